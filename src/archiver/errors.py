@@ -1,0 +1,188 @@
+"""Everything that can go wrong, as one tree. No HTTP in it: ``web/problems.py`` maps it.
+
+ArchiverError
+├── InvalidRequest          invalid_request       names the parameter and what it may be
+├── NotFound
+│   ├── UnknownSource       unknown_source
+│   ├── UnknownRepo         unknown_repo
+│   ├── UnknownRev          unknown_rev
+│   └── UnknownSubdir       unknown_subdir
+├── SourceError
+│   ├── SourceUnavailable   source_unavailable    retryable
+│   ├── SourceTimeout       source_timeout        retryable
+│   ├── SourceBusy          source_busy           retryable, may say after how long
+│   ├── SourceRefused       source_refused
+│   ├── SuffixRefused       suffix_refused
+│   ├── ForbiddenAddress    forbidden_address
+│   └── ShadowedNode        shadowed_node
+├── BadArchive
+│   ├── NotAnArchive        not_an_archive        retryable
+│   ├── TruncatedArchive    truncated_archive     retryable
+│   ├── CorruptArchive      corrupt_archive       retryable
+│   ├── WrongRoot           wrong_root
+│   └── WrongNode           wrong_node            retryable
+├── StorageUnavailable      storage_unavailable   retryable
+├── EngineUnavailable       engine_unavailable    retryable
+├── TaskFailed              task_failed           says what the task failed with
+├── LeaseLost               lease_lost
+├── WorkersLost             workers_lost
+└── InternalError           internal_error
+
+A message is our own text and may be shown to anyone. What a library said stays in ``__cause__``.
+"""
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class ArchiverError(Exception):
+    """Base of the tree. ``code`` is public and stable; ``retryable`` says whether to try again."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(ArchiverError):
+    """The text is not a request. ``allowed`` says what the parameter may be."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, parameter: str, allowed: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+        self.allowed = allowed
+
+
+class NotFound(ArchiverError):
+    """What was asked for does not exist, on the word of the one who would know."""
+
+
+class UnknownSource(NotFound):
+    code = "unknown_source"
+
+
+class UnknownRepo(NotFound):
+    code = "unknown_repo"
+
+
+class UnknownRev(NotFound):
+    code = "unknown_rev"
+
+
+class UnknownSubdir(NotFound):
+    code = "unknown_subdir"
+
+
+class SourceError(ArchiverError):
+    """A version-control host did not give what it was asked for."""
+
+
+class SourceUnavailable(SourceError):
+    code = "source_unavailable"
+    retryable = True
+
+
+class SourceTimeout(SourceError):
+    code = "source_timeout"
+    retryable = True
+
+
+class SourceBusy(SourceError):
+    """The host asks to be left alone (429, 503), for ``retry_after`` if it said how long."""
+
+    code = "source_busy"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceRefused(SourceError):
+    code = "source_refused"
+
+
+class SuffixRefused(SourceError):
+    code = "suffix_refused"
+
+
+class ForbiddenAddress(SourceError):
+    """A redirect or a DNS answer led to a place that no setting names."""
+
+    code = "forbidden_address"
+
+
+class ShadowedNode(SourceError):
+    """On the host, the 12-digit name of this node means another changeset."""
+
+    code = "shadowed_node"
+
+
+class BadArchive(ArchiverError):
+    """The host's bytes are not the whole archive that was asked for."""
+
+
+class NotAnArchive(BadArchive):
+    code = "not_an_archive"
+    retryable = True
+
+
+class TruncatedArchive(BadArchive):
+    code = "truncated_archive"
+    retryable = True
+
+
+class CorruptArchive(BadArchive):
+    code = "corrupt_archive"
+    retryable = True
+
+
+class WrongRoot(BadArchive):
+    code = "wrong_root"
+
+
+class WrongNode(BadArchive):
+    code = "wrong_node"
+    retryable = True
+
+
+class StorageUnavailable(ArchiverError):
+    code = "storage_unavailable"
+    retryable = True
+
+
+class EngineUnavailable(ArchiverError):
+    code = "engine_unavailable"
+    retryable = True
+
+
+class TaskFailed(ArchiverError):
+    """The archive's task failed for good a moment ago, with this code."""
+
+    code = "task_failed"
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.failed_with = code
+
+
+class LeaseLost(ArchiverError):
+    """Another worker holds the task now; this attempt must end and say nothing."""
+
+    code = "lease_lost"
+
+
+class WorkersLost(ArchiverError):
+    """Every worker that took the task vanished; it is not given to another one."""
+
+    code = "workers_lost"
+
+
+class InternalError(ArchiverError):
+    """A fault of Archiver itself. Its details are in the log."""
+
+    code = "internal_error"

@@ -1,0 +1,326 @@
+"""The values that Archiver is about: frozen, pure, without a word of HTTP, S3 or NATS."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import NewType
+
+from archiver.errors import InvalidRequest
+
+Node = NewType("Node", str)
+"""The full 40-hex id of a changeset, in lower case."""
+
+TaskId = NewType("TaskId", str)
+"""A key without its version, ``/`` written as ``:``. One per archive; reads back to it."""
+
+Region = NewType("Region", str)
+"""A name with exactly one bucket."""
+
+PresignedUrl = NewType("PresignedUrl", str)
+"""A time-limited link: a secret, never logged or stored."""
+
+KEY_VERSION = "v1"
+SEPARATOR = "-"
+
+SEGMENT_MAX_BYTES = 255
+"""Of a segment as it stands in a key: what file systems (and so file-backed S3 servers) allow."""
+
+KEY_MAX_BYTES = 700
+"""S3 ends keys at 1024 bytes; prefix, attempt and file name need up to 230 of them."""
+
+STEM_MAX_CHARS = 150
+
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
+_FORBIDDEN = frozenset("?#@\\%")
+_NODE = re.compile(r"[0-9a-f]{40}")
+_ESCAPE = re.compile(r"~([0-9A-F]{2})")
+
+NAME_ALLOWED = (
+    "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; "
+    "none of ? # @ % and backslash"
+)
+
+
+def parse_node(text: str) -> Node | None:
+    """Return *text* as a node if it is one: 40 hex digits, of either case."""
+    lowered = text.lower()
+    return Node(lowered) if _NODE.fullmatch(lowered) else None
+
+
+def check_name(text: str, parameter: str) -> str:
+    """Return *text* if it may name a repo, a rev or a subdir: slash-separated segments.
+
+    Raises:
+        InvalidRequest: It may not; *parameter* is the one to blame.
+    """
+    for segment in text.split("/"):
+        if segment in {"", ".", "..", SEPARATOR}:
+            problem = f"has the segment {segment!r}"
+        elif not segment.isprintable():
+            problem = "has a control character, or one that is not printable"
+        elif _FORBIDDEN.intersection(segment):
+            problem = "has one of the characters ? # @ % and backslash"
+        elif len(_escape(segment)) > SEGMENT_MAX_BYTES:
+            problem = "has a segment that is too long"
+        else:
+            continue
+        raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
+    return text
+
+
+def _escape(segment: str) -> str:
+    """Write a segment with the characters that every S3 server and every URL keep as they are.
+
+    ``~`` and not ``%`` marks an escape, so that a key in a URL is not escaped a second time.
+    """
+    return "".join(chr(b) if b in _SAFE else f"~{b:02X}" for b in segment.encode())
+
+
+def _unescape(segment: str) -> str:
+    raw = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), segment)
+    return raw.encode("latin-1").decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A parsed request. ``rev`` is what the client typed, and may move."""
+
+    source: str
+    repo: str
+    rev: str
+    subdir: str
+    suffix: str
+    preferred_region: Region | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.repo, "repo")
+        check_name(self.rev, "rev")
+        if "/" in self.rev:
+            raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
+        if self.subdir:
+            check_name(self.subdir, "subdir")
+
+    def at(self, node: Node) -> "Archive":
+        """Return the archive that this request means, now that its rev is known to be *node*.
+
+        Raises:
+            InvalidRequest: The names together are longer than a key can be.
+        """
+        return Archive(
+            source=self.source, repo=self.repo, node=node, subdir=self.subdir, suffix=self.suffix
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """The identity of immutable bytes. An ``Archive`` with names that no key could hold cannot be.
+
+    ``subdir`` is empty for the whole tree.
+    """
+
+    source: str
+    repo: str
+    node: Node
+    subdir: str
+    suffix: str
+
+    def __post_init__(self) -> None:
+        check_name(self.source, "source")
+        check_name(self.repo, "repo")
+        if self.subdir:
+            check_name(self.subdir, "subdir")
+        check_name(self.suffix, "suffix")
+        if "/" in self.source + self.suffix or not _NODE.fullmatch(self.node):
+            raise InvalidRequest("not an archive", parameter="rev", allowed="40 hex digits")
+        if len(self.key) > KEY_MAX_BYTES:
+            raise InvalidRequest(
+                "repo and subdir together are too long",
+                parameter="subdir",
+                allowed=f"a key of at most {KEY_MAX_BYTES} bytes",
+            )
+
+    @cached_property
+    def key(self) -> str:
+        """Its place in every bucket: ``v1/source/repo…/-/node/subdir…/-/suffix``.
+
+        Injective, because no segment of a repo or subdir is ``-``, and no key is another one's
+        folder, because nothing follows the one segment behind the second ``-``.
+        """
+        names = [self.source, *self.repo.split("/"), SEPARATOR, self.node]
+        names += [*(self.subdir.split("/") if self.subdir else []), SEPARATOR, self.suffix]
+        return "/".join([KEY_VERSION, *map(_escape, names)])
+
+    @property
+    def task_id(self) -> TaskId:
+        return TaskId(self.key.removeprefix(f"{KEY_VERSION}/").replace("/", ":"))
+
+    @cached_property
+    def digest(self) -> str:
+        """The key as 64 hex digits, for places that bear neither its length nor its characters."""
+        return hashlib.sha256(self.key.encode()).hexdigest()
+
+    @property
+    def basename(self) -> str:
+        return self.repo.rpartition("/")[2]
+
+    @property
+    def file_name(self) -> str:
+        """A name to save it under: ASCII, no spaces, no quotes. For people; not unique."""
+        parts = [self.basename, self.node[:12], *(self.subdir.split("/") if self.subdir else [])]
+        stem = re.sub(r"[^A-Za-z0-9._+-]", "-", "-".join(parts)).lstrip(".-")
+        return f"{stem[:STEM_MAX_CHARS]}.{self.suffix}"
+
+
+def parse_key(key: str) -> Archive | None:
+    """Return the archive whose key this is, or None if it is nobody's."""
+    version, *segments = key.split("/")
+    try:
+        first = segments.index(SEPARATOR)
+        second = segments.index(SEPARATOR, first + 1)
+        names = [_unescape(segment) for segment in segments]
+        archive = Archive(
+            source=names[0],
+            repo="/".join(names[1:first]),
+            node=Node(names[first + 1]),
+            subdir="/".join(names[first + 2 : second]),
+            suffix="/".join(names[second + 1 :]),
+        )
+    except (ValueError, IndexError, InvalidRequest):
+        return None
+    return archive if version == KEY_VERSION and archive.key == key else None
+
+
+def parse_task_id(text: str) -> Archive | None:
+    """Return the archive whose task this is, or None if it is nobody's."""
+    return None if "/" in text else parse_key(f"{KEY_VERSION}/{text.replace(':', '/')}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a verifier found in a stream that it read through to its whole and sound end.
+
+    ``root`` is the one directory at the top of the archive.
+    """
+
+    sha256: str
+    size_bytes: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What makes an archive exist in a region: the record beside its bytes, written last.
+
+    The same in every region, to the byte, but for the region it stands in.
+    ``object_key`` is where the bytes are, in each region's bucket.
+    """
+
+    key: str
+    node: Node
+    sha256: str
+    size_bytes: int
+    object_key: str
+    root: str
+    source_url: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """A committed archive and the regions that hold it, in the configured order; never none."""
+
+    manifest: Manifest
+    regions: tuple[Region, ...]
+
+
+class TaskState(StrEnum):
+    """Celery's names, which the clients of the original service know."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    RETRY = "RETRY"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {TaskState.SUCCESS, TaskState.FAILURE}
+
+
+class Phase(StrEnum):
+    """What an attempt is busy with."""
+
+    QUEUED = "queued"
+    CONNECTING = "connecting"
+    FETCHING = "fetching"
+    COMMITTING = "committing"
+    COPYING = "copying"
+    WAITING = "waiting"
+    DONE = "done"
+
+
+class Priority(StrEnum):
+    HIGH = "hi"
+    LOW = "lo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an attempt ended without an archive: a code of ``errors.py`` and a text for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """How far "build this archive" is.
+
+    ``attempt`` counts runs by workers from 1; ``failures`` those of them that ended in an error.
+    """
+
+    archive: Archive
+    state: TaskState
+    phase: Phase
+    bytes_done: int = 0
+    attempt: int = 0
+    failures: int = 0
+    error: Failure | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A hit: the archive is there, in ``region``."""
+
+    archive: Archive
+    manifest: Manifest
+    region: Region
+    url: PresignedUrl = field(repr=False)
+
+
+class Joined(StrEnum):
+    """How a request came to its task."""
+
+    MISS = "miss"
+    JOINED = "joined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A miss: a task was created for the archive, or was already running."""
+
+    archive: Archive
+    outcome: Joined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A miss of someone who asked that nothing be created."""
+
+    archive: Archive

@@ -1,0 +1,243 @@
+"""All that Archiver needs from the outside world, on one page.
+
+Each contract stands here once; ``tests/contracts`` holds fakes and real adapters to it.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from archiver.errors import ArchiverError
+from archiver.model import (
+    Archive,
+    Copies,
+    Failure,
+    Joined,
+    Node,
+    Phase,
+    PresignedUrl,
+    Priority,
+    Region,
+    Task,
+    Verified,
+)
+
+
+class Stream(Protocol):
+    """The bytes of one archive as its host sends them, and what they ought to be.
+
+    ``root`` is the directory that must hold every member. ``chunks`` may be read once; a chunk is
+    at most 1 MiB. It raises SourceError when the host stops in the middle and says so: most do not,
+    so the end of the stream proves nothing.
+    """
+
+    url: str
+    root: str
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class Source(Protocol):
+    """A configured version-control host. ``suffixes`` are the formats that may be asked of it."""
+
+    name: str
+    suffixes: Sequence[str]
+
+    def url(self, archive: Archive) -> str:
+        """Return the host's own address of *archive*."""
+
+    def check_rev(self, rev: str) -> None:
+        """Refuse a rev that must not be asked for; contacts nobody.
+
+        Raises:
+            InvalidRequest: The host would misunderstand it.
+        """
+
+    async def resolve(self, repo: str, rev: str) -> Node:
+        """Return the node that *rev* names now, by asking the host.
+
+        Raises:
+            UnknownRepo, UnknownRev: On the host's word.
+            SourceError: The host did not answer.
+        """
+
+    async def known(self, repo: str, node: Node) -> bool:
+        """Tell whether the host has *node* in *repo*, and shows it.
+
+        Raises:
+            UnknownRepo: On the host's word.
+            SourceError: The host did not answer.
+        """
+
+    def open(self, archive: Archive) -> AbstractAsyncContextManager[Stream]:
+        """Ask the host for *archive* and return the stream, once the host agreed to send it.
+
+        Raises:
+            UnknownRepo, UnknownRev, UnknownSubdir: On the host's word.
+            SourceError: The host refused, is busy, or did not answer.
+        """
+
+
+class Verifier(Protocol):
+    """Reads a stream along with those who store it, and says at its end whether it was whole."""
+
+    async def update(self, chunk: bytes) -> None:
+        """Read on. Raises BadArchive as soon as it is certain."""
+
+    async def finish(self) -> Verified:
+        """Return what was found. Raises BadArchive unless it ended, and nothing came after."""
+
+
+class Verify(Protocol):
+    """Makes the verifier of one archive's stream."""
+
+    def __call__(self, archive: Archive, *, root: str) -> Verifier: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the buckets say of an archive.
+
+    ``copies`` is None when no bucket that answered has it; ``unreachable`` are those that did not.
+    """
+
+    copies: Copies | None
+    unreachable: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Bytes that lie whole in some regions, under a key that no client knows yet."""
+
+    object_key: str
+    regions: tuple[Region, ...]
+    failures: Mapping[Region, ArchiverError] = field(default_factory=dict)
+
+
+class Storage(Protocol):
+    """One bucket per region. ``regions`` are in the configured order, the first is the primary."""
+
+    regions: tuple[Region, ...]
+
+    async def find(self, archive: Archive) -> Found:
+        """Look for the archive's manifest in every region. Never raises: silence is an answer."""
+
+    async def upload(
+        self, archive: Archive, chunks: AsyncGenerator[bytes, None], *, attempt: str
+    ) -> Upload:
+        """Send one stream to every region at once, as an object of this attempt alone.
+
+        A region that fails is left behind. When *chunks* raises, or this call is cancelled, every
+        region's upload is aborted and nothing remains.
+
+        Raises:
+            StorageUnavailable: No region has it.
+            whatever *chunks* raises.
+        """
+
+    async def commit(
+        self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
+    ) -> Copies:
+        """Write the manifest, create-only, to each region of *upload*, the primary first.
+
+        The first manifest wins: if there is one already, it is what comes back, with the regions
+        that hold it, and the upload is forgotten.
+
+        Raises:
+            StorageUnavailable: No region took it.
+        """
+
+    async def discard(self, upload: Upload) -> None:
+        """Delete an upload that will not be committed, as far as the regions let us."""
+
+    async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
+        """Bring the archive from a region that has it to one that has not; verify its sha256.
+
+        Raises:
+            StorageUnavailable: No region gave it, or *region* did not take it.
+            CorruptArchive: What the regions gave is not what the manifest says.
+        """
+
+    def nearest(self, copies: Copies, preferred: Region | None) -> Region:
+        """Return *preferred* if it has a copy, else the first region that has."""
+
+    def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
+        """Return a link that allows *method* (GET or HEAD) on the copy in *region*, for a while."""
+
+    async def check(self) -> Mapping[Region, ArchiverError | None]:
+        """Tell for each region whether its bucket answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What a rev named at a certain moment."""
+
+    node: Node
+    at: datetime
+
+
+class Index(Protocol):
+    """What is known of the buckets and of revs without asking them: a cache that may be emptied.
+
+    It never raises: when it cannot be asked, it knows nothing; when it cannot be told, it forgets.
+    """
+
+    async def copies(self, archive: Archive) -> Copies | None: ...
+
+    async def record(self, archive: Archive, copies: Copies) -> None:
+        """Remember *copies*, and let every process that remembers otherwise know."""
+
+    async def forget(self, archive: Archive) -> None: ...
+
+    async def node(self, source: str, repo: str, rev: str) -> Resolved | None: ...
+
+    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None: ...
+
+
+class Engine(Protocol):
+    """The fleet's queue: one task per archive at a time, and its state."""
+
+    async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
+        """Create the archive's task, or join the one that is waiting or running.
+
+        Raises:
+            EngineUnavailable: Nothing was created, as far as can be told.
+        """
+
+    async def task(self, archive: Archive) -> Task | None:
+        """Return the archive's task, or None when there was none lately.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
+
+    def recent_failure(self, archive: Archive) -> Failure | None:
+        """Return why the archive's task failed for good, for some seconds after it did."""
+
+    async def repair_later(self, archive: Archive) -> None:
+        """See to it that a task of low priority completes the archive's regions, some time.
+
+        Raises:
+            EngineUnavailable: It will not.
+        """
+
+    async def check(self) -> ArchiverError | None:
+        """Tell whether the engine answers."""
+
+
+class Attempt(Protocol):
+    """A worker's hold on a task, for as long as it keeps its lease. ``id`` is its own for ever."""
+
+    id: str
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        """Say how far it is. Cheap; what is written of it, and when, is the engine's business."""
+
+    async def hold(self) -> None:
+        """Return if the lease is still held, so that a commit may follow.
+
+        Raises:
+            LeaseLost: Another worker has the task.
+        """

@@ -1,0 +1,239 @@
+"""The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+
+from archiver.errors import (
+    ArchiverError,
+    EngineUnavailable,
+    InternalError,
+    LeaseLost,
+    TaskFailed,
+    UnknownSource,
+)
+from archiver.model import (
+    Absent,
+    Archive,
+    Copies,
+    Pending,
+    Phase,
+    PresignedUrl,
+    Ready,
+    Region,
+    Task,
+    TaskState,
+    Verified,
+    Wanted,
+)
+from archiver.ports import Attempt, Engine, Index, Source, Storage, Stream, Verifier, Verify
+from archiver.resolver import Resolver
+from archiver.telemetry import METRICS, log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far an archive is, and a fresh link per region that has it."""
+
+    task: Task
+    source_url: str
+    copies: Copies | None = None
+    urls: Mapping[Region, PresignedUrl] = field(default_factory=dict, repr=False)
+    missing: tuple[Region, ...] = ()
+
+
+class Archiver:
+    """Hands out archives that are in the buckets, and puts those there that are not."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        storage: Storage,
+        index: Index,
+        engine: Engine,
+        verify: Verify,
+    ) -> None:
+        self._sources = sources
+        self._storage = storage
+        self._index = index
+        self._engine = engine
+        self._verify = verify
+        self._resolver = Resolver(index=index)
+
+    def source(self, name: str) -> Source:
+        """Return the configured source. Raises UnknownSource."""
+        try:
+            return self._sources[name]
+        except KeyError:
+            raise UnknownSource(f"there is no source {name!r} here") from None
+
+    async def request(
+        self, wanted: Wanted, *, method: str = "GET", create: bool = True
+    ) -> Ready | Pending | Absent:
+        """Return where the wanted archive is, or the task that will put it there.
+
+        Raises:
+            InvalidRequest, NotFound: It can never be there.
+            SourceError, StorageUnavailable, EngineUnavailable: It is not there, and who could say
+                more, or begin a task, does not answer.
+        """
+        source = self.source(wanted.source)
+        node = await self._resolver.node(source, wanted.repo, wanted.rev)
+        archive = wanted.at(node)
+        if copies := await self._index.copies(archive):
+            await self._mend(archive, copies)
+            return self._ready(archive, copies, wanted.preferred_region, method)
+        if not create:
+            return Absent(archive=archive)
+        await self._resolver.require_known(source, wanted.repo, node)
+        self._raise_recent_failure(archive)
+        return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
+
+    async def status(self, archive: Archive) -> Status:
+        """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.
+
+        Raises:
+            EngineUnavailable: No region has it, and its task cannot be asked for.
+        """
+        source_url = self.source(archive.source).url(archive)
+        copies = await self._index.copies(archive)
+        try:
+            task = await self._engine.task(archive)
+        except EngineUnavailable:
+            if not copies:
+                raise
+            task = None
+        if not copies:
+            return Status(task=task or _no_task(archive), source_url=source_url)
+        return Status(
+            task=_succeeded(archive, copies, task),
+            source_url=source_url,
+            copies=copies,
+            urls={
+                region: self._storage.presign(copies, region, method="GET")
+                for region in copies.regions
+            },
+            missing=self._missing(copies),
+        )
+
+    async def build(self, archive: Archive, attempt: Attempt) -> Copies:
+        """Put *archive* into every region, from its host, or from a region that has it already.
+
+        Safe to repeat, and to run twice at a time. A region that fails while another succeeds
+        leaves a repair for later.
+
+        Raises:
+            ArchiverError: No region has it. ``retryable`` says whether a later attempt might do.
+        """
+        attempt.report(Phase.CONNECTING)
+        found = await self._storage.find(archive)
+        if found.copies:
+            copies = await self._complete(archive, found.copies, attempt)
+        else:
+            copies = await self._fetch(archive, attempt)
+        await self._index.record(archive, copies)
+        await self._mend(archive, copies)
+        return copies
+
+    async def _fetch(self, archive: Archive, attempt: Attempt) -> Copies:
+        async with self.source(archive.source).open(archive) as stream:
+            checked = _Checked(stream, self._verify(archive, root=stream.root), attempt)
+            async with aclosing(checked.chunks()) as chunks:
+                upload = await self._storage.upload(archive, chunks, attempt=attempt.id)
+        for region, exc in upload.failures.items():
+            log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
+        attempt.report(Phase.COMMITTING, checked.verified.size_bytes)
+        try:
+            await attempt.hold()
+        except LeaseLost:
+            await self._storage.discard(upload)
+            raise
+        return await self._storage.commit(archive, upload, checked.verified, source_url=stream.url)
+
+    async def _complete(self, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
+        """Copy to the regions that lack the archive; return all that have it then."""
+        regions = set(copies.regions)
+        for region in self._missing(copies):
+            attempt.report(Phase.COPYING)
+            try:
+                await self._storage.copy(archive, copies, region)
+            except ArchiverError as exc:
+                METRICS.repairs.labels(region=region, outcome="failed").inc()
+                log.warning("copy.failed", region=region, key=archive.key, code=exc.code)
+            else:
+                METRICS.repairs.labels(region=region, outcome="succeeded").inc()
+                log.info("copy.succeeded", region=region, key=archive.key)
+                regions.add(region)
+        return Copies(
+            manifest=copies.manifest,
+            regions=tuple(region for region in self._storage.regions if region in regions),
+        )
+
+    def _raise_recent_failure(self, archive: Archive) -> None:
+        """Spare the host: what failed for good a moment ago would fail again."""
+        if failure := self._engine.recent_failure(archive):
+            raise TaskFailed(failure.message, code=failure.code)
+
+    async def _mend(self, archive: Archive, copies: Copies) -> None:
+        """Have the missing copies made later; the copies that are there serve meanwhile."""
+        if self._missing(copies):
+            with suppress(EngineUnavailable):
+                await self._engine.repair_later(archive)
+
+    def _missing(self, copies: Copies) -> tuple[Region, ...]:
+        return tuple(region for region in self._storage.regions if region not in copies.regions)
+
+    def _ready(
+        self, archive: Archive, copies: Copies, preferred: Region | None, method: str
+    ) -> Ready:
+        region = self._storage.nearest(copies, preferred)
+        return Ready(
+            archive=archive,
+            manifest=copies.manifest,
+            region=region,
+            url=self._storage.presign(copies, region, method=method),
+        )
+
+
+class _Checked:
+    """A host's stream that comes to its end only if the verifier is content with it."""
+
+    def __init__(self, stream: Stream, verifier: Verifier, attempt: Attempt) -> None:
+        self._stream = stream
+        self._verifier = verifier
+        self._attempt = attempt
+        self._verified: Verified | None = None
+
+    @property
+    def verified(self) -> Verified:
+        if self._verified is None:
+            raise InternalError("a stream was stored before its end")
+        return self._verified
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        bytes_done = 0
+        async for chunk in self._stream.chunks():
+            await self._verifier.update(chunk)
+            bytes_done += len(chunk)
+            self._attempt.report(Phase.FETCHING, bytes_done)
+            yield chunk
+        self._verified = await self._verifier.finish()
+
+
+def _no_task(archive: Archive) -> Task:
+    """Return what the original says of a task that nobody knows: it is PENDING."""
+    return Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
+
+
+def _succeeded(archive: Archive, copies: Copies, task: Task | None) -> Task:
+    """Return the task as the buckets prove it to have ended, whatever the engine remembers."""
+    known = task or Task(archive=archive, state=TaskState.SUCCESS, phase=Phase.DONE)
+    return replace(
+        known,
+        state=TaskState.SUCCESS,
+        phase=Phase.DONE,
+        bytes_done=copies.manifest.size_bytes,
+        error=None,
+        updated_at=known.updated_at or copies.manifest.created_at,
+    )

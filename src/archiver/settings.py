@@ -1,0 +1,367 @@
+"""Configuration: one frozen tree, read once from TOML and the environment."""
+
+import json
+import os
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as PydanticSettingsError
+
+from archiver.telemetry import LogFormat
+
+HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
+Suffix = Literal["tar.gz", "tar.bz2", "zip"]
+SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
+DEFAULT_CONFIG = Path("archiver.toml")
+
+_LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,62}")
+RESERVED_SOURCES = frozenset({"status"})
+
+
+class SettingsError(Exception):
+    """The configuration is not one. The text names each setting that is wrong, and why."""
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        raise ValueError("must be an http or https URL without a query")
+    return value.rstrip("/")
+
+
+def _address(value: str) -> str:
+    if not _LISTEN.fullmatch(value):
+        raise ValueError("must be host:port")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class ServerSettings(Section):
+    """The web process."""
+
+    listen: Address = Field(
+        default="127.0.0.1:8010", description="Address and port of the web process."
+    )
+    public_url: HttpUrl | None = Field(
+        default=None,
+        description="The URL that clients see; every Location is made from it. "
+        "Default: http:// and `listen`.",
+    )
+    presigned_ttl_s: int = Field(
+        default=900,
+        ge=60,
+        le=604_800,
+        description="Seconds in which a download from a presigned URL must begin.",
+    )
+    retry_after_s: int = Field(
+        default=3, ge=1, le=300, description="Seconds that a client with a 202 is asked to wait."
+    )
+
+    @property
+    def url(self) -> str:
+        return self.public_url or f"http://{self.listen}"
+
+    @property
+    def presigned_ttl(self) -> timedelta:
+        return timedelta(seconds=self.presigned_ttl_s)
+
+
+class EngineSettings(Section):
+    """NATS JetStream."""
+
+    url: str | None = Field(
+        default=None,
+        description="NATS servers, separated by commas. None: `archiver serve` starts one.",
+    )
+    user: str | None = Field(default=None, description="User name for NATS.")
+    password: SecretStr | None = Field(default=None, description="Password for NATS.")
+    credentials_file: Path | None = Field(
+        default=None,
+        description="NATS credentials file (JWT and seed), instead of user and password.",
+    )
+    replicas: Literal[1, 3, 5] = Field(
+        default=1, description="On how many servers of a cluster each stream lies."
+    )
+    lease_s: float = Field(
+        default=20,
+        ge=2,
+        le=600,
+        description="Seconds after which a silent worker's task is given to another one.",
+    )
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_s)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(server.strip() for server in (self.url or "").split(",") if server.strip())
+
+
+class RegionSettings(Section):
+    """One region: one bucket."""
+
+    bucket: str = Field(description="Name of the bucket.", min_length=3, max_length=63)
+    endpoint: HttpUrl | None = Field(
+        None, description="URL of an S3 server that is not AWS's. Default: AWS's in this region."
+    )
+    aws_region: str | None = Field(
+        None, description="The region to sign for. Default: the name of this region."
+    )
+    access_key_id: str | None = Field(
+        None, description="Default: what the environment or the machine's role provides."
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="Goes with `access_key_id`."
+    )
+    virtual_hosted: bool = Field(
+        default=False, description="Whether the bucket's name is part of the host's, not the path."
+    )
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        return self
+
+
+class SourceSettings(Section):
+    """One version-control host."""
+
+    kind: Literal["hgweb"] = Field(default="hgweb", description="What the host runs.")
+    url_template: str = Field(
+        description="The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."
+    )
+    suffixes: tuple[Suffix, ...] = Field(
+        default=SERVED_BY_HGWEB, min_length=1, description="Formats that the host serves."
+    )
+    fetch_suffix: Suffix | None = Field(
+        default=None,
+        description="The one format to fetch; only it is offered. None: each of `suffixes` is.",
+    )
+    concurrency: int = Field(
+        default=8,
+        ge=2,
+        le=100,
+        description="Attempts at a time that may use the host, in the whole fleet. "
+        "A quarter is kept for low priority.",
+    )
+    lookup_concurrency: int = Field(
+        default=2, ge=1, le=100, description="Questions at a time (lookup, known) of one process."
+    )
+    read_timeout_s: float = Field(
+        default=120, gt=0, description="Seconds of silence after which a transfer is given up."
+    )
+    deadline_s: float = Field(
+        default=3600, gt=0, description="Seconds that one fetch may take in all."
+    )
+    redirect_hosts: tuple[str, ...] = Field(
+        (), description="Hosts besides its own to which the host may redirect."
+    )
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="Whether the host's name may resolve to a private or loopback address. "
+        "An address that stands in `url_template` itself may always be contacted.",
+    )
+
+    @model_validator(mode="after")
+    def _template_is_whole(self) -> Self:
+        url = urlsplit(self.url_template)
+        if url.scheme not in {"http", "https"} or not url.hostname or "{" in url.netloc:
+            raise ValueError("url_template: must be an http or https URL with a fixed host")
+        for name in ("{repo}", "{rev}", "{suffix}", "{subdir}"):
+            if self.url_template.count(name) != 1:
+                raise ValueError(f"url_template: must contain {name} once")
+        if not self.url_template.endswith("/{subdir}"):
+            raise ValueError("url_template: must end in /{subdir}")
+        return self
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The formats that a client may ask for."""
+        return (self.fetch_suffix,) if self.fetch_suffix else self.suffixes
+
+
+class WorkerSettings(Section):
+    """Worker processes."""
+
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Worker processes of `archiver serve`."
+    )
+    concurrency: int = Field(
+        default=4, ge=1, le=100, description="Builds at a time of one process."
+    )
+    grace_s: float = Field(
+        default=10,
+        ge=0,
+        description="Seconds that running builds get to end before they are handed back.",
+    )
+    max_failures: int = Field(
+        default=5,
+        ge=1,
+        le=50,
+        description="Failed attempts after which a retryable error is final.",
+    )
+    retry_base_s: float = Field(
+        default=1,
+        gt=0,
+        le=60,
+        description="Seconds before the first retry; doubles with each, up to 60.",
+    )
+    repair_interval_s: float = Field(
+        default=30, gt=0, description="Seconds between two looks for regions that lack a copy."
+    )
+    metrics_listen: Address | None = Field(
+        default=None, description="Address and port on which a worker serves /metrics, if any."
+    )
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    format: LogFormat = Field(default=LogFormat.CONSOLE, description="console, json or mozlog.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level."
+    )
+
+
+def _default_data_dir() -> Path:
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "archiver"
+
+
+class Settings(BaseSettings):
+    """All settings. Environment: ``ARCHIVER_`` and the path, ``__`` between its parts."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ARCHIVER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    regions: dict[str, RegionSettings] = Field(
+        default={}, description="In order of preference; the first is the primary one."
+    )
+    sources: dict[str, SourceSettings] = Field(default={})
+    worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder of the servers that `archiver serve` embeds.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, _OriginalNames(settings_cls), init_settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_hosts(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Point `hgmo` at hg.mozilla.org, which has served nothing but zip since 2019."""
+        sources = dict(data.get("sources") or {})
+        hgmo = dict(sources.get("hgmo") or {})
+        hgmo.setdefault("url_template", HGMO_URL_TEMPLATE)
+        if urlsplit(str(hgmo["url_template"])).hostname == "hg.mozilla.org":
+            hgmo.setdefault("fetch_suffix", "zip")
+        return {**data, "sources": {**sources, "hgmo": hgmo}}
+
+    @model_validator(mode="after")
+    def _names_are_names(self) -> Self:
+        for name in (*self.regions, *self.sources):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a region or a source")
+        if reserved := RESERVED_SOURCES.intersection(self.sources):
+            raise ValueError(f"sources: {', '.join(reserved)} is a word of the interface")
+        return self
+
+
+class _OriginalNames(PydanticBaseSettingsSource):
+    """The two environment variables of the original service, which its operators know."""
+
+    def __call__(self) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        if template := os.environ.get("ARCHIVER_HGMO_URL_TEMPLATE"):
+            data["sources"] = {"hgmo": {"url_template": template}}
+        if buckets := os.environ.get("ARCHIVER_S3_BUCKETS"):
+            try:
+                data["regions"] = {
+                    region: {"bucket": bucket} for region, bucket in json.loads(buckets).items()
+                }
+            except (ValueError, AttributeError):
+                raise SettingsError(
+                    "ARCHIVER_S3_BUCKETS: must be a JSON object of region to bucket"
+                ) from None
+        return data
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+
+def load(config: Path | None = None) -> Settings:
+    """Return the settings of the environment and, beneath it, of a TOML file.
+
+    The file is *config*, else what ``ARCHIVER_CONFIG`` names, else ``archiver.toml`` here, if any.
+
+    Raises:
+        SettingsError: The file cannot be read, or a setting is wrong.
+    """
+    named = config or (
+        Path(os.environ["ARCHIVER_CONFIG"]) if "ARCHIVER_CONFIG" in os.environ else None
+    )
+    path = named or DEFAULT_CONFIG
+    try:
+        values = tomllib.loads(path.read_text()) if named or path.exists() else {}
+        return Settings(**values)
+    except OSError as exc:
+        raise SettingsError(f"{path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path}: not TOML: {exc}") from exc
+    except (ValidationError, PydanticSettingsError) as exc:
+        raise SettingsError(_explain(exc)) from None
+
+
+def _explain(exc: ValidationError | PydanticSettingsError) -> str:
+    """Name each wrong setting and why; never its value, which may be a secret."""
+    if isinstance(exc, PydanticSettingsError):
+        return str(exc)
+    return "\n".join(
+        f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
+        for error in exc.errors(include_input=False, include_url=False)
+    )

@@ -1,0 +1,205 @@
+"""What Archiver tells its operators: the set-up of the log, and the one table of metrics."""
+
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BUILD_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class Metrics:
+    """Every metric there is. No label grows with use: no key, no repo, no rev."""
+
+    def __init__(self) -> None:
+        self.http_requests = Histogram(
+            "archiver_http_request_duration_seconds",
+            "Time to answer a request.",
+            ("route", "method", "code"),
+            buckets=_SECONDS,
+        )
+        self.requests = Counter(
+            "archiver_requests_total",
+            "Archive requests by outcome: hit, miss, joined, absent, or an error's code.",
+            ("source", "outcome"),
+        )
+        self.resolves = Counter(
+            "archiver_resolves_total",
+            "Questions to a source about a rev or a node, by outcome: ok, or an error's code.",
+            ("source", "outcome"),
+        )
+        self.index_lookups = Counter(
+            "archiver_index_lookups_total",
+            "Where an archive's copies were found: memory, index, buckets, absent.",
+            ("level",),
+        )
+        self.attempts = Counter(
+            "archiver_attempts_total",
+            "Attempts by outcome: succeeded, retried, failed, handed_back, lost.",
+            ("source", "outcome"),
+        )
+        self.attempt_duration = Histogram(
+            "archiver_attempt_duration_seconds",
+            "Time from claim to end of an attempt.",
+            ("source", "outcome"),
+            buckets=_BUILD_SECONDS,
+        )
+        self.attempts_running = Gauge(
+            "archiver_attempts_running",
+            "Attempts that are running now.",
+            ("source",),
+            multiprocess_mode="livesum",
+        )
+        self.source_bytes = Counter(
+            "archiver_source_bytes_total", "Archive bytes received from a source.", ("source",)
+        )
+        self.source_errors = Counter(
+            "archiver_source_errors_total",
+            "Attempts that ended in an error of the source or its bytes, by code.",
+            ("source", "code"),
+        )
+        self.uploads = Counter(
+            "archiver_uploads_total",
+            "Uploads to a region by outcome: succeeded, failed, aborted.",
+            ("region", "outcome"),
+        )
+        self.upload_bytes = Counter(
+            "archiver_upload_bytes_total", "Archive bytes stored in a region.", ("region",)
+        )
+        self.repairs = Counter(
+            "archiver_repairs_total",
+            "Copies made from another region, by outcome: succeeded, failed.",
+            ("region", "outcome"),
+        )
+        self.build_info = Gauge(
+            "archiver_build_info", "1, labelled with the version.", ("version",)
+        )
+
+
+METRICS = Metrics()
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+    MOZLOG = "mozlog"
+
+
+_SIGNATURE = re.compile(r"X-Amz-[A-Za-z-]+=[^&\s\"'<>]*", re.IGNORECASE)
+
+
+def _hide_signatures(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take presigned URLs apart, whoever let one slip into a line."""
+    for name, value in event.items():
+        if isinstance(value, str) and "x-amz-" in value.lower():
+            event[name] = _SIGNATURE.sub("X-Amz-hidden", value)
+    return event
+
+
+def _tell_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Write where an exception came from, not what it says: texts of libraries hold secrets."""
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    exc = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(exc, BaseException):
+        event["exception"] = describe(exc)
+        event["traceback"] = "".join(traceback.format_tb(exc.__traceback__)).rstrip()
+    return event
+
+
+def describe(exc: BaseException | None) -> str:
+    """Return the types of *exc* and of what caused it, outermost first: ``A < B < C``."""
+    names = []
+    while exc is not None:
+        names.append(type(exc).__name__)
+        exc = exc.__cause__ or exc.__context__
+    return " < ".join(names)
+
+
+_SEVERITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def _mozlog(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Render as mozlog 2.0 (https://wiki.mozilla.org/Firefox/Services/Logging)."""
+    created = event.pop("timestamp")
+    line = {
+        "Timestamp": created,
+        "Type": event.pop("event"),
+        "Logger": event.pop("logger", "archiver"),
+        "Hostname": socket.gethostname(),
+        "EnvVersion": "2.0",
+        "Severity": _SEVERITY[event.pop("level")],
+        "Pid": os.getpid(),
+        "Fields": event,
+    }
+    return json.dumps(line, default=str)
+
+
+def _nanoseconds(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = time.time_ns()
+    return event
+
+
+def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
+    """Send Archiver's log and that of its libraries to standard error, one line per event."""
+    mozlog = log_format is LogFormat.MOZLOG
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        _nanoseconds if mozlog else structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _tell_exception,
+        _hide_signatures,
+        _named(process),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _renderer(log_format),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("archiver").setLevel(level.upper())
+
+
+def _named(process: str) -> Processor:
+    def name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("process", process)
+        return event
+
+    return name
+
+
+def _renderer(log_format: LogFormat) -> Callable[[WrappedLogger, str, EventDict], Any]:
+    match log_format:
+        case LogFormat.CONSOLE:
+            return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        case LogFormat.JSON:
+            return structlog.processors.JSONRenderer()
+        case LogFormat.MOZLOG:
+            return _mozlog

@@ -1,0 +1,82 @@
+"""Starts real servers for tests, waits until they answer, and ends each by its own id."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def wait_until(
+    happened: Callable[[], bool], *, timeout_s: float = START_TIMEOUT_S, what: str = "it"
+) -> None:
+    """Return as soon as *happened*; fail the test if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {timeout_s} s")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stop_timeout_s: float = STOP_TIMEOUT_S,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run *command* from when it is *ready* to the end of the block; its output goes to *log*."""
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+        ) as process,
+    ):
+        try:
+            wait_until(
+                lambda: process.poll() is not None or ready(), what=f"the start of {command[0]}"
+            )
+            if process.returncode is not None:
+                raise AssertionError(f"{command[0]} ended: {log.read_text(errors='replace')}")
+            yield process
+        finally:
+            stop(process, timeout_s=stop_timeout_s)
+
+
+def stop(process: subprocess.Popen[bytes], *, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """End *process*: politely, then not."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
