@@ -36,6 +36,7 @@ STEM_MAX_CHARS = 150
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
 _FORBIDDEN = frozenset("?#@\\%")
 _NODE = re.compile(r"[0-9a-f]{40}")
+_ANY_NODE = Node("0" * 40)
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 NAME_ALLOWED = (
@@ -96,19 +97,13 @@ class Wanted:
     preferred_region: Region | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.repo, "repo")
         check_name(self.rev, "rev")
         if "/" in self.rev:
             raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
-        if self.subdir:
-            check_name(self.subdir, "subdir")
+        self.at(_ANY_NODE)  # so that no host is ever asked about names that no key could hold
 
     def at(self, node: Node) -> "Archive":
-        """Return the archive that this request means, now that its rev is known to be *node*.
-
-        Raises:
-            InvalidRequest: The names together are longer than a key can be.
-        """
+        """Return the archive that this request means, now that its rev is known to be *node*."""
         return Archive(
             source=self.source, repo=self.repo, node=node, subdir=self.subdir, suffix=self.suffix
         )
@@ -138,7 +133,7 @@ class Archive:
         if len(self.key) > KEY_MAX_BYTES:
             raise InvalidRequest(
                 "repo and subdir together are too long",
-                parameter="subdir",
+                parameter="subdir" if self.subdir else "repo",
                 allowed=f"a key of at most {KEY_MAX_BYTES} bytes",
             )
 

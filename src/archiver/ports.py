@@ -216,11 +216,20 @@ class Engine(Protocol):
     def recent_failure(self, archive: Archive) -> Failure | None:
         """Return why the archive's task failed for good, for some seconds after it did."""
 
-    async def repair_later(self, archive: Archive) -> None:
-        """See to it that a task of low priority completes the archive's regions, some time.
+    async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
+        """See to it that a task of low priority is created while *missing* regions answer.
+
+        Cheap to repeat. Ends with ``repaired``.
 
         Raises:
-            EngineUnavailable: It will not.
+            EngineUnavailable: It will not be.
+        """
+
+    async def repaired(self, archive: Archive) -> None:
+        """Forget what ``repair_later`` was told, if anything.
+
+        Raises:
+            EngineUnavailable: It is not forgotten.
         """
 
     async def check(self) -> ArchiverError | None:

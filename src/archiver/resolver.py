@@ -1,11 +1,10 @@
 """From a rev to its node: cached as long as it can be true, asked for once however many ask."""
 
-import time
-from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.errors import NotFound, UnknownRev
+from archiver.memory import Memory
 from archiver.model import Node, parse_node
 from archiver.ports import Index, Resolved, Source
 
@@ -18,8 +17,6 @@ NEGATIVE_TTL = timedelta(seconds=10)
 HEX_SPELLING_MIN = 12
 """From so many digits on, they mean their node for good. Fewer may come to be ambiguous."""
 
-MEMORY_MAX = 10_000
-
 
 class Resolver:
     """Answers what a rev means, from the index or from its source."""
@@ -27,8 +24,8 @@ class Resolver:
     def __init__(self, *, index: Index) -> None:
         self._index = index
         self._asking: Coalesce[tuple[str, str, str], Node] = Coalesce()
-        self._absent: OrderedDict[tuple[str, str, str], tuple[float, NotFound]] = OrderedDict()
-        self._known: OrderedDict[tuple[str, str, Node], None] = OrderedDict()
+        self._absent: Memory[tuple[str, str, str], NotFound] = Memory(ttl=NEGATIVE_TTL)
+        self._known: Memory[tuple[str, str, Node], None] = Memory()
 
     async def node(self, source: Source, repo: str, rev: str) -> Node:
         """Return the node of *rev*; a full node is returned as it is, known or not.
@@ -66,9 +63,9 @@ class Resolver:
         try:
             node = await source.resolve(repo, rev)
         except NotFound as exc:
-            self._remember_absent(source, repo, rev, exc)
+            self._absent.put((source.name, repo, rev), exc)
             raise
-        self._remember_known(source, repo, node)
+        self._known.put((source.name, repo, node), None)
         await self._index.remember(source.name, repo, rev, Resolved(node=node, at=asked_at))
         return node
 
@@ -77,26 +74,14 @@ class Resolver:
             if not await source.known(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
         except NotFound as exc:
-            self._remember_absent(source, repo, node, exc)
+            self._absent.put((source.name, repo, node), exc)
             raise
-        self._remember_known(source, repo, node)
+        self._known.put((source.name, repo, node), None)
         return node
 
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
-        remembered = self._absent.get((source.name, repo, rev))
-        if remembered and time.monotonic() - remembered[0] < NEGATIVE_TTL.total_seconds():
-            raise type(remembered[1])(remembered[1].message)
-
-    def _remember_absent(self, source: Source, repo: str, rev: str, exc: NotFound) -> None:
-        self._absent[source.name, repo, rev] = (time.monotonic(), exc)
-        self._absent.move_to_end((source.name, repo, rev))
-        if len(self._absent) > MEMORY_MAX:
-            self._absent.popitem(last=False)
-
-    def _remember_known(self, source: Source, repo: str, node: Node) -> None:
-        self._known[source.name, repo, node] = None
-        if len(self._known) > MEMORY_MAX:
-            self._known.popitem(last=False)
+        if absent := self._absent.get((source.name, repo, rev)):
+            raise type(absent)(absent.message)
 
 
 def _still_true(rev: str, resolved: Resolved) -> bool:

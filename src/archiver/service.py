@@ -1,5 +1,6 @@
 """The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,14 @@ class Status:
     missing: tuple[Region, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Who of the outside world does not answer, and why; None says that it does."""
+
+    engine: ArchiverError | None
+    regions: Mapping[Region, ArchiverError | None]
+
+
 class Archiver:
     """Hands out archives that are in the buckets, and puts those there that are not."""
 
@@ -82,7 +91,9 @@ class Archiver:
         node = await self._resolver.node(source, wanted.repo, wanted.rev)
         archive = wanted.at(node)
         if copies := await self._index.copies(archive):
-            await self._mend(archive, copies)
+            if missing := self._missing(copies):
+                with suppress(EngineUnavailable):
+                    await self._engine.repair_later(archive, missing)
             return self._ready(archive, copies, wanted.preferred_region, method)
         if not create:
             return Absent(archive=archive)
@@ -117,6 +128,13 @@ class Archiver:
             missing=self._missing(copies),
         )
 
+    async def check(self) -> Health:
+        """Return whether the engine and each region's bucket answer."""
+        async with asyncio.TaskGroup() as group:
+            engine = group.create_task(self._engine.check())
+            regions = group.create_task(self._storage.check())
+        return Health(engine=engine.result(), regions=regions.result())
+
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
         """Put *archive* into every region, from its host, or from a region that has it already.
 
@@ -133,7 +151,11 @@ class Archiver:
         else:
             copies = await self._fetch(archive, attempt)
         await self._index.record(archive, copies)
-        await self._mend(archive, copies)
+        with suppress(EngineUnavailable):
+            if missing := self._missing(copies):
+                await self._engine.repair_later(archive, missing)
+            elif found.copies:
+                await self._engine.repaired(archive)
         return copies
 
     async def _fetch(self, archive: Archive, attempt: Attempt) -> Copies:
@@ -174,12 +196,6 @@ class Archiver:
         """Spare the host: what failed for good a moment ago would fail again."""
         if failure := self._engine.recent_failure(archive):
             raise TaskFailed(failure.message, code=failure.code)
-
-    async def _mend(self, archive: Archive, copies: Copies) -> None:
-        """Have the missing copies made later; the copies that are there serve meanwhile."""
-        if self._missing(copies):
-            with suppress(EngineUnavailable):
-                await self._engine.repair_later(archive)
 
     def _missing(self, copies: Copies) -> tuple[Region, ...]:
         return tuple(region for region in self._storage.regions if region not in copies.regions)

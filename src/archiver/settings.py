@@ -34,7 +34,7 @@ SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 DEFAULT_CONFIG = Path("archiver.toml")
 
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]{0,62}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 RESERVED_SOURCES = frozenset({"status"})
 
 

@@ -1,0 +1,1 @@
+"""The fleet's queue, task states and index, on NATS JetStream."""

@@ -1,0 +1,237 @@
+"""A worker's hold on a task: the lease, what is written while it lasts, and how it ends."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from archiver.engine.connection import STATES, Connection, Entry, WrongRevision
+from archiver.engine.jetstream import FAILED
+from archiver.engine.records import TaskRecord, decode_order, decode_task, encode
+from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
+from archiver.model import Archive, Failure, Phase, TaskState
+from archiver.telemetry import describe, log
+
+PROGRESS_INTERVAL = timedelta(seconds=0.5)
+HEARTBEATS_PER_LEASE = 4
+
+VANISHED_MAX = 5
+"""Workers that may fall silent over one task before it is held to be the cause."""
+
+FINAL_WRITE_TIMEOUT = timedelta(minutes=5)
+"""An engine that is away longer will hand the task out again, to find the archive complete."""
+
+
+class Claim:
+    """One attempt. Implements ``ports.Attempt``.
+
+    The fence: every write of the task's state names the revision that it replaces. A write that
+    fails because somebody else's stands there means that the lease went over to them. A write that
+    fails in any other way means nothing, and never ends the attempt.
+    """
+
+    def __init__(
+        self, *, connection: Connection, message: Msg, archive: Archive, lease: timedelta
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.archive = archive
+        self._connection = connection
+        self._message = message
+        self._lease = lease
+        self._revision = 0
+        self._phase = Phase.CONNECTING
+        self._bytes_done = 0
+        self._record: TaskRecord
+
+    @property
+    def attempt(self) -> int:
+        return self._record.attempt
+
+    @property
+    def failures(self) -> int:
+        return self._record.failures
+
+    async def take(self) -> bool:
+        """Write the task down as ours; return False if there is nothing left to do with it.
+
+        Raises:
+            EngineUnavailable: It could not be written; the message will come again.
+            WorkersLost: It is ours, and must not be tried any more.
+            LeaseLost: It was handed out again already.
+        """
+        entry = await self._connection.get(STATES, self.archive.digest)
+        last = _decode(entry)
+        metadata = self._message.metadata
+        sequence = metadata.sequence.stream
+        if last and last.sequence == sequence:
+            if last.state.terminal:
+                await self._acknowledge()
+                return False
+            if last.delivery > metadata.num_delivered:
+                raise LeaseLost("a later delivery of this task has been claimed")
+        self._revision = entry.revision if entry else 0
+        self._record = self._begin(last if last and last.sequence == sequence else None)
+        await self._write()
+        if self._record.vanished >= VANISHED_MAX:
+            raise WorkersLost(f"{VANISHED_MAX} workers fell silent over this task")
+        return True
+
+    def _begin(self, last: TaskRecord | None) -> TaskRecord:
+        """Return the first record of this attempt, counting on from the one before, if any."""
+        now = datetime.now(UTC)
+        metadata = self._message.metadata
+        vanished = last.vanished + (last.state is TaskState.STARTED) if last else 0
+        return TaskRecord(
+            key=self.archive.key,
+            owner=self.id,
+            sequence=metadata.sequence.stream,
+            delivery=metadata.num_delivered,
+            vanished=vanished,
+            state=TaskState.STARTED,
+            phase=self._phase,
+            bytes_done=0,
+            attempt=(last.attempt if last else 0) + 1,
+            failures=last.failures if last else 0,
+            error=last.error if last else None,
+            created_at=decode_order(self._message.data).created_at,
+            started_at=now,
+            updated_at=now,
+        )
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        self._phase = phase
+        self._bytes_done = bytes_done
+
+    async def hold(self) -> None:
+        with suppress(EngineUnavailable):
+            await self._write()
+
+    async def keep(self) -> None:
+        """Renew the lease and write down progress, until cancelled.
+
+        Raises:
+            LeaseLost: Another worker has the task.
+        """
+        beat = self._lease / HEARTBEATS_PER_LEASE
+        beaten = datetime.now(UTC)
+        while True:
+            await asyncio.sleep(min(PROGRESS_INTERVAL, beat).total_seconds())
+            with suppress(EngineUnavailable):
+                if datetime.now(UTC) - beaten >= beat:
+                    await self._beat()
+                    beaten = datetime.now(UTC)
+                if (self._phase, self._bytes_done) != (self._record.phase, self._record.bytes_done):
+                    await self._write()
+
+    async def _beat(self) -> None:
+        with suppress(nats.errors.Error, OSError):
+            await self._message.in_progress()
+
+    async def succeed(self) -> None:
+        """Write SUCCESS, then let the queue forget the task."""
+        self.report(Phase.DONE, self._bytes_done)
+        await self._end(TaskState.SUCCESS, error=None)
+
+    async def fail(self, error: ArchiverError) -> None:
+        """Write FAILURE with its reason, then let the queue forget the task."""
+        failure = Failure(code=error.code, message=error.message)
+        self.report(Phase.DONE, self._bytes_done)
+        await self._end(TaskState.FAILURE, error=failure, failures=self.failures + 1)
+        if not error.retryable:
+            await self._connection.tell(FAILED, self.archive.digest, encode(failure))
+
+    async def _end(self, state: TaskState, *, error: Failure | None, failures: int = -1) -> None:
+        self._record = msgspec.structs.replace(
+            self._record,
+            state=state,
+            error=error,
+            failures=self.failures if failures < 0 else failures,
+        )
+        async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
+            await _until_through(self._write)
+            await _until_through(self._acknowledge)
+
+    async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
+        """Write RETRY with the reason, and have the task handed out again *after* a while."""
+        failure = Failure(code=error.code, message=error.message)
+        await self._give_back(error=failure, failures=self.failures + 1, after=after)
+
+    async def hand_back(self) -> None:
+        """Have the task handed out to somebody else at once: this worker is about to stop."""
+        await self._give_back(error=self._record.error, failures=self.failures, after=timedelta(0))
+
+    async def _give_back(self, *, error: Failure | None, failures: int, after: timedelta) -> None:
+        self.report(Phase.WAITING)
+        self._record = msgspec.structs.replace(
+            self._record, state=TaskState.RETRY, error=error, failures=failures
+        )
+        with suppress(EngineUnavailable):  # then the lease runs out, which comes to the same
+            await self._write()
+        with suppress(nats.errors.Error, OSError):
+            await self._message.nak(delay=after.total_seconds() or None)
+
+    async def _acknowledge(self) -> None:
+        try:
+            await self._message.ack_sync(timeout=2)
+        except nats.errors.MsgAlreadyAckdError:
+            return
+        except (nats.errors.Error, TimeoutError, OSError) as exc:
+            raise EngineUnavailable("the engine did not take an acknowledgement") from exc
+
+    async def _write(self) -> None:
+        """Write the record over the one that we wrote, or read, last.
+
+        Raises:
+            LeaseLost: Somebody else's stands there.
+            EngineUnavailable: It is not written, as far as can be told.
+        """
+        self._record = msgspec.structs.replace(
+            self._record,
+            phase=self._phase,
+            bytes_done=self._bytes_done,
+            updated_at=datetime.now(UTC),
+        )
+        try:
+            await self._update()
+        except WrongRevision:
+            await self._catch_up()
+            try:
+                await self._update()
+            except WrongRevision as exc:
+                raise LeaseLost("another worker has claimed this task") from exc
+
+    async def _update(self) -> None:
+        self._revision = await self._connection.update(
+            STATES, self.archive.digest, encode(self._record), revision=self._revision
+        )
+
+    async def _catch_up(self) -> None:
+        """Learn the revision to replace: our own, if a reply was lost; none, after a wipe."""
+        entry = await self._connection.get(STATES, self.archive.digest)
+        current = _decode(entry)
+        if current and current.owner != self.id and not self._supersedes(current):
+            raise LeaseLost("another worker has claimed this task")
+        self._revision = entry.revision if entry else 0
+
+    def _supersedes(self, other: TaskRecord) -> bool:
+        """Tell whether *other* is of an earlier delivery of the same message."""
+        ours = self._record
+        return other.sequence == ours.sequence and other.delivery < ours.delivery
+
+
+def _decode(entry: Entry | None) -> TaskRecord | None:
+    return decode_task(entry.value) if entry else None
+
+
+async def _until_through(write: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await write()
+        except EngineUnavailable as exc:
+            log.warning("task.write_failed", code=exc.code, cause=describe(exc))
+            await asyncio.sleep(1)

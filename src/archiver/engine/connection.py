@@ -1,0 +1,320 @@
+"""One connection to NATS, the streams that Archiver keeps there, and the feed of its changes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import (
+    DiscardPolicy,
+    KeyValueConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from archiver.errors import EngineUnavailable
+from archiver.telemetry import describe, log
+
+REQUEST_TIMEOUT = timedelta(seconds=3)
+"""A server that is well answers in milliseconds; one that elects a leader takes about this long."""
+
+START_TIMEOUT = timedelta(seconds=2)
+"""After this long, a process starts without its engine: hits need none."""
+
+STATES_TTL = timedelta(days=7)
+
+KEEP_ALIVE = timedelta(seconds=5)
+
+STREAM_NAME_IN_USE = 10058
+WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
+"""The subject has a message already: by the expected-sequence header, by the limit of one."""
+
+STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster."""
+
+    urls: Sequence[str]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    credentials_file: Path | None = None
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A value of a key-value bucket and the revision at which it stands there."""
+
+    value: bytes
+    revision: int
+
+
+class WrongRevision(Exception):
+    """A key changed, or appeared, since it was read."""
+
+
+class Connection:
+    """NATS, for one process. Every call ends soon, in its answer or in EngineUnavailable.
+
+    Streams that are missing, as after a wipe of the server's folder, are made anew where one is
+    written to. ``namespace`` keeps fleets apart on one cluster.
+    """
+
+    def __init__(self, *, client: Client, namespace: str, replicas: int) -> None:
+        self._client = client
+        self._js: JetStreamContext = client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
+        self._replicas = replicas
+        self._watchers: dict[str, Callable[[str, bytes], None]] = {}
+        self._on_gap: list[Callable[[], None]] = []
+        self.namespace = namespace
+        self.tasks_stream = f"{namespace}_tasks"
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream, if the server can be reached now. Raises EngineUnavailable."""
+        if not self._client.is_connected:
+            raise EngineUnavailable("the engine is not connected")
+        return self._js
+
+    def subject(self, *tokens: str) -> str:
+        return ".".join((self.namespace, *tokens))
+
+    async def ensure_streams(self) -> None:
+        """Make what is missing: the work queue and the four buckets."""
+        with _translated("make its streams"):
+            await self._ensure(self._tasks_config())
+            for bucket, ttl in ((STATES, STATES_TTL), (INDEX, None), (REVS, None), (REPAIRS, None)):
+                await self.js.create_key_value(
+                    KeyValueConfig(
+                        bucket=self._bucket(bucket),
+                        history=1,
+                        ttl=ttl.total_seconds() if ttl else None,
+                        storage=StorageType.FILE,
+                        replicas=self._replicas,
+                        direct=False,  # a follower may answer with what has just been replaced
+                    )
+                )
+
+    def _tasks_config(self) -> StreamConfig:
+        """At most one message per subject, refused rather than replaced: single flight."""
+        return StreamConfig(
+            name=self.tasks_stream,
+            subjects=[self.subject("tasks", "*", "*", "*")],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            discard_new_per_subject=True,
+            num_replicas=self._replicas,
+        )
+
+    async def _ensure(self, config: StreamConfig) -> None:
+        try:
+            await self.js.add_stream(config)
+        except nats.js.errors.APIError as exc:
+            if exc.err_code != STREAM_NAME_IN_USE:
+                raise
+            await self.js.update_stream(config)
+
+    def _bucket(self, name: str) -> str:
+        return f"{self.namespace}_{name}"
+
+    def _kv_subject(self, bucket: str, key: str) -> str:
+        return f"$KV.{self._bucket(bucket)}.{key}"
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        """Store a message in the stream of its subject.
+
+        Raises:
+            WrongRevision: The headers' expectation does not hold.
+            EngineUnavailable: It is not stored, as far as can be told.
+        """
+        with _translated("store a message"):
+            try:
+                await self.js.publish(subject, payload, headers=headers)
+            except nats.js.errors.NoStreamResponseError:
+                await self.ensure_streams()
+                await self.js.publish(subject, payload, headers=headers)
+
+    async def get(self, bucket: str, key: str) -> Entry | None:
+        """Return what stands under *key*. Raises EngineUnavailable."""
+        stream = f"KV_{self._bucket(bucket)}"
+        return await self.last_message(stream, self._kv_subject(bucket, key))
+
+    async def last_message(self, stream: str, subject: str) -> Entry | None:
+        """Return the newest message of a subject, which may have wildcards.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
+        with _translated("read a message"):
+            try:
+                message = await self.js.get_last_msg(stream, subject)
+            except nats.js.errors.NotFoundError:
+                return None
+        if message.headers and "KV-Operation" in message.headers:
+            return None
+        return Entry(value=message.data or b"", revision=message.seq or 0)
+
+    async def put(self, bucket: str, key: str, value: bytes) -> None:
+        """Write, whatever stood there. Raises EngineUnavailable."""
+        await self.publish(self._kv_subject(bucket, key), value, {})
+
+    async def update(self, bucket: str, key: str, value: bytes, *, revision: int) -> int:
+        """Write if *revision* still stands there (0: nothing does); return the new revision.
+
+        Raises:
+            WrongRevision: It does not.
+            EngineUnavailable: It is not written, as far as can be told.
+        """
+        subject = self._kv_subject(bucket, key)
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        with _translated("write a key"):
+            try:
+                return (await self.js.publish(subject, value, headers=headers)).seq
+            except nats.js.errors.NoStreamResponseError:
+                await self.ensure_streams()
+                return (await self.js.publish(subject, value, headers=headers)).seq
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Remove, as NATS's own clients do: with a marker. Raises EngineUnavailable."""
+        await self.publish(
+            f"$KV.{self._bucket(bucket)}.{key}",
+            b"",
+            {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
+        )
+
+    async def keys(self, bucket: str) -> Sequence[str]:
+        """Return all keys of a small bucket. Raises EngineUnavailable."""
+        with _translated("list keys"):
+            try:
+                store = await self.js.key_value(self._bucket(bucket))
+                return await store.keys()
+            except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
+                return ()
+
+    async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
+        """Let every process know of a change, after it was stored. Nobody may be listening."""
+        with suppress(EngineUnavailable), _translated("tell the feed"):
+            if self._client.is_connected:
+                await self._client.publish(self.subject("feed", event, digest), payload)
+
+    def watch(self, event: str, seen: Callable[[str, bytes], None]) -> None:
+        """Call *seen* with digest and payload of each *event* in the fleet from now on."""
+        self._watchers[event] = seen
+
+    async def listen(self) -> None:
+        """Subscribe to the feed; nats-py subscribes again after each reconnection."""
+        await self._client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
+
+    async def _receive(self, message: Msg) -> None:
+        event, digest = message.subject.split(".")[-2:]
+        if seen := self._watchers.get(event):
+            seen(digest, message.data)
+
+    def on_gap(self, forget: Callable[[], None]) -> None:
+        """Call *forget* whenever parts of the feed may have been missed."""
+        self._on_gap.append(forget)
+
+    def gap(self) -> None:
+        for forget in self._on_gap:
+            forget()
+
+    async def check(self) -> None:
+        """Return if JetStream answers. Raises EngineUnavailable."""
+        with _translated("answer"):
+            await self.js.account_info()
+
+
+class _translated:  # noqa: N801 - reads as the verb it is, like contextlib's own
+    """Turns what nats-py raises into WrongRevision or EngineUnavailable, once, here."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
+            raise WrongRevision from exc
+        if isinstance(exc, (nats.errors.Error, TimeoutError, OSError)):
+            raise EngineUnavailable(f"the engine could not {self._doing}") from exc
+
+
+@asynccontextmanager
+async def connect(servers: Servers, *, namespace: str, name: str) -> AsyncIterator[Connection]:
+    """Yield a connection that is kept up for as long as the block runs.
+
+    If no server answers within 2 s, it is yielded all the same, and made good as soon as one does.
+    """
+    client = Client()
+    connection = Connection(client=client, namespace=namespace, replicas=servers.replicas)
+    dialling = asyncio.create_task(_dial(client, connection, servers, name))
+    await asyncio.wait({dialling}, timeout=START_TIMEOUT.total_seconds())
+    try:
+        yield connection
+    finally:
+        dialling.cancel()
+        await asyncio.wait({dialling})
+        with suppress(nats.errors.Error, OSError):
+            await client.close()
+
+
+async def _dial(client: Client, connection: Connection, servers: Servers, name: str) -> None:
+    """Connect, however long it takes, and see that the streams are there."""
+    options: dict[str, Any] = {
+        "servers": list(servers.urls),
+        "name": name,
+        "user": servers.user,
+        "password": servers.password,
+        "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.25,
+        "connect_timeout": 2,
+        "ping_interval": KEEP_ALIVE.total_seconds(),
+        "max_outstanding_pings": 2,
+    }
+    await client.connect(**options, **_callbacks(connection))
+    await connection.listen()
+    connection.gap()
+    log.info("engine.connected")
+    while True:
+        try:
+            await connection.ensure_streams()
+        except EngineUnavailable as exc:
+            log.warning("engine.not_ready", code=exc.code, cause=describe(exc))
+            await asyncio.sleep(1)
+        else:
+            return
+
+
+def _callbacks(connection: Connection) -> dict[str, Any]:
+    async def on_error(exc: Exception) -> None:
+        if isinstance(exc, nats.errors.SlowConsumerError):
+            connection.gap()
+        log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
+
+    async def on_disconnect() -> None:
+        log.warning("engine.disconnected")
+
+    async def on_reconnect() -> None:
+        connection.gap()
+        log.info("engine.reconnected")
+
+    return {
+        "error_cb": on_error,
+        "disconnected_cb": on_disconnect,
+        "reconnected_cb": on_reconnect,
+    }

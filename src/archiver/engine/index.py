@@ -1,0 +1,131 @@
+"""From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
+
+import hashlib
+from datetime import timedelta
+
+from archiver.concurrency import Coalesce
+from archiver.engine.connection import INDEX, REVS, Connection
+from archiver.engine.records import (
+    CopiesRecord,
+    DecodeError,
+    decode_copies,
+    decode_resolved,
+    encode,
+)
+from archiver.errors import EngineUnavailable
+from archiver.memory import Memory
+from archiver.model import Archive, Copies
+from archiver.ports import Resolved, Storage
+from archiver.telemetry import METRICS, log
+
+COPIES_TTL = timedelta(minutes=10)
+"""A bound on how long a change goes unnoticed that nobody told of, such as a wiped bucket."""
+
+ABSENT_TTL = timedelta(seconds=10)
+"""A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
+
+CHANGED = "copies"
+
+
+class JetStreamIndex:
+    """Implements ``ports.Index``.
+
+    Memory is kept coherent by the feed: whoever records a change tells of it, and everyone else
+    drops what they remember. After a gap in the feed, they drop everything.
+    """
+
+    def __init__(self, *, connection: Connection, storage: Storage) -> None:
+        self._connection = connection
+        self._storage = storage
+        self._copies: Memory[str, Copies] = Memory(ttl=COPIES_TTL)
+        self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
+        self._nodes: Memory[str, Resolved] = Memory()
+        self._looking: Coalesce[str, Copies | None] = Coalesce()
+        connection.on_gap(self._drop_all)
+        connection.watch(CHANGED, self._drop)
+
+    def _drop(self, digest: str, _payload: bytes) -> None:
+        self._copies.pop(digest)
+        self._absent.pop(digest)
+
+    def _drop_all(self) -> None:
+        self._copies.clear()
+        self._absent.clear()
+
+    async def copies(self, archive: Archive) -> Copies | None:
+        if remembered := self._copies.get(archive.digest):
+            METRICS.index_lookups.labels(level="memory").inc()
+            return remembered
+        if archive.digest in self._absent:
+            METRICS.index_lookups.labels(level="absent").inc()
+            return None
+        return await self._looking.run(archive.digest, lambda: self._look(archive))
+
+    async def _look(self, archive: Archive) -> Copies | None:
+        level, copies = "index", await self._stored(archive)
+        if copies is None:
+            level, copies = "buckets", (await self._storage.find(archive)).copies
+            if copies:
+                await self._store(archive, copies)
+        if copies is None:
+            self._absent.put(archive.digest, None)
+        else:
+            self._copies.put(archive.digest, copies)
+        METRICS.index_lookups.labels(level=level if copies else "absent").inc()
+        return copies
+
+    async def _stored(self, archive: Archive) -> Copies | None:
+        try:
+            entry = await self._connection.get(INDEX, archive.digest)
+            record = decode_copies(entry.value) if entry else None
+        except (EngineUnavailable, DecodeError):
+            return None
+        if record is None or record.manifest.key != archive.key:
+            return None
+        regions = tuple(r for r in self._storage.regions if r in record.regions)
+        return Copies(manifest=record.manifest, regions=regions) if regions else None
+
+    async def record(self, archive: Archive, copies: Copies) -> None:
+        self._drop(archive.digest, b"")
+        await self._store(archive, copies)
+        await self._connection.tell(CHANGED, archive.digest)
+
+    async def _store(self, archive: Archive, copies: Copies) -> None:
+        record = CopiesRecord(manifest=copies.manifest, regions=copies.regions)
+        try:
+            await self._connection.put(INDEX, archive.digest, encode(record))
+        except EngineUnavailable as exc:
+            log.warning("index.not_written", key=archive.key, code=exc.code)
+
+    async def forget(self, archive: Archive) -> None:
+        self._drop(archive.digest, b"")
+        try:
+            await self._connection.delete(INDEX, archive.digest)
+        except EngineUnavailable as exc:
+            log.warning("index.not_written", key=archive.key, code=exc.code)
+        await self._connection.tell(CHANGED, archive.digest)
+
+    async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
+        key = _rev_key(source, repo, rev)
+        if remembered := self._nodes.get(key):
+            return remembered
+        try:
+            entry = await self._connection.get(REVS, key)
+            resolved = decode_resolved(entry.value) if entry else None
+        except (EngineUnavailable, DecodeError):
+            return None
+        if resolved:
+            self._nodes.put(key, resolved)
+        return resolved
+
+    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
+        key = _rev_key(source, repo, rev)
+        self._nodes.put(key, resolved)
+        try:
+            await self._connection.put(REVS, key, encode(resolved))
+        except EngineUnavailable as exc:
+            log.warning("index.not_written", source=source, repo=repo, code=exc.code)
+
+
+def _rev_key(source: str, repo: str, rev: str) -> str:
+    return hashlib.sha256(f"{source}\0{repo}\0{rev}".encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""The queue's front: create or join the task of an archive, and say how far it is."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from archiver.concurrency import Coalesce
+from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
+from archiver.engine.records import (
+    Order,
+    RepairRecord,
+    decode_failure,
+    decode_order,
+    decode_task,
+    encode,
+)
+from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.memory import Memory
+from archiver.model import (
+    Archive,
+    Failure,
+    Joined,
+    Phase,
+    Priority,
+    Region,
+    Task,
+    TaskState,
+)
+
+FAILURE_TTL = timedelta(seconds=10)
+"""As for unknown revs: a fault on the host's side may be mended at any time."""
+
+REPAIR_MEMORY = timedelta(seconds=60)
+FAILED = "failed"
+
+
+class JetStream:
+    """Implements ``ports.Engine``.
+
+    An archive's message has the subject ``tasks.{priority}.{source}.{digest}`` in a work queue.
+    The server refuses a second one on any ``tasks.*.*.{digest}`` for as long as the first is
+    waiting, running or backing off.
+    """
+
+    def __init__(self, *, connection: Connection) -> None:
+        self._connection = connection
+        self._enqueuing: Coalesce[str, Joined] = Coalesce()
+        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
+        self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY)
+        connection.watch(FAILED, self._remember_failure)
+
+    def _remember_failure(self, digest: str, payload: bytes) -> None:
+        self._failures.put(digest, decode_failure(payload))
+
+    def recent_failure(self, archive: Archive) -> Failure | None:
+        return self._failures.get(archive.digest)
+
+    async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
+        outcome = Joined.JOINED
+
+        async def publish() -> Joined:
+            nonlocal outcome
+            outcome = await self._publish(archive, priority)
+            return outcome
+
+        await self._enqueuing.run(archive.digest, publish)
+        return outcome
+
+    async def _publish(self, archive: Archive, priority: Priority) -> Joined:
+        connection = self._connection
+        order = Order(key=archive.key, created_at=datetime.now(UTC))
+        only_one = {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._any_lane(archive),
+        }
+        subject = connection.subject("tasks", priority, archive.source, archive.digest)
+        try:
+            await connection.publish(subject, encode(order), only_one)
+        except WrongRevision:
+            return Joined.JOINED
+        return Joined.MISS
+
+    def _any_lane(self, archive: Archive) -> str:
+        return self._connection.subject("tasks", "*", "*", archive.digest)
+
+    async def task(self, archive: Archive) -> Task | None:
+        entry = await self._connection.get(STATES, archive.digest)
+        record = decode_task(entry.value) if entry else None
+        if record and not record.state.terminal:
+            return record.task(archive)
+        order = await self._connection.last_message(
+            self._connection.tasks_stream, self._any_lane(archive)
+        )
+        if order and (record is None or order.revision > record.sequence):
+            return Task(
+                archive=archive,
+                state=TaskState.PENDING,
+                phase=Phase.QUEUED,
+                created_at=decode_order(order.value).created_at,
+            )
+        return record.task(archive) if record else None
+
+    async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
+        if archive.digest in self._repairs:
+            return
+        if await self._connection.get(REPAIRS, archive.digest) is None:
+            record = RepairRecord(key=archive.key, missing=missing, due_at=datetime.now(UTC))
+            await self._connection.put(REPAIRS, archive.digest, encode(record))
+        self._repairs.put(archive.digest, None)
+
+    async def repaired(self, archive: Archive) -> None:
+        self._repairs.pop(archive.digest)
+        if await self._connection.get(REPAIRS, archive.digest):
+            await self._connection.delete(REPAIRS, archive.digest)
+
+    async def check(self) -> ArchiverError | None:
+        try:
+            await self._connection.check()
+        except EngineUnavailable as exc:
+            return exc
+        return None

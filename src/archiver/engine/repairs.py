@@ -1,0 +1,66 @@
+"""Looks for archives that lack a copy somewhere, and has it made once the region answers."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from archiver.engine.connection import REPAIRS, Connection
+from archiver.engine.records import RepairRecord, decode_repair, encode
+from archiver.errors import EngineUnavailable
+from archiver.model import Priority, Region, parse_key
+from archiver.ports import Engine, Storage
+from archiver.telemetry import log
+
+DOUBLINGS_MAX = 7
+"""From the usual 30 s to about an hour, for a copy that fails though its region answers."""
+
+
+class Repairs:
+    """Every worker sweeps; that the queue refuses a second task for an archive is enough order."""
+
+    def __init__(
+        self, *, connection: Connection, engine: Engine, storage: Storage, interval: timedelta
+    ) -> None:
+        self._connection = connection
+        self._engine = engine
+        self._storage = storage
+        self._interval = interval
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            await asyncio.sleep(self._interval.total_seconds())
+            try:
+                await self.sweep()
+            except EngineUnavailable as exc:
+                log.debug("repairs.not_swept", code=exc.code)
+
+    async def sweep(self) -> None:
+        """Create a task for each archive that is due and lacks a copy in a region that answers.
+
+        Raises:
+            EngineUnavailable: Not all were seen.
+        """
+        digests = await self._connection.keys(REPAIRS)
+        if not digests:
+            return
+        health = await self._storage.check()
+        healthy = {region for region, fault in health.items() if fault is None}
+        for digest in digests:
+            await self._consider(digest, healthy)
+
+    async def _consider(self, digest: str, healthy: set[Region]) -> None:
+        entry = await self._connection.get(REPAIRS, digest)
+        if entry is None:
+            return
+        record = decode_repair(entry.value)
+        archive = parse_key(record.key)
+        now = datetime.now(UTC)
+        if archive and record.due_at <= now and healthy.intersection(record.missing):
+            await self._engine.enqueue(archive, priority=Priority.LOW)
+            await self._connection.put(REPAIRS, digest, encode(self._later(record, now)))
+
+    def _later(self, record: RepairRecord, now: datetime) -> RepairRecord:
+        wait = self._interval * 2 ** min(record.tries, DOUBLINGS_MAX)
+        return RepairRecord(
+            key=record.key, missing=record.missing, due_at=now + wait, tries=record.tries + 1
+        )

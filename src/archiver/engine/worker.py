@@ -1,0 +1,220 @@
+"""Claims tasks and runs them: decides what is retried, what has failed, and what is handed back."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from archiver.engine import retry
+from archiver.engine.claims import Claim
+from archiver.engine.connection import Connection
+from archiver.engine.lanes import Lane
+from archiver.engine.records import DecodeError, decode_order
+from archiver.engine.repairs import Repairs
+from archiver.errors import (
+    ArchiverError,
+    BadArchive,
+    EngineUnavailable,
+    InternalError,
+    LeaseLost,
+    SourceError,
+    WorkersLost,
+)
+from archiver.model import Archive, Copies, Priority, parse_key
+from archiver.ports import Attempt
+from archiver.telemetry import METRICS, describe, log
+
+Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
+"""``service.Archiver.build``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a worker works. ``caps`` are, by source, the attempts at a time of the whole fleet."""
+
+    caps: Mapping[str, int]
+    concurrency: int
+    lease: timedelta
+    grace: timedelta
+    max_failures: int
+    retry_base: timedelta
+
+
+class Worker:
+    """Runs up to ``policy.concurrency`` attempts at a time, of any source and priority."""
+
+    def __init__(
+        self, *, build: Build, connection: Connection, repairs: Repairs, policy: Policy
+    ) -> None:
+        self._builds = build
+        self._connection = connection
+        self._repairs = repairs
+        self._policy = policy
+        self._slots = asyncio.Semaphore(policy.concurrency)
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until *stopping*; then let attempts end for a while, and hand back the others."""
+        async with asyncio.TaskGroup() as group:
+            sweeping = group.create_task(self._repairs.run())
+            lanes = [group.create_task(self._work(lane, stopping)) for lane in self._lanes()]
+            await stopping.wait()
+            sweeping.cancel()
+            await asyncio.wait(lanes)
+            await self._drain()
+
+    def _lanes(self) -> list[Lane]:
+        return [
+            Lane(
+                connection=self._connection,
+                source=source,
+                priority=priority,
+                concurrency=cap,
+                lease=self._policy.lease,
+            )
+            for priority in Priority
+            for source, cap in self._policy.caps.items()
+        ]
+
+    async def _work(self, lane: Lane, stopping: asyncio.Event) -> None:
+        """Ask *lane* for tasks, one at a time, whenever a slot is free."""
+        while not stopping.is_set():
+            await self._slots.acquire()
+            message = None if stopping.is_set() else await lane.next()
+            if message is None:
+                self._slots.release()
+                continue
+            attempt = asyncio.create_task(self._attempt(message))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._ended)
+        await lane.close()
+
+    def _ended(self, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        self._slots.release()
+        if not attempt.cancelled() and (exc := attempt.exception()):
+            log.error("attempt.broken", exc_info=exc)
+
+    async def _drain(self) -> None:
+        if self._attempts:
+            log.info("worker.draining", attempts=len(self._attempts))
+            await asyncio.wait(self._attempts, timeout=self._policy.grace.total_seconds())
+        for attempt in tuple(self._attempts):
+            attempt.cancel()
+        if self._attempts:
+            await asyncio.wait(self._attempts)
+
+    async def _attempt(self, message: Msg) -> None:
+        archive = _parse(message)
+        if archive is None:
+            log.error("task.unreadable", subject=message.subject)
+            await message.term()
+            return
+        claim = Claim(
+            connection=self._connection,
+            message=message,
+            archive=archive,
+            lease=self._policy.lease,
+        )
+        try:
+            if await claim.take():
+                await self._run(claim)
+        except WorkersLost as exc:
+            await self._fail(claim, exc, time.monotonic())
+        except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
+            log.warning("task.let_go", key=archive.key, cause=describe(exc))
+
+    async def _run(self, claim: Claim) -> None:
+        """Build, and end the claim in the way that fits: the one place where a worker decides."""
+        started = time.monotonic()
+        running = METRICS.attempts_running.labels(source=claim.archive.source)
+        running.inc()
+        try:
+            copies = await self._build(claim)
+            await claim.succeed()
+            self._tell_success(claim, started, copies)
+        except asyncio.CancelledError:
+            await claim.hand_back()
+            self._tell("handed_back", claim, started)
+            raise
+        except LeaseLost:
+            self._tell("lost", claim, started)
+        except ArchiverError as exc:
+            await self._retry_or_fail(claim, exc, started)
+        except Exception as exc:  # noqa: BLE001 - a fault of ours must end in FAILURE, not in silence
+            log.error("attempt.broken", key=claim.archive.key, exc_info=exc)
+            await self._fail(claim, InternalError("Archiver failed; its log says why"), started)
+        finally:
+            running.dec()
+
+    async def _build(self, claim: Claim) -> Copies:
+        """Build for as long as the lease is kept."""
+        building = asyncio.create_task(self._builds(claim.archive, claim))
+        keeping = asyncio.create_task(claim.keep())
+        try:
+            await asyncio.wait({building, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                keeping.result()
+            return building.result()
+        finally:
+            building.cancel()
+            keeping.cancel()
+            await asyncio.wait({building, keeping})
+
+    async def _retry_or_fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
+        if isinstance(error, (SourceError, BadArchive)):
+            METRICS.source_errors.labels(source=claim.archive.source, code=error.code).inc()
+        failures = claim.failures + 1
+        if not error.retryable or failures >= self._policy.max_failures:
+            await self._fail(claim, error, started)
+            return
+        wait = retry.delay(failures, error, base=self._policy.retry_base)
+        await claim.retry(error, after=wait)
+        self._tell("retried", claim, started, error, wait_s=round(wait.total_seconds(), 3))
+
+    async def _fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
+        await claim.fail(error)
+        self._tell("failed", claim, started, error)
+
+    def _tell_success(self, claim: Claim, started: float, copies: Copies) -> None:
+        size_bytes = copies.manifest.size_bytes
+        self._tell("succeeded", claim, started, size_bytes=size_bytes, regions=copies.regions)
+
+    def _tell(
+        self,
+        outcome: str,
+        claim: Claim,
+        started: float,
+        error: ArchiverError | None = None,
+        **fields: object,
+    ) -> None:
+        """Write the attempt's one line, and count it."""
+        source = claim.archive.source
+        duration = time.monotonic() - started
+        METRICS.attempts.labels(source=source, outcome=outcome).inc()
+        METRICS.attempt_duration.labels(source=source, outcome=outcome).observe(duration)
+        if error:
+            fields |= {"code": error.code, "reason": error.message, "cause": describe(error)}
+        log.log(
+            _LEVELS.get(outcome, logging.INFO),
+            f"task.{outcome}",
+            key=claim.archive.key,
+            attempt=claim.attempt,
+            duration_s=round(duration, 3),
+            **fields,
+        )
+
+
+_LEVELS = {"retried": logging.WARNING, "failed": logging.ERROR, "lost": logging.WARNING}
+
+
+def _parse(message: Msg) -> Archive | None:
+    try:
+        return parse_key(decode_order(message.data).key)
+    except DecodeError:
+        return None

@@ -1,0 +1,97 @@
+"""What ``ports.Index`` promises, of the fake and of the real one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from archiver.engine.connection import Servers
+from archiver.engine.index import JetStreamIndex
+from archiver.model import Node
+from archiver.ports import Index, Resolved
+from archiver.testing import MemoryIndex, MemoryStorage
+from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.parts.nats import Nats
+
+Open = Callable[[], AbstractAsyncContextManager[Index]]
+
+
+@asynccontextmanager
+async def _memory() -> AsyncIterator[Index]:
+    yield MemoryIndex()
+
+
+@pytest.fixture(params=("memory", "jetstream"))
+def opened(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Open:
+    if request.param == "memory":
+        return _memory
+    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+
+    @asynccontextmanager
+    async def jetstream() -> AsyncIterator[Index]:
+        async with fleet.connection() as connection:
+            yield JetStreamIndex(
+                connection=connection, storage=MemoryStorage(regions=("one", "two"))
+            )
+
+    return jetstream
+
+
+def test_what_was_recorded_is_found(opened: Open) -> None:
+    async def play() -> None:
+        archive = an_archive()
+        copies = copies_of(archive, "one", "two")
+        async with opened() as index:
+            assert await index.copies(archive) is None
+            await index.record(archive, copies)
+            assert await index.copies(archive) == copies
+
+    asyncio.run(play())
+
+
+def test_a_later_record_replaces_the_earlier_one(opened: Open) -> None:
+    async def play() -> None:
+        archive = an_archive()
+        more = copies_of(archive, "one", "two")
+        async with opened() as index:
+            await index.record(archive, copies_of(archive, "one"))
+            await index.copies(archive)
+            await index.record(archive, more)
+            assert await index.copies(archive) == more
+
+    asyncio.run(play())
+
+
+def test_what_is_forgotten_is_not_found(opened: Open) -> None:
+    async def play() -> None:
+        archive = an_archive()
+        async with opened() as index:
+            await index.record(archive, copies_of(archive))
+            await index.forget(archive)
+            assert await index.copies(archive) is None
+
+    asyncio.run(play())
+
+
+def test_archives_are_not_mixed_up(opened: Open) -> None:
+    async def play() -> None:
+        one, two = an_archive(), an_archive()
+        async with opened() as index:
+            await index.record(one, copies_of(one))
+            assert await index.copies(two) is None
+
+    asyncio.run(play())
+
+
+def test_the_node_of_a_rev_is_remembered_with_its_moment(opened: Open) -> None:
+    async def play() -> None:
+        resolved = Resolved(node=Node("a" * 40), at=datetime.now(UTC))
+        async with opened() as index:
+            assert await index.node("hgmo", "projects/ash", "tip") is None
+            await index.remember("hgmo", "projects/ash", "tip", resolved)
+            assert await index.node("hgmo", "projects/ash", "tip") == resolved
+            assert await index.node("hgmo", "projects", "ash/tip") is None
+
+    asyncio.run(play())

@@ -1,0 +1,119 @@
+"""What every test of the engine needs: archives, and fleets of workers on a real server."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from archiver.engine.connection import Connection, Servers, connect
+from archiver.engine.jetstream import JetStream
+from archiver.engine.repairs import Repairs
+from archiver.engine.worker import Build, Policy, Worker
+from archiver.errors import ArchiverError
+from archiver.model import Archive, Copies, Manifest, Node, Region, Task, TaskState
+from archiver.testing import MemoryStorage
+from tests.parts.nats import Nats
+
+LEASE = timedelta(seconds=2)
+
+
+def an_archive(source: str = "hgmo") -> Archive:
+    node = Node(secrets.token_hex(20))
+    return Archive(source=source, repo="projects/ash", node=node, subdir="", suffix="zip")
+
+
+def copies_of(archive: Archive, *regions: str) -> Copies:
+    manifest = Manifest(
+        key=archive.key,
+        node=archive.node,
+        sha256="0" * 64,
+        size_bytes=1,
+        object_key=f"archives/{archive.key}/x/{archive.file_name}",
+        root="ash",
+        source_url="http://127.0.0.1/",
+        created_at=datetime.now(UTC),
+    )
+    return Copies(manifest=manifest, regions=tuple(map(Region, regions or ("one",))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Web and worker processes of one namespace, as far as the engine goes."""
+
+    servers: Servers
+    namespace: str
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with connect(self.servers, namespace=self.namespace, name="test") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def engine(self) -> AsyncIterator[JetStream]:
+        async with self.connection() as connection:
+            yield JetStream(connection=connection)
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        build: Build,
+        *,
+        caps: Mapping[str, int] | None = None,
+        concurrency: int = 4,
+        grace: timedelta = timedelta(0),
+        max_failures: int = 3,
+        storage: MemoryStorage | None = None,
+    ) -> AsyncIterator[None]:
+        """Have a worker run for as long as the block does; leaving it is SIGTERM."""
+        async with self.connection() as connection, asyncio.TaskGroup() as group:
+            repairs = Repairs(
+                connection=connection,
+                engine=JetStream(connection=connection),
+                storage=storage or MemoryStorage(regions=(Region("one"), Region("two"))),
+                interval=timedelta(seconds=0.1),
+            )
+            policy = Policy(
+                caps=caps or {"hgmo": 8},
+                concurrency=concurrency,
+                lease=LEASE,
+                grace=grace,
+                max_failures=max_failures,
+                retry_base=timedelta(seconds=0.1),
+            )
+            worker = Worker(build=build, connection=connection, repairs=repairs, policy=policy)
+            stopping = asyncio.Event()
+            group.create_task(worker.run(stopping))
+            try:
+                yield
+            finally:
+                stopping.set()
+
+
+@pytest.fixture
+def fleet(nats: Nats, namespace: str) -> Fleet:
+    return Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+
+
+async def until(
+    engine: JetStream, archive: Archive, state: TaskState, timeout_s: float = 15
+) -> Task:
+    """Return the task as soon as it is in *state*."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            task = await engine.task(archive)
+            if task and task.state is state:
+                return task
+            await asyncio.sleep(0.02)
+
+
+class Refused(ArchiverError):
+    code = "refused"
+
+
+class Busy(ArchiverError):
+    code = "busy"
+    retryable = True

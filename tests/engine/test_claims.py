@@ -1,0 +1,152 @@
+"""Leases and fences: two attempts at one task, on a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from nats.aio.msg import Msg
+
+from archiver.engine.claims import VANISHED_MAX, Claim
+from archiver.engine.connection import STATES, Connection
+from archiver.engine.jetstream import JetStream
+from archiver.engine.lanes import Lane
+from archiver.errors import LeaseLost, WorkersLost
+from archiver.model import Archive, Phase, Priority, TaskState
+from tests.engine.conftest import LEASE, Busy, Fleet, an_archive
+
+
+class Bench:
+    """A lane of one source, and claims on whatever it hands out."""
+
+    def __init__(self, connection: Connection, archive: Archive) -> None:
+        self.connection = connection
+        self.archive = archive
+        self.engine = JetStream(connection=connection)
+        self.lane = Lane(
+            connection=connection,
+            source=archive.source,
+            priority=Priority.HIGH,
+            concurrency=8,
+            lease=LEASE,
+        )
+
+    async def message(self) -> Msg:
+        """Return the next delivery of the task, new or again."""
+        async with asyncio.timeout(LEASE.total_seconds() * 3):
+            while (message := await self.lane.next()) is None:
+                pass
+            return message
+
+    def claim(self, message: Msg) -> Claim:
+        return Claim(connection=self.connection, message=message, archive=self.archive, lease=LEASE)
+
+    async def state(self) -> TaskState | None:
+        task = await self.engine.task(self.archive)
+        return task.state if task else None
+
+
+@asynccontextmanager
+async def bench(fleet: Fleet) -> AsyncIterator[Bench]:
+    """Yield a bench on which one task waits."""
+    archive = an_archive()
+    async with fleet.connection() as connection:
+        ready = Bench(connection, archive)
+        await ready.engine.enqueue(archive)
+        yield ready
+        await ready.lane.close()
+
+
+def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(fleet: Fleet) -> None:
+    async def play() -> TaskState | None:
+        async with bench(fleet) as here:
+            silent = here.claim(await here.message())
+            assert await silent.take()
+            other = here.claim(await here.message())  # after a lease without a heartbeat
+            assert await other.take()
+
+            with pytest.raises(LeaseLost):
+                await silent.hold()
+            with pytest.raises(LeaseLost):
+                await silent.fail(Busy("I am late"))
+            await other.hold()
+            await other.succeed()
+            return await here.state()
+
+    assert asyncio.run(play()) is TaskState.SUCCESS
+
+
+def test_a_kept_lease_is_not_given_to_another(fleet: Fleet) -> None:
+    async def play() -> Msg | None:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            keeping = asyncio.create_task(claim.keep())
+            again = None
+            for _ in range(4):
+                again = again or await here.lane.next()
+            keeping.cancel()
+            await claim.succeed()
+            return again
+
+    assert asyncio.run(play()) is None
+
+
+def test_a_task_over_which_workers_keep_vanishing_is_given_up(fleet: Fleet) -> None:
+    async def play() -> tuple[str | None, TaskState | None]:
+        async with bench(fleet) as here:
+            message = await here.message()
+            for _ in range(VANISHED_MAX):
+                assert await here.claim(message).take()
+            claim = here.claim(message)
+            with pytest.raises(WorkersLost) as caught:
+                await claim.take()
+            await claim.fail(caught.value)
+            task = await here.engine.task(here.archive)
+            assert task
+            return task.error.code if task.error else None, task.state
+
+    assert asyncio.run(play()) == ("workers_lost", TaskState.FAILURE)
+
+
+def test_retries_and_hand_backs_are_not_counted_as_vanished_workers(fleet: Fleet) -> None:
+    async def play() -> int:
+        async with bench(fleet) as here:
+            for _ in range(VANISHED_MAX + 1):
+                claim = here.claim(await here.message())
+                assert await claim.take()
+                await claim.hand_back()
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            await claim.succeed()
+            return claim.attempt
+
+    assert asyncio.run(play()) == VANISHED_MAX + 2
+
+
+def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:
+    async def play() -> TaskState | None:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            bucket = f"{fleet.namespace}_{STATES}"
+            await here.connection.js.delete_stream(f"KV_{bucket}")
+
+            claim.report(Phase.FETCHING, 10)
+            await claim.hold()
+            await claim.succeed()
+            return await here.state()
+
+    assert asyncio.run(play()) is TaskState.SUCCESS
+
+
+def test_a_message_whose_task_has_ended_is_not_run_again(fleet: Fleet) -> None:
+    async def play() -> bool:
+        async with bench(fleet) as here:
+            message = await here.message()
+            claim = here.claim(message)
+            assert await claim.take()
+            await claim.succeed()
+            return await here.claim(message).take()
+
+    assert asyncio.run(play()) is False

@@ -1,0 +1,119 @@
+"""The index's three levels, and how processes keep each other honest, on a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from archiver.engine.connection import INDEX, Connection, Servers
+from archiver.engine.index import JetStreamIndex
+from archiver.model import Archive, Copies, Verified
+from archiver.testing import MemoryStorage
+from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.parts.process import free_port
+
+
+@asynccontextmanager
+async def index_of(fleet: Fleet, storage: MemoryStorage) -> AsyncIterator[JetStreamIndex]:
+    async with fleet.connection() as connection:
+        yield JetStreamIndex(connection=connection, storage=storage)
+
+
+async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"bytes"
+
+    upload = await storage.upload(archive, chunks(), attempt="x")  # type: ignore[arg-type]
+    verified = Verified(sha256="0" * 64, size_bytes=5, root="ash")
+    return await storage.commit(archive, upload, verified, source_url="http://127.0.0.1/")
+
+
+def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index, fleet.connection() as connection:
+            assert await index.copies(archive) == copies
+            assert await connection.get(INDEX, archive.digest)
+
+    asyncio.run(play())
+
+
+def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        async with index_of(fleet, storage) as index:
+            copies = await _committed(storage, archive)
+            await index.record(archive, copies)
+        async with fleet.connection() as connection:
+            await connection.js.delete_stream(f"KV_{fleet.namespace}_{INDEX}")
+        async with index_of(fleet, storage) as index:
+            assert await index.copies(archive) == copies
+
+    asyncio.run(play())
+
+
+def test_a_commit_ends_what_other_processes_believe_of_an_archive(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
+        async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
+            assert await web.copies(archive) is None
+            first = copies_of(archive, "one")
+            await worker.record(archive, first)
+            await _until_seen(web, archive, first)
+
+            both = Copies(manifest=first.manifest, regions=storage.regions)
+            await worker.record(archive, both)
+            await _until_seen(web, archive, both)
+
+    asyncio.run(play())
+
+
+async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -> None:
+    async with asyncio.timeout(1):  # DESIGN: within a second
+        while await index.copies(archive) != copies:
+            await asyncio.sleep(0.005)
+
+
+def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
+        async with fleet.connection() as connection:
+            index = JetStreamIndex(connection=connection, storage=storage)
+            await index.record(archive, copies_of(archive, "one"))
+            await index.copies(archive)
+            both = copies_of(archive, "one", "two")
+            await _write_behind_its_back(connection, archive, both)
+            connection.gap()
+            assert await index.copies(archive) == both
+
+    asyncio.run(play())
+
+
+async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
+    elsewhere = JetStreamIndex(connection=connection, storage=MemoryStorage())
+    await elsewhere._store(archive, copies)  # noqa: SLF001 - a write whose news was missed
+
+
+def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:
+    fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
+
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index:
+            assert await index.copies(archive) == copies
+
+    asyncio.run(play())
+
+
+def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) -> None:
+    async def play() -> None:
+        archive = an_archive()
+        async with index_of(fleet, MemoryStorage(regions=("one", "two"))) as index:
+            await index.record(archive, copies_of(archive, "one", "two"))
+        async with index_of(fleet, MemoryStorage(regions=("two", "three"))) as index:
+            found = await index.copies(archive)
+            assert found
+            assert found.regions == ("two",)
+
+    asyncio.run(play())

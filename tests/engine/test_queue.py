@@ -1,0 +1,122 @@
+"""Single flight, and what the queue says of a task, on a real server."""
+
+import asyncio
+from collections import Counter
+
+from archiver.engine.connection import Servers
+from archiver.engine.jetstream import JetStream
+from archiver.model import Archive, Copies, Joined, Priority, TaskState
+from archiver.ports import Attempt
+from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, until
+from tests.parts.process import free_port
+
+
+def test_of_many_requests_one_creates_the_task_and_all_others_join_it(fleet: Fleet) -> None:
+    async def ask() -> Counter[Joined]:
+        archive = an_archive()
+        async with fleet.engine() as one, fleet.engine() as two, fleet.engine() as three:
+            engines = [one, two, three] * 30
+            return Counter(await asyncio.gather(*(e.enqueue(archive) for e in engines)))
+
+    assert asyncio.run(ask()) == {Joined.MISS: 1, Joined.JOINED: 89}
+
+
+def test_a_task_of_the_other_priority_is_joined_too(fleet: Fleet) -> None:
+    async def ask() -> list[Joined]:
+        archive = an_archive()
+        async with fleet.engine() as engine:
+            return [await engine.enqueue(archive, priority=p) for p in (Priority.LOW, *Priority)]
+
+    assert asyncio.run(ask()) == [Joined.MISS, Joined.JOINED, Joined.JOINED]
+
+
+def test_a_task_goes_from_pending_through_started_to_success(fleet: Fleet) -> None:
+    async def play() -> list[TaskState | None]:
+        archive = an_archive()
+        go_on = asyncio.Event()
+
+        async def build(archive: Archive, _attempt: Attempt) -> Copies:
+            await go_on.wait()
+            return copies_of(archive)
+
+        async with fleet.engine() as engine:
+            seen: list[TaskState | None] = [await _state(engine, archive)]
+            await engine.enqueue(archive)
+            seen.append(await _state(engine, archive))
+            async with fleet.worker(build):
+                seen.append((await until(engine, archive, TaskState.STARTED)).state)
+                go_on.set()
+                seen.append((await until(engine, archive, TaskState.SUCCESS)).state)
+        return seen
+
+    states = [None, TaskState.PENDING, TaskState.STARTED, TaskState.SUCCESS]
+    assert asyncio.run(play()) == states
+
+
+async def _state(engine: JetStream, archive: Archive) -> TaskState | None:
+    task = await engine.task(archive)
+    return task.state if task else None
+
+
+def test_after_a_failure_a_new_request_creates_a_new_task(fleet: Fleet) -> None:
+    async def refuse(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Refused("no")
+
+    async def play() -> tuple[Joined, TaskState]:
+        archive = an_archive()
+        async with fleet.engine() as engine:
+            await engine.enqueue(archive)
+            async with fleet.worker(refuse):
+                await until(engine, archive, TaskState.FAILURE)
+            return await engine.enqueue(archive), (
+                await until(engine, archive, TaskState.PENDING)
+            ).state
+
+    assert asyncio.run(play()) == (Joined.MISS, TaskState.PENDING)
+
+
+def test_every_process_hears_why_a_task_failed_for_good(fleet: Fleet) -> None:
+    async def refuse(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Refused("no such thing")
+
+    async def play() -> str | None:
+        archive = an_archive()
+        async with fleet.engine() as asked, fleet.engine() as other:
+            assert other.recent_failure(archive) is None
+            await asked.enqueue(archive)
+            async with fleet.worker(refuse):
+                await until(asked, archive, TaskState.FAILURE)
+                async with asyncio.timeout(5):
+                    while (failure := other.recent_failure(archive)) is None:
+                        await asyncio.sleep(0.02)
+            return failure.message
+
+    assert asyncio.run(play()) == "no such thing"
+
+
+def test_a_failure_that_a_retry_might_mend_is_not_held_against_the_next_request(
+    fleet: Fleet,
+) -> None:
+    async def busy(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Busy("come back later")
+
+    async def play() -> object:
+        archive = an_archive()
+        async with fleet.engine() as engine:
+            await engine.enqueue(archive)
+            async with fleet.worker(busy, max_failures=1):
+                await until(engine, archive, TaskState.FAILURE)
+                await asyncio.sleep(0.1)
+            return engine.recent_failure(archive)
+
+    assert asyncio.run(play()) is None
+
+
+def test_a_process_starts_and_answers_while_no_server_is_there(namespace: str) -> None:
+    fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
+
+    async def check() -> object:
+        async with fleet.engine() as engine:
+            return await engine.check()
+
+    assert getattr(asyncio.run(check()), "code", None) == "engine_unavailable"

@@ -1,0 +1,184 @@
+"""What becomes of a task, whatever becomes of its worker, on a real server."""
+
+import asyncio
+import time
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from archiver.engine.lanes import seats
+from archiver.model import Archive, Copies, Phase, Priority, Task, TaskState
+from archiver.ports import Attempt
+from tests.engine.conftest import LEASE, Busy, Fleet, Refused, an_archive, copies_of, until
+
+
+def test_a_retryable_error_is_tried_again_until_it_works(fleet: Fleet) -> None:
+    attempts = 0
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise Busy("not yet")
+        return copies_of(archive)
+
+    async def play() -> tuple[int, int]:
+        archive = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build):
+            await engine.enqueue(archive)
+            task = await until(engine, archive, TaskState.SUCCESS)
+            return task.attempt, task.failures
+
+    assert asyncio.run(play()) == (3, 2)
+
+
+def test_between_attempts_the_task_is_in_retry_and_says_why(fleet: Fleet) -> None:
+    async def build(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Busy("the host is busy")
+
+    async def play() -> tuple[str | None, str | None]:
+        archive = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build, max_failures=3):
+            await engine.enqueue(archive)
+            retrying = await until(engine, archive, TaskState.RETRY)
+            failed = await until(engine, archive, TaskState.FAILURE)
+            return (
+                retrying.error.message if retrying.error else None,
+                failed.error.code if failed.error else None,
+            )
+
+    assert asyncio.run(play()) == ("the host is busy", "busy")
+
+
+def test_an_error_that_no_retry_can_mend_fails_the_task_at_once(fleet: Fleet) -> None:
+    async def build(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Refused("no")
+
+    async def play() -> tuple[int, str | None]:
+        archive = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build):
+            await engine.enqueue(archive)
+            task = await until(engine, archive, TaskState.FAILURE)
+            return task.attempt, task.error.code if task.error else None
+
+    assert asyncio.run(play()) == (1, "refused")
+
+
+def test_a_fault_of_our_own_ends_in_failure_and_its_text_stays_inside(fleet: Fleet) -> None:
+    async def build(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise ZeroDivisionError("secret-text")
+
+    async def play() -> str:
+        archive = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build):
+            await engine.enqueue(archive)
+            task = await until(engine, archive, TaskState.FAILURE)
+            assert task.error
+            return f"{task.error.code} {task.error.message}"
+
+    said = asyncio.run(play())
+    assert said.startswith("internal_error")
+    assert "secret-text" not in said
+
+
+def test_progress_is_seen_while_the_task_runs(fleet: Fleet) -> None:
+    async def build(archive: Archive, attempt: Attempt) -> Copies:
+        for done in range(1, 200):
+            attempt.report(Phase.FETCHING, done * 1000)
+            await asyncio.sleep(0.01)
+        return copies_of(archive)
+
+    async def play() -> list[int]:
+        archive = an_archive()
+        seen: list[int] = []
+        async with fleet.engine() as engine, fleet.worker(build):
+            await engine.enqueue(archive)
+            task: Task | None = await until(engine, archive, TaskState.STARTED)
+            while task and task.state is TaskState.STARTED:
+                if task.phase is Phase.FETCHING and task.bytes_done not in seen:
+                    seen.append(task.bytes_done)
+                await asyncio.sleep(0.05)
+                task = await engine.task(archive)
+        return seen
+
+    seen = asyncio.run(play())
+    assert len(seen) >= 2
+    assert seen == sorted(seen)
+
+
+def test_a_stopping_worker_hands_its_task_to_another_one(fleet: Fleet) -> None:
+    async def endless(_archive: Archive, _attempt: Attempt) -> Copies:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> tuple[int, int, float]:
+        archive = an_archive()
+        async with fleet.engine() as engine:
+            await engine.enqueue(archive)
+            async with fleet.worker(endless):
+                await until(engine, archive, TaskState.STARTED)
+            stopped = time.monotonic()
+            async with fleet.worker(build):
+                task = await until(engine, archive, TaskState.SUCCESS)
+            return task.attempt, task.failures, time.monotonic() - stopped
+
+    attempt, failures, took = asyncio.run(play())
+    assert (attempt, failures) == (2, 0)
+    assert took < LEASE.total_seconds() + 1  # handed back, not waited for
+
+
+def test_a_build_that_ends_within_the_grace_is_not_handed_back(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        await asyncio.sleep(0.5)
+        return copies_of(archive)
+
+    async def play() -> int:
+        archive = an_archive()
+        async with fleet.engine() as engine:
+            await engine.enqueue(archive)
+            async with fleet.worker(build, grace=timedelta(seconds=10)):
+                await until(engine, archive, TaskState.STARTED)
+            return (await until(engine, archive, TaskState.SUCCESS)).attempt
+
+    assert asyncio.run(play()) == 1
+
+
+def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) -> None:
+    running, peak = Counter[str](), Counter[str]()
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        running[archive.source] += 1
+        peak[archive.source] = max(peak[archive.source], running[archive.source])
+        await asyncio.sleep(0.1)
+        running[archive.source] -= 1
+        return copies_of(archive)
+
+    async def play() -> None:
+        caps = {"small": 2, "large": 6}
+        archives = [an_archive(source) for source in caps for _ in range(12)]
+        async with (
+            fleet.engine() as engine,
+            fleet.worker(build, caps=caps, concurrency=12),
+            fleet.worker(build, caps=caps, concurrency=12),
+        ):
+            for number, archive in enumerate(archives):
+                await engine.enqueue(archive, priority=[*Priority][number % 2])
+            for archive in archives:
+                await until(engine, archive, TaskState.SUCCESS)
+
+    asyncio.run(play())
+    assert peak["small"] <= 2
+    assert peak["large"] <= 6
+    assert peak["large"] > 2
+
+
+@pytest.mark.parametrize("concurrency", (2, 3, 8, 100))
+def test_the_seats_of_both_priorities_are_the_cap(concurrency: int) -> None:
+    shares = [seats(concurrency, priority) for priority in Priority]
+
+    assert sum(shares) == concurrency
+    assert min(shares) >= 1
