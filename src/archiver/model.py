@@ -33,7 +33,7 @@ KEY_MAX_BYTES = 700
 
 STEM_MAX_CHARS = 150
 
-_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._+-")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _FORBIDDEN = frozenset("?#@\\%")
 _NODE = re.compile(r"[0-9a-f]{40}")
 _ANY_NODE = Node("0" * 40)
@@ -77,7 +77,7 @@ def _escape(segment: str) -> str:
 
     ``~`` and not ``%`` marks an escape, so that a key in a URL is not escaped a second time.
     """
-    return "".join(chr(b) if b in _SAFE else f"~{b:02X}" for b in segment.encode())
+    return _UNSAFE.sub(lambda m: "".join(f"~{b:02X}" for b in m[0].encode()), segment)
 
 
 def _unescape(segment: str) -> str:

@@ -32,6 +32,7 @@ HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdi
 Suffix = Literal["tar.gz", "tar.bz2", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 DEFAULT_CONFIG = Path("archiver.toml")
+PORT_MAX = 65_535
 
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -50,7 +51,8 @@ def _http_url(value: str) -> str:
 
 
 def _address(value: str) -> str:
-    if not _LISTEN.fullmatch(value):
+    match = _LISTEN.fullmatch(value)
+    if not match or int(match["port"]) > PORT_MAX:
         raise ValueError("must be host:port")
     return value
 
@@ -252,6 +254,13 @@ class LogSettings(Section):
     )
 
 
+def _is_mozilla(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname == "hg.mozilla.org"
+    except ValueError:
+        return False
+
+
 def _default_data_dir() -> Path:
     home = os.environ.get("XDG_DATA_HOME")
     return (Path(home) if home else Path.home() / ".local" / "share") / "archiver"
@@ -295,10 +304,12 @@ class Settings(BaseSettings):
     @classmethod
     def _know_hosts(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Point `hgmo` at hg.mozilla.org, which has served nothing but zip since 2019."""
-        sources = dict(data.get("sources") or {})
-        hgmo = dict(sources.get("hgmo") or {})
-        hgmo.setdefault("url_template", HGMO_URL_TEMPLATE)
-        if urlsplit(str(hgmo["url_template"])).hostname == "hg.mozilla.org":
+        sources = data.get("sources", {})
+        hgmo = sources.get("hgmo", {}) if isinstance(sources, dict) else None
+        if not isinstance(hgmo, dict):
+            return data  # to be refused by name
+        hgmo = {"url_template": HGMO_URL_TEMPLATE, **hgmo}
+        if _is_mozilla(str(hgmo["url_template"])):
             hgmo.setdefault("fetch_suffix", "zip")
         return {**data, "sources": {**sources, "hgmo": hgmo}}
 

@@ -1,0 +1,1 @@
+"""The public HTTP interface. ``app.py`` has every route on one page."""

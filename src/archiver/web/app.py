@@ -1,0 +1,77 @@
+"""The web application: all of its routes, on one page."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import resources
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from archiver import __version__
+from archiver.errors import ArchiverError
+from archiver.service import Archiver
+from archiver.telemetry import log
+from archiver.web import dockerflow, problems
+from archiver.web.archives import archive
+from archiver.web.heartbeat import Heartbeat
+from archiver.web.request_log import ARCHIVE_ROUTE, RequestLog
+from archiver.web.site import Site, State
+from archiver.web.status import status
+from archiver.web.targets import LiteralPaths
+
+__all__ = ["ROUTES", "Site", "create_app"]
+
+
+async def robots(_request: Request[State]) -> Response:
+    """Keep crawlers out: they have filled many a forge's disk by way of its archive links."""
+    return PlainTextResponse("User-agent: *\nDisallow: /\n")
+
+
+async def openapi(request: Request[State]) -> Response:
+    document = json.loads(resources.files(__package__).joinpath("openapi.json").read_bytes())
+    document["info"]["version"] = __version__
+    document["servers"] = [{"url": request.state["site"].public_url}]
+    return JSONResponse(document)
+
+
+ROUTES = (
+    Route("/archiver/status/{task_id}", status, name="status"),
+    Route("/archiver/{address:path}", archive, name=ARCHIVE_ROUTE),
+    Route("/__version__", dockerflow.version, name="version"),
+    Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),
+    Route("/__lbheartbeat__", dockerflow.lbheartbeat, name="lbheartbeat"),
+    Route("/metrics", dockerflow.metrics, name="metrics"),
+    Route("/openapi.json", openapi, name="openapi"),
+    Route("/robots.txt", robots, name="robots"),
+)
+
+
+def create_app(
+    *, open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]], site: Site
+) -> Starlette:
+    """Return the application; it opens its Archiver when it starts and closes it when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
+        try:
+            async with open_archiver() as archiver:
+                log.info("web.started", public_url=site.public_url)
+                yield State(archiver=archiver, site=site, heartbeat=Heartbeat(archiver=archiver))
+        except Exception:
+            log.exception("web.failed")
+            raise
+        log.info("web.stopped")
+
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(RequestLog), Middleware(LiteralPaths)],
+        exception_handlers={ArchiverError: problems.answer, HTTPException: problems.answer},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # such a redirect would be made from the Host header
+    return app

@@ -1,0 +1,33 @@
+"""What every handler knows: where the service stands, and the service itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from archiver import __version__
+from archiver.model import Archive
+from archiver.service import Archiver
+from archiver.web.heartbeat import Heartbeat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where clients find the service. Every URL of our own is made here, none from a Host header.
+
+    ``public_url`` ends without a slash; ``version`` is the answer to ``/__version__``.
+    """
+
+    public_url: str
+    retry_after_s: int
+    version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
+
+    def status_url(self, archive: Archive) -> str:
+        return f"{self.public_url}/archiver/status/{archive.task_id}"
+
+
+class State(TypedDict):
+    """What the application's lifespan gives to each request."""
+
+    archiver: Archiver
+    site: Site
+    heartbeat: Heartbeat

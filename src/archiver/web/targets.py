@@ -1,0 +1,93 @@
+"""From the bytes of a request target to text: each part decoded once, and none made whole.
+
+Read from ``raw_path`` and ``query_string``, as they were sent. ``request.url`` is never used: the
+client's Host header is part of it.
+"""
+
+from collections.abc import Collection, Sequence
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from archiver.errors import InvalidRequest
+from archiver.model import NAME_ALLOWED
+
+SHOWN_CHARS = 60
+
+
+class LiteralPaths:
+    """Has routes matched on the path as it was sent, so that no ``%2F`` moves a request to another.
+
+    Path parameters are then raw: percent-encoded, one character per byte.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("latin-1")
+        await self._app(scope, receive, send)
+
+
+def split_address(raw: str) -> tuple[str, str, str]:
+    """Return source, repo and rev of ``{source}/{repo…}/{rev}``; which may still be bad names.
+
+    Raises:
+        InvalidRequest: There is not one segment for each, or a segment is no text of its own.
+    """
+    first, *middle = raw.split("/")
+    source = _decode_segment(first, "source")
+    last = middle.pop() if middle else ""
+    repo = "/".join(_decode_segment(segment, "repo") for segment in middle)
+    return source, repo, _decode_segment(last, "rev")
+
+
+def _decode_segment(raw: str, parameter: str) -> str:
+    """Return one segment of a path, percent-decoded once.
+
+    Raises:
+        InvalidRequest: It hides a slash, or is not UTF-8.
+    """
+    text = decode(raw.encode("latin-1"), parameter)
+    if "/" in text:
+        raise InvalidRequest(
+            f"{parameter} has an encoded slash", parameter=parameter, allowed=NAME_ALLOWED
+        )
+    return text
+
+
+def parse_query(raw: bytes, *, known: Sequence[str]) -> dict[str, str]:
+    """Return the parameters of a query, form-decoded. Empty pairs are legal, as in ``?&a=b``.
+
+    Raises:
+        InvalidRequest: One is unknown, stands there twice, or is not UTF-8.
+    """
+    parameters: dict[str, str] = {}
+    for pair in filter(None, raw.replace(b"+", b" ").split(b"&")):
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = decode(raw_name, "query")
+        _check_parameter(name, parameters, known)
+        parameters[name] = decode(raw_value, name)
+    return parameters
+
+
+def _check_parameter(name: str, seen: Collection[str], known: Sequence[str]) -> None:
+    if name not in known:
+        raise InvalidRequest(
+            f"there is no parameter {name[:SHOWN_CHARS]!r} here",
+            parameter=name[:SHOWN_CHARS],
+            allowed=", ".join(known) or "no parameter",
+        )
+    if name in seen:
+        raise InvalidRequest(f"{name} is given twice", parameter=name, allowed=f"one {name}")
+
+
+def decode(raw: bytes, parameter: str) -> str:
+    """Return *raw* percent-decoded once. Raises InvalidRequest if that is not UTF-8."""
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(
+            f"{parameter} is not UTF-8", parameter=parameter, allowed="percent-encoded UTF-8"
+        ) from None

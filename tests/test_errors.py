@@ -1,0 +1,48 @@
+"""One tree of errors, drawn as it is."""
+
+import inspect
+import re
+from datetime import timedelta
+
+from archiver import errors
+from archiver.errors import ArchiverError, InvalidRequest, SourceBusy, TaskFailed
+
+CLASSES = {
+    name: kind
+    for name, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, ArchiverError)
+}
+DRAWN = {
+    match["name"]: match
+    for match in re.finditer(
+        r"^[│ ]*[├└]── (?P<name>\w+)(?: +(?P<code>[a-z_]+))?(?: +(?P<retryable>retryable))?",
+        errors.__doc__ or "",
+        re.MULTILINE,
+    )
+}
+
+
+def test_the_drawing_shows_every_class_with_its_code() -> None:
+    assert DRAWN.keys() | {"ArchiverError"} == CLASSES.keys()
+    for name, drawn in DRAWN.items():
+        assert drawn["code"] == getattr(CLASSES[name], "code", None), name
+
+
+def test_the_drawing_shows_what_is_worth_another_try() -> None:
+    for name, drawn in DRAWN.items():
+        assert bool(drawn["retryable"]) == CLASSES[name].retryable, name
+
+
+def test_no_two_errors_share_a_code() -> None:
+    codes = [kind.code for kind in CLASSES.values() if "code" in vars(kind)]
+    assert len(codes) == len(set(codes))
+
+
+def test_a_message_is_the_text_of_its_error() -> None:
+    for error in (
+        InvalidRequest("so", parameter="rev", allowed="a name"),
+        SourceBusy("so", retry_after=timedelta(seconds=1)),
+        TaskFailed("so", code="wrong_root"),
+        errors.LeaseLost("so"),
+    ):
+        assert error.message == str(error) == "so"

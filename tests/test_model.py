@@ -1,0 +1,218 @@
+"""The laws of names: different archives share nothing, whatever characters their names contain."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from archiver.errors import InvalidRequest
+from archiver.model import (
+    KEY_MAX_BYTES,
+    Archive,
+    Manifest,
+    Node,
+    PresignedUrl,
+    Ready,
+    Region,
+    TaskState,
+    Wanted,
+    check_name,
+    parse_key,
+    parse_node,
+    parse_task_id,
+)
+from tests.world import World
+
+NODE = Node("0123456789abcdef0123456789abcdef01234567")
+
+
+def allowed(segment: str) -> bool:
+    try:
+        check_name(segment, "repo")
+    except InvalidRequest:
+        return False
+    return "/" not in segment
+
+
+# Few and confusing characters, so that two names are often almost the same one.
+tricky = st.text("aA-_.~:+ 2Fé", min_size=1, max_size=4)
+printable = st.characters(exclude_categories=("C", "Z"), exclude_characters="/?#@\\%")
+segments = st.one_of(tricky, st.text(printable, min_size=1, max_size=8)).filter(allowed)
+names = st.lists(segments, min_size=1, max_size=4).map("/".join)
+nodes = st.text("01", min_size=1, max_size=2).map(lambda digits: Node(digits.rjust(40, "0")))
+archives = st.builds(
+    Archive,
+    source=segments,
+    repo=names,
+    node=nodes,
+    subdir=st.one_of(st.just(""), names),
+    suffix=st.sampled_from(["tar.gz", "zip", "tar"]) | segments,
+)
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Shared cores are slow at times; that is no fault of a name."""
+
+
+@patiently
+@given(archive=archives)
+def test_a_key_reads_back_to_its_archive(archive: Archive) -> None:
+    assert parse_key(archive.key) == archive
+
+
+@patiently
+@given(archive=archives)
+def test_a_task_id_reads_back_to_its_archive(archive: Archive) -> None:
+    assert parse_task_id(archive.task_id) == archive
+
+
+@patiently
+@given(one=archives, other=archives)
+def test_different_archives_share_neither_key_nor_task_id_nor_digest(
+    one: Archive, other: Archive
+) -> None:
+    same = one == other
+    assert (one.key == other.key) == same
+    assert (one.task_id == other.task_id) == same
+    assert (one.digest == other.digest) == same
+
+
+@patiently
+@given(one=archives, other=archives)
+def test_no_key_is_a_folder_of_another(one: Archive, other: Archive) -> None:
+    assert not other.key.startswith(f"{one.key}/")
+
+
+def test_a_subdir_cannot_pose_as_a_longer_repo() -> None:
+    """Of the original's keys these pairs were the same one."""
+    short = Archive(source="hgmo", repo="a", node=NODE, subdir="b", suffix="tar.gz")
+    for other in (
+        Archive(source="hgmo", repo="a/b", node=NODE, subdir="", suffix="tar.gz"),
+        Archive(source="hgmo", repo="a_b", node=NODE, subdir="", suffix="tar.gz"),
+        Archive(source="hgmo", repo="a", node=NODE, subdir="", suffix="b"),
+    ):
+        assert short.key != other.key
+        assert short.task_id != other.task_id
+
+
+@patiently
+@given(archive=archives)
+def test_a_key_is_ascii_that_needs_no_escape_in_a_url(archive: Archive) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9._~+/-]+", archive.key)
+    assert re.fullmatch(r"[A-Za-z0-9._~+:-]+", archive.task_id)
+    assert len(archive.key) <= KEY_MAX_BYTES
+
+
+@patiently
+@given(archive=archives)
+def test_a_file_name_is_a_plain_one(archive: Archive) -> None:
+    stem = archive.file_name.removesuffix(f".{archive.suffix}")
+    assert re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]*", stem)
+
+
+@patiently
+@given(text=st.text())
+@example("v1")
+@example(f"v1/hgmo/a/-/{NODE}/-/tar.gz/b")
+@example(f"v2/hgmo/a/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE.upper()}/-/tar.gz")
+@example(f"v1/hgmo/a~61/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/a~2Fb/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/a~FF/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/é/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/☃/-/{NODE}/-/tar.gz")
+def test_what_is_not_the_key_of_an_archive_is_nobody_s(text: str) -> None:
+    archive = parse_key(text)
+    assert archive is None or archive.key == text
+
+
+def test_a_key_with_a_second_spelling_is_nobody_s() -> None:
+    assert parse_key(f"v1/hgmo/~61/-/{NODE}/-/tar.gz") is None
+    assert parse_key(f"v1/hgmo/a/-/{NODE}/-/tar.gz") is not None
+
+
+@patiently
+@given(text=st.text())
+@example("")
+@example("K" * 40)
+@example("\N{KELVIN SIGN}" + "0" * 39)
+@example("\N{FULLWIDTH DIGIT ONE}" * 40)
+def test_only_forty_hex_digits_are_a_node(text: str) -> None:
+    assert (parse_node(text) is not None) == bool(re.fullmatch(r"[0-9a-fA-F]{40}", text))
+
+
+def test_a_node_has_one_spelling() -> None:
+    assert parse_node(NODE.upper()) == NODE
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "", "/", "a/", "/a", "a//b", ".", "..", "-", "a/../b", "a/-/b", "a\0b", "a\nb", "a\rb",
+        "a\tb", "a?b", "a#b", "a@b", "a\\b", "a%b", "\ud800", "a\u200bb", "a\u202eb", "x" * 256,
+        "é" * 43,
+    ),
+)  # fmt: skip
+def test_such_a_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_name(name, "subdir")
+    assert refused.value.parameter == "subdir"
+    assert refused.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ("a", "a b", "é", "-a", "--", "...", ".hg", "a/b", "~", "x" * 255, "é" * 42, "a:b", "+")
+)
+def test_such_a_name_is_allowed(name: str) -> None:
+    assert check_name(name, "repo") == name
+
+
+def test_what_no_key_can_hold_cannot_be_wanted() -> None:
+    long = "/".join(["x" * 250] * 3)
+    with pytest.raises(InvalidRequest) as of_repo:
+        Wanted(source="hgmo", repo=long, rev="tip", subdir="", suffix="zip")
+    with pytest.raises(InvalidRequest) as of_subdir:
+        Wanted(source="hgmo", repo="a", rev="tip", subdir=long, suffix="zip")
+    assert (of_repo.value.parameter, of_subdir.value.parameter) == ("repo", "subdir")
+
+
+def test_a_rev_is_one_segment() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Wanted(source="hgmo", repo="a", rev="b/c", subdir="", suffix="zip")
+    assert refused.value.parameter == "rev"
+
+
+@pytest.mark.parametrize("node", ("", "0" * 39, "0" * 41, "G" * 40, NODE.upper()))
+def test_an_archive_needs_a_whole_node(node: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Archive(source="hgmo", repo="a", node=Node(node), subdir="", suffix="zip")
+
+
+def test_a_presigned_url_is_not_in_the_text_of_a_hit() -> None:
+    world = World()
+    archive = world.archive()
+    ready = Ready(
+        archive=archive,
+        manifest=Manifest(
+            key=archive.key,
+            node=archive.node,
+            sha256="0" * 64,
+            size_bytes=1,
+            object_key="k",
+            root="r",
+            source_url="u",
+            created_at=datetime.now(UTC),
+        ),
+        region=Region("r"),
+        url=PresignedUrl("https://s3.example/?X-Amz-Signature=secret"),
+    )
+    assert "secret" not in repr(ready)
+
+
+def test_only_success_and_failure_are_final() -> None:
+    assert {state for state in TaskState if state.terminal} == {
+        TaskState.SUCCESS,
+        TaskState.FAILURE,
+    }

@@ -1,0 +1,180 @@
+"""What a rev means: remembered while it can be true, asked for once however many ask."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from archiver.errors import InvalidRequest, SourceUnavailable, UnknownRepo, UnknownRev
+from archiver.model import Node
+from archiver.ports import Resolved
+from archiver.resolver import NAME_TTL, Resolver
+from archiver.testing import FakeSource, MemoryIndex
+from tests.world import ASH, FILES
+
+T = TypeVar("T")
+
+
+class Asked:
+    """A resolver, its source and its index."""
+
+    def __init__(self) -> None:
+        self.source = FakeSource()
+        self.index = MemoryIndex()
+        self.resolver = Resolver(index=self.index)
+        self.tip = self.source.commit(ASH, FILES, "default")
+
+    async def node(self, rev: str, repo: str = ASH) -> Node:
+        return await self.resolver.node(self.source, repo, rev)
+
+    async def remember(self, rev: str, node: Node, *, age: timedelta) -> None:
+        resolved = Resolved(node=node, at=datetime.now(UTC) - age)
+        await self.index.remember(self.source.name, ASH, rev, resolved)
+
+
+def run(scenario: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(scenario)
+
+
+def test_a_full_node_is_itself_and_nobody_is_asked() -> None:
+    asked = Asked()
+    assert run(asked.node("F" * 40)) == "f" * 40
+    assert not asked.source.asked
+
+
+def test_a_name_is_asked_for_and_then_remembered() -> None:
+    asked = Asked()
+
+    async def scenario() -> list[Node]:
+        return [await asked.node("default") for _ in range(3)]
+
+    assert run(scenario()) == [asked.tip] * 3
+    assert asked.source.asked["resolve"] == 1
+
+
+def test_a_thousand_who_ask_at_once_are_one_question() -> None:
+    asked = Asked()
+
+    async def scenario() -> list[Node]:
+        return await asyncio.gather(*(asked.node("default") for _ in range(1000)))
+
+    assert set(run(scenario())) == {asked.tip}
+    assert asked.source.asked["resolve"] == 1
+
+
+def test_a_name_that_grew_old_is_asked_for_again() -> None:
+    asked = Asked()
+
+    async def scenario() -> Node:
+        await asked.remember("default", Node("0" * 40), age=NAME_TTL + timedelta(seconds=1))
+        return await asked.node("default")
+
+    assert run(scenario()) == asked.tip
+
+
+def test_a_name_that_is_young_is_believed() -> None:
+    asked = Asked()
+
+    async def scenario() -> Node:
+        await asked.remember("default", Node("0" * 40), age=NAME_TTL - timedelta(seconds=5))
+        return await asked.node("default")
+
+    assert run(scenario()) == "0" * 40
+    assert not asked.source.asked
+
+
+@pytest.mark.parametrize(("digits", "questions"), ((12, 0), (39, 0), (11, 1)))
+def test_many_digits_of_a_node_mean_it_for_good(digits: int, questions: int) -> None:
+    asked = Asked()
+    rev = asked.tip[:digits].upper()
+
+    async def scenario() -> Node:
+        await asked.remember(rev, asked.tip, age=timedelta(days=1000))
+        return await asked.node(rev)
+
+    assert run(scenario()) == asked.tip
+    assert asked.source.asked["resolve"] == questions
+
+
+def test_a_name_that_looks_like_another_node_s_digits_may_move() -> None:
+    """A branch may be called ``0123456789ab``, and means what the host says it does."""
+    asked = Asked()
+    asked.source.commit(ASH, {"new": b""}, "0" * 12)
+
+    async def scenario() -> Node:
+        await asked.remember("0" * 12, Node("1" * 40), age=timedelta(days=1000))
+        return await asked.node("0" * 12)
+
+    assert run(scenario()) != "1" * 40
+    assert asked.source.asked["resolve"] == 1
+
+
+@pytest.mark.parametrize(
+    ("repo", "rev", "error"), ((ASH, "nobody", UnknownRev), ("nowhere", "default", UnknownRepo))
+)
+def test_what_is_unknown_is_remembered_as_such(repo: str, rev: str, error: type[Exception]) -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        for _ in range(3):
+            with pytest.raises(error):
+                await asked.node(rev, repo)
+
+    run(scenario())
+    assert asked.source.asked["resolve"] == 1
+
+
+def test_silence_of_the_host_is_not_remembered() -> None:
+    asked = Asked()
+    asked.source.outage = SourceUnavailable("away")
+
+    async def scenario() -> Node:
+        with pytest.raises(SourceUnavailable):
+            await asked.node("default")
+        asked.source.outage = None
+        return await asked.node("default")
+
+    assert run(scenario()) == asked.tip
+
+
+def test_what_the_source_would_misunderstand_is_not_asked_for() -> None:
+    asked = Asked()
+    with pytest.raises(InvalidRequest):
+        run(asked.node("1:2"))
+    assert not asked.source.asked
+
+
+def test_a_node_that_was_resolved_need_not_be_asked_about() -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        node = await asked.node("default")
+        await asked.resolver.require_known(asked.source, ASH, node)
+
+    run(scenario())
+    assert asked.source.asked == {"resolve": 1}
+
+
+def test_a_node_is_asked_about_once() -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await asked.resolver.require_known(asked.source, ASH, asked.tip)
+
+    run(scenario())
+    assert asked.source.asked == {"known": 1}
+
+
+def test_a_node_that_nobody_has_is_refused_and_asked_about_once() -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        for _ in range(3):
+            with pytest.raises(UnknownRev):
+                await asked.resolver.require_known(asked.source, ASH, Node("0" * 40))
+
+    run(scenario())
+    assert asked.source.asked == {"known": 1}

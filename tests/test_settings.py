@@ -1,0 +1,164 @@
+"""Configuration: what is wrong is named, what is secret is not shown."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from archiver.settings import HGMO_URL_TEMPLATE, Settings, SettingsError, load
+
+SECRET = "swordfish"  # noqa: S105 - not one of ours
+LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests has a say in them."""
+    for name in os.environ:
+        if name.startswith("ARCHIVER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def written(text: str) -> Settings:
+    """Return the settings of a TOML file with *text*."""
+    path = Path("written.toml")
+    path.write_text(text)
+    return load(path)
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        written(text)
+    assert SECRET not in str(refused.value)
+    return str(refused.value)
+
+
+def test_without_any_setting_there_is_hg_mozilla_org_which_serves_only_zip() -> None:
+    settings = load()
+    assert settings.sources["hgmo"].url_template == HGMO_URL_TEMPLATE
+    assert settings.sources["hgmo"].offered == ("zip",)
+    assert settings.server.url == "http://127.0.0.1:8010"
+    assert (settings.engine.servers, settings.regions) == ((), {})
+
+
+def test_hgmo_at_another_host_serves_what_hgweb_serves() -> None:
+    settings = written(f'[sources.hgmo]\nurl_template = "{LOCAL}"')
+    assert settings.sources["hgmo"].offered == ("tar.gz", "tar.bz2", "zip")
+
+
+def test_regions_keep_the_order_of_the_file() -> None:
+    text = "".join(f'[regions.{name}]\nbucket = "bucket-{name}"\n' for name in ("z", "a", "m"))
+    assert list(written(text).regions) == ["z", "a", "m"]
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVER_SERVER__LISTEN", "0.0.0.0:80")
+    settings = written('[server]\nlisten = "127.0.0.1:1"\npublic_url = "https://a.example/"')
+    assert settings.server.listen == "0.0.0.0:80"
+    assert settings.server.url == "https://a.example"
+
+
+def test_the_variables_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVER_HGMO_URL_TEMPLATE", LOCAL)
+    monkeypatch.setenv("ARCHIVER_S3_BUCKETS", json.dumps({"us-east-1": "b-one", "x": "b-two"}))
+    settings = load()
+    assert settings.sources["hgmo"].url_template == LOCAL
+    assert {name: region.bucket for name, region in settings.regions.items()} == {
+        "us-east-1": "b-one",
+        "x": "b-two",
+    }
+
+
+@pytest.mark.parametrize("value", ("{", "[1]", "3", '"a"', "null"))
+def test_buckets_that_are_no_object_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ARCHIVER_S3_BUCKETS", value)
+    with pytest.raises(SettingsError, match="ARCHIVER_S3_BUCKETS"):
+        load()
+
+
+def test_the_file_is_found_by_the_environment_or_in_the_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("archiver.toml").write_text("[server]\nretry_after_s = 7")
+    Path("other.toml").write_text("[server]\nretry_after_s = 8")
+    assert load().server.retry_after_s == 7
+    monkeypatch.setenv("ARCHIVER_CONFIG", "other.toml")
+    assert load().server.retry_after_s == 8
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        load(Path("nowhere.toml"))
+
+
+def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
+    assert "written.toml" in complaint(f"[engine]\npassword = {SECRET}\n")
+    assert "written.toml" in complaint(f'[engine]\npassword = "{SECRET}\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    (
+        (f'[engine]\npasword = "{SECRET}"', "engine.pasword"),
+        ("[engine]\nlease_s = 0", "engine.lease_s"),
+        ("[engine]\nreplicas = 2", "engine.replicas"),
+        (f'[engine]\npassword = ["{SECRET}"]', "engine.password"),
+        ('[server]\nlisten = "nonsense"', "server.listen"),
+        ('[server]\nlisten = "127.0.0.1:65536"', "server.listen"),
+        ('[server]\npublic_url = "ftp://a"', "server.public_url"),
+        ('[server]\npublic_url = "http://[a"', "server.public_url"),
+        ('[server]\npublic_url = "https://a/?b"', "server.public_url"),
+        ("[server]\npresigned_ttl_s = 10000000", "server.presigned_ttl_s"),
+        ("[regions.a]", "regions.a.bucket"),
+        (f'[regions.a]\nbucket = "abc"\nsecret_access_key = "{SECRET}"', "regions.a"),
+        ('[regions."A/b"]\nbucket = "abc"', "A/b"),
+        ('[sources.status]\nurl_template = "' + LOCAL + '"', "status"),
+        ("[sources.x]", "sources.x.url_template"),
+        ('[sources.x]\nurl_template = "http://h/{repo}"', "sources.x"),
+        ('[sources.hgmo]\nurl_template = "http://[h/{repo}"', "sources.hgmo"),
+        ('[sources.hgmo]\nurl_template = "http://{repo}/{rev}{suffix}/{subdir}"', "sources.hgmo"),
+        (f'[sources]\nhgmo = "{SECRET}"', "sources.hgmo"),
+        (f'sources = "{SECRET}"', "sources"),
+        ("sources = 3", "sources"),
+        ("[sources]\nhgmo = 3", "sources.hgmo"),
+        ("[worker]\nconcurrency = 0", "worker.concurrency"),
+        ('[log]\nformat = "xml"', "log.format"),
+        ('nonsense = "a"', "nonsense"),
+    ),
+)  # fmt: skip
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(text: str, named: str) -> None:
+    assert named in complaint(text)
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    text = complaint("[engine]\nlease_s = 0\n[worker]\nconcurrency = 0")
+    assert "engine.lease_s" in text
+    assert "worker.concurrency" in text
+
+
+def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARCHIVER_REGIONS", f'{{"{SECRET}"')
+    with pytest.raises(SettingsError, match="regions") as refused:
+        load()
+    assert SECRET not in str(refused.value)
+
+
+def test_secrets_are_not_in_the_text_of_the_settings() -> None:
+    settings = written(
+        f'[engine]\npassword = "{SECRET}"\n'
+        f'[regions.a]\nbucket = "abc"\naccess_key_id = "k"\nsecret_access_key = "{SECRET}"'
+    )
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings.model_dump(mode="json"))
+
+
+def test_settings_do_not_change() -> None:
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.server.retry_after_s = 9

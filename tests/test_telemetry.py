@@ -1,0 +1,133 @@
+"""The log tells what happened and no secret; the metrics stand in one table."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+import structlog
+from prometheus_client.metrics import MetricWrapperBase
+
+from archiver.telemetry import METRICS, LogFormat, describe, set_up_logging
+
+SIGNED = "https://b.s3.example/k?X-Amz-Expires=900&X-Amz-Signature=c0ffee"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave the log of the other tests as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("archiver")
+    handlers, level, our_level = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    ours.setLevel(our_level)
+    structlog.reset_defaults()
+
+
+def lines(log_format: LogFormat, level: str = "info") -> io.StringIO:
+    """Set the log up, and return where it goes."""
+    set_up_logging(log_format, level=level, process="web")
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    written = io.StringIO()
+    handler.setStream(written)
+    return written
+
+
+def logger() -> structlog.stdlib.BoundLogger:
+    """Return the logger as a process has it that sets up its log when it starts."""
+    return structlog.stdlib.get_logger("archiver")
+
+
+def test_a_line_is_one_json_object() -> None:
+    written = lines(LogFormat.JSON)
+    logger().info("task.succeeded", key="v1/a", size_bytes=3)
+    line = json.loads(written.getvalue())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "task.succeeded",
+        "level": "info",
+        "logger": "archiver",
+        "process": "web",
+        "key": "v1/a",
+        "size_bytes": 3,
+    }
+
+
+def test_mozlog_has_the_keys_of_mozlog() -> None:
+    written = lines(LogFormat.MOZLOG)
+    logger().warning("upload.failed", region="us-west-2")
+    line = json.loads(written.getvalue())
+    assert line["Type"] == "upload.failed"
+    assert line["EnvVersion"] == "2.0"
+    assert line["Severity"] == 4
+    assert line["Timestamp"] > 10**18
+    assert line["Fields"] == {"region": "us-west-2", "process": "web"}
+    assert line.keys() >= {"Hostname", "Pid", "Logger"}
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_no_signature_gets_into_any_log(log_format: LogFormat) -> None:
+    written = lines(log_format)
+    logger().info("x", url=SIGNED, other=f"see {SIGNED}")
+    logging.getLogger("obstore").error("GET %s failed", SIGNED)
+    assert "obstore" in written.getvalue() or "failed" in written.getvalue()
+    assert "c0ffee" not in written.getvalue()
+
+
+def crash(text: str) -> NoReturn:
+    raise RuntimeError(text) from OSError(text)
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_the_text_of_an_exception_stays_out_of_the_log(log_format: LogFormat) -> None:
+    written = lines(log_format)
+    text = "swordfish"
+    try:
+        crash(text)
+    except RuntimeError:
+        logger().exception("it.crashed")
+        logging.getLogger("a.library").exception("it crashed")
+    assert "RuntimeError < OSError" in written.getvalue()
+    assert "test_telemetry.py" in written.getvalue()
+    assert text not in written.getvalue()
+
+
+def test_what_is_less_than_the_level_is_not_written() -> None:
+    written = lines(LogFormat.JSON, level="warning")
+    logger().info("quiet")
+    logging.getLogger("a.library").info("quiet")
+    assert written.getvalue() == ""
+
+
+def test_an_exception_is_described_by_its_kinds() -> None:
+    cause = ValueError("secret")
+    effect = KeyError("secret")
+    effect.__cause__ = cause
+    assert describe(effect) == "KeyError < ValueError"
+    assert describe(None) == ""
+
+
+def test_every_metric_has_a_prefix_and_says_its_unit() -> None:
+    for metric in vars(METRICS).values():
+        assert isinstance(metric, MetricWrapperBase)
+        (family,) = metric.describe()
+        name = family.name
+        assert re.fullmatch(r"archiver_[a-z_]+", name)
+        if type(metric).__name__ == "Histogram":
+            assert name.endswith("_seconds")
+
+
+def test_no_metric_has_a_label_that_grows_with_use() -> None:
+    labels = {
+        label
+        for metric in vars(METRICS).values()
+        for label in metric._labelnames  # noqa: SLF001 - it is shown nowhere else
+    }
+    assert labels == {
+        "code", "level", "method", "outcome", "region", "route", "source", "version",
+    }  # fmt: skip

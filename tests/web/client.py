@@ -1,0 +1,125 @@
+"""Speaks ASGI to the application, with whatever bytes a test likes, and no HTTP library between."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.types import Message
+
+from archiver.service import Archiver
+from archiver.web.app import Site, create_app
+from tests.world import World
+
+PUBLIC_URL = "https://archiver.example"
+SITE = Site(
+    public_url=PUBLIC_URL, retry_after_s=3, version={"version": "1.2.3", "commit": "c0ffee"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Headers
+    body: bytes
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - it is JSON
+        return json.loads(self.body)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result of a status."""
+        assert self.status == 200, self.body
+        result: dict[str, Any] = self.json["result"]
+        return result
+
+    @property
+    def code(self) -> str:
+        """The code of a problem."""
+        assert self.headers["content-type"] == "application/problem+json"
+        code: str = self.json["code"]
+        return code
+
+
+class Client:
+    """The application in a world of fakes."""
+
+    def __init__(self, *, world: World, runner: asyncio.Runner, app: Starlette) -> None:
+        self.world = world
+        self._runner = runner
+        self._app = app
+        self.state: dict[str, Any] = {}
+
+    def get(self, target: str | bytes, **headers: str) -> Answer:
+        return self.ask("GET", target, **headers)
+
+    def head(self, target: str | bytes, **headers: str) -> Answer:
+        return self.ask("HEAD", target, **headers)
+
+    def ask(self, method: str, target: str | bytes, **headers: str) -> Answer:
+        raw = target.encode() if isinstance(target, str) else target
+        path, _, query = raw.partition(b"?")
+        return self._runner.run(self._ask(method, path, query, headers))
+
+    def work(self) -> None:
+        """Have a worker do what there is to do."""
+        self._runner.run(self.world.engine.work(self.world.archiver))
+
+    async def _ask(self, method: str, path: bytes, query: bytes, headers: dict[str, str]) -> Answer:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path.decode("utf-8", "replace"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [
+                (name.replace("_", "-").lower().encode(), value.encode())
+                for name, value in {"host": "archiver.example", **headers}.items()
+            ],
+            "client": ("192.0.2.1", 1234),
+            "server": ("127.0.0.1", 8010),
+            "state": dict(self.state),
+        }
+        await self._app(scope, receive, send)
+        start, *bodies = sent
+        return Answer(
+            status=start["status"],
+            headers=Headers(raw=start["headers"]),
+            body=b"".join(message.get("body", b"") for message in bodies),
+        )
+
+
+@contextmanager
+def client(world: World) -> Iterator[Client]:
+    """Yield a client of an application that is up, and take it down afterwards."""
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        yield world.archiver
+
+    app = create_app(open_archiver=open_archiver, site=SITE)
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        speaking = Client(world=world, runner=runner, app=app)
+        state = runner.run(stack.enter_async_context(app.router.lifespan_context(app)))
+        speaking.state.update(state or {})
+        try:
+            yield speaking
+        finally:
+            runner.run(stack.aclose())

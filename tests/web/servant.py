@@ -1,0 +1,52 @@
+"""Programs for ``test_server`` and ``test_raw_requests``: the real server, in a world of fakes."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from archiver.service import Archiver
+from archiver.telemetry import LogFormat, set_up_logging
+from archiver.web.app import create_app
+from archiver.web.server import serve
+from tests.web.client import SITE
+from tests.world import World
+
+EXCEPTION_TEXT = "swordfish"
+
+
+def fakes() -> ASGIApp:
+    """Return the application, and beside it ``/fakes``, which tells what came of the requests."""
+    set_up_logging(LogFormat.JSON, level="info", process="web")
+    world = World()
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        yield world.archiver
+
+    async def tell(_request: Request) -> Response:
+        tasks = [task.archive.task_id for task in world.engine.tasks.values()]
+        return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
+
+    app = create_app(open_archiver=open_archiver, site=SITE)
+    app.router.routes.append(Route("/fakes", tell, name="fakes"))
+    return app
+
+
+def broken() -> ASGIApp:
+    set_up_logging(LogFormat.JSON, level="info", process="web")
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        raise ValueError(EXCEPTION_TEXT)
+        yield  # makes it a generator
+
+    return create_app(open_archiver=open_archiver, site=SITE)
+
+
+if __name__ == "__main__":
+    serve(f"tests.web.servant:{sys.argv[1]}", listen=sys.argv[2])

@@ -1,0 +1,92 @@
+"""Whatever the bytes: no answer is a 5xx, and none creates a task but for a true address."""
+
+from urllib.parse import urlencode
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archiver.errors import InvalidRequest
+from archiver.model import TaskId, parse_task_id
+from archiver.web.targets import parse_query, split_address
+from tests.web.client import PUBLIC_URL, Client
+from tests.world import ASH
+
+pieces = st.sampled_from(
+    [
+        b"/", b"archiver", b"/archiver/", b"/archiver/status/", b"hgmo", ASH.encode(), b"default",
+        b"..", b".", b"-", b"%2F", b"%2e", b"%00", b"%25", b"%", b"+", b":", b"~2F", b"\\", b"@",
+        b"status", b"V_1", b"0" * 40, b"\xff", b"\xc3\xa9", b"%c3%a9", b"\r\n", b"\0",
+    ]
+)  # fmt: skip
+query_pieces = st.sampled_from(
+    [
+        b"&", b"=", b"subdir", b"suffix", b"preferred_region", b"tar.gz", b"us-west-2", b"+",
+        b"testing/mozharness", b"%2F", b"..", b";", b"%ff", b"?", b"#",
+    ]
+)  # fmt: skip
+paths = st.one_of(
+    st.binary(),
+    st.lists(pieces).map(b"".join),
+    st.lists(pieces).map(lambda tail: b"/archiver/hgmo/" + b"".join(tail)),
+    st.sampled_from([b"default", b"V_1", b"tip", b"default/", b"%64efault"]).map(
+        lambda rev: b"/archiver/hgmo/projects/ash/" + rev
+    ),
+).map(lambda path: path.partition(b"?")[0])
+queries = st.one_of(st.binary(), st.lists(query_pieces).map(b"".join))
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@settings(
+    max_examples=600,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(path=paths, query=queries)
+def test_no_bytes_break_it_and_only_an_address_creates_a_task(
+    web: Client, path: bytes, query: bytes
+) -> None:
+    web.world.engine.tasks.clear()
+    answer = web.get(path + b"?" + query)
+    assert answer.status in {200, 202, 400, 404}, answer
+    created = [task.archive for task in web.world.engine.tasks.values()]
+    if answer.status != 202:
+        assert not created
+    else:
+        (archive,) = created
+        status_url = f"{PUBLIC_URL}/archiver/status/{archive.task_id}"
+        assert answer.headers["location"] == status_url
+        assert (archive.source, archive.repo, archive.node) == ("hgmo", ASH, web.world.node)
+
+
+@patiently
+@given(text=st.text())
+def test_every_text_is_pending_or_somebody_s(text: str) -> None:
+    archive = parse_task_id(text)
+    assert archive is None or archive.task_id == TaskId(text)
+
+
+@patiently
+@given(raw=st.binary().map(lambda raw: raw.decode("latin-1")))
+def test_an_address_is_split_or_refused(raw: str) -> None:
+    try:
+        source, repo, rev = split_address(raw)
+    except InvalidRequest as exc:
+        refused = exc.parameter
+    else:
+        refused = ""
+        assert "/" not in source + rev
+        assert raw.count("/") <= repo.count("/") + 2
+    assert refused in {"", "source", "repo", "rev"}
+
+
+@patiently
+@given(
+    pairs=st.dictionaries(
+        st.sampled_from(["subdir", "suffix", "preferred_region"]),
+        st.text(st.characters(codec="utf-8")),
+    )
+)
+def test_a_query_that_a_browser_would_send_is_read_as_it_was_meant(pairs: dict[str, str]) -> None:
+    raw = urlencode(pairs).encode()
+    assert parse_query(b"&" + raw, known=tuple(pairs)) == pairs

@@ -1,0 +1,227 @@
+"""``/archiver/{source}/{repo}/{rev}``, in a world of fakes."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from archiver.errors import SourceBusy, SourceTimeout, SourceUnavailable
+from archiver.model import Region
+from tests.web.client import PUBLIC_URL, Client
+from tests.world import ASH, FILES
+
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
+MOZHARNESS = f"{DEFAULT}?&preferred_region=us-west-2&suffix=tar.gz&subdir=testing/mozharness"
+
+
+def test_a_miss_is_accepted_with_the_url_of_its_status(web: Client) -> None:
+    answer = web.get(DEFAULT)
+    assert answer.status == 202
+    assert answer.json == {"result": {}}
+    assert answer.headers["location"] == (
+        f"{PUBLIC_URL}/archiver/status/hgmo:projects:ash:-:{web.world.node}:-:tar.gz"
+    )
+    assert answer.headers["retry-after"] == "3"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["archiver-cache"] == "miss"
+
+
+def test_a_second_request_joins_the_task_of_the_first(web: Client) -> None:
+    first, second = web.get(DEFAULT), web.get(f"/archiver/hgmo/{ASH}/V_1")
+    assert second.status == 202
+    assert second.headers["archiver-cache"] == "joined"
+    assert second.headers["location"] == first.headers["location"]
+    assert len(web.world.engine.tasks) == 1
+
+
+def test_a_hit_redirects_to_the_bytes(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    answer = web.get(DEFAULT)
+    assert answer.status == 302
+    assert answer.body == b""
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["archiver-cache"] == "hit"
+    assert answer.headers["archiver-node"] == web.world.node
+    assert answer.headers["archiver-region"] == "us-east-1"
+    body = web.world.storage.download(answer.headers["location"])
+    assert answer.headers["archiver-size"] == str(len(body))
+    assert re.fullmatch(r"[0-9a-f]{64}", answer.headers["archiver-sha256"])
+
+
+def test_a_hit_says_where_its_status_is_and_what_it_will_always_be(web: Client) -> None:
+    web.get(MOZHARNESS)
+    web.work()
+    status, canonical = web.get(MOZHARNESS).headers["link"].split(", ")
+    node = web.world.node
+    assert status == (
+        f"<{PUBLIC_URL}/archiver/status/hgmo:projects:ash:-:{node}:testing:mozharness:-:tar.gz>; "
+        'rel="describedby"'
+    )
+    assert canonical == (
+        f"<{PUBLIC_URL}/archiver/hgmo/projects/ash/{node}"
+        '?suffix=tar.gz&subdir=testing/mozharness>; rel="canonical"'
+    )
+
+
+def test_the_canonical_url_of_a_hit_is_a_hit_and_has_no_other(web: Client) -> None:
+    web.world.source.commit("a é+b", FILES, "default")
+    web.get("/archiver/hgmo/a%20%C3%A9+b/default")
+    web.work()
+    link = web.get("/archiver/hgmo/a%20%C3%A9+b/default").headers["link"]
+    target = link.rpartition(f"<{PUBLIC_URL}")[2].partition(">")[0]
+    answer = web.get(target)
+    assert answer.status == 302
+    assert "canonical" not in answer.headers["link"]
+
+
+def test_the_preferred_region_is_the_one_to_be_sent_to(web: Client) -> None:
+    web.get(MOZHARNESS)
+    web.work()
+    answer = web.get(MOZHARNESS)
+    assert answer.headers["archiver-region"] == "us-west-2"
+    assert answer.headers["location"].startswith("https://us-west-2.s3.example/")
+
+
+@pytest.mark.parametrize("region", ("eu-central-1", "", "US-WEST-2"))
+def test_a_preferred_region_that_is_not_configured_is_no_error(web: Client, region: str) -> None:
+    web.get(DEFAULT)
+    web.work()
+    answer = web.get(f"{DEFAULT}?preferred_region={region}")
+    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
+
+
+def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Client) -> None:
+    web.world.storage.down.add(Region("us-west-2"))
+    web.get(DEFAULT)
+    web.work()
+    answer = web.get(f"{DEFAULT}?preferred_region=us-west-2")
+    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
+    assert list(web.world.engine.repairs.values()) == [("us-west-2",)]
+
+
+def test_head_of_a_miss_is_a_404_and_creates_nothing(web: Client) -> None:
+    answer = web.head(DEFAULT)
+    assert (answer.status, answer.code) == (404, "absent")
+    assert not web.world.engine.tasks
+
+
+def test_head_of_a_hit_is_presigned_for_head(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    got, headed = web.get(DEFAULT), web.head(DEFAULT)
+    assert headed.status == 302
+    assert headed.headers["archiver-sha256"] == got.headers["archiver-sha256"]
+    with pytest.raises(PermissionError):
+        web.world.storage.download(headed.headers["location"])
+
+
+def test_an_empty_subdir_is_the_whole_tree(web: Client) -> None:
+    assert web.get(f"{DEFAULT}?subdir=").headers["location"] == web.get(DEFAULT).headers["location"]
+
+
+def test_a_plus_in_a_query_is_a_space_and_in_a_path_it_is_a_plus(web: Client) -> None:
+    files = {"a b/c": b"", "a+b/c": b""}
+    web.world.source.commit("c++", files, "default")
+    spaced = web.get("/archiver/hgmo/c++/default?subdir=a+b")
+    plussed = web.get("/archiver/hgmo/c%2B%2B/default?subdir=a%2Bb")
+    assert ":a~20b:" in spaced.headers["location"]
+    assert ":a+b:" in plussed.headers["location"]
+
+
+def test_a_suffix_that_the_source_does_not_offer_is_refused_with_those_it_does(web: Client) -> None:
+    answer = web.get(f"{DEFAULT}?suffix=zip")
+    assert (answer.status, answer.code) == (400, "invalid_request")
+    assert answer.json["parameter"] == "suffix"
+    assert answer.json["allowed"] == "tar.gz"
+    assert web.world.untouched
+
+
+def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> None:
+    answer = web.get(f"{DEFAULT}?region=us-west-2")
+    assert (answer.status, answer.json["parameter"]) == (400, "region")
+    assert answer.json["allowed"] == "subdir, suffix, preferred_region"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    (
+        ("/archiver/hgxx/projects/ash/default", "unknown_source"),
+        ("/archiver/status/projects/ash/default", "unknown_source"),
+        ("/archiver/hgmo/projects/oak/default", "unknown_repo"),
+        (f"/archiver/hgmo/{ASH}/nobody", "unknown_rev"),
+        (f"/archiver/hgmo/{ASH}/{'0' * 40}", "unknown_rev"),
+    ),
+)
+def test_what_nobody_has_is_a_404_and_no_task(web: Client, target: str, code: str) -> None:
+    answer = web.get(target)
+    assert (answer.status, answer.code) == (404, code)
+    assert not web.world.engine.tasks
+
+
+def test_a_subdir_that_is_not_there_fails_once_and_then_is_a_404(web: Client) -> None:
+    web.get(f"{DEFAULT}?subdir=no/such")
+    web.work()
+    answer = web.get(f"{DEFAULT}?subdir=no/such")
+    assert (answer.status, answer.code) == (404, "unknown_subdir")
+    assert web.world.source.asked["open"] == 1
+
+
+def test_a_host_that_is_busy_is_a_503_that_says_for_how_long(web: Client) -> None:
+    web.world.source.outage = SourceBusy("busy", retry_after=timedelta(seconds=12.5))
+    answer = web.get(DEFAULT)
+    assert (answer.status, answer.code) == (503, "source_busy")
+    assert answer.headers["retry-after"] == "13"
+
+
+@pytest.mark.parametrize(
+    ("outage", "status"), ((SourceUnavailable("no"), 502), (SourceTimeout("slow"), 504))
+)
+def test_a_host_that_does_not_answer_is_the_gateway_s_fault(
+    web: Client, outage: SourceUnavailable | SourceTimeout, status: int
+) -> None:
+    web.world.source.outage = outage
+    assert web.get(DEFAULT).status == status
+
+
+def test_hits_outlive_the_host_and_the_engine(web: Client) -> None:
+    target = f"/archiver/hgmo/{ASH}/{web.world.node}"
+    web.get(target)
+    web.work()
+    web.world.source.outage = SourceUnavailable("gone")
+    web.world.engine.down = True
+    assert web.get(target).status == 302
+
+
+def test_a_miss_without_the_engine_is_a_503_that_says_when_to_come_back(web: Client) -> None:
+    web.world.engine.down = True
+    answer = web.get(DEFAULT)
+    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    assert answer.headers["retry-after"] == "3"
+
+
+def test_a_branch_that_moved_gives_its_new_bytes_and_the_old_ones_stay(web: Client) -> None:
+    old = f"/archiver/hgmo/{ASH}/{web.world.node}"
+    web.get(old)
+    web.work()
+    before = web.get(old).headers["archiver-sha256"]
+    node = web.world.source.commit(ASH, {"README": b"new"}, "default")
+    assert web.get(DEFAULT).headers["archiver-node"] == node
+    web.work()
+    assert web.get(DEFAULT).headers["archiver-sha256"] != before
+    assert web.get(old).headers["archiver-sha256"] == before
+
+
+def test_tags_that_begin_alike_are_two_archives(web: Client) -> None:
+    """The original cut them to 12 characters, and so served one for the other."""
+    web.world.source.commit(ASH, {"a": b"1"}, "FIREFOX_60_0_RELEASE")
+    web.world.source.commit(ASH, {"a": b"2"}, "FIREFOX_60_0esr_RELEASE")
+    one = web.get(f"/archiver/hgmo/{ASH}/FIREFOX_60_0_RELEASE")
+    other = web.get(f"/archiver/hgmo/{ASH}/FIREFOX_60_0esr_RELEASE")
+    assert one.headers["location"] != other.headers["location"]
+
+
+def test_an_authorization_header_is_neither_needed_nor_refused(web: Client) -> None:
+    """A proxy of the original's clients adds one."""
+    assert web.get(DEFAULT, authorization="Bearer stale").status == 202

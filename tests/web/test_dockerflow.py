@@ -1,0 +1,124 @@
+"""What machines ask: is it alive, is it well, what is it, what has it done."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from archiver.model import Region
+from archiver.web.heartbeat import Heartbeat, Level
+from tests.web.client import Client
+from tests.world import ASH, World
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_version_is_what_was_deployed(web: Client) -> None:
+    assert web.get("/__version__").json == {"version": "1.2.3", "commit": "c0ffee"}
+
+
+def test_lbheartbeat_asks_nobody(web: Client) -> None:
+    web.world.engine.down = True
+    web.world.storage.down.update(web.world.storage.regions)
+    assert web.get("/__lbheartbeat__").status == 200
+
+
+def test_all_is_well(web: Client) -> None:
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["status"]) == (200, "ok")
+    assert answer.json["checks"] == {
+        "engine": "ok",
+        "region.us-east-1": "ok",
+        "region.us-west-2": "ok",
+    }
+
+
+def test_one_region_down_is_a_warning(web: Client) -> None:
+    web.world.storage.down.add(Region("us-west-2"))
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["status"]) == (200, "warning")
+    assert answer.json["checks"]["region.us-west-2"] == "warning"
+    assert answer.json["details"]["region.us-west-2"] == {
+        "status": "warning",
+        "level": 30,
+        "messages": {"storage_unavailable": "us-west-2 does not answer"},
+    }
+
+
+def test_all_regions_down_is_an_error(web: Client) -> None:
+    web.world.storage.down.update(web.world.storage.regions)
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["status"]) == (500, "error")
+
+
+def test_the_engine_down_is_an_error(web: Client) -> None:
+    web.world.engine.down = True
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["checks"]["engine"]) == (500, "error")
+
+
+def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
+    assert web.get("/__heartbeat__").status == 200
+    web.world.engine.down = True
+    assert web.get("/__heartbeat__").status == 200
+
+
+def test_a_heartbeat_that_grew_old_is_taken_anew() -> None:
+    world = World()
+    heartbeat = Heartbeat(archiver=world.archiver, keep=timedelta(0))
+
+    async def scenario() -> tuple[Level, Level]:
+        before = await heartbeat.checks()
+        world.engine.down = True
+        after = await heartbeat.checks()
+        return before["engine"].level, after["engine"].level
+
+    assert asyncio.run(scenario()) == (Level.OK, Level.ERROR)
+
+
+def test_metrics_count_requests_by_their_outcome(web: Client) -> None:
+    web.world.source.commit("metrics", {"a": b""}, "default")
+    web.get("/archiver/hgmo/metrics/default")
+    metrics = web.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert 'archiver_requests_total{outcome="miss",source="hgmo"}' in metrics.body.decode()
+
+
+def test_no_metric_grows_with_what_clients_make_up(web: Client) -> None:
+    for target in ("/archiver/made-up/a/b", "/made-up", "/archiver/hgmo/made-up/made-up"):
+        web.get(target)
+    web.ask("MADE-UP", f"/archiver/hgmo/{ASH}/default")
+    assert b"made-up" not in web.get("/metrics").body.lower()
+
+
+def test_metrics_cover_every_process_that_shares_a_folder(tmp_path: Path) -> None:
+    program = (
+        "from tests.web.client import client\n"
+        "from tests.world import World\n"
+        "with client(World()) as web:\n"
+        "    web.get('/archiver/hgmo/projects/ash/default')\n"
+        "    print(web.get('/metrics').body.decode())\n"
+    )
+    alone, together = (
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+        for _ in range(2)
+    )
+    sample = 'archiver_requests_total{outcome="miss",source="hgmo"}'
+    assert f"{sample} 1.0" in alone
+    assert f"{sample} 2.0" in together
+
+
+def test_crawlers_are_told_to_stay_out(web: Client) -> None:
+    assert web.get("/robots.txt").body == b"User-agent: *\nDisallow: /\n"
+    for target in ("/robots.txt", "/nothing", f"/archiver/hgmo/{ASH}/default"):
+        assert web.get(target).headers["x-robots-tag"] == "noindex, nofollow"

@@ -1,0 +1,85 @@
+"""``/openapi.json`` is true: it names every route and code there is, and no other."""
+
+import re
+from typing import Any
+
+import pytest
+
+from archiver import __version__
+from archiver.web.app import ROUTES
+from archiver.web.problems import statuses
+from tests.web.client import PUBLIC_URL, Client
+from tests.world import ASH
+
+
+@pytest.fixture
+def document(web: Client) -> dict[str, Any]:
+    document: dict[str, Any] = web.get("/openapi.json").json
+    return document
+
+
+def responses(operation: dict[str, Any]) -> set[int]:
+    return {int(status) for status in operation["responses"]}
+
+
+def test_it_says_which_version_and_where(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["version"] == __version__
+    assert document["servers"] == [{"url": PUBLIC_URL}]
+
+
+def test_its_paths_are_the_routes(document: dict[str, Any]) -> None:
+    routes = {route.path.replace("{address:path}", "{source}/{repo}/{rev}") for route in ROUTES}
+    assert document["paths"].keys() == routes
+    for path in document["paths"].values():
+        assert path.keys() - {"parameters"} == {"get", "head"}
+
+
+def test_its_codes_are_those_of_the_problems(document: dict[str, Any]) -> None:
+    assert set(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == set(
+        statuses()
+    )
+
+
+def test_each_problem_response_lists_the_codes_of_its_status(document: dict[str, Any]) -> None:
+    for name, response in document["components"]["responses"].items():
+        listed = re.findall(r"[a-z_]+", response["description"].partition("Codes: ")[2])
+        status = int(name.removeprefix("Problem"))
+        assert set(listed) == {code for code, of in statuses().items() if of == status}
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    def references(node: object) -> set[str]:
+        match node:
+            case {"$ref": str(reference)}:
+                return {reference}
+            case dict():
+                return set().union(*map(references, node.values()))
+            case list():
+                return set().union(*map(references, node))
+            case _:
+                return set()
+
+    found = references(document)
+    assert found
+    for reference in found:
+        place: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+def test_a_status_has_the_properties_of_its_schema(web: Client, document: dict[str, Any]) -> None:
+    schema = document["components"]["schemas"]["Status"]["properties"]["result"]
+    result = web.get("/archiver/status/x").result
+    assert result.keys() == schema["properties"].keys() == set(schema["required"])
+
+
+def test_an_archive_is_answered_as_described(web: Client, document: dict[str, Any]) -> None:
+    path = document["paths"]["/archiver/{source}/{repo}/{rev}"]
+    accepted = web.get(f"/archiver/hgmo/{ASH}/default")
+    web.work()
+    found = web.get(f"/archiver/hgmo/{ASH}/default")
+    for answer in (accepted, found):
+        described = path["get"]["responses"][str(answer.status)]["headers"]
+        assert {name.lower() for name in described} <= set(answer.headers)
+    assert responses(path["head"]) == responses(path["get"]) - {202}

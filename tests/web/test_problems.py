@@ -1,0 +1,121 @@
+"""Every error becomes a problem, and no unexpected one tells anything of itself."""
+
+import inspect
+
+import pytest
+from structlog.testing import capture_logs
+
+from archiver import errors
+from archiver.errors import ArchiverError
+from archiver.model import Node
+from archiver.testing import FakeSource
+from archiver.web.problems import statuses
+from tests.web.client import Client, client
+from tests.world import ASH, World
+
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
+
+
+def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:
+    answer = web.get("/archiver/hgmo/nowhere/default", x_request_id="r-1")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json == {
+        "type": "urn:archiver:problem:unknown_repo",
+        "title": "Unknown repo",
+        "status": 404,
+        "detail": "hgmo has no repository nowhere",
+        "code": "unknown_repo",
+        "request_id": "r-1",
+    }
+
+
+def test_every_code_of_the_tree_has_a_status() -> None:
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if hasattr(c, "code")]
+    assert {c.code for c in classes} <= statuses().keys()
+    assert set(statuses().values()) == {400, 404, 405, 500, 502, 503, 504}
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    (
+        ("invalid_request", 400),
+        ("unknown_source", 404),
+        ("unknown_repo", 404),
+        ("unknown_rev", 404),
+        ("unknown_subdir", 404),
+        ("absent", 404),
+        ("no_such_route", 404),
+        ("method_not_allowed", 405),
+        ("source_unavailable", 502),
+        ("source_timeout", 504),
+        ("source_busy", 503),
+        ("source_refused", 502),
+        ("corrupt_archive", 502),
+        ("wrong_node", 502),
+        ("storage_unavailable", 503),
+        ("engine_unavailable", 503),
+        ("internal_error", 500),
+    ),
+)
+def test_a_code_has_the_status_that_it_says(code: str, status: int) -> None:
+    assert statuses()[code] == status
+
+
+@pytest.mark.parametrize(
+    "error",
+    (errors.UnknownSubdir, errors.SuffixRefused, errors.WrongRoot, errors.ForbiddenAddress),
+)
+def test_a_task_that_failed_is_answered_with_what_it_failed_with(
+    web: Client, error: type[ArchiverError]
+) -> None:
+    web.get(DEFAULT)
+    attempt = web.world.engine.claim()
+    assert attempt
+    web.world.engine.fail(attempt, error("so it is"))
+    answer = web.get(DEFAULT)
+    assert (answer.status, answer.code) == (statuses()[error.code], error.code)
+    assert answer.json["detail"] == "so it is"
+
+
+class FaultySource(FakeSource):
+    """A source with a fault of ours in it."""
+
+    async def resolve(self, repo: str, rev: str) -> Node:
+        raise ZeroDivisionError(f"the password is swordfish, in {repo} at {rev}")
+
+
+def test_a_fault_is_a_500_that_shows_nothing_of_it() -> None:
+    with client(World(source=FaultySource())) as web, capture_logs() as lines:
+        answer = web.get(DEFAULT)
+    assert (answer.status, answer.code) == (500, "internal_error")
+    assert b"swordfish" not in answer.body
+    assert b"ZeroDivision" not in answer.body
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
+    crashed, finished = (line for line in lines if line["event"].startswith("request."))
+    assert (crashed["event"], crashed["log_level"]) == ("request.crashed", "error")
+    assert (finished["code"], finished["outcome"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    "target",
+    (
+        "/",
+        "/archiver",
+        "/nothing",
+        "/archiver%2Fstatus%2Fx",
+        "/__version__/",
+        "/metrics/x",
+        "/Archiver/a/b/c",
+    ),
+)
+def test_what_is_nowhere_is_a_404(web: Client, target: str) -> None:
+    answer = web.get(target)
+    assert (answer.status, answer.code) == (404, "no_such_route")
+
+
+@pytest.mark.parametrize("target", (DEFAULT, "/archiver/status/x", "/__heartbeat__", "/metrics"))
+def test_every_route_is_only_for_reading(web: Client, target: str) -> None:
+    answer = web.ask("POST", target)
+    assert (answer.status, answer.code) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, HEAD"
+    assert web.world.untouched

@@ -1,0 +1,110 @@
+"""One id, one line and one measure for each request."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from archiver.web.request_log import RequestLog
+from tests.web.client import Client
+from tests.world import ASH
+
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
+
+
+def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: str) -> list[Any]:
+    with capture_logs() as lines:
+        web.ask(method, target, **headers)
+    return [line for line in lines if line["event"] == "request.finished"]
+
+
+def test_a_line_tells_what_became_of_the_request(web: Client) -> None:
+    (line,) = lines_of(web, DEFAULT)
+    assert line.pop("duration_s") >= 0
+    assert line == {
+        "event": "request.finished",
+        "log_level": "info",
+        "method": "GET",
+        "path": DEFAULT,
+        "route": "archive",
+        "code": 202,
+        "outcome": "miss",
+        "client": "192.0.2.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "outcome"),
+    (
+        (DEFAULT, "GET", "miss"),
+        (DEFAULT, "HEAD", "absent"),
+        ("/archiver/hgmo/nowhere/x", "GET", "unknown_repo"),
+        ("/archiver/hgmo/../x", "GET", "invalid_request"),
+        ("/nothing", "GET", "no_such_route"),
+        ("/archiver/status/x", "GET", "ok"),
+    ),
+)
+def test_a_line_has_the_outcome(web: Client, target: str, method: str, outcome: str) -> None:
+    (line,) = lines_of(web, target, method)
+    assert line["outcome"] == outcome
+
+
+def test_a_line_has_nothing_of_the_query_and_nothing_of_the_location(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    (line,) = lines_of(web, f"{DEFAULT}?subdir=&preferred_region=us-west-2")
+    assert line["outcome"] == "hit"
+    assert "us-west-2" not in str(line)
+    assert "X-Amz" not in str(line)
+
+
+def test_a_line_stays_one_line_whatever_the_path_holds(web: Client) -> None:
+    (line,) = lines_of(web, b"/a\r\nb\x00\xff%0d%0a\x1b[31m" + b"x" * 5000)
+    assert line["path"].isprintable()
+    assert len(line["path"]) < 1200
+
+
+def test_heartbeats_are_only_for_those_who_debug(web: Client) -> None:
+    for target in ("/__heartbeat__", "/__lbheartbeat__", "/metrics", "/__version__"):
+        (line,) = lines_of(web, target)
+        assert line["log_level"] == "debug"
+
+
+def test_a_sane_request_id_is_kept(web: Client) -> None:
+    assert web.get(DEFAULT, x_request_id="A-1.b_2").headers["x-request-id"] == "A-1.b_2"
+
+
+@pytest.mark.parametrize("bad", ("", "a b", "x" * 65, "é", "a\r\nSet-Cookie: b", "<script>"))
+def test_any_other_request_id_is_replaced(web: Client, bad: str) -> None:
+    given = web.get(DEFAULT, x_request_id=bad).headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{16}", given)
+
+
+def test_a_client_that_leaves_is_written_down_and_the_cancellation_goes_on() -> None:
+    async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        raise AssertionError("nothing is sent to a client that left")
+
+    async def scenario() -> None:
+        scope: Scope = {
+            "type": "http",
+            "method": "GET",
+            "raw_path": b"/x",
+            "headers": [],
+            "client": None,
+        }
+        async with asyncio.timeout(0.05):
+            await RequestLog(never)(scope, receive, send)
+
+    with capture_logs() as lines, pytest.raises(TimeoutError):
+        asyncio.run(scenario())
+    (line,) = lines
+    assert (line["code"], line["outcome"]) == (499, "client_left")

@@ -1,0 +1,78 @@
+"""The real server, as a process: how it starts, stops and fails."""
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from tests.parts.process import accepts, free_port, running, wait_until
+from tests.web.raw import ask
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def served(app: str, port: int, log: Path) -> Iterator[Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.web.servant", app, f"127.0.0.1:{port}"]
+    with running(command, log=log, ready=lambda: accepts(port), cwd=ROOT) as process:
+        yield process
+
+
+def test_it_ends_soon_after_sigterm_although_a_client_keeps_its_connection(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        served("fakes", port, tmp_path / "log") as process,
+        socket.create_connection(("127.0.0.1", port), 5) as idle,
+    ):
+        idle.sendall(b"GET /__lbheartbeat__ HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200")
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+    assert "web.stopped" in (tmp_path / "log").read_text()
+
+
+def test_the_process_that_serves_does_not_outlive_the_one_that_was_started(tmp_path: Path) -> None:
+    port = free_port()
+    with served("fakes", port, tmp_path / "log") as process:
+        process.kill()
+        process.wait()
+        wait_until(lambda: not accepts(port), timeout_s=5, what="the end of the child")
+
+
+def test_an_application_that_cannot_start_ends_the_server_and_tells_no_secret(
+    tmp_path: Path,
+) -> None:
+    with (
+        pytest.raises(AssertionError, match="ended"),
+        served("broken", free_port(), tmp_path / "log"),
+    ):
+        pass
+    log = (tmp_path / "log").read_text()
+    assert "web.failed" in log
+    assert "ValueError" in log
+    assert "swordfish" not in log
+
+
+def test_head_has_the_headers_of_an_answer_and_no_body(tmp_path: Path) -> None:
+    port = free_port()
+    with served("fakes", port, tmp_path / "log"):
+        answer = ask(port, b"/archiver/hgmo/projects/ash/default", method=b"HEAD")
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.body == b""
+
+
+def test_every_request_has_one_line_in_the_log_with_its_id(tmp_path: Path) -> None:
+    port = free_port()
+    with served("fakes", port, tmp_path / "log"):
+        ask(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sum('"request_id": "r-1"' in line for line in lines) == 1

@@ -1,0 +1,54 @@
+"""Archiver among fakes: a whole world in memory, with one repository in it."""
+
+from dataclasses import dataclass, field
+
+from archiver.model import Archive, Node, Wanted
+from archiver.service import Archiver
+from archiver.testing import FakeSource, GzipVerifier, MemoryEngine, MemoryIndex, MemoryStorage
+
+ASH = "projects/ash"
+FILES = {"README": b"read me", "testing/mozharness/a.py": b"a", "testing/mozharness/b/c.py": b"c"}
+
+
+@dataclass(kw_only=True)
+class World:
+    """``node`` is the tip of ``projects/ash``, its default branch, and the tag ``V_1``."""
+
+    source: FakeSource = field(default_factory=FakeSource)
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
+    engine: MemoryEngine = field(default_factory=MemoryEngine)
+    index: MemoryIndex = field(init=False)
+    archiver: Archiver = field(init=False)
+    node: Node = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = MemoryIndex(storage=self.storage)
+        self.archiver = self.new_process()
+        self.node = self.source.commit(ASH, FILES, "default", "V_1")
+
+    def new_process(self) -> Archiver:
+        """Return an Archiver as another process has it, which remembers nothing."""
+        return Archiver(
+            sources={self.source.name: self.source},
+            storage=self.storage,
+            index=self.index,
+            engine=self.engine,
+            verify=GzipVerifier,
+        )
+
+    def archive(self, subdir: str = "") -> Archive:
+        return self.wanted(subdir=subdir).at(self.node)
+
+    def wanted(self, rev: str | None = None, *, repo: str = ASH, subdir: str = "") -> Wanted:
+        return Wanted(
+            source=self.source.name,
+            repo=repo,
+            rev=self.node if rev is None else rev,
+            subdir=subdir,
+            suffix="tar.gz",
+        )
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no task was created, and the host was asked nothing."""
+        return not self.engine.tasks and not self.source.asked
