@@ -30,6 +30,9 @@ REQUEST_TIMEOUT = timedelta(seconds=3)
 START_TIMEOUT = timedelta(seconds=2)
 """After this long, a process starts without its engine: hits need none."""
 
+PATIENCE = timedelta(seconds=1)
+RECONNECT_WAIT = timedelta(seconds=0.25)
+
 STATES_TTL = timedelta(days=7)
 
 KEEP_ALIVE = timedelta(seconds=5)
@@ -86,6 +89,16 @@ class Connection:
         if not self._client.is_connected:
             raise EngineUnavailable("the engine is not connected")
         return self._js
+
+    async def wait(self) -> None:
+        """Return as soon as the server can be reached, and in a second whether or not it can.
+
+        A server that is restarted is back within that time: better a late answer than a 503.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while not self._client.is_connected:
+                    await asyncio.sleep(RECONNECT_WAIT.total_seconds() / 5)
 
     def subject(self, *tokens: str) -> str:
         return ".".join((self.namespace, *tokens))
@@ -281,7 +294,7 @@ async def _dial(client: Client, connection: Connection, servers: Servers, name: 
         "password": servers.password,
         "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
         "max_reconnect_attempts": -1,
-        "reconnect_time_wait": 0.25,
+        "reconnect_time_wait": RECONNECT_WAIT.total_seconds(),
         "connect_timeout": 2,
         "ping_interval": KEEP_ALIVE.total_seconds(),
         "max_outstanding_pings": 2,

@@ -72,6 +72,7 @@ class JetStream:
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": self._any_lane(archive),
         }
+        await connection.wait()
         subject = connection.subject("tasks", priority, archive.source, archive.digest)
         try:
             await connection.publish(subject, encode(order), only_one)

@@ -1,0 +1,173 @@
+"""The composition root: the only module that knows every concrete class."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from archiver import __version__
+from archiver.engine.connection import Connection, Servers, connect
+from archiver.engine.index import JetStreamIndex
+from archiver.engine.jetstream import JetStream
+from archiver.engine.repairs import Repairs
+from archiver.engine.worker import Policy, Worker
+from archiver.formats.verify import verify
+from archiver.model import Region
+from archiver.ports import Source
+from archiver.service import Archiver
+from archiver.settings import RegionSettings, Settings, SettingsError, SourceSettings, load
+from archiver.sources.hgweb import open_hgweb
+from archiver.storage.bucket import Bucket
+from archiver.storage.regions import Regions, open_regions
+from archiver.telemetry import METRICS, log, set_up_logging
+from archiver.web.app import Site, create_app
+
+NAMESPACE = "archiver"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that runs in one process, put together."""
+
+    archiver: Archiver
+    connection: Connection
+    engine: JetStream
+    storage: Regions
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts]:
+    """Yield the parts, connected as far as the outside world lets them.
+
+    Raises:
+        SettingsError: No engine or no region is configured.
+    """
+    _require_outside_world(settings)
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        connection = await stack.enter_async_context(
+            connect(_servers(settings), namespace=NAMESPACE, name=f"archiver-{process}")
+        )
+        sources = {
+            name: await stack.enter_async_context(_open_source(name, source, settings))
+            for name, source in settings.sources.items()
+        }
+        engine = JetStream(connection=connection)
+        index = JetStreamIndex(connection=connection, storage=storage)
+        archiver = Archiver(
+            sources=sources, storage=storage, index=index, engine=engine, verify=verify
+        )
+        METRICS.build_info.labels(version=__version__).set(1)
+        yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
+
+
+def _require_outside_world(settings: Settings) -> None:
+    if not settings.engine.servers:
+        raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
+    if not settings.regions:
+        raise SettingsError("regions: none is set, and only `archiver serve` embeds any")
+
+
+def _buckets(settings: Settings) -> list[Bucket]:
+    return [_bucket(name, region, settings) for name, region in settings.regions.items()]
+
+
+def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
+    secret = region.secret_access_key
+    return Bucket(
+        region=Region(name),
+        bucket=region.bucket,
+        endpoint=region.endpoint,
+        aws_region=region.aws_region,
+        access_key_id=region.access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        virtual_hosted=region.virtual_hosted,
+        presigned_ttl=settings.server.presigned_ttl,
+    )
+
+
+def _servers(settings: Settings) -> Servers:
+    engine = settings.engine
+    return Servers(
+        urls=engine.servers,
+        user=engine.user,
+        password=engine.password.get_secret_value() if engine.password else None,
+        credentials_file=engine.credentials_file,
+        replicas=engine.replicas,
+    )
+
+
+@asynccontextmanager
+async def _open_source(
+    name: str, source: SourceSettings, settings: Settings
+) -> AsyncIterator[Source]:
+    async with open_hgweb(
+        name=name,
+        url_template=source.url_template,
+        suffixes=source.offered,
+        redirect_hosts=source.redirect_hosts,
+        allow_private_addresses=source.allow_private_addresses,
+        lookup_concurrency=source.lookup_concurrency,
+        read_timeout=timedelta(seconds=source.read_timeout_s),
+        deadline=timedelta(seconds=source.deadline_s),
+        user_agent=f"Archiver/{__version__} (+{settings.server.url})",
+    ) as opened:
+        yield opened
+
+
+def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
+    """Return the web application, configured by the environment: granian's target."""
+    settings = load()
+    set_up_logging(settings.log.format, level=settings.log.level, process="web")
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        async with open_parts(settings, process="web") as parts:
+            yield parts.archiver
+
+    site = Site(public_url=settings.server.url, retry_after_s=settings.server.retry_after_s)
+    return create_app(open_archiver=open_archiver, site=site)
+
+
+async def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then end what can be ended, and hand back the rest.
+
+    Raises:
+        SettingsError: No engine or no region is configured.
+    """
+    set_up_logging(settings.log.format, level=settings.log.level, process="worker")
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_parts(settings, process="worker") as parts:
+        if listen := settings.worker.metrics_listen:
+            host, _, port = listen.rpartition(":")
+            start_http_server(int(port), host.strip("[]"))
+        log.info("worker.started", sources=sorted(settings.sources))
+        await _worker(settings, parts).run(stopping)
+    log.info("worker.stopped")
+
+
+def _worker(settings: Settings, parts: Parts) -> Worker:
+    repairs = Repairs(
+        connection=parts.connection,
+        engine=parts.engine,
+        storage=parts.storage,
+        interval=timedelta(seconds=settings.worker.repair_interval_s),
+    )
+    policy = Policy(
+        caps={name: source.concurrency for name, source in settings.sources.items()},
+        concurrency=settings.worker.concurrency,
+        lease=settings.engine.lease,
+        grace=timedelta(seconds=settings.worker.grace_s),
+        max_failures=settings.worker.max_failures,
+        retry_base=timedelta(seconds=settings.worker.retry_base_s),
+    )
+    return Worker(
+        build=parts.archiver.build, connection=parts.connection, repairs=repairs, policy=policy
+    )

@@ -1,0 +1,93 @@
+"""A TCP proxy before a real host: notes what is asked of it, and can be slow."""
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+_REQUEST_LINE = re.compile(rb"^(?:GET|HEAD|POST) (\S+) HTTP/1", re.MULTILINE)
+_TICKS_PER_S = 20
+
+
+class SlowHost:
+    """Forwards to *port*, at most ``rate`` bytes a second towards the client; None is no limit."""
+
+    def __init__(self, port: int) -> None:
+        self.rate: int | None = None
+        self.targets: list[str] = []
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: set[socket.socket] = {self._listener}
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def archives(self) -> list[str]:
+        """Return the targets of all requests for archives so far."""
+        return [target for target in self.targets if "/archive/" in target]
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._sockets |= {client, server}
+                self._run(self._upstream, client, server)
+                self._run(self._downstream, server, client)
+
+    def _run(self, direction: object, *ends: socket.socket) -> None:
+        thread = threading.Thread(target=direction, args=ends, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _upstream(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                self.targets += [m.decode("ascii") for m in _REQUEST_LINE.findall(data)]
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _downstream(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(self._share()):
+                client.sendall(data)
+                if self.rate:
+                    time.sleep(len(data) / self.rate)
+            client.shutdown(socket.SHUT_WR)
+
+    def _share(self) -> int:
+        return max(1, self.rate // _TICKS_PER_S) if self.rate else 65536
+
+    def cut(self) -> None:
+        """Break off every connection that is open now; new ones are welcome."""
+        self._end(self._sockets - {self._listener})
+
+    def close(self) -> None:
+        """Be gone: refuse new connections too."""
+        self._end(self._sockets)
+        for thread in self._threads:
+            thread.join(5)
+
+    def _end(self, sockets: set[socket.socket]) -> None:
+        for open_socket in tuple(sockets):
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
+
+
+@contextlib.contextmanager
+def slow_host(port: int) -> Iterator[SlowHost]:
+    """Yield a proxy before the server on a loopback *port*."""
+    host = SlowHost(port)
+    accepting = threading.Thread(target=host.serve, daemon=True)
+    accepting.start()
+    try:
+        yield host
+    finally:
+        host.close()
+        accepting.join(5)

@@ -1,0 +1,1 @@
+"""Drives the running program from outside. Imports nothing from it."""

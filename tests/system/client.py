@@ -1,0 +1,79 @@
+"""A plain HTTP client that follows nothing by itself, and polls as the original's client did."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401
+        return json.loads(self.body)
+
+    @property
+    def location(self) -> str:
+        location = self.headers["Location"]
+        assert location, self
+        return str(location)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+
+
+def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+    """Return the answer to one request, whatever its status."""
+    request = urllib.request.Request(url, method=method, headers=dict(headers or {}))  # noqa: S310
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT_S) as response:
+            return Answer(status=response.status, headers=response.headers, body=response.read())
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return Answer(status=exc.code, headers=exc.headers, body=exc.read())
+
+
+def poll(
+    status_url: str, until: Callable[[dict[str, Any]], bool], *, timeout_s: float = TIMEOUT_S
+) -> list[dict[str, Any]]:
+    """Return all different results of the status URL up to the first that is wanted."""
+    seen: list[dict[str, Any]] = []
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        answer = fetch(status_url)
+        assert answer.status == 200, answer
+        result = answer.json["result"]
+        if not seen or result != seen[-1]:
+            seen.append(result)
+        if until(result):
+            return seen
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s; last: {seen[-1]}")
+
+
+def ended(result: dict[str, Any]) -> bool:
+    return result["state"] in {"SUCCESS", "FAILURE"}
+
+
+def succeed(url: str, *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """Ask for an archive that is not there, wait for its task, and return the SUCCESS."""
+    answer = fetch(url)
+    assert answer.status == 202, answer
+    result = poll(answer.location, ended, timeout_s=timeout_s)[-1]
+    assert result["state"] == "SUCCESS", result
+    return result

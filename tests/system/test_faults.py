@@ -1,0 +1,242 @@
+"""What clients see while parts are killed, frozen, wiped or taken away."""
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parts.hgweb import Ash, Hgweb, Repository
+from tests.parts.process import wait_until
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.client import ended, fetch, poll, succeed
+from tests.system.stack import LEASE_S, REGIONS, Stack, servers
+
+SLOW = 300_000
+"""Bytes a second at which the large archive takes some seconds."""
+
+
+@pytest.fixture
+def host(hgweb: Hgweb) -> Iterator[SlowHost]:
+    with slow_host(hgweb.port) as host:
+        yield host
+
+
+@pytest.fixture
+def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
+    with servers(tmp_path, template=hgweb.template_for(host.port)) as stack:
+        yield stack
+
+
+def fetching(result: dict[str, Any]) -> bool:
+    return bool(result["state"] == "STARTED" and result["bytes_done"])
+
+
+def test_a_worker_that_is_killed_in_mid_build_loses_no_task(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    url = stack.url(large.name, large.tip)
+    host.rate = SLOW
+    with stack.web(), stack.worker("worker-1") as victim:
+        status = fetch(url).location
+        poll(status, fetching)
+        half_way = _published(stack)
+        victim.kill()
+        victim.wait()
+        killed = time.monotonic()
+        with stack.worker("worker-2"):
+            host.rate = None
+            result = poll(status, ended)[-1]
+        took = time.monotonic() - killed
+
+    assert half_way == []
+    assert (result["state"], result["attempt"]) == ("SUCCESS", 2)
+    assert set(result["s3_urls"]) == set(REGIONS)
+    assert took < LEASE_S + 15
+
+
+def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
+    tmp_path: Path, hgweb: Hgweb, large: Repository, host: SlowHost
+) -> None:
+    settings = {"ARCHIVER_WORKER__GRACE_S": "0", "ARCHIVER_ENGINE__LEASE_S": "60"}
+    template = hgweb.template_for(host.port)
+    with (
+        servers(tmp_path, template=template, settings=settings) as stack,
+        stack.web(),
+        stack.worker("worker-2-to-be") as leaving,
+    ):
+        host.rate = SLOW
+        status = fetch(stack.url(large.name, large.tip)).location
+        poll(status, fetching)
+        leaving.send_signal(signal.SIGTERM)
+        assert leaving.wait(20) == 0
+        host.rate = None
+        with stack.worker("worker-next"):
+            result = poll(status, ended)[-1]  # long before the lease of 60 s is over
+        log = stack.logs()
+
+    assert (result["state"], result["failures"]) == ("SUCCESS", 0)
+    assert "task.handed_back" in log
+
+
+def test_a_frozen_worker_that_wakes_after_its_lease_changes_nothing(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    url = stack.url(large.name, large.tip)
+    host.rate = SLOW
+    with stack.web(), stack.worker("worker-1") as frozen:
+        status = fetch(url).location
+        poll(status, fetching)
+        frozen.send_signal(signal.SIGSTOP)
+        with stack.worker("worker-2"):
+            host.rate = None
+            first = poll(status, ended)[-1]
+            frozen.send_signal(signal.SIGCONT)
+            wait_until(
+                lambda: "task.lost" in stack.logs() or "task.let_go" in stack.logs(),
+                what="the end of the attempt that was frozen",
+            )
+            second = poll(status, ended)[-1]
+
+    assert first["state"] == second["state"] == "SUCCESS"
+    assert first["sha256"] == second["sha256"]
+    assert first["attempt"] == second["attempt"] == 2
+    assert len(_published(stack)) == len(REGIONS)
+
+
+def test_a_region_that_is_away_gets_its_copy_later_and_not_from_the_host(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    url = stack.url(ash.repo, ash.node)
+    away = stack.regions["us-west-2"]
+    away.down()
+    with stack.web(), stack.worker():
+        result = succeed(url)
+        redirected = fetch(f"{url}?preferred_region=us-west-2")
+        fetched = host.archives()
+        away.up()
+        status = redirected.headers["Link"].partition(">")[0].removeprefix("<")
+        repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
+        at_last = fetch(f"{url}?preferred_region=us-west-2")
+        body = fetch(at_last.location).body
+
+    assert list(result["s3_urls"]) == ["us-east-1"]
+    assert result["regions_missing"] == ["us-west-2"]
+    assert "1 of 2" in result["status"]
+    assert redirected.headers["Archiver-Region"] == "us-east-1"
+    assert repaired["regions_missing"] == []
+    assert at_last.headers["Archiver-Region"] == "us-west-2"
+    assert len(body) == result["size"]
+    assert host.archives() == fetched
+
+
+def test_the_primary_region_may_be_the_one_that_is_away(stack: Stack, ash: Ash) -> None:
+    url = stack.url(ash.repo, ash.node)
+    away = stack.regions["us-east-1"]
+    away.down()
+    with stack.web(), stack.worker():
+        result = succeed(url)
+        away.up()
+        status = fetch(url).headers["Link"].partition(">")[0].removeprefix("<")
+        repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
+
+    assert list(result["s3_urls"]) == ["us-west-2"]
+    assert repaired["sha256"] == result["sha256"]
+
+
+def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHost) -> None:
+    url = stack.url(ash.repo, ash.node)
+    with stack.web(), stack.worker():
+        before = succeed(url)
+        fetched = host.archives()
+        _wipe_engine(stack)
+        hit = fetch(url)
+        status = hit.headers["Link"].partition(">")[0].removeprefix("<")
+        after = poll(status, ended)[-1]
+        other = succeed(stack.url(ash.repo, ash.old))
+
+    assert hit.status == 302
+    assert (after["state"], after["sha256"]) == ("SUCCESS", before["sha256"])
+    assert [target for target in host.archives() if ash.node[:12] in target] == fetched
+    assert other["state"] == "SUCCESS"
+
+
+def test_hits_go_on_while_the_engine_and_the_host_are_away(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    url = stack.url(ash.repo, ash.node)
+    with stack.web():
+        with stack.worker():
+            succeed(url)
+            fetch(stack.url(ash.repo, ash.node[:12]))
+        stack.nats.down()
+        host.close()
+        hits = [fetch(url), fetch(stack.url(ash.repo, ash.node[:12]))]
+        heartbeat = fetch(f"{stack.public}/__heartbeat__")
+        miss = fetch(stack.url(ash.repo, ash.old))
+    with stack.web():  # one that never knew
+        cold = fetch(url)
+
+    assert [hit.status for hit in hits] == [302, 302]
+    assert cold.status == 302
+    assert heartbeat.status == 500
+    assert miss.status in {502, 503}
+    assert miss.json["code"] in {"source_unavailable", "engine_unavailable"}
+
+
+def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    host.rate = SLOW
+    with stack.web(), stack.worker():
+        status = fetch(stack.url(large.name, large.tip)).location
+        poll(status, fetching)
+        host.cut()
+        retrying = poll(status, lambda result: result["state"] in {"RETRY", "SUCCESS"})[-1]
+        visible = _published(stack)
+        host.rate = None
+        result = poll(status, ended)[-1]
+
+    assert retrying["error"]["code"] in {"truncated_archive", "source_unavailable"}
+    assert retrying["s3_urls"] == {}
+    assert visible == []
+    assert (result["state"], result["failures"]) == ("SUCCESS", 1)
+
+
+def test_a_task_for_an_archive_that_is_there_ends_at_once(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    """The web process does not see the manifests, as when it asked just before they came."""
+    url = stack.url(ash.repo, ash.node)
+    with stack.web(), stack.worker():
+        succeed(url)
+        fetched = host.archives()
+    _wipe_engine(stack)
+    for region in REGIONS:
+        stack.regions[region].down()
+    with stack.web():
+        accepted = fetch(url)
+        for region in REGIONS:
+            stack.regions[region].up()
+        with stack.worker("worker-2"):
+            result = poll(accepted.location, ended)[-1]
+
+    assert accepted.status == 202
+    assert result["state"] == "SUCCESS"
+    assert host.archives() == fetched
+
+
+def _published(stack: Stack) -> list[Path]:
+    """Return the manifests in all buckets: what clients could see."""
+    return [
+        path for region in REGIONS for path in stack.visible(region) if "manifests" in path.parts
+    ]
+
+
+def _wipe_engine(stack: Stack) -> None:
+    stack.nats.down()
+    shutil.rmtree(stack.folder / "nats" / "store")
+    stack.nats.up()

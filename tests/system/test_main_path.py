@@ -1,0 +1,270 @@
+"""The three requests of the original, against real servers, as a client sees them."""
+
+import hashlib
+import io
+import tarfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.parts.hgweb import Ash, Hgweb
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.client import Answer, ended, fetch, poll
+from tests.system.stack import REGIONS, Stack, servers
+
+MOZHARNESS = "subdir=testing/mozharness"
+
+
+@pytest.fixture(scope="module")
+def host(hgweb: Hgweb) -> Iterator[SlowHost]:
+    with slow_host(hgweb.port) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, hgweb: Hgweb, host: SlowHost
+) -> Iterator[Stack]:
+    template = hgweb.template_for(host.port)
+    with (
+        servers(tmp_path_factory.mktemp("stack"), template=template) as stack,
+        stack.web(),
+        stack.worker("worker-1"),
+        stack.worker("worker-2"),
+    ):
+        yield stack
+
+
+def test_the_three_requests_of_the_original(stack: Stack, hgweb: Hgweb, ash: Ash) -> None:
+    url = stack.url(ash.repo, ash.feature, f"?&preferred_region=us-west-2&{MOZHARNESS}"[1:])
+
+    accepted = fetch(url)
+    results = poll(accepted.location, ended)
+    redirected = fetch(url)
+    body = fetch(redirected.location)
+
+    assert (accepted.status, accepted.json) == (202, {"result": {}})
+    assert accepted.location.startswith(f"{stack.public}/archiver/status/")
+    assert int(accepted.headers["Retry-After"]) >= 1
+    states = [result["state"] for result in results]
+    assert states == sorted(states, key=["PENDING", "STARTED", "SUCCESS"].index)
+    assert results[-1]["state"] == "SUCCESS"
+    assert set(results[-1]["s3_urls"]) == set(REGIONS)
+    assert redirected.status == 302
+    assert redirected.headers["Archiver-Region"] == "us-west-2"
+    assert f":{stack.regions['us-west-2'].port}/" in redirected.location
+    theirs = hgweb.archive(ash.repo, ash.feature, "tar.gz", "testing/mozharness")
+    assert body.body == theirs
+    assert redirected.headers["Archiver-SHA256"] == hashlib.sha256(theirs).hexdigest()
+    assert int(redirected.headers["Archiver-Size"]) == len(theirs)
+
+
+def test_each_region_has_the_bytes_under_a_url_of_its_own(stack: Stack, ash: Ash) -> None:
+    result = _built(stack, ash, "")
+
+    bodies = {region: fetch(url).body for region, url in result["s3_urls"].items()}
+
+    assert set(bodies) == set(REGIONS)
+    assert {hashlib.sha256(body).hexdigest() for body in bodies.values()} == {result["sha256"]}
+
+
+def test_the_root_directory_is_the_one_that_the_originals_client_extracts(
+    stack: Stack, ash: Ash
+) -> None:
+    result = _built(stack, ash, "")
+
+    archive = fetch(next(iter(result["s3_urls"].values()))).body
+
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        roots = {name.split("/")[0] for name in tar.getnames()}
+    assert roots == {f"ash-{ash.node[:12]}"}
+
+
+def test_every_spelling_of_a_changeset_is_one_archive(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    _built(stack, ash, "")
+    fetched = len(host.archives())
+
+    answers = [fetch(stack.url(ash.repo, rev)) for rev in ash.spellings]
+
+    assert len(ash.spellings) >= 5
+    assert {answer.status for answer in answers} == {302}
+    assert {answer.headers["Archiver-Node"] for answer in answers} == {ash.node}
+    assert len({answer.headers["Archiver-SHA256"] for answer in answers}) == 1
+    assert len(host.archives()) == fetched
+
+
+@pytest.mark.parametrize("suffix", ("tar.bz2", "zip"))
+def test_every_suffix_of_the_host_comes_back_as_it_serves_it(
+    stack: Stack, hgweb: Hgweb, ash: Ash, suffix: str
+) -> None:
+    result = _built(stack, ash, f"suffix={suffix}")
+
+    body = fetch(result["s3_urls"]["us-east-1"])
+
+    assert body.body == hgweb.archive(ash.repo, ash.node, suffix)
+    disposition = body.headers["Content-Disposition"]
+    assert disposition == f'attachment; filename="ash-{ash.node[:12]}.{suffix}"'
+    if suffix == "zip":
+        assert body.headers["Content-Type"] == "application/zip"
+        assert zipfile.ZipFile(io.BytesIO(body.body)).testzip() is None
+
+
+def test_a_crowd_that_asks_at_once_costs_the_host_one_fetch(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    url = stack.url(ash.repo, ash.old, MOZHARNESS)
+    before = len(host.archives())
+
+    with ThreadPoolExecutor(32) as crowd:
+        answers = list(crowd.map(fetch, [url] * 200))
+    statuses = Counter(answer.status for answer in answers)
+    location = next(answer.location for answer in answers if answer.status == 202)
+    poll(location, ended)
+
+    assert set(statuses) <= {202, 302}
+    assert {answer.location for answer in answers if answer.status == 202} == {location}
+    assert len(host.archives()) == before + 1
+
+
+def test_an_unknown_region_is_no_error_and_the_answer_says_which_one_it_is(
+    stack: Stack, ash: Ash
+) -> None:
+    _built(stack, ash, "")
+
+    answer = fetch(stack.url(ash.repo, ash.node, "preferred_region=mars-north-1"))
+
+    assert answer.status == 302
+    assert answer.headers["Archiver-Region"] == REGIONS[0]
+
+
+@pytest.mark.parametrize(
+    ("repo", "rev", "code"),
+    (
+        ("projects/ash", "no-such-tag", "unknown_rev"),
+        ("projects/ash", "f" * 40, "unknown_rev"),
+        ("projects/ash", "0123456789ab", "unknown_rev"),
+        ("projects/nowhere", "tip", "unknown_repo"),
+        ("projects/nowhere", "1" * 40, "unknown_repo"),
+    ),
+)
+def test_what_the_host_does_not_know_is_a_404_at_once_and_remembered(
+    stack: Stack, host: SlowHost, repo: str, rev: str, code: str
+) -> None:
+    first = fetch(stack.url(repo, rev))
+    asked = len(host.targets)
+    second = fetch(stack.url(repo, rev))
+
+    assert (first.status, first.json["code"]) == (404, code)
+    assert (second.status, second.json["code"]) == (404, code)
+    assert first.headers["Content-Type"] == "application/problem+json"
+    assert len(host.targets) == asked
+
+
+def test_an_unknown_subdir_is_a_failure_that_says_so(stack: Stack, ash: Ash) -> None:
+    url = stack.url(ash.repo, ash.node, "subdir=no/such/place")
+
+    result = poll(fetch(url).location, ended)[-1]
+    again = fetch(url)
+
+    assert result["state"] == "FAILURE"
+    assert result["error"]["code"] == "unknown_subdir"
+    assert "no/such/place" in result["error"]["message"]
+    assert result["s3_urls"] == {}
+    assert result["attempt"] == 1
+    assert again.status == 404
+    assert again.json["code"] == "unknown_subdir"
+
+
+def test_head_tells_what_is_there_and_creates_nothing(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    _built(stack, ash, "")
+    fetched = len(host.archives())
+
+    hit = fetch(stack.url(ash.repo, ash.node), method="HEAD")
+    miss = fetch(stack.url(ash.repo, ash.node, "subdir=testing"), method="HEAD")
+    signed = fetch(hit.location, method="HEAD")
+    time.sleep(0.5)
+
+    assert (hit.status, miss.status, signed.status) == (302, 404, 200)
+    assert signed.headers["Content-Length"] == hit.headers["Archiver-Size"]
+    assert len(host.archives()) == fetched
+
+
+def test_an_unknown_task_is_pending_as_the_original_documents(stack: Stack) -> None:
+    answer = fetch(f"{stack.public}/archiver/status/never-heard-of")
+
+    assert answer.status == 200
+    assert answer.json["result"]["state"] == "PENDING"
+    assert answer.json["result"]["status"]
+
+
+def test_the_algorithm_of_the_originals_client_gets_its_files(stack: Stack, ash: Ash) -> None:
+    """As researched: absolute Location, ``state`` and ``status``, any region it finds."""
+    url = stack.url(
+        ash.repo, ash.node[:12], f"&preferred_region=us-west-2&suffix=tar.gz&{MOZHARNESS}"
+    )
+    response = fetch(url)
+    location = response.headers["Location"]
+    while response.status == 202:
+        result = fetch(location).json["result"]
+        assert isinstance(result["status"], str)
+        if result["state"] == "SUCCESS":
+            urls = result["s3_urls"]
+            location = urls.get("us-west-2") or next(iter(urls.values()))
+            break
+        time.sleep(0.05)
+
+    root = f"ash-{ash.node[:12]}/testing/mozharness/"
+    with tarfile.open(fileobj=io.BytesIO(fetch(location).body), mode="r|gz") as tar:
+        extracted = [member.name for member in tar if member.name.startswith(root)]
+    assert len(extracted) == len(ash.mozharness)
+
+
+def test_a_forged_link_opens_nothing(stack: Stack, ash: Ash) -> None:
+    link = _built(stack, ash, "")["s3_urls"]["us-east-1"]
+
+    forged = link[:-4] + ("0000" if not link.endswith("0000") else "1111")
+
+    assert fetch(link).status == 200
+    assert fetch(forged).status == 403
+
+
+def test_the_operators_endpoints_answer(stack: Stack) -> None:
+    heartbeat = fetch(f"{stack.public}/__heartbeat__")
+    metrics = fetch(f"{stack.public}/metrics")
+
+    assert (heartbeat.status, heartbeat.json["status"]) == (200, "ok")
+    assert fetch(f"{stack.public}/__version__").json["version"]
+    assert b"archiver_http_request_duration_seconds" in metrics.body
+    assert fetch(f"{stack.public}/robots.txt").body == b"User-agent: *\nDisallow: /\n"
+
+
+def test_no_presigned_url_and_no_secret_is_in_any_log(stack: Stack, ash: Ash) -> None:
+    _built(stack, ash, "")
+    answer = fetch(stack.url(ash.repo, ash.node))
+    signature = answer.location.rpartition("X-Amz-Signature=")[2]
+
+    logs = stack.logs()
+
+    assert "request.finished" in logs
+    assert "task.succeeded" in logs
+    assert "X-Amz" not in logs
+    assert signature not in logs
+    assert stack._secret not in logs  # noqa: SLF001
+
+
+def _built(stack: Stack, ash: Ash, query: str) -> dict[str, Any]:  # the archive, once
+    url = stack.url(ash.repo, ash.node, query)
+    answer: Answer = fetch(url)
+    if answer.status == 202:
+        return poll(answer.location, ended)[-1]
+    link = answer.headers["Link"].partition(">")[0].removeprefix("<")
+    return poll(link, ended)[-1]
