@@ -31,7 +31,6 @@ START_TIMEOUT = timedelta(seconds=2)
 """After this long, a process starts without its engine: hits need none."""
 
 PATIENCE = timedelta(seconds=1)
-RECONNECT_WAIT = timedelta(seconds=0.25)
 
 STATES_TTL = timedelta(days=7)
 
@@ -78,6 +77,7 @@ class Connection:
         self._client = client
         self._js: JetStreamContext = client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
         self._replicas = replicas
+        self._up = asyncio.Event()
         self._watchers: dict[str, Callable[[str, bytes], None]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
@@ -97,8 +97,7 @@ class Connection:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not self._client.is_connected:
-                    await asyncio.sleep(RECONNECT_WAIT.total_seconds() / 5)
+                await self._up.wait()
 
     def subject(self, *tokens: str) -> str:
         return ".".join((self.namespace, *tokens))
@@ -240,6 +239,14 @@ class Connection:
         """Call *forget* whenever parts of the feed may have been missed."""
         self._on_gap.append(forget)
 
+    def connected(self) -> None:
+        """Be told that the server is there, perhaps again."""
+        self._up.set()
+        self.gap()
+
+    def disconnected(self) -> None:
+        self._up.clear()
+
     def gap(self) -> None:
         for forget in self._on_gap:
             forget()
@@ -294,14 +301,14 @@ async def _dial(client: Client, connection: Connection, servers: Servers, name: 
         "password": servers.password,
         "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
         "max_reconnect_attempts": -1,
-        "reconnect_time_wait": RECONNECT_WAIT.total_seconds(),
+        "reconnect_time_wait": 0.25,
         "connect_timeout": 2,
         "ping_interval": KEEP_ALIVE.total_seconds(),
         "max_outstanding_pings": 2,
     }
     await client.connect(**options, **_callbacks(connection))
     await connection.listen()
-    connection.gap()
+    connection.connected()
     log.info("engine.connected")
     while True:
         try:
@@ -320,10 +327,11 @@ def _callbacks(connection: Connection) -> dict[str, Any]:
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
 
     async def on_disconnect() -> None:
+        connection.disconnected()
         log.warning("engine.disconnected")
 
     async def on_reconnect() -> None:
-        connection.gap()
+        connection.connected()
         log.info("engine.reconnected")
 
     return {
