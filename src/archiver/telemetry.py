@@ -86,7 +86,10 @@ class Metrics:
             ("region", "outcome"),
         )
         self.build_info = Gauge(
-            "archiver_build_info", "1, labelled with the version.", ("version",)
+            "archiver_build_info",
+            "1, labelled with the version.",
+            ("version",),
+            multiprocess_mode="livemax",
         )
 
 
@@ -160,7 +163,7 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
     mozlog = log_format is LogFormat.MOZLOG
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
+        *([] if log_format is LogFormat.CONSOLE else [structlog.stdlib.add_logger_name]),
         structlog.stdlib.add_log_level,
         _nanoseconds if mozlog else structlog.processors.TimeStamper(fmt="iso", utc=True),
         _tell_exception,
@@ -198,7 +201,7 @@ def _named(process: str) -> Processor:
 def _renderer(log_format: LogFormat) -> Callable[[WrappedLogger, str, EventDict], Any]:
     match log_format:
         case LogFormat.CONSOLE:
-            return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
         case LogFormat.JSON:
             return structlog.processors.JSONRenderer()
         case LogFormat.MOZLOG:

@@ -78,6 +78,7 @@ class Connection:
         self._js: JetStreamContext = client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
         self._replicas = replicas
         self._up = asyncio.Event()
+        self._closing = False
         self._watchers: dict[str, Callable[[str, bytes], None]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
@@ -245,7 +246,15 @@ class Connection:
         self.gap()
 
     def disconnected(self) -> None:
+        """Be told that the server is gone."""
         self._up.clear()
+        if not self._closing:
+            log.warning("engine.disconnected")
+
+    async def close(self) -> None:
+        self._closing = True
+        with suppress(nats.errors.Error, OSError):
+            await self._client.close()
 
     def gap(self) -> None:
         for forget in self._on_gap:
@@ -288,8 +297,7 @@ async def connect(servers: Servers, *, namespace: str, name: str) -> AsyncIterat
     finally:
         dialling.cancel()
         await asyncio.wait({dialling})
-        with suppress(nats.errors.Error, OSError):
-            await client.close()
+        await connection.close()
 
 
 async def _dial(client: Client, connection: Connection, servers: Servers, name: str) -> None:
@@ -328,7 +336,6 @@ def _callbacks(connection: Connection) -> dict[str, Any]:
 
     async def on_disconnect() -> None:
         connection.disconnected()
-        log.warning("engine.disconnected")
 
     async def on_reconnect() -> None:
         connection.connected()

@@ -1,0 +1,52 @@
+# The menu: `make` shows it. Nothing here needs more than make and a Python of 3.11 or later.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format lock clean
+
+help: ## this menu
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/demo ## see it work, on this machine alone (ONCE=1: end after the show)
+	@$(BIN)/archiver demo $(if $(ONCE),--once)
+
+up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on this machine
+	@$(BIN)/archiver serve
+
+test: .venv/dev ## run every test (ARGS=: more words for pytest)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet $(ARGS)
+
+check: .venv/dev ## format, lint, types, layers
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: .venv/dev ## format, and mend what can be mended
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+lock: ## resolve requirements/*.txt anew (needs uv)
+	@$(LOCK) --upgrade --extra dev -o requirements/dev.txt
+	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	@$(LOCK) --extra embedded -c requirements/dev.txt -o requirements/run.txt
+
+clean: ## remove what the above made
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Each is an empty file that says when .venv last had what requirements/….txt asks for.
+.venv/demo .venv/dev: .venv/%: requirements/%.txt pyproject.toml | .venv/bin
+	@echo "Installing requirements/$*.txt into .venv …" >&2
+	@$(INSTALL) --require-hashes -r $<
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/bin:
+	@$(PYTHON) -c 'import sys; sys.exit("Archiver needs Python 3.11 or later: make PYTHON=python3.…" \
+		if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,37 @@
+"""How a command can fail: an exit code for scripts, a sentence for people."""
+
+import click
+
+
+class CommandFailed(click.ClickException):
+    """Ends the command; click writes the message to standard error."""
+
+    exit_code = 1
+
+
+class Misused(CommandFailed):
+    """An argument or a setting is wrong."""
+
+    exit_code = 2
+
+
+class NotFound(CommandFailed):
+    """There is no such thing, on the word of the one who would know."""
+
+    exit_code = 3
+
+
+class TookTooLong(CommandFailed):
+    exit_code = 4
+
+
+class WrongBytes(CommandFailed):
+    """What was downloaded is not what was promised."""
+
+    exit_code = 5
+
+
+class RetryLater(CommandFailed):
+    """Someone does not answer, who may answer soon. EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75

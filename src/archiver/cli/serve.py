@@ -1,0 +1,75 @@
+"""``archiver serve``: everything that is not configured to be elsewhere, on this machine."""
+
+import asyncio
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from archiver.cli.failures import CommandFailed
+from archiver.cli.options import config_option, settings_from
+from archiver.cli.secrets import hide_user_info
+from archiver.embedded.errors import CannotServe
+from archiver.embedded.folder import open_folder
+from archiver.embedded.rclone import DEFAULT_PLACES
+from archiver.embedded.stack import Plan, assemble, run
+from archiver.embedded.supervisor import Supervisor
+from archiver.settings import Settings
+from archiver.telemetry import set_up_logging
+
+
+@click.command("serve")
+@config_option
+def command(config: Path | None) -> None:
+    """Run the web process, the workers and, unless configured, NATS and S3 servers.
+
+    Ends in order at SIGTERM or Ctrl-C, and at once at the second one.
+    """
+    settings = settings_from(config)
+    set_up_logging(settings.log.format, level=settings.log.level, process="serve")
+    try:
+        with open_folder(settings.data_dir) as folder:
+            asyncio.run(_serve(settings, assemble(plan(settings), folder)))
+    except CannotServe as exc:
+        raise CommandFailed(str(exc)) from exc
+
+
+def plan(settings: Settings) -> Plan:
+    """Return what has to run here, because it is not configured to run elsewhere."""
+    return Plan(
+        listen=settings.server.listen,
+        workers=settings.worker.processes,
+        worker_grace_s=settings.worker.grace_s,
+        embed_engine=not settings.engine.servers,
+        embed_regions=not settings.regions,
+    )
+
+
+async def _serve(settings: Settings, supervisor: Supervisor) -> None:
+    async def until_told() -> None:
+        announce(settings)
+        await asyncio.Event().wait()
+
+    await run(supervisor, until_told)
+
+
+def announce(settings: Settings) -> None:
+    """Say on standard error where what is."""
+    regions = [*settings.regions] or [place.region for place in DEFAULT_PLACES]
+    source, suffix = next((name, its.offered[0]) for name, its in settings.sources.items())
+    url = settings.server.url
+    engine = hide_user_info(settings.engine.url) if settings.engine.url else "embedded"
+    lines = {
+        "serves": url,
+        "engine": engine,
+        "regions": ", ".join(regions) + ("" if settings.regions else " (embedded)"),
+        "sources": ", ".join(settings.sources),
+        "data": str(settings.data_dir.absolute()),
+        "try": f"curl -i '{url}/archiver/{source}/REPO/REV?suffix={suffix}'",
+    }
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print()
+    for name, value in lines.items():
+        console.print(f"  [dim]{name:<8}[/]", escape(value))
+    console.print()

@@ -1,0 +1,69 @@
+"""``archiver status``: how far a task is."""
+
+import asyncio
+import json
+from contextlib import suppress
+
+import click
+
+from archiver.cli.client import POLL_MAX_S, Accepted, Progress, open_client
+from archiver.cli.failures import CommandFailed
+from archiver.cli.options import json_option, server_option
+from archiver.cli.progress import bar
+
+
+@click.command("status")
+@click.argument("task")
+@click.option("--watch", is_flag=True, help="Wait until it has ended.")
+@json_option
+@server_option
+def command(*, task: str, watch: bool, as_json: bool, server: str) -> None:
+    """Say how far TASK is, which is a task id or a status URL.
+
+    Exits with 1 if the task failed, with 3 if that is because there is no such thing.
+    """
+    progress = asyncio.run(_ask(server, task, watch=watch))
+    told = _without_links(progress)
+    click.echo(json.dumps(told, indent=2) if as_json else _page(told))
+    progress.check()
+
+
+async def _ask(server: str, task: str, *, watch: bool) -> Progress:
+    async with open_client(server) as client:
+        url = client.status_url(task)
+        if watch:
+            with bar(quiet=False) as shown:
+                accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
+                with suppress(CommandFailed):  # the status, asked for next, says why it failed
+                    await client.wait(
+                        accepted, lambda progress: shown.show(progress.phase, progress.bytes_done)
+                    )
+        return await client.progress(url)
+
+
+def _without_links(progress: Progress) -> dict[str, object]:
+    """Return the status with the regions in place of their presigned URLs, which are secrets."""
+    result = dict(progress.result)
+    result["regions"] = sorted(result.pop("s3_urls", None) or {})
+    return result
+
+
+def _page(told: dict[str, object]) -> str:
+    width = max(map(len, told))
+    return "\n".join(
+        f"{name:<{width}}  {_text(value)}"
+        for name, value in told.items()
+        if value not in (None, [])
+    )
+
+
+def _text(value: object) -> str:
+    match value:
+        case list():
+            return ", ".join(map(str, value))
+        case {"code": code, "message": message}:
+            return f"{code}: {message}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)

@@ -1,0 +1,18 @@
+"""``archiver web``: one web process."""
+
+from pathlib import Path
+
+import click
+
+from archiver.cli.options import config_option, settings_from
+from archiver.web.server import serve
+
+TARGET = "archiver.wiring:web_app"
+
+
+@click.command("web")
+@config_option
+def command(config: Path | None) -> None:
+    """Serve the HTTP interface until SIGTERM or Ctrl-C."""
+    settings = settings_from(config)
+    serve(TARGET, listen=settings.server.listen)

@@ -1,0 +1,67 @@
+"""``archiver config``, and the settings that every command reads."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+CONFIG = """
+[engine]
+url = "nats://me:hunter2@n1:4222,nats://n2:4222"
+password = "hunter2"
+
+[regions.us-east-1]
+bucket = "archives"
+endpoint = "https://me:hunter2@s3.example.org"
+access_key_id = "AKID"
+secret_access_key = "hunter2"
+"""
+
+
+def test_show_hides_every_secret(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "archiver.toml").write_text(CONFIG)
+    result = run("config", "show")
+    assert result.exit_code == 0, result.output
+    assert "hunter2" not in result.output
+    shown = tomllib.loads(result.stdout)
+    assert shown["engine"].items() >= {
+        ("url", "nats://***@n1:4222,nats://n2:4222"),
+        ("password", "***"),
+    }
+    assert shown["regions"]["us-east-1"]["access_key_id"] == "AKID"
+    assert shown["regions"]["us-east-1"]["endpoint"] == "https://***@s3.example.org"
+
+
+def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:
+    shown = run("config", "show", ARCHIVER_WORKER__CONCURRENCY="7").stdout
+    (tmp_path / "archiver.toml").write_text(shown)
+    assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(shown)
+    assert tomllib.loads(shown)["worker"]["concurrency"] == 7
+
+
+@pytest.mark.parametrize("command", ("config check", "config show", "serve", "web", "worker"))
+def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "other.toml").write_text('[engine]\nlease_s = "hunter2"\n')
+    result = run(*command.split(), "--config", "other.toml")
+    assert result.exit_code == 2
+    assert "engine.lease_s" in result.stderr
+    assert "hunter2" not in result.output
+
+
+def test_check_is_content_with_defaults(run: Run) -> None:
+    assert run("config", "check").exit_code == 0
+
+
+def test_a_file_that_is_not_there_is_named(run: Run) -> None:
+    result = run("config", "check", "--config", "nowhere.toml")
+    assert result.exit_code == 2
+    assert "nowhere.toml" in result.stderr
+
+
+def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in ("serve", "web", "worker", "get", "status", "config", "demo"):
+        assert f"\n  {name} " in result.stdout

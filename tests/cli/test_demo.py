@@ -1,0 +1,37 @@
+"""``archiver demo``, whole."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.parts.process import free_port
+
+
+def test_the_demo_comes_right_reads_well_when_piped_and_leaves_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        (
+            sys.executable,
+            "-m",
+            "archiver",
+            "demo",
+            "--once",
+            "--listen",
+            f"127.0.0.1:{free_port()}",
+        ),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    assert "202 Accepted" in ended.stdout
+    assert ended.stdout.count("302 Found") == 2
+    assert "✗" not in ended.stdout
+    assert not re.search(r"[^\n -~✓…·]", ended.stdout)
+    assert "X-Amz" not in ended.stdout
+    assert not list(tmp_path.iterdir())

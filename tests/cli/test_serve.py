@@ -1,0 +1,143 @@
+"""``archiver serve`` as a process: what it starts, what it survives, how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.parts.process import free_port, running, wait_until
+
+FILES_KEPT = ("credentials.json", "ports.json")
+SERVE = (sys.executable, "-m", "archiver", "serve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    process: subprocess.Popen[bytes]
+    port: int
+
+    def answers(self, path: str = "/__lbheartbeat__") -> bool:
+        return answers(self.port, path)
+
+
+def answers(port: int, path: str) -> bool:
+    with (
+        suppress(OSError),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response,
+    ):
+        return bool(response.status == 200)
+    return False
+
+
+def environment(folder: Path, port: int) -> dict[str, str]:
+    return {
+        "ARCHIVER_DATA_DIR": str(folder / "data"),
+        "ARCHIVER_SERVER__LISTEN": f"127.0.0.1:{port}",
+        "ARCHIVER_WORKER__GRACE_S": "1",
+    }
+
+
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[Serving]:
+    log = folder / "log"
+    log.write_bytes(b"")
+    with running(
+        SERVE,
+        log=log,
+        ready=lambda: f"http://127.0.0.1:{port}/archiver" in log.read_text(),
+        env=environment(folder, port),
+        cwd=folder,
+        stop_timeout_s=20,
+    ) as process:
+        yield Serving(process=process, port=port)
+
+
+@contextmanager
+def serving_in_vain(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Start a run that cannot get far, and see that it is gone in the end."""
+    with subprocess.Popen(
+        SERVE,
+        env={**os.environ, **environment(folder, port)},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the processes that *pid* and its children started, and their command lines."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            child = int(folder.name)
+            parents[child] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[child] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child: commands[child] for child in found - {pid}}
+
+
+def child_with(pid: int, words: str) -> int:
+    return next((child for child, command in descendants(pid).items() if words in command), 0)
+
+
+def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, free_port()) as it,
+        serving_in_vain(tmp_path, free_port()) as rival,
+    ):
+        assert it.answers("/__heartbeat__")
+        for words in ("archiver web", "nats-server"):
+            killed = child_with(it.process.pid, words)
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: not Path(f"/proc/{killed}").exists(), what="an end")  # noqa: B023
+        wait_until(lambda: it.answers("/__heartbeat__"), what="its health", timeout_s=20)
+        assert "is in use by another `archiver serve`" in rival.communicate(timeout=20)[1]
+        assert rival.returncode == 1
+        children = descendants(it.process.pid)
+        assert len(children) >= 5
+        it.process.send_signal(signal.SIGTERM)
+        assert it.process.wait(20) == 0
+        assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+
+
+def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        port = squatter.getsockname()[1]
+        with serving_in_vain(tmp_path, port) as process:
+            said = process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert f"127.0.0.1:{port} is taken by another program" in said
+
+
+def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, port) as it:
+        kept = {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT}
+        it.process.kill()
+    with serving(tmp_path, port) as it:
+        assert it.answers("/__heartbeat__")
+        assert {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT} == kept
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, free_port()) as it:
+        worker = child_with(it.process.pid, "archiver worker")
+        os.kill(worker, signal.SIGSTOP)  # so it cannot end but by being killed
+        it.process.send_signal(signal.SIGINT)
+        wait_until(lambda: not it.answers(), what="the end of the web process")
+        it.process.send_signal(signal.SIGINT)
+        assert it.process.wait(5) == 0
+        assert not Path(f"/proc/{worker}").exists()

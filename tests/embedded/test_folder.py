@@ -1,0 +1,80 @@
+"""The data folder: one run at a time, and what it keeps."""
+
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from archiver.embedded.errors import CannotServe
+from archiver.embedded.folder import LOOPBACK, open_folder
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with (
+        open_folder(tmp_path),
+        pytest.raises(CannotServe, match="in use by another"),
+        open_folder(tmp_path, patience_s=0.1),
+    ):
+        pass
+
+
+def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path: Path) -> None:
+    for _ in range(2):
+        with open_folder(tmp_path, patience_s=0) as folder:
+            assert folder.path == tmp_path
+
+
+def test_secrets_and_ports_are_found_again(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        first = folder.secret("one"), folder.secret("two"), folder.port("one"), folder.port("two")
+    with open_folder(tmp_path) as folder:
+        again = folder.secret("one"), folder.secret("two"), folder.port("one"), folder.port("two")
+    assert again == first
+    assert len(set(first)) == 4
+
+
+def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.secret("one")
+    assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
+
+
+def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
+    with open_folder(tmp_path, patience_s=0.1) as folder, socket.socket() as squatter:
+        taken = folder.port("one")
+        squatter.bind((LOOPBACK, taken))
+        squatter.listen()
+        replaced = folder.port("one")
+        assert replaced != taken
+        assert folder.port("one") == replaced
+
+
+@pytest.mark.parametrize("content", ("{", "[]", ""))
+def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "credentials.json"
+    path.write_text(content)
+    with open_folder(tmp_path) as folder, pytest.raises(CannotServe, match=str(path)):
+        folder.secret("one")
+    assert path.read_text() == content
+
+
+def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotServe, match="cannot be used"), open_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_log_begins_anew_with_each_run(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.log("nats").write_text("of the last run")
+        assert folder.log("nats").read_text() == ""
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.secret("one")
+        folder.secret("two")
+    assert json.loads((tmp_path / "credentials.json").read_text()).keys() == {"one", "two"}
+    assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,235 @@
+"""The supervisor, with real children: those that die, those that hang, those that have children."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from archiver.embedded.child import Part
+from archiver.embedded.errors import CannotServe
+from archiver.embedded.probe import Probe
+from archiver.embedded.supervisor import Supervisor
+from tests.parts.process import free_port, running, wait_until
+
+
+def shell(script: str, *, name: str = "part", grace_s: float = 5) -> Part:
+    return Part(name=name, command=("/bin/sh", "-c", script), grace_s=grace_s)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not happened():
+            await asyncio.sleep(0.02)
+
+
+def read_pid(path: Path) -> int:
+    return int(path.read_text()) if path.exists() and path.read_text().endswith("\n") else 0
+
+
+def test_a_killed_child_is_restarted() -> None:
+    async def scenario() -> None:
+        supervisor = Supervisor(stages=[[shell("exec sleep 100")]])
+        async with supervisor.running():
+            first = supervisor.pids["part"]
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: supervisor.pids.get("part", first) != first)
+            assert alive(supervisor.pids["part"])
+
+    asyncio.run(scenario())
+
+
+def test_nothing_a_child_started_outlives_the_run(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    async def scenario() -> int:
+        script = f"sleep 100 & echo $! > {pid_file}; wait"
+        async with Supervisor(stages=[[shell(script)]]).running():
+            await until(lambda: read_pid(pid_file) > 0)
+            assert alive(read_pid(pid_file))
+        return read_pid(pid_file)
+
+    grandchild = asyncio.run(scenario())
+    wait_until(lambda: not alive(grandchild), what="the end of the grandchild", timeout_s=5)
+
+
+def test_what_a_killed_child_started_ends_with_it(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    async def scenario() -> None:
+        script = f"sleep 100 & echo $! > {pid_file}; wait"
+        supervisor = Supervisor(stages=[[shell(script)]])
+        async with supervisor.running():
+            await until(lambda: read_pid(pid_file) > 0)
+            grandchild = read_pid(pid_file)
+            os.kill(supervisor.pids["part"], signal.SIGKILL)
+            await until(lambda: not alive(grandchild))
+
+    asyncio.run(scenario())
+
+
+def test_a_child_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> None:
+    async def scenario() -> int:
+        stubborn = shell("trap '' TERM; while :; do sleep 0.1; done", grace_s=0.3)
+        supervisor = Supervisor(stages=[[stubborn]])
+        async with supervisor.running():
+            return supervisor.pids["part"]
+
+    assert not alive(asyncio.run(scenario()))
+
+
+def test_stages_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+
+    def writer(name: str) -> Part:
+        script = (
+            f"trap 'sleep 0.2; echo {name} ends >> {journal}; exit' TERM; "
+            f"echo {name} starts >> {journal}; while :; do sleep 0.05; done"
+        )
+        return shell(script, name=name)
+
+    async def scenario() -> None:
+        supervisor = Supervisor(stages=[[writer("first")], [writer("second")]])
+        async with supervisor.running():
+            await until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
+
+    asyncio.run(scenario())
+    ends = [line for line in journal.read_text().splitlines() if line.endswith("ends")]
+    assert ends == ["second ends", "first ends"]
+
+
+def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
+    port = free_port()
+    listen = (
+        "import socket, time; time.sleep(0.3); s = socket.create_server(('127.0.0.1', "
+        f"{port})); c, _ = s.accept(); c.sendall(b'hello\\n'); time.sleep(100)"
+    )
+    server = Part(
+        name="server",
+        command=(sys.executable, "-c", listen),
+        ready=Probe(host="127.0.0.1", port=port, expect=b"hello"),
+    )
+    follower = shell(f"echo > {tmp_path / 'started'}; exec sleep 100", name="follower")
+
+    async def scenario() -> None:
+        supervisor = Supervisor(stages=[[server], [follower]])
+        entering = supervisor.running()
+        starting = asyncio.ensure_future(entering.__aenter__())
+        await asyncio.sleep(0.2)
+        assert "follower" not in supervisor.pids
+        await starting
+        assert "follower" in supervisor.pids
+        await entering.__aexit__(None, None, None)
+
+    asyncio.run(scenario())
+
+
+def test_a_part_that_never_serves_is_given_up_and_the_others_are_ended() -> None:
+    pids = []
+
+    async def scenario() -> None:
+        broken = Part(
+            name="broken",
+            command=("/bin/sh", "-c", "exit 3"),
+            ready=Probe(host="127.0.0.1", port=free_port(), expect=b"hello"),
+        )
+        supervisor = Supervisor(stages=[[shell("exec sleep 100", name="sound")], [broken]])
+
+        async def note() -> None:
+            await until(lambda: "sound" in supervisor.pids)
+            pids.append(supervisor.pids["sound"])
+
+        noting = asyncio.create_task(note())
+        try:
+            async with supervisor.running():
+                pass
+        finally:
+            await noting
+
+    with pytest.raises(CannotServe, match="broken was started 3 times and never served"):
+        asyncio.run(scenario())
+    assert not alive(pids[0])
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    async def scenario() -> None:
+        part = Part(name="ghost", command=("/no/such/program",))
+        async with Supervisor(stages=[[part]]).running():
+            pass
+
+    with pytest.raises(CannotServe, match="ghost cannot be started: No such file"):
+        asyncio.run(scenario())
+
+
+def test_a_child_whose_folder_vanished_is_restarted_with_a_new_one(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    part = Part(
+        name="part",
+        command=("/bin/sh", "-c", "exec sleep 100"),
+        prepare=lambda: store.mkdir(exist_ok=True),
+        folder=store,
+    )
+
+    async def scenario() -> None:
+        supervisor = Supervisor(stages=[[part]])
+        async with supervisor.running():
+            first = supervisor.pids["part"]
+            store.rmdir()
+            await until(lambda: supervisor.pids.get("part", first) != first)
+            assert store.is_dir()
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_the_block_comes_out_as_it_is() -> None:
+    async def scenario() -> None:
+        async with Supervisor(stages=[[shell("exec sleep 100")]]).running():
+            raise LookupError("of the block")
+
+    with pytest.raises(LookupError, match="of the block"):
+        asyncio.run(scenario())
+
+
+def test_children_are_spared_the_terminals_ctrl_c() -> None:
+    async def scenario() -> None:
+        supervisor = Supervisor(stages=[[shell("exec sleep 100")]])
+        async with supervisor.running():
+            pid = supervisor.pids["part"]
+            assert os.getpgid(pid) == pid != os.getpgid(0)
+
+    asyncio.run(scenario())
+
+
+SUPERVISING = """
+import asyncio, sys
+from archiver.embedded.child import Part
+from archiver.embedded.supervisor import Supervisor
+
+async def main():
+    part = Part(name="part", command=("/bin/sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 100"))
+    async with Supervisor(stages=[[part]]).running():
+        await asyncio.sleep(100)
+
+asyncio.run(main())
+"""
+
+
+def test_children_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    command = (sys.executable, "-c", SUPERVISING, pid_file)
+    with running(command, log=tmp_path / "log", ready=lambda: read_pid(pid_file) > 0) as supervisor:
+        child = read_pid(pid_file)
+        assert alive(child)
+        supervisor.kill()
+        wait_until(lambda: not alive(child), what="the end of the child", timeout_s=5)
