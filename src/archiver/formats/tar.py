@@ -1,0 +1,185 @@
+"""Walks through a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
+
+Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
+https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, it
+insists on the two blocks of zeros at the end: they alone tell a whole archive from one that was cut
+between two members.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+
+from archiver.errors import BadArchive, CorruptArchive, NotAnArchive
+from archiver.formats.incoming import Incoming, Waiting
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree
+
+BLOCK = 512
+ZEROS = bytes(BLOCK)
+PIECE_BYTES = 1 << 20
+
+EXTENSION_MAX_BYTES = 1 << 20
+"""Of a PAX header or a long name. Real ones have some hundred bytes."""
+
+_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
+_EXTENSIONS = frozenset(b"xgLK")
+_WITHOUT_DATA = frozenset(b"123456")
+_REFUSED = frozenset(b"MS")
+"""Members that go on in another volume, or have more headers than one: hosts do not send them."""
+
+_NAME = slice(0, 100)
+_SIZE = slice(124, 136)
+_CHECKSUM = slice(148, 156)
+_KIND = 156
+_MAGIC = slice(257, 263)
+_PREFIX = slice(345, 500)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The block before a member's data. ``kind`` is its type flag."""
+
+    name: bytes
+    kind: int
+    size_bytes: int
+
+    def overruled(self, records: Mapping[bytes, bytes]) -> "Header":
+        """Return the header as PAX *records* have it."""
+        return replace(
+            self,
+            name=records.get(b"path", self.name),
+            size_bytes=_decimal(records[b"size"]) if b"size" in records else self.size_bytes,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Extensions:
+    """What headers of their own say about the next member, or about all that follow."""
+
+    next: dict[bytes, bytes] = field(default_factory=dict)
+    all: dict[bytes, bytes] = field(default_factory=dict)
+
+    def learn(self, kind: int, data: bytes) -> None:
+        if kind == _LONG_NAME:
+            self.next[b"path"] = data.partition(b"\0")[0]
+        elif kind == _PAX:
+            self.next.update(_parse_pax(data))
+        elif kind == _PAX_GLOBAL:
+            self.all.update(_parse_pax(data))
+
+    def take(self) -> Mapping[bytes, bytes]:
+        """Return what holds for the next member, and forget what holds for it alone."""
+        records = {**self.all, **self.next}
+        self.next = {}
+        return records
+
+
+def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
+    """Read a tar to its end, and see that its members belong to *tree*.
+
+    Raises:
+        BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
+    """
+    extensions = _Extensions()
+    members = 0
+    while (block := (yield from incoming.exactly(BLOCK))) != ZEROS:
+        header = parse_header(block)
+        if not header:
+            raise _unreadable(first=incoming.position == BLOCK)
+        if header.kind in _EXTENSIONS:
+            extensions.learn(header.kind, (yield from _extension(incoming, header)))
+        else:
+            yield from _member(incoming, header.overruled(extensions.take()), tree)
+            members += 1
+    if not members:
+        raise NotAnArchive("the tar has no members")
+    yield from _end(incoming)
+
+
+def _unreadable(*, first: bool) -> BadArchive:
+    if first:
+        return NotAnArchive("what the host compressed is not a tar")
+    return CorruptArchive("a header in the tar is damaged")
+
+
+def _extension(incoming: Incoming, header: Header) -> Generator[None, None, bytes]:
+    if header.size_bytes > EXTENSION_MAX_BYTES:
+        raise CorruptArchive("a header in the tar is larger than any that makes sense")
+    data = yield from incoming.exactly(header.size_bytes)
+    yield from incoming.skip(-header.size_bytes % BLOCK)
+    return data
+
+
+def _member(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
+    if header.kind in _REFUSED:
+        raise CorruptArchive("the tar has a member of a kind that no host sends")
+    tree.check_name(header.name)
+    unread = 0 if header.kind in _WITHOUT_DATA else header.size_bytes
+    unread += -unread % BLOCK
+    if header.name == tree.note:
+        start = min(header.size_bytes, unread, NOTE_MAX_BYTES)
+        tree.check_note((yield from incoming.exactly(start)))
+        unread -= start
+    yield from incoming.skip(unread)
+
+
+def _end(incoming: Incoming) -> Waiting:
+    """Read the second block of zeros, and nothing but zeros after it."""
+    if (yield from incoming.exactly(BLOCK)) != ZEROS:
+        raise CorruptArchive("the tar goes on after a block of zeros")
+    while padding := (yield from incoming.some(PIECE_BYTES)):
+        if padding.count(0) != len(padding):
+            raise CorruptArchive("something follows the end of the tar")
+
+
+def parse_header(block: bytes) -> Header | None:
+    """Return the header that *block* is, or None if it is none, or is damaged."""
+    size_bytes = _number(block[_SIZE])
+    if size_bytes is None or not _checksum_fits(block):
+        return None
+    name = block[_NAME].partition(b"\0")[0]
+    if block[_MAGIC] == b"ustar\0":
+        prefix = block[_PREFIX].partition(b"\0")[0]
+        name = b"/".join(filter(None, (prefix, name)))
+    return Header(name=name, kind=block[_KIND], size_bytes=size_bytes)
+
+
+def _checksum_fits(block: bytes) -> bool:
+    """Tell whether the bytes add up, with the sum's own field as blanks; signed ones may, too."""
+    stated = _number(block[_CHECKSUM])
+    rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
+    unsigned = sum(rest)
+    return stated == unsigned or stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
+
+
+def _number(octal: bytes) -> int | None:
+    """Return the value of a numeric field: octal digits, or GNU's base 256 for large ones."""
+    if octal[0] == 0x80:  # noqa: PLR2004 - the mark of base 256; a negative one is 0xFF
+        return int.from_bytes(octal[1:], "big")
+    digits = octal.partition(b"\0")[0].strip(b" ")
+    if digits.strip(b"01234567"):
+        return None
+    return int(digits or b"0", 8)
+
+
+def _parse_pax(data: bytes) -> dict[bytes, bytes]:
+    """Return the records of a PAX header: ``length keyword=value`` and a newline, each."""
+    records = {}
+    while data:
+        length = _decimal(data.partition(b" ")[0])
+        record, data = data[:length], data[length:]
+        keyword, equals, value = record.partition(b" ")[2].partition(b"=")
+        if len(record) < length or not equals or not value.endswith(b"\n"):
+            raise _damaged_pax()
+        records[keyword] = value[:-1]
+    return records
+
+
+def _decimal(digits: bytes) -> int:
+    """Return the value of a PAX number; 19 digits are more than any size has."""
+    if not digits.isdigit() or len(digits) > 19:  # noqa: PLR2004 - see above
+        raise _damaged_pax()
+    return int(digits)
+
+
+def _damaged_pax() -> CorruptArchive:
+    return CorruptArchive("a PAX header in the tar is damaged")

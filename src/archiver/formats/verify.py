@@ -1,0 +1,70 @@
+"""Tells whether a stream is the whole archive that was asked for."""
+
+import asyncio
+import hashlib
+from functools import partial
+
+from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
+from archiver.formats import tar
+from archiver.formats import zip as zip_format
+from archiver.formats.compression import BZIP2, GZIP, Decompression, Reader
+from archiver.formats.incoming import Parser
+from archiver.formats.tree import Tree
+from archiver.model import Archive, Verified
+
+
+def verify(archive: Archive, *, root: str) -> "StreamVerifier":
+    """Return the verifier of a stream that ought to be *archive*, packed below *root*.
+
+    Raises:
+        SuffixRefused: Nothing can be said of such a format.
+    """
+    return StreamVerifier(
+        reader=_reader(archive.suffix, Tree(archive=archive, root=root)), root=root
+    )
+
+
+def _reader(suffix: str, tree: Tree) -> Reader:
+    match suffix:
+        case "tar.gz":
+            return Decompression(codec=GZIP, reader=Parser(partial(tar.walk, tree=tree)))
+        case "tar.bz2":
+            return Decompression(codec=BZIP2, reader=Parser(partial(tar.walk, tree=tree)))
+        case "zip":
+            return Parser(partial(zip_format.walk, tree=tree))
+        case _:
+            raise SuffixRefused(f"a {suffix} cannot be verified")
+
+
+class StreamVerifier:
+    """Digests a stream and reads it to its end, chunk by chunk, in threads."""
+
+    def __init__(self, *, reader: Reader, root: str) -> None:
+        self._reader = reader
+        self._root = root
+        self._sha256 = hashlib.sha256()
+        self._size_bytes = 0
+        self._sound = True
+
+    async def update(self, chunk: bytes) -> None:
+        await asyncio.to_thread(self._read, chunk)
+
+    async def finish(self) -> Verified:
+        await asyncio.to_thread(self._end)
+        return Verified(
+            sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, root=self._root
+        )
+
+    def _read(self, chunk: bytes) -> None:
+        self._sound = False
+        self._sha256.update(chunk)
+        self._size_bytes += len(chunk)
+        self._reader.feed(chunk)
+        self._sound = True
+
+    def _end(self) -> None:
+        if not self._size_bytes:
+            raise NotAnArchive("the host sent nothing")
+        if not self._sound:
+            raise CorruptArchive("the stream was refused before its end")
+        self._reader.close()

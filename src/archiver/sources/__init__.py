@@ -1,0 +1,1 @@
+"""The version-control hosts, and the one way in which they are asked."""

@@ -1,0 +1,225 @@
+"""The one guarded, streaming GET: whatever is asked of a host goes through here."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from archiver.errors import (
+    ForbiddenAddress,
+    SourceBusy,
+    SourceError,
+    SourceRefused,
+    SourceTimeout,
+    SourceUnavailable,
+    TruncatedArchive,
+)
+from archiver.sources.perimeter import Perimeter
+
+CHUNK_BYTES = 1 << 20
+"""How large a chunk becomes when bytes come faster than they are taken."""
+
+LINGER = timedelta(milliseconds=50)
+"""How long a chunk waits for more bytes, so that few make a chunk only if few come."""
+
+REDIRECTS_MAX = 3
+CONNECT_TIMEOUT = timedelta(seconds=10)
+RETRY_AFTER_MAX = timedelta(hours=1)
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Answer:
+    """What a host answered: head now, body as it comes. Lives as long as the block that got it."""
+
+    def __init__(self, *, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def reason(self) -> str:
+        """The text beside the status, which many hosts send, but no proxy has to."""
+        return self._response.reason or ""
+
+    @property
+    def is_html(self) -> bool:
+        return "html" in self._response.content_type
+
+    @property
+    def failure(self) -> SourceError:
+        """What the status means, if not that all is well and nothing more is known of it."""
+        host, status = self._response.url.host, self.status
+        match status:
+            case 429 | 503:
+                retry_after = parse_retry_after(self._response.headers.get("Retry-After", ""))
+                return SourceBusy(f"{host} is busy ({status})", retry_after=retry_after)
+            case _ if 400 <= status < 500:  # noqa: PLR2004
+                return SourceRefused(f"{host} refused to answer ({status})")
+            case _:
+                return SourceUnavailable(f"{host} did not answer as it should ({status})")
+
+    async def text(self, most: int) -> bytes:
+        """Return the body if it has at most *most* bytes, else so many and one more.
+
+        Raises:
+            SourceUnavailable, SourceTimeout: It did not come.
+        """
+        body = b""
+        with _our_errors(self._response.url):
+            while len(body) <= most and (piece := await self._response.content.read(most + 1)):
+                body += piece
+        return body[: most + 1]
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body, in chunks of at most CHUNK_BYTES, none of which is held back long.
+
+        Raises:
+            TruncatedArchive: The host broke off, and so that one can tell.
+            SourceTimeout: It fell silent, or the deadline is over.
+        """
+        with _our_errors(self._response.url, broken_off=TruncatedArchive):
+            while chunk := await self._chunk():
+                yield chunk
+
+    async def _chunk(self) -> bytes:
+        content = self._response.content
+        pieces = [await content.read(CHUNK_BYTES)]
+        room = CHUNK_BYTES - len(pieces[0])
+        # An error of aiohttp's own clock is a TimeoutError, too, but it raises it again next time.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER.total_seconds()):
+                while pieces[-1] and room:
+                    pieces.append(await content.read(room))
+                    room -= len(pieces[-1])
+        return b"".join(pieces)
+
+
+class Fetch:
+    """Asks within a perimeter. Takes no proxy, no cookie and no credential from anywhere."""
+
+    def __init__(
+        self, *, session: aiohttp.ClientSession, perimeter: Perimeter, read_timeout: timedelta
+    ) -> None:
+        self._session = session
+        self._perimeter = perimeter
+        self._read_timeout = read_timeout
+
+    @asynccontextmanager
+    async def get(self, url: str, *, deadline: timedelta) -> AsyncIterator[Answer]:
+        """Yield the answer at *url*, or at the place to which it redirects.
+
+        The deadline is for all of it: redirects, head and body.
+
+        Raises:
+            SourceUnavailable, SourceTimeout: There is none.
+            ForbiddenAddress: The way there leaves the perimeter.
+            SourceRefused: There are more redirects than one follows.
+        """
+        ends_at = asyncio.get_running_loop().time() + deadline.total_seconds()
+        here = URL(url, encoded=True)
+        for _ in range(REDIRECTS_MAX + 1):
+            async with self._ask(here, ends_at=ends_at) as response:
+                if response.status not in _REDIRECTS:
+                    yield Answer(response=response)
+                    return
+                target = _redirect_target(response)
+                self._perimeter.check_redirect(here, target)
+                here = target
+        raise SourceRefused(f"{self._perimeter.home.host} redirects again and again")
+
+    @asynccontextmanager
+    async def _ask(self, url: URL, *, ends_at: float) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(
+            total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
+            connect=CONNECT_TIMEOUT.total_seconds(),
+            sock_read=self._read_timeout.total_seconds(),
+        )
+        with _our_errors(url):
+            response = await self._session.get(url, timeout=timeout, allow_redirects=False)
+        async with response:
+            yield response
+
+
+@asynccontextmanager
+async def open_fetch(
+    *,
+    perimeter: Perimeter,
+    read_timeout: timedelta,
+    user_agent: str,
+    resolver: AbstractResolver | None = None,
+) -> AsyncIterator[Fetch]:
+    """Yield a Fetch with connections of its own. A silence of *read_timeout* ends a transfer."""
+
+    def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not perimeter.admits(address[0], address[1]):
+            raise _OutsideError
+        return socket.socket(family, kind, protocol)
+
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guarded_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=CHUNK_BYTES,
+    ) as session:
+        yield Fetch(session=session, perimeter=perimeter, read_timeout=read_timeout)
+
+
+class _OutsideError(OSError):
+    """Keeps a socket from being made; an OSError, so that a name's other addresses get tried."""
+
+
+@contextmanager
+def _our_errors(
+    url: URL, *, broken_off: type[SourceUnavailable | TruncatedArchive] = SourceUnavailable
+) -> Iterator[None]:
+    """Translate what aiohttp raises, which may quote URLs and what the host said."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as exc:
+        if isinstance(exc.__cause__, _OutsideError):
+            raise ForbiddenAddress(f"{url.host} has an address that is not allowed") from exc
+        raise SourceUnavailable(f"{url.host} cannot be reached") from exc
+    except TimeoutError as exc:
+        raise SourceTimeout(f"{url.host} took too long") from exc
+    except aiohttp.ClientPayloadError as exc:
+        raise broken_off(f"{url.host} broke off in the middle") from exc
+    except (aiohttp.ClientError, ValueError) as exc:
+        raise SourceUnavailable(f"{url.host} did not speak HTTP as it should") from exc
+
+
+def _redirect_target(response: aiohttp.ClientResponse) -> URL:
+    try:
+        return response.url.join(URL(response.headers["Location"]))
+    except (KeyError, ValueError) as exc:
+        raise SourceUnavailable(f"{response.url.host} redirects to nowhere") from exc
+
+
+def parse_retry_after(text: str) -> timedelta | None:
+    """Return for how long a Retry-After (RFC 9110, 10.2.3) asks, but at most RETRY_AFTER_MAX.
+
+    None if it does not say.
+    """
+    try:
+        asked = timedelta(seconds=int(text)) if text.isdigit() else _until(text)
+    except OverflowError:
+        return RETRY_AFTER_MAX
+    except ValueError:
+        return None
+    return min(max(asked, timedelta()), RETRY_AFTER_MAX)
+
+
+def _until(http_date: str) -> timedelta:
+    moment = parsedate_to_datetime(http_date)
+    return moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)

@@ -1,0 +1,257 @@
+"""Mercurial's own web server, as hg.mozilla.org runs it.
+
+It is asked in its wire protocol (``?cmd=``, see ``hg help internals.wireprotocol``), which answers
+within milliseconds where its JSON takes minutes, whatever the theme, and takes names with slashes.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote
+
+from yarl import URL
+
+from archiver.errors import (
+    ArchiverError,
+    InvalidRequest,
+    NotAnArchive,
+    ShadowedNode,
+    SourceTimeout,
+    SourceUnavailable,
+    SuffixRefused,
+    UnknownRepo,
+    UnknownRev,
+    UnknownSubdir,
+)
+from archiver.model import Archive, Node
+from archiver.sources.fetch import Answer, Fetch, open_fetch
+from archiver.sources.perimeter import Perimeter
+from archiver.telemetry import METRICS
+
+QUESTION_DEADLINE = timedelta(seconds=10)
+"""For an answer that takes the host milliseconds, and for waiting until it may be asked."""
+
+ANSWER_MAX_BYTES = 4096
+
+REV_ALLOWED = "tip, a branch, tag or bookmark, or a node of which 12 to 40 hex digits are given"
+
+_NOBODY = frozenset({Node("0" * 40), Node("f" * 40)})
+"""The parent of the first changeset, and a working directory: Mercurial knows them everywhere."""
+
+_MISUNDERSTOOD = frozenset({"", ".", "null", "tip~"})
+"""``.`` is what the server happens to have checked out, secret or not."""
+
+_LOCAL_NUMBER = re.compile(r"-?[0-9]{1,11}")
+"""Counts changesets in the order in which this very server received them."""
+
+_SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
+
+_FOUND = re.compile(rb"1 ([0-9a-f]{40})\n")
+
+
+@dataclass(slots=True, kw_only=True)
+class HgwebStream:
+    """An archive as hgweb is sending it."""
+
+    url: str
+    root: str
+    source: str
+    answer: Answer
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        received = METRICS.source_bytes.labels(source=self.source)
+        async with aclosing(self.answer.chunks()) as chunks:
+            async for chunk in chunks:
+                received.inc(len(chunk))
+                yield chunk
+
+
+class HgwebSource:
+    """One hgweb, to which *url_template* leads: up to ``{repo}`` it is a repository's address."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        url_template: str,
+        suffixes: Sequence[str],
+        lookup_concurrency: int,
+        deadline: timedelta,
+        fetch: Fetch,
+        question_deadline: timedelta = QUESTION_DEADLINE,
+    ) -> None:
+        self.name = name
+        self.suffixes = suffixes
+        self._url_template = url_template
+        self._repo_template = url_template[: url_template.index("{repo}") + len("{repo}")]
+        self._deadline = deadline
+        self._fetch = fetch
+        self._question_deadline = question_deadline
+        self._questions = asyncio.Semaphore(lookup_concurrency)
+
+    def url(self, archive: Archive) -> str:
+        """Return the address of *archive*: by 12 digits, since its root is named after them."""
+        parts = {
+            "{repo}": _quoted(archive.repo),
+            "{rev}": archive.node[:12],
+            "{suffix}": _quoted(archive.suffix),
+            "{subdir}": _quoted(archive.subdir),
+        }
+        url = self._url_template
+        for placeholder, value in parts.items():
+            url = url.replace(placeholder, value)
+        return url if archive.subdir else url.removesuffix("/")
+
+    def check_rev(self, rev: str) -> None:
+        if rev in _MISUNDERSTOOD or _LOCAL_NUMBER.fullmatch(rev):
+            raise InvalidRequest(
+                "rev would mean something else on each server", parameter="rev", allowed=REV_ALLOWED
+            )
+
+    async def resolve(self, repo: str, rev: str) -> Node:
+        self.check_rev(rev)
+        with self._counted():
+            question = f"cmd=lookup&key={_quoted(rev)}"
+            answer = await self._ask(repo, question, on_crash=self._inexpressible(rev))
+            found = _FOUND.fullmatch(answer)
+            if found and (node := Node(found[1].decode())) not in _NOBODY:
+                return node
+            if found or answer.startswith(b"0 "):
+                raise self._unknown_rev(repo, rev)
+            raise self._unintelligible()
+
+    async def known(self, repo: str, node: Node) -> bool:
+        with self._counted():
+            answer = await self._ask(repo, f"cmd=known&nodes={node}")
+            if answer not in {b"0", b"1"}:
+                raise self._unintelligible()
+            return answer == b"1" and node not in _NOBODY
+
+    @asynccontextmanager
+    async def open(self, archive: Archive) -> AsyncIterator[HgwebStream]:
+        if archive.suffix not in self.suffixes:
+            raise SuffixRefused(f"{self.name} does not serve {archive.suffix}")
+        await self._require_unshadowed(archive)
+        url = self.url(archive)
+        async with self._fetch.get(url, deadline=self._deadline) as answer:
+            if failure := self._failure(archive, answer):
+                raise failure
+            yield HgwebStream(url=url, root=_root(archive), source=self.name, answer=answer)
+
+    async def _require_unshadowed(self, archive: Archive) -> None:
+        """Return if the node's 12 digits mean the node; a bookmark could bear them as its name."""
+        try:
+            meant: Node | None = await self.resolve(archive.repo, archive.node[:12])
+        except UnknownRev:
+            if not await self.known(archive.repo, archive.node):
+                raise self._unknown_rev(archive.repo, archive.node) from None
+            meant = None
+        if meant != archive.node:
+            raise ShadowedNode(
+                f"{archive.node[:12]} means something else than {archive.node} in {archive.repo}"
+            )
+
+    def _failure(self, archive: Archive, answer: Answer) -> ArchiverError | None:
+        """Return what keeps *answer* from being the archive; hgweb tells much in its reasons."""
+        match answer.status:
+            case 200 if answer.is_html:
+                return NotAnArchive(f"{self.name} sent a page instead of an archive")
+            case 200:
+                return None
+            case 403 | 404 if answer.reason.lower().startswith(_SUFFIX_REASONS):
+                return SuffixRefused(f"{self.name} does not serve {archive.suffix}")
+            case 404 if archive.subdir:
+                return UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
+            case 404:
+                return self._unknown_rev(archive.repo, archive.node)
+            case _:
+                return answer.failure
+
+    async def _ask(
+        self, repo: str, question: str, *, on_crash: ArchiverError | None = None
+    ) -> bytes:
+        """Return what the host says through its wire protocol; raise *on_crash* if it crashes."""
+        url = f"{self._repo_template.replace('{repo}', _quoted(repo))}?{question}"
+        try:
+            async with (
+                asyncio.timeout(self._question_deadline.total_seconds()),
+                self._questions,
+                self._fetch.get(url, deadline=self._question_deadline) as answer,
+            ):
+                match answer.status:
+                    case 200 if not answer.is_html:
+                        return await answer.text(ANSWER_MAX_BYTES)
+                    case 200 | 404:  # a page is the list of a folder's repositories
+                        raise UnknownRepo(f"{self.name} has no repository {repo}")
+                    case 500 if on_crash:
+                        raise on_crash
+                    case _:
+                        raise answer.failure
+        except TimeoutError as exc:
+            raise SourceTimeout(f"{self.name} took too long") from exc
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ArchiverError as exc:
+            METRICS.resolves.labels(source=self.name, outcome=exc.code).inc()
+            raise
+        METRICS.resolves.labels(source=self.name, outcome="ok").inc()
+
+    def _unknown_rev(self, repo: str, rev: str) -> UnknownRev:
+        return UnknownRev(f"{self.name} has no revision {rev} in {repo}")
+
+    def _inexpressible(self, rev: str) -> UnknownRev | None:
+        """Return what a crash over *rev* means: hgweb 7 fails to parse a query beyond ASCII."""
+        if rev.isascii():
+            return None
+        return UnknownRev(f"{self.name} can be asked for names in ASCII alone, not for {rev}")
+
+    def _unintelligible(self) -> SourceUnavailable:
+        return SourceUnavailable(f"{self.name} did not answer as an hgweb does")
+
+
+@asynccontextmanager
+async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
+    *,
+    name: str,
+    url_template: str,
+    suffixes: Sequence[str],
+    redirect_hosts: Sequence[str],
+    allow_private_addresses: bool,
+    lookup_concurrency: int,
+    read_timeout: timedelta,
+    deadline: timedelta,
+    user_agent: str,
+) -> AsyncIterator[HgwebSource]:
+    """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer."""
+    perimeter = Perimeter(
+        home=URL(url_template.partition("{")[0]),
+        redirect_hosts=tuple(redirect_hosts),
+        allow_private_addresses=allow_private_addresses,
+    )
+    async with open_fetch(
+        perimeter=perimeter, read_timeout=read_timeout, user_agent=user_agent
+    ) as fetch:
+        yield HgwebSource(
+            name=name,
+            url_template=url_template,
+            suffixes=suffixes,
+            lookup_concurrency=lookup_concurrency,
+            deadline=deadline,
+            fetch=fetch,
+        )
+
+
+def _quoted(path: str) -> str:
+    return "/".join(quote(segment, safe="") for segment in path.split("/"))
+
+
+def _root(archive: Archive) -> str:
+    """Return the directory that hgweb makes of the repository's name, as bytes, and the rev."""
+    stem = re.sub(rb"\W+", b"-", archive.basename.encode()).decode("ascii")
+    return f"{stem}-{archive.node[:12]}"

@@ -1,0 +1,1 @@
+"""Archives and their manifests, in one S3 bucket per region."""

@@ -1,0 +1,204 @@
+"""One region's bucket, through obstore. Here, and nowhere else, its errors become ours."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+import obstore
+from obstore.exceptions import BaseError
+
+from archiver.errors import StorageUnavailable
+from archiver.model import Archive, Manifest, PresignedUrl, Region
+from archiver.storage.body import Counted, whole_if_small
+from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
+from archiver.telemetry import log
+
+PART_BYTES = 8 << 20
+"""S3 allows 10,000 parts, so an archive may have 78 GiB. What is smaller than one is sent whole."""
+
+PARTS_AT_A_TIME = 4
+"""Of one upload: with the part that is being filled, 40 MiB of memory per region."""
+
+READ_BYTES = 1 << 20
+
+NOTHING = "check/"
+"""A prefix without objects, whose listing is as cheap as a bucket's answer can be."""
+
+CONTENT_TYPES = {
+    ".tar.gz": "application/gzip",
+    ".tar.bz2": "application/x-bzip2",
+    ".zip": "application/zip",
+}
+CACHE_CONTROL = "private, max-age=31536000, immutable"
+"""The bytes under a key never change. Private, because the URLs that lead to them are secrets."""
+
+
+class Bucket:
+    """Where one region keeps its archives and their manifests.
+
+    Without keys, the environment, the container or the machine's role has to provide them.
+    Whatever the region is asked to do and does not, raises StorageUnavailable.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        bucket: str,
+        endpoint: str | None,
+        aws_region: str | None,
+        access_key_id: str | None,
+        secret_access_key: str | None,
+        virtual_hosted: bool,
+        presigned_ttl: timedelta,
+    ) -> None:
+        self.region = region
+        self._presigned_ttl = presigned_ttl
+        settings = S3Settings(
+            bucket=bucket,
+            endpoint=endpoint,
+            region=aws_region or region,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            virtual_hosted=virtual_hosted,
+        )
+        self._bulk = bulk_store(settings)
+        self._control = control_store(settings)
+
+    async def manifest(self, archive: Archive) -> Manifest | None:
+        """Return the manifest that makes *archive* exist here, if there is one."""
+        try:
+            async with self._soon_asked_to("give a manifest"):
+                answer = await obstore.get_async(self._control, _manifest_key(archive))
+                body = await answer.bytes_async()
+        except _Absent:
+            return None
+        return self._read(archive, bytes(body))
+
+    async def commit(self, archive: Archive, manifest: Manifest) -> Manifest:
+        """Write *manifest* unless there is one; return the one that stands.
+
+        An answer that was lost is no answer: what counts is what can be read afterwards. And it is
+        read before, because there are servers that know nothing of ``If-None-Match``.
+        """
+        if standing := await self.manifest(archive):
+            return standing
+        try:
+            await self._create(archive, manifest)
+        except StorageUnavailable:
+            if standing := await self.manifest(archive):
+                return standing
+            raise
+        return manifest
+
+    async def _create(self, archive: Archive, manifest: Manifest) -> None:
+        body = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        async with self._soon_asked_to("take a manifest"):
+            await obstore.put_async(
+                self._control,
+                _manifest_key(archive),
+                body,
+                mode="create",
+                attributes={"Content-Type": "application/json"},
+            )
+
+    async def put(self, object_key: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store what *chunks* yields, all of it or nothing; return its size in bytes.
+
+        Do not cancel this: the parts that were sent would stay behind, unseen. Let *chunks* raise.
+        It has to be an iterator that needs no closing, since obstore would not do it.
+        """
+        counted = Counted(chunks)
+        with self._asked_to("take an archive"):
+            await obstore.put_async(
+                self._bulk,
+                object_key,
+                await whole_if_small(counted, PART_BYTES),
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_A_TIME,
+                attributes=_attributes(object_key),
+            )
+        if (stored := await self._size_bytes(object_key)) != counted.size_bytes:
+            raise StorageUnavailable(
+                f"{self.region} has {stored} bytes of an archive of {counted.size_bytes}"
+            )
+        return counted.size_bytes
+
+    async def _size_bytes(self, object_key: str) -> int:
+        async with self._soon_asked_to("show an archive"):
+            meta = await obstore.head_async(self._control, object_key)
+        return meta["size"]
+
+    async def get(self, object_key: str) -> AsyncGenerator[bytes, None]:
+        """Yield the object's bytes. An object that ends early raises."""
+        with self._asked_to("give an archive"):
+            answer = await obstore.get_async(self._bulk, object_key)
+            async for chunk in answer.stream(min_chunk_size=READ_BYTES):
+                yield bytes(chunk)
+
+    async def delete(self, object_key: str) -> None:
+        async with self._soon_asked_to("delete an object"):
+            await obstore.delete_async(self._control, object_key)
+
+    def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
+        """Return a link to the object. Asks nobody, unless credentials have just run out."""
+        with self._asked_to("sign a link"):
+            url = obstore.sign(self._control, method, object_key, self._presigned_ttl)
+        return PresignedUrl(url)
+
+    async def check(self) -> None:
+        """Return if the bucket exists and lets itself be listed."""
+        async with self._soon_asked_to("list its bucket"):
+            await obstore.list_with_delimiter_async(self._control, NOTHING)
+
+    def _read(self, archive: Archive, body: bytes) -> Manifest:
+        """Return *body* as the manifest of *archive*, and of no other.
+
+        File systems that take ``A`` for ``a`` would have one answer for two keys.
+        """
+        manifest = None
+        with suppress(msgspec.DecodeError):
+            manifest = msgspec.json.decode(body, type=Manifest)
+        if manifest is None or manifest.key != archive.key:
+            log.error("manifest.unreadable", region=self.region, key=archive.key)
+            raise StorageUnavailable(f"the manifest in {self.region} is not one of this archive")
+        return manifest
+
+    @asynccontextmanager
+    async def _soon_asked_to(self, doing: str) -> AsyncGenerator[None, None]:
+        with self._asked_to(doing):
+            async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
+                yield
+
+    @contextmanager
+    def _asked_to(self, doing: str) -> Iterator[None]:
+        """Tell what the region was asked to do, when it did not."""
+        try:
+            yield
+        except FileNotFoundError as exc:
+            raise _Absent(f"{self.region} did not {doing}: there is none") from exc
+        except TimeoutError as exc:
+            raise StorageUnavailable(f"{self.region} did not {doing} in time") from exc
+        except (BaseError, OSError, ValueError) as exc:
+            raise StorageUnavailable(f"{self.region} did not {doing}") from exc
+
+
+class _Absent(StorageUnavailable):
+    """404: the object does not exist, or the bucket."""
+
+
+def _manifest_key(archive: Archive) -> str:
+    return f"manifests/{archive.key}.json"
+
+
+def _attributes(object_key: str) -> dict[str, str]:
+    name = object_key.rpartition("/")[2]
+    known = (kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix))
+    return {
+        "Content-Type": next(known, "application/octet-stream"),
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Cache-Control": CACHE_CONTROL,
+    }

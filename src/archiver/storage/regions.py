@@ -1,0 +1,263 @@
+"""All regions as one storage: what the first of them that has a manifest says, goes."""
+
+import asyncio
+import hashlib
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from archiver.errors import ArchiverError, CorruptArchive, StorageUnavailable
+from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region, Verified
+from archiver.ports import Found, Upload
+from archiver.storage.bucket import Bucket
+from archiver.storage.tee import GRACE, PATIENCE, Tee
+from archiver.telemetry import log
+
+T = TypeVar("T")
+
+Answers = dict[Region, T | ArchiverError]
+
+LAST_WORDS_S = 0.05
+"""obstore's threads call into the loop for a moment longer than they work. When it is gone, they
+abort the process: 3 to 9 of 25 did, and none after this pause."""
+
+
+@asynccontextmanager
+async def open_regions(buckets: Sequence[Bucket]) -> AsyncIterator["Regions"]:
+    """Yield the regions, and see to it that the loop does not end before obstore does."""
+    try:
+        yield Regions(buckets=buckets)
+    finally:
+        await asyncio.sleep(LAST_WORDS_S)
+
+
+class Regions:
+    """One bucket per region, in the configured order. Implements ``ports.Storage``.
+
+    The bytes lie under a key of their attempt's own, so that nobody writes over what somebody else
+    committed; a manifest names that key, and is never written over either.
+    """
+
+    def __init__(
+        self,
+        *,
+        buckets: Sequence[Bucket],
+        patience: timedelta = PATIENCE,
+        grace: timedelta = GRACE,
+    ) -> None:
+        self._buckets = {bucket.region: bucket for bucket in buckets}
+        self._patience = patience
+        self._grace = grace
+        self.regions = tuple(self._buckets)
+
+    async def find(self, archive: Archive) -> Found:
+        answers = await self._each(self.regions, lambda bucket: bucket.manifest(archive))
+        return Found(
+            copies=_copies(archive, answers),
+            unreachable=tuple(r for r in answers if isinstance(answers[r], ArchiverError)),
+        )
+
+    async def upload(
+        self, archive: Archive, chunks: AsyncGenerator[bytes, None], *, attempt: str
+    ) -> Upload:
+        object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
+        tee = self._tee(self.regions, object_key)
+        try:
+            await tee.run(chunks)
+        except BaseException:
+            await self._delete(object_key, tee.reached)
+            raise
+        await self._delete(object_key, set(tee.reached).difference(tee.stored))
+        return Upload(object_key=object_key, regions=tee.stored, failures=tee.failures)
+
+    async def commit(
+        self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
+    ) -> Copies:
+        if earlier := (await self.find(archive)).copies:
+            await self._forget(upload, earlier)
+            return earlier
+        manifest = _manifest(archive, upload, verified, source_url)
+        decided = await self._decide(archive, manifest, upload.regions)
+        copies = _copies(archive, decided)
+        if copies is None:
+            raise StorageUnavailable("no region took the manifest")
+        if copies.manifest != manifest:
+            certain = replace(upload, regions=_certain(upload.regions, decided))
+            await self._forget(certain, copies)
+        else:
+            rest = [region for region in upload.regions if region not in decided]
+            told = await self._each(rest, lambda bucket: bucket.commit(archive, manifest))
+            _log_failures("commit.failed", archive, told)
+            copies = _copies(archive, decided | told) or copies
+        return await self._settled(archive, copies)
+
+    async def _decide(
+        self, archive: Archive, manifest: Manifest, regions: Sequence[Region]
+    ) -> Answers[Manifest]:
+        """Have one region after the other say which manifest it is, until one does."""
+        answers: Answers[Manifest] = {}
+        for region in regions:
+            answers |= await self._each([region], lambda bucket: bucket.commit(archive, manifest))
+            if isinstance(answers[region], Manifest):
+                break
+        _log_failures("commit.failed", archive, answers)
+        return answers
+
+    async def _settled(self, archive: Archive, copies: Copies) -> Copies:
+        """Return *copies*, but for a decision without the primary region look whether it holds.
+
+        While the primary was out, two attempts may each have found a region to say yes.
+        """
+        if self.regions[0] in copies.regions:
+            return copies
+        return (await self.find(archive)).copies or copies
+
+    async def discard(self, upload: Upload) -> None:
+        await self._delete(upload.object_key, upload.regions)
+
+    async def _forget(self, upload: Upload, copies: Copies) -> None:
+        """Discard *upload*, unless it is what was committed: by this attempt, a moment ago."""
+        if upload.object_key != copies.manifest.object_key:
+            await self.discard(upload)
+
+    async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
+        target, manifest = self._bucket(region), copies.manifest
+        _require_same(manifest, await target.manifest(archive) or manifest, region)
+        failure: ArchiverError = StorageUnavailable("no other region has the archive")
+        for source in copies.regions:
+            try:
+                await self._transfer(manifest, self._bucket(source), target)
+            except CorruptArchive as exc:
+                log.error("copy.corrupt", region=source, key=archive.key)
+                failure = exc
+            except StorageUnavailable as exc:
+                failure = failure if isinstance(failure, CorruptArchive) else exc
+            else:
+                _require_same(manifest, await target.commit(archive, manifest), region)
+                return
+        raise failure
+
+    async def _transfer(self, manifest: Manifest, source: Bucket, target: Bucket) -> None:
+        async with aclosing(_proven(source.get(manifest.object_key), manifest)) as chunks:
+            await self._tee([target.region], manifest.object_key).run(chunks)
+
+    def nearest(self, copies: Copies, preferred: Region | None) -> Region:
+        if preferred in copies.regions and preferred in self._buckets:
+            return preferred
+        for region in self.regions:
+            if region in copies.regions:
+                return region
+        raise StorageUnavailable("no configured region has the archive")
+
+    def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
+        return self._bucket(region).presign(
+            copies.manifest.object_key, "HEAD" if method == "HEAD" else "GET"
+        )
+
+    async def check(self) -> Mapping[Region, ArchiverError | None]:
+        return await self._each(self.regions, lambda bucket: bucket.check())
+
+    async def _each(
+        self, regions: Iterable[Region], ask: Callable[[Bucket], Coroutine[Any, Any, T]]
+    ) -> Answers[T]:
+        """Ask all *regions* at once; return what each answered, or why it did not."""
+
+        async def answer(region: Region) -> T | ArchiverError:
+            try:
+                return await ask(self._buckets[region])
+            except ArchiverError as exc:
+                return exc
+
+        regions = tuple(regions)
+        answers = await asyncio.gather(*map(answer, regions))
+        return dict(zip(regions, answers, strict=True))
+
+    async def _delete(self, object_key: str, regions: Iterable[Region]) -> None:
+        """Delete what no manifest names. What a region keeps all the same costs but its space."""
+        await self._each(regions, lambda bucket: bucket.delete(object_key))
+
+    def _tee(self, regions: Iterable[Region], object_key: str) -> Tee:
+        buckets = [self._buckets[region] for region in regions]
+        return Tee(
+            buckets=buckets, object_key=object_key, patience=self._patience, grace=self._grace
+        )
+
+    def _bucket(self, region: Region) -> Bucket:
+        try:
+            return self._buckets[region]
+        except KeyError:
+            raise StorageUnavailable(f"there is no region {region} here") from None
+
+
+def _manifest(archive: Archive, upload: Upload, verified: Verified, source_url: str) -> Manifest:
+    return Manifest(
+        key=archive.key,
+        node=archive.node,
+        sha256=verified.sha256,
+        size_bytes=verified.size_bytes,
+        object_key=upload.object_key,
+        root=verified.root,
+        source_url=source_url,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _copies(
+    archive: Archive, answers: Mapping[Region, Manifest | ArchiverError | None]
+) -> Copies | None:
+    """Return the first manifest and all regions that hold the very same one."""
+    manifests = {r: answer for r, answer in answers.items() if isinstance(answer, Manifest)}
+    if not manifests:
+        return None
+    first = next(iter(manifests.values()))
+    for region, manifest in manifests.items():
+        if manifest != first:
+            log.warning(
+                "copy.differs",
+                region=region,
+                key=archive.key,
+                sha256=manifest.sha256,
+                expected_sha256=first.sha256,
+            )
+    return Copies(
+        manifest=first, regions=tuple(r for r, found in manifests.items() if found == first)
+    )
+
+
+def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Region, ...]:
+    """Return the *regions* that cannot have written a manifest after all, unheard."""
+    return tuple(r for r in regions if not isinstance(answers.get(r), ArchiverError))
+
+
+def _require_same(manifest: Manifest, standing: Manifest, region: Region) -> None:
+    if standing != manifest:
+        raise StorageUnavailable(f"{region} holds another archive under the same key")
+
+
+def _log_failures(event: str, archive: Archive, answers: Answers[T]) -> None:
+    for region, answer in answers.items():
+        if isinstance(answer, ArchiverError):
+            log.warning(event, region=region, key=archive.key, code=answer.code)
+
+
+async def _proven(
+    chunks: AsyncGenerator[bytes, None], manifest: Manifest
+) -> AsyncGenerator[bytes, None]:
+    """Yield *chunks*; end only if they are what *manifest* promises."""
+    sha256 = hashlib.sha256()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            sha256.update(chunk)
+            yield chunk
+    if sha256.hexdigest() != manifest.sha256:
+        raise CorruptArchive("a region's copy is not what its manifest says")

@@ -1,0 +1,112 @@
+"""obstore's clients of one bucket: how each signs, waits and tries again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from obstore.store import S3Store
+
+from archiver import __version__
+
+if TYPE_CHECKING:  # they exist in obstore's stubs alone
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+
+CONTROL_TIMEOUT = timedelta(seconds=3)
+"""Of a manifest, a HEAD, a delete: they take milliseconds, and a client may be waiting."""
+
+BULK_TIMEOUT = timedelta(minutes=2)
+"""Of silence: until a part of an upload is acknowledged, or the next bytes of a download come.
+Four parts of 8 MiB at a time need 280 kB/s."""
+
+BULK_RETRY_TIMEOUT = timedelta(seconds=150)
+"""A retry carries the first signature, which S3 takes for five minutes."""
+
+DOWNLOAD_TIMEOUT = timedelta(hours=6)
+"""Of one whole download, however lively."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """Where a bucket is, and who asks. Without keys, the environment or the machine provides them.
+
+    ``virtual_hosted`` tells whether the bucket's name is part of the host's.
+    """
+
+    bucket: str
+    endpoint: str | None
+    region: str
+    access_key_id: str | None
+    secret_access_key: str | None = field(repr=False)
+    virtual_hosted: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes travel without TLS."""
+        return self.endpoint is not None and self.endpoint.startswith("http:")
+
+
+def bulk_store(settings: S3Settings) -> S3Store:
+    """Return the client for the archives themselves, which is patient."""
+    return _store(
+        settings,
+        {"timeout": DOWNLOAD_TIMEOUT, "read_timeout": BULK_TIMEOUT},
+        {"max_retries": 5, "retry_timeout": BULK_RETRY_TIMEOUT},
+    )
+
+
+def control_store(settings: S3Settings) -> S3Store:
+    """Return the client for all that is small, with which a sick region fails fast."""
+    return _store(settings, {"timeout": CONTROL_TIMEOUT}, {"max_retries": 1})
+
+
+def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -> S3Store:
+    return S3Store(
+        settings.bucket,
+        config=_config(settings),
+        client_options={
+            "allow_http": settings.plain,
+            "connect_timeout": CONTROL_TIMEOUT,
+            "user_agent": f"archiver/{__version__}",
+            **client,
+        },
+        retry_config=retry,
+        credential_provider=_static_keys(settings),
+    )
+
+
+def _config(settings: S3Settings) -> "S3Config":
+    config: S3Config = {
+        "region": settings.region,
+        "virtual_hosted_style_request": settings.virtual_hosted,
+        "disable_bulk_delete": True,  # not every server understands it
+    }
+    if settings.endpoint:
+        config["endpoint"] = _address(settings.endpoint, settings)
+    if not settings.plain:  # TLS guards the bytes on their way, the checksum at its end
+        config["unsigned_payload"] = True
+        config["checksum_algorithm"] = "CRC64NVME"
+    return config
+
+
+def _address(endpoint: str, settings: S3Settings) -> str:
+    url = urlsplit(endpoint)
+    host = f"{settings.bucket}.{url.netloc}" if settings.virtual_hosted else url.netloc
+    return url._replace(netloc=host).geturl()
+
+
+def _static_keys(settings: S3Settings) -> "Callable[[], S3Credential] | None":
+    """Return who hands out the configured keys and no session token, if keys are configured.
+
+    Keys given as they are would be sent with the ``AWS_SESSION_TOKEN`` of whoever's environment.
+    """
+    if settings.access_key_id is None or settings.secret_access_key is None:
+        return None
+    credential: S3Credential = {
+        "access_key_id": settings.access_key_id,
+        "secret_access_key": settings.secret_access_key,
+        "token": None,
+        "expires_at": None,
+    }
+    return lambda: credential

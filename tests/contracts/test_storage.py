@@ -1,0 +1,435 @@
+"""What ``ports.Storage`` promises: of the fake, of S3 as it should be, and of S3 as it may be."""
+
+import asyncio
+import hashlib
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import Protocol, TypeVar
+
+import pytest
+
+from archiver.errors import CorruptArchive, SourceTimeout, StorageUnavailable
+from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.ports import Storage
+from archiver.storage.regions import open_regions
+from archiver.testing import MemoryStorage
+from tests.parts.s3 import REGIONS, Home, S3Server
+from tests.parts.sink import Fault, Sink, sink
+
+T = TypeVar("T")
+EAST, WEST = REGIONS
+DATA = b"an archive, as far as a bucket can tell" * 1000
+NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
+LARGE = 9_000_000
+"""More than one part of a multipart upload."""
+
+SOURCE_URL = "https://hg.example/projects/ash/archive/0123456789ab.zip"
+ODD_NAMES = (
+    "a b",
+    "a~b",
+    "über/日本",
+    "a+b",
+    'it\'s "so"',
+    "a&b=c;d,e$f",
+    "(1)!*{2}[3]^|<4>",
+    "~20",
+)
+
+
+class Stand(Protocol):
+    """A storage of two regions, and the means to look behind and to disturb it."""
+
+    def open(self) -> AbstractAsyncContextManager[Storage]: ...
+
+    def take_down(self, *regions: Region) -> None: ...
+
+    def bring_up(self) -> None: ...
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        """Return the keys under which the archive's bytes lie, committed or not."""
+
+    def damage(self, region: Region, object_key: str) -> None:
+        """Put other bytes in the place of those that are there."""
+
+    def download(self, url: str) -> bytes:
+        """Return what a client gets. Raises PermissionError when it is refused."""
+
+
+class MemoryStand:
+    def __init__(self) -> None:
+        self.storage = MemoryStorage(regions=REGIONS)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        yield self.storage
+
+    def take_down(self, *regions: Region) -> None:
+        self.storage.down.update(regions)
+
+    def bring_up(self) -> None:
+        self.storage.down.clear()
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        return {
+            region: [key for key in self.storage.objects[region] if archive.key in key]
+            for region in REGIONS
+        }
+
+    def damage(self, region: Region, object_key: str) -> None:
+        self.storage.objects[region][object_key] = b"damaged"
+
+    def download(self, url: str) -> bytes:
+        return self.storage.download(url)
+
+
+class S3Stand:
+    """Two buckets of a real server, each behind a sink that can forbid everything."""
+
+    def __init__(self, *, home: Home, sinks: dict[Region, Sink]) -> None:
+        self.home = home
+        self.sinks = sinks
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        buckets = [
+            self.home.bucket(region, endpoint=self.sinks[region].endpoint)
+            for region in self.home.regions
+        ]
+        async with open_regions(buckets) as regions:
+            yield regions
+
+    def take_down(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda _method, _target: Fault.FORBID
+
+    def bring_up(self) -> None:
+        for opened in self.sinks.values():
+            opened.misbehave = lambda _method, _target: None
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        assert self.home.unfinished() == NOTHING
+        return self.home.keys(f"archives/{archive.key}/")
+
+    def damage(self, region: Region, object_key: str) -> None:
+        path = f"/{self.home.names[region]}/{object_key}"
+        status, _ = self.home.server.request("PUT", path, body=b"damaged")
+        assert status == 200
+
+    def download(self, url: str) -> bytes:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own server
+                body: bytes = answer.read()
+                return body
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            raise PermissionError(exc.code) from exc
+
+
+@contextmanager
+def s3_stand(home: Home) -> Iterator[S3Stand]:
+    with ExitStack() as stack:
+        sinks = {region: stack.enter_context(sink(home.server.endpoint)) for region in home.regions}
+        yield S3Stand(home=home, sinks=sinks)
+
+
+@pytest.fixture(scope="module")
+def weed_home(weed: S3Server) -> Home:
+    return weed.make_home()
+
+
+@pytest.fixture(scope="module")
+def rclone_home(rclone: S3Server) -> Home:
+    return rclone.make_home()
+
+
+def use(stand: Stand, scenario: Callable[[Storage], Awaitable[T]]) -> T:
+    """Run *scenario* with the storage of *stand*, in a loop of its own."""
+
+    async def run() -> T:
+        async with stand.open() as storage:
+            return await scenario(storage)
+
+    return asyncio.run(run())
+
+
+def an_archive(*, repo: str = "projects/ash", subdir: str = "") -> Archive:
+    node = Node(secrets.token_hex(20))
+    return Archive(source="hgmo", repo=repo, node=node, subdir=subdir, suffix="zip")
+
+
+async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
+    """Yield *data* in pieces; then fail, if there is something to fail with."""
+    for start in range(0, len(data), 10_000):
+        yield data[start : start + 10_000]
+    if failure:
+        raise failure
+
+
+def verified(data: bytes) -> Verified:
+    return Verified(
+        sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345"
+    )
+
+
+async def store(
+    storage: Storage, archive: Archive, data: bytes = DATA, *, attempt: str = "a1"
+) -> Copies:
+    """Upload and commit, as ``service.build`` does."""
+    upload = await storage.upload(archive, stream(data), attempt=attempt)
+    return await storage.commit(archive, upload, verified(data), source_url=SOURCE_URL)
+
+
+class StorageContract:
+    def test_an_archive_is_found_once_it_is_committed_and_not_before(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            assert (await storage.find(archive)).copies is None
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            assert (await storage.find(archive)).copies is None
+            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            assert (await storage.find(archive)).copies == copies
+            assert copies.regions == storage.regions == REGIONS
+
+        use(stand, scenario)
+
+    def test_a_manifest_says_what_was_verified_and_where_it_came_from(self, stand: Stand) -> None:
+        archive = an_archive(subdir="testing")
+        manifest = use(stand, lambda storage: store(storage, archive)).manifest
+        assert manifest.key == archive.key
+        assert manifest.node == archive.node
+        assert (manifest.sha256, manifest.size_bytes) == (
+            hashlib.sha256(DATA).hexdigest(),
+            len(DATA),
+        )
+        assert (manifest.root, manifest.source_url) == ("ash-012345", SOURCE_URL)
+        assert manifest.created_at.tzinfo is not None
+        assert stand.objects(archive) == {region: [manifest.object_key] for region in REGIONS}
+        assert manifest.object_key.endswith(f"/{archive.file_name}")
+
+    def test_the_first_manifest_wins_and_the_later_bytes_are_forgotten(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> Copies:
+            later = await storage.upload(archive, stream(b"later"), attempt="a2")
+            first = await store(storage, archive, attempt="a1")
+            assert first == await storage.commit(
+                archive, later, verified(b"later"), source_url=SOURCE_URL
+            )
+            assert (await storage.find(archive)).copies == first
+            return first
+
+        first = use(stand, scenario).manifest
+        assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
+
+    def test_attempts_at_one_archive_do_not_overwrite_each_other(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> str:
+            copies = await store(storage, archive, attempt="a1")
+            await storage.upload(archive, stream(b"other"), attempt="a2")
+            return storage.presign(copies, WEST, method="GET")
+
+        assert stand.download(use(stand, scenario)) == DATA
+
+    @pytest.mark.parametrize("size_bytes", (0, 1, LARGE))
+    def test_a_presigned_url_gives_the_very_bytes(self, stand: Stand, size_bytes: int) -> None:
+        data = secrets.token_bytes(size_bytes)
+
+        async def scenario(storage: Storage) -> list[str]:
+            copies = await store(storage, an_archive(), data)
+            return [storage.presign(copies, region, method="GET") for region in REGIONS]
+
+        for url in use(stand, scenario):
+            assert stand.download(url) == data
+
+    def test_a_url_for_another_method_or_with_another_signature_is_refused(
+        self, stand: Stand
+    ) -> None:
+        async def scenario(storage: Storage) -> tuple[str, str]:
+            copies = await store(storage, an_archive())
+            return (
+                storage.presign(copies, EAST, method="HEAD"),
+                storage.presign(copies, EAST, method="GET"),
+            )
+
+        for_head, for_get = use(stand, scenario)
+        assert stand.download(for_get) == DATA
+        flipped = for_get[:-1] + ("0" if for_get[-1] != "0" else "1")
+        for url in (for_head, flipped):
+            with pytest.raises(PermissionError):
+                stand.download(url)
+
+    @pytest.mark.parametrize("name", ODD_NAMES)
+    def test_odd_names_are_places_like_any_other(self, stand: Stand, name: str) -> None:
+        archive, other = an_archive(subdir=name), an_archive(repo=name)
+
+        async def scenario(storage: Storage) -> str:
+            copies = await store(storage, archive)
+            assert (await storage.find(archive)).copies == copies
+            assert (await storage.find(other)).copies is None
+            return storage.presign(await store(storage, other, b"other"), EAST, method="GET")
+
+        assert stand.download(use(stand, scenario)) == b"other"
+
+    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    def test_a_stream_that_fails_leaves_nothing_and_says_why(
+        self, stand: Stand, size_bytes: int
+    ) -> None:
+        archive, failure = an_archive(), SourceTimeout("the host fell silent")
+
+        async def scenario(storage: Storage) -> None:
+            with pytest.raises(SourceTimeout) as raised:
+                await storage.upload(an_archive(), stream(bytes(size_bytes), failure), attempt="a1")
+            assert raised.value is failure
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
+
+    def test_a_discarded_upload_leaves_nothing(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            await storage.discard(upload)
+            await storage.discard(upload)
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
+
+    @pytest.mark.parametrize("region", REGIONS)
+    def test_a_region_that_is_out_is_left_behind(self, stand: Stand, region: Region) -> None:
+        archive = an_archive()
+        rest = tuple(other for other in REGIONS if other != region)
+        stand.take_down(region)
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            assert upload.regions == rest
+            assert isinstance(upload.failures[region], StorageUnavailable)
+            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            assert copies.regions == rest
+            found = await storage.find(archive)
+            assert (found.copies, found.unreachable) == (copies, (region,))
+
+        use(stand, scenario)
+
+    @pytest.mark.parametrize("region", REGIONS)
+    def test_a_region_that_goes_out_before_the_commit_is_left_behind(
+        self, stand: Stand, region: Region
+    ) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            stand.take_down(region)
+            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            assert copies.regions == tuple(other for other in REGIONS if other != region)
+
+        use(stand, scenario)
+
+    def test_without_a_region_nothing_is_stored(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            stand.take_down(*REGIONS)
+            with pytest.raises(StorageUnavailable):
+                await storage.upload(archive, stream(DATA), attempt="a2")
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            found = await storage.find(archive)
+            assert (found.copies, found.unreachable) == (None, REGIONS)
+
+        use(stand, scenario)
+
+    def test_each_region_is_asked_whether_it_answers(self, stand: Stand) -> None:
+        async def scenario(storage: Storage) -> None:
+            assert await storage.check() == {EAST: None, WEST: None}
+            stand.take_down(WEST)
+            answers = await storage.check()
+            assert answers[EAST] is None
+            assert isinstance(answers[WEST], StorageUnavailable)
+
+        use(stand, scenario)
+
+    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    def test_a_region_that_lacks_an_archive_gets_it_from_another(
+        self, stand: Stand, size_bytes: int
+    ) -> None:
+        archive, data = an_archive(), secrets.token_bytes(size_bytes)
+
+        async def scenario(storage: Storage) -> str:
+            stand.take_down(EAST)
+            copies = await store(storage, archive, data)
+            stand.bring_up()
+            await storage.copy(archive, copies, EAST)
+            found = (await storage.find(archive)).copies
+            assert found == Copies(manifest=copies.manifest, regions=REGIONS)
+            return storage.presign(found, EAST, method="GET")
+
+        assert stand.download(use(stand, scenario)) == data
+
+    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    def test_a_damaged_copy_is_not_copied(self, stand: Stand, size_bytes: int) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            stand.take_down(EAST)
+            copies = await store(storage, archive, bytes(size_bytes))
+            stand.bring_up()
+            stand.damage(WEST, copies.manifest.object_key)
+            with pytest.raises(CorruptArchive):
+                await storage.copy(archive, copies, EAST)
+            assert (await storage.find(archive)).copies == copies
+
+        use(stand, scenario)
+        assert stand.objects(archive)[EAST] == []
+
+    @pytest.mark.parametrize("out", REGIONS)
+    def test_a_copy_needs_both_regions(self, stand: Stand, out: Region) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            stand.take_down(EAST)
+            copies = await store(storage, archive)
+            stand.bring_up()
+            stand.take_down(out)
+            with pytest.raises(StorageUnavailable):
+                await storage.copy(archive, copies, EAST)
+
+        use(stand, scenario)
+
+    def test_the_nearest_region_is_the_preferred_one_if_it_has_a_copy(self, stand: Stand) -> None:
+        async def scenario(storage: Storage) -> None:
+            both = await store(storage, an_archive())
+            assert storage.nearest(both, WEST) == WEST
+            assert storage.nearest(both, Region("mars")) == EAST
+            assert storage.nearest(both, None) == EAST
+            western = Copies(manifest=both.manifest, regions=(WEST,))
+            assert storage.nearest(western, EAST) == WEST
+
+        use(stand, scenario)
+
+
+class TestMemoryStorage(StorageContract):
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return MemoryStand()
+
+
+class TestSeaweedFS(StorageContract):
+    @pytest.fixture
+    def stand(self, weed_home: Home) -> Iterator[Stand]:
+        with s3_stand(weed_home) as stand:
+            yield stand
+
+
+class TestRclone(StorageContract):
+    @pytest.fixture
+    def stand(self, rclone_home: Home) -> Iterator[Stand]:
+        with s3_stand(rclone_home) as stand:
+            yield stand

@@ -1,0 +1,104 @@
+"""Archives as hosts pack them, made by the standard library, and what a verifier says of them."""
+
+import bz2
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping
+
+from archiver.formats.verify import verify
+from archiver.model import Archive, Node, Verified
+
+NODE = Node("0123456789abcdef0123456789abcdef01234567")
+OTHER = Node("f" * 40)
+ROOT = f"ash-{NODE[:12]}"
+SUFFIXES = ("tar.gz", "tar.bz2", "zip")
+
+
+def note(node: str = NODE) -> bytes:
+    return f"repo: {OTHER}\nnode: {node}\nbranch: default\nlatesttag: null\n".encode()
+
+
+TREE = {
+    f"{ROOT}/.hg_archival.txt": note(),
+    f"{ROOT}/README": b"read me\n",
+    f"{ROOT}/empty": b"",
+    f"{ROOT}/testing/mozharness/run.py": b"print('run')\n" * 50,
+}
+
+
+def an_archive(suffix: str, subdir: str = "") -> Archive:
+    return Archive(source="hgmo", repo="projects/ash", node=NODE, subdir=subdir, suffix=suffix)
+
+
+def packed(suffix: str, members: Mapping[str, bytes] = TREE) -> bytes:
+    match suffix:
+        case "tar.gz":
+            return gzip.compress(tar(members), mtime=0)
+        case "tar.bz2":
+            return bz2.compress(tar(members))
+        case _:
+            return zipped(members)
+
+
+def tar(members: Mapping[str, bytes] = TREE, *, style: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=style) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Unseekable(io.RawIOBase):
+    """Where hgweb writes its zips: sizes and CRC follow each member, since nothing goes back."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # whatever zipfile has
+        self.written += data
+        return len(data)
+
+
+def zipped(
+    members: Mapping[str, bytes] = TREE,
+    *,
+    method: int = zipfile.ZIP_DEFLATED,
+    seekable: bool = False,
+    comment: bytes = b"",
+    wide: bool = False,
+) -> bytes:
+    """Return a zip; a *wide* one has 64-bit sizes where 32 bits would do."""
+    buffer = io.BytesIO() if seekable else Unseekable()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.comment = comment
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            with archive.open(info, "w", force_zip64=wide) as member:
+                member.write(content)
+    return buffer.getvalue() if isinstance(buffer, io.BytesIO) else bytes(buffer.written)
+
+
+async def verdict(archive: Archive, chunks: Iterable[bytes]) -> Verified:
+    """Return what a verifier found at the end of *chunks*, or raise what it raises."""
+    verifier = verify(archive, root=ROOT)
+    for chunk in chunks:
+        await verifier.update(chunk)
+    return await verifier.finish()
+
+
+def contents(suffix: str, data: bytes) -> list[tuple[str, bytes]]:
+    """Return the names and contents of all members, by the standard library's word."""
+    if suffix == "zip":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return [(name, archive.read(name)) for name in archive.namelist()]
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive_:
+        extracted = [(member.name, archive_.extractfile(member)) for member in archive_]
+        return [(name, file.read() if file else b"") for name, file in extracted]

@@ -1,0 +1,73 @@
+"""Streams of several members, as parallel compressors write them."""
+
+import asyncio
+import bz2
+import gzip
+from collections.abc import Callable
+
+import pytest
+
+from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.formats.compression import STEP_BYTES
+from tests.formats.samples import ROOT, an_archive, packed, tar, verdict
+
+Compress = Callable[[bytes], bytes]
+CODECS = (("tar.gz", gzip.compress), ("tar.bz2", bz2.compress))
+each_codec = pytest.mark.parametrize(("suffix", "compress"), CODECS)
+
+
+@each_codec
+def test_a_tar_may_be_spread_over_members(suffix: str, compress: Compress) -> None:
+    whole = tar()
+    data = compress(whole[:700]) + compress(whole[700:5000]) + compress(whole[5000:])
+
+    async def play() -> None:
+        for size in (1, 7, len(data)):
+            chunks = [data[at : at + size] for at in range(0, len(data), size)]
+            assert (await verdict(an_archive(suffix), chunks)).size_bytes == len(data)
+
+    asyncio.run(play())
+
+
+@each_codec
+def test_a_cut_between_two_members_is_seen(suffix: str, compress: Compress) -> None:
+    with pytest.raises(TruncatedArchive):
+        asyncio.run(verdict(an_archive(suffix), [compress(tar()[:1024])]))
+
+
+@each_codec
+def test_a_cut_in_the_first_bytes_of_a_further_member_is_no_end(
+    suffix: str, compress: Compress
+) -> None:
+    whole = compress(tar())
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive(suffix), [whole, compress(b"more")[:2]]))
+
+
+@each_codec
+@pytest.mark.parametrize("steps", (1, 2))
+def test_what_ends_with_a_step_of_the_decompressor_has_ended(
+    suffix: str, compress: Compress, steps: int
+) -> None:
+    whole = tar({f"{ROOT}/zeros": b""})
+    data = compress(whole + bytes(steps * STEP_BYTES - len(whole)))
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+@each_codec
+def test_a_compressed_archive_is_not_compressed_twice(suffix: str, compress: Compress) -> None:
+    once = packed(suffix, {f"{ROOT}/{number}": bytes([number]) * 9 for number in range(200)})
+
+    with pytest.raises(NotAnArchive):
+        asyncio.run(verdict(an_archive(suffix), [compress(once)]))
+
+
+@pytest.mark.parametrize("offset", (-1, -5))
+def test_the_checksum_and_the_length_of_gzip_count(offset: int) -> None:
+    data = bytearray(packed("tar.gz"))
+    data[offset] ^= 1
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))

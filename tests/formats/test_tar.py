@@ -1,0 +1,175 @@
+"""Tar's dialects, and the ways in which a tar can lie."""
+
+import asyncio
+import bz2
+import tarfile
+
+import pytest
+
+from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, WrongRoot
+from archiver.formats.tar import BLOCK, EXTENSION_MAX_BYTES
+from archiver.model import Verified
+from tests.formats.samples import ROOT, TREE, an_archive, tar, verdict
+
+END = bytes(2 * BLOCK)
+LONG = f"{ROOT}/{'long/' * 60}name"
+STYLES = (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
+
+
+def verify_tar(*blocks: bytes) -> Verified:
+    return asyncio.run(verdict(an_archive("tar.bz2"), [bz2.compress(b"".join(blocks))]))
+
+
+def header(
+    name: str = f"{ROOT}/file",
+    size: bytes | int = 0,
+    kind: bytes = b"0",
+    *,
+    checksum: bytes | None = None,
+) -> bytes:
+    """Return a header block; *size* is a number, or the twelve bytes of its field."""
+    field = size if isinstance(size, bytes) else b"%011o\0" % size
+    start = name.encode().ljust(100, b"\0") + b"0000644\0" * 3 + field + b"00000000000\0"
+    end = kind + bytes(100) + b"ustar\x0000" + bytes(247)
+    total = sum(start + b" " * 8 + end)
+    return start + (checksum or b"%06o\0 " % total) + end
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % BLOCK)
+
+
+def pax(*records: bytes, kind: bytes = b"x") -> bytes:
+    data = b"".join(records)
+    return header("pax", len(data), kind) + padded(data)
+
+
+def record(keyword: bytes, value: bytes) -> bytes:
+    rest = b" %s=%s\n" % (keyword, value)
+    length = len(rest) + 1
+    while len(b"%d" % length) + len(rest) != length:
+        length += 1
+    return b"%d" % length + rest
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_dialect_is_read(style: int) -> None:
+    assert verify_tar(tar(TREE, style=style)).root == ROOT
+
+
+@pytest.mark.parametrize("style", (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
+def test_long_names_are_read_whole(style: int) -> None:
+    assert verify_tar(tar({LONG: b"deep"}, style=style)).root == ROOT
+    with pytest.raises(WrongRoot):
+        verify_tar(tar({LONG.replace("ash", "oak"): b"deep"}, style=style))
+
+
+def test_a_name_may_stand_in_two_fields() -> None:
+    name = f"{ROOT}/{'d' * 80}/{'f' * 80}"
+
+    assert verify_tar(tar({name: b"x"}, style=tarfile.USTAR_FORMAT)).root == ROOT
+
+
+@pytest.mark.parametrize("size", (b"00000000005\0", b"          5 ", b"\x80" + bytes(10) + b"\x05"))
+def test_sizes_may_be_octal_or_base_256(size: bytes) -> None:
+    assert verify_tar(header(size=size), padded(b"12345"), END).root == ROOT
+
+
+@pytest.mark.parametrize("size", (b"\xff" * 12, b"0000000000x\0", b"-0000000005\0"))
+def test_other_sizes_are_refused(size: bytes) -> None:
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), header(size=size), END)
+
+
+def test_a_size_that_is_never_reached_is_a_cut() -> None:
+    with pytest.raises(TruncatedArchive):
+        verify_tar(header(size=b"\x80" + b"\x7f" * 11), END)
+
+
+def test_pax_overrules_name_and_size_of_the_next_member_alone() -> None:
+    records = (record(b"path", f"{ROOT}/caf\xe9".encode("latin-1")), record(b"size", b"600"))
+
+    verify_tar(pax(*records), header("elsewhere", 0), padded(bytes(600)), header(), END)
+    with pytest.raises(WrongRoot):
+        verify_tar(pax(*records), header(), padded(bytes(600)), header("elsewhere"), END)
+
+
+def test_a_global_pax_header_holds_for_all_members() -> None:
+    verify_tar(pax(record(b"comment", b"f" * 40), kind=b"g"), header(), END)
+    with pytest.raises(WrongRoot):
+        verify_tar(pax(record(b"path", b"elsewhere"), kind=b"g"), header(), END)
+
+
+@pytest.mark.parametrize(
+    "data",
+    (
+        b"nonsense",
+        b"0 =\n",
+        b"5 a=\n6 b",
+        b"99 path=x\n",
+        b"10 path=x\n" + b"\0" * 3,
+        b"8 path x\n",
+        b"12 path=xxxx ",
+        record(b"size", b"-1"),
+        record(b"size", b"9" * 5000),
+        record(b"size", b""),
+    ),
+)
+def test_a_pax_header_that_makes_no_sense_is_refused(data: bytes) -> None:
+    with pytest.raises(CorruptArchive):
+        verify_tar(pax(data), header(), END)
+
+
+@pytest.mark.parametrize("kind", (b"x", b"g", b"L", b"K"))
+def test_a_header_larger_than_memory_is_refused(kind: bytes) -> None:
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(size=EXTENSION_MAX_BYTES + 1, kind=kind), END)
+
+
+def test_a_long_link_is_not_a_name() -> None:
+    target = padded(b"/etc/passwd\0")
+
+    assert verify_tar(header("././@LongLink", 12, b"K"), target, header(), END).root == ROOT
+
+
+@pytest.mark.parametrize("kind", (b"1", b"2", b"3", b"4", b"5", b"6"))
+def test_links_and_folders_have_no_data_whatever_their_size_says(kind: bytes) -> None:
+    assert verify_tar(header(size=5000, kind=kind), header(), END).root == ROOT
+
+
+@pytest.mark.parametrize("kind", (b"S", b"M"))
+def test_members_with_further_headers_are_refused(kind: bytes) -> None:
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(kind=kind), END)
+
+
+def test_a_folder_may_be_the_root_itself() -> None:
+    assert verify_tar(header(f"{ROOT}/", kind=b"5"), header(), END).root == ROOT
+
+
+def test_a_header_whose_sum_is_wrong_is_refused() -> None:
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), header(checksum=b"000001\0 "), END)
+
+
+def test_what_begins_with_no_header_is_not_a_tar() -> None:
+    with pytest.raises(NotAnArchive):
+        verify_tar(b"SQLite format 3\0" * 100)
+
+
+def test_a_cut_between_two_members_is_seen() -> None:
+    with pytest.raises(TruncatedArchive):
+        verify_tar(header(), header())
+
+
+def test_one_block_of_zeros_is_no_end() -> None:
+    with pytest.raises(TruncatedArchive):
+        verify_tar(header(), bytes(BLOCK))
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), bytes(BLOCK), header(), END)
+
+
+def test_only_zeros_may_follow_the_end() -> None:
+    assert verify_tar(header(), END, bytes(9000)).root == ROOT
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), END, bytes(9000), b"x")

@@ -1,0 +1,126 @@
+"""Zip's dialects, and the ways in which a zip can lie."""
+
+import asyncio
+import struct
+import zipfile
+
+import pytest
+
+from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.model import Verified
+from tests.formats.samples import ROOT, TREE, an_archive, verdict, zipped
+
+END_BYTES = 22
+
+
+def verify_zip(data: bytes) -> Verified:
+    return asyncio.run(verdict(an_archive("zip"), [data]))
+
+
+@pytest.mark.parametrize("seekable", (True, False))
+@pytest.mark.parametrize("wide", (True, False))
+def test_sizes_may_come_before_or_after_a_member_and_be_wide(seekable: bool, wide: bool) -> None:  # noqa: FBT001 - parametrized
+    data = zipped(seekable=seekable, wide=wide)
+
+    assert verify_zip(data).size_bytes == len(data)
+
+
+def test_members_may_be_stored_if_their_sizes_come_first() -> None:
+    assert verify_zip(zipped(method=zipfile.ZIP_STORED, seekable=True)).root == ROOT
+    with pytest.raises(CorruptArchive):
+        verify_zip(zipped(method=zipfile.ZIP_STORED, seekable=False))
+
+
+@pytest.mark.parametrize("method", (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+def test_methods_that_no_host_uses_are_refused(method: int) -> None:
+    with pytest.raises(CorruptArchive):
+        verify_zip(zipped(method=method))
+
+
+def test_a_signature_may_be_missing_before_the_sizes_that_follow() -> None:
+    data = zipped({f"{ROOT}/README": b"read me"})
+    at = data.index(b"PK\x07\x08")
+    end = len(data) - END_BYTES
+    (offset,) = struct.unpack_from("<I", data, end + 16)
+    shorter = data[:at] + data[at + 4 : end + 16] + struct.pack("<I", offset - 4) + data[end + 20 :]
+
+    assert verify_zip(shorter).size_bytes == len(data) - 4
+
+
+def test_many_members_and_large_sizes_stand_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    data = zipped(wide=True)
+
+    assert b"PK\x06\x06" in data
+    assert verify_zip(data).size_bytes == len(data)
+    for position in range(data.index(b"PK\x06\x06"), len(data)):
+        _expect_refusal_unless_spare(data, position)
+
+
+def _expect_refusal_unless_spare(data: bytes, position: int) -> None:
+    """Damage a byte of the end; only version and disk numbers have nothing to be held against."""
+    damaged = bytearray(data)
+    damaged[position] ^= 0x55
+    start = data.index(b"PK\x06\x06")
+    locator, end = data.index(b"PK\x06\x07"), data.index(b"PK\x05\x06")
+    spare = {*range(start + 12, start + 24), *range(locator + 4, locator + 8)}
+    spare |= {*range(locator + 16, locator + 20), *range(end + 4, end + 8)}
+    if position not in spare:
+        with pytest.raises(BadArchive):
+            verify_zip(bytes(damaged))
+
+
+def test_a_comment_belongs_to_the_end() -> None:
+    data = zipped(comment=b"0123456789abcdef")
+
+    assert verify_zip(data).size_bytes == len(data)
+    with pytest.raises(TruncatedArchive):
+        verify_zip(data[:-1])
+    with pytest.raises(CorruptArchive):
+        verify_zip(data + b"!")
+
+
+def test_folders_are_members() -> None:
+    assert verify_zip(zipped({f"{ROOT}/": b"", **TREE})).root == ROOT
+
+
+def test_a_zip_without_members_is_refused() -> None:
+    with pytest.raises(NotAnArchive):
+        verify_zip(zipped({}))
+
+
+def test_a_member_that_the_directory_does_not_list_is_refused() -> None:
+    data = zipped({f"{ROOT}/a": b"a", f"{ROOT}/b": b"b"})
+    start = data.index(b"PK\x01\x02")
+    second = data.index(b"PK\x01\x02", start + 1)
+    end = len(data) - END_BYTES
+    counts = struct.pack("<HHII", 1, 1, end - second, start)
+    shorter = data[:start] + data[second:end] + data[end : end + 8] + counts + data[-2:]
+
+    with pytest.raises(CorruptArchive):
+        verify_zip(shorter)
+
+
+def test_a_directory_that_names_a_member_otherwise_is_refused() -> None:
+    data = zipped({f"{ROOT}/a": b"a"})
+    at = data.rindex(b"/a")
+
+    with pytest.raises(CorruptArchive):
+        verify_zip(data[:at] + b"/b" + data[at + 2 :])
+
+
+def test_bytes_between_the_members_are_refused() -> None:
+    data = zipped()
+    at = data.index(b"PK\x03\x04", 4)
+
+    with pytest.raises(CorruptArchive):
+        verify_zip(data[:at] + b"stowaway" + data[at:])
+
+
+def test_encrypted_members_are_refused() -> None:
+    data = bytearray(zipped())
+    data[6] |= 1
+
+    with pytest.raises(CorruptArchive):
+        verify_zip(bytes(data))

@@ -1,0 +1,173 @@
+"""An HTTP host that does wrong: it sends, to the byte, what a test wrote into its script."""
+
+import contextlib
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+
+CHUNK_BYTES = 8192
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Break(Enum):
+    """How a connection may end, besides being closed."""
+
+    RESET = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    seconds: float
+
+
+Step = bytes | Pause | Break
+
+
+def head(headers: Mapping[str, str], status: str = "200 OK") -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode()
+
+
+def sized(
+    body: bytes,
+    status: str = "200 OK",
+    headers: Mapping[str, str] = NONE,
+    *,
+    missing: int = 0,
+) -> bytes:
+    """Return an answer that promises *missing* more bytes than it has."""
+    length = str(len(body) + missing)
+    return head({**headers, "Content-Length": length}, status) + body
+
+
+def until_close(body: bytes, status: str = "200 OK", headers: Mapping[str, str] = NONE) -> bytes:
+    """Return an answer that ends when the connection does."""
+    return head({**headers, "Connection": "close"}, status) + body
+
+
+def chunked(
+    body: bytes,
+    status: str = "200 OK",
+    headers: Mapping[str, str] = NONE,
+    *,
+    ended: bool = True,
+) -> bytes:
+    """Return an answer in chunks; without the last, empty one, unless it is *ended*."""
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(body[at : at + CHUNK_BYTES]), body[at : at + CHUNK_BYTES])
+        for at in range(0, len(body), CHUNK_BYTES)
+    )
+    end = b"0\r\n\r\n" if ended else b""
+    return head({**headers, "Transfer-Encoding": "chunked"}, status) + chunks + end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked. Names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+
+class FaultyHost(socketserver.ThreadingTCPServer):
+    """Plays the script of each target, then hangs up. Unknown targets are 404.
+
+    ``requests`` are all that came, in their order; ``most_at_once`` is how many were answered at a
+    time at most.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Player)
+        self.requests: list[Request] = []
+        self.scripts: dict[str, tuple[Step, ...]] = {}
+        self.closing = threading.Event()
+        self.most_at_once = 0
+        self._at_once = 0
+        self._counting = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def template(self) -> str:
+        return f"{self.url}/{{repo}}/archive/{{rev}}.{{suffix}}/{{subdir}}"
+
+    @property
+    def targets(self) -> list[str]:
+        return [request.target for request in self.requests]
+
+    def script(self, target: str, *steps: Step) -> str:
+        """Have *steps* played to who asks for *target*; return its URL."""
+        self.scripts[target] = steps
+        return f"{self.url}{target}"
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        with self._counting:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        yield
+        with self._counting:
+            self._at_once -= 1
+
+
+class _Player(socketserver.StreamRequestHandler):
+    server: FaultyHost
+
+    def handle(self) -> None:
+        request = self._read()
+        if request:
+            self.server.requests.append(request)
+            with self.server.counted(), contextlib.suppress(ConnectionError):
+                for step in self.server.scripts.get(request.target, (sized(b"", "404 Not Found"),)):
+                    self._play(step)
+
+    def _read(self) -> Request | None:
+        lines = []
+        while line := self.rfile.readline().rstrip().decode("latin-1"):
+            lines.append(line)
+        if not lines:
+            return None
+        method, target, _ = lines[0].split(" ")
+        headers = dict(line.split(": ", 1) for line in lines[1:])
+        headers = {name.lower(): value for name, value in headers.items()}
+        return Request(method=method, target=target, headers=headers)
+
+    def _play(self, step: Step) -> None:
+        match step:
+            case Pause(seconds):
+                self.server.closing.wait(seconds)
+            case Break.RESET:
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            case _:
+                self.wfile.write(step)
+
+
+@contextlib.contextmanager
+def faulty_host() -> Iterator[FaultyHost]:
+    """Yield a host on a loopback port of its own."""
+    with FaultyHost() as host:
+        serving = threading.Thread(target=host.serve_forever, args=(0.02,))
+        serving.start()
+        try:
+            yield host
+        finally:
+            host.closing.set()
+            host.shutdown()
+            serving.join(5)

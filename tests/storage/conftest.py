@@ -1,0 +1,89 @@
+"""What the tests of storage share: two regions, each behind a sink that can misbehave."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+
+from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.storage.regions import LAST_WORDS_S, Regions
+from archiver.storage.tee import GRACE, PATIENCE
+from tests.parts.s3 import REGIONS, Home
+from tests.parts.sink import Sink, sink
+
+T = TypeVar("T")
+EAST, WEST = REGIONS
+LARGE = 10_000_000
+"""More than one part of a multipart upload."""
+
+NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coast:
+    """Two regions, and what stands before them."""
+
+    home: Home
+    sinks: Mapping[Region, Sink]
+
+    def use(
+        self,
+        scenario: Callable[[Regions], Awaitable[T]],
+        *,
+        regions: tuple[Region, ...] = REGIONS,
+        patience: timedelta = PATIENCE,
+        grace: timedelta = GRACE,
+    ) -> T:
+        """Run *scenario* in a loop of its own, with *regions* seen through their sinks."""
+        buckets = [
+            self.home.bucket(region, endpoint=self.sinks[region].endpoint) for region in regions
+        ]
+
+        async def run() -> T:
+            try:
+                return await scenario(Regions(buckets=buckets, patience=patience, grace=grace))
+            finally:
+                await asyncio.sleep(LAST_WORDS_S)
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def coast(home: Home) -> Iterator[Coast]:
+    with ExitStack() as stack:
+        endpoint = home.server.endpoint
+        yield Coast(
+            home=home, sinks={region: stack.enter_context(sink(endpoint)) for region in REGIONS}
+        )
+
+
+def an_archive(*, suffix: str = "zip") -> Archive:
+    node = Node(secrets.token_hex(20))
+    return Archive(source="hgmo", repo="projects/ash", node=node, subdir="", suffix=suffix)
+
+
+async def stream(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), 100_000):
+        yield data[start : start + 100_000]
+        await asyncio.sleep(0)
+
+
+def verified(data: bytes) -> Verified:
+    return Verified(
+        sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345"
+    )
+
+
+async def store(
+    regions: Regions, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
+) -> Copies:
+    upload = await regions.upload(archive, stream(data), attempt=attempt)
+    return await regions.commit(
+        archive, upload, verified(data), source_url="https://hg.example/ash"
+    )

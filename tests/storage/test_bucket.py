@@ -1,0 +1,215 @@
+"""One region's bucket: what it stores, what it hands out, and how it says that it cannot."""
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPMessage
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from archiver.errors import StorageUnavailable
+from archiver.model import Archive, Manifest, Region
+from archiver.storage.bucket import Bucket
+from archiver.storage.regions import LAST_WORDS_S
+from tests.parts.s3 import Home
+from tests.parts.sink import Fault
+from tests.storage.conftest import EAST, LARGE, Coast, an_archive, stream
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    async def main() -> T:
+        try:
+            return await work()
+        finally:
+            await asyncio.sleep(LAST_WORDS_S)
+
+    return asyncio.run(main())
+
+
+def manifest_of(archive: Archive, *, sha256: str = "0" * 64) -> Manifest:
+    return Manifest(
+        key=archive.key,
+        node=archive.node,
+        sha256=sha256,
+        size_bytes=4,
+        object_key=f"archives/{archive.key}/a1/{archive.file_name}",
+        root="ash",
+        source_url="https://hg.example/ash",
+        created_at=datetime.now(UTC),
+    )
+
+
+def write_manifest(home: Home, archive: Archive, body: bytes) -> None:
+    path = f"/{home.names[EAST]}/manifests/{archive.key}.json"
+    assert home.server.request("PUT", path, body=body)[0] == 200
+
+
+def a_bucket(*, endpoint: str | None, virtual_hosted: bool = False) -> Bucket:
+    """Return a bucket that nobody asks for anything but signatures."""
+    return Bucket(
+        region=Region("eu-west-1"),
+        bucket="attic",
+        endpoint=endpoint,
+        aws_region=None,
+        access_key_id="AKID",
+        secret_access_key="secret",  # noqa: S106 - opens nothing
+        virtual_hosted=virtual_hosted,
+        presigned_ttl=timedelta(minutes=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content_type"),
+    (
+        ("tar.gz", "application/gzip"),
+        ("tar.bz2", "application/x-bzip2"),
+        ("zip", "application/zip"),
+    ),
+)
+def test_a_download_says_what_it_is_and_what_to_save_it_as(
+    home: Home, suffix: str, content_type: str
+) -> None:
+    archive, bucket = an_archive(suffix=suffix), home.bucket(EAST)
+    key = f"archives/{archive.key}/a1/{archive.file_name}"
+    run(lambda: bucket.put(key, stream(b"data")))
+    headers = _headers(bucket.presign(key, "GET"))
+    assert headers["Content-Type"] == content_type
+    assert headers["Content-Disposition"] == f'attachment; filename="{archive.file_name}"'
+    assert headers["Cache-Control"] == "private, max-age=31536000, immutable"
+
+
+def _headers(url: str) -> HTTPMessage:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own server
+        headers: HTTPMessage = answer.headers
+        return headers
+
+
+def test_a_presigned_url_ends_with_its_time(home: Home) -> None:
+    bucket = home.bucket(EAST, presigned_ttl=timedelta(seconds=1))
+    run(lambda: bucket.put("archives/x.zip", stream(b"data")))
+    url = bucket.presign("archives/x.zip", "GET")
+    _headers(url)
+    time.sleep(2.1)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        _headers(url)
+    raised.value.close()
+    assert raised.value.code == 403
+
+
+@pytest.mark.parametrize(("size_bytes", "requests"), ((1000, 1), (LARGE, 4)))
+def test_what_fits_into_one_part_is_sent_in_one_request(
+    coast: Coast, size_bytes: int, requests: int
+) -> None:
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    assert run(lambda: bucket.put("archives/x.zip", stream(bytes(size_bytes)))) == size_bytes
+    writes = [method for method, _ in coast.sinks[EAST].requests if method in {"PUT", "POST"}]
+    assert len(writes) == requests
+
+
+def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
+    archive, bucket = an_archive(), home.bucket(EAST)
+    manifest = manifest_of(archive)
+    assert run(lambda: bucket.commit(archive, manifest)) == manifest
+    assert run(lambda: bucket.manifest(archive)) == manifest
+    text = home.read(EAST, f"manifests/{archive.key}.json")
+    assert text.startswith(b'{\n  "key": "v1/hgmo/')
+    assert json.loads(text)["node"] == archive.node
+
+
+@pytest.mark.parametrize("body", (b"", b"not JSON", b"{}", b'{"key": 1}', b"\xff"))
+def test_a_manifest_that_cannot_be_read_is_an_outage(home: Home, body: bytes) -> None:
+    archive, bucket = an_archive(), home.bucket(EAST)
+    write_manifest(home, archive, body)
+    with pytest.raises(StorageUnavailable):
+        run(lambda: bucket.manifest(archive))
+
+
+def test_a_manifest_of_another_archive_is_not_taken_for_this_ones(home: Home) -> None:
+    archive, bucket = an_archive(), home.bucket(EAST)
+    write_manifest(home, archive, msgspec.json.encode(manifest_of(an_archive())))
+    with pytest.raises(StorageUnavailable):
+        run(lambda: bucket.manifest(archive))
+
+
+def test_a_manifest_is_committed_even_if_the_answer_is_lost(coast: Coast) -> None:
+    archive = an_archive()
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    coast.sinks[EAST].misbehave = lambda method, _: Fault.MUTE if method == "PUT" else None
+    manifest = manifest_of(archive)
+    assert run(lambda: bucket.commit(archive, manifest)) == manifest
+    assert run(lambda: bucket.manifest(archive)) == manifest
+
+
+def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> None:
+    archive = an_archive()
+    first = manifest_of(archive, sha256="1" * 64)
+
+    def come_first(method: str, _target: str) -> None:
+        if method == "PUT":
+            write_manifest(coast.home, archive, msgspec.json.encode(first))
+
+    coast.sinks[EAST].misbehave = come_first
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    assert run(lambda: bucket.commit(archive, manifest_of(archive))) == first
+
+
+def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    coast.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable, match="in time"):
+        run(lambda: bucket.manifest(an_archive()))
+    assert time.monotonic() - began < 5
+
+
+def test_a_missing_bucket_is_told_from_a_missing_object(home: Home) -> None:
+    run(home.bucket(EAST).check)
+    missing = Home(server=home.server, names={EAST: "nowhere"}).bucket(EAST)
+    with pytest.raises(StorageUnavailable):
+        run(missing.check)
+
+
+def test_an_error_is_in_our_own_words(coast: Coast) -> None:
+    coast.sinks[EAST].misbehave = lambda _method, _target: Fault.FORBID
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    with pytest.raises(StorageUnavailable) as raised:
+        run(lambda: bucket.manifest(an_archive()))
+    assert raised.value.message == "us-east-1 did not give a manifest"
+
+
+def test_configured_keys_are_not_mixed_with_a_session_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "somebody")
+    url = a_bucket(endpoint="http://127.0.0.1:1").presign("archives/x.zip", "GET")
+    assert "X-Amz-Credential=AKID" in url
+    assert "somebody" not in url
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "virtual_hosted", "place"),
+    (
+        (None, False, "https://s3.eu-west-1.amazonaws.com/attic/archives/x.zip"),
+        (None, True, "https://attic.s3.eu-west-1.amazonaws.com/archives/x.zip"),
+        ("http://s3.example:9000", False, "http://s3.example:9000/attic/archives/x.zip"),
+        ("https://s3.example", True, "https://attic.s3.example/archives/x.zip"),
+    ),
+)
+def test_a_bucket_is_named_in_the_path_or_in_the_host(
+    endpoint: str | None,
+    virtual_hosted: bool,  # noqa: FBT001 - a parameter of the test
+    place: str,
+) -> None:
+    bucket = a_bucket(endpoint=endpoint, virtual_hosted=virtual_hosted)
+    url = urlsplit(bucket.presign("archives/x.zip", "GET"))
+    assert url._replace(query="").geturl() == place
+    assert "eu-west-1" in url.query

@@ -1,0 +1,208 @@
+"""What several regions hold together, when they do not all say the same."""
+
+import asyncio
+import secrets
+
+import pytest
+from structlog.testing import capture_logs
+
+from archiver.errors import StorageUnavailable
+from archiver.model import Copies, Region
+from archiver.ports import Upload
+from archiver.storage.regions import LAST_WORDS_S, Regions
+from tests.parts.s3 import REGIONS, Home, S3Server
+from tests.parts.sink import Fault, Misbehave
+from tests.storage.conftest import EAST, LARGE, WEST, Coast, an_archive, store, stream, verified
+
+URL = "https://hg.example/ash"
+
+
+def once(fault: Fault, method: str) -> Misbehave:
+    """Do this to the first manifest that is asked for, or written, and to nothing else."""
+    faults = [fault]
+
+    def misbehave(asked: str, target: str) -> Fault | None:
+        return faults.pop() if faults and asked == method and "/manifests/" in target else None
+
+    return misbehave
+
+
+def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
+    archive = an_archive()
+    contents = [secrets.token_bytes(100) for _ in range(16)]
+
+    async def scenario() -> tuple[list[Copies], Copies | None]:
+        regions = Regions(buckets=home.buckets())
+        uploads = await asyncio.gather(
+            *(
+                regions.upload(archive, stream(data), attempt=f"a{number}")
+                for number, data in enumerate(contents)
+            )
+        )
+        committed = await asyncio.gather(
+            *(
+                regions.commit(archive, upload, verified(data), source_url=URL)
+                for upload, data in zip(uploads, contents, strict=True)
+            )
+        )
+        await asyncio.sleep(LAST_WORDS_S)
+        return committed, (await regions.find(archive)).copies
+
+    committed, found = asyncio.run(scenario())
+    assert found is not None
+    assert found.regions == REGIONS
+    assert {copies.manifest.sha256 for copies in committed} == {found.manifest.sha256}
+    assert home.keys("archives/") == {r: [found.manifest.object_key] for r in REGIONS}
+
+
+def test_what_is_committed_twice_stays(coast: Coast) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> Copies:
+        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
+        first = await regions.commit(archive, upload, verified(b"data"), source_url=URL)
+        again = await regions.commit(archive, upload, verified(b"data"), source_url=URL)
+        assert again == first
+        return first
+
+    object_key = coast.use(scenario).manifest.object_key
+    assert coast.home.keys("archives/") == {EAST: [object_key], WEST: [object_key]}
+
+
+@pytest.mark.parametrize("data", (b"one", b"another"))
+def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> Copies | None:
+        return (await regions.find(archive)).copies
+
+    coast.use(lambda regions: store(regions, archive, b"one", attempt="a1"), regions=(EAST,))
+    coast.use(lambda regions: store(regions, archive, data, attempt="a2"), regions=(WEST,))
+    with capture_logs() as logs:
+        copies = coast.use(scenario)
+    assert copies is not None
+    assert copies.regions == (EAST,)
+    (line,) = [line for line in logs if line["event"] == "copy.differs"]
+    assert line["region"] == WEST
+    assert (line["sha256"] == line["expected_sha256"]) == (data == b"one")
+
+
+def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:
+    archive = an_archive()
+    east = coast.use(lambda regions: store(regions, archive, b"one"), regions=(EAST,))
+    west = coast.use(lambda regions: store(regions, archive, b"two"), regions=(WEST,))
+
+    async def scenario(regions: Regions) -> None:
+        with pytest.raises(StorageUnavailable):
+            await regions.copy(archive, east, WEST)
+
+    coast.use(scenario)
+
+    async def find(regions: Regions) -> Copies | None:
+        return (await regions.find(archive)).copies
+
+    assert coast.use(find, regions=(WEST,)) == west
+
+
+def test_a_decision_without_the_primary_yields_to_what_the_primary_has(coast: Coast) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> Copies:
+        upload = await regions.upload(archive, stream(b"late"), attempt="a2")
+        western = Upload(object_key=upload.object_key, regions=(WEST,))
+        return await regions.commit(archive, western, verified(b"late"), source_url=URL)
+
+    first = coast.use(lambda regions: store(regions, archive, b"first"), regions=(EAST,))
+    coast.sinks[EAST].misbehave = once(Fault.FORBID, "GET")
+    assert coast.use(scenario) == first
+
+
+def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast) -> None:
+    archive = an_archive()
+    forbid_once = once(Fault.FORBID, "GET")
+    written: list[str] = []
+
+    def write_and_fall_silent(method: str, target: str) -> Fault | None:
+        if "/manifests/" not in target:
+            return None
+        if written:
+            return Fault.FORBID
+        if method == "PUT":
+            written.append(target)
+            return Fault.MUTE
+        return None
+
+    async def scenario(regions: Regions) -> tuple[Upload, Copies]:
+        upload = await regions.upload(archive, stream(b"two"), attempt="a2")
+        coast.sinks[EAST].misbehave = write_and_fall_silent
+        coast.sinks[WEST].misbehave = forbid_once
+        copies = await regions.commit(archive, upload, verified(b"two"), source_url=URL)
+        return upload, copies
+
+    first = coast.use(lambda regions: store(regions, archive, b"one"), regions=(WEST,))
+    upload, copies = coast.use(scenario)
+    assert copies == first
+    assert coast.home.keys("archives/") == {
+        EAST: [upload.object_key],
+        WEST: [first.manifest.object_key],
+    }
+
+
+def test_the_next_region_decides_when_the_primary_takes_no_manifest(coast: Coast) -> None:
+    archive = an_archive()
+    coast.sinks[EAST].misbehave = lambda method, target: (
+        Fault.FORBID if method == "PUT" and "/manifests/" in target else None
+    )
+    with capture_logs() as logs:
+        copies = coast.use(lambda regions: store(regions, archive))
+    assert copies.regions == (WEST,)
+    assert [line["region"] for line in logs if line["event"] == "commit.failed"] == [EAST]
+
+
+def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -> None:
+    names = tuple(Region(name) for name in ("one", "two", "three"))
+    home = weed.make_home(names)
+    one, two, three = home.buckets()
+    archive = an_archive()
+
+    async def scenario() -> Copies | None:
+        copies = await store(Regions(buckets=[one, two]), archive)
+        path = f"/{home.names[one.region]}/{copies.manifest.object_key}"
+        assert weed.request("PUT", path, body=b"damaged")[0] == 200
+        regions = Regions(buckets=[one, two, three])
+        await regions.copy(archive, copies, three.region)
+        await asyncio.sleep(0.05)
+        return (await regions.find(archive)).copies
+
+    with capture_logs() as logs:
+        copies = asyncio.run(scenario())
+    assert copies is not None
+    assert copies.regions == names
+    assert home.read(three.region, copies.manifest.object_key) == b"data"
+    assert [line["region"] for line in logs if line["event"] == "copy.corrupt"] == [one.region]
+
+
+def test_a_copy_that_breaks_off_midway_leaves_no_part_behind(coast: Coast) -> None:
+    archive, data = an_archive(), secrets.token_bytes(LARGE)
+    copies = coast.use(lambda regions: store(regions, archive, data), regions=(WEST,))
+
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda method, target: (
+            Fault.CUT if method == "GET" and "/archives/" in target else None
+        )
+        with pytest.raises(StorageUnavailable):
+            await regions.copy(archive, copies, EAST)
+
+    coast.use(scenario)
+    assert coast.home.keys()[EAST] == coast.home.unfinished()[EAST] == []
+
+
+def test_regions_that_are_not_configured_any_more_are_nobodys_nearest(coast: Coast) -> None:
+    copies = coast.use(lambda regions: store(regions, an_archive()))
+    regions = Regions(buckets=[coast.home.bucket(WEST)])
+    assert regions.nearest(copies, EAST) == WEST
+    elsewhere = Regions(buckets=[])
+    with pytest.raises(StorageUnavailable):
+        elsewhere.nearest(copies, EAST)
+    with pytest.raises(StorageUnavailable):
+        elsewhere.presign(copies, EAST, method="GET")
