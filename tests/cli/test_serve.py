@@ -90,7 +90,8 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def child_with(pid: int, words: str) -> int:
-    return next((child for child, command in descendants(pid).items() if words in command), 0)
+    """Return the child with these words in its command line; fail the test if there is none."""
+    return next(child for child, command in descendants(pid).items() if words in command)
 
 
 def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_what_is_asked_names_us_and_carries_nothing_else(
     host.script("/b", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": "/b", "Set-Cookie": "id=1"}))
 
-    assert get(url) == BODY
+    assert get(url.replace("127.0.0.1", "localhost")) == BODY  # addresses get no cookies anyway
 
     assert [request.method for request in host.requests] == ["GET", "GET"]
     for request in host.requests:

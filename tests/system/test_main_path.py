@@ -14,7 +14,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
 from tests.parts.slow import SlowHost, slow_host
-from tests.system.client import Answer, ended, fetch, poll
+from tests.system.client import ended, fetch, poll
 from tests.system.stack import REGIONS, Stack, servers
 
 MOZHARNESS = "subdir=testing/mozharness"
@@ -155,8 +155,9 @@ def test_an_unknown_region_is_no_error_and_the_answer_says_which_one_it_is(
     ),
 )
 def test_what_the_host_does_not_know_is_a_404_at_once_and_remembered(
-    stack: Stack, host: SlowHost, repo: str, rev: str, code: str
+    stack: Stack, ash: Ash, host: SlowHost, repo: str, rev: str, code: str
 ) -> None:
+    assert ash.repo == "projects/ash"
     first = fetch(stack.url(repo, rev))
     asked = len(host.targets)
     second = fetch(stack.url(repo, rev))
@@ -261,10 +262,13 @@ def test_no_presigned_url_and_no_secret_is_in_any_log(stack: Stack, ash: Ash) ->
     assert stack._secret not in logs  # noqa: SLF001
 
 
-def _built(stack: Stack, ash: Ash, query: str) -> dict[str, Any]:  # the archive, once
-    url = stack.url(ash.repo, ash.node, query)
-    answer: Answer = fetch(url)
-    if answer.status == 202:
-        return poll(answer.location, ended)[-1]
-    link = answer.headers["Link"].partition(">")[0].removeprefix("<")
-    return poll(link, ended)[-1]
+def _built(stack: Stack, ash: Ash, query: str) -> dict[str, Any]:
+    """Return the status of the archive of ``ash.node``, built if it was not there yet."""
+    answer = fetch(stack.url(ash.repo, ash.node, query))
+    link = answer.headers["Link"] or ""
+    status = answer.location if answer.status == 202 else link.partition(">")[0].strip("<")
+    result = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS) or ended(result))[
+        -1
+    ]
+    assert set(result["s3_urls"]) == set(REGIONS), (result, stack.logs()[-3000:])
+    return result

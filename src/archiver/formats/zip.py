@@ -29,11 +29,14 @@ STEP_BYTES = 64 * 1024
 """How much is inflated at a time."""
 
 # Without their signatures: 4.3.7, 4.3.12, 4.3.16, 4.3.14 and 4.3.15 of APPNOTE.
-_LOCAL = struct.Struct("<2xHH4xIIIHH")
-_CENTRAL = struct.Struct("<4xHH4xIIIHHH8xI")
+_LOCAL = struct.Struct("<BxHH4xIIIHH")
+_CENTRAL = struct.Struct("<2xBxHH4xIIIHHH8xI")
 _END = struct.Struct("<4xHHIIH")
 _END_64 = struct.Struct("<Q12xQQQQ")
 _LOCATOR_64 = struct.Struct("<4xQ4x")
+
+VERSION_MAX = 63
+"""Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
 
 _ENCRYPTED, _SIZES_FOLLOW = 1 << 0, 1 << 3
 _FIELD_64 = 1
@@ -136,7 +139,8 @@ def _member(incoming: Incoming, tree: Tree) -> Generator[None, None, Entry]:
 def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
     """Return what a member's own header says, and whether it has room for 64 bits."""
     block = yield from incoming.exactly(_LOCAL.size)
-    flags, method, crc, packed, unpacked, name_size, extra_size = _LOCAL.unpack(block)
+    version, flags, method, crc, packed, unpacked, name_size, extra_size = _LOCAL.unpack(block)
+    _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     unpacked, packed = _widened((unpacked, packed), extra)
@@ -150,6 +154,11 @@ def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tupl
         offset=offset,
     )
     return entry, _field_64(extra) is not None
+
+
+def _check_version(version: int) -> None:
+    if version > VERSION_MAX:
+        raise CorruptArchive("the zip asks for a version of the format that does not exist")
 
 
 def _unpack(incoming: Incoming, entry: Entry, contents: _Contents) -> Waiting:
@@ -207,9 +216,10 @@ def _descriptor(incoming: Incoming, entry: Entry, *, wide: bool) -> Generator[No
 
 def _listing(incoming: Incoming) -> Generator[None, None, Entry]:
     header = yield from incoming.exactly(_CENTRAL.size)
-    flags, method, crc, packed, unpacked, name_size, extra_size, comment_size, offset = (
+    version, flags, method, crc, packed, unpacked, name_size, extra_size, comment_size, offset = (
         _CENTRAL.unpack(header)
     )
+    _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
