@@ -18,8 +18,8 @@ demo: .venv/demo ## see it work, on this machine alone (ONCE=1: end after the sh
 up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on this machine
 	@$(BIN)/archiver serve
 
-test: .venv/dev ## run every test (ARGS=: more words for pytest)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet $(ARGS)
+test: .venv/dev ## run every test, three at a time (ARGS=: more words for pytest)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal $(ARGS)
 
 check: .venv/dev ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet .

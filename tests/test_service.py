@@ -288,6 +288,20 @@ def test_a_status_is_success_if_the_buckets_say_so_whatever_the_engine_says() ->
     assert run(scenario()) is TaskState.SUCCESS
 
 
+def test_a_status_is_no_success_without_an_archive_whatever_the_engine_says() -> None:
+    world = World()
+
+    async def scenario() -> Status:
+        await world.engine.enqueue(world.archive())
+        attempt = world.engine.claim()
+        assert attempt
+        world.engine.succeed(attempt)
+        return await world.archiver.status(world.archive())
+
+    status = run(scenario())
+    assert (status.task.state, status.urls) == (TaskState.PENDING, {})
+
+
 def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> None:
     world = World()
 

@@ -10,6 +10,7 @@ from archiver.settings import HGMO_URL_TEMPLATE, Settings, SettingsError, load
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
 LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"
+WITH_SECRET = LOCAL.replace("//", f"//user:{SECRET}@")
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,8 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
         ('[sources.x]\nurl_template = "http://h/{repo}"', "sources.x"),
         ('[sources.hgmo]\nurl_template = "http://[h/{repo}"', "sources.hgmo"),
         ('[sources.hgmo]\nurl_template = "http://{repo}/{rev}{suffix}/{subdir}"', "sources.hgmo"),
+        (f'[sources.hgmo]\nurl_template = "{WITH_SECRET}"', "sources.hgmo"),
+        (f'[sources.hgmo]\nredirect_hosts = ["https://{SECRET}/"]', "sources.hgmo"),
         (f'[sources]\nhgmo = "{SECRET}"', "sources.hgmo"),
         (f'sources = "{SECRET}"', "sources"),
         ("sources = 3", "sources"),

@@ -3,7 +3,7 @@
 Each contract stands here once; ``tests/contracts`` holds fakes and real adapters to it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,8 +29,8 @@ class Stream(Protocol):
     """The bytes of one archive as its host sends them, and what they ought to be.
 
     ``root`` is the directory that must hold every member. ``chunks`` may be read once; a chunk is
-    at most 1 MiB. It raises SourceError when the host stops in the middle and says so: most do not,
-    so the end of the stream proves nothing.
+    at most 1 MiB. It raises SourceError when the host falls silent, TruncatedArchive when it breaks
+    off and one can tell. Mostly one cannot, so the end of the stream proves nothing.
     """
 
     url: str
@@ -125,12 +125,18 @@ class Storage(Protocol):
         """Look for the archive's manifest in every region. Never raises: silence is an answer."""
 
     async def upload(
-        self, archive: Archive, chunks: AsyncGenerator[bytes, None], *, attempt: str
+        self,
+        archive: Archive,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        attempt: str,
+        avoid: Collection[Region] = (),
     ) -> Upload:
         """Send one stream to every region at once, as an object of this attempt alone.
 
-        A region that fails is left behind. When *chunks* raises, or this call is cancelled, every
-        region's upload is aborted and nothing remains.
+        Regions to *avoid* are not tried, unless there are no others. One that fails is left behind.
+        When *chunks* raises, or this call is cancelled, every region's upload is aborted and
+        nothing remains.
 
         Raises:
             StorageUnavailable: No region has it.

@@ -1,7 +1,7 @@
 """The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
@@ -107,19 +107,25 @@ class Archiver:
         Raises:
             EngineUnavailable: No region has it, and its task cannot be asked for.
         """
-        source_url = self.source(archive.source).url(archive)
-        copies = await self._index.copies(archive)
         try:
+            # Asked before the buckets: the other way round, a commit in between would look undone.
             task = await self._engine.task(archive)
         except EngineUnavailable:
-            if not copies:
-                raise
-            task = None
-        if not copies:
-            return Status(task=task or _no_task(archive), source_url=source_url)
+            if copies := await self._index.copies(archive):
+                return self._stored(archive, copies, None)
+            raise
+        copies = await self._index.copies(archive)
+        if not copies and _says_success(task):
+            await self._index.forget(archive)  # what it believes is older than the task's end
+            copies = await self._index.copies(archive)
+        if copies:
+            return self._stored(archive, copies, task)
+        return Status(task=_unfinished(archive, task), source_url=self._source_url(archive))
+
+    def _stored(self, archive: Archive, copies: Copies, task: Task | None) -> Status:
         return Status(
             task=_succeeded(archive, copies, task),
-            source_url=source_url,
+            source_url=self._source_url(archive),
             copies=copies,
             urls={
                 region: self._storage.presign(copies, region, method="GET")
@@ -127,6 +133,9 @@ class Archiver:
             },
             missing=self._missing(copies),
         )
+
+    def _source_url(self, archive: Archive) -> str:
+        return self.source(archive.source).url(archive)
 
     async def check(self) -> Health:
         """Return whether the engine and each region's bucket answer."""
@@ -149,7 +158,7 @@ class Archiver:
         if found.copies:
             copies = await self._complete(archive, found.copies, attempt)
         else:
-            copies = await self._fetch(archive, attempt)
+            copies = await self._fetch(archive, attempt, avoid=found.unreachable)
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := self._missing(copies):
@@ -158,11 +167,15 @@ class Archiver:
                 await self._engine.repaired(archive)
         return copies
 
-    async def _fetch(self, archive: Archive, attempt: Attempt) -> Copies:
+    async def _fetch(
+        self, archive: Archive, attempt: Attempt, *, avoid: Collection[Region]
+    ) -> Copies:
         async with self.source(archive.source).open(archive) as stream:
             checked = _Checked(stream, self._verify(archive, root=stream.root), attempt)
             async with aclosing(checked.chunks()) as chunks:
-                upload = await self._storage.upload(archive, chunks, attempt=attempt.id)
+                upload = await self._storage.upload(
+                    archive, chunks, attempt=attempt.id, avoid=avoid
+                )
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
         attempt.report(Phase.COMMITTING, checked.verified.size_bytes)
@@ -237,9 +250,18 @@ class _Checked:
         self._verified = await self._verifier.finish()
 
 
-def _no_task(archive: Archive) -> Task:
-    """Return what the original says of a task that nobody knows: it is PENDING."""
-    return Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
+def _says_success(task: Task | None) -> bool:
+    return task is not None and task.state is TaskState.SUCCESS
+
+
+def _unfinished(archive: Archive, task: Task | None) -> Task:
+    """Return the task of an archive that is not there: nobody's word makes it a SUCCESS.
+
+    A task that nobody knows, or whose archive was taken away, is PENDING, as the original has it.
+    """
+    if task is None or _says_success(task):
+        return Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
+    return task
 
 
 def _succeeded(archive: Archive, copies: Copies, task: Task | None) -> Task:

@@ -36,6 +36,7 @@ PORT_MAX = 65_535
 
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 RESERVED_SOURCES = frozenset({"status"})
 
 
@@ -196,11 +197,16 @@ class SourceSettings(Section):
     @model_validator(mode="after")
     def _template_is_whole(self) -> Self:
         url = urlsplit(self.url_template)
-        if url.scheme not in {"http", "https"} or not url.hostname or "{" in url.netloc:
-            raise ValueError("url_template: must be an http or https URL with a fixed host")
+        if url.scheme not in {"http", "https"} or not url.hostname or {"{", "@"} & {*url.netloc}:
+            raise ValueError(
+                "url_template: must be an http or https URL with a fixed host, no more"
+            )
         for name in ("{repo}", "{rev}", "{suffix}", "{subdir}"):
             if self.url_template.count(name) != 1:
                 raise ValueError(f"url_template: must contain {name} once")
+        for host in self.redirect_hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError("redirect_hosts: each must be host or host:port")
         if not self.url_template.endswith("/{subdir}"):
             raise ValueError("url_template: must end in /{subdir}")
         return self

@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -230,10 +230,16 @@ class MemoryStorage:
         )
 
     async def upload(
-        self, archive: Archive, chunks: AsyncGenerator[bytes, None], *, attempt: str
+        self,
+        archive: Archive,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        attempt: str,
+        avoid: Collection[Region] = (),
     ) -> Upload:
         data = b"".join([chunk async for chunk in chunks])
-        regions = self._up(self.regions)
+        tried = tuple(region for region in self.regions if region not in avoid) or self.regions
+        regions = self._up(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
         object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
@@ -244,7 +250,7 @@ class MemoryStorage:
             regions=regions,
             failures={
                 region: StorageUnavailable(f"{region} does not answer")
-                for region in self.regions
+                for region in tried
                 if region not in regions
             },
         )
@@ -253,7 +259,8 @@ class MemoryStorage:
         self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
     ) -> Copies:
         if first := self._copies(archive):
-            await self.discard(upload)
+            if first.manifest.object_key != upload.object_key:
+                await self.discard(upload)
             return first
         manifest = Manifest(
             key=archive.key,

@@ -331,6 +331,17 @@ class StorageContract:
 
         use(stand, scenario)
 
+    def test_a_region_to_avoid_is_not_tried_unless_there_is_no_other(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            some = await storage.upload(archive, stream(DATA), attempt="a1", avoid=REGIONS[:1])
+            assert (some.regions, dict(some.failures)) == (REGIONS[1:], {})
+            every = await storage.upload(archive, stream(DATA), attempt="a2", avoid=REGIONS)
+            assert every.regions == REGIONS
+
+        use(stand, scenario)
+
     def test_without_a_region_nothing_is_stored(self, stand: Stand) -> None:
         archive = an_archive()
 

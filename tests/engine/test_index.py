@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from archiver.engine.connection import INDEX, Connection, Servers
 from archiver.engine.index import JetStreamIndex
 from archiver.model import Archive, Copies, Verified
+from archiver.ports import Found
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of
 from tests.parts.process import free_port
@@ -72,6 +73,37 @@ async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -
     async with asyncio.timeout(1):  # DESIGN: within a second
         while await index.copies(archive) != copies:
             await asyncio.sleep(0.005)
+
+
+class _SlowStorage(MemoryStorage):
+    """Answers what was true when it was asked, but only when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__(regions=("one", "two"))
+        self.asked = asyncio.Event()
+        self.allowed = asyncio.Event()
+
+    async def find(self, archive: Archive) -> Found:
+        found = await super().find(archive)
+        self.asked.set()
+        await self.allowed.wait()
+        return found
+
+
+def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = _SlowStorage(), an_archive()
+        copies = copies_of(archive, "one")
+        async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
+            looking = asyncio.create_task(web.copies(archive))
+            await storage.asked.wait()
+            await worker.record(archive, copies)
+            await asyncio.sleep(0.2)
+            storage.allowed.set()
+            assert await looking is None
+            assert await web.copies(archive) == copies
+
+    asyncio.run(play())
 
 
 def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> None:

@@ -20,7 +20,7 @@ from archiver.embedded.supervisor import Supervisor
 WEB_GRACE_S = 15.0
 """Requests that wait are held for 10 s at most."""
 
-HAND_BACK_S = 10.0
+HAND_BACK_S = 15.0
 """What a worker needs beyond its own grace to hand its tasks back."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -41,16 +41,20 @@ class JetStreamIndex:
         self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
         self._looking: Coalesce[str, Copies | None] = Coalesce()
+        self._overtaken: dict[str, bool] = {}
         connection.on_gap(self._drop_all)
         connection.watch(CHANGED, self._drop)
 
     def _drop(self, digest: str, _payload: bytes) -> None:
         self._copies.pop(digest)
         self._absent.pop(digest)
+        if digest in self._overtaken:
+            self._overtaken[digest] = True
 
     def _drop_all(self) -> None:
         self._copies.clear()
         self._absent.clear()
+        self._overtaken = dict.fromkeys(self._overtaken, True)
 
     async def copies(self, archive: Archive) -> Copies | None:
         if remembered := self._copies.get(archive.digest):
@@ -59,7 +63,20 @@ class JetStreamIndex:
         if archive.digest in self._absent:
             METRICS.index_lookups.labels(level="absent").inc()
             return None
-        return await self._looking.run(archive.digest, lambda: self._look(archive))
+        return await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
+
+    async def _look_and_remember(self, archive: Archive) -> Copies | None:
+        """Remember what is found, unless there was news while it was looked for."""
+        self._overtaken[archive.digest] = False
+        try:
+            copies = await self._look(archive)
+        finally:
+            overtaken = self._overtaken.pop(archive.digest)
+        if copies and not overtaken:
+            self._copies.put(archive.digest, copies)
+        elif not overtaken:
+            self._absent.put(archive.digest, None)
+        return copies
 
     async def _look(self, archive: Archive) -> Copies | None:
         level, copies = "index", await self._stored(archive)
@@ -67,10 +84,6 @@ class JetStreamIndex:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
                 await self._store(archive, copies)
-        if copies is None:
-            self._absent.put(archive.digest, None)
-        else:
-            self._copies.put(archive.digest, copies)
         METRICS.index_lookups.labels(level=level if copies else "absent").inc()
         return copies
 

@@ -6,6 +6,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Collection,
     Coroutine,
     Iterable,
     Mapping,
@@ -68,10 +69,16 @@ class Regions:
         )
 
     async def upload(
-        self, archive: Archive, chunks: AsyncGenerator[bytes, None], *, attempt: str
+        self,
+        archive: Archive,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        attempt: str,
+        avoid: Collection[Region] = (),
     ) -> Upload:
         object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
-        tee = self._tee(self.regions, object_key)
+        regions = [region for region in self.regions if region not in avoid]
+        tee = self._tee(regions or self.regions, object_key)
         try:
             await tee.run(chunks)
         except BaseException:
