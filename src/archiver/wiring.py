@@ -11,9 +11,10 @@ from typing import Any
 from prometheus_client import start_http_server
 
 from archiver import __version__
-from archiver.engine.connection import Connection, Servers, connect
+from archiver.engine.connection import Connection, connect
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
+from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Policy, Worker
 from archiver.formats.verify import verify

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from archiver.engine.connection import Servers
+from archiver.engine.link import Servers
 from archiver.engine.worker import Build
 from archiver.errors import ArchiverError
 from archiver.model import Archive, Copies, Joined, Phase, Priority, Region, Task, TaskState

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archiver.engine.connection import Servers
 from archiver.engine.index import JetStreamIndex
+from archiver.engine.link import Servers
 from archiver.model import Node
 from archiver.ports import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage

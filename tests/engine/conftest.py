@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from archiver.engine.connection import Connection, Servers, connect
+from archiver.engine.connection import Connection, connect
 from archiver.engine.jetstream import JetStream
+from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Build, Policy, Worker
 from archiver.errors import ArchiverError

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from archiver.engine.connection import INDEX, Connection, Servers
+from archiver.engine.connection import INDEX, Connection
 from archiver.engine.index import JetStreamIndex
+from archiver.engine.link import Servers
 from archiver.model import Archive, Copies, Verified
 from archiver.ports import Found
 from archiver.testing import MemoryStorage

@@ -3,8 +3,8 @@
 import asyncio
 from collections import Counter
 
-from archiver.engine.connection import Servers
 from archiver.engine.jetstream import JetStream
+from archiver.engine.link import Servers
 from archiver.model import Archive, Copies, Joined, Priority, TaskState
 from archiver.ports import Attempt
 from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, until

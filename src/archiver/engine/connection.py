@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -15,12 +13,12 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import (
     DiscardPolicy,
-    KeyValueConfig,
     RetentionPolicy,
     StorageType,
     StreamConfig,
 )
 
+from archiver.engine.link import Link, Servers
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -31,27 +29,15 @@ START_TIMEOUT = timedelta(seconds=2)
 """After this long, a process starts without its engine: hits need none."""
 
 PATIENCE = timedelta(seconds=1)
+"""A server that is restarted is back within that time: better a late answer than a 503."""
 
 STATES_TTL = timedelta(days=7)
-
-KEEP_ALIVE = timedelta(seconds=5)
 
 STREAM_NAME_IN_USE = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
 """The subject has a message already: by the expected-sequence header, by the limit of one."""
 
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Servers:
-    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster."""
-
-    urls: Sequence[str]
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    credentials_file: Path | None = None
-    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +59,9 @@ class Connection:
     written to. ``namespace`` keeps fleets apart on one cluster.
     """
 
-    def __init__(self, *, client: Client, namespace: str, replicas: int) -> None:
-        self._client = client
-        self._js: JetStreamContext = client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
-        self._replicas = replicas
-        self._up = asyncio.Event()
-        self._closing = False
+    def __init__(self, *, servers: Servers, namespace: str, name: str) -> None:
+        self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
+        self._replicas = servers.replicas
         self._watchers: dict[str, Callable[[str, bytes], None]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
@@ -87,18 +70,28 @@ class Connection:
     @property
     def js(self) -> JetStreamContext:
         """JetStream, if the server can be reached now. Raises EngineUnavailable."""
-        if not self._client.is_connected:
-            raise EngineUnavailable("the engine is not connected")
-        return self._js
+        return self._link.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
-    async def wait(self) -> None:
-        """Return as soon as the server can be reached, and in a second whether or not it can.
+    async def wait(self, within: timedelta = PATIENCE) -> None:
+        """Return as soon as the server can be reached, or when the time is over."""
+        await self._link.wait(within)
 
-        A server that is restarted is back within that time: better a late answer than a 503.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                await self._up.wait()
+    async def keep(self) -> None:
+        """Be connected, and see that the streams are there, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._link.keep())
+            await self._link.wait()
+            await self._prepare()
+
+    async def _prepare(self) -> None:
+        while True:
+            try:
+                await self.ensure_streams()
+            except EngineUnavailable as exc:
+                log.warning("engine.not_ready", code=exc.code, cause=describe(exc))
+                await asyncio.sleep(1)
+            else:
+                return
 
     def subject(self, *tokens: str) -> str:
         return ".".join((self.namespace, *tokens))
@@ -108,16 +101,7 @@ class Connection:
         with _translated("make its streams"):
             await self._ensure(self._tasks_config())
             for bucket, ttl in ((STATES, STATES_TTL), (INDEX, None), (REVS, None), (REPAIRS, None)):
-                await self.js.create_key_value(
-                    KeyValueConfig(
-                        bucket=self._bucket(bucket),
-                        history=1,
-                        ttl=ttl.total_seconds() if ttl else None,
-                        storage=StorageType.FILE,
-                        replicas=self._replicas,
-                        direct=False,  # a follower may answer with what has just been replaced
-                    )
-                )
+                await self._ensure(self._bucket_config(bucket, ttl))
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject, refused rather than replaced: single flight."""
@@ -129,6 +113,24 @@ class Connection:
             discard=DiscardPolicy.NEW,
             max_msgs_per_subject=1,
             discard_new_per_subject=True,
+            num_replicas=self._replicas,
+        )
+
+    def _bucket_config(self, bucket: str, ttl: timedelta | None) -> StreamConfig:
+        """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
+
+        Reads go to the leader: a follower may answer with what has just been replaced.
+        """
+        return StreamConfig(
+            name=f"KV_{self._bucket(bucket)}",
+            subjects=[self._kv_subject(bucket, ">")],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            max_age=ttl.total_seconds() if ttl else None,
+            allow_rollup_hdrs=True,
+            allow_direct=False,
+            deny_delete=True,
             num_replicas=self._replicas,
         )
 
@@ -220,16 +222,15 @@ class Connection:
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
         """Let every process know of a change, after it was stored. Nobody may be listening."""
         with suppress(EngineUnavailable), _translated("tell the feed"):
-            if self._client.is_connected:
-                await self._client.publish(self.subject("feed", event, digest), payload)
+            await self._link.client.publish(self.subject("feed", event, digest), payload)
 
     def watch(self, event: str, seen: Callable[[str, bytes], None]) -> None:
         """Call *seen* with digest and payload of each *event* in the fleet from now on."""
         self._watchers[event] = seen
 
-    async def listen(self) -> None:
+    async def _listen(self, client: Client) -> None:
         """Subscribe to the feed; nats-py subscribes again after each reconnection."""
-        await self._client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
+        await client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
 
     async def _receive(self, message: Msg) -> None:
         event, digest = message.subject.split(".")[-2:]
@@ -239,22 +240,6 @@ class Connection:
     def on_gap(self, forget: Callable[[], None]) -> None:
         """Call *forget* whenever parts of the feed may have been missed."""
         self._on_gap.append(forget)
-
-    def connected(self) -> None:
-        """Be told that the server is there, perhaps again."""
-        self._up.set()
-        self.gap()
-
-    def disconnected(self) -> None:
-        """Be told that the server is gone."""
-        self._up.clear()
-        if not self._closing:
-            log.warning("engine.disconnected")
-
-    async def close(self) -> None:
-        self._closing = True
-        with suppress(nats.errors.Error, OSError):
-            await self._client.close()
 
     def gap(self) -> None:
         for forget in self._on_gap:
@@ -288,61 +273,11 @@ async def connect(servers: Servers, *, namespace: str, name: str) -> AsyncIterat
 
     If no server answers within 2 s, it is yielded all the same, and made good as soon as one does.
     """
-    client = Client()
-    connection = Connection(client=client, namespace=namespace, replicas=servers.replicas)
-    dialling = asyncio.create_task(_dial(client, connection, servers, name))
-    await asyncio.wait({dialling}, timeout=START_TIMEOUT.total_seconds())
+    connection = Connection(servers=servers, namespace=namespace, name=name)
+    keeping = asyncio.create_task(connection.keep())
+    await connection.wait(START_TIMEOUT)
     try:
         yield connection
     finally:
-        dialling.cancel()
-        await asyncio.wait({dialling})
-        await connection.close()
-
-
-async def _dial(client: Client, connection: Connection, servers: Servers, name: str) -> None:
-    """Connect, however long it takes, and see that the streams are there."""
-    options: dict[str, Any] = {
-        "servers": list(servers.urls),
-        "name": name,
-        "user": servers.user,
-        "password": servers.password,
-        "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": 0.25,
-        "connect_timeout": 2,
-        "ping_interval": KEEP_ALIVE.total_seconds(),
-        "max_outstanding_pings": 2,
-    }
-    await client.connect(**options, **_callbacks(connection))
-    await connection.listen()
-    connection.connected()
-    log.info("engine.connected")
-    while True:
-        try:
-            await connection.ensure_streams()
-        except EngineUnavailable as exc:
-            log.warning("engine.not_ready", code=exc.code, cause=describe(exc))
-            await asyncio.sleep(1)
-        else:
-            return
-
-
-def _callbacks(connection: Connection) -> dict[str, Any]:
-    async def on_error(exc: Exception) -> None:
-        if isinstance(exc, nats.errors.SlowConsumerError):
-            connection.gap()
-        log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
-
-    async def on_disconnect() -> None:
-        connection.disconnected()
-
-    async def on_reconnect() -> None:
-        connection.connected()
-        log.info("engine.reconnected")
-
-    return {
-        "error_cb": on_error,
-        "disconnected_cb": on_disconnect,
-        "reconnected_cb": on_reconnect,
-    }
+        keeping.cancel()
+        await asyncio.wait({keeping})

@@ -1,0 +1,57 @@
+"""What the README tells people to type is there to be typed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archiver.settings import load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_two_commands_on_top_are_demo_and_test() -> None:
+    first = _blocks("sh")[0].splitlines()
+
+    assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
+
+
+def test_every_make_target_is_in_the_menu() -> None:
+    targets = set(re.findall(r"\bmake ([a-z]+)", README))
+    menu = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert {"demo", "test", "up"} <= targets <= menu
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"^archiver ([a-z]+(?: check| show)?)", README, re.MULTILINE)))
+)
+def test_every_command_understands_itself(command: str) -> None:
+    words = [sys.executable, "-m", "archiver", *command.split(), "--help"]
+
+    assert subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (written,) = _blocks("toml")
+    path = tmp_path / "archiver.toml"
+    path.write_text(written)
+    monkeypatch.chdir(tmp_path)
+
+    settings = load(path)
+
+    assert settings.server.url == "https://archiver.example.org"
+    assert len(settings.engine.servers) == 3
+    assert list(settings.regions) == ["us-east-1", "us-west-2"]
+    assert settings.sources["hgmo"].offered == ("zip",)
+
+
+def test_the_first_request_is_one_that_hgmo_can_serve_out_of_the_box() -> None:
+    assert "suffix=zip" in _blocks("console")[0]
