@@ -1,10 +1,12 @@
 """Many callers, one run."""
 
 import asyncio
+from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
-from archiver.concurrency import Coalesce
+from archiver.concurrency import Coalesce, end
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -68,3 +70,38 @@ def test_a_caller_that_leaves_does_not_take_the_others_with_it() -> None:
         return await second
 
     assert asyncio.run(play()) == "done"
+
+
+def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def deaf() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            swallowed += 1
+        await asyncio.sleep(60)
+
+    async def play() -> bool:
+        task = asyncio.create_task(deaf())
+        await asyncio.sleep(0)
+        await end(task, insist_after=timedelta(seconds=0.01))
+        return task.cancelled()
+
+    assert asyncio.run(play())
+    assert swallowed == 2
+
+
+def test_tasks_that_have_ended_are_left_in_peace() -> None:
+    async def nothing() -> None:
+        return None
+
+    async def play() -> bool:
+        task = asyncio.create_task(nothing())
+        await task
+        await end(task)
+        await end()
+        return task.cancelled()
+
+    assert not asyncio.run(play())

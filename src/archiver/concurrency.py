@@ -1,7 +1,8 @@
-"""Concurrent callers that want the same answer share one run."""
+"""Tasks of asyncio: many callers that share a run, and an end that is one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -29,3 +30,16 @@ class Coalesce(Generic[K, V]):
         self._running.pop(key, None)
         if not done.cancelled():
             done.exception()  # if every caller was cancelled, nobody else would fetch it
+
+
+async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(seconds=1)) -> None:
+    """Cancel *tasks* and return when they have ended; cancel again those that take no notice.
+
+    Before Python 3.12, ``asyncio.wait_for`` swallows a cancellation that comes together with its
+    result (https://github.com/python/cpython/issues/81839), and nats-py waits in no other way.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.aio.msg import Msg
 
+from archiver.concurrency import end
 from archiver.engine.claims import VANISHED_MAX, Claim
 from archiver.engine.connection import STATES, Connection
 from archiver.engine.jetstream import JetStream
@@ -85,7 +86,7 @@ def test_a_kept_lease_is_not_given_to_another(fleet: Fleet) -> None:
             again = None
             for _ in range(4):
                 again = again or await here.lane.next()
-            keeping.cancel()
+            await end(keeping)
             await claim.succeed()
             return again
 

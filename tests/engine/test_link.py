@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from archiver.concurrency import end
 from archiver.engine.link import Link, Servers
 from archiver.errors import EngineUnavailable
 from tests.parts.nats import command
@@ -46,8 +47,7 @@ class Wire:
     async def kept(self) -> AsyncIterator[Link]:
         keeping = asyncio.create_task(self.link.keep())
         yield self.link
-        keeping.cancel()
-        await asyncio.wait({keeping})
+        await end(keeping)
 
     async def up(self) -> Client:
         async with asyncio.timeout(10):

@@ -18,6 +18,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from archiver.concurrency import end
 from archiver.engine.link import Link, Servers
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
@@ -279,5 +280,4 @@ async def connect(servers: Servers, *, namespace: str, name: str) -> AsyncIterat
     try:
         yield connection
     finally:
-        keeping.cancel()
-        await asyncio.wait({keeping})
+        await end(keeping)

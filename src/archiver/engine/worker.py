@@ -10,6 +10,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
+from archiver.concurrency import end
 from archiver.engine import retry
 from archiver.engine.claims import Claim
 from archiver.engine.connection import Connection
@@ -31,6 +32,10 @@ from archiver.telemetry import METRICS, describe, log
 
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
 """``service.Archiver.build``."""
+
+
+ABORT_TIME = timedelta(seconds=15)
+"""What a build may need to abort its uploads; it must not be disturbed while it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class Worker:
             sweeping = group.create_task(self._repairs.run())
             lanes = [group.create_task(self._work(lane, stopping)) for lane in self._lanes()]
             await stopping.wait()
-            sweeping.cancel()
+            await end(sweeping)
             await asyncio.wait(lanes)
             await self._drain()
 
@@ -104,10 +109,7 @@ class Worker:
         if self._attempts:
             log.info("worker.draining", attempts=len(self._attempts))
             await asyncio.wait(self._attempts, timeout=self._policy.grace.total_seconds())
-        for attempt in tuple(self._attempts):
-            attempt.cancel()
-        if self._attempts:
-            await asyncio.wait(self._attempts)
+        await end(*self._attempts, insist_after=ABORT_TIME)
 
     async def _attempt(self, message: Msg) -> None:
         archive = _parse(message)
@@ -163,8 +165,8 @@ class Worker:
             return building.result()
         finally:
             building.cancel()
-            keeping.cancel()
-            await asyncio.wait({building, keeping})
+            await asyncio.wait({building})
+            await end(keeping)
 
     async def _retry_or_fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
         if isinstance(error, (SourceError, BadArchive)):
