@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.settings import HGMO_URL_TEMPLATE, Settings, SettingsError, load
+from archiver.settings import HGMO_URL_TEMPLATE, ServerSettings, Settings, SettingsError, load
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
 LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"
@@ -165,3 +165,25 @@ def test_settings_do_not_change() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.server.retry_after_s = 9
+
+
+def test_the_version_is_what_the_image_says_of_itself(tmp_path: Path) -> None:
+    file = tmp_path / "version.json"
+    file.write_text('{"commit": "abc", "build": "https://ci.example/1"}')
+    server = ServerSettings(version_file=file)
+
+    assert server.version("1.2") == {
+        "version": "1.2",
+        "commit": "abc",
+        "build": "https://ci.example/1",
+    }
+    assert ServerSettings().version("1.2") == {"version": "1.2"}
+
+
+@pytest.mark.parametrize("text", ("[]", "3", "{", ""))
+def test_a_version_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "version.json"
+    file.write_text(text)
+
+    with pytest.raises(SettingsError, match=r"server\.version_file"):
+        ServerSettings(version_file=file).version("1.2")

@@ -87,9 +87,29 @@ class ServerSettings(Section):
         default=3, ge=1, le=300, description="Seconds that a client with a 202 is asked to wait."
     )
 
+    version_file: Path | None = Field(
+        default=None,
+        description="JSON file whose keys (source, version, commit, build) `/__version__` answers "
+        "with, as Dockerflow has images made.",
+    )
+
     @property
     def url(self) -> str:
         return self.public_url or f"http://{self.listen}"
+
+    def version(self, installed: str) -> dict[str, str]:
+        """Return what is known of the version that runs, of which *installed* is the number.
+
+        Raises:
+            SettingsError: ``version_file`` cannot be read.
+        """
+        if self.version_file is None:
+            return {"version": installed}
+        try:
+            known = json.loads(self.version_file.read_text())
+            return {"version": installed} | {key: str(value) for key, value in known.items()}
+        except (OSError, ValueError, AttributeError) as exc:
+            raise SettingsError("server.version_file: is no JSON object that can be read") from exc
 
     @property
     def presigned_ttl(self) -> timedelta:
@@ -372,6 +392,18 @@ def load(config: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: not TOML: {exc}") from exc
     except (ValidationError, PydanticSettingsError) as exc:
         raise SettingsError(_explain(exc)) from None
+
+
+def require_outside_world(settings: Settings) -> None:
+    """Return if an engine and regions are named, as every process but `archiver serve` needs them.
+
+    Raises:
+        SettingsError: They are not.
+    """
+    if not settings.engine.servers:
+        raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
+    if not settings.regions:
+        raise SettingsError("regions: none is set, and only `archiver serve` embeds any")
 
 
 def _explain(exc: ValidationError | PydanticSettingsError) -> str:

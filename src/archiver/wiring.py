@@ -21,7 +21,13 @@ from archiver.formats.verify import verify
 from archiver.model import Region
 from archiver.ports import Source
 from archiver.service import Archiver
-from archiver.settings import RegionSettings, Settings, SettingsError, SourceSettings, load
+from archiver.settings import (
+    RegionSettings,
+    Settings,
+    SourceSettings,
+    load,
+    require_outside_world,
+)
 from archiver.sources.hgweb import open_hgweb
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
@@ -48,7 +54,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     Raises:
         SettingsError: No engine or no region is configured.
     """
-    _require_outside_world(settings)
+    require_outside_world(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_regions(_buckets(settings)))
         connection = await stack.enter_async_context(
@@ -65,13 +71,6 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
-
-
-def _require_outside_world(settings: Settings) -> None:
-    if not settings.engine.servers:
-        raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
-    if not settings.regions:
-        raise SettingsError("regions: none is set, and only `archiver serve` embeds any")
 
 
 def _buckets(settings: Settings) -> list[Bucket]:
@@ -131,7 +130,11 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
         async with open_parts(settings, process="web") as parts:
             yield parts.archiver
 
-    site = Site(public_url=settings.server.url, retry_after_s=settings.server.retry_after_s)
+    site = Site(
+        public_url=settings.server.url,
+        retry_after_s=settings.server.retry_after_s,
+        version=settings.server.version(__version__),
+    )
     return create_app(open_archiver=open_archiver, site=site)
 
 

@@ -65,3 +65,15 @@ def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
     assert result.exit_code == 0
     for name in ("serve", "web", "worker", "get", "status", "config", "demo"):
         assert f"\n  {name} " in result.stdout
+
+
+@pytest.mark.parametrize("command", ("web", "worker"))
+def test_a_process_that_needs_others_names_the_setting_that_leads_to_them(
+    run: Run, command: str
+) -> None:
+    lonely = run(command)
+    assert lonely.exit_code == 2
+    assert "engine.url" in lonely.stderr
+    without_buckets = run(command, ARCHIVER_ENGINE__URL="nats://127.0.0.1:1")
+    assert without_buckets.exit_code == 2
+    assert "regions" in without_buckets.stderr

@@ -270,5 +270,7 @@ def _retry_after_s(answer: Answer) -> float:
 def _refusal(answer: Answer) -> CommandFailed:
     """Return what a status that is neither 302 nor 202 means to the one who asked."""
     detail = answer.body.get("detail") or answer.reason or "no reason is given"
+    if allowed := answer.body.get("allowed"):
+        detail = f"{detail} (allowed: {allowed})"
     code = answer.body.get("code", answer.status)
     return _MEANING.get(answer.status, CommandFailed)(f"{code}: {detail}")

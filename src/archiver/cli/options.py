@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from archiver.cli.failures import Misused
-from archiver.settings import Settings, SettingsError, load
+from archiver.settings import Settings, SettingsError, load, require_outside_world
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
 
@@ -30,14 +30,18 @@ server_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 
 
-def settings_from(config: Path | None) -> Settings:
+def settings_from(config: Path | None, *, alone: bool = True) -> Settings:
     """Return the settings; every process that is started from here on finds the same ones.
+
+    A process that is not *alone* needs an engine and regions that run elsewhere.
 
     Raises:
         Misused: They are wrong; each that is, is named.
     """
     try:
         settings = load(config)
+        if not alone:
+            require_outside_world(settings)
     except SettingsError as exc:
         raise Misused(str(exc)) from exc
     if config:

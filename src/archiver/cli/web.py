@@ -14,5 +14,5 @@ TARGET = "archiver.wiring:web_app"
 @config_option
 def command(config: Path | None) -> None:
     """Serve the HTTP interface until SIGTERM or Ctrl-C."""
-    settings = settings_from(config)
+    settings = settings_from(config, alone=False)
     serve(TARGET, listen=settings.server.listen)
