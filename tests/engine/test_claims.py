@@ -141,6 +141,23 @@ def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:
     assert asyncio.run(play()) is TaskState.SUCCESS
 
 
+def test_after_a_wipe_of_the_queue_alone_a_new_task_is_not_taken_for_the_old_one(
+    fleet: Fleet,
+) -> None:
+    async def play() -> bool:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            await claim.fail(Busy("for good"))
+            await here.connection.js.delete_stream(here.connection.tasks_stream)
+            await here.connection.ensure_streams()
+            await here.engine.enqueue(here.archive)
+            assert await here.state() is TaskState.PENDING
+            return await here.claim(await here.message()).take()
+
+    assert asyncio.run(play())
+
+
 def test_a_message_whose_task_has_ended_is_not_run_again(fleet: Fleet) -> None:
     async def play() -> bool:
         async with bench(fleet) as here:

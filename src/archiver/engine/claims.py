@@ -46,6 +46,7 @@ class Claim:
         self._revision = 0
         self._phase = Phase.CONNECTING
         self._bytes_done = 0
+        self._order = decode_order(message.data)
         self._record: TaskRecord
 
     @property
@@ -65,21 +66,30 @@ class Claim:
             LeaseLost: It was handed out again already.
         """
         entry = await self._connection.get(STATES, self.archive.digest)
-        last = _decode(entry)
-        metadata = self._message.metadata
-        sequence = metadata.sequence.stream
-        if last and last.sequence == sequence:
-            if last.state.terminal:
-                await self._acknowledge()
-                return False
-            if last.delivery > metadata.num_delivered:
-                raise LeaseLost("a later delivery of this task has been claimed")
+        last = self._record_of(self._message, entry)
+        if last and last.state.terminal:
+            await self._acknowledge()
+            return False
+        if last and last.delivery > self._message.metadata.num_delivered:
+            raise LeaseLost("a later delivery of this task has been claimed")
         self._revision = entry.revision if entry else 0
-        self._record = self._begin(last if last and last.sequence == sequence else None)
+        self._record = self._begin(last)
         await self._write()
         if self._record.vanished >= VANISHED_MAX:
             raise WorkersLost(f"{VANISHED_MAX} workers fell silent over this task")
         return True
+
+    def _record_of(self, message: Msg, entry: Entry | None) -> TaskRecord | None:
+        """Return what earlier attempts at this very message left behind, if any did.
+
+        Its number alone does not tell: a queue that was wiped counts from 1 again.
+        """
+        last = _decode(entry)
+        same = last and (last.sequence, last.created_at) == (
+            message.metadata.sequence.stream,
+            self._order.created_at,
+        )
+        return last if same else None
 
     def _begin(self, last: TaskRecord | None) -> TaskRecord:
         """Return the first record of this attempt, counting on from the one before, if any."""
@@ -98,7 +108,7 @@ class Claim:
             attempt=(last.attempt if last else 0) + 1,
             failures=last.failures if last else 0,
             error=last.error if last else None,
-            created_at=decode_order(self._message.data).created_at,
+            created_at=self._order.created_at,
             started_at=now,
             updated_at=now,
         )

@@ -88,17 +88,21 @@ class JetStream:
         record = decode_task(entry.value) if entry else None
         if record and not record.state.terminal:
             return record.task(archive)
-        order = await self._connection.last_message(
-            self._connection.tasks_stream, self._any_lane(archive)
-        )
-        if order and (record is None or order.revision > record.sequence):
+        created_at = await self._waiting_since(archive)
+        if created_at and (record is None or record.created_at != created_at):
             return Task(
                 archive=archive,
                 state=TaskState.PENDING,
                 phase=Phase.QUEUED,
-                created_at=decode_order(order.value).created_at,
+                created_at=created_at,
             )
         return record.task(archive) if record else None
+
+    async def _waiting_since(self, archive: Archive) -> datetime | None:
+        """Return when the archive's message came into the queue, if it is still there."""
+        stream, subject = self._connection.tasks_stream, self._any_lane(archive)
+        message = await self._connection.last_message(stream, subject)
+        return decode_order(message.value).created_at if message else None
 
     async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
         if archive.digest in self._repairs:
