@@ -110,6 +110,8 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
         (f'[engine]\npassword = ["{SECRET}"]', "engine.password"),
         ('[server]\nlisten = "nonsense"', "server.listen"),
         ('[server]\nlisten = "127.0.0.1:65536"', "server.listen"),
+        ('[server]\nlisten = "0.0.0.0:80"', "public_url"),
+        ('[server]\nlisten = "[::]:80"', "public_url"),
         ('[server]\npublic_url = "ftp://a"', "server.public_url"),
         ('[server]\npublic_url = "http://[a"', "server.public_url"),
         ('[server]\npublic_url = "https://a/?b"', "server.public_url"),

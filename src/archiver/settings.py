@@ -33,6 +33,7 @@ Suffix = Literal["tar.gz", "tar.bz2", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 DEFAULT_CONFIG = Path("archiver.toml")
 PORT_MAX = 65_535
+EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
 
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -75,7 +76,7 @@ class ServerSettings(Section):
     public_url: HttpUrl | None = Field(
         default=None,
         description="The URL that clients see; every Location is made from it. "
-        "Default: http:// and `listen`.",
+        "Default: http:// and `listen`, unless that is every address of the machine.",
     )
     presigned_ttl_s: int = Field(
         default=900,
@@ -92,6 +93,12 @@ class ServerSettings(Section):
         description="JSON file whose keys (source, version, commit, build) `/__version__` answers "
         "with, as Dockerflow has images made.",
     )
+
+    @model_validator(mode="after")
+    def _clients_can_follow(self) -> Self:
+        if self.public_url is None and self.listen.startswith(EVERY_ADDRESS):
+            raise ValueError("public_url: must be set if `listen` is every address of the machine")
+        return self
 
     @property
     def url(self) -> str:

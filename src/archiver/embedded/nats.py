@@ -19,9 +19,10 @@ def nats(folder: DataFolder) -> tuple[Part, Mapping[str, str]]:
     """
     port, password = folder.port("nats"), folder.secret("nats_password")
     store, config = folder.path / "nats", folder.path / "nats.conf"
+    streams = store / "jetstream"  # where nats-server puts them; if that goes, so do they
 
     def prepare() -> None:
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        streams.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(config, _config(port=port, store=str(store), password=password))
 
     part = Part(
@@ -29,7 +30,7 @@ def nats(folder: DataFolder) -> tuple[Part, Mapping[str, str]]:
         command=(str(binaries.find("nats-server")), "--config", str(config)),
         prepare=prepare,
         ready=Probe(host=LOOPBACK, port=port, expect=b"INFO {"),
-        folder=store,
+        folder=streams,
         inherits=(folder.lock,),
         log=folder.log("nats"),
     )
