@@ -10,6 +10,7 @@ ArchiverError
 ├── SourceError
 │   ├── SourceUnavailable   source_unavailable    retryable
 │   ├── SourceTimeout       source_timeout        retryable
+│   ├── SourceTooSlow       source_too_slow       retryable
 │   ├── SourceBusy          source_busy           retryable, may say after how long
 │   ├── SourceRefused       source_refused
 │   ├── SuffixRefused       suffix_refused
@@ -19,6 +20,8 @@ ArchiverError
 │   ├── NotAnArchive        not_an_archive        retryable
 │   ├── TruncatedArchive    truncated_archive     retryable
 │   ├── CorruptArchive      corrupt_archive       retryable
+│   ├── ArchiveTooLarge     archive_too_large
+│   ├── UnsafeMember        unsafe_member
 │   ├── WrongRoot           wrong_root
 │   └── WrongNode           wrong_node            retryable
 ├── StorageUnavailable      storage_unavailable   retryable
@@ -91,6 +94,13 @@ class SourceTimeout(SourceError):
     retryable = True
 
 
+class SourceTooSlow(SourceError):
+    """The host sends, but so little at a time that it would hold a worker for ever."""
+
+    code = "source_too_slow"
+    retryable = True
+
+
 class SourceBusy(SourceError):
     """The host asks to be left alone (429, 503), for ``retry_after`` if it said how long."""
 
@@ -139,6 +149,18 @@ class TruncatedArchive(BadArchive):
 class CorruptArchive(BadArchive):
     code = "corrupt_archive"
     retryable = True
+
+
+class ArchiveTooLarge(BadArchive):
+    """It has more bytes, packed or unpacked, or more members, than its source's limits allow."""
+
+    code = "archive_too_large"
+
+
+class UnsafeMember(BadArchive):
+    """A member would lead whoever extracts it out of the archive's root."""
+
+    code = "unsafe_member"
 
 
 class WrongRoot(BadArchive):

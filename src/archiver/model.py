@@ -194,6 +194,19 @@ def parse_task_id(text: str) -> Archive | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an archive of a source may be at most, so that none can exhaust who reads it.
+
+    ``ratio`` is unpacked to packed bytes. The defaults are some ten times mozilla-central.
+    """
+
+    packed_bytes: int = 16 << 30
+    unpacked_bytes: int = 128 << 30
+    ratio: int = 200
+    members: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What a verifier found in a stream that it read through to its whole and sound end.
 

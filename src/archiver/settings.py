@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from archiver.model import Limits
 from archiver.telemetry import LogFormat
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
@@ -38,6 +39,7 @@ EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
+_LIMITS = Limits()
 RESERVED_SOURCES = frozenset({"status"})
 
 
@@ -212,6 +214,27 @@ class SourceSettings(Section):
     deadline_s: float = Field(
         default=3600, gt=0, description="Seconds that one fetch may take in all."
     )
+    min_rate_bytes_s: int = Field(
+        default=4096,
+        ge=0,
+        description="Bytes a second that the host must send while it is waited for, over a minute.",
+    )
+    max_bytes: int = Field(
+        default=_LIMITS.packed_bytes, gt=0, description="Bytes that an archive may have."
+    )
+    max_unpacked_bytes: int = Field(
+        default=_LIMITS.unpacked_bytes,
+        gt=0,
+        description="Bytes that an archive may have when it is unpacked.",
+    )
+    max_ratio: int = Field(
+        default=_LIMITS.ratio,
+        gt=0,
+        description="How many times as large a large archive may become when it is unpacked.",
+    )
+    max_members: int = Field(
+        default=_LIMITS.members, gt=0, description="Members that an archive may have."
+    )
     redirect_hosts: tuple[str, ...] = Field(
         (), description="Hosts besides its own to which the host may redirect."
     )
@@ -237,6 +260,15 @@ class SourceSettings(Section):
         if not self.url_template.endswith("/{subdir}"):
             raise ValueError("url_template: must end in /{subdir}")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            packed_bytes=self.max_bytes,
+            unpacked_bytes=self.max_unpacked_bytes,
+            ratio=self.max_ratio,
+            members=self.max_members,
+        )
 
     @property
     def offered(self) -> tuple[str, ...]:

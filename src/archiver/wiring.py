@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,8 +18,8 @@ from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Policy, Worker
 from archiver.formats.verify import verify
-from archiver.model import Region
-from archiver.ports import Source
+from archiver.model import Limits, Region
+from archiver.ports import Source, Verify
 from archiver.service import Archiver
 from archiver.settings import (
     RegionSettings,
@@ -67,10 +67,19 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         engine = JetStream(connection=connection)
         index = JetStreamIndex(connection=connection, storage=storage)
         archiver = Archiver(
-            sources=sources, storage=storage, index=index, engine=engine, verify=verify
+            sources=sources,
+            storage=storage,
+            index=index,
+            engine=engine,
+            verify=_verify_within({name: s.limits for name, s in settings.sources.items()}),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
+
+
+def _verify_within(limits: Mapping[str, Limits]) -> Verify:
+    """Return ``verify``, with the limits of each archive's source."""
+    return lambda archive, *, root: verify(archive, root=root, limits=limits[archive.source])
 
 
 def _buckets(settings: Settings) -> list[Bucket]:
@@ -115,6 +124,7 @@ async def _open_source(
         lookup_concurrency=source.lookup_concurrency,
         read_timeout=timedelta(seconds=source.read_timeout_s),
         deadline=timedelta(seconds=source.deadline_s),
+        min_rate_bytes_s=source.min_rate_bytes_s,
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     ) as opened:
         yield opened

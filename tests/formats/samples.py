@@ -3,12 +3,13 @@
 import bz2
 import gzip
 import io
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 
-from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Verified
+from archiver.formats.verify import DEFAULT_LIMITS, verify
+from archiver.model import Archive, Limits, Node, Verified
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 OTHER = Node("f" * 40)
@@ -86,9 +87,33 @@ def zipped(
     return buffer.getvalue() if isinstance(buffer, io.BytesIO) else bytes(buffer.written)
 
 
-async def verdict(archive: Archive, chunks: Iterable[bytes]) -> Verified:
+def linked_tar(name: str, target: str) -> tuple[str, bytes]:
+    """Return a suffix, and an archive of it in which *name* is a symbolic link."""
+    buffer = io.BytesIO(tar())
+    with tarfile.open(fileobj=buffer, mode="a") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = tarfile.SYMTYPE, target
+        archive.addfile(member)
+    return "tar.gz", gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def linked_zip(name: str, target: str) -> tuple[str, bytes]:
+    """Return a suffix, and an archive of it in which *name* is a symbolic link."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member, content in TREE.items():
+            archive.writestr(member, content)
+        link = zipfile.ZipInfo(name)
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, target)
+    return "zip", buffer.getvalue()
+
+
+async def verdict(
+    archive: Archive, chunks: Iterable[bytes], *, limits: Limits = DEFAULT_LIMITS
+) -> Verified:
     """Return what a verifier found at the end of *chunks*, or raise what it raises."""
-    verifier = verify(archive, root=ROOT)
+    verifier = verify(archive, root=ROOT, limits=limits)
     for chunk in chunks:
         await verifier.update(chunk)
     return await verifier.finish()

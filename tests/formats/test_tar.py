@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, WrongRoot
+from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsafeMember, WrongRoot
 from archiver.formats.tar import BLOCK, EXTENSION_MAX_BYTES
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, tar, verdict
@@ -25,12 +25,13 @@ def header(
     size: bytes | int = 0,
     kind: bytes = b"0",
     *,
+    link: str = f"{ROOT}/README",
     checksum: bytes | None = None,
 ) -> bytes:
     """Return a header block; *size* is a number, or the twelve bytes of its field."""
     field = size if isinstance(size, bytes) else b"%011o\0" % size
     start = name.encode().ljust(100, b"\0") + b"0000644\0" * 3 + field + b"00000000000\0"
-    end = kind + bytes(100) + b"ustar\x0000" + bytes(247)
+    end = kind + link.encode().ljust(100, b"\0") + b"ustar\x0000" + bytes(247)
     total = sum(start + b" " * 8 + end)
     return start + (checksum or b"%06o\0 " % total) + end
 
@@ -173,3 +174,24 @@ def test_only_zeros_may_follow_the_end() -> None:
     assert verify_tar(header(), END, bytes(9000)).root == ROOT
     with pytest.raises(CorruptArchive):
         verify_tar(header(), END, bytes(9000), b"x")
+
+
+@pytest.mark.parametrize("target", (f"{ROOT}/README", f"{ROOT}/a/b"))
+def test_a_hard_link_names_a_member(target: str) -> None:
+    assert verify_tar(header(kind=b"1", link=target), END)
+
+
+@pytest.mark.parametrize("target", ("README", "/etc/passwd", f"{ROOT}/../x", ""))
+def test_a_hard_link_to_no_member_is_refused(target: str) -> None:
+    with pytest.raises((UnsafeMember, WrongRoot)):
+        verify_tar(header(kind=b"1", link=target), END)
+
+
+def test_where_a_link_leads_may_stand_in_a_header_of_its_own() -> None:
+    for before in (
+        pax(record(b"linkpath", b"/etc/passwd")),
+        header("././@LongLink", 12, b"K") + padded(b"/etc/passwd\0"),
+    ):
+        assert verify_tar(before + header(kind=b"0"), END)
+        with pytest.raises(UnsafeMember):
+            verify_tar(before + header(kind=b"2"), END)

@@ -5,8 +5,10 @@ import bz2
 import hashlib
 import io
 import random
+import re
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -14,15 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import (
+    ArchiveTooLarge,
     BadArchive,
     CorruptArchive,
     NotAnArchive,
     SuffixRefused,
     TruncatedArchive,
+    UnsafeMember,
     WrongNode,
     WrongRoot,
 )
+from archiver.formats.meter import RATIO_FROM_BYTES
+from archiver.formats.tree import shown
 from archiver.formats.verify import verify
+from archiver.model import Limits
 from tests.formats.samples import (
     NODE,
     OTHER,
@@ -31,6 +38,8 @@ from tests.formats.samples import (
     TREE,
     an_archive,
     contents,
+    linked_tar,
+    linked_zip,
     note,
     packed,
     tar,
@@ -186,17 +195,112 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
         "README",
         f"{ROOT}x/README",
         f"other/{ROOT}/README",
+    ),
+)
+def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) -> None:
+    data = packed(suffix, {**TREE, name: b"stray"})
+
+    with pytest.raises(WrongRoot, match=re.escape(repr(name))):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    "name",
+    (
         f"/{ROOT}/README",
         f"../{ROOT}/README",
         f"{ROOT}/../README",
         f"{ROOT}/a/../../README",
+        f"{ROOT}/a/..",
     ),
 )
-def test_members_outside_the_root_are_refused(suffix: str, name: str) -> None:
+def test_members_that_lead_out_when_extracted_are_refused_by_name(suffix: str, name: str) -> None:
     data = packed(suffix, {**TREE, name: b"stray"})
 
-    with pytest.raises(WrongRoot):
+    with pytest.raises(UnsafeMember, match=re.escape(repr(name))):
         asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
+    told = shown(b"\x1b[31m" + "ü".encode() + b"\xff" + bytes(1000))
+
+    assert told.isascii()
+    assert told.isprintable()
+    assert len(told) < 800
+
+
+LINKS_INSIDE = ("README", "./README", "../README", "deep/er", "../../" + ROOT + "/README")
+LINKS_OUTSIDE = (
+    "/etc/passwd",
+    "../..",
+    "../../README",
+    "../../other/x",
+    "a/../../../b",
+    "x" * 5000,
+)
+
+
+@pytest.mark.parametrize("link", (linked_tar, linked_zip))
+@pytest.mark.parametrize("target", LINKS_INSIDE)
+def test_links_within_the_root_are_links_like_any_other(
+    link: Callable[[str, str], tuple[str, bytes]], target: str
+) -> None:
+    suffix, data = link(f"{ROOT}/testing/link", target)
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+@pytest.mark.parametrize("link", (linked_tar, linked_zip))
+@pytest.mark.parametrize("target", LINKS_OUTSIDE)
+def test_links_that_lead_out_are_refused_by_name(
+    link: Callable[[str, str], tuple[str, bytes]], target: str
+) -> None:
+    suffix, data = link(f"{ROOT}/testing/link", target)
+
+    with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+def test_a_file_may_say_what_a_link_must_not() -> None:
+    members = {**TREE, f"{ROOT}/file": b"/etc/passwd", f"{ROOT}/other": b"../../.."}
+
+    for suffix in SUFFIXES:
+        asyncio.run(verdict(an_archive(suffix), [packed(suffix, members)]))
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    "limits",
+    (
+        Limits(packed_bytes=100),
+        Limits(unpacked_bytes=100),
+        Limits(members=len(TREE) - 1),
+    ),
+)
+def test_an_archive_over_a_limit_is_refused(suffix: str, limits: Limits) -> None:
+    with pytest.raises(ArchiveTooLarge):
+        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+
+
+@each_suffix
+def test_an_archive_at_its_limits_is_not_over_them(suffix: str) -> None:
+    inside = sum(len(content) for _, content in contents(suffix, GOOD[suffix]))
+    limits = Limits(
+        packed_bytes=len(GOOD[suffix]),
+        unpacked_bytes=inside if suffix == "zip" else len(tar()),
+        members=len(TREE),
+    )
+
+    asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+
+
+@pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
+def test_a_bomb_is_refused_long_before_it_is_unpacked(suffix: str) -> None:
+    bomb = packed(suffix, {**TREE, f"{ROOT}/zeros": bytes(2 * RATIO_FROM_BYTES)})
+
+    with pytest.raises(ArchiveTooLarge, match="200 times"):
+        asyncio.run(verdict(an_archive(suffix), [bomb]))
 
 
 @each_suffix

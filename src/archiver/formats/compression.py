@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from isal import igzip_lib
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.formats.meter import Meter
 
 IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub takes it for an instance
 
@@ -59,8 +60,9 @@ BZIP2 = Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSEr
 class Decompression:
     """Hands on to a reader what a compressed stream holds."""
 
-    def __init__(self, *, codec: Codec, reader: Reader) -> None:
+    def __init__(self, *, codec: Codec, reader: Reader, meter: Meter) -> None:
         self._codec = codec
+        self._meter = meter
         self._reader = reader
         self._member: Decompressor | None = None
         self._members = 0
@@ -99,6 +101,7 @@ class Decompression:
             except self._codec.errors as exc:
                 raise CorruptArchive(f"the {self._codec.name} stream is damaged") from exc
             if inflated:
+                self._meter.unpack(len(inflated))
                 self._reader.feed(inflated)
             if member.eof:
                 self._member = None

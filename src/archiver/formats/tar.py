@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from archiver.errors import BadArchive, CorruptArchive, NotAnArchive
 from archiver.formats.incoming import Incoming, Waiting
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree
+from archiver.formats.meter import Meter
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, unsafe_link
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
@@ -21,6 +22,7 @@ EXTENSION_MAX_BYTES = 1 << 20
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
 
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
+_HARD_LINK, _SYMBOLIC_LINK = b"12"
 _EXTENSIONS = frozenset(b"xgLK")
 _WITHOUT_DATA = frozenset(b"123456")
 _REFUSED = frozenset(b"MS")
@@ -30,23 +32,28 @@ _NAME = slice(0, 100)
 _SIZE = slice(124, 136)
 _CHECKSUM = slice(148, 156)
 _KIND = 156
+_LINK = slice(157, 257)
 _MAGIC = slice(257, 263)
 _PREFIX = slice(345, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The block before a member's data. ``kind`` is its type flag."""
+    """The block before a member's data. ``kind`` is its type flag, ``link`` what it points to."""
 
     name: bytes
     kind: int
+    link: bytes
     size_bytes: int
 
     def overruled(self, records: Mapping[bytes, bytes]) -> "Header":
-        """Return the header as PAX *records* have it."""
+        """Return the header as PAX *records* have it, if there are any."""
+        if not records:
+            return self
         return replace(
             self,
             name=records.get(b"path", self.name),
+            link=records.get(b"linkpath", self.link),
             size_bytes=_decimal(records[b"size"]) if b"size" in records else self.size_bytes,
         )
 
@@ -61,6 +68,8 @@ class _Extensions:
     def learn(self, kind: int, data: bytes) -> None:
         if kind == _LONG_NAME:
             self.next[b"path"] = data.partition(b"\0")[0]
+        elif kind == _LONG_LINK:
+            self.next[b"linkpath"] = data.partition(b"\0")[0]
         elif kind == _PAX:
             self.next.update(_parse_pax(data))
         elif kind == _PAX_GLOBAL:
@@ -73,8 +82,8 @@ class _Extensions:
         return records
 
 
-def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
-    """Read a tar to its end, and see that its members belong to *tree*.
+def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
+    """Read a tar to its end, see that its members belong to *tree*, and count them.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
@@ -88,6 +97,7 @@ def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
         if header.kind in _EXTENSIONS:
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
         else:
+            meter.member()
             yield from _member(incoming, header.overruled(extensions.take()), tree)
             members += 1
     if not members:
@@ -113,6 +123,7 @@ def _member(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
     if header.kind in _REFUSED:
         raise CorruptArchive("the tar has a member of a kind that no host sends")
     tree.check_name(header.name)
+    _check_link(header, tree)
     unread = 0 if header.kind in _WITHOUT_DATA else header.size_bytes
     unread += -unread % BLOCK
     if header.name == tree.note:
@@ -120,6 +131,14 @@ def _member(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
         tree.check_note((yield from incoming.exactly(start)))
         unread -= start
     yield from incoming.skip(unread)
+
+
+def _check_link(header: Header, tree: Tree) -> None:
+    """Hard links name a member from the root on, symbolic ones a place from where they stand."""
+    if header.kind == _HARD_LINK:
+        tree.check_name(header.link)
+    elif header.kind == _SYMBOLIC_LINK and tree.leaves(header.name, header.link):
+        raise unsafe_link(header.name)
 
 
 def _end(incoming: Incoming) -> Waiting:
@@ -140,7 +159,8 @@ def parse_header(block: bytes) -> Header | None:
     if block[_MAGIC] == b"ustar\0":
         prefix = block[_PREFIX].partition(b"\0")[0]
         name = b"/".join(filter(None, (prefix, name)))
-    return Header(name=name, kind=block[_KIND], size_bytes=size_bytes)
+    link = block[_LINK].partition(b"\0")[0]
+    return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes)
 
 
 def _checksum_fits(block: bytes) -> bool:

@@ -3,11 +3,16 @@
 import re
 from dataclasses import dataclass, field
 
-from archiver.errors import WrongNode, WrongRoot
+from archiver.errors import UnsafeMember, WrongNode, WrongRoot
 from archiver.model import Archive
 
 NOTE_MAX_BYTES = 64 * 1024
 """How much of hg's note is looked at. Its node is in the second line."""
+
+LINK_MAX_BYTES = 4096
+"""What a link may point to, in bytes: Linux's PATH_MAX."""
+
+SHOWN_BYTES = 100
 
 _NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
 
@@ -33,11 +38,27 @@ class Tree:
         """Return if a member may have this name: that of the root or subdir, or one below it.
 
         Raises:
-            WrongRoot: It lies elsewhere, or would when extracted.
+            WrongRoot: It lies elsewhere.
+            UnsafeMember: It would, when extracted, or no file can have this name.
         """
-        below = name == self._top or name.startswith(self._top + b"/")
-        if not below or b".." in name.split(b"/"):
-            raise WrongRoot(f"a member of the archive lies outside {self._top.decode()}")
+        if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
+            raise UnsafeMember(f"the member {shown(name)} leads out of the archive")
+        if name != self._top and not name.startswith(self._top + b"/"):
+            raise WrongRoot(f"the member {shown(name)} lies outside {self._top.decode()}")
+
+    def leaves(self, name: bytes, target: bytes) -> bool:
+        """Tell whether the link *name* leads out of the root, as far as the names tell."""
+        if target.startswith(b"/") or b"\0" in target or len(target) > LINK_MAX_BYTES:
+            return True
+        path = name.split(b"/")[:-1]
+        for segment in target.split(b"/"):
+            if segment == b".." and path:
+                path.pop()
+            elif segment == b"..":
+                return True
+            elif segment not in {b"", b"."}:
+                path.append(segment)
+        return path[:1] != [self.root.encode()]
 
     def check_note(self, content: bytes) -> None:
         """Return if hg's note, or its first NOTE_MAX_BYTES, tells of the right node.
@@ -48,3 +69,13 @@ class Tree:
         line = _NODE_LINE.search(content)
         if not line or line[1].decode() != self.archive.node:
             raise WrongNode("the archive is of another changeset than the one asked for")
+
+
+def shown(name: bytes) -> str:
+    """Return a member's name as it may be shown to anyone: short, and in ASCII."""
+    text = name[:SHOWN_BYTES].decode(errors="replace")
+    return ascii(text) + ("..." if len(name) > SHOWN_BYTES else "")
+
+
+def unsafe_link(name: bytes) -> UnsafeMember:
+    return UnsafeMember(f"the link {shown(name)} leads out of the archive")

@@ -9,29 +9,32 @@ from archiver.formats import tar
 from archiver.formats import zip as zip_format
 from archiver.formats.compression import BZIP2, GZIP, Decompression, Reader
 from archiver.formats.incoming import Parser
+from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
-from archiver.model import Archive, Verified
+from archiver.model import Archive, Limits, Verified
+
+DEFAULT_LIMITS = Limits()
 
 
-def verify(archive: Archive, *, root: str) -> "StreamVerifier":
+def verify(archive: Archive, *, root: str, limits: Limits = DEFAULT_LIMITS) -> "StreamVerifier":
     """Return the verifier of a stream that ought to be *archive*, packed below *root*.
 
     Raises:
         SuffixRefused: Nothing can be said of such a format.
     """
-    return StreamVerifier(
-        reader=_reader(archive.suffix, Tree(archive=archive, root=root)), root=root
-    )
+    meter = Meter(limits=limits)
+    reader = _reader(archive.suffix, Tree(archive=archive, root=root), meter)
+    return StreamVerifier(reader=reader, root=root, meter=meter)
 
 
-def _reader(suffix: str, tree: Tree) -> Reader:
+def _reader(suffix: str, tree: Tree, meter: Meter) -> Reader:
     match suffix:
-        case "tar.gz":
-            return Decompression(codec=GZIP, reader=Parser(partial(tar.walk, tree=tree)))
-        case "tar.bz2":
-            return Decompression(codec=BZIP2, reader=Parser(partial(tar.walk, tree=tree)))
+        case "tar.gz" | "tar.bz2":
+            codec = GZIP if suffix == "tar.gz" else BZIP2
+            parser = Parser(partial(tar.walk, tree=tree, meter=meter))
+            return Decompression(codec=codec, reader=parser, meter=meter)
         case "zip":
-            return Parser(partial(zip_format.walk, tree=tree))
+            return Parser(partial(zip_format.walk, tree=tree, meter=meter))
         case _:
             raise SuffixRefused(f"a {suffix} cannot be verified")
 
@@ -39,11 +42,11 @@ def _reader(suffix: str, tree: Tree) -> Reader:
 class StreamVerifier:
     """Digests a stream and reads it to its end, chunk by chunk, in threads."""
 
-    def __init__(self, *, reader: Reader, root: str) -> None:
+    def __init__(self, *, reader: Reader, root: str, meter: Meter) -> None:
         self._reader = reader
         self._root = root
+        self._meter = meter
         self._sha256 = hashlib.sha256()
-        self._size_bytes = 0
         self._sound = True
 
     async def update(self, chunk: bytes) -> None:
@@ -52,18 +55,20 @@ class StreamVerifier:
     async def finish(self) -> Verified:
         await asyncio.to_thread(self._end)
         return Verified(
-            sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, root=self._root
+            sha256=self._sha256.hexdigest(),
+            size_bytes=self._meter.packed_bytes,
+            root=self._root,
         )
 
     def _read(self, chunk: bytes) -> None:
         self._sound = False
         self._sha256.update(chunk)
-        self._size_bytes += len(chunk)
+        self._meter.take(len(chunk))
         self._reader.feed(chunk)
         self._sound = True
 
     def _end(self) -> None:
-        if not self._size_bytes:
+        if not self._meter.packed_bytes:
             raise NotAnArchive("the host sent nothing")
         if not self._sound:
             raise CorruptArchive("the stream was refused before its end")

@@ -6,6 +6,7 @@ CRC. Then the directory has to list exactly them. Bytes that belong to neither h
 """
 
 import hashlib
+import stat
 import struct
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from isal import igzip_lib
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
 from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree
+from archiver.formats.meter import Meter
+from archiver.formats.tree import LINK_MAX_BYTES, NOTE_MAX_BYTES, Tree, unsafe_link
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
@@ -30,7 +32,7 @@ STEP_BYTES = 64 * 1024
 
 # Without their signatures: 4.3.7, 4.3.12, 4.3.16, 4.3.14 and 4.3.15 of APPNOTE.
 _LOCAL = struct.Struct("<BxHH4xIIIHH")
-_CENTRAL = struct.Struct("<2xBxHH4xIIIHHH8xI")
+_CENTRAL = struct.Struct("<2xBxHH4xIIIHHH4xII")
 _END = struct.Struct("<4xHHIIH")
 _END_64 = struct.Struct("<Q12xQQQQ")
 _LOCATOR_64 = struct.Struct("<4xQ4x")
@@ -68,6 +70,7 @@ class Entry:
 class _Contents:
     """What a member turned out to be, and the first ``keep`` bytes of it."""
 
+    meter: Meter
     keep: int
     kept: bytes = b""
     crc: int = 0
@@ -75,6 +78,7 @@ class _Contents:
     unpacked_bytes: int = 0
 
     def take(self, data: bytes) -> None:
+        self.meter.unpack(len(data))
         self.crc = crc32(data, self.crc)
         self.unpacked_bytes += len(data)
         if len(self.kept) < self.keep:
@@ -91,14 +95,18 @@ class _Ledger:
 
     entries: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    unfit_for_links: bytearray = field(default_factory=bytearray)
 
     def enter(self, entry: Entry) -> None:
         self.entries += 1
         self.digest.update(repr(entry).encode())
 
 
-def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
-    """Read a zip to its end, and see that its members belong to *tree*.
+def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
+    """Read a zip to its end, see that its members belong to *tree*, and count them.
+
+    Which of them are links stands in the directory alone, when their contents have long gone by;
+    so for each of them is kept, in a byte, whether it would make a link that leads out.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
@@ -108,11 +116,17 @@ def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
     if signature != LOCAL:
         raise NotAnArchive("what the host sent does not begin as a zip with members does")
     while signature == LOCAL:
-        held.enter((yield from _member(incoming, tree)))
+        meter.member()
+        entry, unfit = yield from _member(incoming, tree, meter)
+        held.enter(entry)
+        held.unfit_for_links.append(unfit)
         signature = yield from incoming.exactly(4)
     offset = incoming.position - 4
     while signature == CENTRAL:
-        listed.enter((yield from _listing(incoming)))
+        entry, is_link = yield from _listing(incoming)
+        if is_link and any(held.unfit_for_links[listed.entries : listed.entries + 1]):
+            raise unsafe_link(entry.name)
+        listed.enter(entry)
         signature = yield from incoming.exactly(4)
     if held.digest.digest() != listed.digest.digest():
         raise CorruptArchive("the zip's directory does not list what the zip holds")
@@ -121,19 +135,24 @@ def walk(incoming: Incoming, *, tree: Tree) -> Waiting:
     yield from incoming.nothing()
 
 
-def _member(incoming: Incoming, tree: Tree) -> Generator[None, None, Entry]:
+def _member(
+    incoming: Incoming, tree: Tree, meter: Meter
+) -> Generator[None, None, tuple[Entry, bool]]:
+    """Return what a member is, and whether, as a link, it would lead out of the root."""
     offset = incoming.position - 4
     entry, wide = yield from _local_header(incoming, offset)
     tree.check_name(entry.name)
-    contents = _Contents(keep=NOTE_MAX_BYTES if entry.name == tree.note else 0)
+    is_note = entry.name == tree.note
+    contents = _Contents(meter=meter, keep=NOTE_MAX_BYTES if is_note else LINK_MAX_BYTES + 1)
     yield from _unpack(incoming, entry, contents)
     if entry.flags & _SIZES_FOLLOW:
         entry = yield from _descriptor(incoming, entry, wide=wide)
     if not contents.fit(entry):
         raise CorruptArchive("a member of the zip is damaged")
-    if contents.keep:
+    if is_note:
         tree.check_note(contents.kept)
-    return entry
+    # Few links and most texts have a line's end, which spares a look at every path in them.
+    return entry, b"\n" in contents.kept or tree.leaves(entry.name, contents.kept)
 
 
 def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
@@ -214,17 +233,19 @@ def _descriptor(incoming: Incoming, entry: Entry, *, wide: bool) -> Generator[No
     )
 
 
-def _listing(incoming: Incoming) -> Generator[None, None, Entry]:
+def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
+    """Return what the directory says of a member, and whether that is a link."""
     header = yield from incoming.exactly(_CENTRAL.size)
-    version, flags, method, crc, packed, unpacked, name_size, extra_size, comment_size, offset = (
-        _CENTRAL.unpack(header)
+    version, flags, method, crc, packed, unpacked, *sizes, attributes, offset = _CENTRAL.unpack(
+        header
     )
+    name_size, extra_size, comment_size = sizes
     _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
     unpacked, packed, offset = _widened((unpacked, packed, offset), extra)
-    return Entry(
+    entry = Entry(
         name=name,
         flags=flags,
         method=method,
@@ -233,6 +254,7 @@ def _listing(incoming: Incoming) -> Generator[None, None, Entry]:
         unpacked_bytes=unpacked,
         offset=offset,
     )
+    return entry, stat.S_ISLNK(attributes >> 16)
 
 
 def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, int]) -> Waiting:
@@ -286,6 +308,8 @@ def _field_64(extra: bytes) -> bytes | None:
     """Return the field for 64-bit values among the *extra* ones, or None if it is not there."""
     while len(extra) >= 4:  # noqa: PLR2004 - two bytes of kind, two of size
         kind, size = _integer(extra[:2]), _integer(extra[2:4])
+        if size > len(extra) - 4:
+            raise CorruptArchive("a header in the zip is damaged")
         if kind == _FIELD_64:
             return extra[4 : 4 + size]
         extra = extra[4 + size :]

@@ -17,9 +17,11 @@ from archiver.errors import (
     SourceError,
     SourceRefused,
     SourceTimeout,
+    SourceTooSlow,
     SourceUnavailable,
     TruncatedArchive,
 )
+from archiver.sources.pace import Pace
 from archiver.sources.perimeter import Perimeter
 
 CHUNK_BYTES = 1 << 20
@@ -38,8 +40,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Answer:
     """What a host answered: head now, body as it comes. Lives as long as the block that got it."""
 
-    def __init__(self, *, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, *, response: aiohttp.ClientResponse, pace: Pace) -> None:
         self._response = response
+        self._pace = pace
 
     @property
     def status(self) -> int:
@@ -85,10 +88,16 @@ class Answer:
         Raises:
             TruncatedArchive: The host broke off, and so that one can tell.
             SourceTimeout: It fell silent, or the deadline is over.
+            SourceTooSlow: It drips.
         """
+        clock = asyncio.get_running_loop().time
         with _our_errors(self._response.url, broken_off=TruncatedArchive):
+            asked_at = clock()
             while chunk := await self._chunk():
+                if not self._pace.keeps(len(chunk), waited_s=clock() - asked_at):
+                    raise SourceTooSlow(f"{self._response.url.host} sends too slowly")
                 yield chunk
+                asked_at = clock()
 
     async def _chunk(self) -> bytes:
         content = self._response.content
@@ -107,8 +116,14 @@ class Fetch:
     """Asks within a perimeter. Takes no proxy, no cookie and no credential from anywhere."""
 
     def __init__(
-        self, *, session: aiohttp.ClientSession, perimeter: Perimeter, read_timeout: timedelta
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        perimeter: Perimeter,
+        read_timeout: timedelta,
+        min_rate_bytes_s: int,
     ) -> None:
+        self._min_rate_bytes_s = min_rate_bytes_s
         self._session = session
         self._perimeter = perimeter
         self._read_timeout = read_timeout
@@ -129,7 +144,8 @@ class Fetch:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._ask(here, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    yield Answer(response=response)
+                    pace = Pace(min_rate_bytes_s=self._min_rate_bytes_s)
+                    yield Answer(response=response, pace=pace)
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
@@ -155,6 +171,7 @@ async def open_fetch(
     perimeter: Perimeter,
     read_timeout: timedelta,
     user_agent: str,
+    min_rate_bytes_s: int = 0,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Fetch]:
     """Yield a Fetch with connections of its own. A silence of *read_timeout* ends a transfer."""
@@ -173,7 +190,12 @@ async def open_fetch(
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
     ) as session:
-        yield Fetch(session=session, perimeter=perimeter, read_timeout=read_timeout)
+        yield Fetch(
+            session=session,
+            perimeter=perimeter,
+            read_timeout=read_timeout,
+            min_rate_bytes_s=min_rate_bytes_s,
+        )
 
 
 class _OutsideError(OSError):

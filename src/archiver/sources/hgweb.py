@@ -227,6 +227,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
     read_timeout: timedelta,
     deadline: timedelta,
     user_agent: str,
+    min_rate_bytes_s: int = 0,
 ) -> AsyncIterator[HgwebSource]:
     """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer."""
     perimeter = Perimeter(
@@ -235,7 +236,10 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
         allow_private_addresses=allow_private_addresses,
     )
     async with open_fetch(
-        perimeter=perimeter, read_timeout=read_timeout, user_agent=user_agent
+        perimeter=perimeter,
+        read_timeout=read_timeout,
+        user_agent=user_agent,
+        min_rate_bytes_s=min_rate_bytes_s,
     ) as fetch:
         yield HgwebSource(
             name=name,
