@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.engine.lanes import seats
+from archiver.engine.lanes import FETCH_TIMEOUT, seats
 from archiver.model import Archive, Copies, Phase, Priority, Task, TaskState
 from archiver.ports import Attempt
 from tests.engine.conftest import LEASE, Busy, Fleet, Refused, an_archive, copies_of, until
@@ -129,6 +129,29 @@ def test_a_stopping_worker_hands_its_task_to_another_one(fleet: Fleet) -> None:
     attempt, failures, took = asyncio.run(play())
     assert (attempt, failures) == (2, 0)
     assert took < LEASE.total_seconds() + 1  # handed back, not waited for
+
+
+def test_a_worker_without_a_free_slot_stops_as_quickly(fleet: Fleet) -> None:
+    async def endless(_archive: Archive, _attempt: Attempt) -> Copies:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def play() -> tuple[float, list[TaskState]]:
+        archives = [an_archive(), an_archive()]
+        async with fleet.engine() as engine:
+            async with fleet.worker(endless, concurrency=1):
+                for archive in archives:
+                    await engine.enqueue(archive)
+                await until(engine, archives[0], TaskState.STARTED)
+                await asyncio.sleep(FETCH_TIMEOUT.total_seconds())  # until all lanes want a slot
+                stopped = time.monotonic()
+            took = time.monotonic() - stopped
+            tasks = [await engine.task(archive) for archive in archives]
+            return took, [task.state for task in tasks if task]
+
+    took, states = asyncio.run(play())
+    assert took < 5
+    assert states == [TaskState.RETRY, TaskState.PENDING]
 
 
 def test_a_build_that_ends_within_the_grace_is_not_handed_back(fleet: Fleet) -> None:

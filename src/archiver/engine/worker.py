@@ -70,8 +70,8 @@ class Worker:
             lanes = [group.create_task(self._work(lane, stopping)) for lane in self._lanes()]
             await stopping.wait()
             await end(sweeping)
+            await self._drain()  # which frees the slots that lanes may be waiting for
             await asyncio.wait(lanes)
-            await self._drain()
 
     def _lanes(self) -> list[Lane]:
         return [
@@ -91,6 +91,9 @@ class Worker:
         while not stopping.is_set():
             await self._slots.acquire()
             message = None if stopping.is_set() else await lane.next()
+            if message and stopping.is_set():
+                await message.nak()
+                message = None
             if message is None:
                 self._slots.release()
                 continue
@@ -138,8 +141,6 @@ class Worker:
         running.inc()
         try:
             copies = await self._build(claim)
-            await claim.succeed()
-            self._tell_success(claim, started, copies)
         except asyncio.CancelledError:
             await claim.hand_back()
             self._tell("handed_back", claim, started)
@@ -151,6 +152,9 @@ class Worker:
         except Exception as exc:  # noqa: BLE001 - a fault of ours must end in FAILURE, not in silence
             log.error("attempt.broken", key=claim.archive.key, exc_info=exc)
             await self._fail(claim, InternalError("Archiver failed; its log says why"), started)
+        else:
+            await claim.succeed()
+            self._tell_success(claim, started, copies)
         finally:
             running.dec()
 
