@@ -1,0 +1,20 @@
+"""Configuration: one frozen tree, read once from TOML and the environment."""
+
+from archiver.settings.sections import (
+    RegionSettings,
+    ServerSettings,
+    SettingsError,
+    SourceSettings,
+)
+from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings, load, require_outside_world
+
+__all__ = [
+    "HGMO_URL_TEMPLATE",
+    "RegionSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "SourceSettings",
+    "load",
+    "require_outside_world",
+]

@@ -1,0 +1,166 @@
+"""The tree of all settings, and how it is read from TOML and the environment."""
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
+
+from archiver.settings.sections import (
+    EngineSettings,
+    LogSettings,
+    RegionSettings,
+    ServerSettings,
+    SettingsError,
+    SourceSettings,
+    WorkerSettings,
+)
+
+HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
+DEFAULT_CONFIG = Path("archiver.toml")
+RESERVED_SOURCES = frozenset({"status"})
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def _is_mozilla(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname == "hg.mozilla.org"
+    except ValueError:
+        return False
+
+
+def _default_data_dir() -> Path:
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "archiver"
+
+
+class Settings(BaseSettings):
+    """All settings. Environment: ``ARCHIVER_`` and the path, ``__`` between its parts."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ARCHIVER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    regions: dict[str, RegionSettings] = Field(
+        default={}, description="In order of preference; the first is the primary one."
+    )
+    sources: dict[str, SourceSettings] = Field(default={})
+    worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Folder of the servers that `archiver serve` embeds.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, _OriginalNames(settings_cls), init_settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_hosts(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Point `hgmo` at hg.mozilla.org, which has served nothing but zip since 2019."""
+        sources = data.get("sources", {})
+        hgmo = sources.get("hgmo", {}) if isinstance(sources, dict) else None
+        if not isinstance(hgmo, dict):
+            return data  # to be refused by name
+        hgmo = {"url_template": HGMO_URL_TEMPLATE, **hgmo}
+        if _is_mozilla(str(hgmo["url_template"])):
+            hgmo.setdefault("fetch_suffix", "zip")
+        return {**data, "sources": {**sources, "hgmo": hgmo}}
+
+    @model_validator(mode="after")
+    def _names_are_names(self) -> Self:
+        for name in (*self.regions, *self.sources):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a region or a source")
+        if reserved := RESERVED_SOURCES.intersection(self.sources):
+            raise ValueError(f"sources: {', '.join(reserved)} is a word of the interface")
+        return self
+
+
+class _OriginalNames(PydanticBaseSettingsSource):
+    """The two environment variables of the original service, which its operators know."""
+
+    def __call__(self) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        if template := os.environ.get("ARCHIVER_HGMO_URL_TEMPLATE"):
+            data["sources"] = {"hgmo": {"url_template": template}}
+        if buckets := os.environ.get("ARCHIVER_S3_BUCKETS"):
+            try:
+                data["regions"] = {
+                    region: {"bucket": bucket} for region, bucket in json.loads(buckets).items()
+                }
+            except (ValueError, AttributeError):
+                raise SettingsError(
+                    "ARCHIVER_S3_BUCKETS: must be a JSON object of region to bucket"
+                ) from None
+        return data
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+
+def load(config: Path | None = None) -> Settings:
+    """Return the settings of the environment and, beneath it, of a TOML file.
+
+    The file is *config*, else what ``ARCHIVER_CONFIG`` names, else ``archiver.toml`` here, if any.
+
+    Raises:
+        SettingsError: The file cannot be read, or a setting is wrong.
+    """
+    named = config or (
+        Path(os.environ["ARCHIVER_CONFIG"]) if "ARCHIVER_CONFIG" in os.environ else None
+    )
+    path = named or DEFAULT_CONFIG
+    try:
+        values = tomllib.loads(path.read_text()) if named or path.exists() else {}
+        return Settings(**values)
+    except OSError as exc:
+        raise SettingsError(f"{path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path}: not TOML: {exc}") from exc
+    except (ValidationError, PydanticSettingsError) as exc:
+        raise SettingsError(_explain(exc)) from None
+
+
+def require_outside_world(settings: Settings) -> None:
+    """Return if an engine and regions are named, as every process but `archiver serve` needs them.
+
+    Raises:
+        SettingsError: They are not.
+    """
+    if not settings.engine.servers:
+        raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
+    if not settings.regions:
+        raise SettingsError("regions: none is set, and only `archiver serve` embeds any")
+
+
+def _explain(exc: ValidationError | PydanticSettingsError) -> str:
+    """Name each wrong setting and why; never its value, which may be a secret."""
+    if isinstance(exc, PydanticSettingsError):
+        return str(exc)
+    return "\n".join(
+        f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
+        for error in exc.errors(include_input=False, include_url=False)
+    )
