@@ -163,7 +163,14 @@ def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tupl
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     unpacked, packed = _widened((unpacked, packed), extra)
-    entry = Entry(
+    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
+    return entry, _field_64(extra) is not None
+
+
+def _entry(name: bytes, flags: int, method: int, measures: tuple[int, int, int, int]) -> Entry:
+    """Return the entry with these *measures*: CRC, packed and unpacked bytes, offset."""
+    crc, packed, unpacked, offset = measures
+    return Entry(
         name=name,
         flags=flags,
         method=method,
@@ -172,7 +179,6 @@ def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tupl
         unpacked_bytes=unpacked,
         offset=offset,
     )
-    return entry, _field_64(extra) is not None
 
 
 def _check_version(version: int) -> None:
@@ -245,15 +251,7 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
     unpacked, packed, offset = _widened((unpacked, packed, offset), extra)
-    entry = Entry(
-        name=name,
-        flags=flags,
-        method=method,
-        crc=crc,
-        packed_bytes=packed,
-        unpacked_bytes=unpacked,
-        offset=offset,
-    )
+    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
     return entry, stat.S_ISLNK(attributes >> 16)
 
 
