@@ -17,6 +17,7 @@ from archiver.model import (
     Ready,
     Region,
     TaskState,
+    Verified,
     Wanted,
     check_name,
     parse_key,
@@ -216,3 +217,8 @@ def test_only_success_and_failure_are_final() -> None:
         TaskState.SUCCESS,
         TaskState.FAILURE,
     }
+
+
+def test_nobody_but_a_verifier_can_say_that_an_archive_is_whole() -> None:
+    with pytest.raises(TypeError):
+        Verified()  # type: ignore[call-arg]

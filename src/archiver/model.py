@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import NewType
+from typing import Never, NewType
 
 from archiver.errors import InvalidRequest
 
@@ -21,6 +21,9 @@ Region = NewType("Region", str)
 
 PresignedUrl = NewType("PresignedUrl", str)
 """A time-limited link: a secret, never logged or stored."""
+
+SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
+"""The formats of archives: each can be verified, and made of each other one."""
 
 KEY_VERSION = "v1"
 SEPARATOR = "-"
@@ -194,6 +197,22 @@ def parse_task_id(text: str) -> Archive | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree."""
+
+    suffixes: tuple[str, ...]
+    subdirs: bool = True
+
+    def nearest(self, archive: Archive) -> Archive:
+        """Return what to fetch for *archive*: itself, or what it can be made of."""
+        return replace(
+            archive,
+            suffix=archive.suffix if archive.suffix in self.suffixes else self.suffixes[0],
+            subdir=archive.subdir if self.subdirs else "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What an archive of a source may be at most, so that none can exhaust who reads it.
 
@@ -206,16 +225,34 @@ class Limits:
     members: int = 5_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Verified:
     """What a verifier found in a stream that it read through to its whole and sound end.
 
-    ``root`` is the one directory at the top of the archive.
+    ``root`` is the one directory at the top of the archive. Only verifiers make these, with
+    ``sealing.seal``: whoever holds one need not ask whether the archive is whole.
     """
 
     sha256: str
     size_bytes: int
     root: str
+
+    def __init__(self, *, _sealed: Never) -> None:
+        raise TypeError("only a verifier can tell that an archive is whole")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """Of what an archive was made, and by what.
+
+    ``key``, ``sha256`` and ``size_bytes`` are those of the archive it was made of. ``converter``
+    names all that the bytes depend on besides: the same converter makes the same of the same.
+    """
+
+    key: str
+    sha256: str
+    size_bytes: int
+    converter: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +260,8 @@ class Manifest:
     """What makes an archive exist in a region: the record beside its bytes, written last.
 
     The same in every region, to the byte, but for the region it stands in.
-    ``object_key`` is where the bytes are, in each region's bucket.
+    ``object_key`` is where the bytes are, in each region's bucket. ``source_url`` is where the host
+    sent them or, if there was a ``conversion``, what they were made of in the beginning.
     """
 
     key: str
@@ -234,6 +272,7 @@ class Manifest:
     root: str
     source_url: str
     created_at: datetime
+    conversion: Conversion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

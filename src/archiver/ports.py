@@ -12,6 +12,7 @@ from typing import Protocol
 from archiver.errors import ArchiverError
 from archiver.model import (
     Archive,
+    Conversion,
     Copies,
     Failure,
     Joined,
@@ -144,7 +145,13 @@ class Storage(Protocol):
         """
 
     async def commit(
-        self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
+        self,
+        archive: Archive,
+        upload: Upload,
+        verified: Verified,
+        *,
+        source_url: str,
+        conversion: Conversion | None = None,
     ) -> Copies:
         """Write the manifest, create-only, to each region of *upload*, the primary first.
 

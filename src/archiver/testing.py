@@ -36,6 +36,7 @@ from archiver.errors import (
 from archiver.memory import Memory
 from archiver.model import (
     Archive,
+    Conversion,
     Copies,
     Failure,
     Joined,
@@ -50,6 +51,7 @@ from archiver.model import (
     Verified,
 )
 from archiver.ports import Found, Resolved, Storage, Upload
+from archiver.sealing import seal
 from archiver.service import Archiver
 
 CHUNK_BYTES = 64 * 1024
@@ -205,9 +207,7 @@ class GzipVerifier:
             raise TruncatedArchive("the gzip stream has no end")
         if self._gzip and self._gzip.unused_data:
             raise CorruptArchive("something follows the gzip stream")
-        return Verified(
-            sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, root=self._root
-        )
+        return seal(sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, root=self._root)
 
 
 class MemoryStorage:
@@ -256,7 +256,13 @@ class MemoryStorage:
         )
 
     async def commit(
-        self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
+        self,
+        archive: Archive,
+        upload: Upload,
+        verified: Verified,
+        *,
+        source_url: str,
+        conversion: Conversion | None = None,
     ) -> Copies:
         if first := self._copies(archive):
             if first.manifest.object_key != upload.object_key:
@@ -271,6 +277,7 @@ class MemoryStorage:
             root=verified.root,
             source_url=source_url,
             created_at=datetime.now(UTC),
+            conversion=conversion,
         )
         for region in self._up(upload.regions):
             self.manifests[region][archive.key] = manifest

@@ -14,6 +14,7 @@ import pytest
 from archiver.errors import CorruptArchive, SourceTimeout, StorageUnavailable
 from archiver.model import Archive, Copies, Node, Region, Verified
 from archiver.ports import Storage
+from archiver.sealing import seal
 from archiver.storage.regions import open_regions
 from archiver.testing import MemoryStorage
 from tests.parts.s3 import REGIONS, Home, S3Server
@@ -169,9 +170,7 @@ async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerato
 
 
 def verified(data: bytes) -> Verified:
-    return Verified(
-        sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345"
-    )
+    return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
 async def store(

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from archiver.engine.connection import INDEX, Connection
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
-from archiver.model import Archive, Copies, Verified
+from archiver.model import Archive, Copies
 from archiver.ports import Found
+from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of
 from tests.parts.process import free_port
@@ -25,7 +26,7 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
         yield b"bytes"
 
     upload = await storage.upload(archive, chunks(), attempt="x")  # type: ignore[arg-type]
-    verified = Verified(sha256="0" * 64, size_bytes=5, root="ash")
+    verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
     return await storage.commit(archive, upload, verified, source_url="http://127.0.0.1/")
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.sealing import seal
 from archiver.storage.regions import LAST_WORDS_S, Regions
 from archiver.storage.tee import GRACE, PATIENCE
 from tests.parts.s3 import REGIONS, Home
@@ -75,9 +76,7 @@ async def stream(data: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def verified(data: bytes) -> Verified:
-    return Verified(
-        sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345"
-    )
+    return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
 async def store(

@@ -12,6 +12,7 @@ from archiver.formats.incoming import Parser
 from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
 from archiver.model import Archive, Limits, Verified
+from archiver.sealing import seal
 
 DEFAULT_LIMITS = Limits()
 
@@ -54,7 +55,7 @@ class StreamVerifier:
 
     async def finish(self) -> Verified:
         await asyncio.to_thread(self._end)
-        return Verified(
+        return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._meter.packed_bytes,
             root=self._root,

@@ -18,7 +18,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, CorruptArchive, StorageUnavailable
-from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region, Verified
+from archiver.model import (
+    Archive,
+    Conversion,
+    Copies,
+    Manifest,
+    PresignedUrl,
+    Region,
+    Verified,
+)
 from archiver.ports import Found, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.tee import GRACE, PATIENCE, Tee
@@ -88,12 +96,28 @@ class Regions:
         return Upload(object_key=object_key, regions=tee.stored, failures=tee.failures)
 
     async def commit(
-        self, archive: Archive, upload: Upload, verified: Verified, *, source_url: str
+        self,
+        archive: Archive,
+        upload: Upload,
+        verified: Verified,
+        *,
+        source_url: str,
+        conversion: Conversion | None = None,
     ) -> Copies:
         if earlier := (await self.find(archive)).copies:
             await self._forget(upload, earlier)
             return earlier
-        manifest = _manifest(archive, upload, verified, source_url)
+        manifest = Manifest(
+            key=archive.key,
+            node=archive.node,
+            sha256=verified.sha256,
+            size_bytes=verified.size_bytes,
+            object_key=upload.object_key,
+            root=verified.root,
+            source_url=source_url,
+            created_at=datetime.now(UTC),
+            conversion=conversion,
+        )
         decided = await self._decide(archive, manifest, upload.regions)
         copies = _copies(archive, decided)
         if copies is None:
@@ -204,19 +228,6 @@ class Regions:
             return self._buckets[region]
         except KeyError:
             raise StorageUnavailable(f"there is no region {region} here") from None
-
-
-def _manifest(archive: Archive, upload: Upload, verified: Verified, source_url: str) -> Manifest:
-    return Manifest(
-        key=archive.key,
-        node=archive.node,
-        sha256=verified.sha256,
-        size_bytes=verified.size_bytes,
-        object_key=upload.object_key,
-        root=verified.root,
-        source_url=source_url,
-        created_at=datetime.now(UTC),
-    )
 
 
 def _copies(
