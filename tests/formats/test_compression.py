@@ -1,19 +1,20 @@
 """Streams of several members, as parallel compressors write them."""
 
 import asyncio
-import bz2
-import gzip
+import lzma
 from collections.abc import Callable
 
 import pytest
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
 from archiver.formats.compression import STEP_BYTES
-from tests.formats.samples import ROOT, an_archive, packed, tar, verdict
+from tests.formats.samples import COMPRESS, ROOT, an_archive, packed, tar, verdict
 
 Compress = Callable[[bytes], bytes]
-CODECS = (("tar.gz", gzip.compress), ("tar.bz2", bz2.compress))
-each_codec = pytest.mark.parametrize(("suffix", "compress"), CODECS)
+each_codec = pytest.mark.parametrize(
+    ("suffix", "compress"),
+    tuple((suffix, compress) for suffix, compress in COMPRESS.items() if suffix != "tar"),
+)
 
 
 @each_codec
@@ -71,3 +72,12 @@ def test_the_checksum_and_the_length_of_gzip_count(offset: int) -> None:
 
     with pytest.raises(CorruptArchive):
         asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
+
+
+def test_an_xz_that_needs_more_memory_than_it_should_get_is_refused() -> None:
+    greedy = lzma.compress(
+        tar(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 28}]
+    )
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.xz"), [greedy]))

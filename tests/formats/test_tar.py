@@ -1,7 +1,6 @@
 """Tar's dialects, and the ways in which a tar can lie."""
 
 import asyncio
-import bz2
 import tarfile
 
 import pytest
@@ -17,7 +16,7 @@ STYLES = (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
 
 
 def verify_tar(*blocks: bytes) -> Verified:
-    return asyncio.run(verdict(an_archive("tar.bz2"), [bz2.compress(b"".join(blocks))]))
+    return asyncio.run(verdict(an_archive("tar"), [b"".join(blocks)]))
 
 
 def header(

@@ -1,10 +1,12 @@
-"""Streams of gzip and bzip2: one or more members, each with a sound end, and nothing else."""
+"""Compressed streams: one or more members, each with a sound end, and nothing else."""
 
 import bz2
-from collections.abc import Callable
+import lzma
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import zstandard
 from isal import igzip_lib
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
@@ -15,9 +17,15 @@ IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub takes it fo
 STEP_BYTES = 1 << 20
 """How much is inflated at a time: a chunk of 1 MiB may hold a gigabyte."""
 
+WINDOW_MAX_BYTES = 128 << 20
+"""What xz and zstd may need to look back on. ``xz -9`` needs 65 MiB, ``zstd -19`` 8."""
+
+SLICE_BYTES = 1 << 10
+"""What zstd is given at a time, since it has no bound for what it makes of it: 32 MiB at worst."""
+
 
 class Decompressor(Protocol):
-    """What bz2 and igzip have in common."""
+    """What those of bz2, lzma and igzip have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -49,12 +57,54 @@ class Codec:
     errors: tuple[type[Exception], ...]
 
 
-def _inflate_gzip() -> Decompressor:
+class _ZstdFrame:
+    """A Decompressor of zstd, which its library has in another shape."""
+
+    def __init__(self) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES)
+        self._frame = decompressor.decompressobj()
+        self._held = memoryview(b"")
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._held and not self.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data + self._held
+
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
+        if data:
+            self._held = memoryview(bytes(self._held) + data if self._held else data)
+        pieces, size = [], 0
+        while self._held and not self.eof and not 0 <= max_length <= size:
+            pieces.append(self._frame.decompress(self._held[:SLICE_BYTES]))
+            self._held = self._held[SLICE_BYTES:]
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
+
+def _open_gzip() -> Decompressor:
     return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 
-GZIP = Codec(name="gzip", magic=b"\x1f\x8b\x08", open=_inflate_gzip, errors=(IsalError,))
-BZIP2 = Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,))
+def _open_xz() -> Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES)
+
+
+CODECS = {
+    "tar.gz": Codec(name="gzip", magic=b"\x1f\x8b\x08", open=_open_gzip, errors=(IsalError,)),
+    "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,)),
+    "tar.xz": Codec(name="xz", magic=b"\xfd7zXZ\0", open=_open_xz, errors=(lzma.LZMAError,)),
+    "tar.zst": Codec(
+        name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, errors=(zstandard.ZstdError,)
+    ),
+}
+"""By suffix."""
 
 
 class Decompression:
@@ -70,8 +120,16 @@ class Decompression:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises BadArchive as soon as it is certain."""
+        for _ in self.steps(data):
+            pass
+
+    def steps(self, data: bytes) -> Iterator[None]:
+        """Read on; come up for air whenever the reader got some STEP_BYTES at the most."""
         while data:
-            data = self._inflate(self._member, data) if self._member else self._begin(data)
+            if self._member:
+                data = yield from self._inflate(self._member, data)
+            else:
+                data = self._begin(data)
 
     def close(self) -> None:
         """Return if the stream ends well here. Raises BadArchive if it does not."""
@@ -93,7 +151,7 @@ class Decompression:
         data, self._head = self._head, b""
         return data
 
-    def _inflate(self, member: Decompressor, data: bytes) -> bytes:
+    def _inflate(self, member: Decompressor, data: bytes) -> Generator[None, None, bytes]:
         """Hand on what *data* holds of a member; return what follows the member's end."""
         while True:
             try:
@@ -103,6 +161,7 @@ class Decompression:
             if inflated:
                 self._meter.unpack(len(inflated))
                 self._reader.feed(inflated)
+                yield
             if member.eof:
                 self._member = None
                 self._members += 1

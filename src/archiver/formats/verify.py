@@ -7,7 +7,7 @@ from functools import partial
 from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
 from archiver.formats import tar
 from archiver.formats import zip as zip_format
-from archiver.formats.compression import BZIP2, GZIP, Decompression, Reader
+from archiver.formats.compression import CODECS, Decompression, Reader
 from archiver.formats.incoming import Parser
 from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
@@ -30,14 +30,31 @@ def verify(archive: Archive, *, root: str, limits: Limits = DEFAULT_LIMITS) -> "
 
 def _reader(suffix: str, tree: Tree, meter: Meter) -> Reader:
     match suffix:
-        case "tar.gz" | "tar.bz2":
-            codec = GZIP if suffix == "tar.gz" else BZIP2
-            parser = Parser(partial(tar.walk, tree=tree, meter=meter))
-            return Decompression(codec=codec, reader=parser, meter=meter)
         case "zip":
             return Parser(partial(zip_format.walk, tree=tree, meter=meter))
+        case "tar":
+            return _Unpacked(reader=_tar(tree, meter), meter=meter)
+        case _ if codec := CODECS.get(suffix):
+            return Decompression(codec=codec, reader=_tar(tree, meter), meter=meter)
         case _:
             raise SuffixRefused(f"a {suffix} cannot be verified")
+
+
+def _tar(tree: Tree, meter: Meter) -> Reader:
+    return Parser(partial(tar.walk, tree=tree, meter=meter))
+
+
+class _Unpacked:
+    """Hands on to a reader what was never compressed."""
+
+    def __init__(self, *, reader: Reader, meter: Meter) -> None:
+        self._reader = reader
+        self._meter = meter
+        self.close = reader.close
+
+    def feed(self, data: bytes) -> None:
+        self._meter.unpack(len(data))
+        self._reader.feed(data)
 
 
 class StreamVerifier:

@@ -30,6 +30,9 @@ NOTHING = "check/"
 CONTENT_TYPES = {
     ".tar.gz": "application/gzip",
     ".tar.bz2": "application/x-bzip2",
+    ".tar.xz": "application/x-xz",
+    ".tar.zst": "application/zstd",
+    ".tar": "application/x-tar",
     ".zip": "application/zip",
 }
 CACHE_CONTROL = "private, max-age=31536000, immutable"
