@@ -1,12 +1,14 @@
-"""Many callers, one run."""
+"""Many callers, one run; stages that run ahead; ends that are ends."""
 
 import asyncio
+import threading
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from archiver.concurrency import Coalesce, end
+from archiver.concurrency import Coalesce, ahead, end, in_thread
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -105,3 +107,82 @@ def test_tasks_that_have_ended_are_left_in_peace() -> None:
         return task.cancelled()
 
     assert not asyncio.run(play())
+
+
+def test_a_thread_is_waited_for_although_its_caller_is_cancelled() -> None:
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        release.wait(10)
+        ended.set()
+
+    async def scenario() -> None:
+        caller = asyncio.create_task(in_thread(work))
+        await asyncio.to_thread(started.wait, 10)
+        for _ in range(3):
+            caller.cancel()
+            await asyncio.sleep(0.01)
+        assert not caller.done()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert ended.is_set()
+
+    asyncio.run(scenario())
+
+
+async def counting(
+    closed: list[str], failure: Exception | None = None
+) -> AsyncGenerator[int, None]:
+    try:
+        for number in range(5):
+            yield number
+        if failure:
+            raise failure
+    finally:
+        closed.append("closed")
+
+
+def test_items_that_are_made_ahead_come_in_their_order() -> None:
+    closed: list[str] = []
+
+    async def scenario() -> list[int]:
+        async with ahead(counting(closed), 2) as items:
+            return [item async for item in items]
+
+    assert asyncio.run(scenario()) == [0, 1, 2, 3, 4]
+    assert closed == ["closed"]
+
+
+def test_what_breaks_off_ahead_breaks_off_in_its_place() -> None:
+    async def scenario() -> None:
+        async with ahead(counting([], ValueError("over")), 2) as items:
+            assert [await anext(items) for _ in range(5)] == [0, 1, 2, 3, 4]
+            with pytest.raises(ValueError, match="over"):
+                await anext(items)
+
+    asyncio.run(scenario())
+
+
+def test_nobody_runs_further_ahead_than_allowed_and_all_is_closed_by_who_leaves_early() -> None:
+    closed: list[str] = []
+    made = 0
+
+    async def endless() -> AsyncGenerator[int, None]:
+        nonlocal made
+        try:
+            while True:
+                made += 1
+                yield made
+        finally:
+            closed.append("closed")
+
+    async def scenario() -> None:
+        async with ahead(endless(), 2) as items:
+            assert await anext(items) == 1
+            await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+    assert made == 4  # one taken, two waiting, one on its way
+    assert closed == ["closed"]

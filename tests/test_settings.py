@@ -39,14 +39,14 @@ def complaint(text: str) -> str:
 def test_without_any_setting_there_is_hg_mozilla_org_which_serves_only_zip() -> None:
     settings = load()
     assert settings.sources["hgmo"].url_template == HGMO_URL_TEMPLATE
-    assert settings.sources["hgmo"].offered == ("zip",)
+    assert settings.sources["hgmo"].served.suffixes == ("zip",)
     assert settings.server.url == "http://127.0.0.1:8010"
     assert (settings.engine.servers, settings.regions) == ((), {})
 
 
 def test_hgmo_at_another_host_serves_what_hgweb_serves() -> None:
     settings = written(f'[sources.hgmo]\nurl_template = "{LOCAL}"')
-    assert settings.sources["hgmo"].offered == ("tar.gz", "tar.bz2", "zip")
+    assert settings.sources["hgmo"].served.suffixes == ("tar.gz", "tar.bz2", "zip")
 
 
 def test_regions_keep_the_order_of_the_file() -> None:

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 from archiver.model import Archive, Node, Wanted
 from archiver.service import Archiver
-from archiver.testing import FakeSource, GzipVerifier, MemoryEngine, MemoryIndex, MemoryStorage
+from archiver.testing import (
+    FakeConverter,
+    FakeSource,
+    GzipVerifier,
+    MemoryEngine,
+    MemoryIndex,
+    MemoryStorage,
+)
 
 ASH = "projects/ash"
 FILES = {"README": b"read me", "testing/mozharness/a.py": b"a", "testing/mozharness/b/c.py": b"c"}
@@ -17,6 +24,7 @@ class World:
     source: FakeSource = field(default_factory=FakeSource)
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
+    converter: FakeConverter = field(default_factory=FakeConverter)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
@@ -34,18 +42,26 @@ class World:
             index=self.index,
             engine=self.engine,
             verify=GzipVerifier,
+            converter=self.converter,
         )
 
-    def archive(self, subdir: str = "") -> Archive:
-        return self.wanted(subdir=subdir).at(self.node)
+    def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:
+        return self.wanted(subdir=subdir, suffix=suffix).at(self.node)
 
-    def wanted(self, rev: str | None = None, *, repo: str = ASH, subdir: str = "") -> Wanted:
+    def wanted(
+        self,
+        rev: str | None = None,
+        *,
+        repo: str = ASH,
+        subdir: str = "",
+        suffix: str = "tar.gz",
+    ) -> Wanted:
         return Wanted(
             source=self.source.name,
             repo=repo,
             rev=self.node if rev is None else rev,
             subdir=subdir,
-            suffix="tar.gz",
+            suffix=suffix,
         )
 
     @property

@@ -1,12 +1,15 @@
-"""Tasks of asyncio: many callers that share a run, and an end that is one."""
+"""Tasks of asyncio: runs that many callers share, stages of a stream, and an end that is one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+P = ParamSpec("P")
 
 
 class Coalesce(Generic[K, V]):
@@ -43,3 +46,57 @@ async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(se
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
+
+
+async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
+    """Return what *work* returns in a thread. When cancelled, wait until the thread is through.
+
+    ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({working})
+        working.exception()  # so that nobody misses it
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What comes after the last item of a stream: nothing, or what it broke off with."""
+
+    failure: Exception | None
+
+
+@asynccontextmanager
+async def ahead(
+    items: AsyncGenerator[V, None], depth: int
+) -> AsyncIterator[AsyncGenerator[V, None]]:
+    """Yield *items*, made by a task that is up to *depth* of them ahead; close them at the end."""
+    queue: asyncio.Queue[V | _End] = asyncio.Queue(depth)
+
+    async def make() -> None:
+        failure = None
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    await queue.put(item)
+        except Exception as exc:  # noqa: BLE001 - it is raised where the items are taken
+            failure = exc
+        await queue.put(_End(failure))
+
+    async def made() -> AsyncGenerator[V, None]:
+        while not isinstance(item := await queue.get(), _End):
+            yield item
+        if item.failure:
+            raise item.failure
+
+    making = asyncio.create_task(make())
+    try:
+        async with aclosing(made()) as stream:
+            yield stream
+    finally:
+        await end(making)

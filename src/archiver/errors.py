@@ -22,8 +22,10 @@ ArchiverError
 │   ├── CorruptArchive      corrupt_archive       retryable
 │   ├── ArchiveTooLarge     archive_too_large
 │   ├── UnsafeMember        unsafe_member
+│   ├── NotConvertible      not_convertible
 │   ├── WrongRoot           wrong_root
 │   └── WrongNode           wrong_node            retryable
+├── NoRoom                  no_room               retryable
 ├── StorageUnavailable      storage_unavailable   retryable
 ├── EngineUnavailable       engine_unavailable    retryable
 ├── TaskFailed              task_failed           says what the task failed with
@@ -163,12 +165,25 @@ class UnsafeMember(BadArchive):
     code = "unsafe_member"
 
 
+class NotConvertible(BadArchive):
+    """It has something that the wanted format has no words for."""
+
+    code = "not_convertible"
+
+
 class WrongRoot(BadArchive):
     code = "wrong_root"
 
 
 class WrongNode(BadArchive):
     code = "wrong_node"
+    retryable = True
+
+
+class NoRoom(ArchiverError):
+    """A worker's working directory has no room for an archive that is to be converted."""
+
+    code = "no_room"
     retryable = True
 
 

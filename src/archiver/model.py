@@ -198,10 +198,18 @@ def parse_task_id(text: str) -> Archive | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree."""
+    """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree.
+
+    With ``verbatim``, whatever it sends is wanted as it sends it; else it may be made of something
+    that is there already, which spares the host.
+    """
 
     suffixes: tuple[str, ...]
     subdirs: bool = True
+    verbatim: bool = True
+
+    def wants_verbatim(self, archive: Archive) -> bool:
+        return self.verbatim and self.nearest(archive) == archive
 
     def nearest(self, archive: Archive) -> Archive:
         """Return what to fetch for *archive*: itself, or what it can be made of."""
@@ -303,6 +311,7 @@ class Phase(StrEnum):
     QUEUED = "queued"
     CONNECTING = "connecting"
     FETCHING = "fetching"
+    CONVERTING = "converting"
     COMMITTING = "committing"
     COPYING = "copying"
     WAITING = "waiting"

@@ -3,7 +3,7 @@
 Each contract stands here once; ``tests/contracts`` holds fakes and real adapters to it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,17 +37,22 @@ class Stream(Protocol):
     url: str
     root: str
 
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
 
 
 class Source(Protocol):
-    """A configured version-control host. ``suffixes`` are the formats that may be asked of it."""
+    """A configured version-control host."""
 
     name: str
-    suffixes: Sequence[str]
+
+    def fetchable(self, archive: Archive) -> Archive:
+        """Return what to fetch when *archive* is wanted: itself, or what it can be made of."""
+
+    def wants_verbatim(self, archive: Archive) -> bool:
+        """Tell whether nothing but the host's own bytes will do for *archive*."""
 
     def url(self, archive: Archive) -> str:
-        """Return the host's own address of *archive*."""
+        """Return the host's own address of *archive*, which has to be fetchable."""
 
     def check_rev(self, rev: str) -> None:
         """Refuse a rev that must not be asked for; contacts nobody.
@@ -77,7 +82,7 @@ class Source(Protocol):
 
         Raises:
             UnknownRepo, UnknownRev, UnknownSubdir: On the host's word.
-            SourceError: The host refused, is busy, or did not answer.
+            SourceError: The host refused, is busy, or did not answer; or it is not fetchable.
         """
 
 
@@ -95,6 +100,38 @@ class Verify(Protocol):
     """Makes the verifier of one archive's stream."""
 
     def __call__(self, archive: Archive, *, root: str) -> Verifier: ...
+
+
+class Converter(Protocol):
+    """Makes an archive of another one of the same tree: in another format, or a part of it.
+
+    What comes out depends on nothing but the members that go in and ``version``; it does not matter
+    in which format they were.
+    """
+
+    def version(self, suffix: str) -> str:
+        """Return the name of all that decides how members become an archive of this format."""
+
+    def convert(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        given: Archive,
+        wanted: Archive,
+        root: str,
+        size_bytes: int = 0,
+    ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """Return the bytes of *wanted*, as they are made of those of *given*, below *root*.
+
+        They end only if *chunks* do. *size_bytes* is how many will come, if that is known. *given*
+        must be verified while it is read, or have been before.
+
+        Raises, as do the bytes:
+            UnknownSubdir: *given* has nothing there.
+            NotConvertible: The format of *wanted* has no words for it.
+            NoRoom: It does not fit into the working directory.
+            whatever *chunks* raise.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +201,14 @@ class Storage(Protocol):
 
     async def discard(self, upload: Upload) -> None:
         """Delete an upload that will not be committed, as far as the regions let us."""
+
+    def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+        """Yield the archive's bytes as *region* has them; they end only if they are whole.
+
+        Raises:
+            StorageUnavailable: The region does not give them.
+            CorruptArchive: They are not what the manifest says.
+        """
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
         """Bring the archive from a region that has it to one that has not; verify its sha256.

@@ -1,18 +1,18 @@
 """The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
-    InternalError,
-    LeaseLost,
+    SourceError,
     TaskFailed,
     UnknownSource,
 )
+from archiver.making import Maker
 from archiver.model import (
     Absent,
     Archive,
@@ -24,10 +24,9 @@ from archiver.model import (
     Region,
     Task,
     TaskState,
-    Verified,
     Wanted,
 )
-from archiver.ports import Attempt, Engine, Index, Source, Storage, Stream, Verifier, Verify
+from archiver.ports import Attempt, Converter, Engine, Index, Source, Storage, Verify
 from archiver.resolver import Resolver
 from archiver.telemetry import METRICS, log
 
@@ -62,12 +61,13 @@ class Archiver:
         index: Index,
         engine: Engine,
         verify: Verify,
+        converter: Converter,
     ) -> None:
         self._sources = sources
         self._storage = storage
         self._index = index
         self._engine = engine
-        self._verify = verify
+        self._maker = Maker(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
 
     def source(self, name: str) -> Source:
@@ -97,7 +97,11 @@ class Archiver:
             return self._ready(archive, copies, wanted.preferred_region, method)
         if not create:
             return Absent(archive=archive)
-        await self._resolver.require_known(source, wanted.repo, node)
+        try:
+            await self._resolver.require_known(source, wanted.repo, node)
+        except SourceError:
+            if not await self._maker.relatives(source, archive):
+                raise
         self._raise_recent_failure(archive)
         return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
 
@@ -135,7 +139,8 @@ class Archiver:
         )
 
     def _source_url(self, archive: Archive) -> str:
-        return self.source(archive.source).url(archive)
+        source = self.source(archive.source)
+        return source.url(source.fetchable(archive))
 
     async def check(self) -> Health:
         """Return whether the engine and each region's bucket answer."""
@@ -145,7 +150,7 @@ class Archiver:
         return Health(engine=engine.result(), regions=regions.result())
 
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
-        """Put *archive* into every region, from its host, or from a region that has it already.
+        """Put *archive* into every region: as one of them has it, or made anew.
 
         Safe to repeat, and to run twice at a time. A region that fails while another succeeds
         leaves a repair for later.
@@ -158,7 +163,8 @@ class Archiver:
         if found.copies:
             copies = await self._complete(archive, found.copies, attempt)
         else:
-            copies = await self._fetch(archive, attempt, avoid=found.unreachable)
+            source = self.source(archive.source)
+            copies = await self._maker.make(source, archive, attempt, avoid=found.unreachable)
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := self._missing(copies):
@@ -166,25 +172,6 @@ class Archiver:
             elif found.copies:
                 await self._engine.repaired(archive)
         return copies
-
-    async def _fetch(
-        self, archive: Archive, attempt: Attempt, *, avoid: Collection[Region]
-    ) -> Copies:
-        async with self.source(archive.source).open(archive) as stream:
-            checked = _Checked(stream, self._verify(archive, root=stream.root), attempt)
-            async with aclosing(checked.chunks()) as chunks:
-                upload = await self._storage.upload(
-                    archive, chunks, attempt=attempt.id, avoid=avoid
-                )
-        for region, exc in upload.failures.items():
-            log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
-        attempt.report(Phase.COMMITTING, checked.verified.size_bytes)
-        try:
-            await attempt.hold()
-        except LeaseLost:
-            await self._storage.discard(upload)
-            raise
-        return await self._storage.commit(archive, upload, checked.verified, source_url=stream.url)
 
     async def _complete(self, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
         """Copy to the regions that lack the archive; return all that have it then."""
@@ -223,31 +210,6 @@ class Archiver:
             region=region,
             url=self._storage.presign(copies, region, method=method),
         )
-
-
-class _Checked:
-    """A host's stream that comes to its end only if the verifier is content with it."""
-
-    def __init__(self, stream: Stream, verifier: Verifier, attempt: Attempt) -> None:
-        self._stream = stream
-        self._verifier = verifier
-        self._attempt = attempt
-        self._verified: Verified | None = None
-
-    @property
-    def verified(self) -> Verified:
-        if self._verified is None:
-            raise InternalError("a stream was stored before its end")
-        return self._verified
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        bytes_done = 0
-        async for chunk in self._stream.chunks():
-            await self._verifier.update(chunk)
-            bytes_done += len(chunk)
-            self._attempt.report(Phase.FETCHING, bytes_done)
-            yield chunk
-        self._verified = await self._verifier.finish()
 
 
 def _says_success(task: Task | None) -> bool:

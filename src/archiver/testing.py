@@ -9,15 +9,19 @@ import gzip
 import hashlib
 import hmac
 import io
+import lzma
 import secrets
 import tarfile
 import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import zstandard
 
 from archiver.errors import (
     ArchiverError,
@@ -46,6 +50,7 @@ from archiver.model import (
     PresignedUrl,
     Priority,
     Region,
+    Served,
     Task,
     TaskState,
     Verified,
@@ -55,6 +60,8 @@ from archiver.sealing import seal
 from archiver.service import Archiver
 
 CHUNK_BYTES = 64 * 1024
+
+SERVED = Served(suffixes=("tar.gz",))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +83,7 @@ class _Stream:
     root: str
     data: bytes = field(repr=False)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         for start in range(0, len(self.data), CHUNK_BYTES):
             yield self.data[start : start + CHUNK_BYTES]
 
@@ -88,9 +95,10 @@ class FakeSource:
     ``cut_at`` ends a stream after so many bytes, in silence, as hosts do.
     """
 
-    def __init__(self, *, name: str = "hgmo", suffixes: Sequence[str] = ("tar.gz",)) -> None:
+    def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
         self.name = name
-        self.suffixes = suffixes
+        self.fetchable = served.nearest
+        self.wants_verbatim = served.wants_verbatim
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
@@ -128,8 +136,8 @@ class FakeSource:
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[_Stream]:
         repo = self._repo("open", archive.repo)
-        if archive.suffix not in self.suffixes:
-            raise SuffixRefused(f"{self.name} does not serve {archive.suffix}")
+        if self.fetchable(archive) != archive:
+            raise SuffixRefused(f"{self.name} does not serve such archives")
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
         folder = f"{archive.subdir}/" if archive.subdir else ""
@@ -157,13 +165,80 @@ def _pack(archive: Archive, root: str, files: Mapping[str, bytes]) -> bytes:
     """Return the files under *root*, and at the top of a whole tree the note that hg leaves."""
     note = {} if archive.subdir else {".hg_archival.txt": f"node: {archive.node}\n".encode()}
     members = {f"{root}/{path}": content for path, content in {**note, **files}.items()}
-    match archive.suffix:
-        case "zip":
-            return _zip(members)
-        case "tar.bz2":
-            return bz2.compress(_tar(members))
-        case _:
-            return gzip.compress(_tar(members), mtime=0)
+    return _packed(members, archive.suffix)
+
+
+_COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar.gz": partial(gzip.compress, mtime=0),
+    "tar.bz2": bz2.compress,
+    "tar.xz": lzma.compress,
+    "tar.zst": zstandard.compress,
+}
+
+
+def _packed(members: Mapping[str, bytes], suffix: str) -> bytes:
+    return _zip(members) if suffix == "zip" else _COMPRESS[suffix](_tar(members))
+
+
+def _unpacked(data: bytes, suffix: str) -> dict[str, bytes]:
+    """Return the files of an archive."""
+    if suffix == "zip":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    with tarfile.open(fileobj=io.BytesIO(_DECOMPRESS[suffix](data))) as tar:
+        extracted = ((member.name, tar.extractfile(member)) for member in tar)
+        return {name: file.read() for name, file in extracted if file}
+
+
+_DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar.gz": gzip.decompress,
+    "tar.bz2": bz2.decompress,
+    "tar.xz": lzma.decompress,
+    "tar.zst": zstandard.decompress,
+}
+
+
+class FakeConverter:
+    """Converts files, by the standard library and all at once. Of modes and links it knows nothing.
+
+    ``conversions`` counts what was done.
+    """
+
+    def __init__(self) -> None:
+        self.conversions = 0
+
+    def version(self, suffix: str) -> str:
+        return f"fake {suffix}"
+
+    @asynccontextmanager
+    async def convert(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        given: Archive,
+        wanted: Archive,
+        root: str,
+        size_bytes: int = 0,  # noqa: ARG002 - it has all the room in the world
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        async def converted() -> AsyncGenerator[bytes, None]:
+            async with aclosing(chunks):
+                members = _unpacked(b"".join([chunk async for chunk in chunks]), given.suffix)
+            top = f"{root}/{wanted.subdir}".rstrip("/")
+            if given.subdir != wanted.subdir:
+                members = {
+                    name: content
+                    for name, content in members.items()
+                    if name == top or name.startswith(f"{top}/")
+                }
+            if not members:
+                raise UnknownSubdir(f"there is no {wanted.subdir} in {wanted.repo}")
+            self.conversions += 1
+            yield _packed(members, wanted.suffix)
+
+        async with aclosing(converted()) as pieces:
+            yield pieces
 
 
 def _tar(members: Mapping[str, bytes]) -> bytes:
@@ -289,6 +364,15 @@ class MemoryStorage:
     async def discard(self, upload: Upload) -> None:
         for region in self._up(upload.regions):
             self.objects[region].pop(upload.object_key, None)
+
+    async def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+        manifest = copies.manifest
+        body = self.objects[region].get(manifest.object_key)
+        if body is None or region in self.down:
+            raise StorageUnavailable(f"{region} does not give the archive")
+        yield body
+        if hashlib.sha256(body).hexdigest() != manifest.sha256:
+            raise CorruptArchive(f"{region} has other bytes than its manifest says")
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
         manifest = copies.manifest

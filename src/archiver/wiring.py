@@ -17,7 +17,9 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Policy, Worker
+from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
+from archiver.formats.workspace import Workspace
 from archiver.model import Limits, Region
 from archiver.ports import Source, Verify
 from archiver.service import Archiver
@@ -72,6 +74,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             index=index,
             engine=engine,
             verify=_verify_within({name: s.limits for name, s in settings.sources.items()}),
+            converter=_converter(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
@@ -80,6 +83,14 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
 def _verify_within(limits: Mapping[str, Limits]) -> Verify:
     """Return ``verify``, with the limits of each archive's source."""
     return lambda archive, *, root: verify(archive, root=root, limits=limits[archive.source])
+
+
+def _converter(settings: Settings) -> Converter:
+    worker = settings.worker
+    workspace = Workspace(
+        folder=worker.work_dir or settings.data_dir / "work", most_bytes=worker.work_max_bytes
+    )
+    return Converter(workspace=workspace, threads=worker.compression_threads)
 
 
 def _buckets(settings: Settings) -> list[Bucket]:
@@ -118,7 +129,7 @@ async def _open_source(
     async with open_hgweb(
         name=name,
         url_template=source.url_template,
-        suffixes=source.offered,
+        served=source.served,
         redirect_hosts=source.redirect_hosts,
         allow_private_addresses=source.allow_private_addresses,
         lookup_concurrency=source.lookup_concurrency,

@@ -16,7 +16,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Verified
+from archiver.model import Archive, Node, Served, Verified
 from archiver.ports import Source
 from archiver.sources.hgweb import open_hgweb
 from archiver.testing import FakeSource
@@ -35,13 +35,12 @@ class Host:
     names: tuple[str, ...]
 
     def archive(self, *, node: Node | None = None, repo: str = ASH, subdir: str = "") -> Archive:
-        suffix = self.source.suffixes[0]
         return Archive(
             source=self.source.name,
             repo=repo,
             node=node or self.node,
             subdir=subdir,
-            suffix=suffix,
+            suffix="tar.gz",
         )
 
 
@@ -67,7 +66,7 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
         async with open_hgweb(
             name="hgmo",
             url_template=hgweb.template,
-            suffixes=("tar.gz",),
+            served=Served(suffixes=("tar.gz",)),
             redirect_hosts=(),
             allow_private_addresses=False,
             lookup_concurrency=2,

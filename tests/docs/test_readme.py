@@ -50,8 +50,4 @@ def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert settings.server.url == "https://archiver.example.org"
     assert len(settings.engine.servers) == 3
     assert list(settings.regions) == ["us-east-1", "us-west-2"]
-    assert settings.sources["hgmo"].offered == ("zip",)
-
-
-def test_the_first_request_is_one_that_hgmo_can_serve_out_of_the_box() -> None:
-    assert "suffix=zip" in _blocks("console")[0]
+    assert settings.sources["hgmo"].served.suffixes == ("zip",)

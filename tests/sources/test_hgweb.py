@@ -31,7 +31,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Verified
+from archiver.model import Archive, Node, Served, Verified
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb import HgwebSource, open_hgweb
 from archiver.sources.perimeter import Perimeter
@@ -62,7 +62,7 @@ async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[Hg
     async with open_hgweb(
         name="hgmo",
         url_template=template,
-        suffixes=SUFFIXES,
+        served=Served(suffixes=SUFFIXES),
         redirect_hosts=(),
         allow_private_addresses=False,
         lookup_concurrency=lookup_concurrency,
@@ -234,7 +234,7 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
             source = HgwebSource(
                 name="hgmo",
                 url_template=host.template,
-                suffixes=SUFFIXES,
+                served=Served(suffixes=SUFFIXES),
                 lookup_concurrency=1,
                 deadline=timedelta(seconds=20),
                 fetch=fetch,

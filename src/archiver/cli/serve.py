@@ -57,7 +57,7 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> None:
 def announce(settings: Settings) -> None:
     """Say on standard error where what is."""
     regions = [*settings.regions] or [place.region for place in DEFAULT_PLACES]
-    source, suffix = next((name, its.offered[0]) for name, its in settings.sources.items())
+    source = next(iter(settings.sources))
     url = settings.server.url
     engine = hide_user_info(settings.engine.url) if settings.engine.url else "embedded"
     lines = {
@@ -66,7 +66,7 @@ def announce(settings: Settings) -> None:
         "regions": ", ".join(regions) + ("" if settings.regions else " (embedded)"),
         "sources": ", ".join(settings.sources),
         "data": str(settings.data_dir.absolute()),
-        "try": f"curl -i '{url}/archiver/{source}/REPO/REV?suffix={suffix}'",
+        "try": f"curl -i '{url}/archiver/{source}/REPO/REV'",
     }
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print()

@@ -108,9 +108,9 @@ CODECS = {
 
 
 class Decompression:
-    """Hands on to a reader what a compressed stream holds."""
+    """Hands on to a reader what a compressed stream holds, within the limits of a meter, if any."""
 
-    def __init__(self, *, codec: Codec, reader: Reader, meter: Meter) -> None:
+    def __init__(self, *, codec: Codec, reader: Reader, meter: Meter | None = None) -> None:
         self._codec = codec
         self._meter = meter
         self._reader = reader
@@ -159,7 +159,8 @@ class Decompression:
             except self._codec.errors as exc:
                 raise CorruptArchive(f"the {self._codec.name} stream is damaged") from exc
             if inflated:
-                self._meter.unpack(len(inflated))
+                if self._meter:
+                    self._meter.unpack(len(inflated))
                 self._reader.feed(inflated)
                 yield
             if member.eof:

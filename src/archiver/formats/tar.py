@@ -6,17 +6,21 @@ insists on the two blocks of zeros at the end: they alone tell a whole archive f
 between two members.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from archiver.errors import BadArchive, CorruptArchive, NotAnArchive
+from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, NotConvertible
 from archiver.formats.incoming import Incoming, Waiting
+from archiver.formats.member import Kind, Member
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, unsafe_link
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown, unsafe_link
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
+
+MODE_BITS = 0o7777
 
 EXTENSION_MAX_BYTES = 1 << 20
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
@@ -28,8 +32,16 @@ _WITHOUT_DATA = frozenset(b"123456")
 _REFUSED = frozenset(b"MS")
 """Members that go on in another volume, or have more headers than one: hosts do not send them."""
 
+_KINDS = {
+    **dict.fromkeys(b"0\x007", Kind.FILE),
+    **dict(zip(b"125", (Kind.HARD_LINK, Kind.LINK, Kind.FOLDER), strict=True)),
+}
+"""The others are devices and the like, or unknown to everybody."""
+
 _NAME = slice(0, 100)
+_MODE = slice(100, 108)
 _SIZE = slice(124, 136)
+_MTIME = slice(136, 148)
 _CHECKSUM = slice(148, 156)
 _KIND = 156
 _LINK = slice(157, 257)
@@ -39,12 +51,17 @@ _PREFIX = slice(345, 500)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The block before a member's data. ``kind`` is its type flag, ``link`` what it points to."""
+    """The block before a member's data. ``kind`` is its type flag, ``link`` what it points to.
+
+    ``mtime`` is what a PAX record says of it.
+    """
 
     name: bytes
     kind: int
     link: bytes
     size_bytes: int
+    block: bytes
+    mtime: bytes | None = None
 
     def overruled(self, records: Mapping[bytes, bytes]) -> "Header":
         """Return the header as PAX *records* have it, if there are any."""
@@ -55,6 +72,34 @@ class Header:
             name=records.get(b"path", self.name),
             link=records.get(b"linkpath", self.link),
             size_bytes=_decimal(records[b"size"]) if b"size" in records else self.size_bytes,
+            mtime=records.get(b"mtime"),
+        )
+
+    @property
+    def data_bytes(self) -> int:
+        """How much follows the header, but for the padding: links only state a size."""
+        return 0 if self.kind in _WITHOUT_DATA else self.size_bytes
+
+    def member(self) -> Member:
+        """Return the member, as other formats may have it.
+
+        Raises:
+            NotConvertible: No other format has the like.
+        """
+        kind = _KINDS.get(self.kind)
+        mode = _number(self.block[_MODE])
+        mtime = _time(self.block[_MTIME]) if self.mtime is None else _seconds(self.mtime)
+        if kind is None or mode is None or mtime is None:
+            raise NotConvertible(f"the member {shown(self.name)} is of a kind that tar alone has")
+        if kind is Kind.FILE and self.name.endswith(b"/"):  # as it was before ustar
+            kind = Kind.FOLDER
+        return Member(
+            name=self.name.rstrip(b"/"),
+            kind=kind,
+            mode=mode & MODE_BITS,
+            mtime=mtime,
+            link=self.link if kind in {Kind.LINK, Kind.HARD_LINK} else b"",
+            size_bytes=self.data_bytes if kind is Kind.FILE else 0,
         )
 
 
@@ -82,25 +127,39 @@ class _Extensions:
         return records
 
 
+Take = Callable[[Incoming, Header], Waiting]
+"""Reads ``Header.data_bytes``, and what fills up the last block."""
+
+
 def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
     """Read a tar to its end, see that its members belong to *tree*, and count them.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
+    yield from members(incoming, partial(_inspect, tree=tree, meter=meter))
+
+
+def members(incoming: Incoming, take: Take) -> Waiting:
+    """Read a tar to its end, and have *take* read each of its members.
+
+    Raises:
+        BadArchive: As for ``walk``.
+    """
     extensions = _Extensions()
-    members = 0
+    any_members = False
     while (block := (yield from incoming.exactly(BLOCK))) != ZEROS:
         header = parse_header(block)
         if not header:
             raise _unreadable(first=incoming.position == BLOCK)
         if header.kind in _EXTENSIONS:
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
+        elif header.kind in _REFUSED:
+            raise CorruptArchive("the tar has a member of a kind that no host sends")
         else:
-            meter.member()
-            yield from _member(incoming, header.overruled(extensions.take()), tree)
-            members += 1
-    if not members:
+            yield from take(incoming, header.overruled(extensions.take()))
+            any_members = True
+    if not any_members:
         raise NotAnArchive("the tar has no members")
     yield from _end(incoming)
 
@@ -119,15 +178,13 @@ def _extension(incoming: Incoming, header: Header) -> Generator[None, None, byte
     return data
 
 
-def _member(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
-    if header.kind in _REFUSED:
-        raise CorruptArchive("the tar has a member of a kind that no host sends")
+def _inspect(incoming: Incoming, header: Header, tree: Tree, meter: Meter) -> Waiting:
+    meter.member()
     tree.check_name(header.name)
     _check_link(header, tree)
-    unread = 0 if header.kind in _WITHOUT_DATA else header.size_bytes
-    unread += -unread % BLOCK
+    unread = header.data_bytes + -header.data_bytes % BLOCK
     if header.name == tree.note:
-        start = min(header.size_bytes, unread, NOTE_MAX_BYTES)
+        start = min(header.data_bytes, NOTE_MAX_BYTES)
         tree.check_note((yield from incoming.exactly(start)))
         unread -= start
     yield from incoming.skip(unread)
@@ -160,7 +217,7 @@ def parse_header(block: bytes) -> Header | None:
         prefix = block[_PREFIX].partition(b"\0")[0]
         name = b"/".join(filter(None, (prefix, name)))
     link = block[_LINK].partition(b"\0")[0]
-    return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes)
+    return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes, block=block)
 
 
 def _checksum_fits(block: bytes) -> bool:
@@ -181,6 +238,11 @@ def _number(octal: bytes) -> int | None:
     return int(digits or b"0", 8)
 
 
+def _time(field: bytes) -> int | None:
+    """Return the value of a numeric field that may be negative: GNU has such times before 1970."""
+    return int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else _number(field)  # noqa: PLR2004
+
+
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
     """Return the records of a PAX header: ``length keyword=value`` and a newline, each."""
     records = {}
@@ -192,6 +254,13 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
             raise _damaged_pax()
         records[keyword] = value[:-1]
     return records
+
+
+def _seconds(decimal: bytes) -> int:
+    """Return the whole seconds of a PAX time, which may have fractions, and be before 1970."""
+    whole, _, _ = decimal.partition(b".")
+    sign = -1 if whole.startswith(b"-") else 1
+    return sign * _decimal(whole.removeprefix(b"-"))
 
 
 def _decimal(digits: bytes) -> int:

@@ -1,16 +1,13 @@
 """Walks through a zip from its first byte to its last, although its directory is at the end.
 
-Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, with its 64-bit extensions.
 First come the members, each behind a header of its own: they are inflated and held against their
 CRC. Then the directory has to list exactly them. Bytes that belong to neither have no place.
 """
 
 import hashlib
 import stat
-import struct
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from zlib import crc32
 
 from isal import igzip_lib
@@ -20,37 +17,35 @@ from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
 from archiver.formats.meter import Meter
 from archiver.formats.tree import LINK_MAX_BYTES, NOTE_MAX_BYTES, Tree, unsafe_link
-
-LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
+from archiver.formats.zip_records import (
+    CENTRAL,
+    CENTRAL_FIELDS,
+    DESCRIPTOR,
+    ENCRYPTED,
+    END,
+    END_64,
+    END_64_FIELDS,
+    END_FIELDS,
+    FULL_16,
+    FULL_32,
+    LOCAL,
+    LOCAL_FIELDS,
+    LOCATOR_64,
+    LOCATOR_64_FIELDS,
+    SIZES_FOLLOW,
+    VERSION_MAX,
+    WIDE,
+    Method,
+    extra_field,
+    integer,
+    widened,
+)
 
 WINDOW_BYTES = 16 * 1024
 """How much is read at a time. What turns out to lie behind a member's end is read again."""
 
 STEP_BYTES = 64 * 1024
 """How much is inflated at a time."""
-
-# Without their signatures: 4.3.7, 4.3.12, 4.3.16, 4.3.14 and 4.3.15 of APPNOTE.
-_LOCAL = struct.Struct("<BxHH4xIIIHH")
-_CENTRAL = struct.Struct("<2xBxHH4xIIIHHH4xII")
-_END = struct.Struct("<4xHHIIH")
-_END_64 = struct.Struct("<Q12xQQQQ")
-_LOCATOR_64 = struct.Struct("<4xQ4x")
-
-VERSION_MAX = 63
-"""Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
-
-_ENCRYPTED, _SIZES_FOLLOW = 1 << 0, 1 << 3
-_FIELD_64 = 1
-_FULL_16, _FULL_32 = 0xFFFF, 0xFFFFFFFF
-"""What stands in a narrow field whose value is in a wide one."""
-
-
-class Method(IntEnum):
-    """How a member may be packed; the format knows many more."""
-
-    STORED = 0
-    DEFLATED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +140,7 @@ def _member(
     is_note = entry.name == tree.note
     contents = _Contents(meter=meter, keep=NOTE_MAX_BYTES if is_note else LINK_MAX_BYTES + 1)
     yield from _unpack(incoming, entry, contents)
-    if entry.flags & _SIZES_FOLLOW:
+    if entry.flags & SIZES_FOLLOW:
         entry = yield from _descriptor(incoming, entry, wide=wide)
     if not contents.fit(entry):
         raise CorruptArchive("a member of the zip is damaged")
@@ -157,14 +152,15 @@ def _member(
 
 def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
     """Return what a member's own header says, and whether it has room for 64 bits."""
-    block = yield from incoming.exactly(_LOCAL.size)
-    version, flags, method, crc, packed, unpacked, name_size, extra_size = _LOCAL.unpack(block)
+    block = yield from incoming.exactly(LOCAL_FIELDS.size)
+    version, flags, method, _, crc, packed, unpacked, *sizes = LOCAL_FIELDS.unpack(block)
+    name_size, extra_size = sizes
     _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
-    unpacked, packed = _widened((unpacked, packed), extra)
+    unpacked, packed = widened((unpacked, packed), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    return entry, _field_64(extra) is not None
+    return entry, extra_field(WIDE, extra) is not None
 
 
 def _entry(name: bytes, flags: int, method: int, measures: tuple[int, int, int, int]) -> Entry:
@@ -188,11 +184,11 @@ def _check_version(version: int) -> None:
 
 def _unpack(incoming: Incoming, entry: Entry, contents: _Contents) -> Waiting:
     match entry.method:
-        case _ if entry.flags & _ENCRYPTED:
+        case _ if entry.flags & ENCRYPTED:
             raise CorruptArchive("the zip has an encrypted member")
         case Method.DEFLATED:
             yield from _inflate(incoming, contents)
-        case Method.STORED if not entry.flags & _SIZES_FOLLOW:
+        case Method.STORED if not entry.flags & SIZES_FOLLOW:
             yield from _copy(incoming, contents, entry.packed_bytes)
         case _:
             raise CorruptArchive("the zip has a member that is packed as no host does")
@@ -233,24 +229,23 @@ def _descriptor(incoming: Incoming, entry: Entry, *, wide: bool) -> Generator[No
     unpacked = yield from incoming.exactly(8 if wide else 4)
     return replace(
         entry,
-        crc=_integer(crc),
-        packed_bytes=_integer(packed),
-        unpacked_bytes=_integer(unpacked),
+        crc=integer(crc),
+        packed_bytes=integer(packed),
+        unpacked_bytes=integer(unpacked),
     )
 
 
 def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     """Return what the directory says of a member, and whether that is a link."""
-    header = yield from incoming.exactly(_CENTRAL.size)
-    version, flags, method, crc, packed, unpacked, *sizes, attributes, offset = _CENTRAL.unpack(
-        header
-    )
+    header = yield from incoming.exactly(CENTRAL_FIELDS.size)
+    fields = CENTRAL_FIELDS.unpack(header)
+    _, _, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
     name_size, extra_size, comment_size = sizes
     _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
-    unpacked, packed, offset = _widened((unpacked, packed, offset), extra)
+    unpacked, packed, offset = widened((unpacked, packed, offset), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
     return entry, stat.S_ISLNK(attributes >> 16)
 
@@ -266,8 +261,8 @@ def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, i
         signature = yield from incoming.exactly(4)
     if signature != END:
         raise CorruptArchive("the zip has something else where its end ought to be")
-    *stated, comment_size = _END.unpack((yield from incoming.exactly(_END.size)))
-    full = (_FULL_16, _FULL_16, _FULL_32, _FULL_32)
+    *stated, comment_size = END_FIELDS.unpack((yield from incoming.exactly(END_FIELDS.size)))
+    full = (FULL_16, FULL_16, FULL_32, FULL_32)
     for value, actual, elsewhere in zip(stated, directory, full, strict=True):
         if value != actual and not (wide and value == elsewhere):
             raise _disagreement()
@@ -276,43 +271,16 @@ def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, i
 
 def _end_64(incoming: Incoming, directory: tuple[int, int, int, int]) -> Waiting:
     offset = incoming.position - 4
-    rest_size, *stated = _END_64.unpack((yield from incoming.exactly(_END_64.size)))
-    if rest_size != _END_64.size - 8 or tuple(stated) != directory:
+    rest_size, _, _, *stated = END_64_FIELDS.unpack(
+        (yield from incoming.exactly(END_64_FIELDS.size))
+    )
+    if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
         raise _disagreement()
     signature = yield from incoming.exactly(4)
-    (points_at,) = _LOCATOR_64.unpack((yield from incoming.exactly(_LOCATOR_64.size)))
+    points_at, _ = LOCATOR_64_FIELDS.unpack((yield from incoming.exactly(LOCATOR_64_FIELDS.size)))
     if signature != LOCATOR_64 or points_at != offset:
         raise _disagreement()
 
 
 def _disagreement() -> CorruptArchive:
     return CorruptArchive("the zip's end does not fit its directory")
-
-
-def _widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
-    """Return *values*, those of them from elsewhere that had no room (4.5.3 tells their order)."""
-    wide = _field_64(extra) or b""
-    widened = []
-    for value in values:
-        if value == _FULL_32 and wide:
-            widened.append(_integer(wide[:8]))
-            wide = wide[8:]
-        else:
-            widened.append(value)
-    return tuple(widened)
-
-
-def _field_64(extra: bytes) -> bytes | None:
-    """Return the field for 64-bit values among the *extra* ones, or None if it is not there."""
-    while len(extra) >= 4:  # noqa: PLR2004 - two bytes of kind, two of size
-        kind, size = _integer(extra[:2]), _integer(extra[2:4])
-        if size > len(extra) - 4:
-            raise CorruptArchive("a header in the zip is damaged")
-        if kind == _FIELD_64:
-            return extra[4 : 4 + size]
-        extra = extra[4 + size :]
-    return None
-
-
-def _integer(data: bytes) -> int:
-    return int.from_bytes(data, "little")

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from archiver.model import Limits
+from archiver.formats.packing import cores
+from archiver.model import Limits, Served
 from archiver.telemetry import LogFormat
 
-Suffix = Literal["tar.gz", "tar.bz2", "zip"]
+Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 PORT_MAX = 65_535
 EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
@@ -171,11 +172,18 @@ class SourceSettings(Section):
         description="The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."
     )
     suffixes: tuple[Suffix, ...] = Field(
-        default=SERVED_BY_HGWEB, min_length=1, description="Formats that the host serves."
+        default=SERVED_BY_HGWEB,
+        min_length=1,
+        description="Formats that the host serves. Every other one is made of the first of them.",
     )
     fetch_suffix: Suffix | None = Field(
         default=None,
-        description="The one format to fetch; only it is offered. None: each of `suffixes` is.",
+        description="The one format to fetch, and only if nothing is there that an archive can be "
+        "made of. None: each of `suffixes` is fetched, and kept as the host sends it.",
+    )
+    subdirs: bool = Field(
+        default=True,
+        description="Whether the host can send a part of a tree. If not, it is cut out here.",
     )
     concurrency: int = Field(
         default=8,
@@ -230,14 +238,14 @@ class SourceSettings(Section):
             raise ValueError(
                 "url_template: must be an http or https URL with a fixed host, no more"
             )
-        for name in ("{repo}", "{rev}", "{suffix}", "{subdir}"):
+        for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
             if self.url_template.count(name) != 1:
                 raise ValueError(f"url_template: must contain {name} once")
         for host in self.redirect_hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError("redirect_hosts: each must be host or host:port")
-        if not self.url_template.endswith("/{subdir}"):
-            raise ValueError("url_template: must end in /{subdir}")
+        if self.subdirs and not self.url_template.endswith("/{subdir}"):
+            raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
         return self
 
     @property
@@ -250,9 +258,12 @@ class SourceSettings(Section):
         )
 
     @property
-    def offered(self) -> tuple[str, ...]:
-        """The formats that a client may ask for."""
-        return (self.fetch_suffix,) if self.fetch_suffix else self.suffixes
+    def served(self) -> Served:
+        return Served(
+            suffixes=(self.fetch_suffix,) if self.fetch_suffix else self.suffixes,
+            subdirs=self.subdirs,
+            verbatim=self.fetch_suffix is None,
+        )
 
 
 class WorkerSettings(Section):
@@ -283,6 +294,21 @@ class WorkerSettings(Section):
     )
     repair_interval_s: float = Field(
         default=30, gt=0, description="Seconds between two looks for regions that lack a copy."
+    )
+    work_dir: Path | None = Field(
+        default=None,
+        description="Folder in which zips wait to be converted. Default: `work` in `data_dir`.",
+    )
+    work_max_bytes: int = Field(
+        default=32 << 30,
+        gt=0,
+        description="Bytes that may lie in `work_dir` at a time, of one process.",
+    )
+    compression_threads: int = Field(
+        default_factory=cores,
+        ge=1,
+        le=256,
+        description="Blocks that one process compresses at a time. Default: one per core.",
     )
     metrics_listen: Address | None = Field(
         default=None, description="Address and port on which a worker serves /metrics, if any."

@@ -6,7 +6,7 @@ within milliseconds where its JSON takes minutes, whatever the theme, and takes 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,7 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node
+from archiver.model import Archive, Node, Served
 from archiver.sources.fetch import Answer, Fetch, open_fetch
 from archiver.sources.perimeter import Perimeter
 from archiver.telemetry import METRICS
@@ -61,7 +61,7 @@ class HgwebStream:
     source: str
     answer: Answer
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         received = METRICS.source_bytes.labels(source=self.source)
         async with aclosing(self.answer.chunks()) as chunks:
             async for chunk in chunks:
@@ -77,14 +77,15 @@ class HgwebSource:
         *,
         name: str,
         url_template: str,
-        suffixes: Sequence[str],
+        served: Served,
         lookup_concurrency: int,
         deadline: timedelta,
         fetch: Fetch,
         question_deadline: timedelta = QUESTION_DEADLINE,
     ) -> None:
         self.name = name
-        self.suffixes = suffixes
+        self.fetchable = served.nearest
+        self.wants_verbatim = served.wants_verbatim
         self._url_template = url_template
         self._repo_template = url_template[: url_template.index("{repo}") + len("{repo}")]
         self._deadline = deadline
@@ -132,8 +133,8 @@ class HgwebSource:
 
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[HgwebStream]:
-        if archive.suffix not in self.suffixes:
-            raise SuffixRefused(f"{self.name} does not serve {archive.suffix}")
+        if self.fetchable(archive) != archive:
+            raise SuffixRefused(f"{self.name} does not serve such archives")
         await self._require_unshadowed(archive)
         url = self.url(archive)
         async with self._fetch.get(url, deadline=self._deadline) as answer:
@@ -220,7 +221,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
     *,
     name: str,
     url_template: str,
-    suffixes: Sequence[str],
+    served: Served,
     redirect_hosts: Sequence[str],
     allow_private_addresses: bool,
     lookup_concurrency: int,
@@ -244,7 +245,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
         yield HgwebSource(
             name=name,
             url_template=url_template,
-            suffixes=suffixes,
+            served=served,
             lookup_concurrency=lookup_concurrency,
             deadline=deadline,
             fetch=fetch,

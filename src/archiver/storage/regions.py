@@ -167,7 +167,7 @@ class Regions:
         failure: ArchiverError = StorageUnavailable("no other region has the archive")
         for source in copies.regions:
             try:
-                await self._transfer(manifest, self._bucket(source), target)
+                await self._transfer(copies, source, target)
             except CorruptArchive as exc:
                 log.error("copy.corrupt", region=source, key=archive.key)
                 failure = exc
@@ -178,9 +178,13 @@ class Regions:
                 return
         raise failure
 
-    async def _transfer(self, manifest: Manifest, source: Bucket, target: Bucket) -> None:
-        async with aclosing(_proven(source.get(manifest.object_key), manifest)) as chunks:
-            await self._tee([target.region], manifest.object_key).run(chunks)
+    async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
+        async with aclosing(self.read(copies, region)) as chunks:
+            await self._tee([target.region], copies.manifest.object_key).run(chunks)
+
+    def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+        manifest = copies.manifest
+        return _proven(self._bucket(region).get(manifest.object_key), manifest)
 
     def nearest(self, copies: Copies, preferred: Region | None) -> Region:
         if preferred in copies.regions and preferred in self._buckets:

@@ -7,8 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import InvalidRequest
-from archiver.model import Absent, Archive, Pending, Ready, Region, Wanted, check_name
-from archiver.ports import Source
+from archiver.model import SUFFIXES, Absent, Archive, Pending, Ready, Region, Wanted, check_name
 from archiver.web.exchange import exchange
 from archiver.web.problems import problem
 from archiver.web.site import Site, State
@@ -52,17 +51,15 @@ def parse(request: Request[State]) -> Wanted:
         repo=repo,
         rev=rev,
         subdir=query.get("subdir", ""),
-        suffix=_suffix(query.get("suffix", DEFAULT_SUFFIX), source),
+        suffix=_suffix(query.get("suffix", DEFAULT_SUFFIX)),
         preferred_region=_region(query.get("preferred_region", "")),
     )
 
 
-def _suffix(text: str, source: Source) -> str:
-    if text not in source.suffixes:
+def _suffix(text: str) -> str:
+    if text not in SUFFIXES:
         raise InvalidRequest(
-            f"{source.name} does not offer this suffix",
-            parameter="suffix",
-            allowed=", ".join(source.suffixes),
+            "suffix is none that can be made", parameter="suffix", allowed=", ".join(SUFFIXES)
         )
     return text
 

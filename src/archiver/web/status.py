@@ -102,6 +102,8 @@ def _progress(task: Task) -> str:
     match task.phase:
         case Phase.FETCHING:
             return f"Fetching and storing: {task.bytes_done:,} bytes so far."
+        case Phase.CONVERTING:
+            return f"Converting and storing: {task.bytes_done:,} bytes so far."
         case Phase.COMMITTING:
             return "Stored; making it known."
         case Phase.COPYING:

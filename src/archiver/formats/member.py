@@ -1,0 +1,74 @@
+"""One member of an archive, as any format has it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+
+class Kind(Enum):
+    """What a member may be, to be converted. A LINK is symbolic."""
+
+    FILE = auto()
+    LINK = auto()
+    HARD_LINK = auto()
+    FOLDER = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """``mtime`` is in seconds since 1970, ``mode`` are the twelve bits of permission.
+
+    ``name`` has no slash at its end. ``link`` is what a link points to; only a file has bytes.
+    """
+
+    name: bytes
+    kind: Kind = Kind.FILE
+    mode: int
+    mtime: int
+    link: bytes = b""
+    size_bytes: int = 0
+
+
+class Writer(Protocol):
+    """Packs members, one after the other, and gives out what has been packed.
+
+    The bytes depend on the members and on nothing else.
+    """
+
+    def begin(self, member: Member) -> None:
+        """Go on to *member*, of which ``size_bytes`` bytes must follow.
+
+        Raises:
+            NotConvertible: The format has no such members.
+        """
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield what has not been taken yet, and the archive's end."""
+
+    def take(self, least: int = 0) -> bytes:
+        """Return what was packed since, if that is *least* bytes; else nothing."""
+
+
+class Output:
+    """What a writer has packed and nobody has taken yet."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self.position = 0
+
+    def put(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._held_bytes += len(data)
+        self.position += len(data)
+
+    def take(self, least: int = 0) -> bytes:
+        if self._held_bytes < least:
+            return b""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held_bytes = 0
+        return taken

@@ -1,0 +1,108 @@
+"""Compresses a stream on every core that it is given, off the event loop."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import aclosing
+
+import zstandard
+from zlib_ng import zlib_ng
+
+from archiver.concurrency import in_thread
+from archiver.formats.blocks import Block, Bzip2Join, GzipJoin, Join, XzJoin
+
+ZSTD_LEVEL = 3
+PIECE_BYTES = 1 << 20
+
+_JOINS: Mapping[str, Callable[[], Join]] = {
+    "tar.gz": GzipJoin,
+    "tar.bz2": Bzip2Join,
+    "tar.xz": XzJoin,
+}
+
+_LIBZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+async def packed(
+    pieces: AsyncGenerator[bytes, None], *, suffix: str, pool: Executor, threads: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield the tar that *pieces* are, as *suffix* has it.
+
+    The bytes depend on those of the tar alone: neither on how it is cut into pieces nor on *pool*
+    and *threads*, which say who works, and how many at a time.
+    """
+    async with aclosing(pieces):
+        if suffix == "tar":
+            stages = pieces
+        elif suffix == "tar.zst":
+            stages = _zstd(pieces, threads)
+        else:
+            stages = _joined(pieces, _JOINS[suffix](), pool, threads)
+        async with aclosing(stages):
+            async for piece in stages:
+                yield piece
+
+
+async def _zstd(pieces: AsyncIterator[bytes], threads: int) -> AsyncGenerator[bytes, None]:
+    """Yield one frame. Its library has threads of its own, and cuts it as one thread would."""
+    compressor = zstandard.ZstdCompressor(ZSTD_LEVEL, threads=threads, write_checksum=True)
+    frame = compressor.compressobj()
+    async for piece in pieces:
+        if compressed := await in_thread(frame.compress, piece):
+            yield compressed
+    yield await in_thread(frame.flush)
+
+
+async def _joined(
+    pieces: AsyncIterator[bytes], join: Join, pool: Executor, threads: int
+) -> AsyncGenerator[bytes, None]:
+    yield join.head
+    waiting: deque[tuple[Block, asyncio.Future[bytes]]] = deque()
+    loop = asyncio.get_running_loop()
+    try:
+        async for block in _blocks(pieces, join.block_bytes):
+            waiting.append((block, loop.run_in_executor(pool, join.compress, block)))
+            if len(waiting) > threads:
+                first, compressed = waiting.popleft()
+                yield join.join(first, await compressed)
+        while waiting:
+            first, compressed = waiting.popleft()
+            yield join.join(first, await compressed)
+    finally:
+        for _, compressed in waiting:
+            compressed.cancel()
+    yield join.tail()
+
+
+async def _blocks(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[Block, None]:
+    """Yield what *pieces* are as blocks of *size* bytes, but for the last."""
+    held, before = b"", b""
+    async for piece in pieces:
+        held += piece
+        while len(held) > size:
+            block = Block(data=held[:size], before=before, last=False)
+            held, before = held[size:], block.tail
+            yield block
+    yield Block(data=held, before=before, last=True)
+
+
+def library(suffix: str) -> str:
+    """Return which library, in which version, decides on the bytes of *suffix*."""
+    match suffix:
+        case "tar.gz" | "zip":
+            return f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION}"
+        case "tar.zst":
+            return f"libzstd {_LIBZSTD}"
+        case "tar.xz":
+            return "liblzma"
+        case "tar.bz2":
+            return "libbz2"
+        case _:
+            return "no library"

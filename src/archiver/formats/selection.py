@@ -1,0 +1,48 @@
+"""The part of a tree that is wanted, on its way into another archive."""
+
+from collections.abc import Iterator
+
+from archiver.errors import NotConvertible, UnknownSubdir
+from archiver.formats.member import Kind, Member, Writer
+from archiver.formats.tree import shown
+from archiver.model import Archive
+
+PIECE_BYTES = 1 << 20
+"""What a piece of an archive has at least, but for the last: handing one on has its price."""
+
+
+class Selection:
+    """Hands on to *writer* those members of *given* that *wanted* has as well."""
+
+    def __init__(self, *, given: Archive, wanted: Archive, root: str, writer: Writer) -> None:
+        self._wanted = wanted
+        self._all = given.subdir == wanted.subdir
+        self._top = f"{root}/{wanted.subdir}".encode()
+        self._writer = writer
+        self._empty = True
+        self.write = writer.write
+
+    def has(self, name: bytes) -> bool:
+        return self._all or name == self._top or name.startswith(self._top + b"/")
+
+    def begin(self, member: Member) -> None:
+        """Go on to a member that is wanted; what it holds has to be written next."""
+        if member.kind is Kind.HARD_LINK and not self.has(member.link):
+            raise NotConvertible(f"the hard link {shown(member.name)} leads out of the subdir")
+        self._writer.begin(member)
+        self._empty = False
+
+    def take(self) -> Iterator[bytes]:
+        """Yield what has been packed meanwhile, as soon as it is worth the while."""
+        if piece := self._writer.take(PIECE_BYTES):
+            yield piece
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield the rest.
+
+        Raises:
+            UnknownSubdir: Nothing was wanted.
+        """
+        if self._empty:
+            raise UnknownSubdir(f"there is no {self._wanted.subdir} in {self._wanted.repo}")
+        yield from self._writer.finish()

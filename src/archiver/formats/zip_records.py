@@ -1,0 +1,74 @@
+"""The records of a zip, and what is in them.
+
+Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT. Each record begins with a
+signature, which the structures leave out.
+"""
+
+import struct
+from enum import IntEnum
+
+from archiver.errors import CorruptArchive
+
+LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
+
+# 4.3.7, 4.3.12, 4.3.16, 4.3.14 and 4.3.15; what nobody here reads is left out.
+LOCAL_FIELDS = struct.Struct("<BxHHIIIIHH")
+CENTRAL_FIELDS = struct.Struct("<BBBxHHIIIIHHH4xII")
+END_FIELDS = struct.Struct("<4xHHIIH")
+END_64_FIELDS = struct.Struct("<QHH8xQQQQ")
+LOCATOR_64_FIELDS = struct.Struct("<4xQI")
+
+VERSION_MAX = 63
+"""Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
+
+ENCRYPTED, SIZES_FOLLOW, UTF_8 = 1 << 0, 1 << 3, 1 << 11
+FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
+"""What stands in a narrow field whose value is in a wide one."""
+
+WIDE, UNIX_TIME = 0x0001, 0x5455
+"""Extra fields: 64-bit values (4.5.3), and Info-ZIP's "universal time", whose first byte tells
+which times follow: the lowest bit is that of the last modification."""
+
+UNIX = 3
+"""The system (4.4.2) whose modes stand in the upper half of the external attributes."""
+
+
+class Method(IntEnum):
+    """How a member may be packed; the format knows many more."""
+
+    STORED = 0
+    DEFLATED = 8
+
+
+def integer(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def extra_field(wanted: int, extra: bytes) -> bytes | None:
+    """Return one of the *extra* fields of a header, or None if it is not there.
+
+    Raises:
+        CorruptArchive: The fields are none.
+    """
+    while len(extra) >= 4:  # noqa: PLR2004 - two bytes of kind, two of size
+        kind, size = integer(extra[:2]), integer(extra[2:4])
+        if size > len(extra) - 4:
+            raise CorruptArchive("a header in the zip is damaged")
+        if kind == wanted:
+            return extra[4 : 4 + size]
+        extra = extra[4 + size :]
+    return None
+
+
+def widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
+    """Return *values*, those of them from elsewhere that had no room (4.5.3 tells their order)."""
+    wide = extra_field(WIDE, extra) or b""
+    result = []
+    for value in values:
+        if value == FULL_32 and wide:
+            result.append(integer(wide[:8]))
+            wide = wide[8:]
+        else:
+            result.append(value)
+    return tuple(result)

@@ -1,0 +1,210 @@
+"""Makes an archive that no region has, of what costs the least, and puts it into all of them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from archiver.errors import ArchiverError, InternalError, LeaseLost, NotConvertible
+from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
+from archiver.ports import Attempt, Converter, Index, Source, Storage, Verifier, Verify
+from archiver.telemetry import log
+
+CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
+"""Formats in the order of what it takes to read them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Bytes of *archive*, which is wanted itself, or to be made into what is.
+
+    ``size_bytes`` is 0 if it is not known yet; ``found`` tells what they were when all have come.
+    """
+
+    archive: Archive
+    root: str
+    source_url: str
+    chunks: AsyncGenerator[bytes, None]
+    found: Callable[[], Verified | Manifest]
+    size_bytes: int = 0
+
+
+class Maker:
+    """Knows where the bytes of an archive may come from, and what has to be done to them."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        index: Index,
+        verify: Verify,
+        converter: Converter,
+    ) -> None:
+        self._storage = storage
+        self._index = index
+        self._verify = verify
+        self._converter = converter
+
+    async def relatives(self, source: Source, archive: Archive) -> list[tuple[Archive, Copies]]:
+        """Return what the regions have that *archive* may be made of, the cheapest first."""
+        if source.wants_verbatim(archive):
+            return []
+        candidates = [
+            replace(archive, subdir=subdir, suffix=suffix)
+            for subdir in dict.fromkeys((archive.subdir, ""))
+            for suffix in CHEAPEST_FIRST
+        ]
+        candidates.remove(archive)
+        found = await asyncio.gather(*map(self._index.copies, candidates))
+        return [(given, copies) for given, copies in zip(candidates, found, strict=True) if copies]
+
+    async def make(
+        self, source: Source, archive: Archive, attempt: Attempt, *, avoid: Collection[Region]
+    ) -> Copies:
+        """Put *archive* into the regions, but for those to *avoid*; return those that have it.
+
+        What a region has costs the host nothing, so the host is asked last.
+
+        Raises:
+            ArchiverError: As does ``service.Archiver.build``.
+        """
+        for relative, copies in await self.relatives(source, archive):
+            for region in copies.regions:
+                run = _Run(archive=archive, attempt=attempt, avoid=avoid)
+                try:
+                    return await self._convert(self._stored(relative, copies, region, run), run)
+                except ArchiverError as exc:
+                    if not (run.broken or isinstance(exc, NotConvertible)):
+                        raise
+                    log.warning("input.failed", region=region, key=relative.key, code=exc.code)
+        return await self._fetch(source, _Run(archive=archive, attempt=attempt, avoid=avoid))
+
+    def _stored(self, archive: Archive, copies: Copies, region: Region, run: "_Run") -> Given:
+        """Return what *region* has: verified when it came, and now held against its manifest."""
+        manifest = copies.manifest
+        return Given(
+            archive=archive,
+            root=manifest.root,
+            source_url=manifest.source_url,
+            chunks=run.receiving(self._storage.read(copies, region)),
+            found=lambda: manifest,
+            size_bytes=manifest.size_bytes,
+        )
+
+    async def _fetch(self, source: Source, run: "_Run") -> Copies:
+        fetchable = source.fetchable(run.archive)
+        async with source.open(fetchable) as stream:
+            verifier = self._verify(fetchable, root=stream.root)
+            fetched = _Checked(run.receiving(stream.chunks()), verifier)
+            if fetchable == run.archive:
+                return await self._store(fetched, run, source_url=stream.url)
+            given = Given(
+                archive=fetchable,
+                root=stream.root,
+                source_url=stream.url,
+                chunks=fetched.chunks(),
+                found=lambda: fetched.verified,
+            )
+            return await self._convert(given, run)
+
+    async def _convert(self, given: Given, run: "_Run") -> Copies:
+        """Store what is made of *given*, verified as if a host had sent it."""
+        async with self._converter.convert(
+            given.chunks,
+            given=given.archive,
+            wanted=run.archive,
+            root=given.root,
+            size_bytes=given.size_bytes,
+        ) as pieces:
+            verifier = self._verify(run.archive, root=given.root)
+            made = _Checked(run.making(pieces), verifier)
+            return await self._store(made, run, source_url=given.source_url, given=given)
+
+    async def _store(
+        self, checked: "_Checked", run: "_Run", *, source_url: str, given: Given | None = None
+    ) -> Copies:
+        """Put what was checked into the regions, and let it be seen once it is whole there."""
+        archive, attempt = run.archive, run.attempt
+        async with aclosing(checked.chunks()) as chunks:
+            upload = await self._storage.upload(
+                archive, chunks, attempt=attempt.id, avoid=run.avoid
+            )
+        for region, exc in upload.failures.items():
+            log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
+        attempt.report(Phase.COMMITTING, checked.verified.size_bytes)
+        try:
+            await attempt.hold()
+        except LeaseLost:
+            await self._storage.discard(upload)
+            raise
+        return await self._storage.commit(
+            archive,
+            upload,
+            checked.verified,
+            source_url=source_url,
+            conversion=self._conversion(archive, given) if given else None,
+        )
+
+    def _conversion(self, archive: Archive, given: Given) -> Conversion:
+        found = given.found()
+        return Conversion(
+            key=given.archive.key,
+            sha256=found.sha256,
+            size_bytes=found.size_bytes,
+            converter=self._converter.version(archive.suffix),
+        )
+
+
+class _Run:
+    """One try at an archive, and how far it is. ``broken`` says that what was given broke off."""
+
+    def __init__(self, *, archive: Archive, attempt: Attempt, avoid: Collection[Region]) -> None:
+        self.archive = archive
+        self.attempt = attempt
+        self.avoid = avoid
+        self.broken = False
+        self._receiving = False
+
+    async def receiving(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self._receiving = True
+        size_bytes = 0
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    size_bytes += len(chunk)
+                    self.attempt.report(Phase.FETCHING, size_bytes)
+                    yield chunk
+        except ArchiverError:
+            self.broken = True
+            raise
+        self._receiving = False
+
+    async def making(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        size_bytes = 0
+        async for piece in pieces:
+            size_bytes += len(piece)
+            if not self._receiving:  # until then, what comes tells more of how far it is
+                self.attempt.report(Phase.CONVERTING, size_bytes)
+            yield piece
+
+
+class _Checked:
+    """A stream that comes to its end only if its verifier is content with it."""
+
+    def __init__(self, stream: AsyncGenerator[bytes, None], verifier: Verifier) -> None:
+        self._stream = stream
+        self._verifier = verifier
+        self._verified: Verified | None = None
+
+    @property
+    def verified(self) -> Verified:
+        if self._verified is None:
+            raise InternalError("a stream was stored before its end")
+        return self._verified
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._stream):
+            async for chunk in self._stream:
+                await self._verifier.update(chunk)
+                yield chunk
+        self._verified = await self._verifier.finish()

@@ -1,0 +1,104 @@
+"""Who converts archives keeps this contract: the fake and the real one alike."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import BadArchive, CorruptArchive, UnknownSubdir
+from archiver.formats.convert import Converter as RealConverter
+from archiver.formats.workspace import Workspace
+from archiver.model import SUFFIXES
+from archiver.ports import Converter
+from archiver.testing import FakeConverter
+from tests.formats.samples import ROOT, TREE, an_archive, contents, packed
+
+PART = {name: content for name, content in TREE.items() if name.startswith(f"{ROOT}/testing/")}
+
+
+@pytest.fixture(params=("fake", "real"))
+def converter(request: pytest.FixtureRequest, tmp_path: Path) -> Converter:
+    if request.param == "fake":
+        return FakeConverter()
+    return RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+
+
+async def chunks(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), 1000):
+        yield data[start : start + 1000]
+    if failure:
+        raise failure
+
+
+def converted(
+    converter: Converter,
+    data: bytes,
+    given: str,
+    wanted: str,
+    *,
+    subdir: str = "",
+    failure: Exception | None = None,
+) -> bytes:
+    async def play() -> bytes:
+        async with converter.convert(
+            chunks(data, failure),
+            given=an_archive(given),
+            wanted=an_archive(wanted, subdir),
+            root=ROOT,
+        ) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    return asyncio.run(play())
+
+
+@pytest.mark.parametrize(("given", "wanted"), tuple(product(SUFFIXES, SUFFIXES)))
+def test_every_format_is_made_of_every_format(
+    converter: Converter, given: str, wanted: str
+) -> None:
+    data = converted(converter, packed(given), given, wanted)
+
+    assert contents(wanted, data) == list(TREE.items())
+
+
+@pytest.mark.parametrize("given", SUFFIXES)
+@pytest.mark.parametrize("wanted", ("tar", "zip"))
+def test_a_subdir_is_cut_out(converter: Converter, given: str, wanted: str) -> None:
+    data = converted(converter, packed(given), given, wanted, subdir="testing/mozharness")
+
+    assert contents(wanted, data) == list(PART.items())
+
+
+def test_a_subdir_may_be_a_file(converter: Converter) -> None:
+    data = converted(converter, packed("zip"), "zip", "tar", subdir="README")
+
+    assert contents("tar", data) == [(f"{ROOT}/README", TREE[f"{ROOT}/README"])]
+
+
+@pytest.mark.parametrize("subdir", ("nowhere", "test", "testing/mozharness/run.py/x"))
+@pytest.mark.parametrize("given", ("zip", "tar.gz"))
+def test_a_subdir_that_is_not_there_is_unknown(
+    converter: Converter, given: str, subdir: str
+) -> None:
+    with pytest.raises(UnknownSubdir):
+        converted(converter, packed(given), given, "tar.gz", subdir=subdir)
+
+
+@pytest.mark.parametrize("given", ("zip", "tar.gz"))
+def test_what_breaks_off_is_not_converted_to_an_end(converter: Converter, given: str) -> None:
+    with pytest.raises(CorruptArchive, match="as told"):
+        converted(converter, packed(given), given, "tar", failure=CorruptArchive("as told"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_converter_has_a_version_for_every_format(converter: Converter, suffix: str) -> None:
+    assert converter.version(suffix)
+
+
+def test_what_is_no_archive_is_refused_even_if_nobody_verified_it(tmp_path: Path) -> None:
+    real = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+    for given in SUFFIXES:
+        for data in (b"", b"<html>", packed(given)[:100]):
+            with pytest.raises(BadArchive):
+                converted(real, data, given, "tar")

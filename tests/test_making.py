@@ -1,0 +1,206 @@
+"""What an archive is made of, in a world of fakes."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from archiver.errors import CorruptArchive, SourceUnavailable, TruncatedArchive, UnknownSubdir
+from archiver.model import Archive, Copies, Pending, Phase, Region, Served
+from archiver.testing import FakeAttempt, FakeSource
+from tests.world import World
+
+T = TypeVar("T")
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+
+
+def run(scenario: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(scenario)
+
+
+def a_world(served: Served = ONLY_ZIP) -> World:
+    return World(source=FakeSource(served=served))
+
+
+async def build(world: World, archive: Archive) -> Copies:
+    return await world.archiver.build(archive, FakeAttempt(archive=archive))
+
+
+def stored(world: World, copies: Copies, region: Region = EAST) -> bytes:
+    return world.storage.objects[region][copies.manifest.object_key]
+
+
+def test_what_the_host_does_not_serve_is_made_of_what_it_serves() -> None:
+    world = a_world()
+    archive = world.archive(suffix="tar.zst")
+
+    manifest = run(build(world, archive)).manifest
+
+    assert manifest.source_url.endswith(".zip/")
+    assert manifest.conversion
+    assert manifest.conversion.key == replace(archive, suffix="zip").key
+    assert manifest.conversion.converter == "fake tar.zst"
+    assert manifest.conversion.size_bytes > 0
+    assert world.storage.manifests[EAST] == world.storage.manifests[WEST]
+    assert [*world.storage.manifests[EAST]] == [archive.key]
+
+
+def test_what_the_host_serves_is_kept_as_it_came() -> None:
+    world = a_world()
+
+    copies = run(build(world, world.archive(suffix="zip")))
+
+    assert copies.manifest.conversion is None
+    assert world.converter.conversions == 0
+
+
+@pytest.mark.parametrize(
+    ("subdir", "suffix"), (("", "tar.gz"), ("testing", "zip"), ("testing", "tar"))
+)
+def test_what_a_region_has_is_made_into_its_relatives_at_no_cost_to_the_host(
+    subdir: str, suffix: str
+) -> None:
+    world = a_world()
+    whole, relative = world.archive(suffix="zip"), world.archive(subdir, suffix)
+
+    async def scenario() -> tuple[Copies, Copies]:
+        return await build(world, whole), await build(world, relative)
+
+    first, second = run(scenario())
+
+    assert world.source.asked["open"] == 1
+    assert second.manifest.conversion
+    assert second.manifest.conversion.key == whole.key
+    assert second.manifest.conversion.sha256 == first.manifest.sha256
+    assert second.manifest.source_url == first.manifest.source_url
+
+
+def test_a_part_is_made_of_the_same_part_rather_than_of_the_whole() -> None:
+    world = a_world()
+    part = world.archive("testing", "zip")
+
+    async def scenario() -> Copies:
+        await build(world, world.archive(suffix="zip"))
+        await build(world, part)
+        return await build(world, world.archive("testing", "tar.gz"))
+
+    conversion = run(scenario()).manifest.conversion
+
+    assert conversion
+    assert conversion.key == part.key
+
+
+def test_a_host_that_cuts_no_subdirs_sends_the_whole_tree_once() -> None:
+    world = a_world(Served(suffixes=("tar.gz",), subdirs=False))
+
+    async def scenario() -> Copies:
+        await build(world, world.archive())
+        return await build(world, world.archive("testing"))
+
+    manifest = run(scenario()).manifest
+
+    assert manifest.conversion
+    assert manifest.conversion.key == world.archive().key
+    assert world.source.asked["open"] == 1
+
+
+def test_a_host_that_is_to_be_followed_verbatim_is_asked_for_all_that_it_serves() -> None:
+    world = a_world(Served(suffixes=("tar.gz", "zip")))
+
+    async def scenario() -> Copies:
+        await build(world, world.archive())
+        return await build(world, world.archive(suffix="zip"))
+
+    assert run(scenario()).manifest.conversion is None
+    assert world.source.asked["open"] == 2
+
+
+def test_a_subdir_that_is_not_in_the_whole_tree_is_unknown() -> None:
+    world = a_world()
+
+    async def scenario() -> None:
+        await build(world, world.archive(suffix="zip"))
+        await build(world, world.archive("nowhere", "tar.gz"))
+
+    with pytest.raises(UnknownSubdir):
+        run(scenario())
+
+
+def test_a_copy_that_is_damaged_is_passed_over_for_another_regions() -> None:
+    world = a_world()
+
+    async def scenario() -> Copies:
+        whole = await build(world, world.archive(suffix="zip"))
+        world.storage.objects[EAST][whole.manifest.object_key] += b"!"
+        return await build(world, world.archive(suffix="tar.gz"))
+
+    assert run(scenario()).manifest.conversion
+    assert world.source.asked["open"] == 1
+
+
+def test_a_copy_that_no_region_gives_is_fetched_again() -> None:
+    world = a_world()
+
+    async def scenario() -> Copies:
+        whole = await build(world, world.archive(suffix="zip"))
+        for objects in world.storage.objects.values():
+            del objects[whole.manifest.object_key]
+        return await build(world, world.archive(suffix="tar.gz"))
+
+    assert run(scenario()).manifest.conversion
+    assert world.source.asked["open"] == 2
+
+
+def test_half_an_archive_is_made_into_nothing() -> None:
+    world = a_world(Served(suffixes=("tar.gz",), verbatim=False))
+    world.source.cut_at = 50
+
+    with pytest.raises((TruncatedArchive, CorruptArchive)):
+        run(build(world, world.archive(suffix="tar")))
+
+    assert not any(world.storage.manifests.values())
+
+
+def test_a_host_that_is_away_is_not_missed_where_a_relative_is_there() -> None:
+    world = a_world()
+    fresh = world.new_process()
+
+    async def scenario() -> object:
+        await build(world, world.archive(suffix="zip"))
+        world.source.outage = SourceUnavailable("gone fishing")
+        outcome = await fresh.request(world.wanted(suffix="tar.gz"))
+        await world.engine.work(world.archiver)
+        return outcome
+
+    assert isinstance(run(scenario()), Pending)
+    assert world.archive(suffix="tar.gz").key in world.storage.manifests[EAST]
+
+
+def test_a_host_that_is_away_is_missed_where_nothing_is_there() -> None:
+    world = a_world()
+    world.source.outage = SourceUnavailable("gone fishing")
+
+    with pytest.raises(SourceUnavailable):
+        run(world.archiver.request(world.wanted(suffix="tar.gz")))
+
+
+def test_a_conversion_tells_how_far_it_is() -> None:
+    world = a_world()
+    archive = world.archive(suffix="tar")
+    attempt = FakeAttempt(archive=archive)
+
+    run(world.archiver.build(archive, attempt))
+
+    phases = list(dict.fromkeys(phase for phase, _ in attempt.reports))
+    assert phases == [Phase.CONNECTING, Phase.FETCHING, Phase.CONVERTING, Phase.COMMITTING]
+
+
+def test_the_status_names_the_address_that_is_fetched() -> None:
+    world = a_world()
+
+    status = run(world.archiver.status(world.archive(suffix="tar.gz")))
+
+    assert status.source_url.endswith(f"{world.node}.zip/")
