@@ -136,6 +136,7 @@ async def _open_source(
         read_timeout=timedelta(seconds=source.read_timeout_s),
         deadline=timedelta(seconds=source.deadline_s),
         min_rate_bytes_s=source.min_rate_bytes_s,
+        min_rate_window=timedelta(seconds=source.min_rate_window_s),
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     ) as opened:
         yield opened

@@ -196,7 +196,9 @@ class SourceSettings(Section):
         default=2, ge=1, le=100, description="Questions at a time (lookup, known) of one process."
     )
     read_timeout_s: float = Field(
-        default=120, gt=0, description="Seconds of silence after which a transfer is given up."
+        default=120,
+        gt=0,
+        description="Seconds of silence after which a transfer is given up.",
     )
     deadline_s: float = Field(
         default=3600, gt=0, description="Seconds that one fetch may take in all."
@@ -204,7 +206,13 @@ class SourceSettings(Section):
     min_rate_bytes_s: int = Field(
         default=4096,
         ge=0,
-        description="Bytes a second that the host must send while it is waited for, over a minute.",
+        description="Bytes a second that the host must send while it is waited for.",
+    )
+    min_rate_window_s: float = Field(
+        default=60,
+        gt=0,
+        description="Seconds of waiting over which `min_rate_bytes_s` is measured: "
+        "hgweb pauses for some while it reads a large manifest.",
     )
     max_bytes: int = Field(
         default=_LIMITS.packed_bytes, gt=0, description="Bytes that an archive may have."

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -21,7 +22,7 @@ from archiver.errors import (
     SourceUnavailable,
     TruncatedArchive,
 )
-from archiver.sources.pace import Pace
+from archiver.sources.pace import RATE_WINDOW, Pace
 from archiver.sources.perimeter import Perimeter
 
 CHUNK_BYTES = 1 << 20
@@ -121,9 +122,9 @@ class Fetch:
         session: aiohttp.ClientSession,
         perimeter: Perimeter,
         read_timeout: timedelta,
-        min_rate_bytes_s: int,
+        pace: Callable[[], Pace],
     ) -> None:
-        self._min_rate_bytes_s = min_rate_bytes_s
+        self._pace = pace
         self._session = session
         self._perimeter = perimeter
         self._read_timeout = read_timeout
@@ -144,8 +145,7 @@ class Fetch:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._ask(here, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    pace = Pace(min_rate_bytes_s=self._min_rate_bytes_s)
-                    yield Answer(response=response, pace=pace)
+                    yield Answer(response=response, pace=self._pace())
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
@@ -172,6 +172,7 @@ async def open_fetch(
     read_timeout: timedelta,
     user_agent: str,
     min_rate_bytes_s: int = 0,
+    min_rate_window: timedelta = RATE_WINDOW,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Fetch]:
     """Yield a Fetch with connections of its own. A silence of *read_timeout* ends a transfer."""
@@ -194,7 +195,7 @@ async def open_fetch(
             session=session,
             perimeter=perimeter,
             read_timeout=read_timeout,
-            min_rate_bytes_s=min_rate_bytes_s,
+            pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
         )
 
 

@@ -28,6 +28,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Node, Served
 from archiver.sources.fetch import Answer, Fetch, open_fetch
+from archiver.sources.pace import RATE_WINDOW
 from archiver.sources.perimeter import Perimeter
 from archiver.telemetry import METRICS
 
@@ -229,6 +230,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
     deadline: timedelta,
     user_agent: str,
     min_rate_bytes_s: int = 0,
+    min_rate_window: timedelta = RATE_WINDOW,
 ) -> AsyncIterator[HgwebSource]:
     """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer."""
     perimeter = Perimeter(
@@ -241,6 +243,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
         read_timeout=read_timeout,
         user_agent=user_agent,
         min_rate_bytes_s=min_rate_bytes_s,
+        min_rate_window=min_rate_window,
     ) as fetch:
         yield HgwebSource(
             name=name,

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 RATE_WINDOW = timedelta(seconds=60)
-"""hgweb pauses for seconds while it reads a large manifest."""
+"""Unless the settings say otherwise: hgweb pauses for seconds while it reads a large manifest."""
 
 
 class Pace:
@@ -12,7 +12,7 @@ class Pace:
     Our own time does not count: a host that is not asked for more cannot send it.
     """
 
-    def __init__(self, *, min_rate_bytes_s: int, window: timedelta = RATE_WINDOW) -> None:
+    def __init__(self, *, min_rate_bytes_s: int, window: timedelta) -> None:
         self._min_rate_bytes_s = min_rate_bytes_s
         self._window_s = window.total_seconds()
         self._waited_s = 0.0
