@@ -1,10 +1,12 @@
 """An HTTP host that does wrong: it sends, to the byte, what a test wrote into its script."""
 
 import contextlib
+import os
 import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -15,7 +17,7 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Break(Enum):
-    """How a connection may end, besides being closed."""
+    """How a connection may end, besides being closed. Nothing can follow it."""
 
     RESET = auto()
 
@@ -25,7 +27,15 @@ class Pause:
     seconds: float
 
 
-Step = bytes | Pause | Break
+@dataclass(frozen=True, slots=True)
+class Forever:
+    """Is sent again and again, until the other side is gone."""
+
+    piece: bytes
+    every_s: float = 0.0
+
+
+Step = bytes | Pause | Break | Forever
 
 
 def head(headers: Mapping[str, str], status: str = "200 OK") -> bytes:
@@ -68,8 +78,9 @@ def chunked(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was asked. Names of headers are in lower case."""
+    """What was asked, and when by the clock of ``time.monotonic``. Headers are in lower case."""
 
+    at: float
     method: str
     target: str
     headers: dict[str, str]
@@ -83,7 +94,7 @@ class FaultyHost(socketserver.ThreadingTCPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 256
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__((host, 0), _Player)
@@ -116,6 +127,10 @@ class FaultyHost(socketserver.ThreadingTCPServer):
         self.scripts[target] = steps
         return f"{self.url}{target}"
 
+    def steps(self, request: Request) -> tuple[Step, ...]:
+        """Return what is to be played to *request*."""
+        return self.scripts.get(request.target, (sized(b"", "404 Not Found"),))
+
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         with self._counting:
@@ -134,7 +149,7 @@ class _Player(socketserver.StreamRequestHandler):
         if request:
             self.server.requests.append(request)
             with self.server.counted(), contextlib.suppress(ConnectionError):
-                for step in self.server.scripts.get(request.target, (sized(b"", "404 Not Found"),)):
+                for step in self.server.steps(request):
                     self._play(step)
 
     def _read(self) -> Request | None:
@@ -146,15 +161,19 @@ class _Player(socketserver.StreamRequestHandler):
         method, target, _ = lines[0].split(" ")
         headers = dict(line.split(": ", 1) for line in lines[1:])
         headers = {name.lower(): value for name, value in headers.items()}
-        return Request(method=method, target=target, headers=headers)
+        return Request(at=time.monotonic(), method=method, target=target, headers=headers)
 
     def _play(self, step: Step) -> None:
         match step:
             case Pause(seconds):
                 self.server.closing.wait(seconds)
+            case Forever(piece, every_s):
+                while not self.server.closing.wait(every_s):
+                    self.wfile.write(piece)
             case Break.RESET:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                os.close(self.connection.detach())  # else the server would send a FIN before
             case _:
                 self.wfile.write(step)
 
@@ -162,12 +181,18 @@ class _Player(socketserver.StreamRequestHandler):
 @contextlib.contextmanager
 def faulty_host() -> Iterator[FaultyHost]:
     """Yield a host on a loopback port of its own."""
-    with FaultyHost() as host:
-        serving = threading.Thread(target=host.serve_forever, args=(0.02,))
-        serving.start()
-        try:
-            yield host
-        finally:
-            host.closing.set()
-            host.shutdown()
-            serving.join(5)
+    with FaultyHost() as host, serving(host):
+        yield host
+
+
+@contextlib.contextmanager
+def serving(host: FaultyHost) -> Iterator[None]:
+    """Let *host* serve to the end of the block."""
+    thread = threading.Thread(target=host.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield
+    finally:
+        host.closing.set()
+        host.shutdown()
+        thread.join(5)

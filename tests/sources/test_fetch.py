@@ -19,6 +19,7 @@ from archiver.errors import (
     SourceBusy,
     SourceRefused,
     SourceTimeout,
+    SourceTooSlow,
     SourceUnavailable,
     TruncatedArchive,
 )
@@ -27,6 +28,7 @@ from archiver.sources.perimeter import Perimeter
 from tests.parts.faulty import (
     Break,
     FaultyHost,
+    Forever,
     Pause,
     Step,
     chunked,
@@ -77,6 +79,7 @@ async def fetching(
     home: str,
     *redirect_hosts: str,
     read_timeout_s: float = 5,
+    min_rate_bytes_s: int = 0,
     allow_private_addresses: bool = False,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Fetch]:
@@ -88,6 +91,8 @@ async def fetching(
     async with open_fetch(
         perimeter=perimeter,
         read_timeout=timedelta(seconds=read_timeout_s),
+        min_rate_bytes_s=min_rate_bytes_s,
+        min_rate_window=timedelta(seconds=0.5),
         user_agent="Archiver/test",
         resolver=resolver,
     ) as fetch:
@@ -146,6 +151,7 @@ def test_what_is_asked_names_us_and_carries_nothing_else(
     for request in host.requests:
         assert request.headers["user-agent"] == "Archiver/test"
         assert request.headers["accept-encoding"] == "identity"
+        assert request.headers["connection"] == "keep-alive"
         assert not {"cookie", "if-none-match", "range", "authorization"} & set(request.headers)
 
 
@@ -220,6 +226,47 @@ def test_a_silent_host_times_out(host: FaultyHost) -> None:
         get(host.script("/a", Pause(5)), read_timeout_s=0.2)
     with pytest.raises(SourceTimeout):
         get(host.script("/b", sized(BODY, missing=1), Pause(5)), read_timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    (
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (head({"Transfer-Encoding": "chunked"}) + b"1;", b"x"),
+        (head({"Transfer-Encoding": "chunked"}) + b"0\r\nX: ", b"x"),
+    ),
+)
+def test_what_is_neither_a_whole_head_nor_body_is_silence(
+    host: FaultyHost, start: bytes, drop: bytes
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(SourceTimeout):
+        get(host.script("/a", start, Forever(drop, every_s=0.05)), read_timeout_s=0.3)
+
+    assert time.monotonic() - started < DEADLINE.total_seconds() / 2
+
+
+def test_a_host_that_drips_is_too_slow(host: FaultyHost) -> None:
+    url = host.script("/a", head({"Content-Length": "999"}), Forever(b".", every_s=0.05))
+
+    with pytest.raises(SourceTooSlow):
+        get(url, min_rate_bytes_s=100)
+
+
+def test_what_follows_an_answer_is_not_taken_for_the_next_one(host: FaultyHost) -> None:
+    url = host.script("/a", sized(b"first"), Pause(0.1), sized(b"unasked"), Pause(5))
+
+    async def play() -> list[bytes]:
+        bodies = []
+        async with fetching(url) as fetch:
+            for _ in range(2):
+                async with fetch.get(url, deadline=DEADLINE) as answer:
+                    bodies.append(await answer.text(100))
+                await asyncio.sleep(0.3)
+        return bodies
+
+    assert asyncio.run(play()) == [b"first", b"first"]
 
 
 def test_a_host_that_is_never_done_runs_into_the_deadline(host: FaultyHost) -> None:

@@ -198,7 +198,8 @@ class SourceSettings(Section):
     read_timeout_s: float = Field(
         default=120,
         gt=0,
-        description="Seconds of silence after which a transfer is given up.",
+        description="Seconds of silence after which a transfer is given up: "
+        "of neither a whole head nor anything of the body.",
     )
     deadline_s: float = Field(
         default=3600, gt=0, description="Seconds that one fetch may take in all."

@@ -41,9 +41,12 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Answer:
     """What a host answered: head now, body as it comes. Lives as long as the block that got it."""
 
-    def __init__(self, *, response: aiohttp.ClientResponse, pace: Pace) -> None:
+    def __init__(
+        self, *, response: aiohttp.ClientResponse, pace: Pace, read_timeout: timedelta
+    ) -> None:
         self._response = response
         self._pace = pace
+        self._read_timeout = read_timeout
 
     @property
     def status(self) -> int:
@@ -79,7 +82,7 @@ class Answer:
         """
         body = b""
         with _our_errors(self._response.url):
-            while len(body) <= most and (piece := await self._response.content.read(most + 1)):
+            while len(body) <= most and (piece := await self._read(most + 1)):
                 body += piece
         return body[: most + 1]
 
@@ -101,16 +104,20 @@ class Answer:
                 asked_at = clock()
 
     async def _chunk(self) -> bytes:
-        content = self._response.content
-        pieces = [await content.read(CHUNK_BYTES)]
+        pieces = [await self._read(CHUNK_BYTES)]
         room = CHUNK_BYTES - len(pieces[0])
         # An error of aiohttp's own clock is a TimeoutError, too, but it raises it again next time.
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER.total_seconds()):
                 while pieces[-1] and room:
-                    pieces.append(await content.read(room))
+                    pieces.append(await self._response.content.read(room))
                     room -= len(pieces[-1])
         return b"".join(pieces)
+
+    async def _read(self, most: int) -> bytes:
+        """Return some of the body. A host that sends nothing but its framing is silent."""
+        async with asyncio.timeout(self._read_timeout.total_seconds()):
+            return await self._response.content.read(most)
 
 
 class Fetch:
@@ -145,7 +152,9 @@ class Fetch:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._ask(here, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    yield Answer(response=response, pace=self._pace())
+                    yield Answer(
+                        response=response, pace=self._pace(), read_timeout=self._read_timeout
+                    )
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
@@ -157,10 +166,10 @@ class Fetch:
         timeout = aiohttp.ClientTimeout(
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
             connect=CONNECT_TIMEOUT.total_seconds(),
-            sock_read=self._read_timeout.total_seconds(),
         )
         with _our_errors(url):
-            response = await self._session.get(url, timeout=timeout, allow_redirects=False)
+            async with asyncio.timeout(self._read_timeout.total_seconds()):
+                response = await self._session.get(url, timeout=timeout, allow_redirects=False)
         async with response:
             yield response
 
@@ -175,7 +184,12 @@ async def open_fetch(
     min_rate_window: timedelta = RATE_WINDOW,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[Fetch]:
-    """Yield a Fetch with connections of its own. A silence of *read_timeout* ends a transfer."""
+    """Yield a Fetch with connections of its own.
+
+    A silence of *read_timeout* ends a transfer: one in which neither a whole head comes nor any of
+    the body. No connection is used twice: a host that sends more than its answer would have it
+    taken for the next one. hgweb must not know, for it sends in chunks only if it may go on.
+    """
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -184,9 +198,15 @@ async def open_fetch(
         return socket.socket(family, kind, protocol)
 
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guarded_socket),
+        connector=aiohttp.TCPConnector(
+            limit=0, resolver=resolver, socket_factory=guarded_socket, force_close=True
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        headers={
+            "User-Agent": user_agent,
+            "Accept-Encoding": "identity",
+            "Connection": "keep-alive",
+        },
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
