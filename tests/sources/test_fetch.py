@@ -126,6 +126,9 @@ def test_the_body_comes_whole_in_every_framing(host: FaultyHost, framed: Any) ->
         (chunked(BODY, ended=False),),
         (chunked(BODY)[:-1],),
         (sized(BODY, missing=9), Pause(0.1), Break.RESET),
+        (head({"Transfer-Encoding": "chunked"}), Pause(0.1), b"many\r\n", Pause(9)),
+        (head({"Transfer-Encoding": "chunked"}), Pause(0.1), b"1\r\nabc\r\n", Pause(9)),
+        (chunked(BODY, ended=False), Pause(0.1), b"-1\r\n", Pause(9)),
     ),
 )
 def test_a_body_that_breaks_off_is_truncated(host: FaultyHost, steps: tuple[Step, ...]) -> None:
@@ -308,6 +311,16 @@ def test_a_host_that_does_not_speak_http_is_unavailable(
 ) -> None:
     with pytest.raises(SourceUnavailable):
         get(host.script("/a", *steps))
+
+
+@pytest.mark.parametrize("steps", ((), (Break.RESET,), (b"HTTP/1.1 200",)))
+def test_a_host_that_breaks_off_is_not_asked_again_behind_our_back(
+    host: FaultyHost, steps: tuple[Step, ...]
+) -> None:
+    with pytest.raises(SourceUnavailable):
+        get(host.script("/a", *steps))
+
+    assert host.targets == ["/a"]
 
 
 def test_redirects_on_the_host_are_followed_three_times(host: FaultyHost) -> None:

@@ -47,6 +47,7 @@ class Answer:
         self._response = response
         self._pace = pace
         self._read_timeout = read_timeout
+        _end_with_connection(response)
 
     @property
     def status(self) -> int:
@@ -110,14 +111,17 @@ class Answer:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER.total_seconds()):
                 while pieces[-1] and room:
-                    pieces.append(await self._response.content.read(room))
+                    pieces.append(await self._read(room))
                     room -= len(pieces[-1])
         return b"".join(pieces)
 
     async def _read(self, most: int) -> bytes:
         """Return some of the body. A host that sends nothing but its framing is silent."""
-        async with asyncio.timeout(self._read_timeout.total_seconds()):
-            return await self._response.content.read(most)
+        try:
+            async with asyncio.timeout(self._read_timeout.total_seconds()):
+                return await self._response.content.read(most)
+        except RuntimeError as exc:
+            raise aiohttp.ClientPayloadError from exc  # what aiohttp means: the connection is gone
 
 
 class Fetch:
@@ -207,6 +211,7 @@ async def open_fetch(
             "Accept-Encoding": "identity",
             "Connection": "keep-alive",
         },
+        middlewares=(_ask_once,),
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
@@ -221,6 +226,32 @@ async def open_fetch(
 
 class _OutsideError(OSError):
     """Keeps a socket from being made; an OSError, so that a name's other addresses get tried."""
+
+
+async def _ask_once(
+    request: aiohttp.ClientRequest, ask: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from asking again on its own: what is tried again, and when, others decide."""
+    try:
+        return await ask(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise SourceUnavailable(f"{request.url.host} broke off before it answered") from exc
+
+
+def _end_with_connection(response: aiohttp.ClientResponse) -> None:
+    """Have the body end when its connection does: aiohttp forgets it when the framing is broken."""
+
+    def end(closed: asyncio.Future[None]) -> None:
+        lost = None if closed.cancelled() else closed.exception()
+        if not content.is_eof() and not content.exception():
+            content.set_exception(aiohttp.ClientPayloadError(), lost or ConnectionError())
+
+    content = response.content
+    protocol = response.connection.protocol if response.connection else None
+    if protocol is not None and (closed := protocol.closed):
+        closed.add_done_callback(end)
 
 
 @contextmanager
