@@ -135,6 +135,7 @@ def test_redirects_to_named_hosts_are_followed(target: str) -> None:
         "ftp://hg.example.org/",
         "file:///etc/passwd",
         "gopher://hg.example.org:443/",
+        "https://xn--/",  # which no name becomes
     ),
 )
 def test_redirects_elsewhere_are_refused(target: str) -> None:

@@ -60,7 +60,7 @@ class Perimeter:
 
 def _place(url: URL) -> tuple[str | None, int | None]:
     """Return host and port; None is the scheme's own port, so that http may lead to https."""
-    return url.host, None if url.is_default_port() else url.port
+    return url.raw_host, None if url.is_default_port() else url.port
 
 
 def _stands_in(url: URL, ip: IPAddress, port: int) -> bool:
