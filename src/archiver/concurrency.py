@@ -48,20 +48,26 @@ async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(se
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
-async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
-    """Return what *work* returns in a thread. When cancelled, wait until the thread is through.
-
-    ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
-    """
-    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+async def undisturbed(work: Awaitable[V]) -> V:
+    """Return what *work* returns. When cancelled, even again and again, let it come to its end."""
+    working = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         while not working.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({working})
-        working.exception()  # so that nobody misses it
+        if not working.cancelled():
+            working.exception()  # so that nobody misses it
         raise
+
+
+async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
+    """Return what *work* returns in a thread. When cancelled, wait until the thread is through.
+
+    ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
+    """
+    return await undisturbed(asyncio.to_thread(work, *args, **kwargs))
 
 
 @dataclass(frozen=True, slots=True)

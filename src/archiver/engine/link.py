@@ -11,6 +11,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from archiver.concurrency import undisturbed
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -21,6 +22,8 @@ RENEW_AFTER = timedelta(seconds=10)
 never does. A client that has been without a server for so long is given up for a new one."""
 
 LOOK_EVERY = timedelta(seconds=1)
+
+CLOSE_TIMEOUT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +104,7 @@ class Link:
     async def _drop(self, client: Client) -> None:
         self._client = None
         self._up.clear()
-        with suppress(nats.errors.Error, OSError):
-            await client.close()
+        await undisturbed(_close(client))
 
     def _connected(self) -> None:
         self._up.set()
@@ -140,3 +142,10 @@ class Link:
         if self._client:
             self._connected()
             log.info("engine.reconnected")
+
+
+async def _close(client: Client) -> None:
+    """Close what can be closed: whoever disturbs it half-way leaves a socket behind."""
+    with suppress(nats.errors.Error, OSError):
+        async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+            await client.close()
