@@ -10,11 +10,18 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, NotConvertible
+from archiver.errors import (
+    BadArchive,
+    CorruptArchive,
+    NotAnArchive,
+    NotConvertible,
+    UnsafeMember,
+)
 from archiver.formats.incoming import Incoming, Waiting
+from archiver.formats.links import Links
 from archiver.formats.member import Kind, Member
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown, unsafe_link
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
@@ -26,7 +33,8 @@ EXTENSION_MAX_BYTES = 1 << 20
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
 
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
-_HARD_LINK, _SYMBOLIC_LINK = b"12"
+_FILE, _HARD_LINK, _SYMBOLIC_LINK = b"012"
+_DEVICES = frozenset(b"346")
 _EXTENSIONS = frozenset(b"xgLK")
 _WITHOUT_DATA = frozenset(b"123456")
 _REFUSED = frozenset(b"MS")
@@ -137,7 +145,9 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
-    yield from members(incoming, partial(_inspect, tree=tree, meter=meter))
+    links = Links(root=tree.root)
+    yield from members(incoming, partial(_inspect, tree=tree, links=links, meter=meter))
+    links.close()
 
 
 def members(incoming: Incoming, take: Take) -> Waiting:
@@ -178,10 +188,12 @@ def _extension(incoming: Incoming, header: Header) -> Generator[None, None, byte
     return data
 
 
-def _inspect(incoming: Incoming, header: Header, tree: Tree, meter: Meter) -> Waiting:
+def _inspect(incoming: Incoming, header: Header, tree: Tree, links: Links, meter: Meter) -> Waiting:
     meter.member()
     tree.check_name(header.name)
-    _check_link(header, tree)
+    links.check_member(header.name)
+    if header.kind != _FILE:
+        _check_special(header, tree, links)
     unread = header.data_bytes + -header.data_bytes % BLOCK
     if header.name == tree.note:
         start = min(header.data_bytes, NOTE_MAX_BYTES)
@@ -190,12 +202,15 @@ def _inspect(incoming: Incoming, header: Header, tree: Tree, meter: Meter) -> Wa
     yield from incoming.skip(unread)
 
 
-def _check_link(header: Header, tree: Tree) -> None:
+def _check_special(header: Header, tree: Tree, links: Links) -> None:
     """Hard links name a member from the root on, symbolic ones a place from where they stand."""
     if header.kind == _HARD_LINK:
         tree.check_name(header.link)
-    elif header.kind == _SYMBOLIC_LINK and tree.leaves(header.name, header.link):
-        raise unsafe_link(header.name)
+        links.check_member(header.link)
+    elif header.kind == _SYMBOLIC_LINK:
+        links.enter(header.name, links.way(header.name, header.link))
+    elif header.kind in _DEVICES:
+        raise UnsafeMember(f"the member {shown(header.name)} is a device")
 
 
 def _end(incoming: Incoming) -> Waiting:

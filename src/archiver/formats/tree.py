@@ -9,9 +9,6 @@ from archiver.model import Archive
 NOTE_MAX_BYTES = 64 * 1024
 """How much of hg's note is looked at. Its node is in the second line."""
 
-LINK_MAX_BYTES = 4096
-"""What a link may point to, in bytes: Linux's PATH_MAX."""
-
 SHOWN_BYTES = 100
 
 _NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
@@ -46,20 +43,6 @@ class Tree:
         if name != self._top and not name.startswith(self._top + b"/"):
             raise WrongRoot(f"the member {shown(name)} lies outside {self._top.decode()}")
 
-    def leaves(self, name: bytes, target: bytes) -> bool:
-        """Tell whether the link *name* leads out of the root, as far as the names tell."""
-        if target.startswith(b"/") or b"\0" in target or len(target) > LINK_MAX_BYTES:
-            return True
-        path = name.split(b"/")[:-1]
-        for segment in target.split(b"/"):
-            if segment == b".." and path:
-                path.pop()
-            elif segment == b"..":
-                return True
-            elif segment not in {b"", b"."}:
-                path.append(segment)
-        return path[:1] != [self.root.encode()]
-
     def check_note(self, content: bytes) -> None:
         """Return if hg's note, or its first NOTE_MAX_BYTES, tells of the right node.
 
@@ -75,7 +58,3 @@ def shown(name: bytes) -> str:
     """Return a member's name as it may be shown to anyone: short, and in ASCII."""
     text = name[:SHOWN_BYTES].decode(errors="replace")
     return ascii(text) + ("..." if len(name) > SHOWN_BYTES else "")
-
-
-def unsafe_link(name: bytes) -> UnsafeMember:
-    return UnsafeMember(f"the link {shown(name)} leads out of the archive")

@@ -15,8 +15,9 @@ from isal import igzip_lib
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
 from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
+from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
-from archiver.formats.tree import LINK_MAX_BYTES, NOTE_MAX_BYTES, Tree, unsafe_link
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree
 from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
@@ -90,7 +91,6 @@ class _Ledger:
 
     entries: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    unfit_for_links: bytearray = field(default_factory=bytearray)
 
     def enter(self, entry: Entry) -> None:
         self.entries += 1
@@ -101,30 +101,34 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
     """Read a zip to its end, see that its members belong to *tree*, and count them.
 
     Which of them are links stands in the directory alone, when their contents have long gone by;
-    so for each of them is kept, in a byte, whether it would make a link that leads out.
+    so of each of them is kept whether it would make a link that leads out.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
     held, listed = _Ledger(), _Ledger()
+    links = Links(root=tree.root)
+    candidates = Candidates(links=links)
     signature = yield from incoming.exactly(4)
     if signature != LOCAL:
         raise NotAnArchive("what the host sent does not begin as a zip with members does")
     while signature == LOCAL:
         meter.member()
-        entry, unfit = yield from _member(incoming, tree, meter)
+        entry, start = yield from _member(incoming, tree, meter)
         held.enter(entry)
-        held.unfit_for_links.append(unfit)
+        candidates.add(entry.name, start)
         signature = yield from incoming.exactly(4)
     offset = incoming.position - 4
     while signature == CENTRAL:
         entry, is_link = yield from _listing(incoming)
-        if is_link and any(held.unfit_for_links[listed.entries : listed.entries + 1]):
-            raise unsafe_link(entry.name)
+        links.check_member(entry.name)
+        if is_link:
+            candidates.enter(listed.entries, entry.name)
         listed.enter(entry)
         signature = yield from incoming.exactly(4)
     if held.digest.digest() != listed.digest.digest():
         raise CorruptArchive("the zip's directory does not list what the zip holds")
+    links.close()
     size = incoming.position - 4 - offset
     yield from _end(incoming, signature, (listed.entries, listed.entries, size, offset))
     yield from incoming.nothing()
@@ -132,8 +136,8 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
 
 def _member(
     incoming: Incoming, tree: Tree, meter: Meter
-) -> Generator[None, None, tuple[Entry, bool]]:
-    """Return what a member is, and whether, as a link, it would lead out of the root."""
+) -> Generator[None, None, tuple[Entry, bytes]]:
+    """Return what a member is, and how what it holds begins."""
     offset = incoming.position - 4
     entry, wide = yield from _local_header(incoming, offset)
     tree.check_name(entry.name)
@@ -146,8 +150,7 @@ def _member(
         raise CorruptArchive("a member of the zip is damaged")
     if is_note:
         tree.check_note(contents.kept)
-    # Few links and most texts have a line's end, which spares a look at every path in them.
-    return entry, b"\n" in contents.kept or tree.leaves(entry.name, contents.kept)
+    return entry, contents.kept
 
 
 def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
