@@ -37,6 +37,7 @@ class Links:
         self._names: set[bytes] = set()
         self._descents: list[Descent] = []
         self._held_bytes = 0
+        self._sound_folder = b""
 
     def way(self, name: bytes, target: bytes) -> list[Descent] | None:
         """Return where the link *name* to *target* turns up again; None if it would lead out."""
@@ -67,6 +68,7 @@ class Links:
         if way is None:
             raise unsafe_link(name)
         self._names.add(name)
+        self._sound_folder = b""
         self._descents += way
         self._held_bytes += len(name) + sum(len(descent.through) for descent in way)
         if self._held_bytes > NAMES_MAX_BYTES:
@@ -74,8 +76,12 @@ class Links:
 
     def check_member(self, name: bytes) -> None:
         """Return if *name* does not lie below a link. Raises UnsafeMember."""
-        if self._names and not self._names.isdisjoint(_above(name)):
+        folder = name[: name.rfind(b"/")]
+        if folder == self._sound_folder:  # members of a folder come together
+            return
+        if not self._names.isdisjoint(_above(name)):
             raise UnsafeMember(f"the member {shown(name)} lies below a link")
+        self._sound_folder = folder
 
     def close(self) -> None:
         """Return if none of the links turns on another one. Raises UnsafeMember."""

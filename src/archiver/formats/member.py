@@ -1,9 +1,10 @@
 """One member of an archive, as any format has it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
+
+import msgspec
 
 
 class Kind(Enum):
@@ -15,8 +16,7 @@ class Kind(Enum):
     FOLDER = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """``mtime`` is in seconds since 1970, ``mode`` are the twelve bits of permission.
 
     ``name`` has no slash at its end. ``link`` is what a link points to; only a file has bytes.

@@ -1,8 +1,9 @@
 """Reads archives for the sake of their members, and hands these on."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
+
+import msgspec
 
 from archiver.errors import TruncatedArchive
 from archiver.formats.compression import CODECS, Decompression
@@ -26,7 +27,7 @@ def from_zip(spool: Spool, selection: Selection) -> Iterator[bytes]:
         if not selection.has(member.name):
             continue
         if member.kind is Kind.LINK:
-            member = replace(member, link=b"".join(zipped.data(packed)))
+            member = msgspec.structs.replace(member, link=b"".join(zipped.data(packed)))
         selection.begin(member)
         if member.kind is Kind.FILE:
             for data in zipped.data(packed):

@@ -7,8 +7,10 @@ between two members.
 """
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from archiver.errors import (
     BadArchive,
@@ -57,8 +59,7 @@ _MAGIC = slice(257, 263)
 _PREFIX = slice(345, 500)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The block before a member's data. ``kind`` is its type flag, ``link`` what it points to.
 
     ``mtime`` is what a PAX record says of it.
@@ -75,7 +76,7 @@ class Header:
         """Return the header as PAX *records* have it, if there are any."""
         if not records:
             return self
-        return replace(
+        return msgspec.structs.replace(
             self,
             name=records.get(b"path", self.name),
             link=records.get(b"linkpath", self.link),
@@ -237,10 +238,13 @@ def parse_header(block: bytes) -> Header | None:
 
 def _checksum_fits(block: bytes) -> bool:
     """Tell whether the bytes add up, with the sum's own field as blanks; signed ones may, too."""
-    stated = _number(block[_CHECKSUM])
-    rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
-    unsigned = sum(rest)
-    return stated == unsigned or stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
+    own = block[_CHECKSUM]
+    stated = _number(own)
+    unsigned = sum(block) - sum(own) + len(own) * ord(" ")
+    if stated == unsigned:
+        return True
+    rest = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
+    return stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
 
 
 def _number(octal: bytes) -> int | None:

@@ -7,11 +7,11 @@ side by side, each in one go.
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from zlib import crc32
 
+import msgspec
 from isal import igzip_lib
+from isal.isal_zlib import crc32
 
 from archiver.errors import CorruptArchive, NotConvertible
 from archiver.formats.compression import STEP_BYTES, IsalError
@@ -47,8 +47,7 @@ _MODES = {Kind.FILE: 0o644, Kind.LINK: 0o777, Kind.FOLDER: 0o755}
 """For zips from systems without."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
+class Packed(msgspec.Struct, frozen=True, kw_only=True):
     """A member, and where in the zip its bytes are."""
 
     member: Member
@@ -162,8 +161,7 @@ class Unzip:
         name_size, extra_size, comment_size = sizes
         name, extra = directory.take(name_size), directory.take(extra_size)
         directory.skip(comment_size)
-        if FULL_32 in (unpacked, packed, offset):
-            unpacked, packed, offset = widened((unpacked, packed, offset), extra)
+        unpacked, packed, offset = widened((unpacked, packed, offset), extra)
         kind = _kind(name, attributes >> 16)
         member = Member(
             name=name.rstrip(b"/"),

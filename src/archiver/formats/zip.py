@@ -7,10 +7,11 @@ CRC. Then the directory has to list exactly them. Bytes that belong to neither h
 import hashlib
 import stat
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
-from zlib import crc32
+from dataclasses import dataclass, field
 
+import msgspec
 from isal import igzip_lib
+from isal.isal_zlib import crc32
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
 from archiver.formats.compression import IsalError
@@ -22,6 +23,8 @@ from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
     DESCRIPTOR,
+    DESCRIPTOR_64_FIELDS,
+    DESCRIPTOR_FIELDS,
     ENCRYPTED,
     END,
     END_64,
@@ -38,7 +41,6 @@ from archiver.formats.zip_records import (
     WIDE,
     Method,
     extra_field,
-    integer,
     widened,
 )
 
@@ -49,8 +51,7 @@ STEP_BYTES = 64 * 1024
 """How much is inflated at a time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What both a member's own header and the directory say of it."""
 
     name: bytes
@@ -85,6 +86,9 @@ class _Contents:
         return stated == (self.crc, self.packed_bytes, self.unpacked_bytes)
 
 
+_encode = msgspec.msgpack.Encoder().encode
+
+
 @dataclass(slots=True, kw_only=True)
 class _Ledger:
     """Entries in their order, in little memory."""
@@ -94,7 +98,7 @@ class _Ledger:
 
     def enter(self, entry: Entry) -> None:
         self.entries += 1
-        self.digest.update(repr(entry).encode())
+        self.digest.update(_encode(entry))
 
 
 def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
@@ -225,16 +229,18 @@ def _copy(incoming: Incoming, contents: _Contents, size: int) -> Waiting:
 
 def _descriptor(incoming: Incoming, entry: Entry, *, wide: bool) -> Generator[None, None, Entry]:
     """Return *entry* as amended behind its member, where a signature may be missing (4.3.9.3)."""
-    crc = yield from incoming.exactly(4)
-    if crc == DESCRIPTOR:
-        crc = yield from incoming.exactly(4)
-    packed = yield from incoming.exactly(8 if wide else 4)
-    unpacked = yield from incoming.exactly(8 if wide else 4)
-    return replace(
+    fields = DESCRIPTOR_64_FIELDS if wide else DESCRIPTOR_FIELDS
+    start = yield from incoming.exactly(4)
+    if start == DESCRIPTOR:
+        block = yield from incoming.exactly(fields.size)
+    else:
+        block = start + (yield from incoming.exactly(fields.size - 4))
+    crc, packed, unpacked = fields.unpack(block)
+    return msgspec.structs.replace(
         entry,
-        crc=integer(crc),
-        packed_bytes=integer(packed),
-        unpacked_bytes=integer(unpacked),
+        crc=crc,
+        packed_bytes=packed,
+        unpacked_bytes=unpacked,
     )
 
 

@@ -12,12 +12,15 @@ from archiver.errors import CorruptArchive
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
 
-# 4.3.7, 4.3.12, 4.3.16, 4.3.14 and 4.3.15; what nobody here reads is left out.
+# 4.3.7, 4.3.12, 4.3.9, 4.3.16, 4.3.14 and 4.3.15; what nobody here reads is left out.
 LOCAL_FIELDS = struct.Struct("<BxHHIIIIHH")
 CENTRAL_FIELDS = struct.Struct("<BBBxHHIIIIHHH4xII")
+DESCRIPTOR_FIELDS, DESCRIPTOR_64_FIELDS = struct.Struct("<III"), struct.Struct("<IQQ")
 END_FIELDS = struct.Struct("<4xHHIIH")
 END_64_FIELDS = struct.Struct("<QHH8xQQQQ")
 LOCATOR_64_FIELDS = struct.Struct("<4xQI")
+
+_EXTRA_FIELDS = struct.Struct("<HH")
 
 VERSION_MAX = 63
 """Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
@@ -51,18 +54,22 @@ def extra_field(wanted: int, extra: bytes) -> bytes | None:
     Raises:
         CorruptArchive: The fields are none.
     """
-    while len(extra) >= 4:  # noqa: PLR2004 - two bytes of kind, two of size
-        kind, size = integer(extra[:2]), integer(extra[2:4])
-        if size > len(extra) - 4:
+    at = 0
+    while len(extra) - at >= _EXTRA_FIELDS.size:
+        kind, size = _EXTRA_FIELDS.unpack_from(extra, at)
+        at += _EXTRA_FIELDS.size
+        if size > len(extra) - at:
             raise CorruptArchive("a header in the zip is damaged")
         if kind == wanted:
-            return extra[4 : 4 + size]
-        extra = extra[4 + size :]
+            return extra[at : at + size]
+        at += size
     return None
 
 
 def widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
     """Return *values*, those of them from elsewhere that had no room (4.5.3 tells their order)."""
+    if FULL_32 not in values:
+        return values
     wide = extra_field(WIDE, extra) or b""
     result = []
     for value in values:

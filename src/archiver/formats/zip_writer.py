@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from archiver.errors import NotConvertible
 from archiver.formats.blocks import BLOCK_BYTES, Block, deflate
