@@ -104,6 +104,7 @@ class Maker:
                 source_url=stream.url,
                 chunks=fetched.chunks(),
                 found=lambda: fetched.verified,
+                size_bytes=stream.size_bytes,
             )
             return await self._convert(given, run)
 

@@ -29,13 +29,15 @@ from archiver.model import (
 class Stream(Protocol):
     """The bytes of one archive as its host sends them, and what they ought to be.
 
-    ``root`` is the directory that must hold every member. ``chunks`` may be read once; a chunk is
-    at most 1 MiB. It raises SourceError when the host falls silent, TruncatedArchive when it breaks
-    off and one can tell. Mostly one cannot, so the end of the stream proves nothing.
+    ``root`` is the directory that must hold every member, ``size_bytes`` what the host says that it
+    will send, or 0 if it does not say. ``chunks`` may be read once; a chunk is at most 1 MiB. It
+    raises SourceError when the host falls silent, TruncatedArchive when it breaks off and one can
+    tell. Mostly one cannot, so the end of the stream proves nothing.
     """
 
     url: str
     root: str
+    size_bytes: int
 
     def chunks(self) -> AsyncGenerator[bytes, None]: ...
 

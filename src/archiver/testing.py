@@ -82,6 +82,7 @@ class _Stream:
     url: str
     root: str
     data: bytes = field(repr=False)
+    size_bytes: int = 0  # hgweb begins to send before it knows
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         for start in range(0, len(self.data), CHUNK_BYTES):

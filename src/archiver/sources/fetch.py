@@ -59,6 +59,11 @@ class Answer:
         return self._response.reason or ""
 
     @property
+    def declared_bytes(self) -> int:
+        """How long the body is to be, or 0 if the host does not say."""
+        return self._response.content_length or 0
+
+    @property
     def is_html(self) -> bool:
         return "html" in self._response.content_type
 

@@ -59,6 +59,7 @@ class HgwebStream:
 
     url: str
     root: str
+    size_bytes: int
     source: str
     answer: Answer
 
@@ -141,7 +142,13 @@ class HgwebSource:
         async with self._fetch.get(url, deadline=self._deadline) as answer:
             if failure := self._failure(archive, answer):
                 raise failure
-            yield HgwebStream(url=url, root=_root(archive), source=self.name, answer=answer)
+            yield HgwebStream(
+                url=url,
+                root=_root(archive),
+                size_bytes=answer.declared_bytes,
+                source=self.name,
+                answer=answer,
+            )
 
     async def _require_unshadowed(self, archive: Archive) -> None:
         """Return if the node's 12 digits mean the node; a bookmark could bear them as its name."""
