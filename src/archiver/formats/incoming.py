@@ -33,6 +33,23 @@ class Incoming:
     def end(self) -> None:
         self._ended = True
 
+    def at_hand(self, size: int) -> bytes:
+        """Return the next *size* bytes if they have come; else nothing. For who is in a hurry."""
+        end = self._at + size
+        if end > len(self._held):
+            return b""
+        block = self._held[self._at : end]
+        self._at = end
+        return block
+
+    def skip_at_hand(self, size: int) -> bool:
+        """Pass over *size* bytes if they have come; tell whether they had."""
+        end = self._at + size
+        if end > len(self._held):
+            return False
+        self._at = end
+        return True
+
     def exactly(self, size: int) -> Generator[None, None, bytes]:
         """Return the next *size* bytes. Raises TruncatedArchive if so many never come."""
         end = self._at + size

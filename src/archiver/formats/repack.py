@@ -10,7 +10,7 @@ from archiver.formats.compression import CODECS, Decompression
 from archiver.formats.incoming import Incoming, Parser, Waiting
 from archiver.formats.member import Kind
 from archiver.formats.selection import Selection
-from archiver.formats.tar import BLOCK, Header, members
+from archiver.formats.tar import Header, members
 from archiver.formats.unzip import Unzip
 from archiver.formats.workspace import Spool
 
@@ -63,7 +63,7 @@ class FromTar:
 
 
 def _hand_on(incoming: Incoming, header: Header, selection: Selection) -> Waiting:
-    unread = header.data_bytes + -header.data_bytes % BLOCK
+    unread = header.unread_bytes
     if selection.has(header.name.rstrip(b"/")):
         member = header.member()
         selection.begin(member)

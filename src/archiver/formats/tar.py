@@ -9,6 +9,7 @@ between two members.
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from zlib import adler32
 
 import msgspec
 
@@ -89,6 +90,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         """How much follows the header, but for the padding: links only state a size."""
         return 0 if self.kind in _WITHOUT_DATA else self.size_bytes
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much follows the header, with the padding."""
+        data_bytes = 0 if self.kind in _WITHOUT_DATA else self.size_bytes
+        return data_bytes + -data_bytes % BLOCK
+
     def member(self) -> Member:
         """Return the member, as other formats may have it.
 
@@ -131,13 +138,15 @@ class _Extensions:
 
     def take(self) -> Mapping[bytes, bytes]:
         """Return what holds for the next member, and forget what holds for it alone."""
+        if not self.next:
+            return self.all
         records = {**self.all, **self.next}
         self.next = {}
         return records
 
 
-Take = Callable[[Incoming, Header], Waiting]
-"""Reads ``Header.data_bytes``, and what fills up the last block."""
+Take = Callable[[Incoming, Header], Waiting | None]
+"""Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
 
 
 def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
@@ -159,7 +168,10 @@ def members(incoming: Incoming, take: Take) -> Waiting:
     """
     extensions = _Extensions()
     any_members = False
-    while (block := (yield from incoming.exactly(BLOCK))) != ZEROS:
+    while True:
+        block = incoming.at_hand(BLOCK) or (yield from incoming.exactly(BLOCK))
+        if block == ZEROS:
+            break
         header = parse_header(block)
         if not header:
             raise _unreadable(first=incoming.position == BLOCK)
@@ -168,7 +180,7 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         elif header.kind in _REFUSED:
             raise CorruptArchive("the tar has a member of a kind that no host sends")
         else:
-            yield from take(incoming, header.overruled(extensions.take()))
+            yield from take(incoming, header.overruled(extensions.take())) or ()
             any_members = True
     if not any_members:
         raise NotAnArchive("the tar has no members")
@@ -189,18 +201,25 @@ def _extension(incoming: Incoming, header: Header) -> Generator[None, None, byte
     return data
 
 
-def _inspect(incoming: Incoming, header: Header, tree: Tree, links: Links, meter: Meter) -> Waiting:
+def _inspect(
+    incoming: Incoming, header: Header, tree: Tree, links: Links, meter: Meter
+) -> Waiting | None:
     meter.member()
     tree.check_name(header.name)
     links.check_member(header.name)
     if header.kind != _FILE:
         _check_special(header, tree, links)
-    unread = header.data_bytes + -header.data_bytes % BLOCK
     if header.name == tree.note:
-        start = min(header.data_bytes, NOTE_MAX_BYTES)
-        tree.check_note((yield from incoming.exactly(start)))
-        unread -= start
-    yield from incoming.skip(unread)
+        return _inspect_note(incoming, header, tree)
+    return (
+        None if incoming.skip_at_hand(header.unread_bytes) else incoming.skip(header.unread_bytes)
+    )
+
+
+def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
+    start = min(header.data_bytes, NOTE_MAX_BYTES)
+    tree.check_note((yield from incoming.exactly(start)))
+    yield from incoming.skip(header.unread_bytes - start)
 
 
 def _check_special(header: Header, tree: Tree, links: Links) -> None:
@@ -229,9 +248,9 @@ def parse_header(block: bytes) -> Header | None:
     if size_bytes is None or not _checksum_fits(block):
         return None
     name = block[_NAME].partition(b"\0")[0]
-    if block[_MAGIC] == b"ustar\0":
+    if block[_PREFIX.start] and block[_MAGIC] == b"ustar\0":
         prefix = block[_PREFIX].partition(b"\0")[0]
-        name = b"/".join(filter(None, (prefix, name)))
+        name = prefix + b"/" + name if name else prefix
     link = block[_LINK].partition(b"\0")[0]
     return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes, block=block)
 
@@ -240,11 +259,20 @@ def _checksum_fits(block: bytes) -> bool:
     """Tell whether the bytes add up, with the sum's own field as blanks; signed ones may, too."""
     own = block[_CHECKSUM]
     stated = _number(own)
-    unsigned = sum(block) - sum(own) + len(own) * ord(" ")
+    unsigned = _sum(block) - sum(own) + len(own) * ord(" ")
     if stated == unsigned:
         return True
     rest = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
     return stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
+
+
+def _sum(block: bytes) -> int:
+    """Return the sum of a block's bytes, by way of Adler-32, whose lower half is one more.
+
+    It counts up to 65,520, which is room for 256 bytes; and is ten times as fast as ``sum``.
+    """
+    low = 0xFFFF
+    return (adler32(block[:256]) & low) + (adler32(block[256:]) & low) - 2
 
 
 def _number(octal: bytes) -> int | None:
