@@ -7,7 +7,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format lock clean
+.PHONY: help demo up test check bench format lock clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,12 +27,16 @@ check: .venv/dev ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+bench: .venv/bench ## measure, and write docs/benchmarks.md (ARGS=: topics, --quick)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 format: .venv/dev ## format, and mend what can be mended
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
 lock: ## resolve requirements/*.txt anew (needs uv)
 	@$(LOCK) --upgrade --extra dev -o requirements/dev.txt
+	@$(LOCK) --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	@$(LOCK) --extra embedded -c requirements/dev.txt -o requirements/run.txt
 
@@ -40,7 +44,7 @@ clean: ## remove what the above made
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Each is an empty file that says when .venv last had what requirements/….txt asks for.
-.venv/demo .venv/dev: .venv/%: requirements/%.txt pyproject.toml | .venv/bin
+.venv/demo .venv/dev .venv/bench: .venv/%: requirements/%.txt pyproject.toml | .venv/bin
 	@echo "Installing requirements/$*.txt into .venv …" >&2
 	@$(INSTALL) --require-hashes -r $<
 	@$(INSTALL) --no-deps --no-build-isolation -e .

@@ -1,0 +1,59 @@
+"""``python -m benchmarks [TOPIC …]``: measure, and write what came of it into the document."""
+
+import argparse
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.document import DOCUMENT, insert, render
+from benchmarks.inputs import Inputs
+from benchmarks.lab import open_lab
+from benchmarks.programs import MissingProgram
+from benchmarks.topics import TOPICS
+
+ROUNDS = 5
+
+
+def _cache() -> Path:
+    named = os.environ.get("ARCHIVER_BENCH_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(named) if named else home / "archiver-bench"
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often; default: 5")
+    parser.add_argument("--quick", action="store_true", help="small inputs, once; write nothing")
+    parser.add_argument(
+        "--cache", type=Path, default=_cache(), help="where inputs are kept; 7 GB once"
+    )
+    arguments = parser.parse_args(words)
+    if unknown := set(arguments.topics) - set(TOPICS):
+        parser.error(f"no such topic: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def main(words: list[str]) -> None:
+    arguments = _arguments(words)
+    inputs = Inputs(arguments.cache, quick=arguments.quick)
+    rounds = 1 if arguments.quick else arguments.rounds
+    for topic in arguments.topics or TOPICS:
+        module = import_module(f"benchmarks.topics.{topic}")
+        print(f"{topic}: {module.__doc__}")
+        started = time.monotonic()
+        with open_lab(inputs, rounds=rounds) as lab:
+            tables = module.measure(lab)
+        measured = render(tables, rounds=rounds, duration_s=time.monotonic() - started)
+        print(measured)
+        if not arguments.quick:
+            DOCUMENT.write_text(insert(DOCUMENT.read_text(), topic, measured))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except MissingProgram as exc:
+        sys.exit(str(exc))

@@ -1,0 +1,76 @@
+"""One leg of the way alone, as Archiver's own code goes it; prints the seconds that it took.
+
+A process of its own: ``python -m benchmarks.alone verify PIECE …`` keeps to one core;
+``python -m benchmarks.alone upload REGIONS PIECE …`` sends to the regions, given in JSON.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+
+from archiver.formats.verify import verify
+from archiver.model import Archive, Node, Region
+from archiver.storage.bucket import Bucket
+from archiver.storage.regions import open_regions
+from benchmarks.inputs import BASENAME, NODE, ROOT
+
+CHUNK_BYTES = 1 << 20
+"""As large as those of a host that is faster than we are."""
+
+ARCHIVE = Archive(
+    source="hgmo", repo=f"alone/{BASENAME}", node=Node(NODE), subdir="", suffix="tar.gz"
+)
+
+
+def _chunks(pieces: list[str]) -> Iterator[bytes]:
+    for piece in pieces:
+        with Path(piece).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+
+async def _chunks_async(pieces: list[str]) -> AsyncGenerator[bytes, None]:
+    for chunk in _chunks(pieces):
+        yield chunk
+
+
+async def _verify(pieces: list[str]) -> None:
+    verifier = verify(ARCHIVE, root=ROOT)
+    for chunk in _chunks(pieces):
+        await verifier.update(chunk)
+    await verifier.finish()
+
+
+async def _upload(regions: str, pieces: list[str]) -> None:
+    buckets = [
+        Bucket(
+            region=Region(name),
+            aws_region=None,
+            virtual_hosted=False,
+            presigned_ttl=timedelta(minutes=5),
+            **region,
+        )
+        for name, region in json.loads(regions).items()
+    ]
+    async with open_regions(buckets) as storage, aclosing(_chunks_async(pieces)) as chunks:
+        await storage.upload(ARCHIVE, chunks, attempt=f"{time.monotonic_ns():x}")
+
+
+def main(leg: str, *words: str) -> None:
+    started = time.monotonic()
+    if leg == "verify":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        asyncio.run(_verify(list(words)))
+    else:
+        asyncio.run(_upload(words[0], list(words[1:])))
+    print(time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,169 @@
+"""What the host sends: archives of a real source tree, packed once and kept.
+
+An archive is a row of gzip members, one per file here: the tree, as often as it takes, and the two
+blocks of zeros that end a tar. Several members are one gzip (RFC 1952, 2.2), so that an archive of
+8 GB needs no file of 8 GB.
+"""
+
+import gzip
+import io
+import lzma
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.programs import need, run
+
+PACKAGE = "linux-source-6.1"
+"""Debian's package of Linux: 80,000 files, 1.3 GB."""
+
+NODE = "5ca1ab1e" * 5
+BASENAME = "linux"
+ROOT = f"{BASENAME}-{NODE[:12]}"
+NOTE = f"repo: {'0' * 40}\nnode: {NODE}\nbranch: default\nlatesttag: null\n".encode()
+
+LEVEL = 9
+"""hgweb's."""
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An archive, as the files that have to be sent one after the other."""
+
+    name: str
+    pieces: tuple[Path, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(piece.stat().st_size for piece in self.pieces)
+
+    @property
+    def gigabytes(self) -> float:
+        return self.size_bytes / 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """So many bytes of the tree, unpacked, under so many names, and all that so many times."""
+
+    tree_bytes: int
+    copies: int = 1
+    times: int = 1
+
+
+RECIPES = {
+    "10MB": Recipe(tree_bytes=45 * MB),
+    "100MB": Recipe(tree_bytes=800 * MB),
+    "1GB": Recipe(tree_bytes=2_000 * MB, copies=5),
+    "8GB": Recipe(tree_bytes=2_000 * MB, copies=5, times=8),
+}
+
+QUICK_RECIPES = {
+    "10MB": Recipe(tree_bytes=1 * MB),
+    "100MB": Recipe(tree_bytes=2 * MB),
+    "1GB": Recipe(tree_bytes=2 * MB, copies=2),
+    "8GB": Recipe(tree_bytes=2 * MB, copies=2, times=8),
+}
+"""Of Python's own library, which is always there. They only show that the benchmarks run."""
+
+
+class Inputs:
+    """The archives, in a folder that outlives the run."""
+
+    def __init__(self, folder: Path, *, quick: bool) -> None:
+        self._folder = folder / ("quick" if quick else "full")
+        self._quick = quick
+        self._recipes = QUICK_RECIPES if quick else RECIPES
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name: str) -> Input:
+        """Return the archive of this name; it is packed if it never was."""
+        recipe = self._recipes[name]
+        piece = self._folder / f"{recipe.tree_bytes // MB}MB-times-{recipe.copies}.gz"
+        if not piece.exists():
+            print(f"  packing {piece}: once, at zlib's pace")
+            self._pack(piece, recipe)
+        return Input(name=name, pieces=(piece,) * recipe.times + (self._end(),))
+
+    def _end(self) -> Path:
+        end = self._folder / "end.gz"
+        if not end.exists():
+            end.write_bytes(gzip.compress(bytes(2 * tarfile.BLOCKSIZE)))
+        return end
+
+    def _pack(self, piece: Path, recipe: Recipe) -> None:
+        """Write the tree as hgweb does: regular files and links, owned by nobody, no folders."""
+        unfinished = piece.with_suffix(".new")
+        with gzip.open(unfinished, "wb", LEVEL) as packed:
+            _add(packed, tarfile.TarInfo(f"{ROOT}/.hg_archival.txt"), NOTE)
+            for copy in range(recipe.copies):
+                for member, content in self._members(recipe.tree_bytes):
+                    member.name = f"{ROOT}/{copy}/{member.name}"
+                    _add(packed, member, content)
+        unfinished.rename(piece)
+
+    def _members(self, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+        room = most_bytes
+        for member, content in _library() if self._quick else _unpacked(self._tree()):
+            room -= len(content)
+            if room < 0:
+                return
+            yield member, content
+
+    def _tree(self) -> Path:
+        """Return the tar of Linux's source; Debian's archive is asked for it once."""
+        tree = self._folder / f"{PACKAGE}.tar"
+        if not tree.exists():
+            need("apt-get", "dpkg-deb")
+            print(f"  downloading Debian's {PACKAGE}: once, 130 MB")
+            run(["apt-get", "download", PACKAGE], cwd=self._folder)
+            (package,) = self._folder.glob(f"{PACKAGE}_*.deb")
+            run(["dpkg-deb", "-x", package, self._folder])
+            packed = self._folder / "usr" / "src" / f"{PACKAGE}.tar.xz"
+            _unpack_xz(packed, tree)
+        return tree
+
+
+def _unpack_xz(packed: Path, target: Path) -> None:
+    unfinished = target.with_suffix(".new")
+    with lzma.open(packed) as source, unfinished.open("wb") as unpacked:
+        while block := source.read(1 << 20):
+            unpacked.write(block)
+    unfinished.rename(target)
+
+
+def _unpacked(tree: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(tree) as source:
+        for member in source:
+            if member.isfile():
+                file = source.extractfile(member)
+                yield _anonymous(member), file.read() if file else b""
+            elif member.issym():
+                yield _anonymous(member), b""
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    copied = tarfile.TarInfo(member.name.partition("/")[2])
+    copied.type, copied.linkname, copied.mtime = member.type, member.linkname, int(member.mtime)
+    copied.mode = 0o777 if member.issym() else 0o755 if member.mode & 0o100 else 0o644
+    return copied
+
+
+def _library() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        yield tarfile.TarInfo(str(path.relative_to(root))), path.read_bytes()
+
+
+def _add(packed: gzip.GzipFile, member: tarfile.TarInfo, content: bytes) -> None:
+    """Append one member, with nothing after it: `tarfile` would end the tar when it is closed."""
+    member.size = len(content)
+    buffer = io.BytesIO()
+    buffer.write(member.tobuf(tarfile.PAX_FORMAT))
+    buffer.write(content)
+    buffer.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+    packed.write(buffer.getvalue())

@@ -1,0 +1,136 @@
+"""What a topic measures with: the inputs, a host, Archiver among real servers, places to write."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from benchmarks.inputs import BASENAME, NODE, Input, Inputs
+from tests.parts.process import accepts, free_port, running
+from tests.system.client import fetch, succeed
+from tests.system.stack import Process, Stack, servers
+
+TIMEOUT_S = 1800.0
+
+_runs = count(1)
+
+
+def new_repo(archive: Input) -> str:
+    """Return a repository that Archiver has not seen yet, of which the host has *archive*."""
+    return f"run-{next(_runs)}/{archive.name}/{BASENAME}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A running host. See ``benchmarks.host`` for what it answers."""
+
+    address: str
+
+    @property
+    def template(self) -> str:
+        return f"{self.address}/{{repo}}/archive/{{rev}}.{{suffix}}/{{subdir}}"
+
+    def url(self, archive: Input) -> str:
+        return f"{self.address}/{new_repo(archive)}/archive/{NODE[:12]}.tar.gz"
+
+    def ended_at(self, repo: str) -> float:
+        """Wait until the host has sent the archive of *repo*; return when its last byte left."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            if said := fetch(f"{self.address}/{repo}?ended").body:
+                return float(said)
+        raise TimeoutError(f"the host did not send {repo} to its end")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A region, as its server sees it: an S3 endpoint before a folder."""
+
+    region: str
+    endpoint: str
+    bucket: str
+    access_key_id: str
+    secret_access_key: str
+    folder: Path
+
+    def path(self, key: str) -> Path:
+        return self.folder / key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """Archiver at work: one web process, one worker, NATS, an S3 server for each of two regions."""
+
+    stack: Stack
+    worker: Process
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        regions = json.loads(self.stack.env["ARCHIVER_REGIONS"])
+        return [
+            Bucket(region=name, folder=self.stack.folder / name / region["bucket"], **region)
+            for name, region in regions.items()
+        ]
+
+    def url(self, repo: str) -> str:
+        return self.stack.url(repo, NODE)
+
+    def store(self, archive: Input) -> float:
+        """Have *archive* fetched, verified and stored; return the seconds from GET to SUCCESS."""
+        started = time.monotonic()
+        succeed(self.url(new_repo(archive)), timeout_s=TIMEOUT_S)
+        return time.monotonic() - started
+
+    def empty(self) -> None:
+        """Make room in the buckets. The folders stay, since the servers remember them."""
+        for bucket in self.buckets:
+            for path in bucket.folder.rglob("*"):
+                if path.is_file():
+                    path.unlink()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """``rounds`` is how often each thing is measured. ``folder`` is gone after the run."""
+
+    inputs: Inputs
+    folder: Path
+    rounds: int
+
+    @contextmanager
+    def host(self, *archives: Input, rate: float = 0) -> Iterator[Host]:
+        """Yield a host that sends at most *rate* bytes a second; 0 is as fast as it goes."""
+        port = free_port()
+        named = [f"{a.name}={':'.join(map(str, a.pieces))}" for a in archives]
+        command = [sys.executable, "-m", "benchmarks.host", str(port), str(rate), *named]
+        with running(command, log=self.folder / "host.log", ready=lambda: accepts(port)):
+            yield Host(address=f"http://127.0.0.1:{port}")
+
+    @contextmanager
+    def installation(
+        self, host: Host, settings: Mapping[str, str] | None = None
+    ) -> Iterator[Installation]:
+        """Yield Archiver, freshly started, for archives of *host*."""
+        settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **(settings or {})}
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder)
+            parts = stack.enter_context(servers(folder, template=host.template, settings=settings))
+            stack.enter_context(parts.web())
+            worker = stack.enter_context(parts.worker())
+            yield Installation(stack=parts, worker=worker)
+
+
+@contextmanager
+def open_lab(inputs: Inputs, *, rounds: int) -> Iterator[Lab]:
+    """Yield a lab whose folder is deleted at the end: some 20 GB are written there at a time."""
+    with tempfile.TemporaryDirectory(prefix="archiver-bench-") as folder:
+        os.environ["NO_PROXY"] = "127.0.0.1"
+        yield Lab(inputs=inputs, folder=Path(folder), rounds=rounds)

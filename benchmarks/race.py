@@ -1,0 +1,83 @@
+"""Contestants side by side, and what comes of it: medians, spreads, ratios, as a table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+Contestant = Callable[[], float]
+"""Does its work once; returns the seconds that it took."""
+
+Tell = Callable[[str], None]
+
+
+def race(
+    contestants: Mapping[str, Contestant],
+    *,
+    rounds: int,
+    tidy: Callable[[], None],
+    tell: Tell = print,
+) -> dict[str, list[float]]:
+    """Return what each took in every round. They take turns, so that all see the same weather.
+
+    What they leave behind is for *tidy* to remove, in time that counts for nobody.
+    """
+    taken: dict[str, list[float]] = {what: [] for what in contestants}
+    for number in range(1, rounds + 1):
+        for what, run in contestants.items():
+            taken[what].append(run())
+            tidy()
+            tell(f"  round {number} of {rounds}: {what}: {taken[what][-1]:.3f} s")
+    return taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What was measured, once per round. ``goal`` is for the ratio, if there is one."""
+
+    what: str
+    samples: Sequence[float]
+    goal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows in one unit. With ``base``, the name of a row, each has its ratio to it as well."""
+
+    unit: str
+    rows: Sequence[Row]
+    base: str = ""
+    digits: int = 1
+
+    def markdown(self) -> str:
+        head = ["", f"median, {self.unit}", "min to max"]
+        head += [f"÷ {self.base}", "min to max"] if self.base else []
+        head += ["goal"] if self._has_goals else []
+        lines = [head, ["---"] + ["--:"] * (len(head) - 1), *map(self._cells, self.rows)]
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+    def _cells(self, row: Row) -> list[str]:
+        cells = [row.what, *_spread(row.samples, self.digits)]
+        if self.base:
+            cells += _spread(ratios(row.samples, self._base_samples), 2)
+        return [*cells, row.goal] if self._has_goals else cells
+
+    @property
+    def _has_goals(self) -> bool:
+        return any(row.goal for row in self.rows)
+
+    @property
+    def _base_samples(self) -> Sequence[float]:
+        (base,) = (row for row in self.rows if row.what == self.base)
+        return base.samples
+
+
+def ratios(samples: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Return each round's ratio: what slowed down a whole round is not in it."""
+    return [sample / other for sample, other in zip(samples, base, strict=True)]
+
+
+def _spread(samples: Sequence[float], digits: int) -> list[str]:
+    return [
+        f"{median(samples):,.{digits}f}",
+        f"{min(samples):,.{digits}f} to {max(samples):,.{digits}f}",
+    ]

@@ -1,0 +1,4 @@
+"""One module per question: ``measure(lab)`` returns the tables that answer it."""
+
+TOPICS = ("pace",)
+"""In the order of the document. Each is imported when it is asked for: not all need the same."""

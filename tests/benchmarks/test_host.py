@@ -1,0 +1,64 @@
+"""The host of the benchmarks: sound archives, no faster than it is told to send them."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from archiver.formats.verify import verify
+from archiver.model import Archive, Node
+from benchmarks.host import BURST_BYTES, Bucket
+from benchmarks.inputs import BASENAME, NODE, ROOT, Inputs
+from benchmarks.lab import Lab, new_repo
+from tests.system.client import fetch
+
+RATE = 10e6
+
+
+def test_what_it_sends_is_a_sound_archive(tmp_path: Path) -> None:
+    lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
+    archive = lab.inputs.get("8GB")
+
+    with lab.host(archive) as host:
+        sent = fetch(host.url(archive)).body
+
+    assert len(sent) == archive.size_bytes
+    asyncio.run(_verify(sent))
+
+
+async def _verify(sent: bytes) -> None:
+    archive = Archive(source="x", repo=BASENAME, node=Node(NODE), subdir="", suffix="tar.gz")
+    verifier = verify(archive, root=ROOT)
+    await verifier.update(sent)
+    await verifier.finish()
+
+
+def test_it_says_when_the_last_byte_left(tmp_path: Path) -> None:
+    lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
+    archive = lab.inputs.get("10MB")
+    repo = new_repo(archive)
+
+    with lab.host(archive) as host:
+        before = time.monotonic()
+        fetch(f"{host.address}/{repo}/archive/{NODE[:12]}.tar.gz")
+
+        assert before < host.ended_at(repo) < time.monotonic()
+
+
+def test_a_rate_is_kept() -> None:
+    bucket = Bucket(RATE)
+    started = time.monotonic()
+
+    for _ in range(20):
+        bucket.take(100_000)
+
+    assert time.monotonic() - started >= 0.2
+
+
+def test_time_in_which_nobody_listened_is_not_made_up_for() -> None:
+    bucket = Bucket(RATE)
+    time.sleep(2 * BURST_BYTES / RATE)
+    started = time.monotonic()
+
+    bucket.take(2 * BURST_BYTES)
+
+    assert time.monotonic() - started >= BURST_BYTES / RATE
