@@ -79,6 +79,11 @@ class Installation:
             for name, region in regions.items()
         ]
 
+    @property
+    def servers(self) -> list[Process]:
+        """The S3 servers."""
+        return [server.process for server in self.stack.regions.values() if server.process]
+
     def url(self, repo: str) -> str:
         return self.stack.url(repo, NODE)
 

@@ -14,7 +14,7 @@ def race(
     contestants: Mapping[str, Contestant],
     *,
     rounds: int,
-    tidy: Callable[[], None],
+    tidy: Callable[[], None] = lambda: None,
     tell: Tell = print,
 ) -> dict[str, list[float]]:
     """Return what each took in every round. They take turns, so that all see the same weather.
@@ -32,7 +32,7 @@ def race(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What was measured, once per round. ``goal`` is for the ratio, if there is one."""
+    """What was measured, once per round. ``goal`` is for the ratio, where there are ratios."""
 
     what: str
     samples: Sequence[float]
@@ -45,11 +45,12 @@ class Table:
 
     unit: str
     rows: Sequence[Row]
+    title: str = ""
     base: str = ""
     digits: int = 1
 
     def markdown(self) -> str:
-        head = ["", f"median, {self.unit}", "min to max"]
+        head = [self.title, f"median, {self.unit}", "min to max"]
         head += [f"÷ {self.base}", "min to max"] if self.base else []
         head += ["goal"] if self._has_goals else []
         lines = [head, ["---"] + ["--:"] * (len(head) - 1), *map(self._cells, self.rows)]
