@@ -7,9 +7,12 @@ import shutil
 import signal
 import stat
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
 from archiver.embedded import binaries
 from archiver.embedded.child import Part, start
@@ -19,6 +22,8 @@ from archiver.embedded.nats import nats
 from archiver.embedded.rclone import rclone
 from archiver.embedded.supervisor import Supervisor
 from tests.embedded.test_supervisor import alive, until
+
+LARGE_BYTES = 32 << 30
 
 
 async def answers(part: Part) -> None:
@@ -93,6 +98,27 @@ def test_each_region_has_a_server_and_a_bucket_that_outlives_it(tmp_path: Path) 
     assert again == first
     for name, region in json.loads(first["ARCHIVER_REGIONS"]).items():
         assert (tmp_path / "s3" / name / region["bucket"]).is_dir()
+
+
+def test_a_region_does_not_read_an_archive_through_to_say_how_large_it_is(tmp_path: Path) -> None:
+    """It would for a digest, which takes seconds per gigabyte, with an upload waiting for it."""
+
+    async def scenario(folder: DataFolder) -> int:
+        parts, environment = rclone(folder)
+        name, region = next(iter(json.loads(environment["ARCHIVER_REGIONS"]).items()))
+        async with Supervisor(stages=[parts]).running():
+            for part in parts:
+                await answers(part)
+            with (tmp_path / "s3" / name / region["bucket"] / "large").open("wb") as sparse:
+                sparse.truncate(LARGE_BYTES)
+            store = S3Store(
+                config=region | {"region": name},
+                client_options={"allow_http": True, "timeout": timedelta(seconds=3)},
+            )
+            return (await obstore.head_async(store, "large"))["size"]
+
+    with open_folder(tmp_path) as folder:
+        assert asyncio.run(scenario(folder)) == LARGE_BYTES
 
 
 def test_no_secret_is_an_argument_or_anyone_elses_to_read(tmp_path: Path) -> None:

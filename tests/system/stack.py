@@ -80,7 +80,8 @@ class Stack:
     def _region(self, name: str) -> Server:
         (self.folder / name / "bucket").mkdir(parents=True)
         port = free_port()
-        command = [binary("rclone"), "serve", "s3", "--config", os.devnull, "--no-checksum"]
+        command = [binary("rclone"), "serve", "s3", "--config", os.devnull]
+        command += ["--no-checksum", "--etag-hash", ""]
         command += ["--addr", f"127.0.0.1:{port}", "--dir-cache-time", "9999h"]
         env = {"RCLONE_AUTH_KEY": f'"{self._key},{self._secret}"'}  # a list, as CSV
         return Server(
