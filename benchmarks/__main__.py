@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from importlib import import_module
@@ -27,9 +28,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often; default: 5")
     parser.add_argument("--quick", action="store_true", help="small inputs, once; write nothing")
-    parser.add_argument(
-        "--cache", type=Path, default=_cache(), help="where inputs are kept; 7 GB once"
-    )
+    parser.add_argument("--cache", type=Path, default=_cache(), help="where inputs are kept; 3 GB")
     arguments = parser.parse_args(words)
     if unknown := set(arguments.topics) - set(TOPICS):
         parser.error(f"no such topic: {', '.join(sorted(unknown))}")
@@ -52,7 +51,13 @@ def main(words: list[str]) -> None:
             DOCUMENT.write_text(insert(DOCUMENT.read_text(), topic, measured))
 
 
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit("ended")
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)  # so that what was started is ended, even in the background
     try:
         main(sys.argv[1:])
     except MissingProgram as exc:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from benchmarks.inputs import BASENAME, NODE, Input, Inputs
 from tests.parts.process import accepts, free_port, running
 from tests.system.client import fetch, succeed
-from tests.system.stack import Process, Stack, servers
+from tests.system.stack import REGIONS, Process, Stack, servers
 
 TIMEOUT_S = 1800.0
 
@@ -117,6 +118,24 @@ class Lab:
         command = [sys.executable, "-m", "benchmarks.host", str(port), str(rate), *named]
         with running(command, log=self.folder / "host.log", ready=lambda: accepts(port)):
             yield Host(address=f"http://127.0.0.1:{port}")
+
+    @contextmanager
+    def faraway(self) -> Iterator[Mapping[str, str]]:
+        """Yield settings for regions that cost this machine nearly nothing."""
+        regions = {}
+        with ExitStack() as stack:
+            for name in REGIONS:
+                port = free_port()
+                command = [sys.executable, "-m", "benchmarks.faraway", str(port)]
+                log = self.folder / f"faraway-{name}.log"
+                stack.enter_context(running(command, log=log, ready=partial(accepts, port)))
+                regions[name] = {
+                    "bucket": "bucket",
+                    "endpoint": f"http://127.0.0.1:{port}",
+                    "access_key_id": "anyone",
+                    "secret_access_key": "anything",
+                }
+            yield {"ARCHIVER_REGIONS": json.dumps(regions)}
 
     @contextmanager
     def installation(
