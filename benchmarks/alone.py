@@ -35,7 +35,7 @@ def _chunks(pieces: list[str]) -> Iterator[bytes]:
                 yield chunk
 
 
-async def _chunks_async(pieces: list[str]) -> AsyncGenerator[bytes, None]:
+async def _read(pieces: list[str]) -> AsyncGenerator[bytes, None]:
     for chunk in _chunks(pieces):
         yield chunk
 
@@ -47,8 +47,9 @@ async def _verify(pieces: list[str]) -> None:
     await verifier.finish()
 
 
-async def _upload(regions: str, pieces: list[str]) -> None:
-    buckets = [
+def buckets(regions: str) -> list[Bucket]:
+    """Return the buckets that ``ARCHIVER_REGIONS`` describes."""
+    return [
         Bucket(
             region=Region(name),
             aws_region=None,
@@ -58,7 +59,10 @@ async def _upload(regions: str, pieces: list[str]) -> None:
         )
         for name, region in json.loads(regions).items()
     ]
-    async with open_regions(buckets) as storage, aclosing(_chunks_async(pieces)) as chunks:
+
+
+async def _upload(regions: str, pieces: list[str]) -> None:
+    async with open_regions(buckets(regions)) as storage, aclosing(_read(pieces)) as chunks:
         await storage.upload(ARCHIVE, chunks, attempt=f"{time.monotonic_ns():x}")
 
 

@@ -101,12 +101,13 @@ class Inputs:
         with gzip.open(unfinished, "wb", LEVEL) as packed:
             _add(packed, tarfile.TarInfo(f"{ROOT}/.hg_archival.txt"), NOTE)
             for copy in range(recipe.copies):
-                for member, content in self._members(recipe.tree_bytes):
+                for member, content in self.members(recipe.tree_bytes):
                     member.name = f"{ROOT}/{copy}/{member.name}"
                     _add(packed, member, content)
         unfinished.rename(piece)
 
-    def _members(self, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    def members(self, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+        """Yield the tree's files and links, with names relative to its root, and their contents."""
         room = most_bytes
         for member, content in _library() if self._quick else _unpacked(self._tree()):
             room -= len(content)

@@ -1,4 +1,7 @@
-"""One module per question: ``measure(lab)`` returns the tables that answer it."""
+"""One module per question: ``measure(lab)`` returns the tables that answer it.
+
+To add one: its module here, its name in ``TOPICS``, a place for its tables in docs/benchmarks.md.
+"""
 
 TOPICS = ("pace", "fast", "resources", "latency")
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

@@ -1,0 +1,26 @@
+import subprocess
+import sys
+
+from benchmarks.process import usage
+
+SPENDTHRIFT = """
+import time
+held = b"x" * 100_000_000
+del held
+while time.process_time() < 0.3:
+    pass
+print("spent", flush=True)
+input()
+"""
+
+
+def test_what_a_process_used_is_known_while_it_lives() -> None:
+    command = [sys.executable, "-c", SPENDTHRIFT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        used = usage(process)
+        process.communicate(b"\n")
+
+    assert 0.2 < used.cpu_s < 1
+    assert 100 <= used.peak_mb < 150
