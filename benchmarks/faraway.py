@@ -10,8 +10,9 @@ import socket
 import sys
 from email.utils import formatdate
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from benchmarks.serving import QuietHandler, serve
 
 KEPT_BYTES = 1 << 16
 DISCARD_BYTES = 1 << 20
@@ -34,9 +35,7 @@ class Region:
         self.numbers = itertools.count(1)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(QuietHandler):
     rbufsize = 0  # a body is not to be read ahead into a buffer
 
     def __init__(self, region: Region, *args: object) -> None:
@@ -120,20 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_args: object) -> None:
-        """Say nothing: that takes time."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_args: object) -> None:
-        """Say nothing when a client leaves early: it sees its own failure."""
-
 
 def main(port: str) -> None:
-    with _Server(("127.0.0.1", int(port)), partial(_Handler, Region())) as server:
-        server.serve_forever()
+    serve(int(port), partial(_Handler, Region()))
 
 
 if __name__ == "__main__":

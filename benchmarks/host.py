@@ -11,11 +11,11 @@ import threading
 import time
 from collections import defaultdict
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.inputs import NODE
+from benchmarks.serving import QuietHandler, serve
 
 FRAME_BYTES = 1 << 16
 BURST_BYTES = 1 << 20
@@ -53,9 +53,7 @@ class Host:
         self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class _Handler(QuietHandler):
     def __init__(self, host: Host, *args: object) -> None:
         self._host = host
         super().__init__(*args)  # type: ignore[arg-type]
@@ -96,16 +94,6 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
 
-    def log_message(self, *_args: object) -> None:
-        """Say nothing: that takes time."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_args: object) -> None:
-        """Say nothing when a client leaves early: it sees its own failure."""
-
 
 def main(port: str, rate: str, *named: str) -> None:
     archives = {}
@@ -113,8 +101,7 @@ def main(port: str, rate: str, *named: str) -> None:
         name, _, pieces = text.partition("=")
         archives[name] = [Path(piece) for piece in pieces.split(":")]
     host = Host(archives, rate=float(rate))
-    with _Server(("127.0.0.1", int(port)), partial(_Handler, host)) as server:
-        server.serve_forever()
+    serve(int(port), partial(_Handler, host))
 
 
 if __name__ == "__main__":
