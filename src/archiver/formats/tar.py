@@ -6,6 +6,7 @@ insists on the two blocks of zeros at the end: they alone tell a whole archive f
 between two members.
 """
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,6 +54,10 @@ _NAME = slice(0, 100)
 _MODE = slice(100, 108)
 _SIZE = slice(124, 136)
 _MTIME = slice(136, 148)
+_NUMBERS = (_MODE, slice(108, 116), slice(116, 124), _SIZE, _MTIME)
+_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}(?:[0-7]{11}[\0 ]){2}")
+"""What nearly everybody writes into those fields."""
+
 _CHECKSUM = slice(148, 156)
 _KIND = 156
 _LINK = slice(157, 257)
@@ -245,7 +250,7 @@ def _end(incoming: Incoming) -> Waiting:
 def parse_header(block: bytes) -> Header | None:
     """Return the header that *block* is, or None if it is none, or is damaged."""
     size_bytes = _number(block[_SIZE])
-    if size_bytes is None or not _checksum_fits(block):
+    if size_bytes is None or not _checksum_fits(block) or not _numbers_are_numbers(block):
         return None
     name = block[_NAME].partition(b"\0")[0]
     if block[_PREFIX.start] and block[_MAGIC] == b"ustar\0":
@@ -264,6 +269,13 @@ def _checksum_fits(block: bytes) -> bool:
         return True
     rest = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
     return stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
+
+
+def _numbers_are_numbers(block: bytes) -> bool:
+    """Tell whether mode, owner, size and time can be read. A sum may fit by accident."""
+    if _USUAL_NUMBERS.match(block, _MODE.start):
+        return True
+    return all(_time(block[field]) is not None for field in _NUMBERS)
 
 
 def _sum(block: bytes) -> int:
