@@ -164,6 +164,16 @@ class Storage(Protocol):
     async def find(self, archive: Archive) -> Found:
         """Look for the archive's manifest in every region. Never raises: silence is an answer."""
 
+    def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
+        """Yield the archives that the first region that answers has: all, or those of *source*.
+
+        They come a page at a time, so that there may be any number. What is not named as a manifest
+        of ours is passed over.
+
+        Raises:
+            StorageUnavailable: No region answers, or the one that did broke off.
+        """
+
     async def upload(
         self,
         archive: Archive,

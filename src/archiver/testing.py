@@ -54,6 +54,7 @@ from archiver.model import (
     Task,
     TaskState,
     Verified,
+    parse_key,
 )
 from archiver.ports import Found, Resolved, Storage, Upload
 from archiver.sealing import seal
@@ -304,6 +305,14 @@ class MemoryStorage:
             copies=self._copies(archive),
             unreachable=tuple(region for region in self.regions if region in self.down),
         )
+
+    async def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
+        up = self._up(self.regions)
+        if not up:
+            raise StorageUnavailable("no region answers")
+        for archive in map(parse_key, sorted(self.manifests[up[0]])):
+            if archive and source in {None, archive.source}:
+                yield archive
 
     async def upload(
         self,

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import pytest
@@ -171,6 +172,10 @@ async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerato
 
 def verified(data: bytes) -> Verified:
     return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
+
+
+async def listed(storage: Storage, source: str | None = None) -> list[Archive]:
+    return [archive async for archive in storage.archives(source)]
 
 
 async def store(
@@ -410,6 +415,43 @@ class StorageContract:
             stand.take_down(out)
             with pytest.raises(StorageUnavailable):
                 await storage.copy(archive, copies, EAST)
+
+        use(stand, scenario)
+
+    def test_what_is_committed_is_listed_and_nothing_else(self, stand: Stand) -> None:
+        source, other = f"s{secrets.token_hex(4)}", f"s{secrets.token_hex(4)}"
+        mine = {replace(an_archive(subdir=name), source=source) for name in ODD_NAMES}
+        theirs = replace(an_archive(), source=other)
+
+        async def scenario(storage: Storage) -> None:
+            assert await listed(storage, source) == []
+            for archive in (*mine, theirs):
+                await store(storage, archive)
+            await storage.upload(replace(an_archive(), source=source), stream(DATA), attempt="a1")
+            found = await listed(storage, source)
+            assert len(found) == len(mine)
+            assert set(found) == mine
+            assert {*mine, theirs} <= set(await listed(storage))
+
+        use(stand, scenario)
+
+    def test_the_first_region_that_answers_is_the_one_that_is_listed(self, stand: Stand) -> None:
+        both, eastern, western = an_archive(), an_archive(), an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            await store(storage, both)
+            stand.take_down(WEST)
+            await store(storage, eastern)
+            assert {both, eastern} <= set(await listed(storage))
+            stand.bring_up()
+            stand.take_down(EAST)
+            await store(storage, western)
+            found = await listed(storage)
+            assert {both, western} <= set(found)
+            assert eastern not in found
+            stand.take_down(WEST)
+            with pytest.raises(StorageUnavailable):
+                await listed(storage)
 
         use(stand, scenario)
 

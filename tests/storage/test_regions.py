@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,9 +11,10 @@ from structlog.testing import capture_logs
 from archiver.errors import StorageUnavailable
 from archiver.model import Copies, Region
 from archiver.ports import Upload
-from archiver.storage.regions import LAST_WORDS_S, Regions
+from archiver.storage.bucket import PAGE_KEYS
+from archiver.storage.regions import LAST_WORDS_S, Regions, open_regions
 from tests.parts.s3 import REGIONS, Home, S3Server
-from tests.parts.sink import Fault, Misbehave
+from tests.parts.sink import Fault, Misbehave, sink
 from tests.storage.conftest import EAST, LARGE, WEST, Coast, an_archive, store, stream, verified
 
 URL = "https://hg.example/ash"
@@ -206,3 +209,32 @@ def test_regions_that_are_not_configured_any_more_are_nobodys_nearest(coast: Coa
         elsewhere.nearest(copies, EAST)
     with pytest.raises(StorageUnavailable):
         elsewhere.presign(copies, EAST, method="GET")
+
+
+def test_a_list_goes_on_over_its_pages_and_never_over_to_another_region(weed: S3Server) -> None:
+    home = weed.make_home()
+    archives = [an_archive() for _ in range(PAGE_KEYS + 10)]
+    names = [*(f"{archive.key}.json" for archive in archives), "v1/hgmo/stranger", "v1/a.json"]
+    paths = [f"/{home.names[EAST]}/manifests/{name}" for name in names]
+    with ThreadPoolExecutor(8) as pool:
+        assert {status for status, _ in pool.map(partial(weed.request, "PUT"), paths)} == {200}
+
+    async def read(regions: Regions, keys: list[str]) -> None:
+        async for archive in regions.archives():
+            keys.append(archive.key)  # noqa: PERF401 - those before a failure count
+
+    async def scenario(endpoint: str) -> None:
+        buckets = [home.bucket(EAST, endpoint=endpoint), home.bucket(WEST)]
+        async with open_regions(buckets) as regions:
+            await read(regions, whole)
+            east.misbehave = lambda _, target: Fault.FORBID if "token" in target else None
+            with pytest.raises(StorageUnavailable):
+                await read(regions, broken)
+
+    whole: list[str] = []
+    broken: list[str] = []
+    with sink(weed.endpoint) as east:
+        asyncio.run(scenario(east.endpoint))
+
+    assert whole == sorted(archive.key for archive in archives)
+    assert 0 < len(broken) <= PAGE_KEYS

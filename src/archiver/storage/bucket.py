@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from archiver.errors import StorageUnavailable
-from archiver.model import Archive, Manifest, PresignedUrl, Region
+from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.telemetry import log
@@ -23,6 +23,9 @@ PARTS_AT_A_TIME = 4
 """Of one upload: with the part that is being filled, 40 MiB of memory per region."""
 
 READ_BYTES = 1 << 20
+
+PAGE_KEYS = 1000
+"""What S3 lists at a time."""
 
 NOTHING = "check/"
 """A prefix without objects, whose listing is as cheap as a bucket's answer can be."""
@@ -80,6 +83,14 @@ class Bucket:
         except _Absent:
             return None
         return self._read(archive, bytes(body))
+
+    async def archives(self, source: str | None) -> AsyncGenerator[Archive, None]:
+        """Yield the archives that have a manifest here: all, or those of *source*."""
+        with self._asked_to("list its manifests"):
+            async for page in obstore.list(self._bulk, _folder(source), chunk_size=PAGE_KEYS):
+                for meta in page:
+                    if archive := _archive_of(meta["path"]):
+                        yield archive
 
     async def commit(self, archive: Archive, manifest: Manifest) -> Manifest:
         """Write *manifest* unless there is one; return the one that stands.
@@ -195,6 +206,17 @@ class _Absent(StorageUnavailable):
 
 def _manifest_key(archive: Archive) -> str:
     return f"manifests/{archive.key}.json"
+
+
+def _archive_of(manifest_key: str) -> Archive | None:
+    key = manifest_key.removeprefix("manifests/").removesuffix(".json")
+    archive = parse_key(key)
+    return archive if archive and _manifest_key(archive) == manifest_key else None
+
+
+def _folder(source: str | None) -> str:
+    """Return where the manifests lie: all, or those of *source*."""
+    return f"manifests/{KEY_VERSION}/{source or ''}"
 
 
 def _attributes(object_key: str) -> dict[str, str]:

@@ -76,6 +76,23 @@ class Regions:
             unreachable=tuple(r for r in answers if isinstance(answers[r], ArchiverError)),
         )
 
+    async def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
+        failure = StorageUnavailable("there is no region")
+        for bucket in self._buckets.values():
+            answered = False
+            try:
+                async with aclosing(bucket.archives(source)) as archives:
+                    async for archive in archives:
+                        answered = True
+                        yield archive
+            except StorageUnavailable as exc:
+                failure = exc
+            else:
+                return
+            if answered:
+                break
+        raise failure
+
     async def upload(
         self,
         archive: Archive,
