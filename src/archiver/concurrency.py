@@ -1,7 +1,7 @@
 """Tasks of asyncio: runs that many callers share, stages of a stream, and an end that is one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,6 +68,12 @@ async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) 
     ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
     """
     return await undisturbed(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def in_steps(items: Iterator[V]) -> AsyncGenerator[V, None]:
+    """Yield *items*, each made in a thread."""
+    while (item := await in_thread(next, items, None)) is not None:
+        yield item
 
 
 @dataclass(frozen=True, slots=True)

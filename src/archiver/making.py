@@ -1,8 +1,8 @@
 """Makes an archive that no region has, of what costs the least, and puts it into all of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from archiver.errors import ArchiverError, InternalError, LeaseLost, NotConvertible
@@ -29,6 +29,139 @@ class Given:
     size_bytes: int = 0
 
 
+class Progress:
+    """How far one try at an archive is. ``broken`` says that what was given broke off."""
+
+    def __init__(self, report: Callable[[Phase, int], None]) -> None:
+        self._report = report
+        self.broken = False
+        self._receiving = False
+
+    async def receiving(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self._receiving = True
+        size_bytes = 0
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    size_bytes += len(chunk)
+                    self._report(Phase.FETCHING, size_bytes)
+                    yield chunk
+        except ArchiverError:
+            self.broken = True
+            raise
+        self._receiving = False
+
+    async def making(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        size_bytes = 0
+        async for piece in pieces:
+            size_bytes += len(piece)
+            if not self._receiving:  # until then, what comes tells more of how far it is
+                self._report(Phase.CONVERTING, size_bytes)
+            yield piece
+
+
+class Checked:
+    """A stream that comes to its end only if its verifier is content with it."""
+
+    def __init__(self, stream: AsyncGenerator[bytes, None], verifier: Verifier) -> None:
+        self._stream = stream
+        self._verifier = verifier
+        self._verified: Verified | None = None
+
+    @property
+    def verified(self) -> Verified:
+        if self._verified is None:
+            raise InternalError("a stream was used before its end")
+        return self._verified
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._stream):
+            async for chunk in self._stream:
+                await self._verifier.update(chunk)
+                yield chunk
+        self._verified = await self._verifier.finish()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An archive on its way: as its host sends it or, by ``converter``, made of what was given."""
+
+    checked: Checked
+    source_url: str
+    given: Given | None = None
+    converter: str = ""
+
+    @property
+    def conversion(self) -> Conversion | None:
+        """Of what it was made, if it was; known once all of it has come."""
+        if self.given is None:
+            return None
+        found = self.given.found()
+        return Conversion(
+            key=self.given.archive.key,
+            sha256=found.sha256,
+            size_bytes=found.size_bytes,
+            converter=self.converter,
+        )
+
+
+class Workshop:
+    """Makes archives of what comes, and has a verifier read what comes and what it makes."""
+
+    def __init__(self, *, verify: Verify, converter: Converter) -> None:
+        self._verify = verify
+        self._converter = converter
+
+    @asynccontextmanager
+    async def fetch(
+        self, source: Source, archive: Archive, progress: Progress, *, convert: bool = False
+    ) -> AsyncIterator[Made]:
+        """Ask the host, and yield *archive* as it is made of the answer.
+
+        If the answer is the archive itself, it is only converted if that is to *convert* it.
+
+        Raises, as does what is made:
+            ArchiverError: The host did not send it, or it cannot be made of what it sent.
+        """
+        fetchable = source.fetchable(archive)
+        async with source.open(fetchable) as stream:
+            verifier = self._verify(fetchable, root=stream.root)
+            fetched = Checked(progress.receiving(stream.chunks()), verifier)
+            if fetchable == archive and not convert:
+                yield Made(checked=fetched, source_url=stream.url)
+                return
+            given = Given(
+                archive=fetchable,
+                root=stream.root,
+                source_url=stream.url,
+                chunks=fetched.chunks(),
+                found=lambda: fetched.verified,
+                size_bytes=stream.size_bytes,
+            )
+            async with self.convert(given, archive, progress) as made:
+                yield made
+
+    @asynccontextmanager
+    async def convert(
+        self, given: Given, archive: Archive, progress: Progress
+    ) -> AsyncIterator[Made]:
+        """Yield *archive* as it is made of *given*, verified as if a host had sent it."""
+        async with self._converter.convert(
+            given.chunks,
+            given=given.archive,
+            wanted=archive,
+            root=given.root,
+            size_bytes=given.size_bytes,
+        ) as pieces:
+            verifier = self._verify(archive, root=given.root)
+            yield Made(
+                checked=Checked(progress.making(pieces), verifier),
+                source_url=given.source_url,
+                given=given,
+                converter=self._converter.version(archive.suffix),
+            )
+
+
 class Maker:
     """Knows where the bytes of an archive may come from, and what has to be done to them."""
 
@@ -42,8 +175,7 @@ class Maker:
     ) -> None:
         self._storage = storage
         self._index = index
-        self._verify = verify
-        self._converter = converter
+        self._workshop = Workshop(verify=verify, converter=converter)
 
     async def relatives(self, source: Source, archive: Archive) -> list[tuple[Archive, Copies]]:
         """Return what the regions have that *archive* may be made of, the cheapest first."""
@@ -70,69 +202,42 @@ class Maker:
         """
         for relative, copies in await self.relatives(source, archive):
             for region in copies.regions:
-                run = _Run(archive=archive, attempt=attempt, avoid=avoid)
+                progress = Progress(attempt.report)
+                given = self._stored(relative, copies, region, progress)
                 try:
-                    return await self._convert(self._stored(relative, copies, region, run), run)
+                    async with self._workshop.convert(given, archive, progress) as made:
+                        return await self._store(archive, made, attempt, avoid)
                 except ArchiverError as exc:
-                    if not (run.broken or isinstance(exc, NotConvertible)):
+                    if not (progress.broken or isinstance(exc, NotConvertible)):
                         raise
                     log.warning("input.failed", region=region, key=relative.key, code=exc.code)
-        return await self._fetch(source, _Run(archive=archive, attempt=attempt, avoid=avoid))
+        async with self._workshop.fetch(source, archive, Progress(attempt.report)) as made:
+            return await self._store(archive, made, attempt, avoid)
 
-    def _stored(self, archive: Archive, copies: Copies, region: Region, run: "_Run") -> Given:
+    def _stored(
+        self, archive: Archive, copies: Copies, region: Region, progress: Progress
+    ) -> Given:
         """Return what *region* has: verified when it came, and now held against its manifest."""
         manifest = copies.manifest
         return Given(
             archive=archive,
             root=manifest.root,
             source_url=manifest.source_url,
-            chunks=run.receiving(self._storage.read(copies, region)),
+            chunks=progress.receiving(self._storage.read(copies, region)),
             found=lambda: manifest,
             size_bytes=manifest.size_bytes,
         )
 
-    async def _fetch(self, source: Source, run: "_Run") -> Copies:
-        fetchable = source.fetchable(run.archive)
-        async with source.open(fetchable) as stream:
-            verifier = self._verify(fetchable, root=stream.root)
-            fetched = _Checked(run.receiving(stream.chunks()), verifier)
-            if fetchable == run.archive:
-                return await self._store(fetched, run, source_url=stream.url)
-            given = Given(
-                archive=fetchable,
-                root=stream.root,
-                source_url=stream.url,
-                chunks=fetched.chunks(),
-                found=lambda: fetched.verified,
-                size_bytes=stream.size_bytes,
-            )
-            return await self._convert(given, run)
-
-    async def _convert(self, given: Given, run: "_Run") -> Copies:
-        """Store what is made of *given*, verified as if a host had sent it."""
-        async with self._converter.convert(
-            given.chunks,
-            given=given.archive,
-            wanted=run.archive,
-            root=given.root,
-            size_bytes=given.size_bytes,
-        ) as pieces:
-            verifier = self._verify(run.archive, root=given.root)
-            made = _Checked(run.making(pieces), verifier)
-            return await self._store(made, run, source_url=given.source_url, given=given)
-
     async def _store(
-        self, checked: "_Checked", run: "_Run", *, source_url: str, given: Given | None = None
+        self, archive: Archive, made: Made, attempt: Attempt, avoid: Collection[Region]
     ) -> Copies:
-        """Put what was checked into the regions, and let it be seen once it is whole there."""
-        archive, attempt = run.archive, run.attempt
-        async with aclosing(checked.chunks()) as chunks:
-            upload = await self._storage.upload(
-                archive, chunks, attempt=attempt.id, avoid=run.avoid
-            )
+        """Put what was made into the regions, and let it be seen once it is whole there."""
+        async with aclosing(made.checked.chunks()) as chunks:
+            upload = await self._storage.upload(archive, chunks, attempt=attempt.id, avoid=avoid)
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
-        attempt.report(Phase.COMMITTING, checked.verified.size_bytes)
+        verified = made.checked.verified
+        attempt.report(Phase.COMMITTING, verified.size_bytes)
         try:
             await attempt.hold()
         except LeaseLost:
@@ -141,71 +246,7 @@ class Maker:
         return await self._storage.commit(
             archive,
             upload,
-            checked.verified,
-            source_url=source_url,
-            conversion=self._conversion(archive, given) if given else None,
+            verified,
+            source_url=made.source_url,
+            conversion=made.conversion,
         )
-
-    def _conversion(self, archive: Archive, given: Given) -> Conversion:
-        found = given.found()
-        return Conversion(
-            key=given.archive.key,
-            sha256=found.sha256,
-            size_bytes=found.size_bytes,
-            converter=self._converter.version(archive.suffix),
-        )
-
-
-class _Run:
-    """One try at an archive, and how far it is. ``broken`` says that what was given broke off."""
-
-    def __init__(self, *, archive: Archive, attempt: Attempt, avoid: Collection[Region]) -> None:
-        self.archive = archive
-        self.attempt = attempt
-        self.avoid = avoid
-        self.broken = False
-        self._receiving = False
-
-    async def receiving(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        self._receiving = True
-        size_bytes = 0
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    size_bytes += len(chunk)
-                    self.attempt.report(Phase.FETCHING, size_bytes)
-                    yield chunk
-        except ArchiverError:
-            self.broken = True
-            raise
-        self._receiving = False
-
-    async def making(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        size_bytes = 0
-        async for piece in pieces:
-            size_bytes += len(piece)
-            if not self._receiving:  # until then, what comes tells more of how far it is
-                self.attempt.report(Phase.CONVERTING, size_bytes)
-            yield piece
-
-
-class _Checked:
-    """A stream that comes to its end only if its verifier is content with it."""
-
-    def __init__(self, stream: AsyncGenerator[bytes, None], verifier: Verifier) -> None:
-        self._stream = stream
-        self._verifier = verifier
-        self._verified: Verified | None = None
-
-    @property
-    def verified(self) -> Verified:
-        if self._verified is None:
-            raise InternalError("a stream was stored before its end")
-        return self._verified
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._stream):
-            async for chunk in self._stream:
-                await self._verifier.update(chunk)
-                yield chunk
-        self._verified = await self._verifier.finish()

@@ -1,10 +1,10 @@
 """Makes an archive of another one of the same tree: in another format, or a part of it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
-from archiver.concurrency import ahead, in_thread
+from archiver.concurrency import ahead, in_steps, in_thread
 from archiver.formats.packing import library, packed
 from archiver.formats.repack import FromTar, from_zip
 from archiver.formats.selection import Selection
@@ -77,7 +77,7 @@ class Converter:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     await in_thread(spool.write, chunk)
-            async with aclosing(_steps(from_zip(spool, selection))) as pieces:
+            async with aclosing(in_steps(from_zip(spool, selection))) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -88,13 +88,7 @@ async def _untarred(
     tar = FromTar(suffix, selection)
     async with aclosing(chunks):
         async for chunk in chunks:
-            async for piece in _steps(tar.feed(chunk)):
+            async for piece in in_steps(tar.feed(chunk)):
                 yield piece
-    async for piece in _steps(tar.close()):
-        yield piece
-
-
-async def _steps(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield *pieces*, each made in a thread."""
-    while (piece := await in_thread(next, pieces, None)) is not None:
+    async for piece in in_steps(tar.close()):
         yield piece
