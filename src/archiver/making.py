@@ -10,6 +10,9 @@ from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region,
 from archiver.ports import Attempt, Converter, Index, Source, Storage, Verifier, Verify
 from archiver.telemetry import log
 
+Report = Callable[[Phase, int], None]
+"""Told how far something is: what is being done, and how many bytes of it are."""
+
 CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 """Formats in the order of what it takes to read them."""
 
@@ -32,7 +35,7 @@ class Given:
 class Progress:
     """How far one try at an archive is. ``broken`` says that what was given broke off."""
 
-    def __init__(self, report: Callable[[Phase, int], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
         self.broken = False
         self._receiving = False

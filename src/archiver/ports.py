@@ -4,11 +4,12 @@ Each contract stands here once; ``tests/contracts`` holds fakes and real adapter
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from archiver.drift import Content
 from archiver.errors import ArchiverError
 from archiver.model import (
     Archive,
@@ -134,6 +135,28 @@ class Converter(Protocol):
             NoRoom: It does not fit into the working directory.
             whatever *chunks* raise.
         """
+
+
+class Kept(Protocol):
+    """The bytes of an archive, put by so that they can be looked into."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Put by some more of it. Raises NoRoom."""
+
+    def members(self) -> AsyncGenerator[Sequence[Content], None]:
+        """Yield all that is in it, in its order, once it is there whole and verified.
+
+        Raises:
+            NotConvertible: There is something in it that only its own format has words for.
+        """
+
+
+class Keep(Protocol):
+    """Puts an archive by, of about *size_bytes*, for as long as its block runs. Raises NoRoom."""
+
+    def __call__(
+        self, archive: Archive, *, size_bytes: int = 0
+    ) -> AbstractContextManager[Kept]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,225 @@
+"""Holds what the regions have against what the hosts would send now. Changes nothing."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from random import Random
+
+from archiver.drift import Drift, compare
+from archiver.errors import (
+    ArchiverError,
+    CorruptArchive,
+    NotFound,
+    StorageUnavailable,
+    UnknownSource,
+)
+from archiver.making import Progress, Report, Workshop
+from archiver.model import (
+    Archive,
+    Conversion,
+    Copies,
+    Failure,
+    Manifest,
+    Phase,
+    Region,
+)
+from archiver.ports import Converter, Keep, Kept, Source, Storage, Verify
+from archiver.telemetry import log
+
+
+class Outcome(StrEnum):
+    """What an audit of one archive came to."""
+
+    SAME = "same"
+    """The very bytes that the manifest names came again."""
+
+    REPACKED = "repacked"
+    """Other bytes came, with the same members in them: another compressor, or another header."""
+
+    DIFFERS = "differs"
+    """Other members came, or some that are not the same."""
+
+    GONE = "gone"
+    """The host says that it has no such thing any more."""
+
+    CORRUPT = "corrupt"
+    """A region has other bytes than its manifest says."""
+
+    UNCHECKED = "unchecked"
+    """Someone did not do what was asked of him, so that nothing can be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What came of the host, or was made of it by a converter of today."""
+
+    sha256: str
+    size_bytes: int
+    source_url: str
+    conversion: Conversion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What is known of an archive after its audit.
+
+    ``fetched`` is there whenever the host sent all of it; ``drift`` if it was compared, member by
+    member. ``region`` has the corrupt copy, and ``failure`` says what kept the audit from its end.
+    """
+
+    archive: Archive
+    outcome: Outcome = Outcome.UNCHECKED
+    manifest: Manifest | None = None
+    fetched: Fetched | None = None
+    drift: Drift | None = None
+    region: Region | None = None
+    failure: Failure | None = None
+
+
+class _CorruptCopy(CorruptArchive):
+    def __init__(self, region: Region) -> None:
+        super().__init__(f"the copy in {region} is not what its manifest says")
+        self.region = region
+
+
+class Auditor:
+    """Fetches archives anew, one at a time, and compares."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        storage: Storage,
+        verify: Verify,
+        converter: Converter,
+        keep: Keep,
+    ) -> None:
+        self._sources = sources
+        self._storage = storage
+        self._workshop = Workshop(verify=verify, converter=converter)
+        self._keep = keep
+
+    def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
+        """Yield all that could be audited. Raises StorageUnavailable."""
+        return self._storage.archives(source)
+
+    async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
+        """Return *size* of all archives, or of those of *source*; each is as likely as any other.
+
+        https://en.wikipedia.org/wiki/Reservoir_sampling, Algorithm R.
+
+        Raises:
+            StorageUnavailable: They cannot be listed.
+        """
+        sample: list[Archive] = []
+        seen = 0
+        async with aclosing(self.archives(source)) as archives:
+            async for archive in archives:
+                seen += 1
+                if len(sample) < size:
+                    sample.append(archive)
+                elif (place := random.randrange(seen)) < size:
+                    sample[place] = archive
+        return sample
+
+    async def audit(self, archive: Archive, report: Report) -> Finding:
+        """Return what is to be said of *archive*; tell *report* how far it is."""
+        finding = Finding(archive=archive)
+        copies = (await self._storage.find(archive)).copies
+        if copies is None:
+            return _failed(finding, StorageUnavailable("no region gives its manifest"))
+        finding = replace(finding, manifest=copies.manifest)
+        source = self._sources.get(archive.source)
+        if source is None:
+            return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
+        try:
+            with self._keep(archive, size_bytes=copies.manifest.size_bytes) as kept:
+                fetched = await self._fetch(source, copies.manifest, archive, kept, report)
+                finding = replace(finding, fetched=fetched)
+                if fetched.sha256 == copies.manifest.sha256:
+                    return replace(finding, outcome=Outcome.SAME)
+                drift = await self._compare(archive, copies, kept, report)
+        except ArchiverError as exc:
+            return _failed(finding, exc)
+        outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
+        return replace(finding, outcome=outcome, drift=drift)
+
+    async def _fetch(
+        self,
+        source: Source,
+        manifest: Manifest,
+        archive: Archive,
+        kept: Kept,
+        report: Report,
+    ) -> Fetched:
+        """Put by what the host makes of *archive* today; what was converted is so again."""
+        convert = manifest.conversion is not None
+        async with self._workshop.fetch(source, archive, Progress(report), convert=convert) as made:
+            async with aclosing(made.checked.chunks()) as chunks:
+                async for chunk in chunks:
+                    await kept.write(chunk)
+            return Fetched(
+                sha256=made.checked.verified.sha256,
+                size_bytes=made.checked.verified.size_bytes,
+                source_url=made.source_url,
+                conversion=made.conversion,
+            )
+
+    async def _compare(
+        self,
+        archive: Archive,
+        copies: Copies,
+        fetched: Kept,
+        report: Report,
+    ) -> Drift:
+        """Compare with the first copy that can be read whole.
+
+        Raises:
+            _CorruptCopy: One that was read before is damaged.
+            StorageUnavailable: There is none.
+        """
+        failure = StorageUnavailable("no region gives the archive")
+        for region in copies.regions:
+            with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
+                try:
+                    await self._read(copies, region, stored, report)
+                except CorruptArchive as exc:
+                    log.error("copy.corrupt", region=region, key=archive.key)
+                    raise _CorruptCopy(region) from exc
+                except StorageUnavailable as exc:
+                    failure = exc
+                    continue
+                return await compare(stored.members(), fetched.members())
+        raise failure
+
+    async def _read(
+        self,
+        copies: Copies,
+        region: Region,
+        stored: Kept,
+        report: Report,
+    ) -> None:
+        size_bytes = 0
+        async with aclosing(self._storage.read(copies, region)) as chunks:
+            async for chunk in chunks:
+                await stored.write(chunk)
+                size_bytes += len(chunk)
+                report(Phase.COPYING, size_bytes)
+
+
+def _failed(finding: Finding, exc: ArchiverError) -> Finding:
+    """Return the *finding* that *exc* put an end to.
+
+    If other bytes came, and trying again will never tell how they differ, they differ.
+    """
+    finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
+    match exc:
+        case _CorruptCopy():
+            return replace(finding, outcome=Outcome.CORRUPT, region=exc.region)
+        case NotFound() if not isinstance(exc, UnknownSource):
+            return replace(finding, outcome=Outcome.GONE)
+        case _ if finding.fetched and not exc.retryable:
+            return replace(finding, outcome=Outcome.DIFFERS)
+        case _:
+            return finding

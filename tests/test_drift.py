@@ -1,0 +1,109 @@
+"""In what two lists of members differ."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver.drift import TOLD, Content, Difference, Drift, compare
+
+A, B, C = (
+    Content(name=name, kind="file", mode=0o644, mtime=1, size_bytes=1, sha256=name.hex())
+    for name in (b"a", b"b", b"c")
+)
+
+
+async def listing(contents: Sequence[Content]) -> AsyncGenerator[Sequence[Content], None]:
+    for start in range(0, len(contents), 2):
+        yield contents[start : start + 2]
+
+
+def drift(stored: Sequence[Content], fetched: Sequence[Content]) -> Drift:
+    return asyncio.run(compare(listing(stored), listing(fetched)))
+
+
+def test_the_same_members_are_no_drift() -> None:
+    assert not drift((A, B, C), (A, B, C))
+    assert not drift((), ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "aspects"),
+    (
+        ({"mode": 0o755}, ("mode",)),
+        ({"mtime": 2}, ("time",)),
+        ({"sha256": "f"}, ("content",)),
+        ({"size_bytes": 2, "sha256": "f"}, ("content",)),
+        ({"kind": "link", "link": b"c", "sha256": ""}, ("kind", "link", "content")),
+    ),
+)
+def test_what_differs_in_a_member_is_named(
+    changes: dict[str, object], aspects: tuple[str, ...]
+) -> None:
+    other = replace(B, **changes)  # type: ignore[arg-type]
+
+    found = drift((A, B, C), (A, other, C))
+
+    assert found.differences == (Difference(name=b"b", stored=B, fetched=other),)
+    assert found.differences[0].aspects == aspects
+    assert (found.members, found.reordered) == (1, False)
+
+
+def test_a_member_that_one_of_them_lacks_does_not_put_the_others_out_of_order() -> None:
+    for lacking in ((B, C), (A, C), (A, B)):
+        found = drift((A, B, C), lacking)
+        (difference,) = found.differences
+        assert difference.stored not in lacking
+        assert (difference.fetched, difference.aspects) == (None, ())
+        assert not found.reordered
+
+        turned = drift(lacking, (A, B, C))
+        assert turned.differences[0].fetched == difference.stored
+        assert not turned.reordered
+
+
+def test_another_order_is_a_drift_although_no_member_differs() -> None:
+    found = drift((A, B, C), (B, A, C))
+
+    assert found
+    assert found == Drift(members=0, differences=(), reordered=True)
+
+
+def test_a_name_that_comes_twice_is_two_members() -> None:
+    other = replace(A, sha256="f")
+
+    assert not drift((A, other, B), (A, other, B))
+    assert drift((A, other, B), (A, B)).differences == (
+        Difference(name=b"a", stored=other, fetched=None),
+    )
+    assert drift((B, C, A, other), (A, other, B, C)).members == 0
+
+
+def test_many_differences_are_counted_and_the_first_are_told() -> None:
+    many = [replace(A, name=b"%d" % number) for number in range(TOLD + 5)]
+
+    found = drift(many, [replace(content, mode=0) for content in many])
+
+    assert found.members == TOLD + 5
+    assert len(found.differences) == TOLD
+
+
+names = st.lists(st.sampled_from(b"abcdefgh"), unique=True)
+
+
+@given(stored=names, fetched=names)
+def test_it_finds_what_a_look_at_everything_would_find(
+    stored: list[int], fetched: list[int]
+) -> None:
+    def contents(names: list[int]) -> list[Content]:
+        return [replace(A, name=bytes([name])) for name in names]
+
+    found = drift(contents(stored), contents(fetched))
+
+    assert {each.name[0] for each in found.differences} == set(stored) ^ set(fetched)
+    assert found.reordered == (
+        [name for name in stored if name in fetched] != [name for name in fetched if name in stored]
+    )
