@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import start_http_server
 
 from archiver import __version__
+from archiver.auditing import Auditor
 from archiver.engine.connection import Connection, connect
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
@@ -18,9 +19,10 @@ from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Policy, Worker
 from archiver.formats.convert import Converter
+from archiver.formats.inventory import Inventory
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
-from archiver.model import Limits, Region
+from archiver.model import Region
 from archiver.ports import Source, Verify
 from archiver.service import Archiver
 from archiver.settings import (
@@ -29,6 +31,7 @@ from archiver.settings import (
     SourceSettings,
     load,
     require_outside_world,
+    require_regions,
 )
 from archiver.sources.hgweb import open_hgweb
 from archiver.storage.bucket import Bucket
@@ -62,10 +65,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         connection = await stack.enter_async_context(
             connect(_servers(settings), namespace=NAMESPACE, name=f"archiver-{process}")
         )
-        sources = {
-            name: await stack.enter_async_context(_open_source(name, source, settings))
-            for name, source in settings.sources.items()
-        }
+        sources = await _open_sources(settings, stack)
         engine = JetStream(connection=connection)
         index = JetStreamIndex(connection=connection, storage=storage)
         archiver = Archiver(
@@ -73,24 +73,48 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             storage=storage,
             index=index,
             engine=engine,
-            verify=_verify_within({name: s.limits for name, s in settings.sources.items()}),
-            converter=_converter(settings),
+            verify=_verify(settings),
+            converter=_converter(settings, _workspace(settings)),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
 
 
-def _verify_within(limits: Mapping[str, Limits]) -> Verify:
+@asynccontextmanager
+async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
+    """Yield what an audit needs: the regions and the sources, and nobody else.
+
+    Raises:
+        SettingsError: No region is configured.
+    """
+    require_regions(settings)
+    workspace = _workspace(settings)
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        yield Auditor(
+            sources=await _open_sources(settings, stack),
+            storage=storage,
+            verify=_verify(settings),
+            converter=_converter(settings, workspace),
+            keep=Inventory(workspace=workspace),
+        )
+
+
+def _verify(settings: Settings) -> Verify:
     """Return ``verify``, with the limits of each archive's source."""
+    limits = {name: source.limits for name, source in settings.sources.items()}
     return lambda archive, *, root: verify(archive, root=root, limits=limits[archive.source])
 
 
-def _converter(settings: Settings) -> Converter:
+def _workspace(settings: Settings) -> Workspace:
     worker = settings.worker
-    workspace = Workspace(
+    return Workspace(
         folder=worker.work_dir or settings.data_dir / "work", most_bytes=worker.work_max_bytes
     )
-    return Converter(workspace=workspace, threads=worker.compression_threads)
+
+
+def _converter(settings: Settings, workspace: Workspace) -> Converter:
+    return Converter(workspace=workspace, threads=settings.worker.compression_threads)
 
 
 def _buckets(settings: Settings) -> list[Bucket]:
@@ -120,6 +144,13 @@ def _servers(settings: Settings) -> Servers:
         credentials_file=engine.credentials_file,
         replicas=engine.replicas,
     )
+
+
+async def _open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, Source]:
+    return {
+        name: await stack.enter_async_context(_open_source(name, source, settings))
+        for name, source in settings.sources.items()
+    }
 
 
 @asynccontextmanager

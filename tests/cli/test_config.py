@@ -63,7 +63,7 @@ def test_a_file_that_is_not_there_is_named(run: Run) -> None:
 def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("serve", "web", "worker", "get", "status", "config", "demo"):
+    for name in ("serve", "web", "worker", "get", "status", "audit", "config", "demo"):
         assert f"\n  {name} " in result.stdout
 
 

@@ -1,12 +1,13 @@
 """Options that several commands share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from archiver.cli.failures import Misused
-from archiver.settings import Settings, SettingsError, load, require_outside_world
+from archiver.settings import Settings, SettingsError, load
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
 
@@ -30,18 +31,20 @@ server_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 
 
-def settings_from(config: Path | None, *, alone: bool = True) -> Settings:
+def settings_from(
+    config: Path | None, *, require: Callable[[Settings], None] | None = None
+) -> Settings:
     """Return the settings; every process that is started from here on finds the same ones.
 
-    A process that is not *alone* needs an engine and regions that run elsewhere.
+    *require* refuses those that do not name what the command needs.
 
     Raises:
         Misused: They are wrong; each that is, is named.
     """
     try:
         settings = load(config)
-        if not alone:
-            require_outside_world(settings)
+        if require:
+            require(settings)
     except SettingsError as exc:
         raise Misused(str(exc)) from exc
     if config:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from archiver.cli.options import config_option, settings_from
+from archiver.settings import require_outside_world
 from archiver.wiring import run_worker
 
 
@@ -13,4 +14,4 @@ from archiver.wiring import run_worker
 @config_option
 def command(config: Path | None) -> None:
     """Fetch and store archives until SIGTERM or Ctrl-C."""
-    asyncio.run(run_worker(settings_from(config, alone=False)))
+    asyncio.run(run_worker(settings_from(config, require=require_outside_world)))

@@ -6,7 +6,13 @@ from archiver.settings.sections import (
     SettingsError,
     SourceSettings,
 )
-from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings, load, require_outside_world
+from archiver.settings.tree import (
+    HGMO_URL_TEMPLATE,
+    Settings,
+    load,
+    require_outside_world,
+    require_regions,
+)
 
 __all__ = [
     "HGMO_URL_TEMPLATE",
@@ -17,4 +23,5 @@ __all__ = [
     "SourceSettings",
     "load",
     "require_outside_world",
+    "require_regions",
 ]

@@ -152,6 +152,11 @@ def require_outside_world(settings: Settings) -> None:
     """
     if not settings.engine.servers:
         raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
+    require_regions(settings)
+
+
+def require_regions(settings: Settings) -> None:
+    """Return if regions are named, so that the archives can be found. Raises SettingsError."""
     if not settings.regions:
         raise SettingsError("regions: none is set, and only `archiver serve` embeds any")
 

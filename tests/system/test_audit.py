@@ -1,0 +1,81 @@
+"""``archiver audit`` beside a host whose bytes change, and without an engine."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.parts.hgweb import Hgweb, Repository
+from tests.system.client import succeed
+from tests.system.stack import REGIONS, Stack, servers
+
+
+def audit(stack: Stack, *words: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Return how ``archiver audit --json`` ends, and what it writes to either output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "archiver", "audit", "--json", *words],
+        env={**stack.env, "ARCHIVER_DATA_DIR": str(stack.folder / "data")},
+        cwd=stack.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
+
+
+def everything(stack: Stack) -> dict[Path, bytes]:
+    """Return every file that the regions' buckets are made of."""
+    return {path: path.read_bytes() for region in REGIONS for path in stack.visible(region)}
+
+
+def test_a_tag_that_is_added_later_is_found_and_changes_nothing(
+    tmp_path: Path, hgweb: Hgweb, fresh: Repository
+) -> None:
+    node = fresh.commit({"README": b"read me", "testing/a.py": b"a = 1\n"})
+    with servers(tmp_path, template=hgweb.template) as stack:
+        with stack.web(), stack.worker():
+            tasks = {
+                query: succeed(stack.url(fresh.name, node, query))["task_id"]
+                for query in ("", "suffix=tar.zst", "subdir=testing")
+            }
+        stack.nats.down()
+        before = everything(stack)
+
+        code, findings, errors = audit(stack)
+        assert (code, errors) == (0, "3 archives: 3 same\n")
+        assert {finding["task"] for finding in findings} == set(tasks.values())
+
+        theirs = hgweb.archive(fresh.name, node, "tar.gz")
+        fresh.tag("V_1", node)
+        ours = hgweb.archive(fresh.name, node, "tar.gz")
+        code, findings, errors = audit(stack, *tasks.values())
+
+        whole, converted, part = findings
+        assert (code, errors) == (1, "3 archives: 1 same, 2 differs\n")
+        assert [part["outcome"], part["drift"]] == ["same", None]
+        assert whole["stored"]["sha256"] == hashlib.sha256(theirs).hexdigest()
+        assert whole["fetched"]["sha256"] == hashlib.sha256(ours).hexdigest()
+        assert converted["stored"]["sha256"] != converted["fetched"]["sha256"]
+        assert converted["fetched"]["conversion"]["sha256"] == whole["fetched"]["sha256"]
+        for finding in (whole, converted):
+            (difference,) = finding["drift"]["differences"]
+            assert difference["name"] == f"{Path(fresh.name).name}-{node[:12]}/.hg_archival.txt"
+            assert difference["aspects"] == ["content"]
+            assert difference["stored"]["sha256"] != difference["fetched"]["sha256"]
+            assert (finding["drift"]["members"], finding["drift"]["reordered"]) == (1, False)
+        assert everything(stack) == before
+        assert not any((stack.folder / "data" / "work").iterdir())
+
+
+def test_what_cannot_be_checked_is_to_be_tried_later(tmp_path: Path, hgweb: Hgweb) -> None:
+    with servers(tmp_path, template=hgweb.template) as stack:
+        for region in stack.regions.values():
+            region.down()
+
+        code, findings, errors = audit(stack)
+
+    assert (code, findings) == (75, [])
+    assert "storage_unavailable" in errors
