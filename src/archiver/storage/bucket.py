@@ -16,11 +16,12 @@ from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.telemetry import log
 
-PART_BYTES = 8 << 20
-"""S3 allows 10,000 parts, so an archive may have 78 GiB. What is smaller than one is sent whole."""
+PART_BYTES = 5 << 20
+"""The least that S3 takes, since the last one goes its way when all else is done. S3 allows 10,000
+of them, so an archive may have 48 GiB. What is smaller than one is sent whole."""
 
 PARTS_AT_A_TIME = 4
-"""Of one upload: with the part that is being filled, 40 MiB of memory per region."""
+"""Of one upload: with the part that is being filled, 25 MiB of memory per region."""
 
 READ_BYTES = 1 << 20
 
@@ -92,13 +93,16 @@ class Bucket:
                     if archive := _archive_of(meta["path"]):
                         yield archive
 
-    async def commit(self, archive: Archive, manifest: Manifest) -> Manifest:
+    async def commit(
+        self, archive: Archive, manifest: Manifest, *, known_absent: bool = False
+    ) -> Manifest:
         """Write *manifest* unless there is one; return the one that stands.
 
         An answer that was lost is no answer: what counts is what can be read afterwards. And it is
-        read before, because there are servers that know nothing of ``If-None-Match``.
+        read before, because there are servers that know nothing of ``If-None-Match``: unless the
+        caller has just seen that there is none.
         """
-        if standing := await self.manifest(archive):
+        if not known_absent and (standing := await self.manifest(archive)):
             return standing
         try:
             await self._create(archive, manifest)

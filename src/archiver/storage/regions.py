@@ -121,7 +121,8 @@ class Regions:
         source_url: str,
         conversion: Conversion | None = None,
     ) -> Copies:
-        if earlier := (await self.find(archive)).copies:
+        found = await self.find(archive)
+        if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
         manifest = Manifest(
@@ -135,7 +136,12 @@ class Regions:
             created_at=datetime.now(UTC),
             conversion=conversion,
         )
-        decided = await self._decide(archive, manifest, upload.regions)
+
+        async def commit(bucket: Bucket) -> Manifest:
+            known_absent = bucket.region not in found.unreachable
+            return await bucket.commit(archive, manifest, known_absent=known_absent)
+
+        decided = await self._decide(archive, upload.regions, commit)
         copies = _copies(archive, decided)
         if copies is None:
             raise StorageUnavailable("no region took the manifest")
@@ -144,18 +150,21 @@ class Regions:
             await self._forget(certain, copies)
         else:
             rest = [region for region in upload.regions if region not in decided]
-            told = await self._each(rest, lambda bucket: bucket.commit(archive, manifest))
+            told = await self._each(rest, commit)
             _log_failures("commit.failed", archive, told)
             copies = _copies(archive, decided | told) or copies
         return await self._settled(archive, copies)
 
     async def _decide(
-        self, archive: Archive, manifest: Manifest, regions: Sequence[Region]
+        self,
+        archive: Archive,
+        regions: Sequence[Region],
+        commit: Callable[[Bucket], Coroutine[Any, Any, Manifest]],
     ) -> Answers[Manifest]:
         """Have one region after the other say which manifest it is, until one does."""
         answers: Answers[Manifest] = {}
         for region in regions:
-            answers |= await self._each([region], lambda bucket: bucket.commit(archive, manifest))
+            answers |= await self._each([region], commit)
             if isinstance(answers[region], Manifest):
                 break
         _log_failures("commit.failed", archive, answers)
