@@ -75,22 +75,22 @@ class Inputs:
     """The archives, in a folder that outlives the run."""
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
-        self._folder = folder / ("quick" if quick else "full")
-        self._quick = quick
+        self.folder = folder / ("quick" if quick else "full")
+        self.quick = quick
         self._recipes = QUICK_RECIPES if quick else RECIPES
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str) -> Input:
         """Return the archive of this name; it is packed if it never was."""
         recipe = self._recipes[name]
-        piece = self._folder / f"{recipe.tree_bytes // MB}MB-times-{recipe.copies}.gz"
+        piece = self.folder / f"{recipe.tree_bytes // MB}MB-times-{recipe.copies}.gz"
         if not piece.exists():
             print(f"  packing {piece}: once, at zlib's pace")
             self._pack(piece, recipe)
         return Input(name=name, pieces=(piece,) * recipe.times + (self._end(),))
 
     def _end(self) -> Path:
-        end = self._folder / "end.gz"
+        end = self.folder / "end.gz"
         if not end.exists():
             end.write_bytes(gzip.compress(bytes(2 * tarfile.BLOCKSIZE)))
         return end
@@ -109,7 +109,7 @@ class Inputs:
     def members(self, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         """Yield the tree's files and links, with names relative to its root, and their contents."""
         room = most_bytes
-        for member, content in _library() if self._quick else _unpacked(self._tree()):
+        for member, content in _library() if self.quick else _unpacked(self._tree()):
             room -= len(content)
             if room < 0:
                 return
@@ -117,14 +117,14 @@ class Inputs:
 
     def _tree(self) -> Path:
         """Return the tar of Linux's source; Debian's archive is asked for it once."""
-        tree = self._folder / f"{PACKAGE}.tar"
+        tree = self.folder / f"{PACKAGE}.tar"
         if not tree.exists():
             need("apt-get", "dpkg-deb")
             print(f"  downloading Debian's {PACKAGE}: once, 130 MB")
-            run(["apt-get", "download", PACKAGE], cwd=self._folder)
-            (package,) = self._folder.glob(f"{PACKAGE}_*.deb")
-            run(["dpkg-deb", "-x", package, self._folder])
-            packed = self._folder / "usr" / "src" / f"{PACKAGE}.tar.xz"
+            run(["apt-get", "download", PACKAGE], cwd=self.folder)
+            (package,) = self.folder.glob(f"{PACKAGE}_*.deb")
+            run(["dpkg-deb", "-x", package, self.folder])
+            packed = self.folder / "usr" / "src" / f"{PACKAGE}.tar.xz"
             _unpack_xz(packed, tree)
         return tree
 

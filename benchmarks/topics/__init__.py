@@ -3,5 +3,5 @@
 To add one: its module here, its name in ``TOPICS``, a place for its tables in docs/benchmarks.md.
 """
 
-TOPICS = ("pace", "fast", "resources", "latency")
+TOPICS = ("pace", "fast", "conversions", "resources", "latency")
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

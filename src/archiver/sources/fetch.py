@@ -28,7 +28,7 @@ from archiver.sources.perimeter import Perimeter
 CHUNK_BYTES = 1 << 20
 """How large a chunk becomes when bytes come faster than they are taken."""
 
-LINGER = timedelta(milliseconds=50)
+LINGER = timedelta(milliseconds=10)
 """How long a chunk waits for more bytes, so that few make a chunk only if few come."""
 
 REDIRECTS_MAX = 3

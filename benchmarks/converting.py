@@ -1,0 +1,55 @@
+"""One conversion, as Archiver's own code does it; prints the seconds that it took.
+
+A process of its own: ``python -m benchmarks.converting ARCHIVE NODE SUFFIX TARGET`` makes the zip
+*ARCHIVE* into *TARGET*, which is read through by a verifier meanwhile, as before a commit.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+
+from archiver.formats.convert import Converter
+from archiver.formats.packing import cores
+from archiver.formats.verify import verify
+from archiver.formats.workspace import Workspace
+from archiver.model import Archive, Node
+from benchmarks.alone import CHUNK_BYTES
+from benchmarks.inputs import BASENAME
+
+
+async def _read(path: Path) -> AsyncGenerator[bytes, None]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+async def convert(given: Path, node: str, suffix: str, target: Path) -> None:
+    """Make *given*, the zip of the changeset *node*, into *target*."""
+    archive = Archive(
+        source="hgmo", repo=f"alone/{BASENAME}", node=Node(node), subdir="", suffix="zip"
+    )
+    root = f"{BASENAME}-{node[:12]}"
+    wanted = replace(archive, suffix=suffix)
+    converter = Converter(
+        workspace=Workspace(folder=target.parent, most_bytes=1 << 40), threads=cores()
+    )
+    verifier = verify(wanted, root=root)
+    async with converter.convert(_read(given), given=archive, wanted=wanted, root=root) as pieces:
+        with target.open("wb") as file:
+            async for piece in pieces:
+                await verifier.update(piece)
+                file.write(piece)
+    await verifier.finish()
+
+
+def main(given: str, node: str, suffix: str, target: str) -> None:
+    started = time.monotonic()
+    asyncio.run(convert(Path(given), node, suffix, Path(target)))
+    print(time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
