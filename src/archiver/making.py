@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from archiver.concurrency import ahead
 from archiver.errors import ArchiverError, InternalError, LeaseLost, NotConvertible
 from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
 from archiver.ports import Attempt, Converter, Index, Source, Storage, Verifier, Verify
@@ -12,6 +13,9 @@ from archiver.telemetry import log
 
 Report = Callable[[Phase, int], None]
 """Told how far something is: what is being done, and how many bytes of it are."""
+
+CHUNKS_AHEAD = 1
+"""So that the next chunk comes, and the last one goes, while one is verified."""
 
 CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 """Formats in the order of what it takes to read them."""
@@ -127,9 +131,11 @@ class Workshop:
             ArchiverError: The host did not send it, or it cannot be made of what it sent.
         """
         fetchable = source.fetchable(archive)
-        async with source.open(fetchable) as stream:
-            verifier = self._verify(fetchable, root=stream.root)
-            fetched = Checked(progress.receiving(stream.chunks()), verifier)
+        async with (
+            source.open(fetchable) as stream,
+            ahead(progress.receiving(stream.chunks()), CHUNKS_AHEAD) as chunks,
+        ):
+            fetched = Checked(chunks, self._verify(fetchable, root=stream.root))
             if fetchable == archive and not convert:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
@@ -235,7 +241,7 @@ class Maker:
         self, archive: Archive, made: Made, attempt: Attempt, avoid: Collection[Region]
     ) -> Copies:
         """Put what was made into the regions, and let it be seen once it is whole there."""
-        async with aclosing(made.checked.chunks()) as chunks:
+        async with ahead(made.checked.chunks(), CHUNKS_AHEAD) as chunks:
             upload = await self._storage.upload(archive, chunks, attempt=attempt.id, avoid=avoid)
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
