@@ -6,7 +6,8 @@ import tarfile
 import pytest
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsafeMember, WrongRoot
-from archiver.formats.tar import BLOCK, EXTENSION_MAX_BYTES
+from archiver.formats.tar import EXTENSION_MAX_BYTES
+from archiver.formats.tar_header import BLOCK
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, tar, verdict
 

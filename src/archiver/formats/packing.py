@@ -14,7 +14,6 @@ from archiver.concurrency import in_thread
 from archiver.formats.blocks import Block, Bzip2Join, GzipJoin, Join, XzJoin
 
 ZSTD_LEVEL = 3
-PIECE_BYTES = 1 << 20
 
 _JOINS: Mapping[str, Callable[[], Join]] = {
     "tar.gz": GzipJoin,
@@ -51,7 +50,7 @@ async def packed(
 
 
 async def _zstd(pieces: AsyncIterator[bytes], threads: int) -> AsyncGenerator[bytes, None]:
-    """Yield one frame. Its library has threads of its own, and cuts it as one thread would."""
+    """Yield one frame. zstd has threads of its own: their number, if not 0, does not matter."""
     compressor = zstandard.ZstdCompressor(ZSTD_LEVEL, threads=threads, write_checksum=True)
     frame = compressor.compressobj()
     async for piece in pieces:

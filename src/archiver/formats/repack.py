@@ -10,7 +10,8 @@ from archiver.formats.compression import CODECS, Decompression
 from archiver.formats.incoming import Incoming, Parser, Waiting
 from archiver.formats.member import Kind
 from archiver.formats.selection import Selection
-from archiver.formats.tar import Header, members
+from archiver.formats.tar import members
+from archiver.formats.tar_header import Header
 from archiver.formats.unzip import Unzip
 from archiver.formats.workspace import Spool
 

@@ -7,7 +7,7 @@ nobody; what Mercurial packs comes out as Mercurial packs it.
 from collections.abc import Iterator
 
 from archiver.formats.member import Kind, Member, Output
-from archiver.formats.tar import BLOCK
+from archiver.formats.tar_header import BLOCK
 
 RECORD = 20 * BLOCK
 """What a tar is filled up to, since tapes."""

@@ -16,6 +16,7 @@ from archiver.telemetry import LogFormat
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 PORT_MAX = 65_535
+PARTS_MAX_BYTES = 48 << 30
 EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
 
 _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
@@ -216,7 +217,10 @@ class SourceSettings(Section):
         "hgweb pauses for some while it reads a large manifest.",
     )
     max_bytes: int = Field(
-        default=_LIMITS.packed_bytes, gt=0, description="Bytes that an archive may have."
+        default=_LIMITS.packed_bytes,
+        gt=0,
+        le=PARTS_MAX_BYTES,
+        description="Bytes that an archive may have; no more than S3 takes in parts, 48 GiB.",
     )
     max_unpacked_bytes: int = Field(
         default=_LIMITS.unpacked_bytes,

@@ -1,0 +1,55 @@
+"""What is peculiar to zips that are written here."""
+
+import asyncio
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import NotConvertible
+from archiver.formats.member import Kind, Member
+from archiver.formats.unzip import Unzip
+from archiver.formats.workspace import Workspace
+from archiver.formats.zip_writer import PIECE_BYTES, ZipWriter
+from archiver.model import Limits
+from tests.formats.samples import ROOT, an_archive, verdict
+
+
+def a_file(name: str, size_bytes: int) -> Member:
+    return Member(
+        name=f"{ROOT}/{name}".encode(), mode=0o644, mtime=1_700_000_000, size_bytes=size_bytes
+    )
+
+
+def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> None:
+    pieces = (4 << 10) + 1
+    zeros = bytes(PIECE_BYTES)
+    workspace = Workspace(folder=tmp_path, most_bytes=1 << 40)
+    with workspace.spool() as listing, workspace.spool() as spool:
+        writer = ZipWriter(listing=listing)
+        writer.begin(a_file("large", pieces * PIECE_BYTES))
+        for _ in range(pieces):
+            writer.write(zeros)
+            spool.write(writer.take())
+        writer.begin(a_file("small", 5))
+        writer.write(b"small")
+        for piece in writer.finish():
+            spool.write(piece)
+
+        limits = Limits(ratio=100_000)
+        asyncio.run(verdict(an_archive("zip"), spool.read(PIECE_BYTES), limits=limits))
+        with Path(f"/dev/fd/{spool.descriptor}").open("rb") as file, zipfile.ZipFile(file) as read:
+            large, small = read.infolist()
+            assert (large.file_size, small.file_size) == (pieces * PIECE_BYTES, 5)
+            assert read.read(small) == b"small"
+        assert [packed.unpacked_bytes for packed in Unzip(spool.descriptor, spool.size_bytes)] == [
+            pieces * PIECE_BYTES,
+            5,
+        ]
+
+
+def test_hard_links_are_refused_by_name(tmp_path: Path) -> None:
+    with Workspace(folder=tmp_path, most_bytes=1 << 40).spool() as listing:
+        link = Member(name=b"r/twin", kind=Kind.HARD_LINK, mode=0o644, mtime=0, link=b"r/file")
+        with pytest.raises(NotConvertible, match="r/twin"):
+            ZipWriter(listing=listing).begin(link)
