@@ -1,6 +1,6 @@
 """Bytes that come when they come, for a parser that reads on as if they were all there."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
 from archiver.errors import CorruptArchive, TruncatedArchive
@@ -104,6 +104,11 @@ class Parser:
         """Read on. Raises BadArchive as soon as it is certain."""
         self._incoming.add(data)
         next(self._steps)
+
+    def steps(self, data: bytes) -> Iterator[None]:
+        """Read on, in one step."""
+        self.feed(data)
+        yield
 
     def close(self) -> None:
         """Return if the parser is content that this is the end. Raises BadArchive if it is not."""

@@ -33,7 +33,8 @@ def from_zip(spool: Spool, selection: Selection) -> Iterator[bytes]:
         if member.kind is Kind.FILE:
             for data in zipped.data(packed):
                 selection.write(data)
-                yield from selection.take()
+                if piece := selection.take():
+                    yield piece
     yield from selection.finish()
 
 
@@ -45,21 +46,17 @@ class FromTar:
 
     def __init__(self, suffix: str, selection: Selection) -> None:
         self._selection = selection
-        self._parser = Parser(partial(members, take=partial(_hand_on, selection=selection)))
-        self._codec = CODECS.get(suffix)
-        if self._codec:
-            self._decompression = Decompression(codec=self._codec, reader=self._parser)
+        parser = Parser(partial(members, take=partial(_hand_on, selection=selection)))
+        codec = CODECS.get(suffix)
+        self._reader = Decompression(codec=codec, reader=parser) if codec else parser
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        if self._codec:
-            for _ in self._decompression.steps(chunk):
-                yield from self._selection.take()
-        else:
-            self._parser.feed(chunk)
-            yield from self._selection.take()
+        for _ in self._reader.steps(chunk):
+            if piece := self._selection.take():
+                yield piece
 
     def close(self) -> Iterator[bytes]:
-        (self._decompression if self._codec else self._parser).close()
+        self._reader.close()
         yield from self._selection.finish()
 
 

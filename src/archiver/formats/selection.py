@@ -32,10 +32,9 @@ class Selection:
         self._writer.begin(member)
         self._empty = False
 
-    def take(self) -> Iterator[bytes]:
-        """Yield what has been packed meanwhile, as soon as it is worth the while."""
-        if piece := self._writer.take(PIECE_BYTES):
-            yield piece
+    def take(self) -> bytes:
+        """Return what has been packed meanwhile, as soon as it is worth the while."""
+        return self._writer.take(PIECE_BYTES)
 
     def finish(self) -> Iterator[bytes]:
         """Yield the rest.

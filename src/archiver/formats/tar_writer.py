@@ -30,22 +30,19 @@ class TarWriter:
         self.take = self._output.take
 
     def begin(self, member: Member) -> None:
-        put = self._output.put
-        put(bytes(self._padding))
+        header = _header(
+            _path(member),
+            kind=_KINDS[member.kind],
+            mode=member.mode,
+            mtime=member.mtime,
+            link=member.link,
+            size_bytes=member.size_bytes,
+        )
         if records := _records(member):
             data = b"".join(_record(keyword, value) for keyword, value in records.items())
-            put(_header(_PAX_NAME, kind=_PAX, size_bytes=len(data)))
-            put(data + bytes(-len(data) % BLOCK))
-        put(
-            _header(
-                _path(member),
-                kind=_KINDS[member.kind],
-                mode=member.mode,
-                mtime=member.mtime,
-                link=member.link,
-                size_bytes=member.size_bytes,
-            )
-        )
+            extended = _header(_PAX_NAME, kind=_PAX, size_bytes=len(data))
+            header = extended + data + bytes(-len(data) % BLOCK) + header
+        self._output.put(bytes(self._padding) + header)
         self._padding = -member.size_bytes % BLOCK
 
     def write(self, data: bytes) -> None:
@@ -70,12 +67,11 @@ def _shortened(text: bytes) -> bytes:
 
 def _records(member: Member) -> dict[bytes, bytes]:
     """Return what a ustar header has no room for."""
-    texts = {b"path": _path(member), b"linkpath": member.link}
-    records = {
-        keyword: text
-        for keyword, text in texts.items()
-        if len(text) > _TEXT_BYTES or not text.isascii()
-    }
+    records = {}
+    if _is_too_much(path := _path(member)):
+        records[b"path"] = path
+    if _is_too_much(member.link):
+        records[b"linkpath"] = member.link
     if any(not _is_utf8(text) for text in records.values()):
         records = {b"hdrcharset": b"BINARY", **records}
     if member.size_bytes >= _SIZE_LIMIT:
@@ -83,6 +79,10 @@ def _records(member: Member) -> dict[bytes, bytes]:
     if not 0 <= member.mtime < _TIME_LIMIT:
         records[b"mtime"] = b"%d" % member.mtime
     return records
+
+
+def _is_too_much(text: bytes) -> bool:
+    return len(text) > _TEXT_BYTES or not text.isascii()
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -74,7 +74,7 @@ class _Cursor:
             self._window, self._start, self._at = b"", position, 0
 
     def skip(self, size: int) -> None:
-        self.seek(self._start + self._at + size)
+        self._at += size
 
     def take(self, size: int) -> bytes:
         """Return the next *size* bytes. Raises CorruptArchive if there are fewer."""
@@ -159,8 +159,8 @@ class Unzip:
         fields = CENTRAL_FIELDS.unpack_from(header, _SIGNATURE_BYTES)
         _, _, _, _, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
         name_size, extra_size, comment_size = sizes
-        name, extra = directory.take(name_size), directory.take(extra_size)
-        directory.skip(comment_size)
+        rest = directory.take(name_size + extra_size + comment_size)
+        name, extra = rest[:name_size], rest[name_size : name_size + extra_size]
         unpacked, packed, offset = widened((unpacked, packed, offset), extra)
         kind = _kind(name, attributes >> 16)
         member = Member(
