@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from archiver.model import Archive, Node, Wanted
+from archiver.news import News
 from archiver.service import Archiver
 from archiver.testing import (
     FakeConverter,
@@ -25,12 +26,14 @@ class World:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     converter: FakeConverter = field(default_factory=FakeConverter)
+    news: News = field(default_factory=News)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
 
     def __post_init__(self) -> None:
-        self.index = MemoryIndex(storage=self.storage)
+        self.index = MemoryIndex(storage=self.storage, news=self.news)
+        self.engine.news = self.news
         self.archiver = self.new_process()
         self.node = self.source.commit(ASH, FILES, "default", "V_1")
 
@@ -43,6 +46,7 @@ class World:
             engine=self.engine,
             verify=GzipVerifier,
             converter=self.converter,
+            news=self.news,
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:

@@ -88,6 +88,11 @@ def _unescape(segment: str) -> str:
     return raw.encode("latin-1").decode()
 
 
+def rev_digest(source: str, repo: str, rev: str) -> str:
+    """Return what stands for a rev of a repo where a name would be too long: 64 hex digits."""
+    return hashlib.sha256(f"{source}\0{repo}\0{rev}".encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """A parsed request. ``rev`` is what the client typed, and may move."""

@@ -26,6 +26,7 @@ from archiver.model import (
     TaskState,
     Wanted,
 )
+from archiver.news import News
 from archiver.ports import Attempt, Converter, Engine, Index, Source, Storage, Verify
 from archiver.resolver import Resolver
 from archiver.telemetry import METRICS, log
@@ -62,7 +63,9 @@ class Archiver:
         engine: Engine,
         verify: Verify,
         converter: Converter,
+        news: News,
     ) -> None:
+        self.news = news
         self._sources = sources
         self._storage = storage
         self._index = index

@@ -55,7 +55,9 @@ from archiver.model import (
     TaskState,
     Verified,
     parse_key,
+    rev_digest,
 )
+from archiver.news import News
 from archiver.ports import Found, Resolved, Storage, Upload
 from archiver.sealing import seal
 from archiver.service import Archiver
@@ -441,8 +443,9 @@ class MemoryStorage:
 class MemoryIndex:
     """An index of one process. With *storage*, it asks the buckets about what it does not know."""
 
-    def __init__(self, *, storage: Storage | None = None) -> None:
+    def __init__(self, *, storage: Storage | None = None, news: News | None = None) -> None:
         self._storage = storage
+        self._news = news or News()
         self._copies: dict[str, Copies] = {}
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
 
@@ -455,15 +458,18 @@ class MemoryIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._copies[archive.key] = copies
+        self._news.tell(archive.digest)
 
     async def forget(self, archive: Archive) -> None:
         self._copies.pop(archive.key, None)
+        self._news.tell(archive.digest)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         return self._nodes.get((source, repo, rev))
 
     async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
         self._nodes[source, repo, rev] = resolved
+        self._news.tell(rev_digest(source, repo, rev))
 
 
 class FakeAttempt:
@@ -497,6 +503,7 @@ class MemoryEngine:
 
     def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
         self.down = False
+        self.news = News()
         self.tasks: dict[str, Task] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
@@ -565,6 +572,7 @@ class MemoryEngine:
         self._failed(attempt, exc, state=TaskState.FAILURE, phase=Phase.DONE)
         if not exc.retryable:
             self._failures.put(attempt.archive.key, Failure(code=exc.code, message=exc.message))
+            self.news.tell(attempt.archive.digest)
 
     async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
         """Build what is queued, and what comes to be queued meanwhile, until nothing is."""
@@ -592,6 +600,7 @@ class MemoryEngine:
     def _change(self, archive: Archive, **changes: object) -> None:
         task = self.tasks[archive.key]
         self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
+        self.news.tell(archive.digest)
 
     def _raise_if_down(self) -> None:
         if self.down:

@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 from archiver import __version__
 from archiver.auditing import Auditor
 from archiver.engine.connection import Connection, connect
+from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
@@ -23,6 +24,7 @@ from archiver.formats.inventory import Inventory
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Region
+from archiver.news import News
 from archiver.ports import Source, Verify
 from archiver.service import Archiver
 from archiver.settings import (
@@ -68,6 +70,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         sources = await _open_sources(settings, stack)
         engine = JetStream(connection=connection)
         index = JetStreamIndex(connection=connection, storage=storage)
+        news = News()
+        relay(connection, news)
         archiver = Archiver(
             sources=sources,
             storage=storage,
@@ -75,6 +79,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             engine=engine,
             verify=_verify(settings),
             converter=_converter(settings, _workspace(settings)),
+            news=news,
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 from archiver.engine.connection import INDEX, Connection
+from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
-from archiver.model import Archive, Copies
-from archiver.ports import Found
+from archiver.model import Archive, Copies, Node, rev_digest
+from archiver.news import News
+from archiver.ports import Found, Resolved
 from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of
@@ -75,6 +78,42 @@ async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -
     async with asyncio.timeout(1):  # DESIGN: within a second
         while await index.copies(archive) != copies:
             await asyncio.sleep(0.005)
+
+
+def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive, news = MemoryStorage(), an_archive(), News()
+        async with fleet.connection() as connection, index_of(fleet, storage) as worker:
+            web = JetStreamIndex(connection=connection, storage=storage)
+            relay(connection, news)
+            assert await web.copies(archive) is None
+            with news.bell(archive.digest) as bell:
+                await worker.record(archive, copies := copies_of(archive, "us-east-1"))
+                assert await bell.wait(timedelta(seconds=5))
+                assert await web.copies(archive) == copies
+
+    asyncio.run(play())
+
+
+def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None:
+    async def play() -> None:
+        news, storage = News(), MemoryStorage()
+        first, second = (
+            Resolved(node=Node(digit * 40), at=datetime.now(UTC)) for digit in ("1", "2")
+        )
+        async with fleet.connection() as connection, index_of(fleet, storage) as other:
+            web = JetStreamIndex(connection=connection, storage=storage)
+            relay(connection, news)
+            with news.bell(rev_digest("hg", "ash", "default")) as bell:
+                await other.remember("hg", "ash", "default", first)
+                assert await web.node("hg", "ash", "default") == first
+                await other.remember("hg", "ash", "default", first)
+                assert not await bell.wait(timedelta(milliseconds=50))
+                await other.remember("hg", "ash", "default", second)
+                assert await bell.wait(timedelta(seconds=5))
+                assert await web.node("hg", "ash", "default") == second
+
+    asyncio.run(play())
 
 
 class _SlowStorage(MemoryStorage):

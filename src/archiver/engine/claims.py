@@ -11,7 +11,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.engine.connection import STATES, Connection, Entry, WrongRevision
-from archiver.engine.jetstream import FAILED
+from archiver.engine.feed import FAILED, PROGRESS
 from archiver.engine.records import TaskRecord, decode_order, decode_task, encode
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive, Failure, Phase, TaskState
@@ -214,6 +214,7 @@ class Claim:
                 await self._update()
             except WrongRevision as exc:
                 raise LeaseLost("another worker has claimed this task") from exc
+        await self._connection.tell(PROGRESS, self.archive.digest)
 
     async def _update(self) -> None:
         self._revision = await self._connection.update(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -63,7 +63,7 @@ class Connection:
     def __init__(self, *, servers: Servers, namespace: str, name: str) -> None:
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
         self._replicas = servers.replicas
-        self._watchers: dict[str, Callable[[str, bytes], None]] = {}
+        self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"
@@ -221,13 +221,19 @@ class Connection:
                 return ()
 
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
-        """Let every process know of a change, after it was stored. Nobody may be listening."""
-        with suppress(EngineUnavailable), _translated("tell the feed"):
-            await self._link.client.publish(self.subject("feed", event, digest), payload)
+        """Let every process know of a change, after it was stored; at the very least this one."""
+        try:
+            with _translated("tell the feed"):
+                await self._link.client.publish(self.subject("feed", event, digest), payload)
+        except EngineUnavailable:
+            self._deliver(event, digest, payload)
 
     def watch(self, event: str, seen: Callable[[str, bytes], None]) -> None:
-        """Call *seen* with digest and payload of each *event* in the fleet from now on."""
-        self._watchers[event] = seen
+        """Call *seen* with digest and payload of each *event* in the fleet from now on.
+
+        Those who watch one event are called in the order in which they came.
+        """
+        self._watchers.setdefault(event, []).append(seen)
 
     async def _listen(self, client: Client) -> None:
         """Subscribe to the feed; nats-py subscribes again after each reconnection."""
@@ -235,8 +241,11 @@ class Connection:
 
     async def _receive(self, message: Msg) -> None:
         event, digest = message.subject.split(".")[-2:]
-        if seen := self._watchers.get(event):
-            seen(digest, message.data)
+        self._deliver(event, digest, message.data)
+
+    def _deliver(self, event: str, digest: str, payload: bytes) -> None:
+        for seen in self._watchers.get(event, ()):
+            seen(digest, payload)
 
     def on_gap(self, forget: Callable[[], None]) -> None:
         """Call *forget* whenever parts of the feed may have been missed."""

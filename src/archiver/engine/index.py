@@ -1,10 +1,10 @@
 """From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
 
-import hashlib
 from datetime import timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.engine.connection import INDEX, REVS, Connection
+from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.records import (
     CopiesRecord,
     DecodeError,
@@ -14,7 +14,7 @@ from archiver.engine.records import (
 )
 from archiver.errors import EngineUnavailable
 from archiver.memory import Memory
-from archiver.model import Archive, Copies
+from archiver.model import Archive, Copies, rev_digest
 from archiver.ports import Resolved, Storage
 from archiver.telemetry import METRICS, log
 
@@ -23,8 +23,6 @@ COPIES_TTL = timedelta(minutes=10)
 
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
-
-CHANGED = "copies"
 
 
 class JetStreamIndex:
@@ -43,7 +41,8 @@ class JetStreamIndex:
         self._looking: Coalesce[str, Copies | None] = Coalesce()
         self._overtaken: dict[str, bool] = {}
         connection.on_gap(self._drop_all)
-        connection.watch(CHANGED, self._drop)
+        connection.watch(COPIES, self._drop)
+        connection.watch(MOVED, self._drop_node)
 
     def _drop(self, digest: str, _payload: bytes) -> None:
         self._copies.pop(digest)
@@ -51,9 +50,13 @@ class JetStreamIndex:
         if digest in self._overtaken:
             self._overtaken[digest] = True
 
+    def _drop_node(self, digest: str, _payload: bytes) -> None:
+        self._nodes.pop(digest)
+
     def _drop_all(self) -> None:
         self._copies.clear()
         self._absent.clear()
+        self._nodes.clear()
         self._overtaken = dict.fromkeys(self._overtaken, True)
 
     async def copies(self, archive: Archive) -> Copies | None:
@@ -101,7 +104,7 @@ class JetStreamIndex:
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
         await self._store(archive, copies)
-        await self._connection.tell(CHANGED, archive.digest)
+        await self._connection.tell(COPIES, archive.digest)
 
     async def _store(self, archive: Archive, copies: Copies) -> None:
         record = CopiesRecord(manifest=copies.manifest, regions=copies.regions)
@@ -116,10 +119,10 @@ class JetStreamIndex:
             await self._connection.delete(INDEX, archive.digest)
         except EngineUnavailable as exc:
             log.warning("index.not_written", key=archive.key, code=exc.code)
-        await self._connection.tell(CHANGED, archive.digest)
+        await self._connection.tell(COPIES, archive.digest)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
-        key = _rev_key(source, repo, rev)
+        key = rev_digest(source, repo, rev)
         if remembered := self._nodes.get(key):
             return remembered
         try:
@@ -132,13 +135,12 @@ class JetStreamIndex:
         return resolved
 
     async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
-        key = _rev_key(source, repo, rev)
-        self._nodes.put(key, resolved)
+        key = rev_digest(source, repo, rev)
+        before = await self.node(source, repo, rev)
         try:
             await self._connection.put(REVS, key, encode(resolved))
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
-
-
-def _rev_key(source: str, repo: str, rev: str) -> str:
-    return hashlib.sha256(f"{source}\0{repo}\0{rev}".encode()).hexdigest()
+        if before and before.node != resolved.node:
+            await self._connection.tell(MOVED, key)
+        self._nodes.put(key, resolved)

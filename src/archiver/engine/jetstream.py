@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
+from archiver.engine.feed import FAILED
 from archiver.engine.records import (
     Order,
     RepairRecord,
@@ -30,7 +31,6 @@ FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault on the host's side may be mended at any time."""
 
 REPAIR_MEMORY = timedelta(seconds=60)
-FAILED = "failed"
 
 
 class JetStream:

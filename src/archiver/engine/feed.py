@@ -1,0 +1,31 @@
+"""What the fleet tells of its changes, and how it becomes this process's news."""
+
+from archiver.engine.connection import Connection
+from archiver.news import News
+
+COPIES = "copies"
+"""Where an archive is has changed."""
+
+FAILED = "failed"
+"""A task failed for good. The payload says why."""
+
+MOVED = "moved"
+"""A rev names another node than before."""
+
+PROGRESS = "progress"
+"""A task's state was written."""
+
+
+def relay(connection: Connection, news: News) -> None:
+    """Make *news* of whatever the feed tells.
+
+    Call this when all who remember things listen already: whom news wakes looks again, and must not
+    find what was remembered before.
+    """
+
+    def tell(digest: str, _payload: bytes) -> None:
+        news.tell(digest)
+
+    for event in (COPIES, FAILED, MOVED, PROGRESS):
+        connection.watch(event, tell)
+    connection.on_gap(news.tell_all)
