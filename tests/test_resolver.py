@@ -27,7 +27,7 @@ class Asked:
         self.tip = self.source.commit(ASH, FILES, "default")
 
     async def node(self, rev: str, repo: str = ASH) -> Node:
-        return await self.resolver.node(self.source, repo, rev)
+        return (await self.resolver.meaning(self.source, repo, rev)).node
 
     async def remember(self, rev: str, node: Node, *, age: timedelta) -> None:
         resolved = Resolved(node=node, at=datetime.now(UTC) - age)
@@ -52,6 +52,19 @@ def test_a_name_is_asked_for_and_then_remembered() -> None:
 
     assert run(scenario()) == [asked.tip] * 3
     assert asked.source.asked["resolve"] == 1
+
+
+def test_what_may_move_says_how_long_it_is_good_and_what_spells_a_node_is_good_for_ever() -> None:
+    asked = Asked()
+
+    async def scenario(rev: str) -> datetime | None:
+        return (await asked.resolver.meaning(asked.source, ASH, rev)).good_until
+
+    good_until = run(scenario("default"))
+    assert good_until
+    assert timedelta(0) < good_until - datetime.now(UTC) <= NAME_TTL
+    assert run(scenario(asked.tip)) is None
+    assert run(scenario(asked.tip[:12])) is None
 
 
 def test_a_thousand_who_ask_at_once_are_one_question() -> None:

@@ -1,11 +1,19 @@
 """Tasks of asyncio: runs that many callers share, stages of a stream, and an end that is one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterator,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -46,6 +54,16 @@ async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(se
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
+
+
+@asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have *work*, which never ends by itself, go on for as long as the block runs."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        await end(*tasks)
 
 
 async def undisturbed(work: Awaitable[V]) -> V:

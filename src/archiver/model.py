@@ -357,12 +357,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A hit: the archive is there, in ``region``."""
+    """A hit: the archive is there, in ``region``.
+
+    ``good_until`` tells when the rev that was wanted may name another one; None says never.
+    """
 
     archive: Archive
     manifest: Manifest
     region: Region
     url: PresignedUrl = field(repr=False)
+    good_until: datetime | None = None
 
 
 class Joined(StrEnum):

@@ -1,5 +1,6 @@
 """From a rev to its node: cached as long as it can be true, asked for once however many ask."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
@@ -18,17 +19,25 @@ HEX_SPELLING_MIN = 12
 """From so many digits on, they mean their node for good. Fewer may come to be ambiguous."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """The node that a rev names: until ``good_until``, or for good if that is None."""
+
+    node: Node
+    good_until: datetime | None = None
+
+
 class Resolver:
     """Answers what a rev means, from the index or from its source."""
 
     def __init__(self, *, index: Index) -> None:
         self._index = index
-        self._asking: Coalesce[tuple[str, str, str], Node] = Coalesce()
+        self._asking: Coalesce[tuple[str, str, str], Resolved] = Coalesce()
         self._absent: Memory[tuple[str, str, str], NotFound] = Memory(ttl=NEGATIVE_TTL)
         self._known: Memory[tuple[str, str, Node], None] = Memory()
 
-    async def node(self, source: Source, repo: str, rev: str) -> Node:
-        """Return the node of *rev*; a full node is returned as it is, known or not.
+    async def meaning(self, source: Source, repo: str, rev: str) -> Meaning:
+        """Return what *rev* means; a full node means itself, known or not.
 
         Raises:
             InvalidRequest: The source refuses such a rev.
@@ -36,15 +45,16 @@ class Resolver:
             SourceError: The host did not answer.
         """
         if node := parse_node(rev):
-            return node
+            return Meaning(node=node)
         source.check_rev(rev)
         self._raise_if_absent(source, repo, rev)
         resolved = await self._index.node(source.name, repo, rev)
-        if resolved and _still_true(rev, resolved):
-            return resolved.node
-        return await self._asking.run(
-            (source.name, repo, rev), lambda: self._resolve(source, repo, rev)
-        )
+        if resolved is None or not _still_true(rev, resolved):
+            resolved = await self._asking.run(
+                (source.name, repo, rev), lambda: self._resolve(source, repo, rev)
+            )
+        good_until = None if _spells_node(rev, resolved) else resolved.at + NAME_TTL
+        return Meaning(node=resolved.node, good_until=good_until)
 
     async def require_known(self, source: Source, repo: str, node: Node) -> None:
         """Return if the host has *node*.
@@ -58,7 +68,7 @@ class Resolver:
         self._raise_if_absent(source, repo, node)
         await self._asking.run((source.name, repo, node), lambda: self._ask(source, repo, node))
 
-    async def _resolve(self, source: Source, repo: str, rev: str) -> Node:
+    async def _resolve(self, source: Source, repo: str, rev: str) -> Resolved:
         asked_at = datetime.now(UTC)
         try:
             node = await source.resolve(repo, rev)
@@ -66,10 +76,12 @@ class Resolver:
             self._absent.put((source.name, repo, rev), exc)
             raise
         self._known.put((source.name, repo, node), None)
-        await self._index.remember(source.name, repo, rev, Resolved(node=node, at=asked_at))
-        return node
+        resolved = Resolved(node=node, at=asked_at)
+        await self._index.remember(source.name, repo, rev, resolved)
+        return resolved
 
-    async def _ask(self, source: Source, repo: str, node: Node) -> Node:
+    async def _ask(self, source: Source, repo: str, node: Node) -> Resolved:
+        asked_at = datetime.now(UTC)
         try:
             if not await source.known(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
@@ -77,7 +89,7 @@ class Resolver:
             self._absent.put((source.name, repo, node), exc)
             raise
         self._known.put((source.name, repo, node), None)
-        return node
+        return Resolved(node=node, at=asked_at)
 
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
@@ -85,5 +97,8 @@ class Resolver:
 
 
 def _still_true(rev: str, resolved: Resolved) -> bool:
-    spells_node = len(rev) >= HEX_SPELLING_MIN and resolved.node.startswith(rev.lower())
-    return spells_node or datetime.now(UTC) - resolved.at < NAME_TTL
+    return _spells_node(rev, resolved) or datetime.now(UTC) - resolved.at < NAME_TTL
+
+
+def _spells_node(rev: str, resolved: Resolved) -> bool:
+    return len(rev) >= HEX_SPELLING_MIN and resolved.node.startswith(rev.lower())

@@ -91,17 +91,18 @@ class Archiver:
                 more, or begin a task, does not answer.
         """
         source = self.source(wanted.source)
-        node = await self._resolver.node(source, wanted.repo, wanted.rev)
-        archive = wanted.at(node)
+        meaning = await self._resolver.meaning(source, wanted.repo, wanted.rev)
+        archive = wanted.at(meaning.node)
         if copies := await self._index.copies(archive):
             if missing := self._missing(copies):
                 with suppress(EngineUnavailable):
                     await self._engine.repair_later(archive, missing)
-            return self._ready(archive, copies, wanted.preferred_region, method)
+            ready = self._ready(archive, copies, wanted.preferred_region, method)
+            return replace(ready, good_until=meaning.good_until)
         if not create:
             return Absent(archive=archive)
         try:
-            await self._resolver.require_known(source, wanted.repo, node)
+            await self._resolver.require_known(source, wanted.repo, archive.node)
         except SourceError:
             if not await self._maker.relatives(source, archive):
                 raise

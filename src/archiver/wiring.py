@@ -191,6 +191,8 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     site = Site(
         public_url=settings.server.url,
         retry_after_s=settings.server.retry_after_s,
+        hit_ttl=settings.server.hit_ttl,
+        hits_told_every=timedelta(seconds=settings.log.hits_interval_s),
         version=settings.server.version(__version__),
     )
     return create_app(open_archiver=open_archiver, site=site)

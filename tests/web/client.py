@@ -3,13 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from archiver.service import Archiver
 from archiver.web.app import Site, create_app
@@ -49,11 +48,18 @@ class Answer:
 class Client:
     """The application in a world of fakes."""
 
-    def __init__(self, *, world: World, runner: asyncio.Runner, app: Starlette) -> None:
+    def __init__(self, *, world: World, runner: asyncio.Runner, app: ASGIApp) -> None:
         self.world = world
         self._runner = runner
         self._app = app
-        self.state: dict[str, Any] = {}
+        self._life = _Life(app)
+        self.run = runner.run
+
+    def begin(self) -> None:
+        self.run(self._life.begin())
+
+    def end(self) -> None:
+        self.run(self._life.end())
 
     def get(self, target: str | bytes, **headers: str) -> Answer:
         return self.ask("GET", target, **headers)
@@ -94,7 +100,7 @@ class Client:
             ],
             "client": ("192.0.2.1", 1234),
             "server": ("127.0.0.1", 8010),
-            "state": dict(self.state),
+            "state": dict(self._life.state),
         }
         await self._app(scope, receive, send)
         start, *bodies = sent
@@ -106,20 +112,44 @@ class Client:
 
 
 @contextmanager
-def client(world: World) -> Iterator[Client]:
+def client(world: World, *, site: Site = SITE) -> Iterator[Client]:
     """Yield a client of an application that is up, and take it down afterwards."""
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    app = create_app(open_archiver=open_archiver, site=SITE)
+    app = create_app(open_archiver=open_archiver, site=site)
     with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
         speaking = Client(world=world, runner=runner, app=app)
-        state = runner.run(stack.enter_async_context(app.router.lifespan_context(app)))
-        speaking.state.update(state or {})
+        speaking.begin()
         try:
             yield speaking
         finally:
-            runner.run(stack.aclose())
+            speaking.end()
+
+
+class _Life:
+    """The application's life, as a server has it begin and end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.state: dict[str, Any] = {}
+        self._app = app
+        self._running: asyncio.Future[None] | None = None
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def begin(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
+        self._running = asyncio.ensure_future(self._app(scope, self._told.get, self._said.put))
+        await self._tell("lifespan.startup")
+
+    async def end(self) -> None:
+        if self._running:
+            await self._tell("lifespan.shutdown")
+            await self._running
+            self._running = None
+
+    async def _tell(self, event: str) -> None:
+        await self._told.put({"type": event})
+        assert (await self._said.get())["type"] == f"{event}.complete"

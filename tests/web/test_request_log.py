@@ -2,17 +2,21 @@
 
 import asyncio
 import re
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
-from tests.web.client import Client
-from tests.world import ASH
+from tests.web.client import SITE, Client, client
+from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
+EACH_LINE = Ledger(interval=timedelta(0))
 
 
 def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: str) -> list[Any]:
@@ -24,6 +28,7 @@ def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: s
 def test_a_line_tells_what_became_of_the_request(web: Client) -> None:
     (line,) = lines_of(web, DEFAULT)
     assert line.pop("duration_s") >= 0
+    assert re.fullmatch(r"[0-9a-f]{16}", line.pop("request_id"))
     assert line == {
         "event": "request.finished",
         "log_level": "info",
@@ -52,10 +57,11 @@ def test_a_line_has_the_outcome(web: Client, target: str, method: str, outcome: 
     assert line["outcome"] == outcome
 
 
-def test_a_line_has_nothing_of_the_query_and_nothing_of_the_location(web: Client) -> None:
-    web.get(DEFAULT)
-    web.work()
-    (line,) = lines_of(web, f"{DEFAULT}?subdir=&preferred_region=us-west-2")
+def test_a_line_has_nothing_of_the_query_and_nothing_of_the_location() -> None:
+    with client(World(), site=replace(SITE, hits_told_every=timedelta(0))) as web:
+        web.get(DEFAULT)
+        web.work()
+        (line,) = lines_of(web, f"{DEFAULT}?subdir=&preferred_region=us-west-2")
     assert line["outcome"] == "hit"
     assert "us-west-2" not in str(line)
     assert "X-Amz" not in str(line)
@@ -102,7 +108,7 @@ def test_a_client_that_leaves_is_written_down_and_the_cancellation_goes_on() -> 
             "client": None,
         }
         async with asyncio.timeout(0.05):
-            await RequestLog(never)(scope, receive, send)
+            await RequestLog(never, ledger=EACH_LINE)(scope, receive, send)
 
     with capture_logs() as lines, pytest.raises(TimeoutError):
         asyncio.run(scenario())

@@ -70,7 +70,14 @@ class ServerSettings(Section):
     retry_after_s: int = Field(
         default=3, ge=1, le=300, description="Seconds that a client with a 202 is asked to wait."
     )
-
+    hit_ttl_s: float = Field(
+        default=30,
+        ge=0,
+        le=300,
+        description="Seconds for which a redirect is given again from memory before it is made "
+        "anew, behind the backs of those who ask; it is never given for more than twice as long. "
+        "0: each is made anew.",
+    )
     version_file: Path | None = Field(
         default=None,
         description="JSON file whose keys (source, version, commit, build) `/__version__` answers "
@@ -104,6 +111,11 @@ class ServerSettings(Section):
     @property
     def presigned_ttl(self) -> timedelta:
         return timedelta(seconds=self.presigned_ttl_s)
+
+    @property
+    def hit_ttl(self) -> timedelta:
+        """How old a hit may become before it is made anew: its link keeps half of its life."""
+        return min(timedelta(seconds=self.hit_ttl_s), self.presigned_ttl / 4)
 
 
 class EngineSettings(Section):
@@ -334,4 +346,11 @@ class LogSettings(Section):
     format: LogFormat = Field(default=LogFormat.CONSOLE, description="console, json or mozlog.")
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level."
+    )
+    hits_interval_s: float = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="Seconds over which hits are told of in one line for each source. "
+        "0: each has a line of its own.",
     )

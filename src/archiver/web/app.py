@@ -13,13 +13,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from archiver import __version__
+from archiver.concurrency import beside
 from archiver.errors import ArchiverError
 from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web import dockerflow, problems
 from archiver.web.archives import archive
+from archiver.web.fastlane import FastLane
 from archiver.web.heartbeat import Heartbeat
-from archiver.web.request_log import ARCHIVE_ROUTE, RequestLog
+from archiver.web.hits import Hits
+from archiver.web.ledger import ARCHIVE_ROUTE, Ledger
+from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
 from archiver.web.status import status
 from archiver.web.targets import LiteralPaths
@@ -53,15 +57,24 @@ ROUTES = (
 
 def create_app(
     *, open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]], site: Site
-) -> Starlette:
+) -> FastLane:
     """Return the application; it opens its Archiver when it starts and closes it when it ends."""
+    hits, ledger = Hits(ttl=site.hit_ttl), Ledger(interval=site.hits_told_every)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
         try:
-            async with open_archiver() as archiver:
+            async with (
+                open_archiver() as archiver,
+                beside(hits.keep_fresh(archiver.news), ledger.keep()),
+            ):
                 log.info("web.started", public_url=site.public_url)
-                yield State(archiver=archiver, site=site, heartbeat=Heartbeat(archiver=archiver))
+                yield State(
+                    archiver=archiver,
+                    site=site,
+                    heartbeat=Heartbeat(archiver=archiver),
+                    hits=hits,
+                )
         except Exception:
             log.exception("web.failed")
             raise
@@ -69,9 +82,9 @@ def create_app(
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(RequestLog), Middleware(LiteralPaths)],
+        middleware=[Middleware(RequestLog, ledger=ledger), Middleware(LiteralPaths)],
         exception_handlers={ArchiverError: problems.answer, HTTPException: problems.answer},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # such a redirect would be made from the Host header
-    return app
+    return FastLane(app, hits=hits, ledger=ledger)

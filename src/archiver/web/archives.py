@@ -1,14 +1,29 @@
 """``/archiver/{source}/{repo}/{rev}``: where an archive is, or the task that brings it there."""
 
+import math
 import re
+import time
+from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, Absent, Archive, Pending, Ready, Region, Wanted, check_name
-from archiver.web.exchange import exchange
+from archiver.model import (
+    SUFFIXES,
+    Absent,
+    Archive,
+    Pending,
+    Ready,
+    Region,
+    Wanted,
+    check_name,
+    rev_digest,
+)
+from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange
+from archiver.web.fastlane import offer
+from archiver.web.hits import Hit
 from archiver.web.problems import problem
 from archiver.web.site import Site, State
 from archiver.web.targets import parse_query, split_address
@@ -26,13 +41,43 @@ async def archive(request: Request[State]) -> Response:
     create = request.method != "HEAD"
     match await archiver.request(wanted, method=request.method, create=create):
         case Ready() as ready:
-            exchange(request).outcome = "hit"
-            return _redirect(ready, wanted, site)
+            return _hit(request, ready, wanted)
         case Pending() as pending:
             exchange(request).outcome = pending.outcome.value
             return _accepted(pending, site)
         case Absent():
             return problem(request, "absent", "the archive is not there; a GET would bring it")
+
+
+def _hit(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
+    """Redirect, and have the same request answered from memory for a while."""
+    archiver, site, method = request.state["archiver"], request.state["site"], request.method
+
+    async def again() -> Hit | None:
+        match await archiver.request(wanted, method=method, create=False):
+            case Ready() as ready:
+                return _repeatable(_redirect(ready, wanted, site), ready, wanted)
+            case _:
+                return None
+
+    exchange(request).outcome = "hit"
+    response = _redirect(ready, wanted, site)
+    offer(request.state["hits"], request.scope, _repeatable(response, ready, wanted), again)
+    return response
+
+
+def _repeatable(response: Response, ready: Ready, wanted: Wanted) -> Hit:
+    topics, good_until = [ready.archive.digest], math.inf
+    if ready.good_until:
+        topics.append(rev_digest(wanted.source, wanted.repo, wanted.rev))
+        left = ready.good_until - datetime.now(UTC)
+        good_until = time.monotonic() + left.total_seconds()
+    return Hit(
+        headers=(*response.raw_headers, *RAW_ON_EVERY_ANSWER),
+        source=wanted.source,
+        topics=tuple(topics),
+        good_until=good_until,
+    )
 
 
 def parse(request: Request[State]) -> Wanted:

@@ -1,5 +1,8 @@
 """What is to be told of a request once it is answered."""
 
+import re
+import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +11,18 @@ from starlette.types import Scope
 
 _SCOPE_KEY = "archiver.exchange"
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 NO_SOURCE = "-"
+
+ON_EVERY_ANSWER = {
+    "X-Robots-Tag": "noindex, nofollow",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+RAW_ON_EVERY_ANSWER = tuple(
+    (name.lower().encode(), value.encode()) for name, value in ON_EVERY_ANSWER.items()
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +40,17 @@ class Exchange:
 
     def bind(self, scope: Scope) -> None:
         scope[_SCOPE_KEY] = self
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that the client, or a proxy, gave to the request if it is a sane one."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            offered = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(offered):
+                return offered
+            break
+    return secrets.token_hex(8)
 
 
 def exchange(request: Request[Any]) -> Exchange:

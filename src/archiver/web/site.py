@@ -2,23 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypedDict
 
 from archiver import __version__
 from archiver.model import Archive
 from archiver.service import Archiver
 from archiver.web.heartbeat import Heartbeat
+from archiver.web.hits import Hits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """Where clients find the service. Every URL of our own is made here, none from a Host header.
 
-    ``public_url`` ends without a slash; ``version`` is the answer to ``/__version__``.
+    ``public_url`` ends without a slash; ``version`` is the answer to ``/__version__``. A hit is
+    given from memory for ``hit_ttl``, and told of in the log once ``hits_told_every`` so often.
     """
 
     public_url: str
     retry_after_s: int
+    hit_ttl: timedelta = timedelta(seconds=30)
+    hits_told_every: timedelta = timedelta(seconds=10)
     version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
 
     def status_url(self, archive: Archive) -> str:
@@ -31,3 +36,4 @@ class State(TypedDict):
     archiver: Archiver
     site: Site
     heartbeat: Heartbeat
+    hits: Hits

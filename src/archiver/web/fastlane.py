@@ -1,0 +1,53 @@
+"""Stands before the application, and answers hits that were given a moment ago from memory."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from archiver.web.exchange import Exchange, request_id
+from archiver.web.hits import Again, Hit, Hits, Target
+from archiver.web.ledger import ARCHIVE_ROUTE, Ledger
+
+FOUND = 302
+
+NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+_OFFER = "archiver.offer"
+
+
+class FastLane:
+    """An ASGI application around the one that makes the answers."""
+
+    def __init__(self, app: ASGIApp, *, hits: Hits, ledger: Ledger) -> None:
+        self._app = app
+        self._hits = hits
+        self._ledger = ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        target = Target(scope["method"], scope["raw_path"], scope["query_string"])
+        hit = self._hits.get(target)
+        if hit is None:
+            scope[_OFFER] = (target, self._hits.moment)
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(
+            request_id=request_id(scope["headers"]),
+            source=hit.source,
+            outcome="hit",
+            status=FOUND,
+        )
+        headers = [*hit.headers, (b"x-request-id", exchange.request_id.encode())]
+        await send({"type": "http.response.start", "status": FOUND, "headers": headers})
+        await send(NO_BODY)
+        duration_s = time.perf_counter() - began
+        self._ledger.enter(exchange, scope, route=ARCHIVE_ROUTE, duration_s=duration_s)
+
+
+def offer(hits: Hits, scope: Scope, hit: Hit, again: Again) -> None:
+    """Have the request of *scope* answered with *hit* the next time."""
+    target, moment = scope[_OFFER]
+    hits.offer(target, hit, again, moment=moment)

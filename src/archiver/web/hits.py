@@ -1,0 +1,185 @@
+"""Answers that were hits a moment ago, and may be given again until something happens."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple, TypeAlias
+
+from archiver.errors import ArchiverError
+from archiver.memory import Memory
+from archiver.news import News
+from archiver.telemetry import log
+
+HITS_MAX = 10_000
+"""Of some 3 kB each. Who asks for more than that in a minute is no crowd."""
+
+RENEWALS_AT_A_TIME = 4
+
+
+class Target(NamedTuple):
+    """What an answer depends on: the request as it was sent."""
+
+    method: str
+    raw_path: bytes
+    query: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A redirect: its headers, and the ``topics`` whose news end it.
+
+    ``good_until`` is a reading of ``time.monotonic``; later, the rev may mean another node.
+    """
+
+    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    source: str
+    topics: tuple[str, ...]
+    good_until: float = float("inf")
+
+
+Again: TypeAlias = Callable[[], Awaitable[Hit | None]]
+"""Makes a hit anew; None says that it is none any longer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    hit: Hit
+    again: Again
+    renew_at: float
+    good_until: float
+    renewing: bool = False
+
+
+class Hits:
+    """Remembers each hit for twice *ttl* at the most, and makes it anew once it is *ttl* old.
+
+    A hit is kept from the second time on that it is offered, so that a long tail of archives that
+    are asked for once costs next to nothing. With a *ttl* of 0 nothing is kept.
+    """
+
+    def __init__(self, *, ttl: timedelta, size: int = HITS_MAX) -> None:
+        self._ttl_s = ttl.total_seconds()
+        self._size = size
+        self._kept: dict[Target, _Kept] = {}
+        self._targets: dict[str, set[Target]] = {}
+        self._offered: Memory[Target, None] = Memory(ttl=ttl, size=size)
+        self._due: asyncio.Queue[Target] = asyncio.Queue(size)
+        self._moments = _Moments(size=size)
+
+    @property
+    def moment(self) -> int:
+        """What to give to ``offer`` of an answer that one begins to look for now."""
+        return self._moments.now
+
+    def get(self, target: Target) -> Hit | None:
+        kept = self._kept.get(target)
+        if kept is None:
+            return None
+        now = time.monotonic()
+        if now >= kept.good_until:
+            self._remove(target)
+            return None
+        if now >= kept.renew_at and not kept.renewing:
+            self._renew_later(target, kept)
+        return kept.hit
+
+    def offer(self, target: Target, hit: Hit, again: Again, *, moment: int) -> None:
+        """Keep *hit*, unless there was news of its topics since *moment*."""
+        if not self._ttl_s or self._moments.any_since(moment, hit.topics):
+            return
+        if target in self._offered:
+            self._keep(target, hit, again)
+        else:
+            self._offered.put(target, None)
+
+    def drop(self, topic: str | None) -> None:
+        """Forget what news of *topic* ends; of None, everything."""
+        self._moments.note(topic)
+        if topic is None:
+            self._kept.clear()
+            self._targets.clear()
+        for target in tuple(self._targets.get(topic or "", ())):
+            self._remove(target)
+
+    async def keep_fresh(self, news: News) -> None:
+        """Drop what *news* ends, and renew what grows old, until cancelled."""
+        news.subscribe(self.drop)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(RENEWALS_AT_A_TIME):
+                group.create_task(self._renew_what_is_due())
+
+    def _keep(self, target: Target, hit: Hit, again: Again) -> None:
+        self._remove(target)
+        if len(self._kept) >= self._size:
+            self._remove(next(iter(self._kept)))
+        now = time.monotonic()
+        self._kept[target] = _Kept(
+            hit=hit,
+            again=again,
+            renew_at=now + self._ttl_s,
+            good_until=min(now + 2 * self._ttl_s, hit.good_until),
+        )
+        for topic in hit.topics:
+            self._targets.setdefault(topic, set()).add(target)
+
+    def _remove(self, target: Target) -> None:
+        if kept := self._kept.pop(target, None):
+            for topic in kept.hit.topics:
+                targets = self._targets[topic]
+                targets.discard(target)
+                if not targets:
+                    del self._targets[topic]
+
+    def _renew_later(self, target: Target, kept: _Kept) -> None:
+        if not self._due.full():
+            kept.renewing = True
+            self._due.put_nowait(target)
+
+    async def _renew_what_is_due(self) -> None:
+        while True:
+            target = await self._due.get()
+            if kept := self._kept.get(target):
+                await self._renew(target, kept)
+
+    async def _renew(self, target: Target, kept: _Kept) -> None:
+        """Put a new answer in the place of *kept*. If there is none now, it may yet grow old."""
+        moment = self.moment
+        try:
+            hit = await kept.again()
+        except ArchiverError:
+            return
+        except Exception:  # noqa: BLE001 - it must not end the renewal of all others
+            log.exception("hit.not_renewed")
+            return
+        if hit is None:
+            self._remove(target)
+        elif not self._moments.any_since(moment, hit.topics):
+            self._keep(target, hit, kept.again)
+
+
+class _Moments:
+    """Tells whether there was news between two moments. Doubts whatever is too long ago to know."""
+
+    def __init__(self, *, size: int) -> None:
+        self.now = 0
+        self._size = size
+        self._last: dict[str, int] = {}
+        self._known_since = 0
+
+    def note(self, topic: str | None) -> None:
+        self.now += 1
+        if topic is None:
+            self._last.clear()
+            self._known_since = self.now
+            return
+        self._last.pop(topic, None)
+        self._last[topic] = self.now
+        if len(self._last) > self._size:
+            self._known_since = self._last.pop(next(iter(self._last)))
+
+    def any_since(self, moment: int, topics: Sequence[str]) -> bool:
+        if moment < self._known_since:
+            return True
+        return any(self._last.get(topic, 0) > moment for topic in topics)

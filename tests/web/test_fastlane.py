@@ -1,0 +1,316 @@
+"""Hits that are given again from memory: what is kept, what ends it, and what is told of it."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from archiver.model import Copies, Region
+from archiver.news import News
+from archiver.ports import Resolved
+from archiver.telemetry import METRICS
+from archiver.web.hits import Hit, Hits, Target
+from tests.web.client import SITE, Client, client
+from tests.world import ASH, World
+
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
+
+
+@pytest.fixture
+def warm(web: Client) -> Client:
+    """A client for whom both addresses of an archive were answered with hits, twice."""
+    web.get(DEFAULT)
+    web.work()
+    for target in (DEFAULT, full(web)) * 2:
+        assert web.get(target).status == 302
+    return web
+
+
+def full(web: Client) -> str:
+    return f"/archiver/hgmo/{ASH}/{web.world.node}"
+
+
+def test_a_hit_that_was_given_twice_is_given_again_without_a_question(warm: Client) -> None:
+    first = warm.get(full(warm))
+    _cut_off(warm.world)
+    again = warm.get(full(warm))
+
+    assert again.status == 302
+    assert dict(again.headers) == {
+        **first.headers,
+        "x-request-id": again.headers["x-request-id"],
+    }
+    assert again.headers["x-request-id"] != first.headers["x-request-id"]
+
+
+def _cut_off(world: World) -> None:
+    """Have nobody know anything any longer, and nobody say so."""
+    world.storage.manifests = {region: {} for region in world.storage.regions}
+    world.index._copies.clear()  # noqa: SLF001 - unlike ``forget``, it is no news
+    world.engine.down = True
+
+
+def test_what_the_lane_answers_is_what_the_application_would(world_without_lane: Client) -> None:
+    slow = world_without_lane
+    slow.get(DEFAULT)
+    slow.work()
+    answers = [slow.get(DEFAULT) for _ in range(4)]
+    with client(slow.world) as quick:
+        lane = [quick.get(DEFAULT) for _ in range(4)]
+
+    names = [sorted(answer.headers) for answer in (*answers, *lane)]
+    assert names == [names[0]] * 8
+
+
+@pytest.fixture
+def world_without_lane() -> Iterator[Client]:
+    with client(World(), site=replace(SITE, hit_ttl=timedelta(0))) as speaking:
+        yield speaking
+
+
+def test_without_a_lane_every_hit_is_looked_up(world_without_lane: Client) -> None:
+    web = world_without_lane
+    web.get(DEFAULT)
+    web.work()
+    assert [web.get(full(web)).status for _ in range(3)] == [302] * 3
+    _cut_off(web.world)
+    assert web.get(full(web)).status == 503
+
+
+def test_a_long_tail_is_not_kept(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    assert web.get(full(web)).status == 302
+    _cut_off(web.world)
+    assert web.get(full(web)).status == 503
+
+
+def test_the_client_names_the_request_in_the_lane_too(warm: Client) -> None:
+    assert warm.get(full(warm), x_request_id="abc").headers["x-request-id"] == "abc"
+    assert warm.get(full(warm), x_request_id="a b").headers["x-request-id"] != "a b"
+
+
+def test_another_spelling_is_another_answer(warm: Client) -> None:
+    _cut_off(warm.world)
+    assert warm.get(f"{full(warm)}?suffix=tar.gz").status == 503
+    assert warm.head(full(warm)).status == 404
+
+
+def test_head_is_kept_with_a_link_of_its_own(warm: Client) -> None:
+    heads = [warm.head(full(warm)) for _ in range(3)]
+    _cut_off(warm.world)
+
+    assert warm.head(full(warm)).headers["location"] == heads[1].headers["location"]
+    assert warm.get(full(warm)).headers["location"] != heads[1].headers["location"]
+
+
+def test_an_archive_that_is_gone_is_out_of_the_lane_at_once(warm: Client) -> None:
+    world = warm.world
+    world.storage.manifests = {region: {} for region in world.storage.regions}
+    warm.run(world.index.forget(world.archive()))
+
+    assert warm.get(full(warm)).status == 202
+    assert warm.get(DEFAULT).status == 202
+
+
+def test_a_lost_copy_moves_the_lane_to_another_region_at_once(warm: Client) -> None:
+    world, archive = warm.world, warm.world.archive()
+    assert warm.get(full(warm)).headers["archiver-region"] == "us-east-1"
+    known = warm.run(world.index.copies(archive))
+    assert known
+    left = Copies(manifest=known.manifest, regions=(Region("us-west-2"),))
+    warm.run(world.index.record(archive, left))
+
+    assert warm.get(full(warm)).headers["archiver-region"] == "us-west-2"
+
+
+def test_a_branch_that_moved_is_out_of_the_lane_at_once(warm: Client) -> None:
+    world, before = warm.world, warm.get(DEFAULT).headers["archiver-node"]
+    moved = Resolved(node=world.source.commit(ASH, {"b": b"b"}, "default"), at=datetime.now(UTC))
+    warm.run(world.index.remember("hgmo", ASH, "default", moved))
+
+    assert warm.get(DEFAULT).headers["archiver-node"] == moved.node != before
+
+
+def test_after_a_gap_in_the_feed_nothing_is_believed(warm: Client) -> None:
+    _cut_off(warm.world)
+    warm.world.news.tell_all()
+    assert warm.get(full(warm)).status == 503
+
+
+def test_hits_are_told_of_in_one_line_and_counted_one_by_one(warm: Client) -> None:
+    count = METRICS.requests.labels(source="hgmo", outcome="hit")
+    before = count._value.get()  # noqa: SLF001 - there is no other way to read it
+    with capture_logs() as lines:
+        for _ in range(5):
+            warm.get(full(warm))
+        warm.end()
+
+    told = [line for line in lines if line["event"] in {"request.finished", "hits.finished"}]
+    assert count._value.get() - before == 5  # noqa: SLF001
+    assert [(line["event"], line["source"]) for line in told] == [("hits.finished", "hgmo")]
+    assert told[0]["hits"] >= 5
+
+
+def test_hits_may_have_lines_of_their_own() -> None:
+    with client(World(), site=replace(SITE, hits_told_every=timedelta(0))) as web:
+        web.get(DEFAULT)
+        web.work()
+        with capture_logs() as lines:
+            for _ in range(4):
+                web.get(DEFAULT)
+    told = [line for line in lines if line["event"] == "request.finished"]
+    assert [(line["outcome"], line["path"]) for line in told] == [("hit", DEFAULT)] * 4
+
+
+TARGET = Target("GET", b"/a", b"")
+TTL = timedelta(milliseconds=30)
+
+
+def a_hit(name: str = "1", **changes: float) -> Hit:
+    return Hit(headers=((b"n", name.encode()),), source="hg", topics=("a",), **changes)
+
+
+class Making:
+    """Makes hits anew, as long as there are some."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.made = 0
+
+    async def __call__(self) -> Hit | None:
+        self.made += 1
+        return a_hit(self.names.pop(0)) if self.names else None
+
+
+def kept(hits: Hits, making: Making, hit: Hit | None = None) -> None:
+    for _ in range(2):
+        hits.offer(TARGET, hit or a_hit(), making, moment=hits.moment)
+    assert hits.get(TARGET)
+
+
+async def _fresh(hits: Hits, until: float) -> None:
+    """Have *hits* kept fresh for so many seconds, and asked for all the while."""
+    keeping = asyncio.ensure_future(hits.keep_fresh(News()))
+    try:
+        async with asyncio.timeout(until):
+            while True:
+                hits.get(TARGET)
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        keeping.cancel()
+    await asyncio.wait({keeping})
+
+
+def test_what_grows_old_is_made_anew_once_while_it_is_still_given() -> None:
+    async def play() -> None:
+        hits, making = Hits(ttl=timedelta(seconds=0.2)), Making("2")
+        kept(hits, making)
+        await _fresh(hits, 0.3)
+        assert making.made == 1
+        assert hits.get(TARGET) == a_hit("2")
+
+    asyncio.run(play())
+
+
+def test_what_is_no_hit_any_longer_is_not_given() -> None:
+    async def play() -> None:
+        hits, making = Hits(ttl=TTL), Making()
+        kept(hits, making)
+        await _fresh(hits, 0.2)
+        assert hits.get(TARGET) is None
+        assert making.made == 1
+
+    asyncio.run(play())
+
+
+def test_nothing_is_given_for_longer_than_twice_its_time() -> None:
+    async def play() -> None:
+        hits = Hits(ttl=TTL)
+        kept(hits, Making())
+        await asyncio.sleep(0.07)
+        assert hits.get(TARGET) is None
+
+    asyncio.run(play())
+
+
+def test_nothing_is_given_once_its_rev_may_have_moved() -> None:
+    async def play() -> None:
+        hits = Hits(ttl=timedelta(seconds=60))
+        kept(hits, Making(), a_hit(good_until=asyncio.get_running_loop().time() + 0.02))
+        await asyncio.sleep(0.04)
+        assert hits.get(TARGET) is None
+
+    asyncio.run(play())
+
+
+def test_news_that_comes_between_the_look_and_the_offer_is_not_overlooked() -> None:
+    hits = Hits(ttl=timedelta(seconds=60))
+    moment = hits.moment
+    hits.drop("a")
+    for _ in range(3):
+        hits.offer(TARGET, a_hit(), Making(), moment=moment)
+    assert hits.get(TARGET) is None
+
+    hits.drop("b")
+    kept(hits, Making())
+
+
+def test_what_is_too_long_ago_to_know_is_doubted() -> None:
+    hits = Hits(ttl=timedelta(seconds=60), size=2)
+    moment = hits.moment
+    for topic in ("b", "c", "d", "e"):
+        hits.drop(topic)
+    for _ in range(3):
+        hits.offer(TARGET, a_hit(), Making(), moment=moment)
+    assert hits.get(TARGET) is None
+
+
+def test_a_renewal_that_news_overtakes_is_not_kept() -> None:
+    async def play() -> None:
+        hits = Hits(ttl=TTL)
+
+        async def again() -> Hit | None:
+            hits.drop("a")
+            return a_hit("old")
+
+        for _ in range(2):
+            hits.offer(TARGET, a_hit(), again, moment=hits.moment)
+        await _fresh(hits, 0.1)
+        assert hits.get(TARGET) is None
+
+    asyncio.run(play())
+
+
+def test_a_defect_in_one_renewal_does_not_end_the_others() -> None:
+    async def play() -> None:
+        hits, other = Hits(ttl=TTL), Target("GET", b"/b", b"")
+
+        async def again() -> Hit | None:
+            raise ZeroDivisionError
+
+        for _ in range(2):
+            hits.offer(other, a_hit(), again, moment=hits.moment)
+        kept(hits, making := Making("2", "3", "4", "5", "6", "7", "8"))
+        await asyncio.sleep(TTL.total_seconds())
+        for _ in range(8):
+            hits.get(other)
+        with capture_logs() as lines:
+            await _fresh(hits, 0.02)
+        assert making.made == 1
+        assert [line["event"] for line in lines] == ["hit.not_renewed"]
+
+    asyncio.run(play())
+
+
+def test_memory_is_bounded() -> None:
+    hits = Hits(ttl=timedelta(seconds=60), size=10)
+    targets = [Target("GET", str(number).encode(), b"") for number in range(100)]
+    for target in targets:
+        for _ in range(2):
+            hits.offer(target, a_hit(), Making(), moment=hits.moment)
+
+    assert [target for target in targets if hits.get(target)] == targets[-10:]
