@@ -54,4 +54,5 @@ def broken() -> ASGIApp:
 
 
 if __name__ == "__main__":
-    serve(f"tests.web.servant:{sys.argv[1]}", listen=sys.argv[2])
+    app, listen, *processes = sys.argv[1:]
+    serve(f"tests.web.servant:{app}", listen=listen, processes=int(*processes or "1"))

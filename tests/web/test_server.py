@@ -1,5 +1,8 @@
 """The real server, as a process: how it starts, stops and fails."""
 
+import contextlib
+import os
+import re
 import signal
 import socket
 import sys
@@ -18,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def served(app: str, port: int, log: Path) -> Iterator[Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.web.servant", app, f"127.0.0.1:{port}"]
+def served(app: str, port: int, log: Path, processes: int = 1) -> Iterator[Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.web.servant", app, f"127.0.0.1:{port}", str(processes)]
     with running(command, log=log, ready=lambda: accepts(port), cwd=ROOT) as process:
         yield process
 
@@ -45,6 +48,45 @@ def test_the_process_that_serves_does_not_outlive_the_one_that_was_started(tmp_p
         process.kill()
         process.wait()
         wait_until(lambda: not accepts(port), timeout_s=5, what="the end of the child")
+
+
+def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serve(
+    tmp_path: Path,
+) -> None:
+    port, log = free_port(), tmp_path / "log"
+    with served("fakes", port, log, processes=2) as process:
+        wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
+        victim, other = children_of(process.pid)
+        time.sleep(6)  # granian takes what dies sooner for something that cannot start
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: log.read_text().count("web.started") == 3, what="a new process")
+        assert other in children_of(process.pid)
+        assert ask(port, b"/__lbheartbeat__").status == 200
+
+
+def test_processes_add_up_their_metrics(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    with served("fakes", port, log, processes=2):
+        wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
+        for _ in range(20):
+            ask(port, b"/robots.txt")
+        counts = {ask(port, b"/metrics").body.decode() for _ in range(8)}
+    line = re.compile(r'_count\{[^}]*route="robots"[^}]*\} (\S+)')
+    assert [line.findall(text) for text in counts] == [["20.0"]] * len(counts)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes of *pid* that serve: those that have the application's threads."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
+            if (
+                int(fields["PPid"]) == pid
+                and b"spawn_main" in path.with_name("cmdline").read_bytes()
+            ):
+                found.append(int(fields["Pid"]))
+    return found
 
 
 def test_an_application_that_cannot_start_ends_the_server_and_tells_no_secret(

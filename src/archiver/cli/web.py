@@ -1,4 +1,4 @@
-"""``archiver web``: one web process."""
+"""``archiver web``: the web processes."""
 
 from pathlib import Path
 
@@ -16,4 +16,4 @@ TARGET = "archiver.wiring:web_app"
 def command(config: Path | None) -> None:
     """Serve the HTTP interface until SIGTERM or Ctrl-C."""
     settings = settings_from(config, require=require_outside_world)
-    serve(TARGET, listen=settings.server.listen)
+    serve(TARGET, listen=settings.server.listen, processes=settings.server.processes)

@@ -51,10 +51,16 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
-    """The web process."""
+    """The web processes."""
 
     listen: Address = Field(
-        default="127.0.0.1:8010", description="Address and port of the web process."
+        default="127.0.0.1:8010", description="Address and port of the web processes."
+    )
+    processes: int = Field(
+        default_factory=cores,
+        ge=1,
+        le=256,
+        description="Web processes that share `listen`. Default: one per core.",
     )
     public_url: HttpUrl | None = Field(
         default=None,

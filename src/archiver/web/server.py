@@ -1,9 +1,13 @@
 """The HTTP server: granian, which drops those who send their headers too slowly."""
 
+import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 
@@ -27,15 +31,16 @@ GRACE_S = 4
 PARENT_CHECK_S = 0.5
 
 
-def serve(target: str, *, listen: str) -> None:
+def serve(target: str, *, listen: str, processes: int = 1) -> None:
     """Serve the application that *target* (``module:factory``) makes, until SIGTERM or SIGINT.
 
-    *listen* is ``host:port``. The application runs in one child process; a fleet runs as many
-    servers as it likes. granian's own log stays silent, because what it says of a crash is an
-    exception's text: the application logs whatever there is to tell.
+    *listen* is ``host:port``. The application runs in so many child *processes*, each of which
+    takes connections from the system; one of several that dies is replaced. granian's own log stays
+    silent, because what it says of a crash is an exception's text: the application logs whatever
+    there is to tell.
 
     Raises:
-        SystemExit: The application did not start, or its process ended by itself.
+        SystemExit: The application did not start, or its only process ended by itself.
     """
     host, _, port = listen.rpartition(":")
     server = Granian(
@@ -43,7 +48,8 @@ def serve(target: str, *, listen: str) -> None:
         address=host.strip("[]"),
         port=int(port),
         interface=Interfaces.ASGI,
-        workers=1,
+        workers=processes,
+        respawn_failed_workers=processes > 1,
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_TIMEOUT_MS, max_buffer_size=BUFFER_BYTES
@@ -54,7 +60,20 @@ def serve(target: str, *, listen: str) -> None:
         log_level=LogLevels.critical,
         log_access=False,
     )
-    server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
+    multiprocessing.set_start_method("spawn")  # a fork would have the parent's idea of metrics
+    with _common_metrics():
+        server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
+
+
+@contextmanager
+def _common_metrics() -> Iterator[None]:
+    """Have the processes add up their metrics, whichever of them is asked."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="archiver-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 def _make(target: str, parent: int) -> ASGIApp:
