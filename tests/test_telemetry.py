@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from archiver.telemetry import METRICS, LogFormat, describe, set_up_logging
+from archiver.telemetry import METRICS, LogFormat, describe, observe_many, set_up_logging
 
 SIGNED = "https://b.s3.example/k?X-Amz-Expires=900&X-Amz-Signature=c0ffee"
 
@@ -131,3 +132,25 @@ def test_no_metric_has_a_label_that_grows_with_use() -> None:
     assert labels == {
         "code", "level", "method", "outcome", "region", "route", "source", "version",
     }  # fmt: skip
+
+
+def test_observing_many_times_at_once_is_observing_many_times() -> None:
+    registry = CollectorRegistry()
+    once, often = (
+        Histogram(name, name, ("a",), buckets=(0.1, 1), registry=registry).labels(a="b")
+        for name in ("once", "often")
+    )
+    for value in (0.05, 0.1, 0.5, 7):
+        observe_many(once, value, 3)
+        for _ in range(3):
+            often.observe(value)
+
+    told = {
+        name: [(s.name.removeprefix(name), s.labels, round(s.value, 9)) for s in metric.samples]
+        for metric in registry.collect()
+        if (name := metric.name)
+    }
+    assert [s for s in told["once"] if s[0] != "_created"] == [
+        s for s in told["often"] if s[0] != "_created"
+    ]
+    assert len(told["once"]) >= 5

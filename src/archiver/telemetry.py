@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 import traceback
+from bisect import bisect_left
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -94,6 +95,16 @@ class Metrics:
 
 
 METRICS = Metrics()
+
+
+def observe_many(histogram: Any, value: float, times: int) -> None:  # noqa: ANN401 - a child of one
+    """Do what ``histogram.observe(value)`` does, so many *times* at once.
+
+    prometheus_client has no word for it, and its parts no stubs: a test compares the two.
+    """
+    histogram._sum.inc(value * times)  # noqa: SLF001
+    bucket = bisect_left(histogram._upper_bounds, value)  # noqa: SLF001
+    histogram._buckets[bucket].inc(times)  # noqa: SLF001
 
 
 class LogFormat(StrEnum):

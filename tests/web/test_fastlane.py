@@ -150,7 +150,7 @@ def test_hits_are_told_of_in_one_line_and_counted_one_by_one(warm: Client) -> No
         warm.end()
 
     told = [line for line in lines if line["event"] in {"request.finished", "hits.finished"}]
-    assert count._value.get() - before == 5  # noqa: SLF001
+    assert count._value.get() - before == told[0]["hits"]  # noqa: SLF001
     assert [(line["event"], line["source"]) for line in told] == [("hits.finished", "hgmo")]
     assert told[0]["hits"] >= 5
 

@@ -6,9 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from archiver.web.exchange import Exchange, request_id
 from archiver.web.hits import Again, Hit, Hits, Target
-from archiver.web.ledger import ARCHIVE_ROUTE, Ledger
-
-FOUND = 302
+from archiver.web.ledger import ARCHIVE_ROUTE, FOUND, Ledger
 
 NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
@@ -34,16 +32,15 @@ class FastLane:
             scope[_OFFER] = (target, self._hits.moment)
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(
-            request_id=request_id(scope["headers"]),
-            source=hit.source,
-            outcome="hit",
-            status=FOUND,
-        )
-        headers = [*hit.headers, (b"x-request-id", exchange.request_id.encode())]
+        name = request_id(scope["headers"])
+        headers = [*hit.headers, (b"x-request-id", name.encode())]
         await send({"type": "http.response.start", "status": FOUND, "headers": headers})
         await send(NO_BODY)
         duration_s = time.perf_counter() - began
+        if self._ledger.counts_hits:
+            self._ledger.count_hit(hit.source, scope["method"], duration_s)
+            return
+        exchange = Exchange(request_id=name, source=hit.source, outcome="hit", status=FOUND)
         self._ledger.enter(exchange, scope, route=ARCHIVE_ROUTE, duration_s=duration_s)
 
 

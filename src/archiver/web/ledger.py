@@ -1,17 +1,24 @@
 """What is told of answered requests: a measure of each, and a line of each or of many."""
 
 import asyncio
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from starlette.types import Scope
 
-from archiver.telemetry import METRICS, log
+from archiver.telemetry import METRICS, log, observe_many
 from archiver.web.exchange import Exchange
 
 ARCHIVE_ROUTE = "archive"
+
+FOUND = 302
+
+MEASURE_EVERY_S = 1.0
+"""Metrics of hits are that old at most. Each on its own they would cost a tenth of the answer."""
 
 QUIET_ROUTES = frozenset({"version", "heartbeat", "lbheartbeat", "metrics"})
 """Asked by machines, every few seconds."""
@@ -30,17 +37,25 @@ class Ledger:
 
     def __init__(self, *, interval: timedelta) -> None:
         self._interval_s = interval.total_seconds()
-        self._hits: Counter[str] = Counter()
+        self._measured: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
+        self._told: Counter[str] = Counter()
+        self.counts_hits = self._interval_s > 0
+
+    def count_hit(self, source: str, method: str, duration_s: float) -> None:
+        """Enter one hit of many, which will be added up."""
+        measured = self._measured[source, method]
+        measured.hits += 1
+        measured.seconds += duration_s
 
     def enter(self, exchange: Exchange, scope: Scope, *, route: str, duration_s: float) -> None:
+        if self.counts_hits and exchange.outcome == "hit":
+            self.count_hit(exchange.source, scope["method"], duration_s)
+            return
         method = scope["method"] if scope["method"] in {"GET", "HEAD"} else "other"
         status = exchange.status or CLIENT_LEFT
         _duration(route, method, status).observe(duration_s)
         if route == ARCHIVE_ROUTE:
             _requests(exchange.source, exchange.outcome).inc()
-        if exchange.outcome == "hit" and self._interval_s:
-            self._hits[exchange.source] += 1
-            return
         tell = log.debug if route in QUIET_ROUTES else log.info
         tell(
             "request.finished",
@@ -55,18 +70,37 @@ class Ledger:
         )
 
     async def keep(self) -> None:
-        """Tell of hits now and then, until cancelled, and then once more."""
+        """Measure the hits, and tell of them now and then, until cancelled; and then once more."""
+        tell_at = time.monotonic() + self._interval_s
         try:
-            while self._interval_s:
-                await asyncio.sleep(self._interval_s)
-                self._tell_hits()
+            while True:
+                await asyncio.sleep(MEASURE_EVERY_S)
+                self._measure_hits()
+                if time.monotonic() >= tell_at:
+                    self._tell_of_hits()
+                    tell_at += self._interval_s
         finally:
-            self._tell_hits()
+            self._measure_hits()
+            self._tell_of_hits()
 
-    def _tell_hits(self) -> None:
-        for source, hits in self._hits.items():
-            log.info("hits.finished", source=source, hits=hits, interval_s=self._interval_s)
-        self._hits.clear()
+    def _measure_hits(self) -> None:
+        for (source, method), measured in self._measured.items():
+            mean_s = measured.seconds / measured.hits
+            observe_many(_duration(ARCHIVE_ROUTE, method, FOUND), mean_s, measured.hits)
+            _requests(source, "hit").inc(measured.hits)
+            self._told[source] += measured.hits
+        self._measured.clear()
+
+    def _tell_of_hits(self) -> None:
+        for source, hits in self._told.items():
+            log.info("hits.finished", source=source, hits=hits)
+        self._told.clear()
+
+
+@dataclass(slots=True)
+class _Sum:
+    hits: int = 0
+    seconds: float = 0.0
 
 
 @cache
