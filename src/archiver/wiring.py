@@ -137,6 +137,7 @@ def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
         secret_access_key=secret.get_secret_value() if secret else None,
         virtual_hosted=region.virtual_hosted,
         presigned_ttl=settings.server.presigned_ttl,
+        public_endpoint=region.public_endpoint,
     )
 
 

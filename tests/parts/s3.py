@@ -108,6 +108,7 @@ class Home:
         *,
         endpoint: str | None = None,
         presigned_ttl: timedelta = timedelta(minutes=5),
+        public_endpoint: str | None = None,
     ) -> Bucket:
         """Return a region's bucket, behind *endpoint* if there is something in between."""
         return Bucket(
@@ -119,6 +120,7 @@ class Home:
             secret_access_key=self.server.secret_key,
             virtual_hosted=False,
             presigned_ttl=presigned_ttl,
+            public_endpoint=public_endpoint,
         )
 
     def buckets(self) -> list[Bucket]:

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPMessage
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,8 +18,8 @@ from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Manifest, Region
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import LAST_WORDS_S
-from tests.parts.s3 import Home
-from tests.parts.sink import Fault
+from tests.parts.s3 import Home, S3Server
+from tests.parts.sink import Fault, sink
 from tests.storage.conftest import EAST, LARGE, Coast, an_archive, stream
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ def write_manifest(home: Home, archive: Archive, body: bytes) -> None:
     assert home.server.request("PUT", path, body=body)[0] == 200
 
 
-def a_bucket(*, endpoint: str | None, virtual_hosted: bool = False) -> Bucket:
+def a_bucket(
+    *, endpoint: str | None, virtual_hosted: bool = False, public_endpoint: str | None = None
+) -> Bucket:
     """Return a bucket that nobody asks for anything but signatures."""
     return Bucket(
         region=Region("eu-west-1"),
@@ -64,6 +66,7 @@ def a_bucket(*, endpoint: str | None, virtual_hosted: bool = False) -> Bucket:
         secret_access_key="secret",  # noqa: S106 - opens nothing
         virtual_hosted=virtual_hosted,
         presigned_ttl=timedelta(minutes=5),
+        public_endpoint=public_endpoint,
     )
 
 
@@ -87,8 +90,9 @@ def test_a_download_says_what_it_is_and_what_to_save_it_as(
     assert headers["Cache-Control"] == "private, max-age=31536000, immutable"
 
 
-def _headers(url: str) -> HTTPMessage:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own server
+def _headers(url: str, method: str = "GET") -> HTTPMessage:
+    request = urllib.request.Request(url, method=method)  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own server
         headers: HTTPMessage = answer.headers
         return headers
 
@@ -103,6 +107,33 @@ def test_a_presigned_url_ends_with_its_time(home: Home) -> None:
         _headers(url)
     raised.value.close()
     assert raised.value.code == 403
+
+
+@pytest.mark.parametrize("server", ("weed", "rclone"))
+def test_links_lead_to_the_public_endpoint_and_all_else_to_the_other_one(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    s3: S3Server = request.getfixturevalue(server)
+    with sink(s3.endpoint) as inner, sink(s3.endpoint) as public:
+        bucket = s3.make_home((EAST,)).bucket(
+            EAST, endpoint=inner.endpoint, public_endpoint=public.endpoint
+        )
+        run(lambda: bucket.put("archives/x.zip", stream(b"data")))
+        run(bucket.check)
+        assert not public.requests
+        asked = len(inner.requests)
+        methods: tuple[Literal["GET", "HEAD"], ...] = ("GET", "HEAD")
+        for method in methods:
+            url = bucket.presign("archives/x.zip", method)
+            assert _headers(url, method)["Content-Length"] == "4"
+        assert [method for method, _ in public.requests] == ["GET", "HEAD"]
+        assert len(inner.requests) == asked
+
+
+def test_links_need_no_public_endpoint_that_can_be_reached_from_here() -> None:
+    bucket = a_bucket(endpoint="http://127.0.0.1:1", public_endpoint="https://s3.example.invalid")
+    url = bucket.presign("archives/x.zip", "GET")
+    assert url.startswith("https://s3.example.invalid/attic/archives/x.zip?")
 
 
 @pytest.mark.parametrize(("size_bytes", "requests"), ((1000, 1), (LARGE, 4)))

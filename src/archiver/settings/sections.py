@@ -163,6 +163,11 @@ class RegionSettings(Section):
     endpoint: HttpUrl | None = Field(
         None, description="URL of an S3 server that is not AWS's. Default: AWS's in this region."
     )
+    public_endpoint: HttpUrl | None = Field(
+        None,
+        description="URL of the same S3 server as clients reach it; links are signed for it, and "
+        "nothing is sent there. Default: `endpoint`.",
+    )
     aws_region: str | None = Field(
         None, description="The region to sign for. Default: the name of this region."
     )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
@@ -47,10 +48,11 @@ class Bucket:
     """Where one region keeps its archives and their manifests.
 
     Without keys, the environment, the container or the machine's role has to provide them.
-    Whatever the region is asked to do and does not, raises StorageUnavailable.
+    Whatever the region is asked to do and does not, raises StorageUnavailable. Links are signed for
+    *public_endpoint*, if it has one, to which nothing is ever sent from here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         *,
         region: Region,
@@ -61,6 +63,7 @@ class Bucket:
         secret_access_key: str | None,
         virtual_hosted: bool,
         presigned_ttl: timedelta,
+        public_endpoint: str | None = None,
     ) -> None:
         self.region = region
         self._presigned_ttl = presigned_ttl
@@ -74,6 +77,11 @@ class Bucket:
         )
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
+        self._public = (
+            control_store(replace(settings, endpoint=public_endpoint))
+            if public_endpoint
+            else self._control
+        )
 
     async def manifest(self, archive: Archive) -> Manifest | None:
         """Return the manifest that makes *archive* exist here, if there is one."""
@@ -164,7 +172,7 @@ class Bucket:
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
         """Return a link to the object. Asks nobody, unless credentials have just run out."""
         with self._asked_to("sign a link"):
-            url = obstore.sign(self._control, method, object_key, self._presigned_ttl)
+            url = obstore.sign(self._public, method, object_key, self._presigned_ttl)
         return PresignedUrl(url)
 
     async def check(self) -> None:
