@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -107,6 +108,50 @@ def test_a_hit_of_a_full_node_needs_neither_host_nor_engine() -> None:
 
     assert isinstance(run(scenario()), Ready)
     assert not world.source.asked
+
+
+@pytest.mark.parametrize(
+    ("client_region", "down", "region"),
+    ((WEST, None, WEST), (None, None, EAST), (WEST, WEST, EAST), (Region("mars"), None, EAST)),
+)
+def test_a_hit_is_in_the_clients_own_region_if_that_has_a_copy(
+    client_region: Region | None, down: Region | None, region: Region
+) -> None:
+    world = World()
+    world.storage.down.update([down] if down else [])
+
+    async def scenario() -> Ready | Pending | Absent:
+        await build(world)
+        return await world.archiver.request(world.wanted(), client_region=client_region)
+
+    ready = run(scenario())
+    assert isinstance(ready, Ready)
+    assert (ready.region, ready.wanted) == (region, client_region)
+
+
+def test_a_region_that_is_preferred_counts_more_than_the_clients_own() -> None:
+    world = World()
+
+    async def scenario() -> Ready | Pending | Absent:
+        await build(world)
+        wanted = replace(world.wanted(), preferred_region=WEST)
+        return await world.archiver.request(wanted, client_region=EAST)
+
+    ready = run(scenario())
+    assert isinstance(ready, Ready)
+    assert (ready.region, ready.wanted) == (WEST, WEST)
+
+
+def test_copies_in_regions_that_are_not_configured_any_more_are_out_of_reach() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        await build(world)
+        world.storage.regions = (Region("mars"),)
+        await world.new_process().request(world.wanted())
+
+    with pytest.raises(StorageUnavailable):
+        run(scenario())
 
 
 def test_what_failed_for_good_is_not_tried_again_at_once() -> None:

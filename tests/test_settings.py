@@ -118,6 +118,7 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
         ("[server]\npresigned_ttl_s = 10000000", "server.presigned_ttl_s"),
         ("[regions.a]", "regions.a.bucket"),
         (f'[regions.a]\nbucket = "abc"\nsecret_access_key = "{SECRET}"', "regions.a"),
+        ('[regions.a]\nbucket = "abc"\nnearest = ["b"]', "regions.a.nearest"),
         ('[regions."A/b"]\nbucket = "abc"', "A/b"),
         ('[sources.status]\nurl_template = "' + LOCAL + '"', "status"),
         ("[sources.x]", "sources.x.url_template"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from archiver.model import Archive, Node, Wanted
+from archiver.model import Archive, Node, Region, Wanted
 from archiver.news import News
 from archiver.service import Archiver
 from archiver.testing import (
@@ -27,6 +27,7 @@ class World:
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     converter: FakeConverter = field(default_factory=FakeConverter)
     news: News = field(default_factory=News)
+    nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
@@ -47,6 +48,7 @@ class World:
             verify=GzipVerifier,
             converter=self.converter,
             news=self.news,
+            nearest=self.nearest,
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:

@@ -359,12 +359,14 @@ class Task:
 class Ready:
     """A hit: the archive is there, in ``region``.
 
+    ``wanted`` is the region that the client prefers or, if it does not say, is nearest to.
     ``good_until`` tells when the rev that was wanted may name another one; None says never.
     """
 
     archive: Archive
     manifest: Manifest
     region: Region
+    wanted: Region | None
     url: PresignedUrl = field(repr=False)
     good_until: datetime | None = None
 

@@ -253,9 +253,6 @@ class Storage(Protocol):
             CorruptArchive: What the regions gave is not what the manifest says.
         """
 
-    def nearest(self, copies: Copies, preferred: Region | None) -> Region:
-        """Return *preferred* if it has a copy, else the first region that has."""
-
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         """Return a link that allows *method* (GET or HEAD) on the copy in *region*, for a while."""
 

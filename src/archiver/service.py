@@ -1,7 +1,7 @@
 """The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +9,7 @@ from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
     SourceError,
+    StorageUnavailable,
     TaskFailed,
     UnknownSource,
 )
@@ -26,6 +27,7 @@ from archiver.model import (
     TaskState,
     Wanted,
 )
+from archiver.nearness import Nearness
 from archiver.news import News
 from archiver.ports import Attempt, Converter, Engine, Index, Source, Storage, Verify
 from archiver.resolver import Resolver
@@ -64,6 +66,7 @@ class Archiver:
         verify: Verify,
         converter: Converter,
         news: News,
+        nearest: Mapping[Region, Sequence[Region]],
     ) -> None:
         self.news = news
         self._sources = sources
@@ -72,6 +75,7 @@ class Archiver:
         self._engine = engine
         self._maker = Maker(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
+        self._nearness = Nearness(regions=storage.regions, nearest=nearest)
 
     def source(self, name: str) -> Source:
         """Return the configured source. Raises UnknownSource."""
@@ -81,9 +85,16 @@ class Archiver:
             raise UnknownSource(f"there is no source {name!r} here") from None
 
     async def request(
-        self, wanted: Wanted, *, method: str = "GET", create: bool = True
+        self,
+        wanted: Wanted,
+        *,
+        method: str = "GET",
+        create: bool = True,
+        client_region: Region | None = None,
     ) -> Ready | Pending | Absent:
         """Return where the wanted archive is, or the task that will put it there.
+
+        *client_region* is the nearest to the client's address, as far as that is known.
 
         Raises:
             InvalidRequest, NotFound: It can never be there.
@@ -97,7 +108,7 @@ class Archiver:
             if missing := self._missing(copies):
                 with suppress(EngineUnavailable):
                     await self._engine.repair_later(archive, missing)
-            ready = self._ready(archive, copies, wanted.preferred_region, method)
+            ready = self._ready(archive, copies, wanted.preferred_region, client_region, method)
             return replace(ready, good_until=meaning.good_until)
         if not create:
             return Absent(archive=archive)
@@ -205,13 +216,21 @@ class Archiver:
         return tuple(region for region in self._storage.regions if region not in copies.regions)
 
     def _ready(
-        self, archive: Archive, copies: Copies, preferred: Region | None, method: str
+        self,
+        archive: Archive,
+        copies: Copies,
+        preferred: Region | None,
+        own: Region | None,
+        method: str,
     ) -> Ready:
-        region = self._storage.nearest(copies, preferred)
+        region = self._nearness.choose(copies.regions, preferred=preferred, own=own)
+        if region is None:
+            raise StorageUnavailable("no configured region has the archive")
         return Ready(
             archive=archive,
             manifest=copies.manifest,
             region=region,
+            wanted=preferred or own,
             url=self._storage.presign(copies, region, method=method),
         )
 

@@ -402,9 +402,6 @@ class MemoryStorage:
                 return
         raise CorruptArchive("no region has the bytes that the manifest promises")
 
-    def nearest(self, copies: Copies, preferred: Region | None) -> Region:
-        return preferred if preferred in copies.regions else copies.regions[0]
-
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         address = f"https://{region}.s3.example/{copies.manifest.object_key}"
         return PresignedUrl(f"{address}?X-Amz-Signature={self._sign(method, address)}")

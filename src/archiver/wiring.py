@@ -80,6 +80,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             verify=_verify(settings),
             converter=_converter(settings, _workspace(settings)),
             news=news,
+            nearest=_nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
@@ -103,6 +104,13 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
             converter=_converter(settings, workspace),
             keep=Inventory(workspace=workspace),
         )
+
+
+def _nearest(settings: Settings) -> dict[Region, tuple[Region, ...]]:
+    return {
+        Region(name): tuple(map(Region, region.nearest))
+        for name, region in settings.regions.items()
+    }
 
 
 def _verify(settings: Settings) -> Verify:

@@ -455,17 +455,6 @@ class StorageContract:
 
         use(stand, scenario)
 
-    def test_the_nearest_region_is_the_preferred_one_if_it_has_a_copy(self, stand: Stand) -> None:
-        async def scenario(storage: Storage) -> None:
-            both = await store(storage, an_archive())
-            assert storage.nearest(both, WEST) == WEST
-            assert storage.nearest(both, Region("mars")) == EAST
-            assert storage.nearest(both, None) == EAST
-            western = Copies(manifest=both.manifest, regions=(WEST,))
-            assert storage.nearest(western, EAST) == WEST
-
-        use(stand, scenario)
-
 
 class TestMemoryStorage(StorageContract):
     @pytest.fixture

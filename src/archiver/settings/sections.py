@@ -181,6 +181,12 @@ class RegionSettings(Section):
         default=False, description="Whether the bucket's name is part of the host's, not the path."
     )
 
+    nearest: tuple[str, ...] = Field(
+        (),
+        description="Other regions, the nearest one first: where to send who is near this one when "
+        "it has no copy. Default: the order of the file.",
+    )
+
     @model_validator(mode="after")
     def _keys_go_together(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):

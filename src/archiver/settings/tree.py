@@ -98,6 +98,13 @@ class Settings(BaseSettings):
             raise ValueError(f"sources: {', '.join(reserved)} is a word of the interface")
         return self
 
+    @model_validator(mode="after")
+    def _neighbours_are_regions(self) -> Self:
+        for name, region in self.regions.items():
+            if unknown := set(region.nearest).difference(self.regions):
+                raise ValueError(f"regions.{name}.nearest: {min(unknown)!r} is no region here")
+        return self
+
 
 class _OriginalNames(PydanticBaseSettingsSource):
     """The two environment variables of the original service, which its operators know."""

@@ -212,14 +212,6 @@ class Regions:
         manifest = copies.manifest
         return _proven(self._bucket(region).get(manifest.object_key), manifest)
 
-    def nearest(self, copies: Copies, preferred: Region | None) -> Region:
-        if preferred in copies.regions and preferred in self._buckets:
-            return preferred
-        for region in self.regions:
-            if region in copies.regions:
-                return region
-        raise StorageUnavailable("no configured region has the archive")
-
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         return self._bucket(region).presign(
             copies.manifest.object_key, "HEAD" if method == "HEAD" else "GET"
