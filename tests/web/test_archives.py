@@ -81,6 +81,7 @@ def test_the_preferred_region_is_the_one_to_be_sent_to(web: Client) -> None:
     web.work()
     answer = web.get(MOZHARNESS)
     assert answer.headers["archiver-region"] == "us-west-2"
+    assert "archiver-region-fallback" not in answer.headers
     assert answer.headers["location"].startswith("https://us-west-2.s3.example/")
 
 
@@ -90,6 +91,7 @@ def test_a_preferred_region_that_is_not_configured_is_no_error(web: Client, regi
     web.work()
     answer = web.get(f"{DEFAULT}?preferred_region={region}")
     assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
+    assert answer.headers.get("archiver-region-fallback", "") == region
 
 
 def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Client) -> None:
@@ -98,6 +100,7 @@ def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Cl
     web.work()
     answer = web.get(f"{DEFAULT}?preferred_region=us-west-2")
     assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
+    assert answer.headers["archiver-region-fallback"] == "us-west-2"
     assert list(web.world.engine.repairs.values()) == [("us-west-2",)]
 
 

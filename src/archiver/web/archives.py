@@ -135,8 +135,16 @@ def _redirect(ready: Ready, wanted: Wanted, site: Site) -> Response:
             "Archiver-SHA256": ready.manifest.sha256,
             "Archiver-Size": str(ready.manifest.size_bytes),
             "Archiver-Region": ready.region,
+            **_fallback(ready),
         },
     )
+
+
+def _fallback(ready: Ready) -> dict[str, str]:
+    """Name the region that the client is not sent to, though it is the one for it."""
+    if ready.wanted in {None, ready.region}:
+        return {}
+    return {"Archiver-Region-Fallback": str(ready.wanted)}
 
 
 def _links(archive: Archive, wanted: Wanted, site: Site) -> list[str]:
