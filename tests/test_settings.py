@@ -54,6 +54,19 @@ def test_regions_keep_the_order_of_the_file() -> None:
     assert list(written(text).regions) == ["z", "a", "m"]
 
 
+def test_a_network_is_near_one_region_alone() -> None:
+    text = ""
+    for name, network in (("a", "10.0.0.0/8"), ("b", "10.1.0.0/16"), ("c", "::ffff:10.0.0.0/104")):
+        text += f'[regions.{name}]\nbucket = "bucket"\nnetworks = ["{network}"]\n'
+    assert "regions.c.networks: 10.0.0.0/8 is in those of a too" in complaint(text)
+    assert len(written(text.partition("[regions.c]")[0]).regions) == 2
+
+
+def test_networks_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVER_SERVER__TRUSTED_PROXIES", '["10.0.0.0/8", "2001:DB8::/32"]')
+    assert load().server.trusted_proxies == ("10.0.0.0/8", "2001:db8::/32")
+
+
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVER_SERVER__LISTEN", "0.0.0.0:80")
     settings = written('[server]\nlisten = "127.0.0.1:1"\npublic_url = "https://a.example/"')
@@ -118,6 +131,9 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
         ("[server]\npresigned_ttl_s = 10000000", "server.presigned_ttl_s"),
         ("[regions.a]", "regions.a.bucket"),
         (f'[regions.a]\nbucket = "abc"\nsecret_access_key = "{SECRET}"', "regions.a"),
+        ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', "server.trusted_proxies"),
+        (f'[server]\ntrusted_proxies = ["{SECRET}"]', "server.trusted_proxies"),
+        ('[regions.a]\nbucket = "abc"\nnetworks = ["::1/64"]', "regions.a.networks"),
         ('[regions.a]\nbucket = "abc"\nnearest = ["b"]', "regions.a.nearest"),
         ('[regions."A/b"]\nbucket = "abc"', "A/b"),
         ('[sources.status]\nurl_template = "' + LOCAL + '"', "status"),

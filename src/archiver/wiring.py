@@ -40,6 +40,7 @@ from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.web.app import Site, create_app
+from archiver.web.clients import Clients
 
 NAMESPACE = "archiver"
 
@@ -200,11 +201,23 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     site = Site(
         public_url=settings.server.url,
         retry_after_s=settings.server.retry_after_s,
+        clients=_clients(settings),
         hit_ttl=settings.server.hit_ttl,
         hits_told_every=timedelta(seconds=settings.log.hits_interval_s),
         version=settings.server.version(__version__),
     )
     return create_app(open_archiver=open_archiver, site=site)
+
+
+def _clients(settings: Settings) -> Clients:
+    return Clients(
+        networks=[
+            (network, Region(name))
+            for name, region in settings.regions.items()
+            for network in region.networks
+        ],
+        trusted_proxies=settings.server.trusted_proxies,
+    )
 
 
 async def run_worker(settings: Settings) -> None:

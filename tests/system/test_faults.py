@@ -171,7 +171,8 @@ def test_hits_go_on_while_the_engine_and_the_host_are_away(
     with stack.web():
         with stack.worker():
             succeed(url)
-            fetch(stack.url(ash.repo, ash.node[:12]))
+            for _ in range(30):  # so that every web process has been asked
+                fetch(stack.url(ash.repo, ash.node[:12]))
         stack.nats.down()
         host.close()
         hits = [fetch(url), fetch(stack.url(ash.repo, ash.node[:12]))]

@@ -54,6 +54,7 @@ class Client:
         self._app = app
         self._life = _Life(app)
         self.run = runner.run
+        self.peer: str | None = "192.0.2.1"
 
     def begin(self) -> None:
         self.run(self._life.begin())
@@ -98,7 +99,7 @@ class Client:
                 (name.replace("_", "-").lower().encode(), value.encode())
                 for name, value in {"host": "archiver.example", **headers}.items()
             ],
-            "client": ("192.0.2.1", 1234),
+            "client": (self.peer, 1234) if self.peer else None,
             "server": ("127.0.0.1", 8010),
             "state": dict(self._life.state),
         }

@@ -1,14 +1,17 @@
 """``/archiver/{source}/{repo}/{rev}``, in a world of fakes."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from archiver.errors import SourceBusy, SourceTimeout, SourceUnavailable
 from archiver.model import Region
-from tests.web.client import PUBLIC_URL, Client
-from tests.world import ASH, FILES
+from archiver.testing import MemoryStorage
+from archiver.web.clients import Clients
+from tests.web.client import PUBLIC_URL, SITE, Client, client
+from tests.world import ASH, FILES, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 MOZHARNESS = f"{DEFAULT}?&preferred_region=us-west-2&suffix=tar.gz&subdir=testing/mozharness"
@@ -102,6 +105,49 @@ def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Cl
     assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
     assert answer.headers["archiver-region-fallback"] == "us-west-2"
     assert list(web.world.engine.repairs.values()) == [("us-west-2",)]
+
+
+@pytest.mark.parametrize(
+    ("peer", "query", "region", "fallback"),
+    (
+        ("192.0.2.1", "", "us-west-2", None),
+        ("192.0.2.1", "?preferred_region=us-east-1", "us-east-1", None),
+        ("192.0.2.1", "?preferred_region=mars", "us-west-2", "mars"),
+        ("198.51.100.1", "", "us-east-1", None),
+        ("203.0.113.1", "", "us-east-1", "asia"),
+        ("203.0.113.1", "?preferred_region=us-west-2", "us-west-2", None),
+        (None, "", "us-east-1", None),
+    ),
+)
+def test_without_a_preference_the_clients_address_says_where_it_is_sent_to(
+    peer: str | None, query: str, region: str, fallback: str | None
+) -> None:
+    clients = Clients(
+        networks=[("192.0.2.0/24", Region("us-west-2")), ("203.0.113.0/24", Region("asia"))]
+    )
+    with client(World(), site=replace(SITE, clients=clients)) as web:
+        web.get(DEFAULT)
+        web.work()
+        web.peer = peer
+        headers = web.get(f"{DEFAULT}{query}").headers
+    assert headers["archiver-region"] == region
+    assert headers["location"].startswith(f"https://{region}.s3.example/")
+    assert headers.get("archiver-region-fallback") == fallback
+
+
+def test_a_region_without_a_copy_is_replaced_by_the_one_that_it_names_as_near() -> None:
+    regions = tuple(map(Region, ("us-east-1", "us-west-2", "asia")))
+    world = World(
+        storage=MemoryStorage(regions=regions), nearest={regions[2]: (regions[1], regions[0])}
+    )
+    clients = Clients(networks=[("192.0.2.0/24", regions[2])])
+    with client(world, site=replace(SITE, clients=clients)) as web:
+        world.storage.down.add(regions[2])
+        web.get(DEFAULT)
+        web.work()
+        headers = web.get(DEFAULT).headers
+        assert headers["archiver-region"] == "us-west-2"
+        assert headers["archiver-region-fallback"] == "asia"
 
 
 def test_head_of_a_miss_is_a_404_and_creates_nothing(web: Client) -> None:

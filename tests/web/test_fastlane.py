@@ -12,6 +12,7 @@ from archiver.model import Copies, Region
 from archiver.news import News
 from archiver.ports import Resolved
 from archiver.telemetry import METRICS
+from archiver.web.clients import Clients
 from archiver.web.hits import Hit, Hits, Target
 from tests.web.client import SITE, Client, client
 from tests.world import ASH, World
@@ -97,6 +98,38 @@ def test_another_spelling_is_another_answer(warm: Client) -> None:
     _cut_off(warm.world)
     assert warm.get(f"{full(warm)}?suffix=tar.gz").status == 503
     assert warm.head(full(warm)).status == 404
+
+
+def test_each_region_has_answers_of_its_own() -> None:
+    places = [("192.0.2.0/24", Region("us-west-2")), ("198.51.100.0/24", Region("us-east-1"))]
+    proxied = Clients(networks=places, trusted_proxies=["10.0.0.0/8"])
+    with client(World(), site=replace(SITE, clients=proxied)) as web:
+        web.get(DEFAULT)
+        web.work()
+        web.peer = "10.0.0.1"
+        clients = {"192.0.2.7": "us-west-2", "198.51.100.7": "us-east-1"}
+        for address in [*clients] * 2:
+            web.get(full(web), x_forwarded_for=address)
+        _cut_off(web.world)
+        for address, region in clients.items():
+            answer = web.get(full(web), x_forwarded_for=address)
+            assert (answer.status, answer.headers["archiver-region"]) == (302, region)
+        assert web.get(full(web), x_forwarded_for="203.0.113.1").status == 503
+
+
+def test_an_answer_is_made_anew_for_the_region_that_it_was_made_for() -> None:
+    clients = Clients(networks=[("192.0.2.0/24", Region("us-west-2"))])
+    site = replace(SITE, clients=clients, hit_ttl=timedelta(milliseconds=50))
+
+    async def a_while() -> None:
+        await asyncio.sleep(0.06)
+
+    with client(World(), site=site) as web:
+        web.get(DEFAULT)
+        web.work()
+        for _ in range(6):
+            assert web.get(full(web)).headers["archiver-region"] == "us-west-2"
+            web.run(a_while())
 
 
 def test_head_is_kept_with_a_link_of_its_own(warm: Client) -> None:

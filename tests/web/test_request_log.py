@@ -10,13 +10,14 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from archiver.web.clients import Clients
 from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from tests.web.client import SITE, Client, client
 from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
-EACH_LINE = Ledger(interval=timedelta(0))
+EACH_LINE = Ledger(interval=timedelta(0), clients=Clients())
 
 
 def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: str) -> list[Any]:
@@ -65,6 +66,20 @@ def test_a_line_has_nothing_of_the_query_and_nothing_of_the_location() -> None:
     assert line["outcome"] == "hit"
     assert "us-west-2" not in str(line)
     assert "X-Amz" not in str(line)
+
+
+def test_a_line_names_the_client_and_not_the_proxy_before_it() -> None:
+    site = replace(SITE, clients=Clients(trusted_proxies=["10.0.0.0/8"]))
+    with client(World(), site=site) as web:
+        web.peer = "10.0.0.1"
+        (line,) = lines_of(web, DEFAULT, x_forwarded_for="203.0.113.9, 198.51.100.7, 10.1.1.1")
+        assert line["client"] == "198.51.100.7"
+        web.peer = "192.0.2.1"
+        (line,) = lines_of(web, DEFAULT, x_forwarded_for="198.51.100.7")
+        assert line["client"] == "192.0.2.1"
+        web.peer = None
+        (line,) = lines_of(web, DEFAULT)
+        assert line["client"] is None
 
 
 def test_a_line_stays_one_line_whatever_the_path_holds(web: Client) -> None:

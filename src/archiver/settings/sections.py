@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from archiver.formats.packing import cores
 from archiver.model import Limits, Served
+from archiver.networks import parse_network
 from archiver.telemetry import LogFormat
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
@@ -42,8 +43,16 @@ def _address(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(parse_network(value))
+    except ValueError:
+        raise ValueError("must be a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Section(BaseModel):
@@ -66,6 +75,11 @@ class ServerSettings(Section):
         default=None,
         description="The URL that clients see; every Location is made from it. "
         "Default: http:// and `listen`, unless that is every address of the machine.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks of the proxies that are believed when they say, in X-Forwarded-For, "
+        "whom they forward.",
     )
     presigned_ttl_s: int = Field(
         default=900,
@@ -181,6 +195,11 @@ class RegionSettings(Section):
         default=False, description="Whether the bucket's name is part of the host's, not the path."
     )
 
+    networks: tuple[Network, ...] = Field(
+        (),
+        description="Networks of the clients that are nearest to this region. "
+        "Of networks that lie in one another the smallest counts.",
+    )
     nearest: tuple[str, ...] = Field(
         (),
         description="Other regions, the nearest one first: where to send who is near this one when "

@@ -105,6 +105,17 @@ class Settings(BaseSettings):
                 raise ValueError(f"regions.{name}.nearest: {min(unknown)!r} is no region here")
         return self
 
+    @model_validator(mode="after")
+    def _networks_have_one_region(self) -> Self:
+        owners: dict[str, str] = {}
+        for name, region in self.regions.items():
+            for network in region.networks:
+                if owners.setdefault(network, name) != name:
+                    raise ValueError(
+                        f"regions.{name}.networks: {network} is in those of {owners[network]} too"
+                    )
+        return self
+
 
 class _OriginalNames(PydanticBaseSettingsSource):
     """The two environment variables of the original service, which its operators know."""

@@ -59,7 +59,8 @@ def create_app(
     *, open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]], site: Site
 ) -> FastLane:
     """Return the application; it opens its Archiver when it starts and closes it when it ends."""
-    hits, ledger = Hits(ttl=site.hit_ttl), Ledger(interval=site.hits_told_every)
+    hits = Hits(ttl=site.hit_ttl)
+    ledger = Ledger(interval=site.hits_told_every, clients=site.clients)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
@@ -87,4 +88,4 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # such a redirect would be made from the Host header
-    return FastLane(app, hits=hits, ledger=ledger)
+    return FastLane(app, hits=hits, ledger=ledger, clients=site.clients)

@@ -21,8 +21,8 @@ from archiver.model import (
     check_name,
     rev_digest,
 )
+from archiver.web import fastlane
 from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange
-from archiver.web.fastlane import offer
 from archiver.web.hits import Hit
 from archiver.web.problems import problem
 from archiver.web.site import Site, State
@@ -39,7 +39,8 @@ async def archive(request: Request[State]) -> Response:
     archiver, site = request.state["archiver"], request.state["site"]
     wanted = parse(request)
     create = request.method != "HEAD"
-    match await archiver.request(wanted, method=request.method, create=create):
+    near = fastlane.region(request.scope)
+    match await archiver.request(wanted, method=request.method, create=create, client_region=near):
         case Ready() as ready:
             return _hit(request, ready, wanted)
         case Pending() as pending:
@@ -52,9 +53,10 @@ async def archive(request: Request[State]) -> Response:
 def _hit(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
     """Redirect, and have the same request answered from memory for a while."""
     archiver, site, method = request.state["archiver"], request.state["site"], request.method
+    near = fastlane.region(request.scope)
 
     async def again() -> Hit | None:
-        match await archiver.request(wanted, method=method, create=False):
+        match await archiver.request(wanted, method=method, create=False, client_region=near):
             case Ready() as ready:
                 return _repeatable(_redirect(ready, wanted, site), ready, wanted)
             case _:
@@ -62,7 +64,9 @@ def _hit(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
 
     exchange(request).outcome = "hit"
     response = _redirect(ready, wanted, site)
-    offer(request.state["hits"], request.scope, _repeatable(response, ready, wanted), again)
+    fastlane.offer(
+        request.state["hits"], request.scope, _repeatable(response, ready, wanted), again
+    )
     return response
 
 

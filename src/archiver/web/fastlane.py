@@ -4,6 +4,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from archiver.model import Region
+from archiver.web.clients import Clients
 from archiver.web.exchange import Exchange, request_id
 from archiver.web.hits import Again, Hit, Hits, Target
 from archiver.web.ledger import ARCHIVE_ROUTE, FOUND, Ledger
@@ -16,8 +18,9 @@ _OFFER = "archiver.offer"
 class FastLane:
     """An ASGI application around the one that makes the answers."""
 
-    def __init__(self, app: ASGIApp, *, hits: Hits, ledger: Ledger) -> None:
+    def __init__(self, app: ASGIApp, *, hits: Hits, ledger: Ledger, clients: Clients) -> None:
         self._app = app
+        self._clients = clients
         self._hits = hits
         self._ledger = ledger
 
@@ -26,7 +29,8 @@ class FastLane:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        target = Target(scope["method"], scope["raw_path"], scope["query_string"])
+        region = self._clients.region(scope)
+        target = Target(scope["method"], scope["raw_path"], scope["query_string"], region)
         hit = self._hits.get(target)
         if hit is None:
             scope[_OFFER] = (target, self._hits.moment)
@@ -42,6 +46,13 @@ class FastLane:
             return
         exchange = Exchange(request_id=name, source=hit.source, outcome="hit", status=FOUND)
         self._ledger.enter(exchange, scope, route=ARCHIVE_ROUTE, duration_s=duration_s)
+
+
+def region(scope: Scope) -> Region | None:
+    """Return the region near the client of *scope*, as it was when the request came."""
+    target, _ = scope[_OFFER]
+    near: Region | None = target.region
+    return near
 
 
 def offer(hits: Hits, scope: Scope, hit: Hit, again: Again) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from archiver.errors import ArchiverError
 from archiver.memory import Memory
+from archiver.model import Region
 from archiver.news import News
 from archiver.telemetry import log
 
@@ -19,11 +20,12 @@ RENEWALS_AT_A_TIME = 4
 
 
 class Target(NamedTuple):
-    """What an answer depends on: the request as it was sent."""
+    """What an answer depends on: the request as it was sent, and the region near who sent it."""
 
     method: str
     raw_path: bytes
     query: bytes
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

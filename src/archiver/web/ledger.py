@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Scope
 
 from archiver.telemetry import METRICS, log, observe_many
+from archiver.web.clients import Clients
 from archiver.web.exchange import Exchange
 
 ARCHIVE_ROUTE = "archive"
@@ -35,7 +36,8 @@ class Ledger:
     With an *interval* of 0 hits have lines of their own, too, which cost more than the answers.
     """
 
-    def __init__(self, *, interval: timedelta) -> None:
+    def __init__(self, *, interval: timedelta, clients: Clients) -> None:
+        self._clients = clients
         self._interval_s = interval.total_seconds()
         self._measured: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
         self._told: Counter[str] = Counter()
@@ -65,7 +67,7 @@ class Ledger:
             code=status,
             outcome=exchange.outcome,
             duration_s=round(duration_s, 6),
-            client=scope["client"][0] if scope.get("client") else None,
+            client=self._clients.address(scope) or None,
             request_id=exchange.request_id,
         )
 

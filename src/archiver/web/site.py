@@ -1,4 +1,4 @@
-"""What every handler knows: where the service stands, and the service itself."""
+"""What every handler knows: where the service stands, who asks, and the service itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import TypedDict
 from archiver import __version__
 from archiver.model import Archive
 from archiver.service import Archiver
+from archiver.web.clients import Clients
 from archiver.web.heartbeat import Heartbeat
 from archiver.web.hits import Hits
 
@@ -22,6 +23,7 @@ class Site:
 
     public_url: str
     retry_after_s: int
+    clients: Clients = field(default_factory=Clients)
     hit_ttl: timedelta = timedelta(seconds=30)
     hits_told_every: timedelta = timedelta(seconds=10)
     version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
