@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from archiver.settings import HGMO_URL_TEMPLATE, ServerSettings, Settings, SettingsError, load
+from archiver.settings import (
+    HGMO_URL_TEMPLATE,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    load,
+    ranges_files,
+)
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
 LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"
@@ -58,8 +65,41 @@ def test_a_network_is_near_one_region_alone() -> None:
     text = ""
     for name, network in (("a", "10.0.0.0/8"), ("b", "10.1.0.0/16"), ("c", "::ffff:10.0.0.0/104")):
         text += f'[regions.{name}]\nbucket = "bucket"\nnetworks = ["{network}"]\n'
-    assert "regions.c.networks: 10.0.0.0/8 is in those of a too" in complaint(text)
+    assert "regions.c.networks: 10.0.0.0/8 is near a too" in complaint(text)
     assert len(written(text.partition("[regions.c]")[0]).regions) == 2
+
+
+def test_a_cloud_s_region_is_near_one_region_alone() -> None:
+    for kind in ("aws_regions", "google_regions"):
+        text = "".join(f'[regions.{n}]\nbucket = "bucket"\n{kind} = ["x"]\n' for n in "ab")
+        assert f"regions.b.{kind}: x is near a too" in complaint(text)
+
+
+def test_the_files_of_clouds_are_mapped_to_the_regions_that_have_or_list_their_names() -> None:
+    settings = written(
+        '[server]\naws_ranges = "aws.json"\ngoogle_ranges = "google.json"\n'
+        '[regions.us-east-1]\nbucket = "bucket"\naws_regions = ["us-east-2"]\n'
+        '[regions.west]\nbucket = "bucket"\naws_region = "us-west-2"\n'
+        '[regions.mine]\nbucket = "bucket"\naws_region = "us-west-2"\n'
+        'google_regions = ["us-west1"]\naws_regions = ["us-gov-west-1"]\n'
+        '[regions.us-east4]\nbucket = "bucket"\naws_region = "us-gov-west-1"\n'
+    )
+    aws, google = ranges_files(settings)
+    assert (aws.path, google.path) == (Path("aws.json"), Path("google.json"))
+    assert aws.homes == {
+        "us-east-1": "us-east-1",
+        "us-east-2": "us-east-1",
+        "us-west-2": "west",
+        "us-gov-west-1": "mine",
+    }
+    assert google.homes == {
+        "us-east-1": "us-east-1",
+        "west": "west",
+        "mine": "mine",
+        "us-west1": "mine",
+        "us-east4": "us-east4",
+    }
+    assert ranges_files(load()) == []
 
 
 def test_networks_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,9 @@ class Networks(Generic[V]):
             for size in {of for of, _ in tables}
         }
 
+    def __len__(self) -> int:
+        return sum(len(table) for tables in self._tables.values() for _, table in tables)
+
     def get(self, address: Address) -> V | None:
         number = int.from_bytes(address)
         for host_bits, table in self._tables.get(len(address), ()):

@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 
 from archiver import __version__
 from archiver.auditing import Auditor
+from archiver.concurrency import beside
 from archiver.engine.connection import Connection, connect
 from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
@@ -32,6 +33,9 @@ from archiver.settings import (
     Settings,
     SourceSettings,
     load,
+    nearest,
+    networks,
+    ranges_files,
     require_outside_world,
     require_regions,
 )
@@ -41,6 +45,7 @@ from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.web.app import Site, create_app
 from archiver.web.clients import Clients
+from archiver.web.ranges import Ranges
 
 NAMESPACE = "archiver"
 
@@ -81,7 +86,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             verify=_verify(settings),
             converter=_converter(settings, _workspace(settings)),
             news=news,
-            nearest=_nearest(settings),
+            nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
@@ -105,13 +110,6 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
             converter=_converter(settings, workspace),
             keep=Inventory(workspace=workspace),
         )
-
-
-def _nearest(settings: Settings) -> dict[Region, tuple[Region, ...]]:
-    return {
-        Region(name): tuple(map(Region, region.nearest))
-        for name, region in settings.regions.items()
-    }
 
 
 def _verify(settings: Settings) -> Verify:
@@ -193,31 +191,27 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     settings = load()
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
+    ranges = Ranges(files=ranges_files(settings))
+    clients = Clients(
+        networks=networks(settings),
+        published=ranges.try_read(),  # the command has checked; who replaces a dead process serves
+        trusted_proxies=settings.server.trusted_proxies,
+    )
+
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
-        async with open_parts(settings, process="web") as parts:
+        async with open_parts(settings, process="web") as parts, beside(ranges.follow(clients)):
             yield parts.archiver
 
     site = Site(
         public_url=settings.server.url,
         retry_after_s=settings.server.retry_after_s,
-        clients=_clients(settings),
+        clients=clients,
         hit_ttl=settings.server.hit_ttl,
         hits_told_every=timedelta(seconds=settings.log.hits_interval_s),
         version=settings.server.version(__version__),
     )
     return create_app(open_archiver=open_archiver, site=site)
-
-
-def _clients(settings: Settings) -> Clients:
-    return Clients(
-        networks=[
-            (network, Region(name))
-            for name, region in settings.regions.items()
-            for network in region.networks
-        ],
-        trusted_proxies=settings.server.trusted_proxies,
-    )
 
 
 async def run_worker(settings: Settings) -> None:

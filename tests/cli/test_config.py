@@ -60,6 +60,22 @@ def test_a_file_that_is_not_there_is_named(run: Run) -> None:
     assert "nowhere.toml" in result.stderr
 
 
+@pytest.mark.parametrize("command", ("config check", "serve", "web"))
+def test_a_file_that_cannot_be_read_is_named_by_its_setting(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "ranges.json").write_text("hunter2")
+    result = run(
+        *command.split(),
+        ARCHIVER_SERVER__AWS_RANGES="ranges.json",
+        ARCHIVER_ENGINE__URL="nats://127.0.0.1:1",
+        ARCHIVER_REGIONS='{"a": {"bucket": "bucket"}}',
+    )
+    assert result.exit_code == 2
+    assert "server.aws_ranges: is not the file" in result.stderr
+    assert "hunter2" not in result.output
+
+
 def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0

@@ -96,7 +96,7 @@ def command(
         size=None if everything else sample or SAMPLE,
         seed=seed,
     )
-    settings = settings_from(config, require=require_regions)
+    settings = settings_from(config, require=(require_regions,))
     if source and source not in settings.sources:
         raise Misused(f"there is no source {source} in the settings")
     set_up_logging(settings.log.format, level=settings.log.level, process="audit")

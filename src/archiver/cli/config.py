@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from archiver.cli.options import config_option, settings_from
 from archiver.cli.secrets import HIDDEN, hide_user_info
+from archiver.settings import require_ranges
 
 
 @click.group("config")
@@ -21,7 +22,7 @@ def command() -> None:
 @config_option
 def check(config: Path | None) -> None:
     """Say what is wrong with the settings, if anything; exit with 2 if so."""
-    settings_from(config)
+    settings_from(config, require=(require_ranges,))
     click.echo("The settings are well-formed.", err=True)
 
 

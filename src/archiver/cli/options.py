@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -32,19 +32,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON t
 
 
 def settings_from(
-    config: Path | None, *, require: Callable[[Settings], None] | None = None
+    config: Path | None, *, require: Sequence[Callable[[Settings], None]] = ()
 ) -> Settings:
     """Return the settings; every process that is started from here on finds the same ones.
 
-    *require* refuses those that do not name what the command needs.
+    Each of *require* refuses those that do not name what the command needs.
 
     Raises:
         Misused: They are wrong; each that is, is named.
     """
     try:
         settings = load(config)
-        if require:
-            require(settings)
+        for check in require:
+            check(settings)
     except SettingsError as exc:
         raise Misused(str(exc)) from exc
     if config:

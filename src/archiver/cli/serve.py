@@ -15,7 +15,7 @@ from archiver.embedded.folder import open_folder
 from archiver.embedded.rclone import DEFAULT_PLACES
 from archiver.embedded.stack import Plan, assemble, run
 from archiver.embedded.supervisor import Supervisor
-from archiver.settings import Settings
+from archiver.settings import Settings, require_ranges
 from archiver.telemetry import set_up_logging
 
 
@@ -26,7 +26,7 @@ def command(config: Path | None) -> None:
 
     Ends in order at SIGTERM or Ctrl-C, and at once at the second one.
     """
-    settings = settings_from(config)
+    settings = settings_from(config, require=(require_ranges,))
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:
         with open_folder(settings.data_dir) as folder:

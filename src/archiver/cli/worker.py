@@ -14,4 +14,4 @@ from archiver.wiring import run_worker
 @config_option
 def command(config: Path | None) -> None:
     """Fetch and store archives until SIGTERM or Ctrl-C."""
-    asyncio.run(run_worker(settings_from(config, require=require_outside_world)))
+    asyncio.run(run_worker(settings_from(config, require=(require_outside_world,))))

@@ -1,5 +1,6 @@
 """Configuration: one frozen tree, read once from TOML and the environment."""
 
+from archiver.settings.places import nearest, networks, ranges_files, require_ranges
 from archiver.settings.sections import (
     RegionSettings,
     ServerSettings,
@@ -22,6 +23,10 @@ __all__ = [
     "SettingsError",
     "SourceSettings",
     "load",
+    "nearest",
+    "networks",
+    "ranges_files",
     "require_outside_world",
+    "require_ranges",
     "require_regions",
 ]

@@ -81,6 +81,16 @@ class ServerSettings(Section):
         description="Networks of the proxies that are believed when they say, in X-Forwarded-For, "
         "whom they forward.",
     )
+    aws_ranges: Path | None = Field(
+        default=None,
+        description="File with the networks of AWS's regions, as AWS publishes it: "
+        "https://ip-ranges.amazonaws.com/ip-ranges.json. Read again within a minute of a change.",
+    )
+    google_ranges: Path | None = Field(
+        default=None,
+        description="File with the networks of Google's regions, as Google publishes it: "
+        "https://www.gstatic.com/ipranges/cloud.json. Read again within a minute of a change.",
+    )
     presigned_ttl_s: int = Field(
         default=900,
         ge=60,
@@ -198,7 +208,18 @@ class RegionSettings(Section):
     networks: tuple[Network, ...] = Field(
         (),
         description="Networks of the clients that are nearest to this region. "
-        "Of networks that lie in one another the smallest counts.",
+        "Of networks that lie in one another the smallest counts. "
+        "They count more than those that clouds publish.",
+    )
+    aws_regions: tuple[str, ...] = Field(
+        (),
+        description="AWS's regions that are near, besides `aws_region`: their machines are sent "
+        "here, by `server.aws_ranges`.",
+    )
+    google_regions: tuple[str, ...] = Field(
+        (),
+        description="Google's regions that are near, besides the one of this name, if there is "
+        "one: their machines are sent here, by `server.google_ranges`.",
     )
     nearest: tuple[str, ...] = Field(
         (),

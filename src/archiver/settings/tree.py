@@ -106,14 +106,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _networks_have_one_region(self) -> Self:
-        owners: dict[str, str] = {}
-        for name, region in self.regions.items():
-            for network in region.networks:
-                if owners.setdefault(network, name) != name:
-                    raise ValueError(
-                        f"regions.{name}.networks: {network} is in those of {owners[network]} too"
-                    )
+    def _nobody_is_near_two_regions(self) -> Self:
+        for kind in ("networks", "aws_regions", "google_regions"):
+            owners: dict[str, str] = {}
+            for name, region in self.regions.items():
+                for value in getattr(region, kind):
+                    if (owner := owners.setdefault(value, name)) != name:
+                        raise ValueError(f"regions.{name}.{kind}: {value} is near {owner} too")
         return self
 
 
