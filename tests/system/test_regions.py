@@ -1,0 +1,91 @@
+"""Where real servers send clients to: by their address, behind a proxy, at the public endpoint."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.hgweb import Ash, Hgweb
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.client import ended, fetch, poll
+from tests.system.stack import REGIONS, Stack, servers
+
+EAST, WEST = REGIONS
+IN_EAST, IN_WEST, IN_PARIS = "192.0.2.7", "198.51.100.7", "198.51.100.200"
+
+
+@pytest.fixture(scope="module")
+def public(outside: Stack) -> Iterator[SlowHost]:
+    """The western region, at an address of its own for clients."""
+    with slow_host(outside.regions[WEST].port) as public:
+        yield public
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory, hgweb: Hgweb) -> Iterator[Stack]:
+    """A stack without a process of ours, that AWS's file and a proxy tell where clients are."""
+    folder = tmp_path_factory.mktemp("stack")
+    settings = {
+        "ARCHIVER_SERVER__AWS_RANGES": str(_published(folder)),
+        "ARCHIVER_SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+    }
+    with servers(folder, template=hgweb.template, settings=settings) as stack:
+        yield stack
+
+
+def _published(folder: Path) -> Path:
+    path = folder / "ip-ranges.json"
+    prefixes = [
+        {"ip_prefix": "198.51.100.0/24", "region": WEST, "service": "AMAZON"},
+        {"ip_prefix": "198.51.100.128/25", "region": "eu-west-3", "service": "EC2"},
+    ]
+    path.write_text(json.dumps({"syncToken": "1", "prefixes": prefixes, "ipv6_prefixes": []}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def stack(outside: Stack, public: SlowHost) -> Iterator[Stack]:
+    regions = json.loads(outside.env["ARCHIVER_REGIONS"])
+    regions[EAST]["networks"] = ["192.0.2.0/24"]
+    regions[WEST]["public_endpoint"] = f"http://127.0.0.1:{public.port}"
+    outside.env["ARCHIVER_REGIONS"] = json.dumps(regions)
+    with outside.web(), outside.worker():
+        yield outside
+
+
+def test_clients_are_sent_to_the_region_near_them_at_its_public_endpoint(
+    stack: Stack, public: SlowHost, ash: Ash
+) -> None:
+    url = stack.url(ash.repo, ash.node)
+    poll(fetch(url, headers={"X-Forwarded-For": IN_WEST}).location, ended)
+    assert not public.targets
+
+    for _ in range(3):  # made, kept, and given again
+        for forwarded, region in (
+            (IN_WEST, WEST),
+            (f"{IN_EAST}, {IN_WEST}", WEST),
+            (IN_EAST, EAST),
+            (IN_PARIS, EAST),
+            (None, EAST),
+        ):
+            answer = fetch(url, headers={"X-Forwarded-For": forwarded} if forwarded else {})
+            assert (answer.status, answer.headers["Archiver-Region"]) == (302, region)
+            assert answer.headers["Archiver-Region-Fallback"] is None
+            port = public.port if region == WEST else stack.regions[EAST].port
+            assert answer.location.startswith(f"http://127.0.0.1:{port}/")
+
+    answer = fetch(f"{url}?preferred_region=mars", headers={"X-Forwarded-For": IN_WEST})
+    assert answer.headers["Archiver-Region-Fallback"] == "mars"
+    body = fetch(answer.location)
+    assert (body.status, len(body.body)) == (200, int(answer.headers["Archiver-Size"]))
+    head = fetch(url, method="HEAD", headers={"X-Forwarded-For": IN_WEST})
+    assert fetch(head.location, method="HEAD").status == 200
+    assert len(public.targets) == 2
+
+
+def test_the_log_names_the_client_and_not_the_proxy(stack: Stack, ash: Ash) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.99", "X-Request-ID": "whose"}
+    fetch(stack.url(ash.repo, "no-such-rev"), headers=forwarded)
+    (line,) = [line for line in stack.logs().splitlines() if '"request_id": "whose"' in line]
+    assert json.loads(line)["client"] == "203.0.113.99"
