@@ -4,13 +4,12 @@ import asyncio
 import time
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from archiver.telemetry import log
 from archiver.web import problems
-from archiver.web.exchange import ON_EVERY_ANSWER, Exchange, request_id
+from archiver.web.exchange import RAW_ON_EVERY_ANSWER, Exchange, request_id
 from archiver.web.ledger import Ledger
 
 
@@ -55,9 +54,14 @@ class RequestLog:
 
 
 def _add_headers(message: Message, exchange: Exchange) -> None:
-    headers = MutableHeaders(scope=message)
-    headers.update({**ON_EVERY_ANSWER, "X-Request-ID": exchange.request_id})
-    headers.setdefault("Cache-Control", "no-store")
+    headers = [
+        *message["headers"],
+        *RAW_ON_EVERY_ANSWER,
+        (b"x-request-id", exchange.request_id.encode()),
+    ]
+    if not any(name == b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"no-store"))
+    message["headers"] = headers
 
 
 def _route(scope: Scope) -> str:
