@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from archiver.concurrency import beside
+from archiver.errors import EngineUnavailable
 from archiver.model import Copies, Region
 from archiver.news import News
 from archiver.ports import Resolved
 from archiver.telemetry import METRICS
 from archiver.web.clients import Clients
-from archiver.web.hits import Hit, Hits, Target
+from archiver.web.hits import Again, Hit, Hits, Target
 from tests.web.client import SITE, Client, client
 from tests.world import ASH, World
 
@@ -200,7 +202,17 @@ def test_hits_may_have_lines_of_their_own() -> None:
 
 
 TARGET = Target("GET", b"/a", b"")
-TTL = timedelta(milliseconds=30)
+TTL = timedelta(seconds=60)
+
+
+class Clock:
+    """Shows the seconds that a test wants to have passed."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def a_hit(name: str = "1", **changes: float) -> Hit:
@@ -219,69 +231,72 @@ class Making:
         return a_hit(self.names.pop(0)) if self.names else None
 
 
-def kept(hits: Hits, making: Making, hit: Hit | None = None) -> None:
+def kept(hits: Hits, again: Again, hit: Hit | None = None, target: Target = TARGET) -> None:
     for _ in range(2):
-        hits.offer(TARGET, hit or a_hit(), making, moment=hits.moment)
-    assert hits.get(TARGET)
+        hits.offer(target, hit or a_hit(), again, moment=hits.moment)
+    assert hits.get(target)
 
 
-async def _fresh(hits: Hits, until: float) -> None:
-    """Have *hits* kept fresh for so many seconds, and asked for all the while."""
-    keeping = asyncio.ensure_future(hits.keep_fresh(News()))
-    try:
-        async with asyncio.timeout(until):
-            while True:
-                hits.get(TARGET)
-                await asyncio.sleep(0.002)
-    except TimeoutError:
-        keeping.cancel()
-    await asyncio.wait({keeping})
+async def _kept_fresh(hits: Hits) -> None:
+    """Have everything renewed that is due."""
+    async with beside(hits.keep_fresh(News())):
+        for _ in range(20):
+            await asyncio.sleep(0)
 
 
 def test_what_grows_old_is_made_anew_once_while_it_is_still_given() -> None:
-    async def play() -> None:
-        hits, making = Hits(ttl=timedelta(seconds=0.2)), Making("2")
-        kept(hits, making)
-        await _fresh(hits, 0.3)
-        assert making.made == 1
-        assert hits.get(TARGET) == a_hit("2")
-
-    asyncio.run(play())
+    clock, making = Clock(), Making("2")
+    hits = Hits(ttl=TTL, clock=clock)
+    kept(hits, making)
+    clock.now += 59
+    assert hits.get(TARGET) == a_hit("1")
+    asyncio.run(_kept_fresh(hits))
+    assert making.made == 0
+    clock.now += 2
+    assert [hits.get(TARGET) for _ in range(3)] == [a_hit("1")] * 3
+    asyncio.run(_kept_fresh(hits))
+    assert making.made == 1
+    assert hits.get(TARGET) == a_hit("2")
+    clock.now += 59
+    assert hits.get(TARGET) == a_hit("2")
 
 
 def test_what_is_no_hit_any_longer_is_not_given() -> None:
-    async def play() -> None:
-        hits, making = Hits(ttl=TTL), Making()
-        kept(hits, making)
-        await _fresh(hits, 0.2)
-        assert hits.get(TARGET) is None
-        assert making.made == 1
+    clock, making = Clock(), Making()
+    hits = Hits(ttl=TTL, clock=clock)
+    kept(hits, making)
+    clock.now += 61
+    assert hits.get(TARGET)
+    asyncio.run(_kept_fresh(hits))
+    assert hits.get(TARGET) is None
+    assert making.made == 1
 
-    asyncio.run(play())
 
+def test_what_cannot_be_made_anew_now_is_given_until_it_is_too_old() -> None:
+    async def again() -> Hit | None:
+        raise EngineUnavailable("the engine is away")
 
-def test_nothing_is_given_for_longer_than_twice_its_time() -> None:
-    async def play() -> None:
-        hits = Hits(ttl=TTL)
-        kept(hits, Making())
-        await asyncio.sleep(0.07)
-        assert hits.get(TARGET) is None
-
-    asyncio.run(play())
+    clock = Clock()
+    hits = Hits(ttl=TTL, clock=clock)
+    kept(hits, again)
+    clock.now += 61
+    assert hits.get(TARGET)
+    asyncio.run(_kept_fresh(hits))
+    assert hits.get(TARGET)
+    clock.now += 60
+    assert hits.get(TARGET) is None
 
 
 def test_nothing_is_given_once_its_rev_may_have_moved() -> None:
-    async def play() -> None:
-        hits = Hits(ttl=timedelta(seconds=60))
-        kept(hits, Making(), a_hit(good_until=asyncio.get_running_loop().time() + 0.02))
-        await asyncio.sleep(0.04)
-        assert hits.get(TARGET) is None
-
-    asyncio.run(play())
+    clock = Clock()
+    hits = Hits(ttl=TTL, clock=clock)
+    kept(hits, Making(), a_hit(good_until=clock.now + 10))
+    clock.now += 10
+    assert hits.get(TARGET) is None
 
 
 def test_news_that_comes_between_the_look_and_the_offer_is_not_overlooked() -> None:
-    hits = Hits(ttl=timedelta(seconds=60))
+    hits = Hits(ttl=TTL)
     moment = hits.moment
     hits.drop("a")
     for _ in range(3):
@@ -293,7 +308,7 @@ def test_news_that_comes_between_the_look_and_the_offer_is_not_overlooked() -> N
 
 
 def test_what_is_too_long_ago_to_know_is_doubted() -> None:
-    hits = Hits(ttl=timedelta(seconds=60), size=2)
+    hits = Hits(ttl=TTL, size=2)
     moment = hits.moment
     for topic in ("b", "c", "d", "e"):
         hits.drop(topic)
@@ -303,44 +318,41 @@ def test_what_is_too_long_ago_to_know_is_doubted() -> None:
 
 
 def test_a_renewal_that_news_overtakes_is_not_kept() -> None:
-    async def play() -> None:
-        hits = Hits(ttl=TTL)
+    clock = Clock()
+    hits = Hits(ttl=TTL, clock=clock)
 
-        async def again() -> Hit | None:
-            hits.drop("a")
-            return a_hit("old")
+    async def again() -> Hit | None:
+        hits.drop("a")
+        return a_hit("old")
 
-        for _ in range(2):
-            hits.offer(TARGET, a_hit(), again, moment=hits.moment)
-        await _fresh(hits, 0.1)
-        assert hits.get(TARGET) is None
-
-    asyncio.run(play())
+    kept(hits, again)
+    clock.now += 61
+    assert hits.get(TARGET)
+    asyncio.run(_kept_fresh(hits))
+    assert hits.get(TARGET) is None
 
 
 def test_a_defect_in_one_renewal_does_not_end_the_others() -> None:
-    async def play() -> None:
-        hits, other = Hits(ttl=TTL), Target("GET", b"/b", b"")
+    async def again() -> Hit | None:
+        raise ZeroDivisionError
 
-        async def again() -> Hit | None:
-            raise ZeroDivisionError
-
-        for _ in range(2):
-            hits.offer(other, a_hit(), again, moment=hits.moment)
-        kept(hits, making := Making("2", "3", "4", "5", "6", "7", "8"))
-        await asyncio.sleep(TTL.total_seconds())
-        for _ in range(8):
-            hits.get(other)
-        with capture_logs() as lines:
-            await _fresh(hits, 0.02)
-        assert making.made == 1
-        assert [line["event"] for line in lines] == ["hit.not_renewed"]
-
-    asyncio.run(play())
+    clock, making = Clock(), Making("2")
+    hits = Hits(ttl=TTL, clock=clock)
+    others = [Target("GET", str(number).encode(), b"") for number in range(9)]
+    for other in others:
+        kept(hits, again, target=other)
+    kept(hits, making)
+    clock.now += 61
+    for target in (*others, TARGET):
+        assert hits.get(target)
+    with capture_logs() as lines:
+        asyncio.run(_kept_fresh(hits))
+    assert making.made == 1
+    assert [line["event"] for line in lines] == ["hit.not_renewed"] * 9
 
 
 def test_memory_is_bounded() -> None:
-    hits = Hits(ttl=timedelta(seconds=60), size=10)
+    hits = Hits(ttl=TTL, size=10)
     targets = [Target("GET", str(number).encode(), b"") for number in range(100)]
     for target in targets:
         for _ in range(2):

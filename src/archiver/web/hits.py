@@ -61,7 +61,14 @@ class Hits:
     are asked for once costs next to nothing. With a *ttl* of 0 nothing is kept.
     """
 
-    def __init__(self, *, ttl: timedelta, size: int = HITS_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        ttl: timedelta,
+        size: int = HITS_MAX,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._ttl_s = ttl.total_seconds()
         self._size = size
         self._kept: dict[Target, _Kept] = {}
@@ -79,7 +86,7 @@ class Hits:
         kept = self._kept.get(target)
         if kept is None:
             return None
-        now = time.monotonic()
+        now = self._clock()
         if now >= kept.good_until:
             self._remove(target)
             return None
@@ -116,7 +123,7 @@ class Hits:
         self._remove(target)
         if len(self._kept) >= self._size:
             self._remove(next(iter(self._kept)))
-        now = time.monotonic()
+        now = self._clock()
         self._kept[target] = _Kept(
             hit=hit,
             again=again,
