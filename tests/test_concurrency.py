@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
-from archiver.concurrency import Coalesce, ahead, end, in_thread
+from archiver.concurrency import Beside, Coalesce, ahead, end, in_thread
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -186,3 +188,76 @@ def test_nobody_runs_further_ahead_than_allowed_and_all_is_closed_by_who_leaves_
     asyncio.run(scenario())
     assert made == 4  # one taken, two waiting, one on its way
     assert closed == ["closed"]
+
+
+@contextmanager
+def busy_pool() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose only thread does nothing for anybody."""
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(over.wait)
+        yield pool
+        over.set()
+
+
+def test_what_is_done_beside_is_done_in_its_order() -> None:
+    done: list[int] = []
+
+    with ThreadPoolExecutor(4) as pool:
+        beside = Beside(pool=pool, depth=3)
+        for number in range(1000):
+            beside.give(partial(done.append, number))
+        beside.settle()
+
+    assert done == list(range(1000))
+
+
+def test_what_a_busy_pool_does_not_do_is_done_by_who_gives_it() -> None:
+    done: list[int] = []
+
+    with busy_pool() as pool:
+        beside = Beside(pool=pool, depth=3)
+        for number in range(5):
+            beside.give(partial(done.append, number))
+        assert done == [0, 1]
+        beside.settle()
+
+    assert done == list(range(5))
+
+
+def test_who_settles_waits_for_what_the_pool_has_begun() -> None:
+    begun, released = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def work() -> None:
+        begun.set()
+        released.wait(10)
+        done.append("work")
+
+    with ThreadPoolExecutor(2) as pool:
+        beside = Beside(pool=pool, depth=3)
+        beside.give(work)
+        begun.wait(10)
+        settled = pool.submit(beside.settle)
+        released.set()
+        settled.result()
+        assert done == ["work"]
+
+
+@pytest.mark.parametrize("helped", (True, False))
+def test_a_failure_beside_is_raised_again_and_again_and_nothing_done_after_it(
+    *, helped: bool
+) -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("over")
+
+    with busy_pool() as pool:
+        beside = Beside(pool=pool if helped else None, depth=3)
+        beside.give(fail)
+        for step in (beside.settle, partial(beside.give, partial(done.append, "more"))):
+            with pytest.raises(ValueError, match="over"):
+                step()
+
+    assert not done

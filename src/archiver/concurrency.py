@@ -1,6 +1,7 @@
-"""Tasks of asyncio: runs that many callers share, stages of a stream, and an end that is one."""
+"""Tasks and threads: runs that many callers share, stages of a stream, and an end that is one."""
 
 import asyncio
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -10,9 +11,11 @@ from collections.abc import (
     Hashable,
     Iterator,
 )
+from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -92,6 +95,55 @@ async def in_steps(items: Iterator[V]) -> AsyncGenerator[V, None]:
     """Yield *items*, each made in a thread."""
     while (item := await in_thread(next, items, None)) is not None:
         yield item
+
+
+class Beside:
+    """Work that is done in its order while who gives it, in a thread, goes on.
+
+    A pool does it; but who is *depth* pieces ahead, or waits for the end, does what the pool has
+    not begun. So nobody waits for a thread to become free. Without a pool, all is done at once.
+    """
+
+    def __init__(self, *, pool: Executor | None, depth: int) -> None:
+        self._pool = pool
+        self._depth = depth
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._turn = Lock()
+        self._failure: Exception | None = None
+
+    def give(self, work: Callable[[], None]) -> None:
+        """Have *work* done, unless some that was given before has failed: that is raised."""
+        if len(self._waiting) >= self._depth:
+            self._do_next()
+        self._check()
+        if self._pool:
+            self._waiting.append(work)
+            self._pool.submit(self._do_next)
+        else:
+            self._do(work)
+
+    def settle(self) -> None:
+        """Return when all is done; raise what some of it failed with."""
+        while self._waiting:
+            self._do_next()
+        with self._turn:  # somebody may be at the last of it
+            self._check()
+
+    def _do_next(self) -> None:
+        with self._turn:
+            if self._waiting:
+                self._do(self._waiting.popleft())
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as exc:  # noqa: BLE001 - it is raised where the work is given
+            self._failure = exc
+            self._waiting.clear()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure
 
 
 @dataclass(frozen=True, slots=True)

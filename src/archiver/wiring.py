@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -83,7 +84,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             storage=storage,
             index=index,
             engine=engine,
-            verify=_verify(settings),
+            verify=_verify(settings, stack),
             converter=_converter(settings, _workspace(settings)),
             news=news,
             nearest=nearest(settings),
@@ -106,16 +107,19 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
         yield Auditor(
             sources=await _open_sources(settings, stack),
             storage=storage,
-            verify=_verify(settings),
+            verify=_verify(settings, stack),
             converter=_converter(settings, workspace),
             keep=Inventory(workspace=workspace),
         )
 
 
-def _verify(settings: Settings) -> Verify:
-    """Return ``verify``, with the limits of each archive's source."""
+def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
+    """Return ``verify``, with the limits of each archive's source, and a thread beside its own."""
     limits = {name: source.limits for name, source in settings.sources.items()}
-    return lambda archive, *, root: verify(archive, root=root, limits=limits[archive.source])
+    pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
+    return lambda archive, *, root: verify(
+        archive, root=root, limits=limits[archive.source], pool=pool
+    )
 
 
 def _workspace(settings: Settings) -> Workspace:

@@ -8,8 +8,9 @@ import random
 import re
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -29,8 +30,9 @@ from archiver.errors import (
 from archiver.formats.meter import RATIO_FROM_BYTES
 from archiver.formats.tree import shown
 from archiver.formats.verify import verify
-from archiver.model import Limits
+from archiver.model import Archive, Limits, Verified
 from tests.formats.samples import (
+    COMPRESS,
     NODE,
     OTHER,
     ROOT,
@@ -44,6 +46,7 @@ from tests.formats.samples import (
     packed,
     tar,
     verdict,
+    verdict_of_one_thread,
 )
 
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
@@ -355,6 +358,41 @@ def test_what_was_refused_once_does_not_end_well(suffix: str) -> None:
             await verifier.finish()
 
     asyncio.run(play())
+
+
+Read = Callable[[Archive, Iterable[bytes]], Coroutine[Any, Any, Verified]]
+
+
+def outcome(read: Read, suffix: str, chunks: Iterable[bytes]) -> Verified | tuple[str, str]:
+    try:
+        return asyncio.run(read(an_archive(suffix), chunks))
+    except BadArchive as exc:
+        return exc.code, exc.message
+
+
+@many
+@given(
+    suffix=st.sampled_from([suffix for suffix in SUFFIXES if suffix != "zip"]),
+    inside=st.one_of(st.none(), st.tuples(st.integers(0, 4000), st.integers(1, 255))),
+    outside=st.one_of(st.none(), st.tuples(st.integers(0, 800), st.integers(1, 255))),
+    more=st.sampled_from((b"", b"\n", b"\x1f\x8b\x08")),
+)
+def test_of_several_faults_two_threads_find_the_one_that_one_thread_finds(
+    suffix: str, inside: tuple[int, int] | None, outside: tuple[int, int] | None, more: bytes
+) -> None:
+    compress = COMPRESS[suffix]
+    whole = flipped(tar(), inside)
+    data = flipped(compress(whole[:3000]) + compress(whole[3000:]), outside) + more
+
+    assert outcome(verdict, suffix, [data]) == outcome(verdict_of_one_thread, suffix, [data])
+
+
+def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
+    if not bits:
+        return data
+    damaged = bytearray(data)
+    damaged[bits[0] % len(data)] ^= bits[1]
+    return bytes(damaged)
 
 
 def test_a_format_that_cannot_be_verified_is_refused() -> None:

@@ -1,9 +1,10 @@
 """Tells whether a stream is the whole archive that was asked for."""
 
-import asyncio
 import hashlib
+from concurrent.futures import Executor
 from functools import partial
 
+from archiver.concurrency import Beside, in_thread
 from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
 from archiver.formats import tar
 from archiver.formats import zip as zip_format
@@ -16,26 +17,39 @@ from archiver.sealing import seal
 
 DEFAULT_LIMITS = Limits()
 
+PIECES_AHEAD = 2
+"""How far inflating may be ahead of the walk, in steps of a decompressor: in MiB, mostly."""
 
-def verify(archive: Archive, *, root: str, limits: Limits = DEFAULT_LIMITS) -> "StreamVerifier":
+
+def verify(
+    archive: Archive,
+    *,
+    root: str,
+    limits: Limits = DEFAULT_LIMITS,
+    pool: Executor | None = None,
+) -> "StreamVerifier":
     """Return the verifier of a stream that ought to be *archive*, packed below *root*.
+
+    A *pool* helps: one thread is enough, for all the verifiers of a process.
 
     Raises:
         SuffixRefused: Nothing can be said of such a format.
     """
     meter = Meter(limits=limits)
-    reader = _reader(archive.suffix, Tree(archive=archive, root=root), meter)
-    return StreamVerifier(reader=reader, root=root, meter=meter)
+    beside = Beside(pool=pool, depth=PIECES_AHEAD)
+    reader = _reader(archive.suffix, Tree(archive=archive, root=root), meter, beside)
+    return StreamVerifier(reader=reader, root=root, meter=meter, beside=beside)
 
 
-def _reader(suffix: str, tree: Tree, meter: Meter) -> Reader:
+def _reader(suffix: str, tree: Tree, meter: Meter, beside: Beside) -> Reader:
     match suffix:
         case "zip":
             return Parser(partial(zip_format.walk, tree=tree, meter=meter))
         case "tar":
             return _Unpacked(reader=_tar(tree, meter), meter=meter)
         case _ if codec := CODECS.get(suffix):
-            return Decompression(codec=codec, reader=_tar(tree, meter), meter=meter)
+            walk = _Beside(reader=_tar(tree, meter), beside=beside)
+            return Decompression(codec=codec, reader=walk, meter=meter)
         case _:
             raise SuffixRefused(f"a {suffix} cannot be verified")
 
@@ -57,21 +71,38 @@ class _Unpacked:
         self._reader.feed(data)
 
 
-class StreamVerifier:
-    """Digests a stream and reads it to its end, chunk by chunk, in threads."""
+class _Beside:
+    """Has a reader read while who feeds it goes on."""
 
-    def __init__(self, *, reader: Reader, root: str, meter: Meter) -> None:
+    def __init__(self, *, reader: Reader, beside: Beside) -> None:
+        self._reader = reader
+        self._beside = beside
+        self.close = reader.close
+
+    def feed(self, data: bytes) -> None:
+        self._beside.give(partial(self._reader.feed, data))
+
+
+class StreamVerifier:
+    """Digests a stream and reads it to its end, chunk by chunk, in two threads.
+
+    One inflates; the other, with Python's lock, walks through what was inflated. Nothing of either
+    goes on once a chunk has been read.
+    """
+
+    def __init__(self, *, reader: Reader, root: str, meter: Meter, beside: Beside) -> None:
         self._reader = reader
         self._root = root
         self._meter = meter
+        self._beside = beside
         self._sha256 = hashlib.sha256()
         self._sound = True
 
     async def update(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._read, chunk)
+        await in_thread(self._read, chunk)
 
     async def finish(self) -> Verified:
-        await asyncio.to_thread(self._end)
+        await in_thread(self._end)
         return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._meter.packed_bytes,
@@ -80,9 +111,12 @@ class StreamVerifier:
 
     def _read(self, chunk: bytes) -> None:
         self._sound = False
-        self._sha256.update(chunk)
+        self._beside.give(partial(self._sha256.update, chunk))
         self._meter.take(len(chunk))
-        self._reader.feed(chunk)
+        try:
+            self._reader.feed(chunk)
+        finally:
+            self._beside.settle()  # what the walk met with comes first: it is further ahead
         self._sound = True
 
     def _end(self) -> None:
