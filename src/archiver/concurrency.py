@@ -13,8 +13,10 @@ from collections.abc import (
 )
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from threading import Lock
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -88,7 +90,8 @@ async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) 
 
     ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
     """
-    return await undisturbed(asyncio.to_thread(work, *args, **kwargs))
+    call = partial(copy_context().run, work, *args, **kwargs)
+    return await undisturbed(asyncio.get_running_loop().run_in_executor(None, call))
 
 
 async def in_steps(items: Iterator[V]) -> AsyncGenerator[V, None]:
