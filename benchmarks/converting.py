@@ -8,6 +8,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +37,16 @@ async def convert(given: Path, node: str, suffix: str, target: Path) -> None:
     converter = Converter(
         workspace=Workspace(folder=target.parent, most_bytes=1 << 40), threads=cores()
     )
-    verifier = verify(wanted, root=root)
-    async with converter.convert(_read(given), given=archive, wanted=wanted, root=root) as pieces:
-        with target.open("wb") as file:
-            async for piece in pieces:
-                await verifier.update(piece)
-                file.write(piece)
-    await verifier.finish()
+    with ThreadPoolExecutor(1) as pool:
+        verifier = verify(wanted, root=root, pool=pool)
+        async with converter.convert(
+            _read(given), given=archive, wanted=wanted, root=root
+        ) as pieces:
+            with target.open("wb") as file:
+                async for piece in pieces:
+                    await verifier.update(piece)
+                    file.write(piece)
+        await verifier.finish()
 
 
 def main(given: str, node: str, suffix: str, target: str) -> None:
