@@ -51,7 +51,11 @@ def put(world: World, archive: Archive, data: bytes) -> None:
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(
-            archive, upload, await verifier.finish(), source_url="https://hg.example/ash"
+            archive,
+            upload,
+            await verifier.finish(),
+            hold=FakeAttempt(archive=archive).hold,
+            source_url="https://hg.example/ash",
         )
 
     asyncio.run(play())

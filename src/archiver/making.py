@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from archiver.concurrency import ahead
-from archiver.errors import ArchiverError, InternalError, LeaseLost, NotConvertible
+from archiver.errors import ArchiverError, InternalError, NotConvertible
 from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
 from archiver.ports import Attempt, Converter, Index, Source, Storage, Verifier, Verify
 from archiver.telemetry import log
@@ -247,15 +247,11 @@ class Maker:
             log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
         verified = made.checked.verified
         attempt.report(Phase.COMMITTING, verified.size_bytes)
-        try:
-            await attempt.hold()
-        except LeaseLost:
-            await self._storage.discard(upload)
-            raise
         return await self._storage.commit(
             archive,
             upload,
             verified,
+            hold=attempt.hold,
             source_url=made.source_url,
             conversion=made.conversion,
         )

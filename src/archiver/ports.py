@@ -3,7 +3,7 @@
 Each contract stands here once; ``tests/contracts`` holds fakes and real adapters to it.
 """
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -179,6 +179,10 @@ class Upload:
     failures: Mapping[Region, ArchiverError] = field(default_factory=dict)
 
 
+Hold = Callable[[], Awaitable[None]]
+"""``Attempt.hold``."""
+
+
 class Storage(Protocol):
     """One bucket per region. ``regions`` are in the configured order, the first is the primary."""
 
@@ -222,16 +226,20 @@ class Storage(Protocol):
         upload: Upload,
         verified: Verified,
         *,
+        hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
     ) -> Copies:
         """Write the manifest, create-only, to each region of *upload*, the primary first.
 
-        The first manifest wins: if there is one already, it is what comes back, with the regions
-        that hold it, and the upload is forgotten.
+        Before that, all at once: the lease is proven by *hold*, each region has to show that it has
+        the whole archive, and all are asked for a manifest. The first manifest wins: if there is
+        one already, it is what comes back, with the regions that hold it, and the upload is
+        forgotten.
 
         Raises:
             StorageUnavailable: No region took it.
+            LeaseLost: By *hold*; the upload is discarded.
         """
 
     async def discard(self, upload: Upload) -> None:

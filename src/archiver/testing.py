@@ -58,7 +58,7 @@ from archiver.model import (
     rev_digest,
 )
 from archiver.news import News
-from archiver.ports import Found, Resolved, Storage, Upload
+from archiver.ports import Found, Hold, Resolved, Storage, Upload
 from archiver.sealing import seal
 from archiver.service import Archiver
 
@@ -348,9 +348,15 @@ class MemoryStorage:
         upload: Upload,
         verified: Verified,
         *,
+        hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
     ) -> Copies:
+        try:
+            await hold()
+        except LeaseLost:
+            await self.discard(upload)
+            raise
         if first := self._copies(archive):
             if first.manifest.object_key != upload.object_key:
                 await self.discard(upload)

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from archiver.errors import CorruptArchive, SourceTimeout, StorageUnavailable
+from archiver.errors import CorruptArchive, LeaseLost, SourceTimeout, StorageUnavailable
 from archiver.model import Archive, Copies, Node, Region, Verified
 from archiver.ports import Storage
 from archiver.sealing import seal
@@ -174,6 +174,15 @@ def verified(data: bytes) -> Verified:
     return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
+async def kept() -> None:
+    """Hold a lease that nobody takes away."""
+
+
+async def taken() -> None:
+    """Hold a lease that went over to somebody else."""
+    raise LeaseLost("another worker has the task")
+
+
 async def listed(storage: Storage, source: str | None = None) -> list[Archive]:
     return [archive async for archive in storage.archives(source)]
 
@@ -183,7 +192,7 @@ async def store(
 ) -> Copies:
     """Upload and commit, as ``service.build`` does."""
     upload = await storage.upload(archive, stream(data), attempt=attempt)
-    return await storage.commit(archive, upload, verified(data), source_url=SOURCE_URL)
+    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
 
 
 class StorageContract:
@@ -194,7 +203,9 @@ class StorageContract:
             assert (await storage.find(archive)).copies is None
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             assert (await storage.find(archive)).copies is None
-            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            copies = await storage.commit(
+                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+            )
             assert (await storage.find(archive)).copies == copies
             assert copies.regions == storage.regions == REGIONS
 
@@ -221,7 +232,7 @@ class StorageContract:
             later = await storage.upload(archive, stream(b"later"), attempt="a2")
             first = await store(storage, archive, attempt="a1")
             assert first == await storage.commit(
-                archive, later, verified(b"later"), source_url=SOURCE_URL
+                archive, later, verified(b"later"), hold=kept, source_url=SOURCE_URL
             )
             assert (await storage.find(archive)).copies == first
             return first
@@ -304,6 +315,36 @@ class StorageContract:
         use(stand, scenario)
         assert stand.objects(archive) == NOTHING
 
+    def test_who_lost_the_lease_commits_nothing_and_leaves_nothing(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            with pytest.raises(LeaseLost):
+                await storage.commit(
+                    archive, upload, verified(DATA), hold=taken, source_url=SOURCE_URL
+                )
+            assert (await storage.find(archive)).copies is None
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
+
+    def test_who_lost_the_lease_takes_nothing_from_who_has_it(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> Copies:
+            late = await storage.upload(archive, stream(b"late"), attempt="a1")
+            first = await store(storage, archive, attempt="a2")
+            with pytest.raises(LeaseLost):
+                await storage.commit(
+                    archive, late, verified(b"late"), hold=taken, source_url=SOURCE_URL
+                )
+            assert (await storage.find(archive)).copies == first
+            return first
+
+        first = use(stand, scenario).manifest
+        assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
+
     @pytest.mark.parametrize("region", REGIONS)
     def test_a_region_that_is_out_is_left_behind(self, stand: Stand, region: Region) -> None:
         archive = an_archive()
@@ -314,7 +355,9 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             assert upload.regions == rest
             assert isinstance(upload.failures[region], StorageUnavailable)
-            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            copies = await storage.commit(
+                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+            )
             assert copies.regions == rest
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (copies, (region,))
@@ -330,7 +373,9 @@ class StorageContract:
         async def scenario(storage: Storage) -> None:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             stand.take_down(region)
-            copies = await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+            copies = await storage.commit(
+                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+            )
             assert copies.regions == tuple(other for other in REGIONS if other != region)
 
         use(stand, scenario)
@@ -355,7 +400,9 @@ class StorageContract:
             with pytest.raises(StorageUnavailable):
                 await storage.upload(archive, stream(DATA), attempt="a2")
             with pytest.raises(StorageUnavailable):
-                await storage.commit(archive, upload, verified(DATA), source_url=SOURCE_URL)
+                await storage.commit(
+                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                )
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (None, REGIONS)
 

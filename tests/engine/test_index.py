@@ -13,7 +13,7 @@ from archiver.model import Archive, Copies, Node, rev_digest
 from archiver.news import News
 from archiver.ports import Found, Resolved
 from archiver.sealing import seal
-from archiver.testing import MemoryStorage
+from archiver.testing import FakeAttempt, MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of
 from tests.parts.process import free_port
 
@@ -30,7 +30,10 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
 
     upload = await storage.upload(archive, chunks(), attempt="x")  # type: ignore[arg-type]
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
-    return await storage.commit(archive, upload, verified, source_url="http://127.0.0.1/")
+    hold = FakeAttempt(archive=archive).hold
+    return await storage.commit(
+        archive, upload, verified, hold=hold, source_url="http://127.0.0.1/"
+    )
 
 
 def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fleet) -> None:

@@ -79,10 +79,14 @@ def verified(data: bytes) -> Verified:
     return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
+async def kept() -> None:
+    """Hold a lease that nobody takes away."""
+
+
 async def store(
     regions: Regions, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
 ) -> Copies:
     upload = await regions.upload(archive, stream(data), attempt=attempt)
     return await regions.commit(
-        archive, upload, verified(data), source_url="https://hg.example/ash"
+        archive, upload, verified(data), hold=kept, source_url="https://hg.example/ash"
     )

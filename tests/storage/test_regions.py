@@ -15,7 +15,17 @@ from archiver.storage.bucket import PAGE_KEYS
 from archiver.storage.regions import LAST_WORDS_S, Regions, open_regions
 from tests.parts.s3 import REGIONS, Home, S3Server
 from tests.parts.sink import Fault, Misbehave, sink
-from tests.storage.conftest import EAST, LARGE, WEST, Coast, an_archive, store, stream, verified
+from tests.storage.conftest import (
+    EAST,
+    LARGE,
+    WEST,
+    Coast,
+    an_archive,
+    kept,
+    store,
+    stream,
+    verified,
+)
 
 URL = "https://hg.example/ash"
 
@@ -26,6 +36,16 @@ def once(fault: Fault, method: str) -> Misbehave:
 
     def misbehave(asked: str, target: str) -> Fault | None:
         return faults.pop() if faults and asked == method and "/manifests/" in target else None
+
+    return misbehave
+
+
+def shorten(coast: Coast) -> Misbehave:
+    """Have an object be shorter than it was by the time that it is looked at."""
+
+    def misbehave(method: str, target: str) -> None:
+        if method == "HEAD":
+            coast.home.server.request("PUT", target, body=b"few")
 
     return misbehave
 
@@ -44,7 +64,7 @@ def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
         )
         committed = await asyncio.gather(
             *(
-                regions.commit(archive, upload, verified(data), source_url=URL)
+                regions.commit(archive, upload, verified(data), hold=kept, source_url=URL)
                 for upload, data in zip(uploads, contents, strict=True)
             )
         )
@@ -63,8 +83,8 @@ def test_what_is_committed_twice_stays(coast: Coast) -> None:
 
     async def scenario(regions: Regions) -> Copies:
         upload = await regions.upload(archive, stream(b"data"), attempt="a1")
-        first = await regions.commit(archive, upload, verified(b"data"), source_url=URL)
-        again = await regions.commit(archive, upload, verified(b"data"), source_url=URL)
+        first = await regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
+        again = await regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
         assert again == first
         return first
 
@@ -113,7 +133,7 @@ def test_a_decision_without_the_primary_yields_to_what_the_primary_has(coast: Co
     async def scenario(regions: Regions) -> Copies:
         upload = await regions.upload(archive, stream(b"late"), attempt="a2")
         western = Upload(object_key=upload.object_key, regions=(WEST,))
-        return await regions.commit(archive, western, verified(b"late"), source_url=URL)
+        return await regions.commit(archive, western, verified(b"late"), hold=kept, source_url=URL)
 
     first = coast.use(lambda regions: store(regions, archive, b"first"), regions=(EAST,))
     coast.sinks[EAST].misbehave = once(Fault.FORBID, "GET")
@@ -139,7 +159,7 @@ def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast)
         upload = await regions.upload(archive, stream(b"two"), attempt="a2")
         coast.sinks[EAST].misbehave = write_and_fall_silent
         coast.sinks[WEST].misbehave = forbid_once
-        copies = await regions.commit(archive, upload, verified(b"two"), source_url=URL)
+        copies = await regions.commit(archive, upload, verified(b"two"), hold=kept, source_url=URL)
         return upload, copies
 
     first = coast.use(lambda regions: store(regions, archive, b"one"), regions=(WEST,))
@@ -149,6 +169,57 @@ def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast)
         EAST: [upload.object_key],
         WEST: [first.manifest.object_key],
     }
+
+
+def test_the_lease_is_proven_while_the_regions_are_looked_at_and_before_a_manifest(
+    coast: Coast,
+) -> None:
+    archive = an_archive()
+    seen = [coast.sinks[region].requests for region in REGIONS]
+
+    async def hold() -> None:
+        async with asyncio.timeout(5):
+            while not all({"HEAD", "GET"} <= {method for method, _ in asked} for asked in seen):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # in which nothing else may happen
+        assert not any("/manifests/" in t for asked in seen for m, t in asked if m == "PUT")
+
+    async def scenario(regions: Regions) -> Copies:
+        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
+        return await regions.commit(archive, upload, verified(b"data"), hold=hold, source_url=URL)
+
+    assert coast.use(scenario).regions == REGIONS
+
+
+@pytest.mark.parametrize("short", REGIONS)
+def test_a_region_that_has_less_than_was_verified_has_no_copy(coast: Coast, short: Region) -> None:
+    coast.sinks[short].misbehave = shorten(coast)
+    with capture_logs() as logs:
+        copies = coast.use(lambda regions: store(regions, an_archive()))
+    assert copies.regions == tuple(region for region in REGIONS if region != short)
+    assert [line["region"] for line in logs if line["event"] == "upload.failed"] == [short]
+    assert coast.home.keys()[short] == []
+
+
+def test_what_no_region_has_whole_is_not_committed(coast: Coast) -> None:
+    for region in REGIONS:
+        coast.sinks[region].misbehave = shorten(coast)
+    with pytest.raises(StorageUnavailable, match="whole"):
+        coast.use(lambda regions: store(regions, an_archive()))
+    assert coast.home.keys() == {EAST: [], WEST: []}
+
+
+def test_a_copy_that_came_short_is_none(coast: Coast) -> None:
+    archive = an_archive()
+    copies = coast.use(lambda regions: store(regions, archive), regions=(WEST,))
+    coast.sinks[EAST].misbehave = shorten(coast)
+
+    async def scenario(regions: Regions) -> None:
+        with pytest.raises(StorageUnavailable, match="3 bytes"):
+            await regions.copy(archive, copies, EAST)
+        assert (await regions.find(archive)).copies == copies
+
+    coast.use(scenario)
 
 
 def test_the_next_region_decides_when_the_primary_takes_no_manifest(coast: Coast) -> None:

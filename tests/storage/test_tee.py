@@ -174,18 +174,6 @@ def test_an_upload_that_is_cancelled_at_its_end_leaves_no_object_behind(coast: C
     assert coast.home.keys() == NOTHING
 
 
-def test_an_object_that_is_not_as_long_as_what_was_sent_does_not_count(coast: Coast) -> None:
-    def shorten(method: str, target: str) -> None:
-        if method == "HEAD":
-            coast.home.server.request("PUT", target, body=b"shorter")
-
-    coast.sinks[WEST].misbehave = shorten
-    uploaded = upload(coast, bytes(1000))
-    assert uploaded.regions == (EAST,)
-    assert "7 bytes" in uploaded.failures[WEST].message
-    assert coast.home.keys()[WEST] == []
-
-
 def test_uploads_are_counted_by_region_and_outcome(coast: Coast) -> None:
     def counted() -> list[float]:
         return [

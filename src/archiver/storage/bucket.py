@@ -132,7 +132,7 @@ class Bucket:
             )
 
     async def put(self, object_key: str, chunks: AsyncIterator[bytes]) -> int:
-        """Store what *chunks* yields, all of it or nothing; return its size in bytes.
+        """Store what *chunks* yields, all of it or nothing; return how many bytes were sent.
 
         Do not cancel this: the parts that were sent would stay behind, unseen. Let *chunks* raise.
         It has to be an iterator that needs no closing, since obstore would not do it.
@@ -147,16 +147,19 @@ class Bucket:
                 max_concurrency=PARTS_AT_A_TIME,
                 attributes=_attributes(object_key),
             )
-        if (stored := await self._size_bytes(object_key)) != counted.size_bytes:
-            raise StorageUnavailable(
-                f"{self.region} has {stored} bytes of an archive of {counted.size_bytes}"
-            )
         return counted.size_bytes
 
-    async def _size_bytes(self, object_key: str) -> int:
+    async def confirm(self, object_key: str, size_bytes: int) -> None:
+        """Return if the object is here and has so many bytes, whatever was said when it came.
+
+        It is asked for over the connections that it came by, which are open.
+        """
         async with self._soon_asked_to("show an archive"):
-            meta = await obstore.head_async(self._control, object_key)
-        return meta["size"]
+            meta = await obstore.head_async(self._bulk, object_key)
+        if (stored := meta["size"]) != size_bytes:
+            raise StorageUnavailable(
+                f"{self.region} has {stored} bytes of an archive of {size_bytes}"
+            )
 
     async def get(self, object_key: str) -> AsyncGenerator[bytes, None]:
         """Yield the object's bytes. An object that ends early raises."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from archiver.errors import ArchiverError, CorruptArchive, StorageUnavailable
+from archiver.errors import ArchiverError, CorruptArchive, LeaseLost, StorageUnavailable
 from archiver.model import (
     Archive,
     Conversion,
@@ -27,7 +27,7 @@ from archiver.model import (
     Region,
     Verified,
 )
-from archiver.ports import Found, Upload
+from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.tee import GRACE, PATIENCE, Tee
 from archiver.telemetry import log
@@ -118,13 +118,24 @@ class Regions:
         upload: Upload,
         verified: Verified,
         *,
+        hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
     ) -> Copies:
-        found = await self.find(archive)
+        found, confirmed, lost = await asyncio.gather(
+            self.find(archive), self._confirmed(archive, upload, verified), _lost(hold)
+        )
+        if lost:
+            await self.discard(upload)
+            raise lost
         if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
+        if not confirmed:
+            await self.discard(upload)
+            raise StorageUnavailable("no region has the whole archive")
+        await self._delete(upload.object_key, set(upload.regions).difference(confirmed))
+        upload = replace(upload, regions=confirmed)
         manifest = Manifest(
             key=archive.key,
             node=archive.node,
@@ -154,6 +165,17 @@ class Regions:
             _log_failures("commit.failed", archive, told)
             copies = _copies(archive, decided | told) or copies
         return await self._settled(archive, copies)
+
+    async def _confirmed(
+        self, archive: Archive, upload: Upload, verified: Verified
+    ) -> tuple[Region, ...]:
+        """Return the regions that have all bytes of *upload*, as they themselves see it."""
+        answers = await self._each(
+            upload.regions,
+            lambda bucket: bucket.confirm(upload.object_key, verified.size_bytes),
+        )
+        _log_failures("upload.failed", archive, answers)
+        return tuple(region for region, answer in answers.items() if answer is None)
 
     async def _decide(
         self,
@@ -205,8 +227,10 @@ class Regions:
         raise failure
 
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
+        manifest = copies.manifest
         async with aclosing(self.read(copies, region)) as chunks:
-            await self._tee([target.region], copies.manifest.object_key).run(chunks)
+            await self._tee([target.region], manifest.object_key).run(chunks)
+        await target.confirm(manifest.object_key, manifest.size_bytes)
 
     def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
         manifest = copies.manifest
@@ -250,6 +274,14 @@ class Regions:
             return self._buckets[region]
         except KeyError:
             raise StorageUnavailable(f"there is no region {region} here") from None
+
+
+async def _lost(hold: Hold) -> LeaseLost | None:
+    try:
+        await hold()
+    except LeaseLost as exc:
+        return exc
+    return None
 
 
 def _copies(
