@@ -30,7 +30,7 @@ def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> 
         writer.begin(a_file("large", pieces * PIECE_BYTES))
         for _ in range(pieces):
             writer.write(zeros)
-            spool.write(writer.take())
+            spool.write(writer.take(1 << 10))
         writer.begin(a_file("small", 5))
         writer.write(b"small")
         for piece in writer.finish():

@@ -39,6 +39,8 @@ class Block:
     @property
     def tail(self) -> bytes:
         """What is ``before`` the next one."""
+        if len(self.data) >= REACH_BYTES:
+            return self.data[-REACH_BYTES:]
         return (self.before + self.data)[-REACH_BYTES:]
 
 

@@ -66,7 +66,6 @@ class Lister:
         self._output = Output()
         self._member: Member | None = None
         self._sha256 = hashlib.sha256()
-        self.take = self._output.take
 
     def begin(self, member: Member) -> None:
         self._end()
@@ -76,9 +75,12 @@ class Lister:
     def write(self, data: bytes) -> None:
         self._sha256.update(data)
 
+    def take(self, size: int) -> bytes:
+        return self._output.rest() if self._output.held_bytes >= size else b""
+
     def finish(self) -> Iterator[bytes]:
         self._end()
-        yield self._output.take()
+        yield self._output.rest()
 
     def _end(self) -> None:
         if member := self._member:

@@ -48,27 +48,49 @@ class Writer(Protocol):
     def finish(self) -> Iterator[bytes]:
         """Yield what has not been taken yet, and the archive's end."""
 
-    def take(self, least: int = 0) -> bytes:
-        """Return what was packed since, if that is *least* bytes; else nothing."""
+    def take(self, size: int) -> bytes:
+        """Return *size* bytes of what was packed, or more where it cannot be cut.
+
+        Nothing if there is less.
+        """
 
 
 class Output:
-    """What a writer has packed and nobody has taken yet."""
+    """What has been made of a stream and nobody has taken yet."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._held_bytes = 0
+        self.held_bytes = 0
         self.position = 0
 
     def put(self, data: bytes) -> None:
         self._pieces.append(data)
-        self._held_bytes += len(data)
+        self.held_bytes += len(data)
         self.position += len(data)
 
-    def take(self, least: int = 0) -> bytes:
-        if self._held_bytes < least:
+    def take(self, size: int) -> bytes:
+        """Return the next *size* bytes, if there are so many; else nothing.
+
+        Cuts pieces in their middle, so that nobody further on has to put others together.
+        """
+        if self.held_bytes < size:
             return b""
+        pieces = self._pieces
+        self._pieces = []
+        self.held_bytes -= size
+        left = self.held_bytes
+        while left:
+            piece = pieces.pop()
+            cut = max(0, len(piece) - left)
+            self._pieces.insert(0, piece[cut:])
+            left -= len(piece) - cut
+            if cut:
+                pieces.append(piece[:cut])
+        return b"".join(pieces)
+
+    def rest(self) -> bytes:
+        """Return all of it."""
         taken = b"".join(self._pieces)
         self._pieces.clear()
-        self._held_bytes = 0
+        self.held_bytes = 0
         return taken

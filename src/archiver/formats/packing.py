@@ -12,6 +12,7 @@ from zlib_ng import zlib_ng
 
 from archiver.concurrency import in_thread
 from archiver.formats.blocks import Block, Bzip2Join, GzipJoin, Join, XzJoin
+from archiver.formats.member import Output
 
 ZSTD_LEVEL = 3
 
@@ -82,14 +83,14 @@ async def _joined(
 
 async def _blocks(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[Block, None]:
     """Yield what *pieces* are as blocks of *size* bytes, but for the last."""
-    held, before = b"", b""
+    held, before = Output(), b""
     async for piece in pieces:
-        held += piece
-        while len(held) > size:
-            block = Block(data=held[:size], before=before, last=False)
-            held, before = held[size:], block.tail
+        held.put(piece)
+        while held.held_bytes > size:
+            block = Block(data=held.take(size), before=before, last=False)
+            before = block.tail
             yield block
-    yield Block(data=held, before=before, last=True)
+    yield Block(data=held.rest(), before=before, last=True)
 
 
 def library(suffix: str) -> str:

@@ -33,7 +33,7 @@ def from_zip(spool: Spool, selection: Selection) -> Iterator[bytes]:
         if member.kind is Kind.FILE:
             for data in zipped.data(packed):
                 selection.write(data)
-                if piece := selection.take():
+                while piece := selection.take():
                     yield piece
     yield from selection.finish()
 
@@ -52,7 +52,7 @@ class FromTar:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         for _ in self._reader.steps(chunk):
-            if piece := self._selection.take():
+            while piece := self._selection.take():
                 yield piece
 
     def close(self) -> Iterator[bytes]:

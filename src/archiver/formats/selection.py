@@ -8,7 +8,7 @@ from archiver.formats.tree import shown
 from archiver.model import Archive
 
 PIECE_BYTES = 1 << 20
-"""What a piece of an archive has at least, but for the last: handing one on has its price."""
+"""What a piece of an archive has, but for the last. As what is deflated, which spares a copy."""
 
 
 class Selection:
@@ -33,7 +33,7 @@ class Selection:
         self._empty = False
 
     def take(self) -> bytes:
-        """Return what has been packed meanwhile, as soon as it is worth the while."""
+        """Return a piece of what has been packed meanwhile, if that is enough for one."""
         return self._writer.take(PIECE_BYTES)
 
     def finish(self) -> Iterator[bytes]:

@@ -51,7 +51,7 @@ class TarWriter:
     def finish(self) -> Iterator[bytes]:
         self._output.put(bytes(self._padding + 2 * BLOCK))
         self._output.put(bytes(-self._output.position % RECORD))
-        yield self._output.take()
+        yield self._output.rest()
 
 
 def _path(member: Member) -> bytes:

@@ -110,7 +110,7 @@ class ZipWriter:
     def finish(self) -> Iterator[bytes]:
         self._end_member()
         start = self._output.position
-        yield self._output.take()
+        yield self._output.rest()
         yield from self._listing.read(PIECE_BYTES)
         yield _end(self._entries, self._listed_bytes, start)
 
