@@ -149,7 +149,8 @@ def _checksum_fits(block: bytes) -> bool:
     """Tell whether the bytes add up, with the sum's own field as blanks; signed ones may, too."""
     own = block[_CHECKSUM]
     stated = _number(own)
-    unsigned = _sum(block) - sum(own) + len(own) * ord(" ")
+    total = added_up(block[:256]) + added_up(block[256:])
+    unsigned = total - added_up(own) + len(own) * ord(" ")
     if stated == unsigned:
         return True
     rest = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
@@ -163,13 +164,12 @@ def _numbers_are_numbers(block: bytes) -> bool:
     return all(_time(block[field]) is not None for field in _NUMBERS)
 
 
-def _sum(block: bytes) -> int:
-    """Return the sum of a block's bytes, by way of Adler-32, whose lower half is one more.
+def added_up(data: bytes) -> int:
+    """Return the sum of at most 256 bytes, by way of Adler-32, whose lower half is one more.
 
-    It counts up to 65,520, which is room for 256 bytes; and is ten times as fast as ``sum``.
+    It counts up to 65,520, which is room for so many; and is ten times as fast as ``sum``.
     """
-    low = 0xFFFF
-    return (adler32(block[:256]) & low) + (adler32(block[256:]) & low) - 2
+    return (adler32(data) & 0xFFFF) - 1
 
 
 def _number(octal: bytes) -> int | None:

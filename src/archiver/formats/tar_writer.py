@@ -5,9 +5,10 @@ nobody; what Mercurial packs comes out as Mercurial packs it.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from archiver.formats.member import Kind, Member, Output
-from archiver.formats.tar_header import BLOCK
+from archiver.formats.tar_header import BLOCK, added_up
 
 RECORD = 20 * BLOCK
 """What a tar is filled up to, since tapes."""
@@ -17,6 +18,9 @@ _PAX = b"x"
 _PAX_NAME = b"././@PaxHeader"
 
 _TEXT_BYTES = 100
+_REST_BYTES = BLOCK - 156
+"""From the kind to the end."""
+
 _SIZE_LIMIT = 8**11
 _TIME_LIMIT = 8**11
 
@@ -30,17 +34,12 @@ class TarWriter:
         self.take = self._output.take
 
     def begin(self, member: Member) -> None:
-        header = _header(
-            _path(member),
-            kind=_KINDS[member.kind],
-            mode=member.mode,
-            mtime=member.mtime,
-            link=member.link,
-            size_bytes=member.size_bytes,
-        )
-        if records := _records(member):
+        path = _path(member)
+        form = _form(_KINDS[member.kind], member.mode, member.mtime, member.link)
+        header = _header(path, member.size_bytes, form)
+        if not _is_plain(path, member) and (records := _records(path, member)):
             data = b"".join(_record(keyword, value) for keyword, value in records.items())
-            extended = _header(_PAX_NAME, kind=_PAX, size_bytes=len(data))
+            extended = _header(_PAX_NAME, len(data), _form(_PAX))
             header = extended + data + bytes(-len(data) % BLOCK) + header
         self._output.put(bytes(self._padding) + header)
         self._padding = -member.size_bytes % BLOCK
@@ -65,10 +64,21 @@ def _shortened(text: bytes) -> bytes:
     return text[:_TEXT_BYTES].ljust(_TEXT_BYTES, b"\0")
 
 
-def _records(member: Member) -> dict[bytes, bytes]:
+def _is_plain(path: bytes, member: Member) -> bool:
+    """Tell whether it is a file, or a folder, that has no records: quickly, since most are."""
+    return (
+        len(path) <= _TEXT_BYTES
+        and path.isascii()
+        and not member.link
+        and member.size_bytes < _SIZE_LIMIT
+        and 0 <= member.mtime < _TIME_LIMIT
+    )
+
+
+def _records(path: bytes, member: Member) -> dict[bytes, bytes]:
     """Return what a ustar header has no room for."""
     records = {}
-    if _is_too_much(path := _path(member)):
+    if _is_too_much(path):
         records[b"path"] = path
     if _is_too_much(member.link):
         records[b"linkpath"] = member.link
@@ -102,22 +112,24 @@ def _record(keyword: bytes, value: bytes) -> bytes:
     return b"%d%s" % (length, rest)
 
 
-def _header(
-    name: bytes,
-    *,
-    kind: bytes,
-    size_bytes: int,
-    mode: int = 0,
-    mtime: int = 0,
-    link: bytes = b"",
-) -> bytes:
+@lru_cache(maxsize=256)
+def _form(
+    kind: bytes, mode: int = 0, mtime: int = 0, link: bytes = b""
+) -> tuple[bytes, bytes, bytes, int]:
+    """Return a header but for name, size and checksum, as what stands between them; and its sum.
+
+    Kept, since the members of a tree differ in little else.
+    """
+    owner = b"%07o\x000000000\x000000000\x00" % mode
+    time = b"%011o\x00" % (mtime if 0 <= mtime < _TIME_LIMIT else 0)
+    rest = (b"%s%sustar\x0000" % (kind, _shortened(link))).ljust(_REST_BYTES, b"\0")
+    return owner, time, rest, sum(owner) + sum(time) + sum(rest) + 8 * ord(" ")
+
+
+def _header(name: bytes, size_bytes: int, form: tuple[bytes, bytes, bytes, int]) -> bytes:
     """Return a block; what it has no room for is cut, or zero, and a PAX record has it."""
-    before = b"%s%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % (
-        _shortened(name),
-        mode,
-        size_bytes if size_bytes < _SIZE_LIMIT else 0,
-        mtime if 0 <= mtime < _TIME_LIMIT else 0,
-    )
-    after = b"%s%sustar\x0000" % (kind, _shortened(link))
-    checksum = sum(before) + sum(after) + 8 * ord(" ")
-    return (b"%s%06o\x00 %s" % (before, checksum, after)).ljust(BLOCK, b"\0")
+    owner, time, rest, checksum = form
+    name = _shortened(name)
+    size = b"%011o\x00" % (size_bytes if size_bytes < _SIZE_LIMIT else 0)
+    checksum += added_up(name) + added_up(size)
+    return b"%s%s%s%s%06o\x00 %s" % (name, owner, size, time, checksum, rest)

@@ -6,8 +6,10 @@ side by side, each in one go.
 
 import os
 import stat
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 from isal import igzip_lib
@@ -16,17 +18,16 @@ from isal.isal_zlib import crc32
 from archiver.errors import CorruptArchive, NotConvertible
 from archiver.formats.compression import STEP_BYTES, IsalError
 from archiver.formats.member import Kind, Member
+from archiver.formats.tar_header import MODE_BITS
 from archiver.formats.tree import shown
 from archiver.formats.zip_records import (
     CENTRAL,
-    CENTRAL_FIELDS,
     END,
     END_64,
     END_64_FIELDS,
     END_FIELDS,
     FULL_16,
     FULL_32,
-    LOCAL_FIELDS,
     LOCATOR_64,
     LOCATOR_64_FIELDS,
     UNIX_TIME,
@@ -38,10 +39,15 @@ from archiver.formats.zip_records import (
 WINDOW_BYTES = 1 << 20
 """How much is read at a time."""
 
+# 4.3.12 and 4.3.7, with their signatures; but for what nobody here reads.
+_LISTING = struct.Struct("<4s6xHIIIIHHH4xII")
+_LOCAL = struct.Struct("<26xHH")
+
 _SIGNATURE_BYTES = 4
 _TAIL_BYTES = FULL_16 + _SIGNATURE_BYTES + END_FIELDS.size
 """In so many bytes at the end is the record that tells where the directory is."""
 
+_KIND_BITS = 0o170000
 _KINDS = {0: Kind.FILE, stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.LINK, stat.S_IFDIR: Kind.FOLDER}
 _MODES = {Kind.FILE: 0o644, Kind.LINK: 0o777, Kind.FOLDER: 0o755}
 """For zips from systems without."""
@@ -72,9 +78,6 @@ class _Cursor:
             self._at = position - self._start
         else:
             self._window, self._start, self._at = b"", position, 0
-
-    def skip(self, size: int) -> None:
-        self._at += size
 
     def take(self, size: int) -> bytes:
         """Return the next *size* bytes. Raises CorruptArchive if there are fewer."""
@@ -112,20 +115,44 @@ class Unzip:
         for _ in range(entries):
             yield self._entry(directory)
 
-    def data(self, packed: Packed) -> Iterator[bytes]:
-        """Yield what *packed* holds, in pieces of at most STEP_BYTES.
+    def data(self, packed: Packed) -> Iterable[bytes]:
+        """Return what *packed* holds, in pieces of at most STEP_BYTES.
 
         Raises:
-            CorruptArchive: It is not what the directory says.
+            CorruptArchive: It is not what the directory says; maybe only when all pieces are taken.
         """
-        self._go_to(packed)
+        contents = self._contents
+        contents.seek(packed.offset)
+        name_size, extra_size = _LOCAL.unpack(contents.take(_LOCAL.size))
+        contents.take(name_size + extra_size)
+        if max(packed.packed_bytes, packed.unpacked_bytes) <= STEP_BYTES:
+            return (self._whole(packed),)
+        return self._pieces_of(packed)
+
+    def _whole(self, packed: Packed) -> bytes:
+        """Return what a small member holds: most members are, and this is quicker."""
+        data = self._contents.take(packed.packed_bytes)
+        if packed.method != Method.STORED:
+            data = _inflated_at_once(data, packed.unpacked_bytes)
+        if len(data) != packed.unpacked_bytes or crc32(data) != packed.crc:
+            raise _damaged()
+        return data
+
+    def _pieces_of(self, packed: Packed) -> Iterator[bytes]:
+        pieces = self._pieces(packed.packed_bytes)
         size_bytes = crc = 0
-        for piece in self._unpacked(packed):
+        for piece in pieces if packed.method == Method.STORED else _inflated(pieces):
             crc = crc32(piece, crc)
             size_bytes += len(piece)
             yield piece
         if (crc, size_bytes) != (packed.crc, packed.unpacked_bytes):
             raise _damaged()
+
+    def _pieces(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self._contents.take(min(size, WINDOW_BYTES))
+            size -= len(piece)
+            yield piece
 
     def _directory(self) -> tuple[int, int]:
         """Return how many entries the directory has, and where it begins."""
@@ -153,20 +180,20 @@ class Unzip:
         return entries, offset
 
     def _entry(self, directory: _Cursor) -> Packed:
-        header = directory.take(_SIGNATURE_BYTES + CENTRAL_FIELDS.size)
-        if not header.startswith(CENTRAL):
+        fields = _LISTING.unpack(directory.take(_LISTING.size))
+        signature, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
+        if signature != CENTRAL:
             raise _damaged()
-        fields = CENTRAL_FIELDS.unpack_from(header, _SIGNATURE_BYTES)
-        _, _, _, _, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
         name_size, extra_size, comment_size = sizes
-        rest = directory.take(name_size + extra_size + comment_size)
-        name, extra = rest[:name_size], rest[name_size : name_size + extra_size]
+        name = directory.take(name_size)
+        extra = directory.take(extra_size)
+        directory.take(comment_size)
         unpacked, packed, offset = widened((unpacked, packed, offset), extra)
         kind = _kind(name, attributes >> 16)
         member = Member(
             name=name.rstrip(b"/"),
             kind=kind,
-            mode=stat.S_IMODE(attributes >> 16) or _MODES[kind],
+            mode=attributes >> 16 & MODE_BITS or _MODES[kind],
             mtime=_mtime(extra, stamp),
             size_bytes=unpacked if kind is Kind.FILE else 0,
         )
@@ -179,55 +206,34 @@ class Unzip:
             offset=offset,
         )
 
-    def _go_to(self, packed: Packed) -> None:
-        self._contents.seek(packed.offset + _SIGNATURE_BYTES)
-        *_, name_size, extra_size = LOCAL_FIELDS.unpack(self._contents.take(LOCAL_FIELDS.size))
-        self._contents.skip(name_size + extra_size)
 
-    def _unpacked(self, packed: Packed) -> Iterator[bytes]:
-        if packed.method == Method.STORED:
-            yield from self._pieces(packed.packed_bytes)
-        elif max(packed.packed_bytes, packed.unpacked_bytes) <= STEP_BYTES:
-            yield self._inflated_at_once(packed)
-        else:
-            yield from self._inflated(packed)
+def _inflated_at_once(data: bytes, size_bytes: int) -> bytes:
+    try:
+        return igzip_lib.decompress(data, flag=igzip_lib.DECOMP_DEFLATE, bufsize=size_bytes + 1)
+    except IsalError as exc:
+        raise _damaged() from exc
 
-    def _inflated_at_once(self, packed: Packed) -> bytes:
-        """Return what a small member holds: most members are, and this is quicker."""
-        data = self._contents.take(packed.packed_bytes)
+
+def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
+    while not inflater.eof:
+        data = next(pieces, b"") if inflater.needs_input else b""
+        if inflater.needs_input and not data:
+            raise _damaged()
         try:
-            return igzip_lib.decompress(
-                data, flag=igzip_lib.DECOMP_DEFLATE, bufsize=packed.unpacked_bytes + 1
-            )
+            yield inflater.decompress(data, STEP_BYTES)
         except IsalError as exc:
             raise _damaged() from exc
 
-    def _inflated(self, packed: Packed) -> Iterator[bytes]:
-        inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-        pieces = self._pieces(packed.packed_bytes)
-        while not inflater.eof:
-            data = next(pieces, b"") if inflater.needs_input else b""
-            if inflater.needs_input and not data:
-                raise _damaged()
-            try:
-                yield inflater.decompress(data, STEP_BYTES)
-            except IsalError as exc:
-                raise _damaged() from exc
-
-    def _pieces(self, size: int) -> Iterator[bytes]:
-        while size:
-            piece = self._contents.take(min(size, WINDOW_BYTES))
-            size -= len(piece)
-            yield piece
-
 
 def _kind(name: bytes, mode: int) -> Kind:
-    kind = Kind.FOLDER if name.endswith(b"/") else _KINDS.get(stat.S_IFMT(mode))
+    kind = Kind.FOLDER if name.endswith(b"/") else _KINDS.get(mode & _KIND_BITS)
     if kind is None:
         raise NotConvertible(f"the member {shown(name)} is neither file nor folder nor link")
     return kind
 
 
+@lru_cache(maxsize=256)
 def _mtime(extra: bytes, stamp: int) -> int:
     """Return the time of the last change: exact, or of DOS, whose time zone nobody knows."""
     exact = extra_field(UNIX_TIME, extra) if extra else None
