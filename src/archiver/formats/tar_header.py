@@ -37,14 +37,16 @@ _MODE = slice(100, 108)
 _SIZE = slice(124, 136)
 _MTIME = slice(136, 148)
 _NUMBERS = (_MODE, slice(108, 116), slice(116, 124), _SIZE, _MTIME)
-_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}(?:[0-7]{11}[\0 ]){2}")
-"""What nearly everybody writes into those fields."""
+_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6}\0 )")
+"""What nearly everybody writes into those fields, and into that of the checksum."""
 
 _CHECKSUM = slice(148, 156)
 _KIND = 156
 _LINK = slice(157, 257)
 _MAGIC = slice(257, 263)
 _PREFIX = slice(345, 500)
+
+_MODE_AT, _LINK_AT, _PREFIX_AT = _MODE.start, _LINK.start, _PREFIX.start
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,33 +136,46 @@ class Extensions:
 
 def parse_header(block: bytes) -> Header | None:
     """Return the header that *block* is, or None if it is none, or is damaged."""
-    size_bytes = _number(block[_SIZE])
-    if size_bytes is None or not _checksum_fits(block) or not _numbers_are_numbers(block):
-        return None
+    size_bytes = _usual_size(block)
+    if size_bytes is None:
+        size_bytes = _number(block[_SIZE])
+        if size_bytes is None or not _checksum_fits(block) or not _numbers_are_numbers(block):
+            return None
     name = block[_NAME].partition(b"\0")[0]
-    if block[_PREFIX.start] and block[_MAGIC] == b"ustar\0":
+    if block[_PREFIX_AT] and block[_MAGIC] == b"ustar\0":
         prefix = block[_PREFIX].partition(b"\0")[0]
         name = prefix + b"/" + name if name else prefix
-    link = block[_LINK].partition(b"\0")[0]
+    link = block[_LINK].partition(b"\0")[0] if block[_LINK_AT] else b""
     return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes, block=block)
+
+
+def _usual_size(block: bytes) -> int | None:
+    """Return the size, if the numbers are what most write and add up; None if one has to look."""
+    numbers = _USUAL_NUMBERS.match(block, _MODE_AT)
+    if not numbers:
+        return None
+    size, checksum = numbers.groups()
+    return int(size, 8) if int(checksum[:6], 8) == _unsigned_sum(block, checksum) else None
 
 
 def _checksum_fits(block: bytes) -> bool:
     """Tell whether the bytes add up, with the sum's own field as blanks; signed ones may, too."""
     own = block[_CHECKSUM]
     stated = _number(own)
-    total = added_up(block[:256]) + added_up(block[256:])
-    unsigned = total - added_up(own) + len(own) * ord(" ")
+    unsigned = _unsigned_sum(block, own)
     if stated == unsigned:
         return True
     rest = block[: _CHECKSUM.start] + block[_CHECKSUM.stop :]
     return stated == unsigned - 256 * sum(byte > 127 for byte in rest)  # noqa: PLR2004 - the sign
 
 
+def _unsigned_sum(block: bytes, own: bytes) -> int:
+    """Return the sum of a block that has blanks for its *own* one."""
+    return added_up(block[:256]) + added_up(block[256:]) - added_up(own) + len(own) * ord(" ")
+
+
 def _numbers_are_numbers(block: bytes) -> bool:
     """Tell whether mode, owner, size and time can be read. A sum may fit by accident."""
-    if _USUAL_NUMBERS.match(block, _MODE.start):
-        return True
     return all(_time(block[field]) is not None for field in _NUMBERS)
 
 

@@ -25,11 +25,13 @@ class Tree:
     root: str
     note: bytes = field(init=False)
     _top: bytes = field(init=False)
+    _below: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         subdir = f"/{self.archive.subdir}" if self.archive.subdir else ""
         object.__setattr__(self, "note", f"{self.root}/.hg_archival.txt".encode())
         object.__setattr__(self, "_top", f"{self.root}{subdir}".encode())
+        object.__setattr__(self, "_below", self._top + b"/")
 
     def check_name(self, name: bytes) -> None:
         """Return if a member may have this name: that of the root or subdir, or one below it.
@@ -38,9 +40,11 @@ class Tree:
             WrongRoot: It lies elsewhere.
             UnsafeMember: It would, when extracted, or no file can have this name.
         """
+        if name.startswith(self._below) and b".." not in name and b"\0" not in name:
+            return  # as nearly all are
         if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
             raise UnsafeMember(f"the member {shown(name)} leads out of the archive")
-        if name != self._top and not name.startswith(self._top + b"/"):
+        if name != self._top and not name.startswith(self._below):
             raise WrongRoot(f"the member {shown(name)} lies outside {self._top.decode()}")
 
     def check_note(self, content: bytes) -> None:
