@@ -13,7 +13,7 @@ from archiver.formats.workspace import Workspace
 from archiver.formats.zip_writer import ZipWriter
 from archiver.model import Archive
 
-VERSION = 1
+VERSION = 2
 """To be raised by whoever changes the bytes that come out."""
 
 PIECES_AHEAD = 2
