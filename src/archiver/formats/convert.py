@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from archiver.concurrency import ahead, in_steps, in_thread
-from archiver.formats.packing import library, packed
+from archiver.formats.packing import keep_freed_memory, library, packed
 from archiver.formats.repack import FromTar, from_zip
 from archiver.formats.selection import Selection
 from archiver.formats.tar_writer import TarWriter
@@ -16,7 +16,7 @@ from archiver.model import Archive
 VERSION = 2
 """To be raised by whoever changes the bytes that come out."""
 
-PIECES_AHEAD = 2
+PIECES_AHEAD = 4
 """How many MiB each stage may be ahead of the next, so that none of them waits."""
 
 
@@ -28,6 +28,7 @@ class Converter:
     """
 
     def __init__(self, *, workspace: Workspace, threads: int) -> None:
+        keep_freed_memory()
         self._workspace = workspace
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "compress")
