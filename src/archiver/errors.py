@@ -28,6 +28,7 @@ ArchiverError
 ├── NoRoom                  no_room               retryable
 ├── StorageUnavailable      storage_unavailable   retryable
 ├── EngineUnavailable       engine_unavailable    retryable
+├── TooManyWaiters          too_many_waiters      retryable, says after how long
 ├── TaskFailed              task_failed           says what the task failed with
 ├── LeaseLost               lease_lost
 ├── WorkersLost             workers_lost
@@ -195,6 +196,17 @@ class StorageUnavailable(ArchiverError):
 class EngineUnavailable(ArchiverError):
     code = "engine_unavailable"
     retryable = True
+
+
+class TooManyWaiters(ArchiverError):
+    """As many requests are held open as may be. Whoever comes back later may find room."""
+
+    code = "too_many_waiters"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class TaskFailed(ArchiverError):

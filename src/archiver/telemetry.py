@@ -35,8 +35,19 @@ class Metrics:
         )
         self.requests = Counter(
             "archiver_requests_total",
-            "Archive requests by outcome: hit, miss, joined, absent, or an error's code.",
+            "Archive requests by outcome: hit, waited, held, sent_to_host, miss, joined, absent, "
+            "client_left, or an error's code.",
             ("source", "outcome"),
+        )
+        self.waiters = Gauge(
+            "archiver_waiters",
+            "Requests that are held open now, until there is something to tell.",
+            multiprocess_mode="livesum",
+        )
+        self.event_streams = Gauge(
+            "archiver_event_streams",
+            "Streams of events that are open now.",
+            multiprocess_mode="livesum",
         )
         self.resolves = Counter(
             "archiver_resolves_total",

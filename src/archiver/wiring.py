@@ -47,6 +47,7 @@ from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.web.app import Site, create_app
 from archiver.web.clients import Clients
 from archiver.web.ranges import Ranges
+from archiver.web.seats import Holding
 
 NAMESPACE = "archiver"
 
@@ -213,9 +214,21 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
         clients=clients,
         hit_ttl=settings.server.hit_ttl,
         hits_told_every=timedelta(seconds=settings.log.hits_interval_s),
+        holding=_holding(settings),
         version=settings.server.version(__version__),
     )
     return create_app(open_archiver=open_archiver, site=site)
+
+
+def _holding(settings: Settings) -> Holding:
+    server = settings.server
+    return Holding(
+        hold_s=server.hold_s,
+        waiters=server.waiters,
+        waiters_per_client=server.waiters_per_client,
+        event_streams=server.event_streams,
+        event_streams_per_client=server.event_streams_per_client,
+    )
 
 
 async def run_worker(settings: Settings) -> None:

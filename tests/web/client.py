@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message
 from archiver.service import Archiver
 from archiver.web.app import Site, create_app
 from tests.world import World
+
+T = TypeVar("T")
 
 PUBLIC_URL = "https://archiver.example"
 SITE = Site(
@@ -73,18 +75,55 @@ class Client:
         path, _, query = raw.partition(b"?")
         return self._runner.run(self._ask(method, path, query, headers))
 
+    def play(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Return what *scenario* returns, which asks as it likes, by ``asking``."""
+        return self._runner.run(scenario)
+
+    async def asking(
+        self,
+        target: str,
+        *,
+        client: str | None = None,
+        leaves: asyncio.Event | None = None,
+        heard: Callable[[bytes], None] | None = None,
+        **headers: str,
+    ) -> Answer:
+        """Ask from an address; leave when told to; tell *heard* each piece of the body."""
+        path, _, query = target.removeprefix(PUBLIC_URL).encode().partition(b"?")
+        return await self._ask(
+            "GET", path, query, headers, client=client, leaves=leaves, heard=heard
+        )
+
     def work(self) -> None:
         """Have a worker do what there is to do."""
         self._runner.run(self.world.engine.work(self.world.archiver))
 
-    async def _ask(self, method: str, path: bytes, query: bytes, headers: dict[str, str]) -> Answer:
+    async def _ask(
+        self,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: dict[str, str],
+        *,
+        client: str | None = None,
+        leaves: asyncio.Event | None = None,
+        heard: Callable[[bytes], None] | None = None,
+    ) -> Answer:
         sent: list[Message] = []
 
+        received = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
         async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            """Give the request, and then nothing for as long as the client stays."""
+            for message in received:
+                return message
+            await (leaves or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
             sent.append(message)
+            if heard and "body" in message:
+                heard(message["body"])
 
         scope = {
             "type": "http",
@@ -99,7 +138,7 @@ class Client:
                 (name.replace("_", "-").lower().encode(), value.encode())
                 for name, value in {"host": "archiver.example", **headers}.items()
             ],
-            "client": (self.peer, 1234) if self.peer else None,
+            "client": (client or self.peer, 1234) if client or self.peer else None,
             "server": ("127.0.0.1", 8010),
             "state": dict(self._life.state),
         }

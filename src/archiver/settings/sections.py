@@ -108,6 +108,26 @@ class ServerSettings(Section):
         "anew, behind the backs of those who ask; it is never given for more than twice as long. "
         "0: each is made anew.",
     )
+    hold_s: float = Field(
+        default=10,
+        ge=0.1,
+        le=14,
+        description="Seconds that one request is held open. `wait` may be eight times as much. "
+        "More than 14 and pip, the first to do so, hangs up.",
+    )
+    waiters: int = Field(
+        default=5000, ge=0, description="Requests that one process holds open at a time."
+    )
+    waiters_per_client: int = Field(
+        default=500, ge=0, description="How many of them may be of one client's address."
+    )
+    event_streams: int = Field(
+        default=2000, ge=0, description="Streams of events that one process has open at a time."
+    )
+    event_streams_per_client: int = Field(
+        default=20, ge=0, description="How many of them may be of one client's address."
+    )
+
     version_file: Path | None = Field(
         default=None,
         description="JSON file whose keys (source, version, commit, build) `/__version__` answers "

@@ -27,6 +27,7 @@ from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
 from archiver.web.status import status
 from archiver.web.targets import LiteralPaths
+from archiver.web.waiting import open_waiting
 
 __all__ = ["ROUTES", "Site", "create_app"]
 
@@ -67,6 +68,7 @@ def create_app(
         try:
             async with (
                 open_archiver() as archiver,
+                open_waiting(archiver, site.holding) as waiting,
                 beside(hits.keep_fresh(archiver.news), ledger.keep()),
             ):
                 log.info("web.started", public_url=site.public_url)
@@ -75,6 +77,7 @@ def create_app(
                     site=site,
                     heartbeat=Heartbeat(archiver=archiver),
                     hits=hits,
+                    waiting=waiting,
                 )
         except Exception:
             log.exception("web.failed")

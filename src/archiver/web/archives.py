@@ -3,11 +3,12 @@
 import math
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from archiver.errors import InvalidRequest
 from archiver.model import (
@@ -24,11 +25,13 @@ from archiver.model import (
 from archiver.web import fastlane
 from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange
 from archiver.web.hits import Hit
+from archiver.web.misses import Ask, OnMiss, outwait, parse_on_miss
 from archiver.web.problems import problem
 from archiver.web.site import Site, State
 from archiver.web.targets import parse_query, split_address
+from archiver.web.waiting import parse_patience
 
-PARAMETERS = ("subdir", "suffix", "preferred_region")
+PARAMETERS = ("subdir", "suffix", "preferred_region", "wait", "hop", "on_miss")
 DEFAULT_SUFFIX = "tar.gz"
 
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -36,16 +39,17 @@ _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 async def archive(request: Request[State]) -> Response:
     """Redirect to the archive, or accept the task of bringing it; HEAD brings nothing about."""
-    archiver, site = request.state["archiver"], request.state["site"]
-    wanted = parse(request)
-    create = request.method != "HEAD"
+    archiver, ask = request.state["archiver"], parse(request)
+    create = request.method != "HEAD" and ask.on_miss is not OnMiss.NONE
     near = fastlane.region(request.scope)
-    match await archiver.request(wanted, method=request.method, create=create, client_region=near):
-        case Ready() as ready:
-            return _hit(request, ready, wanted)
-        case Pending() as pending:
-            exchange(request).outcome = pending.outcome.value
-            return _accepted(pending, site)
+    found = await archiver.request(
+        ask.wanted, method=request.method, create=create, client_region=near
+    )
+    match found:
+        case Ready():
+            return _hit(request, found, ask.wanted)
+        case Pending():
+            return await _missed(request, ask, found)
         case Absent():
             return problem(request, "absent", "the archive is not there; a GET would bring it")
 
@@ -84,18 +88,40 @@ def _repeatable(response: Response, ready: Ready, wanted: Wanted) -> Hit:
     )
 
 
-def parse(request: Request[State]) -> Wanted:
-    """Return what is wanted; every 400 of this route arises here.
+async def _missed(request: Request[State], ask: Ask, pending: Pending) -> Response:
+    answer = await outwait(request, ask, pending)
+    if isinstance(answer, Ready):
+        exchange(request).outcome = "waited"
+        answer = _redirect(answer, ask.wanted, request.state["site"])
+    if ask.patience.preferred:
+        answer.headers["Preference-Applied"] = ask.patience.applied
+    return answer
+
+
+def parse(request: Request[State]) -> Ask:
+    """Return what is asked for; every 400 of this route arises here.
 
     Raises:
         InvalidRequest: A part of the path or of the query is not what it has to be.
         UnknownSource: There is no such source.
     """
+    wanted, query = _wanted(request)
+    site = request.state["site"]
+    return Ask(
+        wanted=wanted,
+        address=f"{site.public_url}{_path(wanted, wanted.rev)}",
+        query=_query(wanted),
+        patience=parse_patience(query, request.headers, site.holding),
+        on_miss=parse_on_miss(query.get("on_miss")),
+    )
+
+
+def _wanted(request: Request[State]) -> tuple[Wanted, Mapping[str, str]]:
     name, repo, rev = split_address(request.path_params["address"])
     source = request.state["archiver"].source(check_name(name, "source"))
     exchange(request).source = source.name
     query = parse_query(request.scope["query_string"], known=PARAMETERS)
-    return Wanted(
+    wanted = Wanted(
         source=source.name,
         repo=repo,
         rev=rev,
@@ -103,6 +129,17 @@ def parse(request: Request[State]) -> Wanted:
         suffix=_suffix(query.get("suffix", DEFAULT_SUFFIX)),
         preferred_region=_region(query.get("preferred_region", "")),
     )
+    return wanted, query
+
+
+def _path(wanted: Wanted | Archive, rev: str) -> str:
+    return f"/archiver/{wanted.source}/{quote(wanted.repo)}/{quote(rev, safe='')}"
+
+
+def _query(wanted: Wanted) -> dict[str, str]:
+    query = {"suffix": wanted.suffix, "subdir": wanted.subdir}
+    query["preferred_region"] = wanted.preferred_region or ""
+    return {name: value for name, value in query.items() if value}
 
 
 def _suffix(text: str) -> str:
@@ -161,18 +198,5 @@ def _links(archive: Archive, wanted: Wanted, site: Site) -> list[str]:
 def _canonical_url(archive: Archive, site: Site) -> str:
     """Return the address that means this archive for ever, whatever moves."""
     query = {"suffix": archive.suffix} | ({"subdir": archive.subdir} if archive.subdir else {})
-    path = f"/archiver/{archive.source}/{quote(archive.repo)}/{archive.node}"
+    path = _path(archive, archive.node)
     return f"{site.public_url}{path}?{urlencode(query, safe='/')}"
-
-
-def _accepted(pending: Pending, site: Site) -> Response:
-    return JSONResponse(
-        {"result": {}},
-        status_code=202,
-        headers={
-            "Location": site.status_url(pending.archive),
-            "Retry-After": str(site.retry_after_s),
-            "Archiver-Cache": pending.outcome.value,
-            "Archiver-Node": pending.archive.node,
-        },
-    )

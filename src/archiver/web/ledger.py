@@ -27,6 +27,9 @@ QUIET_ROUTES = frozenset({"version", "heartbeat", "lbheartbeat", "metrics"})
 CLIENT_LEFT = 499
 """nginx's number for a client that did not wait for the answer."""
 
+HELD = "held"
+"""The outcome of a client that was sent here again: a step of one request, told as such."""
+
 PATH_LOGGED_CHARS = 1000
 
 
@@ -58,7 +61,8 @@ class Ledger:
         _duration(route, method, status).observe(duration_s)
         if route == ARCHIVE_ROUTE:
             _requests(exchange.source, exchange.outcome).inc()
-        tell = log.debug if route in QUIET_ROUTES else log.info
+        quiet = route in QUIET_ROUTES or exchange.outcome == HELD
+        tell = log.debug if quiet else log.info
         tell(
             "request.finished",
             method=method,

@@ -21,6 +21,7 @@ from archiver.errors import (
     SourceTimeout,
     StorageUnavailable,
     TaskFailed,
+    TooManyWaiters,
 )
 from archiver.web.exchange import exchange
 
@@ -34,10 +35,16 @@ _STATUS: dict[type[ArchiverError], int] = {
     NoRoom: 503,
     StorageUnavailable: 503,
     EngineUnavailable: 503,
+    TooManyWaiters: 503,
     ArchiverError: 500,
 }
 
-_OF_THE_WEB = {"no_such_route": 404, "method_not_allowed": 405, "absent": 404}
+_OF_THE_WEB = {
+    "no_such_route": 404,
+    "method_not_allowed": 405,
+    "absent": 404,
+    "not_ready_yet": 503,
+}
 
 METHOD_NOT_ALLOWED = 405
 UNAVAILABLE = 503
@@ -69,7 +76,7 @@ async def answer(request: Request[Any], exc: Exception) -> Response:
             )
         case TaskFailed():
             return problem(request, exc.failed_with, exc.message)
-        case SourceBusy(retry_after=delay) if delay:
+        case SourceBusy(retry_after=delay) | TooManyWaiters(retry_after=delay) if delay:
             return problem(request, exc.code, exc.message, retry_after_s=delay.total_seconds())
         case ArchiverError():
             return problem(request, exc.code, exc.message)

@@ -11,6 +11,8 @@ from archiver.service import Archiver
 from archiver.web.clients import Clients
 from archiver.web.heartbeat import Heartbeat
 from archiver.web.hits import Hits
+from archiver.web.seats import Holding
+from archiver.web.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Site:
     clients: Clients = field(default_factory=Clients)
     hit_ttl: timedelta = timedelta(seconds=30)
     hits_told_every: timedelta = timedelta(seconds=10)
+    holding: Holding = field(default_factory=Holding)
     version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
 
     def status_url(self, archive: Archive) -> str:
@@ -39,3 +42,4 @@ class State(TypedDict):
     site: Site
     heartbeat: Heartbeat
     hits: Hits
+    waiting: Waiting

@@ -1,0 +1,178 @@
+"""``wait=N`` and ``Prefer: wait=N`` (RFC 7240): how long a client will wait, and the waiting."""
+
+import math
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from archiver.errors import InvalidRequest, TaskFailed
+from archiver.model import Archive, Ready, Region, TaskState, Wanted
+from archiver.service import Archiver
+from archiver.telemetry import METRICS
+from archiver.web.seats import Holding, Seats
+from archiver.web.watches import Watch, Watches, Woken, open_watches, pause
+
+HOLDS_MAX = 8
+"""Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
+
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_PREFERENCE = re.compile(r'\s*([a-z-]+)\s*(?:=\s*"?([^"\s;]*)"?)?\s*(?:;.*)?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a client will wait: ``wait_s`` in all from now, None if a 202 will do at once.
+
+    ``hop`` counts the holds that came before. With ``or_202``, a 202 will do afterwards.
+    ``preferred`` says that it was asked for by a header.
+    """
+
+    wait_s: int | None = None
+    hop: int = 0
+    or_202: bool = False
+    preferred: bool = False
+
+    @property
+    def applied(self) -> str:
+        """What ``Preference-Applied`` says."""
+        wait = [] if self.wait_s is None else [f"wait={self.wait_s}"]
+        return ", ".join([*wait, *(["respond-async"] if self.or_202 else [])])
+
+    def hold_s(self, holding: Holding) -> float:
+        """Return how long to hold this request."""
+        return min(self.wait_s or 0, holding.hold_s)
+
+    def after(self, held_s: float) -> "Patience | None":
+        """Return what is left after a hold, or None if nothing is."""
+        left_s = math.ceil((self.wait_s or 0) - held_s)
+        if left_s <= 0 or self.hop + 1 >= HOLDS_MAX or self.or_202:
+            return None
+        return Patience(wait_s=left_s, hop=self.hop + 1, preferred=self.preferred)
+
+
+def parse_patience(
+    query: Mapping[str, str], headers: Headers, holding: Holding, *, default_s: int | None = None
+) -> Patience:
+    """Return what ``wait`` and ``hop`` say, else what ``Prefer`` says, else *default_s*.
+
+    More than eight holds is cut to that, as RFC 7240 allows.
+
+    Raises:
+        InvalidRequest: A parameter is no number, or ``hop`` is one that we never gave.
+    """
+    hop = _whole(query, "hop", f"0 to {HOLDS_MAX - 1}") or 0
+    if hop >= HOLDS_MAX:
+        raise InvalidRequest(
+            "hop is larger than any of ours", parameter="hop", allowed=f"0 to {HOLDS_MAX - 1}"
+        )
+    most_s = math.ceil(HOLDS_MAX * holding.hold_s)
+    asked_s = _whole(query, "wait", "a whole number of seconds")
+    if asked_s is not None:
+        return Patience(wait_s=min(asked_s, most_s), hop=hop)
+    if preferred := _preferred(headers.getlist("prefer"), holding, most_s):
+        return preferred
+    return Patience(wait_s=default_s, hop=hop)
+
+
+def _whole(query: Mapping[str, str], name: str, allowed: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if not _SECONDS.fullmatch(text):
+        raise InvalidRequest(f"{name} is no such number", parameter=name, allowed=allowed)
+    return int(text)
+
+
+def _preferred(values: Sequence[str], holding: Holding, most_s: int) -> Patience | None:
+    """Return what the ``Prefer`` headers ask for; what is no preference there is no error."""
+    preferences: dict[str, str] = {}
+    for match in map(_PREFERENCE.fullmatch, ",".join(values).split(",")):
+        if match:
+            preferences.setdefault(match[1].lower(), match[2] or "")
+    or_202 = "respond-async" in preferences
+    if not _SECONDS.fullmatch(preferences.get("wait", "")):
+        return Patience(or_202=True, preferred=True) if or_202 else None
+    most_s = math.floor(holding.hold_s) if or_202 else most_s
+    return Patience(wait_s=min(int(preferences["wait"]), most_s), or_202=or_202, preferred=True)
+
+
+class Waiting:
+    """Who waits in this process, and for what."""
+
+    def __init__(self, *, watches: Watches, seats: Seats, stream_seats: Seats) -> None:
+        self._watches = watches
+        self._seats = seats
+        self._stream_seats = stream_seats
+
+    async def hold(
+        self,
+        archive: Archive,
+        wanted: Wanted,
+        *,
+        near: Region | None,
+        hold_s: float,
+        client: str,
+        receive: Receive,
+    ) -> Ready | Woken:
+        """Return where *archive* is as soon as it is there; else why it is not waited for longer.
+
+        Raises:
+            TaskFailed: It will not be there.
+            TooManyWaiters: There is no room to wait.
+        """
+        with self.watch(archive, client) as watch:
+            woken = Woken.NEWS if watch.ended else Woken.TIME
+            if hold_s and not watch.ended:
+                woken = await pause(watch.for_end, hold_s, receive)
+            if woken is not Woken.NEWS:
+                return woken
+            _raise_failure(watch)
+            return await watch.found(wanted, near) or Woken.TIME
+
+    @contextmanager
+    def watch(self, archive: Archive, client: str) -> Iterator[Watch]:
+        """Yield the watch of *archive*. Raises TooManyWaiters if there is no room to wait."""
+        with self._seats.seat(client), self._watches.watch(archive) as watch:
+            yield watch
+
+    @contextmanager
+    def stream(self, archive: Archive, client: str) -> Iterator[Watch]:
+        """As ``watch``, for who stays on."""
+        with self._stream_seats.seat(client), self._watches.watch(archive) as watch:
+            yield watch
+
+
+def _raise_failure(watch: Watch) -> None:
+    task = watch.status.task if watch.status else None
+    if task and task.state is TaskState.FAILURE:
+        code, message = (
+            (task.error.code, task.error.message) if task.error else ("internal_error", "it failed")
+        )
+        raise TaskFailed(message, code=code)
+
+
+@asynccontextmanager
+async def open_waiting(archiver: Archiver, holding: Holding) -> AsyncIterator[Waiting]:
+    """Yield an empty waiting room."""
+    patience = timedelta(seconds=holding.hold_s)
+    async with open_watches(archiver) as watches:
+        yield Waiting(
+            watches=watches,
+            seats=Seats(
+                total=holding.waiters,
+                per_client=holding.waiters_per_client,
+                patience=patience,
+                taken=METRICS.waiters,
+            ),
+            stream_seats=Seats(
+                total=holding.event_streams,
+                per_client=holding.event_streams_per_client,
+                patience=patience,
+                taken=METRICS.event_streams,
+            ),
+        )

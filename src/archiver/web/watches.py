@@ -1,0 +1,164 @@
+"""What becomes of an archive that is waited for: read once per change, for all who wait for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum, auto
+
+from starlette.types import Receive
+
+from archiver.errors import ArchiverError
+from archiver.model import Archive, Ready, Region, Wanted
+from archiver.service import Archiver, Status
+from archiver.telemetry import describe, log
+
+LOOK_AGAIN = timedelta(seconds=5)
+"""News is told once, and nobody makes sure that it arrives."""
+
+
+class Woken(Enum):
+    """Why a pause ended."""
+
+    NEWS = auto()
+    TIME = auto()
+    LEFT = auto()
+
+
+Bench = set[asyncio.Future[Woken]]
+"""Those who pause. One future each, whoever they wait for, because thousands may."""
+
+
+async def pause(bench: Bench, patience_s: float, receive: Receive) -> Woken:
+    """Return when the *bench* is woken, when the time is over, or when the client has left."""
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[Woken] = loop.create_future()
+    timer = loop.call_later(patience_s, _wake, woken, Woken.TIME)
+    leaving = asyncio.ensure_future(_left(receive))
+    leaving.add_done_callback(lambda _: _wake(woken, Woken.LEFT))
+    bench.add(woken)
+    try:
+        return await woken
+    finally:
+        bench.discard(woken)
+        timer.cancel()
+        leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _wake(woken: asyncio.Future[Woken], why: Woken) -> None:
+    if not woken.done():
+        woken.set_result(why)
+
+
+class Watch:
+    """One archive and its task, as this process saw them last; ``status`` is None until it did.
+
+    ``version`` counts the changes.
+    """
+
+    def __init__(self, *, archiver: Archiver, archive: Archive) -> None:
+        self._archiver = archiver
+        self._archive = archive
+        self._found: dict[tuple[Region | None, Region | None], Ready] = {}
+        self.version = 0
+        self.status: Status | None = None
+        self.for_change: Bench = set()
+        self.for_end: Bench = set()
+        self.users = 0
+        self.keeping: asyncio.Task[None]
+
+    @property
+    def ended(self) -> bool:
+        return self.status is not None and self.status.task.state.terminal
+
+    async def keep(self) -> None:
+        """Look whenever there is news, until the task has ended."""
+        with self._archiver.news.bell(self._archive.digest) as bell:
+            while True:
+                await self._look()
+                if self.ended:
+                    return
+                await bell.wait(LOOK_AGAIN)
+
+    async def _look(self) -> None:
+        try:
+            status = await self._archiver.status(self._archive)
+        except ArchiverError as exc:
+            log.debug("watch.blind", code=exc.code, cause=describe(exc))
+        except Exception:  # noqa: BLE001 - whoever waits goes on waiting, and so do all the others
+            log.exception("watch.broken", key=self._archive.key)
+        else:
+            self._see(status)
+
+    def _see(self, status: Status) -> None:
+        if self.status and _told(self.status) == _told(status):
+            return
+        self.status = status
+        self.version += 1
+        benches = [self.for_change, self.for_end] if self.ended else [self.for_change]
+        for bench in benches:
+            for woken in bench:
+                _wake(woken, Woken.NEWS)
+
+    async def found(self, wanted: Wanted, near: Region | None) -> Ready | None:
+        """Return where the archive is for who wants it so, if it is there: one link for a crowd."""
+        choice = (wanted.preferred_region, near)
+        if choice not in self._found:
+            named = replace(wanted, rev=self._archive.node)
+            answer = await self._archiver.request(named, create=False, client_region=near)
+            if not isinstance(answer, Ready):
+                return None
+            self._found[choice] = answer
+        return self._found[choice]
+
+
+def _told(status: Status) -> tuple[object, ...]:
+    """Return what makes a status another one: not its links, which are signed at each reading."""
+    return status.task, status.copies, status.missing
+
+
+class Watches:
+    """The watches of a process: one per archive, for as long as somebody needs it."""
+
+    def __init__(self, *, archiver: Archiver, group: asyncio.TaskGroup) -> None:
+        self._archiver = archiver
+        self._group = group
+        self._watches: dict[str, Watch] = {}
+
+    @contextmanager
+    def watch(self, archive: Archive) -> Iterator[Watch]:
+        """Yield the archive's watch, which does not end before the block does."""
+        watch = self._watches.get(archive.digest)
+        if watch is None or watch.ended:
+            watch = self._begin(archive)
+        watch.users += 1
+        try:
+            yield watch
+        finally:
+            watch.users -= 1
+            if not watch.users:
+                self._end(archive, watch)
+
+    def _begin(self, archive: Archive) -> Watch:
+        watch = Watch(archiver=self._archiver, archive=archive)
+        watch.keeping = self._group.create_task(watch.keep())
+        self._watches[archive.digest] = watch
+        return watch
+
+    def _end(self, archive: Archive, watch: Watch) -> None:
+        watch.keeping.cancel()
+        if self._watches.get(archive.digest) is watch:
+            del self._watches[archive.digest]
+
+
+@asynccontextmanager
+async def open_watches(archiver: Archiver) -> AsyncIterator[Watches]:
+    """Yield watches that end with the block."""
+    async with asyncio.TaskGroup() as group:
+        yield Watches(archiver=archiver, group=group)

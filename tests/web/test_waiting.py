@@ -1,0 +1,353 @@
+"""``wait``, ``Prefer``, ``hop`` and ``on_miss``, in a world of fakes."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from structlog.testing import capture_logs
+
+from archiver.errors import SourceUnavailable, WrongRoot
+from archiver.model import Region, Served
+from archiver.telemetry import METRICS
+from archiver.testing import FakeSource
+from archiver.web.seats import Holding
+from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from tests.world import ASH, World
+
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
+PATIENT = f"{DEFAULT}?wait=5"
+SHORT = replace(SITE, holding=Holding(hold_s=0.05, waiters=6, waiters_per_client=4))
+
+
+@pytest.fixture
+def hasty() -> Iterator[Client]:
+    """A server that holds nobody for long."""
+    with client(World(), site=SHORT) as speaking:
+        yield speaking
+
+
+async def settled() -> None:
+    """Let everyone come as far as they can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def built(web: Client) -> None:
+    await web.world.engine.work(web.world.archiver)
+
+
+def crowd(web: Client, targets: list[str]) -> list[Answer]:
+    """Have all of *targets* waited for while a worker does its work."""
+
+    async def play() -> list[Answer]:
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(web.asking(target)) for target in targets]
+            await settled()
+            assert not any(task.done() for task in asking)
+            await built(web)
+        return [task.result() for task in asking]
+
+    return web.play(play())
+
+
+def query_of(answer: Answer) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+
+
+def test_whoever_waits_is_sent_to_the_archive_when_it_is_there(web: Client) -> None:
+    (answer,) = crowd(web, [PATIENT])
+    assert answer.status == 302
+    assert len(web.world.storage.download(answer.headers["location"])) == int(
+        answer.headers["archiver-size"]
+    )
+    assert answer.headers["archiver-cache"] == "hit"
+    assert 'rel="canonical"' in answer.headers["link"]
+
+
+def test_a_crowd_that_waits_costs_one_task_and_is_sent_to_where_each_prefers(web: Client) -> None:
+    answers = crowd(web, [PATIENT, f"{PATIENT}&preferred_region=us-west-2"] * 50)
+    assert [answer.status for answer in answers] == [302] * 100
+    regions = [answer.headers["archiver-region"] for answer in answers]
+    assert regions == ["us-east-1", "us-west-2"] * 50
+    assert len(web.world.engine.tasks) == 1
+
+
+def test_a_hit_waits_for_nobody(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    answer = web.get(f"{DEFAULT}?wait=80&hop=7")
+    assert (answer.status, answer.headers["archiver-cache"]) == (302, "hit")
+
+
+def test_after_a_while_the_client_is_sent_to_the_same_place_again(hasty: Client) -> None:
+    target = f"{DEFAULT}?&subdir=testing/mozharness&wait=5&preferred_region=us-west-2"
+    answer = hasty.get(target, host="evil.example")
+    assert answer.status == 302
+    assert answer.headers["location"] == (
+        f"{PUBLIC_URL}{DEFAULT}?suffix=tar.gz&subdir=testing/mozharness"
+        "&preferred_region=us-west-2&wait=1&hop=1"
+    )
+    assert answer.headers["cache-control"] == "no-store"
+    assert "archiver-sha256" not in answer.headers
+    assert len(hasty.world.engine.tasks) == 1
+
+
+def test_what_is_left_of_the_wait_goes_down_with_each_hold() -> None:
+    site = replace(SITE, holding=Holding(hold_s=1))
+    with client(World(), site=site) as web:
+        answer = web.get(f"{DEFAULT}?wait=5&hop=2")
+    assert query_of(answer) == {"suffix": "tar.gz", "wait": "4", "hop": "3"}
+
+
+def test_odd_names_come_back_as_they_were(hasty: Client) -> None:
+    hasty.world.source.commit("a é+b", {"x y/z": b""}, "v-1+2é")
+    answer = hasty.get("/archiver/hgmo/a%20%C3%A9+b/v-1%2B2%C3%A9?subdir=x+y&wait=5")
+    again = hasty.get(answer.headers["location"].removeprefix(PUBLIC_URL))
+    assert (answer.status, again.status) == (302, 302), answer.body
+    assert query_of(again)["hop"] == "2"
+    assert len(hasty.world.engine.tasks) == 1
+
+
+def test_eight_holds_are_the_end_and_the_task_goes_on(hasty: Client) -> None:
+    target, seen = f"{DEFAULT}?wait=80", []
+    while (answer := hasty.get(target)).status == 302:
+        target = answer.headers["location"].removeprefix(PUBLIC_URL)
+        seen.append(target)
+    assert len(set(seen)) == 7
+    assert (answer.status, answer.code) == (503, "not_ready_yet")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert [task.state.value for task in hasty.world.engine.tasks.values()] == ["PENDING"]
+
+
+def test_the_time_is_over_when_it_is() -> None:
+    site = replace(SITE, holding=Holding(hold_s=2))
+    with client(World(), site=site) as web:
+        answer = web.get(f"{DEFAULT}?wait=1")
+    assert (answer.status, answer.code) == (503, "not_ready_yet")
+
+
+def test_no_wait_at_all_is_a_503_and_not_a_202(web: Client) -> None:
+    answer = web.get(f"{DEFAULT}?wait=0")
+    assert (answer.status, answer.code) == (503, "not_ready_yet")
+    assert len(web.world.engine.tasks) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    (
+        ("wait=", "wait"),
+        ("wait=soon", "wait"),
+        ("wait=-1", "wait"),
+        ("wait=1.5", "wait"),
+        ("wait=%D9%A3", "wait"),
+        ("wait=1&hop=8", "hop"),
+        ("hop=99999999999", "hop"),
+        ("wait=1&hop=x", "hop"),
+        ("on_miss=", "on_miss"),
+        ("on_miss=wait", "on_miss"),
+    ),
+)
+def test_what_is_no_number_of_seconds_or_hops_is_a_400(
+    web: Client, query: str, parameter: str
+) -> None:
+    answer = web.get(f"{DEFAULT}?{query}")
+    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+    assert web.world.untouched
+
+
+def test_a_task_that_fails_meanwhile_is_told_at_once(web: Client) -> None:
+    async def play() -> Answer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(web.asking(PATIENT))
+            await settled()
+            attempt = web.world.engine.claim()
+            assert attempt
+            web.world.engine.fail(attempt, WrongRoot("two roots"))
+        return asking.result()
+
+    answer = web.play(play())
+    assert (answer.status, answer.code, answer.json["detail"]) == (502, "wrong_root", "two roots")
+
+
+def test_a_task_that_is_given_up_after_retries_is_told_at_once(web: Client) -> None:
+    async def play() -> Answer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(web.asking(PATIENT))
+            await settled()
+            attempt = web.world.engine.claim()
+            assert attempt
+            web.world.engine.fail(attempt, SourceUnavailable("the host is away"))
+        return asking.result()
+
+    answer = web.play(play())
+    assert (answer.status, answer.code) == (502, "source_unavailable")
+
+
+def test_a_retry_is_waited_for(web: Client) -> None:
+    async def play() -> Answer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(web.asking(PATIENT))
+            await settled()
+            attempt = web.world.engine.claim()
+            assert attempt
+            web.world.engine.retry(attempt, SourceUnavailable("the host is away"))
+            await settled()
+            assert not asking.done()
+            await built(web)
+        return asking.result()
+
+    assert web.play(play()).status == 302
+
+
+def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
+    async def play() -> Answer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(web.asking(PATIENT))
+            await settled()
+            web.world.engine.down = True
+            web.world.news.tell_all()
+            await settled()
+            assert not asking.done()
+            web.world.engine.down = False
+            await built(web)
+        return asking.result()
+
+    assert web.play(play()).status == 302
+
+
+def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
+    async def play() -> tuple[float, float]:
+        leaves = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(web.asking(PATIENT, leaves=leaves))
+            await settled()
+            before = METRICS.waiters._value.get()  # noqa: SLF001
+            leaves.set()
+            await settled()
+            return before, METRICS.waiters._value.get()  # noqa: SLF001
+
+    with capture_logs() as lines:
+        assert web.play(play()) == (1, 0)
+    (line,) = (line for line in lines if line["event"] == "request.finished")
+    assert (line["code"], line["outcome"]) == (499, "client_left")
+
+
+def test_one_client_may_not_take_all_the_seats_and_all_together_not_more(hasty: Client) -> None:
+    async def play() -> list[Answer]:
+        async with asyncio.TaskGroup() as group:
+            asking = [
+                group.create_task(hasty.asking(PATIENT, client=address))
+                for address in ("192.0.2.1",) * 5 + ("192.0.2.2",) * 3
+            ]
+        return [task.result() for task in asking]
+
+    answers = hasty.play(play())
+    assert [answer.status for answer in answers] == [302] * 4 + [503] + [302] * 2 + [503]
+    for answer in answers:
+        if answer.status == 503:
+            assert answer.code == "too_many_waiters"
+            assert int(answer.headers["retry-after"]) >= 1
+    assert hasty.get(PATIENT).status == 302
+
+
+def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
+    with capture_logs() as lines:
+        hasty.get(PATIENT)
+        crowd(hasty, [PATIENT])
+    finished = [line for line in lines if line["event"] == "request.finished"]
+    assert [(line["outcome"], line["log_level"]) for line in finished] == [
+        ("held", "debug"),
+        ("waited", "info"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied", "status"),
+    (
+        ("wait=5", "wait=1", 302),
+        ("WAIT = 5", "wait=1", 302),
+        ('foo, wait="5"; x=y', "wait=1", 302),
+        ("wait=0", "wait=0", 503),
+        ("wait=soon", None, 202),
+        ("wait=5;=,,=", "wait=1", 302),
+        ("respond-async", "respond-async", 202),
+        ("respond-async, wait=5", "wait=0, respond-async", 202),
+        ("handling=lenient", None, 202),
+    ),
+)
+def test_a_preference_is_followed_and_said_to_be(
+    hasty: Client, prefer: str, applied: str | None, status: int
+) -> None:
+    answer = hasty.get(DEFAULT, prefer=prefer)
+    assert answer.status == status
+    assert answer.headers.get("preference-applied") == applied
+    assert answer.headers["vary"] == "Prefer"
+
+
+def test_the_parameter_is_stronger_than_the_header(web: Client) -> None:
+    answer = web.get(f"{DEFAULT}?wait=0", prefer="respond-async, wait=10")
+    assert answer.status == 503
+    assert "preference-applied" not in answer.headers
+
+
+def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None:
+    async def play() -> Answer:
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(web.asking(DEFAULT, prefer="respond-async, wait=9"))
+            await settled()
+            await built(web)
+        return asking.result()
+
+    answer = web.play(play())
+    assert answer.status == 302
+    assert answer.headers["preference-applied"] == "wait=9, respond-async"
+
+
+@pytest.mark.parametrize("query", ("wait=80", "wait=0", "on_miss=redirect", "on_miss=none"))
+def test_head_of_a_miss_is_a_404_whatever_it_says(web: Client, query: str) -> None:
+    answer = web.head(f"{DEFAULT}?{query}", prefer="wait=80")
+    assert (answer.status, answer.code) == (404, "absent")
+    assert not web.world.engine.tasks
+
+
+def test_on_miss_none_brings_nothing_about_and_waits_for_nothing(web: Client) -> None:
+    answer = web.get(f"{DEFAULT}?on_miss=none&wait=80")
+    assert (answer.status, answer.code) == (404, "absent")
+    assert not web.world.engine.tasks
+
+
+def test_on_miss_redirect_leads_to_the_host_while_the_task_runs(web: Client) -> None:
+    target = f"{DEFAULT}?on_miss=redirect"
+    answer = web.get(target)
+    assert answer.status == 302
+    assert answer.headers["location"] == web.world.source.url(web.world.archive())
+    assert "archiver-sha256" not in answer.headers
+    assert len(web.world.engine.tasks) == 1
+    web.work()
+    assert web.get(target).headers["archiver-cache"] == "hit"
+
+
+def test_on_miss_redirect_waits_first_if_it_is_told_to(hasty: Client) -> None:
+    target, hops = f"{DEFAULT}?on_miss=redirect&wait=80", 0
+    while (answer := hasty.get(target)).headers["location"].startswith(PUBLIC_URL):
+        target = answer.headers["location"].removeprefix(PUBLIC_URL)
+        hops += 1
+    assert hops == 7
+    assert answer.headers["location"] == hasty.world.source.url(hasty.world.archive())
+
+
+@pytest.mark.parametrize("query", ("suffix=tar.gz", "suffix=zip&subdir=testing"))
+def test_on_miss_redirect_never_leads_to_anything_but_what_was_asked_for(query: str) -> None:
+    source = FakeSource(served=Served(suffixes=("zip",), subdirs=False))
+    with client(World(source=source)) as web:
+        answer = web.get(f"{DEFAULT}?on_miss=redirect&{query}")
+        assert (answer.status, answer.code) == (503, "not_ready_yet")
+        assert len(web.world.engine.tasks) == 1
+
+
+def test_a_region_that_is_down_is_waited_past(web: Client) -> None:
+    web.world.storage.down.add(Region("us-west-2"))
+    (answer,) = crowd(web, [f"{PATIENT}&preferred_region=us-west-2"])
+    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
