@@ -501,11 +501,12 @@ class MemoryEngine:
     """A queue of one process. ``down`` makes it unavailable.
 
     A worker is whoever calls ``claim`` and then ``succeed``, ``retry`` or ``fail``; or ``work``,
-    which does all of it for whatever is queued.
+    which does all of it for whatever is queued. ``asked`` counts the questions about tasks.
     """
 
     def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
         self.down = False
+        self.asked = 0
         self.news = News()
         self.tasks: dict[str, Task] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
@@ -529,6 +530,7 @@ class MemoryEngine:
         return Joined.MISS
 
     async def task(self, archive: Archive) -> Task | None:
+        self.asked += 1
         self._raise_if_down()
         return self.tasks.get(archive.key)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -58,6 +58,11 @@ class Client:
         self.run = runner.run
         self.peer: str | None = "192.0.2.1"
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the application's lifespan gives to each request."""
+        return self._life.state
+
     def begin(self) -> None:
         self.run(self._life.begin())
 
@@ -86,12 +91,12 @@ class Client:
         client: str | None = None,
         leaves: asyncio.Event | None = None,
         heard: Callable[[bytes], None] | None = None,
-        **headers: str,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask from an address; leave when told to; tell *heard* each piece of the body."""
         path, _, query = target.removeprefix(PUBLIC_URL).encode().partition(b"?")
         return await self._ask(
-            "GET", path, query, headers, client=client, leaves=leaves, heard=heard
+            "GET", path, query, dict(headers or {}), client=client, leaves=leaves, heard=heard
         )
 
     def work(self) -> None:

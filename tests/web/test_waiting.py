@@ -295,7 +295,9 @@ def test_the_parameter_is_stronger_than_the_header(web: Client) -> None:
 def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None:
     async def play() -> Answer:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(DEFAULT, prefer="respond-async, wait=9"))
+            asking = group.create_task(
+                web.asking(DEFAULT, headers={"prefer": "respond-async, wait=9"})
+            )
             await settled()
             await built(web)
         return asking.result()

@@ -19,6 +19,7 @@ from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web import dockerflow, problems
 from archiver.web.archives import archive
+from archiver.web.events import events
 from archiver.web.fastlane import FastLane
 from archiver.web.heartbeat import Heartbeat
 from archiver.web.hits import Hits
@@ -46,6 +47,7 @@ async def openapi(request: Request[State]) -> Response:
 
 ROUTES = (
     Route("/archiver/status/{task_id}", status, name="status"),
+    Route("/archiver/status/{task_id}/events", events, name="events"),
     Route("/archiver/{address:path}", archive, name=ARCHIVE_ROUTE),
     Route("/__version__", dockerflow.version, name="version"),
     Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),

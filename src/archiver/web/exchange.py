@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Scope
 
 _SCOPE_KEY = "archiver.exchange"
@@ -23,6 +24,9 @@ ON_EVERY_ANSWER = {
 RAW_ON_EVERY_ANSWER = tuple(
     (name.lower().encode(), value.encode()) for name, value in ON_EVERY_ANSWER.items()
 )
+
+CLIENT_LEFT = 499
+"""nginx's number for a client that did not wait for the answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,3 +61,9 @@ def exchange(request: Request[Any]) -> Exchange:
     """Return the exchange that *request* belongs to."""
     bound: Exchange = request.scope[_SCOPE_KEY]
     return bound
+
+
+def nobody(request: Request[Any]) -> Response:
+    """Return the answer to a client that is not there any more. It is for the log."""
+    exchange(request).outcome = "client_left"
+    return Response(status_code=CLIENT_LEFT)

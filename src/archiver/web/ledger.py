@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from archiver.telemetry import METRICS, log, observe_many
 from archiver.web.clients import Clients
-from archiver.web.exchange import Exchange
+from archiver.web.exchange import CLIENT_LEFT, Exchange
 
 ARCHIVE_ROUTE = "archive"
 
@@ -23,9 +23,6 @@ MEASURE_EVERY_S = 1.0
 
 QUIET_ROUTES = frozenset({"version", "heartbeat", "lbheartbeat", "metrics"})
 """Asked by machines, every few seconds."""
-
-CLIENT_LEFT = 499
-"""nginx's number for a client that did not wait for the answer."""
 
 HELD = "held"
 """The outcome of a client that was sent here again: a step of one request, told as such."""

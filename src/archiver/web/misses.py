@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from archiver.errors import InvalidRequest
 from archiver.model import Archive, Pending, Ready, Wanted
 from archiver.web import fastlane
-from archiver.web.exchange import exchange
-from archiver.web.ledger import CLIENT_LEFT, HELD
+from archiver.web.exchange import exchange, nobody
+from archiver.web.ledger import HELD
 from archiver.web.problems import problem
 from archiver.web.site import State
 from archiver.web.waiting import Patience
@@ -85,16 +85,10 @@ async def outwait(request: Request[State], ask: Ask, pending: Pending) -> Ready 
     if isinstance(waited, Ready):
         return waited
     if waited is Woken.LEFT:
-        return _nobody(request)
+        return nobody(request)
     if left := ask.patience.after(hold_s):
         return _again(request, pending, ask.again(left))
     return _out_of_time(request, ask, pending)
-
-
-def _nobody(request: Request[State]) -> Response:
-    """Answer a client that is not there any more, for the log."""
-    exchange(request).outcome = "client_left"
-    return Response(status_code=CLIENT_LEFT)
 
 
 def _again(request: Request[State], pending: Pending, url: str) -> Response:

@@ -43,6 +43,7 @@ _OF_THE_WEB = {
     "no_such_route": 404,
     "method_not_allowed": 405,
     "absent": 404,
+    "no_such_task": 404,
     "not_ready_yet": 503,
 }
 

@@ -1,5 +1,8 @@
 """``/archiver/status/{task_id}``: how far a task is, in the words of the original and in ours."""
 
+import hashlib
+import time
+from contextlib import suppress
 from datetime import datetime
 from typing import assert_never
 
@@ -7,32 +10,75 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import UnknownSource
-from archiver.model import Failure, Phase, Task, TaskState, parse_task_id
+from archiver.model import Archive, Failure, Phase, Task, TaskState, parse_task_id
 from archiver.service import Status
+from archiver.web.exchange import nobody
 from archiver.web.site import State
-from archiver.web.targets import decode, parse_query
+from archiver.web.targets import decode, parse_query, whole
+from archiver.web.watches import Woken
 
 UNKNOWN_STATUS = "no status available at this point."
 """The original's words for a task that nobody knows. It calls it PENDING, and so do we."""
 
 
 async def status(request: Request[State]) -> Response:
-    """Tell how far the task is: 200 for whatever could be a task's id."""
-    parse_query(request.scope["query_string"], known=())
+    """Tell how far the task is: 200 for whatever could be a task's id.
+
+    With ``wait``, tell it as soon as it is further than the client knows.
+    """
+    query = parse_query(request.scope["query_string"], known=("wait",))
     task_id = decode(request.path_params["task_id"].encode("latin-1"), "task_id")
-    found = await _find(request, task_id)
-    return JSONResponse({"result": render(found) if found else _unknown(task_id)})
-
-
-async def _find(request: Request[State], task_id: str) -> Status | None:
-    """Return the status, or None for an id that names no archive, or none of a source here."""
-    archive = parse_task_id(task_id)
+    wait_s = whole(query, "wait", "a whole number of seconds") or 0
+    archive = archive_of(request, task_id)
     if archive is None:
-        return None
-    try:
-        return await request.state["archiver"].status(archive)
-    except UnknownSource:
-        return None
+        return JSONResponse({"result": _unknown(task_id)})
+    if wait_s and request.method != "HEAD":
+        return await _wait(request, archive, wait_s)
+    return _answer(request, await request.state["archiver"].status(archive))
+
+
+def archive_of(request: Request[State], task_id: str) -> Archive | None:
+    """Return whose task it is, or None for an id of no archive, or of none of a source here."""
+    archive = parse_task_id(task_id)
+    with suppress(UnknownSource):
+        if archive and request.state["archiver"].source(archive.source):
+            return archive
+    return None
+
+
+def client_of(request: Request[State]) -> str:
+    """Return the address that a request is counted under."""
+    return request.state["site"].clients.address(request.scope)
+
+
+async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Response:
+    waiting, holding = request.state["waiting"], request.state["site"].holding
+    known = request.headers.getlist("if-none-match")
+    until = time.monotonic() + min(wait_s, holding.hold_s)
+    with waiting.watch(archive, client_of(request)) as watch:
+        seen = watch.version or 1
+        woken = await watch.first(holding.hold_s, request.receive)
+        if watch.status and not watch.ended and (not known or _tag(watch.status) in known):
+            left_s = max(0, until - time.monotonic())
+            woken = await watch.change(seen, left_s, request.receive)
+        if woken is Woken.LEFT or watch.status is None:
+            return nobody(request)
+        return _answer(request, watch.status)
+
+
+def _answer(request: Request[State], status: Status) -> Response:
+    """Return the status, or 304 if the client has it. One with links is never the same again."""
+    if status.urls:
+        return JSONResponse({"result": render(status)})
+    tag = _tag(status)
+    if tag in request.headers.getlist("if-none-match"):
+        return Response(status_code=304, headers={"ETag": tag})
+    return JSONResponse({"result": render(status)}, headers={"ETag": tag})
+
+
+def _tag(status: Status) -> str:
+    told = repr((status.task, status.copies, status.missing))
+    return f'W/"{hashlib.blake2b(told.encode(), digest_size=12).hexdigest()}"'
 
 
 def render(status: Status) -> dict[str, object]:

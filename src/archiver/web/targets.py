@@ -4,7 +4,8 @@ Read from ``raw_path`` and ``query_string``, as they were sent. ``request.url`` 
 client's Host header is part of it.
 """
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +14,8 @@ from archiver.errors import InvalidRequest
 from archiver.model import NAME_ALLOWED
 
 SHOWN_CHARS = 60
+
+SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class LiteralPaths:
@@ -70,6 +73,16 @@ def parse_query(raw: bytes, *, known: Sequence[str]) -> dict[str, str]:
         _check_parameter(name, parameters, known)
         parameters[name] = decode(raw_value, name)
     return parameters
+
+
+def whole(query: Mapping[str, str], name: str, allowed: str) -> int | None:
+    """Return the parameter *name* as a number, if it is given. Raises InvalidRequest."""
+    text = query.get(name)
+    if text is None:
+        return None
+    if not SECONDS.fullmatch(text):
+        raise InvalidRequest(f"{name} is no such number", parameter=name, allowed=allowed)
+    return int(text)
 
 
 def _check_parameter(name: str, seen: Collection[str], known: Sequence[str]) -> None:

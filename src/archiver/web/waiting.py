@@ -15,12 +15,12 @@ from archiver.model import Archive, Ready, Region, TaskState, Wanted
 from archiver.service import Archiver
 from archiver.telemetry import METRICS
 from archiver.web.seats import Holding, Seats
+from archiver.web.targets import SECONDS, whole
 from archiver.web.watches import Watch, Watches, Woken, open_watches, pause
 
 HOLDS_MAX = 8
 """Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
 
-_SECONDS = re.compile(r"[0-9]{1,9}")
 _PREFERENCE = re.compile(r'\s*([a-z-]+)\s*(?:=\s*"?([^"\s;]*)"?)?\s*(?:;.*)?', re.IGNORECASE)
 
 
@@ -65,27 +65,18 @@ def parse_patience(
     Raises:
         InvalidRequest: A parameter is no number, or ``hop`` is one that we never gave.
     """
-    hop = _whole(query, "hop", f"0 to {HOLDS_MAX - 1}") or 0
+    hop = whole(query, "hop", f"0 to {HOLDS_MAX - 1}") or 0
     if hop >= HOLDS_MAX:
         raise InvalidRequest(
             "hop is larger than any of ours", parameter="hop", allowed=f"0 to {HOLDS_MAX - 1}"
         )
     most_s = math.ceil(HOLDS_MAX * holding.hold_s)
-    asked_s = _whole(query, "wait", "a whole number of seconds")
+    asked_s = whole(query, "wait", "a whole number of seconds")
     if asked_s is not None:
         return Patience(wait_s=min(asked_s, most_s), hop=hop)
     if preferred := _preferred(headers.getlist("prefer"), holding, most_s):
         return preferred
     return Patience(wait_s=default_s, hop=hop)
-
-
-def _whole(query: Mapping[str, str], name: str, allowed: str) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    if not _SECONDS.fullmatch(text):
-        raise InvalidRequest(f"{name} is no such number", parameter=name, allowed=allowed)
-    return int(text)
 
 
 def _preferred(values: Sequence[str], holding: Holding, most_s: int) -> Patience | None:
@@ -95,7 +86,7 @@ def _preferred(values: Sequence[str], holding: Holding, most_s: int) -> Patience
         if match:
             preferences.setdefault(match[1].lower(), match[2] or "")
     or_202 = "respond-async" in preferences
-    if not _SECONDS.fullmatch(preferences.get("wait", "")):
+    if not SECONDS.fullmatch(preferences.get("wait", "")):
         return Patience(or_202=True, preferred=True) if or_202 else None
     most_s = math.floor(holding.hold_s) if or_202 else most_s
     return Patience(wait_s=min(int(preferences["wait"]), most_s), or_202=or_202, preferred=True)
@@ -133,6 +124,10 @@ class Waiting:
                 return woken
             _raise_failure(watch)
             return await watch.found(wanted, near) or Woken.TIME
+
+    def close(self) -> None:
+        """Let everyone go who waits."""
+        self._watches.close()
 
     @contextmanager
     def watch(self, archive: Archive, client: str) -> Iterator[Watch]:

@@ -1,7 +1,7 @@
 """What becomes of an archive that is waited for: read once per change, for all who wait for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 from starlette.types import Receive
 
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, EngineUnavailable, InternalError
 from archiver.model import Archive, Ready, Region, Wanted
 from archiver.service import Archiver, Status
 from archiver.telemetry import describe, log
@@ -56,21 +56,29 @@ def _wake(woken: asyncio.Future[Woken], why: Woken) -> None:
         woken.set_result(why)
 
 
+def _wake_all(bench: Bench, why: Woken = Woken.NEWS) -> None:
+    for woken in bench:
+        _wake(woken, why)
+
+
 class Watch:
     """One archive and its task, as this process saw them last; ``status`` is None until it did.
 
-    ``version`` counts the changes.
+    ``version`` counts the changes; ``failure`` is why the last look saw nothing.
     """
 
     def __init__(self, *, archiver: Archiver, archive: Archive) -> None:
         self._archiver = archiver
         self._archive = archive
         self._found: dict[tuple[Region | None, Region | None], Ready] = {}
+        self._made: dict[str, bytes] = {}
         self.version = 0
         self.status: Status | None = None
+        self.failure: ArchiverError | None = None
         self.for_change: Bench = set()
         self.for_end: Bench = set()
         self.users = 0
+        self.closing = False
         self.keeping: asyncio.Task[None]
 
     @property
@@ -91,20 +99,61 @@ class Watch:
             status = await self._archiver.status(self._archive)
         except ArchiverError as exc:
             log.debug("watch.blind", code=exc.code, cause=describe(exc))
+            self._fail(exc)
         except Exception:  # noqa: BLE001 - whoever waits goes on waiting, and so do all the others
             log.exception("watch.broken", key=self._archive.key)
+            self._fail(InternalError("Archiver failed; its log says how"))
         else:
+            self.failure = None
             self._see(status)
+
+    def close(self) -> None:
+        """Have everyone go on without it: this process is about to end."""
+        self.closing = True
+        self.keeping.cancel()
+        for bench in (self.for_change, self.for_end):
+            _wake_all(bench, Woken.TIME)
+
+    def _fail(self, failure: ArchiverError) -> None:
+        self.failure = failure
+        if self.status is None:
+            _wake_all(self.for_change)
 
     def _see(self, status: Status) -> None:
         if self.status and _told(self.status) == _told(status):
             return
         self.status = status
         self.version += 1
-        benches = [self.for_change, self.for_end] if self.ended else [self.for_change]
-        for bench in benches:
-            for woken in bench:
-                _wake(woken, Woken.NEWS)
+        self._made.clear()
+        _wake_all(self.for_change)
+        if self.ended:
+            _wake_all(self.for_end)
+
+    def once(self, what: str, make: Callable[[Status], bytes]) -> bytes:
+        """Return what *make* makes of the status, which has been seen: once for each version."""
+        assert self.status  # noqa: S101 - for mypy
+        if what not in self._made:
+            self._made[what] = make(self.status)
+        return self._made[what]
+
+    async def first(self, patience_s: float, receive: Receive) -> Woken:
+        """Return when there is a status, or when the client has left.
+
+        Raises:
+            ArchiverError: There is none, since nobody can tell it.
+        """
+        woken = Woken.NEWS
+        if self.status is None and self.failure is None:
+            woken = await pause(self.for_change, patience_s, receive)
+        if self.status is None and woken is not Woken.LEFT:
+            raise self.failure or EngineUnavailable("the engine takes long to answer")
+        return woken
+
+    async def change(self, since: int, patience_s: float, receive: Receive) -> Woken:
+        """Return when ``version`` is more than *since*."""
+        if self.version > since:
+            return Woken.NEWS
+        return await pause(self.for_change, patience_s, receive)
 
     async def found(self, wanted: Wanted, near: Region | None) -> Ready | None:
         """Return where the archive is for who wants it so, if it is there: one link for a crowd."""
@@ -145,6 +194,11 @@ class Watches:
             if not watch.users:
                 self._end(archive, watch)
 
+    def close(self) -> None:
+        """End all of them, and let everyone who waits go."""
+        for watch in self._watches.values():
+            watch.close()
+
     def _begin(self, archive: Archive) -> Watch:
         watch = Watch(archiver=self._archiver, archive=archive)
         watch.keeping = self._group.create_task(watch.keep())
@@ -161,4 +215,8 @@ class Watches:
 async def open_watches(archiver: Archiver) -> AsyncIterator[Watches]:
     """Yield watches that end with the block."""
     async with asyncio.TaskGroup() as group:
-        yield Watches(archiver=archiver, group=group)
+        watches = Watches(archiver=archiver, group=group)
+        try:
+            yield watches
+        finally:
+            watches.close()
