@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Never, NewType
@@ -353,6 +353,26 @@ class Task:
     created_at: datetime | None = None
     started_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How much of a source is asked for and not there: tasks that wait, and that are begun.
+
+    ``mean`` is how long successful attempts took of late, if there were any.
+    """
+
+    waiting: int
+    running: int
+    mean: timedelta | None = None
+
+    def outlook(self, mean: timedelta) -> timedelta:
+        """Return when the last of them will be done; *mean* is for want of a better one.
+
+        Tasks wait because all who could work on them do, so as many run at a time as run now.
+        """
+        before = max(0, self.waiting - 1)
+        return (self.mean or mean) * (1 + before / max(1, self.running))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from archiver.drift import Content
 from archiver.errors import ArchiverError
 from archiver.model import (
     Archive,
+    Backlog,
     Conversion,
     Copies,
     Failure,
@@ -309,6 +310,12 @@ class Engine(Protocol):
 
         Raises:
             EngineUnavailable: It cannot be told.
+        """
+
+    async def backlog(self, source: str) -> Backlog | None:
+        """Return how long the queue of *source* is, as of a second ago; None if it cannot be told.
+
+        Cheap to repeat. What has low priority is left out: nobody waits for it.
         """
 
     def recent_failure(self, archive: Archive) -> Failure | None:

@@ -17,6 +17,7 @@ from archiver.making import Maker
 from archiver.model import (
     Absent,
     Archive,
+    Backlog,
     Copies,
     Pending,
     Phase,
@@ -119,6 +120,10 @@ class Archiver:
                 raise
         self._raise_recent_failure(archive)
         return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
+
+    async def backlog(self, source: str) -> Backlog | None:
+        """Return how long the queue of *source* is, if that can be told."""
+        return await self._engine.backlog(source)
 
     async def status(self, archive: Archive) -> Status:
         """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.

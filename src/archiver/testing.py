@@ -40,6 +40,7 @@ from archiver.errors import (
 from archiver.memory import Memory
 from archiver.model import (
     Archive,
+    Backlog,
     Conversion,
     Copies,
     Failure,
@@ -501,12 +502,14 @@ class MemoryEngine:
     """A queue of one process. ``down`` makes it unavailable.
 
     A worker is whoever calls ``claim`` and then ``succeed``, ``retry`` or ``fail``; or ``work``,
-    which does all of it for whatever is queued. ``asked`` counts the questions about tasks.
+    which does all of it for whatever is queued. ``asked`` counts the questions about tasks;
+    ``mean`` is how long the last one took.
     """
 
     def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
         self.down = False
         self.asked = 0
+        self.mean: timedelta | None = None
         self.news = News()
         self.tasks: dict[str, Task] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
@@ -533,6 +536,12 @@ class MemoryEngine:
         self.asked += 1
         self._raise_if_down()
         return self.tasks.get(archive.key)
+
+    async def backlog(self, source: str) -> Backlog | None:
+        states = [task.state for task in self.tasks.values() if task.archive.source == source]
+        waiting = states.count(TaskState.PENDING) + states.count(TaskState.RETRY)
+        running = states.count(TaskState.STARTED)
+        return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
 
     def recent_failure(self, archive: Archive) -> Failure | None:
         return self._failures.get(archive.key)
@@ -568,6 +577,9 @@ class MemoryEngine:
 
     def succeed(self, attempt: FakeAttempt) -> None:
         self._change(attempt.archive, state=TaskState.SUCCESS, phase=Phase.DONE, error=None)
+        task = self.tasks[attempt.archive.key]
+        if task.started_at and task.updated_at:
+            self.mean = task.updated_at - task.started_at
 
     def retry(self, attempt: FakeAttempt, exc: ArchiverError) -> None:
         self._failed(attempt, exc, state=TaskState.RETRY, phase=Phase.WAITING)

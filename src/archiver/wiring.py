@@ -211,6 +211,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     site = Site(
         public_url=settings.server.url,
         retry_after_s=settings.server.retry_after_s,
+        retry_after_max_s=settings.server.retry_after_max_s,
         clients=clients,
         hit_ttl=settings.server.hit_ttl,
         hits_told_every=timedelta(seconds=settings.log.hits_interval_s),

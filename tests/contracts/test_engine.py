@@ -10,7 +10,17 @@ import pytest
 from archiver.engine.link import Servers
 from archiver.engine.worker import Build
 from archiver.errors import ArchiverError
-from archiver.model import Archive, Copies, Joined, Phase, Priority, Region, Task, TaskState
+from archiver.model import (
+    Archive,
+    Backlog,
+    Copies,
+    Joined,
+    Phase,
+    Priority,
+    Region,
+    Task,
+    TaskState,
+)
 from archiver.ports import Attempt, Engine
 from archiver.testing import MemoryEngine
 from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of
@@ -213,6 +223,40 @@ def test_a_repair_may_be_asked_for_and_forgotten_any_number_of_times(opened: Ope
                 await running.engine.repaired(archive)
 
     asyncio.run(play())
+
+
+def test_the_backlog_says_how_many_wait_and_run_and_how_long_they_took(opened: Open) -> None:
+    async def play() -> tuple[Backlog, Backlog]:
+        hold = asyncio.Event()
+
+        async def build(archive: Archive, attempt: Attempt) -> Copies:
+            await hold.wait()
+            return await _build(archive, attempt)
+
+        async with opened() as running, running.work(build):
+            for _ in range(7):
+                await running.engine.enqueue(an_archive())
+            await running.engine.enqueue(an_archive("another"))
+            busy = await _backlog(running.engine, lambda now: bool(now.running and now.waiting))
+            hold.set()
+            idle = await _backlog(
+                running.engine, lambda now: not now.running + now.waiting and bool(now.mean)
+            )
+            return busy, idle
+
+    busy, idle = asyncio.run(play())
+    assert busy.waiting + busy.running == 7
+    assert busy.mean is None
+    assert idle.mean
+
+
+async def _backlog(engine: Engine, until: Callable[[Backlog], bool]) -> Backlog:
+    async with asyncio.timeout(20):
+        while True:
+            backlog = await engine.backlog("hgmo")
+            if backlog and until(backlog):
+                return backlog
+            await asyncio.sleep(0.02)
 
 
 def test_a_healthy_engine_has_no_complaint(opened: Open) -> None:

@@ -24,7 +24,7 @@ def test_a_miss_is_accepted_with_the_url_of_its_status(web: Client) -> None:
     assert answer.headers["location"] == (
         f"{PUBLIC_URL}/archiver/status/hgmo:projects:ash:-:{web.world.node}:-:tar.gz"
     )
-    assert answer.headers["retry-after"] == "3"
+    assert 2 <= int(answer.headers["retry-after"]) <= 4
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["archiver-cache"] == "miss"
 
@@ -274,3 +274,19 @@ def test_tags_that_begin_alike_are_two_archives(web: Client) -> None:
 def test_an_authorization_header_is_neither_needed_nor_refused(web: Client) -> None:
     """A proxy of the original's clients adds one."""
     assert web.get(DEFAULT, authorization="Bearer stale").status == 202
+
+
+@pytest.mark.parametrize(
+    ("mean_s", "waiting", "least", "most"),
+    ((0.01, 0, 1, 1), (10, 0, 8, 12), (10, 2, 16, 24), (1000, 0, 60, 60)),
+)
+def test_retry_after_is_what_the_queue_will_take(
+    web: Client, mean_s: float, waiting: int, least: int, most: int
+) -> None:
+    web.world.engine.mean = timedelta(seconds=mean_s)
+    web.get(f"{DEFAULT}?subdir=testing/mozharness")
+    web.world.engine.claim()
+    for suffix in ("zip", "tar")[:waiting]:
+        web.get(f"{DEFAULT}?suffix={suffix}")
+    seconds = int(web.get(f"{DEFAULT}?subdir=testing/mozharness").headers["retry-after"])
+    assert least <= seconds <= most

@@ -11,8 +11,8 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.engine.connection import STATES, Connection, Entry, WrongRevision
-from archiver.engine.feed import FAILED, PROGRESS
-from archiver.engine.records import TaskRecord, decode_order, decode_task, encode
+from archiver.engine.feed import FAILED, FINISHED, PROGRESS
+from archiver.engine.records import FinishedRecord, TaskRecord, decode_order, decode_task, encode
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive, Failure, Phase, TaskState
 from archiver.telemetry import describe, log
@@ -146,6 +146,11 @@ class Claim:
         """Write SUCCESS, then let the queue forget the task."""
         self.report(Phase.DONE, self._bytes_done)
         await self._end(TaskState.SUCCESS, error=None)
+        await self._connection.tell(FINISHED, self.archive.digest, encode(self._finished()))
+
+    def _finished(self) -> FinishedRecord:
+        took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))
+        return FinishedRecord(source=self.archive.source, duration_s=took.total_seconds())
 
     async def fail(self, error: ArchiverError) -> None:
         """Write FAILURE with its reason, then let the queue forget the task."""

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import (
+    ConsumerInfo,
     DiscardPolicy,
     RetentionPolicy,
     StorageType,
@@ -219,6 +220,15 @@ class Connection:
                 return await store.keys()
             except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
                 return ()
+
+    async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
+        """Return how far a consumer is, or None if there is none. Raises EngineUnavailable."""
+        with _translated("look at a consumer"):
+            try:
+                info: ConsumerInfo = await self.js.consumer_info(stream, name)
+            except nats.js.errors.NotFoundError:
+                return None
+        return info
 
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
         """Let every process know of a change, after it was stored; at the very least this one."""

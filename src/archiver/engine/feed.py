@@ -12,6 +12,9 @@ FAILED = "failed"
 MOVED = "moved"
 """A rev names another node than before."""
 
+FINISHED = "finished"
+"""A task succeeded. The payload says how long its attempt took."""
+
 PROGRESS = "progress"
 """A task's state was written."""
 

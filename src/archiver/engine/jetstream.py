@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
-from archiver.engine.feed import FAILED
+from archiver.engine.feed import FAILED, FINISHED
+from archiver.engine.lanes import lane_name
 from archiver.engine.records import (
     Order,
     RepairRecord,
     decode_failure,
+    decode_finished,
     decode_order,
     decode_task,
     encode,
@@ -18,6 +20,7 @@ from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.memory import Memory
 from archiver.model import (
     Archive,
+    Backlog,
     Failure,
     Joined,
     Phase,
@@ -29,6 +32,12 @@ from archiver.model import (
 
 FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault on the host's side may be mended at any time."""
+
+BACKLOG_TTL = timedelta(seconds=1)
+"""However many ask how long to wait, the server is asked as often."""
+
+NEWEST_SHARE = 0.2
+"""Of the last attempt in the mean: some ten of them make it."""
 
 REPAIR_MEMORY = timedelta(seconds=60)
 
@@ -46,10 +55,41 @@ class JetStream:
         self._enqueuing: Coalesce[str, Joined] = Coalesce()
         self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
         self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY)
+        self._backlogs: Memory[str, Backlog | None] = Memory(ttl=BACKLOG_TTL)
+        self._counting: Coalesce[str, Backlog | None] = Coalesce()
+        self._mean_s: dict[str, float] = {}
         connection.watch(FAILED, self._remember_failure)
+        connection.watch(FINISHED, self._remember_duration)
 
     def _remember_failure(self, digest: str, payload: bytes) -> None:
         self._failures.put(digest, decode_failure(payload))
+
+    def _remember_duration(self, _digest: str, payload: bytes) -> None:
+        finished = decode_finished(payload)
+        mean_s = self._mean_s.get(finished.source, finished.duration_s)
+        self._mean_s[finished.source] = mean_s + NEWEST_SHARE * (finished.duration_s - mean_s)
+
+    async def backlog(self, source: str) -> Backlog | None:
+        if source in self._backlogs:
+            return self._backlogs.get(source)
+        return await self._counting.run(source, lambda: self._count(source))
+
+    async def _count(self, source: str) -> Backlog | None:
+        stream, name = self._connection.tasks_stream, lane_name(source, Priority.HIGH)
+        try:
+            lane = await self._connection.consumer(stream, name)
+        except EngineUnavailable:
+            lane = None
+        backlog = None
+        if lane:
+            mean_s = self._mean_s.get(source)
+            backlog = Backlog(
+                waiting=lane.num_pending or 0,
+                running=lane.num_ack_pending or 0,
+                mean=None if mean_s is None else timedelta(seconds=mean_s),
+            )
+        self._backlogs.put(source, backlog)
+        return backlog
 
     def recent_failure(self, archive: Archive) -> Failure | None:
         return self._failures.get(archive.digest)

@@ -29,6 +29,11 @@ def seats(concurrency: int, priority: Priority) -> int:
     return low if priority is Priority.LOW else concurrency - low
 
 
+def lane_name(source: str, priority: Priority) -> str:
+    """Return the name of the consumer of a source and priority."""
+    return f"{priority}_{source}"
+
+
 class Lane:
     """Hands out the tasks of one source and priority, never more at a time than it has seats."""
 
@@ -42,7 +47,7 @@ class Lane:
         lease: timedelta,
     ) -> None:
         self._connection = connection
-        self._name = f"{priority}_{source}"
+        self._name = lane_name(source, priority)
         self._config = ConsumerConfig(
             durable_name=self._name,
             filter_subject=connection.subject("tasks", priority, source, "*"),

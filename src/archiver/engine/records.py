@@ -78,12 +78,20 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
     tries: int = 0
 
 
+class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the feed tells of a task that succeeded."""
+
+    source: str
+    duration_s: float
+
+
 encode = msgspec.json.encode
 decode_task = msgspec.json.Decoder(TaskRecord).decode
 decode_order = msgspec.json.Decoder(Order).decode
 decode_copies = msgspec.json.Decoder(CopiesRecord).decode
 decode_repair = msgspec.json.Decoder(RepairRecord).decode
 decode_resolved = msgspec.json.Decoder(Resolved).decode
+decode_finished = msgspec.json.Decoder(FinishedRecord).decode
 decode_failure = msgspec.json.Decoder(Failure).decode
 
 DecodeError = msgspec.DecodeError

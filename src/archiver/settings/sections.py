@@ -98,7 +98,14 @@ class ServerSettings(Section):
         description="Seconds in which a download from a presigned URL must begin.",
     )
     retry_after_s: int = Field(
-        default=3, ge=1, le=300, description="Seconds that a client with a 202 is asked to wait."
+        default=3,
+        ge=1,
+        le=300,
+        description="Seconds that a client with a 202 or 503 is asked to wait, more or less, if "
+        "neither the queue nor what attempts took of late tells better.",
+    )
+    retry_after_max_s: int = Field(
+        default=60, ge=1, le=3600, description="Seconds that it is asked to wait at most."
     )
     hit_ttl_s: float = Field(
         default=30,

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from archiver.errors import InvalidRequest
 from archiver.model import Archive, Pending, Ready, Wanted
 from archiver.web import fastlane
+from archiver.web.delay import retry_after_s
 from archiver.web.exchange import exchange, nobody
 from archiver.web.ledger import HELD
 from archiver.web.problems import problem
@@ -88,7 +89,7 @@ async def outwait(request: Request[State], ask: Ask, pending: Pending) -> Ready 
         return nobody(request)
     if left := ask.patience.after(hold_s):
         return _again(request, pending, ask.again(left))
-    return _out_of_time(request, ask, pending)
+    return await _out_of_time(request, ask, pending)
 
 
 def _again(request: Request[State], pending: Pending, url: str) -> Response:
@@ -97,14 +98,19 @@ def _again(request: Request[State], pending: Pending, url: str) -> Response:
     return Response(status_code=302, headers={"Location": url, **_on_a_miss(pending)})
 
 
-def _out_of_time(request: Request[State], ask: Ask, pending: Pending) -> Response:
+async def _out_of_time(request: Request[State], ask: Ask, pending: Pending) -> Response:
     if ask.on_miss is OnMiss.REDIRECT and (url := _at_the_host(request, pending.archive)):
         exchange(request).outcome = "sent_to_host"
         return Response(status_code=302, headers={"Location": url, **_on_a_miss(pending)})
     if ask.takes_202:
         exchange(request).outcome = pending.outcome.value
-        return _accepted(request, pending)
-    response = problem(request, "not_ready_yet", "the archive is being made; come back for it")
+        return await _accepted(request, pending)
+    response = problem(
+        request,
+        "not_ready_yet",
+        "the archive is being made; come back for it",
+        retry_after_s=await retry_after_s(request, pending.archive.source),
+    )
     response.headers.update(_on_a_miss(pending))
     return response
 
@@ -115,14 +121,14 @@ def _at_the_host(request: Request[State], archive: Archive) -> str | None:
     return source.url(archive) if source.fetchable(archive) == archive else None
 
 
-def _accepted(request: Request[State], pending: Pending) -> Response:
-    site = request.state["site"]
+async def _accepted(request: Request[State], pending: Pending) -> Response:
+    delay_s = await retry_after_s(request, pending.archive.source)
     return JSONResponse(
         {"result": {}},
         status_code=202,
         headers={
-            "Location": site.status_url(pending.archive),
-            "Retry-After": str(site.retry_after_s),
+            "Location": request.state["site"].status_url(pending.archive),
+            "Retry-After": str(delay_s),
             **_on_a_miss(pending),
         },
     )

@@ -25,6 +25,7 @@ class Site:
 
     public_url: str
     retry_after_s: int
+    retry_after_max_s: int = 60
     clients: Clients = field(default_factory=Clients)
     hit_ttl: timedelta = timedelta(seconds=30)
     hits_told_every: timedelta = timedelta(seconds=10)
