@@ -264,3 +264,32 @@ def test_a_file_that_cannot_be_written_is_named(run: Run, script: Script, hit: S
     result = run(*WORDS, "--server", script.url, "-o", "no/such/folder")
     assert result.exit_code == 1
     assert "no/such/folder: No such file or directory" in result.stderr
+
+
+def test_a_server_that_tags_its_answers_is_asked_to_hold_the_next_one(
+    run: Run, script: Script, hit: Said, miss: Said
+) -> None:
+    pending, unchanged = progress("PENDING"), Said(status=304)
+    tagged = Said(body=pending.body, headers={"ETag": 'W/"1"'})
+    script.say(ASKED, miss, hit)
+    script.say(STATUS, tagged, unchanged, problem(503, "too_many_waiters"), progress("SUCCESS"))
+    script.say(OBJECT, Said(body=CONTENT))
+    result = run(*WORDS, "--server", script.url)
+    assert result.exit_code == 0, result.output
+    asked = [
+        (target.removeprefix(STATUS), headers.get("If-None-Match"))
+        for target, headers in script.asked
+        if target.startswith(STATUS)
+    ]
+    held = ("?wait=10", 'W/"1"')
+    assert asked == [("", None), held, held, ("", None)]
+
+
+def test_a_wait_that_was_too_short_is_to_be_tried_later(
+    run: Run, script: Script, miss: Said
+) -> None:
+    script.say(ASKED, miss)
+    script.say(STATUS, progress("STARTED"))
+    result = run(*WORDS, "--server", script.url, "--wait", "0.1")
+    assert result.exit_code == 75
+    assert "being made" in result.stderr

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Run, Script
+from tests.cli.conftest import Run, Said, Script
 from tests.cli.test_get import STATUS, problem, progress
 
 TASK = "hgmo:projects:ash"
@@ -62,3 +62,11 @@ def test_a_server_that_is_down_is_to_be_tried_later(run: Run, script: Script) ->
     result = run("status", TASK, "--server", script.url)
     assert result.exit_code == 75
     assert "engine_unavailable" in result.stderr
+
+
+def test_a_wait_ends_with_a_change(run: Run, script: Script) -> None:
+    pending = Said(body=progress("PENDING").body, headers={"ETag": 'W/"1"'})
+    script.say(STATUS, pending, progress("STARTED"))
+    result = run("status", TASK, "--server", script.url, "--wait", "7", "--json")
+    assert json.loads(result.stdout)["state"] == "STARTED"
+    assert [target for target, _ in script.asked] == [STATUS, f"{STATUS}?wait=7"]

@@ -22,6 +22,10 @@ CONNECT_S = 10.0
 SILENCE_S = 60.0
 POLL_MIN_S = 0.2
 POLL_MAX_S = 3.0
+HOLD_S = 10
+"""How long a server may hold a question about a task. One that can tags its answers."""
+
+NOT_MODIFIED = 304
 UNKNOWN = frozenset({"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir"})
 
 _MEANING = {
@@ -71,11 +75,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the status URL says."""
+    """What the status URL says; ``tag`` is the server's name for it, if it has one."""
 
     state: str
     phase: str
     bytes_done: int
+    tag: str | None = None
     result: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -110,14 +115,16 @@ class Client:
             return task
         return f"{self._server}/archiver/status/{quote(task, safe=':')}"
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask, and follow no redirect.
 
         Raises:
             RetryLater: There was no answer.
         """
         try:
-            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+            async with self._session.get(
+                URL(url, encoded=True), headers=headers, allow_redirects=False
+            ) as response:
                 return Answer(
                     status=response.status,
                     reason=response.reason or "",
@@ -132,16 +139,17 @@ class Client:
         return understand(await self.get(url))
 
     async def progress(self, status_url: str) -> Progress:
-        answer = await self.get(status_url)
-        result = answer.body.get("result")
-        if answer.status != 200 or not isinstance(result, dict):  # noqa: PLR2004
-            raise _refusal(answer)
-        return Progress(
-            state=str(result.get("state")),
-            phase=str(result.get("phase", "")),
-            bytes_done=int(result.get("bytes_done") or 0),
-            result=result,
-        )
+        return _progress(await self.get(status_url))
+
+    async def change(self, status_url: str, known: Progress, wait_s: int = HOLD_S) -> Progress:
+        """Return the status when it is another one than *known*, which has a tag; or after a while.
+
+        Raises:
+            RetryLater: There was no answer, or no room to wait.
+        """
+        headers = {"If-None-Match": known.tag or ""}
+        answer = await self.get(f"{status_url}?wait={wait_s}", headers)
+        return known if answer.status == NOT_MODIFIED else _progress(answer)
 
     async def wait(self, accepted: Accepted, report: Callable[[Progress], None]) -> None:
         """Return when the task has ended in success; tell *report* how far it is meanwhile.
@@ -151,19 +159,28 @@ class Client:
         Raises:
             CommandFailed: The task failed.
         """
-        delay_s = POLL_MIN_S
+        delay_s, known = POLL_MIN_S, None
         while True:
+            last = known
             try:
-                progress = await self.progress(accepted.status_url)
+                known = await self._next(accepted.status_url, last)
             except RetryLater:
-                pass
+                known = None
             else:
-                report(progress)
-                progress.check()
-                if progress.ended:
+                report(known)
+                known.check()
+                if known.ended:
                     return
+                if known.tag and known is not last:
+                    continue
             await asyncio.sleep(delay_s)
             delay_s = min(1.5 * delay_s, max(POLL_MIN_S, min(accepted.retry_after_s, POLL_MAX_S)))
+
+    async def _next(self, status_url: str, known: Progress | None) -> Progress:
+        """Return the status: when it has changed, if the server can tell that."""
+        if known and known.tag:
+            return await self.change(status_url, known)
+        return await self.progress(status_url)
 
     async def download(
         self, located: Located, sink: BinaryIO, report: Callable[[int], None]
@@ -265,6 +282,19 @@ def _retry_after_s(answer: Answer) -> float:
     except ValueError:
         return POLL_MAX_S
     return delay_s if math.isfinite(delay_s) else POLL_MAX_S
+
+
+def _progress(answer: Answer) -> Progress:
+    result = answer.body.get("result")
+    if answer.status != 200 or not isinstance(result, dict):  # noqa: PLR2004
+        raise _refusal(answer)
+    return Progress(
+        state=str(result.get("state")),
+        phase=str(result.get("phase", "")),
+        bytes_done=int(result.get("bytes_done") or 0),
+        tag=answer.headers.get("etag"),
+        result=result,
+    )
 
 
 def _refusal(answer: Answer) -> CommandFailed:

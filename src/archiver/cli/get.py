@@ -14,7 +14,7 @@ import click
 
 from archiver.cli.client import Accepted, Client, Located, open_client
 from archiver.cli.client import Progress as TaskProgress
-from archiver.cli.failures import CommandFailed, TookTooLong
+from archiver.cli.failures import CommandFailed, RetryLater, TookTooLong
 from archiver.cli.options import json_option, server_option
 from archiver.cli.progress import Bar, bar
 
@@ -30,6 +30,14 @@ class Got:
     waited: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long to take in all, and to wait for an archive to be made."""
+
+    timeout_s: float
+    wait_s: float | None
+
+
 @click.command("get")
 @click.argument("source")
 @click.argument("repo")
@@ -39,6 +47,12 @@ class Got:
 @click.option("--region", help="Preferred region.")
 @click.option("-o", "--output", help="File to write; - is standard output. [default: its own name]")
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds, in all.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for one that has to be made; then it is 75.  [default: --timeout]",
+)
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
 @server_option
@@ -52,6 +66,7 @@ def command(  # noqa: PLR0913 - one per option
     region: str | None,
     output: str | None,
     timeout_s: float,
+    wait_s: float | None,
     quiet: bool,
     as_json: bool,
     server: str,
@@ -70,7 +85,8 @@ def command(  # noqa: PLR0913 - one per option
     began = time.monotonic()
     with bar(quiet=quiet) as shown:
         try:
-            got = asyncio.run(_get(server, (source, repo, rev), query, output, timeout_s, shown))
+            limits = Limits(timeout_s=timeout_s, wait_s=wait_s)
+            got = asyncio.run(_get(server, (source, repo, rev), query, output, limits, shown))
         except TimeoutError:
             raise TookTooLong(f"not there after {timeout_s:g} s") from None
     _tell(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
@@ -81,11 +97,12 @@ async def _get(
     wanted: tuple[str, str, str],
     query: dict[str, str | None],
     output: str | None,
-    timeout_s: float,
+    limits: Limits,
     shown: Bar,
 ) -> Got:
-    async with asyncio.timeout(timeout_s), open_client(server) as client:
-        located, waited = await _locate(client, client.archive_url(*wanted, query), shown)
+    async with asyncio.timeout(limits.timeout_s), open_client(server) as client:
+        url = client.archive_url(*wanted, query)
+        located, waited = await _locate(client, url, limits.wait_s, shown)
         path = output or located.file_name
         shown.show("download", 0, located.size_bytes)
         with _sink(path) as sink:
@@ -93,16 +110,28 @@ async def _get(
         return Got(located=located, path=path, waited=waited)
 
 
-async def _locate(client: Client, url: str, shown: Bar) -> tuple[Located, bool]:
-    """Return where the archive is, and whether it had to be waited for."""
+async def _locate(
+    client: Client, url: str, wait_s: float | None, shown: Bar
+) -> tuple[Located, bool]:
+    """Return where the archive is, and whether it had to be waited for.
+
+    Raises:
+        RetryLater: It is not there after *wait_s*.
+    """
 
     def report(progress: TaskProgress) -> None:
         shown.show(progress.phase or progress.state, progress.bytes_done)
 
-    waited = False
-    while isinstance(answer := await client.ask(url), Accepted):
-        waited = True
-        await client.wait(answer, report)
+    waited, patience = False, asyncio.timeout(None)
+    try:
+        async with patience:
+            while isinstance(answer := await client.ask(url), Accepted):
+                if wait_s is not None and not waited:
+                    patience.reschedule(asyncio.get_running_loop().time() + wait_s)
+                waited = True
+                await client.wait(answer, report)
+    except TimeoutError:
+        raise RetryLater(f"it is being made, and not there after {wait_s:g} s") from None
     return answer, waited
 
 

@@ -15,20 +15,27 @@ from archiver.cli.progress import bar
 @click.command("status")
 @click.argument("task")
 @click.option("--watch", is_flag=True, help="Wait until it has ended.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seconds to wait for it to change.  [default: 0]",
+)
 @json_option
 @server_option
-def command(*, task: str, watch: bool, as_json: bool, server: str) -> None:
+def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) -> None:
     """Say how far TASK is, which is a task id or a status URL.
 
     Exits with 1 if the task failed, with 3 if that is because there is no such thing.
     """
-    progress = asyncio.run(_ask(server, task, watch=watch))
+    progress = asyncio.run(_ask(server, task, watch=watch, wait_s=wait_s))
     told = _without_links(progress)
     click.echo(json.dumps(told, indent=2) if as_json else _page(told))
     progress.check()
 
 
-async def _ask(server: str, task: str, *, watch: bool) -> Progress:
+async def _ask(server: str, task: str, *, watch: bool, wait_s: int) -> Progress:
     async with open_client(server) as client:
         url = client.status_url(task)
         if watch:
@@ -38,7 +45,10 @@ async def _ask(server: str, task: str, *, watch: bool) -> Progress:
                     await client.wait(
                         accepted, lambda progress: shown.show(progress.phase, progress.bytes_done)
                     )
-        return await client.progress(url)
+        progress = await client.progress(url)
+        if wait_s and progress.tag and not progress.ended:
+            progress = await client.change(url, progress, wait_s)
+        return progress
 
 
 def _without_links(progress: Progress) -> dict[str, object]:
