@@ -7,7 +7,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from archiver.errors import InvalidRequest, SourceUnavailable, UnknownRepo, UnknownRev
+from archiver.errors import (
+    InvalidRequest,
+    SourceUnavailable,
+    TooManyWaiters,
+    UnknownRepo,
+    UnknownRev,
+)
 from archiver.model import Node
 from archiver.ports import Resolved
 from archiver.resolver import NAME_TTL, Resolver
@@ -191,3 +197,20 @@ def test_a_node_that_nobody_has_is_refused_and_asked_about_once() -> None:
 
     run(scenario())
     assert asked.source.asked == {"known": 1}
+
+
+def test_more_questions_than_may_wait_are_refused_but_not_those_that_wait_already() -> None:
+    asked = Asked()
+    resolver = Resolver(index=asked.index, questions_max=3)
+
+    async def scenario() -> list[object]:
+        revs = ("a", "b", "c", "default", "a")
+        asking = (resolver.meaning(asked.source, ASH, rev) for rev in revs)
+        first = await asyncio.gather(*asking, return_exceptions=True)
+        return [*first, (await resolver.meaning(asked.source, ASH, "default")).node]
+
+    a, b, c, refused, joined, later = run(scenario())
+    assert all(isinstance(answer, UnknownRev) for answer in (a, b, c, joined))
+    assert isinstance(refused, TooManyWaiters)
+    assert refused.retry_after
+    assert later == asked.tip

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
-from archiver.errors import NotFound, UnknownRev
+from archiver.errors import NotFound, TooManyWaiters, UnknownRev
 from archiver.memory import Memory
 from archiver.model import Node, parse_node
 from archiver.ports import Index, Resolved, Source
@@ -18,6 +18,11 @@ NEGATIVE_TTL = timedelta(seconds=10)
 HEX_SPELLING_MIN = 12
 """From so many digits on, they mean their node for good. Fewer may come to be ambiguous."""
 
+QUESTIONS_MAX = 500
+"""Different ones that may wait for their turn with a host, which answers some 100 a second."""
+
+QUESTIONS_RETRY = timedelta(seconds=5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
@@ -28,10 +33,14 @@ class Meaning:
 
 
 class Resolver:
-    """Answers what a rev means, from the index or from its source."""
+    """Answers what a rev means, from the index or from its source.
 
-    def __init__(self, *, index: Index) -> None:
+    Any client can think of any number of revs: so many questions wait at a time, and no more.
+    """
+
+    def __init__(self, *, index: Index, questions_max: int = QUESTIONS_MAX) -> None:
         self._index = index
+        self._questions_max = questions_max
         self._asking: Coalesce[tuple[str, str, str], Resolved] = Coalesce()
         self._absent: Memory[tuple[str, str, str], NotFound] = Memory(ttl=NEGATIVE_TTL)
         self._known: Memory[tuple[str, str, Node], None] = Memory()
@@ -43,6 +52,7 @@ class Resolver:
             InvalidRequest: The source refuses such a rev.
             UnknownRepo, UnknownRev: On the host's word, at most 10 s old.
             SourceError: The host did not answer.
+            TooManyWaiters: So many questions wait that this one may not.
         """
         if node := parse_node(rev):
             return Meaning(node=node)
@@ -50,6 +60,7 @@ class Resolver:
         self._raise_if_absent(source, repo, rev)
         resolved = await self._index.node(source.name, repo, rev)
         if resolved is None or not _still_true(rev, resolved):
+            self._raise_if_crowded(source, repo, rev)
             resolved = await self._asking.run(
                 (source.name, repo, rev), lambda: self._resolve(source, repo, rev)
             )
@@ -66,6 +77,7 @@ class Resolver:
         if (source.name, repo, node) in self._known:
             return
         self._raise_if_absent(source, repo, node)
+        self._raise_if_crowded(source, repo, node)
         await self._asking.run((source.name, repo, node), lambda: self._ask(source, repo, node))
 
     async def _resolve(self, source: Source, repo: str, rev: str) -> Resolved:
@@ -94,6 +106,12 @@ class Resolver:
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
             raise type(absent)(absent.message)
+
+    def _raise_if_crowded(self, source: Source, repo: str, rev: str) -> None:
+        if len(self._asking) >= self._questions_max and (
+            (source.name, repo, rev) not in self._asking
+        ):
+            raise TooManyWaiters("too many questions wait for a host", retry_after=QUESTIONS_RETRY)
 
 
 def _still_true(rev: str, resolved: Resolved) -> bool:
