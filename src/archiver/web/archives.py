@@ -89,10 +89,8 @@ def _repeatable(response: Response, ready: Ready, wanted: Wanted) -> Hit:
 
 
 async def _missed(request: Request[State], ask: Ask, pending: Pending) -> Response:
-    answer = await outwait(request, ask, pending)
-    if isinstance(answer, Ready):
-        exchange(request).outcome = "waited"
-        answer = _redirect(answer, ask.wanted, request.state["site"])
+    site = request.state["site"]
+    answer = await outwait(request, ask, pending, lambda ready: _redirect(ready, ask.wanted, site))
     if ask.patience.preferred:
         answer.headers["Preference-Applied"] = ask.patience.applied
     return answer

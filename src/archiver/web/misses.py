@@ -1,6 +1,6 @@
 """What a client is told, or sent to, while the archive that it wants is being brought."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlencode
@@ -66,25 +66,29 @@ class Ask:
         return f"{self.address}?{urlencode(query, safe='/')}"
 
 
-async def outwait(request: Request[State], ask: Ask, pending: Pending) -> Ready | Response:
-    """Return where the archive is if it comes in time, else what to answer.
+async def outwait(
+    request: Request[State], ask: Ask, pending: Pending, render: Callable[[Ready], Response]
+) -> Response:
+    """Return what *render* makes of where the archive is if it comes in time, else what to answer.
 
     Raises:
         TaskFailed, TooManyWaiters: As ``Waiting.hold`` does.
     """
-    waited: Ready | Woken = Woken.TIME
+    waited: Response | Woken = Woken.TIME
     hold_s = ask.patience.hold_s(request.state["site"].holding)
     if hold_s:
         waited = await request.state["waiting"].hold(
             pending.archive,
             ask.wanted,
+            render=render,
             hold_s=hold_s,
             client=request.state["site"].clients.address(request.scope),
             near=fastlane.region(request.scope),
             receive=request.receive,
         )
-    if isinstance(waited, Ready):
-        return waited
+    if isinstance(waited, Response):
+        exchange(request).outcome = "waited"
+        return _Shared(waited)
     if waited is Woken.LEFT:
         return nobody(request)
     if left := ask.patience.after(hold_s):
@@ -96,6 +100,16 @@ def _again(request: Request[State], pending: Pending, url: str) -> Response:
     """Send the client here again, to another URL each time: at the same one wget2 would stop."""
     exchange(request).outcome = HELD
     return Response(status_code=302, headers={"Location": url, **_on_a_miss(pending)})
+
+
+class _Shared(Response):
+    """A response that others are given too, so that headers may be added to this one alone."""
+
+    def __init__(self, response: Response) -> None:
+        self.status_code = response.status_code
+        self.background = None
+        self.body = response.body
+        self.raw_headers = list(response.raw_headers)
 
 
 async def _out_of_time(request: Request[State], ask: Ask, pending: Pending) -> Response:

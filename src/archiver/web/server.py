@@ -25,6 +25,12 @@ BUFFER_BYTES = 64 * 1024
 
 BACKLOG = 2048
 
+CONNECTIONS_MAX = 16_384
+"""Open at a time, of one process: those who wait, and room for everyone else beside them.
+
+granian's own default is the backlog, past which it would not even accept a health check.
+"""
+
 GRACE_S = 4
 """After SIGTERM, for requests that are under way."""
 
@@ -56,6 +62,7 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
         ),
         websockets=False,
         backlog=BACKLOG,
+        backpressure=CONNECTIONS_MAX,
         workers_kill_timeout=GRACE_S,
         log_level=LogLevels.critical,
         log_access=False,

@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import InvalidRequest, TaskFailed
@@ -105,12 +106,15 @@ class Waiting:
         archive: Archive,
         wanted: Wanted,
         *,
+        render: Callable[[Ready], Response],
         near: Region | None,
         hold_s: float,
         client: str,
         receive: Receive,
-    ) -> Ready | Woken:
-        """Return where *archive* is as soon as it is there; else why it is not waited for longer.
+    ) -> Response | Woken:
+        """Return what *render* makes of where *archive* is as soon as it is there.
+
+        Others get the same response. Else return why it is not waited for longer.
 
         Raises:
             TaskFailed: It will not be there.
@@ -123,7 +127,7 @@ class Waiting:
             if woken is not Woken.NEWS:
                 return woken
             _raise_failure(watch)
-            return await watch.found(wanted, near) or Woken.TIME
+            return await watch.answer(wanted, near, render) or Woken.TIME
 
     def close(self) -> None:
         """Let everyone go who waits."""

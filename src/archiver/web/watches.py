@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 
+from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
@@ -70,7 +71,7 @@ class Watch:
     def __init__(self, *, archiver: Archiver, archive: Archive) -> None:
         self._archiver = archiver
         self._archive = archive
-        self._found: dict[tuple[Region | None, Region | None], Ready] = {}
+        self._answers: dict[tuple[Wanted, Region | None], Response] = {}
         self._made: dict[str, bytes] = {}
         self.version = 0
         self.status: Status | None = None
@@ -125,9 +126,9 @@ class Watch:
         self.status = status
         self.version += 1
         self._made.clear()
-        _wake_all(self.for_change)
         if self.ended:
             _wake_all(self.for_end)
+        _wake_all(self.for_change)
 
     def once(self, what: str, make: Callable[[Status], bytes]) -> bytes:
         """Return what *make* makes of the status, which has been seen: once for each version."""
@@ -155,16 +156,23 @@ class Watch:
             return Woken.NEWS
         return await pause(self.for_change, patience_s, receive)
 
-    async def found(self, wanted: Wanted, near: Region | None) -> Ready | None:
-        """Return where the archive is for who wants it so, if it is there: one link for a crowd."""
-        choice = (wanted.preferred_region, near)
-        if choice not in self._found:
-            named = replace(wanted, rev=self._archive.node)
-            answer = await self._archiver.request(named, create=False, client_region=near)
-            if not isinstance(answer, Ready):
+    async def answer(
+        self, wanted: Wanted, near: Region | None, render: Callable[[Ready], Response]
+    ) -> Response | None:
+        """Return what *render* makes of where the archive is, if it is there.
+
+        Made once for all who want it in the same words, from near the same region: a crowd is
+        answered at one moment.
+        """
+        asked = wanted, near
+        if asked not in self._answers:
+            found = await self._archiver.request(
+                replace(wanted, rev=self._archive.node), create=False, client_region=near
+            )
+            if not isinstance(found, Ready):
                 return None
-            self._found[choice] = answer
-        return self._found[choice]
+            self._answers[asked] = render(found)
+        return self._answers[asked]
 
 
 def _told(status: Status) -> tuple[object, ...]:
