@@ -48,6 +48,7 @@ from archiver.web.app import Site, create_app
 from archiver.web.clients import Clients
 from archiver.web.ranges import Ranges
 from archiver.web.seats import Holding
+from archiver.web.server import on_stop
 
 NAMESPACE = "archiver"
 
@@ -218,7 +219,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
         holding=_holding(settings),
         version=settings.server.version(__version__),
     )
-    return create_app(open_archiver=open_archiver, site=site)
+    return create_app(open_archiver=open_archiver, site=site, on_stop=on_stop)
 
 
 def _holding(settings: Settings) -> Holding:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.app import create_app
-from archiver.web.server import serve
+from archiver.web.server import on_stop, serve
 from tests.web.client import SITE
 from tests.world import World
 
@@ -32,7 +32,7 @@ def fakes() -> ASGIApp:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
-    app = create_app(open_archiver=open_archiver, site=SITE)
+    app = create_app(open_archiver=open_archiver, site=SITE, on_stop=on_stop)
     about_fakes = Router([Route("/fakes", tell)])
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:

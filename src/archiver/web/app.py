@@ -59,9 +59,15 @@ ROUTES = (
 
 
 def create_app(
-    *, open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]], site: Site
+    *,
+    open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]],
+    site: Site,
+    on_stop: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> FastLane:
-    """Return the application; it opens its Archiver when it starts and closes it when it ends."""
+    """Return the application; it opens its Archiver when it starts and closes it when it ends.
+
+    *on_stop* is told, when it starts, what to do as soon as it is to end.
+    """
     hits = Hits(ttl=site.hit_ttl)
     ledger = Ledger(interval=site.hits_told_every, clients=site.clients)
 
@@ -73,6 +79,7 @@ def create_app(
                 open_waiting(archiver, site.holding) as waiting,
                 beside(hits.keep_fresh(archiver.news), ledger.keep()),
             ):
+                on_stop(waiting.close)
                 log.info("web.started", public_url=site.public_url)
                 yield State(
                     archiver=archiver,

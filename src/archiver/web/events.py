@@ -17,7 +17,7 @@ from archiver.web.site import State
 from archiver.web.status import archive_of, client_of, render
 from archiver.web.targets import decode, parse_query
 from archiver.web.waiting import Waiting
-from archiver.web.watches import Watch, Woken
+from archiver.web.watches import Leaving, Watch, Woken, leaving
 
 RETRY_MS = 3000
 HEARTBEAT_S = 15.0
@@ -75,8 +75,8 @@ class EventStream(Response):
         self._told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._waiting.stream(self._archive, self._client) as watch:
-            if await watch.first(FIRST_LOOK_S, receive) is Woken.LEFT:
+        with self._waiting.stream(self._archive, self._client) as watch, leaving(receive) as left:
+            if await watch.first(FIRST_LOOK_S, left) is Woken.LEFT:
                 return
             if self._was_told(watch):
                 self.status_code = NO_CONTENT
@@ -84,19 +84,19 @@ class EventStream(Response):
                 await super().__call__(scope, receive, send)
             else:
                 with suppress(TimeoutError):
-                    await self._tell(watch, receive, send)
+                    await self._tell(watch, left, send)
 
     def _was_told(self, watch: Watch) -> bool:
         """Tell whether the client saw the end, and came back all the same."""
         return watch.ended and self._last_id % 2 == 1
 
-    async def _tell(self, watch: Watch, receive: Receive, send: Send) -> None:
+    async def _tell(self, watch: Watch, left: Leaving, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         until, version = time.monotonic() + STREAM_S, 0
         while time.monotonic() < until:
-            match await watch.change(version, HEARTBEAT_S, receive):
+            match await watch.change(version, HEARTBEAT_S, left):
                 case Woken.NEWS:
                     version = watch.version
                     await self._send_event(watch, send)

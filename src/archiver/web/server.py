@@ -1,12 +1,13 @@
 """The HTTP server: granian, which drops those who send their headers too slowly."""
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -89,6 +90,20 @@ def _make(target: str, parent: int) -> ASGIApp:
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     return app
+
+
+def on_stop(act: Callable[[], None]) -> None:
+    """Call *act* when this process is told to end, while requests are still under way.
+
+    granian waits for those before it ends the application's lifespan, and takes SIGINT as it takes
+    SIGTERM, whose handler this replaces.
+    """
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, act)
+
+
+def _stop(act: Callable[[], None]) -> None:
+    act()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _end_with(parent: int) -> None:

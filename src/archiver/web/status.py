@@ -15,7 +15,7 @@ from archiver.service import Status
 from archiver.web.exchange import nobody
 from archiver.web.site import State
 from archiver.web.targets import decode, parse_query, whole
-from archiver.web.watches import Woken
+from archiver.web.watches import Woken, leaving
 
 UNKNOWN_STATUS = "no status available at this point."
 """The original's words for a task that nobody knows. It calls it PENDING, and so do we."""
@@ -55,12 +55,13 @@ async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Res
     waiting, holding = request.state["waiting"], request.state["site"].holding
     known = request.headers.getlist("if-none-match")
     until = time.monotonic() + min(wait_s, holding.hold_s)
-    with waiting.watch(archive, client_of(request)) as watch:
+    client = client_of(request)
+    with waiting.watch(archive, client) as watch, leaving(request.receive) as left:
         seen = watch.version or 1
-        woken = await watch.first(holding.hold_s, request.receive)
+        woken = await watch.first(holding.hold_s, left)
         if watch.status and not watch.ended and (not known or _tag(watch.status) in known):
             left_s = max(0, until - time.monotonic())
-            woken = await watch.change(seen, left_s, request.receive)
+            woken = await watch.change(seen, left_s, left)
         if woken is Woken.LEFT or watch.status is None:
             return nobody(request)
         return _answer(request, watch.status)

@@ -17,7 +17,10 @@ from archiver.service import Archiver
 from archiver.telemetry import METRICS
 from archiver.web.seats import Holding, Seats
 from archiver.web.targets import SECONDS, whole
-from archiver.web.watches import Watch, Watches, Woken, open_watches, pause
+from archiver.web.watches import Watch, Watches, Woken, leaving, open_watches, pause
+
+LAST_HOLD_S = 1.0
+"""Of a process that is about to end."""
 
 HOLDS_MAX = 8
 """Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
@@ -122,8 +125,11 @@ class Waiting:
         """
         with self.watch(archive, client) as watch:
             woken = Woken.NEWS if watch.ended else Woken.TIME
+            if watch.closing:
+                hold_s = min(hold_s, LAST_HOLD_S)
             if hold_s and not watch.ended:
-                woken = await pause(watch.for_end, hold_s, receive)
+                with leaving(receive) as left:
+                    woken = await pause(watch.for_end, hold_s, left)
             if woken is not Woken.NEWS:
                 return woken
             _raise_failure(watch)

@@ -31,20 +31,41 @@ Bench = set[asyncio.Future[Woken]]
 """Those who pause. One future each, whoever they wait for, because thousands may."""
 
 
-async def pause(bench: Bench, patience_s: float, receive: Receive) -> Woken:
+Leaving = asyncio.Task[None]
+"""Ends when the client has left."""
+
+
+@contextmanager
+def leaving(receive: Receive) -> Iterator[Leaving]:
+    """Yield what ends when the client leaves; nothing else may be received meanwhile or later.
+
+    One for all pauses of a request: a ``receive`` of granian's that was cut short is followed by a
+    ``http.disconnect``, true or not.
+    """
+    task = asyncio.ensure_future(_left(receive))
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+async def pause(bench: Bench, patience_s: float, leaving: Leaving) -> Woken:
     """Return when the *bench* is woken, when the time is over, or when the client has left."""
     loop = asyncio.get_running_loop()
     woken: asyncio.Future[Woken] = loop.create_future()
     timer = loop.call_later(patience_s, _wake, woken, Woken.TIME)
-    leaving = asyncio.ensure_future(_left(receive))
-    leaving.add_done_callback(lambda _: _wake(woken, Woken.LEFT))
+
+    def leave(_: Leaving) -> None:
+        _wake(woken, Woken.LEFT)
+
+    leaving.add_done_callback(leave)
     bench.add(woken)
     try:
         return await woken
     finally:
         bench.discard(woken)
         timer.cancel()
-        leaving.cancel()
+        leaving.remove_done_callback(leave)
 
 
 async def _left(receive: Receive) -> None:
@@ -137,7 +158,7 @@ class Watch:
             self._made[what] = make(self.status)
         return self._made[what]
 
-    async def first(self, patience_s: float, receive: Receive) -> Woken:
+    async def first(self, patience_s: float, leaving: Leaving) -> Woken:
         """Return when there is a status, or when the client has left.
 
         Raises:
@@ -145,16 +166,16 @@ class Watch:
         """
         woken = Woken.NEWS
         if self.status is None and self.failure is None:
-            woken = await pause(self.for_change, patience_s, receive)
+            woken = await pause(self.for_change, patience_s, leaving)
         if self.status is None and woken is not Woken.LEFT:
             raise self.failure or EngineUnavailable("the engine takes long to answer")
         return woken
 
-    async def change(self, since: int, patience_s: float, receive: Receive) -> Woken:
+    async def change(self, since: int, patience_s: float, leaving: Leaving) -> Woken:
         """Return when ``version`` is more than *since*."""
         if self.version > since:
             return Woken.NEWS
-        return await pause(self.for_change, patience_s, receive)
+        return await pause(self.for_change, patience_s, leaving)
 
     async def answer(
         self, wanted: Wanted, near: Region | None, render: Callable[[Ready], Response]
@@ -187,6 +208,7 @@ class Watches:
         self._archiver = archiver
         self._group = group
         self._watches: dict[str, Watch] = {}
+        self._closing = False
 
     @contextmanager
     def watch(self, archive: Archive) -> Iterator[Watch]:
@@ -203,13 +225,15 @@ class Watches:
                 self._end(archive, watch)
 
     def close(self) -> None:
-        """End all of them, and let everyone who waits go."""
+        """End all of them, and let everyone who waits go; whoever comes now waits for little."""
+        self._closing = True
         for watch in self._watches.values():
             watch.close()
 
     def _begin(self, archive: Archive) -> Watch:
         watch = Watch(archiver=self._archiver, archive=archive)
         watch.keeping = self._group.create_task(watch.keep())
+        watch.closing = self._closing
         self._watches[archive.digest] = watch
         return watch
 

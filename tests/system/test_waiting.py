@@ -1,0 +1,165 @@
+"""Clients that wait for a miss, on the real stack: held, sent here again, and never given a 202."""
+
+import json
+import signal
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.parts.hgweb import Ash, Hgweb, Repository
+from tests.parts.process import wait_until
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.client import Answer, ended, fetch, poll
+from tests.system.stack import Stack, servers
+
+CROWD = 200
+HOLD_S = 2
+SEATS = 220
+SLOW = 300_000
+"""Bytes a second at which the large archive takes some seconds."""
+
+
+@pytest.fixture
+def host(hgweb: Hgweb) -> Iterator[SlowHost]:
+    with slow_host(hgweb.port) as host:
+        yield host
+
+
+@pytest.fixture
+def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
+    settings = {
+        "ARCHIVER_SERVER__HOLD_S": str(HOLD_S),
+        "ARCHIVER_SERVER__PROCESSES": "1",  # of which the seats are
+        "ARCHIVER_SERVER__WAITERS_PER_CLIENT": str(SEATS),
+    }
+    with servers(tmp_path, template=hgweb.template_for(host.port), settings=settings) as stack:
+        yield stack
+
+
+def follow(stack: Stack, url: str) -> list[Answer]:
+    """Return all answers up to the first that does not lead to the same place again."""
+    answers = [fetch(url)]
+    while answers[-1].status == 302 and answers[-1].location.startswith(stack.public):
+        answers.append(fetch(answers[-1].location))
+    return answers
+
+
+def waiters(stack: Stack) -> float:
+    text = fetch(f"{stack.public}/metrics").body.decode()
+    line = next(line for line in text.splitlines() if line.startswith("archiver_waiters "))
+    return float(line.split()[1])
+
+
+def test_a_crowd_that_waits_costs_one_fetch_and_ends_at_the_archive(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    url = stack.url(large.name, large.tip, f"wait={8 * HOLD_S}")
+    host.rate = SLOW
+    with stack.web(), stack.worker(), ThreadPoolExecutor(CROWD) as crowd:
+        following = [crowd.submit(follow, stack, url) for _ in range(CROWD)]
+        wait_until(lambda: waiters(stack) >= CROWD, timeout_s=20)
+        time.sleep(HOLD_S)  # so that a hold comes to its end
+        host.rate = None
+        answers = [future.result() for future in following]
+        bodies = {fetch(of_one[-1].location).body for of_one in answers[:3]}
+
+    statuses = Counter(answer.status for of_one in answers for answer in of_one)
+    assert set(statuses) == {302}
+    assert {of_one[-1].headers["Archiver-Cache"] for of_one in answers} == {"hit"}
+    assert all(1 < len(of_one) <= 8 for of_one in answers)
+    assert len(bodies) == 1
+    assert len(host.archives()) == 1
+
+
+def test_who_waits_survives_the_loss_of_the_engine(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    """Told in the end: 302 to the archive, or a 503 when it had to be asked for meanwhile."""
+    url = stack.url(large.name, large.tip, f"wait={8 * HOLD_S}")
+    host.rate = SLOW
+    with stack.web(), stack.worker(), ThreadPoolExecutor(20) as crowd:
+        following = [crowd.submit(follow, stack, url) for _ in range(20)]
+        wait_until(lambda: waiters(stack) >= 20, timeout_s=20)
+        stack.nats.down()
+        time.sleep(1)
+        stack.nats.up()
+        host.rate = None
+        answers = [future.result() for future in following]
+
+    last = Counter(of_one[-1].status for of_one in answers)
+    assert set(last) <= {302, 503}
+    assert {answer.status for of_one in answers for answer in of_one[:-1]} <= {302}
+    assert all(
+        "Retry-After" in of_one[-1].headers for of_one in answers if of_one[-1].status == 503
+    )
+    assert last[302] >= 1
+
+
+def test_more_than_may_wait_are_turned_away_at_once(stack: Stack, ash: Ash, host: SlowHost) -> None:
+    url = stack.url(ash.repo, ash.node, "wait=1")
+    with stack.web(), ThreadPoolExecutor(SEATS + 20) as crowd:
+        answers = list(crowd.map(fetch, [url] * (SEATS + 20)))
+        hit_path = fetch(f"{stack.public}/__lbheartbeat__")
+
+    codes = Counter(answer.json["code"] for answer in answers)
+    assert codes == {"not_ready_yet": SEATS, "too_many_waiters": 20}
+    assert hit_path.status == 200
+    assert not host.archives()
+
+
+def test_a_client_that_leaves_gives_its_seat_back(stack: Stack, ash: Ash) -> None:
+    url = stack.url(ash.repo, ash.node, "wait=10")
+    with stack.web():
+        with pytest.raises(TimeoutError):
+            urllib.request.urlopen(url, timeout=0.5)  # noqa: S310
+        wait_until(lambda: waiters(stack) == 0, timeout_s=HOLD_S / 2)
+
+
+def test_a_web_process_that_is_told_to_stop_sends_on_who_waits(stack: Stack, ash: Ash) -> None:
+    stack.env["ARCHIVER_SERVER__HOLD_S"] = "14"  # longer than a process that stops is let live
+    url = stack.url(ash.repo, ash.node, "wait=80")
+    with stack.web() as web, ThreadPoolExecutor(1) as one:
+        asking = one.submit(fetch, url)
+        wait_until(lambda: waiters(stack) == 1, timeout_s=10)
+        web.send_signal(signal.SIGTERM)
+        answer = asking.result()
+
+    assert answer.status == 302
+    assert "hop=1" in answer.location
+
+
+def test_events_come_as_they_happen_and_end_with_the_task(
+    stack: Stack, large: Repository, host: SlowHost
+) -> None:
+    host.rate = SLOW
+    with stack.web(), stack.worker():
+        status = fetch(stack.url(large.name, large.tip)).location
+        with urllib.request.urlopen(f"{status}/events", timeout=30) as stream:  # noqa: S310
+            lines = []
+            for raw in stream:
+                lines.append(raw.decode().strip())
+                if "fetching" in lines[-1]:
+                    host.rate = None
+        polled = fetch(f"{status}?wait=10").json["result"]
+
+    names = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    data = [json.loads(line[6:])["result"] for line in lines if line.startswith("data: ")]
+    ids = [int(line[4:]) for line in lines if line.startswith("id: ")]
+    assert names[-1] == "done"
+    assert set(names[:-1]) == {"progress"}
+    assert data[-1]["sha256"] == polled["sha256"]
+    assert set(data[-1]["s3_urls"]) == set(polled["s3_urls"])
+    assert ids == sorted(set(ids))
+    assert "X-Amz" not in stack.logs()
+
+
+def test_polls_and_answers_with_wait_say_the_same_as_those_without(stack: Stack, ash: Ash) -> None:
+    with stack.web(), stack.worker():
+        status = fetch(stack.url(ash.repo, ash.node)).location
+        results = poll(f"{status}?wait=2", ended)
+    assert results[-1]["state"] == "SUCCESS"
