@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -256,10 +257,9 @@ def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> No
             assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(
-    web: Client, hasty: Client
-) -> None:
-    with capture_logs() as lines:
+def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
+    each = replace(SITE, hits_told_every=timedelta(0))
+    with capture_logs() as lines, client(World(), site=each) as web:
         hasty.get(PATIENT)
         crowd(web, [PATIENT])
     finished = [line for line in lines if line["event"] == "request.finished"]
@@ -267,6 +267,13 @@ def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(
         ("held", "debug"),
         ("waited", "info"),
     ]
+
+
+def test_those_who_waited_are_told_of_together() -> None:
+    with capture_logs() as lines, client(World()) as web:
+        crowd(web, [PATIENT] * 20)
+    told = [line for line in lines if line["event"].endswith(".finished")]
+    assert [(line["event"], line["hits"]) for line in told] == [("hits.finished", 20)]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ QUIET_ROUTES = frozenset({"version", "heartbeat", "lbheartbeat", "metrics"})
 HELD = "held"
 """The outcome of a client that was sent here again: a step of one request, told as such."""
 
+WAITED = "waited"
+"""The outcome of a client that waited for its hit. Thousands may at a time, for one archive: lines
+would cost more than all the rest, while the last of them wait on."""
+
 PATH_LOGGED_CHARS = 1000
 
 
@@ -58,6 +62,9 @@ class Ledger:
         _duration(route, method, status).observe(duration_s)
         if route == ARCHIVE_ROUTE:
             _requests(exchange.source, exchange.outcome).inc()
+        if self.counts_hits and exchange.outcome == WAITED:
+            self._told[exchange.source] += 1
+            return
         quiet = route in QUIET_ROUTES or exchange.outcome == HELD
         tell = log.debug if quiet else log.info
         tell(

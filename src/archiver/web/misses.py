@@ -13,7 +13,7 @@ from archiver.model import Archive, Pending, Ready, Wanted
 from archiver.web import fastlane
 from archiver.web.delay import retry_after_s
 from archiver.web.exchange import exchange, nobody
-from archiver.web.ledger import HELD
+from archiver.web.ledger import HELD, WAITED
 from archiver.web.problems import problem
 from archiver.web.site import State
 from archiver.web.waiting import Patience
@@ -87,7 +87,7 @@ async def outwait(
             receive=request.receive,
         )
     if isinstance(waited, Response):
-        exchange(request).outcome = "waited"
+        exchange(request).outcome = WAITED
         return _Shared(waited)
     if waited is Woken.LEFT:
         return nobody(request)
