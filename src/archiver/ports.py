@@ -280,7 +280,8 @@ class Resolved:
 class Index(Protocol):
     """What is known of the buckets and of revs without asking them: a cache that may be emptied.
 
-    It never raises: when it cannot be asked, it knows nothing; when it cannot be told, it forgets.
+    It never raises but where it says so: when it cannot be asked, it knows nothing; when it cannot
+    be told, it forgets.
     """
 
     async def copies(self, archive: Archive) -> Copies | None: ...
@@ -289,6 +290,13 @@ class Index(Protocol):
         """Remember *copies*, and let every process that remembers otherwise know."""
 
     async def forget(self, archive: Archive) -> None: ...
+
+    async def by_digest(self, sha256: str) -> Archive | None:
+        """Return an archive that was recorded with these bytes; whether it has copies is not said.
+
+        Raises:
+            EngineUnavailable: It cannot be told, since the buckets cannot be asked for a digest.
+        """
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None: ...
 

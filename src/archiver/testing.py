@@ -451,6 +451,7 @@ class MemoryIndex:
         self._storage = storage
         self._news = news or News()
         self._copies: dict[str, Copies] = {}
+        self._digests: dict[str, Archive] = {}
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
 
     async def copies(self, archive: Archive) -> Copies | None:
@@ -462,11 +463,15 @@ class MemoryIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._copies[archive.key] = copies
+        self._digests[copies.manifest.sha256] = archive
         self._news.tell(archive.digest)
 
     async def forget(self, archive: Archive) -> None:
         self._copies.pop(archive.key, None)
         self._news.tell(archive.digest)
+
+    async def by_digest(self, sha256: str) -> Archive | None:
+        return self._digests.get(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         return self._nodes.get((source, repo, rev))

@@ -85,6 +85,30 @@ def test_archives_are_not_mixed_up(opened: Open) -> None:
     asyncio.run(play())
 
 
+def test_an_archive_is_found_by_the_digest_of_its_bytes(opened: Open) -> None:
+    async def play() -> None:
+        one, two = an_archive(), an_archive()
+        async with opened() as index:
+            assert await index.by_digest("1" * 64) is None
+            await index.record(one, copies_of(one, sha256="1" * 64))
+            await index.record(two, copies_of(two, sha256="2" * 64))
+            assert await index.by_digest("1" * 64) == one
+            assert await index.by_digest("2" * 64) == two
+
+    asyncio.run(play())
+
+
+def test_of_archives_with_the_same_bytes_one_is_found(opened: Open) -> None:
+    async def play() -> None:
+        twins = an_archive(), an_archive()
+        async with opened() as index:
+            for twin in twins:
+                await index.record(twin, copies_of(twin, sha256="3" * 64))
+            assert await index.by_digest("3" * 64) in twins
+
+    asyncio.run(play())
+
+
 def test_the_node_of_a_rev_is_remembered_with_its_moment(opened: Open) -> None:
     async def play() -> None:
         resolved = Resolved(node=Node("a" * 40), at=datetime.now(UTC))

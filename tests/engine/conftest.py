@@ -27,11 +27,11 @@ def an_archive(source: str = "hgmo") -> Archive:
     return Archive(source=source, repo="projects/ash", node=node, subdir="", suffix="zip")
 
 
-def copies_of(archive: Archive, *regions: str) -> Copies:
+def copies_of(archive: Archive, *regions: str, sha256: str = "0" * 64) -> Copies:
     manifest = Manifest(
         key=archive.key,
         node=archive.node,
-        sha256="0" * 64,
+        sha256=sha256,
         size_bytes=1,
         object_key=f"archives/{archive.key}/x/{archive.file_name}",
         root="ash",

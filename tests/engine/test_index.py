@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from archiver.engine.connection import INDEX, Connection
 from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
+from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Copies, Node, rev_digest
 from archiver.news import News
 from archiver.ports import Found, Resolved
@@ -191,5 +194,43 @@ def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) 
             found = await index.copies(archive)
             assert found
             assert found.regions == ("two",)
+
+    asyncio.run(play())
+
+
+def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded(
+    fleet: Fleet,
+) -> None:
+    async def play() -> None:
+        storage, archive, digest = MemoryStorage(), an_archive(), "7" * 64
+        async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
+            assert await web.by_digest(digest) is None
+            await worker.record(archive, copies_of(archive, "us-east-1", sha256=digest))
+            async with asyncio.timeout(1):
+                while await web.by_digest(digest) != archive:
+                    await asyncio.sleep(0.005)
+
+    asyncio.run(play())
+
+
+def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index:
+            assert await index.by_digest(copies.manifest.sha256) is None
+            await index.copies(archive)
+            assert await index.by_digest(copies.manifest.sha256) == archive
+
+    asyncio.run(play())
+
+
+def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) -> None:
+    fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
+
+    async def play() -> None:
+        async with index_of(fleet, MemoryStorage()) as index:
+            with pytest.raises(EngineUnavailable):
+                await index.by_digest("7" * 64)
 
     asyncio.run(play())

@@ -41,6 +41,9 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
 
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
 
+DIGESTS = "digests"
+"""Keys of two tokens: a SHA-256, and an archive that has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -99,11 +102,12 @@ class Connection:
         return ".".join((self.namespace, *tokens))
 
     async def ensure_streams(self) -> None:
-        """Make what is missing: the work queue and the four buckets."""
+        """Make what is missing: the work queue and the buckets."""
         with _translated("make its streams"):
             await self._ensure(self._tasks_config())
-            for bucket, ttl in ((STATES, STATES_TTL), (INDEX, None), (REVS, None), (REPAIRS, None)):
-                await self._ensure(self._bucket_config(bucket, ttl))
+            await self._ensure(self._bucket_config(STATES, STATES_TTL))
+            for bucket in (INDEX, REVS, REPAIRS, DIGESTS):
+                await self._ensure(self._bucket_config(bucket, None))
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject, refused rather than replaced: single flight."""
@@ -165,7 +169,11 @@ class Connection:
                 await self.js.publish(subject, payload, headers=headers)
 
     async def get(self, bucket: str, key: str) -> Entry | None:
-        """Return what stands under *key*. Raises EngineUnavailable."""
+        """Return what stands under *key*; if that has wildcards, the newest under any of them.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
         stream = f"KV_{self._bucket(bucket)}"
         return await self.last_message(stream, self._kv_subject(bucket, key))
 

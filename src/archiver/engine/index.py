@@ -1,9 +1,12 @@
 """From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.engine.connection import INDEX, REVS, Connection
+from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.records import (
     CopiesRecord,
@@ -38,13 +41,15 @@ class JetStreamIndex:
         self._copies: Memory[str, Copies] = Memory(ttl=COPIES_TTL)
         self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
+        self._digests = Digests(connection=connection)
         self._looking: Coalesce[str, Copies | None] = Coalesce()
         self._overtaken: dict[str, bool] = {}
         connection.on_gap(self._drop_all)
         connection.watch(COPIES, self._drop)
         connection.watch(MOVED, self._drop_node)
 
-    def _drop(self, digest: str, _payload: bytes) -> None:
+    def _drop(self, digest: str, sha256: bytes) -> None:
+        self._digests.drop(sha256.decode(errors="replace"))
         self._copies.pop(digest)
         self._absent.pop(digest)
         if digest in self._overtaken:
@@ -57,6 +62,7 @@ class JetStreamIndex:
         self._copies.clear()
         self._absent.clear()
         self._nodes.clear()
+        self._digests.drop_all()
         self._overtaken = dict.fromkeys(self._overtaken, True)
 
     async def copies(self, archive: Archive) -> Copies | None:
@@ -104,12 +110,19 @@ class JetStreamIndex:
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
         await self._store(archive, copies)
-        await self._connection.tell(COPIES, archive.digest)
+        await self._connection.tell(COPIES, archive.digest, copies.manifest.sha256.encode())
 
     async def _store(self, archive: Archive, copies: Copies) -> None:
         record = CopiesRecord(manifest=copies.manifest, regions=copies.regions)
+        entry = self._connection.put(INDEX, archive.digest, encode(record))
+        await asyncio.gather(
+            self._written(archive, entry),
+            self._written(archive, self._digests.store(copies.manifest.sha256, archive)),
+        )
+
+    async def _written(self, archive: Archive, writing: Awaitable[None]) -> None:
         try:
-            await self._connection.put(INDEX, archive.digest, encode(record))
+            await writing
         except EngineUnavailable as exc:
             log.warning("index.not_written", key=archive.key, code=exc.code)
 
@@ -120,6 +133,9 @@ class JetStreamIndex:
         except EngineUnavailable as exc:
             log.warning("index.not_written", key=archive.key, code=exc.code)
         await self._connection.tell(COPIES, archive.digest)
+
+    async def by_digest(self, sha256: str) -> Archive | None:
+        return await self._digests.find(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         key = rev_digest(source, repo, rev)
