@@ -106,10 +106,7 @@ class Archiver:
         meaning = await self._resolver.meaning(source, wanted.repo, wanted.rev)
         archive = wanted.at(meaning.node)
         if copies := await self._index.copies(archive):
-            if missing := self._missing(copies):
-                with suppress(EngineUnavailable):
-                    await self._engine.repair_later(archive, missing)
-            ready = self._ready(archive, copies, wanted.preferred_region, client_region, method)
+            ready = await self._hit(archive, copies, wanted.preferred_region, client_region, method)
             return replace(ready, good_until=meaning.good_until)
         if not create:
             return Absent(archive=archive)
@@ -124,6 +121,27 @@ class Archiver:
     async def backlog(self, source: str) -> Backlog | None:
         """Return how long the queue of *source* is, if that can be told."""
         return await self._engine.backlog(source)
+
+    async def locate(
+        self,
+        sha256: str,
+        preferred: Region | None,
+        *,
+        method: str = "GET",
+        client_region: Region | None = None,
+    ) -> Ready | None:
+        """Return where the bytes with this digest are, if an archive is known that has them.
+
+        Raises:
+            EngineUnavailable: Nobody can say whether there is one.
+        """
+        archive = await self._index.by_digest(sha256)
+        if archive is None or archive.source not in self._sources:
+            return None
+        copies = await self._index.copies(archive)
+        if copies is None or copies.manifest.sha256 != sha256:
+            return None
+        return await self._hit(archive, copies, preferred, client_region, method)
 
     async def status(self, archive: Archive) -> Status:
         """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.
@@ -220,7 +238,7 @@ class Archiver:
     def _missing(self, copies: Copies) -> tuple[Region, ...]:
         return tuple(region for region in self._storage.regions if region not in copies.regions)
 
-    def _ready(
+    async def _hit(
         self,
         archive: Archive,
         copies: Copies,
@@ -228,6 +246,9 @@ class Archiver:
         own: Region | None,
         method: str,
     ) -> Ready:
+        if missing := self._missing(copies):
+            with suppress(EngineUnavailable):
+                await self._engine.repair_later(archive, missing)
         region = self._nearness.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")
