@@ -445,13 +445,17 @@ class MemoryStorage:
 
 
 class MemoryIndex:
-    """An index of one process. With *storage*, it asks the buckets about what it does not know."""
+    """An index of one process. With *storage*, it asks the buckets about what it does not know.
+
+    ``digests`` lie open, for a test to make them wrong; ``outage`` is why they cannot be asked.
+    """
 
     def __init__(self, *, storage: Storage | None = None, news: News | None = None) -> None:
         self._storage = storage
         self._news = news or News()
         self._copies: dict[str, Copies] = {}
-        self._digests: dict[str, Archive] = {}
+        self.digests: dict[str, Archive] = {}
+        self.outage: ArchiverError | None = None
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
 
     async def copies(self, archive: Archive) -> Copies | None:
@@ -463,7 +467,7 @@ class MemoryIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._copies[archive.key] = copies
-        self._digests[copies.manifest.sha256] = archive
+        self.digests[copies.manifest.sha256] = archive
         self._news.tell(archive.digest)
 
     async def forget(self, archive: Archive) -> None:
@@ -471,7 +475,9 @@ class MemoryIndex:
         self._news.tell(archive.digest)
 
     async def by_digest(self, sha256: str) -> Archive | None:
-        return self._digests.get(sha256)
+        if self.outage:
+            raise self.outage
+        return self.digests.get(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         return self._nodes.get((source, repo, rev))

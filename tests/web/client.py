@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -79,10 +79,6 @@ class Client:
         raw = target.encode() if isinstance(target, str) else target
         path, _, query = raw.partition(b"?")
         return self._runner.run(self._ask(method, path, query, headers))
-
-    def play(self, scenario: Coroutine[Any, Any, T]) -> T:
-        """Return what *scenario* returns, which asks as it likes, by ``asking``."""
-        return self._runner.run(scenario)
 
     async def asking(
         self,

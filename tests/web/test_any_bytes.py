@@ -14,6 +14,7 @@ from tests.world import ASH
 pieces = st.sampled_from(
     [
         b"/", b"archiver", b"/archiver/", b"/archiver/status/", b"hgmo", ASH.encode(), b"default",
+        b"/get/", b".zip", b".sha256", b"/sha256/",
         b"..", b".", b"-", b"%2F", b"%2e", b"%00", b"%25", b"%", b"+", b":", b"~2F", b"\\", b"@",
         b"status", b"V_1", b"0" * 40, b"\xff", b"\xc3\xa9", b"%c3%a9", b"\r\n", b"\0",
     ]
@@ -28,6 +29,7 @@ paths = st.one_of(
     st.binary(),
     st.lists(pieces).map(b"".join),
     st.lists(pieces).map(lambda tail: b"/archiver/hgmo/" + b"".join(tail)),
+    st.lists(pieces).map(lambda tail: b"/get/hgmo/projects/ash/" + b"".join(tail) + b".zip"),
     st.sampled_from([b"default", b"V_1", b"tip", b"default/", b"%64efault"]).map(
         lambda rev: b"/archiver/hgmo/projects/ash/" + rev
     ),

@@ -61,7 +61,7 @@ def claimed(web: Client) -> FakeAttempt:
 
 
 def test_a_poll_is_answered_at_the_next_change(web: Client) -> None:
-    answer = web.play(told(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
+    answer = web.run(told(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
     assert answer.result["state"] == "STARTED"
 
 
@@ -86,7 +86,7 @@ def test_a_client_that_says_what_it_knows_misses_no_change(web: Client) -> None:
     answer = web.get(f"{target}?wait=9", if_none_match=known)
     assert answer.result["state"] == "STARTED"
     known = answer.headers["etag"]
-    answer = web.play(
+    answer = web.run(
         told(
             web,
             f"{target}?wait=9",
@@ -122,7 +122,7 @@ def test_many_who_poll_cost_one_look_per_change(web: Client) -> None:
             claimed(web)
         return [task.result() for task in asking]
 
-    assert {answer.result["state"] for answer in web.play(play())} == {"STARTED"}
+    assert {answer.result["state"] for answer in web.run(play())} == {"STARTED"}
     assert web.world.engine.asked == 2
 
 
@@ -160,7 +160,7 @@ def test_a_stream_tells_all_that_happens_and_ends_with_the_task(web: Client) -> 
             await web.world.archiver.build(attempt.archive, attempt)
         return asking.result()
 
-    answer = web.play(play())
+    answer = web.run(play())
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["cache-control"] == "no-store"
@@ -182,7 +182,7 @@ def test_a_stream_tells_all_that_happens_and_ends_with_the_task(web: Client) -> 
 def test_a_failure_is_told_with_its_reason(web: Client) -> None:
     target = f"{status_of(web)}/events"
     attempt = claimed(web)
-    answer = web.play(
+    answer = web.run(
         told(web, target, lambda: web.world.engine.fail(attempt, WrongRoot("two roots")))
     )
     last = events_of(answer.body)[-1]
@@ -204,13 +204,13 @@ def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
         await web.asking(target, leaves=leaves, heard=hear)
         return events_of(bytes(heard))[0]
 
-    known = web.play(first_event())
+    known = web.run(first_event())
     attempt = claimed(web)
     web.world.engine.tasks[attempt.archive.key] = replace(
         web.world.engine.tasks[attempt.archive.key],
         updated_at=web.world.engine.tasks[attempt.archive.key].created_at,
     )
-    again = web.play(
+    again = web.run(
         told(
             web,
             target,
@@ -264,7 +264,7 @@ def test_streams_are_counted_for_all_and_for_each_client() -> None:
                 await built(web)
             return [task.result() for task in asking], now
 
-        answers, now = web.play(play())
+        answers, now = web.run(play())
         assert [answer.status for answer in answers] == [200, 200, 503, 200, 503]
         assert now == 3
         assert METRICS.event_streams._value.get() == 0  # noqa: SLF001
@@ -283,7 +283,7 @@ def test_a_process_that_ends_lets_everyone_go(web: Client) -> None:
             web.state["waiting"].close()
         return [task.result() for task in asking]
 
-    stream, polled, waited = web.play(play())
+    stream, polled, waited = web.run(play())
     assert [event.name for event in events_of(stream.body)] == ["progress"]
     assert polled.result["state"] == "PENDING"
     assert waited.headers["location"].endswith("wait=70&hop=1")

@@ -29,7 +29,12 @@ def test_it_says_which_version_and_where(document: dict[str, Any]) -> None:
 
 
 def test_its_paths_are_the_routes(document: dict[str, Any]) -> None:
-    routes = {route.path.replace("{address:path}", "{source}/{repo}/{rev}") for route in ROUTES}
+    routes = {
+        route.path.replace("{address:path}", "{source}/{repo}/{rev}").replace(
+            "{file:path}", "{source}/{repo}/{rev}.{suffix}"
+        )
+        for route in ROUTES
+    }
     assert document["paths"].keys() == routes
     for path in document["paths"].values():
         assert path.keys() - {"parameters"} == {"get", "head"}
@@ -74,12 +79,22 @@ def test_a_status_has_the_properties_of_its_schema(web: Client, document: dict[s
     assert result.keys() == schema["properties"].keys() == set(schema["required"])
 
 
-def test_an_archive_is_answered_as_described(web: Client, document: dict[str, Any]) -> None:
-    path = document["paths"]["/archiver/{source}/{repo}/{rev}"]
-    accepted = web.get(f"/archiver/hgmo/{ASH}/default")
+@pytest.mark.parametrize(
+    ("route", "target"),
+    (
+        ("/archiver/{source}/{repo}/{rev}", f"/archiver/hgmo/{ASH}/default"),
+        ("/get/{source}/{repo}/{rev}.{suffix}", f"/get/hgmo/{ASH}/default.zip"),
+        ("/get/{source}/{repo}/{rev}.{suffix}.sha256", f"/get/hgmo/{ASH}/default.zip.sha256"),
+    ),
+)
+def test_an_archive_is_answered_as_described(
+    web: Client, document: dict[str, Any], route: str, target: str
+) -> None:
+    path = document["paths"][route]
+    accepted = web.get(target, prefer="respond-async")
     web.work()
-    found = web.get(f"/archiver/hgmo/{ASH}/default")
-    elsewhere = web.get(f"/archiver/hgmo/{ASH}/default?preferred_region=mars")
+    found = web.get(target)
+    elsewhere = web.get(f"{target}?preferred_region=mars")
     for answer in (accepted, found, elsewhere):
         described = path["get"]["responses"][str(answer.status)]["headers"]
         always = {n.lower() for n, of in described.items() if of.get("required", True)}
@@ -87,4 +102,5 @@ def test_an_archive_is_answered_as_described(web: Client, document: dict[str, An
         assert {n for n in answer.headers if n.startswith("archiver-")} <= {
             name.lower() for name in described
         }
-    assert responses(path["head"]) == responses(path["get"]) - {202}
+    only_of_get = {202} | ({302} if route.endswith("sha256") else set())
+    assert responses(path["head"]) == responses(path["get"]) - only_of_get

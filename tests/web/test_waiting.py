@@ -50,7 +50,7 @@ def crowd(web: Client, targets: list[str]) -> list[Answer]:
             await built(web)
         return [task.result() for task in asking]
 
-    return web.play(play())
+    return web.run(play())
 
 
 def query_of(answer: Answer) -> dict[str, str]:
@@ -87,8 +87,7 @@ def test_after_a_while_the_client_is_sent_to_the_same_place_again(hasty: Client)
     answer = hasty.get(target, host="evil.example")
     assert answer.status == 302
     assert answer.headers["location"] == (
-        f"{PUBLIC_URL}{DEFAULT}?suffix=tar.gz&subdir=testing/mozharness"
-        "&preferred_region=us-west-2&wait=1&hop=1"
+        f"{PUBLIC_URL}{DEFAULT}?subdir=testing/mozharness&preferred_region=us-west-2&wait=1&hop=1"
     )
     assert answer.headers["cache-control"] == "no-store"
     assert "archiver-sha256" not in answer.headers
@@ -99,7 +98,7 @@ def test_what_is_left_of_the_wait_goes_down_with_each_hold() -> None:
     site = replace(SITE, holding=Holding(hold_s=1))
     with client(World(), site=site) as web:
         answer = web.get(f"{DEFAULT}?wait=5&hop=2")
-    assert query_of(answer) == {"suffix": "tar.gz", "wait": "4", "hop": "3"}
+    assert query_of(answer) == {"wait": "4", "hop": "3"}
 
 
 def test_odd_names_come_back_as_they_were(hasty: Client) -> None:
@@ -168,7 +167,7 @@ def test_a_task_that_fails_meanwhile_is_told_at_once(web: Client) -> None:
             web.world.engine.fail(attempt, WrongRoot("two roots"))
         return asking.result()
 
-    answer = web.play(play())
+    answer = web.run(play())
     assert (answer.status, answer.code, answer.json["detail"]) == (502, "wrong_root", "two roots")
 
 
@@ -182,7 +181,7 @@ def test_a_task_that_is_given_up_after_retries_is_told_at_once(web: Client) -> N
             web.world.engine.fail(attempt, SourceUnavailable("the host is away"))
         return asking.result()
 
-    answer = web.play(play())
+    answer = web.run(play())
     assert (answer.status, answer.code) == (502, "source_unavailable")
 
 
@@ -199,7 +198,7 @@ def test_a_retry_is_waited_for(web: Client) -> None:
             await built(web)
         return asking.result()
 
-    assert web.play(play()).status == 302
+    assert web.run(play()).status == 302
 
 
 def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
@@ -215,7 +214,7 @@ def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
             await built(web)
         return asking.result()
 
-    assert web.play(play()).status == 302
+    assert web.run(play()).status == 302
 
 
 def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
@@ -230,7 +229,7 @@ def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
             return before, METRICS.waiters._value.get()  # noqa: SLF001
 
     with capture_logs() as lines:
-        assert web.play(play()) == (1, 0)
+        assert web.run(play()) == (1, 0)
     (line,) = (line for line in lines if line["event"] == "request.finished")
     assert (line["code"], line["outcome"]) == (499, "client_left")
 
@@ -249,7 +248,7 @@ def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> No
                 await built(web)
             return [task.result() for task in asking]
 
-        answers = web.play(play())
+        answers = web.run(play())
     assert [answer.status for answer in answers] == [302] * 4 + [503] + [302] * 2 + [503]
     for answer in answers:
         if answer.status == 503:
@@ -315,7 +314,7 @@ def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None
             await built(web)
         return asking.result()
 
-    answer = web.play(play())
+    answer = web.run(play())
     assert answer.status == 302
     assert answer.headers["preference-applied"] == "wait=9, respond-async"
 

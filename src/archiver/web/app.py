@@ -21,9 +21,10 @@ from archiver.web import dockerflow, problems
 from archiver.web.archives import archive
 from archiver.web.events import events
 from archiver.web.fastlane import FastLane
+from archiver.web.files import by_digest, checksum, file
 from archiver.web.heartbeat import Heartbeat
 from archiver.web.hits import Hits
-from archiver.web.ledger import ARCHIVE_ROUTE, Ledger
+from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
 from archiver.web.status import status
@@ -48,7 +49,10 @@ async def openapi(request: Request[State]) -> Response:
 ROUTES = (
     Route("/archiver/status/{task_id}", status, name="status"),
     Route("/archiver/status/{task_id}/events", events, name="events"),
-    Route("/archiver/{address:path}", archive, name=ARCHIVE_ROUTE),
+    Route("/archiver/{address:path}", archive, name="archive"),
+    Route("/get/{file:path}.sha256", checksum, name="checksum"),
+    Route("/get/{file:path}", file, name="file"),
+    Route("/sha256/{digest}", by_digest, name="digest"),
     Route("/__version__", dockerflow.version, name="version"),
     Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),
     Route("/__lbheartbeat__", dockerflow.lbheartbeat, name="lbheartbeat"),

@@ -8,7 +8,7 @@ from archiver.model import Region
 from archiver.web.clients import Clients
 from archiver.web.exchange import Exchange, request_id
 from archiver.web.hits import Again, Hit, Hits, Target
-from archiver.web.ledger import ARCHIVE_ROUTE, FOUND, Ledger
+from archiver.web.ledger import FOUND, Ledger
 
 NO_BODY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
@@ -42,10 +42,10 @@ class FastLane:
         await send(NO_BODY)
         duration_s = time.perf_counter() - began
         if self._ledger.counts_hits:
-            self._ledger.count_hit(hit.source, scope["method"], duration_s)
+            self._ledger.count_hit(hit.route, hit.source, scope["method"], FOUND, duration_s)
             return
         exchange = Exchange(request_id=name, source=hit.source, outcome="hit", status=FOUND)
-        self._ledger.enter(exchange, scope, route=ARCHIVE_ROUTE, duration_s=duration_s)
+        self._ledger.enter(exchange, scope, route=hit.route, duration_s=duration_s)
 
 
 def region(scope: Scope) -> Region | None:
@@ -53,6 +53,12 @@ def region(scope: Scope) -> Region | None:
     target, _ = scope[_OFFER]
     near: Region | None = target.region
     return near
+
+
+def comes_again(hits: Hits, scope: Scope) -> bool:
+    """Tell whether the request of *scope* has come before, so that it is worth keeping."""
+    target, _ = scope[_OFFER]
+    return hits.comes_again(target)
 
 
 def offer(hits: Hits, scope: Scope, hit: Hit, again: Again) -> None:

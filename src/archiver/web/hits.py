@@ -37,6 +37,7 @@ class Hit:
 
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     source: str
+    route: str
     topics: tuple[str, ...]
     good_until: float = float("inf")
 
@@ -57,8 +58,8 @@ class _Kept:
 class Hits:
     """Remembers each hit for twice *ttl* at the most, and makes it anew once it is *ttl* old.
 
-    A hit is kept from the second time on that it is offered, so that a long tail of archives that
-    are asked for once costs next to nothing. With a *ttl* of 0 nothing is kept.
+    A hit ought to be offered from the second time on that it is given, so that a long tail of
+    archives that are asked for once costs next to nothing. With a *ttl* of 0 none ever comes again.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Hits:
         self._size = size
         self._kept: dict[Target, _Kept] = {}
         self._targets: dict[str, set[Target]] = {}
-        self._offered: Memory[Target, None] = Memory(ttl=ttl, size=size)
+        self._answered: Memory[Target, None] = Memory(ttl=ttl, size=size)
         self._due: asyncio.Queue[Target] = asyncio.Queue(size)
         self._moments = _Moments(size=size)
 
@@ -94,14 +95,18 @@ class Hits:
             self._renew_later(target, kept)
         return kept.hit
 
+    def comes_again(self, target: Target) -> bool:
+        """Tell whether *target* was a hit before, and note that it is one now."""
+        if not self._ttl_s:
+            return False
+        known = target in self._answered
+        self._answered.put(target, None)
+        return known
+
     def offer(self, target: Target, hit: Hit, again: Again, *, moment: int) -> None:
         """Keep *hit*, unless there was news of its topics since *moment*."""
-        if not self._ttl_s or self._moments.any_since(moment, hit.topics):
-            return
-        if target in self._offered:
+        if not self._moments.any_since(moment, hit.topics):
             self._keep(target, hit, again)
-        else:
-            self._offered.put(target, None)
 
     def drop(self, topic: str | None) -> None:
         """Forget what news of *topic* ends; of None, everything."""

@@ -14,7 +14,8 @@ from archiver.telemetry import METRICS, log, observe_many
 from archiver.web.clients import Clients
 from archiver.web.exchange import CLIENT_LEFT, Exchange
 
-ARCHIVE_ROUTE = "archive"
+ARCHIVE_ROUTES = frozenset({"archive", "file", "checksum", "digest"})
+"""Those that lead to an archive, and are counted by what came of it."""
 
 FOUND = 302
 
@@ -43,24 +44,26 @@ class Ledger:
     def __init__(self, *, interval: timedelta, clients: Clients) -> None:
         self._clients = clients
         self._interval_s = interval.total_seconds()
-        self._measured: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
+        self._measured: dict[tuple[str, str, str, int], _Sum] = defaultdict(_Sum)
         self._told: Counter[str] = Counter()
         self.counts_hits = self._interval_s > 0
 
-    def count_hit(self, source: str, method: str, duration_s: float) -> None:
+    def count_hit(
+        self, route: str, source: str, method: str, status: int, duration_s: float
+    ) -> None:
         """Enter one hit of many, which will be added up."""
-        measured = self._measured[source, method]
+        measured = self._measured[route, source, method, status]
         measured.hits += 1
         measured.seconds += duration_s
 
     def enter(self, exchange: Exchange, scope: Scope, *, route: str, duration_s: float) -> None:
+        status = exchange.status or CLIENT_LEFT
         if self.counts_hits and exchange.outcome == "hit":
-            self.count_hit(exchange.source, scope["method"], duration_s)
+            self.count_hit(route, exchange.source, scope["method"], status, duration_s)
             return
         method = scope["method"] if scope["method"] in {"GET", "HEAD"} else "other"
-        status = exchange.status or CLIENT_LEFT
         _duration(route, method, status).observe(duration_s)
-        if route == ARCHIVE_ROUTE:
+        if route in ARCHIVE_ROUTES:
             _requests(exchange.source, exchange.outcome).inc()
         if self.counts_hits and exchange.outcome == WAITED:
             self._told[exchange.source] += 1
@@ -94,9 +97,9 @@ class Ledger:
             self._tell_of_hits()
 
     def _measure_hits(self) -> None:
-        for (source, method), measured in self._measured.items():
+        for (route, source, method, status), measured in self._measured.items():
             mean_s = measured.seconds / measured.hits
-            observe_many(_duration(ARCHIVE_ROUTE, method, FOUND), mean_s, measured.hits)
+            observe_many(_duration(route, method, status), mean_s, measured.hits)
             _requests(source, "hit").inc(measured.hits)
             self._told[source] += measured.hits
         self._measured.clear()

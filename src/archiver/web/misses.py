@@ -1,89 +1,42 @@
 """What a client is told, or sent to, while the archive that it wants is being brought."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from urllib.parse import urlencode
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from archiver.errors import InvalidRequest
-from archiver.model import Archive, Pending, Ready, Wanted
+from archiver.model import Archive, Pending
 from archiver.web import fastlane
+from archiver.web.asks import Ask, OnMiss
 from archiver.web.delay import retry_after_s
 from archiver.web.exchange import exchange, nobody
 from archiver.web.ledger import HELD, WAITED
 from archiver.web.problems import problem
+from archiver.web.redirects import Render
 from archiver.web.site import State
-from archiver.web.waiting import Patience
-from archiver.web.watches import Woken
+from archiver.web.watches import Sought, Woken
 
 
-class OnMiss(StrEnum):
-    """What ``on_miss`` may be: where to go instead of waiting, or that nothing is to be brought."""
-
-    REDIRECT = "redirect"
-    NONE = "none"
-
-
-def parse_on_miss(text: str | None) -> OnMiss | None:
-    """Return what ``on_miss`` says, if it is given. Raises InvalidRequest."""
-    if text is None:
-        return None
-    try:
-        return OnMiss(text)
-    except ValueError:
-        raise InvalidRequest(
-            "on_miss is nothing that can be done", parameter="on_miss", allowed="redirect, none"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A parsed request: what is wanted, and what a client will put up with if it is not there.
-
-    ``address`` and ``query`` make the URL that was asked for, as we would have written it, without
-    what is said here of the miss.
-    """
-
-    wanted: Wanted
-    address: str
-    query: Mapping[str, str]
-    patience: Patience
-    on_miss: OnMiss | None
-
-    @property
-    def takes_202(self) -> bool:
-        """Whether the client knows what a 202 is. Who asks for anything else gets none."""
-        return self.patience.or_202 or (self.patience.wait_s is None and self.on_miss is None)
-
-    def again(self, left: Patience) -> str:
-        """Return the URL of the same request by who has *left* to wait."""
-        query = {**self.query, "wait": str(left.wait_s), "hop": str(left.hop)}
-        if self.on_miss:
-            query["on_miss"] = self.on_miss.value
-        return f"{self.address}?{urlencode(query, safe='/')}"
-
-
-async def outwait(
-    request: Request[State], ask: Ask, pending: Pending, render: Callable[[Ready], Response]
-) -> Response:
+async def outwait(request: Request[State], ask: Ask, pending: Pending, render: Render) -> Response:
     """Return what *render* makes of where the archive is if it comes in time, else what to answer.
 
     Raises:
         TaskFailed, TooManyWaiters: As ``Waiting.hold`` does.
     """
+    answer = await _outwait(request, ask, pending, render)
+    if ask.patience.preferred:
+        answer.headers["Preference-Applied"] = ask.patience.applied
+    return answer
+
+
+async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: Render) -> Response:
     waited: Response | Woken = Woken.TIME
     hold_s = ask.patience.hold_s(request.state["site"].holding)
     if hold_s:
         waited = await request.state["waiting"].hold(
             pending.archive,
-            ask.wanted,
-            render=render,
+            Sought(wanted=ask.wanted, address=ask.address, near=fastlane.region(request.scope)),
+            render=lambda ready: render(request, ready, ask.wanted),
             hold_s=hold_s,
             client=request.state["site"].clients.address(request.scope),
-            near=fastlane.region(request.scope),
             receive=request.receive,
         )
     if isinstance(waited, Response):

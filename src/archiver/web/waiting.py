@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import InvalidRequest, TaskFailed
-from archiver.model import Archive, Ready, Region, TaskState, Wanted
+from archiver.model import Archive, Ready, TaskState
 from archiver.service import Archiver
 from archiver.telemetry import METRICS
 from archiver.web.seats import Holding, Seats
 from archiver.web.targets import SECONDS, whole
-from archiver.web.watches import Watch, Watches, Woken, leaving, open_watches, pause
+from archiver.web.watches import Sought, Watch, Watches, Woken, leaving, open_watches, pause
 
 LAST_HOLD_S = 1.0
 """Of a process that is about to end."""
@@ -107,10 +107,9 @@ class Waiting:
     async def hold(
         self,
         archive: Archive,
-        wanted: Wanted,
+        sought: Sought,
         *,
         render: Callable[[Ready], Response],
-        near: Region | None,
         hold_s: float,
         client: str,
         receive: Receive,
@@ -133,7 +132,7 @@ class Waiting:
             if woken is not Woken.NEWS:
                 return woken
             _raise_failure(watch)
-            return await watch.answer(wanted, near, render) or Woken.TIME
+            return await watch.answer(sought, render) or Woken.TIME
 
     def close(self) -> None:
         """Let everyone go who waits."""

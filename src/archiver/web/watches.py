@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
 
@@ -83,6 +83,15 @@ def _wake_all(bench: Bench, why: Woken = Woken.NEWS) -> None:
         _wake(woken, why)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What makes an answer another one: what is wanted, at which address, near which region."""
+
+    wanted: Wanted
+    address: str
+    near: Region | None
+
+
 class Watch:
     """One archive and its task, as this process saw them last; ``status`` is None until it did.
 
@@ -92,7 +101,7 @@ class Watch:
     def __init__(self, *, archiver: Archiver, archive: Archive) -> None:
         self._archiver = archiver
         self._archive = archive
-        self._answers: dict[tuple[Wanted, Region | None], Response] = {}
+        self._answers: dict[Sought, Response] = {}
         self._made: dict[str, bytes] = {}
         self.version = 0
         self.status: Status | None = None
@@ -177,23 +186,22 @@ class Watch:
             return Woken.NEWS
         return await pause(self.for_change, patience_s, leaving)
 
-    async def answer(
-        self, wanted: Wanted, near: Region | None, render: Callable[[Ready], Response]
-    ) -> Response | None:
+    async def answer(self, sought: Sought, render: Callable[[Ready], Response]) -> Response | None:
         """Return what *render* makes of where the archive is, if it is there.
 
         Made once for all who want it in the same words, from near the same region: a crowd is
         answered at one moment.
         """
-        asked = wanted, near
-        if asked not in self._answers:
+        if sought not in self._answers:
             found = await self._archiver.request(
-                replace(wanted, rev=self._archive.node), create=False, client_region=near
+                replace(sought.wanted, rev=self._archive.node),
+                create=False,
+                client_region=sought.near,
             )
             if not isinstance(found, Ready):
                 return None
-            self._answers[asked] = render(found)
-        return self._answers[asked]
+            self._answers[sought] = render(found)
+        return self._answers[sought]
 
 
 def _told(status: Status) -> tuple[object, ...]:

@@ -1,0 +1,131 @@
+"""``/get/…`` and ``/sha256/…``: archives under the names of files, and under that of their bytes.
+
+For tools that take a file's name, or its format, from the path; and for those that know a digest.
+"""
+
+import re
+from functools import partial
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from archiver.errors import InvalidRequest
+from archiver.model import SUFFIXES, Ready, Wanted
+from archiver.web import fastlane
+from archiver.web.archives import fulfil
+from archiver.web.asks import Ask, ask, parse_parameters, parse_region, parse_source, want
+from archiver.web.exchange import exchange
+from archiver.web.problems import problem
+from archiver.web.redirects import redirect, repeat
+from archiver.web.site import State
+from archiver.web.targets import decode, parse_query, split_address
+
+DEFAULT_WAIT_S = 80
+"""Tools that take names from paths save the body of a 202 as the file, or give up on it."""
+
+CHECKSUM_CACHE_CONTROL = "private, max-age=86400, immutable"
+"""For a day and not for ever: who takes an archive away wants its digest forgotten some time."""
+
+PATH_CHARACTERS = "/%!$&'()*+,;=:@~"
+"""What a path may have besides letters and digits (RFC 3986), as it was sent."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+async def file(request: Request[State]) -> Response:
+    """Redirect to the archive whose rev and suffix are the name of a file."""
+    return await fulfil(request, parse(request), redirect)
+
+
+async def checksum(request: Request[State]) -> Response:
+    """Tell the archive's digest as ``sha256sum --check`` reads it, under the name of the file."""
+    return await fulfil(request, parse(request), _checksum)
+
+
+async def by_digest(request: Request[State]) -> Response:
+    """Redirect to an archive that has these bytes, if one is known; nothing is ever brought."""
+    sha256 = parse_sha256(request.path_params["digest"])
+    query = parse_query(request.scope["query_string"], known=("preferred_region",))
+    region = parse_region(query.get("preferred_region", ""))
+    archiver, near = request.state["archiver"], fastlane.region(request.scope)
+    look = partial(archiver.locate, sha256, region, method=request.method, client_region=near)
+    ready = await look()
+    if ready is None:
+        return problem(request, "absent", "no archive is known here that has this digest")
+    exchange(request).source = ready.archive.source
+    exchange(request).outcome = "hit"
+    wanted = _itself(ready)
+    response = redirect(request, ready, wanted)
+    repeat(request, response, ready, wanted, look)
+    return response
+
+
+def parse(request: Request[State]) -> Ask:
+    """Return what the file's address and the query ask for.
+
+    Raises:
+        InvalidRequest: A part of the path or of the query is not what it has to be.
+        UnknownSource: There is no such source.
+    """
+    name, repo, file_name = split_address(request.path_params["file"])
+    source = parse_source(request, name)
+    query = parse_parameters(request, "subdir", "preferred_region")
+    rev, suffix = split_file_name(file_name)
+    wanted = want(source, repo, rev, suffix, query)
+    path = quote(request.scope["path"], safe=PATH_CHARACTERS)  # hops must not rename the file
+    return ask(request, wanted, query, path=path, default_wait_s=DEFAULT_WAIT_S)
+
+
+def split_file_name(name: str) -> tuple[str, str]:
+    """Return rev and suffix of ``{rev}.{suffix}``: the longest suffix there is.
+
+    So a rev may have dots, and even end like a suffix: ``A.zip.tar.gz`` is the rev ``A.zip``.
+
+    Raises:
+        InvalidRequest: It ends in no suffix.
+    """
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        rev = name.removesuffix(f".{suffix}")
+        if rev != name:
+            return rev, suffix
+    raise InvalidRequest(
+        "the name does not end in a suffix that can be made",
+        parameter="suffix",
+        allowed=", ".join(SUFFIXES),
+    )
+
+
+def parse_sha256(raw: str) -> str:
+    """Return a digest in lower case, as it stands everywhere here. Raises InvalidRequest."""
+    text = decode(raw.encode("latin-1"), "digest").lower()
+    if not _SHA256.fullmatch(text):
+        raise InvalidRequest(
+            "digest is no SHA-256", parameter="digest", allowed="64 hexadecimal digits"
+        )
+    return text
+
+
+def _checksum(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
+    """Name the file as the URL does, still encoded: that is what ``curl -O`` saves it under."""
+    raw_name = request.path_params["file"].rpartition("/")[2]
+    forever = wanted.rev == ready.archive.node
+    return PlainTextResponse(
+        f"{ready.manifest.sha256}  {raw_name}\n".encode("latin-1"),
+        headers={
+            "Cache-Control": CHECKSUM_CACHE_CONTROL if forever else "no-store",
+            "Archiver-Cache": "hit",
+            "Archiver-Node": ready.archive.node,
+        },
+    )
+
+
+def _itself(ready: Ready) -> Wanted:
+    archive = ready.archive
+    return Wanted(
+        source=archive.source,
+        repo=archive.repo,
+        rev=archive.node,
+        subdir=archive.subdir,
+        suffix=archive.suffix,
+    )

@@ -1,0 +1,101 @@
+"""What a hit is answered with, and what makes it be answered again for a while."""
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeAlias
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from archiver.model import Absent, Archive, Pending, Ready, Wanted, rev_digest
+from archiver.web import fastlane
+from archiver.web.asks import archive_path
+from archiver.web.exchange import RAW_ON_EVERY_ANSWER
+from archiver.web.hits import Hit
+from archiver.web.site import Site, State
+
+Render: TypeAlias = Callable[[Request[State], Ready, Wanted], Response]
+"""Makes the answer to a hit."""
+
+Look: TypeAlias = Callable[[], Awaitable[Ready | Pending | Absent | None]]
+"""Looks whether a hit is one still, and creates nothing."""
+
+
+def redirect(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
+    """302, for ever: the first clients take nothing else, and Bazel gives up at 308."""
+    return _redirect(request.state["site"], ready, wanted)
+
+
+def repeat(
+    request: Request[State], response: Response, ready: Ready, wanted: Wanted, look: Look
+) -> None:
+    """Have a request that comes again answered from memory, as long as *look* finds it."""
+    hits, scope = request.state["hits"], request.scope
+    if not fastlane.comes_again(hits, scope):
+        return
+    site, route = request.state["site"], scope["route"].name
+
+    async def again() -> Hit | None:
+        match await look():
+            case Ready() as ready:
+                return _hit(_redirect(site, ready, wanted), ready, wanted, route)
+            case _:
+                return None
+
+    fastlane.offer(hits, scope, _hit(response, ready, wanted, route), again)
+
+
+def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Hit:
+    topics, good_until = [ready.archive.digest], math.inf
+    if ready.good_until:
+        topics.append(rev_digest(wanted.source, wanted.repo, wanted.rev))
+        left = ready.good_until - datetime.now(UTC)
+        good_until = time.monotonic() + left.total_seconds()
+    return Hit(
+        headers=(*response.raw_headers, *RAW_ON_EVERY_ANSWER),
+        source=wanted.source,
+        route=route,
+        topics=tuple(topics),
+        good_until=good_until,
+    )
+
+
+def _redirect(site: Site, ready: Ready, wanted: Wanted) -> Response:
+    return Response(
+        status_code=302,
+        headers={
+            "Location": ready.url,
+            "Cache-Control": "private, no-store",
+            "Link": ", ".join(_links(ready.archive, wanted, site)),
+            "Archiver-Cache": "hit",
+            "Archiver-Node": ready.archive.node,
+            "Archiver-SHA256": ready.manifest.sha256,
+            "Archiver-Size": str(ready.manifest.size_bytes),
+            "Archiver-Region": ready.region,
+            **_fallback(ready),
+        },
+    )
+
+
+def _fallback(ready: Ready) -> dict[str, str]:
+    """Name the region that the client is not sent to, though it is the one for it."""
+    if ready.wanted in {None, ready.region}:
+        return {}
+    return {"Archiver-Region-Fallback": str(ready.wanted)}
+
+
+def _links(archive: Archive, wanted: Wanted, site: Site) -> list[str]:
+    links = [f'<{site.status_url(archive)}>; rel="describedby"']
+    if wanted.rev != archive.node:
+        links.append(f'<{_canonical_url(archive, site)}>; rel="canonical"')
+    return links
+
+
+def _canonical_url(archive: Archive, site: Site) -> str:
+    """Return the address that means this archive for ever, whatever moves."""
+    query = {"suffix": archive.suffix} | ({"subdir": archive.subdir} if archive.subdir else {})
+    path = archive_path(archive, archive.node)
+    return f"{site.public_url}{path}?{urlencode(query, safe='/')}"
