@@ -192,8 +192,12 @@ class Storage(Protocol):
     async def find(self, archive: Archive) -> Found:
         """Look for the archive's manifest in every region. Never raises: silence is an answer."""
 
-    def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
-        """Yield the archives that the first region that answers has: all, or those of *source*.
+    def archives(
+        self, source: str | None = None, *, region: Region | None = None
+    ) -> AsyncGenerator[Archive, None]:
+        """Yield the archives that *region* has: all, or those of *source*.
+
+        Without a region, it is the first one that answers.
 
         They come a page at a time, so that there may be any number. What is not named as a manifest
         of ours is passed over.

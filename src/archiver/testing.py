@@ -309,8 +309,10 @@ class MemoryStorage:
             unreachable=tuple(region for region in self.regions if region in self.down),
         )
 
-    async def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
-        up = self._up(self.regions)
+    async def archives(
+        self, source: str | None = None, *, region: Region | None = None
+    ) -> AsyncGenerator[Archive, None]:
+        up = self._up([region] if region else self.regions)
         if not up:
             raise StorageUnavailable("no region answers")
         for archive in map(parse_key, sorted(self.manifests[up[0]])):

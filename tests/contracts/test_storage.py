@@ -183,8 +183,10 @@ async def taken() -> None:
     raise LeaseLost("another worker has the task")
 
 
-async def listed(storage: Storage, source: str | None = None) -> list[Archive]:
-    return [archive async for archive in storage.archives(source)]
+async def listed(
+    storage: Storage, source: str | None = None, *, region: Region | None = None
+) -> list[Archive]:
+    return [archive async for archive in storage.archives(source, region=region)]
 
 
 async def store(
@@ -496,6 +498,9 @@ class StorageContract:
             found = await listed(storage)
             assert {both, western} <= set(found)
             assert eastern not in found
+            assert set(await listed(storage, western.source, region=WEST)) >= {both, western}
+            with pytest.raises(StorageUnavailable):
+                await listed(storage, region=EAST)
             stand.take_down(WEST)
             with pytest.raises(StorageUnavailable):
                 await listed(storage)

@@ -76,9 +76,11 @@ class Regions:
             unreachable=tuple(r for r in answers if isinstance(answers[r], ArchiverError)),
         )
 
-    async def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
+    async def archives(
+        self, source: str | None = None, *, region: Region | None = None
+    ) -> AsyncGenerator[Archive, None]:
         failure = StorageUnavailable("there is no region")
-        for bucket in self._buckets.values():
+        for bucket in [self._bucket(region)] if region else self._buckets.values():
             answered = False
             try:
                 async with aclosing(bucket.archives(source)) as archives:
