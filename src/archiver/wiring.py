@@ -19,6 +19,7 @@ from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
+from archiver.engine.rebuilding import Rebuilder, Told
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Policy, Worker
 from archiver.formats.convert import Converter
@@ -113,6 +114,21 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
             converter=_converter(settings, workspace),
             keep=Inventory(workspace=workspace),
         )
+
+
+@asynccontextmanager
+async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Rebuilder]:
+    """Yield what makes the index anew: it needs the engine and the regions, and no source.
+
+    Raises:
+        SettingsError: No engine or no region is configured.
+    """
+    require_outside_world(settings)
+    async with (
+        open_regions(_buckets(settings)) as storage,
+        connect(_servers(settings), namespace=NAMESPACE, name="archiver-index") as connection,
+    ):
+        yield Rebuilder(connection=connection, storage=storage, told=told)
 
 
 def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:

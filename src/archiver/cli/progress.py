@@ -7,26 +7,26 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 
 class Bar:
-    """One line: what is being done, and how many bytes of it are."""
+    """One line: what is being done, and how much of it is."""
 
     def __init__(self, *, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
-    def show(self, phase: str, bytes_done: int, total_bytes: int | None = None) -> None:
-        """Say that *phase* is at *bytes_done*, of *total_bytes* if that is known."""
-        self._progress.update(
-            self._task, description=phase, completed=bytes_done, total=total_bytes
-        )
+    def show(self, phase: str, done: int, total: int | None = None) -> None:
+        """Say that *phase* is at *done*, of *total* if that is known."""
+        self._progress.update(self._task, description=phase, completed=done, total=total)
 
     def advance(self, size_bytes: int) -> None:
         self._progress.advance(self._task, size_bytes)
@@ -48,3 +48,19 @@ def bar(*, quiet: bool) -> Iterator[Bar]:
     )
     with progress:
         yield Bar(progress=progress, task=progress.add_task("asking", total=None))
+
+
+@contextmanager
+def counting() -> Iterator[Bar]:
+    """Yield a bar of things that are counted, and of the time that is left for them."""
+    progress = Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with progress:
+        yield Bar(progress=progress, task=progress.add_task("listing", total=None))

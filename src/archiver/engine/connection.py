@@ -1,7 +1,7 @@
 """One connection to NATS, the streams that Archiver keeps there, and the feed of its changes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +12,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
     ConsumerInfo,
     DiscardPolicy,
     RetentionPolicy,
@@ -35,6 +37,9 @@ PATIENCE = timedelta(seconds=1)
 
 STATES_TTL = timedelta(days=7)
 
+SCAN_ENTRIES = 500
+"""How many come at a time when a bucket is read through: less than 1 MB."""
+
 STREAM_NAME_IN_USE = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
 """The subject has a message already: by the expected-sequence header, by the limit of one."""
@@ -47,7 +52,10 @@ DIGESTS = "digests"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A value of a key-value bucket and the revision at which it stands there."""
+    """A value of a key-value bucket and the revision at which it stands there.
+
+    An empty value is the mark of one that was removed.
+    """
 
     value: bytes
     revision: int
@@ -237,6 +245,45 @@ class Connection:
             except nats.js.errors.NotFoundError:
                 return None
         return info
+
+    async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield every key of a bucket that is there, removed ones too, and what stands under it.
+
+        What is written meanwhile may come once more, or not at all.
+
+        Raises:
+            EngineUnavailable: These are not all.
+        """
+        prefix = self._kv_subject(bucket, "")
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            inactive_threshold=10 * REQUEST_TIMEOUT.total_seconds(),
+        )
+        with _translated("list a bucket"):
+            reading = await self.js.pull_subscribe(
+                f"{prefix}>", stream=f"KV_{self._bucket(bucket)}", config=config
+            )
+            while left := (await reading.consumer_info()).num_pending:
+                timeout_s = REQUEST_TIMEOUT.total_seconds()
+                for message in await reading.fetch(min(left, SCAN_ENTRIES), timeout_s):
+                    revision = message.metadata.sequence.stream
+                    entry = Entry(value=message.data, revision=revision)
+                    yield message.subject.removeprefix(prefix), entry
+            await reading.unsubscribe()
+
+    async def purge(self, bucket: str, key: str, *, revision: int) -> None:
+        """Remove what stands under *key* without a trace, unless it is newer than *revision*.
+
+        Raises:
+            EngineUnavailable: It is not removed, as far as can be told.
+        """
+        with _translated("remove a key"):
+            await self.js.purge_stream(
+                f"KV_{self._bucket(bucket)}",
+                seq=revision + 1,
+                subject=self._kv_subject(bucket, key),
+            )
 
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
         """Let every process know of a change, after it was stored; at the very least this one."""

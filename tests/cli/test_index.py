@@ -1,0 +1,127 @@
+"""``archiver index rebuild``: what it takes, and how it tells what it did."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from archiver.cli.index import Lines, as_line, summary
+from archiver.engine.rebuilding import Tally
+from archiver.model import Region
+from tests.cli.conftest import Run
+from tests.parts.nats import Nats
+from tests.parts.process import free_port
+from tests.parts.s3 import Home
+
+TALLY = Tally(phase="dropping", listed=1200, read=1200, written=1000, kept=199, unread=1, dropped=3)
+
+
+def test_the_summary_counts_archives() -> None:
+    assert summary(TALLY) == "1,200 archives: 1,000 written, 199 kept, 3 dropped"
+    assert summary(Tally(listed=1, kept=1)) == "1 archive: 0 written, 1 kept, 0 dropped"
+
+
+def test_a_program_reads_the_same_in_a_line() -> None:
+    assert json.loads(as_line(TALLY, 1.23456)) == {
+        "listed": 1200,
+        "written": 1000,
+        "kept": 199,
+        "unread": 1,
+        "dropped": 3,
+        "silent": [],
+        "complete": False,
+        "duration_s": 1.235,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tally", "complete"),
+    (
+        (Tally(), True),
+        (Tally(dropped=1), True),
+        (Tally(unread=1), False),
+        (Tally(silent=[Region("us-west-2")]), False),
+    ),
+)
+def test_it_is_complete_if_every_region_had_its_say(tally: Tally, *, complete: bool) -> None:
+    assert tally.complete is complete
+
+
+def test_where_no_terminal_is_lines_tell_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(every_s=0)
+    lines.tell(Tally(listed=2000))
+    lines.tell(Tally(phase="reading", listed=2000, read=1500))
+    lines.tell(TALLY)
+    assert capsys.readouterr().err.splitlines() == [
+        "listing: 2,000",
+        "reading: 1,500 of 2,000",
+        "dropping: 3",
+    ]
+    Lines(every_s=60).tell(TALLY)
+    assert capsys.readouterr().err == ""
+
+
+def region(home: Home, name: str) -> dict[str, str]:
+    return {
+        "bucket": name,
+        "endpoint": home.server.endpoint,
+        "access_key_id": home.server.access_key,
+        "secret_access_key": home.server.secret_key,
+    }
+
+
+def rebuild(
+    folder: Path, *words: str, engine: str, regions: Mapping[str, Mapping[str, str]]
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, as it sets up the log of a whole process."""
+    return subprocess.run(
+        [sys.executable, "-m", "archiver", "index", "rebuild", *words],
+        env={
+            **os.environ,
+            "ARCHIVER_ENGINE__URL": engine,
+            "ARCHIVER_REGIONS": json.dumps(regions),
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_an_empty_installation_is_rebuilt_at_once(tmp_path: Path, home: Home, nats: Nats) -> None:
+    regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
+    result = rebuild(tmp_path, "--json", engine=nats.url, regions=regions)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["listed"] == 0
+    assert "0 archives: 0 written, 0 kept" in result.stderr
+
+    quiet = rebuild(tmp_path, "--quiet", "--source", "hgmo", engine=nats.url, regions=regions)
+    assert (quiet.returncode, quiet.stdout) == (0, "")
+    assert "archives:" not in quiet.stderr
+
+
+def test_without_an_engine_it_is_to_be_tried_later(tmp_path: Path, home: Home) -> None:
+    regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
+    result = rebuild(tmp_path, engine=f"nats://127.0.0.1:{free_port()}", regions=regions)
+    assert result.returncode == 75
+    assert "Error: engine_unavailable" in result.stderr
+
+
+def test_without_any_region_it_is_to_be_tried_later(tmp_path: Path, home: Home, nats: Nats) -> None:
+    lost = {"us-east-1": region(home, "bucket-that-is-lost")}
+    result = rebuild(tmp_path, engine=nats.url, regions=lost)
+    assert result.returncode == 75
+    assert "Error: storage_unavailable" in result.stderr
+
+
+@pytest.mark.parametrize("words", ((), ("--source", "nowhere"), ("--source", "../hgmo")))
+def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "b"}}'} if words else {}
+    engine = {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"} if words else {}
+    result = run("index", "rebuild", *words, **regions, **engine)
+    assert (result.exit_code, result.stdout) == (2, "")

@@ -1,0 +1,85 @@
+"""``archiver index rebuild`` after the loss of everything but the buckets."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.parts.hgweb import Hgweb, Repository
+from tests.system.client import fetch, succeed
+from tests.system.stack import REGIONS, Stack, servers
+
+
+def rebuild(stack: Stack, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Return how ``archiver index rebuild --json`` ends, and what it writes to either output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "archiver", "index", "rebuild", "--json", *words],
+        env={**os.environ, **stack.env},
+        cwd=stack.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return ended.returncode, json.loads(ended.stdout or "{}"), ended.stderr
+
+
+def soon(url: str, status: int) -> bool:
+    """Tell whether *url* answers with *status* within a second."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if fetch(url).status == status:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def wipe(stack: Stack) -> None:
+    """Lose all that the engine has."""
+    stack.nats.down()
+    shutil.rmtree(stack.folder / "nats" / "store")
+    stack.nats.up()
+
+
+def test_digests_survive_the_loss_of_the_engine_by_a_rebuild(
+    tmp_path: Path, hgweb: Hgweb, fresh: Repository
+) -> None:
+    node = fresh.commit({"README": b"read me"})
+    with servers(tmp_path, template=hgweb.template) as stack:
+        with stack.web(), stack.worker():
+            url = f"{stack.public}/get/hgmo/{fresh.name}/{node}.tar.gz"
+            sha256 = succeed(url)["sha256"]
+            by_digest = f"{stack.public}/sha256/{sha256}"
+
+            checksum = fetch(f"{url}.sha256")
+            assert checksum.body == f"{sha256}  {node}.tar.gz\n".encode()
+            found = fetch(f"{by_digest}?preferred_region=us-west-2")
+            assert (found.status, found.headers["Archiver-Region"]) == (302, "us-west-2")
+            assert hashlib.sha256(fetch(found.location).body).hexdigest() == sha256
+            headed = fetch(by_digest, method="HEAD")
+            assert fetch(headed.location, method="HEAD").status == 200
+
+        wipe(stack)
+        with stack.web():
+            assert fetch(by_digest).status == 404
+            assert fetch(url).status == 302  # of which the digest is learnt anew, so wipe again
+        wipe(stack)
+        with stack.web():
+            assert fetch(by_digest).status == 404
+            code, told, errors = rebuild(stack)
+            assert (code, told["written"], told["dropped"]) == (0, 1, 0), errors
+            assert "1 archive: 1 written, 0 kept, 0 dropped" in errors
+            assert soon(by_digest, 302)  # not when 10 s are over: the feed says that it is known
+            assert rebuild(stack)[1]["kept"] == 1
+
+            for region in REGIONS:
+                shutil.rmtree(tmp_path / region / "bucket" / "manifests")
+            stack.regions[REGIONS[1]].down()
+            code, told, errors = rebuild(stack)
+            assert (code, told["dropped"], told["silent"]) == (75, 0, [REGIONS[1]]), errors
+            assert fetch(by_digest).status == 302
