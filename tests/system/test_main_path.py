@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import time
 import zipfile
@@ -158,14 +159,14 @@ def test_what_the_host_does_not_know_is_a_404_at_once_and_remembered(
     stack: Stack, ash: Ash, host: SlowHost, repo: str, rev: str, code: str
 ) -> None:
     assert ash.repo == "projects/ash"
-    first = fetch(stack.url(repo, rev))
+    processes = len(os.sched_getaffinity(0))  # of the web, each of which asks for itself
     asked = len(host.targets)
-    second = fetch(stack.url(repo, rev))
 
-    assert (first.status, first.json["code"]) == (404, code)
-    assert (second.status, second.json["code"]) == (404, code)
-    assert first.headers["Content-Type"] == "application/problem+json"
-    assert len(host.targets) == asked
+    answers = [fetch(stack.url(repo, rev)) for _ in range(3 * processes)]
+
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(404, code)}
+    assert answers[0].headers["Content-Type"] == "application/problem+json"
+    assert 1 <= len(host.targets) - asked <= processes
 
 
 def test_an_unknown_subdir_is_a_failure_that_says_so(stack: Stack, ash: Ash) -> None:
