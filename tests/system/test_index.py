@@ -53,7 +53,7 @@ def test_digests_survive_the_loss_of_the_engine_by_a_rebuild(
     with servers(tmp_path, template=hgweb.template) as stack:
         with stack.web(), stack.worker():
             url = f"{stack.public}/get/hgmo/{fresh.name}/{node}.tar.gz"
-            sha256 = succeed(url)["sha256"]
+            sha256 = succeed(stack.url(fresh.name, node))["sha256"]
             by_digest = f"{stack.public}/sha256/{sha256}"
 
             checksum = fetch(f"{url}.sha256")
