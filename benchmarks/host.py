@@ -4,12 +4,13 @@ A process of its own: ``python -m benchmarks.host PORT RATE NAME=PIECE[:PIECE…
 ``ANYTHING/NAME/linux`` has the archive NAME. RATE is in bytes a second, 0 is as fast as it goes.
 ``GET /ANYTHING/NAME/linux?ended`` waits a while for an archive's end, and answers when its last
 byte left, on the clock that all processes share (CLOCK_MONOTONIC); with nothing, if none has.
+``GET /ANYTHING/NAME/linux?fetched`` answers how often that archive was asked for.
 """
 
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,11 +45,12 @@ class Bucket:
 
 
 class Host:
-    """What is served, and when each archive had left."""
+    """What is served, how often each archive was asked for, and when it had left."""
 
     def __init__(self, archives: dict[str, list[Path]], *, rate: float) -> None:
         self.archives = archives
         self.rate = rate
+        self.fetched: Counter[str] = Counter()
         self.ended_at: dict[str, float] = {}
         self.ended: dict[str, threading.Event] = defaultdict(threading.Event)
 
@@ -69,7 +71,10 @@ class _Handler(QuietHandler):
             case "ended":
                 self._host.ended[repo].wait(WAIT_S)
                 self._say(str(self._host.ended_at.get(repo, "")))
+            case "fetched":
+                self._say(str(self._host.fetched[repo]))
             case _:
+                self._host.fetched[repo] += 1
                 self._send(self._host.archives[repo.split("/")[-2]])
                 self._host.ended_at[repo] = time.monotonic()
                 self._host.ended[repo].set()

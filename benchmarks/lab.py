@@ -41,6 +41,10 @@ class Host:
     def url(self, archive: Input) -> str:
         return f"{self.address}/{new_repo(archive)}/archive/{NODE[:12]}.tar.gz"
 
+    def fetched(self, repo: str) -> int:
+        """Return how often the archive of *repo* was asked for."""
+        return int(fetch(f"{self.address}/{repo}?fetched").body)
+
     def ended_at(self, repo: str) -> float:
         """Wait until the host has sent the archive of *repo*; return when its last byte left."""
         deadline = time.monotonic() + TIMEOUT_S
@@ -65,6 +69,15 @@ class Bucket:
         return self.folder / key
 
 
+def buckets(stack: Stack) -> list[Bucket]:
+    """Return the regions that *stack* is configured with."""
+    regions = json.loads(stack.env["ARCHIVER_REGIONS"])
+    return [
+        Bucket(region=name, folder=stack.folder / name / region["bucket"], **region)
+        for name, region in regions.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """Archiver at work: one web process, one worker, NATS, an S3 server for each of two regions."""
@@ -74,11 +87,7 @@ class Installation:
 
     @property
     def buckets(self) -> list[Bucket]:
-        regions = json.loads(self.stack.env["ARCHIVER_REGIONS"])
-        return [
-            Bucket(region=name, folder=self.stack.folder / name / region["bucket"], **region)
-            for name, region in regions.items()
-        ]
+        return buckets(self.stack)
 
     @property
     def servers(self) -> list[Process]:
@@ -142,14 +151,17 @@ class Lab:
         self, host: Host, settings: Mapping[str, str] | None = None
     ) -> Iterator[Installation]:
         """Yield Archiver, freshly started, for archives of *host*."""
+        with self.servers(host, settings) as parts, parts.web(), parts.worker() as worker:
+            yield Installation(stack=parts, worker=worker)
+
+    @contextmanager
+    def servers(self, host: Host, settings: Mapping[str, str] | None = None) -> Iterator[Stack]:
+        """Yield what Archiver needs, freshly started: NATS and the regions, but no Archiver yet."""
         settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **(settings or {})}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder)
-            parts = stack.enter_context(servers(folder, template=host.template, settings=settings))
-            stack.enter_context(parts.web())
-            worker = stack.enter_context(parts.worker())
-            yield Installation(stack=parts, worker=worker)
+            yield stack.enter_context(servers(folder, template=host.template, settings=settings))
 
 
 @contextmanager

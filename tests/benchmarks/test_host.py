@@ -62,3 +62,16 @@ def test_time_in_which_nobody_listened_is_not_made_up_for() -> None:
     bucket.take(2 * BURST_BYTES)
 
     assert time.monotonic() - started >= BURST_BYTES / RATE
+
+
+def test_it_counts_how_often_an_archive_was_fetched(tmp_path: Path) -> None:
+    lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
+    archive = lab.inputs.get("10MB")
+    repo = new_repo(archive)
+
+    with lab.host(archive) as host:
+        before = host.fetched(repo)
+        for _ in range(2):
+            fetch(f"{host.address}/{repo}/archive/{NODE[:12]}.tar.gz")
+
+        assert (before, host.fetched(repo)) == (0, 2)
