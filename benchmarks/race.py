@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 Contestant = Callable[[], float]
-"""Does its work once; returns the seconds that it took."""
+"""Does its work once; returns the seconds that it took, or whatever else is measured."""
 
 Tell = Callable[[str], None]
 
@@ -16,6 +16,7 @@ def race(
     rounds: int,
     tidy: Callable[[], None] = lambda: None,
     tell: Tell = print,
+    unit: str = "s",
 ) -> dict[str, list[float]]:
     """Return what each took in every round. They take turns, so that all see the same weather.
 
@@ -26,7 +27,7 @@ def race(
         for what, run in contestants.items():
             taken[what].append(run())
             tidy()
-            tell(f"  round {number} of {rounds}: {what}: {taken[what][-1]:.3f} s")
+            tell(f"  round {number} of {rounds}: {what}: {taken[what][-1]:,.3f} {unit}")
     return taken
 
 

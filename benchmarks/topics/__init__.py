@@ -3,5 +3,12 @@
 To add one: its module here, its name in ``TOPICS``, a place for its tables in docs/benchmarks.md.
 """
 
-TOPICS = ("pace", "fast", "conversions", "resources", "latency")
+TOPICS = (
+    "pace",
+    "fast",
+    "conversions",
+    "resources",
+    "latency",
+    "hits",
+)
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

@@ -1,0 +1,39 @@
+"""The same server with no application to speak of: one answer, whatever is asked for.
+
+A process of its own: ``python -m benchmarks.constant LISTEN``. The answer's headers are in
+``BENCH_HEADERS``, as JSON: a list of pairs.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from archiver.web.server import serve
+
+
+def app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
+    """Return the application: plain ASGI, as short as can be."""
+    pairs = json.loads(os.environ["BENCH_HEADERS"])
+    headers = [(name.encode(), value.encode()) for name, value in pairs]
+    start = {"type": "http.response.start", "status": 302, "headers": headers}
+    body = {"type": "http.response.body", "body": b""}
+
+    async def answer(scope: dict[str, object], receive: Any, send: Any) -> None:  # noqa: ANN401
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await send(start)
+            await send(body)
+
+    return answer
+
+
+async def _live(receive: Any, send: Any) -> None:  # noqa: ANN401
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
+
+
+if __name__ == "__main__":
+    serve("benchmarks.constant:app", listen=sys.argv[1])

@@ -1,0 +1,44 @@
+"""What makes load, and what stands beside Archiver under it."""
+
+import os
+import subprocess
+import sys
+from email.message import Message
+from pathlib import Path
+
+from benchmarks.load import Targets
+from benchmarks.pinning import SERVER, on
+from benchmarks.redirectors import constant
+from tests.system.client import Answer, fetch
+
+AFFINITY = "import os; print(sorted(os.sched_getaffinity(0)))"
+
+
+def test_targets_are_written_in_their_order_without_the_server(tmp_path: Path) -> None:
+    targets = Targets.write(tmp_path, ["http://h:1/b?c=d", "http://h:1/a"])
+
+    assert targets.base == "http://h:1"
+    assert targets.file.read_text() == "/b?c=d\n/a\n"
+
+
+def test_what_is_started_in_the_block_keeps_to_its_cores_and_we_do_not() -> None:
+    before = os.sched_getaffinity(0)
+
+    with on(SERVER):
+        said = subprocess.run([sys.executable, "-c", AFFINITY], check=True, stdout=subprocess.PIPE)
+
+    assert said.stdout.decode().strip() == str(sorted(SERVER))
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_bare_server_says_the_same_as_archiver_whatever_it_is_asked(tmp_path: Path) -> None:
+    headers = {"Location": "http://s3/x?y=z", "Archiver-Node": "5ca1", "X-Request-ID": "7"}
+    hit = Answer(status=302, headers=Message(), body=b"")
+    for name, value in headers.items():
+        hit.headers[name] = value
+
+    with constant(hit, tmp_path) as url:
+        answer = fetch(f"{url}/whatever")
+
+    assert answer.status == 302
+    assert {name: answer.headers[name] for name in headers} == headers
