@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.system.stack import Process
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +20,22 @@ class Usage:
 
 def usage(process: Process) -> Usage:
     """Return what *process* has used since it began."""
-    folder = Path("/proc") / str(process.pid)
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    fields = (_PROC / str(process.pid) / "stat").read_text().rpartition(")")[2].split()
     user, system = fields[11:13]
-    status = dict(line.split(":\t") for line in (folder / "status").read_text().splitlines())
-    peak_kb = int(status["VmHWM"].removesuffix("kB"))
-    return Usage(cpu_s=(int(user) + int(system)) / _TICKS_PER_S, peak_mb=peak_kb / 1000)
+    return Usage(cpu_s=(int(user) + int(system)) / _TICKS_PER_S, peak_mb=_mb(process.pid, "VmHWM"))
+
+
+def resident_mb(process: Process) -> float:
+    """Return what *process* and all that it started hold now, each counted for itself."""
+    return sum(_mb(pid, "VmRSS") for pid in _family(process.pid))
+
+
+def _family(pid: int) -> list[int]:
+    started = (_PROC / str(pid) / "task").glob("*/children")
+    children = [int(child) for each in started for child in each.read_text().split()]
+    return [pid, *(relative for child in children for relative in _family(child))]
+
+
+def _mb(pid: int, field: str) -> float:
+    lines = (_PROC / str(pid) / "status").read_text().splitlines()
+    return int(dict(line.split(":\t") for line in lines)[field].removesuffix("kB")) / 1000

@@ -10,5 +10,6 @@ TOPICS = (
     "resources",
     "latency",
     "hits",
+    "index_size",
 )
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

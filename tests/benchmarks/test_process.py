@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from benchmarks.process import usage
+from benchmarks.process import resident_mb, usage
 
 SPENDTHRIFT = """
 import time
@@ -24,3 +24,18 @@ def test_what_a_process_used_is_known_while_it_lives() -> None:
 
     assert 0.2 < used.cpu_s < 1
     assert 100 <= used.peak_mb < 150
+
+
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+HOLDER = "held = b'x' * 100_000_000; print('held', flush=True); input()"
+
+
+def test_what_a_process_started_holds_memory_too() -> None:
+    command = [sys.executable, "-c", PARENT, HOLDER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        held_mb = resident_mb(process)
+        process.communicate(b"\n")
+
+    assert 100 <= held_mb < 200
