@@ -10,6 +10,7 @@ TOPICS = (
     "resources",
     "latency",
     "hits",
+    "herd",
     "index_size",
 )
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

@@ -1,0 +1,98 @@
+"""How soon is each answered, if 10,000 clients want one archive? There is none yet."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.inputs import NODE, Input
+from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
+from benchmarks.pinning import EVERY, ONE_PROCESS, OTHERS, SERVER, on
+from benchmarks.race import Contestant, Row, Table, race
+from benchmarks.throng import Reply, crowd, p99
+from tests.system.client import ended, poll
+from tests.system.stack import Stack
+
+COUNT, QUICK_COUNT = 10_000, 200
+
+ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
+RATE = 2e6
+"""The host needs 4 s for either: nothing is committed before the last client has come."""
+
+OVER_S = {"all at once": 0.0, "within 2 s": 2.0}
+GOAL = "< 300"
+
+PINNED, SPREAD = "one process, on one core", "a process per core"
+
+
+class Unlike(Exception):
+    """Not everyone in a crowd got what it should, or the host was asked more than once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Herd:
+    """Crowds that come to one installation from these ``cores``, each for another archive."""
+
+    host: Host
+    stack: Stack
+    archive: Input
+    count: int
+    cores: set[int]
+
+    def come(self, outcome: str, *, query: str = "", over_s: float) -> tuple[str, list[Reply]]:
+        """Return the repo that a crowd asked for, and what it got: *outcome*, all of it.
+
+        Raises:
+            Unlike: Somebody got something else, or the host was asked more than once.
+        """
+        repo = new_repo(self.archive)
+        with on(self.cores):
+            replies = crowd(self.stack.url(repo, NODE, query), self.count, over_s=over_s)
+        poll(status_url(self.stack, repo), ended, timeout_s=TIMEOUT_S)
+        outcomes, fetched = Counter(reply.outcome for reply in replies), self.host.fetched(repo)
+        if outcomes != {outcome: self.count} or fetched != 1:
+            raise Unlike(f"not {self.count} times {outcome}: {outcomes}; {fetched} fetches")
+        return repo, replies
+
+
+def status_url(stack: Stack, repo: str) -> str:
+    task = f"hgmo:{repo.replace('/', ':')}:-:{NODE}:-:tar.gz"
+    return f"{stack.public}/archiver/status/{task}"
+
+
+@contextmanager
+def herds(lab: Lab, settings: Mapping[str, str] | None = None) -> Iterator[dict[str, Herd]]:
+    """Yield an installation with one web process on its own core, and one as it comes."""
+    archive = lab.inputs.get(QUICK_ARCHIVE if lab.inputs.quick else ARCHIVE)
+    count = QUICK_COUNT if lab.inputs.quick else COUNT
+    with ExitStack() as stack:
+        found = {}
+        for what, web, extra in ((PINNED, SERVER, ONE_PROCESS), (SPREAD, EVERY, {})):
+            others = OTHERS if what == PINNED else EVERY
+            with on(others):
+                host = stack.enter_context(lab.host(archive, rate=RATE))
+                servers = stack.enter_context(lab.servers(host, {**extra, **(settings or {})}))
+                stack.enter_context(servers.worker())
+            with on(web):
+                stack.enter_context(servers.web())
+            found[what] = Herd(host=host, stack=servers, archive=archive, count=count, cores=others)
+        yield found
+
+
+def _accepted(herd: Herd, over_s: float) -> float:
+    """Return the p99, in milliseconds, of the time until a 202."""
+    _, replies = herd.come("202", over_s=over_s)
+    return p99([reply.taken_ms for reply in replies])
+
+
+def measure(lab: Lab) -> list[Table]:
+    with herds(lab) as found:
+        contestants: dict[str, Contestant] = {
+            f"{herd.count:,} clients {when}, {what}": partial(_accepted, herd, over_s)
+            for what, herd in found.items()
+            for when, over_s in OVER_S.items()
+        }
+        taken = race(contestants, rounds=lab.rounds, unit="ms")
+    rows = [Row(what=what, samples=samples, goal=GOAL) for what, samples in taken.items()]
+    return [Table(title="until the 202: p99", unit="ms", rows=rows, digits=0)]
