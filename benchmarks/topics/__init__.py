@@ -11,6 +11,7 @@ TOPICS = (
     "latency",
     "hits",
     "herd",
+    "waiting",
     "index_size",
 )
 """In the order of the document. Each is imported when it is asked for: not all need the same."""

@@ -1,0 +1,119 @@
+"""How soon has a crowd what it waits for? And how much memory does it take as long as it waits."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.inputs import NODE, Input
+from benchmarks.lab import Lab, buckets, new_repo
+from benchmarks.pinning import ONE_PROCESS
+from benchmarks.process import resident_mb
+from benchmarks.race import Contestant, Row, Table, race
+from benchmarks.throng import Reply, throng
+from benchmarks.topics.herd import COUNT, Herd, Unlike, herds, status_url
+from tests.system.stack import Stack
+
+WAIT = "wait=80"
+OVER_S = 1.0
+"""In which a crowd comes that waits; the archive is there some seconds later."""
+
+FOUND_GOAL, MEMORY_GOAL = "< 200", "< 600"
+
+ROOM = {"ARCHIVER_SERVER__WAITERS": str(COUNT)}
+"""For all of a crowd in one process."""
+
+ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
+SLOW_RATE = 5e5
+"""At which the host needs 18 s: everyone has come by then, and was redirected once."""
+
+SETTLED_S = 8.0
+"""After which they are there, whatever it took."""
+
+
+def measure(lab: Lab) -> list[Table]:
+    return [_found(lab), _memory(lab)]
+
+
+def _found(lab: Lab) -> Table:
+    with herds(lab, ROOM) as found:
+        contestants: dict[str, Contestant] = {
+            f"{herd.count:,} clients, {what}": partial(_until_the_last, herd)
+            for what, herd in found.items()
+        }
+        taken = race(contestants, rounds=lab.rounds, unit="ms")
+    rows = [Row(what=what, samples=samples, goal=FOUND_GOAL) for what, samples in taken.items()]
+    return Table(title="from the commit to the last 302", unit="ms", rows=rows, digits=0)
+
+
+def _until_the_last(herd: Herd) -> float:
+    """Return the milliseconds between the commit and the last 302 of those who wait for it."""
+    repo, replies = herd.come("302", query=WAIT, over_s=OVER_S)
+    return 1000 * (max(reply.ended_at for reply in replies) - _committed_at(herd.stack, repo))
+
+
+def _committed_at(stack: Stack, repo: str) -> float:
+    """Return when the manifest appeared in the primary region's folder."""
+    primary = buckets(stack)[0]
+    (manifest,) = (primary.folder / "manifests" / "v1" / "hgmo" / repo).rglob("*.json")
+    return manifest.stat().st_ctime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowds:
+    """Those who wait for one archive: for a redirect, and for news of its task."""
+
+    waiters: int
+    streams: int
+
+    def __str__(self) -> str:
+        return f"{self.waiters:,} who wait and {self.streams:,} streams of events"
+
+    def held_mb(self, stack: Stack, archive: Input) -> float:
+        """Return what a new web process holds in memory once all of them are there."""
+        repo = new_repo(archive)
+        archive_url, events_url = stack.url(repo, NODE, WAIT), f"{status_url(stack, repo)}/events"
+        with (
+            stack.web() as web,
+            throng(archive_url, self.waiters, over_s=OVER_S) as waiters,
+            throng(events_url, self.streams, over_s=OVER_S) as streams,
+        ):
+            time.sleep(SETTLED_S)
+            measured_at, held_mb = time.time(), resident_mb(web)
+            _check(waiters.replies(), "302", self.waiters, measured_at)
+            _check(streams.replies(), "200", self.streams, measured_at)
+        return held_mb
+
+
+def _check(replies: Sequence[Reply], outcome: str, count: int, there_at: float) -> None:
+    """Return if all had come by *there_at*, and stayed for *outcome*."""
+    there = [reply for reply in replies if reply.begun_at < there_at < reply.ended_at]
+    outcomes = Counter(reply.outcome for reply in there)
+    if outcomes != Counter({outcome: count} if count else {}):
+        raise Unlike(f"not {count} times {outcome}: {outcomes}")
+
+
+def _memory(lab: Lab) -> Table:
+    archive = lab.inputs.get(QUICK_ARCHIVE if lab.inputs.quick else ARCHIVE)
+    nobody = Crowds(waiters=0, streams=0)
+    many = QUICK_MANY if lab.inputs.quick else MANY
+    with (
+        lab.host(archive, rate=SLOW_RATE) as host,
+        lab.servers(host, ONE_PROCESS) as stack,
+        stack.worker(),
+    ):
+        taken = race(
+            {
+                "nobody": lambda: nobody.held_mb(stack, archive),
+                str(many): lambda: many.held_mb(stack, archive),
+            },
+            rounds=lab.rounds,
+            unit="MB",
+        )
+    goals = {str(many): MEMORY_GOAL}
+    rows = [Row(what=what, samples=s, goal=goals.get(what, "")) for what, s in taken.items()]
+    return Table(title="memory of a web process with", unit="MB", rows=rows, digits=0)
+
+
+MANY, QUICK_MANY = Crowds(waiters=5_000, streams=2_000), Crowds(waiters=100, streams=40)
