@@ -12,6 +12,7 @@ TOPICS = (
     "hits",
     "herd",
     "waiting",
+    "busy",
     "index_size",
 )
 """In the order of the document. Each is imported when it is asked for: not all need the same."""
