@@ -1,7 +1,7 @@
 """The same server with no application to speak of: one answer, whatever is asked for.
 
-A process of its own: ``python -m benchmarks.constant LISTEN``. The answer's headers are in
-``BENCH_HEADERS``, as JSON: a list of pairs.
+A process of its own: ``python -m benchmarks.constant LISTEN``. The answer is in ``BENCH_ANSWER``,
+as JSON: ``status``, ``headers`` (a list of pairs) and ``body``.
 """
 
 import json
@@ -14,10 +14,10 @@ from archiver.web.server import serve
 
 def app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     """Return the application: plain ASGI, as short as can be."""
-    pairs = json.loads(os.environ["BENCH_HEADERS"])
-    headers = [(name.encode(), value.encode()) for name, value in pairs]
-    start = {"type": "http.response.start", "status": 302, "headers": headers}
-    body = {"type": "http.response.body", "body": b""}
+    said = json.loads(os.environ["BENCH_ANSWER"])
+    headers = [(name.encode(), value.encode()) for name, value in said["headers"]]
+    start = {"type": "http.response.start", "status": said["status"], "headers": headers}
+    body = {"type": "http.response.body", "body": said["body"].encode()}
 
     async def answer(scope: dict[str, object], receive: Any, send: Any) -> None:  # noqa: ANN401
         if scope["type"] == "lifespan":

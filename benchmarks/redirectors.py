@@ -1,4 +1,4 @@
-"""Servers that redirect, each beside Archiver: how they are started."""
+"""Servers that stand beside Archiver, and always answer the same: how they are started."""
 
 import json
 import sys
@@ -42,7 +42,8 @@ def constant(answer: Answer, folder: Path) -> Iterator[str]:
     headers = [pair for pair in answer.headers.items() if pair[0].lower() not in OF_THE_SERVER]
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.constant", f"127.0.0.1:{port}"]
-    env = {"BENCH_HEADERS": json.dumps(headers)}
+    said = {"status": answer.status, "headers": headers, "body": answer.body.decode()}
+    env = {"BENCH_ANSWER": json.dumps(said)}
     with _started(command, port, folder / "constant.log", env=env) as url:
         yield url
 

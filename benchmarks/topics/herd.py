@@ -1,7 +1,7 @@
 """How soon is each answered, if 10,000 clients want one archive? There is none yet."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +10,9 @@ from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
 from benchmarks.pinning import EVERY, ONE_PROCESS, OTHERS, SERVER, on
 from benchmarks.race import Contestant, Row, Table, race
+from benchmarks.redirectors import constant
 from benchmarks.throng import Reply, crowd, p99
-from tests.system.client import ended, poll
+from tests.system.client import ended, fetch, poll
 from tests.system.stack import Stack
 
 COUNT, QUICK_COUNT = 10_000, 200
@@ -23,6 +24,7 @@ RATE = 2e6
 OVER_S = {"all at once": 0.0, "within 2 s": 2.0}
 GOAL = "< 300"
 
+BARE = "the same server (granian), one constant 202"
 PINNED, SPREAD = "one process, on one core", "a process per core"
 
 
@@ -50,10 +52,17 @@ class Herd:
         with on(self.cores):
             replies = crowd(self.stack.url(repo, NODE, query), self.count, over_s=over_s)
         poll(status_url(self.stack, repo), ended, timeout_s=TIMEOUT_S)
-        outcomes, fetched = Counter(reply.outcome for reply in replies), self.host.fetched(repo)
-        if outcomes != {outcome: self.count} or fetched != 1:
-            raise Unlike(f"not {self.count} times {outcome}: {outcomes}; {fetched} fetches")
+        require(replies, outcome)
+        if (fetched := self.host.fetched(repo)) != 1:
+            raise Unlike(f"the host was asked {fetched} times")
         return repo, replies
+
+
+def require(replies: Sequence[Reply], outcome: str) -> None:
+    """Return if everyone got *outcome*. Raises Unlike."""
+    outcomes = Counter(reply.outcome for reply in replies)
+    if outcomes.keys() - {outcome}:
+        raise Unlike(f"not each got {outcome}: {outcomes}")
 
 
 def status_url(stack: Stack, repo: str) -> str:
@@ -87,12 +96,31 @@ def _accepted(herd: Herd, over_s: float) -> float:
 
 
 def measure(lab: Lab) -> list[Table]:
-    with herds(lab) as found:
-        contestants: dict[str, Contestant] = {
-            f"{herd.count:,} clients {when}, {what}": partial(_accepted, herd, over_s)
-            for what, herd in found.items()
-            for when, over_s in OVER_S.items()
-        }
+    with herds(lab) as found, _bare(lab, found[PINNED]) as bare:
+        contestants: dict[str, Contestant] = {}
+        for when, over_s in OVER_S.items():
+            contestants[f"{when}: {BARE}"] = partial(_answered, bare, found[PINNED], over_s)
+            for what, herd in found.items():
+                contestants[f"{when}: **Archiver**, {what}"] = partial(_accepted, herd, over_s)
         taken = race(contestants, rounds=lab.rounds, unit="ms")
-    rows = [Row(what=what, samples=samples, goal=GOAL) for what, samples in taken.items()]
+    rows = [
+        Row(what=what, samples=samples, goal="" if what.endswith(BARE) else GOAL)
+        for what, samples in taken.items()
+    ]
     return [Table(title="until the 202: p99", unit="ms", rows=rows, digits=0)]
+
+
+@contextmanager
+def _bare(lab: Lab, herd: Herd) -> Iterator[str]:
+    """Yield the URL of the server that says what Archiver would, whatever it is asked."""
+    answer = fetch(herd.stack.url(new_repo(herd.archive), NODE))
+    with on(herd.cores), constant(answer, lab.folder) as url:
+        yield url
+
+
+def _answered(url: str, herd: Herd, over_s: float) -> float:
+    """Return the p99 of such a crowd that goes to *url* instead."""
+    with on(herd.cores):
+        replies = crowd(f"{url}/", herd.count, over_s=over_s)
+    require(replies, "202")
+    return p99([reply.taken_ms for reply in replies])

@@ -33,12 +33,12 @@ def test_what_is_started_in_the_block_keeps_to_its_cores_and_we_do_not() -> None
 
 def test_the_bare_server_says_the_same_as_archiver_whatever_it_is_asked(tmp_path: Path) -> None:
     headers = {"Location": "http://s3/x?y=z", "Archiver-Node": "5ca1", "X-Request-ID": "7"}
-    hit = Answer(status=302, headers=Message(), body=b"")
+    said = Answer(status=302, headers=Message(), body=b"elsewhere")
     for name, value in headers.items():
-        hit.headers[name] = value
+        said.headers[name] = value
 
-    with constant(hit, tmp_path) as url:
+    with constant(said, tmp_path) as url:
         answer = fetch(f"{url}/whatever")
 
-    assert answer.status == 302
+    assert (answer.status, answer.body) == (302, b"elsewhere")
     assert {name: answer.headers[name] for name in headers} == headers
