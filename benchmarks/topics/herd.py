@@ -77,14 +77,14 @@ def herds(lab: Lab, settings: Mapping[str, str] | None = None) -> Iterator[dict[
     count = QUICK_COUNT if lab.inputs.quick else COUNT
     with ExitStack() as stack:
         found = {}
-        for what, web, extra in ((PINNED, SERVER, ONE_PROCESS), (SPREAD, EVERY, {})):
+        for what, web, processes in ((PINNED, SERVER, ONE_PROCESS), (SPREAD, EVERY, {})):
             others = OTHERS if what == PINNED else EVERY
             with on(others):
                 host = stack.enter_context(lab.host(archive, rate=RATE))
-                servers = stack.enter_context(lab.servers(host, {**extra, **(settings or {})}))
+                servers = stack.enter_context(lab.servers(host, settings))
                 stack.enter_context(servers.worker())
             with on(web):
-                stack.enter_context(servers.web())
+                stack.enter_context(servers.web(processes))
             found[what] = Herd(host=host, stack=servers, archive=archive, count=count, cores=others)
         yield found
 

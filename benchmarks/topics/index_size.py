@@ -34,7 +34,7 @@ class Index:
         """Return hits a second of a new web process."""
         with ExitStack() as started:
             with on(SERVER):
-                web = started.enter_context(self.stack.web())
+                web = started.enter_context(self.stack.web(ONE_PROCESS))
             ask(self.targets, seconds=WARM_UP_SECONDS)
             answers = ask(self.targets, seconds=self.seconds)
             self.web_mb.append(resident_mb(web))
@@ -47,7 +47,7 @@ def measure(lab: Lab) -> list[Table]:
         host = stack.enter_context(lab.host())
         indexes = {}
         for count in QUICK_SIZES if lab.inputs.quick else SIZES:
-            servers = stack.enter_context(lab.servers(host, ONE_PROCESS))
+            servers = stack.enter_context(lab.servers(host))
             seed(servers, count)
             indexes[f"{count:,} archives"] = _index(lab, servers, count)
         contestants: dict[str, Contestant] = {what: each.hits for what, each in indexes.items()}

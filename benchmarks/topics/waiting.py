@@ -74,7 +74,7 @@ class Crowds:
         repo = new_repo(archive)
         archive_url, events_url = stack.url(repo, NODE, WAIT), f"{status_url(stack, repo)}/events"
         with (
-            stack.web() as web,
+            stack.web(ONE_PROCESS) as web,
             throng(archive_url, self.waiters, over_s=OVER_S) as waiters,
             throng(events_url, self.streams, over_s=OVER_S) as streams,
         ):
@@ -98,7 +98,7 @@ def _memory(lab: Lab) -> Table:
     many = QUICK_MANY if lab.inputs.quick else MANY
     with (
         lab.host(archive, rate=SLOW_RATE) as host,
-        lab.servers(host, ONE_PROCESS) as stack,
+        lab.servers(host) as stack,
         stack.worker(),
     ):
         taken = race(

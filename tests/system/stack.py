@@ -100,10 +100,10 @@ class Stack:
         }
 
     @contextlib.contextmanager
-    def web(self) -> Iterator[Process]:
+    def web(self, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
         start = [sys.executable, "-m", "archiver", "web"]
-        log = self.folder / "web.log"
-        with running(start, log=log, ready=self._web_is_up, env=self.env) as process:
+        log, env = self.folder / "web.log", {**self.env, **(settings or {})}
+        with running(start, log=log, ready=self._web_is_up, env=env) as process:
             yield process
 
     def _web_is_up(self) -> bool:
