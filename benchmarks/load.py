@@ -17,6 +17,10 @@ CONNECTIONS = 32
 is measured."""
 
 
+PATIENCE_S = 30
+"""Later answers are lost; earlier ones are late, and to be seen in the figures."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What came of one run: redirects alone."""
@@ -61,6 +65,7 @@ def ask(
         NoRedirect: There was any other answer, or none.
     """
     command: list[str | Path] = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS)]
+    command += ["--timeout", f"{PATIENCE_S}s"]
     command += ["--duration", f"{TIMEOUT_S if once else seconds:.0f}s", "--script", SCRIPT]
     command += [targets.base, "--", targets.file, "once" if once else "always", str(pause_ms)]
     ended = subprocess.run(
