@@ -58,6 +58,7 @@ class Stack:
         self.public = f"http://127.0.0.1:{self.port}"
         self.env = {
             "ARCHIVER_SERVER__LISTEN": f"127.0.0.1:{self.port}",
+            "ARCHIVER_SERVER__PROCESSES": "1",
             "ARCHIVER_ENGINE__URL": f"nats://127.0.0.1:{self.nats.port}",
             "ARCHIVER_ENGINE__LEASE_S": str(LEASE_S),
             "ARCHIVER_REGIONS": json.dumps(
