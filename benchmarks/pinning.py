@@ -13,7 +13,8 @@ OTHERS = {CORES[-1]}
 EVERY = set(CORES)
 
 ONE_PROCESS = {"ARCHIVER_SERVER__PROCESSES": "1"}
-"""Settings: as many web processes as the server's cores."""
+ONE_PER_CORE = {"ARCHIVER_SERVER__PROCESSES": str(len(CORES))}
+"""Settings: as many web processes as one core takes, and as there are without a setting."""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Lab, new_repo
 from benchmarks.load import Answers, Targets, ask
+from benchmarks.pinning import ONE_PER_CORE
 from benchmarks.programs import need
 from benchmarks.race import Row, Table, race
 from tests.system.client import ended, fetch, poll, succeed
@@ -24,6 +25,7 @@ PAUSE_MS = 20
 """With 32 connections some 1,500 hits a second: four times hg.mozilla.org's busiest hour."""
 
 SETTINGS = {
+    **ONE_PER_CORE,
     "ARCHIVER_SOURCES__HGMO__CONCURRENCY": "100",
     "ARCHIVER_WORKER__CONCURRENCY": str(BUILDS),
 }

@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
-from benchmarks.pinning import EVERY, ONE_PROCESS, OTHERS, SERVER, on
+from benchmarks.pinning import EVERY, ONE_PER_CORE, ONE_PROCESS, OTHERS, SERVER, on
 from benchmarks.race import Contestant, Row, Table, race
 from benchmarks.redirectors import constant
 from benchmarks.throng import Reply, crowd, p99
@@ -82,7 +82,7 @@ def herds(
     count = QUICK_COUNT if lab.inputs.quick else COUNT
     with ExitStack() as stack:
         found = {}
-        for what, web, processes in ((PINNED, SERVER, ONE_PROCESS), (SPREAD, EVERY, {})):
+        for what, web, processes in ((PINNED, SERVER, ONE_PROCESS), (SPREAD, EVERY, ONE_PER_CORE)):
             others = OTHERS if what == PINNED else EVERY
             with on(others):
                 host = stack.enter_context(lab.host(archive, rate=rate))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from benchmarks.inputs import NODE
 from benchmarks.lab import Lab, buckets, new_repo
 from benchmarks.load import Answers, Targets, ask
-from benchmarks.pinning import EVERY, ONE_PROCESS, OTHERS, SERVER, on
+from benchmarks.pinning import EVERY, ONE_PER_CORE, ONE_PROCESS, OTHERS, SERVER, on
 from benchmarks.programs import need
 from benchmarks.race import Contestant, Row, Table, race
 from benchmarks.redirectors import constant, nginx, original
@@ -70,7 +70,7 @@ class Course:
             return self._warm(what, targets)
 
     def _hits_of_all(self, what: str, targets: Targets) -> float:
-        with on(EVERY), self.stack.web():
+        with on(EVERY), self.stack.web(ONE_PER_CORE):
             return self._warm(what, targets)
 
     def _warm(self, what: str, targets: Targets) -> float:
