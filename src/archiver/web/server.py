@@ -26,8 +26,8 @@ BUFFER_BYTES = 64 * 1024
 """Of one connection: no request has a body, and a target of more than this is no address."""
 
 BACKLOG = 16_384
-"""Connections that wait to be accepted, as far as the system lets (`somaxconn`): of a crowd that finds
-no place there, each tries again after a second."""
+"""Connections that wait to be accepted, as far as the system lets (``somaxconn``). Those of a crowd
+that find no place there try again after a second."""
 
 CONNECTIONS_MAX = 16_384
 """Open at a time, of one process: those who wait, and room for everyone else beside them.
