@@ -280,14 +280,73 @@ def test_damaged_bytes_are_not_copied_to_another_region() -> None:
         world.storage.down.add(WEST)
         await build(world)
         world.storage.down.clear()
-        (object_key,) = world.storage.objects[EAST]
-        world.storage.objects[EAST][object_key] = b"damaged"
+        objects = world.storage.objects[EAST]
+        ((object_key, body),) = objects.items()
+        objects[object_key] = b"?" * len(body)
         await build(world)
 
     run(scenario())
     assert world.storage.objects[WEST] == {}
     assert world.storage.manifests[WEST] == {}
     assert world.engine.repairs == {world.archive().key: (WEST,)}
+
+
+def lose(world: World) -> None:
+    """Delete all objects by hand; their manifests stay."""
+    for objects in world.storage.objects.values():
+        objects.clear()
+
+
+def test_an_archive_that_every_region_lost_comes_back_with_its_old_digest() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        before = await world.storage.find(archive)
+        lose(world)
+        assert (await world.storage.find(archive)).copies is None
+        await build(world)
+        assert await world.storage.find(archive) == before
+
+    run(scenario())
+    assert world.source.asked["open"] == 2
+
+
+def test_an_archive_that_was_lost_is_never_replaced_by_one_with_other_bytes() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        manifests = dict(world.storage.manifests[EAST])
+        lose(world)
+        world.source.latest_tag = "V_1"
+        await world.index.forget(archive)
+        assert isinstance(await world.archiver.request(world.wanted()), Pending)
+        await world.engine.work(world.archiver)
+        status = await world.archiver.status(archive)
+        assert (status.task.state, status.urls) == (TaskState.FAILURE, {})
+        assert status.task.error
+        assert status.task.error.code == "bytes_changed"
+        assert world.storage.manifests[EAST] == manifests
+
+    run(scenario())
+    assert not any(world.storage.objects.values())
+
+
+def test_an_attempt_that_lost_its_lease_deletes_nothing_that_a_manifest_names() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        before = await world.storage.find(archive)
+        lose(world)
+        attempt = FakeAttempt(archive=archive)
+        attempt.lost = True
+        with pytest.raises(LeaseLost):
+            await world.archiver.build(archive, attempt)
+        assert await world.storage.find(archive) == before
+
+    run(scenario())
 
 
 def test_a_build_reports_its_way() -> None:

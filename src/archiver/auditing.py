@@ -126,20 +126,21 @@ class Auditor:
     async def audit(self, archive: Archive, report: Report) -> Finding:
         """Return what is to be said of *archive*; tell *report* how far it is."""
         finding = Finding(archive=archive)
-        copies = (await self._storage.find(archive)).copies
-        if copies is None:
+        found = await self._storage.find(archive)
+        manifest = found.copies.manifest if found.copies else found.promised
+        if manifest is None:
             return _failed(finding, StorageUnavailable("no region gives its manifest"))
-        finding = replace(finding, manifest=copies.manifest)
+        finding = replace(finding, manifest=manifest)
         source = self._sources.get(archive.source)
         if source is None:
             return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
         try:
-            with self._keep(archive, size_bytes=copies.manifest.size_bytes) as kept:
-                fetched = await self._fetch(source, copies.manifest, archive, kept, report)
+            with self._keep(archive, size_bytes=manifest.size_bytes) as kept:
+                fetched = await self._fetch(source, manifest, archive, kept, report)
                 finding = replace(finding, fetched=fetched)
-                if fetched.sha256 == copies.manifest.sha256:
+                if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
-                drift = await self._compare(archive, copies, kept, report)
+                drift = await self._compare(archive, found.copies, kept, report)
         except ArchiverError as exc:
             return _failed(finding, exc)
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
@@ -169,7 +170,7 @@ class Auditor:
     async def _compare(
         self,
         archive: Archive,
-        copies: Copies,
+        copies: Copies | None,
         fetched: Kept,
         report: Report,
     ) -> Drift:
@@ -180,6 +181,8 @@ class Auditor:
             StorageUnavailable: There is none.
         """
         failure = StorageUnavailable("no region gives the archive")
+        if copies is None:
+            raise failure
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
                 try:

@@ -23,6 +23,7 @@ ArchiverError
 │   ├── ArchiveTooLarge     archive_too_large
 │   ├── UnsafeMember        unsafe_member
 │   ├── NotConvertible      not_convertible
+│   ├── BytesChanged        bytes_changed
 │   ├── WrongRoot           wrong_root
 │   └── WrongNode           wrong_node            retryable
 ├── NoRoom                  no_room               retryable
@@ -170,6 +171,12 @@ class NotConvertible(BadArchive):
     """It has something that the wanted format has no words for."""
 
     code = "not_convertible"
+
+
+class BytesChanged(BadArchive):
+    """Every copy was lost, and what could replace them is not what their manifest promises."""
+
+    code = "bytes_changed"
 
 
 class WrongRoot(BadArchive):

@@ -1,14 +1,14 @@
 """Makes an archive that no region has, of what costs the least, and puts it into all of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from archiver.concurrency import ahead
-from archiver.errors import ArchiverError, InternalError, NotConvertible
+from archiver.errors import ArchiverError, BytesChanged, InternalError, NotConvertible
 from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
-from archiver.ports import Attempt, Converter, Index, Source, Storage, Verifier, Verify
+from archiver.ports import Attempt, Converter, Found, Index, Source, Storage, Verifier, Verify
 from archiver.telemetry import log
 
 Report = Callable[[Phase, int], None]
@@ -200,9 +200,9 @@ class Maker:
         return [(given, copies) for given, copies in zip(candidates, found, strict=True) if copies]
 
     async def make(
-        self, source: Source, archive: Archive, attempt: Attempt, *, avoid: Collection[Region]
+        self, source: Source, archive: Archive, attempt: Attempt, found: Found
     ) -> Copies:
-        """Put *archive* into the regions, but for those to *avoid*; return those that have it.
+        """Put *archive* into the regions, where none was *found*; return those that have it.
 
         What a region has costs the host nothing, so the host is asked last.
 
@@ -215,13 +215,15 @@ class Maker:
                 given = self._stored(relative, copies, region, progress)
                 try:
                     async with self._workshop.convert(given, archive, progress) as made:
-                        return await self._store(archive, made, attempt, avoid)
+                        return await self._store(archive, made, attempt, found)
                 except ArchiverError as exc:
-                    if not (progress.broken or isinstance(exc, NotConvertible)):
+                    if not (progress.broken or isinstance(exc, (NotConvertible, BytesChanged))):
                         raise
                     log.warning("input.failed", region=region, key=relative.key, code=exc.code)
-        async with self._workshop.fetch(source, archive, Progress(attempt.report)) as made:
-            return await self._store(archive, made, attempt, avoid)
+        convert = bool(found.promised and found.promised.conversion)
+        progress = Progress(attempt.report)
+        async with self._workshop.fetch(source, archive, progress, convert=convert) as made:
+            return await self._store(archive, made, attempt, found)
 
     def _stored(
         self, archive: Archive, copies: Copies, region: Region, progress: Progress
@@ -237,12 +239,16 @@ class Maker:
             size_bytes=manifest.size_bytes,
         )
 
-    async def _store(
-        self, archive: Archive, made: Made, attempt: Attempt, avoid: Collection[Region]
-    ) -> Copies:
+    async def _store(self, archive: Archive, made: Made, attempt: Attempt, found: Found) -> Copies:
         """Put what was made into the regions, and let it be seen once it is whole there."""
         async with ahead(made.checked.chunks(), CHUNKS_AHEAD) as chunks:
-            upload = await self._storage.upload(archive, chunks, attempt=attempt.id, avoid=avoid)
+            upload = await self._storage.upload(
+                archive,
+                chunks,
+                attempt=attempt.id,
+                avoid=found.unreachable,
+                promised=found.promised,
+            )
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
         verified = made.checked.verified

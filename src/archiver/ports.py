@@ -18,6 +18,7 @@ from archiver.model import (
     Copies,
     Failure,
     Joined,
+    Manifest,
     Node,
     Phase,
     PresignedUrl,
@@ -165,19 +166,25 @@ class Found:
     """What the buckets say of an archive.
 
     ``copies`` is None when no bucket that answered has it; ``unreachable`` are those that did not.
+    If there is a manifest all the same, whose bytes somebody has deleted, they are ``promised``.
     """
 
     copies: Copies | None
     unreachable: tuple[Region, ...] = ()
+    promised: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """Bytes that lie whole in some regions, under a key that no client knows yet."""
+    """Bytes that lie whole in some regions, under a key that no client knows yet.
+
+    Unless they were ``promised``: then a manifest names it, and nobody may delete them.
+    """
 
     object_key: str
     regions: tuple[Region, ...]
     failures: Mapping[Region, ArchiverError] = field(default_factory=dict)
+    promised: bool = False
 
 
 Hold = Callable[[], Awaitable[None]]
@@ -190,7 +197,11 @@ class Storage(Protocol):
     regions: tuple[Region, ...]
 
     async def find(self, archive: Archive) -> Found:
-        """Look for the archive's manifest in every region. Never raises: silence is an answer."""
+        """Look in every region for the archive's manifest, and the object that it names.
+
+        Never raises: silence is an answer. The first region that has a manifest says what the
+        archive is, with or without its bytes.
+        """
 
     def archives(
         self, source: str | None = None, *, region: Region | None = None
@@ -213,15 +224,18 @@ class Storage(Protocol):
         *,
         attempt: str,
         avoid: Collection[Region] = (),
+        promised: Manifest | None = None,
     ) -> Upload:
         """Send one stream to every region at once, as an object of this attempt alone.
 
         Regions to *avoid* are not tried, unless there are no others. One that fails is left behind.
         When *chunks* raises, or this call is cancelled, every region's upload is aborted and
-        nothing remains.
+        nothing remains. Bytes that were *promised* are put back under the key of their manifest,
+        once they have come and are the ones.
 
         Raises:
             StorageUnavailable: No region has it.
+            BytesChanged: They are not those that were promised.
             whatever *chunks* raises.
         """
 
@@ -243,7 +257,7 @@ class Storage(Protocol):
         forgotten.
 
         Raises:
-            StorageUnavailable: No region took it.
+            StorageUnavailable: No region took it; or other bytes were promised, as is known now.
             LeaseLost: By *hold*; the upload is discarded.
         """
 

@@ -202,7 +202,7 @@ class Archiver:
             copies = await self._complete(archive, found.copies, attempt)
         else:
             source = self.source(archive.source)
-            copies = await self._maker.make(source, archive, attempt, avoid=found.unreachable)
+            copies = await self._maker.make(source, archive, attempt, found)
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := self._missing(copies):

@@ -25,6 +25,7 @@ import zstandard
 
 from archiver.errors import (
     ArchiverError,
+    BytesChanged,
     CorruptArchive,
     EngineUnavailable,
     InvalidRequest,
@@ -97,7 +98,8 @@ class FakeSource:
     """A host that packs its changesets as hgweb does.
 
     ``asked`` counts what it was asked, by method. ``outage`` is raised by each of them;
-    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do.
+    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do. ``latest_tag`` changes
+    the bytes of whole trees, as a tag that comes later does.
     """
 
     def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
@@ -107,6 +109,7 @@ class FakeSource:
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
+        self.latest_tag = "null"
         self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
 
     def commit(self, repo: str, files: Mapping[str, bytes], *names: str) -> Node:
@@ -154,7 +157,7 @@ class FakeSource:
         if not files:
             raise UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
         root = f"{archive.basename}-{archive.node[:12]}"
-        data = _pack(archive, root, files)[: self.cut_at]
+        data = _pack(archive, root, files, self.latest_tag)[: self.cut_at]
         yield _Stream(url=self.url(archive), root=root, data=data)
 
     def _repo(self, method: str, repo: str) -> _Repo:
@@ -166,9 +169,10 @@ class FakeSource:
         return self._repos[repo]
 
 
-def _pack(archive: Archive, root: str, files: Mapping[str, bytes]) -> bytes:
+def _pack(archive: Archive, root: str, files: Mapping[str, bytes], latest_tag: str) -> bytes:
     """Return the files under *root*, and at the top of a whole tree the note that hg leaves."""
-    note = {} if archive.subdir else {".hg_archival.txt": f"node: {archive.node}\n".encode()}
+    text = f"node: {archive.node}\nlatesttag: {latest_tag}\n"
+    note = {} if archive.subdir else {".hg_archival.txt": text.encode()}
     members = {f"{root}/{path}": content for path, content in {**note, **files}.items()}
     return _packed(members, archive.suffix)
 
@@ -304,9 +308,11 @@ class MemoryStorage:
         self._secret = secrets.token_bytes()
 
     async def find(self, archive: Archive) -> Found:
+        copies = self._copies(archive)
         return Found(
-            copies=self._copies(archive),
+            copies=copies,
             unreachable=tuple(region for region in self.regions if region in self.down),
+            promised=None if copies else self._manifest(archive),
         )
 
     async def archives(
@@ -326,13 +332,18 @@ class MemoryStorage:
         *,
         attempt: str,
         avoid: Collection[Region] = (),
+        promised: Manifest | None = None,
     ) -> Upload:
         data = b"".join([chunk async for chunk in chunks])
+        if promised and hashlib.sha256(data).hexdigest() != promised.sha256:
+            raise BytesChanged("these are not the bytes that were promised")
         tried = tuple(region for region in self.regions if region not in avoid) or self.regions
         regions = self._up(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
         object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
+        if promised:
+            object_key = promised.object_key
         for region in regions:
             self.objects[region][object_key] = data
         return Upload(
@@ -343,6 +354,7 @@ class MemoryStorage:
                 for region in tried
                 if region not in regions
             },
+            promised=promised is not None,
         )
 
     async def commit(
@@ -364,6 +376,9 @@ class MemoryStorage:
             if first.manifest.object_key != upload.object_key:
                 await self.discard(upload)
             return first
+        if self._manifest(archive):
+            await self.discard(upload)
+            raise StorageUnavailable("other bytes were promised")
         manifest = Manifest(
             key=archive.key,
             node=archive.node,
@@ -383,7 +398,7 @@ class MemoryStorage:
         return committed
 
     async def discard(self, upload: Upload) -> None:
-        for region in self._up(upload.regions):
+        for region in self._up(() if upload.promised else upload.regions):
             self.objects[region].pop(upload.object_key, None)
 
     async def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
@@ -440,10 +455,20 @@ class MemoryStorage:
         return tuple(region for region in regions if region not in self.down)
 
     def _copies(self, archive: Archive) -> Copies | None:
-        holders = [r for r in self._up(self.regions) if archive.key in self.manifests[r]]
-        if not holders:
-            return None
-        return Copies(manifest=self.manifests[holders[0]][archive.key], regions=tuple(holders))
+        manifest = self._manifest(archive)
+        regions = tuple(
+            region for region in self._up(self.regions) if manifest and self._has(manifest, region)
+        )
+        return Copies(manifest=manifest, regions=regions) if manifest and regions else None
+
+    def _manifest(self, archive: Archive) -> Manifest | None:
+        manifests = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
+        return next(filter(None, manifests), None)
+
+    def _has(self, manifest: Manifest, region: Region) -> bool:
+        body = self.objects[region].get(manifest.object_key)
+        stands = self.manifests[region].get(manifest.key) == manifest
+        return stands and body is not None and len(body) == manifest.size_bytes
 
 
 class MemoryIndex:

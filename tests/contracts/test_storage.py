@@ -12,7 +12,13 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from archiver.errors import CorruptArchive, LeaseLost, SourceTimeout, StorageUnavailable
+from archiver.errors import (
+    BytesChanged,
+    CorruptArchive,
+    LeaseLost,
+    SourceTimeout,
+    StorageUnavailable,
+)
 from archiver.model import Archive, Copies, Node, Region, Verified
 from archiver.ports import Storage
 from archiver.sealing import seal
@@ -54,7 +60,10 @@ class Stand(Protocol):
         """Return the keys under which the archive's bytes lie, committed or not."""
 
     def damage(self, region: Region, object_key: str) -> None:
-        """Put other bytes in the place of those that are there."""
+        """Put other bytes in the place of those that are there, as many of them."""
+
+    def delete(self, region: Region, object_key: str) -> None:
+        """Delete an object, as an operator does by hand."""
 
     def download(self, url: str) -> bytes:
         """Return what a client gets. Raises PermissionError when it is refused."""
@@ -81,7 +90,10 @@ class MemoryStand:
         }
 
     def damage(self, region: Region, object_key: str) -> None:
-        self.storage.objects[region][object_key] = b"damaged"
+        self.storage.objects[region][object_key] = damaged(self.storage.objects[region][object_key])
+
+    def delete(self, region: Region, object_key: str) -> None:
+        del self.storage.objects[region][object_key]
 
     def download(self, url: str) -> bytes:
         return self.storage.download(url)
@@ -117,8 +129,14 @@ class S3Stand:
 
     def damage(self, region: Region, object_key: str) -> None:
         path = f"/{self.home.names[region]}/{object_key}"
-        status, _ = self.home.server.request("PUT", path, body=b"damaged")
+        body = damaged(self.home.read(region, object_key))
+        status, _ = self.home.server.request("PUT", path, body=body)
         assert status == 200
+
+    def delete(self, region: Region, object_key: str) -> None:
+        path = f"/{self.home.names[region]}/{object_key}"
+        status, _ = self.home.server.request("DELETE", path)
+        assert status == 204
 
     def download(self, url: str) -> bytes:
         try:
@@ -168,6 +186,10 @@ async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerato
         yield data[start : start + 10_000]
     if failure:
         raise failure
+
+
+def damaged(data: bytes) -> bytes:
+    return b"?" * len(data)
 
 
 def verified(data: bytes) -> Verified:
@@ -452,6 +474,70 @@ class StorageContract:
 
         use(stand, scenario)
         assert stand.objects(archive)[EAST] == []
+
+    @pytest.mark.parametrize("lost", REGIONS)
+    def test_a_manifest_without_its_object_is_no_copy_until_it_has_one_again(
+        self, stand: Stand, lost: Region
+    ) -> None:
+        archive = an_archive()
+        kept = tuple(region for region in REGIONS if region != lost)
+
+        async def scenario(storage: Storage) -> str:
+            both = await store(storage, archive)
+            stand.delete(lost, both.manifest.object_key)
+            found = (await storage.find(archive)).copies
+            assert found == Copies(manifest=both.manifest, regions=kept)
+            await storage.copy(archive, found, lost)
+            assert (await storage.find(archive)).copies == both
+            return storage.presign(both, lost, method="GET")
+
+        assert stand.download(use(stand, scenario)) == DATA
+
+    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    def test_bytes_that_every_region_lost_come_back_under_their_name_or_not_at_all(
+        self, stand: Stand, size_bytes: int
+    ) -> None:
+        archive, data = an_archive(), secrets.token_bytes(size_bytes)
+
+        async def scenario(storage: Storage) -> str:
+            first = await store(storage, archive, data)
+            for region in REGIONS:
+                stand.delete(region, first.manifest.object_key)
+            lost = await storage.find(archive)
+            assert (lost.copies, lost.promised) == (None, first.manifest)
+            with pytest.raises(BytesChanged):
+                await storage.upload(
+                    archive, stream(damaged(data)), attempt="a2", promised=lost.promised
+                )
+            assert stand.objects(archive) == NOTHING
+            upload = await storage.upload(
+                archive, stream(data), attempt="a3", promised=lost.promised
+            )
+            await storage.discard(upload)
+            again = await storage.commit(
+                archive, upload, verified(data), hold=kept, source_url=SOURCE_URL
+            )
+            assert again == first == (await storage.find(archive)).copies
+            return storage.presign(again, WEST, method="GET")
+
+        assert stand.download(use(stand, scenario)) == data
+
+    def test_nothing_is_committed_over_a_promise_that_is_seen_late(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            first = await store(storage, archive)
+            for region in REGIONS:
+                stand.delete(region, first.manifest.object_key)
+            upload = await storage.upload(archive, stream(DATA), attempt="a2")
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(
+                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                )
+            assert (await storage.find(archive)).promised == first.manifest
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
 
     @pytest.mark.parametrize("out", REGIONS)
     def test_a_copy_needs_both_regions(self, stand: Stand, out: Region) -> None:

@@ -34,6 +34,7 @@ class _Storage(MemoryStorage):
         copies = copies_of(archive, *regions, sha256=secrets.token_hex(32))
         for region in regions:
             self.manifests[region][archive.key] = copies.manifest
+            self.objects[region][copies.manifest.object_key] = bytes(copies.manifest.size_bytes)
         return archive, copies
 
     def take_away(self, archive: Archive) -> None:

@@ -242,7 +242,7 @@ def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -
     async def scenario() -> Copies | None:
         copies = await store(Regions(buckets=[one, two]), archive)
         path = f"/{home.names[one.region]}/{copies.manifest.object_key}"
-        assert weed.request("PUT", path, body=b"damaged")[0] == 200
+        assert weed.request("PUT", path, body=b"DATA")[0] == 200
         regions = Regions(buckets=[one, two, three])
         await regions.copy(archive, copies, three.region)
         await asyncio.sleep(0.05)

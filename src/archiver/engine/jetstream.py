@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
-from archiver.engine.feed import FAILED, FINISHED
+from archiver.engine.feed import COPIES, FAILED, FINISHED
 from archiver.engine.lanes import lane_name
 from archiver.engine.records import (
     Order,
@@ -60,6 +60,7 @@ class JetStream:
         self._mean_s: dict[str, float] = {}
         connection.watch(FAILED, self._remember_failure)
         connection.watch(FINISHED, self._remember_duration)
+        connection.watch(COPIES, lambda digest, _payload: self._repairs.pop(digest))
 
     def _remember_failure(self, digest: str, payload: bytes) -> None:
         self._failures.put(digest, decode_failure(payload))

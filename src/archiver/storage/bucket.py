@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -42,6 +42,13 @@ CONTENT_TYPES = {
 }
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 """The bytes under a key never change. Private, because the URLs that lead to them are secrets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    """A manifest whose bytes are not there: somebody deleted or replaced them."""
+
+    manifest: Manifest
 
 
 class Bucket:
@@ -92,6 +99,24 @@ class Bucket:
         except _Absent:
             return None
         return self._read(archive, bytes(body))
+
+    async def copy(self, archive: Archive) -> Manifest | Bare | None:
+        """Return the manifest of *archive*, bare if the object that it names is not here whole.
+
+        Whole is what has its size: reading it through would take as long as a download.
+        """
+        manifest = await self.manifest(archive)
+        if manifest is None or await self._has(manifest):
+            return manifest
+        return Bare(manifest=manifest)
+
+    async def _has(self, manifest: Manifest) -> bool:
+        try:
+            async with self._soon_asked_to("show an archive"):
+                meta = await obstore.head_async(self._control, manifest.object_key)
+        except _Absent:
+            return False
+        return meta["size"] == manifest.size_bytes
 
     async def archives(self, source: str | None) -> AsyncGenerator[Archive, None]:
         """Yield the archives that have a manifest here: all, or those of *source*."""

@@ -9,6 +9,7 @@ from collections.abc import (
     Collection,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -17,7 +18,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from archiver.errors import ArchiverError, CorruptArchive, LeaseLost, StorageUnavailable
+from archiver.errors import (
+    ArchiverError,
+    BytesChanged,
+    CorruptArchive,
+    LeaseLost,
+    StorageUnavailable,
+)
 from archiver.model import (
     Archive,
     Conversion,
@@ -28,7 +35,7 @@ from archiver.model import (
     Verified,
 )
 from archiver.ports import Found, Hold, Upload
-from archiver.storage.bucket import Bucket
+from archiver.storage.bucket import Bare, Bucket
 from archiver.storage.tee import GRACE, PATIENCE, Tee
 from archiver.telemetry import log
 
@@ -70,10 +77,12 @@ class Regions:
         self.regions = tuple(self._buckets)
 
     async def find(self, archive: Archive) -> Found:
-        answers = await self._each(self.regions, lambda bucket: bucket.manifest(archive))
+        answers = await self._each(self.regions, lambda bucket: bucket.copy(archive))
+        copies = _copies(archive, answers)
         return Found(
-            copies=_copies(archive, answers),
+            copies=copies,
             unreachable=tuple(r for r in answers if isinstance(answers[r], ArchiverError)),
+            promised=None if copies else next(_manifests(answers), None),
         )
 
     async def archives(
@@ -102,10 +111,13 @@ class Regions:
         *,
         attempt: str,
         avoid: Collection[Region] = (),
+        promised: Manifest | None = None,
     ) -> Upload:
+        regions = [region for region in self.regions if region not in avoid] or self.regions
+        if promised:
+            return await self._put_back(promised, chunks, regions)
         object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
-        regions = [region for region in self.regions if region not in avoid]
-        tee = self._tee(regions or self.regions, object_key)
+        tee = self._tee(regions, object_key)
         try:
             await tee.run(chunks)
         except BaseException:
@@ -113,6 +125,23 @@ class Regions:
             raise
         await self._delete(object_key, set(tee.reached).difference(tee.stored))
         return Upload(object_key=object_key, regions=tee.stored, failures=tee.failures)
+
+    async def _put_back(
+        self, manifest: Manifest, chunks: AsyncGenerator[bytes, None], regions: Iterable[Region]
+    ) -> Upload:
+        """Store the bytes that *manifest* names, where it says. Nothing is ever deleted there."""
+        tee = self._tee(regions, manifest.object_key)
+        changed = BytesChanged(
+            f"the archive was lost, and what it is made of now has other bytes than those with the "
+            f"sha256 {manifest.sha256} that were promised; its manifests have to be deleted first"
+        )
+        await tee.run(_proven(chunks, manifest, changed))
+        return Upload(
+            object_key=manifest.object_key,
+            regions=tee.stored,
+            failures=tee.failures,
+            promised=True,
+        )
 
     async def commit(
         self,
@@ -133,6 +162,9 @@ class Regions:
         if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
+        if found.promised or upload.promised:
+            await self.discard(upload)
+            raise StorageUnavailable("the bytes that were promised are to come back, and are not")
         if not confirmed:
             await self.discard(upload)
             raise StorageUnavailable("no region has the whole archive")
@@ -204,7 +236,8 @@ class Regions:
         return (await self.find(archive)).copies or copies
 
     async def discard(self, upload: Upload) -> None:
-        await self._delete(upload.object_key, upload.regions)
+        if not upload.promised:
+            await self._delete(upload.object_key, upload.regions)
 
     async def _forget(self, upload: Upload, copies: Copies) -> None:
         """Discard *upload*, unless it is what was committed: by this attempt, a moment ago."""
@@ -236,7 +269,8 @@ class Regions:
 
     def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
         manifest = copies.manifest
-        return _proven(self._bucket(region).get(manifest.object_key), manifest)
+        corrupt = CorruptArchive("a region's copy is not what its manifest says")
+        return _proven(self._bucket(region).get(manifest.object_key), manifest, corrupt)
 
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         return self._bucket(region).presign(
@@ -287,15 +321,14 @@ async def _lost(hold: Hold) -> LeaseLost | None:
 
 
 def _copies(
-    archive: Archive, answers: Mapping[Region, Manifest | ArchiverError | None]
+    archive: Archive, answers: Mapping[Region, Manifest | Bare | ArchiverError | None]
 ) -> Copies | None:
-    """Return the first manifest and all regions that hold the very same one."""
-    manifests = {r: answer for r, answer in answers.items() if isinstance(answer, Manifest)}
-    if not manifests:
+    """Return the first manifest and all regions that hold the very same one and its bytes."""
+    first = next(_manifests(answers), None)
+    if first is None:
         return None
-    first = next(iter(manifests.values()))
-    for region, manifest in manifests.items():
-        if manifest != first:
+    for region, manifest in answers.items():
+        if isinstance(manifest, Manifest) and manifest != first:
             log.warning(
                 "copy.differs",
                 region=region,
@@ -303,9 +336,22 @@ def _copies(
                 sha256=manifest.sha256,
                 expected_sha256=first.sha256,
             )
-    return Copies(
-        manifest=first, regions=tuple(r for r, found in manifests.items() if found == first)
-    )
+    regions = tuple(region for region, answer in answers.items() if answer == first)
+    return Copies(manifest=first, regions=regions) if regions else None
+
+
+def _manifests(
+    answers: Mapping[Region, Manifest | Bare | ArchiverError | None],
+) -> Iterator[Manifest]:
+    """Yield all manifests, be they bare or not."""
+    for answer in answers.values():
+        match answer:
+            case Manifest():
+                yield answer
+            case Bare(manifest=manifest):
+                yield manifest
+            case _:
+                pass
 
 
 def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Region, ...]:
@@ -325,13 +371,13 @@ def _log_failures(event: str, archive: Archive, answers: Answers[T]) -> None:
 
 
 async def _proven(
-    chunks: AsyncGenerator[bytes, None], manifest: Manifest
+    chunks: AsyncGenerator[bytes, None], manifest: Manifest, otherwise: ArchiverError
 ) -> AsyncGenerator[bytes, None]:
-    """Yield *chunks*; end only if they are what *manifest* promises."""
+    """Yield *chunks*; end only if they are what *manifest* promises. Raises *otherwise*."""
     sha256 = hashlib.sha256()
     async with aclosing(chunks):
         async for chunk in chunks:
             sha256.update(chunk)
             yield chunk
     if sha256.hexdigest() != manifest.sha256:
-        raise CorruptArchive("a region's copy is not what its manifest says")
+        raise otherwise
