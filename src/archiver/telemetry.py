@@ -59,6 +59,11 @@ class Metrics:
             "Where an archive's copies were found: memory, index, buckets, absent.",
             ("level",),
         )
+        self.checks = Counter(
+            "archiver_checks_total",
+            "Entries of the index compared with the buckets, by outcome: sound, gone, unanswered.",
+            ("outcome",),
+        )
         self.attempts = Counter(
             "archiver_attempts_total",
             "Attempts by outcome: succeeded, retried, failed, handed_back, lost.",

@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from archiver import __version__
 from archiver.auditing import Auditor
 from archiver.concurrency import beside
+from archiver.engine.checks import Checks
 from archiver.engine.connection import Connection, connect
 from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
@@ -79,7 +80,12 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         sources = await _open_sources(settings, stack)
         engine = JetStream(connection=connection)
-        index = JetStreamIndex(connection=connection, storage=storage)
+        index = JetStreamIndex(
+            connection=connection,
+            storage=storage,
+            recheck_after=timedelta(seconds=settings.server.recheck_s),
+        )
+        checks = Checks(index=index, storage=storage, engine=engine)
         news = News()
         relay(connection, news)
         archiver = Archiver(
@@ -93,6 +99,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
+        await stack.enter_async_context(beside(checks.run()))
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
 
 

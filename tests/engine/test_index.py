@@ -9,7 +9,7 @@ import pytest
 
 from archiver.engine.connection import INDEX, Connection
 from archiver.engine.feed import relay
-from archiver.engine.index import JetStreamIndex
+from archiver.engine.index import JetStreamIndex, Sighting
 from archiver.engine.link import Servers
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Copies, Node, rev_digest
@@ -170,7 +170,8 @@ def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> N
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
     elsewhere = JetStreamIndex(connection=connection, storage=MemoryStorage())
-    await elsewhere._store(archive, copies)  # noqa: SLF001 - a write whose news was missed
+    seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
+    await elsewhere._store(archive, seen)  # noqa: SLF001 - a write whose news was missed
 
 
 def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:

@@ -1,11 +1,12 @@
 """From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
 
 import asyncio
-from collections.abc import Awaitable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
-from archiver.engine.connection import INDEX, REVS, Connection
+from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.records import (
@@ -21,28 +22,50 @@ from archiver.model import Archive, Copies, rev_digest
 from archiver.ports import Resolved, Storage
 from archiver.telemetry import METRICS, log
 
-COPIES_TTL = timedelta(minutes=10)
-"""A bound on how long a change goes unnoticed that nobody told of, such as a wiped bucket."""
+RECHECK_AFTER = timedelta(minutes=10)
+"""A bound on how long a change goes unnoticed that nobody told of, such as a deleted object."""
 
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Copies, and when somebody last saw them in the buckets; ``revision`` is the entry's in NATS.
+
+    0 says that there was no entry.
+    """
+
+    copies: Copies
+    checked_at: datetime
+    revision: int = 0
 
 
 class JetStreamIndex:
     """Implements ``ports.Index``.
 
     Memory is kept coherent by the feed: whoever records a change tells of it, and everyone else
-    drops what they remember. After a gap in the feed, they drop everything.
+    drops what they remember. After a gap in the feed, they drop everything. What nobody has seen in
+    the buckets for *recheck_after* is given out all the same, but those who asked for it
+    ``on_old`` are told.
     """
 
-    def __init__(self, *, connection: Connection, storage: Storage) -> None:
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        storage: Storage,
+        recheck_after: timedelta = RECHECK_AFTER,
+    ) -> None:
         self._connection = connection
         self._storage = storage
-        self._copies: Memory[str, Copies] = Memory(ttl=COPIES_TTL)
+        self._recheck_after = recheck_after
+        self._on_old: list[Callable[[Archive], None]] = []
+        self._copies: Memory[str, Sighting] = Memory()
         self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
         self._digests = Digests(connection=connection)
-        self._looking: Coalesce[str, Copies | None] = Coalesce()
+        self._looking: Coalesce[str, Sighting | None] = Coalesce()
         self._overtaken: dict[str, bool] = {}
         connection.on_gap(self._drop_all)
         connection.watch(COPIES, self._drop)
@@ -68,59 +91,127 @@ class JetStreamIndex:
     async def copies(self, archive: Archive) -> Copies | None:
         if remembered := self._copies.get(archive.digest):
             METRICS.index_lookups.labels(level="memory").inc()
-            return remembered
+            return self._given(archive, remembered)
         if archive.digest in self._absent:
             METRICS.index_lookups.labels(level="absent").inc()
             return None
-        return await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
+        seen = await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
+        return self._given(archive, seen) if seen else None
 
-    async def _look_and_remember(self, archive: Archive) -> Copies | None:
+    def on_old(self, ask: Callable[[Archive], None]) -> None:
+        """Call *ask* whenever copies are given out that nobody has seen for too long."""
+        self._on_old.append(ask)
+
+    def is_old(self, seen: Sighting) -> bool:
+        return datetime.now(UTC) - seen.checked_at >= self._recheck_after
+
+    def _given(self, archive: Archive, seen: Sighting) -> Copies:
+        if self.is_old(seen):
+            for ask in self._on_old:
+                ask(archive)
+        return seen.copies
+
+    async def latest(self, archive: Archive) -> Sighting | None:
+        """Return what the fleet says of *archive*, or if it says nothing, what is remembered."""
+        before = self._copies.get(archive.digest)
+        stored = await self._stored(archive)
+        remembered = self._copies.get(archive.digest)
+        if stored is None:
+            return replace(remembered, revision=0) if remembered else None
+        if remembered and remembered.copies != stored.copies:
+            self._drop(archive.digest, b"")
+        elif remembered and remembered is before:
+            self._copies.put(archive.digest, stored)
+        return stored
+
+    async def settle(self, archive: Archive, seen: Sighting, copies: Copies | None) -> None:
+        """Put the *copies* that are there in the place of what ``latest`` had *seen*.
+
+        Whoever wrote in between knows better. Only a difference is news.
+        """
+        if copies is None:
+            await self.forget(archive)
+            return
+        checked = replace(seen, copies=copies, checked_at=datetime.now(UTC))
+        if copies == seen.copies:
+            self.put_off(archive, copies)
+            await self._update(archive, checked)
+            return
+        self._drop(archive.digest, b"")
+        await self._update(archive, checked)
+        sha256 = copies.manifest.sha256
+        await self._written(archive, self._digests.store(sha256, archive))
+        await self._connection.tell(COPIES, archive.digest, sha256.encode())
+
+    async def _update(self, archive: Archive, checked: Sighting) -> None:
+        """Write over the revision that was read; if another stands there by now, let it stand."""
+        entry = _encoded(checked)
+        try:
+            await self._written(
+                archive,
+                self._connection.update(INDEX, archive.digest, entry, revision=checked.revision),
+            )
+        except WrongRevision:
+            self._drop(archive.digest, b"")
+
+    def put_off(self, archive: Archive, copies: Copies) -> None:
+        """Have this process take *copies* for true once more, if that is what it remembers."""
+        remembered = self._copies.get(archive.digest)
+        if remembered and remembered.copies == copies:
+            self._copies.put(archive.digest, replace(remembered, checked_at=datetime.now(UTC)))
+
+    async def _look_and_remember(self, archive: Archive) -> Sighting | None:
         """Remember what is found, unless there was news while it was looked for."""
         self._overtaken[archive.digest] = False
         try:
-            copies = await self._look(archive)
+            seen = await self._look(archive)
         finally:
             overtaken = self._overtaken.pop(archive.digest)
-        if copies and not overtaken:
-            self._copies.put(archive.digest, copies)
+        if seen and not overtaken:
+            self._copies.put(archive.digest, seen)
         elif not overtaken:
             self._absent.put(archive.digest, None)
-        return copies
+        return seen
 
-    async def _look(self, archive: Archive) -> Copies | None:
-        level, copies = "index", await self._stored(archive)
-        if copies is None:
+    async def _look(self, archive: Archive) -> Sighting | None:
+        level, seen = "index", await self._stored(archive)
+        if seen is None:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
-                await self._store(archive, copies)
-        METRICS.index_lookups.labels(level=level if copies else "absent").inc()
-        return copies
+                seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
+                await self._store(archive, seen)
+        METRICS.index_lookups.labels(level=level if seen else "absent").inc()
+        return seen
 
-    async def _stored(self, archive: Archive) -> Copies | None:
+    async def _stored(self, archive: Archive) -> Sighting | None:
         try:
             entry = await self._connection.get(INDEX, archive.digest)
             record = decode_copies(entry.value) if entry else None
         except (EngineUnavailable, DecodeError):
             return None
-        if record is None or record.manifest.key != archive.key:
+        if entry is None or record is None or record.manifest.key != archive.key:
             return None
         regions = tuple(r for r in self._storage.regions if r in record.regions)
-        return Copies(manifest=record.manifest, regions=regions) if regions else None
+        if not regions:
+            return None
+        copies = Copies(manifest=record.manifest, regions=regions)
+        return Sighting(copies=copies, checked_at=record.checked_at, revision=entry.revision)
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
-        await self._store(archive, copies)
+        await self._store(archive, Sighting(copies=copies, checked_at=datetime.now(UTC)))
         await self._connection.tell(COPIES, archive.digest, copies.manifest.sha256.encode())
 
-    async def _store(self, archive: Archive, copies: Copies) -> None:
-        record = CopiesRecord(manifest=copies.manifest, regions=copies.regions)
-        entry = self._connection.put(INDEX, archive.digest, encode(record))
+    async def _store(self, archive: Archive, seen: Sighting) -> None:
+        """Write an entry, whatever stands there, and where its digest leads."""
+        entry = self._connection.put(INDEX, archive.digest, _encoded(seen))
         await asyncio.gather(
             self._written(archive, entry),
-            self._written(archive, self._digests.store(copies.manifest.sha256, archive)),
+            self._written(archive, self._digests.store(seen.copies.manifest.sha256, archive)),
         )
 
-    async def _written(self, archive: Archive, writing: Awaitable[None]) -> None:
+    async def _written(self, archive: Archive, writing: Awaitable[object]) -> None:
+        """Raises what *writing* does, unless it is that the engine is away."""
         try:
             await writing
         except EngineUnavailable as exc:
@@ -160,3 +251,13 @@ class JetStreamIndex:
         if before and before.node != resolved.node:
             await self._connection.tell(MOVED, key)
         self._nodes.put(key, resolved)
+
+
+def _encoded(seen: Sighting) -> bytes:
+    return encode(
+        CopiesRecord(
+            manifest=seen.copies.manifest,
+            regions=seen.copies.regions,
+            checked_at=seen.checked_at,
+        )
+    )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from archiver.engine.connection import DIGESTS, INDEX, Connection, Entry, WrongRevision
 from archiver.engine.digests import digest_key
@@ -145,7 +146,9 @@ class Rebuilder:
         found = await self._storage.find(archive) if archive else None
         if archive and found and found.copies:
             copies = found.copies
-            record = CopiesRecord(manifest=copies.manifest, regions=copies.regions)
+            record = CopiesRecord(
+                manifest=copies.manifest, regions=copies.regions, checked_at=datetime.now(UTC)
+            )
             await self._write(archive, record, certain=not found.unreachable)
         self._tally.read += 1
         self._tally.unread += bool(found and found.unreachable)

@@ -1,7 +1,7 @@
 """How tasks, copies and revs are written in NATS: JSON, one flat object each."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -62,11 +62,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the index."""
+    """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets."""
 
     manifest: Manifest
     regions: tuple[Region, ...]
+    checked_at: datetime = NEVER
 
 
 class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):

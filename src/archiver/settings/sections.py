@@ -107,6 +107,13 @@ class ServerSettings(Section):
     retry_after_max_s: int = Field(
         default=60, ge=1, le=3600, description="Seconds that it is asked to wait at most."
     )
+    recheck_s: float = Field(
+        default=600,
+        gt=0,
+        le=86_400,
+        description="Seconds after which it is looked, in the background, whether the copies that "
+        "the index names are still in the buckets.",
+    )
     hit_ttl_s: float = Field(
         default=30,
         ge=0,
