@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.parts import nats as nats_part
 from tests.parts.process import accepts, free_port, running
+from tests.parts.sigv4 import sign
 from tests.system.client import fetch
 
 REGIONS = ("us-east-1", "us-west-2")
@@ -128,6 +129,27 @@ class Stack:
         """Return the files of a region's bucket, which is a folder of plain files."""
         bucket = self.folder / region / "bucket"
         return [path for path in bucket.rglob("*") if path.is_file()]
+
+    def delete(self, region: str, folder: str) -> None:
+        """Delete all objects in a folder of a region's bucket, as an administrator would."""
+        root = self.folder / region
+        for path in self.visible(region):
+            if path.relative_to(root / "bucket").parts[0] == folder:
+                self._request("DELETE", region, f"/{path.relative_to(root)}")
+
+    def _request(self, method: str, region: str, path: str) -> None:
+        host = f"127.0.0.1:{self.regions[region].port}"
+        target, headers = sign(
+            method,
+            host=host,
+            path=path,
+            query={},
+            body=b"",
+            access_key=self._key,
+            secret_key=self._secret,
+        )
+        answer = fetch(f"http://{host}{target}", method=method, headers=headers)
+        assert answer.status == 204, answer
 
     def logs(self) -> str:
         """Return what our own processes wrote."""

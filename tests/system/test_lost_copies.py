@@ -1,0 +1,101 @@
+"""What clients see when somebody deletes objects in the buckets by hand, while everything runs."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.parts.hgweb import Ash, Hgweb, Repository
+from tests.parts.process import wait_until
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.client import Answer, ended, fetch, poll, succeed
+from tests.system.stack import REGIONS, Stack, servers
+
+EAST, WEST = REGIONS
+SETTINGS = {"ARCHIVER_SERVER__RECHECK_S": "0.5", "ARCHIVER_SERVER__HIT_TTL_S": "0.2"}
+
+
+@pytest.fixture
+def host(hgweb: Hgweb) -> Iterator[SlowHost]:
+    with slow_host(hgweb.port) as host:
+        yield host
+
+
+@pytest.fixture
+def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
+    template = hgweb.template_for(host.port)
+    with (
+        servers(tmp_path, template=template, settings=SETTINGS) as stack,
+        stack.web(),
+        stack.worker(),
+    ):
+        yield stack
+
+
+def _until(url: str, status: int, region: str | None = None) -> Answer:
+    """Ask until the answer is that *status*, and if it is a redirect, to that *region*."""
+    answers: list[Answer] = []
+
+    def answered() -> bool:
+        answers.append(fetch(url))
+        return (answers[-1].status, answers[-1].headers["Archiver-Region"]) == (status, region)
+
+    wait_until(answered, what=f"a {status} of {region}")
+    return answers[-1]
+
+
+def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    url = stack.url(ash.repo, ash.node, f"preferred_region={WEST}")
+    before = succeed(url)
+    fetched = host.archives()
+    hits = [fetch(url), fetch(url)]
+    stack.delete(WEST, "archives")
+
+    _until(url, 302, EAST)
+    again = fetch(_until(url, 302, WEST).location)
+
+    assert {hit.headers["Archiver-Region"] for hit in hits} == {WEST}
+    assert hashlib.sha256(again.body).hexdigest() == before["sha256"]
+    assert host.archives() == fetched
+    assert "copy.gone" in stack.logs()
+
+
+def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
+    stack: Stack, ash: Ash
+) -> None:
+    url = stack.url(ash.repo, ash.node)
+    before = succeed(url)
+    for region in REGIONS:
+        stack.delete(region, "archives")
+
+    result = poll(_until(url, 202).location, ended)[-1]
+    hit = _until(url, 302, EAST)
+
+    assert (result["state"], result["sha256"]) == ("SUCCESS", before["sha256"])
+    assert set(result["s3_urls"]) == set(REGIONS)
+    assert hashlib.sha256(fetch(hit.location).body).hexdigest() == before["sha256"]
+
+
+def test_an_archive_that_is_lost_is_not_replaced_by_what_a_host_sends_since_it_changed(
+    stack: Stack, fresh: Repository
+) -> None:
+    node = fresh.commit({"README": b"read me"})
+    url = stack.url(fresh.name, node)
+    before = succeed(url)
+    fresh.tag("V_1", node)
+    for region in REGIONS:
+        stack.delete(region, "archives")
+
+    result = poll(_until(url, 202).location, ended)[-1]
+    refused = fetch(url)
+    for region in REGIONS:
+        stack.delete(region, "manifests")
+    after = poll(_until(url, 202).location, ended)[-1]
+
+    assert (result["state"], result["error"]["code"]) == ("FAILURE", "bytes_changed")
+    assert (refused.status, refused.json["code"]) == (502, "bytes_changed")
+    assert after["state"] == "SUCCESS"
+    assert after["sha256"] != before["sha256"]
