@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -233,5 +234,25 @@ def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) 
         async with index_of(fleet, MemoryStorage()) as index:
             with pytest.raises(EngineUnavailable):
                 await index.by_digest("7" * 64)
+
+    asyncio.run(play())
+
+
+def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            name = f"KV_{fleet.namespace}_{INDEX}"
+            await connection.put(INDEX, "key", b"value")
+            config = (await connection.js.stream_info(name)).config
+            await connection.js.update_stream(replace(config, allow_direct=False))
+            entry = await connection.get(INDEX, "key")
+            assert entry
+            assert (entry.value, entry.revision) == (b"value", 1)
+            await connection.ensure_streams()
+            assert (await connection.js.stream_info(name)).config.allow_direct
+            assert await connection.get(INDEX, "key") == entry
+            await connection.delete(INDEX, "key")
+            assert await connection.get(INDEX, "key") is None
+            assert await connection.get(INDEX, "another") is None
 
     asyncio.run(play())

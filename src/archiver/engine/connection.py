@@ -75,6 +75,7 @@ class Connection:
     def __init__(self, *, servers: Servers, namespace: str, name: str) -> None:
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
         self._replicas = servers.replicas
+        self._direct = servers.replicas == 1
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
@@ -133,7 +134,8 @@ class Connection:
     def _bucket_config(self, bucket: str, ttl: timedelta | None) -> StreamConfig:
         """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
 
-        Reads go to the leader: a follower may answer with what has just been replaced.
+        Reads go to the leader: a follower may answer with what has just been replaced. Where there
+        are none, they take the short way.
         """
         return StreamConfig(
             name=f"KV_{self._bucket(bucket)}",
@@ -143,7 +145,7 @@ class Connection:
             max_msgs_per_subject=1,
             max_age=ttl.total_seconds() if ttl else None,
             allow_rollup_hdrs=True,
-            allow_direct=False,
+            allow_direct=self._direct,
             deny_delete=True,
             num_replicas=self._replicas,
         )
@@ -182,8 +184,18 @@ class Connection:
         Raises:
             EngineUnavailable: It cannot be told.
         """
-        stream = f"KV_{self._bucket(bucket)}"
-        return await self.last_message(stream, self._kv_subject(bucket, key))
+        stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
+        if not self._direct or "*" in key:  # a question's own subject cannot have wildcards
+            return await self.last_message(stream, subject)
+        with _translated("read a key"):
+            try:
+                message = await self._link.client.request(
+                    f"$JS.API.DIRECT.GET.{stream}.{subject}",
+                    timeout=REQUEST_TIMEOUT.total_seconds(),
+                )
+            except nats.errors.NoRespondersError:  # no such stream, or one of an older Archiver
+                return await self.last_message(stream, subject)
+        return _entry(message)
 
     async def last_message(self, stream: str, subject: str) -> Entry | None:
         """Return the newest message of a subject, which may have wildcards.
@@ -324,6 +336,20 @@ class Connection:
         """Return if JetStream answers. Raises EngineUnavailable."""
         with _translated("answer"):
             await self.js.account_info()
+
+
+def _entry(message: Msg) -> Entry | None:
+    """Return what a direct answer tells (ADR-31 of NATS): no JSON, no base64, half the work."""
+    headers = message.headers or {}
+    match headers.get("Status"):
+        case None if "KV-Operation" in headers:
+            return None
+        case None:
+            return Entry(value=message.data, revision=int(headers["Nats-Sequence"]))
+        case "404":
+            return None
+        case _:
+            raise EngineUnavailable("the engine did not give a key")
 
 
 class _translated:  # noqa: N801 - reads as the verb it is, like contextlib's own
