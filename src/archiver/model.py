@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Never, NewType
 
 from archiver.errors import InvalidRequest
@@ -36,6 +36,9 @@ KEY_MAX_BYTES = 700
 
 STEM_MAX_CHARS = 150
 
+NAMES_MAX = 4096
+"""Names that were checked and escaped lately: an installation's repos, subdirs and branches."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _FORBIDDEN = frozenset("?#@\\%")
 _NODE = re.compile(r"[0-9a-f]{40}")
@@ -60,19 +63,30 @@ def check_name(text: str, parameter: str) -> str:
     Raises:
         InvalidRequest: It may not; *parameter* is the one to blame.
     """
-    for segment in text.split("/"):
-        if segment in {"", ".", "..", SEPARATOR}:
-            problem = f"has the segment {segment!r}"
-        elif not segment.isprintable():
-            problem = "has a control character, or one that is not printable"
-        elif _FORBIDDEN.intersection(segment):
-            problem = "has one of the characters ? # @ % and backslash"
-        elif len(_escape(segment)) > SEGMENT_MAX_BYTES:
-            problem = "has a segment that is too long"
-        else:
-            continue
+    if problem := _problem(text):
         raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
     return text
+
+
+@lru_cache(NAMES_MAX)
+def _problem(text: str) -> str | None:
+    """Return why *text* may not name anything, if it may not."""
+    for segment in text.split("/"):
+        if segment in {"", ".", "..", SEPARATOR}:
+            return f"has the segment {segment!r}"
+        if not segment.isprintable():
+            return "has a control character, or one that is not printable"
+        if _FORBIDDEN.intersection(segment):
+            return "has one of the characters ? # @ % and backslash"
+        if len(_escape(segment)) > SEGMENT_MAX_BYTES:
+            return "has a segment that is too long"
+    return None
+
+
+@lru_cache(NAMES_MAX)
+def _escaped(name: str) -> str:
+    """Return *name* as it stands in a key."""
+    return "/".join(map(_escape, name.split("/")))
 
 
 def _escape(segment: str) -> str:
@@ -105,10 +119,12 @@ class Wanted:
     preferred_region: Region | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.rev, "rev")
-        if "/" in self.rev:
-            raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
-        self.at(_ANY_NODE)  # so that no host is ever asked about names that no key could hold
+        node = parse_node(self.rev)
+        if not node:
+            check_name(self.rev, "rev")
+            if "/" in self.rev:
+                raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
+        self.at(node or _ANY_NODE)  # so that no host is asked about names that no key could hold
 
     def at(self, node: Node) -> "Archive":
         """Return the archive that this request means, now that its rev is known to be *node*."""
@@ -152,9 +168,9 @@ class Archive:
         Injective, because no segment of a repo or subdir is ``-``, and no key is another one's
         folder, because nothing follows the one segment behind the second ``-``.
         """
-        names = [self.source, *self.repo.split("/"), SEPARATOR, self.node]
-        names += [*(self.subdir.split("/") if self.subdir else []), SEPARATOR, self.suffix]
-        return "/".join([KEY_VERSION, *map(_escape, names)])
+        place = f"{_escaped(self.source)}/{_escaped(self.repo)}/{SEPARATOR}/{self.node}"
+        subdir = f"{_escaped(self.subdir)}/" if self.subdir else ""
+        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{_escaped(self.suffix)}"
 
     @property
     def task_id(self) -> TaskId:

@@ -107,7 +107,7 @@ class Archiver:
         archive = wanted.at(meaning.node)
         if copies := await self._index.copies(archive):
             ready = await self._hit(archive, copies, wanted.preferred_region, client_region, method)
-            return replace(ready, good_until=meaning.good_until)
+            return replace(ready, good_until=meaning.good_until) if meaning.good_until else ready
         if not create:
             return Absent(archive=archive)
         try:
