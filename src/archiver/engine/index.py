@@ -25,6 +25,12 @@ from archiver.telemetry import METRICS, log
 RECHECK_AFTER = timedelta(minutes=10)
 """A bound on how long a change goes unnoticed that nobody told of, such as a deleted object."""
 
+LEVELS = ("memory", "index", "buckets", "absent")
+
+COPIES_MAX = 50_000
+"""They are kept as they stand in NATS: some 1 kB each, and nothing for the garbage collector to
+walk through, where objects take twice as much."""
+
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
 
@@ -61,12 +67,13 @@ class JetStreamIndex:
         self._storage = storage
         self._recheck_after = recheck_after
         self._on_old: list[Callable[[Archive], None]] = []
-        self._copies: Memory[str, Sighting] = Memory()
+        self._copies: Memory[str, bytes] = Memory(size=COPIES_MAX)
         self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
         self._digests = Digests(connection=connection)
         self._looking: Coalesce[str, Sighting | None] = Coalesce()
         self._overtaken: dict[str, bool] = {}
+        self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
         connection.on_gap(self._drop_all)
         connection.watch(COPIES, self._drop)
         connection.watch(MOVED, self._drop_node)
@@ -89,11 +96,11 @@ class JetStreamIndex:
         self._overtaken = dict.fromkeys(self._overtaken, True)
 
     async def copies(self, archive: Archive) -> Copies | None:
-        if remembered := self._copies.get(archive.digest):
-            METRICS.index_lookups.labels(level="memory").inc()
-            return self._given(archive, remembered)
+        if seen := self._remembered(archive):
+            self._count["memory"]()
+            return self._given(archive, seen)
         if archive.digest in self._absent:
-            METRICS.index_lookups.labels(level="absent").inc()
+            self._count["absent"]()
             return None
         seen = await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
         return self._given(archive, seen) if seen else None
@@ -113,15 +120,15 @@ class JetStreamIndex:
 
     async def latest(self, archive: Archive) -> Sighting | None:
         """Return what the fleet says of *archive*, or if it says nothing, what is remembered."""
-        before = self._copies.get(archive.digest)
+        before = self._remembered(archive)
         stored = await self._stored(archive)
-        remembered = self._copies.get(archive.digest)
+        remembered = self._remembered(archive)
         if stored is None:
-            return replace(remembered, revision=0) if remembered else None
+            return remembered
         if remembered and remembered.copies != stored.copies:
             self._drop(archive.digest, b"")
-        elif remembered and remembered is before:
-            self._copies.put(archive.digest, stored)
+        elif remembered and remembered == before:
+            self._remember(archive, stored)
         return stored
 
     async def settle(self, archive: Archive, seen: Sighting, copies: Copies | None) -> None:
@@ -156,9 +163,16 @@ class JetStreamIndex:
 
     def put_off(self, archive: Archive, copies: Copies) -> None:
         """Have this process take *copies* for true once more, if that is what it remembers."""
-        remembered = self._copies.get(archive.digest)
+        remembered = self._remembered(archive)
         if remembered and remembered.copies == copies:
-            self._copies.put(archive.digest, replace(remembered, checked_at=datetime.now(UTC)))
+            self._remember(archive, replace(remembered, checked_at=datetime.now(UTC)))
+
+    def _remembered(self, archive: Archive) -> Sighting | None:
+        value = self._copies.get(archive.digest)
+        return self._read(archive, value) if value else None
+
+    def _remember(self, archive: Archive, seen: Sighting) -> None:
+        self._copies.put(archive.digest, _encoded(seen))
 
     async def _look_and_remember(self, archive: Archive) -> Sighting | None:
         """Remember what is found, unless there was news while it was looked for."""
@@ -168,7 +182,7 @@ class JetStreamIndex:
         finally:
             overtaken = self._overtaken.pop(archive.digest)
         if seen and not overtaken:
-            self._copies.put(archive.digest, seen)
+            self._remember(archive, seen)
         elif not overtaken:
             self._absent.put(archive.digest, None)
         return seen
@@ -180,22 +194,26 @@ class JetStreamIndex:
             if copies:
                 seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
                 await self._store(archive, seen)
-        METRICS.index_lookups.labels(level=level if seen else "absent").inc()
+        self._count[level if seen else "absent"]()
         return seen
 
     async def _stored(self, archive: Archive) -> Sighting | None:
         try:
             entry = await self._connection.get(INDEX, archive.digest)
-            record = decode_copies(entry.value) if entry else None
-        except (EngineUnavailable, DecodeError):
+        except EngineUnavailable:
             return None
-        if entry is None or record is None or record.manifest.key != archive.key:
+        return self._read(archive, entry.value, entry.revision) if entry else None
+
+    def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
+        try:
+            record = decode_copies(value)
+        except DecodeError:
             return None
         regions = tuple(r for r in self._storage.regions if r in record.regions)
-        if not regions:
+        if record.manifest.key != archive.key or not regions:
             return None
         copies = Copies(manifest=record.manifest, regions=regions)
-        return Sighting(copies=copies, checked_at=record.checked_at, revision=entry.revision)
+        return Sighting(copies=copies, checked_at=record.checked_at, revision=revision)
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
