@@ -10,8 +10,9 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from archiver.engine.connection import STATES, Connection, Entry, WrongRevision
+from archiver.engine.connection import STATES, Connection, WrongRevision
 from archiver.engine.feed import FAILED, FINISHED, PROGRESS
+from archiver.engine.lookups import Entry
 from archiver.engine.records import FinishedRecord, TaskRecord, decode_order, decode_task, encode
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive, Failure, Phase, TaskState

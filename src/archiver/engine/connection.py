@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import nats.errors
@@ -23,6 +22,7 @@ from nats.js.api import (
 
 from archiver.concurrency import end
 from archiver.engine.link import Link, Servers
+from archiver.engine.lookups import Entry, Lookups
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -50,17 +50,6 @@ DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and an archive that has it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A value of a key-value bucket and the revision at which it stands there.
-
-    An empty value is the mark of one that was removed.
-    """
-
-    value: bytes
-    revision: int
-
-
 class WrongRevision(Exception):
     """A key changed, or appeared, since it was read."""
 
@@ -76,6 +65,7 @@ class Connection:
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
         self._replicas = servers.replicas
         self._direct = servers.replicas == 1
+        self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self.namespace = namespace
@@ -189,13 +179,9 @@ class Connection:
             return await self.last_message(stream, subject)
         with _translated("read a key"):
             try:
-                message = await self._link.client.request(
-                    f"$JS.API.DIRECT.GET.{stream}.{subject}",
-                    timeout=REQUEST_TIMEOUT.total_seconds(),
-                )
+                return await self._lookups.get(self._link.client, stream, subject)
             except nats.errors.NoRespondersError:  # no such stream, or one of an older Archiver
                 return await self.last_message(stream, subject)
-        return _entry(message)
 
     async def last_message(self, stream: str, subject: str) -> Entry | None:
         """Return the newest message of a subject, which may have wildcards.
@@ -314,6 +300,7 @@ class Connection:
 
     async def _listen(self, client: Client) -> None:
         """Subscribe to the feed; nats-py subscribes again after each reconnection."""
+        await self._lookups.listen(client)
         await client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
 
     async def _receive(self, message: Msg) -> None:
@@ -336,20 +323,6 @@ class Connection:
         """Return if JetStream answers. Raises EngineUnavailable."""
         with _translated("answer"):
             await self.js.account_info()
-
-
-def _entry(message: Msg) -> Entry | None:
-    """Return what a direct answer tells (ADR-31 of NATS): no JSON, no base64, half the work."""
-    headers = message.headers or {}
-    match headers.get("Status"):
-        case None if "KV-Operation" in headers:
-            return None
-        case None:
-            return Entry(value=message.data, revision=int(headers["Nats-Sequence"]))
-        case "404":
-            return None
-        case _:
-            raise EngineUnavailable("the engine did not give a key")
 
 
 class _translated:  # noqa: N801 - reads as the verb it is, like contextlib's own

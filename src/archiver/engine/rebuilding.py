@@ -6,9 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from archiver.engine.connection import DIGESTS, INDEX, Connection, Entry, WrongRevision
+from archiver.engine.connection import DIGESTS, INDEX, Connection, WrongRevision
 from archiver.engine.digests import digest_key
 from archiver.engine.feed import COPIES
+from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, DecodeError, decode_copies, encode
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region, parse_key
