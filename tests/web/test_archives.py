@@ -197,7 +197,7 @@ def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> No
     ("target", "code"),
     (
         ("/archiver/hgxx/projects/ash/default", "unknown_source"),
-        ("/archiver/status/projects/ash/default", "unknown_source"),
+        ("/archiver/status/projects/ash/default", "no_such_route"),
         ("/archiver/hgmo/projects/oak/default", "unknown_repo"),
         (f"/archiver/hgmo/{ASH}/nobody", "unknown_rev"),
         (f"/archiver/hgmo/{ASH}/{'0' * 40}", "unknown_rev"),

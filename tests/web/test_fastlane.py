@@ -1,6 +1,8 @@
-"""Hits that are given again from memory: what is kept, what ends it, and what is told of it."""
+"""Answers that are given again from memory: what is kept, what ends it, and what is told of it."""
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,8 +16,9 @@ from archiver.model import Copies, Region
 from archiver.news import News
 from archiver.ports import Resolved
 from archiver.telemetry import METRICS
+from archiver.web.answers import Again, Answer, Answers, Target
 from archiver.web.clients import Clients
-from archiver.web.hits import Again, Hit, Hits, Target
+from tests.web import client as web_client
 from tests.web.client import SITE, Client, client
 from tests.world import ASH, World
 
@@ -184,10 +187,10 @@ def test_hits_are_told_of_in_one_line_and_counted_one_by_one(warm: Client) -> No
             warm.get(full(warm))
         warm.end()
 
-    told = [line for line in lines if line["event"] in {"request.finished", "hits.finished"}]
-    assert count._value.get() - before == told[0]["hits"]  # noqa: SLF001
-    assert [(line["event"], line["source"]) for line in told] == [("hits.finished", "hgmo")]
-    assert told[0]["hits"] >= 5
+    told = [line for line in lines if line["event"] in {"request.finished", "requests.finished"}]
+    assert count._value.get() - before == told[0]["requests"]  # noqa: SLF001
+    assert [(line["event"], line["source"]) for line in told] == [("requests.finished", "hgmo")]
+    assert told[0]["requests"] >= 5
 
 
 def test_hits_may_have_lines_of_their_own() -> None:
@@ -215,9 +218,11 @@ class Clock:
         return self.now
 
 
-def a_hit(name: str = "1", **changes: float) -> Hit:
+def a_hit(name: str = "1", good_until: float = float("inf")) -> Answer:
     headers = ((b"n", name.encode()),)
-    return Hit(headers=headers, source="hg", route="archive", topics=("a",), **changes)
+    return Answer(
+        headers=headers, source="hg", route="archive", topics=("a",), good_until=good_until
+    )
 
 
 class Making:
@@ -227,17 +232,17 @@ class Making:
         self.names = list(names)
         self.made = 0
 
-    async def __call__(self) -> Hit | None:
+    async def __call__(self) -> Answer | None:
         self.made += 1
         return a_hit(self.names.pop(0)) if self.names else None
 
 
-def kept(hits: Hits, again: Again, hit: Hit | None = None, target: Target = TARGET) -> None:
+def kept(hits: Answers, again: Again, hit: Answer | None = None, target: Target = TARGET) -> None:
     hits.offer(target, hit or a_hit(), again, moment=hits.moment)
     assert hits.get(target)
 
 
-async def _kept_fresh(hits: Hits) -> None:
+async def _kept_fresh(hits: Answers) -> None:
     """Have everything renewed that is due."""
     async with beside(hits.keep_fresh(News())):
         for _ in range(20):
@@ -246,7 +251,7 @@ async def _kept_fresh(hits: Hits) -> None:
 
 def test_what_grows_old_is_made_anew_once_while_it_is_still_given() -> None:
     clock, making = Clock(), Making("2")
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
     kept(hits, making)
     clock.now += 59
     assert hits.get(TARGET) == a_hit("1")
@@ -263,7 +268,7 @@ def test_what_grows_old_is_made_anew_once_while_it_is_still_given() -> None:
 
 def test_what_is_no_hit_any_longer_is_not_given() -> None:
     clock, making = Clock(), Making()
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
     kept(hits, making)
     clock.now += 61
     assert hits.get(TARGET)
@@ -273,11 +278,11 @@ def test_what_is_no_hit_any_longer_is_not_given() -> None:
 
 
 def test_what_cannot_be_made_anew_now_is_given_until_it_is_too_old() -> None:
-    async def again() -> Hit | None:
+    async def again() -> Answer | None:
         raise EngineUnavailable("the engine is away")
 
     clock = Clock()
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
     kept(hits, again)
     clock.now += 61
     assert hits.get(TARGET)
@@ -289,14 +294,14 @@ def test_what_cannot_be_made_anew_now_is_given_until_it_is_too_old() -> None:
 
 def test_nothing_is_given_once_its_rev_may_have_moved() -> None:
     clock = Clock()
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
     kept(hits, Making(), a_hit(good_until=clock.now + 10))
     clock.now += 10
     assert hits.get(TARGET) is None
 
 
 def test_news_that_comes_between_the_look_and_the_offer_is_not_overlooked() -> None:
-    hits = Hits(ttl=TTL)
+    hits = Answers(ttl=TTL)
     moment = hits.moment
     hits.drop("a")
     hits.offer(TARGET, a_hit(), Making(), moment=moment)
@@ -307,7 +312,7 @@ def test_news_that_comes_between_the_look_and_the_offer_is_not_overlooked() -> N
 
 
 def test_what_is_too_long_ago_to_know_is_doubted() -> None:
-    hits = Hits(ttl=TTL, size=2)
+    hits = Answers(ttl=TTL, size=2)
     moment = hits.moment
     for topic in ("b", "c", "d", "e"):
         hits.drop(topic)
@@ -317,9 +322,9 @@ def test_what_is_too_long_ago_to_know_is_doubted() -> None:
 
 def test_a_renewal_that_news_overtakes_is_not_kept() -> None:
     clock = Clock()
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
 
-    async def again() -> Hit | None:
+    async def again() -> Answer | None:
         hits.drop("a")
         return a_hit("old")
 
@@ -331,11 +336,11 @@ def test_a_renewal_that_news_overtakes_is_not_kept() -> None:
 
 
 def test_a_defect_in_one_renewal_does_not_end_the_others() -> None:
-    async def again() -> Hit | None:
+    async def again() -> Answer | None:
         raise ZeroDivisionError
 
     clock, making = Clock(), Making("2")
-    hits = Hits(ttl=TTL, clock=clock)
+    hits = Answers(ttl=TTL, clock=clock)
     others = [Target("GET", str(number).encode(), b"") for number in range(9)]
     for other in others:
         kept(hits, again, target=other)
@@ -350,9 +355,85 @@ def test_a_defect_in_one_renewal_does_not_end_the_others() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    hits = Hits(ttl=TTL, size=10)
+    hits = Answers(ttl=TTL, size=10)
     targets = [Target("GET", str(number).encode(), b"") for number in range(100)]
     for target in targets:
         hits.offer(target, a_hit(), Making(), moment=hits.moment)
 
     assert [target for target in targets if hits.get(target)] == targets[-10:]
+
+
+async def _crowd(web: Client, target: str, size: int, **headers: str) -> list[web_client.Answer]:
+    asked = [web.asking(target, headers=headers) for _ in range(size)]
+    return list(await asyncio.gather(*asked))
+
+
+def test_a_crowd_that_misses_is_one_look_and_told_that_it_joined(web: Client) -> None:
+    answers = web.run(_crowd(web, DEFAULT, 50))
+
+    assert {answer.status for answer in answers} == {202}
+    assert {answer.headers["location"] for answer in answers} == {answers[0].headers["location"]}
+    caches = Counter(answer.headers["archiver-cache"] for answer in answers)
+    assert caches == {"miss": 1, "joined": 49}
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 50
+    assert {answer.body for answer in answers} == {b'{"result":{}}'}
+    assert web.world.source.asked["resolve"] == 1
+
+
+def test_a_crowd_is_not_told_of_a_task_that_has_ended(web: Client) -> None:
+    web.run(_crowd(web, DEFAULT, 5))
+    web.work()
+    assert web.get(DEFAULT).status == 302
+
+
+def test_who_prefers_to_wait_is_not_given_the_202_of_others(web: Client) -> None:
+    web.run(_crowd(web, DEFAULT, 5))
+    assert web.get(DEFAULT, prefer="wait=0").status == 503
+    assert web.get(DEFAULT).status == 202
+
+
+def test_who_waits_for_a_file_is_not_given_the_202_of_who_does_not() -> None:
+    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
+    file = f"/get/hgmo/{ASH}/default.tar.gz"
+    with client(World(), site=site) as web:
+        taken = web.run(_crowd(web, file, 5, prefer="respond-async"))
+        assert {answer.status for answer in taken} == {202}
+        assert web.get(file).status == 302
+
+
+def test_a_crowd_that_waits_does_not_wait_for_the_first_of_it_to_have_waited() -> None:
+    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.3))
+
+    async def one_by_one(web: Client) -> float:
+        first = asyncio.ensure_future(web.asking(f"{DEFAULT}?wait=9"))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        await web.asking(f"{DEFAULT}?wait=9")
+        held_s = time.monotonic() - began
+        await first
+        return held_s
+
+    with client(World(), site=site) as web:
+        assert web.run(one_by_one(web)) >= 0.29
+
+
+def test_a_crowd_whose_first_fails_is_answered_one_by_one(web: Client) -> None:
+    web.world.engine.down = True
+    answers = web.run(_crowd(web, DEFAULT, 20))
+    assert {(answer.status, answer.code) for answer in answers} == {(503, "engine_unavailable")}
+
+
+def test_a_hit_of_a_crowd_is_kept_at_once(web: Client) -> None:
+    web.get(DEFAULT)
+    web.work()
+    answers = web.run(_crowd(web, full(web), 5))
+    _cut_off(web.world)
+    assert {answer.status for answer in answers} == {302}
+    assert web.get(full(web)).status == 302
+
+
+@pytest.mark.parametrize("target", ("/sha256/a/b", "/archiver/", "/get/", "/sha256/"))
+def test_what_looks_like_an_archive_is_misdirected_as_all_else_is(web: Client, target: str) -> None:
+    assert web.get(target).code in {"no_such_route", "invalid_request"}
+    posted = web.ask("POST", target)
+    assert posted.code in {"no_such_route", "method_not_allowed"}

@@ -69,7 +69,8 @@ def test_a_line_has_nothing_of_the_query_and_nothing_of_the_location() -> None:
 
 
 def test_a_line_names_the_client_and_not_the_proxy_before_it() -> None:
-    site = replace(SITE, clients=Clients(trusted_proxies=["10.0.0.0/8"]))
+    proxies = Clients(trusted_proxies=["10.0.0.0/8"])
+    site = replace(SITE, clients=proxies, hits_told_every=timedelta(0))
     with client(World(), site=site) as web:
         web.peer = "10.0.0.1"
         (line,) = lines_of(web, DEFAULT, x_forwarded_for="203.0.113.9, 198.51.100.7, 10.1.1.1")

@@ -272,7 +272,7 @@ def test_those_who_waited_are_told_of_together() -> None:
     with capture_logs() as lines, client(World()) as web:
         crowd(web, [PATIENT] * 20)
     told = [line for line in lines if line["event"].endswith(".finished")]
-    assert [(line["event"], line["hits"]) for line in told] == [("hits.finished", 20)]
+    assert [(line["event"], line["requests"]) for line in told] == [("requests.finished", 20)]
 
 
 @pytest.mark.parametrize(

@@ -442,6 +442,7 @@ class LogSettings(Section):
         default=10,
         ge=0,
         le=3600,
-        description="Seconds over which hits are told of in one line for each source. "
+        description="Seconds over which hits, and misses that join a task, are told of in one line "
+        "for each source. "
         "0: each has a line of its own.",
     )

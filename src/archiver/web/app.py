@@ -18,12 +18,13 @@ from archiver.errors import ArchiverError
 from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web import dockerflow, problems
+from archiver.web.answers import Answers
 from archiver.web.archives import archive
 from archiver.web.events import events
 from archiver.web.fastlane import FastLane
 from archiver.web.files import by_digest, checksum, file
+from archiver.web.handlers import Handlers
 from archiver.web.heartbeat import Heartbeat
-from archiver.web.hits import Hits
 from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
@@ -46,13 +47,15 @@ async def openapi(request: Request[State]) -> Response:
     return JSONResponse(document)
 
 
-ROUTES = (
-    Route("/archiver/status/{task_id}", status, name="status"),
-    Route("/archiver/status/{task_id}/events", events, name="events"),
+TO_ARCHIVES = (
     Route("/archiver/{address:path}", archive, name="archive"),
     Route("/get/{file:path}.sha256", checksum, name="checksum"),
     Route("/get/{file:path}", file, name="file"),
     Route("/sha256/{digest}", by_digest, name="digest"),
+)
+OTHERS = (
+    Route("/archiver/status/{task_id}", status, name="status"),
+    Route("/archiver/status/{task_id}/events", events, name="events"),
     Route("/__version__", dockerflow.version, name="version"),
     Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),
     Route("/__lbheartbeat__", dockerflow.lbheartbeat, name="lbheartbeat"),
@@ -60,6 +63,7 @@ ROUTES = (
     Route("/openapi.json", openapi, name="openapi"),
     Route("/robots.txt", robots, name="robots"),
 )
+ROUTES = (*TO_ARCHIVES, *OTHERS)
 
 
 def create_app(
@@ -72,7 +76,7 @@ def create_app(
 
     *on_stop* is told, when it starts, what to do as soon as it is to end.
     """
-    hits = Hits(ttl=site.hit_ttl)
+    answers = Answers(ttl=site.hit_ttl)
     ledger = Ledger(interval=site.hits_told_every, clients=site.clients)
 
     @asynccontextmanager
@@ -81,7 +85,7 @@ def create_app(
             async with (
                 open_archiver() as archiver,
                 open_waiting(archiver, site.holding) as waiting,
-                beside(hits.keep_fresh(archiver.news), ledger.keep()),
+                beside(answers.keep_fresh(archiver.news), ledger.keep()),
             ):
                 on_stop(waiting.close)
                 log.info("web.started", public_url=site.public_url)
@@ -89,7 +93,7 @@ def create_app(
                     archiver=archiver,
                     site=site,
                     heartbeat=Heartbeat(archiver=archiver),
-                    hits=hits,
+                    answers=answers,
                     waiting=waiting,
                 )
         except Exception:
@@ -98,10 +102,16 @@ def create_app(
         log.info("web.stopped")
 
     app = Starlette(
-        routes=ROUTES,
+        routes=OTHERS,
         middleware=[Middleware(RequestLog, ledger=ledger), Middleware(LiteralPaths)],
         exception_handlers={ArchiverError: problems.answer, HTTPException: problems.answer},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # such a redirect would be made from the Host header
-    return FastLane(app, hits=hits, ledger=ledger, clients=site.clients)
+    return FastLane(
+        archives=RequestLog(Handlers(TO_ARCHIVES), ledger=ledger),
+        others=app,
+        answers=answers,
+        ledger=ledger,
+        clients=site.clients,
+    )

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.types import Scope
 
@@ -32,42 +32,37 @@ WAITED = "waited"
 """The outcome of a client that waited for its hit. Thousands may at a time, for one archive: lines
 would cost more than all the rest, while the last of them wait on."""
 
+COUNTED = frozenset({"hit", WAITED, "joined"})
+"""Outcomes that a crowd has."""
+
 PATH_LOGGED_CHARS = 1000
 
 
 class Ledger:
-    """Writes a line for each request, but for hits: of those, one line per source and *interval*.
+    """Writes a line for each request, but for those of crowds: of these, one line per *interval*.
 
-    With an *interval* of 0 hits have lines of their own, too, which cost more than the answers.
+    With an *interval* of 0 they have lines of their own, too, which cost more than the answers.
     """
 
     def __init__(self, *, interval: timedelta, clients: Clients) -> None:
         self._clients = clients
         self._interval_s = interval.total_seconds()
-        self._measured: dict[tuple[str, str, str, int], _Sum] = defaultdict(_Sum)
-        self._told: Counter[str] = Counter()
-        self.counts_hits = self._interval_s > 0
-
-    def count_hit(
-        self, route: str, source: str, method: str, status: int, duration_s: float
-    ) -> None:
-        """Enter one hit of many, which will be added up."""
-        measured = self._measured[route, source, method, status]
-        measured.hits += 1
-        measured.seconds += duration_s
+        self._measured: dict[_Kind, _Sum] = defaultdict(_Sum)
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._adds_up = COUNTED if self._interval_s else frozenset()
 
     def enter(self, exchange: Exchange, scope: Scope, *, route: str, duration_s: float) -> None:
         status = exchange.status or CLIENT_LEFT
-        if self.counts_hits and exchange.outcome == "hit":
-            self.count_hit(route, exchange.source, scope["method"], status, duration_s)
+        if exchange.outcome in self._adds_up:
+            kind = (route, exchange.source, scope["method"], status, exchange.outcome)
+            measured = self._measured[kind]
+            measured.requests += 1
+            measured.seconds += duration_s
             return
         method = scope["method"] if scope["method"] in {"GET", "HEAD"} else "other"
         _duration(route, method, status).observe(duration_s)
         if route in ARCHIVE_ROUTES:
             _requests(exchange.source, exchange.outcome).inc()
-        if self.counts_hits and exchange.outcome == WAITED:
-            self._told[exchange.source] += 1
-            return
         quiet = route in QUIET_ROUTES or exchange.outcome == HELD
         tell = log.debug if quiet else log.info
         tell(
@@ -83,36 +78,39 @@ class Ledger:
         )
 
     async def keep(self) -> None:
-        """Measure the hits, and tell of them now and then, until cancelled; and then once more."""
+        """Measure what is added up, and tell of it now and then; once more when cancelled."""
         tell_at = time.monotonic() + self._interval_s
         try:
             while True:
                 await asyncio.sleep(MEASURE_EVERY_S)
-                self._measure_hits()
+                self._measure()
                 if time.monotonic() >= tell_at:
-                    self._tell_of_hits()
+                    self._tell()
                     tell_at += self._interval_s
         finally:
-            self._measure_hits()
-            self._tell_of_hits()
+            self._measure()
+            self._tell()
 
-    def _measure_hits(self) -> None:
-        for (route, source, method, status), measured in self._measured.items():
-            mean_s = measured.seconds / measured.hits
-            observe_many(_duration(route, method, status), mean_s, measured.hits)
-            _requests(source, "hit").inc(measured.hits)
-            self._told[source] += measured.hits
+    def _measure(self) -> None:
+        for (route, source, method, status, outcome), measured in self._measured.items():
+            mean_s = measured.seconds / measured.requests
+            observe_many(_duration(route, method, status), mean_s, measured.requests)
+            _requests(source, outcome).inc(measured.requests)
+            self._told[source, outcome] += measured.requests
         self._measured.clear()
 
-    def _tell_of_hits(self) -> None:
-        for source, hits in self._told.items():
-            log.info("hits.finished", source=source, hits=hits)
+    def _tell(self) -> None:
+        for (source, outcome), requests in self._told.items():
+            log.info("requests.finished", source=source, outcome=outcome, requests=requests)
         self._told.clear()
+
+
+_Kind: TypeAlias = tuple[str, str, str, int, str]
 
 
 @dataclass(slots=True)
 class _Sum:
-    hits: int = 0
+    requests: int = 0
     seconds: float = 0.0
 
 

@@ -1,18 +1,25 @@
 """What a client is told, or sent to, while the archive that it wants is being brought."""
 
+import time
+
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from archiver.model import Archive, Pending
+from archiver.model import Archive, Joined, Pending
 from archiver.web import fastlane
+from archiver.web.answers import Answer
 from archiver.web.asks import Ask, OnMiss
 from archiver.web.delay import retry_after_s
-from archiver.web.exchange import exchange, nobody
+from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange, nobody
 from archiver.web.ledger import HELD, WAITED
 from archiver.web.problems import problem
 from archiver.web.redirects import Render
 from archiver.web.site import State
 from archiver.web.watches import Sought, Woken
+
+JOIN_FOR_S = 1.0
+"""How long a crowd is told of a task without another look whether there is one."""
 
 
 async def outwait(request: Request[State], ask: Ask, pending: Pending, render: Render) -> Response:
@@ -31,6 +38,7 @@ async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: 
     waited: Response | Woken = Woken.TIME
     hold_s = ask.patience.hold_s(request.state["site"].holding)
     if hold_s:
+        fastlane.take_time(request.scope)
         waited = await request.state["waiting"].hold(
             pending.archive,
             Sought(wanted=ask.wanted, address=ask.address, near=fastlane.region(request.scope)),
@@ -71,7 +79,10 @@ async def _out_of_time(request: Request[State], ask: Ask, pending: Pending) -> R
         return Response(status_code=302, headers={"Location": url, **_on_a_miss(pending)})
     if ask.takes_202:
         exchange(request).outcome = pending.outcome.value
-        return await _accepted(request, pending)
+        response = await _accepted(request, pending)
+        if not ask.patience.preferred:
+            _have_others_join(request, response, pending)
+        return response
     response = problem(
         request,
         "not_ready_yet",
@@ -99,6 +110,27 @@ async def _accepted(request: Request[State], pending: Pending) -> Response:
             **_on_a_miss(pending),
         },
     )
+
+
+def _have_others_join(request: Request[State], response: Response, pending: Pending) -> None:
+    """Give a crowd the same 202: all but the first of it have joined the task."""
+    answers, scope = request.state["answers"], request.scope
+    if not fastlane.comes_again(answers, scope):
+        return
+    joined = Joined.JOINED.value
+    headers = MutableHeaders(raw=[*response.raw_headers, *RAW_ON_EVERY_ANSWER])
+    headers["Archiver-Cache"] = joined
+    answer = Answer(
+        status=response.status_code,
+        headers=headers.raw,
+        body=bytes(response.body),
+        outcome=joined,
+        source=pending.archive.source,
+        route=scope["route"].name,
+        topics=(pending.archive.digest,),
+        good_until=time.monotonic() + JOIN_FOR_S,
+    )
+    fastlane.offer(answers, scope, answer)
 
 
 def _on_a_miss(pending: Pending) -> dict[str, str]:

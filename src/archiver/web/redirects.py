@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from archiver.model import Absent, Archive, Pending, Ready, Wanted, rev_digest
 from archiver.web import fastlane
+from archiver.web.answers import Answer
 from archiver.web.asks import archive_path
 from archiver.web.exchange import RAW_ON_EVERY_ANSWER
-from archiver.web.hits import Hit
 from archiver.web.site import Site, State
 
 Render: TypeAlias = Callable[[Request[State], Ready, Wanted], Response]
@@ -33,28 +33,28 @@ def repeat(
     request: Request[State], response: Response, ready: Ready, wanted: Wanted, look: Look
 ) -> None:
     """Have a request that comes again answered from memory, as long as *look* finds it."""
-    hits, scope = request.state["hits"], request.scope
-    if not fastlane.comes_again(hits, scope):
+    answers, scope = request.state["answers"], request.scope
+    if not fastlane.comes_again(answers, scope):
         return
     site, route = request.state["site"], scope["route"].name
 
-    async def again() -> Hit | None:
+    async def again() -> Answer | None:
         match await look():
             case Ready() as ready:
                 return _hit(_redirect(site, ready, wanted), ready, wanted, route)
             case _:
                 return None
 
-    fastlane.offer(hits, scope, _hit(response, ready, wanted, route), again)
+    fastlane.offer(answers, scope, _hit(response, ready, wanted, route), again)
 
 
-def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Hit:
+def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Answer:
     topics, good_until = [ready.archive.digest], math.inf
     if ready.good_until:
         topics.append(rev_digest(wanted.source, wanted.repo, wanted.rev))
         left = ready.good_until - datetime.now(UTC)
         good_until = time.monotonic() + left.total_seconds()
-    return Hit(
+    return Answer(
         headers=(*response.raw_headers, *RAW_ON_EVERY_ANSWER),
         source=wanted.source,
         route=route,

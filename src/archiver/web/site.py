@@ -8,9 +8,9 @@ from typing import TypedDict
 from archiver import __version__
 from archiver.model import Archive
 from archiver.service import Archiver
+from archiver.web.answers import Answers
 from archiver.web.clients import Clients
 from archiver.web.heartbeat import Heartbeat
-from archiver.web.hits import Hits
 from archiver.web.seats import Holding
 from archiver.web.waiting import Waiting
 
@@ -42,5 +42,5 @@ class State(TypedDict):
     archiver: Archiver
     site: Site
     heartbeat: Heartbeat
-    hits: Hits
+    answers: Answers
     waiting: Waiting

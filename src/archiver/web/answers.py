@@ -13,7 +13,7 @@ from archiver.model import Region
 from archiver.news import News
 from archiver.telemetry import log
 
-HITS_MAX = 10_000
+ANSWERS_MAX = 10_000
 """Of some 3 kB each. Who asks for more than that in a minute is no crowd."""
 
 RENEWALS_AT_A_TIME = 4
@@ -29,10 +29,10 @@ class Target(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """A redirect: its headers, and the ``topics`` whose news end it.
+class Answer:
+    """What may be answered again, and the ``topics`` whose news end it.
 
-    ``good_until`` is a reading of ``time.monotonic``; later, the rev may mean another node.
+    ``good_until`` is a reading of ``time.monotonic``; later, it may not be true any longer.
     """
 
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
@@ -40,22 +40,29 @@ class Hit:
     route: str
     topics: tuple[str, ...]
     good_until: float = float("inf")
+    status: int = 302
+    body: bytes = b""
+    outcome: str = "hit"
+
+    @property
+    def is_hit(self) -> bool:
+        return self.outcome == "hit"
 
 
-Again: TypeAlias = Callable[[], Awaitable[Hit | None]]
+Again: TypeAlias = Callable[[], Awaitable[Answer | None]]
 """Makes a hit anew; None says that it is none any longer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    hit: Hit
-    again: Again
+    hit: Answer
+    again: Again | None
     renew_at: float
     good_until: float
     renewing: bool = False
 
 
-class Hits:
+class Answers:
     """Remembers each hit for twice *ttl* at the most, and makes it anew once it is *ttl* old.
 
     A hit ought to be offered from the second time on that it is given, so that a long tail of
@@ -66,7 +73,7 @@ class Hits:
         self,
         *,
         ttl: timedelta,
-        size: int = HITS_MAX,
+        size: int = ANSWERS_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -79,11 +86,16 @@ class Hits:
         self._moments = _Moments(size=size)
 
     @property
+    def keeps(self) -> bool:
+        """Whether anything is ever kept."""
+        return self._ttl_s > 0
+
+    @property
     def moment(self) -> int:
         """What to give to ``offer`` of an answer that one begins to look for now."""
         return self._moments.now
 
-    def get(self, target: Target) -> Hit | None:
+    def get(self, target: Target) -> Answer | None:
         kept = self._kept.get(target)
         if kept is None:
             return None
@@ -91,19 +103,19 @@ class Hits:
         if now >= kept.good_until:
             self._remove(target)
             return None
-        if now >= kept.renew_at and not kept.renewing:
+        if now >= kept.renew_at and kept.again and not kept.renewing:
             self._renew_later(target, kept)
         return kept.hit
 
     def comes_again(self, target: Target) -> bool:
         """Tell whether *target* was a hit before, and note that it is one now."""
-        if not self._ttl_s:
+        if not self.keeps:
             return False
         known = target in self._answered
         self._answered.put(target, None)
         return known
 
-    def offer(self, target: Target, hit: Hit, again: Again, *, moment: int) -> None:
+    def offer(self, target: Target, hit: Answer, again: Again | None, *, moment: int) -> None:
         """Keep *hit*, unless there was news of its topics since *moment*."""
         if not self._moments.any_since(moment, hit.topics):
             self._keep(target, hit, again)
@@ -124,7 +136,7 @@ class Hits:
             for _ in range(RENEWALS_AT_A_TIME):
                 group.create_task(self._renew_what_is_due())
 
-    def _keep(self, target: Target, hit: Hit, again: Again) -> None:
+    def _keep(self, target: Target, hit: Answer, again: Again | None) -> None:
         self._remove(target)
         if len(self._kept) >= self._size:
             self._remove(next(iter(self._kept)))
@@ -159,6 +171,8 @@ class Hits:
 
     async def _renew(self, target: Target, kept: _Kept) -> None:
         """Put a new answer in the place of *kept*. If there is none now, it may yet grow old."""
+        if kept.again is None:
+            return
         moment = self.moment
         try:
             hit = await kept.again()
