@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ format: .venv/dev ## format, and mend what can be mended
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-lock: ## resolve requirements/*.txt anew (needs uv)
+lock: .venv/dev ## resolve requirements/*.txt anew
 	@$(LOCK) --upgrade --extra dev -o requirements/dev.txt
 	@$(LOCK) --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
