@@ -1,0 +1,81 @@
+"""A fleet whose host is slow, and repositories in it that nobody has asked for yet."""
+
+import json
+import random
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.project import Project
+from tests.parts.hgweb import Hgweb
+from tests.parts.slow import SlowHost, slow_host
+from tests.system.stack import REGIONS, Stack, servers
+
+HOLD_S = 1
+RATE = 400_000
+"""Bytes a second that the host sends."""
+
+WITHOUT_PORT = "http://s3.test"
+"""Where the second region's links lead: for clients that know no other port than the usual one."""
+
+PROJECT = {
+    "ash.py": b'GREETING = "hello"\n',
+    "build.py": Path(__file__).with_name("backend.py").read_bytes(),
+    "pyproject.toml": b"""\
+[build-system]
+build-backend = "build"
+backend-path = ["."]
+requires = []
+""",
+}
+FILES = {
+    **PROJECT,
+    **{f"python/ash/{name}": content for name, content in PROJECT.items()},
+    "python/ash/ash.py": b'GREETING = "a part says hello"\n',
+    "BUILD.bazel": b'exports_files(["ash.py"])\n',
+}
+
+Seconds = float
+Projects = Callable[[Seconds], Project]
+
+
+@pytest.fixture(scope="session")
+def host(hgweb: Hgweb) -> Iterator[SlowHost]:
+    with slow_host(hgweb.port) as host:
+        host.rate = RATE
+        yield host
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, hgweb: Hgweb, host: SlowHost
+) -> Iterator[Stack]:
+    settings = {"ARCHIVER_SERVER__HOLD_S": str(HOLD_S), "ARCHIVER_SERVER__PROCESSES": "1"}
+    folder, template = tmp_path_factory.mktemp("stack"), hgweb.template_for(host.port)
+    with servers(folder, template=template, settings=settings) as stack:
+        regions = json.loads(stack.env["ARCHIVER_REGIONS"])
+        regions[REGIONS[1]]["public_endpoint"] = WITHOUT_PORT
+        stack.env["ARCHIVER_REGIONS"] = json.dumps(regions)
+        with stack.web(), stack.worker():
+            yield stack
+
+
+@pytest.fixture
+def projects(stack: Stack, hgweb: Hgweb) -> Projects:
+    """Return projects that it takes so many seconds to fetch, each of them a new one."""
+
+    def create(seconds: float) -> Project:
+        repository = hgweb.create(f"fresh/{secrets.token_hex(4)}")
+        noise = random.Random(repository.name).randbytes(round(RATE * seconds))  # noqa: S311
+        node = repository.commit({**FILES, "noise.dat": noise})
+        return Project(server=stack.public, hgweb=hgweb, repo=repository.name, node=node)
+
+    return create
+
+
+def turned_away(stack: Stack, project: Project) -> bool:
+    """Return whether someone who waited for *project* was given a 503, and had to come again."""
+    lines = stack.logs().splitlines()
+    return any(project.node in line and "not_ready_yet" in line for line in lines)

@@ -1,0 +1,99 @@
+"""A repository in the place of the one that docs/clients.md names, and its snippets about it."""
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.parts.hgweb import Hgweb
+
+PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+
+SERVER = "https://archiver.example.org"
+HOST = "https://hg.mozilla.org"
+REPO = "projects/ash"
+NODE = "42bf5f2b8a1d6c3e9f70814d2a6b5c9e3f1d7a80"
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+BRIEF, LONG = 3.0, 10.0
+"""Seconds that it takes to fetch one: some holds, and more than the eight that a request waits."""
+
+TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A repository whose archives are what its host sends, to the byte."""
+
+    server: str
+    hgweb: Hgweb = field(repr=False)
+    repo: str
+    node: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.node}.tar.gz"
+
+    def digest(self, suffix: str = "tar.gz") -> str:
+        return hashlib.sha256(self.hgweb.archive(self.repo, self.node, suffix)).hexdigest()
+
+    def snippet(self, section: str, language: str = "sh", *, suffix: str = "tar.gz") -> str:
+        """Return the one code block in *language* below the heading *section*, about this."""
+        text = snippet(section, language)
+        for theirs, ours in self._names(suffix):
+            text = text.replace(theirs, ours)
+        return text
+
+    def _names(self, suffix: str) -> list[tuple[str, str]]:
+        return [
+            (SERVER, self.server),
+            (SERVER.removeprefix("https://"), self.server.removeprefix("http://")),
+            (HOST, self.hgweb.url),
+            (HOST.removeprefix("https://"), self.hgweb.url.removeprefix("http://")),
+            (REPO, self.repo),
+            (f"ash-{NODE[:12]}", f"{self.repo.rpartition('/')[2]}-{self.node[:12]}"),
+            (NODE, self.node),
+            (NODE[:12], self.node[:12]),
+            (SHA256, self.digest(suffix)),
+        ]
+
+
+def sections() -> list[str]:
+    return re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
+
+
+def snippet(section: str, language: str) -> str:
+    heading = rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)"
+    (text,) = re.findall(heading, PAGE, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def shell(
+    text: str, *, folder: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Have a shell run *text* in *folder*, which is its home too; return how that went."""
+    return subprocess.run(
+        ["sh", "-ec", text],  # noqa: S607 - POSIX has one
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def paste(text: str, *, folder: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run *text* as `shell` does, to a good end; return what it prints."""
+    done = shell(text, folder=folder, env=env)
+    assert done.returncode == 0, (text, done.stdout, done.stderr)
+    return done.stdout
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,61 @@
+"""Nix, which comes with the operating system: `make clients`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import Projects
+from tests.clients.project import BRIEF, LONG, digest, paste
+
+pytestmark = pytest.mark.programs
+
+
+def nix(folder: Path, settings: str = "") -> dict[str, str]:
+    """Return the environment of a Nix that has its store in *folder* and knows no cache."""
+    (folder / "nix.conf").write_text(
+        f"sandbox = false\nbuild-users-group =\nsubstituters =\n{settings}"
+    )
+    places = {
+        "NIX_STORE_DIR": "store",
+        "NIX_STATE_DIR": "state",
+        "NIX_LOG_DIR": "log",
+        "NIX_CONF_DIR": ".",
+    }
+    return {name: str(folder / place) for name, place in places.items()}
+
+
+@pytest.mark.parametrize("seconds", (BRIEF, LONG))
+def test_prefetches_what_is_not_there_yet(
+    seconds: float, projects: Projects, tmp_path: Path
+) -> None:
+    project = projects(seconds)
+
+    path = paste(
+        f"{project.snippet('Nix').strip()} --print-path", folder=tmp_path, env=nix(tmp_path)
+    ).split()[-1]
+
+    assert digest(Path(path)) == project.digest()
+
+
+@pytest.mark.parametrize("seconds", (BRIEF, LONG))
+def test_builds_of_what_is_not_there_yet(
+    seconds: float, projects: Projects, tmp_path: Path
+) -> None:
+    project = projects(seconds)
+    (tmp_path / "ash.nix").write_text(project.snippet("Nix", "nix"))
+
+    path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=nix(tmp_path))
+
+    assert digest(Path(path.strip())) == project.digest()
+
+
+def test_finds_by_its_digest_what_its_host_has_no_more(projects: Projects, tmp_path: Path) -> None:
+    project = projects(0)
+    paste(project.snippet("curl"), folder=tmp_path)
+    env = nix(tmp_path, project.snippet("Nix: hashed mirrors", "ini"))
+    expression = project.snippet("Nix", "nix").replace(project.server, "http://127.0.0.1:1")
+    (tmp_path / "ash.nix").write_text(expression)
+
+    path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=env)
+
+    assert digest(Path(path.strip())) == project.digest()
