@@ -1,0 +1,203 @@
+"""Buckets in memory."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+
+from archiver.errors import (
+    ArchiverError,
+    BytesChanged,
+    CorruptArchive,
+    LeaseLost,
+    StorageUnavailable,
+)
+from archiver.model import (
+    Archive,
+    Conversion,
+    Copies,
+    Manifest,
+    PresignedUrl,
+    Region,
+    Verified,
+    parse_key,
+)
+from archiver.ports import Found, Hold, Upload
+
+
+class MemoryStorage:
+    """Buckets in memory. ``down`` are the regions that do not answer.
+
+    ``objects`` and ``manifests`` lie open, so that a test can count, damage or remove them.
+    """
+
+    def __init__(self, *, regions: Sequence[str] = ("us-east-1", "us-west-2")) -> None:
+        self.regions = tuple(Region(region) for region in regions)
+        self.down: set[Region] = set()
+        self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
+        self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
+        self._secret = secrets.token_bytes()
+
+    async def find(self, archive: Archive) -> Found:
+        copies = self._copies(archive)
+        return Found(
+            copies=copies,
+            unreachable=tuple(region for region in self.regions if region in self.down),
+            promised=None if copies else self._manifest(archive),
+        )
+
+    async def archives(
+        self, source: str | None = None, *, region: Region | None = None
+    ) -> AsyncGenerator[Archive, None]:
+        up = self._up([region] if region else self.regions)
+        if not up:
+            raise StorageUnavailable("no region answers")
+        for archive in map(parse_key, sorted(self.manifests[up[0]])):
+            if archive and source in {None, archive.source}:
+                yield archive
+
+    async def upload(
+        self,
+        archive: Archive,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        attempt: str,
+        avoid: Collection[Region] = (),
+        promised: Manifest | None = None,
+    ) -> Upload:
+        data = b"".join([chunk async for chunk in chunks])
+        if promised and hashlib.sha256(data).hexdigest() != promised.sha256:
+            raise BytesChanged("these are not the bytes that were promised")
+        tried = tuple(region for region in self.regions if region not in avoid) or self.regions
+        regions = self._up(tried)
+        if not regions:
+            raise StorageUnavailable("no region took the archive")
+        object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
+        if promised:
+            object_key = promised.object_key
+        for region in regions:
+            self.objects[region][object_key] = data
+        return Upload(
+            object_key=object_key,
+            regions=regions,
+            failures={
+                region: StorageUnavailable(f"{region} does not answer")
+                for region in tried
+                if region not in regions
+            },
+            promised=promised is not None,
+        )
+
+    async def commit(
+        self,
+        archive: Archive,
+        upload: Upload,
+        verified: Verified,
+        *,
+        hold: Hold,
+        source_url: str,
+        conversion: Conversion | None = None,
+    ) -> Copies:
+        try:
+            await hold()
+        except LeaseLost:
+            await self.discard(upload)
+            raise
+        if first := self._copies(archive):
+            if first.manifest.object_key != upload.object_key:
+                await self.discard(upload)
+            return first
+        if self._manifest(archive):
+            await self.discard(upload)
+            raise StorageUnavailable("other bytes were promised")
+        manifest = Manifest(
+            key=archive.key,
+            node=archive.node,
+            sha256=verified.sha256,
+            size_bytes=verified.size_bytes,
+            object_key=upload.object_key,
+            root=verified.root,
+            source_url=source_url,
+            created_at=datetime.now(UTC),
+            conversion=conversion,
+        )
+        for region in self._up(upload.regions):
+            self.manifests[region][archive.key] = manifest
+        committed = self._copies(archive)
+        if not committed:
+            raise StorageUnavailable("no region took the manifest")
+        return committed
+
+    async def discard(self, upload: Upload) -> None:
+        for region in self._up(() if upload.promised else upload.regions):
+            self.objects[region].pop(upload.object_key, None)
+
+    async def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+        manifest = copies.manifest
+        body = self.objects[region].get(manifest.object_key)
+        if body is None or region in self.down:
+            raise StorageUnavailable(f"{region} does not give the archive")
+        yield body
+        if hashlib.sha256(body).hexdigest() != manifest.sha256:
+            raise CorruptArchive(f"{region} has other bytes than its manifest says")
+
+    async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
+        manifest = copies.manifest
+        bodies = [
+            self.objects[source][manifest.object_key]
+            for source in self._up(copies.regions)
+            if manifest.object_key in self.objects[source]
+        ]
+        if not bodies or region in self.down:
+            raise StorageUnavailable(f"the archive cannot be copied to {region}")
+        for body in bodies:
+            if hashlib.sha256(body).hexdigest() == manifest.sha256:
+                self.objects[region][manifest.object_key] = body
+                self.manifests[region].setdefault(archive.key, manifest)
+                return
+        raise CorruptArchive("no region has the bytes that the manifest promises")
+
+    def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
+        address = f"https://{region}.s3.example/{copies.manifest.object_key}"
+        return PresignedUrl(f"{address}?X-Amz-Signature={self._sign(method, address)}")
+
+    async def check(self) -> Mapping[Region, ArchiverError | None]:
+        return {
+            region: StorageUnavailable(f"{region} does not answer") if region in self.down else None
+            for region in self.regions
+        }
+
+    def download(self, url: str) -> bytes:
+        """Return what a client gets who sends GET to a presigned *url*.
+
+        Raises:
+            PermissionError: It was not signed here, or not for GET.
+        """
+        address, _, signature = url.partition("?X-Amz-Signature=")
+        if not hmac.compare_digest(signature, self._sign("GET", address)):
+            raise PermissionError("the signature does not fit")
+        host, object_key = address.removeprefix("https://").split("/", 1)
+        return self.objects[Region(host.removesuffix(".s3.example"))][object_key]
+
+    def _sign(self, method: str, address: str) -> str:
+        return hmac.digest(self._secret, f"{method} {address}".encode(), "sha256").hex()
+
+    def _up(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+        return tuple(region for region in regions if region not in self.down)
+
+    def _copies(self, archive: Archive) -> Copies | None:
+        manifest = self._manifest(archive)
+        regions = tuple(
+            region for region in self._up(self.regions) if manifest and self._has(manifest, region)
+        )
+        return Copies(manifest=manifest, regions=regions) if manifest and regions else None
+
+    def _manifest(self, archive: Archive) -> Manifest | None:
+        manifests = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
+        return next(filter(None, manifests), None)
+
+    def _has(self, manifest: Manifest, region: Region) -> bool:
+        body = self.objects[region].get(manifest.object_key)
+        stands = self.manifests[region].get(manifest.key) == manifest
+        return stands and body is not None and len(body) == manifest.size_bytes

@@ -1,0 +1,216 @@
+"""The index and the queue of one process."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
+from archiver.memory import Memory
+from archiver.model import (
+    Archive,
+    Backlog,
+    Copies,
+    Failure,
+    Joined,
+    Phase,
+    Priority,
+    Region,
+    Task,
+    TaskState,
+    rev_digest,
+)
+from archiver.news import News
+from archiver.ports import Resolved, Storage
+from archiver.service import Archiver
+
+
+class MemoryIndex:
+    """An index of one process. With *storage*, it asks the buckets about what it does not know.
+
+    ``digests`` lie open, for a test to make them wrong; ``outage`` is why they cannot be asked.
+    """
+
+    def __init__(self, *, storage: Storage | None = None, news: News | None = None) -> None:
+        self._storage = storage
+        self._news = news or News()
+        self._copies: dict[str, Copies] = {}
+        self.digests: dict[str, Archive] = {}
+        self.outage: ArchiverError | None = None
+        self._nodes: dict[tuple[str, str, str], Resolved] = {}
+
+    async def copies(self, archive: Archive) -> Copies | None:
+        if archive.key not in self._copies and self._storage:
+            found = await self._storage.find(archive)
+            if found.copies:
+                await self.record(archive, found.copies)
+        return self._copies.get(archive.key)
+
+    async def record(self, archive: Archive, copies: Copies) -> None:
+        self._copies[archive.key] = copies
+        self.digests[copies.manifest.sha256] = archive
+        self._news.tell(archive.digest)
+
+    async def forget(self, archive: Archive) -> None:
+        self._copies.pop(archive.key, None)
+        self._news.tell(archive.digest)
+
+    async def by_digest(self, sha256: str) -> Archive | None:
+        if self.outage:
+            raise self.outage
+        return self.digests.get(sha256)
+
+    async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
+        return self._nodes.get((source, repo, rev))
+
+    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
+        self._nodes[source, repo, rev] = resolved
+        self._news.tell(rev_digest(source, repo, rev))
+
+
+class FakeAttempt:
+    """A hold on a task that lasts until ``lost`` is set. ``reports`` keeps what it said."""
+
+    def __init__(
+        self, *, archive: Archive, on_report: Callable[[Phase, int], None] | None = None
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.archive = archive
+        self.lost = False
+        self.reports: list[tuple[Phase, int]] = []
+        self._on_report = on_report
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        self.reports.append((phase, bytes_done))
+        if self._on_report:
+            self._on_report(phase, bytes_done)
+
+    async def hold(self) -> None:
+        if self.lost:
+            raise LeaseLost("another worker has the task")
+
+
+class MemoryEngine:
+    """A queue of one process. ``down`` makes it unavailable.
+
+    A worker is whoever calls ``claim`` and then ``succeed``, ``retry`` or ``fail``; or ``work``,
+    which does all of it for whatever is queued. ``asked`` counts the questions about tasks;
+    ``mean`` is how long the last one took.
+    """
+
+    def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
+        self.down = False
+        self.asked = 0
+        self.mean: timedelta | None = None
+        self.news = News()
+        self.tasks: dict[str, Task] = {}
+        self.repairs: dict[str, tuple[Region, ...]] = {}
+        self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
+        self._failures: Memory[str, Failure] = Memory(ttl=failure_ttl)
+
+    async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
+        self._raise_if_down()
+        known = self.tasks.get(archive.key)
+        if known and not known.state.terminal:
+            return Joined.JOINED
+        now = datetime.now(UTC)
+        self.tasks[archive.key] = Task(
+            archive=archive,
+            state=TaskState.PENDING,
+            phase=Phase.QUEUED,
+            created_at=now,
+            updated_at=now,
+        )
+        self._queues[priority].append(archive.key)
+        return Joined.MISS
+
+    async def task(self, archive: Archive) -> Task | None:
+        self.asked += 1
+        self._raise_if_down()
+        return self.tasks.get(archive.key)
+
+    async def backlog(self, source: str) -> Backlog | None:
+        states = [task.state for task in self.tasks.values() if task.archive.source == source]
+        waiting = states.count(TaskState.PENDING) + states.count(TaskState.RETRY)
+        running = states.count(TaskState.STARTED)
+        return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
+
+    def recent_failure(self, archive: Archive) -> Failure | None:
+        return self._failures.get(archive.key)
+
+    async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
+        self._raise_if_down()
+        self.repairs[archive.key] = tuple(missing)
+
+    async def repaired(self, archive: Archive) -> None:
+        self._raise_if_down()
+        self.repairs.pop(archive.key, None)
+
+    async def check(self) -> ArchiverError | None:
+        return EngineUnavailable("the engine does not answer") if self.down else None
+
+    def claim(self) -> FakeAttempt | None:
+        """Return a hold on the next task, of high priority first; None when there is none."""
+        for queue in self._queues.values():
+            if queue:
+                task = self.tasks[queue.pop(0)]
+                self._change(
+                    task.archive,
+                    state=TaskState.STARTED,
+                    phase=Phase.CONNECTING,
+                    attempt=task.attempt + 1,
+                    started_at=datetime.now(UTC),
+                )
+                return FakeAttempt(archive=task.archive, on_report=self._reporter(task.archive))
+        return None
+
+    def _reporter(self, archive: Archive) -> Callable[[Phase, int], None]:
+        return lambda phase, bytes_done: self._change(archive, phase=phase, bytes_done=bytes_done)
+
+    def succeed(self, attempt: FakeAttempt) -> None:
+        self._change(attempt.archive, state=TaskState.SUCCESS, phase=Phase.DONE, error=None)
+        task = self.tasks[attempt.archive.key]
+        if task.started_at and task.updated_at:
+            self.mean = task.updated_at - task.started_at
+
+    def retry(self, attempt: FakeAttempt, exc: ArchiverError) -> None:
+        self._failed(attempt, exc, state=TaskState.RETRY, phase=Phase.WAITING)
+        self._queues[Priority.HIGH].append(attempt.archive.key)
+
+    def fail(self, attempt: FakeAttempt, exc: ArchiverError) -> None:
+        self._failed(attempt, exc, state=TaskState.FAILURE, phase=Phase.DONE)
+        if not exc.retryable:
+            self._failures.put(attempt.archive.key, Failure(code=exc.code, message=exc.message))
+            self.news.tell(attempt.archive.digest)
+
+    async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
+        """Build what is queued, and what comes to be queued meanwhile, until nothing is."""
+        while attempt := self.claim():
+            try:
+                await archiver.build(attempt.archive, attempt)
+            except ArchiverError as exc:
+                failures = self.tasks[attempt.archive.key].failures + 1
+                again = exc.retryable and failures < max_failures
+                (self.retry if again else self.fail)(attempt, exc)
+            else:
+                self.succeed(attempt)
+
+    def _failed(
+        self, attempt: FakeAttempt, exc: ArchiverError, *, state: TaskState, phase: Phase
+    ) -> None:
+        self._change(
+            attempt.archive,
+            state=state,
+            phase=phase,
+            failures=self.tasks[attempt.archive.key].failures + 1,
+            error=Failure(code=exc.code, message=exc.message),
+        )
+
+    def _change(self, archive: Archive, **changes: object) -> None:
+        task = self.tasks[archive.key]
+        self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
+        self.news.tell(archive.digest)
+
+    def _raise_if_down(self) -> None:
+        if self.down:
+            raise EngineUnavailable("the engine does not answer")

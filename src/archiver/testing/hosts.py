@@ -1,0 +1,130 @@
+"""A version-control host in memory."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from archiver.errors import (
+    InvalidRequest,
+    SourceError,
+    SuffixRefused,
+    UnknownRepo,
+    UnknownRev,
+    UnknownSubdir,
+)
+from archiver.model import Archive, Node, Served
+from archiver.testing.formats import packed
+
+CHUNK_BYTES = 64 * 1024
+
+SERVED = Served(suffixes=("tar.gz",))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Repo:
+    names: dict[str, Node] = field(default_factory=dict)
+    trees: dict[Node, Mapping[str, bytes]] = field(default_factory=dict)
+
+    def lookup(self, rev: str) -> Node | None:
+        """Return what Mercurial would: a name before a node, a prefix only if it is unique."""
+        if rev in self.names:
+            return self.names[rev]
+        spelled = [node for node in self.trees if node.startswith(rev.lower())]
+        return spelled[0] if len(spelled) == 1 else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stream:
+    url: str
+    root: str
+    data: bytes = field(repr=False)
+    size_bytes: int = 0  # hgweb begins to send before it knows
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(self.data), CHUNK_BYTES):
+            yield self.data[start : start + CHUNK_BYTES]
+
+
+class FakeSource:
+    """A host that packs its changesets as hgweb does.
+
+    ``asked`` counts what it was asked, by method. ``outage`` is raised by each of them;
+    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do. ``latest_tag`` changes
+    the bytes of whole trees, as a tag that comes later does.
+    """
+
+    def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
+        self.name = name
+        self.fetchable = served.nearest
+        self.wants_verbatim = served.wants_verbatim
+        self.asked: Counter[str] = Counter()
+        self.outage: SourceError | None = None
+        self.cut_at: int | None = None
+        self.latest_tag = "null"
+        self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
+
+    def commit(self, repo: str, files: Mapping[str, bytes], *names: str) -> Node:
+        """Add a changeset with *files*, move *names* and ``tip`` to it, and return its node."""
+        history = self._repos[repo]
+        parents = "".join(history.trees)
+        content = repr((repo, parents, sorted(files.items()))).encode()
+        node = Node(hashlib.sha1(content, usedforsecurity=False).hexdigest())
+        history.trees[node] = dict(files)
+        history.names.update(dict.fromkeys((*names, "tip"), node))
+        return node
+
+    def url(self, archive: Archive) -> str:
+        return (
+            f"https://{self.name}.example/{archive.repo}/archive/"
+            f"{archive.node}.{archive.suffix}/{archive.subdir}"
+        )
+
+    def check_rev(self, rev: str) -> None:
+        if ":" in rev or rev.startswith("-"):
+            raise InvalidRequest("rev means several", parameter="rev", allowed="one changeset")
+
+    async def resolve(self, repo: str, rev: str) -> Node:
+        node = self._repo("resolve", repo).lookup(rev)
+        if node is None:
+            raise UnknownRev(f"{self.name} has no revision {rev} in {repo}")
+        return node
+
+    async def known(self, repo: str, node: Node) -> bool:
+        return node in self._repo("known", repo).trees
+
+    @asynccontextmanager
+    async def open(self, archive: Archive) -> AsyncIterator[_Stream]:
+        repo = self._repo("open", archive.repo)
+        if self.fetchable(archive) != archive:
+            raise SuffixRefused(f"{self.name} does not serve such archives")
+        if archive.node not in repo.trees:
+            raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
+        folder = f"{archive.subdir}/" if archive.subdir else ""
+        files = {
+            path: content
+            for path, content in repo.trees[archive.node].items()
+            if path.startswith(folder)
+        }
+        if not files:
+            raise UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
+        root = f"{archive.basename}-{archive.node[:12]}"
+        data = _pack(archive, root, files, self.latest_tag)[: self.cut_at]
+        yield _Stream(url=self.url(archive), root=root, data=data)
+
+    def _repo(self, method: str, repo: str) -> _Repo:
+        self.asked[method] += 1
+        if self.outage:
+            raise self.outage
+        if repo not in self._repos:
+            raise UnknownRepo(f"{self.name} has no repository {repo}")
+        return self._repos[repo]
+
+
+def _pack(archive: Archive, root: str, files: Mapping[str, bytes], latest_tag: str) -> bytes:
+    """Return the files under *root*, and at the top of a whole tree the note that hg leaves."""
+    text = f"node: {archive.node}\nlatesttag: {latest_tag}\n"
+    note = {} if archive.subdir else {".hg_archival.txt": text.encode()}
+    members = {f"{root}/{path}": content for path, content in {**note, **files}.items()}
+    return packed(members, archive.suffix)
