@@ -1,7 +1,7 @@
 """What is to be told of a request once it is answered."""
 
+import random
 import re
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,8 @@ from starlette.types import Scope
 _SCOPE_KEY = "archiver.exchange"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_IDS = random.Random()  # noqa: S311 - no secret; the system's own would give up the lock each time
 
 NO_SOURCE = "-"
 
@@ -54,7 +56,7 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
             if _REQUEST_ID.fullmatch(offered):
                 return offered
             break
-    return secrets.token_hex(8)
+    return f"{_IDS.getrandbits(64):016x}"
 
 
 def exchange(request: Request[Any]) -> Exchange:
