@@ -95,5 +95,9 @@ def _seeded(number: int) -> _Seeded:
         source_url=f"http://127.0.0.1/{REPO}/archive/{archive.node}.tar.gz/",
         created_at=datetime.now(UTC),
     )
-    regions = tuple(Region(name) for name in REGIONS)
-    return _Seeded(archive=archive, record=CopiesRecord(manifest=manifest, regions=regions))
+    record = CopiesRecord(
+        manifest=manifest,
+        regions=tuple(Region(name) for name in REGIONS),
+        checked_at=manifest.created_at,  # an older entry would be looked for in the buckets
+    )
+    return _Seeded(archive=archive, record=record)
