@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from archiver import __version__
 from archiver.auditing import Auditor
 from archiver.concurrency import beside
+from archiver.engine.accepted import Accepted
 from archiver.engine.checks import Checks
 from archiver.engine.connection import Connection, connect
 from archiver.engine.feed import relay
@@ -86,6 +87,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             recheck_after=timedelta(seconds=settings.server.recheck_s),
         )
         checks = Checks(index=index, storage=storage, engine=engine)
+        accepted = Accepted(connection=connection, engine=engine, lease=settings.engine.lease)
         news = News()
         relay(connection, news)
         archiver = Archiver(
@@ -99,7 +101,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
-        await stack.enter_async_context(beside(checks.run()))
+        await stack.enter_async_context(beside(checks.run(), accepted.keep()))
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
 
 

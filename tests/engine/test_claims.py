@@ -12,6 +12,7 @@ from archiver.engine.claims import VANISHED_MAX, Claim
 from archiver.engine.connection import STATES, Connection
 from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane
+from archiver.engine.records import decode_task
 from archiver.errors import LeaseLost, WorkersLost
 from archiver.model import Archive, Phase, Priority, TaskState
 from tests.engine.conftest import LEASE, Busy, Fleet, an_archive
@@ -139,6 +140,25 @@ def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:
             return await here.state()
 
     assert asyncio.run(play()) is TaskState.SUCCESS
+
+
+def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) -> None:
+    async def play(*, asked_anew: bool) -> TaskState | None:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            await here.connection.js.delete_stream(here.connection.tasks_stream)
+            await here.connection.ensure_streams()
+            if asked_anew:
+                await here.engine.enqueue(an_archive())  # which has the number of the lost one
+                await here.engine.enqueue(here.archive)
+            async with asyncio.timeout(15):
+                await claim.succeed()
+            entry = await here.connection.get(STATES, here.archive.digest)
+            return decode_task(entry.value).state if entry else None
+
+    assert asyncio.run(play(asked_anew=False)) is TaskState.SUCCESS
+    assert asyncio.run(play(asked_anew=True)) is TaskState.SUCCESS
 
 
 def test_after_a_wipe_of_the_queue_alone_a_new_task_is_not_taken_for_the_old_one(

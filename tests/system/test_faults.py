@@ -164,6 +164,18 @@ def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHo
     assert other["state"] == "SUCCESS"
 
 
+def test_what_was_accepted_is_done_although_the_engine_was_wiped(stack: Stack, ash: Ash) -> None:
+    urls = [stack.url(ash.repo, node) for node in (ash.node, ash.old, ash.tip)]
+    with stack.web():
+        accepted = [fetch(url) for url in urls]
+        _wipe_engine(stack)
+        with stack.worker():
+            results = [poll(answer.location, ended)[-1] for answer in accepted]
+
+    assert {answer.status for answer in accepted} == {202}
+    assert {result["state"] for result in results} == {"SUCCESS"}
+
+
 def test_hits_go_on_while_the_engine_and_the_host_are_away(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:

@@ -123,7 +123,7 @@ class Claim:
             await self._write()
 
     async def keep(self) -> None:
-        """Renew the lease and write down progress, until cancelled.
+        """Renew the lease and write down progress, or that there is none, until cancelled.
 
         Raises:
             LeaseLost: Another worker has the task.
@@ -135,8 +135,12 @@ class Claim:
             with suppress(EngineUnavailable):
                 if datetime.now(UTC) - beaten >= beat:
                     await self._beat()
+                    await self._write()
                     beaten = datetime.now(UTC)
-                if (self._phase, self._bytes_done) != (self._record.phase, self._record.bytes_done):
+                elif (self._phase, self._bytes_done) != (
+                    self._record.phase,
+                    self._record.bytes_done,
+                ):
                     await self._write()
 
     async def _beat(self) -> None:
@@ -197,7 +201,15 @@ class Claim:
         except nats.errors.MsgAlreadyAckdError:
             return
         except (nats.errors.Error, TimeoutError, OSError) as exc:
+            if await self._is_gone():
+                return
             raise EngineUnavailable("the engine did not take an acknowledgement") from exc
+
+    async def _is_gone(self) -> bool:
+        """Tell whether the message is not in the queue any longer, as after a wipe."""
+        stream, subject = self._connection.tasks_stream, self._message.subject
+        standing = await self._connection.last_message(stream, subject)
+        return standing is None or standing.revision != self._message.metadata.sequence.stream
 
     async def _write(self) -> None:
         """Write the record over the one that we wrote, or read, last.

@@ -1,6 +1,6 @@
 """The queue's front: create or join the task of an archive, and say how far it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
@@ -58,6 +58,7 @@ class JetStream:
         self._backlogs: Memory[str, Backlog | None] = Memory(ttl=BACKLOG_TTL)
         self._counting: Coalesce[str, Backlog | None] = Coalesce()
         self._mean_s: dict[str, float] = {}
+        self._on_accepted: list[Callable[[Archive], None]] = []
         connection.watch(FAILED, self._remember_failure)
         connection.watch(FINISHED, self._remember_duration)
         connection.watch(COPIES, lambda digest, _payload: self._repairs.pop(digest))
@@ -69,6 +70,10 @@ class JetStream:
         finished = decode_finished(payload)
         mean_s = self._mean_s.get(finished.source, finished.duration_s)
         self._mean_s[finished.source] = mean_s + NEWEST_SHARE * (finished.duration_s - mean_s)
+
+    def on_accepted(self, note: Callable[[Archive], None]) -> None:
+        """Call *note* for each archive whose task was created or joined here for a client."""
+        self._on_accepted.append(note)
 
     async def backlog(self, source: str) -> Backlog | None:
         if source in self._backlogs:
@@ -104,6 +109,9 @@ class JetStream:
             return outcome
 
         await self._enqueuing.run(archive.digest, publish)
+        if priority is Priority.HIGH:
+            for note in self._on_accepted:
+                note(archive)
         return outcome
 
     async def _publish(self, archive: Archive, priority: Priority) -> Joined:
