@@ -31,7 +31,12 @@ def test_every_make_target_is_in_the_menu() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"^archiver ([a-z]+(?: check| show)?)", README, re.MULTILINE)))
+    "command",
+    sorted(
+        set(
+            re.findall(r"^(?:\.venv/bin/)?archiver ([a-z]+(?: check| show)?)", README, re.MULTILINE)
+        )
+    ),
 )
 def test_every_command_understands_itself(command: str) -> None:
     words = [sys.executable, "-m", "archiver", *command.split(), "--help"]

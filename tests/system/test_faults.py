@@ -11,18 +11,12 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow import SlowHost
 from tests.system.client import ended, fetch, poll, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 
 SLOW = 300_000
 """Bytes a second at which the large archive takes some seconds."""
-
-
-@pytest.fixture
-def host(hgweb: Hgweb) -> Iterator[SlowHost]:
-    with slow_host(hgweb.port) as host:
-        yield host
 
 
 @pytest.fixture

@@ -8,18 +8,12 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow import SlowHost
 from tests.system.client import Answer, ended, fetch, poll, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
 EAST, WEST = REGIONS
 SETTINGS = {"ARCHIVER_SERVER__RECHECK_S": "0.5", "ARCHIVER_SERVER__HIT_TTL_S": "0.2"}
-
-
-@pytest.fixture
-def host(hgweb: Hgweb) -> Iterator[SlowHost]:
-    with slow_host(hgweb.port) as host:
-        yield host
 
 
 @pytest.fixture
