@@ -1,6 +1,7 @@
 """Starts real servers for tests, waits until they answer, and ends each by its own id."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -12,13 +13,23 @@ from pathlib import Path
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
+PORTS = range(12_000, 22_000)
+"""Below those that the system gives to whoever connects (``ip_local_port_range``). SeaweedFS also
+listens 10,000 above each of its own, where neither they nor those are."""
+
+_SIDE_BY_SIDE = 499
+"""Ports from one process of the tests to the next: a suite needs some hundred in each."""
+
+_offsets = itertools.count(os.getpid() * _SIDE_BY_SIDE)
+
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that is free, and that no test beside this one is given now."""
+    while True:
+        port = PORTS[next(_offsets) % len(PORTS)]
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port: int) -> bool:

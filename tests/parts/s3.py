@@ -154,14 +154,14 @@ def weed_command(folder: Path, port: int) -> list[str]:
         f"-dir={folder}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
-        f"-master.port={free_port_below_55535()}",
+        f"-master.port={free_port()}",
         "-master.telemetry=false",
         "-master.electionTimeout=1s",
         "-master.volumeSizeLimitMB=64",
-        f"-volume.port={free_port_below_55535()}",
+        f"-volume.port={free_port()}",
         "-volume.max=0",
         "-volume.preStopSeconds=0",
-        f"-filer.port={free_port_below_55535()}",
+        f"-filer.port={free_port()}",
         "-s3",
         f"-s3.port={port}",
         f"-s3.config={folder / 's3.json'}",
@@ -171,13 +171,6 @@ def weed_command(folder: Path, port: int) -> list[str]:
     ]
 
 
-def free_port_below_55535() -> int:
-    """Return a free port to which 10,000 can be added: SeaweedFS listens there as well."""
-    while (port := free_port()) >= 55_535 or accepts(port + 10_000):
-        pass
-    return port
-
-
 WEED_CONFIG = """{"identities": [{"name": "test", "actions": ["Admin"],
     "credentials": [{"accessKey": "%s", "secretKey": "%s"}]}]}"""
 
@@ -185,7 +178,7 @@ WEED_CONFIG = """{"identities": [{"name": "test", "actions": ["Admin"],
 @pytest.fixture(scope="session")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     folder = tmp_path_factory.mktemp("weed")
-    port = free_port_below_55535()
+    port = free_port()
     server = S3Server(endpoint=f"http://127.0.0.1:{port}", strict=True)
     (folder / "s3.json").write_text(WEED_CONFIG % (ACCESS_KEY, SECRET_KEY))
     with running(
