@@ -14,7 +14,7 @@ from functools import partial
 from importlib import import_module
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
@@ -60,6 +60,7 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
         address=host.strip("[]"),
         port=int(port),
         interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
         workers=processes,
         respawn_failed_workers=processes > 1,
         http=HTTPModes.http1,
