@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -86,13 +86,13 @@ class Client:
         *,
         client: str | None = None,
         leaves: asyncio.Event | None = None,
-        heard: Callable[[bytes], None] | None = None,
+        takes: Callable[[bytes], Awaitable[None]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Ask from an address; leave when told to; tell *heard* each piece of the body."""
+        """Ask from an address; leave when told to; have each piece of the body taken by *takes*."""
         path, _, query = target.removeprefix(PUBLIC_URL).encode().partition(b"?")
         return await self._ask(
-            "GET", path, query, dict(headers or {}), client=client, leaves=leaves, heard=heard
+            "GET", path, query, dict(headers or {}), client=client, leaves=leaves, takes=takes
         )
 
     def work(self) -> None:
@@ -108,7 +108,7 @@ class Client:
         *,
         client: str | None = None,
         leaves: asyncio.Event | None = None,
-        heard: Callable[[bytes], None] | None = None,
+        takes: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> Answer:
         sent: list[Message] = []
 
@@ -123,8 +123,8 @@ class Client:
 
         async def send(message: Message) -> None:
             sent.append(message)
-            if heard and "body" in message:
-                heard(message["body"])
+            if takes and "body" in message:
+                await takes(message["body"])
 
         scope = {
             "type": "http",

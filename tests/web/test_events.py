@@ -179,6 +179,21 @@ def test_a_stream_tells_all_that_happens_and_ends_with_the_task(web: Client) -> 
     assert sizes == [result["size"]] * 2
 
 
+@pytest.mark.parametrize("slow_at", (b"retry", b"data"))
+def test_an_end_that_comes_while_a_slow_client_takes_a_piece_is_told(
+    web: Client, slow_at: bytes
+) -> None:
+    target = f"{status_of(web)}/events"
+
+    async def take(piece: bytes) -> None:
+        if slow_at in piece:
+            await built(web)
+            await settled()
+
+    answer = web.run(web.asking(target, takes=take))
+    assert events_of(answer.body)[-1].name == "done"
+
+
 def test_a_failure_is_told_with_its_reason(web: Client) -> None:
     target = f"{status_of(web)}/events"
     attempt = claimed(web)
@@ -196,12 +211,12 @@ def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
     async def first_event() -> Event:
         leaves, heard = asyncio.Event(), bytearray()
 
-        def hear(piece: bytes) -> None:
+        async def take(piece: bytes) -> None:
             heard.extend(piece)
             if b"data" in piece:
                 leaves.set()
 
-        await web.asking(target, leaves=leaves, heard=hear)
+        await web.asking(target, leaves=leaves, takes=take)
         return events_of(bytes(heard))[0]
 
     known = web.run(first_event())

@@ -104,7 +104,7 @@ class EventStream(Response):
                     await _send(send, b":\n\n")
                 case Woken.LEFT:
                     return
-            if watch.ended or watch.closing:
+            if (watch.ended and version == watch.version) or watch.closing:
                 break
         await send({"type": "http.response.body", "body": b""})
 
