@@ -254,3 +254,15 @@ def test_who_waits_for_a_file_is_sent_to_the_same_name_again() -> None:
     assert answer.headers["location"] == (
         f"{PUBLIC_URL}/get/hgmo/{ASH}/d%65fault.tar.gz.sha256?subdir=testing&wait=1&hop=1"
     )
+
+
+def test_a_name_that_was_sent_as_bytes_is_sent_back_as_what_it_is() -> None:
+    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
+    with client(World(), site=site) as web:
+        web.world.source.commit(ASH, FILES, "é")
+        answer = web.get(f"/get/hgmo/{ASH}/é.zip?wait=3".encode())
+        assert answer.headers["location"] == (
+            f"{PUBLIC_URL}/get/hgmo/{ASH}/%C3%A9.zip?wait=1&hop=1"
+        )
+        again = web.get(answer.headers["location"].removeprefix(PUBLIC_URL))
+    assert again.headers["archiver-node"] == answer.headers["archiver-node"]

@@ -73,7 +73,7 @@ def parse(request: Request[State]) -> Ask:
     query = parse_parameters(request, "subdir", "preferred_region")
     rev, suffix = split_file_name(file_name)
     wanted = want(source, repo, rev, suffix, query)
-    path = quote(request.scope["path"], safe=PATH_CHARACTERS)  # hops must not rename the file
+    path = quote(request.scope["raw_path"], safe=PATH_CHARACTERS)  # hops must not rename the file
     return ask(request, wanted, query, path=path, default_wait_s=DEFAULT_WAIT_S)
 
 
