@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from archiver.model import Copies, Region
 from archiver.news import News
 from archiver.ports import Resolved
 from archiver.telemetry import METRICS
-from archiver.web.answers import Again, Answer, Answers, Target
+from archiver.web.answers import TARGET_MAX_BYTES, Again, Answer, Answers, Target
 from archiver.web.clients import Clients
 from tests.web import client as web_client
 from tests.web.client import SITE, Client, client
@@ -361,6 +362,22 @@ def test_memory_is_bounded() -> None:
         hits.offer(target, a_hit(), Making(), moment=hits.moment)
 
     assert [target for target in targets if hits.get(target)] == targets[-10:]
+
+
+def test_memory_is_bounded_in_bytes_too(warm: Client) -> None:
+    """Empty pairs are legal: any number of them is another request for the same."""
+    tracemalloc.start()
+    for number in range(40):
+        for _ in range(2):
+            assert warm.get(f"{DEFAULT}?{'&' * (60_000 - number)}").status == 302
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 40 * 3000
+
+
+def test_a_crowd_with_a_long_address_is_answered_one_by_one(warm: Client) -> None:
+    answers = warm.run(_crowd(warm, f"{DEFAULT}?{'&' * TARGET_MAX_BYTES}", 5))
+    assert {answer.status for answer in answers} == {302}
 
 
 async def _crowd(web: Client, target: str, size: int, **headers: str) -> list[web_client.Answer]:

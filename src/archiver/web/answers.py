@@ -16,6 +16,9 @@ from archiver.telemetry import log
 ANSWERS_MAX = 10_000
 """Of some 3 kB each. Who asks for more than that in a minute is no crowd."""
 
+TARGET_MAX_BYTES = 2048
+"""Of one that is kept. Requests may be 60 kB long, most of which empty pairs are enough to fill."""
+
 RENEWALS_AT_A_TIME = 4
 
 
@@ -26,6 +29,10 @@ class Target(NamedTuple):
     raw_path: bytes
     query: bytes
     region: Region | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.raw_path) + len(self.query)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +92,9 @@ class Answers:
         self._due: asyncio.Queue[Target] = asyncio.Queue(size)
         self._moments = _Moments(size=size)
 
-    @property
-    def keeps(self) -> bool:
-        """Whether anything is ever kept."""
-        return self._ttl_s > 0
+    def keeps(self, target: Target) -> bool:
+        """Tell whether an answer to *target* is ever kept."""
+        return self._ttl_s > 0 and target.size_bytes <= TARGET_MAX_BYTES
 
     @property
     def moment(self) -> int:
@@ -109,7 +115,7 @@ class Answers:
 
     def comes_again(self, target: Target) -> bool:
         """Tell whether *target* was a hit before, and note that it is one now."""
-        if not self.keeps:
+        if not self.keeps(target):
             return False
         known = target in self._answered
         self._answered.put(target, None)
@@ -117,7 +123,7 @@ class Answers:
 
     def offer(self, target: Target, hit: Answer, again: Again | None, *, moment: int) -> None:
         """Keep *hit*, unless there was news of its topics since *moment*."""
-        if not self._moments.any_since(moment, hit.topics):
+        if self.keeps(target) and not self._moments.any_since(moment, hit.topics):
             self._keep(target, hit, again)
 
     def drop(self, topic: str | None) -> None:

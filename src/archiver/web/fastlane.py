@@ -90,7 +90,7 @@ class FastLane:
 
     async def _take_turn(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         turn = Turn(target=target, moment=self._answers.moment)
-        if self._answers.keeps and target not in self._turns:
+        if self._answers.keeps(target) and target not in self._turns:
             self._turns[target] = turn
             turn.leave = self._forget
         scope[_TURN] = turn
