@@ -397,6 +397,16 @@ def test_a_crowd_that_misses_is_one_look_and_told_that_it_joined(web: Client) ->
     assert web.world.source.asked["resolve"] == 1
 
 
+def test_a_crowd_that_misses_does_not_come_back_as_one() -> None:
+    with client(World(), site=replace(SITE, retry_after_s=30)) as web:
+        answers = web.run(_crowd(web, DEFAULT, 500))
+
+    delays = Counter(answer.headers["retry-after"] for answer in answers)
+    assert {int(delay) for delay in delays} <= set(range(24, 37))
+    assert max(delays.values()) < 100
+    assert {len(answer.headers.getlist("retry-after")) for answer in answers} == {1}
+
+
 def test_a_crowd_is_not_told_of_a_task_that_has_ended(web: Client) -> None:
     web.run(_crowd(web, DEFAULT, 5))
     web.work()

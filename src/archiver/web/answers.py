@@ -40,6 +40,7 @@ class Answer:
     """What may be answered again, and the ``topics`` whose news end it.
 
     ``good_until`` is a reading of ``time.monotonic``; later, it may not be true any longer.
+    ``retry_after`` draws what that header says, to each something else.
     """
 
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
@@ -50,6 +51,7 @@ class Answer:
     status: int = 302
     body: bytes = b""
     outcome: str = "hit"
+    retry_after: Callable[[], int] | None = None
 
     @property
     def is_hit(self) -> bool:

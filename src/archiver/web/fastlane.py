@@ -106,6 +106,8 @@ class FastLane:
     async def _give(self, answer: Answer, scope: Scope, send: Send, began: float) -> None:
         name = request_id(scope["headers"])
         headers = [*answer.headers, (b"x-request-id", name.encode())]
+        if answer.retry_after:
+            headers.append((b"retry-after", b"%d" % answer.retry_after()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})
         exchange = Exchange(

@@ -1,6 +1,7 @@
 """What a client is told, or sent to, while the archive that it wants is being brought."""
 
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from archiver.model import Archive, Joined, Pending
 from archiver.web import fastlane
 from archiver.web.answers import Answer
 from archiver.web.asks import Ask, OnMiss
-from archiver.web.delay import retry_after_s
+from archiver.web.delay import retry_after
 from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange, nobody
 from archiver.web.ledger import HELD, WAITED
 from archiver.web.problems import problem
@@ -77,17 +78,19 @@ async def _out_of_time(request: Request[State], ask: Ask, pending: Pending) -> R
     if ask.on_miss is OnMiss.REDIRECT and (url := _at_the_host(request, pending.archive)):
         exchange(request).outcome = "sent_to_host"
         return Response(status_code=302, headers={"Location": url, **_on_a_miss(pending)})
+    draw = await retry_after(request, pending.archive.source)
     if ask.takes_202:
         exchange(request).outcome = pending.outcome.value
-        response = await _accepted(request, pending)
+        response = _accepted(request, pending)
         if not ask.patience.preferred:
-            _have_others_join(request, response, pending)
+            _have_others_join(request, response, pending, draw)
+        response.headers["Retry-After"] = str(draw())
         return response
     response = problem(
         request,
         "not_ready_yet",
         "the archive is being made; come back for it",
-        retry_after_s=await retry_after_s(request, pending.archive.source),
+        retry_after_s=draw(),
     )
     response.headers.update(_on_a_miss(pending))
     return response
@@ -99,21 +102,24 @@ def _at_the_host(request: Request[State], archive: Archive) -> str | None:
     return source.url(archive) if source.fetchable(archive) == archive else None
 
 
-async def _accepted(request: Request[State], pending: Pending) -> Response:
-    delay_s = await retry_after_s(request, pending.archive.source)
+def _accepted(request: Request[State], pending: Pending) -> Response:
     return JSONResponse(
         {"result": {}},
         status_code=202,
         headers={
             "Location": request.state["site"].status_url(pending.archive),
-            "Retry-After": str(delay_s),
             **_on_a_miss(pending),
         },
     )
 
 
-def _have_others_join(request: Request[State], response: Response, pending: Pending) -> None:
-    """Give a crowd the same 202: all but the first of it have joined the task."""
+def _have_others_join(
+    request: Request[State], response: Response, pending: Pending, draw: Callable[[], int]
+) -> None:
+    """Give a crowd the same 202, but that each comes back at another moment.
+
+    All but the first of it have joined the task.
+    """
     answers, scope = request.state["answers"], request.scope
     if not fastlane.comes_again(answers, scope):
         return
@@ -125,6 +131,7 @@ def _have_others_join(request: Request[State], response: Response, pending: Pend
         headers=headers.raw,
         body=bytes(response.body),
         outcome=joined,
+        retry_after=draw,
         source=pending.archive.source,
         route=scope["route"].name,
         topics=(pending.archive.digest,),
