@@ -140,9 +140,9 @@ def test_observing_many_times_at_once_is_observing_many_times() -> None:
         Histogram(name, name, ("a",), buckets=(0.1, 1), registry=registry).labels(a="b")
         for name in ("once", "often")
     )
-    for value in (0.05, 0.1, 0.5, 7):
-        observe_many(once, value, 3)
-        for _ in range(3):
+    for bucket, values in enumerate(((0.05, 0.1), (0.5, 0.5, 1), (7,))):
+        observe_many(once, bucket=bucket, times=len(values), total=sum(values))
+        for value in values:
             often.observe(value)
 
     told = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from archiver.concurrency import beside
+from archiver.telemetry import METRICS
 from archiver.web.clients import Clients
+from archiver.web.exchange import Exchange
 from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from tests.web.client import SITE, Client, client
@@ -103,6 +107,35 @@ def test_a_sane_request_id_is_kept(web: Client) -> None:
 def test_any_other_request_id_is_replaced(web: Client, bad: str) -> None:
     given = web.get(DEFAULT, x_request_id=bad).headers["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{16}", given)
+
+
+def test_hits_that_are_added_up_are_measured_as_if_each_was_measured_by_itself() -> None:
+    """Above all, one slow one among a thousand is seen."""
+    durations_s = (*[0.0001] * 999, 0.005, 0.0051, 8, 10, 60)
+    added_up = _measured("added up", timedelta(seconds=9), durations_s)
+    assert added_up == _measured("by itself", timedelta(0), durations_s)
+    assert (added_up["0.005"], added_up["0.01"], added_up["10.0"]) == (1000, 1001, 1003)
+
+
+def _measured(route: str, interval: timedelta, durations_s: Sequence[float]) -> dict[str, float]:
+    """Return how many of the durations are said to be up to each bound, and their sum."""
+    ledger = Ledger(interval=interval, clients=Clients())
+    scope = {"method": "GET", "raw_path": b"/", "headers": []}
+
+    async def play() -> None:
+        async with beside(ledger.keep()):
+            await asyncio.sleep(0)
+            for duration_s in durations_s:
+                hit = Exchange(request_id="a", source="hgmo", outcome="hit", status=302)
+                ledger.enter(hit, scope, route=route, duration_s=duration_s)
+
+    asyncio.run(play())
+    return {
+        sample.labels.get("le", sample.name): round(sample.value, 6)
+        for metric in METRICS.http_requests.collect()
+        for sample in metric.samples
+        if sample.labels["route"] == route and not sample.name.endswith("_created")
+    }
 
 
 def test_a_client_that_leaves_is_written_down_and_the_cancellation_goes_on() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from starlette.types import Scope
 
-from archiver.telemetry import METRICS, log, observe_many
+from archiver.telemetry import METRICS, log, observe_many, request_bucket
 from archiver.web.clients import Clients
 from archiver.web.exchange import CLIENT_LEFT, Exchange
 
@@ -54,7 +54,8 @@ class Ledger:
     def enter(self, exchange: Exchange, scope: Scope, *, route: str, duration_s: float) -> None:
         status = exchange.status or CLIENT_LEFT
         if exchange.outcome in self._adds_up:
-            kind = (route, exchange.source, scope["method"], status, exchange.outcome)
+            bucket = request_bucket(duration_s)
+            kind = (route, exchange.source, scope["method"], status, exchange.outcome, bucket)
             measured = self._measured[kind]
             measured.requests += 1
             measured.seconds += duration_s
@@ -92,9 +93,13 @@ class Ledger:
             self._tell()
 
     def _measure(self) -> None:
-        for (route, source, method, status, outcome), measured in self._measured.items():
-            mean_s = measured.seconds / measured.requests
-            observe_many(_duration(route, method, status), mean_s, measured.requests)
+        for (route, source, method, status, outcome, bucket), measured in self._measured.items():
+            observe_many(
+                _duration(route, method, status),
+                bucket=bucket,
+                times=measured.requests,
+                total=measured.seconds,
+            )
             _requests(source, outcome).inc(measured.requests)
             self._told[source, outcome] += measured.requests
         self._measured.clear()
@@ -105,7 +110,8 @@ class Ledger:
         self._told.clear()
 
 
-_Kind: TypeAlias = tuple[str, str, str, int, str]
+_Kind: TypeAlias = tuple[str, str, str, int, str, int]
+"""The last is a bucket: what is slow must not get lost in a mean."""
 
 
 @dataclass(slots=True)
