@@ -3,8 +3,12 @@
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -12,7 +16,14 @@ import structlog
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from archiver.telemetry import METRICS, LogFormat, describe, observe_many, set_up_logging
+from archiver.telemetry import (
+    METRICS,
+    LogFormat,
+    describe,
+    forget_dead,
+    observe_many,
+    set_up_logging,
+)
 
 SIGNED = "https://b.s3.example/k?X-Amz-Expires=900&X-Amz-Signature=c0ffee"
 
@@ -154,3 +165,31 @@ def test_observing_many_times_at_once_is_observing_many_times() -> None:
         s for s in told["often"] if s[0] != "_created"
     ]
     assert len(told["once"]) >= 5
+
+
+COUNT = """
+from prometheus_client import Counter, Gauge
+Gauge("running", "", multiprocess_mode="livesum").inc()
+Counter("done", "").inc()
+print(end="counted", flush=True)
+input()
+"""
+
+
+def test_what_a_dead_process_did_stays_and_what_it_was_doing_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    with subprocess.Popen(
+        (sys.executable, "-c", COUNT),
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.read(7) == b"counted"
+        forget_dead(folder)
+        assert (folder / f"gauge_livesum_{process.pid}.db").exists()
+        process.communicate(b"\n")
+    forget_dead(folder)
+    assert not (folder / f"gauge_livesum_{process.pid}.db").exists()
+    assert (folder / f"counter_{process.pid}.db").exists()

@@ -10,11 +10,13 @@ import time
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, multiprocess
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
@@ -125,6 +127,28 @@ def observe_many(histogram: Any, *, bucket: int, times: int, total: float) -> No
     """
     histogram._sum.inc(total)  # noqa: SLF001
     histogram._buckets[bucket].inc(times)  # noqa: SLF001
+
+
+_LIVE = re.compile(r"gauge_live\w*_(\d+)\.db")
+
+
+def forget_dead(folder: Path) -> None:
+    """Take processes that are gone out of the gauges that count what is going on now.
+
+    *folder* is PROMETHEUS_MULTIPROC_DIR, where those of one machine add up their metrics.
+    """
+    for path in folder.glob("gauge_live*.db"):
+        if (match := _LIVE.fullmatch(path.name)) and not _lives(int(match[1])):
+            multiprocess.mark_process_dead(int(match[1]), str(folder))  # type: ignore[no-untyped-call]
+
+
+def _lives(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 class LogFormat(StrEnum):

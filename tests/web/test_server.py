@@ -75,6 +75,27 @@ def test_processes_add_up_their_metrics(tmp_path: Path) -> None:
     assert [line.findall(text) for text in counts] == [["20.0"]] * len(counts)
 
 
+def test_what_killed_processes_were_doing_is_not_counted_any_longer(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    waiting = b"GET /archiver/hgmo/projects/ash/default?wait=80 HTTP/1.1\r\nHost: h\r\n\r\n"
+    with served("fakes", port, log, processes=2) as process, contextlib.ExitStack() as clients:
+        wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
+        time.sleep(6)  # as above
+        for _ in range(6):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), 5)).sendall(waiting)
+        wait_until(lambda: waiters(port) == 6, what="all to wait")
+        for victim in children_of(process.pid):
+            os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: log.read_text().count("web.started") == 4, what="new processes")
+        assert waiters(port) == 0
+
+
+def waiters(port: int) -> float:
+    text = ask(port, b"/metrics").body.decode()
+    (found,) = re.findall(r"^archiver_waiters (\S+)", text, re.MULTILINE)
+    return float(found)
+
+
 def children_of(pid: int) -> list[int]:
     """Return the processes of *pid* that serve: those that have the application's threads."""
     found = []

@@ -16,6 +16,7 @@ from archiver.embedded.nats import nats
 from archiver.embedded.probe import http
 from archiver.embedded.rclone import rclone
 from archiver.embedded.supervisor import Supervisor
+from archiver.telemetry import forget_dead
 
 WEB_GRACE_S = 15.0
 """Requests that wait are held for 10 s at most."""
@@ -68,7 +69,7 @@ def assemble(plan: Plan, folder: DataFolder) -> Supervisor:
     metrics.fresh(folder.path / "metrics")
     return Supervisor(
         stages=(servers, _workers(plan, folder, environment), [_web(plan, folder, environment)]),
-        on_end=partial(metrics.forget_dead, folder.path / "metrics"),
+        on_end=partial(forget_dead, folder.path / "metrics"),
     )
 
 

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
+
+from archiver.telemetry import forget_dead
 
 HEADER_TIMEOUT_MS = 10_000
 """Also how long a connection may stay idle between two requests."""
@@ -93,6 +96,7 @@ def _common_metrics() -> Iterator[None]:
 def _make(target: str, parent: int) -> ASGIApp:
     """Make the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # of whom this may be the successor
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     _collect_seldom()
