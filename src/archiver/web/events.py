@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from archiver.model import Archive, TaskState
 from archiver.service import Status
 from archiver.web.problems import problem
-from archiver.web.site import State
-from archiver.web.status import archive_of, client_of, render
+from archiver.web.site import State, client_of
+from archiver.web.status import archive_of, render
 from archiver.web.targets import decode, parse_query
 from archiver.web.waiting import Waiting
 from archiver.web.watches import Leaving, Watch, Woken, leaving

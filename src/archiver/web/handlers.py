@@ -9,19 +9,17 @@ from starlette.types import Receive, Scope, Send
 
 from archiver.errors import ArchiverError
 from archiver.web import problems
+from archiver.web.targets import take_literally
 
 
 class Handlers:
-    """The first of *routes* whose path matches answers, as the framework would have it.
-
-    Paths are matched as they were sent, so that no ``%2F`` moves a request to another route.
-    """
+    """The first of *routes* whose path matches answers, as the framework would have it."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["path"] = scope["raw_path"].decode("latin-1")
+        take_literally(scope)
         request = Request(scope, receive)
         try:
             response = await self._route(scope).endpoint(request)

@@ -16,7 +16,7 @@ from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange, nobody
 from archiver.web.ledger import HELD, WAITED
 from archiver.web.problems import problem
 from archiver.web.redirects import Render
-from archiver.web.site import State
+from archiver.web.site import State, client_of
 from archiver.web.watches import Sought, Woken
 
 JOIN_FOR_S = 1.0
@@ -45,7 +45,7 @@ async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: 
             Sought(wanted=ask.wanted, address=ask.address, near=fastlane.region(request.scope)),
             render=lambda ready: render(request, ready, ask.wanted),
             hold_s=hold_s,
-            client=request.state["site"].clients.address(request.scope),
+            client=client_of(request),
             receive=request.receive,
         )
     if isinstance(waited, Response):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypedDict
 
+from starlette.requests import Request
+
 from archiver import __version__
 from archiver.model import Archive
 from archiver.service import Archiver
@@ -44,3 +46,8 @@ class State(TypedDict):
     heartbeat: Heartbeat
     answers: Answers
     waiting: Waiting
+
+
+def client_of(request: Request[State]) -> str:
+    """Return whom a request is counted under."""
+    return request.state["site"].clients.address(request.scope)

@@ -13,7 +13,7 @@ from archiver.errors import UnknownSource
 from archiver.model import Archive, Failure, Phase, Task, TaskState, parse_task_id
 from archiver.service import Status
 from archiver.web.exchange import nobody
-from archiver.web.site import State
+from archiver.web.site import State, client_of
 from archiver.web.targets import decode, parse_query, whole
 from archiver.web.watches import Woken, leaving
 
@@ -44,11 +44,6 @@ def archive_of(request: Request[State], task_id: str) -> Archive | None:
         if archive and request.state["archiver"].source(archive.source):
             return archive
     return None
-
-
-def client_of(request: Request[State]) -> str:
-    """Return the address that a request is counted under."""
-    return request.state["site"].clients.address(request.scope)
 
 
 async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Response:

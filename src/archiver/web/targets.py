@@ -19,18 +19,23 @@ SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class LiteralPaths:
-    """Has routes matched on the path as it was sent, so that no ``%2F`` moves a request to another.
-
-    Path parameters are then raw: percent-encoded, one character per byte.
-    """
+    """Has routes matched on the path as it was sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["path"] = scope["raw_path"].decode("latin-1")
+            take_literally(scope)
         await self._app(scope, receive, send)
+
+
+def take_literally(scope: Scope) -> None:
+    """Have *scope* routed by the path as it was sent, so that no ``%2F`` moves it to another route.
+
+    Path parameters are then raw: percent-encoded, one character per byte.
+    """
+    scope["path"] = scope["raw_path"].decode("latin-1")
 
 
 def split_address(raw: str) -> tuple[str, str, str]:
