@@ -17,10 +17,9 @@ from archiver.web.asks import (
     parse_suffix,
     want,
 )
-from archiver.web.exchange import exchange
 from archiver.web.misses import outwait
 from archiver.web.problems import problem
-from archiver.web.redirects import Render, redirect, repeat
+from archiver.web.redirects import REDIRECT, Form, hit
 from archiver.web.site import State
 from archiver.web.targets import split_address
 
@@ -29,29 +28,22 @@ DEFAULT_SUFFIX = "tar.gz"
 
 async def archive(request: Request[State]) -> Response:
     """Redirect to the archive, or accept the task of bringing it."""
-    return await fulfil(request, parse(request), redirect)
+    return await fulfil(request, parse(request), REDIRECT)
 
 
-async def fulfil(request: Request[State], asked: Ask, render: Render) -> Response:
-    """Answer with what is asked for, or on a miss as asked; HEAD brings nothing about.
-
-    Redirects are given again for a while to those who ask again.
-    """
+async def fulfil(request: Request[State], asked: Ask, form: Form) -> Response:
+    """Answer with what is asked for, or on a miss as asked; HEAD brings nothing about."""
     archiver, wanted, method = request.state["archiver"], asked.wanted, request.method
     create = method != "HEAD" and asked.on_miss is not OnMiss.NONE
     near = fastlane.region(request.scope)
     match await archiver.request(wanted, method=method, create=create, client_region=near):
         case Ready() as ready:
-            exchange(request).outcome = "hit"
-            response = render(request, ready, wanted)
-            if render is redirect:
-                look = partial(
-                    archiver.request, wanted, method=method, create=False, client_region=near
-                )
-                repeat(request, response, ready, wanted, look)
-            return response
+            look = partial(
+                archiver.request, wanted, method=method, create=False, client_region=near
+            )
+            return hit(request, ready, wanted, form, look=look)
         case Pending() as pending:
-            return await outwait(request, asked, pending, render)
+            return await outwait(request, asked, pending, form.render)
         case Absent():
             return problem(request, "absent", "the archive is not there; a GET would bring it")
 

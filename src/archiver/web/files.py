@@ -17,7 +17,7 @@ from archiver.web.archives import fulfil
 from archiver.web.asks import Ask, ask, parse_parameters, parse_region, parse_source, want
 from archiver.web.exchange import exchange
 from archiver.web.problems import problem
-from archiver.web.redirects import redirect, repeat
+from archiver.web.redirects import REDIRECT, Form, hit
 from archiver.web.site import State
 from archiver.web.targets import decode, parse_query, split_address
 
@@ -35,12 +35,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 async def file(request: Request[State]) -> Response:
     """Redirect to the archive whose rev and suffix are the name of a file."""
-    return await fulfil(request, parse(request), redirect)
+    return await fulfil(request, parse(request), REDIRECT)
 
 
 async def checksum(request: Request[State]) -> Response:
     """Tell the archive's digest as ``sha256sum --check`` reads it, under the name of the file."""
-    return await fulfil(request, parse(request), _checksum)
+    return await fulfil(request, parse(request), Form(render=_checksum))
 
 
 async def by_digest(request: Request[State]) -> Response:
@@ -54,11 +54,7 @@ async def by_digest(request: Request[State]) -> Response:
     if ready is None:
         return problem(request, "absent", "no archive is known here that has this digest")
     exchange(request).source = ready.archive.source
-    exchange(request).outcome = "hit"
-    wanted = _itself(ready)
-    response = redirect(request, ready, wanted)
-    repeat(request, response, ready, wanted, look)
-    return response
+    return hit(request, ready, _itself(ready), REDIRECT, look=look)
 
 
 def parse(request: Request[State]) -> Ask:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 from urllib.parse import urlencode
@@ -14,25 +15,46 @@ from archiver.model import Absent, Archive, Pending, Ready, Wanted, rev_digest
 from archiver.web import fastlane
 from archiver.web.answers import Answer
 from archiver.web.asks import archive_path
-from archiver.web.exchange import RAW_ON_EVERY_ANSWER
+from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange
 from archiver.web.site import Site, State
 
 Render: TypeAlias = Callable[[Request[State], Ready, Wanted], Response]
-"""Makes the answer to a hit."""
+"""Makes the answer to a hit of one request."""
 
 Look: TypeAlias = Callable[[], Awaitable[Ready | Pending | Absent | None]]
 """Looks whether a hit is one still, and creates nothing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a hit is answered with; ``repeats`` says that who asks again may get it from memory."""
+
+    render: Render
+    repeats: bool = False
+
+
+def hit(
+    request: Request[State], ready: Ready, wanted: Wanted, form: Form, *, look: Look
+) -> Response:
+    """Return the answer to a hit, which is good as long as *look* finds it."""
+    exchange(request).outcome = "hit"
+    response = form.render(request, ready, wanted)
+    if form.repeats:
+        _repeat(request, response, ready, wanted, look)
+    return response
+
+
 def redirect(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
     """302, for ever: the first clients take nothing else, and Bazel gives up at 308."""
-    return _redirect(request.state["site"], ready, wanted)
+    return _found(request.state["site"], ready, wanted)
 
 
-def repeat(
+REDIRECT = Form(render=redirect, repeats=True)
+
+
+def _repeat(
     request: Request[State], response: Response, ready: Ready, wanted: Wanted, look: Look
 ) -> None:
-    """Have a request that comes again answered from memory, as long as *look* finds it."""
     answers, scope = request.state["answers"], request.scope
     if not fastlane.comes_again(answers, scope):
         return
@@ -41,7 +63,7 @@ def repeat(
     async def again() -> Answer | None:
         match await look():
             case Ready() as ready:
-                return _hit(_redirect(site, ready, wanted), ready, wanted, route)
+                return _hit(_found(site, ready, wanted), ready, wanted, route)
             case _:
                 return None
 
@@ -63,7 +85,7 @@ def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Answer
     )
 
 
-def _redirect(site: Site, ready: Ready, wanted: Wanted) -> Response:
+def _found(site: Site, ready: Ready, wanted: Wanted) -> Response:
     return Response(
         status_code=302,
         headers={
