@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.networks import Address, Networks, parse_address, parse_network, write_address
+from archiver.networks import (
+    Address,
+    Networks,
+    parse_address,
+    parse_network,
+    write_address,
+    write_allotment,
+)
 
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
 v6 = st.integers(0, 2**128 - 1).map(IPv6Address)
@@ -107,3 +114,12 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 
 def test_one_address_is_a_network() -> None:
     assert Networks([("192.0.2.1", "one")]).get(parsed("192.0.2.1")) == "one"
+
+
+@given(addresses)
+def test_an_allotment_is_an_address_of_ipv4_or_a_network_of_ipv6(
+    address: IPv4Address | IPv6Address,
+) -> None:
+    alone = unmapped(address)
+    expected = ipaddress.ip_network((alone, 32 if alone.version == 4 else 64), strict=False)
+    assert ipaddress.ip_network(write_allotment(parsed(str(address)))) == expected

@@ -11,6 +11,7 @@ Address = NewType("Address", bytes)
 """An IPv4 address as 4 bytes, an IPv6 address as 16; never an IPv4 address as 16."""
 
 _V4_BYTES = 4
+_V6_NETWORK_BYTES = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 """What IPv4 addresses begin with where a socket of both families shows them (RFC 4291, 2.5.5.2)."""
 
@@ -32,6 +33,17 @@ def parse_address(text: str) -> Address | None:
 def write_address(address: Address) -> str:
     family = socket.AF_INET if len(address) == _V4_BYTES else socket.AF_INET6
     return socket.inet_ntop(family, address)
+
+
+def write_allotment(address: Address) -> str:
+    """Return what one who has *address* has at the least: of IPv6, a network of 64 bits (RFC 6177).
+
+    Who is counted by address would be counted never if any of 2**64 would do.
+    """
+    if len(address) == _V4_BYTES:
+        return write_address(address)
+    host_bytes = len(address) - _V6_NETWORK_BYTES
+    return f"{write_address(Address(address[:_V6_NETWORK_BYTES] + bytes(host_bytes)))}/64"
 
 
 def parse_network(text: str) -> IPv4Network | IPv6Network:

@@ -1,7 +1,7 @@
 """``wait``, ``Prefer``, ``hop`` and ``on_miss``, in a world of fakes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
@@ -254,6 +254,31 @@ def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> No
         if answer.status == 503:
             assert answer.code == "too_many_waiters"
             assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("addresses", "statuses"),
+    (
+        (("2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::3"), [302, 302, 503]),
+        (("2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:2::1"), [302, 302, 302]),
+        (("192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3"), [302, 302, 302]),
+    ),
+)
+def test_one_client_is_one_although_it_has_a_network_of_ipv6(
+    addresses: Sequence[str], statuses: list[int]
+) -> None:
+    with client(World(), site=replace(SITE, holding=Holding(waiters_per_client=2))) as web:
+
+        async def play() -> list[int]:
+            async with asyncio.TaskGroup() as group:
+                asking = [
+                    group.create_task(web.asking(PATIENT, client=address)) for address in addresses
+                ]
+                await settled()
+                await built(web)
+            return [task.result().status for task in asking]
+
+        assert web.run(play()) == statuses
 
 
 def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:

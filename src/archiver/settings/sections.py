@@ -133,13 +133,17 @@ class ServerSettings(Section):
         default=5000, ge=0, description="Requests that one process holds open at a time."
     )
     waiters_per_client: int = Field(
-        default=500, ge=0, description="How many of them may be of one client's address."
+        default=500,
+        ge=0,
+        description="How many of them may be of one client's address, or IPv6 network of 64 bits.",
     )
     event_streams: int = Field(
         default=2000, ge=0, description="Streams of events that one process has open at a time."
     )
     event_streams_per_client: int = Field(
-        default=20, ge=0, description="How many of them may be of one client's address."
+        default=20,
+        ge=0,
+        description="How many of them may be of one client's address, or IPv6 network of 64 bits.",
     )
 
     version_file: Path | None = Field(

@@ -1,13 +1,13 @@
 """Who asks: the address of a client, behind proxies that are trusted, and the region near it."""
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from starlette.types import Scope
 
 from archiver.model import Region
-from archiver.networks import Address, Networks, parse_address, write_address
+from archiver.networks import Address, Networks, parse_address, write_address, write_allotment
 
 K = TypeVar("K", bound=Hashable)
 
@@ -27,14 +27,18 @@ FORWARDED_MAX_BYTES = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """``address`` is as the server shows it if it is none of the internet's."""
+    """``address`` is as the server shows it if it is none of the internet's.
+
+    ``group`` is what it is counted under, with whoever else has the same.
+    """
 
     address: str
+    group: str
     region: Region | None
     is_proxy: bool
 
 
-NOBODY = Client(address="", region=None, is_proxy=False)
+NOBODY = Client(address="", group="", region=None, is_proxy=False)
 
 
 class Clients:
@@ -67,7 +71,7 @@ class Clients:
         self._forwarded.clear()
 
     def address(self, scope: Scope) -> str:
-        """Return the client's address, for logs and for counting; empty if there is none."""
+        """Return the client's address, for logs; empty if there is none."""
         return self.of(scope).address
 
     def region(self, scope: Scope) -> Region | None:
@@ -84,13 +88,14 @@ class Clients:
 
     def _meet(self, text: str) -> Client:
         address = parse_address(text)
-        client = self._at(address) if address else Client(address=text, region=None, is_proxy=False)
+        client = self._at(address) if address else replace(NOBODY, address=text, group=text)
         self._remember(self._peers, text, client)
         return client
 
     def _at(self, address: Address) -> Client:
         return Client(
             address=write_address(address),
+            group=write_allotment(address),
             region=self._networks.get(address) or self._published.get(address),
             is_proxy=self._proxies.get(address) is not None,
         )

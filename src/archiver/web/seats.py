@@ -16,7 +16,8 @@ from archiver.errors import TooManyWaiters
 class Holding:
     """How long one request is held open, and how many may be at a time, in one process.
 
-    ``per_client`` is per address. The settings say why they are what they are.
+    ``per_client`` is per address, or IPv6 network of 64 bits. The settings say why they are what
+    they are.
     """
 
     hold_s: float = 10

@@ -50,4 +50,4 @@ class State(TypedDict):
 
 def client_of(request: Request[State]) -> str:
     """Return whom a request is counted under."""
-    return request.state["site"].clients.address(request.scope)
+    return request.state["site"].clients.of(request.scope).group
