@@ -281,6 +281,28 @@ def test_one_client_is_one_although_it_has_a_network_of_ipv6(
         assert web.run(play()) == statuses
 
 
+@pytest.mark.parametrize(
+    ("query", "prefer", "status", "outcome"),
+    (
+        ("?wait=5", "", 503, "too_many_waiters"),
+        ("", "wait=5", 503, "too_many_waiters"),
+        ("", "respond-async, wait=5", 202, "miss"),
+        ("?on_miss=redirect&wait=5", "", 302, "sent_to_host"),
+        ("?on_miss=redirect&wait=5&suffix=tar", "", 503, "not_ready_yet"),
+    ),
+)
+def test_who_finds_no_seat_goes_wherever_it_would_go_after_the_wait(
+    query: str, prefer: str, status: int, outcome: str
+) -> None:
+    full = replace(SITE, holding=Holding(waiters=0))
+    source = FakeSource(served=Served(suffixes=("tar.gz",)))
+    with capture_logs() as lines, client(World(source=source), site=full) as web:
+        answer = web.get(f"{DEFAULT}{query}", prefer=prefer)
+    (line,) = (line for line in lines if line["event"] == "request.finished")
+    assert (answer.status, line["outcome"]) == (status, outcome)
+    assert ("retry-after" in answer.headers) == (status != 302)
+
+
 def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
     each = replace(SITE, hits_told_every=timedelta(0))
     with capture_logs() as lines, client(World(), site=each) as web:

@@ -7,6 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from archiver.errors import TooManyWaiters
 from archiver.model import Archive, Joined, Pending
 from archiver.web import fastlane
 from archiver.web.answers import Answer
@@ -27,7 +28,8 @@ async def outwait(request: Request[State], ask: Ask, pending: Pending, render: R
     """Return what *render* makes of where the archive is if it comes in time, else what to answer.
 
     Raises:
-        TaskFailed, TooManyWaiters: As ``Waiting.hold`` does.
+        TaskFailed, TooManyWaiters: As ``Waiting.hold`` does; the latter not if something else
+            will do.
     """
     answer = await _outwait(request, ask, pending, render)
     if ask.patience.preferred:
@@ -39,15 +41,12 @@ async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: 
     waited: Response | Woken = Woken.TIME
     hold_s = ask.patience.hold_s(request.state["site"].holding)
     if hold_s:
-        fastlane.take_time(request.scope)
-        waited = await request.state["waiting"].hold(
-            pending.archive,
-            Sought(wanted=ask.wanted, address=ask.address, near=fastlane.region(request.scope)),
-            render=lambda ready: render(request, ready, ask.wanted),
-            hold_s=hold_s,
-            client=client_of(request),
-            receive=request.receive,
-        )
+        try:
+            waited = await _hold(request, ask, pending, render, hold_s)
+        except TooManyWaiters:
+            if not ask.takes_202 and ask.on_miss is not OnMiss.REDIRECT:
+                raise
+            return await _out_of_time(request, ask, pending)
     if isinstance(waited, Response):
         exchange(request).outcome = WAITED
         return _Shared(waited)
@@ -56,6 +55,20 @@ async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: 
     if left := ask.patience.after(hold_s):
         return _again(request, pending, ask.again(left))
     return await _out_of_time(request, ask, pending)
+
+
+async def _hold(
+    request: Request[State], ask: Ask, pending: Pending, render: Render, hold_s: float
+) -> Response | Woken:
+    fastlane.take_time(request.scope)
+    return await request.state["waiting"].hold(
+        pending.archive,
+        Sought(wanted=ask.wanted, address=ask.address, near=fastlane.region(request.scope)),
+        render=lambda ready: render(request, ready, ask.wanted),
+        hold_s=hold_s,
+        client=client_of(request),
+        receive=request.receive,
+    )
 
 
 def _again(request: Request[State], pending: Pending, url: str) -> Response:
