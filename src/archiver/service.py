@@ -143,6 +143,14 @@ class Archiver:
             return None
         return await self._hit(archive, copies, preferred, client_region, method)
 
+    async def task(self, archive: Archive) -> Task | None:
+        """Return what the engine knows of the task of *archive*, and nothing of what is stored.
+
+        Raises:
+            EngineUnavailable: It cannot be asked.
+        """
+        return await self._engine.task(archive)
+
     async def status(self, archive: Archive) -> Status:
         """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.
 

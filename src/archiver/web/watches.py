@@ -1,6 +1,7 @@
 """What becomes of an archive that is waited for: read once per change, for all who wait for it."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from archiver.telemetry import describe, log
 
 LOOK_AGAIN = timedelta(seconds=5)
 """News is told once, and nobody makes sure that it arrives."""
+
+JITTER = 0.2
+"""Those who were woken together do not look again together."""
 
 
 class Woken(Enum):
@@ -98,9 +102,10 @@ class Watch:
     ``version`` counts the changes; ``failure`` is why the last look saw nothing.
     """
 
-    def __init__(self, *, archiver: Archiver, archive: Archive) -> None:
+    def __init__(self, *, archiver: Archiver, archive: Archive, look_again: timedelta) -> None:
         self._archiver = archiver
         self._archive = archive
+        self._look_again = look_again
         self._answers: dict[Sought, Response] = {}
         self._made: dict[str, bytes] = {}
         self.version = 0
@@ -119,15 +124,18 @@ class Watch:
     async def keep(self) -> None:
         """Look whenever there is news, until the task has ended."""
         with self._archiver.news.bell(self._archive.digest) as bell:
+            rung = True
             while True:
-                await self._look()
+                await self._look(rung=rung)
                 if self.ended:
                     return
-                await bell.wait(LOOK_AGAIN)
+                jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads a crowd
+                rung = await bell.wait(self._look_again * jitter)
 
-    async def _look(self) -> None:
+    async def _look(self, *, rung: bool) -> None:
         try:
-            status = await self._archiver.status(self._archive)
+            status = None if rung else await self._glance()
+            status = status or await self._archiver.status(self._archive)
         except ArchiverError as exc:
             log.debug("watch.blind", code=exc.code, cause=describe(exc))
             self._fail(exc)
@@ -137,6 +145,21 @@ class Watch:
         else:
             self.failure = None
             self._see(status)
+
+    async def _glance(self) -> Status | None:
+        """Return how far the task is, if that is all there is to see, else None.
+
+        Whoever commits then ends the task: before, neither index nor buckets need to be asked.
+        """
+        if self.status is None:
+            return None
+        try:
+            task = await self._archiver.task(self._archive)
+        except EngineUnavailable:
+            return None
+        if task is None or task.state.terminal:
+            return None
+        return replace(self.status, task=task)
 
     def close(self) -> None:
         """Have everyone go on without it: this process is about to end."""
@@ -212,9 +235,12 @@ def _told(status: Status) -> tuple[object, ...]:
 class Watches:
     """The watches of a process: one per archive, for as long as somebody needs it."""
 
-    def __init__(self, *, archiver: Archiver, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, *, archiver: Archiver, group: asyncio.TaskGroup, look_again: timedelta
+    ) -> None:
         self._archiver = archiver
         self._group = group
+        self._look_again = look_again
         self._watches: dict[str, Watch] = {}
         self._closing = False
 
@@ -239,7 +265,7 @@ class Watches:
             watch.close()
 
     def _begin(self, archive: Archive) -> Watch:
-        watch = Watch(archiver=self._archiver, archive=archive)
+        watch = Watch(archiver=self._archiver, archive=archive, look_again=self._look_again)
         watch.keeping = self._group.create_task(watch.keep())
         watch.closing = self._closing
         self._watches[archive.digest] = watch
@@ -252,10 +278,12 @@ class Watches:
 
 
 @asynccontextmanager
-async def open_watches(archiver: Archiver) -> AsyncIterator[Watches]:
-    """Yield watches that end with the block."""
+async def open_watches(
+    archiver: Archiver, *, look_again: timedelta = LOOK_AGAIN
+) -> AsyncIterator[Watches]:
+    """Yield watches that end with the block; without news, they look every *look_again*."""
     async with asyncio.TaskGroup() as group:
-        watches = Watches(archiver=archiver, group=group)
+        watches = Watches(archiver=archiver, group=group, look_again=look_again)
         try:
             yield watches
         finally:
