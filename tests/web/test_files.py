@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
+from archiver.telemetry import METRICS
 from archiver.web.files import split_file_name
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
 from tests.world import ASH, FILES, World
@@ -239,9 +240,9 @@ def test_who_waits_for_a_checksum_gets_it_and_not_the_file() -> None:
 
 async def _both_while_it_is_made(web: Client) -> list[Answer]:
     asking = asyncio.gather(web.asking(FILE), web.asking(f"{FILE}.sha256"))
-    while not web.world.engine.tasks:
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while METRICS.waiters._value.get() < 2:  # noqa: SLF001
+            await asyncio.sleep(0.005)
     await web.world.engine.work(web.world.archiver)
     return list(await asking)
 
