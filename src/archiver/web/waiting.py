@@ -123,12 +123,10 @@ class Waiting:
             TooManyWaiters: There is no room to wait.
         """
         with self.watch(archive, client) as watch:
-            woken = Woken.NEWS if watch.ended else Woken.TIME
             if watch.closing:
                 hold_s = min(hold_s, LAST_HOLD_S)
-            if hold_s and not watch.ended:
-                with leaving(receive) as left:
-                    woken = await pause(watch.for_end, hold_s, left)
+            with leaving(receive) as left:
+                woken = await pause(watch.for_end, hold_s, left)
             if woken is not Woken.NEWS:
                 return woken
             _raise_failure(watch)
