@@ -106,6 +106,35 @@ def test_a_status_that_the_client_has_is_not_sent_again(web: Client) -> None:
     assert web.get(target, if_none_match=known).status == 200
 
 
+@pytest.mark.parametrize(
+    "known", ('W/"a", {}', '{},W/"a"', ', "a,b" , {} ,', "{strong}", "*", '"a", {strong}')
+)
+def test_one_of_several_tags_that_the_client_has_will_do(web: Client, known: str) -> None:
+    target = status_of(web)
+    tag = web.get(target).headers["etag"]
+    known = known.format(tag, strong=tag.removeprefix("W/"))
+    answer = web.get(target, if_none_match=known)
+    assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", tag)
+
+
+@pytest.mark.parametrize("known", ('W/"a", {}', "*", "", " , "))
+def test_who_has_a_status_by_one_of_several_tags_waits_for_another_one(
+    web: Client, known: str
+) -> None:
+    target = status_of(web)
+    tag = web.get(target).headers["etag"]
+    headers = {"if-none-match": known.format(tag)}
+    answer = web.run(told(web, f"{target}?wait=9", lambda: claimed(web), **headers))
+    assert answer.status == (304 if known == "*" else 200)
+
+
+def test_who_has_whatever_there_is_is_sent_nothing(web: Client) -> None:
+    target = status_of(web)
+    web.work()
+    for each in (target, "/archiver/status/nonsense"):
+        assert web.get(each, if_none_match="*").status == 304
+
+
 def test_a_status_with_links_is_always_sent_and_has_no_tag(web: Client) -> None:
     target = status_of(web)
     web.work()

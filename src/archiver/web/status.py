@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import assert_never
@@ -20,6 +21,9 @@ from archiver.web.watches import Woken, leaving
 UNKNOWN_STATUS = "no status available at this point."
 """The original's words for a task that nobody knows. It calls it PENDING, and so do we."""
 
+WEAK = "W/"
+ANYTHING = "*"
+
 
 async def status(request: Request[State]) -> Response:
     """Tell how far the task is: 200 for whatever could be a task's id.
@@ -31,7 +35,7 @@ async def status(request: Request[State]) -> Response:
     wait_s = whole(query, "wait", "a whole number of seconds") or 0
     archive = archive_of(request, task_id)
     if archive is None:
-        return JSONResponse({"result": _unknown(task_id)})
+        return _send(request, _unknown(task_id), tag=None)
     if wait_s and request.method != "HEAD":
         return await _wait(request, archive, wait_s)
     return _answer(request, await request.state["archiver"].status(archive))
@@ -48,13 +52,12 @@ def archive_of(request: Request[State], task_id: str) -> Archive | None:
 
 async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Response:
     waiting, holding = request.state["waiting"], request.state["site"].holding
-    known = request.headers.getlist("if-none-match")
     until = time.monotonic() + min(wait_s, holding.hold_s)
     client = client_of(request)
     with waiting.watch(archive, client) as watch, leaving(request.receive) as left:
         seen = watch.version or 1
         woken = await watch.first(holding.hold_s, left)
-        if watch.status and not watch.ended and (not known or _tag(watch.status) in known):
+        if watch.status and not watch.ended and not _is_news(request, watch.status):
             left_s = max(0, until - time.monotonic())
             woken = await watch.change(seen, left_s, left)
         if woken is Woken.LEFT or watch.status is None:
@@ -62,19 +65,42 @@ async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Res
         return _answer(request, watch.status)
 
 
+def _is_news(request: Request[State], status: Status) -> bool:
+    """Tell whether the client says what it knows, and *status* is something else."""
+    return bool(_known(request)) and not _has(request, _tag(status))
+
+
 def _answer(request: Request[State], status: Status) -> Response:
-    """Return the status, or 304 if the client has it. One with links is never the same again."""
-    if status.urls:
-        return JSONResponse({"result": render(status)})
-    tag = _tag(status)
-    if tag in request.headers.getlist("if-none-match"):
-        return Response(status_code=304, headers={"ETag": tag})
-    return JSONResponse({"result": render(status)}, headers={"ETag": tag})
+    """Return the status. One with links is never the same again."""
+    return _send(request, render(status), tag=None if status.urls else _tag(status))
+
+
+def _send(request: Request[State], result: Mapping[str, object], *, tag: str | None) -> Response:
+    """Return *result*, or 304 if the client has it."""
+    headers = {"ETag": tag} if tag else {}
+    if _has(request, tag):
+        return Response(status_code=304, headers=headers)
+    return JSONResponse({"result": result}, headers=headers)
+
+
+def _has(request: Request[State], tag: str | None) -> bool:
+    """Tell whether the client has what *tag* stands for, or says that it has whatever there is."""
+    known = _known(request)
+    return ANYTHING in known or (tag is not None and tag.removeprefix(WEAK) in known)
+
+
+def _known(request: Request[State]) -> set[str]:
+    """Return the tags of ``If-None-Match``, which takes weak and strong ones for the same.
+
+    RFC 9110, 13.1.2. Tags may have commas; none of ours does.
+    """
+    listed = ",".join(request.headers.getlist("if-none-match")).split(",")
+    return {tag.strip().removeprefix(WEAK) for tag in listed} - {""}
 
 
 def _tag(status: Status) -> str:
     told = repr((status.task, status.copies, status.missing))
-    return f'W/"{hashlib.blake2b(told.encode(), digest_size=12).hexdigest()}"'
+    return f'{WEAK}"{hashlib.blake2b(told.encode(), digest_size=12).hexdigest()}"'
 
 
 def render(status: Status) -> dict[str, object]:
