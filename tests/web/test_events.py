@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from archiver.errors import WrongRoot
-from archiver.model import Phase
+from archiver.model import Archive, Phase, Task
 from archiver.telemetry import METRICS
-from archiver.testing import FakeAttempt
+from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.seats import Holding
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
 from tests.web.test_waiting import built, settled
@@ -160,6 +160,23 @@ def test_a_poll_without_an_engine_says_so_at_once(web: Client) -> None:
     web.world.engine.down = True
     answer = web.get(f"{target}?wait=9")
     assert (answer.status, answer.code) == (503, "engine_unavailable")
+
+
+class SilentEngine(MemoryEngine):
+    """Takes tasks, and never says how far they are."""
+
+    async def task(self, archive: Archive) -> Task | None:
+        await asyncio.Event().wait()
+        return await super().task(archive)
+
+
+def test_a_poll_is_held_no_longer_than_it_asks_for_although_the_engine_takes_long() -> None:
+    patient = replace(SITE, holding=Holding(hold_s=3600))
+    with client(World(engine=SilentEngine()), site=patient) as web:
+        target = status_of(web)
+        answer = web.run(asyncio.wait_for(web.asking(f"{target}?wait=1"), 30))
+    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize("task_id", ("nonsense", f"hgxx:a:-:{'0' * 40}:-:tar.gz"))

@@ -53,16 +53,18 @@ def archive_of(request: Request[State], task_id: str) -> Archive | None:
 async def _wait(request: Request[State], archive: Archive, wait_s: float) -> Response:
     waiting, holding = request.state["waiting"], request.state["site"].holding
     until = time.monotonic() + min(wait_s, holding.hold_s)
-    client = client_of(request)
-    with waiting.watch(archive, client) as watch, leaving(request.receive) as left:
+    with waiting.watch(archive, client_of(request)) as watch, leaving(request.receive) as left:
         seen = watch.version or 1
-        woken = await watch.first(holding.hold_s, left)
+        woken = await watch.first(_left_s(until), left)
         if watch.status and not watch.ended and not _is_news(request, watch.status):
-            left_s = max(0, until - time.monotonic())
-            woken = await watch.change(seen, left_s, left)
+            woken = await watch.change(seen, _left_s(until), left)
         if woken is Woken.LEFT or watch.status is None:
             return nobody(request)
         return _answer(request, watch.status)
+
+
+def _left_s(until: float) -> float:
+    return max(0, until - time.monotonic())
 
 
 def _is_news(request: Request[State], status: Status) -> bool:
