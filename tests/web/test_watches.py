@@ -1,13 +1,13 @@
 """What a watch asks for, and whom, in a world of fakes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from archiver.errors import WrongRoot
-from archiver.model import Archive, Copies, Phase, TaskState
+from archiver.errors import SourceUnavailable, WrongRoot
+from archiver.model import Archive, Copies, Joined, Phase, TaskState
 from archiver.news import News
 from archiver.testing import FakeAttempt, MemoryIndex
 from archiver.web.watches import Watch, open_watches
@@ -18,12 +18,15 @@ PATIENCE_S = 5
 
 
 class CountingIndex(MemoryIndex):
-    """Counts how often it is asked for copies."""
+    """Counts how often it is asked for copies; ``meanwhile`` is what happens until it answers."""
 
     asked = 0
+    meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def copies(self, archive: Archive) -> Copies | None:
         self.asked += 1
+        if self.meanwhile:
+            await self.meanwhile()
         return await super().copies(archive)
 
 
@@ -95,6 +98,26 @@ def test_a_failure_is_seen_although_its_news_was_lost() -> None:
             world.engine.fail(attempt, WrongRoot("two roots"))
             await until(lambda: watch.ended)
             assert state(watch) is TaskState.FAILURE
+
+    asyncio.run(play(Quiet()))
+
+
+def test_the_failure_of_a_task_is_not_told_to_who_has_begun_another_one() -> None:
+    async def play(world: Quiet) -> None:
+        async def ask_again() -> None:
+            world.index.meanwhile = None
+            assert await world.engine.enqueue(world.archive()) is Joined.MISS
+
+        async with watching(world) as watch:
+            world.index.meanwhile = ask_again
+            attempt = world.engine.claim()
+            assert attempt
+            world.engine.fail(attempt, SourceUnavailable("the host is away"))
+            await until(lambda: world.index.asked == 2 and watch.version > 1)
+            assert state(watch) is TaskState.PENDING
+            await world.engine.work(world.archiver)
+            await until(lambda: watch.ended)
+            assert state(watch) is TaskState.SUCCESS
 
     asyncio.run(play(Quiet()))
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
-from archiver.model import Archive, Ready, Region, Wanted
+from archiver.model import Archive, Ready, Region, TaskState, Wanted
 from archiver.service import Archiver, Status
 from archiver.telemetry import describe, log
 
@@ -134,8 +134,7 @@ class Watch:
 
     async def _look(self, *, rung: bool) -> None:
         try:
-            status = None if rung else await self._glance()
-            status = status or await self._archiver.status(self._archive)
+            status = await self._status(rung=rung)
         except ArchiverError as exc:
             log.debug("watch.blind", code=exc.code, cause=describe(exc))
             self._fail(exc)
@@ -146,20 +145,31 @@ class Watch:
             self.failure = None
             self._see(status)
 
-    async def _glance(self) -> Status | None:
-        """Return how far the task is, if that is all there is to see, else None.
+    async def _status(self, *, rung: bool) -> Status:
+        """Return how far the archive is. Without news, the task alone may be enough to see.
+
+        A failure is made sure of: somebody may have asked for the archive again while the buckets
+        were looked at, and must not be told how the task before theirs ended.
+        """
+        if not rung and self.status and (glanced := await self._glance(self.status)):
+            return glanced
+        status = await self._archiver.status(self._archive)
+        if status.task.state is TaskState.FAILURE:
+            return await self._glance(status) or status
+        return status
+
+    async def _glance(self, known: Status) -> Status | None:
+        """Return *known* with the task as it is, if that is all there is to see, else None.
 
         Whoever commits then ends the task: before, neither index nor buckets need to be asked.
         """
-        if self.status is None:
-            return None
         try:
             task = await self._archiver.task(self._archive)
         except EngineUnavailable:
             return None
         if task is None or task.state.terminal:
             return None
-        return replace(self.status, task=task)
+        return replace(known, task=task)
 
     def close(self) -> None:
         """Have everyone go on without it: this process is about to end."""
