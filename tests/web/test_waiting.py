@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import SourceUnavailable, WrongRoot
+from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, WrongRoot
 from archiver.model import Region, Served
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
@@ -157,32 +157,29 @@ def test_what_is_no_number_of_seconds_or_hops_is_a_400(
     assert web.world.untouched
 
 
-def test_a_task_that_fails_meanwhile_is_told_at_once(web: Client) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"),
+    ((WrongRoot("two roots"), 502), (SourceTimeout("the host fell silent"), 504)),
+    ids=("for good", "after retries"),
+)
+def test_a_task_that_fails_meanwhile_is_told_at_once(
+    web: Client, error: ArchiverError, status: int
+) -> None:
     async def play() -> Answer:
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(web.asking(PATIENT))
             await settled()
             attempt = web.world.engine.claim()
             assert attempt
-            web.world.engine.fail(attempt, WrongRoot("two roots"))
+            web.world.engine.fail(attempt, error)
         return asking.result()
 
     answer = web.run(play())
-    assert (answer.status, answer.code, answer.json["detail"]) == (502, "wrong_root", "two roots")
-
-
-def test_a_task_that_is_given_up_after_retries_is_told_at_once(web: Client) -> None:
-    async def play() -> Answer:
-        async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(PATIENT))
-            await settled()
-            attempt = web.world.engine.claim()
-            assert attempt
-            web.world.engine.fail(attempt, SourceUnavailable("the host is away"))
-        return asking.result()
-
-    answer = web.run(play())
-    assert (answer.status, answer.code) == (502, "source_unavailable")
+    assert (answer.status, answer.code, answer.json["detail"]) == (
+        status,
+        error.code,
+        error.message,
+    )
 
 
 def test_a_retry_is_waited_for(web: Client) -> None:
