@@ -1,6 +1,7 @@
 """The real server, as a process: how it starts, stops and fails."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -57,11 +58,19 @@ def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serv
     with served("fakes", port, log, processes=2) as process:
         wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
         victim, other = children_of(process.pid)
+        assert sorted(told_pids(log, "web.started")) == sorted((victim, other))
         time.sleep(6)  # granian takes what dies sooner for something that cannot start
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: log.read_text().count("web.started") == 3, what="a new process")
         assert other in children_of(process.pid)
+        assert set(told_pids(log, "web.started")) == {victim, *children_of(process.pid)}
         assert ask(port, b"/__lbheartbeat__").status == 200
+    assert set(told_pids(log, "web.stopped")) == set(told_pids(log, "web.started")) - {victim}
+
+
+def told_pids(log: Path, event: str) -> list[int]:
+    lines = (json.loads(line) for line in log.read_text().splitlines() if event in line)
+    return [line["pid"] for line in lines]
 
 
 def test_processes_add_up_their_metrics(tmp_path: Path) -> None:

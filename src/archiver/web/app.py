@@ -1,6 +1,7 @@
 """The web application: all of its routes, on one page."""
 
 import json
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import resources
@@ -88,7 +89,7 @@ def create_app(
                 beside(answers.keep_fresh(archiver.news), ledger.keep()),
             ):
                 on_stop(waiting.close)
-                log.info("web.started", public_url=site.public_url)
+                log.info("web.started", public_url=site.public_url, pid=os.getpid())
                 yield State(
                     archiver=archiver,
                     site=site,
@@ -97,9 +98,9 @@ def create_app(
                     waiting=waiting,
                 )
         except Exception:
-            log.exception("web.failed")
+            log.exception("web.failed", pid=os.getpid())
             raise
-        log.info("web.stopped")
+        log.info("web.stopped", pid=os.getpid())
 
     app = Starlette(
         routes=OTHERS,
