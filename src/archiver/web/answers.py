@@ -1,4 +1,4 @@
-"""Answers that were hits a moment ago, and may be given again until something happens."""
+"""Answers of a moment ago, hits and 202s, which may be given again until something happens."""
 
 import asyncio
 import time
@@ -59,12 +59,12 @@ class Answer:
 
 
 Again: TypeAlias = Callable[[], Awaitable[Answer | None]]
-"""Makes a hit anew; None says that it is none any longer."""
+"""Makes an answer anew; None says that it is not to be given any longer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    hit: Answer
+    answer: Answer
     again: Again | None
     renew_at: float
     good_until: float
@@ -72,10 +72,11 @@ class _Kept:
 
 
 class Answers:
-    """Remembers each hit for twice *ttl* at the most, and makes it anew once it is *ttl* old.
+    """Remembers each answer for twice *ttl* at the most.
 
-    A hit ought to be offered from the second time on that it is given, so that a long tail of
-    archives that are asked for once costs next to nothing. With a *ttl* of 0 none ever comes again.
+    It is made anew once it is *ttl* old, if it was offered with what does that: hits are. An answer
+    ought to be offered from the second time on that it is given, so that a long tail of archives
+    that are asked for once costs next to nothing. With a *ttl* of 0 none ever comes again.
     """
 
     def __init__(
@@ -113,20 +114,20 @@ class Answers:
             return None
         if now >= kept.renew_at and kept.again and not kept.renewing:
             self._renew_later(target, kept)
-        return kept.hit
+        return kept.answer
 
     def comes_again(self, target: Target) -> bool:
-        """Tell whether *target* was a hit before, and note that it is one now."""
+        """Tell whether *target* was answered before, and note that it is now."""
         if not self.keeps(target):
             return False
         known = target in self._answered
         self._answered.put(target, None)
         return known
 
-    def offer(self, target: Target, hit: Answer, again: Again | None, *, moment: int) -> None:
-        """Keep *hit*, unless there was news of its topics since *moment*."""
-        if self.keeps(target) and not self._moments.any_since(moment, hit.topics):
-            self._keep(target, hit, again)
+    def offer(self, target: Target, answer: Answer, again: Again | None, *, moment: int) -> None:
+        """Keep *answer*, unless there was news of its topics since *moment*."""
+        if self.keeps(target) and not self._moments.any_since(moment, answer.topics):
+            self._keep(target, answer, again)
 
     def drop(self, topic: str | None) -> None:
         """Forget what news of *topic* ends; of None, everything."""
@@ -144,23 +145,23 @@ class Answers:
             for _ in range(RENEWALS_AT_A_TIME):
                 group.create_task(self._renew_what_is_due())
 
-    def _keep(self, target: Target, hit: Answer, again: Again | None) -> None:
+    def _keep(self, target: Target, answer: Answer, again: Again | None) -> None:
         self._remove(target)
         if len(self._kept) >= self._size:
             self._remove(next(iter(self._kept)))
         now = self._clock()
         self._kept[target] = _Kept(
-            hit=hit,
+            answer=answer,
             again=again,
             renew_at=now + self._ttl_s,
-            good_until=min(now + 2 * self._ttl_s, hit.good_until),
+            good_until=min(now + 2 * self._ttl_s, answer.good_until),
         )
-        for topic in hit.topics:
+        for topic in answer.topics:
             self._targets.setdefault(topic, set()).add(target)
 
     def _remove(self, target: Target) -> None:
         if kept := self._kept.pop(target, None):
-            for topic in kept.hit.topics:
+            for topic in kept.answer.topics:
                 targets = self._targets[topic]
                 targets.discard(target)
                 if not targets:
@@ -183,16 +184,16 @@ class Answers:
             return
         moment = self.moment
         try:
-            hit = await kept.again()
+            answer = await kept.again()
         except ArchiverError:
             return
         except Exception:  # noqa: BLE001 - it must not end the renewal of all others
             log.exception("hit.not_renewed")
             return
-        if hit is None:
+        if answer is None:
             self._remove(target)
-        elif not self._moments.any_since(moment, hit.topics):
-            self._keep(target, hit, kept.again)
+        elif not self._moments.any_since(moment, answer.topics):
+            self._keep(target, answer, kept.again)
 
 
 class _Moments:
