@@ -36,7 +36,8 @@ class Exchange:
     """A request and its answer, as far as they went.
 
     ``source`` is a configured one, or ``-``: it labels a metric, which clients must not let grow.
-    ``outcome`` is hit, miss, joined, absent, ok, or an error's code.
+    ``outcome`` is hit, waited, held, sent_to_host, miss, joined, client_left, or a problem's code;
+    ok where no archive was asked for.
     """
 
     request_id: str
