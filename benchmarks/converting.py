@@ -1,7 +1,7 @@
 """One conversion, as Archiver's own code does it; prints the seconds that it took.
 
-A process of its own: ``python -m benchmarks.converting ARCHIVE NODE SUFFIX TARGET`` makes the zip
-*ARCHIVE* into *TARGET*, which is read through by a verifier meanwhile, as before a commit.
+A process of its own: ``python -m benchmarks.converting ARCHIVE NAME NODE SUFFIX TARGET`` makes the
+zip *ARCHIVE* into *TARGET*, which is read through by a verifier meanwhile, as before a commit.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
 from benchmarks.alone import CHUNK_BYTES
-from benchmarks.inputs import BASENAME
 
 
 async def _read(path: Path) -> AsyncGenerator[bytes, None]:
@@ -27,12 +26,10 @@ async def _read(path: Path) -> AsyncGenerator[bytes, None]:
             yield chunk
 
 
-async def convert(given: Path, node: str, suffix: str, target: Path) -> None:
-    """Make *given*, the zip of the changeset *node*, into *target*."""
-    archive = Archive(
-        source="hgmo", repo=f"alone/{BASENAME}", node=Node(node), subdir="", suffix="zip"
-    )
-    root = f"{BASENAME}-{node[:12]}"
+async def convert(given: Path, name: str, node: str, suffix: str, target: Path) -> None:
+    """Make *given*, the zip of the changeset *node* of the repository *name*, into *target*."""
+    archive = Archive(source="hgmo", repo=f"alone/{name}", node=Node(node), subdir="", suffix="zip")
+    root = f"{name}-{node[:12]}"
     wanted = replace(archive, suffix=suffix)
     converter = Converter(
         workspace=Workspace(folder=target.parent, most_bytes=1 << 40), threads=cores()
@@ -49,9 +46,9 @@ async def convert(given: Path, node: str, suffix: str, target: Path) -> None:
         await verifier.finish()
 
 
-def main(given: str, node: str, suffix: str, target: str) -> None:
+def main(given: str, name: str, node: str, suffix: str, target: str) -> None:
     started = time.monotonic()
-    asyncio.run(convert(Path(given), node, suffix, Path(target)))
+    asyncio.run(convert(Path(given), name, node, suffix, Path(target)))
     print(time.monotonic() - started)
 
 

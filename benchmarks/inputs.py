@@ -7,17 +7,11 @@ blocks of zeros that end a tar. Several members are one gzip (RFC 1952, 2.2), so
 
 import gzip
 import io
-import lzma
-import sysconfig
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.programs import need, run
-
-PACKAGE = "linux-source-6.1"
-"""Debian's package of Linux: 80,000 files, 1.3 GB."""
+from benchmarks.trees import LINUX, Members, Tree, library
 
 NODE = "5ca1ab1e" * 5
 BASENAME = "linux"
@@ -106,58 +100,14 @@ class Inputs:
                     _add(packed, member, content)
         unfinished.rename(piece)
 
-    def members(self, most_bytes: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-        """Yield the tree's files and links, with names relative to its root, and their contents."""
+    def members(self, most_bytes: int, tree: Tree = LINUX) -> Members:
+        """Yield what *tree* has, up to so many bytes; if all has to be quick, Python's library."""
         room = most_bytes
-        for member, content in _library() if self.quick else _unpacked(self._tree()):
+        for member, content in library() if self.quick else tree.members(self.folder):
             room -= len(content)
             if room < 0:
                 return
             yield member, content
-
-    def _tree(self) -> Path:
-        """Return the tar of Linux's source; Debian's archive is asked for it once."""
-        tree = self.folder / f"{PACKAGE}.tar"
-        if not tree.exists():
-            need("apt-get", "dpkg-deb")
-            print(f"  downloading Debian's {PACKAGE}: once, 130 MB")
-            run(["apt-get", "download", PACKAGE], cwd=self.folder)
-            (package,) = self.folder.glob(f"{PACKAGE}_*.deb")
-            run(["dpkg-deb", "-x", package, self.folder])
-            packed = self.folder / "usr" / "src" / f"{PACKAGE}.tar.xz"
-            _unpack_xz(packed, tree)
-        return tree
-
-
-def _unpack_xz(packed: Path, target: Path) -> None:
-    unfinished = target.with_suffix(".new")
-    with lzma.open(packed) as source, unfinished.open("wb") as unpacked:
-        while block := source.read(1 << 20):
-            unpacked.write(block)
-    unfinished.rename(target)
-
-
-def _unpacked(tree: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    with tarfile.open(tree) as source:
-        for member in source:
-            if member.isfile():
-                file = source.extractfile(member)
-                yield _anonymous(member), file.read() if file else b""
-            elif member.issym():
-                yield _anonymous(member), b""
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    copied = tarfile.TarInfo(member.name.partition("/")[2])
-    copied.type, copied.linkname, copied.mtime = member.type, member.linkname, int(member.mtime)
-    copied.mode = 0o777 if member.issym() else 0o755 if member.mode & 0o100 else 0o644
-    return copied
-
-
-def _library() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        yield tarfile.TarInfo(str(path.relative_to(root))), path.read_bytes()
 
 
 def _add(packed: gzip.GzipFile, member: tarfile.TarInfo, content: bytes) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.inputs import BASENAME, MB, Inputs
+from benchmarks.inputs import MB, Inputs
+from benchmarks.trees import Tree
 from tests.parts.process import accepts, free_port, running
 from tests.system.stack import binary
 
@@ -18,8 +19,9 @@ TREE_BYTES, QUICK_TREE_BYTES = 2_000 * MB, 2 * MB
 class Repository:
     """The tree as one changeset. ``node`` is its id."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._path = inputs.folder / "hg" / BASENAME
+    def __init__(self, inputs: Inputs, tree: Tree) -> None:
+        self._tree = tree
+        self._path = inputs.folder / "hg" / tree.name
         if not (self._path / "done").exists():
             print(f"  committing the tree in {self._path}: once, some minutes")
             self._make(inputs)
@@ -30,7 +32,7 @@ class Repository:
         self._path.mkdir(parents=True)
         self._hg("init")
         most_bytes = QUICK_TREE_BYTES if inputs.quick else TREE_BYTES
-        for member, content in inputs.members(most_bytes):
+        for member, content in inputs.members(most_bytes, self._tree):
             path = self._path / member.name
             path.parent.mkdir(parents=True, exist_ok=True)
             if member.issym():
@@ -55,9 +57,10 @@ class Repository:
             *("--web-conf", str(self._web_conf()), "--address", "127.0.0.1", "--port", str(port)),
         ]
         with running(command, log=log, ready=lambda: accepts(port), env=ENV):
-            yield f"http://127.0.0.1:{port}/{BASENAME}/archive/{self.node[:12]}.zip"
+            yield f"http://127.0.0.1:{port}/{self._tree.name}/archive/{self.node[:12]}.zip"
 
     def _web_conf(self) -> Path:
-        conf = self._path.parent / "hgweb.conf"
-        conf.write_text(f"[paths]\n{BASENAME} = {self._path}\n[web]\nallow-archive = zip\n")
+        name = self._tree.name
+        conf = self._path.parent / f"{name}.conf"
+        conf.write_text(f"[paths]\n{name} = {self._path}\n[web]\nallow-archive = zip\n")
         return conf

@@ -1,17 +1,19 @@
-"""How long does it take to make a tar.gz or a tar.zst of a zip? Of all of Linux, on all cores."""
+"""How long does it take to make a tar.gz or a tar.zst of a zip? Of real trees, on all cores."""
 
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks.lab import Lab
 from benchmarks.programs import TIMEOUT_S, need, run
-from benchmarks.race import Row, Table, race
+from benchmarks.race import Contestant, Row, Table, race
 from benchmarks.repository import Repository
 from benchmarks.rivals import download
+from benchmarks.trees import GCC, LINUX, Tree
 
 HGWEB = "hgweb, making its zip"
 PACKERS = {"tar.gz": "pigz", "tar.zst": "zstd -T2 --quiet"}
@@ -19,26 +21,37 @@ PACKERS = {"tar.gz": "pigz", "tar.zst": "zstd -T2 --quiet"}
 
 def measure(lab: Lab) -> list[Table]:
     need("curl", "unzip", "tar", "pigz", "zstd")
-    repository = Repository(lab.inputs)
-    given = lab.folder / "given.zip"
-    folder = lab.folder / "unzipped"
-    with repository.served(lab.folder / "hgweb.log") as url:
-        contestants = {HGWEB: partial(download, url, given)}
-        for suffix in PACKERS:
-            target = lab.folder / f"made.{suffix}"
-            contestants[_archiver(suffix)] = partial(
-                _convert, given, repository.node, suffix, target
-            )
-            contestants[_pipe(suffix)] = partial(_unpack_and_pack, given, folder, suffix, target)
+    unzipped = lab.folder / "unzipped"
+    contestants: dict[str, Contestant] = {}
+    with ExitStack() as stack:
+        for tree in (LINUX, GCC):
+            repository = Repository(lab.inputs, tree)
+            url = stack.enter_context(repository.served(lab.folder / f"{tree.name}.log"))
+            for what, run_once in _contestants(lab.folder, tree, repository.node, url).items():
+                contestants[_of(tree, what)] = run_once
+        taken = race(
+            contestants,
+            rounds=lab.rounds,
+            tidy=partial(shutil.rmtree, unzipped, ignore_errors=True),
+        )
+    return [_ratios(tree, suffix, taken) for tree in (LINUX, GCC) for suffix in PACKERS]
 
-        def tidy() -> None:
-            shutil.rmtree(folder, ignore_errors=True)
 
-        taken = race(contestants, rounds=lab.rounds, tidy=tidy)
-    return [
-        Table(unit="s", rows=[Row(what=what, samples=s) for what, s in taken.items()], digits=2),
-        *(_ratios(suffix, taken) for suffix in PACKERS),
-    ]
+def _contestants(folder: Path, tree: Tree, node: str, url: str) -> dict[str, Contestant]:
+    """Return all that work on *tree*, hgweb first: the others need its zip."""
+    given = folder / f"{tree.name}.zip"
+    contestants: dict[str, Contestant] = {HGWEB: partial(download, url, given)}
+    for suffix in PACKERS:
+        target = folder / f"made.{suffix}"
+        contestants[_archiver(suffix)] = partial(_convert, given, tree.name, node, suffix, target)
+        contestants[_pipe(suffix)] = partial(
+            _unpack_and_pack, given, folder / "unzipped", suffix, target
+        )
+    return contestants
+
+
+def _of(tree: Tree, what: str) -> str:
+    return f"{tree.name}: {what}"
 
 
 def _archiver(suffix: str) -> str:
@@ -49,16 +62,18 @@ def _pipe(suffix: str) -> str:
     return f"`unzip`, then `tar \\| {PACKERS[suffix]}`"
 
 
-def _ratios(suffix: str, taken: dict[str, list[float]]) -> Table:
+def _ratios(tree: Tree, suffix: str, taken: dict[str, list[float]]) -> Table:
     """Return how many times as long the others take."""
     goals = {_pipe(suffix): "> 1", HGWEB: "> 10"}
-    names = (_archiver(suffix), *goals)
-    rows = [Row(what=name, samples=taken[name], goal=goals.get(name, "")) for name in names]
-    return Table(title=suffix, unit="s", rows=rows, base=_archiver(suffix), digits=2)
+    rows = [
+        Row(what=what, samples=taken[_of(tree, what)], goal=goals.get(what, ""))
+        for what in (_archiver(suffix), *goals)
+    ]
+    return Table(title=tree.title, unit="s", rows=rows, base=_archiver(suffix), digits=2)
 
 
-def _convert(given: Path, node: str, suffix: str, target: Path) -> float:
-    words = map(str, (given, node, suffix, target))
+def _convert(given: Path, name: str, node: str, suffix: str, target: Path) -> float:
+    words = map(str, (given, name, node, suffix, target))
     command = [sys.executable, "-m", "benchmarks.converting", *words]
     ended = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S
