@@ -165,8 +165,9 @@ class Keep(Protocol):
 class Found:
     """What the buckets say of an archive.
 
-    ``copies`` is None when no bucket that answered has it; ``unreachable`` are those that did not.
-    If there is a manifest all the same, whose bytes somebody has deleted, they are ``promised``.
+    ``copies`` is None when no bucket that answered has it; ``unreachable`` are those that did not,
+    or not to the end. If there is a manifest all the same, whose bytes somebody has deleted, or
+    whose bucket does not show them now, they are ``promised``.
     """
 
     copies: Copies | None

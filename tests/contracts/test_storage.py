@@ -54,6 +54,9 @@ class Stand(Protocol):
 
     def take_down(self, *regions: Region) -> None: ...
 
+    def blind(self, *regions: Region) -> None:
+        """Have them give their manifests, but not say whether they have an object."""
+
     def bring_up(self) -> None: ...
 
     def objects(self, archive: Archive) -> dict[Region, list[str]]:
@@ -80,8 +83,12 @@ class MemoryStand:
     def take_down(self, *regions: Region) -> None:
         self.storage.down.update(regions)
 
+    def blind(self, *regions: Region) -> None:
+        self.storage.blind.update(regions)
+
     def bring_up(self) -> None:
         self.storage.down.clear()
+        self.storage.blind.clear()
 
     def objects(self, archive: Archive) -> dict[Region, list[str]]:
         return {
@@ -118,6 +125,12 @@ class S3Stand:
     def take_down(self, *regions: Region) -> None:
         for region in regions:
             self.sinks[region].misbehave = lambda _method, _target: Fault.FORBID
+
+    def blind(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda method, _target: (
+                Fault.FORBID if method == "HEAD" else None
+            )
 
     def bring_up(self) -> None:
         for opened in self.sinks.values():
@@ -538,6 +551,78 @@ class StorageContract:
 
         use(stand, scenario)
         assert stand.objects(archive) == NOTHING
+
+    @pytest.mark.parametrize("blind", REGIONS)
+    def test_a_region_that_does_not_show_its_object_has_no_copy_and_is_not_certain(
+        self, stand: Stand, blind: Region
+    ) -> None:
+        archive = an_archive()
+        rest = tuple(region for region in REGIONS if region != blind)
+
+        async def scenario(storage: Storage) -> None:
+            both = await store(storage, archive)
+            stand.blind(blind)
+            found = await storage.find(archive)
+            assert found.copies == Copies(manifest=both.manifest, regions=rest)
+            assert (found.unreachable, found.promised) == ((blind,), None)
+
+        use(stand, scenario)
+
+    @pytest.mark.parametrize("blind", REGIONS)
+    def test_a_manifest_is_a_promise_although_its_region_does_not_show_the_object(
+        self, stand: Stand, blind: Region
+    ) -> None:
+        archive = an_archive()
+        rest = tuple(region for region in REGIONS if region != blind)
+
+        async def scenario(storage: Storage) -> None:
+            stand.take_down(*rest)
+            first = await store(storage, archive)
+            stand.bring_up()
+            stand.blind(blind)
+            found = await storage.find(archive)
+            assert (found.copies, found.unreachable) == (None, (blind,))
+            assert found.promised == first.manifest
+            upload = await storage.upload(archive, stream(b"other"), attempt="a2", avoid=(blind,))
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(
+                    archive, upload, verified(b"other"), hold=kept, source_url=SOURCE_URL
+                )
+            stand.bring_up()
+            assert (await storage.find(archive)).copies == first
+
+        use(stand, scenario)
+        assert stand.objects(archive)[rest[0]] == []
+
+    def test_the_first_region_is_right_although_it_does_not_show_its_object(
+        self, stand: Stand
+    ) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            stand.take_down(WEST)
+            first = await store(storage, archive)
+            stand.bring_up()
+            stand.take_down(EAST)
+            await store(storage, archive, b"other", attempt="a2")
+            stand.bring_up()
+            stand.blind(EAST)
+            found = await storage.find(archive)
+            assert (found.copies, found.promised) == (None, first.manifest)
+
+        use(stand, scenario)
+
+    def test_a_region_that_shows_no_object_takes_no_manifest(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            stand.blind(EAST)
+            copies = await store(storage, archive)
+            assert copies.regions == (WEST,)
+            found = await storage.find(archive)
+            assert (found.copies, found.unreachable) == (copies, ())
+
+        use(stand, scenario)
 
     @pytest.mark.parametrize("out", REGIONS)
     def test_a_copy_needs_both_regions(self, stand: Stand, out: Region) -> None:

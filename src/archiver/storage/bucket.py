@@ -46,9 +46,13 @@ CACHE_CONTROL = "private, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bare:
-    """A manifest whose bytes are not there: somebody deleted or replaced them."""
+    """A manifest whose bytes are not there: somebody deleted or replaced them.
+
+    Or *unsure*: the region gave the manifest, and did not say whether it has the bytes.
+    """
 
     manifest: Manifest
+    unsure: bool = False
 
 
 class Bucket:
@@ -106,9 +110,13 @@ class Bucket:
         Whole is what has its size: reading it through would take as long as a download.
         """
         manifest = await self.manifest(archive)
-        if manifest is None or await self._has(manifest):
-            return manifest
-        return Bare(manifest=manifest)
+        if manifest is None:
+            return None
+        try:
+            there = await self._has(manifest)
+        except StorageUnavailable:  # what was read is a promise all the same
+            return Bare(manifest=manifest, unsure=True)
+        return manifest if there else Bare(manifest=manifest)
 
     async def _has(self, manifest: Manifest) -> bool:
         try:

@@ -81,7 +81,7 @@ class Regions:
         copies = _copies(archive, answers)
         return Found(
             copies=copies,
-            unreachable=tuple(r for r in answers if isinstance(answers[r], ArchiverError)),
+            unreachable=tuple(region for region, told in answers.items() if _is_open(told)),
             promised=None if copies else next(_manifests(answers), None),
         )
 
@@ -340,10 +340,15 @@ def _copies(
     return Copies(manifest=first, regions=regions) if regions else None
 
 
+def _is_open(told: Manifest | Bare | ArchiverError | None) -> bool:
+    """Tell whether a region left open if it has a copy."""
+    return isinstance(told, ArchiverError) or (isinstance(told, Bare) and told.unsure)
+
+
 def _manifests(
     answers: Mapping[Region, Manifest | Bare | ArchiverError | None],
 ) -> Iterator[Manifest]:
-    """Yield all manifests, be they bare or not."""
+    """Yield all manifests, be they bare or not: each of them is a promise."""
     for answer in answers.values():
         match answer:
             case Manifest():

@@ -29,12 +29,14 @@ from archiver.ports import Found, Hold, Upload
 class MemoryStorage:
     """Buckets in memory. ``down`` are the regions that do not answer.
 
+    Those that are ``blind`` give their manifests, but do not say whether they have an object.
     ``objects`` and ``manifests`` lie open, so that a test can count, damage or remove them.
     """
 
     def __init__(self, *, regions: Sequence[str] = ("us-east-1", "us-west-2")) -> None:
         self.regions = tuple(Region(region) for region in regions)
         self.down: set[Region] = set()
+        self.blind: set[Region] = set()
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
@@ -43,7 +45,7 @@ class MemoryStorage:
         copies = self._copies(archive)
         return Found(
             copies=copies,
-            unreachable=tuple(region for region in self.regions if region in self.down),
+            unreachable=tuple(region for region in self.regions if self._is_open(archive, region)),
             promised=None if copies else self._manifest(archive),
         )
 
@@ -123,6 +125,8 @@ class MemoryStorage:
             conversion=conversion,
         )
         for region in self._up(upload.regions):
+            if region in self.blind:
+                continue
             self.manifests[region][archive.key] = manifest
         committed = self._copies(archive)
         if not committed:
@@ -149,7 +153,7 @@ class MemoryStorage:
             for source in self._up(copies.regions)
             if manifest.object_key in self.objects[source]
         ]
-        if not bodies or region in self.down:
+        if not bodies or region in self.down | self.blind:
             raise StorageUnavailable(f"the archive cannot be copied to {region}")
         for body in bodies:
             if hashlib.sha256(body).hexdigest() == manifest.sha256:
@@ -186,6 +190,10 @@ class MemoryStorage:
     def _up(self, regions: Sequence[Region]) -> tuple[Region, ...]:
         return tuple(region for region in regions if region not in self.down)
 
+    def _is_open(self, archive: Archive, region: Region) -> bool:
+        asked_twice = archive.key in self.manifests[region]
+        return region in self.down or (asked_twice and region in self.blind)
+
     def _copies(self, archive: Archive) -> Copies | None:
         manifest = self._manifest(archive)
         regions = tuple(
@@ -200,4 +208,5 @@ class MemoryStorage:
     def _has(self, manifest: Manifest, region: Region) -> bool:
         body = self.objects[region].get(manifest.object_key)
         stands = self.manifests[region].get(manifest.key) == manifest
-        return stands and body is not None and len(body) == manifest.size_bytes
+        shown = region not in self.blind
+        return stands and shown and body is not None and len(body) == manifest.size_bytes
