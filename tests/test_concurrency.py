@@ -134,6 +134,20 @@ def test_a_thread_is_waited_for_although_its_caller_is_cancelled() -> None:
     asyncio.run(scenario())
 
 
+def test_a_thread_that_runs_out_of_items_is_not_waited_for_for_ever() -> None:
+    outcome: list[str] = []
+
+    def play() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            asyncio.run(in_thread(next, iter(())))
+        outcome.append("raised")
+
+    playing = threading.Thread(target=play, daemon=True)  # it cannot be cancelled where it hangs
+    playing.start()
+    playing.join(10)
+    assert outcome == ["raised"]
+
+
 async def counting(
     closed: list[str], failure: Exception | None = None
 ) -> AsyncGenerator[int, None]:
@@ -200,6 +214,22 @@ def busy_pool() -> Iterator[ThreadPoolExecutor]:
         over.set()
 
 
+class Overtaking(ThreadPoolExecutor):
+    """Has all be over that the pool was given before, when it is asked for the second time."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.late = threading.Event()
+        self._asked = 0
+
+    def __bool__(self) -> bool:
+        self._asked += 1
+        if self._asked > 1:
+            self.late.set()
+            self.submit(int).result()
+        return True
+
+
 def test_what_is_done_beside_is_done_in_its_order() -> None:
     done: list[int] = []
 
@@ -259,5 +289,23 @@ def test_a_failure_beside_is_raised_again_and_again_and_nothing_done_after_it(
         for step in (beside.settle, partial(beside.give, partial(done.append, "more"))):
             with pytest.raises(ValueError, match="over"):
                 step()
+
+    assert not done
+
+
+def test_what_is_given_in_the_instant_of_a_failure_is_not_done() -> None:
+    done: list[str] = []
+
+    with Overtaking() as pool:
+
+        def fail() -> None:
+            pool.late.wait(10)
+            raise ValueError("over")
+
+        beside = Beside(pool=pool, depth=3)
+        beside.give(fail)
+        beside.give(partial(done.append, "more"))
+        with pytest.raises(ValueError, match="over"):
+            beside.settle()
 
     assert not done

@@ -97,8 +97,15 @@ async def in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) 
 
     ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
     """
-    call = partial(copy_context().run, work, *args, **kwargs)
+    call = partial(copy_context().run, _called, work, *args, **kwargs)
     return await undisturbed(asyncio.get_running_loop().run_in_executor(None, call))
+
+
+def _called(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
+    try:
+        return work(*args, **kwargs)
+    except StopIteration as exc:  # no future takes it: whoever awaits it would do so for ever
+        raise RuntimeError("what ran in a thread raised StopIteration") from exc
 
 
 async def in_steps(items: Iterator[V]) -> AsyncGenerator[V, None]:
@@ -145,6 +152,8 @@ class Beside:
                 self._do(self._waiting.popleft())
 
     def _do(self, work: Callable[[], None]) -> None:
+        if self._failure:  # it came after the last look at it, when this was given
+            return
         try:
             work()
         except Exception as exc:  # noqa: BLE001 - it is raised where the work is given

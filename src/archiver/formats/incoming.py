@@ -101,9 +101,12 @@ class Parser:
         self._steps = parse(self._incoming)
 
     def feed(self, data: bytes) -> None:
-        """Read on. Raises BadArchive as soon as it is certain."""
+        """Read on. Raises BadArchive as soon as it is certain, and of all that comes after."""
         self._incoming.add(data)
-        next(self._steps)
+        try:
+            next(self._steps)
+        except StopIteration:
+            raise CorruptArchive("something follows the end of the archive") from None
 
     def steps(self, data: bytes) -> Iterator[None]:
         """Read on, in one step."""
