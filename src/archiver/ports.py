@@ -255,7 +255,8 @@ class Storage(Protocol):
         Before that, all at once: the lease is proven by *hold*, each region has to show that it has
         the whole archive, and all are asked for a manifest. The first manifest wins: if there is
         one already, it is what comes back, with the regions that hold it, and the upload is
-        forgotten.
+        forgotten. Bytes that were promised have their manifest: it goes to the regions that took
+        them and lack it.
 
         Raises:
             StorageUnavailable: No region took it; or other bytes were promised, as is known now.

@@ -57,6 +57,9 @@ class Stand(Protocol):
     def blind(self, *regions: Region) -> None:
         """Have them give their manifests, but not say whether they have an object."""
 
+    def fill(self, *regions: Region) -> None:
+        """Have them take nothing more."""
+
     def bring_up(self) -> None: ...
 
     def objects(self, archive: Archive) -> dict[Region, list[str]]:
@@ -86,9 +89,12 @@ class MemoryStand:
     def blind(self, *regions: Region) -> None:
         self.storage.blind.update(regions)
 
+    def fill(self, *regions: Region) -> None:
+        self.storage.full.update(regions)
+
     def bring_up(self) -> None:
-        self.storage.down.clear()
-        self.storage.blind.clear()
+        for disturbed in (self.storage.down, self.storage.blind, self.storage.full):
+            disturbed.clear()
 
     def objects(self, archive: Archive) -> dict[Region, list[str]]:
         return {
@@ -130,6 +136,12 @@ class S3Stand:
         for region in regions:
             self.sinks[region].misbehave = lambda method, _target: (
                 Fault.FORBID if method == "HEAD" else None
+            )
+
+    def fill(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda method, _target: (
+                Fault.FORBID if method in {"PUT", "POST"} else None
             )
 
     def bring_up(self) -> None:
@@ -534,6 +546,68 @@ class StorageContract:
             return storage.presign(again, WEST, method="GET")
 
         assert stand.download(use(stand, scenario)) == data
+
+    @pytest.mark.parametrize("bare", REGIONS)
+    @pytest.mark.parametrize("trouble", ("none", "bare region full", "bare region blind"))
+    def test_bytes_that_came_back_count_wherever_they_are_taken(
+        self, stand: Stand, bare: Region, trouble: str
+    ) -> None:
+        archive = an_archive()
+        rest = tuple(region for region in REGIONS if region != bare)
+
+        async def scenario(storage: Storage) -> str:
+            stand.take_down(*rest)
+            first = await store(storage, archive)
+            stand.bring_up()
+            stand.delete(bare, first.manifest.object_key)
+            if trouble == "bare region full":
+                stand.fill(bare)
+            if trouble == "bare region blind":
+                stand.blind(bare)
+            lost = await storage.find(archive)
+            assert (lost.copies, lost.promised) == (None, first.manifest)
+            upload = await storage.upload(
+                archive,
+                stream(DATA),
+                attempt="a2",
+                avoid=lost.unreachable,
+                promised=lost.promised,
+            )
+            again = await storage.commit(
+                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+            )
+            regions = REGIONS if trouble == "none" else rest
+            assert again == Copies(manifest=first.manifest, regions=regions)
+            assert (await storage.find(archive)).copies == again
+            return storage.presign(again, rest[0], method="GET")
+
+        assert stand.download(use(stand, scenario)) == DATA
+
+    def test_bytes_that_came_back_to_a_region_of_which_nothing_is_known_are_no_copy(
+        self, stand: Stand
+    ) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            stand.take_down(WEST)
+            first = await store(storage, archive)
+            stand.bring_up()
+            stand.delete(EAST, first.manifest.object_key)
+            lost = await storage.find(archive)
+            upload = await storage.upload(
+                archive, stream(DATA), attempt="a2", promised=lost.promised
+            )
+            stand.take_down(EAST)
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(
+                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                )
+            stand.bring_up()
+            assert (await storage.find(archive)).copies == Copies(
+                manifest=first.manifest, regions=(EAST,)
+            )
+
+        use(stand, scenario)
 
     def test_nothing_is_committed_over_a_promise_that_is_seen_late(self, stand: Stand) -> None:
         archive = an_archive()

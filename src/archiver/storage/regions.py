@@ -159,6 +159,9 @@ class Regions:
         if lost:
             await self.discard(upload)
             raise lost
+        standing = found.copies.manifest if found.copies else found.promised
+        if upload.promised and standing and standing.object_key == upload.object_key:
+            return await self._restore(archive, standing, found.copies, confirmed)
         if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
@@ -210,6 +213,26 @@ class Regions:
         )
         _log_failures("upload.failed", archive, answers)
         return tuple(region for region, answer in answers.items() if answer is None)
+
+    async def _restore(
+        self,
+        archive: Archive,
+        manifest: Manifest,
+        copies: Copies | None,
+        confirmed: Iterable[Region],
+    ) -> Copies:
+        """Have whoever took back the bytes of *manifest* promise them, too; return all copies."""
+        whole = set(copies.regions) if copies else set()
+        told = await self._each(
+            (region for region in confirmed if region not in whole),
+            lambda bucket: bucket.commit(archive, manifest),
+        )
+        _log_failures("commit.failed", archive, told)
+        whole.update(region for region, answer in told.items() if answer == manifest)
+        if not whole:
+            raise StorageUnavailable("no region has taken back the archive that was lost")
+        regions = tuple(region for region in self.regions if region in whole)
+        return await self._settled(archive, Copies(manifest=manifest, regions=regions))
 
     async def _decide(
         self,

@@ -29,7 +29,8 @@ from archiver.ports import Found, Hold, Upload
 class MemoryStorage:
     """Buckets in memory. ``down`` are the regions that do not answer.
 
-    Those that are ``blind`` give their manifests, but do not say whether they have an object.
+    Those that are ``blind`` give their manifests, but do not say whether they have an object; those
+    that are ``full`` take nothing.
     ``objects`` and ``manifests`` lie open, so that a test can count, damage or remove them.
     """
 
@@ -37,6 +38,7 @@ class MemoryStorage:
         self.regions = tuple(Region(region) for region in regions)
         self.down: set[Region] = set()
         self.blind: set[Region] = set()
+        self.full: set[Region] = set()
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
@@ -72,7 +74,7 @@ class MemoryStorage:
         if promised and hashlib.sha256(data).hexdigest() != promised.sha256:
             raise BytesChanged("these are not the bytes that were promised")
         tried = tuple(region for region in self.regions if region not in avoid) or self.regions
-        regions = self._up(tried)
+        regions = self._taking(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
         object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
@@ -84,7 +86,7 @@ class MemoryStorage:
             object_key=object_key,
             regions=regions,
             failures={
-                region: StorageUnavailable(f"{region} does not answer")
+                region: StorageUnavailable(f"{region} does not take it")
                 for region in tried
                 if region not in regions
             },
@@ -106,11 +108,16 @@ class MemoryStorage:
         except LeaseLost:
             await self.discard(upload)
             raise
+        confirmed = [r for r in self._taking(upload.regions) if r not in self.blind]
+        standing = self._manifest(archive)
+        if upload.promised and standing and standing.object_key == upload.object_key:
+            for region in confirmed:
+                self.manifests[region].setdefault(archive.key, standing)
         if first := self._copies(archive):
             if first.manifest.object_key != upload.object_key:
                 await self.discard(upload)
             return first
-        if self._manifest(archive):
+        if standing or upload.promised:
             await self.discard(upload)
             raise StorageUnavailable("other bytes were promised")
         manifest = Manifest(
@@ -124,9 +131,7 @@ class MemoryStorage:
             created_at=datetime.now(UTC),
             conversion=conversion,
         )
-        for region in self._up(upload.regions):
-            if region in self.blind:
-                continue
+        for region in confirmed:
             self.manifests[region][archive.key] = manifest
         committed = self._copies(archive)
         if not committed:
@@ -153,7 +158,7 @@ class MemoryStorage:
             for source in self._up(copies.regions)
             if manifest.object_key in self.objects[source]
         ]
-        if not bodies or region in self.down | self.blind:
+        if not bodies or region in self.down | self.blind | self.full:
             raise StorageUnavailable(f"the archive cannot be copied to {region}")
         for body in bodies:
             if hashlib.sha256(body).hexdigest() == manifest.sha256:
@@ -189,6 +194,9 @@ class MemoryStorage:
 
     def _up(self, regions: Sequence[Region]) -> tuple[Region, ...]:
         return tuple(region for region in regions if region not in self.down)
+
+    def _taking(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+        return tuple(region for region in self._up(regions) if region not in self.full)
 
     def _is_open(self, archive: Archive, region: Region) -> bool:
         asked_twice = archive.key in self.manifests[region]
