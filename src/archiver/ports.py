@@ -260,7 +260,8 @@ class Storage(Protocol):
 
         Raises:
             StorageUnavailable: No region took it; or other bytes were promised, as is known now.
-            LeaseLost: By *hold*; the upload is discarded.
+            LeaseLost: By *hold*. Whatever ends this before a manifest is written, be it that or
+                that it was cancelled, the upload is discarded.
         """
 
     async def discard(self, upload: Upload) -> None:

@@ -15,6 +15,7 @@ import pytest
 from archiver.errors import (
     BytesChanged,
     CorruptArchive,
+    EngineUnavailable,
     LeaseLost,
     SourceTimeout,
     StorageUnavailable,
@@ -393,6 +394,47 @@ class StorageContract:
 
         first = use(stand, scenario).manifest
         assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
+
+    def test_who_is_cancelled_before_a_manifest_is_written_leaves_nothing(
+        self, stand: Stand
+    ) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            asked = asyncio.Event()
+
+            async def endless() -> None:
+                asked.set()
+                await asyncio.Event().wait()
+
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            committing = asyncio.create_task(
+                storage.commit(archive, upload, verified(DATA), hold=endless, source_url=SOURCE_URL)
+            )
+            await asked.wait()
+            committing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await committing
+            assert (await storage.find(archive)).copies is None
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
+
+    def test_who_cannot_prove_the_lease_leaves_nothing(self, stand: Stand) -> None:
+        archive = an_archive()
+
+        async def silent() -> None:
+            raise EngineUnavailable("it does not answer")
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            with pytest.raises(EngineUnavailable):
+                await storage.commit(
+                    archive, upload, verified(DATA), hold=silent, source_url=SOURCE_URL
+                )
+
+        use(stand, scenario)
+        assert stand.objects(archive) == NOTHING
 
     @pytest.mark.parametrize("region", REGIONS)
     def test_a_region_that_is_out_is_left_behind(self, stand: Stand, region: Region) -> None:

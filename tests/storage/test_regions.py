@@ -209,6 +209,33 @@ def test_what_no_region_has_whole_is_not_committed(coast: Coast) -> None:
     assert coast.home.keys() == {EAST: [], WEST: []}
 
 
+def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(coast: Coast) -> None:
+    archive = an_archive()
+    swept: list[str] = []
+
+    def refuse_to_be_swept(method: str, target: str) -> Fault | None:
+        if method == "DELETE" and not swept:
+            swept.append(target)
+            return Fault.HANG
+        return Fault.FORBID if method == "HEAD" else None
+
+    async def scenario(regions: Regions) -> None:
+        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
+        coast.sinks[WEST].misbehave = refuse_to_be_swept
+        committing = asyncio.create_task(
+            regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
+        )
+        async with asyncio.timeout(5):
+            while not swept:
+                await asyncio.sleep(0.01)
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+
+    coast.use(scenario)
+    assert coast.home.keys() == {EAST: [], WEST: []}
+
+
 def test_a_copy_that_came_short_is_none(coast: Coast) -> None:
     archive = an_archive()
     copies = coast.use(lambda regions: store(regions, archive), regions=(WEST,))

@@ -22,7 +22,6 @@ from archiver.errors import (
     ArchiverError,
     BytesChanged,
     CorruptArchive,
-    LeaseLost,
     StorageUnavailable,
 )
 from archiver.model import (
@@ -153,25 +152,22 @@ class Regions:
         source_url: str,
         conversion: Conversion | None = None,
     ) -> Copies:
-        found, confirmed, lost = await asyncio.gather(
-            self.find(archive), self._confirmed(archive, upload, verified), _lost(hold)
-        )
-        if lost:
-            await self.discard(upload)
-            raise lost
+        async with self._or_discarded(upload):
+            found, confirmed = await self._weigh(archive, upload, verified, hold)
         standing = found.copies.manifest if found.copies else found.promised
         if upload.promised and standing and standing.object_key == upload.object_key:
             return await self._restore(archive, standing, found.copies, confirmed)
         if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
-        if found.promised or upload.promised:
-            await self.discard(upload)
-            raise StorageUnavailable("the bytes that were promised are to come back, and are not")
-        if not confirmed:
-            await self.discard(upload)
-            raise StorageUnavailable("no region has the whole archive")
-        await self._delete(upload.object_key, set(upload.regions).difference(confirmed))
+        async with self._or_discarded(upload):
+            if found.promised or upload.promised:
+                raise StorageUnavailable(
+                    "the bytes that were promised are to come back, and are not"
+                )
+            if not confirmed:
+                raise StorageUnavailable("no region has the whole archive")
+            await self._delete(upload.object_key, set(upload.regions).difference(confirmed))
         upload = replace(upload, regions=confirmed)
         manifest = Manifest(
             key=archive.key,
@@ -202,6 +198,18 @@ class Regions:
             _log_failures("commit.failed", archive, told)
             copies = _copies(archive, decided | told) or copies
         return await self._settled(archive, copies)
+
+    async def _weigh(
+        self, archive: Archive, upload: Upload, verified: Verified, hold: Hold
+    ) -> tuple[Found, tuple[Region, ...]]:
+        """Return all that decides what *upload* comes to. Writes nothing. Raises as does *hold*."""
+        async with asyncio.TaskGroup() as group:
+            finding = group.create_task(self.find(archive))
+            confirming = group.create_task(self._confirmed(archive, upload, verified))
+            refused = group.create_task(_refused(hold))
+        if failure := refused.result():
+            raise failure
+        return finding.result(), confirming.result()
 
     async def _confirmed(
         self, archive: Archive, upload: Upload, verified: Verified
@@ -257,6 +265,15 @@ class Regions:
         if self.regions[0] in copies.regions:
             return copies
         return (await self.find(archive)).copies or copies
+
+    @asynccontextmanager
+    async def _or_discarded(self, upload: Upload) -> AsyncGenerator[None, None]:
+        """Discard *upload* if the block ends in any other way than at its end."""
+        try:
+            yield
+        except BaseException:
+            await self.discard(upload)
+            raise
 
     async def discard(self, upload: Upload) -> None:
         if not upload.promised:
@@ -335,10 +352,10 @@ class Regions:
             raise StorageUnavailable(f"there is no region {region} here") from None
 
 
-async def _lost(hold: Hold) -> LeaseLost | None:
+async def _refused(hold: Hold) -> ArchiverError | None:
     try:
         await hold()
-    except LeaseLost as exc:
+    except ArchiverError as exc:
         return exc
     return None
 

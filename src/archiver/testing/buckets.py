@@ -10,7 +10,6 @@ from archiver.errors import (
     ArchiverError,
     BytesChanged,
     CorruptArchive,
-    LeaseLost,
     StorageUnavailable,
 )
 from archiver.model import (
@@ -105,7 +104,7 @@ class MemoryStorage:
     ) -> Copies:
         try:
             await hold()
-        except LeaseLost:
+        except BaseException:
             await self.discard(upload)
             raise
         confirmed = [r for r in self._taking(upload.regions) if r not in self.blind]
