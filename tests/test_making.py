@@ -6,8 +6,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
-from archiver.errors import CorruptArchive, SourceUnavailable, TruncatedArchive, UnknownSubdir
+from archiver.errors import (
+    BytesChanged,
+    CorruptArchive,
+    SourceUnavailable,
+    TruncatedArchive,
+    UnknownSubdir,
+)
 from archiver.model import Archive, Copies, Pending, Phase, Region, Served
 from archiver.testing import FakeAttempt, FakeSource
 from tests.world import World
@@ -139,6 +146,43 @@ def test_a_copy_that_is_damaged_is_passed_over_for_another_regions() -> None:
 
     assert run(scenario()).manifest.conversion
     assert world.source.asked["open"] == 1
+
+
+def test_what_cannot_be_converted_is_so_in_every_region() -> None:
+    world = a_world()
+
+    async def scenario() -> Copies:
+        await build(world, world.archive(suffix="zip"))
+        await build(world, world.archive(suffix="tar.zst"))
+        world.converter.unfit.add("tar.zst")
+        return await build(world, world.archive(suffix="tar.gz"))
+
+    with capture_logs() as logs:
+        conversion = run(scenario()).manifest.conversion
+
+    assert conversion
+    assert conversion.key == world.archive(suffix="zip").key
+    assert [line["code"] for line in logs if line["event"] == "input.failed"] == ["not_convertible"]
+
+
+def test_what_is_not_made_into_the_promised_bytes_is_not_so_of_another_regions_copy() -> None:
+    world = a_world()
+    archive = world.archive(suffix="tar.gz")
+
+    async def scenario() -> None:
+        await build(world, world.archive(suffix="zip"))
+        lost = (await build(world, archive)).manifest
+        for region in (EAST, WEST):
+            del world.storage.objects[region][lost.object_key]
+            world.storage.manifests[region][archive.key] = replace(lost, sha256="0" * 64)
+        world.converter.conversions = 0
+        await build(world, archive)
+
+    with pytest.raises(BytesChanged):
+        run(scenario())
+
+    assert world.converter.conversions == 2  # of what the regions have, and of what the host sends
+    assert world.source.asked["open"] == 2
 
 
 def test_a_copy_that_no_region_gives_is_fetched_again() -> None:

@@ -210,20 +210,34 @@ class Maker:
             ArchiverError: As does ``service.Archiver.build``.
         """
         for relative, copies in await self.relatives(source, archive):
-            for region in copies.regions:
-                progress = Progress(attempt.report)
-                given = self._stored(relative, copies, region, progress)
-                try:
-                    async with self._workshop.convert(given, archive, progress) as made:
-                        return await self._store(archive, made, attempt, found)
-                except ArchiverError as exc:
-                    if not (progress.broken or isinstance(exc, (NotConvertible, BytesChanged))):
-                        raise
-                    log.warning("input.failed", region=region, key=relative.key, code=exc.code)
+            if remade := await self._remake(archive, relative, copies, attempt, found):
+                return remade
         convert = bool(found.promised and found.promised.conversion)
         progress = Progress(attempt.report)
         async with self._workshop.fetch(source, archive, progress, convert=convert) as made:
             return await self._store(archive, made, attempt, found)
+
+    async def _remake(
+        self, archive: Archive, relative: Archive, copies: Copies, attempt: Attempt, found: Found
+    ) -> Copies | None:
+        """Make *archive* of *relative*; return None if it cannot be.
+
+        Where a region does not give it, the next one may. What it is does not depend on the region.
+        """
+        for region in copies.regions:
+            progress = Progress(attempt.report)
+            given = self._stored(relative, copies, region, progress)
+            try:
+                async with self._workshop.convert(given, archive, progress) as made:
+                    return await self._store(archive, made, attempt, found)
+            except ArchiverError as exc:
+                useless = isinstance(exc, (NotConvertible, BytesChanged))
+                if not (progress.broken or useless):
+                    raise
+                log.warning("input.failed", region=region, key=relative.key, code=exc.code)
+                if useless:
+                    break
+        return None
 
     def _stored(
         self, archive: Archive, copies: Copies, region: Region, progress: Progress

@@ -14,7 +14,7 @@ from functools import partial
 
 import zstandard
 
-from archiver.errors import CorruptArchive, TruncatedArchive, UnknownSubdir
+from archiver.errors import CorruptArchive, NotConvertible, TruncatedArchive, UnknownSubdir
 from archiver.model import Archive, Verified
 from archiver.sealing import seal
 
@@ -54,11 +54,13 @@ _DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 class FakeConverter:
     """Converts files, by the standard library and all at once. Of modes and links it knows nothing.
 
-    ``conversions`` counts what was done.
+    ``conversions`` counts what was done. Of an archive with one of the ``unfit`` suffixes nothing
+    can be made.
     """
 
     def __init__(self) -> None:
         self.conversions = 0
+        self.unfit: set[str] = set()
 
     def version(self, suffix: str) -> str:
         return f"fake {suffix}"
@@ -76,6 +78,8 @@ class FakeConverter:
         async def converted() -> AsyncGenerator[bytes, None]:
             async with aclosing(chunks):
                 members = _unpacked(b"".join([chunk async for chunk in chunks]), given.suffix)
+            if given.suffix in self.unfit:
+                raise NotConvertible(f"{wanted.suffix} has no words for it")
             top = f"{root}/{wanted.subdir}".rstrip("/")
             if given.subdir != wanted.subdir:
                 members = {
