@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -181,6 +182,49 @@ def test_a_copy_that_is_away_is_read_in_another_region(tmp_path: Path) -> None:
 
     lose = world.storage.objects[WEST].clear
     finding = audit(world, archive, auditor(world, tmp_path), before=lose)
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, None)
+    assert finding.manifest
+    assert finding.fetched
+    assert finding.fetched.sha256 != finding.manifest.sha256
+
+
+def lose(world: World) -> None:
+    for objects in world.storage.objects.values():
+        objects.clear()
+
+
+def test_what_every_region_lost_is_so_although_the_host_would_send_it(tmp_path: Path) -> None:
+    world = World()
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=partial(lose, world))
+
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, None)
+    assert finding.manifest
+    assert finding.fetched
+    assert finding.fetched.sha256 == finding.manifest.sha256
+
+
+def test_what_every_region_lost_is_so_whatever_the_host_says(tmp_path: Path) -> None:
+    world = World()
+    by = auditor(world, tmp_path, source=FakeSource())
+
+    finding = audit(world, world.archive(), by, before=partial(lose, world))
+
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, "unknown_repo")
+
+
+@pytest.mark.parametrize("trouble", ("down", "blind"))
+def test_what_a_region_may_still_have_is_neither_lost_nor_the_same(
+    tmp_path: Path, trouble: str
+) -> None:
+    world = World()
+
+    def disturb() -> None:
+        world.storage.objects[EAST].clear()
+        getattr(world.storage, trouble).add(WEST)
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=disturb)
+
     assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "storage_unavailable")
     assert finding.fetched
 

@@ -24,7 +24,7 @@ from archiver.model import (
     Phase,
     Region,
 )
-from archiver.ports import Converter, Keep, Kept, Source, Storage, Verify
+from archiver.ports import Converter, Found, Keep, Kept, Source, Storage, Verify
 from archiver.telemetry import log
 
 
@@ -45,6 +45,9 @@ class Outcome(StrEnum):
 
     CORRUPT = "corrupt"
     """A region has other bytes than its manifest says."""
+
+    LOST = "lost"
+    """There is a manifest, and no region has its bytes any more; whatever the host would send."""
 
     UNCHECKED = "unchecked"
     """Someone did not do what was asked of him, so that nothing can be said."""
@@ -130,7 +133,8 @@ class Auditor:
         manifest = found.copies.manifest if found.copies else found.promised
         if manifest is None:
             return _failed(finding, StorageUnavailable("no region gives its manifest"))
-        finding = replace(finding, manifest=manifest)
+        outcome = Outcome.LOST if _is_lost(found) else Outcome.UNCHECKED
+        finding = replace(finding, manifest=manifest, outcome=outcome)
         source = self._sources.get(archive.source)
         if source is None:
             return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
@@ -138,6 +142,10 @@ class Auditor:
             with self._keep(archive, size_bytes=manifest.size_bytes) as kept:
                 fetched = await self._fetch(source, manifest, archive, kept, report)
                 finding = replace(finding, fetched=fetched)
+                if finding.outcome is Outcome.LOST:
+                    return finding
+                if found.copies is None:
+                    raise StorageUnavailable("no region gives the archive")
                 if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
                 drift = await self._compare(archive, found.copies, kept, report)
@@ -170,7 +178,7 @@ class Auditor:
     async def _compare(
         self,
         archive: Archive,
-        copies: Copies | None,
+        copies: Copies,
         fetched: Kept,
         report: Report,
     ) -> Drift:
@@ -181,8 +189,6 @@ class Auditor:
             StorageUnavailable: There is none.
         """
         failure = StorageUnavailable("no region gives the archive")
-        if copies is None:
-            raise failure
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
                 try:
@@ -211,13 +217,21 @@ class Auditor:
                 report(Phase.COPYING, size_bytes)
 
 
+def _is_lost(found: Found) -> bool:
+    """Tell whether it is certain that no region has the bytes which are promised."""
+    return found.copies is None and found.promised is not None and not found.unreachable
+
+
 def _failed(finding: Finding, exc: ArchiverError) -> Finding:
     """Return the *finding* that *exc* put an end to.
 
-    If other bytes came, and trying again will never tell how they differ, they differ.
+    What is lost is so whatever else fails. If other bytes came, and trying again will never tell
+    how they differ, they differ.
     """
     finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
     match exc:
+        case _ if finding.outcome is Outcome.LOST:
+            return finding
         case _CorruptCopy():
             return replace(finding, outcome=Outcome.CORRUPT, region=exc.region)
         case NotFound() if not isinstance(exc, UnknownSource):

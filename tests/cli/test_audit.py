@@ -70,6 +70,7 @@ CORRUPT = Finding(
         (("unchecked", "differs"), 1),
         (("corrupt",), 1),
         (("gone", "same"), 1),
+        (("lost", "same"), 1),
     ),
 )
 def test_the_exit_code_is_that_of_the_worst(outcomes: tuple[str, ...], code: int) -> None:

@@ -16,7 +16,7 @@ from archiver.model import Manifest
 SHOWN = 20
 """Differences that are shown of an archive; programs are told more."""
 
-ALARMS = (Outcome.DIFFERS, Outcome.GONE, Outcome.CORRUPT)
+ALARMS = (Outcome.DIFFERS, Outcome.GONE, Outcome.CORRUPT, Outcome.LOST)
 
 _STYLES = {
     Outcome.SAME: "green",
@@ -24,6 +24,7 @@ _STYLES = {
     Outcome.DIFFERS: "bold red",
     Outcome.GONE: "bold red",
     Outcome.CORRUPT: "bold red",
+    Outcome.LOST: "bold red",
     Outcome.UNCHECKED: "yellow",
 }
 _WIDTH = max(map(len, Outcome)) + 2
