@@ -93,11 +93,11 @@ class Metrics:
         )
         self.uploads = Counter(
             "archiver_uploads_total",
-            "Uploads to a region by outcome: succeeded, failed, aborted.",
+            "Uploads to a region by outcome: succeeded (it shows all of it), failed, aborted.",
             ("region", "outcome"),
         )
         self.upload_bytes = Counter(
-            "archiver_upload_bytes_total", "Archive bytes stored in a region.", ("region",)
+            "archiver_upload_bytes_total", "Archive bytes that a region said it took.", ("region",)
         )
         self.repairs = Counter(
             "archiver_repairs_total",

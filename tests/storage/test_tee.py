@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +19,9 @@ from archiver.storage.tee import GRACE, PATIENCE
 from archiver.telemetry import METRICS
 from tests.parts.s3 import REGIONS, S3Server
 from tests.parts.sink import Fault, Misbehave
-from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, stream
+from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, store, stream
 
+OUTCOMES = ("succeeded", "failed", "aborted")
 SHORT = timedelta(seconds=0.2)
 
 
@@ -43,6 +45,12 @@ def upload(
         patience=patience,
         grace=grace,
     )
+
+
+def counted() -> Counter[tuple[str, str]]:
+    """Return how many uploads there were so far, by region and outcome."""
+    outcomes = [(region, outcome) for region in REGIONS for outcome in OUTCOMES]
+    return Counter({each: METRICS.uploads.labels(*each)._value.get() for each in outcomes})  # noqa: SLF001
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -170,22 +178,41 @@ def test_an_upload_that_is_cancelled_at_its_end_leaves_no_object_behind(coast: C
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    before = counted()
     coast.use(scenario, grace=SHORT)
     assert coast.home.keys() == NOTHING
+    assert counted() - before == {(EAST, "aborted"): 1, (WEST, "aborted"): 1}
 
 
 def test_uploads_are_counted_by_region_and_outcome(coast: Coast) -> None:
-    def counted() -> list[float]:
-        return [
-            METRICS.uploads.labels(region=EAST, outcome="succeeded")._value.get(),  # noqa: SLF001
-            METRICS.uploads.labels(region=WEST, outcome="failed")._value.get(),  # noqa: SLF001
-            METRICS.upload_bytes.labels(region=EAST)._value.get(),  # noqa: SLF001
-        ]
-
-    before = counted()
+    size_bytes = METRICS.upload_bytes.labels(region=EAST)._value  # noqa: SLF001
+    before, bytes_before = counted(), size_bytes.get()
     coast.sinks[WEST].misbehave = at_writes(Fault.FORBID)
-    upload(coast, bytes(1000))
-    assert [b - a for a, b in zip(before, counted(), strict=True)] == [1, 1, 1000]
+    coast.use(lambda regions: store(regions, an_archive(), bytes(1000)))
+    assert counted() - before == {(EAST, "succeeded"): 1, (WEST, "failed"): 1}
+    assert size_bytes.get() - bytes_before == 1000
+
+
+def test_an_upload_that_its_region_does_not_show_has_failed(coast: Coast) -> None:
+    before = counted()
+    coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "HEAD" else None
+    copies = coast.use(lambda regions: store(regions, an_archive()))
+    assert copies.regions == (EAST,)
+    assert counted() - before == {(EAST, "succeeded"): 1, (WEST, "failed"): 1}
+
+
+def test_a_copy_that_its_region_does_not_show_has_failed(coast: Coast) -> None:
+    archive = an_archive()
+    copies = coast.use(lambda regions: store(regions, archive), regions=(EAST,))
+    before = counted()
+    coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "HEAD" else None
+
+    async def scenario(regions: Regions) -> None:
+        with pytest.raises(StorageUnavailable):
+            await regions.copy(archive, copies, WEST)
+
+    coast.use(scenario)
+    assert counted() - before == {(WEST, "failed"): 1}
 
 
 PEAK = """

@@ -35,7 +35,7 @@ from archiver.model import (
 )
 from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bare, Bucket
-from archiver.storage.tee import GRACE, PATIENCE, Tee
+from archiver.storage.tee import GRACE, PATIENCE, Tee, confirm
 from archiver.telemetry import log
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class Regions:
         """Return the regions that have all bytes of *upload*, as they themselves see it."""
         answers = await self._each(
             upload.regions,
-            lambda bucket: bucket.confirm(upload.object_key, verified.size_bytes),
+            lambda bucket: confirm(bucket, upload.object_key, verified.size_bytes),
         )
         _log_failures("upload.failed", archive, answers)
         return tuple(region for region, answer in answers.items() if answer is None)
@@ -305,7 +305,7 @@ class Regions:
         manifest = copies.manifest
         async with aclosing(self.read(copies, region)) as chunks:
             await self._tee([target.region], manifest.object_key).run(chunks)
-        await target.confirm(manifest.object_key, manifest.size_bytes)
+        await confirm(target, manifest.object_key, manifest.size_bytes)
 
     def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
         manifest = copies.manifest

@@ -109,7 +109,6 @@ class _Branch:
             asyncio.get_running_loop().call_later(self._grace_s, self._running.cancel)
 
     async def _put(self, object_key: str) -> None:
-        outcome = "aborted"
         try:
             size_bytes = await self._bucket.put(object_key, self._feed)
         except ArchiverError as exc:
@@ -117,19 +116,19 @@ class _Branch:
         except _Abandoned:
             pass
         else:
-            self.stored, outcome = self.failure is None, "succeeded"
+            self.stored = self.failure is None
             METRICS.upload_bytes.labels(region=self.region).inc(size_bytes)
         finally:
             self._feed.abandon()
-            METRICS.uploads.labels(
-                region=self.region, outcome="failed" if self.failure else outcome
-            ).inc()
+            if not self.stored:
+                _count(self.region, "failed" if self.failure else "aborted")
 
 
 class Tee:
     """Sends one stream to several buckets under one key. Runs once.
 
-    Afterwards every region is either in ``stored`` or in ``failures``, unless ``run`` raised.
+    Afterwards every region is either in ``stored`` or in ``failures``, unless ``run`` raised. What
+    is stored is to be confirmed: only then does it count as a success.
     """
 
     def __init__(
@@ -171,15 +170,26 @@ class Tee:
             for bucket in self._buckets
         ]
         try:
-            async with aclosing(_coalesced(chunks)) as coalesced:
-                async for chunk in coalesced:
-                    await self._each(_Branch.write, chunk)
-            await self._each(_Branch.write, None)
-            await self._each(_Branch.wait)
-        finally:
-            for branch in self._branches:
-                branch.abandon()
-            await asyncio.gather(*(branch.wait() for branch in self._branches))
+            await self._send(chunks)
+        except BaseException:
+            await self._end()
+            for region in self.stored:
+                _count(region, "aborted")
+            raise
+        await self._end()
+
+    async def _send(self, chunks: AsyncIterable[bytes]) -> None:
+        async with aclosing(_coalesced(chunks)) as coalesced:
+            async for chunk in coalesced:
+                await self._each(_Branch.write, chunk)
+        await self._each(_Branch.write, None)
+        await self._each(_Branch.wait)
+
+    async def _end(self) -> None:
+        """Wait for whoever is done, and for the others to abort."""
+        for branch in self._branches:
+            branch.abandon()
+        await asyncio.gather(*(branch.wait() for branch in self._branches))
 
     async def _each(
         self, step: Callable[..., Coroutine[Any, Any, bool]], *args: bytes | None
@@ -214,6 +224,27 @@ class Tee:
             if any(task.result() for task in done):
                 patience_s = self._patience_s
         return steps
+
+
+async def confirm(bucket: Bucket, object_key: str, size_bytes: int) -> None:
+    """Return if *bucket* shows all of an upload, which it has taken; count what came of it.
+
+    Raises:
+        StorageUnavailable: It does not.
+    """
+    outcome = "aborted"
+    try:
+        await bucket.confirm(object_key, size_bytes)
+        outcome = "succeeded"
+    except StorageUnavailable:
+        outcome = "failed"
+        raise
+    finally:
+        _count(bucket.region, outcome)
+
+
+def _count(region: Region, outcome: str) -> None:
+    METRICS.uploads.labels(region=region, outcome=outcome).inc()
 
 
 async def _coalesced(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
