@@ -21,7 +21,7 @@ from archiver.errors import (
     StorageUnavailable,
 )
 from archiver.model import Archive, Copies, Node, Region, Verified
-from archiver.ports import Storage
+from archiver.ports import Found, Storage
 from archiver.sealing import seal
 from archiver.storage.regions import open_regions
 from archiver.testing import MemoryStorage
@@ -242,6 +242,14 @@ async def store(
 ) -> Copies:
     """Upload and commit, as ``service.build`` does."""
     upload = await storage.upload(archive, stream(data), attempt=attempt)
+    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
+
+
+async def put_back(storage: Storage, archive: Archive, lost: Found, data: bytes = DATA) -> Copies:
+    """Upload and commit *data* as what was promised, where the regions answered."""
+    upload = await storage.upload(
+        archive, stream(data), attempt="a2", avoid=lost.unreachable, promised=lost.promised
+    )
     return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
 
 
@@ -608,22 +616,56 @@ class StorageContract:
                 stand.blind(bare)
             lost = await storage.find(archive)
             assert (lost.copies, lost.promised) == (None, first.manifest)
-            upload = await storage.upload(
-                archive,
-                stream(DATA),
-                attempt="a2",
-                avoid=lost.unreachable,
-                promised=lost.promised,
-            )
-            again = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
-            )
+            again = await put_back(storage, archive, lost)
             regions = REGIONS if trouble == "none" else rest
             assert again == Copies(manifest=first.manifest, regions=regions)
             assert (await storage.find(archive)).copies == again
             return storage.presign(again, rest[0], method="GET")
 
         assert stand.download(use(stand, scenario)) == DATA
+
+    @pytest.mark.parametrize("bare", REGIONS)
+    @pytest.mark.parametrize(
+        ("trouble", "has"),
+        (
+            ("out", "nothing"),
+            ("out", "a copy"),
+            ("blind", "nothing"),
+            ("blind", "a copy"),
+            ("full", "nothing"),
+        ),
+    )
+    def test_a_promise_is_kept_while_the_other_region_is_in_trouble(
+        self, stand: Stand, bare: Region, trouble: str, has: str
+    ) -> None:
+        archive = an_archive()
+        (other,) = (region for region in REGIONS if region != bare)
+        disturb = {"out": stand.take_down, "blind": stand.blind, "full": stand.fill}[trouble]
+
+        async def scenario(storage: Storage) -> str:
+            if has == "nothing":
+                stand.take_down(other)
+            first = (await store(storage, archive)).manifest
+            stand.bring_up()
+            stand.delete(bare, first.object_key)
+            disturb(other)
+            lost = await storage.find(archive)
+            assert (lost.copies, lost.promised) == (None, first)
+            assert lost.unreachable == ((other,) if trouble == "out" or has == "a copy" else ())
+            with pytest.raises(BytesChanged):
+                await put_back(storage, archive, lost, damaged(DATA))
+            with pytest.raises(StorageUnavailable):
+                await store(storage, archive, b"new", attempt="a3")
+            assert stand.objects(archive)[bare] == []
+            again = await put_back(storage, archive, lost)
+            assert again == Copies(manifest=first, regions=(bare,))
+            stand.bring_up()
+            regions = REGIONS if has == "a copy" else (bare,)
+            assert (await storage.find(archive)).copies == replace(again, regions=regions)
+            return storage.presign(again, bare, method="GET")
+
+        assert stand.download(use(stand, scenario)) == DATA
+        assert not any("/a3/" in key for keys in stand.objects(archive).values() for key in keys)
 
     def test_bytes_that_came_back_to_a_region_of_which_nothing_is_known_are_no_copy(
         self, stand: Stand
