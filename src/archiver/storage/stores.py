@@ -18,7 +18,7 @@ CONTROL_TIMEOUT = timedelta(seconds=3)
 
 BULK_TIMEOUT = timedelta(minutes=2)
 """Of silence: until a part of an upload is acknowledged, or the next bytes of a download come.
-Four parts of 8 MiB at a time need 280 kB/s."""
+Four parts of 5 MiB at a time need 180 kB/s."""
 
 BULK_RETRY_TIMEOUT = timedelta(seconds=150)
 """A retry carries the first signature, which S3 takes for five minutes."""

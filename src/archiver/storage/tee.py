@@ -29,8 +29,8 @@ CHUNKS_AHEAD = 2
 """How far the quickest region may be ahead of the slowest, but for what is under way."""
 
 PATIENCE = timedelta(seconds=30)
-"""How long a region may keep another one waiting. With 42 MiB under way, it is then dead, or slower
-than 1.5 MB/s. A region that is alone, or no slower than the others, may take all its time."""
+"""How long a region may keep another one waiting. With 27 MiB under way, it is then dead, or slower
+than 1 MB/s. A region that is alone, or no slower than the others, may take all its time."""
 
 GRACE = timedelta(seconds=10)
 """How long an upload that was told to give up may take to abort, before it is let go regardless."""
