@@ -1,0 +1,255 @@
+"""Storages of two regions as the contract finds them, and what its tests have in common."""
+
+import asyncio
+import hashlib
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import Protocol, TypeVar
+
+import pytest
+
+from archiver.errors import LeaseLost
+from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.ports import Found, Storage
+from archiver.sealing import seal
+from archiver.storage.regions import open_regions
+from archiver.testing import MemoryStorage
+from tests.parts.s3 import REGIONS, Home
+from tests.parts.sink import Fault, Sink, sink
+
+T = TypeVar("T")
+EAST, WEST = REGIONS
+DATA = b"an archive, as far as a bucket can tell" * 1000
+NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
+LARGE = 9_000_000
+"""More than one part of a multipart upload."""
+
+SOURCE_URL = "https://hg.example/projects/ash/archive/0123456789ab.zip"
+ODD_NAMES = (
+    "a b",
+    "a~b",
+    "über/日本",
+    "a+b",
+    'it\'s "so"',
+    "a&b=c;d,e$f",
+    "(1)!*{2}[3]^|<4>",
+    "~20",
+)
+
+
+class Stand(Protocol):
+    """A storage of two regions, and the means to look behind and to disturb it."""
+
+    def open(self) -> AbstractAsyncContextManager[Storage]: ...
+
+    def take_down(self, *regions: Region) -> None: ...
+
+    def blind(self, *regions: Region) -> None:
+        """Have them give their manifests, but not say whether they have an object."""
+
+    def fill(self, *regions: Region) -> None:
+        """Have them take nothing more."""
+
+    def bring_up(self) -> None: ...
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        """Return the keys under which the archive's bytes lie, committed or not."""
+
+    def damage(self, region: Region, object_key: str) -> None:
+        """Put other bytes in the place of those that are there, as many of them."""
+
+    def delete(self, region: Region, object_key: str) -> None:
+        """Delete an object, as an operator does by hand."""
+
+    def download(self, url: str) -> bytes:
+        """Return what a client gets. Raises PermissionError when it is refused."""
+
+
+class MemoryStand:
+    def __init__(self) -> None:
+        self.storage = MemoryStorage(regions=REGIONS)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        yield self.storage
+
+    def take_down(self, *regions: Region) -> None:
+        self.storage.down.update(regions)
+
+    def blind(self, *regions: Region) -> None:
+        self.storage.blind.update(regions)
+
+    def fill(self, *regions: Region) -> None:
+        self.storage.full.update(regions)
+
+    def bring_up(self) -> None:
+        for disturbed in (self.storage.down, self.storage.blind, self.storage.full):
+            disturbed.clear()
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        return {
+            region: [key for key in self.storage.objects[region] if archive.key in key]
+            for region in REGIONS
+        }
+
+    def damage(self, region: Region, object_key: str) -> None:
+        self.storage.objects[region][object_key] = damaged(self.storage.objects[region][object_key])
+
+    def delete(self, region: Region, object_key: str) -> None:
+        del self.storage.objects[region][object_key]
+
+    def download(self, url: str) -> bytes:
+        return self.storage.download(url)
+
+
+class S3Stand:
+    """Two buckets of a real server, each behind a sink that can forbid everything."""
+
+    def __init__(self, *, home: Home, sinks: dict[Region, Sink]) -> None:
+        self.home = home
+        self.sinks = sinks
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        buckets = [
+            self.home.bucket(region, endpoint=self.sinks[region].endpoint)
+            for region in self.home.regions
+        ]
+        async with open_regions(buckets) as regions:
+            yield regions
+
+    def take_down(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda _method, _target: Fault.FORBID
+
+    def blind(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda method, _target: (
+                Fault.FORBID if method == "HEAD" else None
+            )
+
+    def fill(self, *regions: Region) -> None:
+        for region in regions:
+            self.sinks[region].misbehave = lambda method, _target: (
+                Fault.FORBID if method in {"PUT", "POST"} else None
+            )
+
+    def bring_up(self) -> None:
+        for opened in self.sinks.values():
+            opened.misbehave = lambda _method, _target: None
+
+    def objects(self, archive: Archive) -> dict[Region, list[str]]:
+        assert self.home.unfinished() == NOTHING
+        return self.home.keys(f"archives/{archive.key}/")
+
+    def damage(self, region: Region, object_key: str) -> None:
+        path = f"/{self.home.names[region]}/{object_key}"
+        body = damaged(self.home.read(region, object_key))
+        status, _ = self.home.server.request("PUT", path, body=body)
+        assert status == 200
+
+    def delete(self, region: Region, object_key: str) -> None:
+        path = f"/{self.home.names[region]}/{object_key}"
+        status, _ = self.home.server.request("DELETE", path)
+        assert status == 204
+
+    def download(self, url: str) -> bytes:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own server
+                body: bytes = answer.read()
+                return body
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            raise PermissionError(exc.code) from exc
+
+
+@contextmanager
+def s3_stand(home: Home) -> Iterator[S3Stand]:
+    with ExitStack() as stack:
+        sinks = {region: stack.enter_context(sink(home.server.endpoint)) for region in home.regions}
+        yield S3Stand(home=home, sinks=sinks)
+
+
+def use(stand: Stand, scenario: Callable[[Storage], Awaitable[T]]) -> T:
+    """Run *scenario* with the storage of *stand*, in a loop of its own."""
+
+    async def run() -> T:
+        async with stand.open() as storage:
+            return await scenario(storage)
+
+    return asyncio.run(run())
+
+
+def an_archive(*, repo: str = "projects/ash", subdir: str = "") -> Archive:
+    node = Node(secrets.token_hex(20))
+    return Archive(source="hgmo", repo=repo, node=node, subdir=subdir, suffix="zip")
+
+
+async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
+    """Yield *data* in pieces; then fail, if there is something to fail with."""
+    for start in range(0, len(data), 10_000):
+        yield data[start : start + 10_000]
+    if failure:
+        raise failure
+
+
+def damaged(data: bytes) -> bytes:
+    return b"?" * len(data)
+
+
+def verified(data: bytes) -> Verified:
+    return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
+
+
+async def kept() -> None:
+    """Hold a lease that nobody takes away."""
+
+
+async def taken() -> None:
+    """Hold a lease that went over to somebody else."""
+    raise LeaseLost("another worker has the task")
+
+
+async def listed(
+    storage: Storage, source: str | None = None, *, region: Region | None = None
+) -> list[Archive]:
+    return [archive async for archive in storage.archives(source, region=region)]
+
+
+async def store(
+    storage: Storage, archive: Archive, data: bytes = DATA, *, attempt: str = "a1"
+) -> Copies:
+    """Upload and commit, as ``service.build`` does."""
+    upload = await storage.upload(archive, stream(data), attempt=attempt)
+    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
+
+
+async def put_back(storage: Storage, archive: Archive, lost: Found, data: bytes = DATA) -> Copies:
+    """Upload and commit *data* as what was promised, where the regions answered."""
+    upload = await storage.upload(
+        archive, stream(data), attempt="a2", avoid=lost.unreachable, promised=lost.promised
+    )
+    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
+
+
+class InMemory:
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return MemoryStand()
+
+
+class InSeaweedFS:
+    @pytest.fixture
+    def stand(self, weed_home: Home) -> Iterator[Stand]:
+        with s3_stand(weed_home) as stand:
+            yield stand
+
+
+class InRclone:
+    @pytest.fixture
+    def stand(self, rclone_home: Home) -> Iterator[Stand]:
+        with s3_stand(rclone_home) as stand:
+            yield stand
