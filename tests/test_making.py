@@ -1,7 +1,7 @@
 """What an archive is made of, in a world of fakes."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -136,12 +136,24 @@ def test_a_subdir_that_is_not_in_the_whole_tree_is_unknown() -> None:
         run(scenario())
 
 
-def test_a_copy_that_is_damaged_is_passed_over_for_another_regions() -> None:
+def at_the_start(data: bytes) -> bytes:
+    return b"!" + data[1:]
+
+
+def at_the_end(data: bytes) -> bytes:
+    return data + b"!"
+
+
+@pytest.mark.parametrize("damaged", (at_the_start, at_the_end))
+def test_a_copy_that_is_damaged_is_passed_over_for_another_regions(
+    damaged: Callable[[bytes], bytes],
+) -> None:
     world = a_world()
 
     async def scenario() -> Copies:
         whole = await build(world, world.archive(suffix="zip"))
-        world.storage.objects[EAST][whole.manifest.object_key] += b"!"
+        objects, key = world.storage.objects[EAST], whole.manifest.object_key
+        objects[key] = damaged(objects[key])
         return await build(world, world.archive(suffix="tar.gz"))
 
     assert run(scenario()).manifest.conversion

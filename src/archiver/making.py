@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from archiver.concurrency import ahead
-from archiver.errors import ArchiverError, BytesChanged, InternalError, NotConvertible
+from archiver.errors import ArchiverError, BadArchive, BytesChanged, InternalError, NotConvertible
 from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
 from archiver.ports import Attempt, Converter, Found, Index, Source, Storage, Verifier, Verify
 from archiver.telemetry import log
@@ -231,11 +231,10 @@ class Maker:
                 async with self._workshop.convert(given, archive, progress) as made:
                     return await self._store(archive, made, attempt, found)
             except ArchiverError as exc:
-                useless = isinstance(exc, (NotConvertible, BytesChanged))
-                if not (progress.broken or useless):
+                if not (progress.broken or isinstance(exc, BadArchive)):
                     raise
                 log.warning("input.failed", region=region, key=relative.key, code=exc.code)
-                if useless:
+                if isinstance(exc, (NotConvertible, BytesChanged)):
                     break
         return None
 

@@ -42,6 +42,25 @@ def _unpacked(data: bytes, suffix: str) -> dict[str, bytes]:
         return {name: file.read() for name, file in extracted if file}
 
 
+_MAGIC: Mapping[str, bytes] = {
+    "tar.gz": b"\x1f\x8b",
+    "tar.bz2": b"BZh",
+    "tar.xz": b"\xfd7zXZ",
+    "tar.zst": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK",
+}
+
+
+async def _read(chunks: AsyncGenerator[bytes, None], suffix: str) -> bytes:
+    """Return what comes; what does not begin as it ought to is not read to its end."""
+    data = b""
+    async for chunk in chunks:
+        data += chunk
+        if not data.startswith(_MAGIC.get(suffix, b"")):
+            raise CorruptArchive("that does not begin as it ought to")
+    return data
+
+
 _DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
     "tar": bytes,
     "tar.gz": gzip.decompress,
@@ -77,7 +96,7 @@ class FakeConverter:
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async def converted() -> AsyncGenerator[bytes, None]:
             async with aclosing(chunks):
-                members = _unpacked(b"".join([chunk async for chunk in chunks]), given.suffix)
+                members = _unpacked(await _read(chunks, given.suffix), given.suffix)
             if given.suffix in self.unfit:
                 raise NotConvertible(f"{wanted.suffix} has no words for it")
             top = f"{root}/{wanted.subdir}".rstrip("/")
