@@ -127,9 +127,12 @@ def test_a_client_that_leaves_gives_its_seat_back(stack: Stack, ash: Ash) -> Non
         wait_until(lambda: waiters(stack) == 0, timeout_s=HOLD_S / 2)
 
 
-def test_a_web_process_that_is_told_to_stop_sends_on_who_waits(stack: Stack, ash: Ash) -> None:
+@pytest.mark.parametrize("wait_s", (80, 8))
+def test_a_web_process_that_is_told_to_stop_sends_on_who_waits(
+    wait_s: int, stack: Stack, ash: Ash
+) -> None:
     stack.env["ARCHIVER_SERVER__HOLD_S"] = str(LONG_HOLD_S)
-    url = stack.url(ash.repo, ash.node, "wait=80")
+    url = stack.url(ash.repo, ash.node, f"wait={wait_s}")
     with stack.web() as web, ThreadPoolExecutor(1) as one:
         asking = one.submit(fetch, url)
         wait_until(lambda: waiters(stack) == 1, timeout_s=10)

@@ -40,6 +40,7 @@ async def outwait(request: Request[State], ask: Ask, pending: Pending, render: R
 async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: Render) -> Response:
     waited: Response | Woken = Woken.TIME
     hold_s = ask.patience.hold_s(request.state["site"].holding)
+    began = time.monotonic()
     if hold_s:
         try:
             waited = await _hold(request, ask, pending, render, hold_s)
@@ -52,7 +53,8 @@ async def _outwait(request: Request[State], ask: Ask, pending: Pending, render: 
         return _Shared(waited)
     if waited is Woken.LEFT:
         return nobody(request)
-    if left := ask.patience.after(hold_s):
+    held_s = min(hold_s, time.monotonic() - began)  # less where this process is about to end
+    if left := ask.patience.after(held_s):
         return _again(request, pending, ask.again(left))
     return await _out_of_time(request, ask, pending)
 

@@ -22,6 +22,9 @@ from archiver.web.watches import Sought, Watch, Watches, Woken, leaving, open_wa
 LAST_HOLD_S = 1.0
 """Of a process that is about to end."""
 
+EARLY_S = 0.01
+"""So much before its time a timer may end a hold: that is no second to wait for."""
+
 HOLDS_MAX = 8
 """Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
 
@@ -53,7 +56,7 @@ class Patience:
 
     def after(self, held_s: float) -> "Patience | None":
         """Return what is left after a hold, or None if nothing is."""
-        left_s = math.ceil((self.wait_s or 0) - held_s)
+        left_s = math.ceil((self.wait_s or 0) - held_s - EARLY_S)
         if left_s <= 0 or self.hop + 1 >= HOLDS_MAX or self.or_202:
             return None
         return Patience(wait_s=left_s, hop=self.hop + 1, preferred=self.preferred)
