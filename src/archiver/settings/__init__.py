@@ -1,12 +1,10 @@
 """Configuration: one frozen tree, read once from TOML and the environment."""
 
 from archiver.settings.places import nearest, networks, ranges_files, require_ranges
-from archiver.settings.sections import (
-    RegionSettings,
-    ServerSettings,
-    SettingsError,
-    SourceSettings,
-)
+from archiver.settings.section import SettingsError
+from archiver.settings.sections import RegionSettings
+from archiver.settings.server import ServerSettings
+from archiver.settings.source import SourceSettings
 from archiver.settings.tree import (
     HGMO_URL_TEMPLATE,
     Settings,

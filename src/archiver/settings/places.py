@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from archiver.model import Region
-from archiver.settings.sections import SettingsError
+from archiver.settings.section import SettingsError
 from archiver.settings.tree import Settings
 from archiver.web.ranges import Ranges, RangesFile, Unreadable, read_aws, read_google
 

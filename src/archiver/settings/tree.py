@@ -13,15 +13,15 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from archiver.settings.section import SettingsError
 from archiver.settings.sections import (
     EngineSettings,
     LogSettings,
     RegionSettings,
-    ServerSettings,
-    SettingsError,
-    SourceSettings,
     WorkerSettings,
 )
+from archiver.settings.server import ServerSettings
+from archiver.settings.source import SourceSettings
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
 DEFAULT_CONFIG = Path("archiver.toml")

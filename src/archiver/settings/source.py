@@ -1,0 +1,132 @@
+"""Settings of a version-control host: each with its default, its bounds and its meaning."""
+
+import re
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from archiver.model import Limits, Served
+from archiver.settings.section import Section
+
+Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
+SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
+
+PARTS_MAX_BYTES = 48 << 30
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
+_LIMITS = Limits()
+
+
+class SourceSettings(Section):
+    """One version-control host."""
+
+    kind: Literal["hgweb"] = Field(default="hgweb", description="What the host runs.")
+    url_template: str = Field(
+        description="The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."
+    )
+    suffixes: tuple[Suffix, ...] = Field(
+        default=SERVED_BY_HGWEB,
+        min_length=1,
+        description="Formats that the host serves. Every other one is made of the first of them.",
+    )
+    fetch_suffix: Suffix | None = Field(
+        default=None,
+        description="The one format to fetch, and only if nothing is there that an archive can be "
+        "made of. None: each of `suffixes` is fetched, and kept as the host sends it.",
+    )
+    subdirs: bool = Field(
+        default=True,
+        description="Whether the host can send a part of a tree. If not, it is cut out here.",
+    )
+    concurrency: int = Field(
+        default=8,
+        ge=2,
+        le=100,
+        description="Attempts at a time that may use the host, in the whole fleet. "
+        "A quarter is kept for low priority.",
+    )
+    lookup_concurrency: int = Field(
+        default=2, ge=1, le=100, description="Questions at a time (lookup, known) of one process."
+    )
+    read_timeout_s: float = Field(
+        default=120,
+        gt=0,
+        description="Seconds of silence after which a transfer is given up: "
+        "of neither a whole head nor anything of the body.",
+    )
+    deadline_s: float = Field(
+        default=3600, gt=0, description="Seconds that one fetch may take in all."
+    )
+    min_rate_bytes_s: int = Field(
+        default=4096,
+        ge=0,
+        description="Bytes a second that the host must send while it is waited for.",
+    )
+    min_rate_window_s: float = Field(
+        default=60,
+        gt=0,
+        description="Seconds of waiting over which `min_rate_bytes_s` is measured: "
+        "hgweb pauses for some while it reads a large manifest.",
+    )
+    max_bytes: int = Field(
+        default=_LIMITS.packed_bytes,
+        gt=0,
+        le=PARTS_MAX_BYTES,
+        description="Bytes that an archive may have; no more than S3 takes in parts, 48 GiB.",
+    )
+    max_unpacked_bytes: int = Field(
+        default=_LIMITS.unpacked_bytes,
+        gt=0,
+        description="Bytes that an archive may have when it is unpacked.",
+    )
+    max_ratio: int = Field(
+        default=_LIMITS.ratio,
+        gt=0,
+        description="How many times as large a large archive may become when it is unpacked.",
+    )
+    max_members: int = Field(
+        default=_LIMITS.members, gt=0, description="Members that an archive may have."
+    )
+    redirect_hosts: tuple[str, ...] = Field(
+        (), description="Hosts besides its own to which the host may redirect."
+    )
+    allow_private_addresses: bool = Field(
+        default=False,
+        description="Whether the host's name may resolve to a private or loopback address. "
+        "An address that stands in `url_template` itself may always be contacted.",
+    )
+
+    @model_validator(mode="after")
+    def _template_is_whole(self) -> Self:
+        url = urlsplit(self.url_template)
+        if url.scheme not in {"http", "https"} or not url.hostname or {"{", "@"} & {*url.netloc}:
+            raise ValueError(
+                "url_template: must be an http or https URL with a fixed host, no more"
+            )
+        for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
+            if self.url_template.count(name) != 1:
+                raise ValueError(f"url_template: must contain {name} once")
+        for host in self.redirect_hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError("redirect_hosts: each must be host or host:port")
+        if self.subdirs and not self.url_template.endswith("/{subdir}"):
+            raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            packed_bytes=self.max_bytes,
+            unpacked_bytes=self.max_unpacked_bytes,
+            ratio=self.max_ratio,
+            members=self.max_members,
+        )
+
+    @property
+    def served(self) -> Served:
+        return Served(
+            suffixes=(self.fetch_suffix,) if self.fetch_suffix else self.suffixes,
+            subdirs=self.subdirs,
+            verbatim=self.fetch_suffix is None,
+        )
