@@ -20,12 +20,25 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Absent, Archive, Joined, Node, Pending, Phase, Ready, Region, TaskState
+from archiver.ports import Found
 from archiver.service import Status
-from archiver.testing import FakeAttempt
+from archiver.testing import FakeAttempt, MemoryStorage
+from archiver.web.watches import open_watches
 from tests.world import World
 
 T = TypeVar("T")
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
+
+
+class CountingStorage(MemoryStorage):
+    """``looks`` counts the questions whether an archive is there."""
+
+    looks = 0
+
+    async def find(self, archive: Archive) -> Found:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return await super().find(archive)
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
@@ -404,6 +417,27 @@ def test_a_status_is_no_success_without_an_archive_whatever_the_engine_says() ->
 
     status = run(scenario())
     assert (status.task.state, status.urls) == (TaskState.PENDING, {})
+
+
+def test_who_watches_an_archive_that_was_built_and_lost_has_it_looked_for_once() -> None:
+    storage = CountingStorage()
+    world = World(storage=storage)
+
+    async def scenario() -> TaskState | None:
+        archive = world.archive()
+        await world.engine.enqueue(archive)
+        await world.engine.work(world.archiver)
+        lose(world)
+        await world.index.forget(archive)
+        storage.looks = 0
+        async with open_watches(world.archiver) as watches:
+            with watches.watch(archive) as watch:
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                return watch.status.task.state if watch.status else None
+
+    assert run(scenario()) is TaskState.PENDING
+    assert storage.looks == 1
 
 
 def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> None:

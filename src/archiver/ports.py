@@ -305,7 +305,11 @@ class Index(Protocol):
     be told, it forgets.
     """
 
-    async def copies(self, archive: Archive) -> Copies | None: ...
+    async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
+        """Return where the archive is. If that is nowhere, somebody looked, lately.
+
+        Not before *since*, if that is given: when something happened that may have put it there.
+        """
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         """Remember *copies*, and let every process that remembers otherwise know."""

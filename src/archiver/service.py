@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from archiver.errors import (
     ArchiverError,
@@ -164,11 +165,7 @@ class Archiver:
             if copies := await self._index.copies(archive):
                 return self._stored(archive, copies, None)
             raise
-        copies = await self._index.copies(archive)
-        if not copies and _says_success(task):
-            await self._index.forget(archive)  # what it believes is older than the task's end
-            copies = await self._index.copies(archive)
-        if copies:
+        if copies := await self._index.copies(archive, since=_succeeded_at(task)):
             return self._stored(archive, copies, task)
         return Status(task=_unfinished(archive, task), source_url=self._source_url(archive))
 
@@ -271,6 +268,10 @@ class Archiver:
 
 def _says_success(task: Task | None) -> bool:
     return task is not None and task.state is TaskState.SUCCESS
+
+
+def _succeeded_at(task: Task | None) -> datetime | None:
+    return task.updated_at if task and _says_success(task) else None
 
 
 def _unfinished(archive: Archive, task: Task | None) -> Task:

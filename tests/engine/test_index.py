@@ -169,6 +169,20 @@ def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> N
     asyncio.run(play())
 
 
+def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
+        async with index_of(fleet, storage) as index, fleet.connection() as connection:
+            before = datetime.now(UTC)
+            assert await index.copies(archive) is None
+            copies = copies_of(archive, "one")
+            await _write_behind_its_back(connection, archive, copies)
+            assert await index.copies(archive, since=before) is None
+            assert await index.copies(archive, since=datetime.now(UTC)) == copies
+
+    asyncio.run(play())
+
+
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
     elsewhere = JetStreamIndex(connection=connection, storage=MemoryStorage())
     seen = Sighting(copies=copies, checked_at=datetime.now(UTC))

@@ -68,7 +68,7 @@ class JetStreamIndex:
         self._recheck_after = recheck_after
         self._on_old: list[Callable[[Archive], None]] = []
         self._copies: Memory[str, bytes] = Memory(size=COPIES_MAX)
-        self._absent: Memory[str, None] = Memory(ttl=ABSENT_TTL)
+        self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
         self._digests = Digests(connection=connection)
         self._looking: Coalesce[str, Sighting | None] = Coalesce()
@@ -95,15 +95,19 @@ class JetStreamIndex:
         self._digests.drop_all()
         self._overtaken = dict.fromkeys(self._overtaken, True)
 
-    async def copies(self, archive: Archive) -> Copies | None:
+    async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
         if seen := self._remembered(archive):
             self._count["memory"]()
             return self._given(archive, seen)
-        if archive.digest in self._absent:
+        if self._is_absent(archive, since):
             self._count["absent"]()
             return None
         seen = await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
         return self._given(archive, seen) if seen else None
+
+    def _is_absent(self, archive: Archive, since: datetime | None) -> bool:
+        looked_at = self._absent.get(archive.digest)
+        return looked_at is not None and (since is None or looked_at >= since)
 
     def on_old(self, ask: Callable[[Archive], None]) -> None:
         """Call *ask* whenever copies are given out that nobody has seen for too long."""
@@ -177,6 +181,7 @@ class JetStreamIndex:
     async def _look_and_remember(self, archive: Archive) -> Sighting | None:
         """Remember what is found, unless there was news while it was looked for."""
         self._overtaken[archive.digest] = False
+        looked_at = datetime.now(UTC)
         try:
             seen = await self._look(archive)
         finally:
@@ -184,7 +189,7 @@ class JetStreamIndex:
         if seen and not overtaken:
             self._remember(archive, seen)
         elif not overtaken:
-            self._absent.put(archive.digest, None)
+            self._absent.put(archive.digest, looked_at)
         return seen
 
     async def _look(self, archive: Archive) -> Sighting | None:

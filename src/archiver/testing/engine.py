@@ -39,7 +39,12 @@ class MemoryIndex:
         self.outage: ArchiverError | None = None
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
 
-    async def copies(self, archive: Archive) -> Copies | None:
+    async def copies(
+        self,
+        archive: Archive,
+        *,
+        since: datetime | None = None,  # noqa: ARG002 - no absence is remembered
+    ) -> Copies | None:
         if archive.key not in self._copies and self._storage:
             found = await self._storage.find(archive)
             if found.copies:
