@@ -147,8 +147,10 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
             await storage.asked.wait()
             await worker.record(archive, copies)
             await asyncio.sleep(0.2)
+            later = asyncio.create_task(web.copies(archive))
             storage.allowed.set()
-            assert await looking is None
+            assert await later == copies
+            assert await looking == copies
             assert await web.copies(archive) == copies
 
     asyncio.run(play())

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from archiver.concurrency import Coalesce
 from archiver.engine.connection import DIGESTS, Connection
+from archiver.engine.looks import Looks
 from archiver.memory import Memory
 from archiver.model import Archive, parse_key
 
@@ -32,8 +32,7 @@ class Digests:
         self._connection = connection
         self._known: Memory[str, Archive] = Memory(ttl=KNOWN_TTL, size=REMEMBERED_MAX)
         self._unknown: Memory[str, None] = Memory(ttl=UNKNOWN_TTL, size=REMEMBERED_MAX)
-        self._looking: Coalesce[str, Archive | None] = Coalesce()
-        self._drops = 0
+        self._looks: Looks[Archive | None] = Looks()
 
     async def find(self, sha256: str) -> Archive | None:
         """Return an archive with this digest, the latest to be stored. Raises EngineUnavailable."""
@@ -41,17 +40,21 @@ class Digests:
             return known
         if sha256 in self._unknown:
             return None
-        return await self._looking.run(sha256, lambda: self._look(sha256))
+        return await self._looks.run(
+            sha256,
+            lambda: self._look(sha256),
+            remember=lambda look: self._remember(sha256, look.found),
+        )
 
     async def _look(self, sha256: str) -> Archive | None:
-        drops = self._drops
         entry = await self._connection.get(DIGESTS, f"{sha256}.*")
-        archive = parse_key(entry.value.decode(errors="replace")) if entry else None
+        return parse_key(entry.value.decode(errors="replace")) if entry else None
+
+    def _remember(self, sha256: str, archive: Archive | None) -> None:
         if archive:
             self._known.put(sha256, archive)
-        elif drops == self._drops:  # else this may be what there was news of
+        else:
             self._unknown.put(sha256, None)
-        return archive
 
     async def store(self, sha256: str, archive: Archive) -> None:
         """Raises EngineUnavailable: It is not stored."""
@@ -60,11 +63,11 @@ class Digests:
 
     def drop(self, sha256: str) -> None:
         """Remember nothing of a digest that there is news of."""
-        self._drops += 1
+        self._looks.overtake(sha256)
         self._known.pop(sha256)
         self._unknown.pop(sha256)
 
     def drop_all(self) -> None:
-        self._drops += 1
+        self._looks.overtake_all()
         self._known.clear()
         self._unknown.clear()

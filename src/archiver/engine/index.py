@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from archiver.concurrency import Coalesce
 from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
+from archiver.engine.looks import Look, Looks
 from archiver.engine.records import (
     CopiesRecord,
     DecodeError,
@@ -71,8 +71,7 @@ class JetStreamIndex:
         self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
         self._digests = Digests(connection=connection)
-        self._looking: Coalesce[str, Sighting | None] = Coalesce()
-        self._overtaken: dict[str, bool] = {}
+        self._looks: Looks[Sighting | None] = Looks()
         self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
         connection.on_gap(self._drop_all)
         connection.watch(COPIES, self._drop)
@@ -82,8 +81,7 @@ class JetStreamIndex:
         self._digests.drop(sha256.decode(errors="replace"))
         self._copies.pop(digest)
         self._absent.pop(digest)
-        if digest in self._overtaken:
-            self._overtaken[digest] = True
+        self._looks.overtake(digest)
 
     def _drop_node(self, digest: str, _payload: bytes) -> None:
         self._nodes.pop(digest)
@@ -93,7 +91,7 @@ class JetStreamIndex:
         self._absent.clear()
         self._nodes.clear()
         self._digests.drop_all()
-        self._overtaken = dict.fromkeys(self._overtaken, True)
+        self._looks.overtake_all()
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
         if seen := self._remembered(archive):
@@ -102,7 +100,12 @@ class JetStreamIndex:
         if self._is_absent(archive, since):
             self._count["absent"]()
             return None
-        seen = await self._looking.run(archive.digest, lambda: self._look_and_remember(archive))
+        seen = await self._looks.run(
+            archive.digest,
+            lambda: self._look(archive),
+            remember=lambda look: self._remember_look(archive, look),
+            since=since,
+        )
         return self._given(archive, seen) if seen else None
 
     def _is_absent(self, archive: Archive, since: datetime | None) -> bool:
@@ -178,19 +181,11 @@ class JetStreamIndex:
     def _remember(self, archive: Archive, seen: Sighting) -> None:
         self._copies.put(archive.digest, _encoded(seen))
 
-    async def _look_and_remember(self, archive: Archive) -> Sighting | None:
-        """Remember what is found, unless there was news while it was looked for."""
-        self._overtaken[archive.digest] = False
-        looked_at = datetime.now(UTC)
-        try:
-            seen = await self._look(archive)
-        finally:
-            overtaken = self._overtaken.pop(archive.digest)
-        if seen and not overtaken:
-            self._remember(archive, seen)
-        elif not overtaken:
-            self._absent.put(archive.digest, looked_at)
-        return seen
+    def _remember_look(self, archive: Archive, look: Look[Sighting | None]) -> None:
+        if look.found:
+            self._remember(archive, look.found)
+        else:
+            self._absent.put(archive.digest, look.at)
 
     async def _look(self, archive: Archive) -> Sighting | None:
         level, seen = "index", await self._stored(archive)
