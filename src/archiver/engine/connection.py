@@ -82,10 +82,13 @@ class Connection:
 
     async def keep(self) -> None:
         """Be connected, and see that the streams are there, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._link.keep())
-            await self._link.wait()
-            await self._prepare()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._link.keep())
+                await self._link.wait()
+                await self._prepare()
+        finally:
+            await self._lookups.close()
 
     async def _prepare(self) -> None:
         while True:

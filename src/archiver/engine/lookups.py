@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from archiver.concurrency import end
 from archiver.errors import EngineUnavailable
 
 NOTHING_THERE, NOBODY_THERE = "404", "503"
@@ -74,6 +76,7 @@ class Lookups:
         self._timeout_s = timeout.total_seconds()
         self._gathering: Batch | None = None
         self._asked: dict[str, tuple[Batch, str]] = {}
+        self._resolving: set[asyncio.Task[None]] = set()
         self._questions = 0
         self._inbox = ""
 
@@ -91,36 +94,40 @@ class Lookups:
     async def get(self, client: Client, stream: str, subject: str) -> Entry | None:
         """Return the last message of *subject*, if there is one and it marks no deletion."""
         place = f"$JS.API.DIRECT.GET.{stream}.{subject}"
-        if self._gathering:
-            return await self._gathering.add(place)
-        batch = self._gathering = Batch()
-        answer = batch.add(place)
-        try:
-            await self._resolve(client, batch)
-        except asyncio.CancelledError:
-            answer.exception()  # it was meant for the others
-            raise
-        return await answer
+        if self._gathering is None:
+            self._gathering = self._begin(client)
+        return await self._gathering.add(place)
+
+    def _begin(self, client: Client) -> Batch:
+        """Return a batch that is resolved by itself, next turn: whoever began it may leave."""
+        batch = Batch()
+        resolving = asyncio.create_task(self._resolve(client, batch))
+        self._resolving.add(resolving)
+        resolving.add_done_callback(partial(self._ended, batch))
+        return batch
 
     async def _resolve(self, client: Client, batch: Batch) -> None:
-        """Have everyone who waits in *batch* get an answer, whatever happens."""
-        outcome: Exception = EngineUnavailable("the engine did not give a key")
-        try:
-            await asyncio.sleep(0)  # whoever else is about to ask does so now
-            self._gathering = None
-            async with asyncio.timeout(self._timeout_s):
-                for place in batch:
-                    await self._ask(client, batch, place)
-                await batch.ended
-        except (nats.errors.Error, TimeoutError, OSError) as exc:
-            outcome = exc
-        finally:
-            if self._gathering is batch:
-                self._gathering = None
-            for token in batch.tokens:
-                self._asked.pop(token, None)
+        self._gathering = None
+        async with asyncio.timeout(self._timeout_s):
             for place in batch:
-                batch.answer(place, outcome)
+                await self._ask(client, batch, place)
+            await batch.ended
+
+    def _ended(self, batch: Batch, resolving: asyncio.Task[None]) -> None:
+        """Have everyone who still waits in *batch* get an answer, whatever happened."""
+        self._resolving.discard(resolving)
+        if self._gathering is batch:
+            self._gathering = None
+        for token in batch.tokens:
+            self._asked.pop(token, None)
+        failure = None if resolving.cancelled() else resolving.exception()
+        silence = EngineUnavailable("the engine did not give a key")
+        for place in batch:
+            batch.answer(place, failure if isinstance(failure, Exception) else silence)
+
+    async def close(self) -> None:
+        """Have everyone who waits go without an answer."""
+        await end(*self._resolving)
 
     async def _ask(self, client: Client, batch: Batch, place: str) -> None:
         self._questions += 1
