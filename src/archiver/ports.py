@@ -314,8 +314,6 @@ class Index(Protocol):
     async def record(self, archive: Archive, copies: Copies) -> None:
         """Remember *copies*, and let every process that remembers otherwise know."""
 
-    async def forget(self, archive: Archive) -> None: ...
-
     async def by_digest(self, sha256: str) -> Archive | None:
         """Return an archive that was recorded with these bytes; whether it has copies is not said.
 

@@ -64,17 +64,6 @@ def test_a_later_record_replaces_the_earlier_one(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_what_is_forgotten_is_not_found(opened: Open) -> None:
-    async def play() -> None:
-        archive = an_archive()
-        async with opened() as index:
-            await index.record(archive, copies_of(archive))
-            await index.forget(archive)
-            assert await index.copies(archive) is None
-
-    asyncio.run(play())
-
-
 def test_archives_are_not_mixed_up(opened: Open) -> None:
     async def play() -> None:
         one, two = an_archive(), an_archive()

@@ -194,6 +194,25 @@ def test_what_was_written_meanwhile_is_not_written_over(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
+def test_what_was_written_meanwhile_is_not_taken_out_with_what_is_gone(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = CountingStorage(), an_archive()
+        async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
+            both = await committed(storage, archive)
+            await one.index.record(archive, both)
+            seen = await one.index.latest(archive)
+            assert seen
+            await two.index.record(archive, both)
+            await one.index.settle(archive, seen, None)
+            assert await one.connection.get(INDEX, archive.digest)
+            seen = await one.index.latest(archive)
+            assert seen
+            await one.index.settle(archive, seen, None)
+            assert await one.connection.get(INDEX, archive.digest) is None
+
+    asyncio.run(play())
+
+
 def test_nobody_waits_for_a_check_and_few_are_made_at_a_time(fleet: Fleet) -> None:
     async def play() -> None:
         storage = CountingStorage()

@@ -134,11 +134,11 @@ def test_what_the_index_has_wrong_is_set_right_and_every_process_hears_of_it(fle
     play(fleet, scenario)
 
 
-def test_an_entry_that_was_forgotten_is_written_again(fleet: Fleet) -> None:
+def test_an_entry_that_was_removed_is_written_again(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
-        await bench.index.forget(archive)
+        await bench.connection.delete(INDEX, archive.digest)
         assert counts(await bench.rebuild("hgmo")) == (1, 1, 0, 0)
         assert await bench.stored(archive) == copies
 

@@ -143,18 +143,19 @@ class JetStreamIndex:
 
         Whoever wrote in between knows better. Only a difference is news.
         """
-        if copies is None:
-            await self.forget(archive)
-            return
-        checked = replace(seen, copies=copies, checked_at=datetime.now(UTC))
         if copies == seen.copies:
             self.put_off(archive, copies)
-            await self._update(archive, checked)
+            await self._update(archive, replace(seen, checked_at=datetime.now(UTC)))
             return
         self._drop(archive.digest, b"")
-        await self._update(archive, checked)
-        sha256 = copies.manifest.sha256
-        await self._written(archive, self._digests.store(sha256, archive))
+        if copies:
+            checked = replace(seen, copies=copies, checked_at=datetime.now(UTC))
+            await self._update(archive, checked)
+            await self._written(archive, self._digests.store(copies.manifest.sha256, archive))
+        else:
+            purge = self._connection.purge(INDEX, archive.digest, revision=seen.revision)
+            await self._written(archive, purge)
+        sha256 = (copies or seen.copies).manifest.sha256
         await self._connection.tell(COPIES, archive.digest, sha256.encode())
 
     async def _update(self, archive: Archive, checked: Sighting) -> None:
@@ -234,14 +235,6 @@ class JetStreamIndex:
             await writing
         except EngineUnavailable as exc:
             log.warning("index.not_written", key=archive.key, code=exc.code)
-
-    async def forget(self, archive: Archive) -> None:
-        self._drop(archive.digest, b"")
-        try:
-            await self._connection.delete(INDEX, archive.digest)
-        except EngineUnavailable as exc:
-            log.warning("index.not_written", key=archive.key, code=exc.code)
-        await self._connection.tell(COPIES, archive.digest)
 
     async def by_digest(self, sha256: str) -> Archive | None:
         return await self._digests.find(sha256)

@@ -57,6 +57,7 @@ class MemoryIndex:
         self._news.tell(archive.digest)
 
     async def forget(self, archive: Archive) -> None:
+        """Have the buckets asked again, as after a check that found a copy gone."""
         self._copies.pop(archive.key, None)
         self._news.tell(archive.digest)
 
