@@ -10,10 +10,11 @@ import pytest
 
 from archiver.engine.connection import INDEX, Connection
 from archiver.engine.feed import relay
-from archiver.engine.index import JetStreamIndex, Sighting
+from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
+from archiver.engine.records import CopiesRecord, decode_copies, encode
 from archiver.errors import EngineUnavailable
-from archiver.model import Archive, Copies, Node, rev_digest
+from archiver.model import Archive, Copies, Node, Region, rev_digest
 from archiver.news import News
 from archiver.ports import Found, Resolved
 from archiver.sealing import seal
@@ -156,6 +157,44 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
     asyncio.run(play())
 
 
+def test_a_look_writes_over_nothing_that_was_recorded_meanwhile(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = _SlowStorage(), an_archive()
+        storage.down.add(Region("two"))
+        poorer = await _committed(storage, archive)
+        both = Copies(manifest=poorer.manifest, regions=storage.regions)
+        async with index_of(fleet, storage) as web, fleet.connection() as connection:
+            looking = asyncio.create_task(web.copies(archive))
+            await storage.asked.wait()
+            await _write_behind_its_back(connection, archive, both)
+            storage.allowed.set()
+            assert await looking == both
+        async with index_of(fleet, storage) as another:
+            assert await another.copies(archive) == both
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("removed", (True, False))
+def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
+    fleet: Fleet,
+    removed: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index, fleet.connection() as connection:
+            await connection.put(INDEX, archive.digest, b"?")
+            if removed:
+                await connection.delete(INDEX, archive.digest)
+            assert await index.copies(archive) == copies
+            entry = await connection.get(INDEX, archive.digest)
+            assert entry
+            assert decode_copies(entry.value).regions == copies.regions
+
+    asyncio.run(play())
+
+
 def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
@@ -186,9 +225,11 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
-    elsewhere = JetStreamIndex(connection=connection, storage=MemoryStorage())
-    seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
-    await elsewhere._store(archive, seen)  # noqa: SLF001 - a write whose news was missed
+    """Write an entry, the news of which is missed."""
+    record = CopiesRecord(
+        manifest=copies.manifest, regions=copies.regions, checked_at=datetime.now(UTC)
+    )
+    await connection.put(INDEX, archive.digest, encode(record))
 
 
 def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:

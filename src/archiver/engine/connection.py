@@ -177,6 +177,15 @@ class Connection:
         Raises:
             EngineUnavailable: It cannot be told.
         """
+        entry = await self.trace(bucket, key)
+        return entry if entry and entry.value else None
+
+    async def trace(self, bucket: str, key: str) -> Entry | None:
+        """Return what ``get`` does, or the mark of what was removed: who replaces it must know it.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
         stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
         if not self._direct or "*" in key:  # a question's own subject cannot have wildcards
             return await self.last_message(stream, subject)
@@ -197,8 +206,6 @@ class Connection:
                 message = await self.js.get_last_msg(stream, subject)
             except nats.js.errors.NotFoundError:
                 return None
-        if message.headers and "KV-Operation" in message.headers:
-            return None
         return Entry(value=message.data or b"", revision=message.seq or 0)
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:

@@ -9,6 +9,7 @@ from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.looks import Look, Looks
+from archiver.engine.lookups import Entry
 from archiver.engine.records import (
     CopiesRecord,
     DecodeError,
@@ -151,7 +152,7 @@ class JetStreamIndex:
         if copies:
             checked = replace(seen, copies=copies, checked_at=datetime.now(UTC))
             await self._update(archive, checked)
-            await self._written(archive, self._digests.store(copies.manifest.sha256, archive))
+            await self._lead(archive, copies)
         else:
             purge = self._connection.purge(INDEX, archive.digest, revision=seen.revision)
             await self._written(archive, purge)
@@ -189,21 +190,28 @@ class JetStreamIndex:
             self._absent.put(archive.digest, look.at)
 
     async def _look(self, archive: Archive) -> Sighting | None:
-        level, seen = "index", await self._stored(archive)
+        entry = await self._entry(archive)
+        level, seen = "index", self._read(archive, entry.value, entry.revision)
         if seen is None:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
-                seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
-                await self._store(archive, seen)
+                now = datetime.now(UTC)
+                seen = Sighting(copies=copies, checked_at=now, revision=entry.revision)
+                await asyncio.gather(self._update(archive, seen), self._lead(archive, copies))
         self._count[level if seen else "absent"]()
         return seen
 
     async def _stored(self, archive: Archive) -> Sighting | None:
+        entry = await self._entry(archive)
+        return self._read(archive, entry.value, entry.revision)
+
+    async def _entry(self, archive: Archive) -> Entry:
+        """Return what stands in NATS, or nothing, and the revision to write over."""
         try:
-            entry = await self._connection.get(INDEX, archive.digest)
+            entry = await self._connection.trace(INDEX, archive.digest)
         except EngineUnavailable:
-            return None
-        return self._read(archive, entry.value, entry.revision) if entry else None
+            entry = None
+        return entry or Entry(value=b"", revision=0)
 
     def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
         try:
@@ -218,16 +226,14 @@ class JetStreamIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
-        await self._store(archive, Sighting(copies=copies, checked_at=datetime.now(UTC)))
+        seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
+        entry = self._connection.put(INDEX, archive.digest, _encoded(seen))
+        await asyncio.gather(self._written(archive, entry), self._lead(archive, copies))
         await self._connection.tell(COPIES, archive.digest, copies.manifest.sha256.encode())
 
-    async def _store(self, archive: Archive, seen: Sighting) -> None:
-        """Write an entry, whatever stands there, and where its digest leads."""
-        entry = self._connection.put(INDEX, archive.digest, _encoded(seen))
-        await asyncio.gather(
-            self._written(archive, entry),
-            self._written(archive, self._digests.store(seen.copies.manifest.sha256, archive)),
-        )
+    async def _lead(self, archive: Archive, copies: Copies) -> None:
+        """Have the digest of *copies* lead to *archive*."""
+        await self._written(archive, self._digests.store(copies.manifest.sha256, archive))
 
     async def _written(self, archive: Archive, writing: Awaitable[object]) -> None:
         """Raises what *writing* does, unless it is that the engine is away."""

@@ -92,7 +92,7 @@ class Lookups:
             batch.answer(subject, _outcome(message))
 
     async def get(self, client: Client, stream: str, subject: str) -> Entry | None:
-        """Return the last message of *subject*, if there is one and it marks no deletion."""
+        """Return the last message of *subject*, if there is one."""
         place = f"$JS.API.DIRECT.GET.{stream}.{subject}"
         if self._gathering is None:
             self._gathering = self._begin(client)
@@ -140,8 +140,6 @@ class Lookups:
 def _outcome(message: Msg) -> Outcome:
     headers = message.headers or {}
     match headers.get("Status"):
-        case None if "KV-Operation" in headers:
-            return None
         case None:
             return Entry(value=message.data, revision=int(headers["Nats-Sequence"]))
         case status if status == NOTHING_THERE:
