@@ -314,8 +314,8 @@ class Index(Protocol):
     async def record(self, archive: Archive, copies: Copies) -> None:
         """Remember *copies*, and let every process that remembers otherwise know."""
 
-    async def by_digest(self, sha256: str) -> Archive | None:
-        """Return an archive that was recorded with these bytes; whether it has copies is not said.
+    async def by_digest(self, sha256: str) -> Sequence[Archive]:
+        """Return archives that were recorded with these bytes; which have copies is not said.
 
         Raises:
             EngineUnavailable: It cannot be told, since the buckets cannot be asked for a digest.

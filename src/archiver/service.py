@@ -136,13 +136,13 @@ class Archiver:
         Raises:
             EngineUnavailable: Nobody can say whether there is one.
         """
-        archive = await self._index.by_digest(sha256)
-        if archive is None or archive.source not in self._sources:
-            return None
-        copies = await self._index.copies(archive)
-        if copies is None or copies.manifest.sha256 != sha256:
-            return None
-        return await self._hit(archive, copies, preferred, client_region, method)
+        for archive in await self._index.by_digest(sha256):
+            if archive.source not in self._sources:
+                continue
+            copies = await self._index.copies(archive)
+            if copies and copies.manifest.sha256 == sha256:
+                return await self._hit(archive, copies, preferred, client_region, method)
+        return None
 
     async def task(self, archive: Archive) -> Task | None:
         """Return what the engine knows of the task of *archive*, and nothing of what is stored.

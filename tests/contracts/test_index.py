@@ -78,22 +78,24 @@ def test_an_archive_is_found_by_the_digest_of_its_bytes(opened: Open) -> None:
     async def play() -> None:
         one, two = an_archive(), an_archive()
         async with opened() as index:
-            assert await index.by_digest("1" * 64) is None
+            assert await index.by_digest("1" * 64) == ()
             await index.record(one, copies_of(one, sha256="1" * 64))
             await index.record(two, copies_of(two, sha256="2" * 64))
-            assert await index.by_digest("1" * 64) == one
-            assert await index.by_digest("2" * 64) == two
+            assert await index.by_digest("1" * 64) == (one,)
+            assert await index.by_digest("2" * 64) == (two,)
 
     asyncio.run(play())
 
 
-def test_of_archives_with_the_same_bytes_one_is_found(opened: Open) -> None:
+def test_archives_with_the_same_bytes_are_found_the_latest_to_be_recorded_first(
+    opened: Open,
+) -> None:
     async def play() -> None:
-        twins = an_archive(), an_archive()
+        one, two, three = an_archive(), an_archive(), an_archive()
         async with opened() as index:
-            for twin in twins:
+            for twin in (one, two, three, one):
                 await index.record(twin, copies_of(twin, sha256="3" * 64))
-            assert await index.by_digest("3" * 64) in twins
+            assert await index.by_digest("3" * 64) == (one, three, two)
 
     asyncio.run(play())
 

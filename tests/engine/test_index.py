@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from archiver.engine.connection import INDEX, Connection
+from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
@@ -263,10 +264,10 @@ def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded
     async def play() -> None:
         storage, archive, digest = MemoryStorage(), an_archive(), "7" * 64
         async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
-            assert await web.by_digest(digest) is None
+            assert await web.by_digest(digest) == ()
             await worker.record(archive, copies_of(archive, "us-east-1", sha256=digest))
             async with asyncio.timeout(1):
-                while await web.by_digest(digest) != archive:
+                while await web.by_digest(digest) != (archive,):
                     await asyncio.sleep(0.005)
 
     asyncio.run(play())
@@ -277,9 +278,23 @@ def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: F
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index:
-            assert await index.by_digest(copies.manifest.sha256) is None
+            assert await index.by_digest(copies.manifest.sha256) == ()
             await index.copies(archive)
-            assert await index.by_digest(copies.manifest.sha256) == archive
+            assert await index.by_digest(copies.manifest.sha256) == (archive,)
+
+    asyncio.run(play())
+
+
+def test_of_a_crowd_of_archives_with_the_same_bytes_some_are_named(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, digest = MemoryStorage(), "7" * 64
+        crowd = [an_archive() for _ in range(NAMED_MAX + 1)]
+        async with index_of(fleet, storage) as index:
+            for archive in crowd:
+                await index.record(archive, copies_of(archive, sha256=digest))
+            named = await index.by_digest(digest)
+            assert len(named) == NAMED_MAX
+            assert set(named) <= set(crowd)
 
     asyncio.run(play())
 

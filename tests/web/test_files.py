@@ -172,14 +172,26 @@ def test_a_digest_is_refused_the_bytes_of_another_one(web: Client) -> None:
     built(web)
     copies = web.run(web.world.index.copies(web.world.archive()))
     assert copies
-    web.world.index.digests["0" * 64] = web.world.archive()
+    web.world.index.digests["0" * 64] = [web.world.archive()]
     assert web.get(f"/sha256/{'0' * 64}").status == 404
 
 
 def test_a_digest_of_a_source_that_is_configured_no_more_is_absent(web: Client) -> None:
     gone = Archive(source="gone", repo=ASH, node=web.world.node, subdir="", suffix="zip")
-    web.world.index.digests["0" * 64] = gone
+    web.world.index.digests["0" * 64] = [gone]
     assert web.get(f"/sha256/{'0' * 64}").status == 404
+
+
+def test_a_digest_leads_past_what_was_taken_away_to_another_archive_that_has_it(
+    web: Client,
+) -> None:
+    sha256 = built(web).headers["archiver-sha256"]
+    there = web.world.archive()
+    gone = replace(there, source="gone")
+    lost = replace(there, subdir="lost")
+    web.world.index.digests[sha256] = [gone, lost, there]
+    answer = web.get(f"/sha256/{sha256}")
+    assert (answer.status, answer.headers["archiver-sha256"]) == (302, sha256)
 
 
 def test_a_digest_has_a_missing_copy_made(web: Client) -> None:

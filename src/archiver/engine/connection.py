@@ -172,7 +172,7 @@ class Connection:
                 await self.js.publish(subject, payload, headers=headers)
 
     async def get(self, bucket: str, key: str) -> Entry | None:
-        """Return what stands under *key*; if that has wildcards, the newest under any of them.
+        """Return what stands under *key*.
 
         Raises:
             EngineUnavailable: It cannot be told.
@@ -187,7 +187,7 @@ class Connection:
             EngineUnavailable: It cannot be told.
         """
         stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
-        if not self._direct or "*" in key:  # a question's own subject cannot have wildcards
+        if not self._direct:
             return await self.last_message(stream, subject)
         with _translated("read a key"):
             try:
@@ -244,6 +244,20 @@ class Connection:
                 return await store.keys()
             except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
                 return ()
+
+    async def matching(self, bucket: str, keys: str) -> Sequence[str]:
+        """Return which keys there are that *keys*, with wildcards, stands for; removed ones too.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
+        prefix = self._kv_subject(bucket, "")
+        with _translated("list keys"):
+            try:
+                info = await self.js.stream_info(f"KV_{self._bucket(bucket)}", f"{prefix}{keys}")
+            except nats.js.errors.NotFoundError:
+                return ()
+        return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Return how far a consumer is, or None if there is none. Raises EngineUnavailable."""

@@ -1,5 +1,6 @@
-"""From the SHA-256 of bytes to an archive that is made of them."""
+"""From the SHA-256 of bytes to the archives that are made of them."""
 
+import asyncio
 from datetime import timedelta
 
 from archiver.engine.connection import DIGESTS, Connection
@@ -13,7 +14,10 @@ KNOWN_TTL = timedelta(minutes=10)
 UNKNOWN_TTL = timedelta(seconds=10)
 
 REMEMBERED_MAX = 10_000
-"""Some 10 MB of archives."""
+"""Some 10 MB of archives: hardly any has the same bytes as another one."""
+
+NAMED_MAX = 16
+"""More have the same bytes only where a repository has as many clones of its own name."""
 
 
 def digest_key(sha256: str, archive: Archive) -> str:
@@ -30,29 +34,37 @@ class Digests:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._known: Memory[str, Archive] = Memory(ttl=KNOWN_TTL, size=REMEMBERED_MAX)
+        self._known: Memory[str, tuple[Archive, ...]] = Memory(ttl=KNOWN_TTL, size=REMEMBERED_MAX)
         self._unknown: Memory[str, None] = Memory(ttl=UNKNOWN_TTL, size=REMEMBERED_MAX)
-        self._looks: Looks[Archive | None] = Looks()
+        self._looks: Looks[tuple[Archive, ...]] = Looks()
 
-    async def find(self, sha256: str) -> Archive | None:
-        """Return an archive with this digest, the latest to be stored. Raises EngineUnavailable."""
+    async def find(self, sha256: str) -> tuple[Archive, ...]:
+        """Return archives with this digest, the latest to be stored first.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
         if known := self._known.get(sha256):
             return known
         if sha256 in self._unknown:
-            return None
+            return ()
         return await self._looks.run(
             sha256,
             lambda: self._look(sha256),
             remember=lambda look: self._remember(sha256, look.found),
         )
 
-    async def _look(self, sha256: str) -> Archive | None:
-        entry = await self._connection.get(DIGESTS, f"{sha256}.*")
-        return parse_key(entry.value.decode(errors="replace")) if entry else None
+    async def _look(self, sha256: str) -> tuple[Archive, ...]:
+        places = await self._connection.matching(DIGESTS, f"{sha256}.*")
+        gets = (self._connection.get(DIGESTS, place) for place in places[:NAMED_MAX])
+        entries = [entry for entry in await asyncio.gather(*gets) if entry]
+        entries.sort(key=lambda entry: entry.revision, reverse=True)
+        named = (parse_key(entry.value.decode(errors="replace")) for entry in entries)
+        return tuple(archive for archive in named if archive)
 
-    def _remember(self, sha256: str, archive: Archive | None) -> None:
-        if archive:
-            self._known.put(sha256, archive)
+    def _remember(self, sha256: str, archives: tuple[Archive, ...]) -> None:
+        if archives:
+            self._known.put(sha256, archives)
         else:
             self._unknown.put(sha256, None)
 

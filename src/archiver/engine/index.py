@@ -1,7 +1,7 @@
 """From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -242,7 +242,7 @@ class JetStreamIndex:
         except EngineUnavailable as exc:
             log.warning("index.not_written", key=archive.key, code=exc.code)
 
-    async def by_digest(self, sha256: str) -> Archive | None:
+    async def by_digest(self, sha256: str) -> Sequence[Archive]:
         return await self._digests.find(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:

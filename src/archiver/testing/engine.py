@@ -35,7 +35,7 @@ class MemoryIndex:
         self._storage = storage
         self._news = news or News()
         self._copies: dict[str, Copies] = {}
-        self.digests: dict[str, Archive] = {}
+        self.digests: dict[str, list[Archive]] = {}
         self.outage: ArchiverError | None = None
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
 
@@ -53,7 +53,10 @@ class MemoryIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._copies[archive.key] = copies
-        self.digests[copies.manifest.sha256] = archive
+        named = self.digests.setdefault(copies.manifest.sha256, [])
+        if archive in named:
+            named.remove(archive)
+        named.insert(0, archive)
         self._news.tell(archive.digest)
 
     async def forget(self, archive: Archive) -> None:
@@ -61,10 +64,10 @@ class MemoryIndex:
         self._copies.pop(archive.key, None)
         self._news.tell(archive.digest)
 
-    async def by_digest(self, sha256: str) -> Archive | None:
+    async def by_digest(self, sha256: str) -> Sequence[Archive]:
         if self.outage:
             raise self.outage
-        return self.digests.get(sha256)
+        return tuple(self.digests.get(sha256, ()))
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         return self._nodes.get((source, repo, rev))
