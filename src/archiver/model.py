@@ -375,7 +375,7 @@ class Task:
 class Backlog:
     """How much of a source is asked for and not there: tasks that wait, and that are begun.
 
-    ``mean`` is how long successful attempts took of late, if there were any.
+    ``mean`` is how long it took of late to make what clients may have waited for, if any was made.
     """
 
     waiting: int

@@ -378,7 +378,10 @@ class Attempt(Protocol):
     id: str
 
     def report(self, phase: Phase, bytes_done: int = 0) -> None:
-        """Say how far it is. Cheap; what is written of it, and when, is the engine's business."""
+        """Say how far it is. Cheap; what is written of it, and when, is the engine's business.
+
+        An attempt that succeeds when it was last COMMITTING has made its archive, not found it.
+        """
 
     async def hold(self) -> None:
         """Return if the lease is still held, so that a commit may follow.

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -94,6 +95,7 @@ async def _ended(engine: Engine, archive: Archive) -> Task:
 
 async def _build(archive: Archive, attempt: Attempt) -> Copies:
     attempt.report(Phase.FETCHING, 1)
+    attempt.report(Phase.COMMITTING, 1)
     await attempt.hold()
     return copies_of(archive)
 
@@ -248,6 +250,35 @@ def test_the_backlog_says_how_many_wait_and_run_and_how_long_they_took(opened: O
     assert busy.waiting + busy.running == 7
     assert busy.mean is None
     assert idle.mean
+
+
+def test_the_mean_is_of_what_was_made_while_clients_may_have_waited_for_it(opened: Open) -> None:
+    quick, found, slow = an_archive(), an_archive(), an_archive()
+    took = timedelta(seconds=0.3)
+
+    async def build(archive: Archive, attempt: Attempt) -> Copies:
+        if archive == found:
+            attempt.report(Phase.COPYING)
+            return copies_of(archive)
+        await asyncio.sleep(took.total_seconds() if archive == slow else 0)
+        return await _build(archive, attempt)
+
+    async def play() -> Backlog:
+        async with opened() as running, running.work(build):
+            for archive, priority in (
+                (quick, Priority.LOW),
+                (found, Priority.HIGH),
+                (slow, Priority.HIGH),
+                (found, Priority.HIGH),
+                (quick, Priority.LOW),
+            ):
+                await running.engine.enqueue(archive, priority=priority)
+                await _ended(running.engine, archive)
+            return await _backlog(running.engine, lambda now: bool(now.mean))
+
+    mean = asyncio.run(play()).mean
+    assert mean
+    assert mean >= took
 
 
 async def _backlog(engine: Engine, until: Callable[[Backlog], bool]) -> Backlog:

@@ -15,7 +15,7 @@ from archiver.engine.feed import FAILED, FINISHED, PROGRESS
 from archiver.engine.lookups import Entry
 from archiver.engine.records import FinishedRecord, TaskRecord, decode_order, decode_task, encode
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
-from archiver.model import Archive, Failure, Phase, TaskState
+from archiver.model import Archive, Failure, Phase, Priority, TaskState
 from archiver.telemetry import describe, log
 
 PROGRESS_INTERVAL = timedelta(seconds=0.5)
@@ -148,10 +148,19 @@ class Claim:
             await self._message.in_progress()
 
     async def succeed(self) -> None:
-        """Write SUCCESS, then let the queue forget the task."""
+        """Write SUCCESS, then let the queue forget the task.
+
+        How long it took is told only if a client may have waited for it to be made.
+        """
+        made = self._phase is Phase.COMMITTING
         self.report(Phase.DONE, self._bytes_done)
         await self._end(TaskState.SUCCESS, error=None)
-        await self._connection.tell(FINISHED, self.archive.digest, encode(self._finished()))
+        if made and self._priority is Priority.HIGH:
+            await self._connection.tell(FINISHED, self.archive.digest, encode(self._finished()))
+
+    @property
+    def _priority(self) -> Priority:
+        return Priority(self._message.subject.split(".")[-3])
 
     def _finished(self) -> FinishedRecord:
         took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))

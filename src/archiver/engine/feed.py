@@ -13,7 +13,7 @@ MOVED = "moved"
 """A rev names another node than before."""
 
 FINISHED = "finished"
-"""A task succeeded. The payload says how long its attempt took."""
+"""An archive was made that a client may have waited for. The payload says how long it took."""
 
 PROGRESS = "progress"
 """A task's state was written."""

@@ -83,7 +83,7 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the feed tells of a task that succeeded."""
+    """What the feed tells of an archive that was made."""
 
     source: str
     duration_s: float

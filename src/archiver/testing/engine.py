@@ -104,7 +104,7 @@ class MemoryEngine:
 
     A worker is whoever calls ``claim`` and then ``succeed``, ``retry`` or ``fail``; or ``work``,
     which does all of it for whatever is queued. ``asked`` counts the questions about tasks;
-    ``mean`` is how long the last one took.
+    ``mean`` is how long it took to make the last archive for which a client may have waited.
     """
 
     def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
@@ -114,6 +114,7 @@ class MemoryEngine:
         self.news = News()
         self.tasks: dict[str, Task] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
+        self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
         self._failures: Memory[str, Failure] = Memory(ttl=failure_ttl)
 
@@ -130,6 +131,7 @@ class MemoryEngine:
             created_at=now,
             updated_at=now,
         )
+        self._priorities[archive.key] = priority
         self._queues[priority].append(archive.key)
         return Joined.MISS
 
@@ -177,14 +179,17 @@ class MemoryEngine:
         return lambda phase, bytes_done: self._change(archive, phase=phase, bytes_done=bytes_done)
 
     def succeed(self, attempt: FakeAttempt) -> None:
+        key = attempt.archive.key
+        made = self.tasks[key].phase is Phase.COMMITTING
         self._change(attempt.archive, state=TaskState.SUCCESS, phase=Phase.DONE, error=None)
-        task = self.tasks[attempt.archive.key]
-        if task.started_at and task.updated_at:
+        task = self.tasks[key]
+        if made and self._priorities[key] is Priority.HIGH and task.started_at and task.updated_at:
             self.mean = task.updated_at - task.started_at
 
     def retry(self, attempt: FakeAttempt, exc: ArchiverError) -> None:
         self._failed(attempt, exc, state=TaskState.RETRY, phase=Phase.WAITING)
-        self._queues[Priority.HIGH].append(attempt.archive.key)
+        key = attempt.archive.key
+        self._queues[self._priorities[key]].append(key)
 
     def fail(self, attempt: FakeAttempt, exc: ArchiverError) -> None:
         self._failed(attempt, exc, state=TaskState.FAILURE, phase=Phase.DONE)
