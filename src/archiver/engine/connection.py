@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
 import nats.errors
@@ -23,6 +23,7 @@ from nats.js.api import (
 from archiver.concurrency import end
 from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
+from archiver.engine.scan import scan
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -36,9 +37,6 @@ PATIENCE = timedelta(seconds=1)
 """A server that is restarted is back within that time: better a late answer than a 503."""
 
 STATES_TTL = timedelta(days=7)
-
-SCAN_ENTRIES = 500
-"""How many come at a time when a bucket is read through: less than 1 MB."""
 
 STREAM_NAME_IN_USE = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
@@ -286,13 +284,11 @@ class Connection:
             reading = await self.js.pull_subscribe(
                 f"{prefix}>", stream=f"KV_{self._bucket(bucket)}", config=config
             )
-            while left := (await reading.consumer_info()).num_pending:
-                timeout_s = REQUEST_TIMEOUT.total_seconds()
-                for message in await reading.fetch(min(left, SCAN_ENTRIES), timeout_s):
+            async with aclosing(scan(reading, timeout=REQUEST_TIMEOUT)) as messages:
+                async for message in messages:
                     revision = message.metadata.sequence.stream
                     entry = Entry(value=message.data, revision=revision)
                     yield message.subject.removeprefix(prefix), entry
-            await reading.unsubscribe()
 
     async def purge(self, bucket: str, key: str, *, revision: int) -> None:
         """Remove what stands under *key* without a trace, unless it is newer than *revision*.
