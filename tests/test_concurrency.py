@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from archiver.concurrency import Beside, Coalesce, ahead, end, in_thread
+from archiver.concurrency import Beside, Coalesce, ahead, end, heeded, in_thread
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -95,6 +95,47 @@ def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
 
     assert asyncio.run(play())
     assert swallowed == 2
+
+
+def test_a_cancellation_that_was_swallowed_in_a_block_is_heeded_at_its_end() -> None:
+    async def swallow() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    async def go_on(error: Exception | None) -> None:
+        while True:
+            with heeded():
+                await swallow()
+                if error:
+                    raise error
+
+    async def play(error: Exception | None) -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:  # which cancels only once
+            going_on = group.create_task(go_on(error))
+            await asyncio.sleep(0)
+            going_on.cancel()
+
+    asyncio.run(play(None))
+    asyncio.run(play(ValueError("which came with it")))
+
+
+def test_a_block_minds_no_cancellation_that_came_before_it() -> None:
+    async def clean_up() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            with heeded():
+                await asyncio.sleep(0)
+            return "cleaned up"
+        return "not cancelled"
+
+    async def play() -> str:
+        cleaning = asyncio.create_task(clean_up())
+        await asyncio.sleep(0)
+        cleaning.cancel()
+        return await cleaning
+
+    assert asyncio.run(play()) == "cleaned up"
 
 
 def test_tasks_that_have_ended_are_left_in_peace() -> None:

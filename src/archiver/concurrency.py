@@ -68,6 +68,26 @@ async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(se
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
+class heeded:  # noqa: N801 - reads as what becomes of a cancellation
+    """Raises CancelledError at the end of a block that swallowed one, as ``end`` says.
+
+    A TaskGroup cancels its tasks once: one that goes on all the same keeps it open for ever.
+    """
+
+    def __enter__(self) -> None:
+        self._before = _cancellations()
+
+    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
+        ended = exc is None or isinstance(exc, Exception)
+        if ended and _cancellations() > self._before:
+            raise asyncio.CancelledError from exc
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Have *work*, which never ends by itself, go on for as long as the block runs."""

@@ -20,7 +20,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from archiver.concurrency import end
+from archiver.concurrency import end, heeded
 from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.scan import scan
@@ -345,16 +345,14 @@ class Connection:
             await self.js.account_info()
 
 
-class _translated:  # noqa: N801 - reads as the verb it is, like contextlib's own
+class _translated(heeded):  # noqa: N801 - as the one that it is made of
     """Turns what nats-py raises into WrongRevision or EngineUnavailable, once, here."""
 
     def __init__(self, doing: str) -> None:
         self._doing = doing
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        super().__exit__(kind, exc, traceback)
         if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
             raise WrongRevision from exc
         if isinstance(exc, (nats.errors.Error, TimeoutError, OSError)):

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
 from archiver.errors import EngineUnavailable
 from archiver.model import Priority
@@ -61,9 +62,10 @@ class Lane:
     async def next(self) -> Msg | None:
         """Return the next message, or None if there is none within a second."""
         try:
-            if self._subscription is None:
-                self._subscription = await self._subscribe()
-            return (await self._subscription.fetch(1, FETCH_TIMEOUT.total_seconds()))[0]
+            with heeded():
+                if self._subscription is None:
+                    self._subscription = await self._subscribe()
+                return (await self._subscription.fetch(1, FETCH_TIMEOUT.total_seconds()))[0]
         except nats.errors.TimeoutError:
             return None
         except (EngineUnavailable, nats.errors.Error, OSError) as exc:

@@ -11,7 +11,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
-from archiver.concurrency import undisturbed
+from archiver.concurrency import heeded, undisturbed
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -88,8 +88,9 @@ class Link:
                 await self._drop(client)
 
     async def _dial(self, client: Client) -> None:
-        await client.connect(**self._options())
-        await self._on_dialled(client)
+        with heeded():
+            await client.connect(**self._options())
+            await self._on_dialled(client)
         self._client = client
         self._connected()
         log.info("engine.connected")
