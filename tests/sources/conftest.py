@@ -1,0 +1,19 @@
+"""Hosts that do what a test tells them to."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.parts.faulty import FaultyHost, faulty_host
+
+
+@pytest.fixture
+def host() -> Iterator[FaultyHost]:
+    with faulty_host() as host:
+        yield host
+
+
+@pytest.fixture
+def other() -> Iterator[FaultyHost]:
+    with faulty_host() as host:
+        yield host

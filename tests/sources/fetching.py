@@ -1,0 +1,56 @@
+"""The guarded GET, opened for the host of one address."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from archiver.sources.fetch import Fetch, open_fetch
+from archiver.sources.perimeter import Perimeter
+
+DEADLINE = timedelta(seconds=10)
+BODY = bytes(range(256)) * 200
+
+
+@asynccontextmanager
+async def fetching(
+    home: str,
+    *redirect_hosts: str,
+    read_timeout_s: float = 5,
+    min_rate_bytes_s: int = 0,
+    allow_private_addresses: bool = False,
+    resolver: AbstractResolver | None = None,
+) -> AsyncIterator[Fetch]:
+    perimeter = Perimeter(
+        home=URL(home),
+        redirect_hosts=redirect_hosts,
+        allow_private_addresses=allow_private_addresses,
+    )
+    async with open_fetch(
+        perimeter=perimeter,
+        read_timeout=timedelta(seconds=read_timeout_s),
+        min_rate_bytes_s=min_rate_bytes_s,
+        min_rate_window=timedelta(seconds=0.5),
+        user_agent="Archiver/test",
+        resolver=resolver,
+    ) as fetch:
+        yield fetch
+
+
+def get(url: str, *redirect_hosts: str, deadline: timedelta = DEADLINE, **how: Any) -> bytes:  # noqa: ANN401 - see fetching
+    """Return the body at *url*, whose host is the configured one."""
+
+    async def play() -> bytes:
+        async with (
+            fetching(url, *redirect_hosts, **how) as fetch,
+            fetch.get(url, deadline=deadline) as answer,
+        ):
+            if answer.status != 200:
+                raise answer.failure
+            return b"".join([chunk async for chunk in answer.chunks()])
+
+    return asyncio.run(play())
