@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import zstandard
 
 from archiver.formats.verify import DEFAULT_LIMITS, verify
@@ -21,6 +22,8 @@ OTHER = Node("f" * 40)
 ROOT = f"ash-{NODE[:12]}"
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip")
 """All in which a checksum guards every byte of a member: all but the plain tar."""
+
+each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
 def zstd(data: bytes) -> bytes:
@@ -114,6 +117,9 @@ def zipped(
             with archive.open(info, "w", force_zip64=wide) as member:
                 member.write(content)
     return buffer.getvalue() if isinstance(buffer, io.BytesIO) else bytes(buffer.written)
+
+
+GOOD = {suffix: packed(suffix) for suffix in SUFFIXES}
 
 
 def linked_tar(name: str, target: str) -> tuple[str, bytes]:

@@ -1,0 +1,146 @@
+"""Which members an archive may have, of whatever format: in its root, its subdir, of its node."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import pytest
+
+from archiver.errors import NotAnArchive, UnsafeMember, WrongNode, WrongRoot
+from archiver.formats.tree import shown
+from tests.formats.samples import (
+    NODE,
+    OTHER,
+    ROOT,
+    SUFFIXES,
+    TREE,
+    an_archive,
+    each_suffix,
+    linked_tar,
+    linked_zip,
+    note,
+    packed,
+    verdict,
+)
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    "name",
+    (
+        "README",
+        f"{ROOT}x/README",
+        f"other/{ROOT}/README",
+    ),
+)
+def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) -> None:
+    data = packed(suffix, {**TREE, name: b"stray"})
+
+    with pytest.raises(WrongRoot, match=re.escape(repr(name))):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+@each_suffix
+@pytest.mark.parametrize(
+    "name",
+    (
+        f"/{ROOT}/README",
+        f"../{ROOT}/README",
+        f"{ROOT}/../README",
+        f"{ROOT}/a/../../README",
+        f"{ROOT}/a/..",
+    ),
+)
+def test_members_that_lead_out_when_extracted_are_refused_by_name(suffix: str, name: str) -> None:
+    data = packed(suffix, {**TREE, name: b"stray"})
+
+    with pytest.raises(UnsafeMember, match=re.escape(repr(name))):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
+    told = shown(b"\x1b[31m" + "ü".encode() + b"\xff" + bytes(1000))
+
+    assert told.isascii()
+    assert told.isprintable()
+    assert len(told) < 800
+
+
+LINKS_INSIDE = ("README", "./README", "../README", "deep/er", "../../" + ROOT + "/README")
+LINKS_OUTSIDE = (
+    "/etc/passwd",
+    "../..",
+    "../../README",
+    "../../other/x",
+    "a/../../../b",
+    "x" * 5000,
+)
+
+
+@pytest.mark.parametrize("link", (linked_tar, linked_zip))
+@pytest.mark.parametrize("target", LINKS_INSIDE)
+def test_links_within_the_root_are_links_like_any_other(
+    link: Callable[[str, str], tuple[str, bytes]], target: str
+) -> None:
+    suffix, data = link(f"{ROOT}/testing/link", target)
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+@pytest.mark.parametrize("link", (linked_tar, linked_zip))
+@pytest.mark.parametrize("target", LINKS_OUTSIDE)
+def test_links_that_lead_out_are_refused_by_name(
+    link: Callable[[str, str], tuple[str, bytes]], target: str
+) -> None:
+    suffix, data = link(f"{ROOT}/testing/link", target)
+
+    with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+def test_a_file_may_say_what_a_link_must_not() -> None:
+    members = {**TREE, f"{ROOT}/file": b"/etc/passwd", f"{ROOT}/other": b"../../.."}
+
+    for suffix in SUFFIXES:
+        asyncio.run(verdict(an_archive(suffix), [packed(suffix, members)]))
+
+
+@each_suffix
+def test_members_outside_the_subdir_are_refused(suffix: str) -> None:
+    inside = {f"{ROOT}/testing/{name}": b"" for name in ("a", "b/c")}
+    archive = an_archive(suffix, "testing")
+
+    asyncio.run(verdict(archive, [packed(suffix, inside)]))
+    with pytest.raises(WrongRoot):
+        asyncio.run(verdict(archive, [packed(suffix, {**inside, f"{ROOT}/testing-too": b""})]))
+
+
+@each_suffix
+def test_a_subdir_may_be_a_file(suffix: str) -> None:
+    archive = an_archive(suffix, "README")
+
+    verified = asyncio.run(verdict(archive, [packed(suffix, {f"{ROOT}/README": b"read me"})]))
+
+    assert verified.root == ROOT
+
+
+@each_suffix
+@pytest.mark.parametrize("content", (note(OTHER), b"", b"branch: default\n", note(NODE[:12])))
+def test_another_changeset_is_refused(suffix: str, content: bytes) -> None:
+    data = packed(suffix, {**TREE, f"{ROOT}/.hg_archival.txt": content})
+
+    with pytest.raises(WrongNode):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+@each_suffix
+def test_a_host_may_leave_out_the_note(suffix: str) -> None:
+    data = packed(suffix, {f"{ROOT}/README": b"read me"})
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+@each_suffix
+def test_an_archive_without_members_is_refused(suffix: str) -> None:
+    with pytest.raises(NotAnArchive):
+        asyncio.run(verdict(an_archive(suffix), [packed(suffix, {})]))
