@@ -14,7 +14,7 @@ from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.seats import Holding
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
-from tests.web.test_waiting import built, settled
+from tests.web.waiters import built, settled
 from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"

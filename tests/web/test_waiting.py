@@ -1,7 +1,6 @@
-"""``wait``, ``Prefer``, ``hop`` and ``on_miss``, in a world of fakes."""
+"""``wait``, ``Prefer`` and ``hop``, in a world of fakes."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
@@ -10,47 +9,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, WrongRoot
-from archiver.model import Region, Served
+from archiver.model import Region
 from archiver.telemetry import METRICS
-from archiver.testing import FakeSource
 from archiver.web.seats import Holding
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
-from tests.world import ASH, World
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
-PATIENT = f"{DEFAULT}?wait=5"
-SHORT = replace(SITE, holding=Holding(hold_s=0.05))
-
-
-@pytest.fixture
-def hasty() -> Iterator[Client]:
-    """A server that holds nobody for long."""
-    with client(World(), site=SHORT) as speaking:
-        yield speaking
-
-
-async def settled() -> None:
-    """Let everyone come as far as they can."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-async def built(web: Client) -> None:
-    await web.world.engine.work(web.world.archiver)
-
-
-def crowd(web: Client, targets: list[str]) -> list[Answer]:
-    """Have all of *targets* waited for while a worker does its work."""
-
-    async def play() -> list[Answer]:
-        async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(web.asking(target)) for target in targets]
-            await settled()
-            assert not any(task.done() for task in asking)
-            await built(web)
-        return [task.result() for task in asking]
-
-    return web.run(play())
+from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
+from tests.world import World
 
 
 def query_of(answer: Answer) -> dict[str, str]:
@@ -231,75 +195,6 @@ def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
     assert (line["code"], line["outcome"]) == (499, "client_left")
 
 
-def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> None:
-    site = replace(SITE, holding=Holding(waiters=6, waiters_per_client=4))
-    with client(World(), site=site) as web:
-
-        async def play() -> list[Answer]:
-            async with asyncio.TaskGroup() as group:
-                asking = [
-                    group.create_task(web.asking(PATIENT, client=address))
-                    for address in ("192.0.2.1",) * 5 + ("192.0.2.2",) * 3
-                ]
-                await settled()
-                await built(web)
-            return [task.result() for task in asking]
-
-        answers = web.run(play())
-    assert [answer.status for answer in answers] == [302] * 4 + [503] + [302] * 2 + [503]
-    for answer in answers:
-        if answer.status == 503:
-            assert answer.code == "too_many_waiters"
-            assert int(answer.headers["retry-after"]) >= 1
-
-
-@pytest.mark.parametrize(
-    ("addresses", "statuses"),
-    (
-        (("2001:db8::1", "2001:db8::2", "2001:db8:0:0:ffff::3"), [302, 302, 503]),
-        (("2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:2::1"), [302, 302, 302]),
-        (("192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3"), [302, 302, 302]),
-    ),
-)
-def test_one_client_is_one_although_it_has_a_network_of_ipv6(
-    addresses: Sequence[str], statuses: list[int]
-) -> None:
-    with client(World(), site=replace(SITE, holding=Holding(waiters_per_client=2))) as web:
-
-        async def play() -> list[int]:
-            async with asyncio.TaskGroup() as group:
-                asking = [
-                    group.create_task(web.asking(PATIENT, client=address)) for address in addresses
-                ]
-                await settled()
-                await built(web)
-            return [task.result().status for task in asking]
-
-        assert web.run(play()) == statuses
-
-
-@pytest.mark.parametrize(
-    ("query", "prefer", "status", "outcome"),
-    (
-        ("?wait=5", "", 503, "too_many_waiters"),
-        ("", "wait=5", 503, "too_many_waiters"),
-        ("", "respond-async, wait=5", 202, "miss"),
-        ("?on_miss=redirect&wait=5", "", 302, "sent_to_host"),
-        ("?on_miss=redirect&wait=5&suffix=tar", "", 503, "not_ready_yet"),
-    ),
-)
-def test_who_finds_no_seat_goes_wherever_it_would_go_after_the_wait(
-    query: str, prefer: str, status: int, outcome: str
-) -> None:
-    full = replace(SITE, holding=Holding(waiters=0))
-    source = FakeSource(served=Served(suffixes=("tar.gz",)))
-    with capture_logs() as lines, client(World(source=source), site=full) as web:
-        answer = web.get(f"{DEFAULT}{query}", prefer=prefer)
-    (line,) = (line for line in lines if line["event"] == "request.finished")
-    assert (answer.status, line["outcome"]) == (status, outcome)
-    assert ("retry-after" in answer.headers) == (status != 302)
-
-
 def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
     each = replace(SITE, hits_told_every=timedelta(0))
     with capture_logs() as lines, client(World(), site=each) as web:
@@ -361,48 +256,6 @@ def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None
     answer = web.run(play())
     assert answer.status == 302
     assert answer.headers["preference-applied"] == "wait=9, respond-async"
-
-
-@pytest.mark.parametrize("query", ("wait=80", "wait=0", "on_miss=redirect", "on_miss=none"))
-def test_head_of_a_miss_is_a_404_whatever_it_says(web: Client, query: str) -> None:
-    answer = web.head(f"{DEFAULT}?{query}", prefer="wait=80")
-    assert (answer.status, answer.code) == (404, "absent")
-    assert not web.world.engine.tasks
-
-
-def test_on_miss_none_brings_nothing_about_and_waits_for_nothing(web: Client) -> None:
-    answer = web.get(f"{DEFAULT}?on_miss=none&wait=80")
-    assert (answer.status, answer.code) == (404, "absent")
-    assert not web.world.engine.tasks
-
-
-def test_on_miss_redirect_leads_to_the_host_while_the_task_runs(web: Client) -> None:
-    target = f"{DEFAULT}?on_miss=redirect"
-    answer = web.get(target)
-    assert answer.status == 302
-    assert answer.headers["location"] == web.world.source.url(web.world.archive())
-    assert "archiver-sha256" not in answer.headers
-    assert len(web.world.engine.tasks) == 1
-    web.work()
-    assert web.get(target).headers["archiver-cache"] == "hit"
-
-
-def test_on_miss_redirect_waits_first_if_it_is_told_to(hasty: Client) -> None:
-    target, hops = f"{DEFAULT}?on_miss=redirect&wait=80", 0
-    while (answer := hasty.get(target)).headers["location"].startswith(PUBLIC_URL):
-        target = answer.headers["location"].removeprefix(PUBLIC_URL)
-        hops += 1
-    assert hops == 7
-    assert answer.headers["location"] == hasty.world.source.url(hasty.world.archive())
-
-
-@pytest.mark.parametrize("query", ("suffix=tar.gz", "suffix=zip&subdir=testing"))
-def test_on_miss_redirect_never_leads_to_anything_but_what_was_asked_for(query: str) -> None:
-    source = FakeSource(served=Served(suffixes=("zip",), subdirs=False))
-    with client(World(source=source)) as web:
-        answer = web.get(f"{DEFAULT}?on_miss=redirect&{query}")
-        assert (answer.status, answer.code) == (503, "not_ready_yet")
-        assert len(web.world.engine.tasks) == 1
 
 
 def test_a_region_that_is_down_is_waited_past(web: Client) -> None:
