@@ -20,11 +20,11 @@ from archiver.model import (
     TaskState,
     Verified,
     Wanted,
-    check_name,
     parse_key,
     parse_node,
     parse_task_id,
 )
+from archiver.names import check_name
 from tests.world import World
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
@@ -147,28 +147,6 @@ def test_only_forty_hex_digits_are_a_node(text: str) -> None:
 
 def test_a_node_has_one_spelling() -> None:
     assert parse_node(NODE.upper()) == NODE
-
-
-@pytest.mark.parametrize(
-    "name",
-    (
-        "", "/", "a/", "/a", "a//b", ".", "..", "-", "a/../b", "a/-/b", "a\0b", "a\nb", "a\rb",
-        "a\tb", "a?b", "a#b", "a@b", "a\\b", "a%b", "\ud800", "a\u200bb", "a\u202eb", "x" * 256,
-        "é" * 43,
-    ),
-)  # fmt: skip
-def test_such_a_name_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_name(name, "subdir")
-    assert refused.value.parameter == "subdir"
-    assert refused.value.message.isprintable()
-
-
-@pytest.mark.parametrize(
-    "name", ("a", "a b", "é", "-a", "--", "...", ".hg", "a/b", "~", "x" * 255, "é" * 42, "a:b", "+")
-)
-def test_such_a_name_is_allowed(name: str) -> None:
-    assert check_name(name, "repo") == name
 
 
 def test_what_no_key_can_hold_cannot_be_wanted() -> None:

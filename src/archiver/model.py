@@ -5,10 +5,11 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Never, NewType
 
 from archiver.errors import InvalidRequest
+from archiver.names import NAME_ALLOWED, SEPARATOR, check_name, escaped, unescape
 
 Node = NewType("Node", str)
 """The full 40-hex id of a changeset, in lower case."""
@@ -26,80 +27,20 @@ SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
 """The formats of archives: each can be verified, and made of each other one."""
 
 KEY_VERSION = "v1"
-SEPARATOR = "-"
-
-SEGMENT_MAX_BYTES = 255
-"""Of a segment as it stands in a key: what file systems (and so file-backed S3 servers) allow."""
 
 KEY_MAX_BYTES = 700
 """S3 ends keys at 1024 bytes; prefix, attempt and file name need up to 230 of them."""
 
 STEM_MAX_CHARS = 150
 
-NAMES_MAX = 4096
-"""Names that were checked and escaped lately: an installation's repos, subdirs and branches."""
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
-_FORBIDDEN = frozenset("?#@\\%")
 _NODE = re.compile(r"[0-9a-f]{40}")
 _ANY_NODE = Node("0" * 40)
-_ESCAPE = re.compile(r"~([0-9A-F]{2})")
-
-NAME_ALLOWED = (
-    "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; "
-    "none of ? # @ % and backslash"
-)
 
 
 def parse_node(text: str) -> Node | None:
     """Return *text* as a node if it is one: 40 hex digits, of either case."""
     lowered = text.lower()
     return Node(lowered) if _NODE.fullmatch(lowered) else None
-
-
-def check_name(text: str, parameter: str) -> str:
-    """Return *text* if it may name a repo, a rev or a subdir: slash-separated segments.
-
-    Raises:
-        InvalidRequest: It may not; *parameter* is the one to blame.
-    """
-    if problem := _problem(text):
-        raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
-    return text
-
-
-@lru_cache(NAMES_MAX)
-def _problem(text: str) -> str | None:
-    """Return why *text* may not name anything, if it may not."""
-    for segment in text.split("/"):
-        if segment in {"", ".", "..", SEPARATOR}:
-            return f"has the segment {segment!r}"
-        if not segment.isprintable():
-            return "has a control character, or one that is not printable"
-        if _FORBIDDEN.intersection(segment):
-            return "has one of the characters ? # @ % and backslash"
-        if len(_escape(segment)) > SEGMENT_MAX_BYTES:
-            return "has a segment that is too long"
-    return None
-
-
-@lru_cache(NAMES_MAX)
-def _escaped(name: str) -> str:
-    """Return *name* as it stands in a key."""
-    return "/".join(map(_escape, name.split("/")))
-
-
-def _escape(segment: str) -> str:
-    """Write a segment with the characters that every S3 server and every URL keep as they are.
-
-    ``~`` and not ``%`` marks an escape, so that a key in a URL is not escaped a second time.
-    """
-    return _UNSAFE.sub(lambda m: "".join(f"~{b:02X}" for b in m[0].encode()), segment)
-
-
-def _unescape(segment: str) -> str:
-    raw = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), segment)
-    return raw.encode("latin-1").decode()
 
 
 def rev_digest(source: str, repo: str, rev: str) -> str:
@@ -168,9 +109,9 @@ class Archive:
         Injective, because no segment of a repo or subdir is ``-``, and no key is another one's
         folder, because nothing follows the one segment behind the second ``-``.
         """
-        place = f"{_escaped(self.source)}/{_escaped(self.repo)}/{SEPARATOR}/{self.node}"
-        subdir = f"{_escaped(self.subdir)}/" if self.subdir else ""
-        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{_escaped(self.suffix)}"
+        place = f"{escaped(self.source)}/{escaped(self.repo)}/{SEPARATOR}/{self.node}"
+        subdir = f"{escaped(self.subdir)}/" if self.subdir else ""
+        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{escaped(self.suffix)}"
 
     @property
     def task_id(self) -> TaskId:
@@ -199,7 +140,7 @@ def parse_key(key: str) -> Archive | None:
     try:
         first = segments.index(SEPARATOR)
         second = segments.index(SEPARATOR, first + 1)
-        names = [_unescape(segment) for segment in segments]
+        names = [unescape(segment) for segment in segments]
         archive = Archive(
             source=names[0],
             repo="/".join(names[1:first]),

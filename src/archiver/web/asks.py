@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, Archive, Region, Wanted, check_name
+from archiver.model import SUFFIXES, Archive, Region, Wanted
+from archiver.names import check_name
 from archiver.web.exchange import exchange
 from archiver.web.site import State
 from archiver.web.targets import parse_query

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.errors import InvalidRequest
-from archiver.model import NAME_ALLOWED
+from archiver.names import NAME_ALLOWED
 
 SHOWN_CHARS = 60
 
