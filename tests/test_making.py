@@ -15,7 +15,8 @@ from archiver.errors import (
     TruncatedArchive,
     UnknownSubdir,
 )
-from archiver.model import Archive, Copies, Pending, Phase, Region, Served
+from archiver.model import Archive, Copies, Pending, Region, Served
+from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
 from tests.world import World
 

@@ -1,7 +1,7 @@
 """The laws of names: different archives share nothing, whatever characters their names contain."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -11,13 +11,11 @@ from archiver.errors import InvalidRequest
 from archiver.model import (
     KEY_MAX_BYTES,
     Archive,
-    Backlog,
     Manifest,
     Node,
     PresignedUrl,
     Ready,
     Region,
-    TaskState,
     Verified,
     Wanted,
     parse_key,
@@ -192,22 +190,6 @@ def test_a_presigned_url_is_not_in_the_text_of_a_hit() -> None:
     assert "secret" not in repr(ready)
 
 
-def test_only_success_and_failure_are_final() -> None:
-    assert {state for state in TaskState if state.terminal} == {
-        TaskState.SUCCESS,
-        TaskState.FAILURE,
-    }
-
-
 def test_nobody_but_a_verifier_can_say_that_an_archive_is_whole() -> None:
     with pytest.raises(TypeError):
         Verified()  # type: ignore[call-arg]
-
-
-def test_a_queue_takes_as_many_means_as_it_has_rounds() -> None:
-    mean = timedelta(seconds=10)
-    assert Backlog(waiting=0, running=0).outlook(mean) == mean
-    assert Backlog(waiting=1, running=8).outlook(mean) == mean
-    assert Backlog(waiting=17, running=8).outlook(mean) == 3 * mean
-    assert Backlog(waiting=17, running=8, mean=mean / 10).outlook(mean) == 3 * mean / 10
-    assert Backlog(waiting=5, running=0).outlook(mean) == 5 * mean

@@ -19,9 +19,10 @@ from archiver.errors import (
     UnknownSource,
     UnknownSubdir,
 )
-from archiver.model import Absent, Archive, Joined, Node, Pending, Phase, Ready, Region, TaskState
+from archiver.model import Absent, Archive, Joined, Node, Pending, Ready, Region
 from archiver.ports import Found
 from archiver.service import Status
+from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryStorage
 from archiver.web.watches import open_watches
 from tests.world import World

@@ -15,16 +15,9 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.making import Progress, Report, Workshop
-from archiver.model import (
-    Archive,
-    Conversion,
-    Copies,
-    Failure,
-    Manifest,
-    Phase,
-    Region,
-)
+from archiver.model import Archive, Conversion, Copies, Manifest, Region
 from archiver.ports import Converter, Found, Keep, Kept, Source, Storage, Verify
+from archiver.tasks import Failure, Phase
 from archiver.telemetry import log
 
 

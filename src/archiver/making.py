@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from archiver.concurrency import ahead
 from archiver.errors import ArchiverError, BadArchive, BytesChanged, InternalError, NotConvertible
-from archiver.model import Archive, Conversion, Copies, Manifest, Phase, Region, Verified
+from archiver.model import Archive, Conversion, Copies, Manifest, Region, Verified
 from archiver.ports import Attempt, Converter, Found, Index, Source, Storage, Verifier, Verify
+from archiver.tasks import Phase
 from archiver.telemetry import log
 
 Report = Callable[[Phase, int], None]

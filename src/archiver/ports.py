@@ -13,20 +13,16 @@ from archiver.drift import Content
 from archiver.errors import ArchiverError
 from archiver.model import (
     Archive,
-    Backlog,
     Conversion,
     Copies,
-    Failure,
     Joined,
     Manifest,
     Node,
-    Phase,
     PresignedUrl,
-    Priority,
     Region,
-    Task,
     Verified,
 )
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 
 
 class Stream(Protocol):

@@ -15,24 +15,12 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.making import Maker
-from archiver.model import (
-    Absent,
-    Archive,
-    Backlog,
-    Copies,
-    Pending,
-    Phase,
-    PresignedUrl,
-    Ready,
-    Region,
-    Task,
-    TaskState,
-    Wanted,
-)
+from archiver.model import Absent, Archive, Copies, Pending, PresignedUrl, Ready, Region, Wanted
 from archiver.nearness import Nearness
 from archiver.news import News
 from archiver.ports import Attempt, Converter, Engine, Index, Source, Storage, Verify
 from archiver.resolver import Resolver
+from archiver.tasks import Backlog, Phase, Task, TaskState
 from archiver.telemetry import METRICS, log
 
 

@@ -10,7 +10,8 @@ import pytest
 from archiver.auditing import Fetched, Finding, Outcome
 from archiver.cli.audit_report import SHOWN, as_line, exit_code, show, summary
 from archiver.drift import Content, Difference, Drift
-from archiver.model import Archive, Conversion, Failure, Manifest, Node, Region
+from archiver.model import Archive, Conversion, Manifest, Node, Region
+from archiver.tasks import Failure
 from tests.cli.conftest import Run
 
 ARCHIVE = Archive(

@@ -11,18 +11,9 @@ import pytest
 from archiver.engine.link import Servers
 from archiver.engine.worker import Build
 from archiver.errors import ArchiverError
-from archiver.model import (
-    Archive,
-    Backlog,
-    Copies,
-    Joined,
-    Phase,
-    Priority,
-    Region,
-    Task,
-    TaskState,
-)
+from archiver.model import Archive, Copies, Joined, Region
 from archiver.ports import Attempt, Engine
+from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
 from archiver.testing import MemoryEngine
 from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of
 from tests.parts.nats import Nats

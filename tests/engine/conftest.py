@@ -15,7 +15,8 @@ from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Build, Policy, Worker
 from archiver.errors import ArchiverError
-from archiver.model import Archive, Copies, Manifest, Node, Region, Task, TaskState
+from archiver.model import Archive, Copies, Manifest, Node, Region
+from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
 from tests.parts.nats import Nats
 

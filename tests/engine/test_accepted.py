@@ -11,8 +11,9 @@ from archiver.engine.accepted import Accepted
 from archiver.engine.connection import STATES, Connection
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
-from archiver.model import Archive, Copies, Joined, Priority, TaskState
+from archiver.model import Archive, Copies, Joined
 from archiver.ports import Attempt
+from archiver.tasks import Priority, TaskState
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import LEASE, Busy, Fleet, an_archive, copies_of, until
 

@@ -14,7 +14,8 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane
 from archiver.engine.records import decode_task
 from archiver.errors import LeaseLost, WorkersLost
-from archiver.model import Archive, Phase, Priority, TaskState
+from archiver.model import Archive
+from archiver.tasks import Phase, Priority, TaskState
 from tests.engine.conftest import LEASE, Busy, Fleet, an_archive
 
 

@@ -5,8 +5,9 @@ from collections import Counter
 
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
-from archiver.model import Archive, Copies, Joined, Priority, TaskState
+from archiver.model import Archive, Copies, Joined
 from archiver.ports import Attempt
+from archiver.tasks import Priority, TaskState
 from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, until
 from tests.parts.process import free_port
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from archiver.engine.lanes import FETCH_TIMEOUT, seats
-from archiver.model import Archive, Copies, Phase, Priority, Task, TaskState
+from archiver.model import Archive, Copies
 from archiver.ports import Attempt
+from archiver.tasks import Phase, Priority, Task, TaskState
 from tests.engine.conftest import LEASE, Busy, Fleet, Refused, an_archive, copies_of, until
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from archiver.errors import WrongRoot
-from archiver.model import Archive, Phase, Task
+from archiver.model import Archive
+from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.seats import Holding

@@ -3,7 +3,8 @@
 import pytest
 
 from archiver.errors import SourceUnavailable, UnknownSubdir
-from archiver.model import Phase, Region
+from archiver.model import Region
+from archiver.tasks import Phase
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
 

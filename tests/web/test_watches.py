@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from archiver.errors import SourceUnavailable, WrongRoot
-from archiver.model import Archive, Copies, Joined, Phase, TaskState
+from archiver.model import Archive, Copies, Joined
 from archiver.news import News
+from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryIndex
 from archiver.web.watches import Watch, open_watches
 from tests.world import World

@@ -7,7 +7,8 @@ from archiver.engine.connection import Connection
 from archiver.engine.feed import COPIES, FAILED
 from archiver.engine.jetstream import JetStream
 from archiver.errors import EngineUnavailable
-from archiver.model import Archive, Joined, Task
+from archiver.model import Archive, Joined
+from archiver.tasks import Task
 from archiver.telemetry import log
 
 ACCEPTED_MAX = 10_000

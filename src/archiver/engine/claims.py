@@ -15,7 +15,8 @@ from archiver.engine.feed import FAILED, FINISHED, PROGRESS
 from archiver.engine.lookups import Entry
 from archiver.engine.records import FinishedRecord, TaskRecord, decode_order, decode_task, encode
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
-from archiver.model import Archive, Failure, Phase, Priority, TaskState
+from archiver.model import Archive
+from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.telemetry import describe, log
 
 PROGRESS_INTERVAL = timedelta(seconds=0.5)

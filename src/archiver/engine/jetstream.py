@@ -18,17 +18,8 @@ from archiver.engine.records import (
 )
 from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.memory import Memory
-from archiver.model import (
-    Archive,
-    Backlog,
-    Failure,
-    Joined,
-    Phase,
-    Priority,
-    Region,
-    Task,
-    TaskState,
-)
+from archiver.model import Archive, Joined, Region
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault on the host's side may be mended at any time."""

@@ -12,7 +12,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
 from archiver.errors import EngineUnavailable
-from archiver.model import Priority
+from archiver.tasks import Priority
 from archiver.telemetry import describe, log
 
 FETCH_TIMEOUT = timedelta(seconds=1)

@@ -5,16 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from archiver.model import (
-    Archive,
-    Failure,
-    Manifest,
-    Phase,
-    Region,
-    Task,
-    TaskState,
-)
+from archiver.model import Archive, Manifest, Region
 from archiver.ports import Resolved
+from archiver.tasks import Failure, Phase, Task, TaskState
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from archiver.engine.connection import REPAIRS, Connection
 from archiver.engine.records import RepairRecord, decode_repair, encode
 from archiver.errors import EngineUnavailable
-from archiver.model import Priority, Region, parse_key
+from archiver.model import Region, parse_key
 from archiver.ports import Engine, Storage
+from archiver.tasks import Priority
 from archiver.telemetry import log
 
 DOUBLINGS_MAX = 7

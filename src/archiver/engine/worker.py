@@ -26,8 +26,9 @@ from archiver.errors import (
     SourceError,
     WorkersLost,
 )
-from archiver.model import Archive, Copies, Priority, parse_key
+from archiver.model import Archive, Copies, parse_key
 from archiver.ports import Attempt
+from archiver.tasks import Priority
 from archiver.telemetry import METRICS, describe, log
 
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]

@@ -7,22 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.memory import Memory
-from archiver.model import (
-    Archive,
-    Backlog,
-    Copies,
-    Failure,
-    Joined,
-    Phase,
-    Priority,
-    Region,
-    Task,
-    TaskState,
-    rev_digest,
-)
+from archiver.model import Archive, Copies, Joined, Region, rev_digest
 from archiver.news import News
 from archiver.ports import Resolved, Storage
 from archiver.service import Archiver
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 
 class MemoryIndex:

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from archiver.model import Archive, TaskState
+from archiver.model import Archive
 from archiver.service import Status
+from archiver.tasks import TaskState
 from archiver.web.problems import problem
 from archiver.web.site import State, client_of
 from archiver.web.status import archive_of, render

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import UnknownSource
-from archiver.model import Archive, Failure, Phase, Task, TaskState, parse_task_id
+from archiver.model import Archive, parse_task_id
 from archiver.service import Status
+from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.web.exchange import nobody
 from archiver.web.site import State, client_of
 from archiver.web.targets import decode, parse_query, whole

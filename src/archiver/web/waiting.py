@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import InvalidRequest, TaskFailed
-from archiver.model import Archive, Ready, TaskState
+from archiver.model import Archive, Ready
 from archiver.service import Archiver
+from archiver.tasks import TaskState
 from archiver.telemetry import METRICS
 from archiver.web.seats import Holding, Seats
 from archiver.web.targets import SECONDS, whole

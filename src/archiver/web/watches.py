@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
-from archiver.model import Archive, Ready, Region, TaskState, Wanted
+from archiver.model import Archive, Ready, Region, Wanted
 from archiver.service import Archiver, Status
+from archiver.tasks import TaskState
 from archiver.telemetry import describe, log
 
 LOOK_AGAIN = timedelta(seconds=5)

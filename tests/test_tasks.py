@@ -1,0 +1,21 @@
+"""Which states are the last ones, and how long a queue takes."""
+
+from datetime import timedelta
+
+from archiver.tasks import Backlog, TaskState
+
+
+def test_only_success_and_failure_are_final() -> None:
+    assert {state for state in TaskState if state.terminal} == {
+        TaskState.SUCCESS,
+        TaskState.FAILURE,
+    }
+
+
+def test_a_queue_takes_as_many_means_as_it_has_rounds() -> None:
+    mean = timedelta(seconds=10)
+    assert Backlog(waiting=0, running=0).outlook(mean) == mean
+    assert Backlog(waiting=1, running=8).outlook(mean) == mean
+    assert Backlog(waiting=17, running=8).outlook(mean) == 3 * mean
+    assert Backlog(waiting=17, running=8, mean=mean / 10).outlook(mean) == 3 * mean / 10
+    assert Backlog(waiting=5, running=0).outlook(mean) == 5 * mean
