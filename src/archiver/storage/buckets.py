@@ -1,0 +1,96 @@
+"""The buckets of all regions, asked at once; what their answers come to."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.model import Archive, Copies, Manifest, Region
+from archiver.ports import Found
+from archiver.storage.bucket import Bare, Bucket
+from archiver.telemetry import log
+
+T = TypeVar("T")
+
+Answers = dict[Region, T | ArchiverError]
+
+
+class Buckets:
+    """One bucket per region, in the configured order."""
+
+    def __init__(self, *, buckets: Sequence[Bucket]) -> None:
+        self._buckets = {bucket.region: bucket for bucket in buckets}
+        self.regions = tuple(self._buckets)
+
+    def bucket(self, region: Region) -> Bucket:
+        try:
+            return self._buckets[region]
+        except KeyError:
+            raise StorageUnavailable(f"there is no region {region} here") from None
+
+    async def find(self, archive: Archive) -> Found:
+        answers = await self.each(self.regions, lambda bucket: bucket.copy(archive))
+        copies = copies_of(archive, answers)
+        return Found(
+            copies=copies,
+            unreachable=tuple(region for region, told in answers.items() if _is_open(told)),
+            promised=None if copies else next(_manifests(answers), None),
+        )
+
+    async def each(
+        self, regions: Iterable[Region], ask: Callable[[Bucket], Coroutine[Any, Any, T]]
+    ) -> Answers[T]:
+        """Ask all *regions* at once; return what each answered, or why it did not."""
+
+        async def answer(region: Region) -> T | ArchiverError:
+            try:
+                return await ask(self._buckets[region])
+            except ArchiverError as exc:
+                return exc
+
+        regions = tuple(regions)
+        answers = await asyncio.gather(*map(answer, regions))
+        return dict(zip(regions, answers, strict=True))
+
+    async def delete(self, object_key: str, regions: Iterable[Region]) -> None:
+        """Delete what no manifest names. What a region keeps all the same costs but its space."""
+        await self.each(regions, lambda bucket: bucket.delete(object_key))
+
+
+def copies_of(
+    archive: Archive, answers: Mapping[Region, Manifest | Bare | ArchiverError | None]
+) -> Copies | None:
+    """Return the first manifest and all regions that hold the very same one and its bytes."""
+    first = next(_manifests(answers), None)
+    if first is None:
+        return None
+    for region, manifest in answers.items():
+        if isinstance(manifest, Manifest) and manifest != first:
+            log.warning(
+                "copy.differs",
+                region=region,
+                key=archive.key,
+                sha256=manifest.sha256,
+                expected_sha256=first.sha256,
+            )
+    regions = tuple(region for region, answer in answers.items() if answer == first)
+    return Copies(manifest=first, regions=regions) if regions else None
+
+
+def _is_open(told: Manifest | Bare | ArchiverError | None) -> bool:
+    """Tell whether a region left open if it has a copy."""
+    return isinstance(told, ArchiverError) or (isinstance(told, Bare) and told.unsure)
+
+
+def _manifests(
+    answers: Mapping[Region, Manifest | Bare | ArchiverError | None],
+) -> Iterator[Manifest]:
+    """Yield all manifests, be they bare or not: each of them is a promise."""
+    for answer in answers.values():
+        match answer:
+            case Manifest():
+                yield answer
+            case Bare(manifest=manifest):
+                yield manifest
+            case _:
+                pass
