@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from archiver.errors import SourceUnavailable, WrongRoot
 from archiver.model import Archive, Copies, Joined
@@ -24,11 +24,11 @@ class CountingIndex(MemoryIndex):
     asked = 0
     meanwhile: Callable[[], Awaitable[object]] | None = None
 
-    async def copies(self, archive: Archive) -> Copies | None:
+    async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
         self.asked += 1
         if self.meanwhile:
             await self.meanwhile()
-        return await super().copies(archive)
+        return await super().copies(archive, since=since)
 
 
 @dataclass(kw_only=True)
