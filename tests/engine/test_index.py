@@ -227,10 +227,8 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
     """Write an entry, the news of which is missed."""
-    record = CopiesRecord(
-        manifest=copies.manifest, regions=copies.regions, checked_at=datetime.now(UTC)
-    )
-    await connection.put(INDEX, archive.digest, encode(record))
+    entry = encode(CopiesRecord.of(copies, datetime.now(UTC)))
+    await connection.put(INDEX, archive.digest, entry)
 
 
 def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:

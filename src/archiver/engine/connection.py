@@ -229,7 +229,7 @@ class Connection:
     async def delete(self, bucket: str, key: str) -> None:
         """Remove, as NATS's own clients do: with a marker. Raises EngineUnavailable."""
         await self.publish(
-            f"$KV.{self._bucket(bucket)}.{key}",
+            self._kv_subject(bucket, key),
             b"",
             {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
         )

@@ -53,8 +53,8 @@ class JetStreamIndex:
 
     Memory is kept coherent by the feed: whoever records a change tells of it, and everyone else
     drops what they remember. After a gap in the feed, they drop everything. What nobody has seen in
-    the buckets for *recheck_after* is given out all the same, but those who asked for it
-    ``on_old`` are told.
+    the buckets for *recheck_after* is given out all the same, but who asked for it ``on_old`` is
+    told.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class JetStreamIndex:
         self._connection = connection
         self._storage = storage
         self._recheck_after = recheck_after
-        self._on_old: list[Callable[[Archive], None]] = []
+        self._on_old: Callable[[Archive], None] | None = None
         self._copies: Memory[str, bytes] = Memory(size=COPIES_MAX)
         self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL)
         self._nodes: Memory[str, Resolved] = Memory()
@@ -115,15 +115,14 @@ class JetStreamIndex:
 
     def on_old(self, ask: Callable[[Archive], None]) -> None:
         """Call *ask* whenever copies are given out that nobody has seen for too long."""
-        self._on_old.append(ask)
+        self._on_old = ask
 
     def is_old(self, seen: Sighting) -> bool:
         return datetime.now(UTC) - seen.checked_at >= self._recheck_after
 
     def _given(self, archive: Archive, seen: Sighting) -> Copies:
-        if self.is_old(seen):
-            for ask in self._on_old:
-                ask(archive)
+        if self._on_old and self.is_old(seen):
+            self._on_old(archive)
         return seen.copies
 
     async def latest(self, archive: Archive) -> Sighting | None:
@@ -271,10 +270,4 @@ class JetStreamIndex:
 
 
 def _encoded(seen: Sighting) -> bytes:
-    return encode(
-        CopiesRecord(
-            manifest=seen.copies.manifest,
-            regions=seen.copies.regions,
-            checked_at=seen.checked_at,
-        )
-    )
+    return encode(CopiesRecord.of(seen.copies, seen.checked_at))

@@ -67,7 +67,7 @@ class Rebuilder:
         self._told = told
         self._tally = Tally()
         self._standing: dict[str, Standing] = {}
-        self._digests: dict[str, int] = {}
+        self._digests: set[str] = set()
         self._dropped: set[str] = set()
 
     async def rebuild(self, source: str | None = None) -> Tally:
@@ -102,7 +102,7 @@ class Rebuilder:
         async with aclosing(self._connection.entries(DIGESTS)) as entries:
             async for key, entry in entries:
                 if _is_of(source, _text(entry)):
-                    self._digests[key] = entry.revision
+                    self._digests.add(key)
 
     async def _list(self, source: str | None) -> Iterable[str]:
         """Return the keys of all archives that any region has."""
@@ -146,10 +146,7 @@ class Rebuilder:
         archive = parse_key(key)
         found = await self._storage.find(archive) if archive else None
         if archive and found and found.copies:
-            copies = found.copies
-            record = CopiesRecord(
-                manifest=copies.manifest, regions=copies.regions, checked_at=datetime.now(UTC)
-            )
+            record = CopiesRecord.of(found.copies, datetime.now(UTC))
             await self._write(archive, record, certain=not found.unreachable)
         self._tally.read += 1
         self._tally.unread += bool(found and found.unreachable)
@@ -162,7 +159,9 @@ class Rebuilder:
         written = False
         if standing.said is None or (certain and standing.said != _hash(record)):
             written = await self._replace(INDEX, archive.digest, encode(record), standing.revision)
-        if self._digests.pop(place, None) is None:
+        if place in self._digests:
+            self._digests.remove(place)
+        else:
             written |= await self._replace(DIGESTS, place, archive.key.encode(), 0)
         if written:
             await self._tell_feed(archive.digest, record)

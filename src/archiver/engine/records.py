@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from archiver.model import Archive, Manifest, Region
+from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports import Resolved
 from archiver.tasks import Failure, Phase, Task, TaskState
 
@@ -64,6 +64,10 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     regions: tuple[Region, ...]
     checked_at: datetime = NEVER
+
+    @classmethod
+    def of(cls, copies: Copies, checked_at: datetime) -> "CopiesRecord":
+        return cls(manifest=copies.manifest, regions=copies.regions, checked_at=checked_at)
 
 
 class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
