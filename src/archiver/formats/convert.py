@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from archiver.concurrency import ahead, in_steps, in_thread
-from archiver.formats.packing import keep_freed_memory, library, packed
+from archiver.formats.packing import ZSTD_PIECE_BYTES, keep_freed_memory, library, packed
 from archiver.formats.repack import FromTar, from_zip
-from archiver.formats.selection import Selection
+from archiver.formats.selection import PIECE_BYTES, Selection
 from archiver.formats.tar_writer import TarWriter
 from archiver.formats.workspace import Workspace
 from archiver.formats.zip_writer import ZipWriter
@@ -69,7 +69,10 @@ class Converter:
             return Selection(
                 given=given, wanted=wanted, root=root, writer=ZipWriter(listing=listing)
             )
-        return Selection(given=given, wanted=wanted, root=root, writer=TarWriter())
+        size = ZSTD_PIECE_BYTES if wanted.suffix == "tar.zst" else PIECE_BYTES
+        return Selection(
+            given=given, wanted=wanted, root=root, writer=TarWriter(), piece_bytes=size
+        )
 
     async def _unzipped(
         self, chunks: AsyncGenerator[bytes, None], selection: Selection, size_bytes: int

@@ -8,14 +8,26 @@ from archiver.formats.tree import shown
 from archiver.model import Archive
 
 PIECE_BYTES = 1 << 20
-"""What a piece of an archive has, but for the last. As what is deflated, which spares a copy."""
+"""What a piece of an archive has, unless told otherwise. As what is deflated: it spares a copy."""
 
 
 class Selection:
-    """Hands on to *writer* those members of *given* that *wanted* has as well."""
+    """Hands on to *writer* those members of *given* that *wanted* has as well.
 
-    def __init__(self, *, given: Archive, wanted: Archive, root: str, writer: Writer) -> None:
+    Pieces of *piece_bytes* are taken of it, but for the last.
+    """
+
+    def __init__(
+        self,
+        *,
+        given: Archive,
+        wanted: Archive,
+        root: str,
+        writer: Writer,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
         self._wanted = wanted
+        self._piece_bytes = piece_bytes
         self._all = given.subdir == wanted.subdir
         self._top = f"{root}/{wanted.subdir}".encode()
         self._writer = writer
@@ -34,7 +46,7 @@ class Selection:
 
     def take(self) -> bytes:
         """Return a piece of what has been packed meanwhile, if that is enough for one."""
-        return self._writer.take(PIECE_BYTES)
+        return self._writer.take(self._piece_bytes)
 
     def finish(self) -> Iterator[bytes]:
         """Yield the rest.
