@@ -105,6 +105,10 @@ entries = st.one_of(
 )
 
 
+def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
+    return member
+
+
 @settings(max_examples=400, deadline=None)
 @given(items=st.lists(entries, min_size=1, max_size=6))
 def test_whatever_is_accepted_stays_within_the_root_when_it_is_extracted(
@@ -118,9 +122,10 @@ def test_whatever_is_accepted_stays_within_the_root_when_it_is_extracted(
     folder.mkdir(parents=True)
 
     with tarfile.open(fileobj=BytesIO(tar_of(items))) as tar:
+        tar.extraction_filter = _as_it_is  # what Python 3.11.2, which has no filters, does anyway
         for member in tar:
             try:
-                tar.extract(member, folder, filter="fully_trusted")
+                tar.extract(member, folder)
             except (OSError, RecursionError, KeyError):
                 continue  # as when a folder stands where a file should be
 
