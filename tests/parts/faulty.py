@@ -89,8 +89,8 @@ class Request:
 class FaultyHost(socketserver.ThreadingTCPServer):
     """Plays the script of each target, then hangs up. Unknown targets are 404.
 
-    ``requests`` are all that came, in their order; ``most_at_once`` is how many were answered at a
-    time at most.
+    ``requests`` are all that came, in their order; ``most_at_once`` is how many waited through a pause
+    at a time at most.
     """
 
     daemon_threads = True
@@ -133,6 +133,7 @@ class FaultyHost(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
+        """Count the pause of the block, which ends before a byte tells the other side so."""
         with self._counting:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -148,7 +149,7 @@ class _Player(socketserver.StreamRequestHandler):
         request = self._read()
         if request:
             self.server.requests.append(request)
-            with self.server.counted(), contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):
                 for step in self.server.steps(request):
                     self._play(step)
 
@@ -166,7 +167,8 @@ class _Player(socketserver.StreamRequestHandler):
     def _play(self, step: Step) -> None:
         match step:
             case Pause(seconds):
-                self.server.closing.wait(seconds)
+                with self.server.counted():
+                    self.server.closing.wait(seconds)
             case Forever(piece, every_s):
                 while not self.server.closing.wait(every_s):
                     self.wfile.write(piece)

@@ -110,7 +110,7 @@ def test_few_questions_are_asked_at_a_time(host: FaultyHost) -> None:
     revs = [f"rev-{number}" for number in range(6)]
     for rev in revs:
         answer = sized(b"1 %s\n" % NODE.encode(), headers=HG)
-        host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(0.1), answer)
+        host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(0.3), answer)
 
     async def play() -> list[Node]:
         async with opened(host.template, lookup_concurrency=2) as source:
