@@ -130,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         names = {name.lower(): value for name, value in headers.items()}
         names.pop("transfer-encoding", None)
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            body = b""  # else it would be taken for the answer to the next request
+        else:
             names["content-length"] = str(len(body) if length is None else length)
         self.send_response_only(status)
         for name, value in names.items():
