@@ -89,8 +89,8 @@ class Request:
 class FaultyHost(socketserver.ThreadingTCPServer):
     """Plays the script of each target, then hangs up. Unknown targets are 404.
 
-    ``requests`` are all that came, in their order; ``most_at_once`` is how many waited through a pause
-    at a time at most.
+    ``requests`` are all that came, in their order; ``most_at_once`` is how many at most waited
+    through a pause at a time.
     """
 
     daemon_threads = True
