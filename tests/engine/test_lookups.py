@@ -16,7 +16,7 @@ from archiver.engine.connection import INDEX, Connection
 from archiver.engine.lookups import Lookups
 from archiver.errors import EngineUnavailable
 from tests.engine.conftest import Fleet
-from tests.parts.nats import Nats
+from tests.parts.nats import Nats, settled
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ async def watched(server: Nats, stream: str) -> AsyncIterator[Witness]:
     witness = Witness(stream)
     async with client_of(server) as client:
         await client.subscribe(f"$JS.API.DIRECT.GET.{stream}.>", cb=witness.hear)
-        await client.flush()
+        await settled(client)
         yield witness
 
 
@@ -104,7 +104,7 @@ def test_whoever_waits_when_the_lookups_are_closed_goes_without_an_answer(
     async def play() -> None:
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
-            await mute.flush()
+            await settled(mute)
             lookups = Lookups(timeout=timedelta(seconds=30))
             await lookups.listen(client)
             asking = [
@@ -122,7 +122,7 @@ def test_a_server_that_falls_silent_is_waited_for_together(nats: Nats, namespace
     async def play() -> None:
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
-            await mute.flush()
+            await settled(mute)
             lookups = Lookups(timeout=timedelta(seconds=0.2))
             await lookups.listen(client)
             outcomes = await asyncio.gather(

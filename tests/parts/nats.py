@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from tests.parts.process import accepts, free_port, running
 
@@ -31,6 +32,16 @@ class Nats:
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+
+async def settled(client: Client) -> None:
+    """Return when the server has what *client* was asked to send.
+
+    The PING of nats-py's ``flush`` overtakes what is pending, which is sent before its PONG comes:
+    so only the second one comes after all of it.
+    """
+    await client.flush()
+    await client.flush()
 
 
 def command(folder: Path, port: int) -> list[str]:
