@@ -27,6 +27,7 @@ ArchiverError
 │   ├── WrongRoot           wrong_root
 │   └── WrongNode           wrong_node            retryable
 ├── NoRoom                  no_room               retryable
+├── ConversionLost          conversion_lost       retryable
 ├── StorageUnavailable      storage_unavailable   retryable
 ├── EngineUnavailable       engine_unavailable    retryable
 ├── TooManyWaiters          too_many_waiters      retryable, says after how long
@@ -192,6 +193,13 @@ class NoRoom(ArchiverError):
     """A worker's working directory has no room for an archive that is to be converted."""
 
     code = "no_room"
+    retryable = True
+
+
+class ConversionLost(ArchiverError):
+    """The process that was to convert an archive was killed, or could not be started."""
+
+    code = "conversion_lost"
     retryable = True
 
 

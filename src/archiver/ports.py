@@ -131,6 +131,7 @@ class Converter(Protocol):
             UnknownSubdir: *given* has nothing there.
             NotConvertible: The format of *wanted* has no words for it.
             NoRoom: It does not fit into the working directory.
+            ConversionLost: It was killed on the way.
             whatever *chunks* raise.
         """
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.process import free_port, running, wait_until
+from tests.parts.process import descendants, free_port, running, wait_until
 
 FILES_KEPT = ("credentials.json", "ports.json")
 SERVE = (sys.executable, "-m", "archiver", "serve")
@@ -73,20 +73,6 @@ def serving_in_vain(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.terminate()
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Return the processes that *pid* and its children started, and their command lines."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            child = int(folder.name)
-            parents[child] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            commands[child] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {child: commands[child] for child in found - {pid}}
 
 
 def child_with(pid: int, words: str) -> int:

@@ -91,3 +91,17 @@ def stop(process: subprocess.Popen[bytes], *, timeout_s: float = STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the processes that *pid* and its children started, and their command lines."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            child = int(folder.name)
+            parents[child] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[child] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child: commands[child] for child in found - {pid}}

@@ -1,27 +1,42 @@
 """Makes an archive of another one of the same tree: in another format, or a part of it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+import asyncio
+import sys
+from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from typing import cast
 
-from archiver.concurrency import ahead, in_steps, in_thread
-from archiver.formats.packing import ZSTD_PIECE_BYTES, keep_freed_memory, library, packed
-from archiver.formats.repack import FromTar, from_zip
-from archiver.formats.selection import PIECE_BYTES, Selection
-from archiver.formats.tar_writer import TarWriter
-from archiver.formats.workspace import Workspace
-from archiver.formats.zip_writer import ZipWriter
+import msgspec
+
+from archiver.concurrency import end, in_thread, undisturbed
+from archiver.errors import (
+    ArchiverError,
+    BadArchive,
+    ConversionLost,
+    InternalError,
+    NoRoom,
+    UnknownSubdir,
+)
+from archiver.formats import conversion
+from archiver.formats.conversion import REFUSED, Job, Refusal
+from archiver.formats.packing import keep_freed_memory, library
+from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 
 VERSION = 2
 """To be raised by whoever changes the bytes that come out."""
 
-PIECES_AHEAD = 4
-"""How many MiB each stage may be ahead of the next, so that none of them waits."""
+PIECE_BYTES = 1 << 20
+"""What is handed on at a time: whoever reads it on has a price for each piece."""
+
+_REFUSED: tuple[type[ArchiverError], ...] = (NoRoom, UnknownSubdir, *BadArchive.__subclasses__())
+_REFUSALS: Mapping[str, type[ArchiverError]] = {error.code: error for error in _REFUSED}
 
 
 class Converter:
-    """Implements ``ports.Converter``.
+    """Implements ``ports.Converter``. Each conversion is a process: see ``conversion``.
 
     Tars are converted as they come. A zip tells only at its end what its members are, so it has to
     be there whole: in the workspace.
@@ -31,7 +46,6 @@ class Converter:
         keep_freed_memory()
         self._workspace = workspace
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "compress")
 
     def version(self, suffix: str) -> str:
         return f"archiver {VERSION}, {library(suffix)}"
@@ -47,52 +61,118 @@ class Converter:
         size_bytes: int = 0,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with AsyncExitStack() as stack:
-            selection = self._selection(given, wanted, root, stack)
+            spool = None
             if given.suffix == "zip":
-                pieces = self._unzipped(chunks, selection, size_bytes)
-            else:
-                pieces = _untarred(chunks, selection, given.suffix)
-            if wanted.suffix != "zip":
-                pieces = packed(
-                    await stack.enter_async_context(ahead(pieces, PIECES_AHEAD)),
-                    suffix=wanted.suffix,
-                    pool=self._pool,
-                    threads=self._threads,
-                )
-            yield await stack.enter_async_context(ahead(pieces, PIECES_AHEAD))
-
-    def _selection(
-        self, given: Archive, wanted: Archive, root: str, stack: AsyncExitStack
-    ) -> Selection:
-        if wanted.suffix == "zip":
-            listing = stack.enter_context(self._workspace.spool())
-            return Selection(
-                given=given, wanted=wanted, root=root, writer=ZipWriter(listing=listing)
+                spool = stack.enter_context(self._workspace.spool(expected_bytes=size_bytes))
+            job = Job(
+                given=given,
+                wanted=wanted,
+                root=root,
+                threads=self._threads,
+                folder=str(self._workspace.folder),
+                most_bytes=self._workspace.most_bytes,
+                spool=spool.descriptor if spool else None,
             )
-        size = ZSTD_PIECE_BYTES if wanted.suffix == "tar.zst" else PIECE_BYTES
-        return Selection(
-            given=given, wanted=wanted, root=root, writer=TarWriter(), piece_bytes=size
-        )
+            running = await stack.enter_async_context(_started(job))
+            feeding = asyncio.create_task(running.feed(chunks, spool))
+            feeding.add_done_callback(_seen)
+            stack.push_async_callback(end, feeding)
+            yield await stack.enter_async_context(aclosing(running.pieces(feeding)))
 
-    async def _unzipped(
-        self, chunks: AsyncGenerator[bytes, None], selection: Selection, size_bytes: int
-    ) -> AsyncGenerator[bytes, None]:
-        with self._workspace.spool(expected_bytes=size_bytes) as spool:
+
+class _Running:
+    """The process of a conversion."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._stdin = cast("StreamWriter", process.stdin)
+        self._stdout = cast("StreamReader", process.stdout)
+        self._stderr = cast("StreamReader", process.stderr)
+
+    async def feed(self, chunks: AsyncGenerator[bytes, None], spool: Spool | None) -> None:
+        """Hand on *chunks*. When they break off, kill it, lest it take that for their end."""
+        try:
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    await in_thread(spool.write, chunk)
-            async with aclosing(in_steps(from_zip(spool, selection))) as pieces:
-                async for piece in pieces:
-                    yield piece
+                    if spool:
+                        await in_thread(spool.write, chunk)
+                    else:
+                        await self._write(chunk)
+        except BaseException:
+            self._kill()
+            raise
+        self._stdin.close()
+
+    async def _write(self, chunk: bytes) -> None:
+        with suppress(ConnectionError):  # how it ended tells more than that it did
+            self._stdin.write(chunk)
+            await self._stdin.drain()
+
+    async def pieces(self, feeding: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
+        """Yield what it makes. Raises what *feeding* ended with, or what it was refused for."""
+        while piece := await _read(self._stdout):
+            yield piece
+        said = await self._stderr.read()
+        status = await self._process.wait()
+        if status:
+            await end(feeding)
+        if status == 0 or not feeding.cancelled():
+            await feeding
+        if status:
+            raise _failure(status, said)
+
+    async def end(self) -> None:
+        self._kill()
+        self._stdin.close()
+        await undisturbed(self._process.communicate())  # what is left in its pipes keeps them open
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
 
 
-async def _untarred(
-    chunks: AsyncGenerator[bytes, None], selection: Selection, suffix: str
-) -> AsyncGenerator[bytes, None]:
-    tar = FromTar(suffix, selection)
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            async for piece in in_steps(tar.feed(chunk)):
-                yield piece
-    async for piece in in_steps(tar.close()):
-        yield piece
+@asynccontextmanager
+async def _started(job: Job) -> AsyncIterator[_Running]:
+    """Yield the process that does *job*; at the end of the block it has ended, too."""
+    command = (sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=PIECE_BYTES,
+            pass_fds=() if job.spool is None else (job.spool,),
+        )
+    except OSError as exc:
+        raise ConversionLost("the process of a conversion could not be started") from exc
+    running = _Running(process)
+    try:
+        yield running
+    finally:
+        await running.end()
+
+
+def _seen(feeding: asyncio.Task[None]) -> None:
+    """Take note of what it failed with: whoever left before would not."""
+    if not feeding.cancelled():
+        feeding.exception()
+
+
+async def _read(stream: StreamReader) -> bytes:
+    try:
+        return await stream.readexactly(PIECE_BYTES)
+    except IncompleteReadError as exc:
+        return exc.partial
+
+
+def _failure(status: int, said: bytes) -> ArchiverError:
+    """Return what a process ended with that *said* why on its last line, if it could."""
+    if status == REFUSED:
+        refusal = msgspec.json.decode(said.splitlines()[-1], type=Refusal)
+        return _REFUSALS[refusal.code](refusal.message)
+    if status < 0:
+        return ConversionLost(f"the process of a conversion was killed by signal {-status}")
+    failure = InternalError("a conversion crashed")
+    failure.__cause__ = RuntimeError(said.decode(errors="replace"))
+    return failure

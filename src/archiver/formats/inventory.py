@@ -9,7 +9,7 @@ import msgspec
 from archiver.concurrency import in_steps, in_thread
 from archiver.drift import Content
 from archiver.formats.member import Kind, Member, Output
-from archiver.formats.repack import FromTar, from_zip
+from archiver.formats.repack import from_tar, from_zip
 from archiver.formats.selection import Selection
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
@@ -51,12 +51,8 @@ class Kept:
         archive = self._archive
         everything = Selection(given=archive, wanted=archive, root="", writer=Lister())
         if archive.suffix == "zip":
-            yield from from_zip(self._spool, everything)
-            return
-        tar = FromTar(archive.suffix, everything)
-        for chunk in self._spool.read(READ_BYTES):
-            yield from tar.feed(chunk)
-        yield from tar.close()
+            return from_zip(self._spool.descriptor, everything)
+        return from_tar(self._spool.read(READ_BYTES), archive.suffix, everything)
 
 
 class Lister:

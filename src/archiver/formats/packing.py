@@ -1,16 +1,13 @@
-"""Compresses a stream on every core that it is given, off the event loop."""
+"""Compresses a stream on every core that it is given."""
 
-import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import Executor
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
 from zlib_ng import zlib_ng
 
-from archiver.concurrency import in_thread
 from archiver.formats.blocks import Block, Bzip2Join, GzipJoin, Join, XzJoin
 from archiver.formats.member import Output
 
@@ -18,10 +15,7 @@ ZSTD_LEVEL = 2
 """A quarter quicker than zstd's own choice, 3, and a fourteenth larger."""
 
 ZSTD_PIECE_BYTES = 2 << 20
-"""What zstd is best given at a time: it cuts by itself, and needs no turn of the loop to do so."""
-
-PIECE_BYTES = 1 << 20
-"""What is handed on at a time: whoever reads it on has a price for each piece."""
+"""What zstd is best given at a time: it cuts by itself."""
 
 BLOCKS_AHEAD = 2
 """How many wait for a thread, so that no thread has to wait for one."""
@@ -53,68 +47,48 @@ def keep_freed_memory() -> None:
     bytes(KEPT_BYTES)
 
 
-async def packed(
-    pieces: AsyncGenerator[bytes, None], *, suffix: str, pool: Executor, threads: int
-) -> AsyncGenerator[bytes, None]:
+def packed(pieces: Iterator[bytes], *, suffix: str, threads: int) -> Iterator[bytes]:
     """Yield the tar that *pieces* are, as *suffix* has it.
 
-    The bytes depend on those of the tar alone: neither on how it is cut into pieces nor on *pool*
-    and *threads*, which say who works, and how many at a time.
+    The bytes depend on those of the tar alone: neither on how it is cut into pieces nor on how many
+    *threads* are at work.
     """
-    async with aclosing(pieces):
-        if suffix == "tar":
-            stages = pieces
-        elif suffix == "tar.zst":
-            stages = _zstd(pieces, threads)
-        else:
-            stages = _joined(pieces, _JOINS[suffix](), pool, threads)
-        async with aclosing(stages):
-            async for piece in stages:
-                yield piece
+    match suffix:
+        case "tar":
+            return pieces
+        case "tar.zst":
+            return _zstd(pieces, threads)
+        case _:
+            return _joined(pieces, _JOINS[suffix](), threads)
 
 
-async def _zstd(pieces: AsyncIterator[bytes], threads: int) -> AsyncGenerator[bytes, None]:
+def _zstd(pieces: Iterator[bytes], threads: int) -> Iterator[bytes]:
     """Yield one frame. zstd has threads of its own: their number, if not 0, does not matter."""
     compressor = zstandard.ZstdCompressor(ZSTD_LEVEL, threads=threads, write_checksum=True)
     frame = compressor.compressobj()
-    made = Output()
-    async for piece in pieces:
-        made.put(await in_thread(frame.compress, piece))
-        if made.held_bytes >= PIECE_BYTES:
-            yield made.rest()
-    made.put(await in_thread(frame.flush))
-    yield made.rest()
+    for piece in pieces:
+        yield frame.compress(piece)
+    yield frame.flush()
 
 
-async def _joined(
-    pieces: AsyncIterator[bytes], join: Join, pool: Executor, threads: int
-) -> AsyncGenerator[bytes, None]:
-    waiting: deque[tuple[Block, asyncio.Future[bytes]]] = deque()
-    made = Output()
-    made.put(join.head)
-    loop = asyncio.get_running_loop()
-    try:
-        async for block in _blocks(pieces, join.block_bytes):
-            waiting.append((block, loop.run_in_executor(pool, join.compress, block)))
+def _joined(pieces: Iterator[bytes], join: Join, threads: int) -> Iterator[bytes]:
+    waiting: deque[tuple[Block, Future[bytes]]] = deque()
+    yield join.head
+    with ThreadPoolExecutor(threads, "compress") as pool:
+        for block in _blocks(pieces, join.block_bytes):
+            waiting.append((block, pool.submit(join.compress, block)))
             if len(waiting) >= threads + BLOCKS_AHEAD:
                 first, compressed = waiting.popleft()
-                made.put(join.join(first, await compressed))
-            if made.held_bytes >= PIECE_BYTES:
-                yield made.rest()
-        while waiting:
-            first, compressed = waiting.popleft()
-            made.put(join.join(first, await compressed))
-    finally:
-        for _, compressed in waiting:
-            compressed.cancel()
-    made.put(join.tail())
-    yield made.rest()
+                yield join.join(first, compressed.result())
+        for block, compressed in waiting:
+            yield join.join(block, compressed.result())
+    yield join.tail()
 
 
-async def _blocks(pieces: AsyncIterator[bytes], size: int) -> AsyncGenerator[Block, None]:
+def _blocks(pieces: Iterator[bytes], size: int) -> Iterator[Block]:
     """Yield what *pieces* are as blocks of *size* bytes, but for the last."""
     held, before = Output(), b""
-    async for piece in pieces:
+    for piece in pieces:
         held.put(piece)
         while held.held_bytes > size:
             block = Block(data=held.take(size), before=before, last=False)

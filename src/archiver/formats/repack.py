@@ -1,6 +1,7 @@
 """Reads archives for the sake of their members, and hands these on."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import msgspec
@@ -13,16 +14,15 @@ from archiver.formats.selection import Selection
 from archiver.formats.tar import members
 from archiver.formats.tar_header import Header
 from archiver.formats.unzip import Unzip
-from archiver.formats.workspace import Spool
 
 
-def from_zip(spool: Spool, selection: Selection) -> Iterator[bytes]:
-    """Yield what *selection* makes of the zip that lies in *spool*.
+def from_zip(descriptor: int, selection: Selection) -> Iterator[bytes]:
+    """Yield what *selection* makes of the zip in the file *descriptor*.
 
     Raises:
         BadArchive, UnknownSubdir: Nothing can be made of it.
     """
-    zipped = Unzip(spool.descriptor, spool.size_bytes)
+    zipped = Unzip(descriptor, os.fstat(descriptor).st_size)
     for packed in zipped:
         member = packed.member
         if not selection.has(member.name):
@@ -38,26 +38,21 @@ def from_zip(spool: Spool, selection: Selection) -> Iterator[bytes]:
     yield from selection.finish()
 
 
-class FromTar:
-    """What *selection* makes of a tar that comes chunk by chunk, compressed as *suffix* says.
+def from_tar(chunks: Iterable[bytes], suffix: str, selection: Selection) -> Iterator[bytes]:
+    """Yield what *selection* makes of the tar that *chunks* are, compressed as *suffix* says.
 
-    Raises BadArchive or UnknownSubdir if nothing can be made of it.
+    Raises:
+        BadArchive, UnknownSubdir: Nothing can be made of it.
     """
-
-    def __init__(self, suffix: str, selection: Selection) -> None:
-        self._selection = selection
-        parser = Parser(partial(members, take=partial(_hand_on, selection=selection)))
-        codec = CODECS.get(suffix)
-        self._reader = Decompression(codec=codec, reader=parser) if codec else parser
-
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        for _ in self._reader.steps(chunk):
-            while piece := self._selection.take():
+    parser = Parser(partial(members, take=partial(_hand_on, selection=selection)))
+    codec = CODECS.get(suffix)
+    reader = Decompression(codec=codec, reader=parser) if codec else parser
+    for chunk in chunks:
+        for _ in reader.steps(chunk):
+            while piece := selection.take():
                 yield piece
-
-    def close(self) -> Iterator[bytes]:
-        self._reader.close()
-        yield from self._selection.finish()
+    reader.close()
+    yield from selection.finish()
 
 
 def _hand_on(incoming: Incoming, header: Header, selection: Selection) -> Waiting:

@@ -25,8 +25,8 @@ class Workspace:
     """
 
     def __init__(self, *, folder: Path, most_bytes: int) -> None:
-        self._folder = folder
-        self._most_bytes = most_bytes
+        self.folder = folder
+        self.most_bytes = most_bytes
         self._taken_bytes = 0
         self._taking = threading.Lock()
 
@@ -39,8 +39,8 @@ class Workspace:
         """
         spool = None
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
                 spool = Spool(workspace=self, file=file)
                 spool.make_room(expected_bytes)
                 yield spool
@@ -53,8 +53,8 @@ class Workspace:
     def take(self, size_bytes: int) -> None:
         """Set room aside. Raises NoRoom."""
         with self._taking:
-            free = shutil.disk_usage(self._folder).free
-            if self._taken_bytes + size_bytes > self._most_bytes or size_bytes + SPARE_BYTES > free:
+            free = shutil.disk_usage(self.folder).free
+            if self._taken_bytes + size_bytes > self.most_bytes or size_bytes + SPARE_BYTES > free:
                 raise NoRoom("the working directory has no room for another archive now")
             self._taken_bytes += size_bytes
 

@@ -11,6 +11,7 @@ from archiver import errors
 from archiver.errors import (
     ArchiverError,
     BadArchive,
+    ConversionLost,
     EngineUnavailable,
     InternalError,
     InvalidRequest,
@@ -33,6 +34,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     SourceError: 502,
     BadArchive: 502,
     NoRoom: 503,
+    ConversionLost: 503,
     StorageUnavailable: 503,
     EngineUnavailable: 503,
     TooManyWaiters: 503,
