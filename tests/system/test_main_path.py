@@ -174,6 +174,9 @@ def test_an_unknown_subdir_is_a_failure_that_says_so(stack: Stack, ash: Ash) -> 
 
     result = poll(fetch(url).location, ended)[-1]
     again = fetch(url)
+    while again.status == 202:  # its task may be written before news of it is everywhere
+        poll(again.location, ended)
+        again = fetch(url)
 
     assert result["state"] == "FAILURE"
     assert result["error"]["code"] == "unknown_subdir"
