@@ -20,7 +20,7 @@ from tests.formats.samples import ROOT, an_archive
 from tests.formats.trees import RICH, Item, pack, tar_of
 from tests.parts.process import descendants, wait_until
 
-NOISE = Random(7).randbytes(12_000_000)  # noqa: S311 - so that it makes much of it
+NOISE = Random(7).randbytes(30_000_000)  # noqa: S311 - more than waits for a thread, twice
 TAR = tar_of([Item(path="noise", content=NOISE)])
 Pieces = AsyncGenerator[bytes, None]
 

@@ -18,7 +18,9 @@ ZSTD_PIECE_BYTES = 2 << 20
 """What zstd is best given at a time: it cuts by itself."""
 
 BLOCKS_AHEAD = 2
-"""How many wait for a thread, so that no thread has to wait for one."""
+AHEAD_BYTES = 8 << 20
+"""So many blocks, or so many bytes, wait for a thread, so that no thread has to wait for one: small
+files come slower than they are compressed, large ones quicker."""
 
 KEPT_BYTES = 4 << 20
 """Freed memory that the C library keeps, for every thread, rather than fetch it again."""
@@ -73,11 +75,12 @@ def _zstd(pieces: Iterator[bytes], threads: int) -> Iterator[bytes]:
 
 def _joined(pieces: Iterator[bytes], join: Join, threads: int) -> Iterator[bytes]:
     waiting: deque[tuple[Block, Future[bytes]]] = deque()
+    ahead = max(BLOCKS_AHEAD, AHEAD_BYTES // join.block_bytes)
     yield join.head
     with ThreadPoolExecutor(threads, "compress") as pool:
         for block in _blocks(pieces, join.block_bytes):
             waiting.append((block, pool.submit(join.compress, block)))
-            if len(waiting) >= threads + BLOCKS_AHEAD:
+            if len(waiting) >= threads + ahead:
                 first, compressed = waiting.popleft()
                 yield join.join(first, compressed.result())
         for block, compressed in waiting:
