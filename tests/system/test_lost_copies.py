@@ -84,7 +84,7 @@ def test_an_archive_that_is_lost_is_not_replaced_by_what_a_host_sends_since_it_c
         stack.delete(region, "archives")
 
     result = poll(_until(url, 202).location, ended)[-1]
-    refused = fetch(url)
+    refused = _until(url, 502)
     for region in REGIONS:
         stack.delete(region, "manifests")
     after = poll(_until(url, 202).location, ended)[-1]

@@ -171,11 +171,17 @@ class Claim:
         """Write FAILURE with its reason, then let the queue forget the task."""
         failure = Failure(code=error.code, message=error.message)
         self.report(Phase.DONE, self._bytes_done)
-        await self._end(TaskState.FAILURE, error=failure, failures=self.failures + 1)
-        if not error.retryable:
-            await self._connection.tell(FAILED, self.archive.digest, encode(failure))
+        await self._end(
+            TaskState.FAILURE, error=failure, failures=self.failures + 1, told=not error.retryable
+        )
 
-    async def _end(self, state: TaskState, *, error: Failure | None, failures: int = -1) -> None:
+    async def _end(
+        self, state: TaskState, *, error: Failure | None, failures: int = -1, told: bool = False
+    ) -> None:
+        """Write how it ended, have a failure *told*, and let the queue forget the task.
+
+        In this order: who reads of a failure may ask again at once, and the queue waits for a disk.
+        """
         self._record = msgspec.structs.replace(
             self._record,
             state=state,
@@ -184,6 +190,8 @@ class Claim:
         )
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
             await _until_through(self._write)
+            if told:
+                await self._connection.tell(FAILED, self.archive.digest, encode(error))
             await _until_through(self._acknowledge)
 
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
