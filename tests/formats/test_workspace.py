@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import NoRoom
-from archiver.formats.workspace import SPARE_BYTES, STEP_BYTES, Workspace
+from archiver.formats.workspace import SPARE_BYTES, STEP_BYTES, Spool, Workspace
 
 
 def workspace(folder: Path, most_bytes: int = 4 * STEP_BYTES) -> Workspace:
@@ -39,6 +39,20 @@ def test_a_folder_that_cannot_be_made_is_no_room(tmp_path: Path) -> None:
 
     with pytest.raises(NoRoom), workspace(tmp_path / "file").spool():
         pass
+
+
+def test_a_disk_that_is_full_is_no_room(tmp_path: Path) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - has to be unbuffered
+        spool = Spool(workspace=workspace(tmp_path), file=full)
+
+        with pytest.raises(NoRoom):
+            spool.write(b"data")
+
+
+def test_what_fails_while_a_file_is_there_is_not_taken_for_the_disk(tmp_path: Path) -> None:
+    """A TimeoutError is an OSError as well, and so is whatever breaks a connection."""
+    with pytest.raises(TimeoutError), workspace(tmp_path).spool():
+        raise TimeoutError
 
 
 def test_what_is_expected_has_to_fit_before_anything_is_written(tmp_path: Path) -> None:

@@ -18,6 +18,14 @@ SPARE_BYTES = 256 << 20
 """What must stay free on the disk, which others use as well."""
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise NoRoom("the working directory cannot be written to") from exc
+
+
 class Workspace:
     """A folder, and how many bytes may lie there at a time.
 
@@ -37,22 +45,20 @@ class Workspace:
         Raises:
             NoRoom: There is no room for *expected_bytes*, or, later, for what is written.
         """
-        spool = None
-        try:
+        with _writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
-                spool = Spool(workspace=self, file=file)
+            file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 - below
+        with file:
+            spool = Spool(workspace=self, file=file)
+            try:
                 spool.make_room(expected_bytes)
                 yield spool
-        except OSError as exc:
-            raise NoRoom("the working directory cannot be written to") from exc
-        finally:
-            if spool:
+            finally:
                 self._give_back(spool.room_bytes)
 
     def take(self, size_bytes: int) -> None:
         """Set room aside. Raises NoRoom."""
-        with self._taking:
+        with self._taking, _writing():
             free = shutil.disk_usage(self.folder).free
             if self._taken_bytes + size_bytes > self.most_bytes or size_bytes + SPARE_BYTES > free:
                 raise NoRoom("the working directory has no room for another archive now")
@@ -79,8 +85,9 @@ class Spool:
     def write(self, data: bytes) -> None:
         self.make_room(self.size_bytes + len(data))
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        with _writing():
+            while view:
+                view = view[self._file.write(view) :]
         self.size_bytes += len(data)
 
     def read(self, piece_bytes: int) -> Iterator[bytes]:
