@@ -6,6 +6,7 @@ from archiver.model import Archive, Node, Region, Wanted
 from archiver.news import News
 from archiver.service import Archiver
 from archiver.testing import (
+    FakeAttempt,
     FakeConverter,
     FakeSource,
     GzipVerifier,
@@ -74,3 +75,16 @@ class World:
     def untouched(self) -> bool:
         """Whether no task was created, and the host was asked nothing."""
         return not self.engine.tasks and not self.source.asked
+
+
+async def build(world: World, subdir: str = "") -> Archive:
+    """Have the archive built by a worker, and return it."""
+    archive = world.archive(subdir)
+    await world.archiver.build(archive, FakeAttempt(archive=archive))
+    return archive
+
+
+def lose(world: World) -> None:
+    """Delete all objects by hand; their manifests stay."""
+    for objects in world.storage.objects.values():
+        objects.clear()

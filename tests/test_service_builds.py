@@ -1,0 +1,218 @@
+"""What a build does, and the laws it keeps, in a world of fakes."""
+
+import asyncio
+
+import pytest
+
+from archiver.errors import (
+    ArchiverError,
+    LeaseLost,
+    SourceUnavailable,
+    StorageUnavailable,
+    TruncatedArchive,
+)
+from archiver.model import Absent, Pending, Ready, Region
+from archiver.tasks import Phase, TaskState
+from archiver.testing import FakeAttempt
+from tests.world import World, build, lose
+
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+
+
+def test_a_stream_that_breaks_off_is_never_seen_by_anyone() -> None:
+    world = World()
+    world.source.cut_at = 100
+
+    async def scenario() -> None:
+        with pytest.raises(TruncatedArchive):
+            await build(world)
+        assert await world.index.copies(world.archive()) is None
+
+    asyncio.run(scenario())
+    assert world.storage.objects == {EAST: {}, WEST: {}}
+    assert world.storage.manifests == {EAST: {}, WEST: {}}
+
+
+def test_every_length_but_the_whole_is_refused() -> None:
+    world = World()
+
+    async def scenario() -> int:
+        await build(world, "testing")
+        size = len(next(iter(world.storage.objects[EAST].values())))
+        for region in (EAST, WEST):
+            world.storage.objects[region].clear()
+            world.storage.manifests[region].clear()
+        for world.source.cut_at in range(size):
+            with pytest.raises(TruncatedArchive):
+                await build(world, "testing")
+        return size
+
+    assert asyncio.run(scenario()) > 100
+    assert world.storage.objects == {EAST: {}, WEST: {}}
+
+
+def test_an_attempt_that_lost_its_lease_publishes_nothing_and_cleans_up() -> None:
+    world = World()
+    attempt = FakeAttempt(archive=world.archive())
+    attempt.lost = True
+    with pytest.raises(LeaseLost):
+        asyncio.run(world.archiver.build(world.archive(), attempt))
+    assert world.storage.objects == {EAST: {}, WEST: {}}
+    assert world.storage.manifests == {EAST: {}, WEST: {}}
+
+
+def test_of_two_attempts_that_overlap_the_first_manifest_stays() -> None:
+    world = World()
+
+    async def scenario() -> set[str]:
+        archive = world.archive()
+        attempts = [FakeAttempt(archive=archive) for _ in range(2)]
+        copies = await asyncio.gather(*(world.new_process().build(archive, a) for a in attempts))
+        return {c.manifest.object_key for c in copies}
+
+    (object_key,) = asyncio.run(scenario())
+    for region in (EAST, WEST):
+        assert list(world.storage.objects[region]) == [object_key]
+
+
+def test_a_repeated_build_fetches_nothing() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        await build(world)
+        await build(world)
+
+    asyncio.run(scenario())
+    assert world.source.asked["open"] == 1
+
+
+def test_a_region_that_was_down_is_asked_to_be_repaired_and_is() -> None:
+    world = World()
+
+    async def scenario() -> tuple[object, object]:
+        world.storage.down.add(WEST)
+        archive = await build(world)
+        asked = dict(world.engine.repairs)
+        world.storage.down.clear()
+        await build(world)
+        assert list(world.storage.manifests[WEST]) == [archive.key]
+        return asked, world.engine.repairs
+
+    asked, left = asyncio.run(scenario())
+    assert asked == {world.archive().key: (WEST,)}
+    assert left == {}
+    assert world.source.asked["open"] == 1
+
+
+def test_a_hit_that_lacks_a_region_has_it_repaired() -> None:
+    world = World()
+
+    async def scenario() -> Ready | Pending | Absent:
+        world.storage.down.add(WEST)
+        await build(world)
+        world.engine.repairs.clear()
+        return await world.archiver.request(world.wanted())
+
+    assert isinstance(asyncio.run(scenario()), Ready)
+    assert world.engine.repairs == {world.archive().key: (WEST,)}
+
+
+def test_without_any_region_a_build_fails_and_says_so() -> None:
+    world = World()
+    world.storage.down.update((EAST, WEST))
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(build(world))
+
+
+def test_damaged_bytes_are_not_copied_to_another_region() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        world.storage.down.add(WEST)
+        await build(world)
+        world.storage.down.clear()
+        objects = world.storage.objects[EAST]
+        ((object_key, body),) = objects.items()
+        objects[object_key] = b"?" * len(body)
+        await build(world)
+
+    asyncio.run(scenario())
+    assert world.storage.objects[WEST] == {}
+    assert world.storage.manifests[WEST] == {}
+    assert world.engine.repairs == {world.archive().key: (WEST,)}
+
+
+def test_an_archive_that_every_region_lost_comes_back_with_its_old_digest() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        before = await world.storage.find(archive)
+        lose(world)
+        assert (await world.storage.find(archive)).copies is None
+        await build(world)
+        assert await world.storage.find(archive) == before
+
+    asyncio.run(scenario())
+    assert world.source.asked["open"] == 2
+
+
+def test_an_archive_that_was_lost_is_never_replaced_by_one_with_other_bytes() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        manifests = dict(world.storage.manifests[EAST])
+        lose(world)
+        world.source.latest_tag = "V_1"
+        await world.index.forget(archive)
+        assert isinstance(await world.archiver.request(world.wanted()), Pending)
+        await world.engine.work(world.archiver)
+        status = await world.archiver.status(archive)
+        assert (status.task.state, status.urls) == (TaskState.FAILURE, {})
+        assert status.task.error
+        assert status.task.error.code == "bytes_changed"
+        assert world.storage.manifests[EAST] == manifests
+
+    asyncio.run(scenario())
+    assert not any(world.storage.objects.values())
+
+
+def test_an_attempt_that_lost_its_lease_deletes_nothing_that_a_manifest_names() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        archive = await build(world)
+        before = await world.storage.find(archive)
+        lose(world)
+        attempt = FakeAttempt(archive=archive)
+        attempt.lost = True
+        with pytest.raises(LeaseLost):
+            await world.archiver.build(archive, attempt)
+        assert await world.storage.find(archive) == before
+
+    asyncio.run(scenario())
+
+
+def test_a_build_reports_its_way() -> None:
+    world = World()
+    attempt = FakeAttempt(archive=world.archive())
+    copies = asyncio.run(world.archiver.build(world.archive(), attempt))
+    phases = [phase for phase, _ in attempt.reports]
+    assert list(dict.fromkeys(phases)) == [Phase.CONNECTING, Phase.FETCHING, Phase.COMMITTING]
+    assert attempt.reports[-1] == (Phase.COMMITTING, copies.manifest.size_bytes)
+
+
+@pytest.mark.parametrize("error", (SourceUnavailable("a"), StorageUnavailable("b")))
+def test_a_retryable_error_is_retried_until_it_is_over(error: ArchiverError) -> None:
+    world = World()
+
+    async def scenario() -> TaskState:
+        await world.archiver.request(world.wanted())
+        attempt = world.engine.claim()
+        assert attempt
+        world.engine.retry(attempt, error)
+        await world.engine.work(world.archiver)
+        return world.engine.tasks[world.archive().key].state
+
+    assert asyncio.run(scenario()) is TaskState.SUCCESS

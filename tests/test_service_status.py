@@ -1,0 +1,104 @@
+"""What a status says: what the buckets do, and else the engine. In a world of fakes."""
+
+import asyncio
+
+import pytest
+
+from archiver.errors import (
+    EngineUnavailable,
+)
+from archiver.model import Archive, Region
+from archiver.ports import Found
+from archiver.service import Status
+from archiver.tasks import TaskState
+from archiver.testing import MemoryStorage
+from archiver.web.watches import open_watches
+from tests.world import World, build, lose
+
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+
+
+class CountingStorage(MemoryStorage):
+    """``looks`` counts the questions whether an archive is there."""
+
+    looks = 0
+
+    async def find(self, archive: Archive) -> Found:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return await super().find(archive)
+
+
+def test_the_status_of_a_task_that_nobody_knows_is_pending() -> None:
+    world = World()
+    status = asyncio.run(world.archiver.status(world.archive()))
+    assert status.task.state is TaskState.PENDING
+    assert status.urls == {}
+    assert world.untouched
+
+
+def test_a_status_is_success_if_the_buckets_say_so_whatever_the_engine_says() -> None:
+    world = World()
+
+    async def scenario() -> TaskState:
+        await world.engine.enqueue(world.archive())
+        await build(world)
+        return (await world.archiver.status(world.archive())).task.state
+
+    assert asyncio.run(scenario()) is TaskState.SUCCESS
+
+
+def test_a_status_is_no_success_without_an_archive_whatever_the_engine_says() -> None:
+    world = World()
+
+    async def scenario() -> Status:
+        await world.engine.enqueue(world.archive())
+        attempt = world.engine.claim()
+        assert attempt
+        world.engine.succeed(attempt)
+        return await world.archiver.status(world.archive())
+
+    status = asyncio.run(scenario())
+    assert (status.task.state, status.urls) == (TaskState.PENDING, {})
+
+
+def test_who_watches_an_archive_that_was_built_and_lost_has_it_looked_for_once() -> None:
+    storage = CountingStorage()
+    world = World(storage=storage)
+
+    async def scenario() -> TaskState | None:
+        archive = world.archive()
+        await world.engine.enqueue(archive)
+        await world.engine.work(world.archiver)
+        lose(world)
+        await world.index.forget(archive)
+        storage.looks = 0
+        async with open_watches(world.archiver) as watches:
+            with watches.watch(archive) as watch:
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                return watch.status.task.state if watch.status else None
+
+    assert asyncio.run(scenario()) is TaskState.PENDING
+    assert storage.looks == 1
+
+
+def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> None:
+    world = World()
+
+    async def scenario() -> Status:
+        world.storage.down.add(EAST)
+        await build(world)
+        return await world.archiver.status(world.archive())
+
+    status = asyncio.run(scenario())
+    assert list(status.urls) == [WEST]
+    assert status.missing == (EAST,)
+    assert status.urls[WEST] not in repr(status)
+
+
+def test_a_status_that_only_the_engine_could_tell_is_not_made_up() -> None:
+    world = World()
+    world.engine.down = True
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(world.archiver.status(world.archive()))
