@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.parts import nats as nats_part
-from tests.parts.process import accepts, free_port, running
+from tests.parts.process import accepts, free_port, running, wait_until
 from tests.parts.sigv4 import sign
 from tests.system.client import fetch
 
@@ -150,6 +150,21 @@ class Stack:
         )
         answer = fetch(f"http://{host}{target}", method=method, headers=headers)
         assert answer.status == 204, answer
+
+    def line(self, words: str) -> str:
+        """Return the one line with these words that our processes wrote, or are about to.
+
+        A request's line is written when its answer has been sent.
+        """
+        lines: list[str] = []
+
+        def written() -> bool:
+            lines[:] = [line for line in self.logs().splitlines() if words in line]
+            return bool(lines)
+
+        wait_until(written, what=f"the line with {words}")
+        (line,) = lines
+        return line
 
     def logs(self) -> str:
         """Return what our own processes wrote."""
