@@ -10,7 +10,7 @@ import pytest
 
 from archiver.engine.connection import INDEX, Connection
 from archiver.engine.digests import NAMED_MAX
-from archiver.engine.feed import relay
+from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
 from archiver.engine.records import CopiesRecord, decode_copies, encode
@@ -142,13 +142,15 @@ class _SlowStorage(MemoryStorage):
 
 def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive = _SlowStorage(), an_archive()
+        storage, archive, told = _SlowStorage(), an_archive(), asyncio.Event()
         copies = copies_of(archive, "one")
-        async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
+        async with fleet.connection() as connection, index_of(fleet, storage) as worker:
+            web = JetStreamIndex(connection=connection, storage=storage)
+            connection.watch(COPIES, lambda *_: told.set())
             looking = asyncio.create_task(web.copies(archive))
             await storage.asked.wait()
             await worker.record(archive, copies)
-            await asyncio.sleep(0.2)
+            await told.wait()
             later = asyncio.create_task(web.copies(archive))
             storage.allowed.set()
             assert await later == copies

@@ -156,7 +156,10 @@ def test_a_worker_without_a_free_slot_stops_as_quickly(fleet: Fleet) -> None:
 
 
 def test_a_build_that_ends_within_the_grace_is_not_handed_back(fleet: Fleet) -> None:
+    seen = asyncio.Event()
+
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        await seen.wait()
         await asyncio.sleep(0.5)
         return copies_of(archive)
 
@@ -166,6 +169,7 @@ def test_a_build_that_ends_within_the_grace_is_not_handed_back(fleet: Fleet) -> 
             await engine.enqueue(archive)
             async with fleet.worker(build, grace=timedelta(seconds=10)):
                 await until(engine, archive, TaskState.STARTED)
+                seen.set()
             return (await until(engine, archive, TaskState.SUCCESS)).attempt
 
     assert asyncio.run(play()) == 1
