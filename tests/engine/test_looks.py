@@ -28,6 +28,7 @@ class Place:
         self.begun += 1
         there = self.there
         await self.allowed.wait()
+        await asyncio.sleep(0)  # nobody is told of a place elsewhere within the same turn
         return there
 
     async def ask(self, *, since: datetime | None = None, key: str = "key") -> str:
@@ -117,5 +118,40 @@ def test_news_without_end_end_in_an_answer() -> None:
 
         found = await place.looks.run("key", look, remember=lambda _made: None)
         assert (found, place.begun) == ("nothing", 2)
+
+    run(scenario())
+
+
+def test_whoever_waits_for_one_who_is_cancelled_looks_in_its_place() -> None:
+    async def scenario() -> None:
+        place = Place()
+        first, *others = [await asked(place) for _ in range(3)]
+        first.cancel()
+        await asyncio.sleep(0.01)
+        place.allowed.set()
+        assert await asyncio.gather(*others) == ["nothing"] * 2
+        assert (place.begun, place.remembered) == (2, ["nothing"])
+        assert first.cancelled()
+
+    run(scenario())
+
+
+def test_what_a_look_raises_comes_to_all_who_wait_for_it() -> None:
+    async def scenario() -> None:
+        place = Place()
+
+        async def look() -> str:
+            await place.look()
+            raise LookupError
+
+        asking = [
+            asyncio.create_task(place.looks.run("key", look, remember=lambda _made: None))
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0.01)
+        place.allowed.set()
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(end) for end in ends] == [LookupError] * 3
+        assert place.begun == 1
 
     run(scenario())
