@@ -58,6 +58,7 @@ class Wanted:
     subdir: str
     suffix: str
     preferred_region: Region | None = None
+    _archive: "Archive" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         node = parse_node(self.rev)
@@ -65,13 +66,19 @@ class Wanted:
             check_name(self.rev, "rev")
             if "/" in self.rev:
                 raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
-        self.at(node or _ANY_NODE)  # so that no host is asked about names that no key could hold
+        archive = Archive(  # so that no host is asked about names that no key could hold
+            source=self.source,
+            repo=self.repo,
+            node=node or _ANY_NODE,
+            subdir=self.subdir,
+            suffix=self.suffix,
+        )
+        object.__setattr__(self, "_archive", archive)
 
     def at(self, node: Node) -> "Archive":
         """Return the archive that this request means, now that its rev is known to be *node*."""
-        return Archive(
-            source=self.source, repo=self.repo, node=node, subdir=self.subdir, suffix=self.suffix
-        )
+        archive = self._archive
+        return archive if archive.node == node else replace(archive, node=node)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,11 +187,12 @@ class Connection:
         stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
         if not self._direct:
             return await self.last_message(stream, subject)
-        with _translated("read a key"):
-            try:
-                return await self._lookups.get(self._link.client, stream, subject)
-            except nats.errors.NoRespondersError:  # no such stream, or one of an older Archiver
-                return await self.last_message(stream, subject)
+        try:
+            return await self._lookups.get(self._link.client, stream, subject)
+        except nats.errors.NoRespondersError:  # no such stream, or one of an older Archiver
+            return await self.last_message(stream, subject)
+        except _FAILURES as exc:
+            raise EngineUnavailable("the engine could not read a key") from exc
 
     async def last_message(self, stream: str, subject: str) -> Entry | None:
         """Return the newest message of a subject, which may have wildcards.
@@ -345,6 +346,9 @@ class Connection:
             await self.js.account_info()
 
 
+_FAILURES = (nats.errors.Error, TimeoutError, OSError)
+
+
 class _translated(heeded):  # noqa: N801 - as the one that it is made of
     """Turns what nats-py raises into WrongRevision or EngineUnavailable, once, here."""
 
@@ -355,7 +359,7 @@ class _translated(heeded):  # noqa: N801 - as the one that it is made of
         super().__exit__(kind, exc, traceback)
         if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
             raise WrongRevision from exc
-        if isinstance(exc, (nats.errors.Error, TimeoutError, OSError)):
+        if isinstance(exc, _FAILURES):
             raise EngineUnavailable(f"the engine could not {self._doing}") from exc
 
 

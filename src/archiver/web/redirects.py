@@ -86,27 +86,21 @@ def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Answer
 
 
 def _found(site: Site, ready: Ready, wanted: Wanted) -> Response:
-    return Response(
-        status_code=302,
-        headers={
-            "Location": ready.url,
-            "Cache-Control": "private, no-store",
-            "Link": ", ".join(_links(ready.archive, wanted, site)),
-            "Archiver-Cache": "hit",
-            "Archiver-Node": ready.archive.node,
-            "Archiver-SHA256": ready.manifest.sha256,
-            "Archiver-Size": str(ready.manifest.size_bytes),
-            "Archiver-Region": ready.region,
-            **_fallback(ready),
-        },
-    )
-
-
-def _fallback(ready: Ready) -> dict[str, str]:
-    """Name the region that the client is not sent to, though it is the one for it."""
-    if ready.wanted in {None, ready.region}:
-        return {}
-    return {"Archiver-Region-Fallback": str(ready.wanted)}
+    headers = {
+        b"location": ready.url,
+        b"cache-control": "private, no-store",
+        b"link": ", ".join(_links(ready.archive, wanted, site)),
+        b"archiver-cache": "hit",
+        b"archiver-node": ready.archive.node,
+        b"archiver-sha256": ready.manifest.sha256,
+        b"archiver-size": str(ready.manifest.size_bytes),
+        b"archiver-region": ready.region,
+    }
+    if ready.wanted not in {None, ready.region}:  # who is sent elsewhere is told from where
+        headers[b"archiver-region-fallback"] = str(ready.wanted)
+    response = Response(status_code=302)
+    response.raw_headers += [(name, text.encode("latin-1")) for name, text in headers.items()]
+    return response
 
 
 def _links(archive: Archive, wanted: Wanted, site: Site) -> list[str]:

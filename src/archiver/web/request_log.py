@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from archiver.telemetry import log
 from archiver.web import problems
@@ -27,12 +27,13 @@ class RequestLog:
         exchange = Exchange(request_id=request_id(scope["headers"]))
         exchange.bind(scope)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-            try:
-                await self._answer(exchange, scope, receive, send)
-            finally:
-                duration_s = time.perf_counter() - started
-                self._ledger.enter(exchange, scope, route=_route(scope), duration_s=duration_s)
+        bound = bind_contextvars(request_id=exchange.request_id)
+        try:
+            await self._answer(exchange, scope, receive, send)
+        finally:
+            duration_s = time.perf_counter() - started
+            self._ledger.enter(exchange, scope, route=_route(scope), duration_s=duration_s)
+            reset_contextvars(**bound)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
