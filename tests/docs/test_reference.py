@@ -1,11 +1,14 @@
 """The reference names everything there is, and the notes on decisions are in order."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from archiver.cli import main
 from archiver.settings import RegionSettings, Settings, SourceSettings
@@ -20,34 +23,54 @@ EVENT = re.compile(
 )
 
 
-def _settings(model: type[BaseModel], path: str = "") -> list[str]:
-    names = []
+ROW = re.compile(r"^\| `([a-zA-Z_.]+)` \| (.*?) ?\| (.*) \|$", re.MULTILINE)
+DESCRIBED = {name: (default, meaning) for name, default, meaning in ROW.findall(REFERENCE)}
+
+
+def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += _settings(kind, f"{path}{name}.")
+            yield from _settings(kind, f"{path}{name}.")
         elif name not in {"regions", "sources"}:
-            names.append(f"{path}{name}")
-    return names
+            yield f"{path}{name}", field
 
 
-ALL_SETTINGS = (
-    *_settings(Settings),
-    *_settings(RegionSettings, "regions.NAME."),
-    *_settings(SourceSettings, "sources.NAME."),
-)
+ALL_SETTINGS = {
+    **dict(_settings(Settings)),
+    **dict(_settings(RegionSettings, "regions.NAME.")),
+    **dict(_settings(SourceSettings, "sources.NAME.")),
+}
+
+
+def _default(field: FieldInfo) -> str | None:
+    """Return how the reference writes a default; None if it tells what that comes to."""
+    match field.default:
+        case _ if field.is_required():
+            return "required"
+        case _ if field.default_factory:
+            return None
+        case None:
+            return ""
+        case str() as text:
+            return f"`{text}`"
+        case value:
+            return f"`{json.dumps(value)}`"
 
 
 @pytest.mark.parametrize("setting", ALL_SETTINGS)
-def test_every_setting_is_described(setting: str) -> None:
-    assert f"| `{setting}` |" in REFERENCE
+def test_every_setting_is_described_as_it_describes_itself(setting: str) -> None:
+    field = ALL_SETTINGS[setting]
+    default, meaning = DESCRIBED[setting]
+
+    assert meaning == field.description
+    assert default == _default(field) or field.default_factory
 
 
 def test_no_setting_is_described_that_is_not_there() -> None:
-    described = set(re.findall(r"^\| `([a-zA-Z_.]+)` \| .* \| .* \|$", REFERENCE, re.MULTILINE))
     sections = ("server.", "engine.", "regions.", "sources.", "worker.", "log.")
 
-    assert {name for name in described if name.startswith(sections)} <= set(ALL_SETTINGS)
+    assert {name for name in DESCRIBED if name.startswith(sections)} <= ALL_SETTINGS.keys()
 
 
 @pytest.mark.parametrize("code", sorted(statuses()))

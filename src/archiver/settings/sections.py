@@ -139,7 +139,7 @@ class WorkerSettings(Section):
         default_factory=cores,
         ge=1,
         le=256,
-        description="Blocks that one process compresses at a time. Default: one per core.",
+        description="Blocks that one conversion compresses at a time.",
     )
     metrics_listen: Address | None = Field(
         default=None, description="Address and port on which a worker serves /metrics, if any."

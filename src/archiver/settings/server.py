@@ -23,7 +23,7 @@ class ServerSettings(Section):
         default_factory=cores,
         ge=1,
         le=256,
-        description="Web processes that share `listen`. Default: one per core.",
+        description="Web processes that share `listen`.",
     )
     public_url: HttpUrl | None = Field(
         default=None,
@@ -73,8 +73,8 @@ class ServerSettings(Section):
         ge=0,
         le=300,
         description="Seconds for which a redirect is given again from memory before it is made "
-        "anew, behind the backs of those who ask; it is never given for more than twice as long. "
-        "0: each is made anew.",
+        "anew, behind the backs of those who ask; it is never given for more than twice as long, "
+        "and at most for half of `presigned_ttl_s`. 0: each is made anew.",
     )
     hold_s: float = Field(
         default=10,

@@ -33,7 +33,8 @@ class SourceSettings(Section):
     fetch_suffix: Suffix | None = Field(
         default=None,
         description="The one format to fetch, and only if nothing is there that an archive can be "
-        "made of. None: each of `suffixes` is fetched, and kept as the host sends it.",
+        "made of. None: each of `suffixes` is fetched, and kept as the host sends it. "
+        "For hg.mozilla.org: `zip`.",
     )
     subdirs: bool = Field(
         default=True,
@@ -83,7 +84,8 @@ class SourceSettings(Section):
     max_ratio: int = Field(
         default=_LIMITS.ratio,
         gt=0,
-        description="How many times as large a large archive may become when it is unpacked.",
+        description="How many times as large an archive may become when it is unpacked, once that "
+        "is more than 256 MiB.",
     )
     max_members: int = Field(
         default=_LIMITS.members, gt=0, description="Members that an archive may have."
