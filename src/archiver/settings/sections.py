@@ -142,7 +142,9 @@ class WorkerSettings(Section):
         description="Blocks that one conversion compresses at a time.",
     )
     metrics_listen: Address | None = Field(
-        default=None, description="Address and port on which a worker serves /metrics, if any."
+        default=None,
+        description="Address and port on which a worker serves /metrics, if any. "
+        "`archiver serve` needs none: its web processes tell of all.",
     )
 
 
