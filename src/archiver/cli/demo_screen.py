@@ -22,6 +22,7 @@ from archiver.cli.secrets import without_query
 INDENT = "   "
 NAME_WIDTH = 17
 PIPED_WIDTH = 100
+LINES_OF_A_LOG = 8
 
 
 class Screen:
@@ -119,10 +120,10 @@ class Screen:
     def live(self) -> bool:
         return self._console.is_terminal
 
-    def tail(self, logs: Path, lines: int = 8) -> None:
+    def tail(self, logs: Path) -> None:
         """Show how each log ends, which is all that will be left of them."""
         for path in sorted(logs.glob("*.log")):
-            last = path.read_text(errors="replace").splitlines()[-lines:]
+            last = path.read_text(errors="replace").splitlines()[-LINES_OF_A_LOG:]
             if last:
                 self.title(path.name)
             for line in last:

@@ -12,7 +12,7 @@ from archiver.cli.options import config_option, settings_from
 from archiver.cli.secrets import hide_user_info
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.folder import open_folder
-from archiver.embedded.rclone import DEFAULT_PLACES
+from archiver.embedded.rclone import PLACES
 from archiver.embedded.stack import Plan, assemble, run
 from archiver.embedded.supervisor import Supervisor
 from archiver.settings import Settings, require_ranges
@@ -56,7 +56,7 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> None:
 
 def announce(settings: Settings) -> None:
     """Say on standard error where what is."""
-    regions = [*settings.regions] or [place.region for place in DEFAULT_PLACES]
+    regions = [*settings.regions] or [place.region for place in PLACES]
     source = next(iter(settings.sources))
     url = settings.server.url
     engine = hide_user_info(settings.engine.url) if settings.engine.url else "embedded"

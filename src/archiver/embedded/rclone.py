@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from archiver.embedded import binaries
@@ -25,21 +25,19 @@ class Place:
     bucket: str
 
 
-DEFAULT_PLACES = (
+PLACES = (
     Place(region="us-east-1", bucket="archiver-us-east-1"),
     Place(region="us-west-2", bucket="archiver-us-west-2"),
 )
 
 
-def rclone(
-    folder: DataFolder, places: Sequence[Place] = DEFAULT_PLACES
-) -> tuple[list[Part], Mapping[str, str]]:
+def rclone(folder: DataFolder) -> tuple[list[Part], Mapping[str, str]]:
     """Return a server per region, and the environment that leads Archiver to them.
 
     Raises:
         CannotServe: rclone is not installed.
     """
-    ports = {place: folder.port(f"s3-{place.region}") for place in places}
+    ports = {place: folder.port(f"s3-{place.region}") for place in PLACES}
     secret = folder.secret("s3_secret_access_key")
     regions = {
         place.region: {

@@ -13,6 +13,8 @@ from archiver.ports import Resolved, Storage
 from archiver.service import Archiver
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
+FAILURE_TTL = timedelta(seconds=10)
+
 
 class MemoryIndex:
     """An index of one process. With *storage*, it asks the buckets about what it does not know.
@@ -96,7 +98,7 @@ class MemoryEngine:
     ``mean`` is how long it took to make the last archive for which a client may have waited.
     """
 
-    def __init__(self, *, failure_ttl: timedelta = timedelta(seconds=10)) -> None:
+    def __init__(self) -> None:
         self.down = False
         self.asked = 0
         self.mean: timedelta | None = None
@@ -105,7 +107,7 @@ class MemoryEngine:
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
-        self._failures: Memory[str, Failure] = Memory(ttl=failure_ttl)
+        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
 
     async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
         self._raise_if_down()

@@ -17,8 +17,6 @@ from archiver.web.exchange import CLIENT_LEFT, Exchange
 ARCHIVE_ROUTES = frozenset({"archive", "file", "checksum", "digest"})
 """Those that lead to an archive, and are counted by what came of it."""
 
-FOUND = 302
-
 MEASURE_EVERY_S = 1.0
 """Metrics of hits are that old at most. Each on its own they would cost a tenth of the answer."""
 
