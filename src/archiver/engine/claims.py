@@ -68,7 +68,7 @@ class Claim:
             LeaseLost: It was handed out again already.
         """
         entry = await self._connection.get(STATES, self.archive.digest)
-        last = self._record_of(self._message, entry)
+        last = self._earlier(entry)
         if last and last.state.terminal:
             await self._acknowledge()
             return False
@@ -81,14 +81,14 @@ class Claim:
             raise WorkersLost(f"{VANISHED_MAX} workers fell silent over this task")
         return True
 
-    def _record_of(self, message: Msg, entry: Entry | None) -> TaskRecord | None:
+    def _earlier(self, entry: Entry | None) -> TaskRecord | None:
         """Return what earlier attempts at this very message left behind, if any did.
 
         Its number alone does not tell: a queue that was wiped counts from 1 again.
         """
         last = _decode(entry)
         same = last and (last.sequence, last.created_at) == (
-            message.metadata.sequence.stream,
+            self._message.metadata.sequence.stream,
             self._order.created_at,
         )
         return last if same else None
@@ -155,7 +155,7 @@ class Claim:
         """
         made = self._phase is Phase.COMMITTING
         self.report(Phase.DONE, self._bytes_done)
-        await self._end(TaskState.SUCCESS, error=None)
+        await self._end(TaskState.SUCCESS, error=None, failures=self.failures)
         if made and self._priority is Priority.HIGH:
             await self._connection.tell(FINISHED, self.archive.digest, encode(self._finished()))
 
@@ -176,17 +176,14 @@ class Claim:
         )
 
     async def _end(
-        self, state: TaskState, *, error: Failure | None, failures: int = -1, told: bool = False
+        self, state: TaskState, *, error: Failure | None, failures: int, told: bool = False
     ) -> None:
         """Write how it ended, have a failure *told*, and let the queue forget the task.
 
         In this order: who reads of a failure may ask again at once, and the queue waits for a disk.
         """
         self._record = msgspec.structs.replace(
-            self._record,
-            state=state,
-            error=error,
-            failures=self.failures if failures < 0 else failures,
+            self._record, state=state, error=error, failures=failures
         )
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
             await _until_through(self._write)

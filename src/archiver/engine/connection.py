@@ -155,8 +155,8 @@ class Connection:
     def _kv_subject(self, bucket: str, key: str) -> str:
         return f"$KV.{self._bucket(bucket)}.{key}"
 
-    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
-        """Store a message in the stream of its subject.
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Store a message in the stream of its subject; return the revision at which it stands.
 
         Raises:
             WrongRevision: The headers' expectation does not hold.
@@ -164,10 +164,10 @@ class Connection:
         """
         with _translated("store a message"):
             try:
-                await self.js.publish(subject, payload, headers=headers)
+                return (await self.js.publish(subject, payload, headers=headers)).seq
             except nats.js.errors.NoStreamResponseError:
                 await self.ensure_streams()
-                await self.js.publish(subject, payload, headers=headers)
+                return (await self.js.publish(subject, payload, headers=headers)).seq
 
     async def get(self, bucket: str, key: str) -> Entry | None:
         """Return what stands under *key*.
@@ -218,14 +218,8 @@ class Connection:
             WrongRevision: It does not.
             EngineUnavailable: It is not written, as far as can be told.
         """
-        subject = self._kv_subject(bucket, key)
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        with _translated("write a key"):
-            try:
-                return (await self.js.publish(subject, value, headers=headers)).seq
-            except nats.js.errors.NoStreamResponseError:
-                await self.ensure_streams()
-                return (await self.js.publish(subject, value, headers=headers)).seq
+        only_over = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        return await self.publish(self._kv_subject(bucket, key), value, only_over)
 
     async def delete(self, bucket: str, key: str) -> None:
         """Remove, as NATS's own clients do: with a marker. Raises EngineUnavailable."""
