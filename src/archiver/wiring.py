@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -197,11 +197,10 @@ async def _open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, 
     }
 
 
-@asynccontextmanager
-async def _open_source(
+def _open_source(
     name: str, source: SourceSettings, settings: Settings
-) -> AsyncIterator[Source]:
-    async with open_hgweb(
+) -> AbstractAsyncContextManager[Source]:
+    return open_hgweb(
         name=name,
         url_template=source.url_template,
         served=source.served,
@@ -213,8 +212,7 @@ async def _open_source(
         min_rate_bytes_s=source.min_rate_bytes_s,
         min_rate_window=timedelta(seconds=source.min_rate_window_s),
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
-    ) as opened:
-        yield opened
+    )
 
 
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
