@@ -90,6 +90,8 @@ class Archiver:
             InvalidRequest, NotFound: It can never be there.
             SourceError, StorageUnavailable, EngineUnavailable: It is not there, and who could say
                 more, or begin a task, does not answer.
+            TaskFailed: It is not there, and its task failed for good a moment ago.
+            TooManyWaiters: So many questions wait for a host that this one may not.
         """
         source = self.source(wanted.source)
         meaning = await self._resolver.meaning(source, wanted.repo, wanted.rev)
