@@ -35,6 +35,7 @@ from archiver.service import Archiver
 from archiver.settings import (
     RegionSettings,
     Settings,
+    SettingsError,
     SourceSettings,
     load,
     nearest,
@@ -260,7 +261,8 @@ async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then end what can be ended, and hand back the rest.
 
     Raises:
-        SettingsError: No engine or no region is configured.
+        SettingsError: No engine or no region is configured, or no metrics can be served where
+            they are to be.
     """
     set_up_logging(settings.log.format, level=settings.log.level, process="worker")
     stopping = asyncio.Event()
@@ -268,11 +270,19 @@ async def run_worker(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_parts(settings, process="worker") as parts:
         if listen := settings.worker.metrics_listen:
-            host, _, port = listen.rpartition(":")
-            start_http_server(int(port), host.strip("[]"))
+            _serve_metrics(listen)
         log.info("worker.started", sources=sorted(settings.sources))
         await _worker(settings, parts).run(stopping)
     log.info("worker.stopped")
+
+
+def _serve_metrics(listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    try:
+        start_http_server(int(port), host.strip("[]"))
+    except OSError as exc:
+        reason = f"{listen} cannot be had: {exc.strerror}"
+        raise SettingsError(f"worker.metrics_listen: {reason}") from exc
 
 
 def _worker(settings: Settings, parts: Parts) -> Worker:

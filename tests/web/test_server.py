@@ -51,6 +51,17 @@ def test_the_process_that_serves_does_not_outlive_the_one_that_was_started(tmp_p
         wait_until(lambda: not accepts(port), timeout_s=5, what="the end of the child")
 
 
+def test_another_one_may_serve_at_the_same_address_before_the_first_has_ended(
+    tmp_path: Path,
+) -> None:
+    port, log = free_port(), tmp_path / "second"
+    with served("fakes", port, tmp_path / "first") as first, served("fakes", port, log):
+        wait_until(lambda: "web.started" in log.read_text(), what="the second one to start")
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(10) == 0
+        assert accepts(port)
+
+
 def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serve(
     tmp_path: Path,
 ) -> None:

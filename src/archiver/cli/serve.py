@@ -15,7 +15,7 @@ from archiver.embedded.folder import open_folder
 from archiver.embedded.rclone import PLACES
 from archiver.embedded.stack import Plan, assemble, run
 from archiver.embedded.supervisor import Supervisor
-from archiver.settings import Settings, require_ranges
+from archiver.settings import Settings, SettingsError, require_ranges
 from archiver.telemetry import set_up_logging
 
 
@@ -26,13 +26,22 @@ def command(config: Path | None) -> None:
 
     Ends in order at SIGTERM or Ctrl-C, and at once at the second one.
     """
-    settings = settings_from(config, require=(require_ranges,))
+    settings = settings_from(config, require=(require_ranges, require_own_metrics))
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:
         with open_folder(settings.data_dir) as folder:
             asyncio.run(_serve(settings, assemble(plan(settings), folder)))
     except CannotServe as exc:
         raise CommandFailed(str(exc)) from exc
+
+
+def require_own_metrics(settings: Settings) -> None:
+    """Return if no two workers here are to serve metrics at one address. Raises SettingsError."""
+    if settings.worker.metrics_listen and settings.worker.processes > 1:
+        raise SettingsError(
+            "worker.metrics_listen: is one address, and `worker.processes` are several; "
+            "the web processes of `archiver serve` tell of all workers"
+        )
 
 
 def plan(settings: Settings) -> Plan:

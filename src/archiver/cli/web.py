@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from archiver.cli.failures import CommandFailed
 from archiver.cli.options import config_option, settings_from
 from archiver.settings import require_outside_world, require_ranges
-from archiver.web.server import serve
+from archiver.web.server import CannotListen, serve
 
 TARGET = "archiver.wiring:web_app"
 
@@ -16,4 +17,8 @@ TARGET = "archiver.wiring:web_app"
 def command(config: Path | None) -> None:
     """Serve the HTTP interface until SIGTERM or Ctrl-C."""
     settings = settings_from(config, require=(require_outside_world, require_ranges))
-    serve(TARGET, listen=settings.server.listen, processes=settings.server.processes)
+    listen = settings.server.listen
+    try:
+        serve(TARGET, listen=listen, processes=settings.server.processes)
+    except CannotListen as exc:
+        raise CommandFailed(f"server.listen: {listen} cannot be had: {exc}") from exc

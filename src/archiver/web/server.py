@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -46,6 +47,10 @@ PARENT_CHECK_S = 0.5
 COLLECT_AFTER_OBJECTS = 50_000
 
 
+class CannotListen(Exception):
+    """The system does not give us the address. The text says why."""
+
+
 def serve(target: str, *, listen: str, processes: int = 1) -> None:
     """Serve the application that *target* (``module:factory``) makes, until SIGTERM or SIGINT.
 
@@ -55,9 +60,11 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
     there is to tell.
 
     Raises:
+        CannotListen: Nothing can listen there.
         SystemExit: The application did not start, or its only process ended by itself.
     """
     host, _, port = listen.rpartition(":")
+    _require_free(host.strip("[]"), int(port))
     server = Granian(
         target,
         address=host.strip("[]"),
@@ -80,6 +87,20 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
     multiprocessing.set_start_method("spawn")  # a fork would have the parent's idea of metrics
     with _common_metrics():
         server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Return if granian will get the address, whose own words for it are pages of backtraces.
+
+    As granian, this shares it with others that share it: so one Archiver can relieve another.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as exc:
+            raise CannotListen(exc.strerror) from exc
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""What a command says that cannot have the address it is to listen at: one sentence."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from archiver.cli import main
+
+ELSEWHERE = {
+    "ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1",
+    "ARCHIVER_REGIONS": '{"here": {"bucket": "here", "endpoint": "http://127.0.0.1:1"}}',
+}
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        yield f"127.0.0.1:{squatter.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    (("web", "server.listen"), ("worker", "worker.metrics_listen")),
+)
+def test_an_address_that_is_taken_is_named_with_its_setting(
+    command: str, setting: str, taken: str, tmp_path: Path
+) -> None:
+    variable = f"ARCHIVER_{setting.upper().replace('.', '__')}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "archiver", command],
+        env={**os.environ, **ELSEWHERE, variable: taken},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    *log, last = ended.stderr.splitlines()
+    assert last == f"Error: {setting}: {taken} cannot be had: Address already in use"
+    assert "Traceback" not in "".join(log)
+
+
+def test_several_workers_are_not_to_serve_metrics_at_one_address(tmp_path: Path) -> None:
+    settings = {
+        "ARCHIVER_DATA_DIR": str(tmp_path),
+        "ARCHIVER_WORKER__PROCESSES": "2",
+        "ARCHIVER_WORKER__METRICS_LISTEN": "127.0.0.1:9",
+    }
+    ended = CliRunner().invoke(main, ["serve"], env=settings)
+
+    assert ended.exit_code == 2
+    assert "worker.metrics_listen" in ended.stderr
