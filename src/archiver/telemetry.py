@@ -37,8 +37,8 @@ class Metrics:
         )
         self.requests = Counter(
             "archiver_requests_total",
-            "Archive requests by outcome: hit, waited, held, sent_to_host, miss, joined, absent, "
-            "client_left, or an error's code.",
+            "Archive requests by outcome: hit, waited (a hit, at last), held (sent here again), "
+            "sent_to_host, miss, joined, absent, client_left, or an error's code.",
             ("source", "outcome"),
         )
         self.waiters = Gauge(

@@ -19,7 +19,7 @@ from archiver.web.problems import statuses
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 EVENT = re.compile(
-    r"""(?:log|log\.bind\(.*?\))\.(?:debug|info|warning|error|exception)\(\s*"([a-z_.]+)"""
+    r"""(?:log|log\.bind\(.*?\))\.(debug|info|warning|error|exception)\(\s*"([a-z_.]+)"""
 )
 
 
@@ -78,11 +78,14 @@ def test_every_error_code_is_described_with_its_status(code: str) -> None:
     assert re.search(rf"^\| `{code}`( ↻)? \| {statuses()[code]} \|", REFERENCE, re.MULTILINE)
 
 
-def test_every_metric_is_described() -> None:
-    names = {sample.name for metric in vars(METRICS).values() for sample in metric.describe()}
+def test_every_metric_is_described_as_it_describes_itself() -> None:
+    samples = [sample for metric in vars(METRICS).values() for sample in metric.describe()]
+    rows = re.findall(
+        r"^\| `(archiver_\w+?)(?:_total)?` \| .* \| (.*) \|$", REFERENCE, re.MULTILINE
+    )
 
-    assert names
-    assert [name for name in sorted(names) if f"| `{name}" not in REFERENCE] == []
+    assert samples
+    assert {(sample.name, sample.documentation) for sample in samples} == set(rows)
 
 
 def test_every_route_is_described() -> None:
@@ -96,12 +99,19 @@ def test_every_command_is_described() -> None:
     assert [name for name in main.commands if f"`archiver {name}" not in REFERENCE] == []
 
 
-def test_every_log_event_is_described() -> None:
+def test_every_log_event_is_described_with_its_level() -> None:
     sources = (path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    events = {event for text in sources for event in EVENT.findall(text)}
+    events = {found for text in sources for found in EVENT.findall(text)}
+    rows = re.findall(r"^\| (`.+?`) \| ([a-z, ]+) \|", REFERENCE, re.MULTILINE)
+    described = {
+        (level, event)
+        for names, levels in rows
+        for event in re.findall(r"[a-z_.]+", names)
+        for level in levels.split(", ")
+    }
 
     assert len(events) > 20
-    assert [event for event in sorted(events) if f"`{event}`" not in REFERENCE] == []
+    assert {(level.replace("exception", "error"), event) for level, event in events} <= described
 
 
 def test_decisions_are_numbered_without_a_gap_and_hold_their_three_parts() -> None:
