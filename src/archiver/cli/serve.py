@@ -22,7 +22,7 @@ from archiver.telemetry import set_up_logging
 @click.command("serve")
 @config_option
 def command(config: Path | None) -> None:
-    """Run the web process, the workers and, unless configured, NATS and S3 servers.
+    """Run web processes, workers and, unless they are configured, NATS and S3 servers.
 
     Ends in order at SIGTERM or Ctrl-C, and at once at the second one.
     """
