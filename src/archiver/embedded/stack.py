@@ -1,4 +1,4 @@
-"""An all-in-one run: the servers that are not configured, the workers, the web process."""
+"""An all-in-one run: the servers that are not configured, the workers, the web processes."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ from archiver.embedded.supervisor import Supervisor
 from archiver.telemetry import forget_dead
 
 WEB_GRACE_S = 15.0
-"""Requests that wait are held for 10 s at most."""
+"""More than requests under way are given; those that wait are sent on at once."""
 
 HAND_BACK_S = 15.0
 """What a worker needs beyond its own grace to hand its tasks back."""
@@ -33,7 +33,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, no
 class Plan:
     """What to run. ``servers`` are others to start first.
 
-    ``environment`` is for the web process and the workers.
+    ``environment`` is for the web processes and the workers.
     They write their log to this process's standard error; if ``quiet``, into the data folder.
     """
 
