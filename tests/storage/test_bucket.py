@@ -156,7 +156,19 @@ def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
     assert json.loads(text)["node"] == archive.node
 
 
-@pytest.mark.parametrize("body", (b"", b"not JSON", b"{}", b'{"key": 1}', b"\xff"))
+@pytest.mark.parametrize(
+    "body",
+    (
+        b"",
+        b"not JSON",
+        b"{}",
+        b'{"key": 1}',
+        b"\xff",
+        b'{"key": "\xff"}',
+        b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ),
+    ids=("empty", "words", "no keys", "a number", "no text", "no text within", "deep"),
+)
 def test_a_manifest_that_cannot_be_read_is_an_outage(home: Home, body: bytes) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, body)

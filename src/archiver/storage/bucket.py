@@ -222,7 +222,7 @@ class Bucket:
         File systems that take ``A`` for ``a`` would have one answer for two keys.
         """
         manifest = None
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             manifest = msgspec.json.decode(body, type=Manifest)
         if manifest is None or manifest.key != archive.key:
             log.error("manifest.unreadable", region=self.region, key=archive.key)
