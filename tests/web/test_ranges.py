@@ -113,6 +113,23 @@ def test_a_file_that_is_another_one_is_refused_by_its_setting(
         Ranges(files=[make(tmp_path / "ranges.json")]).read()
 
 
+@pytest.mark.parametrize(
+    "body",
+    (
+        b'{"prefixes": [{"ip_prefix": "\xff", "region": "us-east-1"}]}',
+        b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b', "prefixes": []}',
+    ),
+    ids=("no text", "deep"),
+)
+def test_a_file_that_is_broken_within_is_refused_by_its_setting(
+    tmp_path: Path, body: bytes
+) -> None:
+    file = aws(tmp_path / "aws")
+    file.path.write_bytes(body)
+    with pytest.raises(Unreadable, match=r"server\.aws_ranges"):
+        Ranges(files=[file]).read()
+
+
 def test_a_file_that_is_not_there_is_refused_by_its_setting(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws")
     file.path.unlink()

@@ -29,6 +29,10 @@ Networked: TypeAlias = Iterable[tuple[str, str]]
 """Networks, and the cloud's own name of the region in which each is."""
 
 
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises; msgspec has no name of its own for what is no text, or nested too deep."""
+
+
 class Unreadable(Exception):
     """A file is not there, or not what it should be. The text names the setting."""
 
@@ -59,7 +63,7 @@ class _Google(msgspec.Struct):
 
 
 def read_aws(body: bytes) -> Networked:
-    """Return what is in AWS's ``ip-ranges.json``. Raises msgspec.DecodeError.
+    """Return what is in AWS's ``ip-ranges.json``. Raises what is in BROKEN.
 
     https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-syntax.html
     """
@@ -69,7 +73,7 @@ def read_aws(body: bytes) -> Networked:
 
 
 def read_google(body: bytes) -> Networked:
-    """Return what is in Google's ``cloud.json``. Raises msgspec.DecodeError.
+    """Return what is in Google's ``cloud.json``. Raises what is in BROKEN.
 
     https://support.google.com/a/answer/10026322
     """
@@ -105,7 +109,7 @@ class RangesFile:
             ]
         except OSError as exc:
             raise Unreadable(f"{self.setting}: {exc.strerror}") from exc
-        except msgspec.DecodeError as exc:
+        except BROKEN as exc:
             raise Unreadable(f"{self.setting}: is not the file that it should be") from exc
 
     def stamp(self) -> tuple[int, ...]:
