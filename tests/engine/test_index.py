@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from archiver.engine.connection import INDEX, Connection
+from archiver.engine.connection import DIGESTS, INDEX, REVS, Connection
 from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex
@@ -21,6 +21,7 @@ from archiver.ports import Found, Resolved
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
 
@@ -49,6 +50,32 @@ def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fle
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
             assert await index.copies(archive) == copies
             assert await connection.get(INDEX, archive.digest)
+
+    asyncio.run(play())
+
+
+def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
+    fleet: Fleet, nats: Nats
+) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        resolved = Resolved(node=archive.node, at=datetime.now(UTC))
+        async with fleet.connection() as connection:
+            await connection.ensure_streams()
+            index = JetStreamIndex(connection=connection, storage=storage)
+            nats.freeze()
+            try:
+                found, _ = await asyncio.gather(
+                    index.copies(archive), index.remember("hgmo", "projects/ash", "tip", resolved)
+                )
+            finally:
+                nats.thaw()
+            assert found == copies
+            assert await index.node("hgmo", "projects/ash", "tip") == resolved
+            await connection.check()  # what was sent before has arrived by then
+            for bucket in (INDEX, DIGESTS, REVS):
+                assert not await connection.keys(bucket)
 
     asyncio.run(play())
 

@@ -35,6 +35,8 @@ walk through, where objects take twice as much."""
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
 
+NOTHING = Entry(value=b"", revision=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
@@ -190,27 +192,30 @@ class JetStreamIndex:
 
     async def _look(self, archive: Archive) -> Sighting | None:
         entry = await self._entry(archive)
-        level, seen = "index", self._read(archive, entry.value, entry.revision)
+        level, seen = "index", self._read(archive, entry.value, entry.revision) if entry else None
         if seen is None:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
-                now = datetime.now(UTC)
-                seen = Sighting(copies=copies, checked_at=now, revision=entry.revision)
-                await asyncio.gather(self._update(archive, seen), self._lead(archive, copies))
+                now, revision = datetime.now(UTC), (entry or NOTHING).revision
+                seen = Sighting(copies=copies, checked_at=now, revision=revision)
+                if entry:  # else the engine would take as long again to write nothing
+                    await asyncio.gather(self._update(archive, seen), self._lead(archive, copies))
         self._count[level if seen else "absent"]()
         return seen
 
     async def _stored(self, archive: Archive) -> Sighting | None:
         entry = await self._entry(archive)
-        return self._read(archive, entry.value, entry.revision)
+        return self._read(archive, entry.value, entry.revision) if entry else None
 
-    async def _entry(self, archive: Archive) -> Entry:
-        """Return what stands in NATS, or nothing, and the revision to write over."""
+    async def _entry(self, archive: Archive) -> Entry | None:
+        """Return what stands in NATS, or nothing, and the revision to write over.
+
+        None says that the engine does not answer.
+        """
         try:
-            entry = await self._connection.trace(INDEX, archive.digest)
+            return await self._connection.trace(INDEX, archive.digest) or NOTHING
         except EngineUnavailable:
-            entry = None
-        return entry or Entry(value=b"", revision=0)
+            return None
 
     def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
         try:
@@ -245,22 +250,28 @@ class JetStreamIndex:
         return await self._digests.find(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
-        key = rev_digest(source, repo, rev)
+        try:
+            return await self._node(rev_digest(source, repo, rev))
+        except EngineUnavailable:
+            return None
+
+    async def _node(self, key: str) -> Resolved | None:
+        """Raises EngineUnavailable: Only the engine could tell."""
         if remembered := self._nodes.get(key):
             return remembered
+        entry = await self._connection.get(REVS, key)
         try:
-            entry = await self._connection.get(REVS, key)
             resolved = decode_resolved(entry.value) if entry else None
-        except (EngineUnavailable, DecodeError):
+        except DecodeError:
             return None
         if resolved:
             self._nodes.put(key, resolved)
         return resolved
 
     async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
-        key = rev_digest(source, repo, rev)
-        before = await self.node(source, repo, rev)
+        key, before = rev_digest(source, repo, rev), None
         try:
+            before = await self._node(key)
             await self._connection.put(REVS, key, encode(resolved))
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
