@@ -135,6 +135,15 @@ def test_a_checksum_of_what_is_not_there_has_it_brought_but_for_head(web: Client
     assert web.head(f"{FILE}.sha256").status == 200
 
 
+def test_a_checksum_is_not_sought_at_the_host_which_has_but_the_archive(web: Client) -> None:
+    query = "on_miss=redirect&wait=0"
+    archive, line = web.get(f"{FILE}?{query}"), web.get(f"{FILE}.sha256?{query}")
+    assert archive.status == 302
+    assert (line.status, line.code) == (503, "not_ready_yet")
+    assert web.head(f"{FILE}.sha256?on_miss=redirect").status == 404
+    assert web.get(f"{FILE}.sha256?on_miss=none").status == 404
+
+
 def test_a_digest_leads_to_the_archive_that_has_it(web: Client) -> None:
     sha256 = built(web).headers["archiver-sha256"]
     for digest in (sha256, sha256.upper()):
