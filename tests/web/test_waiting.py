@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, WrongRoot
-from archiver.model import Region
+from archiver.model import Node, Region
 from archiver.telemetry import METRICS
+from archiver.testing import FakeSource
 from archiver.web.seats import Holding
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
@@ -63,6 +64,21 @@ def test_what_is_left_of_the_wait_goes_down_with_each_hold() -> None:
     with client(World(), site=site) as web:
         answer = web.get(f"{DEFAULT}?wait=5&hop=2")
     assert query_of(answer) == {"wait": "4", "hop": "3"}
+
+
+def test_what_a_slow_host_took_is_no_more_held() -> None:
+    """A client that hangs up after 15 s counts the questions that were asked for it, too."""
+
+    class SlowSource(FakeSource):
+        async def resolve(self, repo: str, rev: str) -> Node:
+            await asyncio.sleep(0.2)
+            return await super().resolve(repo, rev)
+
+    site = replace(SITE, holding=Holding(hold_s=0.1, waiters=0))  # so that nobody can be held
+    with client(World(source=SlowSource()), site=site) as web:
+        answer = web.get(PATIENT)
+    assert answer.status == 302
+    assert query_of(answer)["hop"] == "1"
 
 
 def test_odd_names_come_back_as_they_were(hasty: Client) -> None:

@@ -24,13 +24,14 @@ _STATUS_PREFIX = b"/archiver/status/"
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """One request's turn at the application.
+    """One request's turn at the application; ``began`` when the request came, by ``perf_counter``.
 
     ``ended`` is waited for by its ``followers``, requests for the same that came meanwhile.
     """
 
     target: Target
     moment: int
+    began: float
     leave: Callable[["Turn"], None] = lambda _: None
     followers: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,7 +72,7 @@ class FastLane:
         if answer:
             await self._give(answer, scope, send, began)
         else:
-            await self._take_turn(target, scope, receive, send)
+            await self._take_turn(target, scope, receive, send, began)
 
     def _answer(self, target: Target, scope: Scope) -> Answer | None:
         answer = self._answers.get(target)
@@ -88,8 +89,10 @@ class FastLane:
         await turn.ended.wait()
         return self._answer(target, scope)
 
-    async def _take_turn(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
-        turn = Turn(target=target, moment=self._answers.moment)
+    async def _take_turn(
+        self, target: Target, scope: Scope, receive: Receive, send: Send, began: float
+    ) -> None:
+        turn = Turn(target=target, moment=self._answers.moment, began=began)
         if self._answers.keeps(target) and target not in self._turns:
             self._turns[target] = turn
             turn.leave = self._forget
@@ -125,6 +128,12 @@ def region(scope: Scope) -> Region | None:
     """Return the region near the client of *scope*, as it was when the request came."""
     turn: Turn = scope[_TURN]
     return turn.target.region
+
+
+def age_s(scope: Scope) -> float:
+    """Return for how long the client of *scope* has waited by now."""
+    turn: Turn = scope[_TURN]
+    return time.perf_counter() - turn.began
 
 
 def comes_again(answers: Answers, scope: Scope) -> bool:
