@@ -15,7 +15,9 @@ from archiver.concurrency import heeded, undisturbed
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
-KEEP_ALIVE = timedelta(seconds=5)
+KEEP_ALIVE = timedelta(seconds=2)
+"""A server that is silent is given up when it has not answered for two to three times as long.
+Until then, whoever needs it waits for it in vain."""
 
 RENEW_AFTER = timedelta(seconds=10)
 """nats-py reconnects by itself, until its task dies of an error that it did not expect; then it
