@@ -34,6 +34,11 @@ HARMFUL = {
     "up through a link that comes later": [link("l", "x/y/.."), link("x/y", ".."), FILE],
     "below a link": [link("p/q/a", "../.."), Item(path="p/q/a/escaped"), FILE],
     "a link below a link": [link("p/q/a", "../.."), link("p/q/a/l", "../../.."), FILE],
+    "a link that goes by a longer name": [link("a/./l", "../.."), FILE],
+    "a link in a folder without a name": [link("a//l", "../.."), FILE],
+    "a link with a slash at its end": [link("l/", "../etc"), FILE],
+    "the root as a link": [link("", "elsewhere"), FILE],
+    "below a link that goes by a longer name": [link("./l", "a"), Item(path="l/file"), FILE],
 }
 
 
@@ -42,6 +47,12 @@ HARMFUL = {
 def test_chains_of_links_that_could_lead_out_are_refused(case: str, suffix: str) -> None:
     with pytest.raises(UnsafeMember):
         verify(HARMFUL[case], suffix)
+
+
+@pytest.mark.parametrize("twin", ("p/q/l", "p/q/l/file"))
+def test_a_hard_link_to_a_link_would_lead_from_elsewhere(twin: str) -> None:
+    with pytest.raises(UnsafeMember):
+        verify([FILE, link("p/q/l", "../../a/b"), Item(path="twin", twin=twin)], "tar")
 
 
 HARMLESS = {
@@ -98,10 +109,13 @@ def test_a_link_cannot_be_longer_than_a_path() -> None:
 
 
 segments = st.sampled_from(("a", "b", "c", "..", "."))
-paths = st.lists(st.sampled_from(("a", "b", "c")), min_size=1, max_size=3).map("/".join)
+steps = st.sampled_from(("a", "b", "c", "a", "b", "c", ".", ""))
+paths = st.lists(steps, min_size=1, max_size=3).map("/".join)
 targets = st.lists(segments, min_size=1, max_size=5).map("/".join)
 entries = st.one_of(
-    st.builds(link, paths, targets), st.builds(Item, path=paths, content=st.just(b"x\n"))
+    st.builds(link, paths, targets),
+    st.builds(Item, path=paths, content=st.just(b"x\n")),
+    st.builds(Item, path=paths, twin=paths),
 )
 
 

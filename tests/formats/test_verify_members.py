@@ -49,9 +49,14 @@ def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) ->
         f"{ROOT}/../README",
         f"{ROOT}/a/../../README",
         f"{ROOT}/a/..",
+        f"{ROOT}/./.hg_archival.txt",
+        f"{ROOT}/a//b",
+        f"{ROOT}/a/.",
     ),
 )
-def test_members_that_lead_out_when_extracted_are_refused_by_name(suffix: str, name: str) -> None:
+def test_members_that_might_be_elsewhere_when_extracted_are_refused_by_name(
+    suffix: str, name: str
+) -> None:
     data = packed(suffix, {**TREE, name: b"stray"})
 
     with pytest.raises(UnsafeMember, match=re.escape(repr(name))):

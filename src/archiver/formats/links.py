@@ -43,6 +43,8 @@ class Links:
         """Return where the link *name* to *target* turns up again; None if it would lead out."""
         if target.startswith(b"/") or b"\0" in target or len(target) > LINK_MAX_BYTES:
             return None
+        if name.endswith(b"/"):  # it would be taken for a place within the link
+            return None
         *path, _ = name.split(b"/")
         descents = []
         came_down = False
@@ -82,6 +84,15 @@ class Links:
         if not self._names.isdisjoint(_above(name)):
             raise UnsafeMember(f"the member {shown(name)} lies below a link")
         self._sound_folder = folder
+
+    def check_twin(self, name: bytes) -> None:
+        """Return if a hard link to *name* is none to a link: it would lead from elsewhere.
+
+        Raises UnsafeMember.
+        """
+        self.check_member(name)
+        if name in self._names:
+            raise UnsafeMember(f"a hard link makes the link {shown(name)} lead from elsewhere")
 
     def close(self) -> None:
         """Return if none of the links turns on another one. Raises UnsafeMember."""

@@ -116,7 +116,7 @@ def _check_special(header: Header, tree: Tree, links: Links) -> None:
     """Hard links name a member from the root on, symbolic ones a place from where they stand."""
     if header.kind == HARD_LINK:
         tree.check_name(header.link)
-        links.check_member(header.link)
+        links.check_twin(header.link)
     elif header.kind == SYMBOLIC_LINK:
         links.enter(header.name, links.way(header.name, header.link))
     elif header.kind in DEVICES:

@@ -38,14 +38,17 @@ class Tree:
 
         Raises:
             WrongRoot: It lies elsewhere.
-            UnsafeMember: It would, when extracted, or no file can have this name.
+            UnsafeMember: It would, when extracted, or no file can have this name; or it is not the
+                shortest one of its place, so that one could not tell what else lies there.
         """
-        if name.startswith(self._below) and b".." not in name and b"\0" not in name:
+        if name.startswith(self._below) and b".." not in name and not _is_odd(name):
             return  # as nearly all are
         if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
             raise UnsafeMember(f"the member {shown(name)} leads out of the archive")
         if name != self._top and not name.startswith(self._below):
             raise WrongRoot(f"the member {shown(name)} lies outside {self._top.decode()}")
+        if _is_odd(name):
+            raise UnsafeMember(f"the member {shown(name)} could have a shorter name")
 
     def check_note(self, content: bytes) -> None:
         """Return if hg's note, or its first NOTE_MAX_BYTES, tells of the right node.
@@ -56,6 +59,11 @@ class Tree:
         line = _NODE_LINE.search(content)
         if not line or line[1].decode() != self.archive.node:
             raise WrongNode("the archive is of another changeset than the one asked for")
+
+
+def _is_odd(name: bytes) -> bool:
+    """Tell whether no file has this name, or one has it that goes by another one."""
+    return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 
 def shown(name: bytes) -> str:
