@@ -7,7 +7,7 @@ import pytest
 
 from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsafeMember, WrongRoot
 from archiver.formats.tar import EXTENSION_MAX_BYTES
-from archiver.formats.tar_header import BLOCK
+from archiver.formats.tar_header import BLOCK, Extensions
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, tar, verdict
 
@@ -26,12 +26,13 @@ def header(
     kind: bytes = b"0",
     *,
     link: str = f"{ROOT}/README",
+    end: bytes = b"ustar\x0000",
     checksum: bytes | None = None,
 ) -> bytes:
     """Return a header block; *size* is a number, or the twelve bytes of its field."""
     field = size if isinstance(size, bytes) else b"%011o\0" % size
     start = name.encode().ljust(100, b"\0") + b"0000644\0" * 3 + field + b"00000000000\0"
-    end = kind + link.encode().ljust(100, b"\0") + b"ustar\x0000" + bytes(247)
+    end = (kind + link.encode().ljust(100, b"\0") + end).ljust(BLOCK - 156, b"\0")
     total = sum(start + b" " * 8 + end)
     return start + (checksum or b"%06o\0 " % total) + end
 
@@ -144,7 +145,7 @@ def test_links_and_folders_have_no_data_whatever_their_size_says(kind: bytes) ->
     assert verify_tar(header(size=5000, kind=kind), header(), END).root == ROOT
 
 
-@pytest.mark.parametrize("kind", (b"S", b"M"))
+@pytest.mark.parametrize("kind", (b"S", b"M", b"X"))
 def test_members_with_further_headers_are_refused(kind: bytes) -> None:
     with pytest.raises(CorruptArchive):
         verify_tar(header(kind=kind), END)
@@ -201,3 +202,48 @@ def test_where_a_link_leads_may_stand_in_a_header_of_its_own() -> None:
         assert verify_tar(before + header(kind=b"0"), END)
         with pytest.raises(UnsafeMember):
             verify_tar(before + header(kind=b"2"), END)
+
+
+LONG_NAME = header("././@LongLink", 10, b"L") + padded(b"elsewhere\0")
+
+
+@pytest.mark.parametrize(
+    "first", (pax(record(b"path", b"elsewhere")), LONG_NAME), ids=("pax", "gnu")
+)
+def test_of_one_member_two_headers_cannot_say_different_things(first: bytes) -> None:
+    second = pax(record(b"mtime", b"1"), record(b"path", f"{ROOT}/file".encode()))
+
+    assert verify_tar(pax(record(b"mtime", b"1")), second, header(), END)
+    with pytest.raises(CorruptArchive):
+        verify_tar(first, second, header(), END)
+
+
+@pytest.mark.parametrize("kind", (b"x", b"g"))
+@pytest.mark.parametrize("keyword", (b"GNU.sparse.name", b"GNU.sparse.size"))
+def test_sparse_files_are_refused_since_they_have_another_name(keyword: bytes, kind: bytes) -> None:
+    with pytest.raises(CorruptArchive, match="sparse"):
+        verify_tar(pax(record(keyword, b"../../x"), kind=kind), header(), END)
+
+
+@pytest.mark.parametrize("magic", (b"ustar  \0", bytes(8)))
+def test_a_name_cannot_go_on_where_only_some_would_read_it(magic: bytes) -> None:
+    assert verify_tar(header(end=magic), END).root == ROOT
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), header(end=magic + bytes(80) + b"../.."), END)
+
+
+@pytest.mark.parametrize("kind", (b"x", b"g", b"L", b"K"))
+def test_a_member_that_is_announced_has_to_come(kind: bytes) -> None:
+    data = record(b"comment", b"x") if kind in b"xg" else b"x\0"
+
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), header("pax", len(data), kind), padded(data), END)
+
+
+def test_what_global_headers_say_is_only_kept_if_it_matters() -> None:
+    extensions = Extensions()
+
+    for number in range(100):
+        extensions.learn(ord("g"), record(b"keyword%d" % number, b"x") + record(b"path", b"y"))
+
+    assert extensions.all == {b"path": b"y"}

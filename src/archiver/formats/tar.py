@@ -32,8 +32,9 @@ PIECE_BYTES = 1 << 20
 EXTENSION_MAX_BYTES = 1 << 20
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
 
-_REFUSED = frozenset(b"MS")
-"""Members that go on in another volume, or have more headers than one: hosts do not send them."""
+_REFUSED = frozenset(b"MSX")
+"""Members that go on in another volume, or have more headers than one, and what some take for a PAX
+header, as it was at Sun's: hosts do not send them."""
 
 Take = Callable[[Incoming, Header], Waiting | None]
 """Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
@@ -57,7 +58,7 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         BadArchive: As for ``walk``.
     """
     extensions = Extensions()
-    any_members = False
+    any_members = dangling = False
     while True:
         block = incoming.at_hand(BLOCK) or (yield from incoming.exactly(BLOCK))
         if block == ZEROS:
@@ -67,13 +68,16 @@ def members(incoming: Incoming, take: Take) -> Waiting:
             raise _unreadable(first=incoming.position == BLOCK)
         if header.kind in EXTENSIONS:
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
+            dangling = True
         elif header.kind in _REFUSED:
             raise CorruptArchive("the tar has a member of a kind that no host sends")
         else:
             yield from take(incoming, header.overruled(extensions.take())) or ()
-            any_members = True
+            any_members, dangling = True, False
     if not any_members:
         raise NotAnArchive("the tar has no members")
+    if dangling:
+        raise CorruptArchive("the tar ends where a member was announced")
     yield from _end(incoming)
 
 

@@ -24,6 +24,13 @@ EXTENSIONS = frozenset(b"xgLK")
 """Not members, but headers of their own, that say more of the next one or of all."""
 
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
+
+_HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
+"""PAX keywords that are kept: others may be many, and as large as they like."""
+
+_SPARSE = b"GNU.sparse."
+"""Begins PAX keywords that give the next member another name, and make its data a map of it."""
+
 _WITHOUT_DATA = frozenset(b"123456")
 
 _KINDS = {
@@ -116,14 +123,25 @@ class Extensions:
     all: dict[bytes, bytes] = field(default_factory=dict)
 
     def learn(self, kind: int, data: bytes) -> None:
+        """Keep what *data* says that matters here.
+
+        Raises:
+            CorruptArchive: It makes no sense, or contradicts what was said before of the next
+                member: of two headers, some readers believe the first.
+        """
         if kind == _LONG_NAME:
-            self.next[b"path"] = data.partition(b"\0")[0]
+            self._add({b"path": data.partition(b"\0")[0]})
         elif kind == _LONG_LINK:
-            self.next[b"linkpath"] = data.partition(b"\0")[0]
+            self._add({b"linkpath": data.partition(b"\0")[0]})
         elif kind == _PAX:
-            self.next.update(_parse_pax(data))
+            self._add(_parse_pax(data))
         elif kind == _PAX_GLOBAL:
             self.all.update(_parse_pax(data))
+
+    def _add(self, records: Mapping[bytes, bytes]) -> None:
+        if any(self.next.get(keyword, value) != value for keyword, value in records.items()):
+            raise CorruptArchive("two headers in the tar say different things of one member")
+        self.next.update(records)
 
     def take(self) -> Mapping[bytes, bytes]:
         """Return what holds for the next member, and forget what holds for it alone."""
@@ -142,7 +160,9 @@ def parse_header(block: bytes) -> Header | None:
         if size_bytes is None or not _checksum_fits(block) or not _numbers_are_numbers(block):
             return None
     name = block[_NAME].partition(b"\0")[0]
-    if block[_PREFIX_AT] and block[_MAGIC] == b"ustar\0":
+    if block[_PREFIX_AT]:
+        if block[_MAGIC] != b"ustar\0":  # GNU has times there, which others take for a name
+            return None
         prefix = block[_PREFIX].partition(b"\0")[0]
         name = prefix + b"/" + name if name else prefix
     link = block[_LINK].partition(b"\0")[0] if block[_LINK_AT] else b""
@@ -203,7 +223,7 @@ def _time(field: bytes) -> int | None:
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Return the records of a PAX header: ``length keyword=value`` and a newline, each."""
+    """Return the records of a PAX header that matter: ``length keyword=value`` and a newline."""
     records = {}
     while data:
         length = _decimal(data.partition(b" ")[0])
@@ -211,7 +231,10 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
         keyword, equals, value = record.partition(b" ")[2].partition(b"=")
         if len(record) < length or not equals or not value.endswith(b"\n"):
             raise _damaged_pax()
-        records[keyword] = value[:-1]
+        if keyword.startswith(_SPARSE):
+            raise CorruptArchive("the tar has a sparse file, which no host sends")
+        if keyword in _HEEDED:
+            records[keyword] = value[:-1]
     return records
 
 
