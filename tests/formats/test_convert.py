@@ -6,6 +6,7 @@ import io
 import os
 import random
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -23,10 +24,11 @@ from hypothesis import strategies as st
 from archiver.errors import NotConvertible
 from archiver.formats import conversion
 from archiver.formats.convert import Converter
+from archiver.formats.unzip import Unzip
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
 from tests.formats.samples import ROOT, an_archive, verdict
-from tests.formats.trees import RICH, Item, pack, tar_of, unpack
+from tests.formats.trees import RICH, Item, pack, tar_of, unpack, zip_of
 
 AMPLE = 1 << 40
 GOLDEN = {
@@ -272,3 +274,20 @@ def test_any_tree_survives(
 
     assert unpack(data, target) == tree
     assert data == converted_here(data, target, target, folder)
+
+
+def test_an_end_whose_own_numbers_look_like_one_is_found(tmp_path: Path) -> None:
+    """As the offset of the directory may, once in four billion zips."""
+    data = zip_of(RICH)
+    offset = int.from_bytes(b"PK\x05\x06", "little")
+    with TemporaryFile(dir=tmp_path) as file:
+        start = data.rindex(b"PK\x05\x06")
+        (at,) = struct.unpack_from("<I", data, start + 16)
+        file.write(data[:at])
+        file.seek(offset)
+        file.write(data[at : start + 16] + struct.pack("<I", offset) + data[start + 20 :])
+        file.flush()
+
+        names = [packed.member.name.decode() for packed in Unzip(file.fileno(), file.tell())]
+
+    assert names == [item.name for item in RICH]

@@ -1,12 +1,21 @@
 """Zip's dialects, and the ways in which a zip can lie."""
 
 import asyncio
+import io
+import stat
 import struct
 import zipfile
+from zlib import crc32
 
 import pytest
 
-from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.errors import (
+    BadArchive,
+    CorruptArchive,
+    NotAnArchive,
+    TruncatedArchive,
+    UnsafeMember,
+)
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, verdict, zipped
 
@@ -79,6 +88,61 @@ def test_a_comment_belongs_to_the_end() -> None:
         verify_zip(data[:-1])
     with pytest.raises(CorruptArchive):
         verify_zip(data + b"!")
+
+
+@pytest.mark.parametrize("before", (0, 15, 18))
+def test_a_comment_cannot_be_taken_for_the_end(before: int) -> None:
+    """Most readers take the last record that looks like an end, wherever it stands."""
+    end = b"PK\x05\x06" + bytes(18)
+    data = zipped(comment=b" " * before + end)
+
+    with pytest.raises(CorruptArchive, match="comment"):
+        verify_zip(data)
+
+
+def unicode_path(name: str) -> bytes:
+    stated = name.encode()
+    return struct.pack("<HHBI", 0x7075, 5 + len(stated), 1, crc32(f"{ROOT}/a".encode())) + stated
+
+
+@pytest.mark.parametrize("other", (b"", struct.pack("<HHI", 0xCAFE, 4, 0)))
+def test_a_name_that_stands_for_another_one_is_refused(other: bytes) -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/a")
+    info.extra = other + unicode_path("../../etc/passwd")
+
+    with pytest.raises(CorruptArchive, match="two names"):
+        verify_zip(zipped_one(info))
+
+
+def test_fields_that_only_look_like_a_name_are_left_alone() -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/a")
+    info.extra = struct.pack("<HHH", 0xCAFE, 2, 0x7075)
+
+    assert verify_zip(zipped_one(info)).root == ROOT
+
+
+def test_a_name_that_is_said_to_be_utf_8_has_to_be() -> None:
+    data = zipped({f"{ROOT}/caf\xe9": b""})
+
+    assert verify_zip(data).root == ROOT
+    with pytest.raises(CorruptArchive, match="UTF-8"):
+        verify_zip(data.replace("\xe9".encode(), b"\xe9\xe9"))
+
+
+@pytest.mark.parametrize("kind", (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO))
+def test_devices_are_refused(kind: int) -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/null")
+    info.external_attr = (kind | 0o666) << 16
+
+    with pytest.raises(UnsafeMember, match="device"):
+        verify_zip(zipped_one(info))
+
+
+def zipped_one(info: zipfile.ZipInfo) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(info, b"")
+    return buffer.getvalue()
 
 
 def test_folders_are_members() -> None:

@@ -158,7 +158,9 @@ class Unzip:
         """Return how many entries the directory has, and where it begins."""
         start = max(0, self._size_bytes - _TAIL_BYTES)
         tail = _Cursor(self._descriptor, start).take(self._size_bytes - start)
-        at = tail.rfind(END)
+        at = len(tail) - _SIGNATURE_BYTES - END_FIELDS.size
+        if not tail.startswith(END, at):  # there is a comment; else its own numbers might spell END
+            at = tail.rfind(END)
         if at < 0:
             raise _damaged()
         _, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)

@@ -13,12 +13,12 @@ import msgspec
 from isal import igzip_lib
 from isal.isal_zlib import crc32
 
-from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsafeMember
 from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
 from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
 from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
@@ -40,6 +40,7 @@ from archiver.formats.zip_records import (
     VERSION_MAX,
     WIDE,
     Method,
+    check_spelling,
     extra_field,
     widened,
 )
@@ -49,6 +50,9 @@ WINDOW_BYTES = 16 * 1024
 
 STEP_BYTES = 64 * 1024
 """How much is inflated at a time."""
+
+
+_DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO})
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +169,7 @@ def _local_header(incoming: Incoming, offset: int) -> Generator[None, None, tupl
     _check_version(version)
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
+    check_spelling(name, flags, extra)
     unpacked, packed = widened((unpacked, packed), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
     return entry, extra_field(WIDE, extra) is not None
@@ -254,9 +259,13 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
+    check_spelling(name, flags, extra)
     unpacked, packed, offset = widened((unpacked, packed, offset), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    return entry, stat.S_ISLNK(attributes >> 16)
+    kind = stat.S_IFMT(attributes >> 16)
+    if kind in _DEVICES:
+        raise UnsafeMember(f"the member {shown(name)} is a device")
+    return entry, kind == stat.S_IFLNK
 
 
 def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, int]) -> Waiting:
@@ -270,12 +279,16 @@ def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, i
         signature = yield from incoming.exactly(4)
     if signature != END:
         raise CorruptArchive("the zip has something else where its end ought to be")
-    *stated, comment_size = END_FIELDS.unpack((yield from incoming.exactly(END_FIELDS.size)))
+    block = yield from incoming.exactly(END_FIELDS.size)
+    *stated, comment_size = END_FIELDS.unpack(block)
     full = (FULL_16, FULL_16, FULL_32, FULL_32)
     for value, actual, elsewhere in zip(stated, directory, full, strict=True):
         if value != actual and not (wide and value == elsewhere):
             raise _disagreement()
-    yield from incoming.skip(comment_size)
+    comment = yield from incoming.exactly(comment_size)
+    # Readers look for the end from behind, and might find another one.
+    if comment and END in block + comment:
+        raise CorruptArchive("the zip's comment could be taken for its end")
 
 
 def _end_64(incoming: Incoming, directory: tuple[int, int, int, int]) -> Waiting:

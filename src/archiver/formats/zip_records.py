@@ -29,9 +29,10 @@ ENCRYPTED, SIZES_FOLLOW, UTF_8 = 1 << 0, 1 << 3, 1 << 11
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
 """What stands in a narrow field whose value is in a wide one."""
 
-WIDE, UNIX_TIME = 0x0001, 0x5455
-"""Extra fields: 64-bit values (4.5.3), and Info-ZIP's "universal time", whose first byte tells
-which times follow: the lowest bit is that of the last modification."""
+WIDE, UNIX_TIME, UNICODE_PATH = 0x0001, 0x5455, 0x7075
+"""Extra fields: 64-bit values (4.5.3); Info-ZIP's "universal time", whose first byte tells which
+times follow: the lowest bit is that of the last modification; and a name that stands for the one in
+the header (4.6.9), behind a version and a CRC of that."""
 
 UNIX = 3
 """The system (4.4.2) whose modes stand in the upper half of the external attributes."""
@@ -64,6 +65,25 @@ def extra_field(wanted: int, extra: bytes) -> bytes | None:
             return extra[at : at + size]
         at += size
     return None
+
+
+def check_spelling(name: bytes, flags: int, extra: bytes) -> None:
+    """Return if every reader takes a member with such a header for *name*.
+
+    Raises:
+        CorruptArchive: Some would take it for another one, or could not read its name.
+    """
+    # Most have no such bytes, which is quickly told; where they are, they may be of another field.
+    if _UNICODE_PATH_MARK in extra and extra_field(UNICODE_PATH, extra) is not None:
+        raise CorruptArchive("a member of the zip has two names")
+    if flags & UTF_8 and not name.isascii():
+        try:
+            name.decode()
+        except UnicodeDecodeError as exc:
+            raise CorruptArchive("a name in the zip is not the UTF-8 that it should be") from exc
+
+
+_UNICODE_PATH_MARK = UNICODE_PATH.to_bytes(2, "little")
 
 
 def widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
