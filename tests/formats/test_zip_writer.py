@@ -53,3 +53,12 @@ def test_hard_links_are_refused_by_name(tmp_path: Path) -> None:
         link = Member(name=b"r/twin", kind=Kind.HARD_LINK, mode=0o644, mtime=0, link=b"r/file")
         with pytest.raises(NotConvertible, match="r/twin"):
             ZipWriter(listing=listing).begin(link)
+
+
+def test_names_are_refused_that_are_longer_than_a_header_can_say(tmp_path: Path) -> None:
+    with Workspace(folder=tmp_path, most_bytes=1 << 40).spool() as listing:
+        writer = ZipWriter(listing=listing)
+        writer.begin(Member(name=b"n" * 65_535, mode=0o644, mtime=0))
+        for kind, size in ((Kind.FILE, 65_536), (Kind.FOLDER, 65_535)):
+            with pytest.raises(NotConvertible, match="nnn"):
+                writer.begin(Member(name=b"n" * size, kind=kind, mode=0o644, mtime=0))

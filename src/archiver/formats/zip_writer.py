@@ -86,10 +86,13 @@ class ZipWriter:
     def begin(self, member: Member) -> None:
         if member.kind is Kind.HARD_LINK:
             raise NotConvertible(f"a zip cannot have hard links, such as {shown(member.name)}")
+        name = member.name + b"/" if member.kind is Kind.FOLDER else member.name
+        if len(name) > FULL_16:
+            raise NotConvertible(f"a zip cannot have names as long as {shown(member.name)}")
         self._end_member()
         self._open = _Open(
             member=member,
-            name=member.name + b"/" if member.kind is Kind.FOLDER else member.name,
+            name=name,
             offset=self._output.position,
             wide=member.size_bytes >= _WIDE_FROM_BYTES,
         )
