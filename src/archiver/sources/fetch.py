@@ -37,6 +37,10 @@ RETRY_AFTER_MAX = timedelta(hours=1)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
+_PASSING = frozenset({408, 421, 425})
+"""What a client does wrong only this time (RFC 9110, 15.5.9 and 15.5.20; RFC 8470, 5.2): too late,
+on a connection for another host, too early."""
+
 
 class Answer:
     """What a host answered: head now, body as it comes. Lives as long as the block that got it."""
@@ -75,7 +79,7 @@ class Answer:
             case 429 | 503:
                 retry_after = parse_retry_after(self._response.headers.get("Retry-After", ""))
                 return SourceBusy(f"{host} is busy ({status})", retry_after=retry_after)
-            case _ if 400 <= status < 500:  # noqa: PLR2004
+            case _ if 400 <= status < 500 and status not in _PASSING:  # noqa: PLR2004
                 return SourceRefused(f"{host} refused to answer ({status})")
             case _:
                 return SourceUnavailable(f"{host} did not answer as it should ({status})")
