@@ -3,6 +3,7 @@
 import asyncio
 import lzma
 from collections.abc import Callable
+from zlib import crc32
 
 import pytest
 
@@ -81,3 +82,25 @@ def test_an_xz_that_needs_more_memory_than_it_should_get_is_refused() -> None:
 
     with pytest.raises(CorruptArchive):
         asyncio.run(verdict(an_archive("tar.xz"), [greedy]))
+
+
+@pytest.mark.parametrize("flag", (0x20, 0x40, 0x80))
+def test_a_gzip_with_flags_that_mean_nothing_is_refused(flag: int) -> None:
+    """Python reads it, gzip and zlib do not."""
+    data = bytearray(packed("tar.gz"))
+    data[3] |= flag
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
+
+
+def test_an_xz_whose_sums_nobody_can_check_is_refused() -> None:
+    """Python reads it, and does not say that it could not check."""
+    data = bytearray(lzma.compress(tar(), check=lzma.CHECK_CRC32))
+    data[7] = data[-3] = 2  # in both its head and its foot, which have sums of their own
+    data[8:12] = crc32(data[6:8]).to_bytes(4, "little")
+    data[-12:-8] = crc32(data[-8:-2]).to_bytes(4, "little")
+
+    assert lzma.decompress(data) == tar()
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.xz"), [bytes(data)]))

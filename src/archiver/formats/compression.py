@@ -47,14 +47,24 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
+def _never(_head: bytes) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """A compression. Each member begins with ``magic``; ``errors`` are what its library raises."""
+    """A compression. Each member begins with ``magic``; ``errors`` are what its library raises.
+
+    What follows the magic at once may tell that nobody can read it: ``foreign`` says so of the
+    first ``head_bytes``, where the library does not.
+    """
 
     name: str
     magic: bytes
     open: Callable[[], Decompressor]
     errors: tuple[type[Exception], ...]
+    head_bytes: int = 0
+    foreign: Callable[[bytes], bool] = _never
 
 
 class _ZstdFrame:
@@ -96,10 +106,34 @@ def _open_xz() -> Decompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES)
 
 
+def _has_reserved_flags(head: bytes) -> bool:
+    """Tell whether gzip and zlib would refuse the flags of a gzip (RFC 1952, 2.3.1.2)."""
+    return bool(head[3] & 0xE0)
+
+
+def _has_unknown_check(head: bytes) -> bool:
+    """Tell whether the sums in an xz are of a kind that liblzma would pass over in silence."""
+    return not lzma.is_check_supported(head[7] & 0x0F)
+
+
 CODECS = {
-    "tar.gz": Codec(name="gzip", magic=b"\x1f\x8b\x08", open=_open_gzip, errors=(IsalError,)),
+    "tar.gz": Codec(
+        name="gzip",
+        magic=b"\x1f\x8b\x08",
+        open=_open_gzip,
+        errors=(IsalError,),
+        head_bytes=4,
+        foreign=_has_reserved_flags,
+    ),
     "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,)),
-    "tar.xz": Codec(name="xz", magic=b"\xfd7zXZ\0", open=_open_xz, errors=(lzma.LZMAError,)),
+    "tar.xz": Codec(
+        name="xz",
+        magic=b"\xfd7zXZ\0",
+        open=_open_xz,
+        errors=(lzma.LZMAError,),
+        head_bytes=8,
+        foreign=_has_unknown_check,
+    ),
     "tar.zst": Codec(
         name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, errors=(zstandard.ZstdError,)
     ),
@@ -140,13 +174,17 @@ class Decompression:
         self._reader.close()
 
     def _begin(self, data: bytes) -> bytes:
-        """Open the next member once its magic is complete; return what is still to be read."""
+        """Open the next member once its head is complete; return what is still to be read."""
         self._head += data
         magic = self._codec.magic
         if not magic.startswith(self._head[: len(magic)]):
             raise self._trailing() if self._members else self._something_else()
-        if len(self._head) < len(magic):
+        if len(self._head) < max(len(magic), self._codec.head_bytes):
             return b""
+        if self._codec.foreign(self._head):
+            raise CorruptArchive(
+                f"the {self._codec.name} stream is of a kind that nobody can check"
+            )
         self._member = self._codec.open()
         data, self._head = self._head, b""
         return data
