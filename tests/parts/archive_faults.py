@@ -147,6 +147,13 @@ def _tars() -> Iterator[Case]:
         ("with-a-huge-pax-header", "corrupt_archive"): lambda s: s.tar(
             tar_member(f"{s.root}/a", comment="x" * (2 << 20))
         ),
+        ("with-a-sparse-file", "corrupt_archive"): lambda s: s.tar(
+            tar_member(f"{s.root}/a", b"", **{"GNU.sparse.name": "../../etc/passwd"})
+        ),
+        ("with-two-names-for-a-member", "corrupt_archive"): lambda s: s.tar(
+            _header_alone(path="../../etc/passwd") + tar_member(f"{s.root}/a", path=f"{s.root}/a")
+        ),
+        ("that-announces-one-more", "corrupt_archive"): lambda s: s.tar(_header_alone(comment="x")),
         ("with-half-a-pax-record", "corrupt_archive"): lambda s: s.tar(
             tar_member(f"{s.root}/a", comment="xyz").replace(b"comment=", b"comment ")
         ),
@@ -160,6 +167,11 @@ def _tars() -> Iterator[Case]:
         suffix="tar.bz2",
     )
     yield sound("gzip-of-two-members", body(_two_members), stored=_two_members)
+
+
+def _header_alone(**records: str) -> bytes:
+    """Return a PAX header without its member."""
+    return tar_member("a", b"", **records)[:-BLOCK]
 
 
 def _gzipped(tar: Body) -> Body:
@@ -177,6 +189,7 @@ def _zips() -> Iterator[Case]:
         ("without-its-end", "truncated_archive"): lambda s: _up_to(b"PK\x05\x06", s.packed()),
         ("of-no-members", "not_an_archive"): lambda _: zipped([]),
         ("whose-directory-disagrees", "corrupt_archive"): _renamed_in_its_directory,
+        ("with-an-end-in-its-comment", "corrupt_archive"): _with_another_end,
     }
     for (name, code), content in zips.items():
         yield from retried(f"zip-{name}", code, body(content), suffix="zip")
@@ -191,6 +204,11 @@ def _renamed_in_its_directory(subject: Subject) -> bytes:
     data = subject.packed()
     members = _up_to(b"PK\x01\x02", data)
     return members + data[len(members) :].replace(b"/README", b"/ReadMe")
+
+
+def _with_another_end(subject: Subject) -> bytes:
+    end = subject.packed()[-22:]  # 4.3.16, without a comment
+    return subject.packed()[:-2] + len(end).to_bytes(2, "little") + end
 
 
 def _wide(subject: Subject) -> bytes:
@@ -243,13 +261,24 @@ def _links() -> Iterator[Case]:
         yield refused(
             f"link-to-a-file-{name}", "unsafe_member", body(_gzipped(_with_link(kind, target)))
         )
+    for name, at in {"a-longer-name": "src/./link", "a-slash-at-its-end": "link/"}.items():
+        link = body(_gzipped(_with_link(tarfile.SYMTYPE, "..", at=at)))
+        yield refused(f"link-with-{name}", "unsafe_member", link)
     hard = body(_gzipped(_with_link(tarfile.LNKTYPE, "other/file")))
     yield refused("hard-link-to-another-root", "wrong_root", hard)
+    yield refused("hard-link-to-a-link", "unsafe_member", body(_gzipped(_with_twins)))
     yield refused("link-in-a-zip-to-a-file-above", "unsafe_member", body(_zip_link), suffix="zip")
 
 
-def _with_link(kind: bytes, target: str) -> Body:
-    return lambda subject: subject.tar(tar_link(f"{subject.root}/link", target, kind=kind))
+def _with_link(kind: bytes, target: str, *, at: str = "link") -> Body:
+    return lambda subject: subject.tar(tar_link(f"{subject.root}/{at}", target, kind=kind))
+
+
+def _with_twins(subject: Subject) -> bytes:
+    """Return a tar with a link that leads out from where its hard link is."""
+    link = f"{subject.root}/src/link"
+    twin = tar_link(f"{subject.root}/link", link, kind=tarfile.LNKTYPE)
+    return subject.tar(tar_link(link, "../README") + twin)
 
 
 def _zip_link(subject: Subject) -> bytes:
