@@ -247,3 +247,13 @@ def test_what_global_headers_say_is_only_kept_if_it_matters() -> None:
         extensions.learn(ord("g"), record(b"keyword%d" % number, b"x") + record(b"path", b"y"))
 
     assert extensions.all == {b"path": b"y"}
+
+
+@pytest.mark.parametrize("kind", (b"0", b"\0", b"7"))
+def test_what_is_named_as_a_folder_has_no_contents(kind: bytes) -> None:
+    """Python and GNU tar would go on behind its header, where another one could be."""
+    name = f"{ROOT}/folder/"
+
+    assert verify_tar(header(name, kind=kind), END).root == ROOT
+    with pytest.raises(CorruptArchive, match="folder"):
+        verify_tar(header(name, BLOCK, kind=kind), header("../../etc/passwd"), END)
