@@ -96,10 +96,11 @@ def test_pax_overrules_name_and_size_of_the_next_member_alone() -> None:
         verify_tar(pax(*records), header(), padded(bytes(600)), header("elsewhere"), END)
 
 
-def test_a_global_pax_header_holds_for_all_members() -> None:
+def test_a_global_pax_header_cannot_say_what_is_of_one_member() -> None:
     verify_tar(pax(record(b"comment", b"f" * 40), kind=b"g"), header(), END)
-    with pytest.raises(WrongRoot):
-        verify_tar(pax(record(b"path", b"elsewhere"), kind=b"g"), header(), END)
+    for keyword in (b"path", b"linkpath", b"size"):
+        with pytest.raises(CorruptArchive, match="all members"):
+            verify_tar(pax(record(keyword, b"1"), kind=b"g"), header(), END)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,9 @@ def test_a_global_pax_header_holds_for_all_members() -> None:
         record(b"size", b"-1"),
         record(b"size", b"9" * 5000),
         record(b"size", b""),
+        record(b"mtime", b"nan"),
+        record(b"mtime", b"1.5.5"),
+        record(b"atime", b""),
     ),
 )
 def test_a_pax_header_that_makes_no_sense_is_refused(data: bytes) -> None:
@@ -244,9 +248,9 @@ def test_what_global_headers_say_is_only_kept_if_it_matters() -> None:
     extensions = Extensions()
 
     for number in range(100):
-        extensions.learn(ord("g"), record(b"keyword%d" % number, b"x") + record(b"path", b"y"))
+        extensions.learn(ord("g"), record(b"keyword%d" % number, b"x") + record(b"mtime", b"1"))
 
-    assert extensions.all == {b"path": b"y"}
+    assert extensions.all == {b"mtime": b"1"}
 
 
 @pytest.mark.parametrize("kind", (b"0", b"\0", b"7"))
@@ -257,3 +261,13 @@ def test_what_is_named_as_a_folder_has_no_contents(kind: bytes) -> None:
     assert verify_tar(header(name, kind=kind), END).root == ROOT
     with pytest.raises(CorruptArchive, match="folder"):
         verify_tar(header(name, BLOCK, kind=kind), header("../../etc/passwd"), END)
+
+
+def test_a_folder_before_ustar_is_one_under_a_longer_name_too() -> None:
+    long_name = header("././@LongLink", len(ROOT) + 6, b"L") + padded(f"{ROOT}/file\0".encode())
+    longer = pax(record(b"path", f"{ROOT}/file".encode()))
+
+    for before in (long_name, longer):
+        assert verify_tar(before, header(f"{ROOT}/d/", BLOCK), bytes(BLOCK), END).root == ROOT
+        with pytest.raises(CorruptArchive, match="folder"):
+            verify_tar(before, header(f"{ROOT}/d/", BLOCK, b"\0"), bytes(BLOCK), END)

@@ -28,6 +28,12 @@ _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
 _HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 """PAX keywords that are kept: others may be many, and as large as they like."""
 
+_OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size"})
+"""What no two readers understand alike when a header says it of all members."""
+
+_TIMES = frozenset({b"mtime", b"atime", b"ctime"})
+_PAX_TIME = re.compile(rb"-?[0-9]{1,19}(\.[0-9]*)?")
+
 _SPARSE = b"GNU.sparse."
 """Begins PAX keywords that give the next member another name, and make its data a map of it."""
 
@@ -80,6 +86,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             size_bytes=_decimal(records[b"size"]) if b"size" in records else self.size_bytes,
             mtime=records.get(b"mtime"),
         )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether some take it for one, although it is said to be a file, as it was before ustar.
+
+        Python then looks at the block alone, whatever name an extension gives.
+        """
+        named = self.kind == 0 and self.block[_NAME].partition(b"\0")[0].endswith(b"/")
+        return named or self.name.endswith(b"/")
 
     @property
     def data_bytes(self) -> int:
@@ -136,7 +151,10 @@ class Extensions:
         elif kind == _PAX:
             self._add(_parse_pax(data))
         elif kind == _PAX_GLOBAL:
-            self.all.update(_parse_pax(data))
+            records = _parse_pax(data)
+            if not _OF_ONE_MEMBER.isdisjoint(records):
+                raise CorruptArchive("a header in the tar gives all members one name or size")
+            self.all.update(records)
 
     def _add(self, records: Mapping[bytes, bytes]) -> None:
         if any(self.next.get(keyword, value) != value for keyword, value in records.items()):
@@ -233,6 +251,8 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
             raise _damaged_pax()
         if keyword.startswith(_SPARSE):
             raise CorruptArchive("the tar has a sparse file, which no host sends")
+        if keyword in _TIMES and not _PAX_TIME.fullmatch(value[:-1]):
+            raise _damaged_pax()
         if keyword in _HEEDED:
             records[keyword] = value[:-1]
     return records
