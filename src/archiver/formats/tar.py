@@ -101,7 +101,7 @@ def _inspect(
     meter.member()
     tree.check_name(header.name)
     links.check_member(header.name)
-    if header.size_bytes and header.is_folder and header.data_bytes:
+    if (not header.kind or header.name.endswith(b"/")) and header.is_folder and header.data_bytes:
         raise CorruptArchive("a folder in the tar has contents, which some would take for members")
     if header.kind != FILE:
         _check_special(header, tree, links)

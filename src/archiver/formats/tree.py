@@ -41,8 +41,11 @@ class Tree:
             UnsafeMember: It would, when extracted, or no file can have this name; or it is not the
                 shortest one of its place, so that one could not tell what else lies there.
         """
-        if name.startswith(self._below) and b".." not in name and not _is_odd(name):
-            return  # as nearly all are
+        if name.startswith(self._below) and b".." not in name and b"\0" not in name:
+            if b"//" not in name and b"/." not in name:
+                return  # as nearly all are
+            if not _is_odd(name):
+                return
         if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
             raise UnsafeMember(f"the member {shown(name)} leads out of the archive")
         if name != self._top and not name.startswith(self._below):
