@@ -68,8 +68,8 @@ class Looks(Generic[V]):
     ) -> Look[V]:
         while under_way := self._under_way.get(key):
             await under_way.ended.wait()
-            if under_way.failure:
-                raise under_way.failure
+            if under_way.failure:  # of a thousand, each would add its own way to that of the others
+                raise under_way.failure.with_traceback(None)
             if under_way.made:
                 return under_way.made
         return await self._look(key, look, remember)
