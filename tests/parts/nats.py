@@ -1,5 +1,6 @@
 """A real NATS server, shared by the tests: each keeps to a namespace of its own."""
 
+import os
 import secrets
 import shutil
 import signal
@@ -28,7 +29,9 @@ class Nats:
     process: subprocess.Popen[bytes]
 
     def freeze(self) -> None:
+        """Return when it has stopped, since until then it may answer yet."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
