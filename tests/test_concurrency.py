@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from archiver.concurrency import Beside, Coalesce, ahead, end, heeded, in_thread
+from archiver.concurrency import Beside, Coalesce, ahead, end, ending, heeded, in_thread
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -350,3 +350,33 @@ def test_what_is_given_in_the_instant_of_a_failure_is_not_done() -> None:
             beside.settle()
 
     assert not done
+
+
+def test_work_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+    swallowed: list[int] = []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(1)
+
+    async def play() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:  # which cancels once
+            working = group.create_task(ending(stubborn()))
+            await asyncio.sleep(0.01)
+            working.cancel()
+
+    asyncio.run(play())
+    assert swallowed == [1]
+
+
+def test_what_work_to_be_ended_raises_comes_out() -> None:
+    async def broken() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(ending(broken()))

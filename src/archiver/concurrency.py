@@ -68,6 +68,18 @@ async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(se
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
+async def ending(work: Coroutine[Any, Any, None]) -> None:
+    """Await *work*; when cancelled, ``end`` it, where one cancellation might be swallowed."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await end(task)
+        if not task.cancelled():
+            task.exception()  # so that nobody misses it
+        raise
+
+
 class heeded:  # noqa: N801 - reads as what becomes of a cancellation
     """Raises CancelledError at the end of a block that swallowed one, as ``end`` says.
 

@@ -11,7 +11,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
-from archiver.concurrency import heeded, undisturbed
+from archiver.concurrency import ending, heeded, undisturbed
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -91,7 +91,7 @@ class Link:
 
     async def _dial(self, client: Client) -> None:
         with heeded():
-            await client.connect(**self._options())
+            await ending(client.connect(**self._options()))  # which tries again for ever
             await self._on_dialled(client)
         self._client = client
         self._connected()
