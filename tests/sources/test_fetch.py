@@ -182,6 +182,21 @@ def test_a_host_that_breaks_off_is_not_asked_again_behind_our_back(
     assert host.targets == ["/a"]
 
 
+def test_who_comes_when_it_is_closed_is_told_so(host: FaultyHost) -> None:
+    """As do questions that a web process had not yet asked when it was told to stop."""
+    url = host.script("/a", sized(BODY))
+
+    async def play() -> None:
+        async with fetching(url) as fetch:
+            pass
+        with pytest.raises(SourceUnavailable, match="ends"):
+            async with fetch.get(url, deadline=DEADLINE):
+                pass
+
+    asyncio.run(play())
+    assert not host.requests
+
+
 def test_much_comes_in_large_chunks_but_none_too_large(host: FaultyHost) -> None:
     body = bytes(8 * CHUNK_BYTES)
     url = host.script("/a", chunked(body))

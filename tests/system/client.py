@@ -70,10 +70,17 @@ def ended(result: dict[str, Any]) -> bool:
     return result["state"] in {"SUCCESS", "FAILURE"}
 
 
-def succeed(url: str, *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+def stored(result: dict[str, Any]) -> bool:
+    """Tell whether every region has the archive, or none will: one of them is always the first."""
+    return ended(result) and not result["regions_missing"]
+
+
+def succeed(
+    url: str, *, until: Callable[[dict[str, Any]], bool] = stored, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
     """Ask for an archive that is not there, wait for its task, and return the SUCCESS."""
     answer = fetch(url)
     assert answer.status == 202, answer
-    result = poll(answer.location, ended, timeout_s=timeout_s)[-1]
+    result = poll(answer.location, until, timeout_s=timeout_s)[-1]
     assert result["state"] == "SUCCESS", result
     return result

@@ -152,19 +152,17 @@ class Stack:
         assert answer.status == 204, answer
 
     def line(self, words: str) -> str:
-        """Return the one line with these words that our processes wrote, or are about to.
-
-        A request's line is written when its answer has been sent.
-        """
-        lines: list[str] = []
-
-        def written() -> bool:
-            lines[:] = [line for line in self.logs().splitlines() if words in line]
-            return bool(lines)
-
-        wait_until(written, what=f"the line with {words}")
-        (line,) = lines
+        """Return the one line with these words that our processes wrote, or are about to."""
+        (line,) = self.lines(words)
         return line
+
+    def lines(self, words: str) -> list[str]:
+        """Return the lines with these words, when there are any.
+
+        What is told follows what it tells of: a request's line its answer, a task's its state.
+        """
+        wait_until(lambda: words in self.logs(), what=f"a line with {words}")
+        return [line for line in self.logs().splitlines() if words in line]
 
     def logs(self) -> str:
         """Return what our own processes wrote."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.slow import SlowHost, slow_host
-from tests.system.client import ended, fetch, poll, succeed
+from tests.system.client import fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
@@ -92,7 +92,7 @@ def test_every_format_of_a_tree_costs_the_host_one_zip(
 
 def test_the_default_of_the_original_works_with_a_host_of_today(fleet: Fleet, ash: Ash) -> None:
     accepted = fetch(fleet.stack.url(ash.repo, "default", "&preferred_region=us-west-2"))
-    results = poll(accepted.location, ended)
+    results = poll(accepted.location, stored)
     redirected = fetch(fleet.stack.url(ash.repo, "default"))
 
     assert results[-1]["state"] == "SUCCESS"
@@ -116,7 +116,7 @@ def test_relatives_are_made_while_the_host_is_away(fleet: Fleet, ash: Ash) -> No
 def test_a_subdir_that_is_not_there_fails_with_its_reason(fleet: Fleet, ash: Ash) -> None:
     accepted = fetch(fleet.stack.url(ash.repo, ash.node, "subdir=nowhere"))
 
-    result = poll(accepted.location, ended)[-1]
+    result = poll(accepted.location, stored)[-1]
 
     assert (result["state"], result["error"]["code"]) == ("FAILURE", "unknown_subdir")
     assert fleet.manifests() == []
@@ -140,7 +140,7 @@ def test_nothing_is_left_in_the_working_directory_by_a_worker_that_is_killed(
             victim.wait()
         host.rate = None
         with stack.worker("worker-2"):
-            result = poll(status, ended)[-1]
+            result = poll(status, stored)[-1]
         left = list(work.iterdir())
 
     assert (result["state"], result["attempt"]) == ("SUCCESS", 2)

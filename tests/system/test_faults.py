@@ -12,7 +12,7 @@ import pytest
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
 from tests.parts.slow import SlowHost
-from tests.system.client import ended, fetch, poll, succeed
+from tests.system.client import ended, fetch, poll, stored, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 
 SLOW = 300_000
@@ -43,7 +43,7 @@ def test_a_worker_that_is_killed_in_mid_build_loses_no_task(
         killed = time.monotonic()
         with stack.worker("worker-2"):
             host.rate = None
-            result = poll(status, ended)[-1]
+            result = poll(status, stored)[-1]
         took = time.monotonic() - killed
 
     assert half_way == []
@@ -69,7 +69,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
         assert leaving.wait(20) == 0
         host.rate = None
         with stack.worker("worker-next"):
-            result = poll(status, ended)[-1]  # long before the lease of 60 s is over
+            result = poll(status, stored)[-1]  # long before the lease of 60 s is over
         log = stack.logs()
 
     assert (result["state"], result["failures"]) == ("SUCCESS", 0)
@@ -87,13 +87,13 @@ def test_a_frozen_worker_that_wakes_after_its_lease_changes_nothing(
         frozen.send_signal(signal.SIGSTOP)
         with stack.worker("worker-2"):
             host.rate = None
-            first = poll(status, ended)[-1]
+            first = poll(status, stored)[-1]
             frozen.send_signal(signal.SIGCONT)
             wait_until(
                 lambda: "task.lost" in stack.logs() or "task.let_go" in stack.logs(),
                 what="the end of the attempt that was frozen",
             )
-            second = poll(status, ended)[-1]
+            second = poll(status, stored)[-1]
 
     assert first["state"] == second["state"] == "SUCCESS"
     assert first["sha256"] == second["sha256"]
@@ -108,7 +108,7 @@ def test_a_region_that_is_away_gets_its_copy_later_and_not_from_the_host(
     away = stack.regions["us-west-2"]
     away.down()
     with stack.web(), stack.worker():
-        result = succeed(url)
+        result = succeed(url, until=ended)
         redirected = fetch(f"{url}?preferred_region=us-west-2")
         fetched = host.archives()
         away.up()
@@ -132,7 +132,7 @@ def test_the_primary_region_may_be_the_one_that_is_away(stack: Stack, ash: Ash) 
     away = stack.regions["us-east-1"]
     away.down()
     with stack.web(), stack.worker():
-        result = succeed(url)
+        result = succeed(url, until=ended)
         away.up()
         status = fetch(url).headers["Link"].partition(">")[0].removeprefix("<")
         repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
@@ -149,7 +149,7 @@ def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHo
         _wipe_engine(stack)
         hit = fetch(url)
         status = hit.headers["Link"].partition(">")[0].removeprefix("<")
-        after = poll(status, ended)[-1]
+        after = poll(status, stored)[-1]
         other = succeed(stack.url(ash.repo, ash.old))
 
     assert hit.status == 302
@@ -164,7 +164,7 @@ def test_what_was_accepted_is_done_although_the_engine_was_wiped(stack: Stack, a
         accepted = [fetch(url) for url in urls]
         _wipe_engine(stack)
         with stack.worker():
-            results = [poll(answer.location, ended)[-1] for answer in accepted]
+            results = [poll(answer.location, stored)[-1] for answer in accepted]
 
     assert {answer.status for answer in accepted} == {202}
     assert {result["state"] for result in results} == {"SUCCESS"}
@@ -205,7 +205,7 @@ def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
         retrying = poll(status, lambda result: result["state"] in {"RETRY", "SUCCESS"})[-1]
         visible = _published(stack)
         host.rate = None
-        result = poll(status, ended)[-1]
+        result = poll(status, stored)[-1]
 
     assert retrying["error"]["code"] in {"truncated_archive", "source_unavailable"}
     assert retrying["s3_urls"] == {}
@@ -229,7 +229,7 @@ def test_a_task_for_an_archive_that_is_there_ends_at_once(
         for region in REGIONS:
             stack.regions[region].up()
         with stack.worker("worker-2"):
-            result = poll(accepted.location, ended)[-1]
+            result = poll(accepted.location, stored)[-1]
 
     assert accepted.status == 202
     assert result["state"] == "SUCCESS"

@@ -9,7 +9,7 @@ import pytest
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
 from tests.parts.slow import SlowHost
-from tests.system.client import Answer, ended, fetch, poll, succeed
+from tests.system.client import Answer, fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
 EAST, WEST = REGIONS
@@ -62,7 +62,7 @@ def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
     assert {hit.headers["Archiver-Region"] for hit in hits} == {WEST}
     assert hashlib.sha256(again.body).hexdigest() == before["sha256"]
     assert host.archives() == fetched
-    assert "copy.gone" in stack.logs()
+    assert stack.lines("copy.gone")
 
 
 def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
@@ -73,7 +73,7 @@ def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
     for region in REGIONS:
         worked.delete(region, "archives")
 
-    result = poll(_until(url, 202).location, ended)[-1]
+    result = poll(_until(url, 202).location, stored)[-1]
     hit = _until(url, 302, EAST)
 
     assert (result["state"], result["sha256"]) == ("SUCCESS", before["sha256"])
@@ -91,11 +91,11 @@ def test_an_archive_that_is_lost_is_not_replaced_by_what_a_host_sends_since_it_c
     for region in REGIONS:
         worked.delete(region, "archives")
 
-    result = poll(_until(url, 202).location, ended)[-1]
+    result = poll(_until(url, 202).location, stored)[-1]
     refused = _until(url, 502)
     for region in REGIONS:
         worked.delete(region, "manifests")
-    after = poll(_until(url, 202).location, ended)[-1]
+    after = poll(_until(url, 202).location, stored)[-1]
 
     assert (result["state"], result["error"]["code"]) == ("FAILURE", "bytes_changed")
     assert (refused.status, refused.json["code"]) == (502, "bytes_changed")

@@ -30,7 +30,7 @@ from tests.parts.wire_faults import (
     READ_TIMEOUT_S,
     wire_faults,
 )
-from tests.system.client import ended, fetch, poll
+from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
 CASES = {case.name: case for case in (*wire_faults(), *archive_faults())}
@@ -118,7 +118,7 @@ def _play(folder: Path) -> Remains:
     ):
         urls = [_url(stack, host, case) for case in cases]
         accepted = list(clients.map(fetch, urls))
-        ends = [poll(answer.location, ended, timeout_s=90)[-1] for answer in accepted]
+        ends = [poll(answer.location, stored, timeout_s=90)[-1] for answer in accepted]
         served = list(clients.map(_download, urls))
         return Remains(
             folder=str(folder),

@@ -8,7 +8,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
 from tests.parts.slow import SlowHost, slow_host
-from tests.system.client import ended, fetch, poll
+from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
 EAST, WEST = REGIONS
@@ -58,7 +58,7 @@ def test_clients_are_sent_to_the_region_near_them_at_its_public_endpoint(
     stack: Stack, public: SlowHost, ash: Ash
 ) -> None:
     url = stack.url(ash.repo, ash.node)
-    poll(fetch(url, headers={"X-Forwarded-For": IN_WEST}).location, ended)
+    poll(fetch(url, headers={"X-Forwarded-For": IN_WEST}).location, stored)
     assert not public.targets
 
     for _ in range(3):  # made, kept, and given again

@@ -180,6 +180,8 @@ class Fetch:
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
             connect=CONNECT_TIMEOUT.total_seconds(),
         )
+        if self._session.closed:  # of which aiohttp says nothing but RuntimeError
+            raise SourceUnavailable(f"{url.host} is asked nothing by a process that ends")
         with _our_errors(url):
             async with asyncio.timeout(self._read_timeout.total_seconds()):
                 response = await self._session.get(url, timeout=timeout, allow_redirects=False)
