@@ -68,6 +68,7 @@ class Fleet:
         concurrency: int = 4,
         grace: timedelta = timedelta(0),
         max_failures: int = 3,
+        retry_base: timedelta = timedelta(seconds=0.1),
         storage: MemoryStorage | None = None,
     ) -> AsyncIterator[None]:
         """Have a worker run for as long as the block does; leaving it is SIGTERM."""
@@ -84,7 +85,7 @@ class Fleet:
                 lease=LEASE,
                 grace=grace,
                 max_failures=max_failures,
-                retry_base=timedelta(seconds=0.1),
+                retry_base=retry_base,
             )
             worker = Worker(build=build, connection=connection, repairs=repairs, policy=policy)
             stopping = asyncio.Event()

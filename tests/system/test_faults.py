@@ -197,6 +197,7 @@ def test_hits_go_on_while_the_engine_and_the_host_are_away(
 def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
+    stack.env["ARCHIVER_WORKER__RETRY_BASE_S"] = "4"  # long enough to be seen
     host.rate = SLOW
     with stack.web(), stack.worker():
         status = fetch(stack.url(large.name, large.tip)).location

@@ -26,13 +26,6 @@ def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture
-def worked(stack: Stack) -> Iterator[Stack]:
-    """The same stack, with a worker that is there from first to last."""
-    with stack.worker():
-        yield stack
-
-
 def _until(url: str, status: int, region: str | None = None) -> Answer:
     """Ask until the answer is that *status*, and if it is a redirect, to that *region*."""
     answers: list[Answer] = []
@@ -49,14 +42,14 @@ def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     url = stack.url(ash.repo, ash.node, f"preferred_region={WEST}")
-    with stack.worker():
+    with stack.worker("worker-1"):
         before = succeed(url)
     fetched = host.archives()
     hits = [fetch(url), fetch(url)]
     stack.delete(WEST, "archives")
 
     _until(url, 302, EAST)
-    with stack.worker():
+    with stack.worker("worker-2"):
         again = fetch(_until(url, 302, WEST).location)
 
     assert {hit.headers["Archiver-Region"] for hit in hits} == {WEST}
@@ -66,15 +59,18 @@ def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
 
 
 def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
-    worked: Stack, ash: Ash
+    stack: Stack, ash: Ash
 ) -> None:
-    url = worked.url(ash.repo, ash.node)
-    before = succeed(url)
+    url = stack.url(ash.repo, ash.node)
+    with stack.worker("worker-1"):
+        before = succeed(url)
     for region in REGIONS:
-        worked.delete(region, "archives")
+        stack.delete(region, "archives")
 
-    result = poll(_until(url, 202).location, stored)[-1]
-    hit = _until(url, 302, EAST)
+    accepted = _until(url, 202)
+    with stack.worker("worker-2"):
+        result = poll(accepted.location, stored)[-1]
+        hit = _until(url, 302, EAST)
 
     assert (result["state"], result["sha256"]) == ("SUCCESS", before["sha256"])
     assert set(result["s3_urls"]) == set(REGIONS)
@@ -82,20 +78,25 @@ def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
 
 
 def test_an_archive_that_is_lost_is_not_replaced_by_what_a_host_sends_since_it_changed(
-    worked: Stack, fresh: Repository
+    stack: Stack, fresh: Repository
 ) -> None:
     node = fresh.commit({"README": b"read me"})
-    url = worked.url(fresh.name, node)
-    before = succeed(url)
+    url = stack.url(fresh.name, node)
+    with stack.worker("worker-1"):
+        before = succeed(url)
     fresh.tag("V_1", node)
     for region in REGIONS:
-        worked.delete(region, "archives")
+        stack.delete(region, "archives")
 
-    result = poll(_until(url, 202).location, stored)[-1]
-    refused = _until(url, 502)
+    accepted = _until(url, 202)
+    with stack.worker("worker-2"):
+        result = poll(accepted.location, stored)[-1]
+        refused = _until(url, 502)
     for region in REGIONS:
-        worked.delete(region, "manifests")
-    after = poll(_until(url, 202).location, stored)[-1]
+        stack.delete(region, "manifests")
+    accepted = _until(url, 202)
+    with stack.worker("worker-3"):
+        after = poll(accepted.location, stored)[-1]
 
     assert (result["state"], result["error"]["code"]) == ("FAILURE", "bytes_changed")
     assert (refused.status, refused.json["code"]) == (502, "bytes_changed")
