@@ -66,7 +66,7 @@ class Fleet:
         *,
         caps: Mapping[str, int] | None = None,
         concurrency: int = 4,
-        grace: timedelta = timedelta(0),
+        grace: timedelta = timedelta(seconds=10),
         max_failures: int = 3,
         retry_base: timedelta = timedelta(seconds=0.1),
         storage: MemoryStorage | None = None,

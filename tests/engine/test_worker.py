@@ -123,7 +123,7 @@ def test_a_stopping_worker_hands_its_task_to_another_one(fleet: Fleet) -> None:
         archive = an_archive()
         async with fleet.engine() as engine:
             await engine.enqueue(archive)
-            async with fleet.worker(endless):
+            async with fleet.worker(endless, grace=timedelta(0)):
                 await until(engine, archive, TaskState.STARTED)
             stopped = time.monotonic()
             async with fleet.worker(build):
@@ -143,7 +143,7 @@ def test_a_worker_without_a_free_slot_stops_as_quickly(fleet: Fleet) -> None:
     async def play() -> tuple[float, list[TaskState]]:
         archives = [an_archive(), an_archive()]
         async with fleet.engine() as engine:
-            async with fleet.worker(endless, concurrency=1):
+            async with fleet.worker(endless, concurrency=1, grace=timedelta(0)):
                 for archive in archives:
                     await engine.enqueue(archive)
                 await until(engine, archives[0], TaskState.STARTED)
