@@ -130,7 +130,7 @@ def test_a_client_that_leaves_gives_its_seat_back(stack: Stack, ash: Ash) -> Non
         wait_until(lambda: waiters(stack) == 0, timeout_s=LONG_HOLD_S / 2)
 
 
-@pytest.mark.parametrize("wait_s", (80, 8))
+@pytest.mark.parametrize("wait_s", (80, LONG_HOLD_S - 1))
 def test_a_web_process_that_is_told_to_stop_sends_on_who_waits(
     wait_s: int, stack: Stack, ash: Ash
 ) -> None:
