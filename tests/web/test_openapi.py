@@ -1,12 +1,21 @@
 """``/openapi.json`` is true: it names every route and code there is, and no other."""
 
+import json
 import re
+from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from archiver import __version__
+from archiver.errors import InvalidRequest
+from archiver.model import Wanted
+from archiver.names import check_name
 from archiver.web.app import ROUTES
+from archiver.web.asks import parse_region
 from archiver.web.problems import statuses
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
@@ -46,6 +55,34 @@ def test_its_paths_are_the_routes(document: dict[str, Any]) -> None:
     assert document["paths"].keys() == routes
     for path in document["paths"].values():
         assert path.keys() - {"parameters"} == {"get", "head"}
+
+
+@given(text=st.text(alphabet="ab0/.-_?#@%\\~ \n\x7fé", max_size=8))
+def test_a_name_is_described_as_it_is_taken(text: str) -> None:
+    file = resources.files("archiver.web").joinpath("openapi.json")
+    components = json.loads(file.read_bytes())["components"]
+    parameters = components["parameters"]
+
+    def a_rev(rev: str) -> Wanted:
+        return Wanted(source="hgmo", repo=ASH, rev=rev, subdir="", suffix="zip")
+
+    takes: list[tuple[dict[str, str], Callable[[str], object]]] = [
+        (components["schemas"]["Name"], lambda repo: check_name(repo, "repo")),
+        (parameters["Rev"]["schema"], a_rev),
+        (parameters["PreferredRegion"]["schema"], parse_region),
+    ]
+    for schema, take in takes:
+        pattern = schema["pattern"].replace("$", r"\Z")  # which is what JavaScript means by it
+        described = re.search(pattern, text) is not None
+        assert described == is_taken(take, text), schema
+
+
+def is_taken(take: Callable[[str], object], text: str) -> bool:
+    try:
+        take(text)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def test_its_codes_are_those_of_the_problems(document: dict[str, Any]) -> None:
