@@ -1,18 +1,31 @@
 """Tar's dialects, and the ways in which a tar can lie."""
 
 import asyncio
+import io
 import tarfile
+from functools import partial
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive, UnsafeMember, WrongRoot
-from archiver.formats.tar import EXTENSION_MAX_BYTES
-from archiver.formats.tar_header import BLOCK, Extensions
+from archiver.errors import (
+    BadArchive,
+    CorruptArchive,
+    NotAnArchive,
+    TruncatedArchive,
+    UnsafeMember,
+    WrongRoot,
+)
+from archiver.formats.incoming import Incoming, Parser, Waiting
+from archiver.formats.tar import EXTENSION_MAX_BYTES, members
+from archiver.formats.tar_header import BLOCK, Extensions, Header
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, tar, verdict
 
 END = bytes(2 * BLOCK)
 LONG = f"{ROOT}/{'long/' * 60}name"
+LINKS = {b"1": f"{ROOT}/README", b"2": "README"}
 STYLES = (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
 
 
@@ -77,15 +90,40 @@ def test_sizes_may_be_octal_or_base_256(size: bytes) -> None:
     assert verify_tar(header(size=size), padded(b"12345"), END).root == ROOT
 
 
-@pytest.mark.parametrize("size", (b"\xff" * 12, b"0000000000x\0", b"-0000000005\0"))
+@pytest.mark.parametrize(
+    "size",
+    (
+        *(b"\xff" * 12, b"0000000000x\0", b"-0000000005\0", b" " * 12, b"0x000000001\0"),
+        *(
+            b"\0" + b"0000001000\0",
+            b"0000\0" + b"001000\0",
+            b"0000 001000\0",
+        ),  # which is the number?
+        b"\x80" + b"\x7f" * 11,
+    ),
+)
 def test_other_sizes_are_refused(size: bytes) -> None:
     with pytest.raises(CorruptArchive):
         verify_tar(header(), header(size=size), END)
 
 
+@pytest.mark.parametrize("field", (slice(100, 108), slice(108, 116), slice(116, 124)))
+@pytest.mark.parametrize(
+    "number", (b"\xff" * 8, b"\0" + b"000644\0", b"\x80\0\0\1" + bytes(4), b"00x0644\0")
+)
+def test_a_mode_or_an_owner_that_only_some_can_read_is_refused(field: slice, number: bytes) -> None:
+    block = bytearray(header())
+    block[field] = number
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), bytes(block), END)
+
+
 def test_a_size_that_is_never_reached_is_a_cut() -> None:
     with pytest.raises(TruncatedArchive):
-        verify_tar(header(size=b"\x80" + b"\x7f" * 11), END)
+        verify_tar(header(size=bytes((0x80, 0, 0, 0)) + b"\x7f" * 8), END)
 
 
 def test_pax_overrules_name_and_size_of_the_next_member_alone() -> None:
@@ -144,13 +182,25 @@ def test_devices_are_refused(kind: bytes) -> None:
         verify_tar(header(kind=kind), END)
 
 
-@pytest.mark.parametrize("kind", (b"1", b"2", b"5"))
-def test_links_and_folders_have_no_data_whatever_their_size_says(kind: bytes) -> None:
-    assert verify_tar(header(size=5000, kind=kind), header(), END).root == ROOT
+def test_folders_have_no_data_whatever_their_size_says() -> None:
+    assert verify_tar(header(size=5000, kind=b"5"), header(), END).root == ROOT
 
 
-@pytest.mark.parametrize("kind", (b"S", b"M", b"X"))
-def test_members_with_further_headers_are_refused(kind: bytes) -> None:
+@pytest.mark.parametrize("kind", (b"1", b"2"))
+def test_links_have_no_size_for_only_some_would_skip_so_much(kind: bytes) -> None:
+    readme = header(f"{ROOT}/README")
+
+    assert verify_tar(readme, header(kind=kind, link=LINKS[kind]), END).root == ROOT
+    for linked in (
+        header(size=BLOCK, kind=kind, link=LINKS[kind]),
+        pax(record(b"size", b"512")) + header(kind=kind, link=LINKS[kind]),
+    ):
+        with pytest.raises(CorruptArchive, match="link"):
+            verify_tar(readme, linked, header("../../etc/passwd"), END)
+
+
+@pytest.mark.parametrize("kind", (b"S", b"M", b"X", b"7", b"p", b" ", b"\xff"))
+def test_members_of_other_kinds_are_refused(kind: bytes) -> None:
     with pytest.raises(CorruptArchive):
         verify_tar(header(kind=kind), END)
 
@@ -211,6 +261,17 @@ def test_where_a_link_leads_may_stand_in_a_header_of_its_own() -> None:
 LONG_NAME = header("././@LongLink", 10, b"L") + padded(b"elsewhere\0")
 
 
+@pytest.mark.parametrize("kind", (b"L", b"K"))
+def test_a_long_name_ends_where_its_header_says(kind: bytes) -> None:
+    name = f"{ROOT}/file".encode()
+    goes_on = header("././@LongLink", len(name), kind) + padded(name + b"/../../../etc/passwd")
+    ends = header("././@LongLink", len(name), kind) + padded(name)
+
+    assert verify_tar(ends, header(), END).root == ROOT
+    with pytest.raises(CorruptArchive):
+        verify_tar(goes_on, header(), END)
+
+
 @pytest.mark.parametrize(
     "first", (pax(record(b"path", b"elsewhere")), LONG_NAME), ids=("pax", "gnu")
 )
@@ -236,6 +297,18 @@ def test_a_name_cannot_go_on_where_only_some_would_read_it(magic: bytes) -> None
         verify_tar(header(), header(end=magic + bytes(80) + b"../.."), END)
 
 
+@pytest.mark.parametrize(
+    ("magic", "at"),
+    ((b"ustar  \0", 386), (b"ustar  \0", 483), (bytes(8), 500), (b"ustar\x0000", 508)),
+)
+def test_what_only_some_would_read_is_empty(magic: bytes, at: int) -> None:
+    """A map of a sparse file, its size, and a mark that another prefix is meant."""
+    end = magic.ljust(at - 257, b"\0") + b"tar\0"
+
+    with pytest.raises(CorruptArchive):
+        verify_tar(header(), header(end=end), END)
+
+
 @pytest.mark.parametrize("kind", (b"x", b"g", b"L", b"K"))
 def test_a_member_that_is_announced_has_to_come(kind: bytes) -> None:
     data = record(b"comment", b"x") if kind in b"xg" else b"x\0"
@@ -253,7 +326,7 @@ def test_what_global_headers_say_is_only_kept_if_it_matters() -> None:
     assert extensions.all == {b"mtime": b"1"}
 
 
-@pytest.mark.parametrize("kind", (b"0", b"\0", b"7"))
+@pytest.mark.parametrize("kind", (b"0", b"\0"))
 def test_what_is_named_as_a_folder_has_no_contents(kind: bytes) -> None:
     """Python and GNU tar would go on behind its header, where another one could be."""
     name = f"{ROOT}/folder/"
@@ -271,3 +344,60 @@ def test_a_folder_before_ustar_is_one_under_a_longer_name_too() -> None:
         assert verify_tar(before, header(f"{ROOT}/d/", BLOCK), bytes(BLOCK), END).root == ROOT
         with pytest.raises(CorruptArchive, match="folder"):
             verify_tar(before, header(f"{ROOT}/d/", BLOCK, b"\0"), bytes(BLOCK), END)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    header=st.integers(0, 6),
+    at=st.integers(0, BLOCK - 1),
+    content=st.binary(min_size=1, max_size=16) | st.text("01 7/.\0", min_size=1).map(str.encode),
+)
+@example(header=1, at=124, content=b"\0" + b"0000001000\0")  # a size behind the end of a number
+@example(header=1, at=329, content=b"none")  # a device's number, where there is no device
+@example(header=2, at=124, content=b"00000000004\0")  # a long name that goes on behind its end
+@example(header=5, at=156, content=b"7")
+def test_python_finds_in_what_is_accepted_the_members_that_were_looked_at(
+    header: int, at: int, content: bytes
+) -> None:
+    data = b"".join((*EACH_KIND[:header], amended(EACH_KIND[header], at, content)))
+    data += b"".join((*EACH_KIND[header + 1 :], END))
+    try:
+        verify_tar(data)
+    except BadArchive:
+        return
+
+    with tarfile.open(fileobj=io.BytesIO(data), encoding="utf-8") as archive:
+        theirs = [name.encode(errors="surrogateescape") for name in archive.getnames()]
+    assert [name.rstrip(b"/") for name in theirs] == names(data)
+
+
+EACH_KIND = (
+    header(f"{ROOT}/", kind=b"5"),
+    header(size=3) + padded(b"abc"),
+    header("././@LongLink", len(LONG) + 1, b"L") + padded(LONG.encode()),
+    header(LONG[:90]),
+    pax(record(b"path", LONG.encode() * 2), record(b"mtime", b"1.5")),
+    header(LONG[:90], 3) + padded(b"abc"),
+    header(f"{ROOT}/link", kind=b"2", link="file"),
+)
+
+
+def amended(member: bytes, at: int, content: bytes) -> bytes:
+    """Return a header, and what follows it, with other *content* and a sum that fits."""
+    block = bytearray(member[:at] + content + member[at + len(content) :])[:BLOCK]
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + member[BLOCK:]
+
+
+def names(data: bytes) -> list[bytes]:
+    found = []
+
+    def take(incoming: Incoming, header: Header) -> Waiting:
+        found.append(header.name.rstrip(b"/"))
+        return incoming.skip(header.unread_bytes)
+
+    parser = Parser(partial(members, take=take))
+    parser.feed(data)
+    parser.close()
+    return found

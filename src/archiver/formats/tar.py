@@ -19,6 +19,7 @@ from archiver.formats.tar_header import (
     EXTENSIONS,
     FILE,
     HARD_LINK,
+    KINDS,
     SYMBOLIC_LINK,
     Extensions,
     Header,
@@ -31,10 +32,6 @@ PIECE_BYTES = 1 << 20
 
 EXTENSION_MAX_BYTES = 1 << 20
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
-
-_REFUSED = frozenset(b"MSX")
-"""Members that go on in another volume, or have more headers than one, and what some take for a PAX
-header, as it was at Sun's: hosts do not send them."""
 
 Take = Callable[[Incoming, Header], Waiting | None]
 """Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
@@ -69,11 +66,11 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         if header.kind in EXTENSIONS:
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
             dangling = True
-        elif header.kind in _REFUSED:
-            raise CorruptArchive("the tar has a member of a kind that no host sends")
-        else:
+        elif header.kind in DEVICES or header.kind in KINDS:
             yield from take(incoming, header.overruled(extensions.take())) or ()
             any_members, dangling = True, False
+        else:  # as if it went on in another volume, or had more headers than one, or were sparse
+            raise CorruptArchive("the tar has a member of a kind that no host sends")
     if not any_members:
         raise NotAnArchive("the tar has no members")
     if dangling:
@@ -91,7 +88,9 @@ def _extension(incoming: Incoming, header: Header) -> Generator[None, None, byte
     if header.size_bytes > EXTENSION_MAX_BYTES:
         raise CorruptArchive("a header in the tar is larger than any that makes sense")
     data = yield from incoming.exactly(header.size_bytes)
-    yield from incoming.skip(-header.size_bytes % BLOCK)
+    padding = yield from incoming.exactly(-header.size_bytes % BLOCK)
+    if padding.strip(b"\0"):  # GNU tar and Python would read a long name on
+        raise CorruptArchive("a header in the tar goes on behind its end")
     return data
 
 
@@ -120,6 +119,8 @@ def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
 
 def _check_special(header: Header, tree: Tree, links: Links) -> None:
     """Hard links name a member from the root on, symbolic ones a place from where they stand."""
+    if header.kind in {HARD_LINK, SYMBOLIC_LINK} and header.size_bytes:
+        raise CorruptArchive("a link in the tar has a size, which some would take for members")
     if header.kind == HARD_LINK:
         tree.check_name(header.link)
         links.check_twin(header.link)

@@ -39,17 +39,27 @@ _SPARSE = b"GNU.sparse."
 
 _WITHOUT_DATA = frozenset(b"123456")
 
-_KINDS = {
-    **dict.fromkeys(b"0\x007", Kind.FILE),
+KINDS = {
+    **dict.fromkeys(b"0\x00", Kind.FILE),
     **dict(zip(b"125", (Kind.HARD_LINK, Kind.LINK, Kind.FOLDER), strict=True)),
 }
-"""The others are devices and the like, or unknown to everybody."""
+"""The others are devices, or known to some readers only, who do not agree what they are."""
 
 _NAME = slice(0, 100)
 _MODE = slice(100, 108)
 _SIZE = slice(124, 136)
 _MTIME = slice(136, 148)
-_NUMBERS = (_MODE, slice(108, 116), slice(116, 124), _SIZE, _MTIME)
+_RANGES = (
+    *((slice(at, at + 8), 0, (1 << 32) - 1) for at in (100, 108, 116, 329, 337)),
+    (_SIZE, 0, (1 << 63) - 1),
+    (_MTIME, -1 << 63, (1 << 63) - 1),
+)
+"""What fits into the types that readers have: for mode, owner, group, size and time, and for the
+two numbers of a device, which some read whatever the member is."""
+
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*|\0+")
+"""Of what follows a first blank or NUL, some think it is the number, and some that it is none."""
+
 _USUAL_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6}\0 )")
 """What nearly everybody writes into those fields, and into that of the checksum."""
 
@@ -57,9 +67,14 @@ _CHECKSUM = slice(148, 156)
 _KIND = 156
 _LINK = slice(157, 257)
 _MAGIC = slice(257, 263)
+_DEVICE = slice(329, 345)
+_NO_DEVICE = frozenset({bytes(16), b"0000000\0" * 2})
 _PREFIX = slice(345, 500)
+_UNUSED = slice(500, BLOCK)
+_BEYOND_USTAR = slice(345, BLOCK)
+"""Where GNU has times and maps of sparse files, which others take for a name."""
 
-_MODE_AT, _LINK_AT, _PREFIX_AT = _MODE.start, _LINK.start, _PREFIX.start
+_MODE_AT, _LINK_AT = _MODE.start, _LINK.start
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +113,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data_bytes(self) -> int:
-        """How much follows the header, but for the padding: links only state a size."""
+        """How much follows the header, but for the padding: folders only state a size."""
         return 0 if self.kind in _WITHOUT_DATA else self.size_bytes
 
     @property
@@ -113,7 +128,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             NotConvertible: No other format has the like.
         """
-        kind = _KINDS.get(self.kind)
+        kind = KINDS.get(self.kind)
         mode = _number(self.block[_MODE])
         mtime = _time(self.block[_MTIME]) if self.mtime is None else _seconds(self.mtime)
         if kind is None or mode is None or mtime is None:
@@ -172,16 +187,16 @@ class Extensions:
 
 def parse_header(block: bytes) -> Header | None:
     """Return the header that *block* is, or None if it is none, or is damaged."""
-    size_bytes = _usual_size(block)
+    size_bytes = _usual_size(block) if block[_DEVICE] in _NO_DEVICE else None
     if size_bytes is None:
         size_bytes = _number(block[_SIZE])
         if size_bytes is None or not _checksum_fits(block) or not _numbers_are_numbers(block):
             return None
+    unused = block[_UNUSED if block[_MAGIC] == b"ustar\0" else _BEYOND_USTAR]
+    if unused.strip(b"\0"):
+        return None
     name = block[_NAME].partition(b"\0")[0]
-    if block[_PREFIX_AT]:
-        if block[_MAGIC] != b"ustar\0":  # GNU has times there, which others take for a name
-            return None
-        prefix = block[_PREFIX].partition(b"\0")[0]
+    if prefix := block[_PREFIX].partition(b"\0")[0]:
         name = prefix + b"/" + name if name else prefix
     link = block[_LINK].partition(b"\0")[0] if block[_LINK_AT] else b""
     return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes, block=block)
@@ -213,8 +228,9 @@ def _unsigned_sum(block: bytes, own: bytes) -> int:
 
 
 def _numbers_are_numbers(block: bytes) -> bool:
-    """Tell whether mode, owner, size and time can be read. A sum may fit by accident."""
-    return all(_time(block[field]) is not None for field in _NUMBERS)
+    """Tell whether all numbers but the sum can be read. A sum may fit by accident."""
+    numbers = ((_time(block[field]), least, most) for field, least, most in _RANGES)
+    return all(n is not None and least <= n <= most for n, least, most in numbers)
 
 
 def added_up(data: bytes) -> int:
@@ -229,10 +245,8 @@ def _number(octal: bytes) -> int | None:
     """Return the value of a numeric field: octal digits, or GNU's base 256 for large ones."""
     if octal[0] == 0x80:  # noqa: PLR2004 - the mark of base 256; a negative one is 0xFF
         return int.from_bytes(octal[1:], "big")
-    digits = octal.partition(b"\0")[0].strip(b" ")
-    if digits.strip(b"01234567"):
-        return None
-    return int(digits or b"0", 8)
+    digits = _OCTAL.fullmatch(octal)
+    return int(digits[1] or b"0", 8) if digits else None
 
 
 def _time(field: bytes) -> int | None:
