@@ -163,7 +163,7 @@ class Unzip:
             at = tail.rfind(END)
         if at < 0:
             raise _damaged()
-        _, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)
+        *_, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)
         if entries != FULL_16 and offset != FULL_32:
             return entries, offset
         return self._directory_64(start + at) or (entries, offset)
@@ -174,7 +174,7 @@ class Unzip:
         locator = _Cursor(self._descriptor, end - size).take(size)
         if not locator.startswith(LOCATOR_64):
             return None
-        position, _ = LOCATOR_64_FIELDS.unpack_from(locator, _SIGNATURE_BYTES)
+        _, position, _ = LOCATOR_64_FIELDS.unpack_from(locator, _SIGNATURE_BYTES)
         record = _Cursor(self._descriptor, position).take(_SIGNATURE_BYTES + END_64_FIELDS.size)
         if not record.startswith(END_64):
             raise _damaged()

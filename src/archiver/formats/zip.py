@@ -8,6 +8,7 @@ import hashlib
 import stat
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 from isal import igzip_lib
@@ -65,6 +66,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     packed_bytes: int
     unpacked_bytes: int
     offset: int
+
+    def foretells(self, described: "Entry") -> bool:
+        """Tell whether nothing is said here of a member's measures but what is *described* later.
+
+        Who reads a stream goes by what stands before a member.
+        """
+        said = (self.crc, self.packed_bytes, self.unpacked_bytes)
+        true = (described.crc, described.packed_bytes, described.unpacked_bytes)
+        return not any(said) or all(a in (0, b) for a, b in zip(said, true, strict=True))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +148,7 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
         raise CorruptArchive("the zip's directory does not list what the zip holds")
     links.close()
     size = incoming.position - 4 - offset
-    yield from _end(incoming, signature, (listed.entries, listed.entries, size, offset))
+    yield from _end(incoming, signature, (0, listed.entries, listed.entries, size, offset))
     yield from incoming.nothing()
 
 
@@ -153,7 +163,10 @@ def _member(
     contents = _Contents(meter=meter, keep=NOTE_MAX_BYTES if is_note else LINK_MAX_BYTES + 1)
     yield from _unpack(incoming, entry, contents)
     if entry.flags & SIZES_FOLLOW:
-        entry = yield from _descriptor(incoming, entry, wide=wide)
+        described = yield from _descriptor(incoming, entry, wide=wide)
+        if not entry.foretells(described):
+            raise CorruptArchive("a member of the zip has one size before and another behind it")
+        entry = described
     if not contents.fit(entry):
         raise CorruptArchive("a member of the zip is damaged")
     if is_note:
@@ -254,8 +267,10 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     header = yield from incoming.exactly(CENTRAL_FIELDS.size)
     fields = CENTRAL_FIELDS.unpack(header)
     _, _, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
-    name_size, extra_size, comment_size = sizes
+    name_size, extra_size, comment_size, disk = sizes
     _check_version(version)
+    if disk:
+        raise _split()
     name = yield from incoming.exactly(name_size)
     extra = yield from incoming.exactly(extra_size)
     yield from incoming.skip(comment_size)
@@ -268,11 +283,12 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     return entry, kind == stat.S_IFLNK
 
 
-def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, int]) -> Waiting:
-    """Read what follows the directory, and see that it leads back to it.
+_Directory: TypeAlias = tuple[int, int, int, int, int]
+"""The disks that it is on, its number of entries, twice, its size and its offset."""
 
-    *directory* is its number of entries, twice, its size and its offset.
-    """
+
+def _end(incoming: Incoming, signature: bytes, directory: _Directory) -> Waiting:
+    """Read what follows the directory, and see that it leads back to it."""
     wide = signature == END_64
     if wide:
         yield from _end_64(incoming, directory)
@@ -281,7 +297,7 @@ def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, i
         raise CorruptArchive("the zip has something else where its end ought to be")
     block = yield from incoming.exactly(END_FIELDS.size)
     *stated, comment_size = END_FIELDS.unpack(block)
-    full = (FULL_16, FULL_16, FULL_32, FULL_32)
+    full = (FULL_32, FULL_16, FULL_16, FULL_32, FULL_32)
     for value, actual, elsewhere in zip(stated, directory, full, strict=True):
         if value != actual and not (wide and value == elsewhere):
             raise _disagreement()
@@ -291,7 +307,7 @@ def _end(incoming: Incoming, signature: bytes, directory: tuple[int, int, int, i
         raise CorruptArchive("the zip's comment could be taken for its end")
 
 
-def _end_64(incoming: Incoming, directory: tuple[int, int, int, int]) -> Waiting:
+def _end_64(incoming: Incoming, directory: _Directory) -> Waiting:
     offset = incoming.position - 4
     rest_size, _, _, *stated = END_64_FIELDS.unpack(
         (yield from incoming.exactly(END_64_FIELDS.size))
@@ -299,9 +315,17 @@ def _end_64(incoming: Incoming, directory: tuple[int, int, int, int]) -> Waiting
     if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
         raise _disagreement()
     signature = yield from incoming.exactly(4)
-    points_at, _ = LOCATOR_64_FIELDS.unpack((yield from incoming.exactly(LOCATOR_64_FIELDS.size)))
+    disk, points_at, _ = LOCATOR_64_FIELDS.unpack(
+        (yield from incoming.exactly(LOCATOR_64_FIELDS.size))
+    )
     if signature != LOCATOR_64 or points_at != offset:
         raise _disagreement()
+    if disk:
+        raise _split()
+
+
+def _split() -> CorruptArchive:
+    return CorruptArchive("the zip says that it is one of several disks")
 
 
 def _disagreement() -> CorruptArchive:

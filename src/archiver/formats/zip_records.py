@@ -12,13 +12,14 @@ from archiver.errors import CorruptArchive
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
 
-# 4.3.7, 4.3.12, 4.3.9, 4.3.16, 4.3.14 and 4.3.15; what nobody here reads is left out.
+# 4.3.7, 4.3.12, 4.3.9, 4.3.16, 4.3.14 and 4.3.15; what nobody here reads is left out. The numbers
+# of two disks are read as one: both are 0 if there is but one.
 LOCAL_FIELDS = struct.Struct("<BxHHIIIIHH")
-CENTRAL_FIELDS = struct.Struct("<BBBxHHIIIIHHH4xII")
+CENTRAL_FIELDS = struct.Struct("<BBBxHHIIIIHHHHxxII")
 DESCRIPTOR_FIELDS, DESCRIPTOR_64_FIELDS = struct.Struct("<III"), struct.Struct("<IQQ")
-END_FIELDS = struct.Struct("<4xHHIIH")
-END_64_FIELDS = struct.Struct("<QHH8xQQQQ")
-LOCATOR_64_FIELDS = struct.Struct("<4xQI")
+END_FIELDS = struct.Struct("<IHHIIH")
+END_64_FIELDS = struct.Struct("<QHHQQQQQ")
+LOCATOR_64_FIELDS = struct.Struct("<IQI")
 
 _EXTRA_FIELDS = struct.Struct("<HH")
 
@@ -68,13 +69,13 @@ def extra_field(wanted: int, extra: bytes) -> bytes | None:
 
 
 def check_spelling(name: bytes, flags: int, extra: bytes) -> None:
-    """Return if every reader takes a member with such a header for *name*.
+    """Return if every reader takes a member with such a header for *name*, and can read the rest.
 
     Raises:
         CorruptArchive: Some would take it for another one, or could not read its name.
     """
-    # Most have no such bytes, which is quickly told; where they are, they may be of another field.
-    if _UNICODE_PATH_MARK in extra and extra_field(UNICODE_PATH, extra) is not None:
+    usual = not extra or (len(extra) == _TIME_BYTES and extra.startswith(_TIME_MARK))
+    if not usual and extra_field(UNICODE_PATH, extra) is not None:
         raise CorruptArchive("a member of the zip has two names")
     if flags & UTF_8 and not name.isascii():
         try:
@@ -83,19 +84,30 @@ def check_spelling(name: bytes, flags: int, extra: bytes) -> None:
             raise CorruptArchive("a name in the zip is not the UTF-8 that it should be") from exc
 
 
-_UNICODE_PATH_MARK = UNICODE_PATH.to_bytes(2, "little")
+_TIME_MARK = _EXTRA_FIELDS.pack(UNIX_TIME, 5)
+_TIME_BYTES = len(_TIME_MARK) + 5
+"""Of the one extra field that Mercurial and git write."""
+
+
+_WIDE_BYTES = 8
 
 
 def widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
-    """Return *values*, those of them from elsewhere that had no room (4.5.3 tells their order)."""
+    """Return *values*, those of them from elsewhere that had no room (4.5.3 tells their order).
+
+    Raises:
+        CorruptArchive: That is no such number.
+    """
     if FULL_32 not in values:
         return values
     wide = extra_field(WIDE, extra) or b""
     result = []
     for value in values:
         if value == FULL_32 and wide:
-            result.append(integer(wide[:8]))
-            wide = wide[8:]
+            if len(wide) < _WIDE_BYTES:
+                raise CorruptArchive("a header in the zip is damaged")
+            result.append(integer(wide[:_WIDE_BYTES]))
+            wide = wide[_WIDE_BYTES:]
         else:
             result.append(value)
     return tuple(result)

@@ -184,6 +184,7 @@ def _central_header(is_open: _Open) -> bytes:
         len(is_open.name),
         len(extra),
         0,
+        0,
         attributes | (_FOLDER_OF_DOS if member.kind is Kind.FOLDER else 0),
         offset,
     )
@@ -217,9 +218,9 @@ def _end(entries: int, size: int, offset: int) -> bytes:
     if entries >= FULL_16 or size >= FULL_32 or offset >= FULL_32:
         rest = END_64_FIELDS.size - 8
         wide = END_64 + END_64_FIELDS.pack(
-            rest, VERSION_WIDE, VERSION_WIDE, entries, entries, size, offset
+            rest, VERSION_WIDE, VERSION_WIDE, 0, entries, entries, size, offset
         )
-        wide += LOCATOR_64 + LOCATOR_64_FIELDS.pack(offset + size, 1)
+        wide += LOCATOR_64 + LOCATOR_64_FIELDS.pack(0, offset + size, 1)
     few = min(entries, FULL_16)
-    end = END_FIELDS.pack(few, few, min(size, FULL_32), min(offset, FULL_32), 0)
+    end = END_FIELDS.pack(0, few, few, min(size, FULL_32), min(offset, FULL_32), 0)
     return wide + END + end
