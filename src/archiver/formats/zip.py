@@ -38,6 +38,7 @@ from archiver.formats.zip_records import (
     LOCATOR_64,
     LOCATOR_64_FIELDS,
     SIZES_FOLLOW,
+    UNDERSTOOD,
     VERSION_MAX,
     WIDE,
     Method,
@@ -211,6 +212,8 @@ def _unpack(incoming: Incoming, entry: Entry, contents: _Contents) -> Waiting:
     match entry.method:
         case _ if entry.flags & ENCRYPTED:
             raise CorruptArchive("the zip has an encrypted member")
+        case _ if entry.flags & ~UNDERSTOOD:
+            raise CorruptArchive("the zip has a member that is packed as no host does")
         case Method.DEFLATED:
             yield from _inflate(incoming, contents)
         case Method.STORED if not entry.flags & SIZES_FOLLOW:
@@ -315,12 +318,12 @@ def _end_64(incoming: Incoming, directory: _Directory) -> Waiting:
     if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
         raise _disagreement()
     signature = yield from incoming.exactly(4)
-    disk, points_at, _ = LOCATOR_64_FIELDS.unpack(
+    disk, points_at, disks = LOCATOR_64_FIELDS.unpack(
         (yield from incoming.exactly(LOCATOR_64_FIELDS.size))
     )
     if signature != LOCATOR_64 or points_at != offset:
         raise _disagreement()
-    if disk:
+    if disk or disks != 1:
         raise _split()
 
 

@@ -27,6 +27,9 @@ VERSION_MAX = 63
 """Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
 
 ENCRYPTED, SIZES_FOLLOW, UTF_8 = 1 << 0, 1 << 3, 1 << 11
+UNDERSTOOD = 0b110 | SIZES_FOLLOW | UTF_8
+"""The flags (4.4.4) that readers do not stumble over. Two of them tell how hard deflate tried."""
+
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
 """What stands in a narrow field whose value is in a wide one."""
 
@@ -65,6 +68,8 @@ def extra_field(wanted: int, extra: bytes) -> bytes | None:
         if kind == wanted:
             return extra[at : at + size]
         at += size
+    if at != len(extra):
+        raise CorruptArchive("a header in the zip is damaged")
     return None
 
 
