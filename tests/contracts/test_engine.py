@@ -8,14 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.engine.link import Servers
 from archiver.engine.worker import Build
 from archiver.errors import ArchiverError
 from archiver.model import Archive, Copies, Joined, Region
 from archiver.ports import Attempt, Engine
 from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
 from archiver.testing import MemoryEngine
-from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of
+from tests.engine.conftest import Busy, Refused, an_archive, copies_of, prepared
 from tests.parts.nats import Nats
 
 MAX_FAILURES = 3
@@ -63,7 +62,7 @@ async def _serve(engine: MemoryEngine, build: Build) -> None:
 def opened(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Open:
     if request.param == "memory":
         return _memory
-    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    fleet = prepared(nats, namespace)
 
     @asynccontextmanager
     async def jetstream() -> AsyncIterator[Running]:

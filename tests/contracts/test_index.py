@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from archiver.engine.index import JetStreamIndex
-from archiver.engine.link import Servers
 from archiver.model import Node
 from archiver.ports import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage
-from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.engine.conftest import an_archive, copies_of, prepared
 from tests.parts.nats import Nats
 
 Open = Callable[[], AbstractAsyncContextManager[Index]]
@@ -27,7 +26,7 @@ async def _memory() -> AsyncIterator[Index]:
 def opened(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Open:
     if request.param == "memory":
         return _memory
-    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    fleet = prepared(nats, namespace)
 
     @asynccontextmanager
     async def jetstream() -> AsyncIterator[Index]:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
 from archiver.engine.repairs import Repairs
 from archiver.engine.worker import Build, Policy, Worker
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.model import Archive, Copies, Manifest, Node, Region
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
@@ -53,6 +53,13 @@ class Fleet:
     async def connection(self) -> AsyncIterator[Connection]:
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
             yield connection
+
+    async def prepare(self) -> None:
+        """Have its streams there, for which a busy disk may take longer than a process waits."""
+        async with self.connection() as connection, asyncio.timeout(60):
+            while True:
+                with suppress(EngineUnavailable):
+                    return await connection.ensure_streams()
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[JetStream]:
@@ -96,9 +103,16 @@ class Fleet:
                 stopping.set()
 
 
+def prepared(nats: Nats, namespace: str) -> Fleet:
+    """Return a fleet that has its streams."""
+    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    asyncio.run(fleet.prepare())
+    return fleet
+
+
 @pytest.fixture
 def fleet(nats: Nats, namespace: str) -> Fleet:
-    return Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    return prepared(nats, namespace)
 
 
 async def until(
