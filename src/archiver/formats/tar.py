@@ -118,9 +118,12 @@ def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
 
 
 def _check_special(header: Header, tree: Tree, links: Links) -> None:
-    """Hard links name a member from the root on, symbolic ones a place from where they stand."""
+    """Hard links name a member from the root on, symbolic ones a place from where they stand.
+
+    Neither has contents, nor a size: GNU tar skips that of a symbolic one, and others do not.
+    """
     if header.kind in {HARD_LINK, SYMBOLIC_LINK} and header.size_bytes:
-        raise CorruptArchive("a link in the tar has a size, which some would take for members")
+        raise CorruptArchive("a link in the tar has a size, and some would skip so much")
     if header.kind == HARD_LINK:
         tree.check_name(header.link)
         links.check_twin(header.link)

@@ -68,14 +68,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     unpacked_bytes: int
     offset: int
 
+    @property
+    def measures(self) -> tuple[int, int, int]:
+        """CRC, packed and unpacked bytes."""
+        return self.crc, self.packed_bytes, self.unpacked_bytes
+
     def foretells(self, described: "Entry") -> bool:
         """Tell whether nothing is said here of a member's measures but what is *described* later.
 
         Who reads a stream goes by what stands before a member.
         """
-        said = (self.crc, self.packed_bytes, self.unpacked_bytes)
-        true = (described.crc, described.packed_bytes, described.unpacked_bytes)
-        return not any(said) or all(a in (0, b) for a, b in zip(said, true, strict=True))
+        said = zip(self.measures, described.measures, strict=True)
+        return all(before in (0, behind) for before, behind in said)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,8 +101,7 @@ class _Contents:
             self.kept += data[: self.keep - len(self.kept)]
 
     def fit(self, entry: Entry) -> bool:
-        stated = (entry.crc, entry.packed_bytes, entry.unpacked_bytes)
-        return stated == (self.crc, self.packed_bytes, self.unpacked_bytes)
+        return entry.measures == (self.crc, self.packed_bytes, self.unpacked_bytes)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -91,10 +91,10 @@ def check_spelling(name: bytes, flags: int, extra: bytes) -> None:
 
 _TIME_MARK = _EXTRA_FIELDS.pack(UNIX_TIME, 5)
 _TIME_BYTES = len(_TIME_MARK) + 5
-"""Of the one extra field that Mercurial and git write."""
-
+"""Of the one extra field that Mercurial and git write, and that needs no closer look."""
 
 _WIDE_BYTES = 8
+"""Of each value in the extra field for such."""
 
 
 def widened(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
