@@ -68,18 +68,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     unpacked_bytes: int
     offset: int
 
-    @property
-    def measures(self) -> tuple[int, int, int]:
-        """CRC, packed and unpacked bytes."""
-        return self.crc, self.packed_bytes, self.unpacked_bytes
-
     def foretells(self, described: "Entry") -> bool:
         """Tell whether nothing is said here of a member's measures but what is *described* later.
 
         Who reads a stream goes by what stands before a member.
         """
-        said = zip(self.measures, described.measures, strict=True)
-        return all(before in (0, behind) for before, behind in said)
+        return (
+            self.crc in (0, described.crc)
+            and self.packed_bytes in (0, described.packed_bytes)
+            and self.unpacked_bytes in (0, described.unpacked_bytes)
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,7 +99,8 @@ class _Contents:
             self.kept += data[: self.keep - len(self.kept)]
 
     def fit(self, entry: Entry) -> bool:
-        return entry.measures == (self.crc, self.packed_bytes, self.unpacked_bytes)
+        stated = (entry.crc, entry.packed_bytes, entry.unpacked_bytes)
+        return stated == (self.crc, self.packed_bytes, self.unpacked_bytes)
 
 
 _encode = msgspec.msgpack.Encoder().encode
