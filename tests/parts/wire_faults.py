@@ -327,7 +327,8 @@ def _lookups() -> Iterator[Case]:
     """What goes wrong before the archive is asked for."""
     for name, code, failures, steps in (
         ("names-another-changeset", "shadowed_node", 1, (sized(b"1 " + b"e" * 40 + b"\n"),)),
-        ("knows-nothing", "shadowed_node", 1, (sized(b"0 unknown revision\n"),)),
+        ("is-ambiguous", "shadowed_node", 1, (sized(b"0 x@1: ambiguous identifier\n"),)),
+        ("knows-nothing", "source_unavailable", MAX_FAILURES, (sized(b"0 unknown revision\n"),)),
         ("is-a-page", "unknown_repo", 1, (sized(b"", headers={"Content-Type": "text/html"}),)),
         ("is-nonsense", "source_unavailable", MAX_FAILURES, (sized(b"2"),)),
         ("is-endless", "source_unavailable", MAX_FAILURES, (CHUNKED, Forever(b"1\r\n1\r\n"))),

@@ -129,6 +129,17 @@ def test_a_node_whose_12_digits_are_ambiguous_is_shadowed(host: FaultyHost) -> N
         fetch(host.template, an_archive())
 
 
+def test_a_host_that_knows_a_node_only_as_a_whole_is_asked_again_later(host: FaultyHost) -> None:
+    """Seen of a real hgweb that had just been started, and was asked twice at once."""
+    host.script(f"/{REPO}?cmd=lookup&key={NODE[:12]}", sized(b"0 unknown revision\n", headers=HG))
+    host.script(f"/{REPO}?cmd=known&nodes={NODE}", sized(b"1", headers=HG))
+
+    with pytest.raises(SourceUnavailable) as raised:
+        fetch(host.template, an_archive())
+
+    assert raised.value.retryable
+
+
 def test_a_node_whose_12_digits_are_a_bookmark_is_shadowed(hgweb: Hgweb, fresh: Repository) -> None:
     node = fresh.commit({"README": b"one"})
     other = fresh.commit({"README": b"two"})

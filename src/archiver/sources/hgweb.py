@@ -51,6 +51,11 @@ _LOCAL_NUMBER = re.compile(r"-?[0-9]{1,11}")
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 
 _FOUND = re.compile(rb"1 ([0-9a-f]{40})\n")
+_AMBIGUOUS = b"ambiguous identifier\n"
+
+
+class _AmbiguousRev(UnknownRev):
+    """The digits that are given begin more than one node."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +127,8 @@ class HgwebSource:
             found = _FOUND.fullmatch(answer)
             if found and (node := Node(found[1].decode())) not in _NOBODY:
                 return node
+            if answer.endswith(_AMBIGUOUS):
+                raise _AmbiguousRev(f"{self.name} has several revisions {rev} in {repo}")
             if found or answer.startswith(b"0 "):
                 raise self._unknown_rev(repo, rev)
             raise self._unintelligible()
@@ -151,13 +158,21 @@ class HgwebSource:
             )
 
     async def _require_unshadowed(self, archive: Archive) -> None:
-        """Return if the node's 12 digits mean the node; a bookmark could bear them as its name."""
+        """Return if the node's 12 digits mean the node; a bookmark could bear them as its name.
+
+        Whatever goes wrong within hgweb, it says that a revision is unknown, as does a mirror that
+        is behind. Of a node that is known a moment later, that is not believed for good.
+        """
         try:
             meant: Node | None = await self.resolve(archive.repo, archive.node[:12])
+        except _AmbiguousRev:
+            meant = None
         except UnknownRev:
             if not await self.known(archive.repo, archive.node):
                 raise self._unknown_rev(archive.repo, archive.node) from None
-            meant = None
+            raise SourceUnavailable(
+                f"{self.name} knows {archive.node} in {archive.repo}, but not its first 12 digits"
+            ) from None
         if meant != archive.node:
             raise ShadowedNode(
                 f"{archive.node[:12]} means something else than {archive.node} in {archive.repo}"
