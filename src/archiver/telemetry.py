@@ -157,7 +157,8 @@ class LogFormat(StrEnum):
     MOZLOG = "mozlog"
 
 
-_SIGNATURE = re.compile(r"X-Amz-[A-Za-z-]+=[^&\s\"'<>]*", re.IGNORECASE)
+_SIGNATURE = re.compile(r"X-Amz-[A-Za-z-]{1,64}=[^&\s\"'<>]*", re.IGNORECASE)
+"""The name is bounded, because each ``X-Amz-`` in a text is searched for an ``=`` of its own."""
 
 
 def _hide_signatures(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

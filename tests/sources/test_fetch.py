@@ -65,6 +65,27 @@ def test_what_is_asked_names_us_and_carries_nothing_else(
         assert not {"cookie", "if-none-match", "range", "authorization"} & set(request.headers)
 
 
+IS_HTML = {
+    "text/html; charset=utf-8": True,
+    "Application/XHTML+XML": True,
+    "application/zip; name=html": False,
+    "": False,
+    f"text/html{'(' * 3000}": True,  # libraries recurse into the comments of RFC 5322
+    f"text/html{';' * 8000}": False,  # and took 1.5 s of CPU over this
+}
+
+
+@pytest.mark.parametrize("content_type", IS_HTML)
+def test_a_content_type_is_read_without_a_parser(host: FaultyHost, content_type: str) -> None:
+    url = host.script("/a", sized(BODY, headers={"Content-Type": content_type}))
+
+    async def play() -> bool:
+        async with fetching(url) as fetch, fetch.get(url, deadline=DEADLINE) as answer:
+            return answer.is_html
+
+    assert asyncio.run(play()) is IS_HTML[content_type]
+
+
 def test_a_content_encoding_is_left_as_it_is(host: FaultyHost) -> None:
     assert get(host.script("/a", sized(b"\x1f\x8b not gzip", headers={"Content-Encoding": "gzip"})))
 

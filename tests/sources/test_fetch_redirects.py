@@ -59,7 +59,7 @@ def test_a_redirect_to_another_host_contacts_nobody(host: FaultyHost, other: Fau
     assert other.requests == []
 
 
-@pytest.mark.parametrize("location", ("http://[", "http://127.0.0.1:99999/"))
+@pytest.mark.parametrize("location", ("http://[", "http://127.0.0.1:99999/", f"/{'a' * 5000}"))
 def test_a_redirect_to_nowhere_is_no_answer(host: FaultyHost, location: str) -> None:
     with pytest.raises(SourceUnavailable):
         get(host.script("/a", sized(b"", "302 Found", {"Location": location})))

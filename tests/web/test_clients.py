@@ -99,6 +99,14 @@ def test_a_chain_without_end_is_not_followed_to_it() -> None:
     assert CLIENTS.address(scope(PROXY, "192.0.2.1" + ", 10.9.9.9" * 1000)) == "10.9.9.9"
 
 
+@pytest.mark.parametrize("client", ("192.0.2.1", "2001:db8::7"))
+def test_only_the_end_of_a_long_header_is_read(client: str) -> None:
+    """Its beginning was written by the client, who would else choose how long it takes."""
+    assert CLIENTS.address(scope(PROXY, f"{'1' * 60_000}, {client}")) == client
+    assert CLIENTS.address(scope(PROXY, f"{'1,' * 30_000}{client}, {OTHER_PROXY}")) == client
+    assert CLIENTS.address(scope(PROXY, f"{'1' * 60_000}{client}")) == PROXY
+
+
 @given(
     left=st.text(st.characters(max_codepoint=255)),
     client=st.ip_addresses(network="192.0.2.0/24") | st.ip_addresses(network="2001:db8:1::/48"),

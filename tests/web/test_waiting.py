@@ -12,6 +12,7 @@ from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, Wro
 from archiver.model import Node, Region
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
+from archiver.web.headers import HEADER_MAX_BYTES
 from archiver.web.seats import Holding
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
@@ -242,6 +243,10 @@ def test_those_who_waited_are_told_of_together() -> None:
         ("respond-async", "respond-async", 202),
         ("respond-async, wait=5", "wait=0, respond-async", 202),
         ("handling=lenient", None, 202),
+        ('wait="5', "wait=1", 302),
+        (f"wait{' ' * 60_000}!", None, 202),  # one of ours took a minute over it
+        (f"wait{' ' * 3000}= 5", "wait=1", 302),
+        (f"x={'y' * HEADER_MAX_BYTES}, wait=5", None, 202),
     ),
 )
 def test_a_preference_is_followed_and_said_to_be(

@@ -31,6 +31,9 @@ CHUNK_BYTES = 1 << 20
 LINGER = timedelta(milliseconds=10)
 """How long a chunk waits for more bytes, so that few make a chunk only if few come."""
 
+HEADER_MAX_CHARS = 4096
+"""A longer header of a host is ignored. Parsers of libraries take seconds over 8 kB of some."""
+
 REDIRECTS_MAX = 3
 CONNECT_TIMEOUT = timedelta(seconds=10)
 RETRY_AFTER_MAX = timedelta(hours=1)
@@ -69,7 +72,8 @@ class Answer:
 
     @property
     def is_html(self) -> bool:
-        return "html" in self._response.content_type
+        media_type, _, _ = _header(self._response, "Content-Type").partition(";")
+        return "html" in media_type.lower()
 
     @property
     def failure(self) -> SourceError:
@@ -77,7 +81,7 @@ class Answer:
         host, status = self._response.url.host, self.status
         match status:
             case 429 | 503:
-                retry_after = parse_retry_after(self._response.headers.get("Retry-After", ""))
+                retry_after = parse_retry_after(_header(self._response, "Retry-After"))
                 return SourceBusy(f"{host} is busy ({status})", retry_after=retry_after)
             case _ if 400 <= status < 500 and status not in _PASSING:  # noqa: PLR2004
                 return SourceRefused(f"{host} refused to answer ({status})")
@@ -284,11 +288,21 @@ def _our_errors(
         raise SourceUnavailable(f"{url.host} did not speak HTTP as it should") from exc
 
 
+def _header(response: aiohttp.ClientResponse, name: str) -> str:
+    """Return a header of *response*, or nothing if it is absent or too long."""
+    value = response.headers.get(name, "")
+    return value if len(value) <= HEADER_MAX_CHARS else ""
+
+
 def _redirect_target(response: aiohttp.ClientResponse) -> URL:
+    nowhere = SourceUnavailable(f"{response.url.host} redirects to nowhere")
+    location = _header(response, "Location")
+    if not location:
+        raise nowhere
     try:
-        return response.url.join(URL(response.headers["Location"]))
-    except (KeyError, ValueError) as exc:
-        raise SourceUnavailable(f"{response.url.host} redirects to nowhere") from exc
+        return response.url.join(URL(location))
+    except ValueError as exc:
+        raise nowhere from exc
 
 
 def parse_retry_after(text: str) -> timedelta | None:

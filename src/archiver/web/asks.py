@@ -70,7 +70,7 @@ def ask(
         wanted=wanted,
         address=f"{site.public_url}{path}",
         query={name: text for name, text in query.items() if text and name not in OF_A_MISS},
-        patience=parse_patience(query, request.headers, site.holding, default_s=default_wait_s),
+        patience=parse_patience(query, request.scope, site.holding, default_s=default_wait_s),
         on_miss=_parse_on_miss(query.get("on_miss")),
     )
 

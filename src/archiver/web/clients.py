@@ -24,6 +24,9 @@ KNOWN_MAX = 20_000
 FORWARDED_MAX_BYTES = 256
 """Of a value that is remembered."""
 
+FORWARDED_READ_BYTES = 2048
+"""Read from the end of the header, which proxies append to: room for more than HOPS_MAX hops."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
@@ -103,6 +106,8 @@ class Clients:
     def _behind(self, proxy: Client, scope: Scope) -> Client:
         """Return whom *proxy* forwards; itself if it does not say, or not in a way to be read."""
         value = b",".join(value for name, value in scope["headers"] if name == FORWARDED_FOR)
+        if len(value) > FORWARDED_READ_BYTES:
+            value = value[-FORWARDED_READ_BYTES:].partition(b",")[2]
         if not value:
             return proxy
         key = (proxy.address, value)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from archiver.model import Archive
 from archiver.service import Status
 from archiver.tasks import TaskState
+from archiver.web.headers import header
 from archiver.web.problems import problem
 from archiver.web.site import State, client_of
 from archiver.web.status import archive_of, render
@@ -47,7 +48,7 @@ async def events(request: Request[State]) -> Response:
     archive = archive_of(request, task_id)
     if archive is None:
         return problem(request, "no_such_task", "this is the id of no task")
-    offered = request.headers.get("last-event-id", "")
+    offered = header(request.scope, b"last-event-id")
     return EventStream(
         waiting=request.state["waiting"],
         archive=archive,

@@ -12,7 +12,9 @@ from starlette.types import Scope
 
 _SCOPE_KEY = "archiver.exchange"
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID_MAX_BYTES = 64
+
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_MAX_BYTES}}}")
 
 _IDS = random.Random()  # noqa: S311 - no secret; the system's own would give up the lock each time
 
@@ -53,7 +55,7 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the id that the client, or a proxy, gave to the request if it is a sane one."""
     for name, value in headers:
         if name == b"x-request-id":
-            offered = value.decode("latin-1")
+            offered = value[: REQUEST_ID_MAX_BYTES + 1].decode("latin-1")
             if _REQUEST_ID.fullmatch(offered):
                 return offered
             break

@@ -15,6 +15,7 @@ from archiver.model import Archive, parse_task_id
 from archiver.service import Status
 from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.web.exchange import nobody
+from archiver.web.headers import header
 from archiver.web.site import State, client_of
 from archiver.web.targets import decode, parse_query, whole
 from archiver.web.watches import Woken, leaving
@@ -97,7 +98,7 @@ def _known(request: Request[State]) -> set[str]:
 
     RFC 9110, 13.1.2. Tags may have commas; none of ours does.
     """
-    listed = ",".join(request.headers.getlist("if-none-match")).split(",")
+    listed = header(request.scope, b"if-none-match").split(",")
     return {tag.strip().removeprefix(WEAK) for tag in listed} - {""}
 
 

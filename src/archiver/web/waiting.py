@@ -1,21 +1,20 @@
 """``wait=N`` and ``Prefer: wait=N`` (RFC 7240): how long a client will wait, and the waiting."""
 
 import math
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from archiver.errors import InvalidRequest, TaskFailed
 from archiver.model import Archive, Ready
 from archiver.service import Archiver
 from archiver.tasks import TaskState
 from archiver.telemetry import METRICS
+from archiver.web.headers import header
 from archiver.web.seats import Holding, Seats
 from archiver.web.targets import SECONDS, whole
 from archiver.web.watches import Sought, Watch, Watches, Woken, leaving, open_watches, pause
@@ -28,8 +27,6 @@ EARLY_S = 0.01
 
 HOLDS_MAX = 8
 """Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
-
-_PREFERENCE = re.compile(r'\s*([a-z-]+)\s*(?:=\s*"?([^"\s;]*)"?)?\s*(?:;.*)?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ class Patience:
 
 
 def parse_patience(
-    query: Mapping[str, str], headers: Headers, holding: Holding, *, default_s: int | None = None
+    query: Mapping[str, str], scope: Scope, holding: Holding, *, default_s: int | None = None
 ) -> Patience:
     """Return what ``wait`` and ``hop`` say, else what ``Prefer`` says, else *default_s*.
 
@@ -82,22 +79,27 @@ def parse_patience(
     asked_s = whole(query, "wait", "a whole number of seconds")
     if asked_s is not None:
         return Patience(wait_s=min(asked_s, most_s), hop=hop)
-    if preferred := _preferred(headers.getlist("prefer"), holding, most_s):
+    if preferred := _preferred(header(scope, b"prefer"), holding, most_s):
         return preferred
     return Patience(wait_s=default_s, hop=hop)
 
 
-def _preferred(values: Sequence[str], holding: Holding, most_s: int) -> Patience | None:
-    """Return what the ``Prefer`` headers ask for; what is no preference there is no error."""
+def _preferred(prefer: str, holding: Holding, most_s: int) -> Patience | None:
+    """Return what the ``Prefer`` header asks for. Malformed preferences are ignored."""
     preferences: dict[str, str] = {}
-    for match in map(_PREFERENCE.fullmatch, ",".join(values).split(",")):
-        if match:
-            preferences.setdefault(match[1].lower(), match[2] or "")
+    for name, value in map(_preference, prefer.split(",")):
+        preferences.setdefault(name, value)
     or_202 = "respond-async" in preferences
     if not SECONDS.fullmatch(preferences.get("wait", "")):
         return Patience(or_202=True, preferred=True) if or_202 else None
     most_s = math.floor(holding.hold_s) if or_202 else most_s
     return Patience(wait_s=min(int(preferences["wait"]), most_s), or_202=or_202, preferred=True)
+
+
+def _preference(text: str) -> tuple[str, str]:
+    """Return name and value of one preference (RFC 7240, section 2), without its parameters."""
+    name, _, value = text.partition(";")[0].partition("=")
+    return name.strip().lower(), value.strip().removeprefix('"').removesuffix('"')
 
 
 class Waiting:
