@@ -103,6 +103,15 @@ class Fleet:
                 stopping.set()
 
 
+@asynccontextmanager
+async def limited(connection: Connection, stream: str, **limits: object) -> AsyncIterator[None]:
+    """Have *stream* keep to *limits* for as long as the block runs."""
+    config = (await connection.js.stream_info(stream)).config
+    await connection.js.update_stream(config.evolve(**limits))
+    yield
+    await connection.js.update_stream(config)
+
+
 def prepared(nats: Nats, namespace: str) -> Fleet:
     """Return a fleet that has its streams."""
     fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)

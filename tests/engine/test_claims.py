@@ -16,7 +16,7 @@ from archiver.engine.records import decode_task
 from archiver.errors import LeaseLost, WorkersLost
 from archiver.model import Archive
 from archiver.tasks import Phase, Priority, TaskState
-from tests.engine.conftest import LEASE, Busy, Fleet, an_archive
+from tests.engine.conftest import LEASE, Busy, Fleet, an_archive, limited
 
 
 class Bench:
@@ -189,3 +189,30 @@ def test_a_message_whose_task_has_ended_is_not_run_again(fleet: Fleet) -> None:
             return await here.claim(message).take()
 
     assert asyncio.run(play()) is False
+
+
+def test_an_attempt_outlives_a_time_in_which_nothing_can_be_written(fleet: Fleet) -> None:
+    async def play() -> tuple[int, TaskState | None]:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            async with limited(here.connection, f"KV_{fleet.namespace}_{STATES}", max_bytes=1):
+                claim.report(Phase.FETCHING, 1)
+                await claim.hold()
+            await claim.hold()
+            await claim.succeed()
+            return claim.attempt, await here.state()
+
+    assert asyncio.run(play()) == (1, TaskState.SUCCESS)
+
+
+def test_a_state_that_an_operator_removed_is_written_again(fleet: Fleet) -> None:
+    async def play() -> TaskState | None:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            await here.connection.delete(STATES, here.archive.digest)
+            await claim.succeed()
+            return await here.state()
+
+    assert asyncio.run(play()) is TaskState.SUCCESS

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+from nats.aio.msg import Msg
 
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
+from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Copies, Joined
 from archiver.ports import Attempt
 from archiver.tasks import Priority, TaskState
-from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, until
+from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, limited, until
 from tests.parts.process import free_port
 
 
@@ -29,6 +34,48 @@ def test_a_task_of_the_other_priority_is_joined_too(fleet: Fleet) -> None:
             return [await engine.enqueue(archive, priority=p) for p in (Priority.LOW, *Priority)]
 
     assert asyncio.run(ask()) == [Joined.MISS, Joined.JOINED, Joined.JOINED]
+
+
+@pytest.mark.parametrize("limit", ({"max_msgs": 1}, {"max_bytes": 1}), ids=("messages", "bytes"))
+def test_a_task_that_the_queue_has_no_room_for_is_not_accepted(
+    fleet: Fleet, limit: Mapping[str, int]
+) -> None:
+    async def play() -> tuple[object, ...]:
+        queued, refused = an_archive(), an_archive()
+        async with fleet.connection() as connection:
+            engine = JetStream(connection=connection)
+            await engine.enqueue(queued)
+            async with limited(connection, connection.tasks_stream, **limit):
+                with pytest.raises(EngineUnavailable):
+                    await engine.enqueue(refused)
+                told = await engine.task(refused), await engine.enqueue(queued)
+            return (*told, await engine.enqueue(refused))
+
+    assert asyncio.run(play()) == (None, Joined.JOINED, Joined.MISS)
+
+
+BEING_STORED = b'{"error": {"code": 400, "err_code": 10164, "description": ""}}'
+STORED = b'{"stream": "tasks", "seq": 1}'
+
+
+def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_there(fleet: Fleet) -> None:
+    async def enqueue(*answers: bytes) -> Joined:
+        """Have the server answer with *answers*, and with the last of them from then on."""
+        left = list(answers)
+
+        async def answer(message: Msg) -> None:
+            await message.respond(left.pop(0) if len(left) > 1 else left[0])
+
+        async with fleet.connection() as connection:
+            elsewhere = [connection.subject("elsewhere")]
+            async with limited(connection, connection.tasks_stream, subjects=elsewhere):
+                client = connection._link.client  # noqa: SLF001 - what a cluster would answer
+                await client.subscribe(connection.subject("tasks", ">"), cb=answer)
+                return await JetStream(connection=connection).enqueue(an_archive())
+
+    assert asyncio.run(enqueue(BEING_STORED, STORED)) is Joined.MISS
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(enqueue(BEING_STORED))
 
 
 def test_a_task_goes_from_pending_through_started_to_success(fleet: Fleet) -> None:

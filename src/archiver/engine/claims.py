@@ -22,6 +22,9 @@ from archiver.telemetry import describe, log
 PROGRESS_INTERVAL = timedelta(seconds=0.5)
 HEARTBEATS_PER_LEASE = 4
 
+WRITES_MAX = 3
+"""A lost reply costs one; each of the others is a refusal although nobody else's record stands."""
+
 VANISHED_MAX = 5
 """Workers that may fall silent over one task before it is held to be the cause."""
 
@@ -67,7 +70,7 @@ class Claim:
             WorkersLost: It is ours, and must not be tried any more.
             LeaseLost: It was handed out again already.
         """
-        entry = await self._connection.get(STATES, self.archive.digest)
+        entry = await self._connection.trace(STATES, self.archive.digest)
         last = self._earlier(entry)
         if last and last.state.terminal:
             await self._acknowledge()
@@ -230,7 +233,7 @@ class Claim:
         """Write the record over the one that we wrote, or read, last.
 
         Raises:
-            LeaseLost: Somebody else's stands there.
+            LeaseLost: Somebody else's was read there.
             EngineUnavailable: It is not written, as far as can be told.
         """
         self._record = msgspec.structs.replace(
@@ -239,24 +242,22 @@ class Claim:
             bytes_done=self._bytes_done,
             updated_at=datetime.now(UTC),
         )
-        try:
-            await self._update()
-        except WrongRevision:
-            await self._catch_up()
+        for _ in range(WRITES_MAX):
             try:
-                await self._update()
-            except WrongRevision as exc:
-                raise LeaseLost("another worker has claimed this task") from exc
+                self._revision = await self._connection.update(
+                    STATES, self.archive.digest, encode(self._record), revision=self._revision
+                )
+            except WrongRevision:
+                await self._catch_up()
+            else:
+                break
+        else:
+            raise EngineUnavailable("the engine does not take the state of a task")
         await self._connection.tell(PROGRESS, self.archive.digest)
-
-    async def _update(self) -> None:
-        self._revision = await self._connection.update(
-            STATES, self.archive.digest, encode(self._record), revision=self._revision
-        )
 
     async def _catch_up(self) -> None:
         """Learn the revision to replace: our own, if a reply was lost; none, after a wipe."""
-        entry = await self._connection.get(STATES, self.archive.digest)
+        entry = await self._connection.trace(STATES, self.archive.digest)
         current = _decode(entry)
         if current and current.owner != self.id and not self._supersedes(current):
             raise LeaseLost("another worker has claimed this task")
@@ -269,7 +270,7 @@ class Claim:
 
 
 def _decode(entry: Entry | None) -> TaskRecord | None:
-    return decode_task(entry.value) if entry else None
+    return decode_task(entry.value) if entry and entry.value else None
 
 
 async def _until_through(write: Callable[[], Awaitable[None]]) -> None:

@@ -39,8 +39,11 @@ PATIENCE = timedelta(seconds=1)
 STATES_TTL = timedelta(days=7)
 
 STREAM_NAME_IN_USE = 10058
-WRONG_LAST_SEQUENCE = frozenset({10071, 10077})
-"""The subject has a message already: by the expected-sequence header, by the limit of one."""
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+"""The expected-sequence header does not hold; 10164 is for a message that a cluster is storing at
+this moment. Neither proves that a message is there: the server sends the first one, too, when it
+could not read, and what a cluster is storing may be lost. 10077 is no member: it is the answer at
+every limit of a stream."""
 
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
 
@@ -49,7 +52,10 @@ DIGESTS = "digests"
 
 
 class WrongRevision(Exception):
-    """A key changed, or appeared, since it was read."""
+    """A key changed, or appeared, since it was read; as far as the server could see.
+
+    It proves nothing: read the key again to learn what stands there.
+    """
 
 
 class Connection:
@@ -351,8 +357,10 @@ class _translated(heeded):  # noqa: N801 - as the one that it is made of
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         super().__exit__(kind, exc, traceback)
-        if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
-            raise WrongRevision from exc
+        if isinstance(exc, nats.js.errors.APIError):
+            if exc.err_code in WRONG_LAST_SEQUENCE:
+                raise WrongRevision from exc
+            log.warning("jetstream.refused", doing=self._doing, err_code=exc.err_code)
         if isinstance(exc, _FAILURES):
             raise EngineUnavailable(f"the engine could not {self._doing}") from exc
 

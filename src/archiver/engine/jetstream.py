@@ -1,5 +1,6 @@
 """The queue's front: create or join the task of an archive, and say how far it is."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -7,6 +8,7 @@ from archiver.concurrency import Coalesce
 from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
 from archiver.engine.feed import COPIES, FAILED, FINISHED
 from archiver.engine.lanes import lane_name
+from archiver.engine.lookups import Entry
 from archiver.engine.records import (
     Order,
     RepairRecord,
@@ -29,6 +31,9 @@ BACKLOG_TTL = timedelta(seconds=1)
 
 NEWEST_SHARE = 0.2
 """Of the last attempt in the mean: some ten of them make it."""
+
+LOOK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
+"""A cluster has stored what it is storing, or lost it, long before all of these are over."""
 
 REPAIR_MEMORY = timedelta(seconds=60)
 
@@ -106,19 +111,35 @@ class JetStream:
         return outcome
 
     async def _publish(self, archive: Archive, priority: Priority) -> Joined:
+        """Store the archive's message; return JOINED only once another one was seen in the queue.
+
+        Raises:
+            EngineUnavailable: There is no message, as far as can be told.
+        """
         connection = self._connection
-        order = Order(key=archive.key, created_at=datetime.now(UTC))
+        order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
         only_one = {
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": self._any_lane(archive),
         }
         await connection.wait()
         subject = connection.subject("tasks", priority, archive.source, archive.digest)
-        try:
-            await connection.publish(subject, encode(order), only_one)
-        except WrongRevision:
-            return Joined.JOINED
-        return Joined.MISS
+        for pause in LOOK_AGAIN_AFTER:
+            try:
+                await connection.publish(subject, order, only_one)
+            except WrongRevision:
+                standing = await self._message(archive)
+            else:
+                return Joined.MISS
+            if standing:
+                return Joined.MISS if standing.value == order else Joined.JOINED
+            await asyncio.sleep(pause.total_seconds())
+        raise EngineUnavailable("the engine refused a task, and has none for this archive")
+
+    async def _message(self, archive: Archive) -> Entry | None:
+        """Return what stands in the queue for *archive*, in whichever lane."""
+        stream = self._connection.tasks_stream
+        return await self._connection.last_message(stream, self._any_lane(archive))
 
     def _any_lane(self, archive: Archive) -> str:
         return self._connection.subject("tasks", "*", "*", archive.digest)
@@ -140,8 +161,7 @@ class JetStream:
 
     async def _waiting_since(self, archive: Archive) -> datetime | None:
         """Return when the archive's message came into the queue, if it is still there."""
-        stream, subject = self._connection.tasks_stream, self._any_lane(archive)
-        message = await self._connection.last_message(stream, subject)
+        message = await self._message(archive)
         return decode_order(message.value).created_at if message else None
 
     async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
