@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def test_a_line_is_one_json_object() -> None:
         "level": "info",
         "logger": "archiver",
         "process": "web",
+        "host": socket.gethostname(),
         "key": "v1/a",
         "size_bytes": 3,
     }

@@ -53,6 +53,20 @@ class ArchiverError(Exception):
         super().__init__(message)
         self.message = message
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a line of the log says of it: its code and, if S3 gave the reason, S3's code."""
+        return {"code": self.code} | ({"s3_code": code} if (code := _s3_code(self)) else {})
+
+
+def _s3_code(exc: BaseException | None) -> str | None:
+    """Return the first code of S3 among *exc* and its causes."""
+    while exc is not None:
+        if isinstance(exc, StorageUnavailable) and exc.s3_code:
+            return exc.s3_code
+        exc = exc.__cause__
+    return None
+
 
 class InvalidRequest(ArchiverError):
     """The text is not a request. ``allowed`` says what the parameter may be."""
@@ -204,8 +218,14 @@ class ConversionLost(ArchiverError):
 
 
 class StorageUnavailable(ArchiverError):
+    """A region did not do what it was asked to. ``s3_code`` is its reason, for the log alone."""
+
     code = "storage_unavailable"
     retryable = True
+
+    def __init__(self, message: str, *, s3_code: str | None = None) -> None:
+        super().__init__(message)
+        self.s3_code = s3_code
 
 
 class EngineUnavailable(ArchiverError):

@@ -234,7 +234,7 @@ class Maker:
             except ArchiverError as exc:
                 if not (progress.broken or isinstance(exc, BadArchive)):
                     raise
-                log.warning("input.failed", region=region, key=relative.key, code=exc.code)
+                log.warning("input.failed", region=region, key=relative.key, **exc.log_fields)
                 if isinstance(exc, (NotConvertible, BytesChanged)):
                     break
         return None
@@ -264,7 +264,7 @@ class Maker:
                 promised=found.promised,
             )
         for region, exc in upload.failures.items():
-            log.warning("upload.failed", region=region, key=archive.key, code=exc.code)
+            log.warning("upload.failed", region=region, key=archive.key, **exc.log_fields)
         verified = made.checked.verified
         attempt.report(Phase.COMMITTING, verified.size_bytes)
         return await self._storage.commit(

@@ -215,7 +215,7 @@ class Archiver:
                 await self._storage.copy(archive, copies, region)
             except ArchiverError as exc:
                 METRICS.repairs.labels(region=region, outcome="failed").inc()
-                log.warning("copy.failed", region=region, key=archive.key, code=exc.code)
+                log.warning("copy.failed", region=region, key=archive.key, **exc.log_fields)
             else:
                 METRICS.repairs.labels(region=region, outcome="succeeded").inc()
                 log.info("copy.succeeded", region=region, key=archive.key)

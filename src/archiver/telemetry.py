@@ -224,7 +224,7 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
         _nanoseconds if mozlog else structlog.processors.TimeStamper(fmt="iso", utc=True),
         _tell_exception,
         _hide_signatures,
-        _named(process),
+        _named(process, None if mozlog else socket.gethostname()),  # mozlog has its own place
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -246,9 +246,13 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
     logging.getLogger("archiver").setLevel(level.upper())
 
 
-def _named(process: str) -> Processor:
+def _named(process: str, host: str | None) -> Processor:
+    """Return what says which process of which machine a line is of."""
+
     def name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event.setdefault("process", process)
+        if host:
+            event.setdefault("host", host)
         return event
 
     return name

@@ -189,10 +189,24 @@ class Claim:
             self._record, state=state, error=error, failures=failures
         )
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
-            await _until_through(self._write)
+            await self._until_through(self._write)
             if told:
                 await self._connection.tell(FAILED, self.archive.digest, encode(error))
-            await _until_through(self._acknowledge)
+            await self._until_through(self._acknowledge)
+
+    async def _until_through(self, write: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await write()
+            except EngineUnavailable as exc:
+                log.warning(
+                    "task.write_failed",
+                    key=self.archive.key,
+                    attempt=self.attempt,
+                    code=exc.code,
+                    cause=describe(exc),
+                )
+                await asyncio.sleep(1)
 
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
         """Write RETRY with the reason, and have the task handed out again *after* a while."""
@@ -271,12 +285,3 @@ class Claim:
 
 def _decode(entry: Entry | None) -> TaskRecord | None:
     return decode_task(entry.value) if entry and entry.value else None
-
-
-async def _until_through(write: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            return await write()
-        except EngineUnavailable as exc:
-            log.warning("task.write_failed", code=exc.code, cause=describe(exc))
-            await asyncio.sleep(1)

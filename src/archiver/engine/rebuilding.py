@@ -116,7 +116,7 @@ class Rebuilder:
                         self._tally.listed = len(keys)
                         self._told(self._tally)
             except StorageUnavailable as exc:
-                log.warning("rebuild.not_listed", region=region, code=exc.code)
+                log.warning("rebuild.not_listed", region=region, **exc.log_fields)
                 self._tally.silent.append(region)
                 failure = exc
         if len(self._tally.silent) == len(self._storage.regions):

@@ -206,7 +206,7 @@ class Worker:
         METRICS.attempts.labels(source=source, outcome=outcome).inc()
         METRICS.attempt_duration.labels(source=source, outcome=outcome).observe(duration)
         if error:
-            fields |= {"code": error.code, "reason": error.message, "cause": describe(error)}
+            fields |= {**error.log_fields, "reason": error.message, "cause": describe(error)}
         log.log(
             _LEVELS.get(outcome, logging.INFO),
             f"task.{outcome}",

@@ -14,6 +14,7 @@ from obstore.exceptions import BaseError
 from archiver.errors import StorageUnavailable
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
+from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.telemetry import log
 
@@ -240,16 +241,18 @@ class Bucket:
         """Tell what the region was asked to do, when it did not."""
         try:
             yield
-        except FileNotFoundError as exc:
-            raise _Absent(f"{self.region} did not {doing}: there is none") from exc
         except TimeoutError as exc:
-            raise StorageUnavailable(f"{self.region} did not {doing} in time") from exc
+            message = f"{self.region} did not {doing} in time"
+            raise StorageUnavailable(message, s3_code=TIMEOUT) from exc
         except (BaseError, OSError, ValueError) as exc:
-            raise StorageUnavailable(f"{self.region} did not {doing}") from exc
+            message, code = f"{self.region} did not {doing}", s3_code(exc)
+            if isinstance(exc, FileNotFoundError) and code != NO_SUCH_BUCKET:
+                raise _Absent(f"{message}: there is none", s3_code=code) from exc
+            raise StorageUnavailable(message, s3_code=code) from exc
 
 
 class _Absent(StorageUnavailable):
-    """404: the object does not exist, or the bucket."""
+    """404: the object does not exist. That a whole bucket does not is an outage."""
 
 
 def _manifest_key(archive: Archive) -> str:

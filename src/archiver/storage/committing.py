@@ -183,4 +183,4 @@ def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Reg
 def _log_failures(event: str, archive: Archive, answers: Answers[T]) -> None:
     for region, answer in answers.items():
         if isinstance(answer, ArchiverError):
-            log.warning(event, region=region, key=archive.key, code=answer.code)
+            log.warning(event, region=region, key=archive.key, **answer.log_fields)

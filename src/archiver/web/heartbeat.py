@@ -51,7 +51,7 @@ class Heartbeat:
         self._good_until = time.monotonic() + self._keep_s
         for name, check in self._last.items():
             if check.error:
-                log.warning("heartbeat.failed", part=name, code=check.error.code)
+                log.warning("heartbeat.failed", part=name, **check.error.log_fields)
         return self._last
 
 
