@@ -9,7 +9,14 @@ from functools import cached_property
 from typing import Never, NewType
 
 from archiver.errors import InvalidRequest
-from archiver.names import NAME_ALLOWED, SEPARATOR, check_name, escaped, unescape
+from archiver.names import (
+    NAME_ALLOWED,
+    NAME_MAX_BYTES,
+    SEPARATOR,
+    check_name,
+    escaped,
+    unescape,
+)
 
 Node = NewType("Node", str)
 """The full 40-hex id of a changeset, in lower case."""
@@ -28,7 +35,7 @@ SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
 
 KEY_VERSION = "v1"
 
-KEY_MAX_BYTES = 700
+KEY_MAX_BYTES = NAME_MAX_BYTES
 """S3 ends keys at 1024 bytes; prefix, attempt and file name need up to 230 of them."""
 
 STEM_MAX_CHARS = 150
@@ -143,6 +150,8 @@ class Archive:
 
 def parse_key(key: str) -> Archive | None:
     """Return the archive whose key this is, or None if it is nobody's."""
+    if len(key) > KEY_MAX_BYTES:
+        return None
     version, *segments = key.split("/")
     try:
         first = segments.index(SEPARATOR)

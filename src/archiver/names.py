@@ -10,8 +10,12 @@ SEPARATOR = "-"
 SEGMENT_MAX_BYTES = 255
 """Of a segment as it stands in a key: what file systems (and so file-backed S3 servers) allow."""
 
-NAMES_MAX = 4096
-"""Names that were checked and escaped lately: an installation's repos, subdirs and branches."""
+NAME_MAX_BYTES = 700
+"""Of a name as it stands in a key: no key has room for a longer one."""
+
+NAMES_MAX = 2048
+"""Names that were checked and escaped lately: an installation's repos, subdirs and branches. Only
+allowed ones are remembered, so that they take 13 MB at the most, and mostly some 100 kB."""
 
 NAME_ALLOWED = (
     "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; "
@@ -29,12 +33,30 @@ def check_name(text: str, parameter: str) -> str:
     Raises:
         InvalidRequest: It may not; *parameter* is the one to blame.
     """
-    if problem := _problem(text):
-        raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
+    try:
+        _require_allowed(text)
+    except _NotAllowed as exc:
+        raise InvalidRequest(
+            f"{parameter} {exc}", parameter=parameter, allowed=NAME_ALLOWED
+        ) from None
     return text
 
 
+class _NotAllowed(Exception):
+    """A text that may not name anything. Its own text says why."""
+
+
 @lru_cache(NAMES_MAX)
+def _require_allowed(text: str) -> None:
+    """Return if *text* may name something. What is raised instead is not cached."""
+    if len(text) > NAME_MAX_BYTES:
+        raise _NotAllowed("is too long")
+    if problem := _problem(text):
+        raise _NotAllowed(problem)
+    if len(_escape_all(text)) > NAME_MAX_BYTES:
+        raise _NotAllowed("is too long")
+
+
 def _problem(text: str) -> str | None:
     """Return why *text* may not name anything, if it may not."""
     for segment in text.split("/"):
@@ -51,7 +73,11 @@ def _problem(text: str) -> str | None:
 
 @lru_cache(NAMES_MAX)
 def escaped(name: str) -> str:
-    """Return *name* as it stands in a key."""
+    """Return *name*, which is an allowed one, as it stands in a key."""
+    return _escape_all(name)
+
+
+def _escape_all(name: str) -> str:
     return "/".join(map(_escape, name.split("/")))
 
 

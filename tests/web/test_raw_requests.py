@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from archiver.web.targets import TARGET_MAX_BYTES
 from tests.parts.process import accepts, free_port, running
 from tests.web.client import PUBLIC_URL
 from tests.web.raw import RawAnswer, ask
@@ -177,12 +178,39 @@ def test_a_target_of_many_kilobytes_is_refused_by_the_server_itself(server: Serv
     assert server.fakes() == before
 
 
+@pytest.mark.parametrize(
+    "target",
+    (
+        b"/archiver/hgmo/" + b"x/" * 5000 + NODE,
+        b"/get/hgmo/" + b"x" * 9000,
+        b"/sha256/" + b"0" * 9000,
+        b"/archiver/status/" + b"x" * 9000,
+        b"/__version__?" + b"x" * 9000,
+        b"/" + b"x" * 9000,
+        ASH + b"?" + b"&" * 9000,
+    ),
+)
+def test_a_target_of_more_than_8_kb_is_refused_unread(server: Server, target: bytes) -> None:
+    before = server.fakes()
+    answer = server.ask(target)
+    assert (answer.status, answer.json["code"]) == (414, "target_too_long")
+    assert server.fakes() == before
+
+
+def test_a_target_of_8_kb_is_read(server: Server) -> None:
+    target = ASH + b"?"
+    target += b"&" * (TARGET_MAX_BYTES - len(target) + 1)  # the question mark is not counted
+    assert server.ask(target).status == 404  # the world of fakes has no such node
+    assert server.ask(target + b"&").status == 414
+
+
 def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
     server: Server,
 ) -> None:
     before = server.fakes()
     long_repo = b"/".join([b"z" * 200] * 4)
     assert_bad(server.ask(b"/archiver/hgmo/" + long_repo + b"/default"), "repo")
+    assert_bad(server.ask(b"/archiver/hgmo/" + b"z/" * 4000 + b"default"), "repo")
     assert server.fakes() == before
 
 

@@ -17,7 +17,7 @@ ANSWERS_MAX = 10_000
 """Of some 3 kB each. Who asks for more than that in a minute is no crowd."""
 
 TARGET_MAX_BYTES = 2048
-"""Of one that is kept. Requests may be 60 kB long, most of which empty pairs are enough to fill."""
+"""Of one that is kept. A target may be 8 kB long, most of which empty pairs are enough to fill."""
 
 RENEWALS_AT_A_TIME = 4
 

@@ -30,7 +30,7 @@ from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
 from archiver.web.status import status
-from archiver.web.targets import LiteralPaths
+from archiver.web.targets import LiteralPaths, ShortTargets
 from archiver.web.waiting import open_waiting
 
 __all__ = ["ROUTES", "Site", "create_app"]
@@ -104,7 +104,11 @@ def create_app(
 
     app = Starlette(
         routes=OTHERS,
-        middleware=[Middleware(RequestLog, ledger=ledger), Middleware(LiteralPaths)],
+        middleware=[
+            Middleware(RequestLog, ledger=ledger),
+            Middleware(ShortTargets),
+            Middleware(LiteralPaths),
+        ],
         exception_handlers={ArchiverError: problems.answer, HTTPException: problems.answer},
         lifespan=lifespan,
     )

@@ -16,6 +16,7 @@ from archiver.web.answers import Again, Answer, Answers, Target
 from archiver.web.clients import Clients
 from archiver.web.exchange import Exchange, request_id
 from archiver.web.ledger import Ledger
+from archiver.web.targets import is_too_long
 
 _TURN = "archiver.turn"
 _PREFIXES = (b"/archiver/", b"/get/", b"/sha256/")
@@ -62,7 +63,7 @@ class FastLane:
         self._turns: dict[Target, Turn] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _leads_to_an_archive(scope["raw_path"]):
+        if scope["type"] != "http" or not _leads_to_an_archive(scope):
             await self._others(scope, receive, send)
             return
         began = time.perf_counter()
@@ -120,7 +121,10 @@ class FastLane:
         self._ledger.enter(exchange, scope, route=answer.route, duration_s=duration_s)
 
 
-def _leads_to_an_archive(raw_path: bytes) -> bool:
+def _leads_to_an_archive(scope: Scope) -> bool:
+    raw_path: bytes = scope["raw_path"]
+    if is_too_long(scope):
+        return False
     return raw_path.startswith(_PREFIXES) and not raw_path.startswith(_STATUS_PREFIX)
 
 

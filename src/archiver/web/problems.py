@@ -44,6 +44,7 @@ _STATUS: dict[type[ArchiverError], int] = {
 _OF_THE_WEB = {
     "no_such_route": 404,
     "method_not_allowed": 405,
+    "target_too_long": 414,
     "absent": 404,
     "no_such_task": 404,
     "not_ready_yet": 503,

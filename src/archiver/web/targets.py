@@ -8,14 +8,37 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.errors import InvalidRequest
 from archiver.names import NAME_ALLOWED
+from archiver.web.problems import problem
+
+TARGET_MAX_BYTES = 8192
+"""Of path and query together. Addresses of archives have at most some 3 kB, percent-encoded."""
+
+SEGMENTS_MAX = 400
+"""Of a path. No repo has room for more in a key."""
 
 SHOWN_CHARS = 60
 
 SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+class ShortTargets:
+    """Answers requests whose target is too long. No other code gets to read them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_too_long(scope):
+            detail = f"path and query have more than {TARGET_MAX_BYTES} bytes together"
+            response = problem(Request(scope), "target_too_long", detail)
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class LiteralPaths:
@@ -38,12 +61,19 @@ def take_literally(scope: Scope) -> None:
     scope["path"] = scope["raw_path"].decode("latin-1")
 
 
+def is_too_long(scope: Scope) -> bool:
+    """Tell whether the request's target is longer than any that is answered here."""
+    return len(scope["raw_path"]) + len(scope["query_string"]) > TARGET_MAX_BYTES
+
+
 def split_address(raw: str) -> tuple[str, str, str]:
     """Return source, repo and rev of ``{source}/{repo…}/{rev}``; which may still be bad names.
 
     Raises:
         InvalidRequest: There is not one segment for each, or a segment is no text of its own.
     """
+    if raw.count("/") > SEGMENTS_MAX:
+        raise InvalidRequest("repo is too long", parameter="repo", allowed=NAME_ALLOWED)
     first, *middle = raw.split("/")
     source = _decode_segment(first, "source")
     last = middle.pop() if middle else ""
