@@ -1,4 +1,4 @@
-"""Which names may name a repo, a rev or a subdir."""
+"""Which names a repo, a rev or a subdir may have."""
 
 import tracemalloc
 from contextlib import suppress
@@ -6,14 +6,22 @@ from contextlib import suppress
 import pytest
 
 from archiver.errors import InvalidRequest
-from archiver.names import NAMES_MAX, check_name
+from archiver.names import (
+    NAMES_MAX,
+    REV_MAX_BYTES,
+    check_name,
+    check_rev,
+    escaped,
+    shown,
+    unescape,
+)
 
 
 @pytest.mark.parametrize(
     "name",
     (
         "", "/", "a/", "/a", "a//b", ".", "..", "-", "a/../b", "a/-/b", "a\0b", "a\nb", "a\rb",
-        "a\tb", "a?b", "a#b", "a@b", "a\\b", "a%b", "\ud800", "a\u200bb", "a\u202eb", "x" * 256,
+        "a\tb", "a\\b", "\ud800", "a\u200bb", "a\u202eb", "x" * 256,
         "é" * 43, "x/" * 350 + "x", "/".join(["é"] * 101),
     ),
 )  # fmt: skip
@@ -25,7 +33,26 @@ def test_such_a_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ("a", "a b", "é", "-a", "--", "...", ".hg", "a/b", "~", "x" * 255, "é" * 42, "a:b", "+")
+    "name",
+    (
+        "a",
+        "a b",
+        "é",
+        "-a",
+        "--",
+        "...",
+        ".hg",
+        "a/b",
+        "~",
+        "x" * 255,
+        "é" * 42,
+        "a:b",
+        "+",
+        "@a",
+        "a#b",
+        "a?b",
+        "a%2Fb",
+    ),
 )
 def test_such_a_name_is_allowed(name: str) -> None:
     assert check_name(name, "repo") == name
@@ -43,3 +70,46 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
     finally:
         tracemalloc.stop()
     assert held_bytes < NAMES_MAX * 1000
+
+
+@pytest.mark.parametrize("name", ("@a", "a#b", "a?b", "100%", "a%2Fb", "~40"))
+def test_a_key_holds_such_a_name_with_each_character_escaped(name: str) -> None:
+    assert not set("@#?%").intersection(escaped(name))
+    assert unescape(escaped(name)) == name
+
+
+@pytest.mark.parametrize(
+    "rev",
+    ("@", "REL/2.0", "a#b", "a?b", "a%2Fb", "caf\xe9", "\u65e5\u3000\u672c", "-", "..", "a/../b",
+     "a//b", "/a", "a/", "a\\b", " a", "a\u200db", "x" * REV_MAX_BYTES),
+)  # fmt: skip
+def test_a_rev_may_be_what_a_host_accepts_as_a_name(rev: str) -> None:
+    assert check_rev(rev) == rev
+
+
+@pytest.mark.parametrize(
+    ("rev", "reason"),
+    (
+        ("", "is empty"),
+        ("a\0b", "control character"),
+        ("a\nb", "control character"),
+        ("\x1b[2J", "control character"),
+        ("\x9b2J", "control character"),
+        ("x" * REV_MAX_BYTES + "x", "longer than 1024 bytes"),
+        ("\xe9" * REV_MAX_BYTES, "longer than 1024 bytes"),
+    ),
+)
+def test_a_rev_that_cannot_be_asked_for_is_refused_with_the_reason_and_a_way_out(
+    rev: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=reason) as refused:
+        check_rev(rev)
+    assert "ask for the changeset by its node" in refused.value.message
+    assert refused.value.message.isprintable()
+
+
+def test_a_rev_in_a_message_changes_no_terminal() -> None:
+    assert shown("REL/2.0") == "REL/2.0"
+    assert shown("caf\xe9") == "caf\xe9"
+    assert shown("a\u202eb") == "a\\u202eb"
+    assert shown("x" * 1000) == f"{'x' * 100}…"

@@ -10,10 +10,10 @@ from typing import Never, NewType
 
 from archiver.errors import InvalidRequest
 from archiver.names import (
-    NAME_ALLOWED,
     NAME_MAX_BYTES,
     SEPARATOR,
     check_name,
+    check_rev,
     escaped,
     unescape,
 )
@@ -70,9 +70,7 @@ class Wanted:
     def __post_init__(self) -> None:
         node = parse_node(self.rev)
         if not node:
-            check_name(self.rev, "rev")
-            if "/" in self.rev:
-                raise InvalidRequest("rev has a slash", parameter="rev", allowed=NAME_ALLOWED)
+            check_rev(self.rev)
         archive = Archive(  # so that no host is asked about names that no key could hold
             source=self.source,
             repo=self.repo,

@@ -1,4 +1,7 @@
-"""Names of sources, repos, revs and subdirs: which may be, and how they stand in a key."""
+"""Names of sources, repos, revs and subdirs: which are allowed, and how a key holds them.
+
+No key holds a rev, so a rev may be whatever its host accepts as a name.
+"""
 
 import re
 from functools import lru_cache
@@ -18,17 +21,26 @@ NAMES_MAX = 2048
 allowed ones are remembered, so that they take 13 MB at the most, and mostly some 100 kB."""
 
 NAME_ALLOWED = (
-    "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; "
-    "none of ? # @ % and backslash"
+    "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; no backslash"
 )
 
+REV_MAX_BYTES = 1024
+"""Of a rev in UTF-8. No key holds one; hosts set no limit, and the longest known have some 100."""
+
+REV_ALLOWED = (
+    f"a node (40 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes without control characters"
+)
+
+SHOWN_CHARS = 100
+"""Of a rev in a message."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
-_FORBIDDEN = frozenset("?#@\\%")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 
 def check_name(text: str, parameter: str) -> str:
-    """Return *text* if it may name a repo, a rev or a subdir: slash-separated segments.
+    """Return *text* if it may name a source, a repo or a subdir: slash-separated segments.
 
     Raises:
         InvalidRequest: It may not; *parameter* is the one to blame.
@@ -44,6 +56,37 @@ def check_name(text: str, parameter: str) -> str:
 
 class _NotAllowed(Exception):
     """A text that may not name anything. Its own text says why."""
+
+
+def check_rev(text: str) -> str:
+    """Return *text* if a rev may be called so. It may have slashes, and whatever a host allows.
+
+    Raises:
+        InvalidRequest: It may not.
+    """
+    if problem := _rev_problem(text):
+        raise InvalidRequest(
+            f"rev {problem}: ask for the changeset by its node",
+            parameter="rev",
+            allowed=REV_ALLOWED,
+        )
+    return text
+
+
+def _rev_problem(text: str) -> str | None:
+    if not text:
+        return "is empty"
+    if _CONTROL.search(text):
+        return "has a control character"
+    if len(text.encode(errors="surrogatepass")) > REV_MAX_BYTES:
+        return f"is longer than {REV_MAX_BYTES} bytes"
+    return None
+
+
+def shown(rev: str) -> str:
+    """Return *rev* as a message shows it: one that is short and changes no terminal."""
+    text = rev if rev.isprintable() else ascii(rev)[1:-1]
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 @lru_cache(NAMES_MAX)
@@ -64,8 +107,8 @@ def _problem(text: str) -> str | None:
             return f"has the segment {segment!r}"
         if not segment.isprintable():
             return "has a control character, or one that is not printable"
-        if _FORBIDDEN.intersection(segment):
-            return "has one of the characters ? # @ % and backslash"
+        if "\\" in segment:
+            return "has a backslash"
         if len(_escape(segment)) > SEGMENT_MAX_BYTES:
             return "has a segment that is too long"
     return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -64,6 +65,16 @@ def test_a_hit_is_downloaded_under_its_own_name(
     assert SHA256 in result.stderr
 
 
+@pytest.mark.parametrize("rev", ("@", "REL/2.0", "a#b?c&d=%2F", "caf\xe9", "..", "a+b", ""))
+def test_a_rev_that_a_proxy_may_change_in_a_path_is_sent_as_a_parameter(
+    run: Run, script: Script, rev: str
+) -> None:
+    script.say("/archiver/hgmo/projects/ash", problem(404, "unknown_rev"))
+    assert run("get", "hgmo", "projects/ash", rev, "--server", script.url).exit_code == 3
+    query = urlsplit(script.asked[0][0]).query
+    assert parse_qs(query, keep_blank_values=True) == {"rev": [rev], "suffix": ["tar.gz"]}
+
+
 def test_a_miss_is_waited_for_and_asked_for_again(
     run: Run, script: Script, hit: Said, miss: Said, tmp_path: Path
 ) -> None:
@@ -98,8 +109,8 @@ def test_what_is_wanted_is_asked_for(run: Run, script: Script) -> None:
         *("--server", script.url + "/"),
     )
     assert script.asked[0][0] == (
-        "/archiver/hgmo/projects/a%20b/v1%2F2"
-        "?subdir=testing/mozharness&suffix=zip&preferred_region=eu"
+        "/archiver/hgmo/projects/a%20b"
+        "?rev=v1/2&subdir=testing/mozharness&suffix=zip&preferred_region=eu"
     )
 
 

@@ -39,6 +39,8 @@ FILES = {
     f"toolkit/{'long/' * 40}name.txt": b"longer than a tar header has room for\n",
 }
 
+ODD_NAMES = ("@", "rel/2.0", "caf\N{LATIN SMALL LETTER E WITH ACUTE}/#1 ?&x=%41")
+
 
 def hg_binary() -> str:
     beside = Path(sys.executable).parent / "hg"
@@ -162,7 +164,7 @@ class Hgweb:
 class Ash:
     """The nodes of ``projects/ash``, of which nothing changes.
 
-    ``node`` is the head of the branch ``default``, the tag ``REL_1.0`` and the bookmark ``stable``,
+    ``node`` is the head of the branch ``default``, the tag ``REL_1.0`` and several bookmarks,
     and bears ``files``, a symlink and an executable; ``old`` comes before it, and ``feature``,
     the head of the branch ``feature-x``, and ``tip`` after it. ``spellings`` are names of ``node``.
     """
@@ -212,6 +214,8 @@ def ash(hgweb: Hgweb) -> Ash:
     feature = repository.commit({f"{MOZHARNESS}/mozharness/feature.py": b"x = 1\n"})
     repository.branch("release-notes")  # so that neither of the others gets the tag's changeset
     repository.tag("REL_1.0", node)
+    for name in ODD_NAMES:
+        repository.bookmark(name, node)
     repository.bookmark("stable", node)
     inside = [name for name in FILES if name.startswith(MOZHARNESS)]
     return Ash(
@@ -220,7 +224,7 @@ def ash(hgweb: Hgweb) -> Ash:
         old=old,
         feature=feature,
         tip=repository.tip,
-        spellings=(node, node[:12], node[:20], "default", "REL_1.0", "stable"),
+        spellings=(node, node[:12], node[:20], "default", "REL_1.0", "stable", *ODD_NAMES),
         files=FILES,
         mozharness=(*inside, f"{MOZHARNESS}/latest"),
     )

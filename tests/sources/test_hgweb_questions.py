@@ -148,30 +148,72 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
     assert time.monotonic() - started < 3
 
 
-def test_names_with_slashes_and_blanks_are_resolved(hgweb: Hgweb, fresh: Repository) -> None:
-    node = fresh.commit({"README": b"one"})
-    fresh.bookmark("topic/with blank", node)
-    fresh.bookmark("a+b&c=d;e%f", node)
+NAMES = (
+    "@", "topic/with blank", "a+b&c=d;e%f #?", "a%2Fb\\", "a/../b", "-",
+    f"{BEYOND_ASCII}?#&@ ;=%41/", "\u65e5\u3000\u672c",
+)  # fmt: skip
 
-    assert resolve(hgweb.template, "topic/with blank", fresh.name) == node
-    assert resolve(hgweb.template, "a+b&c=d;e%f", fresh.name) == node
+
+def test_every_name_that_mercurial_accepts_is_resolved(hgweb: Hgweb, fresh: Repository) -> None:
+    node = fresh.commit({"README": b"one"})
+    fresh.commit({"README": b"two"})
+    fresh.hg("bookmark", "--rev", node, *NAMES)
+    fresh.branch("zweig/\xfc#1")
+    fresh.tag("tag/\xe9 2", node)
+    branch = fresh.tip
+
+    async def play() -> list[Node]:
+        async with opened(hgweb.template) as source:
+            revs = (*NAMES, "tag/\xe9 2", "zweig/\xfc#1")
+            return [await source.resolve(fresh.name, rev) for rev in revs]
+
+    assert asyncio.run(play()) == [node] * (len(NAMES) + 1) + [branch]
 
 
 def test_a_name_beyond_ascii_is_unknown(hgweb: Hgweb, ash: Ash) -> None:
-    with pytest.raises(UnknownRev):
+    with pytest.raises(UnknownRev, match=f"has no revision {BEYOND_ASCII}"):
         resolve(hgweb.template, BEYOND_ASCII, ash.repo)
 
 
-def test_a_crash_over_a_name_beyond_ascii_is_no_outage(host: FaultyHost) -> None:
-    """Hgweb does so on Python 3.11, and answers as it should on 3.13."""
-    crash = sized(b"Internal Server Error", "500 Internal Server Error")
-    host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}", crash)
-    host.script(f"/{REPO}?cmd=lookup&key=plain", crash)
+def test_a_name_beyond_ascii_in_no_repository_is_an_unknown_repository(hgweb: Hgweb) -> None:
+    with pytest.raises(UnknownRepo):
+        resolve(hgweb.template, BEYOND_ASCII, "no/such/repo")
 
-    with pytest.raises(UnknownRev, match="ASCII"):
+
+CRASH = sized(b"Internal Server Error", "500 Internal Server Error")
+
+
+def test_a_crash_over_a_name_beyond_ascii_is_no_outage(host: FaultyHost) -> None:
+    """Hgweb does so on Python 3.11 in an ASCII locale, and answers as it should on 3.13."""
+    host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}", CRASH)
+    host.script(f"/{REPO}/json-log/{quote(BEYOND_ASCII)}?revcount=1", CRASH)
+    host.script(f"/{REPO}?cmd=lookup&key=plain", CRASH)
+
+    with pytest.raises(UnknownRev, match=r"crashes .* by its node"):
         resolve(host.template, BEYOND_ASCII)
     with pytest.raises(SourceUnavailable):
         resolve(host.template, "plain")
+
+
+def test_a_name_that_such_a_host_would_take_for_another_is_not_asked_for(host: FaultyHost) -> None:
+    host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}%252F", CRASH)
+
+    with pytest.raises(UnknownRev, match="by its node"):
+        resolve(host.template, f"{BEYOND_ASCII}%2F")
+
+
+@pytest.mark.parametrize(
+    "body", (b"", b"[]", b"{}", b'{"node": 1}', b'{"node": "12"}', b'{"node": "%s"}' % (b"0" * 40))
+)
+def test_a_log_without_a_node_is_not_believed(host: FaultyHost, body: bytes) -> None:
+    host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}", CRASH)
+    host.script(
+        f"/{REPO}/json-log/{quote(BEYOND_ASCII)}?revcount=1",
+        sized(body, headers={"Content-Type": "application/json"}),
+    )
+
+    with pytest.raises(SourceUnavailable):
+        resolve(host.template, BEYOND_ASCII)
 
 
 @pytest.mark.parametrize("node", ("0" * 40, "f" * 40))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from archiver.errors import InvalidRequest
 from archiver.model import TaskId, parse_task_id
-from archiver.web.targets import parse_query, split_address
+from archiver.web.targets import decode_source, parse_query, split_place
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
 
@@ -22,7 +22,7 @@ pieces = st.sampled_from(
 query_pieces = st.sampled_from(
     [
         b"&", b"=", b"subdir", b"suffix", b"preferred_region", b"tar.gz", b"us-west-2", b"+",
-        b"testing/mozharness", b"%2F", b"..", b";", b"%ff", b"?", b"#",
+        b"testing/mozharness", b"%2F", b"..", b";", b"%ff", b"?", b"#", b"&rev=", b"V_1",
     ]
 )  # fmt: skip
 paths = st.one_of(
@@ -69,17 +69,19 @@ def test_every_text_is_pending_or_somebody_s(text: str) -> None:
 
 
 @patiently
-@given(raw=st.binary().map(lambda raw: raw.decode("latin-1")))
-def test_an_address_is_split_or_refused(raw: str) -> None:
+@given(raw=st.binary().map(lambda raw: raw.decode("latin-1")), rev_in_query=st.booleans())
+def test_an_address_is_split_or_refused(*, raw: str, rev_in_query: bool) -> None:
+    refused: str | None = None
+    segments: list[str] = []
     try:
-        source, repo, rev = split_address(raw)
+        decode_source(raw)
+        segments = split_place(raw, rev_in_query=rev_in_query)
     except InvalidRequest as exc:
         refused = exc.parameter
     else:
-        refused = ""
-        assert "/" not in source + rev
-        assert raw.count("/") <= repo.count("/") + 2
-    assert refused in {"", "source", "repo", "rev"}
+        assert not any("/" in segment for segment in segments[: None if rev_in_query else -1])
+        assert len(segments) == max(1, raw.count("/"))
+    assert refused in {None, "source", "repo", None if rev_in_query else "rev"}
 
 
 @patiently

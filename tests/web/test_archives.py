@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -77,6 +78,87 @@ def test_the_canonical_url_of_a_hit_is_a_hit_and_has_no_other(web: Client) -> No
     answer = web.get(target)
     assert answer.status == 302
     assert "canonical" not in answer.headers["link"]
+
+
+ODD_REVS = ("@", "REL/2.0", "a#b?c&d=+", "a%2Fb", "caf\xe9/\u65e5\u3000\u672c", "a\\b//..x")
+
+
+@pytest.mark.parametrize("rev", ODD_REVS)
+def test_a_rev_is_whatever_name_the_host_accepts_in_the_path_or_as_a_parameter(
+    web: Client, rev: str
+) -> None:
+    node = web.world.source.commit(ASH, FILES, rev)
+    in_path = f"/archiver/hgmo/{ASH}/{quote(rev, safe='')}"
+    in_query = f"/archiver/hgmo/{ASH}?{urlencode({'rev': rev})}"
+    file = f"/get/hgmo/{ASH}/{quote(rev, safe='')}.tar.gz"
+    file_of_repo = f"/get/hgmo/{ASH}.tar.gz?{urlencode({'rev': rev})}"
+    assert web.get(in_path).status == 202
+    web.work()
+    hits = [web.get(target) for target in (in_path, in_query, file, file_of_repo)]
+    assert {hit.status for hit in hits} == {302}
+    assert {hit.headers["archiver-node"] for hit in hits} == {node}
+    assert len({hit.headers["link"] for hit in hits}) == 1
+
+
+@pytest.mark.parametrize("target", ("/archiver/hgmo/{}?rev=REL/2.0", "/archiver/hgmo/{}/REL%2F2.0"))
+def test_a_held_request_is_sent_to_the_form_of_its_own_address(target: str) -> None:
+    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.02))
+    with client(World(), site=site) as web:
+        web.world.source.commit(ASH, FILES, "REL/2.0")
+        sep = "&" if "?" in target else "?"
+        answer = web.get(f"{target.format(ASH)}{sep}wait=1")
+        assert (answer.status, answer.headers["archiver-cache"]) == (302, "miss")
+        assert answer.headers["location"].startswith(f"{PUBLIC_URL}{target.format(ASH)}{sep}")
+        assert "hop=1" in answer.headers["location"]
+
+
+def test_different_revs_in_the_query_are_never_given_the_answer_of_one_another(web: Client) -> None:
+    nodes = {rev: web.world.source.commit(ASH, {"a": rev.encode()}, rev) for rev in ("a/1", "a/2")}
+    for rev in nodes:
+        web.get(f"/archiver/hgmo/{ASH}?rev={rev}")
+    web.work()
+    web.work()
+    for rev in (*nodes, *nodes, *nodes):
+        answer = web.get(f"/archiver/hgmo/{ASH}?rev={rev}")
+        assert (answer.status, answer.headers["archiver-node"]) == (302, nodes[rev])
+
+
+def test_a_rev_that_no_path_can_have_is_taken_as_a_parameter(web: Client) -> None:
+    node = web.world.source.commit(ASH, FILES, "a/../b")
+    refused = web.get(f"/archiver/hgmo/{ASH}/a%2F..%2Fb")
+    assert (refused.status, refused.json["parameter"]) == (400, "rev")
+    assert "?rev=" in refused.json["detail"]
+    assert web.get(f"/archiver/hgmo/{ASH}?rev=a/../b").headers["archiver-node"] == node
+
+
+def test_a_repo_and_a_subdir_may_have_the_signs_of_a_url(web: Client) -> None:
+    node = web.world.source.commit("c#/@100%?", {"@types/what?#/a%2Fb": b""}, "default")
+    answer = web.get("/archiver/hgmo/c%23/@100%25%3F/default?subdir=@types/what?%23")
+    assert answer.status == 202
+    assert answer.headers["location"].endswith(
+        f"/archiver/status/hgmo:c~23:~40100~25~3F:-:{node}:~40types:what~3F~23:-:tar.gz"
+    )
+    assert web.get(answer.headers["location"].removeprefix(PUBLIC_URL)).result["node"] == node
+
+
+@pytest.mark.parametrize(
+    ("target", "parameter"),
+    (
+        (f"/archiver/hgmo/{ASH}?rev=", "rev"),
+        (f"/archiver/hgmo/{ASH}?rev=a%0Ab", "rev"),
+        (f"/archiver/hgmo/{ASH}/?rev=a", "repo"),
+        ("/archiver/hgmo?rev=a", "repo"),
+        ("/archiver/hgmo//ash?rev=a", "repo"),
+        ("/archiver/hgmo/projects%2Fash?rev=a", "repo"),
+        ("/archiver/hgmo/%ff?rev=a", "repo"),
+    ),
+)
+def test_a_rev_in_the_query_leaves_the_whole_path_to_the_repo(
+    web: Client, target: str, parameter: str
+) -> None:
+    answer = web.get(target)
+    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+    assert web.world.untouched
 
 
 def test_the_preferred_region_is_the_one_to_be_sent_to(web: Client) -> None:
@@ -190,7 +272,7 @@ def test_a_suffix_that_nobody_can_make_is_refused_with_those_that_are_made(web: 
 def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> None:
     answer = web.get(f"{DEFAULT}?region=us-west-2")
     assert (answer.status, answer.json["parameter"]) == (400, "region")
-    assert answer.json["allowed"] == "subdir, suffix, preferred_region, wait, hop, on_miss"
+    assert answer.json["allowed"] == "rev, subdir, suffix, preferred_region, wait, hop, on_miss"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def test_a_name_that_ends_in_no_suffix_is_refused(name: str) -> None:
         (f"/get/hgmo/{ASH}/.tar.gz", "rev"),
         (f"{FILE}?suffix=zip", "suffix"),
         ("/get/hgmo/default.zip", "repo"),
-        (f"/get/hgmo/{ASH}/a%2Fdefault.zip", "rev"),
+        (f"/get/hgmo/{ASH}/a%2F..%2Fdefault.zip", "rev"),
+        ("/get/hgmo/projects%2Fash.zip?rev=default", "repo"),
+        ("/get/hgmo/.zip?rev=default", "repo"),
         (f"/get/hgmo/{ASH}/default.zip/", "suffix"),
         (f"/get/hgmo/{ASH}/.sha256", "suffix"),
         (f"{FILE}.sha256.sha256", "suffix"),
@@ -96,7 +98,14 @@ def test_what_is_wrong_with_an_address_is_named(web: Client, target: str, parame
 def test_the_name_of_a_file_is_decoded_once(web: Client) -> None:
     web.world.source.commit(ASH, FILES, "V 1.0")
     assert web.get(f"/get/hgmo/{ASH}/V%201%2E0%2Ezip?wait=0").status == 503
-    assert web.get(f"/get/hgmo/{ASH}/V%25201.0.zip").status == 400
+    assert web.get(f"/get/hgmo/{ASH}/V%25201.0.zip").code == "unknown_rev"
+
+
+def test_a_checksum_of_a_rev_in_the_query_names_the_file_of_the_repo(web: Client) -> None:
+    web.world.source.commit(ASH, FILES, "REL/2.0")
+    built(web, f"/get/hgmo/{ASH}.zip?rev=REL/2.0")
+    answer = web.get(f"/get/hgmo/{ASH}.zip.sha256?rev=REL/2.0")
+    assert answer.body.endswith(b"  ash.zip\n")
 
 
 def test_a_checksum_is_what_sha256sum_checks_the_downloaded_file_with(web: Client) -> None:

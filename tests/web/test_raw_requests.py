@@ -1,7 +1,7 @@
 """Bytes as they come over a socket, to the real server: what is no request creates nothing."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,12 @@ BAD_SEGMENTS = (
     b"%0d%0aSet-Cookie:%20a=b",
     b"%0A",
     b"%0D",
-    b"a%3Fb",
-    b"a%23b",
-    b"a@b",
-    b"a%40b",
     b"a\\b",
     b"a%5Cb",
     b"%ff",
     b"%c3",
     b"%ed%a0%80",  # a surrogate
     b"%c0%af",  # a slash, over-long
-    b"a%25b",
-    b"a%252Fb",
     b"a%",
     b"a%zz",
     b"%e2%80%8b",  # a space of no width
@@ -83,13 +77,44 @@ BAD_SEGMENTS = (
 )
 
 
-@pytest.mark.parametrize("segment", BAD_SEGMENTS)
-@pytest.mark.parametrize(("place", "parameter"), ((_in_repo, "repo"), (_in_rev, "rev")))
+BAD_REVS = (
+    b".",
+    b"..",
+    b"",
+    b"%2e",
+    b"%2E%2e",
+    b"a%2F..%2Fb",
+    b"a%2F%2e%2E%2Fb",
+    b"%00",
+    b"a%00b",
+    b"%0d%0aSet-Cookie:%20a=b",
+    b"%0A",
+    b"%0D",
+    b"%1b%5B2J",
+    b"%c2%9b2J",  # the same for a terminal
+    b"%ff",
+    b"%c3",
+    b"%ed%a0%80",  # a surrogate
+    b"%c0%af",  # a slash, over-long
+    b"a%",
+    b"a%zz",
+    b"x" * 1025,
+    b"%c3%a9" * 513,
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "parameter"),
+    (
+        *((_in_repo(segment), "repo") for segment in BAD_SEGMENTS),
+        *((_in_rev(segment), "rev") for segment in BAD_REVS),
+    ),
+)
 def test_a_bad_segment_is_a_400_that_names_its_place(
-    server: Server, place: Callable[[bytes], bytes], parameter: str, segment: bytes
+    server: Server, target: bytes, parameter: str
 ) -> None:
     before = server.fakes()
-    assert_bad(server.ask(place(segment)), parameter)
+    assert_bad(server.ask(target), parameter)
     assert server.fakes() == before
 
 
@@ -112,11 +137,7 @@ def test_a_bad_source_is_a_400_that_names_it(server: Server, segment: bytes) -> 
         (b"subdir=-", "subdir"),
         (b"subdir=a%00", "subdir"),
         (b"subdir=a%0d%0ab", "subdir"),
-        (b"subdir=a%3Fb", "subdir"),
-        (b"subdir=a%23b", "subdir"),
-        (b"subdir=a@b", "subdir"),
         (b"subdir=a\\b", "subdir"),
-        (b"subdir=a%25b", "subdir"),
         (b"subdir=%ff", "subdir"),
         (b"subdir=" + b"x" * 256, "subdir"),
         (b"subdir=" + b"/".join([b"x" * 200] * 4), "subdir"),
@@ -135,7 +156,8 @@ def test_a_bad_source_is_a_400_that_names_it(server: Server, segment: bytes) -> 
         (b"subdir=a&subdir=a", "subdir"),
         (b"subdir=a&sub%64ir=b", "subdir"),
         (b"suffix=tar.gz&&suffix=zip", "suffix"),
-        (b"subdir=a;suffix=zip?x=#y", "subdir"),
+        (b"subdir=a%", "subdir"),
+        (b"rev=", "rev"),
     ),
 )
 def test_a_bad_query_is_a_400_that_names_the_parameter(

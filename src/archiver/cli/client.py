@@ -25,6 +25,8 @@ POLL_MAX_S = 3.0
 HOLD_S = 10
 """How long a server may hold a question about a task. One that can tags its answers."""
 
+_PLAIN_REV = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
+
 NOT_MODIFIED = 304
 UNKNOWN = frozenset({"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir"})
 
@@ -105,9 +107,18 @@ class Client:
         self._server = server.rstrip("/")
 
     def archive_url(self, source: str, repo: str, rev: str, query: Mapping[str, str | None]) -> str:
-        given = urlencode({name: value for name, value in query.items() if value}, safe="/")
-        path = f"{quote(source, safe='')}/{quote(repo.strip('/'))}/{quote(rev, safe='')}"
-        return f"{self._server}/archiver/{path}" + (f"?{given}" if given else "")
+        """Return the address of an archive. A rev that proxies may change in a path is a parameter.
+
+        Arguments that are not UTF-8 are sent as they are, for the server to refuse.
+        """
+        given = {name: value for name, value in query.items() if value}
+        path = f"{quote(source, safe='')}/{quote(repo.strip('/'), errors='surrogateescape')}"
+        if _PLAIN_REV.fullmatch(rev):
+            path = f"{path}/{rev}"
+        else:
+            given = {"rev": rev, **given}
+        encoded = urlencode(given, safe="/", errors="surrogateescape")
+        return f"{self._server}/archiver/{path}" + (f"?{encoded}" if encoded else "")
 
     def status_url(self, task: str) -> str:
         """Return the status URL of a task id, or *task* if it is a URL already."""

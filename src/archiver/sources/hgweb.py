@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote
 
+import msgspec
 from yarl import URL
 
 from archiver.errors import (
@@ -26,7 +27,8 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Served
+from archiver.model import Archive, Node, Served, parse_node
+from archiver.names import shown
 from archiver.sources.fetch import Answer, Fetch, open_fetch
 from archiver.sources.pace import RATE_WINDOW
 from archiver.sources.perimeter import Perimeter
@@ -36,6 +38,11 @@ QUESTION_DEADLINE = timedelta(seconds=10)
 """For an answer that takes the host milliseconds, and for waiting until it may be asked."""
 
 ANSWER_MAX_BYTES = 4096
+
+LOG_MAX_BYTES = 1 << 20
+"""Of one entry of a log, which has the whole description of the changeset."""
+
+_SLASH = "%2F"
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or a node of which 12 to 40 hex digits are given"
 
@@ -56,6 +63,16 @@ _AMBIGUOUS = b"ambiguous identifier\n"
 
 class _AmbiguousRev(UnknownRev):
     """The digits that are given begin more than one node."""
+
+
+class _InexpressibleRev(UnknownRev):
+    """The host crashes over the name, which is beyond ASCII."""
+
+
+class _Log(msgspec.Struct):
+    """What of ``json-log/{rev}`` counts: the full node of the rev."""
+
+    node: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,26 +133,57 @@ class HgwebSource:
     def check_rev(self, rev: str) -> None:
         if rev in _MISUNDERSTOOD or _LOCAL_NUMBER.fullmatch(rev):
             raise InvalidRequest(
-                "rev would mean something else on each server", parameter="rev", allowed=REV_ALLOWED
+                f"rev {shown(rev)!r} means something else on each server: "
+                "ask for the changeset by its node",
+                parameter="rev",
+                allowed=REV_ALLOWED,
             )
 
     async def resolve(self, repo: str, rev: str) -> Node:
         self.check_rev(rev)
         with self._counted():
-            question = f"cmd=lookup&key={_quoted(rev)}"
-            answer = await self._ask(repo, question, on_crash=self._inexpressible(rev))
+            try:
+                answer = await self._ask(
+                    repo, f"?cmd=lookup&key={_quoted(rev)}", on_crash=self._inexpressible(rev)
+                )
+            except _InexpressibleRev:
+                return await self._resolve_by_log(repo, rev)
             found = _FOUND.fullmatch(answer)
             if found and (node := Node(found[1].decode())) not in _NOBODY:
                 return node
             if answer.endswith(_AMBIGUOUS):
-                raise _AmbiguousRev(f"{self.name} has several revisions {rev} in {repo}")
+                raise _AmbiguousRev(f"{self.name} has several revisions {shown(rev)} in {repo}")
             if found or answer.startswith(b"0 "):
                 raise self._unknown_rev(repo, rev)
             raise self._unintelligible()
 
+    async def _resolve_by_log(self, repo: str, rev: str) -> Node:
+        """Return the node of a name beyond ASCII, which an older hgweb reads from a path alone.
+
+        Such an hgweb decodes the path, and then reads ``%2F`` as a slash.
+        """
+        inexpressible = self._inexpressible(rev)
+        if inexpressible and _SLASH in rev:
+            raise inexpressible
+        path = quote(rev.replace("/", _SLASH), safe="")
+        answer = await self._ask(
+            repo,
+            f"/json-log/{path}?revcount=1",
+            on_crash=inexpressible,
+            on_missing=self._unknown_rev(repo, rev),
+            most=LOG_MAX_BYTES,
+        )
+        try:
+            node = parse_node(msgspec.json.decode(answer, type=_Log).node)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            node = None
+        if node is None or node in _NOBODY:
+            raise self._unintelligible()
+        return node
+
     async def known(self, repo: str, node: Node) -> bool:
         with self._counted():
-            answer = await self._ask(repo, f"cmd=known&nodes={node}")
+            answer = await self._ask(repo, f"?cmd=known&nodes={node}")
             if answer not in {b"0", b"1"}:
                 raise self._unintelligible()
             return answer == b"1" and node not in _NOBODY
@@ -195,10 +243,19 @@ class HgwebSource:
                 return answer.failure
 
     async def _ask(
-        self, repo: str, question: str, *, on_crash: ArchiverError | None = None
+        self,
+        repo: str,
+        question: str,
+        *,
+        on_crash: ArchiverError | None = None,
+        on_missing: ArchiverError | None = None,
+        most: int = ANSWER_MAX_BYTES,
     ) -> bytes:
-        """Return what the host says through its wire protocol; raise *on_crash* if it crashes."""
-        url = f"{self._repo_template.replace('{repo}', _quoted(repo))}?{question}"
+        """Return the answer at the repository's address with *question* behind it.
+
+        Raises *on_crash* if the host crashes, *on_missing* if the repository lacks the thing.
+        """
+        url = f"{self._repo_template.replace('{repo}', _quoted(repo))}{question}"
         try:
             async with (
                 asyncio.timeout(self._question_deadline.total_seconds()),
@@ -207,7 +264,9 @@ class HgwebSource:
             ):
                 match answer.status:
                     case 200 if not answer.is_html:
-                        return await answer.text(ANSWER_MAX_BYTES)
+                        return await answer.text(most)
+                    case 404 if on_missing and not answer.is_html:
+                        raise on_missing
                     case 200 | 404:  # a page is the list of a folder's repositories
                         raise UnknownRepo(f"{self.name} has no repository {repo}")
                     case 500 if on_crash:
@@ -227,13 +286,19 @@ class HgwebSource:
         METRICS.resolves.labels(source=self.name, outcome="ok").inc()
 
     def _unknown_rev(self, repo: str, rev: str) -> UnknownRev:
-        return UnknownRev(f"{self.name} has no revision {rev} in {repo}")
+        return UnknownRev(f"{self.name} has no revision {shown(rev)} in {repo}")
 
-    def _inexpressible(self, rev: str) -> UnknownRev | None:
-        """Return what a crash over *rev* means: hgweb 7 fails to parse a query beyond ASCII."""
+    def _inexpressible(self, rev: str) -> "_InexpressibleRev | None":
+        """Return what a crash over *rev* means, if it is beyond ASCII.
+
+        Mercurial 7 on Python 3.11 cannot parse a query beyond ASCII, but one on Python 3.13 can.
+        """
         if rev.isascii():
             return None
-        return UnknownRev(f"{self.name} can be asked for names in ASCII alone, not for {rev}")
+        return _InexpressibleRev(
+            f"{self.name} crashes when it is asked for {shown(rev)}: "
+            "ask for the changeset by its node"
+        )
 
     def _unintelligible(self) -> SourceUnavailable:
         return SourceUnavailable(f"{self.name} did not answer as an hgweb does")

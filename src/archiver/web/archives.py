@@ -1,4 +1,7 @@
-"""``/archiver/{source}/{repo}/{rev}``: where an archive is, or the task that brings it there."""
+"""``/archiver/{source}/{repo}/{rev}``: where an archive is, or the task that brings it there.
+
+With ``?rev=``, the path ends with the repo.
+"""
 
 from functools import partial
 
@@ -15,13 +18,15 @@ from archiver.web.asks import (
     parse_parameters,
     parse_source,
     parse_suffix,
+    place,
+    repo_path,
     want,
 )
 from archiver.web.misses import outwait
 from archiver.web.problems import problem
 from archiver.web.redirects import REDIRECT, Form, hit
 from archiver.web.site import State
-from archiver.web.targets import split_address
+from archiver.web.targets import split_place
 
 DEFAULT_SUFFIX = "tar.gz"
 
@@ -55,9 +60,11 @@ def parse(request: Request[State]) -> Ask:
         InvalidRequest: A part of the path or of the query is not what it has to be.
         UnknownSource: There is no such source.
     """
-    name, repo, rev = split_address(request.path_params["address"])
-    source = parse_source(request, name)
-    query = parse_parameters(request, "subdir", "suffix", "preferred_region")
+    raw = request.path_params["address"]
+    source = parse_source(request, raw)
+    query = parse_parameters(request, "rev", "subdir", "suffix", "preferred_region")
     suffix = parse_suffix(query.get("suffix", DEFAULT_SUFFIX))
+    repo, rev = place(split_place(raw, rev_in_query="rev" in query), query)
     wanted = want(source, repo, rev, suffix, query)
-    return ask(request, wanted, query, path=archive_path(wanted, rev))
+    path = repo_path(wanted) if "rev" in query else archive_path(wanted, rev)
+    return ask(request, wanted, query, path=path)

@@ -1,7 +1,7 @@
 """What a client asks for: an archive, and what it will put up with if that is not there."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import quote, urlencode
@@ -13,7 +13,7 @@ from archiver.model import SUFFIXES, Archive, Region, Wanted
 from archiver.names import check_name
 from archiver.web.exchange import exchange
 from archiver.web.site import State
-from archiver.web.targets import parse_query
+from archiver.web.targets import decode_source, parse_query
 from archiver.web.waiting import Patience, parse_patience
 
 OF_A_MISS = ("wait", "hop", "on_miss")
@@ -84,11 +84,19 @@ def parse_parameters(request: Request[State], *own: str) -> dict[str, str]:
     return parse_query(request.scope["query_string"], known=(*own, *OF_A_MISS))
 
 
-def parse_source(request: Request[State], name: str) -> str:
-    """Return *name* if a source has it. Raises InvalidRequest, UnknownSource."""
-    source = request.state["archiver"].source(check_name(name, "source"))
+def parse_source(request: Request[State], raw: str) -> str:
+    """Return the source that the path *raw* begins with. Raises InvalidRequest, UnknownSource."""
+    name = check_name(decode_source(raw), "source")
+    source = request.state["archiver"].source(name)
     exchange(request).source = source.name
     return source.name
+
+
+def place(segments: Sequence[str], query: Mapping[str, str]) -> tuple[str, str]:
+    """Return repo and rev: the rev is what *query* says, else the last of *segments*."""
+    if "rev" in query:
+        return "/".join(segments), query["rev"]
+    return "/".join(segments[:-1]), segments[-1]
 
 
 def want(source: str, repo: str, rev: str, suffix: str, query: Mapping[str, str]) -> Wanted:
@@ -136,6 +144,11 @@ def _parse_on_miss(text: str | None) -> OnMiss | None:
         ) from None
 
 
+def repo_path(wanted: Wanted | Archive) -> str:
+    """Return the path of all archives of a repo, for those whose query names the rev."""
+    return f"/archiver/{wanted.source}/{quote(wanted.repo)}"
+
+
 def archive_path(wanted: Wanted | Archive, rev: str) -> str:
     """Return the path of an archive, but for what stands in its query."""
-    return f"/archiver/{wanted.source}/{quote(wanted.repo)}/{quote(rev, safe='')}"
+    return f"{repo_path(wanted)}/{quote(rev, safe='')}"

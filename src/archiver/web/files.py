@@ -22,13 +22,14 @@ from archiver.web.asks import (
     parse_parameters,
     parse_region,
     parse_source,
+    place,
     want,
 )
 from archiver.web.exchange import exchange
 from archiver.web.problems import problem
 from archiver.web.redirects import REDIRECT, Form, hit
 from archiver.web.site import State
-from archiver.web.targets import decode, parse_query, split_address
+from archiver.web.targets import decode, parse_query, split_place
 
 DEFAULT_WAIT_S = 80
 """Tools that take names from paths save the body of a 202 as the file, or give up on it."""
@@ -76,17 +77,19 @@ def parse(request: Request[State]) -> Ask:
         InvalidRequest: A part of the path or of the query is not what it has to be.
         UnknownSource: There is no such source.
     """
-    name, repo, file_name = split_address(request.path_params["file"])
-    source = parse_source(request, name)
-    query = parse_parameters(request, "subdir", "preferred_region")
-    rev, suffix = split_file_name(file_name)
+    raw = request.path_params["file"]
+    source = parse_source(request, raw)
+    query = parse_parameters(request, "rev", "subdir", "preferred_region")
+    segments = split_place(raw, rev_in_query="rev" in query)
+    segments[-1], suffix = split_file_name(segments[-1])
+    repo, rev = place(segments, query)
     wanted = want(source, repo, rev, suffix, query)
     path = quote(request.scope["raw_path"], safe=PATH_CHARACTERS)  # hops must not rename the file
     return ask(request, wanted, query, path=path, default_wait_s=DEFAULT_WAIT_S)
 
 
 def split_file_name(name: str) -> tuple[str, str]:
-    """Return rev and suffix of ``{rev}.{suffix}``: the longest suffix there is.
+    """Return rev, or end of a repo, and suffix of ``{rev}.{suffix}``: the longest suffix there is.
 
     So a rev may have dots, and even end like a suffix: ``A.zip.tar.gz`` is the rev ``A.zip``.
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.errors import InvalidRequest
-from archiver.names import NAME_ALLOWED
+from archiver.names import NAME_ALLOWED, REV_ALLOWED
 from archiver.web.problems import problem
 
 TARGET_MAX_BYTES = 8192
@@ -22,6 +22,8 @@ SEGMENTS_MAX = 400
 """Of a path. No repo has room for more in a key."""
 
 SHOWN_CHARS = 60
+
+_STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -66,33 +68,51 @@ def is_too_long(scope: Scope) -> bool:
     return len(scope["raw_path"]) + len(scope["query_string"]) > TARGET_MAX_BYTES
 
 
-def split_address(raw: str) -> tuple[str, str, str]:
-    """Return source, repo and rev of ``{source}/{repo…}/{rev}``; which may still be bad names.
+def split_place(raw: str, *, rev_in_query: bool = False) -> list[str]:
+    """Return the segments behind the source in ``{source}/{repo…}/{rev}``, each decoded once.
+
+    They may still be bad names. With *rev_in_query*, all of them are the repo's, and none is a rev,
+    which alone may have encoded slashes.
 
     Raises:
-        InvalidRequest: There is not one segment for each, or a segment is no text of its own.
+        InvalidRequest: A segment is not UTF-8, hides a slash, or is a rev that no path can have.
     """
     if raw.count("/") > SEGMENTS_MAX:
         raise InvalidRequest("repo is too long", parameter="repo", allowed=NAME_ALLOWED)
-    first, *middle = raw.split("/")
-    source = _decode_segment(first, "source")
-    last = middle.pop() if middle else ""
-    repo = "/".join(_decode_segment(segment, "repo") for segment in middle)
-    return source, repo, _decode_segment(last, "rev")
+    *repo, last = raw.partition("/")[2].split("/")
+    segments = [_decode_segment(segment, "repo") for segment in repo]
+    return [*segments, _decode_segment(last, "repo") if rev_in_query else _decode_rev(last)]
+
+
+def decode_source(raw: str) -> str:
+    """Return the first segment of *raw*, the name of a source. Raises InvalidRequest."""
+    return _decode_segment(raw.partition("/")[0], "source")
 
 
 def _decode_segment(raw: str, parameter: str) -> str:
-    """Return one segment of a path, percent-decoded once.
-
-    Raises:
-        InvalidRequest: It hides a slash, or is not UTF-8.
-    """
     text = decode(raw.encode("latin-1"), parameter)
     if "/" in text:
         raise InvalidRequest(
             f"{parameter} has an encoded slash", parameter=parameter, allowed=NAME_ALLOWED
         )
     return text
+
+
+def _decode_rev(raw: str) -> str:
+    """Return a rev that stands in a path.
+
+    Clients and proxies resolve ``..`` in a path, even an encoded one, so that it means something
+    else to each of them.
+    """
+    rev = decode(raw.encode("latin-1"), "rev")
+    if {".", ".."}.intersection(rev.split("/")):
+        raise InvalidRequest(
+            "rev has a segment '.' or '..', which clients and proxies remove from a path: "
+            "give it as ?rev=, or ask for the changeset by its node",
+            parameter="rev",
+            allowed=REV_ALLOWED,
+        )
+    return rev
 
 
 def parse_query(raw: bytes, *, known: Sequence[str]) -> dict[str, str]:
@@ -132,7 +152,18 @@ def _check_parameter(name: str, seen: Collection[str], known: Sequence[str]) -> 
 
 
 def decode(raw: bytes, parameter: str) -> str:
-    """Return *raw* percent-decoded once. Raises InvalidRequest if that is not UTF-8."""
+    """Return *raw* percent-decoded once.
+
+    Raises:
+        InvalidRequest: It is not UTF-8, or has a ``%`` that encodes nothing, which some would read
+            as itself and others not at all.
+    """
+    if _STRAY_PERCENT.search(raw):
+        raise InvalidRequest(
+            f"{parameter} has a % without two hex digits behind it",
+            parameter=parameter,
+            allowed="percent-encoded UTF-8, in which %25 is a %",
+        )
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
