@@ -104,6 +104,12 @@ class Metrics:
             "Copies made from another region, by outcome: succeeded, failed.",
             ("region", "outcome"),
         )
+        self.unreadable = Counter(
+            "archiver_unreadable_values_total",
+            "Values in the engine that could not be read and were passed over, by place: states, "
+            "index, revs, digests, repairs, tasks, feed.",
+            ("place",),
+        )
         self.build_info = Gauge(
             "archiver_build_info",
             "1, labelled with the version.",

@@ -189,7 +189,9 @@ def test_what_was_written_meanwhile_is_not_written_over(fleet: Fleet) -> None:
             await one.index.settle(archive, seen, western)
             entry = await one.connection.get(INDEX, archive.digest)
             assert entry
-            assert decode_copies(entry.value).regions == both.regions
+            record = decode_copies(entry.value)
+            assert record
+            assert record.regions == both.regions
             assert await one.index.copies(archive) == both
 
     asyncio.run(play())

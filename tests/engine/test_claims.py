@@ -12,7 +12,7 @@ from archiver.engine.claims import VANISHED_MAX, Claim
 from archiver.engine.connection import STATES, Connection
 from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane
-from archiver.engine.records import decode_task
+from archiver.engine.records import decode_order, decode_task
 from archiver.errors import LeaseLost, WorkersLost
 from archiver.model import Archive
 from archiver.tasks import Phase, Priority, TaskState
@@ -42,7 +42,15 @@ class Bench:
             return message
 
     def claim(self, message: Msg) -> Claim:
-        return Claim(connection=self.connection, message=message, archive=self.archive, lease=LEASE)
+        order = decode_order(message.data)
+        assert order
+        return Claim(
+            connection=self.connection,
+            message=message,
+            order=order,
+            archive=self.archive,
+            lease=LEASE,
+        )
 
     async def state(self) -> TaskState | None:
         task = await self.engine.task(self.archive)
@@ -156,7 +164,8 @@ def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) ->
             async with asyncio.timeout(15):
                 await claim.succeed()
             entry = await here.connection.get(STATES, here.archive.digest)
-            return decode_task(entry.value).state if entry else None
+            record = decode_task(entry.value) if entry else None
+            return record.state if record else None
 
     assert asyncio.run(play(asked_anew=False)) is TaskState.SUCCESS
     assert asyncio.run(play(asked_anew=True)) is TaskState.SUCCESS

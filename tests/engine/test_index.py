@@ -221,7 +221,9 @@ def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
             assert await index.copies(archive) == copies
             entry = await connection.get(INDEX, archive.digest)
             assert entry
-            assert decode_copies(entry.value).regions == copies.regions
+            record = decode_copies(entry.value)
+            assert record
+            assert record.regions == copies.regions
 
     asyncio.run(play())
 

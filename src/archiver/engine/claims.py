@@ -13,7 +13,8 @@ from nats.aio.msg import Msg
 from archiver.engine.connection import STATES, Connection, WrongRevision
 from archiver.engine.feed import FAILED, FINISHED, PROGRESS
 from archiver.engine.lookups import Entry
-from archiver.engine.records import FinishedRecord, TaskRecord, decode_order, decode_task, encode
+from archiver.engine.records import FinishedRecord, Order, TaskRecord, encode
+from archiver.engine.states import read_state
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive
 from archiver.tasks import Failure, Phase, Priority, TaskState
@@ -41,7 +42,13 @@ class Claim:
     """
 
     def __init__(
-        self, *, connection: Connection, message: Msg, archive: Archive, lease: timedelta
+        self,
+        *,
+        connection: Connection,
+        message: Msg,
+        order: Order,
+        archive: Archive,
+        lease: timedelta,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.archive = archive
@@ -51,7 +58,7 @@ class Claim:
         self._revision = 0
         self._phase = Phase.CONNECTING
         self._bytes_done = 0
-        self._order = decode_order(message.data)
+        self._order = order
         self._record: TaskRecord
 
     @property
@@ -89,7 +96,7 @@ class Claim:
 
         Its number alone does not tell: a queue that was wiped counts from 1 again.
         """
-        last = _decode(entry)
+        last = read_state(self._connection, self.archive, entry)
         same = last and (last.sequence, last.created_at) == (
             self._message.metadata.sequence.stream,
             self._order.created_at,
@@ -272,7 +279,9 @@ class Claim:
     async def _catch_up(self) -> None:
         """Learn the revision to replace: our own, if a reply was lost; none, after a wipe."""
         entry = await self._connection.trace(STATES, self.archive.digest)
-        current = _decode(entry)
+        current = read_state(self._connection, self.archive, entry)
+        if current is None and entry and entry.value:
+            raise LeaseLost("what stands in the place of this attempt's record cannot be read")
         if current and current.owner != self.id and not self._supersedes(current):
             raise LeaseLost("another worker has claimed this task")
         self._revision = entry.revision if entry else 0
@@ -281,7 +290,3 @@ class Claim:
         """Tell whether *other* is of an earlier delivery of the same message."""
         ours = self._record
         return other.sequence == ours.sequence and other.delivery < ours.delivery
-
-
-def _decode(entry: Entry | None) -> TaskRecord | None:
-    return decode_task(entry.value) if entry and entry.value else None

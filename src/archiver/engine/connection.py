@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 
 import nats.errors
@@ -25,7 +25,8 @@ from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.scan import scan
 from archiver.errors import EngineUnavailable
-from archiver.telemetry import describe, log
+from archiver.memory import Memory
+from archiver.telemetry import METRICS, describe, log
 
 REQUEST_TIMEOUT = timedelta(seconds=3)
 """A server that is well answers in milliseconds; one that elects a leader takes about this long."""
@@ -47,8 +48,16 @@ every limit of a stream."""
 
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
 
+TASKS = "tasks"
+"""The work queue; no bucket, but it holds values as they do."""
+
 DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and an archive that has it."""
+
+
+UNREADABLE_TTL = timedelta(days=1)
+UNREADABLE_MAX = 10_000
+"""Values that were logged; one that is forgotten is logged once more."""
 
 
 class WrongRevision(Exception):
@@ -72,6 +81,9 @@ class Connection:
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
+        self._unreadable: Memory[tuple[str, str, int], None] = Memory(
+            ttl=UNREADABLE_TTL, size=UNREADABLE_MAX
+        )
         self.namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"
 
@@ -297,12 +309,30 @@ class Connection:
         Raises:
             EngineUnavailable: It is not removed, as far as can be told.
         """
-        with _translated("remove a key"):
-            await self.js.purge_stream(
-                f"KV_{self._bucket(bucket)}",
-                seq=revision + 1,
-                subject=self._kv_subject(bucket, key),
-            )
+        stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
+        await self.remove(stream, subject, revision=revision)
+
+    async def remove(self, stream: str, subject: str, *, revision: int) -> None:
+        """Remove the messages of a subject up to *revision*.
+
+        Raises:
+            EngineUnavailable: They are not removed, as far as can be told.
+        """
+        with _translated("remove a message"):
+            await self.js.purge_stream(stream, seq=revision + 1, subject=subject)
+
+    def note_unreadable(self, place: str, key: str, revision: int = 0) -> None:
+        """Log and count a value that no record can be made of, each value once."""
+        if (place, key, revision) not in self._unreadable:
+            self._unreadable.put((place, key, revision), None)
+            METRICS.unreadable.labels(place=place).inc()
+            log.warning("value.unreadable", place=place, key=key, revision=revision)
+
+    async def set_aside(self, bucket: str, key: str, entry: Entry) -> None:
+        """Remove a value that cannot be read, of a bucket whose values can all be made again."""
+        self.note_unreadable(bucket, key, entry.revision)
+        with suppress(EngineUnavailable):  # then it is met, and passed over, once more
+            await self.purge(bucket, key, revision=entry.revision)
 
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
         """Let every process know of a change, after it was stored; at the very least this one."""

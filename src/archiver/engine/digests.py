@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from archiver.engine.connection import DIGESTS, Connection
 from archiver.engine.looks import Looks
+from archiver.engine.lookups import Entry
 from archiver.memory import Memory
 from archiver.model import Archive, parse_key
 
@@ -27,6 +28,12 @@ def digest_key(sha256: str, archive: Archive) -> str:
     and none has to be read before another one is written.
     """
     return f"{sha256}.{archive.digest}"
+
+
+def read_digest(place: str, entry: Entry) -> Archive | None:
+    """Return the archive that *entry* names, if it is one that may be named in this place."""
+    archive = parse_key(entry.value.decode(errors="replace"))
+    return archive if archive and archive.digest == place.rpartition(".")[2] else None
 
 
 class Digests:
@@ -57,10 +64,16 @@ class Digests:
     async def _look(self, sha256: str) -> tuple[Archive, ...]:
         places = await self._connection.matching(DIGESTS, f"{sha256}.*")
         gets = (self._connection.get(DIGESTS, place) for place in places[:NAMED_MAX])
-        entries = [entry for entry in await asyncio.gather(*gets) if entry]
-        entries.sort(key=lambda entry: entry.revision, reverse=True)
-        named = (parse_key(entry.value.decode(errors="replace")) for entry in entries)
+        entries = zip(places, await asyncio.gather(*gets), strict=False)
+        there = [(place, entry) for place, entry in entries if entry]
+        there.sort(key=lambda placed: placed[1].revision, reverse=True)
+        named = [await self._named(place, entry) for place, entry in there]
         return tuple(archive for archive in named if archive)
+
+    async def _named(self, place: str, entry: Entry) -> Archive | None:
+        if not (archive := read_digest(place, entry)):
+            await self._connection.set_aside(DIGESTS, place, entry)
+        return archive
 
     def _remember(self, sha256: str, archives: tuple[Archive, ...]) -> None:
         if archives:

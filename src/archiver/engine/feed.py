@@ -3,6 +3,8 @@
 from archiver.engine.connection import Connection
 from archiver.news import News
 
+FEED = "feed"
+
 COPIES = "copies"
 """Where an archive is has changed."""
 

@@ -10,13 +10,7 @@ from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.looks import Look, Looks
 from archiver.engine.lookups import Entry
-from archiver.engine.records import (
-    CopiesRecord,
-    DecodeError,
-    decode_copies,
-    decode_resolved,
-    encode,
-)
+from archiver.engine.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
 from archiver.errors import EngineUnavailable
 from archiver.memory import Memory
 from archiver.model import Archive, Copies, rev_digest
@@ -130,7 +124,7 @@ class JetStreamIndex:
     async def latest(self, archive: Archive) -> Sighting | None:
         """Return what the fleet says of *archive*, or if it says nothing, what is remembered."""
         before = self._remembered(archive)
-        stored = await self._stored(archive)
+        _entry, stored = await self._stored(archive)
         remembered = self._remembered(archive)
         if stored is None:
             return remembered
@@ -191,8 +185,8 @@ class JetStreamIndex:
             self._absent.put(archive.digest, look.at)
 
     async def _look(self, archive: Archive) -> Sighting | None:
-        entry = await self._entry(archive)
-        level, seen = "index", self._read(archive, entry.value, entry.revision) if entry else None
+        level = "index"
+        entry, seen = await self._stored(archive)
         if seen is None:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
@@ -203,27 +197,25 @@ class JetStreamIndex:
         self._count[level if seen else "absent"]()
         return seen
 
-    async def _stored(self, archive: Archive) -> Sighting | None:
-        entry = await self._entry(archive)
-        return self._read(archive, entry.value, entry.revision) if entry else None
+    async def _stored(self, archive: Archive) -> tuple[Entry | None, Sighting | None]:
+        """Return what stands in NATS, with the revision to write over, and what it says.
 
-    async def _entry(self, archive: Archive) -> Entry | None:
-        """Return what stands in NATS, or nothing, and the revision to write over.
-
-        None says that the engine does not answer.
+        None in place of an entry says that the engine does not answer.
         """
         try:
-            return await self._connection.trace(INDEX, archive.digest) or NOTHING
+            entry = await self._connection.trace(INDEX, archive.digest) or NOTHING
         except EngineUnavailable:
-            return None
+            return None, None
+        seen = self._read(archive, entry.value, entry.revision) if entry.value else None
+        if seen is None and entry.value and _record(archive, entry.value) is None:
+            await self._connection.set_aside(INDEX, archive.digest, entry)
+            return NOTHING, None
+        return entry, seen
 
     def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
-        try:
-            record = decode_copies(value)
-        except DecodeError:
-            return None
-        regions = tuple(r for r in self._storage.regions if r in record.regions)
-        if record.manifest.key != archive.key or not regions:
+        record = _record(archive, value)
+        regions = tuple(r for r in self._storage.regions if record and r in record.regions)
+        if record is None or not regions:
             return None
         copies = Copies(manifest=record.manifest, regions=regions)
         return Sighting(copies=copies, checked_at=record.checked_at, revision=revision)
@@ -260,24 +252,30 @@ class JetStreamIndex:
         if remembered := self._nodes.get(key):
             return remembered
         entry = await self._connection.get(REVS, key)
-        try:
-            resolved = decode_resolved(entry.value) if entry else None
-        except DecodeError:
+        if entry is None:
             return None
-        if resolved:
-            self._nodes.put(key, resolved)
-        return resolved
+        record = decode_rev(entry.value)
+        if record is None:
+            await self._connection.set_aside(REVS, key, entry)
+            return None
+        self._nodes.put(key, record.resolved())
+        return record.resolved()
 
     async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
         key, before = rev_digest(source, repo, rev), None
         try:
             before = await self._node(key)
-            await self._connection.put(REVS, key, encode(resolved))
+            await self._connection.put(REVS, key, encode(RevRecord.of(resolved)))
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
         if before and before.node != resolved.node:
             await self._connection.tell(MOVED, key)
         self._nodes.put(key, resolved)
+
+
+def _record(archive: Archive, value: bytes) -> CopiesRecord | None:
+    record = decode_copies(value)
+    return record if record and record.manifest.key == archive.key else None
 
 
 def _encoded(seen: Sighting) -> bytes:

@@ -5,19 +5,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
-from archiver.engine.connection import REPAIRS, STATES, Connection, WrongRevision
-from archiver.engine.feed import COPIES, FAILED, FINISHED
+from archiver.engine.connection import REPAIRS, STATES, TASKS, Connection, WrongRevision
+from archiver.engine.feed import COPIES, FAILED, FEED, FINISHED
 from archiver.engine.lanes import lane_name
-from archiver.engine.lookups import Entry
 from archiver.engine.records import (
     Order,
     RepairRecord,
     decode_failure,
     decode_finished,
     decode_order,
-    decode_task,
     encode,
 )
+from archiver.engine.states import read_state
 from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.memory import Memory
 from archiver.model import Archive, Joined, Region
@@ -60,10 +59,16 @@ class JetStream:
         connection.watch(COPIES, lambda digest, _payload: self._repairs.pop(digest))
 
     def _remember_failure(self, digest: str, payload: bytes) -> None:
-        self._failures.put(digest, decode_failure(payload))
+        if failure := decode_failure(payload):
+            self._failures.put(digest, failure)
+        else:
+            self._connection.note_unreadable(FEED, digest)
 
-    def _remember_duration(self, _digest: str, payload: bytes) -> None:
+    def _remember_duration(self, digest: str, payload: bytes) -> None:
         finished = decode_finished(payload)
+        if finished is None:
+            self._connection.note_unreadable(FEED, digest)
+            return
         mean_s = self._mean_s.get(finished.source, finished.duration_s)
         self._mean_s[finished.source] = mean_s + NEWEST_SHARE * (finished.duration_s - mean_s)
 
@@ -128,25 +133,37 @@ class JetStream:
             try:
                 await connection.publish(subject, order, only_one)
             except WrongRevision:
-                standing = await self._message(archive)
+                if standing := await self._order(archive):
+                    return Joined.MISS if encode(standing) == order else Joined.JOINED
             else:
                 return Joined.MISS
-            if standing:
-                return Joined.MISS if standing.value == order else Joined.JOINED
             await asyncio.sleep(pause.total_seconds())
         raise EngineUnavailable("the engine refused a task, and has none for this archive")
 
-    async def _message(self, archive: Archive) -> Entry | None:
-        """Return what stands in the queue for *archive*, in whichever lane."""
-        stream = self._connection.tasks_stream
-        return await self._connection.last_message(stream, self._any_lane(archive))
+    async def _order(self, archive: Archive) -> Order | None:
+        """Return what stands in the queue for *archive*, in whichever lane.
+
+        A message that cannot be read is removed: no worker would build anything of it, and no
+        other one could come into the queue beside it.
+        """
+        connection = self._connection
+        stream, subject = connection.tasks_stream, self._any_lane(archive)
+        message = await connection.last_message(stream, subject)
+        if message is None:
+            return None
+        order = decode_order(message.value)
+        if order is None or order.key != archive.key:
+            connection.note_unreadable(TASKS, archive.digest, message.revision)
+            await connection.remove(stream, subject, revision=message.revision)
+            return None
+        return order
 
     def _any_lane(self, archive: Archive) -> str:
         return self._connection.subject("tasks", "*", "*", archive.digest)
 
     async def task(self, archive: Archive) -> Task | None:
         entry = await self._connection.get(STATES, archive.digest)
-        record = decode_task(entry.value) if entry else None
+        record = read_state(self._connection, archive, entry)
         if record and not record.state.terminal:
             return record.task(archive)
         created_at = await self._waiting_since(archive)
@@ -161,8 +178,8 @@ class JetStream:
 
     async def _waiting_since(self, archive: Archive) -> datetime | None:
         """Return when the archive's message came into the queue, if it is still there."""
-        message = await self._message(archive)
-        return decode_order(message.value).created_at if message else None
+        order = await self._order(archive)
+        return order.created_at if order else None
 
     async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
         if archive.digest in self._repairs:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from archiver.engine.connection import DIGESTS, INDEX, Connection, WrongRevision
-from archiver.engine.digests import digest_key
+from archiver.engine.digests import digest_key, read_digest
 from archiver.engine.feed import COPIES
 from archiver.engine.lookups import Entry
-from archiver.engine.records import CopiesRecord, DecodeError, decode_copies, encode
+from archiver.engine.records import CopiesRecord, decode_copies, encode
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region, parse_key
 from archiver.ports import Storage
@@ -68,6 +68,7 @@ class Rebuilder:
         self._tally = Tally()
         self._standing: dict[str, Standing] = {}
         self._digests: set[str] = set()
+        self._cleared: set[str] = set()
         self._dropped: set[str] = set()
 
     async def rebuild(self, source: str | None = None) -> Tally:
@@ -89,20 +90,34 @@ class Rebuilder:
             ]
             await self._each("dropping", gone, self._drop_unless_there)
             await self._each("dropping", self._digests, self._drop_digest_unless_true)
+        for digest in self._cleared:
+            self._count_dropped(digest)
         return self._tally
 
     async def _read_index(self, source: str | None) -> None:
         """Keep what stands in the index; of removed entries, too, the revision counts."""
         async with aclosing(self._connection.entries(INDEX)) as entries:
             async for digest, entry in entries:
-                record = _record(entry)
-                if record is None or _is_of(source, record.manifest.key):
+                record = _record(digest, entry)
+                if entry.value and record is None:
+                    await self._clear(INDEX, digest, entry)
+                elif record is None or _is_of(source, record.manifest.key):
                     said = _hash(record) if record else None
                     self._standing[digest] = Standing(revision=entry.revision, said=said)
         async with aclosing(self._connection.entries(DIGESTS)) as entries:
-            async for key, entry in entries:
-                if _is_of(source, _text(entry)):
-                    self._digests.add(key)
+            async for place, entry in entries:
+                archive = read_digest(place, entry)
+                if archive is None:
+                    await self._clear(DIGESTS, place, entry)
+                elif source in {None, archive.source}:
+                    self._digests.add(place)
+
+    async def _clear(self, bucket: str, key: str, entry: Entry) -> None:
+        """Remove what cannot be read, of whichever source, and marks of what was removed."""
+        if entry.value:
+            self._cleared.add(key.rpartition(".")[2])
+            self._connection.note_unreadable(bucket, key, entry.revision)
+        await self._connection.purge(bucket, key, revision=entry.revision)
 
     async def _list(self, source: str | None) -> Iterable[str]:
         """Return the keys of all archives that any region has."""
@@ -155,6 +170,7 @@ class Rebuilder:
     async def _write(self, archive: Archive, record: CopiesRecord, *, certain: bool) -> None:
         """An entry that knows of more regions is not made poorer by those that do not answer."""
         standing = self._standing.pop(archive.digest, Standing())
+        self._cleared.discard(archive.digest)
         place = digest_key(record.manifest.sha256, archive)
         written = False
         if standing.said is None or (certain and standing.said != _hash(record)):
@@ -178,7 +194,7 @@ class Rebuilder:
 
     async def _drop_unless_there(self, digest: str) -> None:
         entry = await self._connection.get(INDEX, digest)
-        record = _record(entry) if entry else None
+        record = _record(digest, entry) if entry else None
         if entry and record and await self._is_gone(record.manifest.key):
             await self._connection.purge(INDEX, digest, revision=entry.revision)
             await self._tell_feed(digest, record)
@@ -209,11 +225,10 @@ class Rebuilder:
         self._told(self._tally)
 
 
-def _record(entry: Entry) -> CopiesRecord | None:
-    try:
-        return decode_copies(entry.value) if entry.value else None
-    except DecodeError:
-        return None
+def _record(digest: str, entry: Entry) -> CopiesRecord | None:
+    record = decode_copies(entry.value)
+    archive = parse_key(record.manifest.key) if record else None
+    return record if archive and archive.digest == digest else None
 
 
 def _hash(record: CopiesRecord) -> int:

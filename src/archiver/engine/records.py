@@ -1,13 +1,32 @@
 """How tasks, copies and revs are written in NATS: JSON, one flat object each."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.model import Archive, Copies, Manifest, Region
+from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
 from archiver.ports import Resolved
 from archiver.tasks import Failure, Phase, Task, TaskState
+
+R = TypeVar("R")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""One without a time zone could not be compared with any other."""
+
+AHEAD_MAX = timedelta(hours=1)
+"""How far the clocks of a fleet may differ."""
+
+DURATION_MAX_S = 30 * 86400.0
+
+
+def _require_past(moment: datetime) -> None:
+    """Raise ValueError if a value claims to be of the future: it would never grow old."""
+    if moment > datetime.now(UTC) + AHEAD_MAX:
+        raise ValueError("it is of the future")
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,18 +39,18 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     owner: str
-    sequence: int
-    delivery: int
-    vanished: int
+    sequence: Count
+    delivery: Count
+    vanished: Count
     state: TaskState
     phase: Phase
-    bytes_done: int
-    attempt: int
-    failures: int
+    bytes_done: Count
+    attempt: Count
+    failures: Count
     error: Failure | None
-    created_at: datetime | None
-    started_at: datetime | None
-    updated_at: datetime | None
+    created_at: Moment | None
+    started_at: Moment | None
+    updated_at: Moment | None
 
     def task(self, archive: Archive) -> Task:
         return Task(
@@ -52,7 +71,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A message of the work queue: build this archive."""
 
     key: str
-    created_at: datetime
+    created_at: Moment
+
+    def archive(self, subject: str) -> Archive | None:
+        """Return what to build, or None if no message on *subject* may ask for it."""
+        archive = parse_key(self.key)
+        lane = (archive.source, archive.digest) if archive else None
+        return archive if lane == tuple(subject.split(".")[-2:]) else None
 
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,11 +88,33 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     manifest: Manifest
     regions: tuple[Region, ...]
-    checked_at: datetime = NEVER
+    checked_at: Moment = NEVER
+
+    def __post_init__(self) -> None:
+        _require_past(self.checked_at)
 
     @classmethod
     def of(cls, copies: Copies, checked_at: datetime) -> "CopiesRecord":
         return cls(manifest=copies.manifest, regions=copies.regions, checked_at=checked_at)
+
+
+class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rev named at a certain moment."""
+
+    node: str
+    at: Moment
+
+    def __post_init__(self) -> None:
+        _require_past(self.at)
+        if parse_node(self.node) != self.node:
+            raise ValueError("it is no node")
+
+    @classmethod
+    def of(cls, resolved: Resolved) -> "RevRecord":
+        return cls(node=resolved.node, at=resolved.at)
+
+    def resolved(self) -> Resolved:
+        return Resolved(node=Node(self.node), at=self.at)
 
 
 class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,24 +122,35 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     missing: Sequence[Region]
-    due_at: datetime
-    tries: int = 0
+    due_at: Moment
+    tries: Count = 0
 
 
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the feed tells of an archive that was made."""
 
     source: str
-    duration_s: float
+    duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)]
+
+
+def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
+    """Return what makes a record of bytes, or None of those that are no such record."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(value: bytes) -> R | None:
+        try:
+            return decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    return read
 
 
 encode = msgspec.json.encode
-decode_task = msgspec.json.Decoder(TaskRecord).decode
-decode_order = msgspec.json.Decoder(Order).decode
-decode_copies = msgspec.json.Decoder(CopiesRecord).decode
-decode_repair = msgspec.json.Decoder(RepairRecord).decode
-decode_resolved = msgspec.json.Decoder(Resolved).decode
-decode_finished = msgspec.json.Decoder(FinishedRecord).decode
-decode_failure = msgspec.json.Decoder(Failure).decode
-
-DecodeError = msgspec.DecodeError
+decode_task = _decoder(TaskRecord)
+decode_order = _decoder(Order)
+decode_copies = _decoder(CopiesRecord)
+decode_repair = _decoder(RepairRecord)
+decode_rev = _decoder(RevRecord)
+decode_finished = _decoder(FinishedRecord)
+decode_failure = _decoder(Failure)

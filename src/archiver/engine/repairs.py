@@ -54,9 +54,12 @@ class Repairs:
         if entry is None:
             return
         record = decode_repair(entry.value)
-        archive = parse_key(record.key)
+        archive = parse_key(record.key) if record else None
+        if record is None or archive is None or archive.digest != digest:
+            await self._connection.set_aside(REPAIRS, digest, entry)
+            return
         now = datetime.now(UTC)
-        if archive and record.due_at <= now and healthy.intersection(record.missing):
+        if record.due_at <= now and healthy.intersection(record.missing):
             await self._engine.enqueue(archive, priority=Priority.LOW)
             await self._connection.put(REPAIRS, digest, encode(self._later(record, now)))
 

@@ -4,18 +4,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.concurrency import end
 from archiver.engine import retry
 from archiver.engine.claims import Claim
-from archiver.engine.connection import Connection
+from archiver.engine.connection import TASKS, Connection
 from archiver.engine.lanes import Lane
-from archiver.engine.records import DecodeError, decode_order
+from archiver.engine.records import decode_order
 from archiver.engine.repairs import Repairs
 from archiver.errors import (
     ArchiverError,
@@ -26,7 +28,7 @@ from archiver.errors import (
     SourceError,
     WorkersLost,
 )
-from archiver.model import Archive, Copies, parse_key
+from archiver.model import Archive, Copies
 from archiver.ports import Attempt
 from archiver.tasks import Priority
 from archiver.telemetry import METRICS, describe, log
@@ -116,14 +118,15 @@ class Worker:
         await end(*self._attempts, insist_after=ABORT_TIME)
 
     async def _attempt(self, message: Msg) -> None:
-        archive = _parse(message)
-        if archive is None:
-            log.error("task.unreadable", subject=message.subject)
-            await message.term()
+        order = decode_order(message.data)
+        archive = order.archive(message.subject) if order else None
+        if order is None or archive is None:
+            await self._refuse(message)
             return
         claim = Claim(
             connection=self._connection,
             message=message,
+            order=order,
             archive=archive,
             lease=self._policy.lease,
         )
@@ -134,6 +137,13 @@ class Worker:
             await self._fail(claim, exc, time.monotonic())
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
             log.warning("task.let_go", key=archive.key, cause=describe(exc))
+
+    async def _refuse(self, message: Msg) -> None:
+        """Have the queue forget a message that asks for nothing that could be built."""
+        digest, sequence = message.subject.rpartition(".")[2], message.metadata.sequence.stream
+        self._connection.note_unreadable(TASKS, digest, sequence)
+        with suppress(nats.errors.Error, OSError):
+            await message.term()
 
     async def _run(self, claim: Claim) -> None:
         """Build, and end the claim in the way that fits: the one place where a worker decides."""
@@ -218,10 +228,3 @@ class Worker:
 
 
 _LEVELS = {"retried": logging.WARNING, "failed": logging.ERROR, "lost": logging.WARNING}
-
-
-def _parse(message: Msg) -> Archive | None:
-    try:
-        return parse_key(decode_order(message.data).key)
-    except DecodeError:
-        return None

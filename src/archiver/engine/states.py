@@ -1,0 +1,21 @@
+"""How far a task is, as the bucket of states has it."""
+
+from archiver.engine.connection import STATES, Connection
+from archiver.engine.lookups import Entry
+from archiver.engine.records import TaskRecord, decode_task
+from archiver.model import Archive
+
+
+def read_state(connection: Connection, archive: Archive, entry: Entry | None) -> TaskRecord | None:
+    """Return what *entry* says of *archive*: nothing, if it is empty or cannot be read.
+
+    One that cannot be read stays where it is, since a newer worker may have written it; the next
+    attempt at the task writes over it.
+    """
+    if entry is None or not entry.value:
+        return None
+    record = decode_task(entry.value)
+    if record is None or record.key != archive.key:
+        connection.note_unreadable(STATES, archive.digest, entry.revision)
+        return None
+    return record
