@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,11 +15,37 @@ from archiver.cli import main
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """One answer. A body that is shorter than its Content-Length is a connection cut."""
+    """One answer. A body that is shorter than its Content-Length is a connection cut.
+
+    The body is sent as many ``times``, or until the client has had enough.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    times: int = 1
+
+
+Saying = Callable[[Mapping[str, str]], Said]
+"""Makes an answer to a request with these headers."""
+
+
+def ranged(content: bytes, *, broken_at: int | None = None) -> Saying:
+    """Return an object of S3, which is sent as a whole or from some byte on.
+
+    If ``broken_at`` is given, each answer breaks off after so many bytes.
+    """
+
+    def say(headers: Mapping[str, str]) -> Said:
+        start = int(headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        body = content[start:]
+        size = {"Content-Length": str(len(body))}
+        if not start:
+            return Said(headers=size, body=body[:broken_at])
+        part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        return Said(status=206, headers=size | part, body=body[:broken_at])
+
+    return say
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,15 +53,19 @@ class Script:
     """Answers per path, in their order; the last one is repeated. ``asked`` is what came."""
 
     url: str = ""
-    answers: dict[str, list[Said]] = field(default_factory=dict)
+    answers: dict[str, list[Said | Saying]] = field(default_factory=dict)
     asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
 
-    def say(self, path: str, *answers: Said) -> None:
+    def say(self, path: str, *answers: Said | Saying) -> None:
+        """Answer requests for *path*, or for *path* with this very query."""
         self.answers[path] = list(answers)
 
-    def next(self, target: str) -> Said:
-        answers = self.answers.get(target.partition("?")[0], [Said(status=404)])
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+    def next(self, target: str, headers: Mapping[str, str]) -> Said:
+        answers = self.answers.get(target) or self.answers.get(target.partition("?")[0])
+        if not answers:
+            return Said(status=404)
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return answer if isinstance(answer, Said) else answer(headers)
 
 
 @pytest.fixture
@@ -44,12 +75,15 @@ def script() -> Iterator[Script]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             script.asked.append((self.path, dict(self.headers)))
-            said = script.next(self.path)
+            said = script.next(self.path, dict(self.headers))
+            size = {"Content-Length": str(len(said.body))} if said.times == 1 else {}
             self.send_response(said.status)
-            for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
+            for name, value in {**size, **said.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said.body)
+            with suppress(ConnectionError):
+                for _ in range(said.times):
+                    self.wfile.write(said.body)
             self.close_connection = True
 
         def log_message(self, *_args: object) -> None: ...

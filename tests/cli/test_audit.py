@@ -104,7 +104,7 @@ def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixtu
         "fetched  time 1970-01-01T00:00:01+00:00",
         f"stored   sha256 {'d' * 64} (120 bytes)",
         f"fetched  sha256 {'e' * 64} (140 bytes)",
-        r"'ash/\x1b[31m\\xff': only stored",
+        r"ash/\x1b[31m\xff: only stored",
         "ash/new: only fetched",
     ]
 

@@ -16,6 +16,8 @@ from archiver.cli.audit_report import as_line, exit_code, show, summary
 from archiver.cli.failures import Misused
 from archiver.cli.options import config_option, json_option, settings_from
 from archiver.cli.progress import bar
+from archiver.cli.signals import interruptible
+from archiver.cli.terminal import printable
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions
@@ -111,10 +113,11 @@ def command(
 
     failure = None
     try:
-        asyncio.run(_audit(settings, choice, tell, quiet=quiet))
+        with interruptible():
+            asyncio.run(_audit(settings, choice, tell, quiet=quiet))
     except StorageUnavailable as exc:
         failure = exc
-        click.echo(f"Error: {exc.code}: {exc.message}", err=True)
+        click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)
     if not quiet:
         click.echo(summary(outcomes), err=True)
     click.get_current_context().exit(exit_code(outcomes, complete=failure is None))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from archiver.auditing import Fetched, Finding, Outcome
+from archiver.cli.terminal import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
 
@@ -49,7 +50,7 @@ def show(finding: Finding) -> None:
     first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES[outcome])
     console.print(first.append(finding.archive.task_id, style="default not bold"))
     for line in _details(finding):
-        console.print(Text(" " * _WIDTH + line))
+        console.print(Text(" " * _WIDTH + printable(line)))
 
 
 def _details(finding: Finding) -> Iterator[str]:
@@ -115,8 +116,7 @@ def _text(name: bytes) -> str:
 
 def _shown(name: bytes) -> str:
     """Return a name that does nothing to a terminal."""
-    text = _text(name)
-    return text if text.isprintable() else ascii(text)
+    return printable(_text(name))
 
 
 def as_line(finding: Finding) -> str:

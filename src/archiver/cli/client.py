@@ -1,102 +1,47 @@
 """Archiver's public interface, from the outside."""
 
 import asyncio
-import hashlib
-import json
-import math
-import re
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from archiver import __version__
-from archiver.cli.failures import CommandFailed, Misused, NotFound, RetryLater, WrongBytes
+from archiver.cli.answers import (
+    POLL_MAX_S,
+    Accepted,
+    Answer,
+    Located,
+    Progress,
+    host,
+    is_url,
+    origin,
+    understand,
+    understand_status,
+)
+from archiver.cli.failures import CommandFailed, Misused, NoAnswer, RetryLater, WrongBytes
+from archiver.cli.output import Sink
 
 CHUNK_BYTES = 1024 * 1024
+ANSWER_MAX_BYTES = 1024 * 1024
+"""Of the JSON that Archiver sends: thousands of times what it is."""
 CONNECT_S = 10.0
 SILENCE_S = 60.0
+ANSWER_S = 90.0
+"""How long one answer may take in all: more than any server holds a question."""
 POLL_MIN_S = 0.2
-POLL_MAX_S = 3.0
 HOLD_S = 10
 """How long a server may hold a question about a task. One that can tags its answers."""
+AWAY_S = 60.0
+"""How long a wait for a task goes on without an answer: Archiver may be restarting."""
 
 _PLAIN_REV = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 
 NOT_MODIFIED = 304
-UNKNOWN = frozenset({"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir"})
-
-_MEANING = {
-    400: Misused,
-    404: NotFound,
-    429: RetryLater,
-    502: RetryLater,
-    503: RetryLater,
-    504: RetryLater,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An HTTP answer without its connection. Names of headers are in lower case."""
-
-    status: int
-    reason: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: Mapping[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
-    """Where the archive is, and what its bytes have to be. ``url`` is presigned: a secret."""
-
-    url: str = field(repr=False)
-    sha256: str
-    size_bytes: int
-    node: str
-    region: str
-
-    @property
-    def file_name(self) -> str:
-        """The last segment of the URL, as far as it is safe to call a file so."""
-        last = unquote(urlsplit(self.url).path).rpartition("/")[2]
-        return re.sub(r"[^A-Za-z0-9._+-]", "-", last).lstrip(".-") or "archive"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """The archive is being brought; ``status_url`` tells how far it is."""
-
-    status_url: str
-    retry_after_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What the status URL says; ``tag`` is the server's name for it, if it has one."""
-
-    state: str
-    phase: str
-    bytes_done: int
-    tag: str | None = None
-    result: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def ended(self) -> bool:
-        return self.state in {"SUCCESS", "FAILURE"}
-
-    def check(self) -> None:
-        """Return unless the task failed. Raises CommandFailed with its reason."""
-        if self.state != "FAILURE":
-            return
-        error = self.result.get("error") or {}
-        code = str(error.get("code", "failed"))
-        message = f"{code}: {error.get('message') or self.result.get('status')}"
-        raise NotFound(message) if code in UNKNOWN else CommandFailed(message)
 
 
 class Client:
@@ -122,7 +67,7 @@ class Client:
 
     def status_url(self, task: str) -> str:
         """Return the status URL of a task id, or *task* if it is a URL already."""
-        if urlsplit(task).scheme in {"http", "https"}:
+        if is_url(task):
             return task
         return f"{self._server}/archiver/status/{quote(task, safe=':')}"
 
@@ -130,27 +75,31 @@ class Client:
         """Ask, and follow no redirect.
 
         Raises:
-            RetryLater: There was no answer.
+            NoAnswer: The server did not answer.
+            CommandFailed: The answer is too long.
         """
         try:
-            async with self._session.get(
-                URL(url, encoded=True), headers=headers, allow_redirects=False
-            ) as response:
+            async with (
+                asyncio.timeout(ANSWER_S),
+                self._session.get(
+                    URL(url, encoded=True), headers=headers, allow_redirects=False
+                ) as response,
+            ):
                 return Answer(
                     status=response.status,
                     reason=response.reason or "",
                     headers={name.lower(): value for name, value in response.headers.items()},
-                    body=_object(await response.read()),
+                    body=await _body(response),
                 )
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            raise RetryLater(f"{_host(url)} does not answer") from exc
+            raise NoAnswer(f"{host(url)} does not answer{_why(exc)}") from exc
 
     async def ask(self, url: str) -> Located | Accepted:
-        """Return where the archive of *url* is, or who says when it is there."""
-        return understand(await self.get(url))
+        """Return where the archive of *url* is, or where to ask how far it is."""
+        return understand(await self.get(url), asked=url)
 
     async def progress(self, status_url: str) -> Progress:
-        return _progress(await self.get(status_url))
+        return understand_status(await self.get(status_url))
 
     async def change(self, status_url: str, known: Progress, wait_s: int = HOLD_S) -> Progress:
         """Return the status when it is another one than *known*, which has a tag; or after a while.
@@ -158,26 +107,38 @@ class Client:
         Raises:
             RetryLater: There was no answer, or no room to wait.
         """
+        separator = "&" if urlsplit(status_url).query else "?"
         headers = {"If-None-Match": known.tag or ""}
-        answer = await self.get(f"{status_url}?wait={wait_s}", headers)
-        return known if answer.status == NOT_MODIFIED else _progress(answer)
+        answer = await self.get(f"{status_url}{separator}wait={wait_s}", headers)
+        return known if answer.status == NOT_MODIFIED else understand_status(answer)
 
     async def wait(self, accepted: Accepted, report: Callable[[Progress], None]) -> None:
-        """Return when the task has ended in success; tell *report* how far it is meanwhile.
+        """Return when the task has ended in success; tell *report* its progress.
 
-        An Archiver that does not answer for a while is asked again; the caller sets the deadline.
+        An Archiver that is away for less than a minute is asked again; the caller sets the
+        deadline.
 
         Raises:
+            RetryLater: Archiver is away, or its answers lead to an address that is unreachable.
             CommandFailed: The task failed.
         """
+        loop = asyncio.get_running_loop()
         delay_s, known = POLL_MIN_S, None
+        heard = loop.time() if _heard(accepted) else None
         while True:
             last = known
             try:
                 known = await self._next(accepted.status_url, last)
-            except RetryLater:
+            except NoAnswer as exc:
+                if heard is None:
+                    raise _unreachable(accepted, exc) from exc
+                if loop.time() - heard > AWAY_S:
+                    raise
                 known = None
+            except RetryLater:
+                known, heard = None, loop.time()
             else:
+                heard = loop.time()
                 report(known)
                 known.check()
                 if known.ended:
@@ -193,125 +154,121 @@ class Client:
             return await self.change(status_url, known)
         return await self.progress(status_url)
 
-    async def download(
-        self, located: Located, sink: BinaryIO, report: Callable[[int], None]
-    ) -> None:
-        """Write the archive to *sink*; tell *report* how many bytes each chunk has.
+    async def download(self, located: Located, sink: Sink, report: Callable[[int], None]) -> None:
+        """Add to *sink* what it lacks of the archive; tell *report* how many bytes each chunk has.
+
+        No `If-Range` is needed: the sha256 covers the bytes that were there before as well.
 
         Raises:
-            RetryLater: S3 did not give it.
+            RetryLater: S3 did not give it, or not all of it.
             WrongBytes: It gave something else.
         """
-        digest, size_bytes = hashlib.sha256(), 0
-        async for chunk in self._chunks(located):
-            sink.write(chunk)
-            digest.update(chunk)
-            size_bytes += len(chunk)
-            report(len(chunk))
-        if (digest.hexdigest(), size_bytes) != (located.sha256, located.size_bytes):
+        if sink.size_bytes < located.size_bytes:
+            await self._download(located, sink, report)
+        if sink.sha256 != located.sha256:
             raise WrongBytes(
-                f"{located.region} gave {size_bytes} bytes with sha256 {digest.hexdigest()}, "
-                f"not {located.size_bytes} with {located.sha256}"
+                f"the bytes from {located.place} have sha256 {sink.sha256}, not {located.sha256}"
             )
 
-    async def _chunks(self, located: Located) -> AsyncIterator[bytes]:
-        """Read from S3. Only what the link itself says is sent: S3 refuses two credentials."""
+    async def _download(self, located: Located, sink: Sink, report: Callable[[int], None]) -> None:
+        async for chunk in self._chunks(located, sink.size_bytes):
+            if sink.size_bytes + len(chunk) > located.size_bytes:
+                raise WrongBytes(f"{located.place} gives more than {located.size_bytes:,} bytes")
+            sink.write(chunk)
+            report(len(chunk))
+        if sink.size_bytes < located.size_bytes:
+            raise RetryLater(
+                f"the download from {located.place} broke off after {sink.size_bytes:,} "
+                f"of {located.size_bytes:,} bytes"
+            )
+
+    async def _chunks(self, located: Located, start: int) -> AsyncIterator[bytes]:
+        """Read from S3, from byte *start* on.
+
+        Only what the link itself says is sent: S3 refuses two credentials.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else None
         try:
             async with self._session.get(
-                URL(located.url, encoded=True), allow_redirects=False
+                URL(located.url, encoded=True), headers=headers, allow_redirects=False
             ) as response:
-                if response.status != 200:  # noqa: PLR2004
-                    raise RetryLater(f"{located.region} answers {response.status}")
+                skip = _skipped(response, located, start)
                 async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                    yield chunk
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            raise RetryLater(f"the download from {located.region} broke off") from exc
+                    if wanted := chunk[skip:]:
+                        yield wanted
+                    skip = max(0, skip - len(chunk))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            raise RetryLater(f"the download from {located.place} broke off{_why(exc)}") from exc
 
 
 @asynccontextmanager
 async def open_client(server: str) -> AsyncIterator[Client]:
     """Yield a client. Raises Misused unless *server* is an http or https URL."""
-    if urlsplit(server).scheme not in {"http", "https"} or not urlsplit(server).hostname:
+    if not is_url(server):
         raise Misused("--server must be an http or https URL")
     async with aiohttp.ClientSession(
         headers={"User-Agent": f"archiver-cli/{__version__}", "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:
         yield Client(session=session, server=server)
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > ANSWER_MAX_BYTES:
+            raise CommandFailed(
+                f"{response.host} answers with more than {ANSWER_MAX_BYTES:,} bytes"
+            )
+    return bytes(body)
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def understand(answer: Answer) -> Located | Accepted:
-    """Return what an answer to a request for an archive means.
+def _skipped(response: aiohttp.ClientResponse, located: Located, start: int) -> int:
+    """Return how many bytes of the body to leave out, because they are there already.
 
     Raises:
-        CommandFailed: Neither that it is there nor that it will be.
+        RetryLater: It is an error, or another part than the one requested.
+        WrongBytes: It is an object of another size.
     """
-    match answer.status:
-        case 302:
-            return _located(answer)
-        case 202:
-            return _accepted(answer)
-        case _:
-            raise _refusal(answer)
+    whole = response.status == 200  # noqa: PLR2004
+    part = f"bytes {start}-{located.size_bytes - 1}/{located.size_bytes}"
+    if not whole and (response.status, response.headers.get("Content-Range")) != (206, part):
+        raise RetryLater(f"{located.place} answers {response.status}")
+    expected = located.size_bytes - (0 if whole else start)
+    if response.content_length not in (None, expected):
+        raise WrongBytes(f"{located.place} has {response.content_length:,} bytes, not {expected:,}")
+    return start if whole else 0
 
 
-def _located(answer: Answer) -> Located:
-    try:
-        return Located(
-            url=answer.headers["location"],
-            sha256=answer.headers["archiver-sha256"],
-            size_bytes=int(answer.headers["archiver-size"]),
-            node=answer.headers["archiver-node"],
-            region=answer.headers["archiver-region"],
-        )
-    except (KeyError, ValueError) as exc:
-        raise CommandFailed("the redirect does not say what it leads to") from exc
+def _heard(accepted: Accepted) -> bool:
+    """Return whether the address of the status URL has just answered another request."""
+    return bool(accepted.asked) and origin(accepted.asked or "") == origin(accepted.status_url)
 
 
-def _accepted(answer: Answer) -> Accepted:
-    if "location" not in answer.headers:
-        raise CommandFailed("the answer does not say where to ask how far it is")
-    return Accepted(status_url=answer.headers["location"], retry_after_s=_retry_after_s(answer))
-
-
-def _retry_after_s(answer: Answer) -> float:
-    try:
-        delay_s = float(answer.headers.get("retry-after", POLL_MAX_S))
-    except ValueError:
-        return POLL_MAX_S
-    return delay_s if math.isfinite(delay_s) else POLL_MAX_S
-
-
-def _progress(answer: Answer) -> Progress:
-    result = answer.body.get("result")
-    if answer.status != 200 or not isinstance(result, dict):  # noqa: PLR2004
-        raise _refusal(answer)
-    return Progress(
-        state=str(result.get("state")),
-        phase=str(result.get("phase", "")),
-        bytes_done=int(result.get("bytes_done") or 0),
-        tag=answer.headers.get("etag"),
-        result=result,
+def _unreachable(accepted: Accepted, exc: NoAnswer) -> NoAnswer:
+    if not accepted.asked:
+        return exc
+    return NoAnswer(
+        f"{exc.message}. {origin(accepted.asked)} leads its clients there: "
+        "the setting server.public_url of that Archiver has to name an address that they can reach"
     )
 
 
-def _refusal(answer: Answer) -> CommandFailed:
-    """Return what a status that is neither 302 nor 202 means to the one who asked."""
-    detail = answer.body.get("detail") or answer.reason or "no reason is given"
-    if allowed := answer.body.get("allowed"):
-        detail = f"{detail} (allowed: {allowed})"
-    code = answer.body.get("code", answer.status)
-    return _MEANING.get(answer.status, CommandFailed)(f"{code}: {detail}")
+def _why(exc: Exception) -> str:
+    """Return why there was no answer, if that is known, in words of our own."""
+    match exc:
+        case aiohttp.ClientConnectorDNSError():
+            return ": its name does not resolve"
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return ": its certificate is not trusted"
+        case aiohttp.ClientConnectorSSLError():
+            return ": TLS failed"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)) if number > 0:
+            return f": {os.strerror(number)}"
+        case TimeoutError():
+            return ": nothing came in time"
+        case _:
+            return ""

@@ -55,4 +55,9 @@ def _value(value: object) -> str:
         case bool() | int() | float():
             return json.dumps(value)
         case _:
-            return json.dumps(hide_user_info(str(value)), ensure_ascii=False)
+            return _escaped(json.dumps(hide_user_info(str(value)), ensure_ascii=False))
+
+
+def _escaped(text: str) -> str:
+    """Return *text* with what does something to a terminal in TOML's escapes."""
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in text)

@@ -4,15 +4,16 @@ import asyncio
 import hashlib
 import tarfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
-from archiver.cli.client import Accepted, Answer, Client, Located, Progress, understand
+from archiver.cli.answers import Accepted, Answer, Located, Progress, understand
+from archiver.cli.client import Client
 from archiver.cli.demo_repository import REPO, SUBDIR, Repository
 from archiver.cli.demo_screen import Screen
 from archiver.cli.failures import CommandFailed
+from archiver.cli.output import open_output
 
 SOURCE = "hgmo"
 SUFFIX = "tar.gz"
@@ -87,10 +88,9 @@ class Play:
         self._tell_end(progress, time.monotonic() - began)
 
     def _tell_end(self, progress: Progress, duration_s: float) -> None:
-        urls: Mapping[str, str] = progress.result.get("s3_urls") or {}
-        self._screen.regions(urls)
+        self._screen.regions(progress.links)
         self._screen.check(
-            f"a copy in each region after {duration_s:.1f} s", ok=set(urls) == {NEAR, FAR}
+            f"a copy in each region after {duration_s:.1f} s", ok=set(progress.links) == {NEAR, FAR}
         )
 
     async def _hit(self, number: int, why: str, region: str) -> Located:
@@ -104,8 +104,7 @@ class Play:
     async def _download(self, located: Located) -> None:
         path = self._folder / located.file_name
         began = time.monotonic()
-        with path.open("wb") as sink:
-            await self._client.download(located, sink, lambda _size_bytes: None)
+        await self._save(located, path)
         duration_s = time.monotonic() - began
         speed = located.size_bytes / 1e6 / duration_s
         self._screen.fact("downloaded", f"{located.size_bytes / 1e6:.1f} MB, {speed:.0f} MB/s")
@@ -124,9 +123,13 @@ class Play:
 
     async def _same(self, one: Located, other: Located) -> bool:
         """Tell whether both regions give the same bytes, and not just say so."""
-        with (self._folder / "other").open("wb") as sink:
-            await self._client.download(other, sink, lambda _size_bytes: None)
+        await self._save(other, self._folder / "other")
         return one.sha256 == other.sha256
+
+    async def _save(self, located: Located, path: Path) -> None:
+        """Download an archive. Raises WrongBytes unless its sha256 is right."""
+        with open_output(str(path), size_bytes=located.size_bytes, replace=True) as sink:
+            await self._client.download(located, sink, lambda _size_bytes: None)
 
 
 async def _sha256(url: str) -> str:

@@ -15,9 +15,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from archiver.cli.client import Answer
-from archiver.cli.client import Progress as TaskProgress
+from archiver.cli.answers import Answer
+from archiver.cli.answers import Progress as TaskProgress
 from archiver.cli.secrets import without_query
+from archiver.cli.terminal import printable
 
 INDENT = "   "
 NAME_WIDTH = 17
@@ -38,7 +39,7 @@ class Screen:
         self.line(text, "bold")
 
     def line(self, text: str = "", style: str = "") -> None:
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(printable(text), style=style))
 
     def command(self, text: str) -> None:
         self.line(f"{INDENT}{text}", "cyan")
@@ -55,7 +56,7 @@ class Screen:
     def answer(self, answer: Answer, names: Sequence[str], duration_s: float) -> None:
         """Show a status line and those headers that matter, signatures hidden."""
         style = "green" if answer.status < 400 else "red"  # noqa: PLR2004 - where HTTP's errors begin
-        status = f"{answer.status} {answer.reason}"
+        status = printable(f"{answer.status} {answer.reason}")
         self._console.print(
             Text.assemble((INDENT + status, f"bold {style}"), (f"  {_time(duration_s)}", "dim"))
         )
@@ -87,6 +88,7 @@ class Screen:
 
     def _fit(self, value: str) -> str:
         """Return *value* as it fits beside a name: of a long one, both ends."""
+        value = printable(value)
         room = self._width - len(INDENT) - NAME_WIDTH - 1
         half = (room - 1) // 2
         return value if len(value) <= room else f"{value[:half]}…{value[-half:]}"
@@ -106,7 +108,7 @@ class Screen:
     def watching(self) -> Iterator["Watch"]:
         """Yield what shows a task's progress: a bar for people, else a line per phase."""
         progress = Progress(
-            TextColumn(INDENT + "{task.description:<13}"),
+            TextColumn(INDENT + "{task.description:<13}", markup=False),
             BarColumn(bar_width=30),
             DownloadColumn(),
             TimeElapsedColumn(),

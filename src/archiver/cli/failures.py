@@ -2,11 +2,19 @@
 
 import click
 
+from archiver.cli.terminal import printable
+
 
 class CommandFailed(click.ClickException):
-    """Ends the command; click writes the message to standard error."""
+    """Ends the command; click writes the message to standard error.
+
+    A message may quote a server or a file, so nothing but text of it reaches the terminal.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class Misused(CommandFailed):
@@ -35,3 +43,7 @@ class RetryLater(CommandFailed):
     """Someone does not answer, who may answer soon. EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
+
+
+class NoAnswer(RetryLater):
+    """There was no HTTP answer at all."""

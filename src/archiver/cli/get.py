@@ -2,28 +2,28 @@
 
 import asyncio
 import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
-from archiver.cli.client import Accepted, Client, Located, open_client
-from archiver.cli.client import Progress as TaskProgress
+from archiver.cli.answers import Accepted, Located, Progress
+from archiver.cli.client import POLL_MIN_S, Client, open_client
+from archiver.cli.download import Download
 from archiver.cli.failures import CommandFailed, RetryLater, TookTooLong
 from archiver.cli.options import json_option, server_option
+from archiver.cli.output import STDOUT, check_absent, holds, open_output
 from archiver.cli.progress import Bar, bar
+from archiver.cli.signals import interruptible
 
-STDOUT = "-"
+MAX_BYTES = 48 * 1024**3
+"""The largest archive that any source may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Got:
-    """What was downloaded, and to where."""
+    """A finished download."""
 
     located: Located
     path: str
@@ -32,10 +32,20 @@ class Got:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long to take in all, and to wait for an archive to be made."""
+    """Limits of time, of failed downloads in a row, and of size."""
 
     timeout_s: float
     wait_s: float | None
+    retries: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The file to write, if the user named one, and whether an existing one may be replaced."""
+
+    path: str | None
+    force: bool
 
 
 @click.command("get")
@@ -45,13 +55,32 @@ class Limits:
 @click.option("--subdir", help="Only this part of the tree.")
 @click.option("--suffix", default="tar.gz", show_default=True, help="Format.")
 @click.option("--region", help="Preferred region.")
-@click.option("-o", "--output", help="File to write; - is standard output. [default: its own name]")
+@click.option(
+    "-o",
+    "--output",
+    help="File, device or FIFO to write; - is standard output. [default: a file of its own name]",
+)
+@click.option("--force", is_flag=True, help="Replace a file of the archive's own name.")
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds, in all.")
 @click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0),
     help="Seconds to wait for one that has to be made; then it is 75.  [default: --timeout]",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=4,
+    show_default=True,
+    help="Failed downloads in a row after which to try again.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    default=MAX_BYTES,
+    show_default="48 GiB",
+    help="Refuse an archive that is larger.",
 )
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
@@ -65,93 +94,133 @@ def command(  # noqa: PLR0913 - one per option
     suffix: str,
     region: str | None,
     output: str | None,
+    force: bool,
     timeout_s: float,
     wait_s: float | None,
+    retries: int,
+    max_bytes: int,
     quiet: bool,
     as_json: bool,
     server: str,
 ) -> None:
     """Download the archive of REV of REPO from SOURCE, made if need be, and verify it.
 
+    A download that breaks off is resumed, from another region if need be. A command that gives up
+    or is interrupted leaves FILE.part, and the same command continues it.
+
     \b
     Exit codes:
-      0  done             3  not found          5  other bytes than promised
-      1  it failed        4  took too long     75  try again later
-      2  wrong usage
+      0  done             4  took too long                130  interrupted (Ctrl-C)
+      1  it failed        5  other bytes than promised    143  terminated
+      2  wrong usage     75  try again later
+      3  not found
     """  # noqa: D301 - \b is click's: keep these lines
     if as_json and output == STDOUT:
         raise click.UsageError("--json and -o - would both write to standard output")
+    if output is not None and (not output or output.endswith("/")):
+        raise click.UsageError("-o has to name a file")
     query = {"subdir": subdir, "suffix": suffix, "preferred_region": region}
+    limits = Limits(timeout_s=timeout_s, wait_s=wait_s, retries=retries, max_bytes=max_bytes)
     began = time.monotonic()
-    with bar(quiet=quiet) as shown:
+    with interruptible(), bar(quiet=quiet) as shown:
+        get = Get(
+            wanted=(source, repo, rev),
+            query=query,
+            output=Output(path=output, force=force),
+            limits=limits,
+            shown=shown,
+            quiet=quiet,
+        )
         try:
-            limits = Limits(timeout_s=timeout_s, wait_s=wait_s)
-            got = asyncio.run(_get(server, (source, repo, rev), query, output, limits, shown))
+            got = asyncio.run(get.run(server))
         except TimeoutError:
             raise TookTooLong(f"not there after {timeout_s:g} s") from None
     _tell(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 
-async def _get(
-    server: str,
-    wanted: tuple[str, str, str],
-    query: dict[str, str | None],
-    output: str | None,
-    limits: Limits,
-    shown: Bar,
-) -> Got:
-    async with asyncio.timeout(limits.timeout_s), open_client(server) as client:
-        url = client.archive_url(*wanted, query)
-        located, waited = await _locate(client, url, limits.wait_s, shown)
-        path = output or located.file_name
-        shown.show("download", 0, located.size_bytes)
-        with _sink(path) as sink:
-            await client.download(located, sink, shown.advance)
-        return Got(located=located, path=path, waited=waited)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Get:
+    """One archive to get. ``wanted`` is source, repo and rev."""
 
+    wanted: tuple[str, str, str]
+    query: dict[str, str | None]
+    output: Output
+    limits: Limits
+    shown: Bar
+    quiet: bool
 
-async def _locate(
-    client: Client, url: str, wait_s: float | None, shown: Bar
-) -> tuple[Located, bool]:
-    """Return where the archive is, and whether it had to be waited for.
+    async def run(self, server: str) -> Got:
+        """Return what was got, within the time that there is. Raises TimeoutError after it."""
+        async with asyncio.timeout(self.limits.timeout_s), open_client(server) as client:
+            url = client.archive_url(*self.wanted, self.query)
+            located, waited = await self._locate(client, url)
+            if located.size_bytes > self.limits.max_bytes:
+                raise CommandFailed(
+                    f"it has {located.size_bytes:,} bytes, "
+                    f"and --max-bytes allows {self.limits.max_bytes:,}"
+                )
+            path = self.output.path or located.file_name
+            if not self._is_there(Path(path), located):
+                located = await self._download(client, located, path)
+            return Got(located=located, path=path, waited=waited)
 
-    Raises:
-        RetryLater: It is not there after *wait_s*.
-    """
+    def _is_there(self, path: Path, located: Located) -> bool:
+        """Return whether the file is there already, under the name that the server gives it.
 
-    def report(progress: TaskProgress) -> None:
-        shown.show(progress.phase or progress.state, progress.bytes_done)
+        Raises:
+            CommandFailed: Something else has that name.
+        """
+        if self.output.path or self.output.force:
+            return False
+        if holds(path, located.sha256, located.size_bytes):
+            return True
+        check_absent(path)
+        return False
 
-    waited, patience = False, asyncio.timeout(None)
-    try:
-        async with patience:
-            while isinstance(answer := await client.ask(url), Accepted):
-                if wait_s is not None and not waited:
-                    patience.reschedule(asyncio.get_running_loop().time() + wait_s)
-                waited = True
-                await client.wait(answer, report)
-    except TimeoutError:
-        raise RetryLater(f"it is being made, and not there after {wait_s:g} s") from None
-    return answer, waited
+    async def _download(self, client: Client, located: Located, path: str) -> Located:
+        async def locate(node: str, region: str) -> Located:
+            source, repo, _ = self.wanted
+            query = {**self.query, "preferred_region": region}
+            fresh, _ = await self._locate(client, client.archive_url(source, repo, node, query))
+            self.shown.show("download", sink.size_bytes, located.size_bytes)
+            return fresh
 
+        replace = bool(self.output.path) or self.output.force
+        with open_output(path, size_bytes=located.size_bytes, replace=replace) as sink:
+            self.shown.show("download", sink.size_bytes, located.size_bytes)
+            download = Download(
+                client=client, locate=locate, retries=self.limits.retries, tell=self._warn
+            )
+            return await download.run(located, sink, self.shown.advance)
 
-@contextmanager
-def _sink(path: str) -> Iterator[BinaryIO]:
-    """Yield where to write; the file gets its name only if the block ends well."""
-    if path == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    part = Path(f"{path}.part")
-    try:
+    def _warn(self, message: str) -> None:
+        if not self.quiet:
+            click.echo(f"{message}; trying again", err=True)
+
+    async def _locate(self, client: Client, url: str) -> tuple[Located, bool]:
+        """Return where the archive is, and whether a task had to make it first.
+
+        Raises:
+            RetryLater: It is not there after the seconds to wait for it.
+        """
+
+        def report(progress: Progress) -> None:
+            self.shown.show(progress.phase or progress.state, progress.bytes_done)
+
+        wait_s = self.limits.wait_s
+        waited, patience = False, asyncio.timeout(None)
         try:
-            with part.open("wb") as file:
-                yield file
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as exc:
-        raise CommandFailed(f"{path}: {exc.strerror}") from exc
+            async with patience:
+                while isinstance(answer := await client.ask(url), Accepted):
+                    if wait_s is not None and not waited:
+                        patience.reschedule(asyncio.get_running_loop().time() + wait_s)
+                    if waited:
+                        await asyncio.sleep(POLL_MIN_S)
+                    waited = True
+                    await client.wait(answer, report)
+        except TimeoutError:
+            raise RetryLater(f"it is being made, and not there after {wait_s:g} s") from None
+        return answer, waited
 
 
 def _tell(got: Got, duration_s: float, *, as_json: bool, quiet: bool) -> None:

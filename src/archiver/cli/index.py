@@ -14,6 +14,7 @@ from rich.console import Console
 from archiver.cli.failures import Misused, RetryLater
 from archiver.cli.options import config_option, json_option, settings_from
 from archiver.cli.progress import counting
+from archiver.cli.signals import interruptible
 from archiver.engine.rebuilding import Tally
 from archiver.errors import ArchiverError
 from archiver.settings import Settings, require_outside_world
@@ -51,7 +52,8 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
     set_up_logging(settings.log.format, level=settings.log.level, process="index")
     started = time.monotonic()
     try:
-        tally = asyncio.run(_rebuild(settings, source, quiet=quiet))
+        with interruptible():
+            tally = asyncio.run(_rebuild(settings, source, quiet=quiet))
     except ArchiverError as exc:
         raise RetryLater(f"{exc.code}: {exc.message}") from exc
     duration_s = time.monotonic() - started

@@ -37,7 +37,7 @@ def bar(*, quiet: bool) -> Iterator[Bar]:
     """Yield a bar, which is only drawn for people: on a terminal, and unless *quiet*."""
     console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=28),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -54,7 +54,7 @@ def bar(*, quiet: bool) -> Iterator[Bar]:
 def counting() -> Iterator[Bar]:
     """Yield a bar of things that are counted, and of the time that is left for them."""
     progress = Progress(
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -10,6 +10,7 @@ from rich.markup import escape
 from archiver.cli.failures import CommandFailed
 from archiver.cli.options import config_option, settings_from
 from archiver.cli.secrets import hide_user_info
+from archiver.cli.terminal import printable
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.folder import open_folder
 from archiver.embedded.rclone import PLACES
@@ -80,5 +81,5 @@ def announce(settings: Settings) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print()
     for name, value in lines.items():
-        console.print(f"  [dim]{name:<8}[/]", escape(value))
+        console.print(f"  [dim]{name:<8}[/]", escape(printable(value)))
     console.print()

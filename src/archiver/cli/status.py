@@ -6,10 +6,13 @@ from contextlib import suppress
 
 import click
 
-from archiver.cli.client import POLL_MAX_S, Accepted, Progress, open_client
+from archiver.cli.answers import POLL_MAX_S, Accepted, Progress
+from archiver.cli.client import open_client
 from archiver.cli.failures import CommandFailed
 from archiver.cli.options import json_option, server_option
 from archiver.cli.progress import bar
+from archiver.cli.signals import interruptible
+from archiver.cli.terminal import printable
 
 
 @click.command("status")
@@ -29,9 +32,14 @@ def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) 
 
     Exits with 1 if the task failed, with 3 if that is because there is no such thing.
     """
-    progress = asyncio.run(_ask(server, task, watch=watch, wait_s=wait_s))
+    with interruptible():
+        progress = asyncio.run(_ask(server, task, watch=watch, wait_s=wait_s))
     told = _without_links(progress)
-    click.echo(json.dumps(told, indent=2) if as_json else _page(told))
+    try:
+        shown = json.dumps(told, indent=2) if as_json else _page(told)
+    except RecursionError as exc:
+        raise CommandFailed("the answer is not the status of a task") from exc
+    click.echo(shown)
     progress.check()
 
 
@@ -54,14 +62,15 @@ async def _ask(server: str, task: str, *, watch: bool, wait_s: int) -> Progress:
 def _without_links(progress: Progress) -> dict[str, object]:
     """Return the status with the regions in place of their presigned URLs, which are secrets."""
     result = dict(progress.result)
-    result["regions"] = sorted(result.pop("s3_urls", None) or {})
+    result.pop("s3_urls", None)
+    result["regions"] = sorted(progress.links)
     return result
 
 
 def _page(told: dict[str, object]) -> str:
     width = max(map(len, told))
     return "\n".join(
-        f"{name:<{width}}  {_text(value)}"
+        printable(f"{name:<{width}}  {_text(value)}")
         for name, value in told.items()
         if value not in (None, [])
     )
