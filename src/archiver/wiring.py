@@ -23,6 +23,7 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
 from archiver.engine.rebuilding import Rebuilder, Told
 from archiver.engine.repairs import Repairs
+from archiver.engine.streams import Streams
 from archiver.engine.worker import Policy, Worker
 from archiver.formats.convert import Converter
 from archiver.formats.inventory import Inventory
@@ -41,6 +42,7 @@ from archiver.settings import (
     nearest,
     networks,
     ranges_files,
+    require_engine,
     require_outside_world,
     require_regions,
 )
@@ -139,6 +141,21 @@ async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Reb
         connect(_servers(settings), namespace=NAMESPACE, name="archiver-index") as connection,
     ):
         yield Rebuilder(connection=connection, storage=storage, told=told)
+
+
+@asynccontextmanager
+async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
+    """Yield the fleet's streams, to look at or to change: this needs nothing but the engine.
+
+    Raises:
+        SettingsError: No engine is configured.
+    """
+    require_engine(settings)
+    connecting = connect(
+        _servers(settings), namespace=NAMESPACE, name="archiver-engine", prepares=False
+    )
+    async with connecting as connection:
+        yield Streams(connection=connection, wanted=settings.engine.replicas)
 
 
 def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:

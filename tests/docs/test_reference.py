@@ -24,7 +24,8 @@ EVENT = re.compile(
 
 
 ROW = re.compile(r"^\| `([a-zA-Z_.]+)` \| (.*?) ?\| (.*) \|$", re.MULTILINE)
-DESCRIBED = {name: (default, meaning) for name, default, meaning in ROW.findall(REFERENCE)}
+SETTINGS = REFERENCE.partition("\n## Settings")[2].partition("\n## Commands")[0]
+DESCRIBED = {name: (default, meaning) for name, default, meaning in ROW.findall(SETTINGS)}
 
 
 def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:

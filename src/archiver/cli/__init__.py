@@ -6,7 +6,7 @@ import click
 
 from archiver import __version__
 
-COMMANDS = ("serve", "web", "worker", "get", "status", "audit", "index", "config", "demo")
+COMMANDS = ("serve", "web", "worker", "get", "status", "audit", "index", "engine", "config", "demo")
 
 
 class Commands(click.Group):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import fields
 from datetime import timedelta
 
 import nats.errors
@@ -18,6 +19,7 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamInfo,
 )
 
 from archiver.concurrency import end, heeded
@@ -54,6 +56,24 @@ TASKS = "tasks"
 DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and an archive that has it."""
 
+BUCKETS = (STATES, INDEX, REVS, REPAIRS, DIGESTS)
+
+
+def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+    """Return *standing* with what *wanted* sets, except for replicas and what follows from them.
+
+    What only the operator sets, such as limits or placement, stays.
+    """
+    changes = {
+        field.name: value
+        for field in fields(wanted)
+        if (value := getattr(wanted, field.name)) not in (None, field.default)
+    }
+    del changes["num_replicas"]
+    if wanted.allow_direct is not None:
+        changes["allow_direct"] = standing.num_replicas == 1
+    return standing.evolve(**changes)
+
 
 UNREADABLE_TTL = timedelta(days=1)
 UNREADABLE_MAX = 10_000
@@ -77,7 +97,7 @@ class Connection:
     def __init__(self, *, servers: Servers, namespace: str, name: str) -> None:
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
         self._replicas = servers.replicas
-        self._direct = servers.replicas == 1
+        self._standing: dict[str, StreamConfig] = {}
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
@@ -86,6 +106,8 @@ class Connection:
         )
         self.namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"
+        self.buckets = tuple(f"KV_{namespace}_{bucket}" for bucket in BUCKETS)
+        self.streams = (self.tasks_stream, *self.buckets)
 
     @property
     def js(self) -> JetStreamContext:
@@ -96,13 +118,14 @@ class Connection:
         """Return as soon as the server can be reached, or when the time is over."""
         await self._link.wait(within)
 
-    async def keep(self) -> None:
+    async def keep(self, *, prepares: bool = True) -> None:
         """Be connected, and see that the streams are there, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link.keep())
                 await self._link.wait()
-                await self._prepare()
+                if prepares:
+                    await self._prepare()
         finally:
             await self._lookups.close()
 
@@ -126,6 +149,19 @@ class Connection:
             await self._ensure(self._bucket_config(STATES, STATES_TTL))
             for bucket in (INDEX, REVS, REPAIRS, DIGESTS):
                 await self._ensure(self._bucket_config(bucket, None))
+        self._compare_replicas()
+
+    def _compare_replicas(self) -> None:
+        """Say so if streams have other replicas than this process's setting; leave them."""
+        actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
+        different = sorted(name for name in actual if actual[name] != self._replicas)
+        if different:
+            log.warning(
+                "engine.replicas_differ",
+                setting=self._replicas,
+                actual=sorted({actual[name] for name in different}),
+                streams=different,
+            )
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject, refused rather than replaced: single flight."""
@@ -143,8 +179,8 @@ class Connection:
     def _bucket_config(self, bucket: str, ttl: timedelta | None) -> StreamConfig:
         """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
 
-        Reads go to the leader: a follower may answer with what has just been replaced. Where there
-        are none, they take the short way.
+        Reads go to the leader, because a follower may answer with a value that has just been
+        replaced. A bucket on one server has no followers, so its reads take the short way.
         """
         return StreamConfig(
             name=f"KV_{self._bucket(bucket)}",
@@ -154,18 +190,33 @@ class Connection:
             max_msgs_per_subject=1,
             max_age=ttl.total_seconds() if ttl else None,
             allow_rollup_hdrs=True,
-            allow_direct=self._direct,
+            allow_direct=self._replicas == 1,
             deny_delete=True,
             num_replicas=self._replicas,
         )
 
     async def _ensure(self, config: StreamConfig) -> None:
         try:
-            await self.js.add_stream(config)
+            standing = await self._adapt(config)
+        except nats.js.errors.NotFoundError:
+            standing = await self._create(config)
+        self._standing[str(config.name)] = standing.config
+
+    async def _create(self, config: StreamConfig) -> StreamInfo:
+        try:
+            return await self.js.add_stream(config)
         except nats.js.errors.APIError as exc:
-            if exc.err_code != STREAM_NAME_IN_USE:
+            if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
                 raise
-            await self.js.update_stream(config)
+            return await self._adapt(config)
+
+    async def _adapt(self, wanted: StreamConfig) -> StreamInfo:
+        """Change an existing stream where Archiver depends on it, but never its replicas."""
+        standing = await self.js.stream_info(str(wanted.name))
+        adapted = adapt(standing.config, wanted)
+        if adapted == standing.config:
+            return standing
+        return await self.js.update_stream(adapted)
 
     def _bucket(self, name: str) -> str:
         return f"{self.namespace}_{name}"
@@ -203,14 +254,19 @@ class Connection:
             EngineUnavailable: It cannot be told.
         """
         stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
-        if not self._direct:
+        if not self._reads_directly(stream):
             return await self.last_message(stream, subject)
         try:
             return await self._lookups.get(self._link.client, stream, subject)
-        except nats.errors.NoRespondersError:  # no such stream, or one of an older Archiver
+        except nats.errors.NoRespondersError:  # no such stream, or it has followers by now
+            self._standing.pop(stream, None)
             return await self.last_message(stream, subject)
         except _FAILURES as exc:
             raise EngineUnavailable("the engine could not read a key") from exc
+
+    def _reads_directly(self, stream: str) -> bool:
+        standing = self._standing.get(stream)
+        return standing is not None and standing.allow_direct is True
 
     async def last_message(self, stream: str, subject: str) -> Entry | None:
         """Return the newest message of a subject, which may have wildcards.
@@ -396,13 +452,16 @@ class _translated(heeded):  # noqa: N801 - as the one that it is made of
 
 
 @asynccontextmanager
-async def connect(servers: Servers, *, namespace: str, name: str) -> AsyncIterator[Connection]:
+async def connect(
+    servers: Servers, *, namespace: str, name: str, prepares: bool = True
+) -> AsyncIterator[Connection]:
     """Yield a connection that is kept up for as long as the block runs.
 
-    If no server answers within 2 s, it is yielded all the same, and made good as soon as one does.
+    If no server answers within 2 s, it is yielded all the same, and connects as soon as one does.
+    It *prepares* the streams, unless it is only to look at them.
     """
     connection = Connection(servers=servers, namespace=namespace, name=name)
-    keeping = asyncio.create_task(connection.keep())
+    keeping = asyncio.create_task(connection.keep(prepares=prepares))
     await connection.wait(START_TIMEOUT)
     try:
         yield connection

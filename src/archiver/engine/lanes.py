@@ -7,10 +7,11 @@ import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
 from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
+from archiver.engine.leftovers import left_over
 from archiver.errors import EngineUnavailable
 from archiver.tasks import Priority
 from archiver.telemetry import describe, log
@@ -19,6 +20,9 @@ FETCH_TIMEOUT = timedelta(seconds=1)
 """An idle lane holds one of its worker's slots for this long, then lets the other lanes have it."""
 
 PAUSE = timedelta(seconds=0.5)
+
+REMOVED_AFTER = timedelta(seconds=3)
+"""By then a server, however busy, has removed from the queue what was acknowledged."""
 
 
 def seats(concurrency: int, priority: Priority) -> int:
@@ -77,11 +81,24 @@ class Lane:
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         connection = self._connection
         try:
-            await connection.js.add_consumer(connection.tasks_stream, self._config)
+            consumer = await connection.js.add_consumer(connection.tasks_stream, self._config)
         except nats.js.errors.NotFoundError:
             await connection.ensure_streams()
+            consumer = await connection.js.add_consumer(connection.tasks_stream, self._config)
+        if await self._is_left_over(consumer):
+            log.warning("lane.renewed", lane=self._name)
+            await connection.js.delete_consumer(connection.tasks_stream, self._name)
             await connection.js.add_consumer(connection.tasks_stream, self._config)
         return await connection.js.pull_subscribe_bind(self._name, connection.tasks_stream)
+
+    async def _is_left_over(self, consumer: ConsumerInfo) -> bool:
+        """Tell whether this lane's consumer would keep tasks from every worker for good."""
+        js = self._connection.js
+        first = await left_over(js, consumer)
+        if not first:
+            return first is not None
+        await asyncio.sleep(REMOVED_AFTER.total_seconds())
+        return first == await left_over(js, consumer)
 
     async def close(self) -> None:
         """Ask for nothing more."""

@@ -9,6 +9,7 @@ from archiver.settings.tree import (
     HGMO_URL_TEMPLATE,
     Settings,
     load,
+    require_engine,
     require_outside_world,
     require_regions,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "nearest",
     "networks",
     "ranges_files",
+    "require_engine",
     "require_outside_world",
     "require_ranges",
     "require_regions",

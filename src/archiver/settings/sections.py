@@ -25,7 +25,9 @@ class EngineSettings(Section):
         description="NATS credentials file (JWT and seed), instead of user and password.",
     )
     replicas: Literal[1, 3, 5] = Field(
-        default=1, description="On how many servers of a cluster each stream lies."
+        default=1,
+        description="On how many servers of a cluster each new stream is stored. "
+        "`archiver engine set-replicas` changes streams that exist.",
     )
     lease_s: float = Field(
         default=20,

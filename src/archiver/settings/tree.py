@@ -167,9 +167,14 @@ def require_outside_world(settings: Settings) -> None:
     Raises:
         SettingsError: They are not.
     """
+    require_engine(settings)
+    require_regions(settings)
+
+
+def require_engine(settings: Settings) -> None:
+    """Return if an engine is named. Raises SettingsError."""
     if not settings.engine.servers:
         raise SettingsError("engine.url: is not set, and only `archiver serve` embeds an engine")
-    require_regions(settings)
 
 
 def require_regions(settings: Settings) -> None:

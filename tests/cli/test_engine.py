@@ -1,0 +1,62 @@
+"""``archiver engine``: how it tells what is there, and what it cannot do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from archiver.cli.engine import as_table
+from archiver.engine.streams import Standing, Stream
+from tests.cli.conftest import Run
+from tests.parts.nats import Nats
+
+
+def engine(folder: Path, *words: str, url: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, as it sets up the log of a whole process."""
+    return subprocess.run(
+        [sys.executable, "-m", "archiver", "engine", *words],
+        env={**os.environ, "ARCHIVER_ENGINE__URL": url},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_one_server_is_shown_and_cannot_have_three_replicas(tmp_path: Path, nats: Nats) -> None:
+    shown = engine(tmp_path, "show", "--json", url=nats.url)
+    assert shown.returncode == 0, shown.stderr
+    assert all(stream["replicas"] == 1 for stream in json.loads(shown.stdout))
+
+    refused = engine(tmp_path, "set-replicas", "3", url=nats.url)
+    there = bool(json.loads(shown.stdout))  # what other tests left
+    assert (refused.returncode, refused.stdout) == (1 if there else 75, "")
+    assert "the engine has fewer servers" in refused.stderr or not there
+
+
+def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[str]) -> None:
+    led = Standing(name="hi_hgmo", replicas=3, leader="a", current=3)
+    tasks = Standing(name="archiver_tasks", replicas=3, leader="a", current=2)
+    lost = Standing(name="KV_archiver_revs", replicas=0, leader=None, current=0)
+    streams = [
+        Stream(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
+        Stream(stream=lost, messages=0, size_bytes=0, consumers=()),
+    ]
+    Console(width=100).print(as_table(streams))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["stream", "leader", "replicas", "complete", "messages", "bytes", "consumers"],
+        ["archiver_tasks", "a", "3", "2", "1,200", "0", "1"],
+        ["KV_archiver_revs", "none", "0", "0", "0", "0", "0"],
+    ]
+
+
+@pytest.mark.parametrize("words", (("set-replicas", "2"), ("set-replicas",), ("show",)))
+def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    settings = {} if words == ("show",) else {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"}
+    assert run("engine", *words, **settings).exit_code == 2

@@ -1,0 +1,216 @@
+"""The fleet's streams on one server and on three: who changes that, and who is told."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from nats.js.api import ConsumerInfo, SequenceInfo
+from structlog.testing import capture_logs
+
+from archiver.concurrency import beside
+from archiver.engine.accepted import Accepted
+from archiver.engine.connection import INDEX, Connection
+from archiver.engine.jetstream import JetStream
+from archiver.engine.lanes import Lane, lane_name
+from archiver.engine.leftovers import left_over
+from archiver.engine.link import Servers
+from archiver.engine.streams import Streams, TooFewServers
+from archiver.errors import EngineUnavailable
+from archiver.tasks import Priority
+from tests.engine.conftest import LEASE, Fleet, an_archive
+from tests.parts.cluster import SIZE, Cluster, cluster
+
+SOON = timedelta(seconds=60)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
+
+
+def fleet_on(servers: Cluster, namespace: str, replicas: int) -> Fleet:
+    """Return a fleet whose streams are on so many servers."""
+    fleet = Fleet(servers=Servers(urls=servers.urls, replicas=replicas), namespace=namespace)
+    asyncio.run(fleet.prepare())
+    return fleet
+
+
+def lane(connection: Connection) -> Lane:
+    return Lane(
+        connection=connection, source="hgmo", priority=Priority.HIGH, concurrency=8, lease=LEASE
+    )
+
+
+async def replicas_of(connection: Connection) -> set[int]:
+    """Return on how many servers the streams and consumers are: one number, if all is well."""
+    streams = await Streams(connection=connection, wanted=1).look()
+    standings = [one for stream in streams for one in (stream.stream, *stream.consumers)]
+    assert all(one.leader for one in standings)
+    return {one.replicas for one in standings}
+
+
+def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
+    three: Cluster, namespace: str
+) -> None:
+    fleet = fleet_on(three, namespace, replicas=3)
+    other = replace(fleet, servers=replace(fleet.servers, replicas=1))
+
+    async def play() -> tuple[set[int], list[object]]:
+        async with fleet.connection() as first:
+            await lane(first).next()
+        with capture_logs() as lines:
+            async with other.connection() as connection:
+                while not any(line["event"] == "engine.replicas_differ" for line in lines):
+                    await asyncio.sleep(0.02)
+                told = [line for line in lines if line["event"] == "engine.replicas_differ"]
+                return await replicas_of(connection), [
+                    (line["log_level"], line["setting"], line["actual"]) for line in told
+                ]
+
+    assert asyncio.run(play()) == ({3}, [("warning", 1, [3])])
+
+
+def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhile(
+    three: Cluster, namespace: str
+) -> None:
+    fleet = fleet_on(three, namespace, replicas=1)
+
+    async def written_and_read(connection: Connection, value: bytes) -> bool:
+        await connection.put(INDEX, "key", value)
+        entry = await connection.get(INDEX, "key")
+        return entry is not None and entry.value == value
+
+    async def play() -> Sequence[set[int]]:
+        async with fleet.connection() as connection:
+            streams = Streams(connection=connection, wanted=1)
+            await lane(connection).next()
+            assert await written_and_read(connection, b"one")
+            before = await replicas_of(connection)
+            await streams.set_replicas(3, within=SOON)
+            there = await replicas_of(connection)
+            infos = [await connection.js.stream_info(name) for name in connection.buckets]
+            assert not any(info.config.allow_direct for info in infos)
+            assert all([await written_and_read(connection, bytes([n])) for n in range(50)])
+            await streams.set_replicas(1, within=SOON)
+            assert await written_and_read(connection, b"two")
+            return before, there, await replicas_of(connection)
+
+    assert asyncio.run(play()) == ({1}, {3}, {1})
+
+
+def test_more_replicas_than_servers_are_refused_and_one_server_is_left_as_it_is(
+    fleet: Fleet,
+) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            with pytest.raises(TooFewServers):
+                await Streams(connection=connection, wanted=1).set_replicas(3, within=SOON)
+            assert await replicas_of(connection) == {1}
+        three = replace(fleet, servers=replace(fleet.servers, replicas=3))
+        async with three.connection() as connection:
+            await connection.ensure_streams()
+
+    asyncio.run(play())
+
+
+def test_what_an_operator_set_on_a_stream_stays(fleet: Fleet) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            info = await connection.js.stream_info(connection.tasks_stream)
+            changed = info.config.evolve(max_bytes=1 << 30, max_msgs_per_subject=2)
+            await connection.js.update_stream(changed)
+            await connection.ensure_streams()
+            after = (await connection.js.stream_info(connection.tasks_stream)).config
+            assert (after.max_bytes, after.max_msgs_per_subject) == (1 << 30, 1)
+
+    asyncio.run(play())
+
+
+def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fleet) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection, fleet.engine() as engine:
+            await engine.enqueue(an_archive())
+            streams = Streams(connection=connection, wanted=1)
+            await streams.prove()
+            await streams.prove()
+            tasks = next(s for s in await streams.look() if s.stream.name.endswith("_tasks"))
+            assert (tasks.messages, tasks.consumers) == (1, ())
+            info = await connection.js.stream_info(connection.tasks_stream)
+            await connection.js.update_stream(info.config.evolve(max_msgs=1))
+            with pytest.raises(EngineUnavailable):
+                await streams.prove()
+
+    asyncio.run(play())
+
+
+def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespace: str) -> None:
+    """As docs/operations.md has it: the first server's store does not come along."""
+    archive = an_archive()
+
+    async def play(servers: Cluster) -> None:
+        servers.up(0, alone=True)
+        fleet = Fleet(servers=Servers(urls=servers.urls, replicas=3), namespace=namespace)
+        one = replace(fleet, servers=Servers(urls=servers.urls[:1]))
+        async with asyncio.timeout(60), fleet.connection() as connection:
+            await one.prepare()
+            web = JetStream(connection=connection)
+            accepted = Accepted(connection=connection, engine=web, lease=LEASE)
+            async with beside(accepted.keep()):
+                await web.enqueue(archive)
+                servers.down(0)
+                shutil.rmtree(servers.store(0))
+                for number in range(SIZE):
+                    servers.up(number)
+                await fleet.prepare()
+                assert await handed_out(connection) == archive.digest
+                assert await replicas_of(connection) == {3}
+
+    with Cluster(tmp_path) as servers:
+        asyncio.run(play(servers))
+
+
+def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: Fleet) -> None:
+    """As on a server that was a single one before: its store remembers consumers of that time."""
+
+    async def play(connection: Connection, info: ConsumerInfo) -> list[int | None]:
+        def one_that_is_at(delivered: int, acknowledged: int) -> ConsumerInfo:
+            return replace(
+                info,
+                delivered=SequenceInfo(consumer_seq=9, stream_seq=delivered),
+                ack_floor=SequenceInfo(consumer_seq=9, stream_seq=acknowledged),
+            )
+
+        at = ((2, 0), (2, 1), (3, 0))
+        return [await left_over(connection.js, one_that_is_at(*numbers)) for numbers in at]
+
+    async def prepare() -> list[int | None]:
+        async with fleet.connection() as connection, fleet.engine() as engine:
+            for _ in range(2):
+                await engine.enqueue(an_archive())
+            queue = lane(connection)
+            assert await queue.next()
+            await queue.close()
+            name = lane_name("hgmo", Priority.HIGH)
+            info = await connection.consumer(connection.tasks_stream, name)
+            assert info
+            assert await left_over(connection.js, info) is None
+            return await play(connection, info)
+
+    assert asyncio.run(prepare()) == [None, 1, 0]
+
+
+async def handed_out(connection: Connection) -> str:
+    """Return the digest of the next task that a worker gets, and take it out of the queue."""
+    queue = lane(connection)
+    while True:
+        with suppress(EngineUnavailable):
+            if message := await queue.next():
+                await message.ack_sync()
+                await queue.close()
+                return message.subject.rpartition(".")[2]
