@@ -54,10 +54,6 @@ def check_name(text: str, parameter: str) -> str:
     return text
 
 
-class _NotAllowed(Exception):
-    """A text that may not name anything. Its own text says why."""
-
-
 def check_rev(text: str) -> str:
     """Return *text* if a rev may be called so. It may have slashes, and whatever a host allows.
 
@@ -87,6 +83,10 @@ def shown(rev: str) -> str:
     """Return *rev* as a message shows it: one that is short and changes no terminal."""
     text = rev if rev.isprintable() else ascii(rev)[1:-1]
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+class _NotAllowed(Exception):
+    """A text that may not name anything. Its own text says why."""
 
 
 @lru_cache(NAMES_MAX)

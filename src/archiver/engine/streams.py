@@ -122,8 +122,9 @@ class Streams:
             EngineUnavailable: It cannot.
         """
         subject = self._connection.subject("tasks", PROBE_LANE, PROBE_LANE, self._probe)
+        only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
         with suppress(WrongRevision):  # one is there that was stored before, and not taken in time
-            await self._connection.publish(subject, b"", {})
+            await self._connection.publish(subject, b"", only_one)
         with _asked("hand out a message"):
             await self._take(subject)
 
