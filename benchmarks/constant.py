@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Any
 
+from archiver.web.fleet import fleet_of
 from archiver.web.server import serve
 
 
@@ -36,4 +37,4 @@ async def _live(receive: Any, send: Any) -> None:  # noqa: ANN401
 
 
 if __name__ == "__main__":
-    serve("benchmarks.constant:app", listen=sys.argv[1])
+    serve("benchmarks.constant:app", listen=sys.argv[1], fleet=fleet_of((), {}))

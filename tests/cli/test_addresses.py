@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from archiver.cli import main
+from archiver.web.fleet import fleet_of, marked
+from tests.parts.process import free_port
 
 ELSEWHERE = {
     "ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1",
@@ -46,6 +48,26 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
     *log, last = ended.stderr.splitlines()
     assert last == f"Error: {setting}: {taken} cannot be had: Address already in use"
     assert "Traceback" not in "".join(log)
+
+
+def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> None:
+    port = free_port()
+    with marked("127.0.0.1", port, fleet_of(("nats://elsewhere",), {})):
+        ended = subprocess.run(
+            [sys.executable, "-m", "archiver", "web"],
+            env={**os.environ, **ELSEWHERE, "ARCHIVER_SERVER__LISTEN": f"127.0.0.1:{port}"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        f"Error: server.listen: 127.0.0.1:{port} cannot be had: another fleet serves at 127.0.0.1, "
+        f"port {port}, with other settings of `engine.url`; stop it first, or use another address"
+    )
 
 
 def test_several_workers_are_not_to_serve_metrics_at_one_address(tmp_path: Path) -> None:

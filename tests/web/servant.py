@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.app import create_app
+from archiver.web.fleet import fleet_of
 from archiver.web.server import on_stop, serve
 from tests.web.client import SITE
 from tests.world import World
@@ -55,4 +56,5 @@ def broken() -> ASGIApp:
 
 if __name__ == "__main__":
     app, listen, *processes = sys.argv[1:]
-    serve(f"tests.web.servant:{app}", listen=listen, processes=int(*processes or "1"))
+    fleet = fleet_of((), {})
+    serve(f"tests.web.servant:{app}", listen=listen, fleet=fleet, processes=int(*processes or "1"))

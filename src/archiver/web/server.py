@@ -22,6 +22,7 @@ from granian.log import LogLevels
 from starlette.types import ASGIApp
 
 from archiver.telemetry import forget_dead
+from archiver.web.fleet import Fleet, OtherFleet, marked
 
 HEADER_TIMEOUT_MS = 10_000
 """Also how long a connection may stay idle between two requests."""
@@ -51,7 +52,7 @@ class CannotListen(Exception):
     """The system does not give us the address. The text says why."""
 
 
-def serve(target: str, *, listen: str, processes: int = 1) -> None:
+def serve(target: str, *, listen: str, fleet: Fleet, processes: int = 1) -> None:
     """Serve the application that *target* (``module:factory``) makes, until SIGTERM or SIGINT.
 
     *listen* is ``host:port``. The application runs in so many child *processes*, each of which
@@ -60,11 +61,11 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
     there is to tell.
 
     Raises:
-        CannotListen: Nothing can listen there.
+        CannotListen: Nothing can listen there, or another *fleet* does.
         SystemExit: The application did not start, or its only process ended by itself.
     """
     host, _, port = listen.rpartition(":")
-    _require_free(host.strip("[]"), int(port))
+    ip = _require_free(host.strip("[]"), int(port))
     server = Granian(
         target,
         address=host.strip("[]"),
@@ -85,12 +86,17 @@ def serve(target: str, *, listen: str, processes: int = 1) -> None:
         log_access=False,
     )
     multiprocessing.set_start_method("spawn")  # a fork would have the parent's idea of metrics
-    with _common_metrics():
-        server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
+    try:
+        with marked(ip, int(port), fleet), _common_metrics():
+            server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
+    except OtherFleet as exc:
+        raise CannotListen(str(exc)) from None
 
 
-def _require_free(host: str, port: int) -> None:
-    """Return if granian will get the address, whose own words for it are pages of backtraces.
+def _require_free(host: str, port: int) -> str:
+    """Return the IP address of *host* if granian will get it.
+
+    granian's own words for an address that is taken are pages of backtraces.
 
     As granian, this shares it with others that share it: so one Archiver can relieve another.
     """
@@ -101,6 +107,8 @@ def _require_free(host: str, port: int) -> None:
             attempt.bind((host, port))
         except OSError as exc:
             raise CannotListen(exc.strerror) from exc
+        ip: str = attempt.getsockname()[0]
+        return ip
 
 
 @contextmanager

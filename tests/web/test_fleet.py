@@ -1,0 +1,84 @@
+"""Two fleets do not share an address, and one fleet may."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Barrier
+
+import pytest
+
+from archiver.web.fleet import Fleet, OtherFleet, fleet_of, marked
+from tests.parts.process import free_port
+
+OURS = fleet_of(("nats://one:4222", "nats://two"), {"us-east-1": ("bucket", None)})
+OTHER_ENGINE = fleet_of(("nats://three",), {"us-east-1": ("bucket", None)})
+OTHER_REGIONS = fleet_of(("nats://one", "nats://two"), {"us-east-1": ("another", None)})
+
+
+@pytest.mark.parametrize(
+    "servers", (("tls://user:secret@TWO:4222", "one"), ("nats://two:4222", "nats://one:4222"))
+)
+def test_a_fleet_is_the_same_however_its_engine_is_written(servers: tuple[str, ...]) -> None:
+    assert fleet_of(servers, {"us-east-1": ("bucket", None)}) == OURS
+
+
+def test_servers_of_one_fleet_share_an_address() -> None:
+    port = free_port()
+    with marked("127.0.0.1", port, OURS), marked("127.0.0.1", port, OURS):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("other", "setting"), ((OTHER_ENGINE, "engine.url"), (OTHER_REGIONS, "regions"))
+)
+def test_another_fleet_at_the_address_is_refused_until_the_first_has_ended(
+    other: Fleet, setting: str
+) -> None:
+    port = free_port()
+    with marked("127.0.0.1", port, OURS):
+        refused = pytest.raises(OtherFleet, match=f"127.0.0.1, port {port}, .* `{setting}`")
+        with refused, marked("127.0.0.1", port, other):
+            pass
+    with marked("127.0.0.1", port, other):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    (
+        ("0.0.0.0", "127.0.0.1", True),  # noqa: S104 - no server listens there
+        ("::", "127.0.0.1", True),
+        ("::", "0.0.0.0", True),  # noqa: S104
+        ("::", "::1", True),
+        ("0.0.0.0", "::1", False),  # noqa: S104
+        ("127.0.0.1", "127.0.0.2", False),
+        ("::1", "127.0.0.1", False),
+    ),
+)
+def test_fleets_may_have_addresses_of_which_none_covers_the_other(
+    one: str, other: str, *, overlap: bool
+) -> None:
+    for first, second in ((one, other), (other, one)):
+        port = free_port()
+        with ExitStack() as stack:
+            stack.enter_context(marked(first, port, OURS))
+            if overlap:
+                stack.enter_context(pytest.raises(OtherFleet))
+            stack.enter_context(marked(second, port, OTHER_ENGINE))
+
+
+def test_of_two_fleets_that_start_at_once_one_is_refused() -> None:
+    port, ready, done = free_port(), Barrier(4), Barrier(4)
+
+    def start(fleet: Fleet) -> bool:
+        ready.wait(10)
+        try:
+            with marked("127.0.0.1", port, fleet):
+                done.wait(10)
+                return True
+        except OtherFleet:
+            done.wait(10)
+            return False
+
+    fleets = [OURS, OTHER_ENGINE, OTHER_REGIONS, Fleet(engine="x", regions="y")]
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(start, fleets)) == 1
