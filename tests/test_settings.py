@@ -56,6 +56,24 @@ def test_hgmo_at_another_host_serves_what_hgweb_serves() -> None:
     assert settings.sources["hgmo"].served.suffixes == ("tar.gz", "tar.bz2", "zip")
 
 
+def test_hgmo_is_absent_when_another_source_is_named() -> None:
+    assert [*written(f'[sources.x]\nurl_template = "{LOCAL}"').sources] == ["x"]
+
+
+def test_hgmo_may_be_named_beside_another_source() -> None:
+    settings = written(f'[sources.x]\nurl_template = "{LOCAL}"\n[sources.hgmo]')
+    assert {*settings.sources} == {"x", "hgmo"}
+    assert settings.sources["hgmo"].url_template == HGMO_URL_TEMPLATE
+    assert settings.sources["hgmo"].served.suffixes == ("zip",)
+
+
+def test_the_originals_variable_names_hgmo_beside_another_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARCHIVER_HGMO_URL_TEMPLATE", LOCAL)
+    assert {*written(f'[sources.x]\nurl_template = "{LOCAL}"').sources} == {"x", "hgmo"}
+
+
 def test_regions_keep_the_order_of_the_file() -> None:
     text = "".join(f'[regions.{name}]\nbucket = "bucket-{name}"\n' for name in ("z", "a", "m"))
     assert list(written(text).regions) == ["z", "a", "m"]
@@ -186,6 +204,7 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
         (f'[sources]\nhgmo = "{SECRET}"', "sources.hgmo"),
         (f'sources = "{SECRET}"', "sources"),
         ("sources = 3", "sources"),
+        ("[sources]", "sources: is empty"),
         ("[sources]\nhgmo = 3", "sources.hgmo"),
         ("[worker]\nconcurrency = 0", "worker.concurrency"),
         ('[log]\nformat = "xml"', "log.format"),

@@ -41,6 +41,13 @@ def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:
     assert tomllib.loads(shown)["worker"]["concurrency"] == 7
 
 
+def test_show_has_the_sources_that_are_in_force_and_no_other(run: Run, tmp_path: Path) -> None:
+    template = "https://hg.example/{repo}/archive/{rev}.{suffix}/{subdir}"
+    assert [*tomllib.loads(run("config", "show").stdout)["sources"]] == ["hgmo"]
+    (tmp_path / "archiver.toml").write_text(f'[sources.x]\nurl_template = "{template}"\n')
+    assert [*tomllib.loads(run("config", "show").stdout)["sources"]] == ["x"]
+
+
 @pytest.mark.parametrize("command", ("config check", "config show", "serve", "web", "worker"))
 def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, command: str) -> None:
     (tmp_path / "other.toml").write_text('[engine]\nlease_s = "hunter2"\n')

@@ -79,15 +79,24 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _know_hosts(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """Point `hgmo` at hg.mozilla.org, which has served nothing but zip since 2019."""
-        sources = data.get("sources", {})
-        hgmo = sources.get("hgmo", {}) if isinstance(sources, dict) else None
+        """Point `hgmo`, the source if no other is named, at hg.mozilla.org.
+
+        That host has served nothing but zip since 2019.
+        """
+        sources = data.get("sources", {"hgmo": {}})
+        hgmo = sources.get("hgmo") if isinstance(sources, dict) else None
         if not isinstance(hgmo, dict):
-            return data  # to be refused by name
+            return data  # it is absent, or no table, which is refused by name
         hgmo = {"url_template": HGMO_URL_TEMPLATE, **hgmo}
         if _is_mozilla(str(hgmo["url_template"])):
             hgmo.setdefault("fetch_suffix", "zip")
         return {**data, "sources": {**sources, "hgmo": hgmo}}
+
+    @model_validator(mode="after")
+    def _a_source_is_named(self) -> Self:
+        if not self.sources:
+            raise ValueError("sources: is empty; name a source, or leave it out to have `hgmo`")
+        return self
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Self:
