@@ -124,6 +124,23 @@ def test_without_any_region_a_build_fails_and_says_so() -> None:
         asyncio.run(build(world))
 
 
+@pytest.mark.parametrize("trouble", ("down", "full"))
+def test_the_host_is_not_asked_while_no_region_takes_anything(trouble: str) -> None:
+    world = World()
+    getattr(world.storage, trouble).update((EAST, WEST))
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(build(world))
+    assert not world.source.asked
+
+
+def test_a_region_that_takes_no_writes_is_left_out_and_repaired_later() -> None:
+    world = World()
+    world.storage.full.add(WEST)
+    archive = asyncio.run(build(world))
+    assert list(world.storage.manifests[EAST]) == [archive.key]
+    assert world.engine.repairs == {archive.key: (WEST,)}
+
+
 def test_damaged_bytes_are_not_copied_to_another_region() -> None:
     world = World()
 

@@ -6,6 +6,7 @@ import pytest
 
 from archiver.errors import (
     EngineUnavailable,
+    StorageUnavailable,
 )
 from archiver.model import Archive, Region
 from archiver.ports import Found
@@ -95,6 +96,36 @@ def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> No
     assert list(status.urls) == [WEST]
     assert status.missing == (EAST,)
     assert status.urls[WEST] not in repr(status)
+
+
+def test_a_task_is_seen_while_no_region_answers() -> None:
+    world = World()
+
+    async def scenario() -> tuple[Status, Status]:
+        await world.archiver.request(world.wanted())
+        world.storage.down.update(world.storage.regions)
+        waiting = await world.archiver.status(world.archive())
+        await world.engine.work(world.archiver, max_failures=1)
+        return waiting, await world.archiver.status(world.archive())
+
+    waiting, failed = asyncio.run(scenario())
+    assert waiting.task.state is TaskState.PENDING
+    assert failed.task.error
+    assert failed.task.error.code == "storage_unavailable"
+
+
+def test_a_success_is_not_taken_back_while_no_region_answers() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        await world.archiver.request(world.wanted())
+        await world.engine.work(world.archiver)
+        await world.index.forget(world.archive())
+        world.storage.down.update(world.storage.regions)
+        with pytest.raises(StorageUnavailable):
+            await world.archiver.status(world.archive())
+
+    asyncio.run(scenario())
 
 
 def test_a_status_that_only_the_engine_could_tell_is_not_made_up() -> None:

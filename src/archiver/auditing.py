@@ -122,10 +122,10 @@ class Auditor:
     async def audit(self, archive: Archive, report: Report) -> Finding:
         """Return what is to be said of *archive*; tell *report* how far it is."""
         finding = Finding(archive=archive)
-        found = await self._storage.find(archive)
-        manifest = found.copies.manifest if found.copies else found.promised
-        if manifest is None:
-            return _failed(finding, StorageUnavailable("no region gives its manifest"))
+        try:
+            found, manifest = await self._find(archive)
+        except StorageUnavailable as exc:
+            return _failed(finding, exc)
         outcome = Outcome.LOST if _is_lost(found) else Outcome.UNCHECKED
         finding = replace(finding, manifest=manifest, outcome=outcome)
         source = self._sources.get(archive.source)
@@ -146,6 +146,13 @@ class Auditor:
             return _failed(finding, exc)
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
+
+    async def _find(self, archive: Archive) -> tuple[Found, Manifest]:
+        found = await self._storage.find(archive)
+        manifest = found.copies.manifest if found.copies else found.promised
+        if manifest is None:
+            raise StorageUnavailable("no region gives its manifest")
+        return found, manifest
 
     async def _fetch(
         self,

@@ -26,10 +26,10 @@ ArchiverError
 │   ├── BytesChanged        bytes_changed
 │   ├── WrongRoot           wrong_root
 │   └── WrongNode           wrong_node            retryable
-├── NoRoom                  no_room               retryable
+├── NoRoom                  no_room               retryable, ours
 ├── ConversionLost          conversion_lost       retryable
-├── StorageUnavailable      storage_unavailable   retryable
-├── EngineUnavailable       engine_unavailable    retryable
+├── StorageUnavailable      storage_unavailable   retryable, ours
+├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── TooManyWaiters          too_many_waiters      retryable, says after how long
 ├── TaskFailed              task_failed           says what the task failed with
 ├── LeaseLost               lease_lost
@@ -44,10 +44,15 @@ from typing import ClassVar
 
 
 class ArchiverError(Exception):
-    """Base of the tree. ``code`` is public and stable; ``retryable`` says whether to try again."""
+    """Base of the tree. ``code`` is public and stable; ``retryable`` says whether to try again.
+
+    ``ours`` marks an outage of Archiver's own parts. It says nothing about the archive or its host,
+    so a task waits for its end and no failure is counted.
+    """
 
     code: ClassVar[str]
     retryable: ClassVar[bool] = False
+    ours: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -208,10 +213,14 @@ class NoRoom(ArchiverError):
 
     code = "no_room"
     retryable = True
+    ours = True
 
 
 class ConversionLost(ArchiverError):
-    """The process that was to convert an archive was killed, or could not be started."""
+    """The process that was to convert an archive was killed, or could not be started.
+
+    Not ``ours``: the likeliest reason is that this very archive needs too much memory.
+    """
 
     code = "conversion_lost"
     retryable = True
@@ -222,6 +231,7 @@ class StorageUnavailable(ArchiverError):
 
     code = "storage_unavailable"
     retryable = True
+    ours = True
 
     def __init__(self, message: str, *, s3_code: str | None = None) -> None:
         super().__init__(message)
@@ -231,6 +241,7 @@ class StorageUnavailable(ArchiverError):
 class EngineUnavailable(ArchiverError):
     code = "engine_unavailable"
     retryable = True
+    ours = True
 
 
 class TooManyWaiters(ArchiverError):

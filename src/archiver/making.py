@@ -45,6 +45,10 @@ class Progress:
         self.broken = False
         self._receiving = False
 
+    def begin(self) -> None:
+        """Report that somebody is at work on the bytes by now, even if none has come yet."""
+        self._report(Phase.FETCHING, 0)
+
     async def receiving(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         self._receiving = True
         size_bytes = 0
@@ -136,6 +140,7 @@ class Workshop:
             source.open(fetchable) as stream,
             ahead(progress.receiving(stream.chunks()), CHUNKS_AHEAD) as chunks,
         ):
+            progress.begin()
             fetched = Checked(chunks, self._verify(fetchable, root=stream.root))
             if fetchable == archive and not convert:
                 yield Made(checked=fetched, source_url=stream.url)
@@ -228,6 +233,7 @@ class Maker:
         for region in copies.regions:
             progress = Progress(attempt.report)
             given = self._stored(relative, copies, region, progress)
+            progress.begin()
             try:
                 async with self._workshop.convert(given, archive, progress) as made:
                     return await self._store(archive, made, attempt, found)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from archiver.drift import Content
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import (
     Archive,
     Conversion,
@@ -162,9 +162,9 @@ class Keep(Protocol):
 class Found:
     """What the buckets say of an archive.
 
-    ``copies`` is None when no bucket that answered has it; ``unreachable`` are those that did not,
-    or not to the end. If there is a manifest all the same, whose bytes somebody has deleted, or
-    whose bucket does not show them now, they are ``promised``.
+    ``copies`` is None when no bucket that answered has it, which at least one did;
+    ``unreachable`` are those that did not, or not to the end. If there is a manifest all the same,
+    whose bytes somebody has deleted, or whose bucket does not show them now, they are ``promised``.
     """
 
     copies: Copies | None
@@ -197,8 +197,17 @@ class Storage(Protocol):
     async def find(self, archive: Archive) -> Found:
         """Look in every region for the archive's manifest, and the object that it names.
 
-        Never raises: silence is an answer. The first region that has a manifest says what the
-        archive is, with or without its bytes.
+        The first region that has a manifest says what the archive is, with or without its bytes.
+
+        Raises:
+            StorageUnavailable: No region answers, so nobody knows whether there is an archive.
+        """
+
+    async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
+        """Tell for each region whether it takes writes; if not, ``s3_code`` of the error says why.
+
+        A write of at most some seconds ago proves it: that of an archive, or else of a small object
+        that is written for this purpose. Cheap to repeat.
         """
 
     def archives(
@@ -298,14 +307,17 @@ class Resolved:
 class Index(Protocol):
     """What is known of the buckets and of revs without asking them: a cache that may be emptied.
 
-    It never raises but where it says so: when it cannot be asked, it knows nothing; when it cannot
+    It raises only what its methods name: when it cannot be asked, it knows nothing; when it cannot
     be told, it forgets.
     """
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
-        """Return where the archive is. If that is nowhere, somebody looked, lately.
+        """Return where the archive is. If that is nowhere, a region said so, lately.
 
         Not before *since*, if that is given: when something happened that may have put it there.
+
+        Raises:
+            StorageUnavailable: The index has no entry, and no region answers.
         """
 
     async def record(self, archive: Archive, copies: Copies) -> None:

@@ -18,7 +18,7 @@ from archiver.making import Maker
 from archiver.model import Absent, Archive, Copies, Pending, PresignedUrl, Ready, Region, Wanted
 from archiver.nearness import Nearness
 from archiver.news import News
-from archiver.ports import Attempt, Converter, Engine, Index, Source, Storage, Verify
+from archiver.ports import Attempt, Converter, Engine, Found, Index, Source, Storage, Verify
 from archiver.resolver import Resolver
 from archiver.tasks import Backlog, Phase, Task, TaskState
 from archiver.telemetry import METRICS, log
@@ -88,8 +88,9 @@ class Archiver:
 
         Raises:
             InvalidRequest, NotFound: It can never be there.
-            SourceError, StorageUnavailable, EngineUnavailable: It is not there, and who could say
-                more, or begin a task, does not answer.
+            SourceError, EngineUnavailable: It is not there, and who could say more, or begin a
+                task, does not answer.
+            StorageUnavailable: Nobody can say whether it is there.
             TaskFailed: It is not there, and its task failed for good a moment ago.
             TooManyWaiters: So many questions wait for a host that this one may not.
         """
@@ -147,6 +148,7 @@ class Archiver:
 
         Raises:
             EngineUnavailable: No region has it, and its task cannot be asked for.
+            StorageUnavailable: Its task ended well, and no region answers.
         """
         try:
             # Asked before the buckets: the other way round, a commit in between would look undone.
@@ -155,7 +157,13 @@ class Archiver:
             if copies := await self._index.copies(archive):
                 return self._stored(archive, copies, None)
             raise
-        if copies := await self._index.copies(archive, since=_succeeded_at(task)):
+        try:
+            copies = await self._index.copies(archive, since=_succeeded_at(task))
+        except StorageUnavailable:
+            if _says_success(task):
+                raise
+            copies = None
+        if copies:
             return self._stored(archive, copies, task)
         return Status(task=_unfinished(archive, task), source_url=self._source_url(archive))
 
@@ -197,6 +205,7 @@ class Archiver:
             copies = await self._complete(archive, found.copies, attempt)
         else:
             source = self.source(archive.source)
+            found = await self._writable(found)
             copies = await self._maker.make(source, archive, attempt, found)
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
@@ -205,6 +214,20 @@ class Archiver:
             elif found.copies:
                 await self._engine.repaired(archive)
         return copies
+
+    async def _writable(self, found: Found) -> Found:
+        """Return *found*, with the regions that take no writes now among those to avoid.
+
+        Proven before the host is asked, which must not pay for an outage of ours.
+
+        Raises:
+            StorageUnavailable: No region takes writes.
+        """
+        answers = await self._storage.writable()
+        refusing = {region: failure for region, failure in answers.items() if failure}
+        if len(refusing) == len(answers):
+            raise StorageUnavailable("no region takes writes") from next(iter(refusing.values()))
+        return replace(found, unreachable=tuple({**dict.fromkeys(found.unreachable), **refusing}))
 
     async def _complete(self, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
         """Copy to the regions that lack the archive; return all that have it then."""

@@ -68,7 +68,8 @@ class Metrics:
         )
         self.attempts = Counter(
             "archiver_attempts_total",
-            "Attempts by outcome: succeeded, retried, failed, handed_back, lost.",
+            "Attempts by outcome: succeeded, retried, waiting (for an outage of ours), failed, "
+            "handed_back, lost.",
             ("source", "outcome"),
         )
         self.attempt_duration = Histogram(

@@ -87,10 +87,26 @@ class RegionsContract:
                 await storage.commit(
                     archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
                 )
-            found = await storage.find(archive)
-            assert (found.copies, found.unreachable) == (None, REGIONS)
+            with pytest.raises(StorageUnavailable):
+                await storage.find(archive)
 
         use(stand, scenario)
+
+    def test_a_region_that_refuses_writes_is_told_from_one_that_does_not(
+        self, stand: Stand
+    ) -> None:
+        async def scenario(storage: Storage) -> None:
+            assert await storage.writable() == {EAST: None, WEST: None}
+
+        async def full(storage: Storage) -> None:
+            stand.fill(WEST)
+            answers = await storage.writable()
+            assert answers[EAST] is None
+            assert isinstance(answers[WEST], StorageUnavailable)
+            assert (await storage.find(an_archive())).unreachable == ()  # it is read all the same
+
+        use(stand, scenario)
+        use(stand, full)
 
     def test_each_region_is_asked_whether_it_answers(self, stand: Stand) -> None:
         async def scenario(storage: Storage) -> None:

@@ -143,3 +143,8 @@ class Refused(ArchiverError):
 class Busy(ArchiverError):
     code = "busy"
     retryable = True
+
+
+class Outage(Busy):
+    code = "outage"
+    ours = True

@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from archiver.engine.lanes import FETCH_TIMEOUT, seats
+from archiver.engine.retry import SPOILED_MAX
 from archiver.model import Archive, Copies
 from archiver.ports import Attempt
 from archiver.tasks import Phase, Priority, Task, TaskState
-from tests.engine.conftest import LEASE, Busy, Fleet, Refused, an_archive, copies_of, until
+from tests.engine.conftest import LEASE, Busy, Fleet, Outage, Refused, an_archive, copies_of, until
 
 
 def test_a_retryable_error_is_tried_again_until_it_works(fleet: Fleet) -> None:
@@ -32,6 +33,45 @@ def test_a_retryable_error_is_tried_again_until_it_works(fleet: Fleet) -> None:
             return task.attempt, task.failures
 
     assert asyncio.run(play()) == (3, 2)
+
+
+def test_an_outage_of_ours_is_waited_for_and_not_counted(fleet: Fleet) -> None:
+    attempts = 0
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 4:
+            raise Outage("our disks are away")
+        return copies_of(archive)
+
+    async def play() -> tuple[Task, Task]:
+        archive = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build, max_failures=1):
+            await engine.enqueue(archive)
+            waiting = await until(engine, archive, TaskState.RETRY)
+            return waiting, await until(engine, archive, TaskState.SUCCESS)
+
+    waiting, done = asyncio.run(play())
+    assert waiting.error
+    assert (waiting.error.code, waiting.phase, waiting.failures) == ("outage", Phase.WAITING, 0)
+    assert (done.attempt, done.failures, done.error) == (4, 0, None)
+
+
+def test_an_outage_that_breaks_off_one_fetch_after_the_other_ends_the_task(fleet: Fleet) -> None:
+    async def build(_archive: Archive, attempt: Attempt) -> Copies:
+        attempt.report(Phase.FETCHING, 1)
+        raise Outage("the bucket is nearly full")
+
+    async def play() -> Task:
+        archive, base = an_archive(), timedelta(seconds=0.01)
+        async with fleet.engine() as engine, fleet.worker(build, retry_base=base):
+            await engine.enqueue(archive)
+            return await until(engine, archive, TaskState.FAILURE)
+
+    task = asyncio.run(play())
+    assert task.error
+    assert (task.error.code, task.attempt) == ("outage", SPOILED_MAX)
 
 
 def test_between_attempts_the_task_is_in_retry_and_says_why(fleet: Fleet) -> None:

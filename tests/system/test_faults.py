@@ -1,5 +1,6 @@
 """What clients see while parts are killed, frozen, wiped or taken away."""
 
+import json
 import shutil
 import signal
 import time
@@ -127,6 +128,32 @@ def test_a_region_that_is_away_gets_its_copy_later_and_not_from_the_host(
     assert host.archives() == fetched
 
 
+def test_an_outage_of_every_region_costs_the_host_nothing_and_fails_no_task(
+    stack: Stack, ash: Ash, host: SlowHost
+) -> None:
+    stack.env["ARCHIVER_WORKER__MAX_FAILURES"] = "1"
+    with stack.web():
+        accepted = fetch(stack.url(ash.repo, ash.node))
+        for region in REGIONS:
+            stack.regions[region].down()
+        with stack.worker():
+            waiting = poll(accepted.location, lambda result: result["attempt"] >= 3)[-1]
+            miss = fetch(stack.url(ash.repo, ash.old))
+            fetched = host.archives()
+            for region in REGIONS:
+                stack.regions[region].up()
+            result = poll(accepted.location, stored)[-1]
+        line = json.loads(stack.lines("task.waiting")[0])
+
+    assert (miss.status, miss.json["code"]) == (503, "storage_unavailable")
+    assert fetched == []
+    assert waiting["error"]["code"] == "storage_unavailable"
+    assert (waiting["failures"], waiting["state"] in {"RETRY", "STARTED"}) == (0, True)
+    assert (line["level"], line["s3_code"]) == ("warning", "connection_refused")
+    assert (result["state"], result["failures"]) == ("SUCCESS", 0)
+    assert len(host.archives()) == 1
+
+
 def test_the_primary_region_may_be_the_one_that_is_away(stack: Stack, ash: Ash) -> None:
     url = stack.url(ash.repo, ash.node)
     away = stack.regions["us-east-1"]
@@ -217,18 +244,16 @@ def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
 def test_a_task_for_an_archive_that_is_there_ends_at_once(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
-    """The web process does not see the manifests, as when it asked just before they came."""
+    """The web process sees no manifests, as when it asked just before they came."""
     url = stack.url(ash.repo, ash.node)
     with stack.web(), stack.worker():
         succeed(url)
         fetched = host.archives()
     _wipe_engine(stack)
-    for region in REGIONS:
-        stack.regions[region].down()
+    _rename_in_buckets(stack, "manifests", "aside")
     with stack.web():
         accepted = fetch(url)
-        for region in REGIONS:
-            stack.regions[region].up()
+        _rename_in_buckets(stack, "aside", "manifests")
         with stack.worker("worker-2"):
             result = poll(accepted.location, stored)[-1]
 
@@ -242,6 +267,13 @@ def _published(stack: Stack) -> list[Path]:
     return [
         path for region in REGIONS for path in stack.visible(region) if "manifests" in path.parts
     ]
+
+
+def _rename_in_buckets(stack: Stack, name: str, to: str) -> None:
+    for region in REGIONS:
+        stack.regions[region].down()
+        (stack.folder / region / "bucket" / name).rename(stack.folder / region / "bucket" / to)
+        stack.regions[region].up()
 
 
 def _wipe_engine(stack: Stack) -> None:

@@ -332,6 +332,15 @@ def test_a_miss_without_the_engine_is_a_503_that_says_when_to_come_back(web: Cli
     assert answer.headers["retry-after"] == "3"
 
 
+@pytest.mark.parametrize("query", ("", "?wait=0", "?on_miss=none", "?on_miss=redirect"))
+def test_a_miss_while_no_region_answers_is_a_503_and_no_task(web: Client, query: str) -> None:
+    web.world.storage.down.update(web.world.storage.regions)
+    answer = web.get(f"/archiver/hgmo/{ASH}/{web.world.node}{query}")
+    assert (answer.status, answer.code) == (503, "storage_unavailable")
+    assert answer.headers["retry-after"] == "3"
+    assert web.world.untouched
+
+
 def test_a_branch_that_moved_gives_its_new_bytes_and_the_old_ones_stay(web: Client) -> None:
     old = f"/archiver/hgmo/{ASH}/{web.world.node}"
     web.get(old)

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from archiver.engine.index import JetStreamIndex, Sighting
-from archiver.errors import EngineUnavailable
+from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Copies
 from archiver.ports import Engine, Found, Storage
 from archiver.telemetry import METRICS, log
@@ -57,17 +57,24 @@ class Checks:
         seen = await self._index.latest(archive)
         if seen is None or not self._index.is_old(seen):
             return
-        found = await self._storage.find(archive)
+        try:
+            found = await self._storage.find(archive)
+        except StorageUnavailable:
+            self._unanswered(archive, seen)
+            return
         true = self._true(seen.copies, found)
         gone = [r for r in seen.copies.regions if true is None or r not in true.regions]
         if gone or (true and true.manifest != seen.copies.manifest):
             await self._take_out(archive, seen, true)
         elif set(found.unreachable).intersection(seen.copies.regions):
-            METRICS.checks.labels(outcome="unanswered").inc()
-            self._index.put_off(archive, seen.copies)
+            self._unanswered(archive, seen)
         else:
             METRICS.checks.labels(outcome="sound").inc()
             await self._index.settle(archive, seen, true)
+
+    def _unanswered(self, archive: Archive, seen: Sighting) -> None:
+        METRICS.checks.labels(outcome="unanswered").inc()
+        self._index.put_off(archive, seen.copies)
 
     def _true(self, believed: Copies, found: Found) -> Copies | None:
         """Return which of the believed copies are there, or may be, and which others are."""

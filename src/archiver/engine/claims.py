@@ -14,6 +14,7 @@ from archiver.engine.connection import STATES, Connection, WrongRevision
 from archiver.engine.feed import FAILED, FINISHED, PROGRESS
 from archiver.engine.lookups import Entry
 from archiver.engine.records import FinishedRecord, Order, TaskRecord, encode
+from archiver.engine.retry import Outage
 from archiver.engine.states import read_state
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive
@@ -123,6 +124,8 @@ class Claim:
             created_at=self._order.created_at,
             started_at=now,
             updated_at=now,
+            outage_since=last.outage_since if last else None,
+            spoiled=last.spoiled if last else 0,
         )
 
     def report(self, phase: Phase, bytes_done: int = 0) -> None:
@@ -218,7 +221,24 @@ class Claim:
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
         """Write RETRY with the reason, and have the task handed out again *after* a while."""
         failure = Failure(code=error.code, message=error.message)
+        self._record = msgspec.structs.replace(self._record, outage_since=None)
         await self._give_back(error=failure, failures=self.failures + 1, after=after)
+
+    def outage(self) -> Outage:
+        """Note that an outage of ours ended this attempt; return what it has cost the task so far.
+
+        An attempt that had begun to fetch shows that another outage was over.
+        """
+        spoils, now = self._phase is not Phase.CONNECTING, datetime.now(UTC)
+        since = now if spoils else self._record.outage_since or now
+        spoiled = self._record.spoiled + spoils
+        self._record = msgspec.structs.replace(self._record, outage_since=since, spoiled=spoiled)
+        return Outage(lasted=now - since, spoiled=spoiled, spoils=spoils)
+
+    async def wait(self, error: ArchiverError, *, after: timedelta) -> None:
+        """Write RETRY with the reason, which is no failure of the task, and go on as ``retry``."""
+        failure = Failure(code=error.code, message=error.message)
+        await self._give_back(error=failure, failures=self.failures, after=after)
 
     async def hand_back(self) -> None:
         """Have the task handed out to somebody else at once: this worker is about to stop."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, decode_copies, encode
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region, parse_key
-from archiver.ports import Storage
+from archiver.ports import Found, Storage
 from archiver.telemetry import log
 
 AT_A_TIME = 64
@@ -159,13 +159,18 @@ class Rebuilder:
     async def _index(self, key: str) -> None:
         """Write down where the archive with this key is, unless that stands there."""
         archive = parse_key(key)
-        found = await self._storage.find(archive) if archive else None
+        found = await self._find(archive) if archive else None
         if archive and found and found.copies:
             record = CopiesRecord.of(found.copies, datetime.now(UTC))
             await self._write(archive, record, certain=not found.unreachable)
         self._tally.read += 1
-        self._tally.unread += bool(found and found.unreachable)
+        self._tally.unread += found is None or bool(found.unreachable)
         self._told(self._tally)
+
+    async def _find(self, archive: Archive) -> Found | None:
+        with suppress(StorageUnavailable):
+            return await self._storage.find(archive)
+        return None
 
     async def _write(self, archive: Archive, record: CopiesRecord, *, certain: bool) -> None:
         """An entry that knows of more regions is not made poorer by those that do not answer."""
@@ -211,9 +216,9 @@ class Rebuilder:
         archive = parse_key(key)
         if archive is None:
             return True
-        found = await self._storage.find(archive)
-        if found.copies is None:
-            return not found.unreachable
+        found = await self._find(archive)
+        if found is None or found.copies is None:
+            return found is not None and not found.unreachable
         return place is not None and place != digest_key(found.copies.manifest.sha256, archive)
 
     async def _tell_feed(self, digest: str, record: CopiesRecord) -> None:

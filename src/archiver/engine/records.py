@@ -34,7 +34,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     ``owner`` is the attempt that holds the lease; ``sequence`` the message in the work queue that
     is being worked on; ``delivery`` how often that message was handed out when the owner took it;
-    ``vanished`` how many owners fell silent.
+    ``vanished`` how many owners fell silent. ``outage_since`` tells for how long an outage of ours
+    has kept the task waiting, ``spoiled`` how many attempts it broke off that had begun to fetch.
     """
 
     key: str
@@ -51,6 +52,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Moment | None
     started_at: Moment | None
     updated_at: Moment | None
+    outage_since: Moment | None = None
+    spoiled: Count = 0
 
     def task(self, archive: Archive) -> Task:
         return Task(

@@ -186,6 +186,9 @@ class Worker:
     async def _retry_or_fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
         if isinstance(error, (SourceError, BadArchive)):
             METRICS.source_errors.labels(source=claim.archive.source, code=error.code).inc()
+        if error.ours:
+            await self._wait_or_fail(claim, error, started)
+            return
         failures = claim.failures + 1
         if not error.retryable or failures >= self._policy.max_failures:
             await self._fail(claim, error, started)
@@ -193,6 +196,18 @@ class Worker:
         wait = retry.delay(failures, error, base=self._policy.retry_base)
         await claim.retry(error, after=wait)
         self._tell("retried", claim, started, error, wait_s=round(wait.total_seconds(), 3))
+
+    async def _wait_or_fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
+        """Let the task wait for the end of an outage of ours, which it is not to blame for."""
+        outage = claim.outage()
+        if outage.outlasts_patience:
+            await self._fail(claim, error, started)
+            return
+        wait = retry.outage_delay(outage, base=self._policy.retry_base)
+        await claim.wait(error, after=wait)
+        level = logging.INFO if outage.lasted else logging.WARNING  # its beginning is news
+        wait_s = round(wait.total_seconds(), 3)
+        self._tell("waiting", claim, started, error, level=level, wait_s=wait_s)
 
     async def _fail(self, claim: Claim, error: ArchiverError, started: float) -> None:
         await claim.fail(error)
@@ -208,6 +223,8 @@ class Worker:
         claim: Claim,
         started: float,
         error: ArchiverError | None = None,
+        *,
+        level: int | None = None,
         **fields: object,
     ) -> None:
         """Write the attempt's one line, and count it."""
@@ -218,7 +235,7 @@ class Worker:
         if error:
             fields |= {**error.log_fields, "reason": error.message, "cause": describe(error)}
         log.log(
-            _LEVELS.get(outcome, logging.INFO),
+            level or _LEVELS.get(outcome, logging.INFO),
             f"task.{outcome}",
             key=claim.archive.key,
             attempt=claim.attempt,

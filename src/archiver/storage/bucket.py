@@ -1,6 +1,7 @@
 """One region's bucket, through obstore. Here, and nowhere else, its errors become ours."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from archiver.errors import StorageUnavailable
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
+from archiver.storage.proof import Proof
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.telemetry import log
 
@@ -29,6 +31,9 @@ READ_BYTES = 1 << 20
 
 PAGE_KEYS = 1000
 """What S3 lists at a time."""
+
+PROBES = 64
+"""Objects in a bucket that prove that it takes writes, however many processes come and go."""
 
 NOTHING = "check/"
 """A prefix without objects, whose listing is as cheap as a bucket's answer can be."""
@@ -87,6 +92,8 @@ class Bucket:
             secret_access_key=secret_access_key,
             virtual_hosted=virtual_hosted,
         )
+        self._probe_key = f"probes/{secrets.randbelow(PROBES):02}"
+        self._proof = Proof(probe=self._probe)
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
         self._public = (
@@ -156,14 +163,24 @@ class Bucket:
 
     async def _create(self, archive: Archive, manifest: Manifest) -> None:
         body = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        async with self._soon_asked_to("take a manifest"):
-            await obstore.put_async(
-                self._control,
-                _manifest_key(archive),
-                body,
-                mode="create",
-                attributes={"Content-Type": "application/json"},
-            )
+        with self._proof.writing():
+            async with self._soon_asked_to("take a manifest"):
+                await obstore.put_async(
+                    self._control,
+                    _manifest_key(archive),
+                    body,
+                    mode="create",
+                    attributes={"Content-Type": "application/json"},
+                )
+
+    async def require_writable(self) -> None:
+        """Return if the bucket takes writes, as one of the last seconds showed or a probe does."""
+        await self._proof.require()
+
+    async def _probe(self) -> None:
+        with self._proof.writing():
+            async with self._soon_asked_to("take a probe"):
+                await obstore.put_async(self._control, self._probe_key, b"archiver\n")
 
     async def put(self, object_key: str, chunks: AsyncIterator[bytes]) -> int:
         """Store what *chunks* yields, all of it or nothing; return how many bytes were sent.
@@ -172,7 +189,7 @@ class Bucket:
         It has to be an iterator that needs no closing, since obstore would not do it.
         """
         counted = Counted(chunks)
-        with self._asked_to("take an archive"):
+        with self._proof.writing(), self._asked_to("take an archive"):
             await obstore.put_async(
                 self._bulk,
                 object_key,

@@ -30,12 +30,22 @@ class Buckets:
 
     async def find(self, archive: Archive) -> Found:
         answers = await self.each(self.regions, lambda bucket: bucket.copy(archive))
+        if failure := _of_all(answers):
+            message = "no region says whether it has the archive"
+            raise StorageUnavailable(message) from failure
         copies = copies_of(archive, answers)
         return Found(
             copies=copies,
             unreachable=tuple(region for region, told in answers.items() if _is_open(told)),
             promised=None if copies else next(_manifests(answers), None),
         )
+
+    async def writable(self) -> dict[Region, StorageUnavailable | None]:
+        answers = await self.each(self.regions, lambda bucket: bucket.require_writable())
+        return {
+            region: answer if isinstance(answer, StorageUnavailable) else None
+            for region, answer in answers.items()
+        }
 
     async def each(
         self, regions: Iterable[Region], ask: Callable[[Bucket], Coroutine[Any, Any, T]]
@@ -55,6 +65,12 @@ class Buckets:
     async def delete(self, object_key: str, regions: Iterable[Region]) -> None:
         """Delete what no manifest names. What a region keeps all the same costs but its space."""
         await self.each(regions, lambda bucket: bucket.delete(object_key))
+
+
+def _of_all(answers: Answers[T]) -> ArchiverError | None:
+    """Return the first failure if there is nothing else among *answers*."""
+    failures = [answer for answer in answers.values() if isinstance(answer, ArchiverError)]
+    return failures[0] if failures and len(failures) == len(answers) else None
 
 
 def copies_of(

@@ -1,8 +1,8 @@
 """What an upload comes to: the first manifest of an archive wins, and is never written over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -86,12 +86,14 @@ class Committing:
     ) -> tuple[Found, tuple[Region, ...]]:
         """Return all that decides what *upload* comes to. Writes nothing. Raises as does *hold*."""
         async with asyncio.TaskGroup() as group:
-            finding = group.create_task(self._buckets.find(archive))
+            finding = group.create_task(_outcome(self._buckets.find(archive)))
             confirming = group.create_task(self._confirmed(archive, upload, verified))
-            refused = group.create_task(_refused(hold))
-        if failure := refused.result():
+            holding = group.create_task(_outcome(hold()))
+        if failure := holding.result():
             raise failure
-        return finding.result(), confirming.result()
+        if isinstance(found := finding.result(), ArchiverError):
+            raise found
+        return found, confirming.result()
 
     async def _confirmed(
         self, archive: Archive, upload: Upload, verified: Verified
@@ -146,7 +148,9 @@ class Committing:
         """
         if self._buckets.regions[0] in copies.regions:
             return copies
-        return (await self._buckets.find(archive)).copies or copies
+        with suppress(StorageUnavailable):
+            return (await self._buckets.find(archive)).copies or copies
+        return copies
 
     @asynccontextmanager
     async def _or_discarded(self, upload: Upload) -> AsyncGenerator[None, None]:
@@ -167,12 +171,11 @@ class Committing:
             await self.discard(upload)
 
 
-async def _refused(hold: Hold) -> ArchiverError | None:
+async def _outcome(work: Awaitable[T]) -> T | ArchiverError:
     try:
-        await hold()
+        return await work
     except ArchiverError as exc:
         return exc
-    return None
 
 
 def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Region, ...]:

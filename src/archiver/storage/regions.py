@@ -52,6 +52,9 @@ class Regions:
     async def find(self, archive: Archive) -> Found:
         return await self._buckets.find(archive)
 
+    async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
+        return await self._buckets.writable()
+
     async def archives(
         self, source: str | None = None, *, region: Region | None = None
     ) -> AsyncGenerator[Archive, None]:

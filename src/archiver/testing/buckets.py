@@ -43,12 +43,21 @@ class MemoryStorage:
         self._secret = secrets.token_bytes()
 
     async def find(self, archive: Archive) -> Found:
+        if not self._up(self.regions):
+            raise StorageUnavailable("no region answers")
         copies = self._copies(archive)
         return Found(
             copies=copies,
             unreachable=tuple(region for region in self.regions if self._is_open(archive, region)),
             promised=None if copies else self._manifest(archive),
         )
+
+    async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
+        taking = self._taking(self.regions)
+        return {
+            region: None if region in taking else StorageUnavailable(f"{region} takes nothing")
+            for region in self.regions
+        }
 
     async def archives(
         self, source: str | None = None, *, region: Region | None = None
