@@ -30,6 +30,7 @@ ArchiverError
 ├── ConversionLost          conversion_lost       retryable
 ├── StorageUnavailable      storage_unavailable   retryable, ours
 ├── EngineUnavailable       engine_unavailable    retryable, ours
+├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, says after how long
 ├── TaskFailed              task_failed           says what the task failed with
 ├── LeaseLost               lease_lost
@@ -242,6 +243,13 @@ class EngineUnavailable(ArchiverError):
     code = "engine_unavailable"
     retryable = True
     ours = True
+
+
+class NoWorker(ArchiverError):
+    """No worker answers, so that tasks wait. Only health checks report it."""
+
+    code = "no_worker"
+    retryable = True
 
 
 class TooManyWaiters(ArchiverError):

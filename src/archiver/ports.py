@@ -11,6 +11,7 @@ from typing import Protocol
 
 from archiver.drift import Content
 from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.health import WorkerReport
 from archiver.model import (
     Archive,
     Conversion,
@@ -377,8 +378,15 @@ class Engine(Protocol):
             EngineUnavailable: It is not forgotten.
         """
 
+    async def workers(self) -> Sequence[WorkerReport]:
+        """Return the report of each worker that answers within a second or so.
+
+        Raises:
+            EngineUnavailable: The workers cannot be asked.
+        """
+
     async def check(self) -> ArchiverError | None:
-        """Tell whether the engine answers."""
+        """Return None if a task can be queued and claimed now, else the reason why not."""
 
 
 class Attempt(Protocol):

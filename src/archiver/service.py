@@ -14,6 +14,7 @@ from archiver.errors import (
     TaskFailed,
     UnknownSource,
 )
+from archiver.health import Health, WorkerReport, health_of
 from archiver.making import Maker
 from archiver.model import Absent, Archive, Copies, Pending, PresignedUrl, Ready, Region, Wanted
 from archiver.nearness import Nearness
@@ -33,14 +34,6 @@ class Status:
     copies: Copies | None = None
     urls: Mapping[Region, PresignedUrl] = field(default_factory=dict, repr=False)
     missing: tuple[Region, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """Who of the outside world does not answer, and why; None says that it does."""
-
-    engine: ArchiverError | None
-    regions: Mapping[Region, ArchiverError | None]
 
 
 class Archiver:
@@ -184,11 +177,28 @@ class Archiver:
         return source.url(source.fetchable(archive))
 
     async def check(self) -> Health:
-        """Return whether the engine and each region's bucket answer."""
+        """Return whether the engine queues tasks, workers take them, and regions store archives.
+
+        Web processes may have no right to write, so the workers say which regions take writes.
+        """
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
             regions = group.create_task(self._storage.check())
-        return Health(engine=engine.result(), regions=regions.result())
+            reports = group.create_task(self._reports())
+        return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
+
+    async def check_worker(self) -> Health:
+        """Return whether the engine hands out tasks, and regions take writes of this process."""
+        async with asyncio.TaskGroup() as group:
+            engine = group.create_task(self._engine.check())
+            regions = group.create_task(self._storage.writable())
+        return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
+
+    async def _reports(self) -> Sequence[WorkerReport] | ArchiverError:
+        try:
+            return await self._engine.workers()
+        except EngineUnavailable as exc:
+            return exc
 
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
         """Put *archive* into every region: as one of them has it, or made anew.

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, multiprocess
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
@@ -120,6 +130,17 @@ class Metrics:
 
 
 METRICS = Metrics()
+
+METRICS_TYPE = CONTENT_TYPE_LATEST
+
+
+def exposition() -> bytes:
+    """Return the metrics of this process, or of all that share PROMETHEUS_MULTIPROC_DIR."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has none
+    return generate_latest(registry)
 
 
 def request_bucket(seconds: float) -> int:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from prometheus_client import start_http_server
-
 from archiver import __version__
 from archiver.auditing import Auditor
 from archiver.concurrency import beside
@@ -21,6 +19,7 @@ from archiver.engine.feed import relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
+from archiver.engine.presence import WORKERS, Reporter
 from archiver.engine.rebuilding import Rebuilder, Told
 from archiver.engine.repairs import Repairs
 from archiver.engine.streams import Streams
@@ -29,6 +28,7 @@ from archiver.formats.convert import Converter
 from archiver.formats.inventory import Inventory
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
+from archiver.health import Heartbeat
 from archiver.model import Region
 from archiver.news import News
 from archiver.ports import Source, Verify
@@ -55,6 +55,7 @@ from archiver.web.clients import Clients
 from archiver.web.ranges import Ranges
 from archiver.web.seats import Holding
 from archiver.web.server import on_stop
+from archiver.worker_listener import CannotListen, listening
 
 NAMESPACE = "archiver"
 
@@ -79,9 +80,11 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_regions(_buckets(settings)))
-        connection = await stack.enter_async_context(
-            connect(_servers(settings), namespace=NAMESPACE, name=f"archiver-{process}")
+        answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
+        connecting = connect(
+            _servers(settings), namespace=NAMESPACE, name=f"archiver-{process}", answers=answers
         )
+        connection = await stack.enter_async_context(connecting)
         sources = await _open_sources(settings, stack)
         engine = JetStream(connection=connection)
         index = JetStreamIndex(
@@ -285,21 +288,25 @@ async def run_worker(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with open_parts(settings, process="worker") as parts:
-        if listen := settings.worker.metrics_listen:
-            _serve_metrics(listen)
+    async with open_parts(settings, process="worker") as parts, _listening(settings, parts):
         log.info("worker.started", sources=sorted(settings.sources))
         await _worker(settings, parts).run(stopping)
     log.info("worker.stopped")
 
 
-def _serve_metrics(listen: str) -> None:
-    host, _, port = listen.rpartition(":")
+@asynccontextmanager
+async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
+    address = settings.worker.metrics_listen
+    if address is None:
+        yield
+        return
+    heartbeat = Heartbeat(check=parts.archiver.check_worker)
+    version = settings.server.version(__version__)
     try:
-        start_http_server(int(port), host.strip("[]"))
-    except OSError as exc:
-        reason = f"{listen} cannot be had: {exc.strerror}"
-        raise SettingsError(f"worker.metrics_listen: {reason}") from exc
+        async with listening(address, heartbeat=heartbeat, version=version):
+            yield
+    except CannotListen as exc:
+        raise SettingsError(f"worker.metrics_listen: {address} cannot be had: {exc}") from exc
 
 
 def _worker(settings: Settings, parts: Parts) -> Worker:

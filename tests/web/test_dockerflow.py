@@ -7,8 +7,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from archiver.health import Heartbeat, Level, WorkerReport
 from archiver.model import Region
-from archiver.web.heartbeat import Heartbeat, Level
 from tests.web.client import Client
 from tests.world import ASH, World
 
@@ -30,6 +30,7 @@ def test_all_is_well(web: Client) -> None:
     assert (answer.status, answer.json["status"]) == (200, "ok")
     assert answer.json["checks"] == {
         "engine": "ok",
+        "workers": "ok",
         "region.us-east-1": "ok",
         "region.us-west-2": "ok",
     }
@@ -59,6 +60,20 @@ def test_the_engine_down_is_an_error(web: Client) -> None:
     assert (answer.status, answer.json["checks"]["engine"]) == (500, "error")
 
 
+def test_a_service_without_workers_is_not_well(web: Client) -> None:
+    web.world.engine.reports.clear()
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["checks"]["workers"]) == (500, "error")
+    assert "no_worker" in answer.json["details"]["workers"]["messages"]
+
+
+def test_a_region_that_no_worker_can_write_to_is_a_warning(web: Client) -> None:
+    full = WorkerReport(name="w:1", regions={Region("us-west-2"): "us-west-2 did not take a probe"})
+    web.world.engine.reports[:] = [full]
+    answer = web.get("/__heartbeat__")
+    assert (answer.status, answer.json["checks"]["region.us-west-2"]) == (200, "warning")
+
+
 def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
     assert web.get("/__heartbeat__").status == 200
     web.world.engine.down = True
@@ -67,7 +82,7 @@ def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
 
 def test_a_heartbeat_that_grew_old_is_taken_anew() -> None:
     world = World()
-    heartbeat = Heartbeat(archiver=world.archiver, keep=timedelta(0))
+    heartbeat = Heartbeat(check=world.archiver.check, keep=timedelta(0))
 
     async def scenario() -> tuple[Level, Level]:
         before = await heartbeat.checks()

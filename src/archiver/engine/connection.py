@@ -1,10 +1,19 @@
 """One connection to NATS, the streams that Archiver keeps there, and the feed of its changes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import fields
 from datetime import timedelta
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -38,6 +47,12 @@ START_TIMEOUT = timedelta(seconds=2)
 
 PATIENCE = timedelta(seconds=1)
 """A server that is restarted is back within that time: better a late answer than a 503."""
+
+ANSWER_TIMEOUT = timedelta(seconds=5)
+"""A process that has to ask a silent region answers after 3 s."""
+
+LATER_ANSWERS = timedelta(seconds=0.2)
+"""How long the other processes may take to answer after the first one has."""
 
 STATES_TTL = timedelta(days=7)
 
@@ -80,6 +95,10 @@ UNREADABLE_MAX = 10_000
 """Values that were logged; one that is forgotten is logged once more."""
 
 
+Say = Callable[[], Awaitable[bytes]]
+"""Returns what this process answers to a question of another one, without delay."""
+
+
 class WrongRevision(Exception):
     """A key changed, or appeared, since it was read; as far as the server could see.
 
@@ -94,9 +113,17 @@ class Connection:
     written to. ``namespace`` keeps fleets apart on one cluster.
     """
 
-    def __init__(self, *, servers: Servers, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        *,
+        servers: Servers,
+        namespace: str,
+        name: str,
+        answers: Mapping[str, Say] | None = None,
+    ) -> None:
+        self._answers = answers or {}
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
-        self._replicas = servers.replicas
+        self.replicas = servers.replicas
         self._standing: dict[str, StreamConfig] = {}
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
@@ -154,11 +181,11 @@ class Connection:
     def _compare_replicas(self) -> None:
         """Say so if streams have other replicas than this process's setting; leave them."""
         actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
-        different = sorted(name for name in actual if actual[name] != self._replicas)
+        different = sorted(name for name in actual if actual[name] != self.replicas)
         if different:
             log.warning(
                 "engine.replicas_differ",
-                setting=self._replicas,
+                setting=self.replicas,
                 actual=sorted({actual[name] for name in different}),
                 streams=different,
             )
@@ -173,7 +200,7 @@ class Connection:
             discard=DiscardPolicy.NEW,
             max_msgs_per_subject=1,
             discard_new_per_subject=True,
-            num_replicas=self._replicas,
+            num_replicas=self.replicas,
         )
 
     def _bucket_config(self, bucket: str, ttl: timedelta | None) -> StreamConfig:
@@ -190,9 +217,9 @@ class Connection:
             max_msgs_per_subject=1,
             max_age=ttl.total_seconds() if ttl else None,
             allow_rollup_hdrs=True,
-            allow_direct=self._replicas == 1,
+            allow_direct=self.replicas == 1,
             deny_delete=True,
-            num_replicas=self._replicas,
+            num_replicas=self.replicas,
         )
 
     async def _ensure(self, config: StreamConfig) -> None:
@@ -409,6 +436,8 @@ class Connection:
         """Subscribe to the feed; nats-py subscribes again after each reconnection."""
         await self._lookups.listen(client)
         await client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
+        for question, say in self._answers.items():
+            await client.subscribe(self.subject("ask", question), cb=_answering(say))
 
     async def _receive(self, message: Msg) -> None:
         event, digest = message.subject.split(".")[-2:]
@@ -426,10 +455,40 @@ class Connection:
         for forget in self._on_gap:
             forget()
 
-    async def check(self) -> None:
-        """Return if JetStream answers. Raises EngineUnavailable."""
-        with _translated("answer"):
-            await self.js.account_info()
+    async def gather(self, question: str) -> Sequence[bytes]:
+        """Return the answers of all processes that answer *question*; they come within a moment.
+
+        Raises:
+            EngineUnavailable: The processes cannot be asked.
+        """
+        answers: list[bytes] = []
+        first = asyncio.Event()
+
+        async def collect(message: Msg) -> None:
+            if message.data:  # an empty one is the server's own: no process has subscribed
+                answers.append(message.data)
+            first.set()
+
+        with _translated("ask the fleet"):
+            client = self._link.client
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox, cb=collect)
+            try:
+                await client.publish(self.subject("ask", question), reply=inbox)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
+                        await first.wait()
+                        await asyncio.sleep(LATER_ANSWERS.total_seconds())
+            finally:
+                await subscription.unsubscribe()
+        return answers
+
+
+def _answering(say: Say) -> Callable[[Msg], Coroutine[Any, Any, None]]:
+    async def respond(message: Msg) -> None:
+        await message.respond(await say())
+
+    return respond
 
 
 _FAILURES = (nats.errors.Error, TimeoutError, OSError)
@@ -453,14 +512,20 @@ class _translated(heeded):  # noqa: N801 - as the one that it is made of
 
 @asynccontextmanager
 async def connect(
-    servers: Servers, *, namespace: str, name: str, prepares: bool = True
+    servers: Servers,
+    *,
+    namespace: str,
+    name: str,
+    prepares: bool = True,
+    answers: Mapping[str, Say] | None = None,
 ) -> AsyncIterator[Connection]:
     """Yield a connection that is kept up for as long as the block runs.
 
     If no server answers within 2 s, it is yielded all the same, and connects as soon as one does.
-    It *prepares* the streams, unless it is only to look at them.
+    It *prepares* the streams, unless it is only to look at them. *answers* are what this process
+    replies to the questions of others (``gather``).
     """
-    connection = Connection(servers=servers, namespace=namespace, name=name)
+    connection = Connection(servers=servers, namespace=namespace, name=name, answers=answers)
     keeping = asyncio.create_task(connection.keep(prepares=prepares))
     await connection.wait(START_TIMEOUT)
     try:

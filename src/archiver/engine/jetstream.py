@@ -8,6 +8,7 @@ from archiver.concurrency import Coalesce
 from archiver.engine.connection import REPAIRS, STATES, TASKS, Connection, WrongRevision
 from archiver.engine.feed import COPIES, FAILED, FEED, FINISHED
 from archiver.engine.lanes import lane_name
+from archiver.engine.presence import workers
 from archiver.engine.records import (
     Order,
     RepairRecord,
@@ -17,7 +18,9 @@ from archiver.engine.records import (
     encode,
 )
 from archiver.engine.states import read_state
+from archiver.engine.streams import Streams
 from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.health import WorkerReport
 from archiver.memory import Memory
 from archiver.model import Archive, Joined, Region
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
@@ -47,6 +50,7 @@ class JetStream:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
+        self._streams = Streams(connection=connection, wanted=connection.replicas)
         self._enqueuing: Coalesce[str, Joined] = Coalesce()
         self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
         self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY)
@@ -194,9 +198,18 @@ class JetStream:
         if await self._connection.get(REPAIRS, archive.digest):
             await self._connection.delete(REPAIRS, archive.digest)
 
+    async def workers(self) -> Sequence[WorkerReport]:
+        return await workers(self._connection)
+
     async def check(self) -> ArchiverError | None:
         try:
-            await self._connection.check()
+            await self._require_leaders()
+            await self._streams.prove()
         except EngineUnavailable as exc:
             return exc
         return None
+
+    async def _require_leaders(self) -> None:
+        streams = await self._streams.look()
+        if leaderless := [name for stream in streams for name in stream.leaderless]:
+            raise EngineUnavailable(f"no server of the engine leads {', '.join(leaderless)}")

@@ -145,8 +145,8 @@ class WorkerSettings(Section):
     )
     metrics_listen: Address | None = Field(
         default=None,
-        description="Address and port on which a worker serves /metrics, if any. "
-        "`archiver serve` needs none: its web processes tell of all.",
+        description="Address and port on which a worker serves /metrics and Dockerflow's routes, "
+        "if any. `archiver serve` needs none: its web processes report on all processes.",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
+from archiver.health import WorkerReport
 from archiver.memory import Memory
 from archiver.model import Archive, Copies, Joined, Region, rev_digest
 from archiver.news import News
@@ -91,7 +92,7 @@ class FakeAttempt:
 
 
 class MemoryEngine:
-    """A queue of one process. ``down`` makes it unavailable.
+    """A queue of one process. ``down`` makes it unavailable; ``reports`` are those of its workers.
 
     A worker is whoever calls ``claim`` and then ``succeed``, ``retry`` or ``fail``; or ``work``,
     which does all of it for whatever is queued. ``asked`` counts the questions about tasks;
@@ -104,6 +105,7 @@ class MemoryEngine:
         self.mean: timedelta | None = None
         self.news = News()
         self.tasks: dict[str, Task] = {}
+        self.reports: list[WorkerReport] = [WorkerReport(name="worker:1", regions={})]
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
@@ -147,6 +149,10 @@ class MemoryEngine:
     async def repaired(self, archive: Archive) -> None:
         self._raise_if_down()
         self.repairs.pop(archive.key, None)
+
+    async def workers(self) -> Sequence[WorkerReport]:
+        self._raise_if_down()
+        return tuple(self.reports)
 
     async def check(self) -> ArchiverError | None:
         return EngineUnavailable("the engine does not answer") if self.down else None

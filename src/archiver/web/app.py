@@ -16,6 +16,7 @@ from starlette.routing import Route
 from archiver import __version__
 from archiver.concurrency import beside
 from archiver.errors import ArchiverError
+from archiver.health import Heartbeat
 from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web import dockerflow, problems
@@ -25,7 +26,6 @@ from archiver.web.events import events
 from archiver.web.fastlane import FastLane
 from archiver.web.files import by_digest, checksum, file
 from archiver.web.handlers import Handlers
-from archiver.web.heartbeat import Heartbeat
 from archiver.web.ledger import Ledger
 from archiver.web.request_log import RequestLog
 from archiver.web.site import Site, State
@@ -93,7 +93,7 @@ def create_app(
                 yield State(
                     archiver=archiver,
                     site=site,
-                    heartbeat=Heartbeat(archiver=archiver),
+                    heartbeat=Heartbeat(check=archiver.check),
                     answers=answers,
                     waiting=waiting,
                 )

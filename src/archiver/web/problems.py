@@ -17,6 +17,7 @@ from archiver.errors import (
     InvalidRequest,
     NoRoom,
     NotFound,
+    NoWorker,
     SourceBusy,
     SourceError,
     SourceTimeout,
@@ -37,6 +38,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     ConversionLost: 503,
     StorageUnavailable: 503,
     EngineUnavailable: 503,
+    NoWorker: 503,
     TooManyWaiters: 503,
     ArchiverError: 500,
 }

@@ -8,11 +8,11 @@ from typing import TypedDict
 from starlette.requests import Request
 
 from archiver import __version__
+from archiver.health import Heartbeat
 from archiver.model import Archive
 from archiver.service import Archiver
 from archiver.web.answers import Answers
 from archiver.web.clients import Clients
-from archiver.web.heartbeat import Heartbeat
 from archiver.web.seats import Holding
 from archiver.web.waiting import Waiting
 

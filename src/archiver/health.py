@@ -1,0 +1,146 @@
+"""Health: whether the parts that a process depends on do their work, and how bad it is if not."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+
+from archiver.concurrency import Coalesce
+from archiver.errors import ArchiverError, NoWorker, StorageUnavailable
+from archiver.model import Region
+from archiver.telemetry import log
+
+KEEP = timedelta(seconds=5)
+"""How long a result is reused: the route is public and must not multiply requests to the parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The error of each part, or None for a part that works.
+
+    ``workers`` is about those of the fleet: a worker's own health (``of_worker``) has no such part.
+    """
+
+    engine: ArchiverError | None
+    regions: Mapping[Region, ArchiverError | None]
+    workers: ArchiverError | None = None
+    of_worker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReport:
+    """A worker's account of itself.
+
+    ``regions`` maps each region to None if it took the worker's last write, else to our own
+    sentence that says why not.
+    """
+
+    name: str
+    regions: Mapping[Region, str | None]
+
+
+def health_of(
+    *,
+    engine: ArchiverError | None,
+    regions: Mapping[Region, ArchiverError | None],
+    reports: Sequence[WorkerReport] | ArchiverError,
+) -> Health:
+    """Return the health of the service, as its parts and the *reports* of its workers have it.
+
+    A region works if it answers and at least one worker can write to it.
+    """
+    if isinstance(reports, ArchiverError):
+        return Health(engine=engine, regions=regions, workers=reports)
+    return Health(
+        engine=engine,
+        regions={
+            region: error or _not_writable(region, reports) for region, error in regions.items()
+        },
+        workers=None if reports else NoWorker("no worker answers; see `archiver worker`"),
+    )
+
+
+def _not_writable(region: Region, reports: Sequence[WorkerReport]) -> StorageUnavailable | None:
+    """Return why no worker can write to *region*; None if one can, or none has tried."""
+    problems = [report.regions[region] for report in reports if region in report.regions]
+    reasons = [problem for problem in problems if problem]
+    if not reasons or len(reasons) < len(problems):
+        return None
+    return StorageUnavailable(reasons[0])
+
+
+class Level(IntEnum):
+    """Python's log levels, which Dockerflow uses as numbers."""
+
+    OK = 0
+    WARNING = 30
+    ERROR = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The result for one part. ``error`` is None if the part works."""
+
+    level: Level
+    error: ArchiverError | None
+
+
+class Heartbeat:
+    """Runs *check* at most once per *keep*, and once for all callers that wait meanwhile."""
+
+    def __init__(self, *, check: Callable[[], Awaitable[Health]], keep: timedelta = KEEP) -> None:
+        self._check = check
+        self._keep_s = keep.total_seconds()
+        self._checking: Coalesce[None, Mapping[str, Check]] = Coalesce()
+        self._last: Mapping[str, Check] = {}
+        self._good_until = 0.0
+
+    async def checks(self) -> Mapping[str, Check]:
+        """Return the result for each part, at most *keep* old."""
+        if time.monotonic() < self._good_until:
+            return self._last
+        return await self._checking.run(None, self._run)
+
+    async def _run(self) -> Mapping[str, Check]:
+        self._last = grade(await self._check())
+        self._good_until = time.monotonic() + self._keep_s
+        for part, check in self._last.items():
+            if check.error:
+                log.warning("heartbeat.failed", part=part, **check.error.log_fields)
+        return self._last
+
+
+def grade(health: Health) -> Mapping[str, Check]:
+    """Return the result for each part: ``engine``, ``workers`` and each ``region.NAME``.
+
+    A failed region is only a warning as long as another one works.
+    """
+    some_region = any(error is None for error in health.regions.values())
+    of_a_region = Level.WARNING if some_region else Level.ERROR
+    workers = {} if health.of_worker else {"workers": _graded(health.workers, Level.ERROR)}
+    return {
+        "engine": _graded(health.engine, Level.ERROR),
+        **workers,
+        **{f"region.{name}": _graded(error, of_a_region) for name, error in health.regions.items()},
+    }
+
+
+def _graded(error: ArchiverError | None, level: Level) -> Check:
+    return Check(level=level if error else Level.OK, error=error)
+
+
+def report(checks: Mapping[str, Check]) -> tuple[int, dict[str, object]]:
+    """Return the status and the JSON body of Dockerflow's ``/__heartbeat__``."""
+    worst = max(check.level for check in checks.values())
+    body: dict[str, object] = {
+        "status": worst.name.lower(),
+        "checks": {part: check.level.name.lower() for part, check in checks.items()},
+        "details": {part: _details(check) for part, check in checks.items()},
+    }
+    return (500 if worst is Level.ERROR else 200), body
+
+
+def _details(check: Check) -> dict[str, object]:
+    messages = {check.error.code: check.error.message} if check.error else {}
+    return {"status": check.level.name.lower(), "level": int(check.level), "messages": messages}

@@ -1,0 +1,68 @@
+"""A worker's own HTTP address: its metrics, and the routes of Dockerflow."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from archiver.health import Heartbeat, report
+from archiver.telemetry import METRICS_TYPE, exposition
+
+_LOG = logging.getLogger("archiver.worker_listener")
+_LOG.setLevel(logging.CRITICAL)
+"""aiohttp logs a malformed request with a traceback and the client's own text."""
+
+
+class CannotListen(Exception):
+    """The system does not give the address to this process. The text says why."""
+
+
+@asynccontextmanager
+async def listening(
+    address: str, *, heartbeat: Heartbeat, version: Mapping[str, str]
+) -> AsyncIterator[None]:
+    """Serve ``/metrics`` and Dockerflow's routes on *address* (``host:port``) during the block.
+
+    The routes are answered by the loop that runs the worker, so a worker that hangs is silent.
+
+    Raises:
+        CannotListen: The address cannot be bound.
+    """
+
+    async def heartbeat_of(_request: web.Request) -> web.Response:
+        status, body = report(await heartbeat.checks())
+        return web.json_response(body, status=status)
+
+    async def metrics(_request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(exposition)
+        return web.Response(body=body, headers={"Content-Type": METRICS_TYPE})
+
+    async def lbheartbeat(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def version_of(_request: web.Request) -> web.Response:
+        return web.json_response(dict(version))
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/metrics", metrics),
+            web.get("/__heartbeat__", heartbeat_of),
+            web.get("/__lbheartbeat__", lbheartbeat),
+            web.get("/__version__", version_of),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        host, _, port = address.rpartition(":")
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        except OSError as exc:
+            raise CannotListen(os.strerror(exc.errno) if exc.errno else "no such host") from exc
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,55 @@
+"""Which workers run, as another process finds out."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
+from archiver.engine.connection import Connection, connect
+from archiver.engine.presence import WORKERS, Reporter, workers
+from archiver.model import Region
+from archiver.testing import MemoryStorage
+from tests.engine.conftest import Fleet
+
+EAST, WEST = Region("one"), Region("two")
+
+
+def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> None:
+    one, other = (MemoryStorage(regions=(EAST, WEST)) for _ in range(2))
+    other.full.add(WEST)
+
+    async def play() -> list[object]:
+        async with fleet.connection() as web, _worker(fleet, one), _worker(fleet, other):
+            return [report.regions[WEST] for report in await workers(web)]
+
+    problems = asyncio.run(play())
+    assert sorted(map(bool, problems)) == [False, True]
+
+
+def test_without_a_worker_there_is_no_report(fleet: Fleet) -> None:
+    async def play() -> int:
+        async with fleet.connection() as web:
+            return len(await workers(web))
+
+    assert asyncio.run(play()) == 0
+
+
+def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> None:
+    async def say() -> bytes:
+        return b"\xff{"
+
+    async def play() -> int:
+        answering = connect(
+            fleet.servers, namespace=fleet.namespace, name="test", answers={WORKERS: say}
+        )
+        async with fleet.connection() as web, answering:
+            return len(await workers(web))
+
+    assert asyncio.run(play()) == 1
+
+
+def _worker(fleet: Fleet, storage: MemoryStorage) -> AbstractAsyncContextManager[Connection]:
+    return connect(
+        fleet.servers,
+        namespace=fleet.namespace,
+        name="test",
+        answers={WORKERS: Reporter(storage=storage).say},
+    )

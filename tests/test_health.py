@@ -1,0 +1,83 @@
+"""How the answers of the parts become the health of the service."""
+
+import pytest
+
+from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
+from archiver.health import Health, WorkerReport, grade, health_of, report
+from archiver.model import Region
+
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+SOUND = {EAST: None, WEST: None}
+
+
+def reporting(*regions: dict[Region, str | None]) -> list[WorkerReport]:
+    return [WorkerReport(name=f"w:{number}", regions=each) for number, each in enumerate(regions)]
+
+
+def messages(health: Health) -> dict[str, str]:
+    checks = grade(health)
+    return {part: check.error.message for part, check in checks.items() if check.error}
+
+
+def test_a_service_whose_parts_all_work_is_well() -> None:
+    health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
+    assert report(grade(health))[0] == 200
+    assert messages(health) == {}
+
+
+def test_a_service_without_a_worker_is_not_well() -> None:
+    health = health_of(engine=None, regions=SOUND, reports=[])
+    assert isinstance(health.workers, NoWorker)
+    assert report(grade(health))[0] == 500
+
+
+def test_workers_that_cannot_be_asked_are_not_well() -> None:
+    lost = EngineUnavailable("the engine is not connected")
+    health = health_of(engine=lost, regions=SOUND, reports=lost)
+    assert (health.engine, health.workers) == (lost, lost)
+
+
+@pytest.mark.parametrize(
+    ("reports", "problem"),
+    (
+        ([{EAST: None, WEST: None}], None),
+        ([{EAST: None, WEST: "no room"}], "no room"),
+        ([{EAST: None, WEST: "no room"}, {EAST: None, WEST: None}], None),
+        ([{EAST: None, WEST: "no room"}, {EAST: None, WEST: "read only"}], "no room"),
+        ([{EAST: None}], None),
+    ),
+)
+def test_a_region_works_if_one_worker_can_write_to_it(
+    reports: list[dict[Region, str | None]], problem: str | None
+) -> None:
+    health = health_of(engine=None, regions=SOUND, reports=reporting(*reports))
+    assert messages(health) == ({} if problem is None else {"region.us-west-2": problem})
+    assert report(grade(health))[0] == 200
+
+
+def test_a_region_that_does_not_answer_says_so_itself() -> None:
+    silent = StorageUnavailable("us-west-2 did not list its bucket in time")
+    reports = reporting({EAST: None, WEST: "us-west-2 did not take a probe"})
+    health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
+    assert health.regions[WEST] is silent
+
+
+def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
+    reports = reporting({EAST: "no room", WEST: "no room"})
+    status, body = report(grade(health_of(engine=None, regions=SOUND, reports=reports)))
+    assert (status, body["status"]) == (500, "error")
+
+
+@pytest.mark.parametrize(
+    ("engine", "status"), ((None, 200), (EngineUnavailable("it does not answer"), 500))
+)
+def test_a_worker_reports_on_itself_without_the_part_of_the_workers(
+    engine: ArchiverError | None, status: int
+) -> None:
+    got, body = report(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
+    assert got == status
+    assert body["checks"] == {
+        "engine": "error" if engine else "ok",
+        "region.us-east-1": "ok",
+        "region.us-west-2": "ok",
+    }

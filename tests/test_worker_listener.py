@@ -1,0 +1,63 @@
+"""What a worker answers over HTTP."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from archiver.health import Heartbeat
+from archiver.worker_listener import CannotListen, listening
+from tests.parts.process import free_port
+from tests.system.client import Answer, fetch
+from tests.world import World
+
+VERSION = {"version": "1.2.3"}
+
+
+def asked(world: World, *paths: str) -> list[Answer]:
+    """Return what a worker of *world* answers to each of *paths*."""
+    port = free_port()
+
+    async def play() -> list[Answer]:
+        heartbeat = Heartbeat(check=world.archiver.check_worker)
+        async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
+            ask: Callable[[str], Answer] = lambda path: fetch(f"http://127.0.0.1:{port}{path}")  # noqa: E731
+            return [await asyncio.to_thread(ask, path) for path in paths]
+
+    return asyncio.run(play())
+
+
+def test_a_worker_answers_dockerflow_and_prometheus() -> None:
+    beat, alive, version, metrics, other = asked(
+        World(), "/__heartbeat__", "/__lbheartbeat__", "/__version__", "/metrics", "/archiver/a"
+    )
+    assert (beat.status, beat.json["status"]) == (200, "ok")
+    assert alive.status == 200
+    assert version.json == VERSION
+    assert b"archiver_attempts_total" in metrics.body
+    assert other.status == 404
+
+
+def test_a_worker_that_cannot_write_anywhere_is_not_well() -> None:
+    world = World()
+    world.storage.full.update(world.storage.regions)
+    (beat,) = asked(world, "/__heartbeat__")
+    assert (beat.status, beat.json["checks"]["region.us-east-1"]) == (500, "error")
+
+
+def test_a_worker_without_an_engine_is_not_well() -> None:
+    world = World()
+    world.engine.down = True
+    (beat,) = asked(world, "/__heartbeat__")
+    assert (beat.status, beat.json["checks"]["engine"]) == (500, "error")
+
+
+def test_an_address_that_is_taken_is_refused() -> None:
+    async def play(port: int) -> None:
+        heartbeat = Heartbeat(check=World().archiver.check_worker)
+        async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as squatter, pytest.raises(CannotListen):
+        asyncio.run(play(squatter.getsockname()[1]))
