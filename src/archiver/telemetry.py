@@ -117,8 +117,8 @@ class Metrics:
         )
         self.unreadable = Counter(
             "archiver_unreadable_values_total",
-            "Values in the engine that could not be read and were passed over, by place: states, "
-            "index, revs, digests, repairs, tasks, feed.",
+            "Stored values that cannot be what they are stored as and were passed over, by place: "
+            "manifests, states, index, revs, digests, repairs, tasks, feed.",
             ("place",),
         )
         self.build_info = Gauge(

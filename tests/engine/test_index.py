@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from archiver.engine.connection import DIGESTS, INDEX, REVS, Connection
 from archiver.engine.digests import NAMED_MAX
@@ -356,5 +357,63 @@ def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> No
             await connection.delete(INDEX, "key")
             assert await connection.get(INDEX, "key") is None
             assert await connection.get(INDEX, "another") is None
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    (
+        b"no JSON",
+        b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "key",
+        "object_key",
+        "sha256",
+        "checked_at",
+    ),
+    ids=("words", "deep", "key", "object", "digest", "time"),
+)
+def test_an_entry_that_cannot_be_one_of_its_archive_is_ignored_and_mended(
+    fleet: Fleet, entry: str | bytes
+) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index, fleet.connection() as connection:
+            await connection.put(INDEX, archive.digest, _forged(copies, entry))
+            with capture_logs() as logs:
+                assert await index.copies(archive) == copies
+            assert [line["event"] for line in logs] == ["value.unreadable"]
+            mended = await connection.get(INDEX, archive.digest)
+            record = decode_copies(mended.value) if mended else None
+            assert record
+            assert record.manifest == copies.manifest
+
+    asyncio.run(play())
+
+
+def _forged(copies: Copies, entry: str | bytes) -> bytes:
+    if isinstance(entry, bytes):
+        return entry
+    now = datetime.now(UTC)
+    if entry == "checked_at":
+        record = CopiesRecord.of(copies, now.replace(tzinfo=None))
+    else:
+        wrong = {"object_key": "private/x", "sha256": "0\r\nX: y", "key": an_archive().key}[entry]
+        manifest = replace(copies.manifest, **{entry: wrong})  # type: ignore[arg-type]
+        record = CopiesRecord.of(replace(copies, manifest=manifest), now)
+    return encode(record)
+
+
+def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) -> None:
+    async def play() -> None:
+        sha256, archive = "c" * 64, an_archive()
+        rev = rev_digest("hgmo", "projects/ash", "tip")
+        async with index_of(fleet, MemoryStorage()) as index, fleet.connection() as connection:
+            await connection.put(DIGESTS, f"{sha256}.{an_archive().digest}", archive.key.encode())
+            assert await index.by_digest(sha256) == ()
+            for node, at in (("../etc", datetime.now(UTC)), ("a" * 40, datetime(2026, 1, 1))):  # noqa: DTZ001
+                await connection.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
+                assert await index.node("hgmo", "projects/ash", "tip") is None
 
     asyncio.run(play())

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPMessage
 from typing import Literal, TypeVar
@@ -13,11 +14,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Manifest, Region
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import LAST_WORDS_S
+from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault, sink
 from tests.storage.conftest import EAST, LARGE, Coast, an_archive, stream
@@ -181,6 +184,20 @@ def test_a_manifest_of_another_archive_is_not_taken_for_this_ones(home: Home) ->
     write_manifest(home, archive, msgspec.json.encode(manifest_of(an_archive())))
     with pytest.raises(StorageUnavailable):
         run(lambda: bucket.manifest(archive))
+
+
+def test_a_manifest_that_names_an_object_elsewhere_is_not_believed(home: Home) -> None:
+    archive, bucket = an_archive(), home.bucket(EAST)
+    stolen = replace(manifest_of(archive), object_key="private/backup.zip")
+    write_manifest(home, archive, msgspec.json.encode(stolen))
+    ignored = METRICS.unreadable.labels(place="manifests")._value  # noqa: SLF001
+    before = ignored.get()
+    with capture_logs() as logs, pytest.raises(StorageUnavailable):
+        run(lambda: bucket.copy(archive))
+    assert [(line["event"], line["field"]) for line in logs] == [
+        ("manifest.unreadable", "object_key")
+    ]
+    assert ignored.get() == before + 1
 
 
 def test_a_manifest_is_committed_even_if_the_answer_is_lost(coast: Coast) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from archiver.binding import unbound
 from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
@@ -173,7 +174,8 @@ class JetStreamIndex:
 
     def _remembered(self, archive: Archive) -> Sighting | None:
         value = self._copies.get(archive.digest)
-        return self._read(archive, value) if value else None
+        record = decode_copies(value) if value else None
+        return self._parse(record) if record else None
 
     def _remember(self, archive: Archive, seen: Sighting) -> None:
         self._copies.put(archive.digest, _encoded(seen))
@@ -214,8 +216,11 @@ class JetStreamIndex:
 
     def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
         record = _record(archive, value)
-        regions = tuple(r for r in self._storage.regions if record and r in record.regions)
-        if record is None or not regions:
+        return self._parse(record, revision) if record else None
+
+    def _parse(self, record: CopiesRecord, revision: int = 0) -> Sighting | None:
+        regions = tuple(r for r in self._storage.regions if r in record.regions)
+        if not regions:
             return None
         copies = Copies(manifest=record.manifest, regions=regions)
         return Sighting(copies=copies, checked_at=record.checked_at, revision=revision)
@@ -275,7 +280,7 @@ class JetStreamIndex:
 
 def _record(archive: Archive, value: bytes) -> CopiesRecord | None:
     record = decode_copies(value)
-    return record if record and record.manifest.key == archive.key else None
+    return record if record and unbound(record.manifest, archive) is None else None
 
 
 def _encoded(seen: Sighting) -> bytes:

@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from archiver.binding import unbound
 from archiver.engine.connection import DIGESTS, INDEX, Connection, WrongRevision
 from archiver.engine.digests import digest_key, read_digest
 from archiver.engine.feed import COPIES
@@ -233,7 +234,9 @@ class Rebuilder:
 def _record(digest: str, entry: Entry) -> CopiesRecord | None:
     record = decode_copies(entry.value)
     archive = parse_key(record.manifest.key) if record else None
-    return record if archive and archive.digest == digest else None
+    if record is None or archive is None or archive.digest != digest:
+        return None
+    return None if unbound(record.manifest, archive) else record
 
 
 def _hash(record: CopiesRecord) -> int:

@@ -12,13 +12,14 @@ import msgspec
 import obstore
 from obstore.exceptions import BaseError
 
+from archiver.binding import unbound
 from archiver.errors import StorageUnavailable
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
 from archiver.storage.proof import Proof
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
-from archiver.telemetry import log
+from archiver.telemetry import METRICS, log
 
 PART_BYTES = 5 << 20
 """The least that S3 takes, since the last one goes its way when all else is done. S3 allows 10,000
@@ -237,13 +238,15 @@ class Bucket:
     def _read(self, archive: Archive, body: bytes) -> Manifest:
         """Return *body* as the manifest of *archive*, and of no other.
 
-        File systems that take ``A`` for ``a`` would have one answer for two keys.
+        File systems that take ``A`` for ``a`` would have one answer for two keys, and a manifest
+        that somebody else wrote may name any object.
         """
-        manifest = None
+        manifest = foreign = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             manifest = msgspec.json.decode(body, type=Manifest)
-        if manifest is None or manifest.key != archive.key:
-            log.error("manifest.unreadable", region=self.region, key=archive.key)
+        if manifest is None or (foreign := unbound(manifest, archive)):
+            METRICS.unreadable.labels(place="manifests").inc()
+            log.error("manifest.unreadable", region=self.region, key=archive.key, field=foreign)
             raise StorageUnavailable(f"the manifest in {self.region} is not one of this archive")
         return manifest
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable,
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
+from archiver.binding import object_prefix
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
 from archiver.model import Archive, Conversion, Copies, Manifest, PresignedUrl, Region, Verified
 from archiver.ports import Found, Hold, Upload
@@ -86,7 +87,7 @@ class Regions:
         regions = [region for region in self.regions if region not in avoid] or self.regions
         if promised:
             return await self._put_back(promised, chunks, regions)
-        object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
+        object_key = f"{object_prefix(archive)}{attempt}/{archive.file_name}"
         tee = self._tee(regions, object_key)
         try:
             await tee.run(chunks)

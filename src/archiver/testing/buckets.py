@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
+from archiver.binding import object_prefix
 from archiver.errors import (
     ArchiverError,
     BytesChanged,
@@ -85,7 +86,7 @@ class MemoryStorage:
         regions = self._taking(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
-        object_key = f"archives/{archive.key}/{attempt}/{archive.file_name}"
+        object_key = f"{object_prefix(archive)}{attempt}/{archive.file_name}"
         if promised:
             object_key = promised.object_key
         for region in regions:

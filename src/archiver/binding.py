@@ -1,0 +1,80 @@
+"""Whether a stored manifest can be one of its archive.
+
+Manifests come out of buckets, and out of NATS, where others may write as well. What does not hold
+here is never turned into a link, a header or a log line.
+"""
+
+import re
+from collections.abc import Iterator
+
+from archiver.model import Archive, Conversion, Manifest, parse_key
+
+OBJECT_MAX_BYTES = 48 << 40
+"""More than S3 stores in one object, which is 5 TB or, of late, 50."""
+
+ROOT_MAX_CHARS = 1024
+
+URL_MAX_CHARS = 8192
+
+CONVERTER_MAX_CHARS = 200
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ATTEMPT_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
+_URL = re.compile(r"https?://\S+")
+
+
+def is_sha256(text: str) -> bool:
+    return _SHA256.fullmatch(text) is not None
+
+
+def object_prefix(archive: Archive) -> str:
+    """Return the folder of all objects that may be bytes of *archive*, committed or not."""
+    return f"archives/{archive.key}/"
+
+
+def unbound(manifest: Manifest, archive: Archive) -> str | None:
+    """Return the first field of *manifest* that cannot be one of *archive*, if there is any."""
+    return next((field for field, holds in _checks(manifest, archive) if not holds), None)
+
+
+def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
+    yield "key", manifest.key == archive.key
+    yield "node", manifest.node == archive.node
+    yield "sha256", is_sha256(manifest.sha256)
+    yield "size_bytes", _is_size(manifest.size_bytes)
+    yield "object_key", _is_object_of(manifest.object_key, archive)
+    yield "root", _is_name(manifest.root)
+    yield "source_url", _is_url(manifest.source_url)
+    yield "created_at", manifest.created_at.tzinfo is not None
+    yield "conversion", manifest.conversion is None or _is_sound(manifest.conversion)
+
+
+def _is_size(size_bytes: int) -> bool:
+    return 0 <= size_bytes <= OBJECT_MAX_BYTES
+
+
+def _is_object_of(object_key: str, archive: Archive) -> bool:
+    """Tell whether it is ``archives/{key}/{attempt}/{file name}``."""
+    prefix = object_prefix(archive)
+    rest = object_key.removeprefix(prefix)
+    return object_key.startswith(prefix) and _ATTEMPT_AND_NAME.fullmatch(rest) is not None
+
+
+def _is_name(root: str) -> bool:
+    short = 0 < len(root) <= ROOT_MAX_CHARS
+    return short and root.isprintable() and "/" not in root and root not in {".", ".."}
+
+
+def _is_url(text: str) -> bool:
+    short = len(text) <= URL_MAX_CHARS
+    return short and text.isprintable() and _URL.fullmatch(text) is not None
+
+
+def _is_sound(conversion: Conversion) -> bool:
+    return (
+        parse_key(conversion.key) is not None
+        and is_sha256(conversion.sha256)
+        and _is_size(conversion.size_bytes)
+        and len(conversion.converter) <= CONVERTER_MAX_CHARS
+        and conversion.converter.isprintable()
+    )

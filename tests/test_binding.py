@@ -1,0 +1,84 @@
+"""What a stored manifest may say: nothing that leads out of its archive, or into a header."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver.binding import OBJECT_MAX_BYTES, object_prefix, unbound
+from archiver.model import Archive, Conversion, Manifest, Node
+
+ARCHIVE = Archive(source="hgmo", repo="a b", node=Node("1" * 40), subdir="x", suffix="zip")
+OTHER = replace(ARCHIVE, node=Node("2" * 40))
+CONVERSION = Conversion(key=OTHER.key, sha256="b" * 64, size_bytes=1, converter="archiver 1, zlib")
+PREFIX = object_prefix(ARCHIVE)
+SOUND = Manifest(
+    key=ARCHIVE.key,
+    node=ARCHIVE.node,
+    sha256="a" * 64,
+    size_bytes=4,
+    object_key=f"{PREFIX}a1/{ARCHIVE.file_name}",
+    root="a b-111111111111",
+    source_url="https://hg.example/a%20b/archive/111111111111.zip/x",
+    created_at=datetime.now(UTC),
+    conversion=CONVERSION,
+)
+
+
+def test_what_is_written_for_an_archive_holds() -> None:
+    assert unbound(SOUND, ARCHIVE) is None
+    assert unbound(replace(SOUND, conversion=None), ARCHIVE) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    (
+        ("key", OTHER.key),
+        ("node", OTHER.node),
+        ("sha256", "A" * 64),
+        ("sha256", "a" * 63),
+        ("sha256", "a" * 64 + "\n"),
+        ("sha256", "a\r\nSet-Cookie: b"),
+        ("size_bytes", -1),
+        ("size_bytes", OBJECT_MAX_BYTES + 1),
+        ("object_key", "private/backup.tar.gz"),
+        ("object_key", f"manifests/{ARCHIVE.key}.json"),
+        ("object_key", f"{object_prefix(OTHER)}a1/x.zip"),
+        ("object_key", PREFIX),
+        ("object_key", f"{PREFIX}x.zip"),
+        ("object_key", f"{PREFIX}a1/b/x.zip"),
+        ("object_key", f"{PREFIX}../x.zip"),
+        ("object_key", f"{PREFIX}a1/../x.zip"),
+        ("object_key", f"{PREFIX}a1/.."),
+        ("object_key", f"{PREFIX}a1/x.zip\n"),
+        ("object_key", f"{PREFIX}a1/x%2Fzip?a"),
+        ("root", ""),
+        ("root", ".."),
+        ("root", "a/b"),
+        ("root", "a\nb"),
+        ("source_url", "https://hg.example/\r\nX: y"),
+        ("source_url", "https://hg.example/\x1b[2J"),
+        ("source_url", "https://hg.example/a b"),
+        ("source_url", "javascript:alert(1)"),
+        ("source_url", "https://" + "a" * 9000),
+        ("created_at", datetime(2026, 1, 1)),  # noqa: DTZ001 - a time of nowhere
+        ("conversion", replace(CONVERSION, key="nobody's")),
+        ("conversion", replace(CONVERSION, sha256="b")),
+        ("conversion", replace(CONVERSION, size_bytes=-1)),
+        ("conversion", replace(CONVERSION, converter="a\r\nb")),
+    ),
+)
+def test_the_first_field_that_does_not_hold_is_named(field: str, value: object) -> None:
+    assert unbound(replace(SOUND, **{field: value}), ARCHIVE) == field  # type: ignore[arg-type]
+
+
+@given(tail=st.text())
+def test_no_object_outside_of_the_archives_folder_is_ever_its_own(tail: str) -> None:
+    manifest = replace(SOUND, object_key=f"{PREFIX}{tail}")
+    if unbound(manifest, ARCHIVE) is None:
+        attempt, name = tail.split("/")
+        assert {".", "..", ""}.isdisjoint((attempt, name))
+        assert tail.isascii()
+        assert tail.isprintable()
