@@ -56,6 +56,13 @@ def logger() -> structlog.stdlib.BoundLogger:
     return structlog.stdlib.get_logger("archiver")
 
 
+def test_text_from_elsewhere_does_nothing_to_a_terminal() -> None:
+    written = lines(LogFormat.CONSOLE)
+    logger().info("request.finished", path="/a\x1b[31m\x9b\u202e", client="a b\x07")
+    assert written.getvalue().strip().isprintable()
+    assert r"/a\x1b[31m\x9b\u202e" in written.getvalue()
+
+
 def test_a_line_is_one_json_object() -> None:
     written = lines(LogFormat.JSON)
     logger().info("task.succeeded", key="v1/a", size_bytes=3)

@@ -266,12 +266,23 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([_escape] if log_format is LogFormat.CONSOLE else []),
                 _renderer(log_format),
             ],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("archiver").setLevel(level.upper())
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what would do something to a terminal: paths and names come from clients and hosts."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(
+                char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value
+            )
+    return event
 
 
 def _named(process: str, host: str | None) -> Processor:
