@@ -105,6 +105,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in an empty folder, as a process would with no settings of ours."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ARCHIVER_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nowhere"))
 
     def run_command(*words: str, **env: str) -> Result:
         return CliRunner().invoke(main, words, env=env)

@@ -125,3 +125,4 @@ def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> Non
     engine = {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"} if words else {}
     result = run("index", "rebuild", *words, **regions, **engine)
     assert (result.exit_code, result.stdout) == (2, "")
+    assert words or "; none runs in " in result.stderr

@@ -77,6 +77,19 @@ def serving_in_vain(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
+def beside(folder: Path, *command: str) -> str:
+    """Run a command that finds the embedded servers in the data folder; return what it says."""
+    return subprocess.run(
+        (sys.executable, "-m", "archiver", *command),
+        env={**os.environ, "ARCHIVER_DATA_DIR": str(folder / "data")},
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stderr
+
+
 def child_with(pid: int, words: str) -> int:
     """Return the child with these words in its command line; fail the test if there is none."""
     return next(child for child, command in descendants(pid).items() if words in command)
@@ -124,6 +137,8 @@ def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_pa
     with serving(tmp_path, port) as it:
         assert it.answers("/__heartbeat__")
         assert {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT} == kept
+        assert "0 archives: 0 written" in beside(tmp_path, "index", "rebuild")
+        assert "0 archives" in beside(tmp_path, "audit")
 
 
 @pytest.fixture

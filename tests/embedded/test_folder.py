@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import LOOPBACK, open_folder
+from archiver.embedded.folder import LOOPBACK, find_running, open_folder
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -49,6 +49,25 @@ def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
         replaced = folder.port("one")
         assert replaced != taken
         assert folder.port("one") == replaced
+
+
+def test_other_commands_find_what_runs_in_a_folder_while_it_runs(tmp_path: Path) -> None:
+    assert find_running(tmp_path / "nowhere") == {}
+    with open_folder(tmp_path) as folder:
+        folder.announce({"NAME": "value"})
+        assert find_running(tmp_path) == {"NAME": "value"}
+        assert stat.S_IMODE((tmp_path / "running.json").stat().st_mode) == 0o600
+    assert find_running(tmp_path) == {}
+
+
+def test_a_run_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as folder:
+        folder.announce({"NAME": "value"})
+        left = (tmp_path / "running.json").read_text()
+    (tmp_path / "running.json").write_text(left)
+    assert find_running(tmp_path) == {}
+    with open_folder(tmp_path):
+        assert find_running(tmp_path) == {}
 
 
 @pytest.mark.parametrize("content", ("{", "[]", ""))

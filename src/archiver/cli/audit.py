@@ -14,7 +14,7 @@ import click
 from archiver.auditing import Auditor, Finding, Outcome
 from archiver.cli.audit_report import as_line, exit_code, show, summary
 from archiver.cli.failures import Misused
-from archiver.cli.options import config_option, json_option, settings_from
+from archiver.cli.options import config_option, json_option, settings_beside
 from archiver.cli.progress import bar
 from archiver.cli.signals import interruptible
 from archiver.cli.terminal import printable
@@ -98,7 +98,7 @@ def command(
         size=None if everything else sample or SAMPLE,
         seed=seed,
     )
-    settings = settings_from(config, require=(require_regions,))
+    settings = settings_beside(config, require=(require_regions,))
     if source and source not in settings.sources:
         raise Misused(f"there is no source {source} in the settings")
     set_up_logging(settings.log.format, level=settings.log.level, process="audit")

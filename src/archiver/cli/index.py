@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from archiver.cli.failures import Misused, RetryLater
-from archiver.cli.options import config_option, json_option, settings_from
+from archiver.cli.options import config_option, json_option, settings_beside
 from archiver.cli.progress import counting
 from archiver.cli.signals import interruptible
 from archiver.engine.rebuilding import Tally
@@ -46,7 +46,7 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
       2  wrong usage
      75  the engine or a region did not answer: run it again
     """  # noqa: D301 - \b is click's: keep these lines
-    settings = settings_from(config, require=(require_outside_world,))
+    settings = settings_beside(config, require=(require_outside_world,))
     if source and source not in settings.sources:
         raise Misused(f"there is no source {source} in the settings")
     set_up_logging(settings.log.format, level=settings.log.level, process="index")

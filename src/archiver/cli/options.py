@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.failures import Misused
+from archiver.cli.failures import CommandFailed, Misused
+from archiver.embedded.errors import CannotServe
+from archiver.embedded.folder import find_running
+from archiver.embedded.rclone import no_proxy
 from archiver.settings import Settings, SettingsError, load
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
@@ -50,3 +53,37 @@ def settings_from(
     if config:
         os.environ["ARCHIVER_CONFIG"] = str(config.absolute())
     return settings
+
+
+def settings_beside(
+    config: Path | None, *, require: Sequence[Callable[[Settings], None]]
+) -> Settings:
+    """Return the settings of a command that works with an engine and regions elsewhere.
+
+    Where the settings name none, the command uses those that `archiver serve` runs at this moment
+    in the data folder.
+
+    Raises:
+        Misused: The settings are wrong, or neither they nor the data folder lead anywhere.
+        CommandFailed: The data folder cannot be read.
+    """
+    settings = settings_from(config)
+    if not settings.engine.servers or not settings.regions:
+        _find_embedded(settings)
+    try:
+        return settings_from(config, require=require)
+    except Misused as exc:
+        raise Misused(f"{exc.message}; none runs in {settings.data_dir.absolute()}") from exc
+
+
+def _find_embedded(settings: Settings) -> None:
+    try:
+        running = find_running(settings.data_dir)
+    except CannotServe as exc:
+        raise CommandFailed(str(exc)) from exc
+    if not settings.engine.servers:
+        engine = {name: running[name] for name in running if name.startswith("ARCHIVER_ENGINE__")}
+        os.environ.update(engine)
+    if not settings.regions and "ARCHIVER_REGIONS" in running:
+        os.environ["ARCHIVER_REGIONS"] = running["ARCHIVER_REGIONS"]
+        os.environ["NO_PROXY"] = no_proxy()

@@ -6,8 +6,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ PATIENCE_S = 2.0
 """Servers of a run that was killed need a moment to follow it and to leave lock and ports."""
 
 LOOPBACK = "127.0.0.1"
+
+RUNNING = "running.json"
+"""Addresses and credentials of the servers, for as long as the run holds the lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,10 @@ class DataFolder:
             self._write("ports.json", {**kept, name: port})
         return port
 
+    def announce(self, environment: Mapping[str, str]) -> None:
+        """Let other commands of this user find the servers of this run: see `find_running`."""
+        self._write(RUNNING, dict(environment))
+
     def log(self, name: str) -> Path:
         """Return the file, empty now, that *name* writes its log of this run to."""
         path = self.path / "log" / f"{name}.log"
@@ -60,16 +67,7 @@ class DataFolder:
         return path
 
     def _read(self, name: str) -> dict[str, object]:
-        path = self.path / name
-        with suppress(FileNotFoundError):
-            try:
-                kept = json.loads(path.read_text())
-            except ValueError as exc:
-                raise CannotServe(f"{path} is damaged; without it, a new one is made") from exc
-            if not isinstance(kept, dict):
-                raise CannotServe(f"{path} is damaged; without it, a new one is made")
-            return kept
-        return {}
+        return _read(self.path / name)
 
     def _write(self, name: str, kept: dict[str, object]) -> None:
         write_private(self.path / name, json.dumps(kept, indent=2) + "\n")
@@ -86,10 +84,16 @@ def open_folder(path: Path, *, patience_s: float = PATIENCE_S) -> Iterator[DataF
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise CannotServe(f"{path} cannot be used: {exc.strerror}") from exc
+        raise CannotServe(
+            f"{path} cannot be used: {exc.strerror}; the setting data_dir names another folder"
+        ) from exc
     try:
         _claim(lock, path, patience_s)
-        yield DataFolder(path=path.absolute(), lock=lock, patience_s=patience_s)
+        (path / RUNNING).unlink(missing_ok=True)
+        try:
+            yield DataFolder(path=path.absolute(), lock=lock, patience_s=patience_s)
+        finally:
+            (path / RUNNING).unlink(missing_ok=True)
     finally:
         os.close(lock)
 
@@ -105,6 +109,39 @@ def _claim(lock: int, path: Path, patience_s: float) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def find_running(path: Path) -> Mapping[str, str]:
+    """Return the environment that leads to the servers which run in the data folder *path*.
+
+    It is empty if no `archiver serve` runs there.
+
+    Raises:
+        CannotServe: The folder cannot be read.
+    """
+    try:
+        with (path / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return {name: str(value) for name, value in _read(path / RUNNING).items()}
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise CannotServe(f"{path} cannot be read: {exc.strerror}") from exc
+    return {}
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as exc:
+        raise CannotServe(f"{path} is damaged; without it, a new one is made") from exc
+    if not isinstance(kept, dict):
+        raise CannotServe(f"{path} is damaged; without it, a new one is made")
+    return kept
 
 
 def write_private(path: Path, text: str) -> None:

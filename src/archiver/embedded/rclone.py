@@ -49,10 +49,10 @@ def rclone(folder: DataFolder) -> tuple[list[Part], Mapping[str, str]]:
         for place, port in ports.items()
     }
     parts = [_server(folder, place, port, secret) for place, port in ports.items()]
-    return parts, {"ARCHIVER_REGIONS": json.dumps(regions), "NO_PROXY": _no_proxy()}
+    return parts, {"ARCHIVER_REGIONS": json.dumps(regions), "NO_PROXY": no_proxy()}
 
 
-def _no_proxy() -> str:
+def no_proxy() -> str:
     """Return the hosts that no proxy is asked for: those that were none before, and ours."""
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     return f"{before},{LOOPBACK}" if before else LOOPBACK

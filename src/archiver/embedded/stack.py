@@ -57,15 +57,18 @@ def assemble(plan: Plan, folder: DataFolder) -> Supervisor:
     if not wait_until_free(host, port):
         raise CannotServe(f"{plan.listen} is taken by another program; see `server.listen`")
     servers = list(plan.servers)
+    embedded: dict[str, str] = {}
     environment = {**plan.environment, "PROMETHEUS_MULTIPROC_DIR": str(folder.path / "metrics")}
     if plan.embed_engine:
         engine, engine_environment = nats(folder)
         servers.append(engine)
-        environment |= engine_environment
+        embedded |= engine_environment
     if plan.embed_regions:
         regions, regions_environment = rclone(folder)
         servers += regions
-        environment |= regions_environment
+        embedded |= regions_environment
+    folder.announce(embedded)
+    environment |= embedded
     metrics.fresh(folder.path / "metrics")
     return Supervisor(
         stages=(servers, _workers(plan, folder, environment), [_web(plan, folder, environment)]),
