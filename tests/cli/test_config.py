@@ -1,11 +1,15 @@
 """``archiver config``, and the settings that every command reads."""
 
+import pwd
+import tempfile
 import tomllib
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.cli.conftest import Run
+from tests.parts.process import free_port
 
 CONFIG = """
 [engine]
@@ -57,8 +61,58 @@ def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, comm
     assert "hunter2" not in result.output
 
 
-def test_check_is_content_with_defaults(run: Run) -> None:
-    assert run("config", "check").exit_code == 0
+def test_check_says_that_it_found_no_file_and_what_holds(run: Run, tmp_path: Path) -> None:
+    result = run("config", "check", ARCHIVER_SERVER__LISTEN="127.0.0.1:8020", ARCHIVER_URL="x")
+    assert result.exit_code == 0
+    first, environment, *places = result.stderr.splitlines()
+    assert first.startswith(f"There is no archiver.toml in {tmp_path}, and neither --config nor")
+    assert environment == "The environment counts more: ARCHIVER_SERVER__LISTEN"
+    assert [line.split(maxsplit=1) for line in places] == [
+        ["serves", "http://127.0.0.1:8020"],
+        ["engine", "not set: `archiver serve` starts one"],
+        ["regions", "not set: `archiver serve` starts us-east-1 and us-west-2"],
+        ["sources", "hgmo"],
+        ["data", f"{tmp_path}/nowhere/archiver"],
+    ]
+
+
+@pytest.mark.parametrize("named", (True, False))
+def test_check_names_the_file_that_it_read(run: Run, tmp_path: Path, *, named: bool) -> None:
+    path = tmp_path / ("other.toml" if named else "archiver.toml")
+    path.write_text(CONFIG)
+    result = run("config", "check", *(("--config", "other.toml") if named else ()))
+    assert result.stderr.startswith(f"{path} is well-formed.\n")
+    assert "  engine   nats://***@n1:4222,nats://n2:4222\n" in result.stderr
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("command", ("config check", "config show", "audit"))
+def test_no_home_directory_is_needed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def unknown(_number: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    result = run(*command.split(), XDG_DATA_HOME="")
+    assert isinstance(result.exception, SystemExit | None)
+    assert "/var/lib/archiver" in result.output
+
+
+def test_without_room_for_temporary_files_a_command_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    result = run(
+        "web",
+        ARCHIVER_SERVER__LISTEN=f"127.0.0.1:{free_port()}",
+        ARCHIVER_ENGINE__URL="nats://127.0.0.1:1",
+        ARCHIVER_REGIONS='{"us-east-1": {"bucket": "bucket"}}',
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path}/gone/archiver-metrics-")
+    assert result.stderr.endswith("No such file or directory\n")
 
 
 def test_a_file_that_is_not_there_is_named(run: Run) -> None:

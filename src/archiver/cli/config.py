@@ -1,6 +1,7 @@
 """``archiver config``: whether the settings are well-formed, and what they are."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from pydantic import SecretStr
 
 from archiver.cli.options import config_option, settings_from
 from archiver.cli.secrets import HIDDEN, hide_user_info
-from archiver.settings import require_ranges
+from archiver.cli.terminal import printable
+from archiver.embedded.rclone import PLACES
+from archiver.settings import DEFAULT_CONFIG, Settings, find_config, require_ranges
 
 
 @click.group("config")
@@ -21,9 +24,10 @@ def command() -> None:
 @command.command("check")
 @config_option
 def check(config: Path | None) -> None:
-    """Say what is wrong with the settings, if anything; exit with 2 if so."""
-    settings_from(config, require=(require_ranges,))
-    click.echo("The settings are well-formed.", err=True)
+    """Name the file and what it leads to, or what is wrong with it; then exit with 2."""
+    settings = settings_from(config, require=(require_ranges,))
+    for line in _report(settings, find_config(config)):
+        click.echo(printable(line), err=True)
 
 
 @command.command("show")
@@ -31,6 +35,34 @@ def check(config: Path | None) -> None:
 def show(config: Path | None) -> None:
     """Write the settings in force as TOML, secrets hidden."""
     click.echo("\n".join(_table(settings_from(config).model_dump(), ())).strip())
+
+
+def _report(settings: Settings, path: Path | None) -> Iterator[str]:
+    """Yield which file was read, what stands above it, and what runs where as a result."""
+    if path:
+        yield f"{path.absolute()} is well-formed."
+    else:
+        yield (
+            f"There is no {DEFAULT_CONFIG} in {Path.cwd()}, and neither --config nor "
+            "ARCHIVER_CONFIG names a file, so the defaults hold."
+        )
+    if names := sorted(name for name in os.environ if _is_setting(name)):
+        yield f"The environment counts more: {', '.join(names)}"
+    engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
+    embedded = " and ".join(place.region for place in PLACES)
+    for name, value in (
+        ("serves", settings.server.url),
+        ("engine", engine or "not set: `archiver serve` starts one"),
+        ("regions", ", ".join(settings.regions) or f"not set: `archiver serve` starts {embedded}"),
+        ("sources", ", ".join(settings.sources) or "not set"),
+        ("data", str(settings.data_dir.absolute())),
+    ):
+        yield f"  {name:<8} {value}"
+
+
+def _is_setting(variable: str) -> bool:
+    name = variable.upper()
+    return name.startswith("ARCHIVER_") and name not in {"ARCHIVER_CONFIG", "ARCHIVER_URL"}
 
 
 def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

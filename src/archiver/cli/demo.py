@@ -15,7 +15,7 @@ from archiver.cli.client import open_client
 from archiver.cli.demo_play import Play
 from archiver.cli.demo_repository import REPO, SUBDIR, Repository, mercurial
 from archiver.cli.demo_screen import Screen
-from archiver.cli.failures import CommandFailed, TookTooLong
+from archiver.cli.failures import CommandFailed, Interrupted, TookTooLong
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.folder import LOOPBACK, free_port, is_free, open_folder
 from archiver.embedded.stack import Plan, assemble, run
@@ -40,7 +40,7 @@ def command(*, once: bool, listen: str | None) -> None:
     set_up_logging(LogFormat.CONSOLE, level="error", process="demo")
     with tempfile.TemporaryDirectory(prefix="archiver-demo-") as folder:
         try:
-            Demo(folder=Path(folder), listen=listen or _address(), once=once).run()
+            Demo(folder=Path(folder), listen=listen, once=once).run()
         except CannotServe as exc:
             raise CommandFailed(str(exc)) from exc
     click.echo("\nEverything has ended, and nothing is left behind.")
@@ -49,9 +49,9 @@ def command(*, once: bool, listen: str | None) -> None:
 class Demo:
     """One demo, in *folder*."""
 
-    def __init__(self, *, folder: Path, listen: str, once: bool) -> None:
+    def __init__(self, *, folder: Path, listen: str | None, once: bool) -> None:
         self._folder = folder
-        self._listen = listen
+        self._listen, self._why_there = choose_address(listen)
         self._once = once
         self._screen = Screen()
         self._repository = Repository(folder=folder, port=free_port())
@@ -66,6 +66,7 @@ class Demo:
             CommandFailed: Something did not come out right.
         """
         self._screen.title("Archiver, from nothing, on this machine")
+        self._screen.line(f"http://{self._listen}{self._why_there}")
         self._screen.line()
         with self._screen.doing(f"A Mercurial repository, {REPO}"):
             self._node = self._repository.create()
@@ -76,7 +77,7 @@ class Demo:
             self._screen.tail(self._folder / "data" / "log")
             raise
         if not self._played:
-            raise CommandFailed("interrupted")
+            raise Interrupted("interrupted")
         if self._screen.failures:
             raise CommandFailed(f"not as it should be: {'; '.join(self._screen.failures)}")
 
@@ -145,6 +146,8 @@ class Demo:
         screen.line("Ctrl-C ends it, and removes all of it.", "bold")
 
 
-def _address() -> str:
-    port = USUAL_PORT if is_free(LOOPBACK, USUAL_PORT) else free_port()
-    return f"{LOOPBACK}:{port}"
+def choose_address(listen: str | None) -> tuple[str, str]:
+    """Return where to serve, and why it is neither *listen* nor the usual port, if so."""
+    if listen or is_free(LOOPBACK, USUAL_PORT):
+        return listen or f"{LOOPBACK}:{USUAL_PORT}", ""
+    return f"{LOOPBACK}:{free_port()}", f", because another program has port {USUAL_PORT}"

@@ -45,5 +45,11 @@ class RetryLater(CommandFailed):
     exit_code = 75
 
 
+class Interrupted(CommandFailed):
+    """A signal ended the command. 128 and the number of SIGINT."""
+
+    exit_code = 130
+
+
 class NoAnswer(RetryLater):
     """There was no HTTP answer at all."""

@@ -6,8 +6,10 @@ from archiver.settings.sections import RegionSettings
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
 from archiver.settings.tree import (
+    DEFAULT_CONFIG,
     HGMO_URL_TEMPLATE,
     Settings,
+    find_config,
     load,
     require_engine,
     require_outside_world,
@@ -15,12 +17,14 @@ from archiver.settings.tree import (
 )
 
 __all__ = [
+    "DEFAULT_CONFIG",
     "HGMO_URL_TEMPLATE",
     "RegionSettings",
     "ServerSettings",
     "Settings",
     "SettingsError",
     "SourceSettings",
+    "find_config",
     "load",
     "nearest",
     "networks",

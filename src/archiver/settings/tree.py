@@ -38,8 +38,13 @@ def _is_mozilla(url: str) -> bool:
 
 
 def _default_data_dir() -> Path:
-    home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "archiver"
+    """Return a folder of this user, or, for a service that has no home directory, the system's."""
+    if home := os.environ.get("XDG_DATA_HOME"):
+        return Path(home) / "archiver"
+    try:
+        return Path.home() / ".local" / "share" / "archiver"
+    except RuntimeError:
+        return Path("/var/lib/archiver")
 
 
 class Settings(BaseSettings):
@@ -147,21 +152,27 @@ class _OriginalNames(PydanticBaseSettingsSource):
         return None, field_name, False
 
 
-def load(config: Path | None = None) -> Settings:
-    """Return the settings of the environment and, beneath it, of a TOML file.
+def find_config(config: Path | None = None) -> Path | None:
+    """Return the TOML file with the settings, if any.
 
-    The file is *config*, else what ``ARCHIVER_CONFIG`` names, else ``archiver.toml`` here, if any.
+    It is *config*, else what ``ARCHIVER_CONFIG`` names, else ``archiver.toml`` here.
+    """
+    if config:
+        return config
+    if named := os.environ.get("ARCHIVER_CONFIG"):
+        return Path(named)
+    return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) else None
+
+
+def load(config: Path | None = None) -> Settings:
+    """Return the settings of the environment and, beneath it, of the TOML file, if any.
 
     Raises:
         SettingsError: The file cannot be read, or a setting is wrong.
     """
-    named = config or (
-        Path(os.environ["ARCHIVER_CONFIG"]) if "ARCHIVER_CONFIG" in os.environ else None
-    )
-    path = named or DEFAULT_CONFIG
+    path = find_config(config)
     try:
-        values = tomllib.loads(path.read_text()) if named or path.exists() else {}
-        return Settings(**values)
+        return Settings(**(tomllib.loads(path.read_text()) if path else {}))
     except OSError as exc:
         raise SettingsError(f"{path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
