@@ -2,11 +2,22 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+from archiver.cli.demo import USUAL_PORT, choose_address
 from tests.parts.process import free_port
+
+
+def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
+    with suppress(OSError), socket.create_server(("127.0.0.1", USUAL_PORT)):
+        listen, why = choose_address(None)
+        assert not listen.endswith(f":{USUAL_PORT}")
+        assert f"port {USUAL_PORT}" in why
+    assert choose_address("127.0.0.1:1") == ("127.0.0.1:1", "")
 
 
 def test_the_demo_comes_right_reads_well_when_piped_and_leaves_nothing(tmp_path: Path) -> None:

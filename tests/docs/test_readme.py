@@ -11,6 +11,7 @@ from archiver.settings import load
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
 
 
 def _blocks(language: str) -> list[str]:
@@ -34,7 +35,9 @@ def test_every_make_target_is_in_the_menu() -> None:
     "command",
     sorted(
         set(
-            re.findall(r"^(?:\.venv/bin/)?archiver ([a-z]+(?: check| show)?)", README, re.MULTILINE)
+            re.findall(
+                r"^(?:\.?venv/bin/)?archiver ([a-z]+(?: check| show)?)", README, re.MULTILINE
+            )
         )
     ),
 )
@@ -42,6 +45,21 @@ def test_every_command_understands_itself(command: str) -> None:
     words = [sys.executable, "-m", "archiver", *command.split(), "--help"]
 
     assert subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
+def test_commands_can_be_pasted(path: Path) -> None:
+    text = path.read_text()
+    commands = [
+        *re.findall(r"^\$ (.*)$", text, re.MULTILINE),
+        *re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL),
+    ]
+
+    assert [command for command in commands if "…" in command] == []
+
+
+def test_the_file_comes_before_the_commands_that_read_it() -> None:
+    assert README.index("[server]") < README.index("archiver config check")
 
 
 def test_the_configuration_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
