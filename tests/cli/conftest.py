@@ -30,10 +30,11 @@ Saying = Callable[[Mapping[str, str]], Said]
 """Makes an answer to a request with these headers."""
 
 
-def ranged(content: bytes, *, broken_at: int | None = None) -> Saying:
+def ranged(content: bytes, *, broken_at: int | None = None, status: int = 206) -> Saying:
     """Return an object of S3, which is sent as a whole or from some byte on.
 
-    If ``broken_at`` is given, each answer breaks off after so many bytes.
+    If ``broken_at`` is given, each answer breaks off after so many bytes. ``status`` is that of a
+    part: 200 for rclone.
     """
 
     def say(headers: Mapping[str, str]) -> Said:
@@ -43,7 +44,7 @@ def ranged(content: bytes, *, broken_at: int | None = None) -> Saying:
         if not start:
             return Said(headers=size, body=body[:broken_at])
         part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        return Said(status=206, headers=size | part, body=body[:broken_at])
+        return Said(status=status, headers=size | part, body=body[:broken_at])
 
     return say
 

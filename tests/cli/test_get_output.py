@@ -103,6 +103,7 @@ def test_what_was_got_before_is_not_downloaded_again(
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 0, result.output
     assert [target for target, _ in script.asked] == [ASKED + "?suffix=tar.gz"]
+    assert "bytes there already, sha256" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -230,18 +230,20 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _skipped(response: aiohttp.ClientResponse, located: Located, start: int) -> int:
     """Return how many bytes of the body to leave out, because they are there already.
 
+    Whether it is the requested part is seen by its Content-Range: rclone sends one with 200.
+
     Raises:
         RetryLater: It is an error, or another part than the one requested.
         WrongBytes: It is an object of another size.
     """
-    whole = response.status == 200  # noqa: PLR2004
+    sent = response.headers.get("Content-Range")
     part = f"bytes {start}-{located.size_bytes - 1}/{located.size_bytes}"
-    if not whole and (response.status, response.headers.get("Content-Range")) != (206, part):
+    if response.status not in {200, 206} or sent not in {None, part}:
         raise RetryLater(f"{located.place} answers {response.status}")
-    expected = located.size_bytes - (0 if whole else start)
-    if response.content_length not in (None, expected):
+    expected = located.size_bytes - (start if sent else 0)
+    if response.content_length not in {None, expected}:
         raise WrongBytes(f"{located.place} has {response.content_length:,} bytes, not {expected:,}")
-    return start if whole else 0
+    return 0 if sent else start
 
 
 def _heard(accepted: Accepted) -> bool:

@@ -28,6 +28,7 @@ class Got:
     located: Located
     path: str
     waited: bool
+    downloaded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +161,9 @@ class Get:
                     f"and --max-bytes allows {self.limits.max_bytes:,}"
                 )
             path = self.output.path or located.file_name
-            if not self._is_there(Path(path), located):
+            if not (there := self._is_there(Path(path), located)):
                 located = await self._download(client, located, path)
-            return Got(located=located, path=path, waited=waited)
+            return Got(located=located, path=path, waited=waited, downloaded=not there)
 
     def _is_there(self, path: Path, located: Located) -> bool:
         """Return whether the file is there already, under the name that the server gives it.
@@ -237,8 +238,6 @@ def _tell(got: Got, duration_s: float, *, as_json: bool, quiet: bool) -> None:
         }
         click.echo(json.dumps(told, indent=2))
     elif not quiet:
-        click.echo(
-            f"{got.path}: {located.size_bytes:,} bytes from {located.region} in {duration_s:.1f} s,"
-            f" sha256 {located.sha256}",
-            err=True,
-        )
+        size = f"{located.size_bytes:,} bytes"
+        came = f"from {located.region} in {duration_s:.1f} s" if got.downloaded else "there already"
+        click.echo(f"{got.path}: {size} {came}, sha256 {located.sha256}", err=True)
