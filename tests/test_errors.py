@@ -4,8 +4,10 @@ import inspect
 import re
 from datetime import timedelta
 
+import pytest
+
 from archiver import errors
-from archiver.errors import ArchiverError, InvalidRequest, SourceBusy, TaskFailed
+from archiver.errors import ArchiverError, InvalidRequest, SourceBusy, TaskFailed, UnknownRev
 
 CLASSES = {
     name: kind
@@ -46,3 +48,24 @@ def test_a_message_is_the_text_of_its_error() -> None:
         errors.LeaseLost("so"),
     ):
         assert error.message == str(error) == "so"
+
+
+@pytest.mark.parametrize(
+    "error",
+    (
+        UnknownRev("there is none"),
+        SourceBusy("busy", retry_after=timedelta(seconds=1)),
+        InvalidRequest("bad", parameter="rev", allowed="tip"),
+        TaskFailed("it failed", code="corrupt_archive"),
+    ),
+    ids=lambda error: error.code,
+)
+def test_an_error_that_is_kept_is_the_same_without_what_led_to_it(error: ArchiverError) -> None:
+    try:
+        raise error from ValueError("words of a library")
+    except ArchiverError as exc:
+        kept = exc.again()
+
+    assert type(kept) is type(error)
+    assert (vars(kept), kept.args) == (vars(error), error.args)
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

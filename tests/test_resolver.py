@@ -1,7 +1,10 @@
 """What a rev means: remembered while it can be true, asked for once however many ask."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -143,6 +146,39 @@ def test_what_is_unknown_is_remembered_as_such(repo: str, rev: str, error: type[
 
     run(scenario())
     assert asked.source.asked["resolve"] == 1
+
+
+def test_what_is_remembered_of_an_unknown_rev_holds_nothing_of_the_request() -> None:
+    """An exception would keep every frame that it went through, and all that is in them."""
+
+    class Held:
+        pass
+
+    class Forgetful(FakeSource):
+        async def resolve(self, repo: str, rev: str) -> Node:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            return await super().resolve(repo, rev)
+
+        async def known(self, repo: str, node: Node) -> bool:
+            mine = Held()
+            held.append(weakref.ref(mine))
+            return await super().known(repo, node)
+
+    held: list[weakref.ref[Held]] = []
+    asked = Asked()
+    asked.source = Forgetful()
+
+    async def scenario() -> None:
+        for _ in range(2):
+            with suppress(UnknownRepo):
+                await asked.node("nobody")
+            with suppress(UnknownRepo):
+                await asked.resolver.require_known(asked.source, ASH, Node("0" * 40))
+
+    run(scenario())
+    gc.collect()
+    assert [reference() for reference in held] == [None, None]
 
 
 def test_silence_of_the_host_is_not_remembered() -> None:

@@ -41,7 +41,7 @@ A message is our own text and may be shown to anyone. What a library said stays 
 """
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ArchiverError(Exception):
@@ -63,6 +63,15 @@ class ArchiverError(Exception):
     def log_fields(self) -> dict[str, str]:
         """What a line of the log says of it: its code and, if S3 gave the reason, S3's code."""
         return {"code": self.code} | ({"s3_code": code} if (code := _s3_code(self)) else {})
+
+    def again(self) -> Self:
+        """Return the same error without frames or causes: to be kept, or raised more than once.
+
+        An error that was raised holds every frame that it went through, with all that is in them.
+        """
+        same = type(self).__new__(type(self), *self.args)
+        vars(same).update(vars(self))
+        return same
 
 
 def _s3_code(exc: BaseException | None) -> str | None:

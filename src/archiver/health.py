@@ -85,6 +85,10 @@ class Check:
     level: Level
     error: ArchiverError | None
 
+    def kept(self) -> "Check":
+        """Return the same result without the frames and causes that its error holds."""
+        return Check(level=self.level, error=self.error.again() if self.error else None)
+
 
 class Heartbeat:
     """Runs *check* at most once per *keep*, and once for all callers that wait meanwhile."""
@@ -103,11 +107,12 @@ class Heartbeat:
         return await self._checking.run(None, self._run)
 
     async def _run(self) -> Mapping[str, Check]:
-        self._last = grade(await self._check())
-        self._good_until = time.monotonic() + self._keep_s
-        for part, check in self._last.items():
+        checks = grade(await self._check())
+        for part, check in checks.items():
             if check.error:
                 log.warning("heartbeat.failed", part=part, **check.error.log_fields)
+        self._last = {part: check.kept() for part, check in checks.items()}
+        self._good_until = time.monotonic() + self._keep_s
         return self._last
 
 

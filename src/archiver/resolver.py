@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
 from archiver.errors import NotFound, TooManyWaiters, UnknownRev
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Node, parse_node
 from archiver.ports import Index, Resolved, Source
 
@@ -21,6 +21,10 @@ HEX_SPELLING_MIN = 12
 QUESTIONS_MAX = 500
 """Different ones that may wait for their turn with a host, which answers some 100 a second."""
 
+ABSENT_MAX_BYTES = 8 * MEGABYTE
+KNOWN_MAX_BYTES = 16 * MEGABYTE
+"""Some 10,000 revs that are unknown, and some 25,000 nodes that are known."""
+
 QUESTIONS_RETRY = timedelta(seconds=5)
 
 
@@ -30,6 +34,14 @@ class Meaning:
 
     node: Node
     good_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Absence:
+    """What the host said that it does not have. An exception would hold all that led to it."""
+
+    kind: type[NotFound]
+    message: str
 
 
 class Resolver:
@@ -42,8 +54,10 @@ class Resolver:
         self._index = index
         self._questions_max = questions_max
         self._asking: Coalesce[tuple[str, str, str], Resolved] = Coalesce()
-        self._absent: Memory[tuple[str, str, str], NotFound] = Memory(ttl=NEGATIVE_TTL)
-        self._known: Memory[tuple[str, str, Node], None] = Memory()
+        self._absent: Memory[tuple[str, str, str], _Absence] = Memory(
+            ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
+        )
+        self._known: Memory[tuple[str, str, Node], None] = Memory(max_bytes=KNOWN_MAX_BYTES)
 
     async def meaning(self, source: Source, repo: str, rev: str) -> Meaning:
         """Return what *rev* means; a full node means itself, known or not.
@@ -85,7 +99,7 @@ class Resolver:
         try:
             node = await source.resolve(repo, rev)
         except NotFound as exc:
-            self._absent.put((source.name, repo, rev), exc)
+            self._note_absent(source, repo, rev, exc)
             raise
         self._known.put((source.name, repo, node), None)
         resolved = Resolved(node=node, at=asked_at)
@@ -98,14 +112,18 @@ class Resolver:
             if not await source.known(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
         except NotFound as exc:
-            self._absent.put((source.name, repo, node), exc)
+            self._note_absent(source, repo, node, exc)
             raise
         self._known.put((source.name, repo, node), None)
         return Resolved(node=node, at=asked_at)
 
+    def _note_absent(self, source: Source, repo: str, rev: str, exc: NotFound) -> None:
+        absence = _Absence(kind=type(exc), message=exc.message)
+        self._absent.put((source.name, repo, rev), absence)
+
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
-            raise type(absent)(absent.message)
+            raise absent.kind(absent.message)
 
     def _raise_if_crowded(self, source: Source, repo: str, rev: str) -> None:
         if len(self._asking) >= self._questions_max and (

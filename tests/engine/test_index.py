@@ -14,7 +14,7 @@ from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
-from archiver.engine.records import CopiesRecord, decode_copies, encode
+from archiver.engine.records import NEVER, CopiesRecord, decode_copies, encode
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Copies, Node, Region, rev_digest
 from archiver.news import News
@@ -397,11 +397,12 @@ def _forged(copies: Copies, entry: str | bytes) -> bytes:
         return entry
     now = datetime.now(UTC)
     if entry == "checked_at":
-        record = CopiesRecord.of(copies, now.replace(tzinfo=None))
-    else:
-        wrong = {"object_key": "private/x", "sha256": "0\r\nX: y", "key": an_archive().key}[entry]
-        manifest = replace(copies.manifest, **{entry: wrong})  # type: ignore[arg-type]
-        record = CopiesRecord.of(replace(copies, manifest=manifest), now)
+        return encode(CopiesRecord.of(copies, NEVER)).replace(
+            b"1970-01-01T00:00:00Z", b"1970-01-01T00:00:00"
+        )
+    wrong = {"object_key": "private/x", "sha256": "0\r\nX: y", "key": an_archive().key}[entry]
+    manifest = replace(copies.manifest, **{entry: wrong})  # type: ignore[arg-type]
+    record = CopiesRecord.of(replace(copies, manifest=manifest), now)
     return encode(record)
 
 

@@ -167,3 +167,19 @@ def test_memory_is_bounded() -> None:
         hits.offer(target, a_hit(), Making(), moment=hits.moment)
 
     assert [target for target in targets if hits.get(target)] == targets[-10:]
+
+
+def test_answers_are_bounded_in_bytes_and_old_ones_make_room() -> None:
+    clock = Clock()
+    hits = Answers(ttl=TTL, clock=clock, max_bytes=100_000)
+
+    def kept_of(numbers: range) -> int:
+        targets = [Target("GET", b"/%d" % number, b"") for number in numbers]
+        for target in targets:
+            hits.offer(target, a_hit("x" * 10_000), Making(), moment=hits.moment)
+        return sum(hits.get(target) is not None for target in targets)
+
+    assert 5 < kept_of(range(100)) < 10
+    clock.now += 2 * TTL.total_seconds()
+    assert kept_of(range(100, 101)) == 1
+    assert len(hits) == 1

@@ -7,12 +7,13 @@ from archiver.engine.connection import Connection
 from archiver.engine.feed import COPIES, FAILED
 from archiver.engine.jetstream import JetStream
 from archiver.errors import EngineUnavailable
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Joined
 from archiver.tasks import Task
 from archiver.telemetry import log
 
-ACCEPTED_MAX = 10_000
-"""The oldest are forgotten; nobody lets so many wait."""
+ACCEPTED_MAX_BYTES = 16 * MEGABYTE
+"""Some 10,000 archives. The oldest are forgotten; nobody lets so many wait."""
 
 
 class Accepted:
@@ -25,7 +26,7 @@ class Accepted:
     def __init__(self, *, connection: Connection, engine: JetStream, lease: timedelta) -> None:
         self._engine = engine
         self._lease = lease
-        self._archives: dict[str, Archive] = {}
+        self._archives: Memory[str, Archive] = Memory(max_bytes=ACCEPTED_MAX_BYTES)
         self._returned = asyncio.Event()
         engine.on_accepted(self._remember)
         connection.watch(COPIES, self._forget)
@@ -33,12 +34,11 @@ class Accepted:
         connection.on_gap(self._returned.set)
 
     def _remember(self, archive: Archive) -> None:
-        self._archives.setdefault(archive.digest, archive)
-        if len(self._archives) > ACCEPTED_MAX:
-            del self._archives[next(iter(self._archives))]
+        if archive.digest not in self._archives:
+            self._archives.put(archive.digest, archive)
 
     def _forget(self, digest: str, _payload: bytes) -> None:
-        self._archives.pop(digest, None)
+        self._archives.pop(digest)
 
     async def keep(self) -> None:
         """See to what was accepted whenever the engine comes back, until cancelled."""

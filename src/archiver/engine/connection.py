@@ -36,7 +36,7 @@ from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.scan import scan
 from archiver.errors import EngineUnavailable
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.telemetry import METRICS, describe, log
 
 REQUEST_TIMEOUT = timedelta(seconds=3)
@@ -91,8 +91,8 @@ def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
 
 
 UNREADABLE_TTL = timedelta(days=1)
-UNREADABLE_MAX = 10_000
-"""Values that were logged; one that is forgotten is logged once more."""
+UNREADABLE_MAX_BYTES = 4 * MEGABYTE
+"""Of the names of values that were logged. A value that is forgotten is logged once more."""
 
 
 Say = Callable[[], Awaitable[bytes]]
@@ -129,7 +129,7 @@ class Connection:
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
         self._unreadable: Memory[tuple[str, str, int], None] = Memory(
-            ttl=UNREADABLE_TTL, size=UNREADABLE_MAX
+            ttl=UNREADABLE_TTL, max_bytes=UNREADABLE_MAX_BYTES
         )
         self.namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"

@@ -6,7 +6,7 @@ from datetime import timedelta
 from archiver.engine.connection import DIGESTS, Connection
 from archiver.engine.looks import Looks
 from archiver.engine.lookups import Entry
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, parse_key
 
 KNOWN_TTL = timedelta(minutes=10)
@@ -14,8 +14,10 @@ KNOWN_TTL = timedelta(minutes=10)
 
 UNKNOWN_TTL = timedelta(seconds=10)
 
-REMEMBERED_MAX = 10_000
-"""Some 10 MB of archives: hardly any has the same bytes as another one."""
+KNOWN_MAX_BYTES = 8 * MEGABYTE
+UNKNOWN_MAX_BYTES = 4 * MEGABYTE
+"""Some 5,000 digests that are known, since hardly any two archives have the same bytes, and some
+10,000 that are not."""
 
 NAMED_MAX = 16
 """More have the same bytes only where a repository has as many clones of its own name."""
@@ -41,8 +43,10 @@ class Digests:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._known: Memory[str, tuple[Archive, ...]] = Memory(ttl=KNOWN_TTL, size=REMEMBERED_MAX)
-        self._unknown: Memory[str, None] = Memory(ttl=UNKNOWN_TTL, size=REMEMBERED_MAX)
+        self._known: Memory[str, tuple[Archive, ...]] = Memory(
+            ttl=KNOWN_TTL, max_bytes=KNOWN_MAX_BYTES
+        )
+        self._unknown: Memory[str, None] = Memory(ttl=UNKNOWN_TTL, max_bytes=UNKNOWN_MAX_BYTES)
         self._looks: Looks[tuple[Archive, ...]] = Looks()
 
     async def find(self, sha256: str) -> tuple[Archive, ...]:

@@ -13,7 +13,7 @@ from archiver.engine.looks import Look, Looks
 from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
 from archiver.errors import EngineUnavailable
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Copies, rev_digest
 from archiver.ports import Resolved, Storage
 from archiver.telemetry import METRICS, log
@@ -23,9 +23,13 @@ RECHECK_AFTER = timedelta(minutes=10)
 
 LEVELS = ("memory", "index", "buckets", "absent")
 
-COPIES_MAX = 50_000
-"""They are kept as they stand in NATS: some 1 kB each, and nothing for the garbage collector to
-walk through, where objects take twice as much."""
+COPIES_MAX_BYTES = 64 * MEGABYTE
+"""Some 50,000. They are kept as they stand in NATS: some 1 kB each, and nothing for the garbage
+collector to walk through, where objects take twice as much."""
+
+ABSENT_MAX_BYTES = 8 * MEGABYTE
+NODES_MAX_BYTES = 16 * MEGABYTE
+"""Some 15,000 absent archives, and some 25,000 revs."""
 
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
@@ -65,9 +69,9 @@ class JetStreamIndex:
         self._storage = storage
         self._recheck_after = recheck_after
         self._on_old: Callable[[Archive], None] | None = None
-        self._copies: Memory[str, bytes] = Memory(size=COPIES_MAX)
-        self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL)
-        self._nodes: Memory[str, Resolved] = Memory()
+        self._copies: Memory[str, bytes] = Memory(max_bytes=COPIES_MAX_BYTES)
+        self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL, max_bytes=ABSENT_MAX_BYTES)
+        self._nodes: Memory[str, Resolved] = Memory(max_bytes=NODES_MAX_BYTES)
         self._digests = Digests(connection=connection)
         self._looks: Looks[Sighting | None] = Looks()
         self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}

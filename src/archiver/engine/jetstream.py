@@ -21,7 +21,7 @@ from archiver.engine.states import read_state
 from archiver.engine.streams import Streams
 from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.health import WorkerReport
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Joined, Region
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
@@ -39,6 +39,11 @@ LOOK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
 
 REPAIR_MEMORY = timedelta(seconds=60)
 
+FAILURES_MAX_BYTES = 8 * MEGABYTE
+REPAIRS_MAX_BYTES = 8 * MEGABYTE
+SOURCES_MAX_BYTES = MEGABYTE
+"""Of what is remembered by source: more than any installation has."""
+
 
 class JetStream:
     """Implements ``ports.Engine``.
@@ -52,11 +57,13 @@ class JetStream:
         self._connection = connection
         self._streams = Streams(connection=connection, wanted=connection.replicas)
         self._enqueuing: Coalesce[str, Joined] = Coalesce()
-        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
-        self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY)
-        self._backlogs: Memory[str, Backlog | None] = Memory(ttl=BACKLOG_TTL)
+        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES)
+        self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY, max_bytes=REPAIRS_MAX_BYTES)
+        self._backlogs: Memory[str, Backlog | None] = Memory(
+            ttl=BACKLOG_TTL, max_bytes=SOURCES_MAX_BYTES
+        )
         self._counting: Coalesce[str, Backlog | None] = Coalesce()
-        self._mean_s: dict[str, float] = {}
+        self._mean_s: Memory[str, float] = Memory(max_bytes=SOURCES_MAX_BYTES)
         self._on_accepted: list[Callable[[Archive], None]] = []
         connection.watch(FAILED, self._remember_failure)
         connection.watch(FINISHED, self._remember_duration)
@@ -73,8 +80,11 @@ class JetStream:
         if finished is None:
             self._connection.note_unreadable(FEED, digest)
             return
-        mean_s = self._mean_s.get(finished.source, finished.duration_s)
-        self._mean_s[finished.source] = mean_s + NEWEST_SHARE * (finished.duration_s - mean_s)
+        mean_s = self._mean_s.get(finished.source)
+        if mean_s is None:
+            mean_s = finished.duration_s
+        mean_s += NEWEST_SHARE * (finished.duration_s - mean_s)
+        self._mean_s.put(finished.source, mean_s)
 
     def on_accepted(self, note: Callable[[Archive], None]) -> None:
         """Call *note* for each archive whose task was created or joined here for a client."""

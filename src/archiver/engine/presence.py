@@ -9,7 +9,7 @@ import msgspec
 
 from archiver.engine.connection import Connection
 from archiver.health import WorkerReport
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.ports import Storage
 
 WORKERS = "workers"
@@ -27,7 +27,7 @@ class Reporter:
     def __init__(self, *, storage: Storage) -> None:
         self._storage = storage
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._last: Memory[None, bytes] = Memory(ttl=REPORT_TTL)
+        self._last: Memory[None, bytes] = Memory(ttl=REPORT_TTL, max_bytes=MEGABYTE)
 
     async def say(self) -> bytes:
         """Return this worker's report, encoded."""

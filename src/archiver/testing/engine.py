@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.health import WorkerReport
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Copies, Joined, Region, rev_digest
 from archiver.news import News
 from archiver.ports import Resolved, Storage
@@ -109,7 +109,7 @@ class MemoryEngine:
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
-        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL)
+        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL, max_bytes=MEGABYTE)
 
     async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
         self._raise_if_down()

@@ -8,13 +8,20 @@ from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from archiver.errors import ArchiverError
-from archiver.memory import Memory
+from archiver.memory import MEGABYTE, Memory, weight
 from archiver.model import Region
 from archiver.news import News
 from archiver.telemetry import log
 
 ANSWERS_MAX = 10_000
+ANSWERS_MAX_BYTES = 32 * MEGABYTE
 """Of some 3 kB each. Who asks for more than that in a minute is no crowd."""
+
+ANSWERED_MAX_BYTES = 8 * MEGABYTE
+"""Some 10,000 targets that were answered once."""
+
+AGAIN_BYTES = 2000
+"""About what is held to make an answer anew: what is wanted, and how to look for it."""
 
 TARGET_MAX_BYTES = 2048
 """Of one that is kept. A target may be 8 kB long, most of which empty pairs are enough to fill."""
@@ -68,6 +75,7 @@ class _Kept:
     again: Again | None
     renew_at: float
     good_until: float
+    size_bytes: int
     renewing: bool = False
 
 
@@ -84,16 +92,23 @@ class Answers:
         *,
         ttl: timedelta,
         size: int = ANSWERS_MAX,
+        max_bytes: int = ANSWERS_MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._ttl_s = ttl.total_seconds()
         self._size = size
+        self._max_bytes = max_bytes
+        self._kept_bytes = 0
         self._kept: dict[Target, _Kept] = {}
         self._targets: dict[str, set[Target]] = {}
-        self._answered: Memory[Target, None] = Memory(ttl=ttl, size=size)
+        self._answered: Memory[Target, None] = Memory(ttl=ttl, max_bytes=ANSWERED_MAX_BYTES)
         self._due: asyncio.Queue[Target] = asyncio.Queue(size)
         self._moments = _Moments(size=size)
+
+    def __len__(self) -> int:
+        """Return how many answers are kept."""
+        return len(self._kept)
 
     def keeps(self, target: Target) -> bool:
         """Tell whether an answer to *target* is ever kept."""
@@ -134,6 +149,7 @@ class Answers:
         self._moments.note(topic)
         if topic is None:
             self._kept.clear()
+            self._kept_bytes = 0
             self._targets.clear()
         for target in tuple(self._targets.get(topic or "", ())):
             self._remove(target)
@@ -147,20 +163,32 @@ class Answers:
 
     def _keep(self, target: Target, answer: Answer, again: Again | None) -> None:
         self._remove(target)
-        if len(self._kept) >= self._size:
-            self._remove(next(iter(self._kept)))
         now = self._clock()
+        size_bytes = weight(target) + weight(answer) + AGAIN_BYTES
+        self._make_room(size_bytes, now)
         self._kept[target] = _Kept(
             answer=answer,
             again=again,
             renew_at=now + self._ttl_s,
             good_until=min(now + 2 * self._ttl_s, answer.good_until),
+            size_bytes=size_bytes,
         )
+        self._kept_bytes += size_bytes
         for topic in answer.topics:
             self._targets.setdefault(topic, set()).add(target)
 
+    def _make_room(self, size_bytes: int, now: float) -> None:
+        """Remove the first ones until there is room, and those among them that are too old."""
+        while self._kept:
+            first = next(iter(self._kept))
+            full = len(self._kept) >= self._size or self._kept_bytes + size_bytes > self._max_bytes
+            if not full and now < self._kept[first].good_until:
+                return
+            self._remove(first)
+
     def _remove(self, target: Target) -> None:
         if kept := self._kept.pop(target, None):
+            self._kept_bytes -= kept.size_bytes
             for topic in kept.answer.topics:
                 targets = self._targets[topic]
                 targets.discard(target)

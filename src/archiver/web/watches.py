@@ -180,7 +180,7 @@ class Watch:
             _wake_all(bench, Woken.TIME)
 
     def _fail(self, failure: ArchiverError) -> None:
-        self.failure = failure
+        self.failure = failure.again()
         if self.status is None:
             _wake_all(self.for_change)
 
@@ -211,7 +211,9 @@ class Watch:
         if self.status is None and self.failure is None:
             woken = await pause(self.for_change, patience_s, leaving)
         if self.status is None and woken is not Woken.LEFT:
-            raise self.failure or EngineUnavailable("the engine takes long to answer")
+            if self.failure:
+                raise self.failure.again()
+            raise EngineUnavailable("the engine takes long to answer")
         return woken
 
     async def change(self, since: int, patience_s: float, leaving: Leaving) -> Woken:
