@@ -19,7 +19,7 @@ from archiver.errors import (
 )
 from archiver.model import Node
 from archiver.ports import Resolved
-from archiver.resolver import NAME_TTL, Resolver
+from archiver.resolver import NAME_TTL, Meaning, Resolver
 from archiver.testing import FakeSource, MemoryIndex
 from tests.world import ASH, FILES
 
@@ -40,7 +40,7 @@ class Asked:
 
     async def remember(self, rev: str, node: Node, *, age: timedelta) -> None:
         resolved = Resolved(node=node, at=datetime.now(UTC) - age)
-        await self.index.remember(self.source.name, ASH, rev, resolved)
+        await self.index.remember(self.source.name, ASH, rev, resolved, share=False)
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
@@ -107,17 +107,63 @@ def test_a_name_that_is_young_is_believed() -> None:
     assert not asked.source.asked
 
 
-@pytest.mark.parametrize(("digits", "questions"), ((12, 0), (39, 0), (11, 1)))
-def test_many_digits_of_a_node_mean_it_for_good(digits: int, questions: int) -> None:
+def test_all_spellings_of_a_node_are_one_question_that_is_remembered_for_good() -> None:
     asked = Asked()
-    rev = asked.tip[:digits].upper()
+    spellings = [asked.tip[:digits] for digits in range(12, 40)]
+    spellings += [rev.upper() for rev in spellings]
+
+    async def scenario() -> set[Node]:
+        first = {await asked.node(rev) for rev in spellings}
+        await asked.remember(asked.tip[:12], asked.tip, age=timedelta(days=1000))
+        return first | {await asked.node(rev) for rev in spellings}
+
+    assert run(scenario()) == {asked.tip}
+    assert asked.source.asked == {"resolve": 1}
+    assert asked.index.shared == {(asked.source.name, ASH, asked.tip[:12])}
+
+
+def test_few_digits_of_a_node_may_come_to_be_ambiguous() -> None:
+    asked = Asked()
 
     async def scenario() -> Node:
-        await asked.remember(rev, asked.tip, age=timedelta(days=1000))
-        return await asked.node(rev)
+        await asked.remember(asked.tip[:11], asked.tip, age=timedelta(days=1000))
+        return await asked.node(asked.tip[:11])
 
     assert run(scenario()) == asked.tip
-    assert asked.source.asked["resolve"] == questions
+    assert asked.source.asked["resolve"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    (
+        ("20180525123456", "unrelated"),  # release tags are dates here and there
+        ("20180525123456", "201805251234"),
+        ("DEADBEEFCAFE", "unrelated"),
+        ("DEADBEEFCAFE", "deadbeefcafe"),
+    ),
+)
+def test_a_name_of_many_digits_is_found(name: str, other: str) -> None:
+    asked = Asked()
+    released = asked.source.commit(ASH, {"released": b""}, name)
+    asked.source.commit(ASH, {"other": b""}, other)
+
+    async def scenario() -> set[Node]:
+        return {await asked.node(name) for _ in range(3)}
+
+    assert run(scenario()) == {released}
+    assert asked.source.asked == {"resolve": 2}
+
+
+def test_digits_that_nobody_has_are_asked_for_in_both_spellings_once() -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        for rev in ("0" * 12, "0" * 20, "0" * 20, "0" * 12):
+            with pytest.raises(UnknownRev):
+                await asked.node(rev)
+
+    run(scenario())
+    assert asked.source.asked == {"resolve": 2}
 
 
 def test_a_name_that_looks_like_another_node_s_digits_may_move() -> None:
@@ -250,3 +296,43 @@ def test_more_questions_than_may_wait_are_refused_but_not_those_that_wait_alread
     assert isinstance(refused, TooManyWaiters)
     assert refused.retry_after
     assert later == asked.tip
+
+
+def test_one_client_leaves_room_for_others_and_one_source_for_others() -> None:
+    asked = Asked()
+    other = FakeSource(name="other")
+    elsewhere = other.commit(ASH, FILES, "default")
+    resolver = Resolver(index=asked.index, questions_max=3, questions_per_client_max=2)
+
+    async def scenario() -> list[object]:
+        asking = [
+            *(resolver.meaning(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3")),
+            resolver.meaning(asked.source, ASH, "default", client="b"),
+            resolver.meaning(asked.source, ASH, "4", client="c"),
+            resolver.meaning(other, ASH, "default", client="a"),
+            resolver.require_known(asked.source, ASH, Node("0" * 40), client="d"),
+        ]
+        first = await asyncio.gather(*asking, return_exceptions=True)
+        return [*first, await resolver.meaning(asked.source, ASH, "default", client="a")]
+
+    *unknown, third, b, c, there, d, later = run(scenario())
+    assert [type(answer) for answer in unknown] == [UnknownRev] * 2
+    assert [type(answer) for answer in (third, c, d)] == [TooManyWaiters] * 3
+    assert isinstance(b, Meaning)
+    assert b.node == asked.tip
+    assert isinstance(there, Meaning)
+    assert there.node == elsewhere
+    assert later == b
+
+
+def test_what_is_not_shared_is_remembered_here_alone() -> None:
+    asked = Asked()
+
+    async def scenario() -> None:
+        for rev in ("default", asked.tip[:12]):
+            await asked.resolver.meaning(asked.source, ASH, rev, share=False)
+            await asked.node(rev)
+
+    run(scenario())
+    assert asked.source.asked == {"resolve": 2}
+    assert not asked.index.shared

@@ -333,7 +333,10 @@ class Index(Protocol):
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None: ...
 
-    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None: ...
+    async def remember(
+        self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
+    ) -> None:
+        """Remember what *rev* means. With *share*, other processes get to know it as well."""
 
 
 class Engine(Protocol):

@@ -73,11 +73,14 @@ class Archiver:
         *,
         method: str = "GET",
         create: bool = True,
+        share: bool = True,
+        client: str = "",
         client_region: Region | None = None,
     ) -> Ready | Pending | Absent:
         """Return where the wanted archive is, or the task that will put it there.
 
-        *client_region* is the nearest to the client's address, as far as that is known.
+        *client* is whom questions to the host are counted for, *client_region* the nearest to its
+        address, as far as that is known. With *share*, the fleet gets to know what the rev means.
 
         Raises:
             InvalidRequest, NotFound: It can never be there.
@@ -88,7 +91,9 @@ class Archiver:
             TooManyWaiters: So many questions wait for a host that this one may not.
         """
         source = self.source(wanted.source)
-        meaning = await self._resolver.meaning(source, wanted.repo, wanted.rev)
+        meaning = await self._resolver.meaning(
+            source, wanted.repo, wanted.rev, client=client, share=share
+        )
         archive = wanted.at(meaning.node)
         if copies := await self._index.copies(archive):
             ready = await self._hit(archive, copies, wanted.preferred_region, client_region, method)
@@ -96,7 +101,7 @@ class Archiver:
         if not create:
             return Absent(archive=archive)
         try:
-            await self._resolver.require_known(source, wanted.repo, archive.node)
+            await self._resolver.require_known(source, wanted.repo, archive.node, client=client)
         except SourceError:
             if not await self._maker.relatives(source, archive):
                 raise

@@ -109,3 +109,14 @@ def test_the_node_of_a_rev_is_remembered_with_its_moment(opened: Open) -> None:
             assert await index.node("hgmo", "projects", "ash/tip") is None
 
     asyncio.run(play())
+
+
+def test_a_node_that_is_not_shared_is_remembered_by_this_process_alone(opened: Open) -> None:
+    async def play() -> None:
+        resolved = Resolved(node=Node("a" * 40), at=datetime.now(UTC))
+        async with opened() as index, opened() as another:
+            await index.remember("hgmo", "projects/ash", "tip", resolved, share=False)
+            assert await index.node("hgmo", "projects/ash", "tip") == resolved
+            assert await another.node("hgmo", "projects/ash", "tip") is None
+
+    asyncio.run(play())

@@ -1,12 +1,15 @@
 """``on_miss``, and what else a miss is answered with, in a world of fakes."""
 
+import asyncio
+
 import pytest
 
 from archiver.model import Served
+from archiver.resolver import QUESTIONS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
-from tests.web.client import PUBLIC_URL, Client, client
+from tests.web.client import PUBLIC_URL, Answer, Client, client
 from tests.web.waiters import DEFAULT
-from tests.world import World
+from tests.world import ASH, World
 
 
 @pytest.mark.parametrize("query", ("wait=80", "wait=0", "on_miss=redirect", "on_miss=none"))
@@ -20,6 +23,27 @@ def test_on_miss_none_brings_nothing_about_and_waits_for_nothing(web: Client) ->
     answer = web.get(f"{DEFAULT}?on_miss=none&wait=80")
     assert (answer.status, answer.code) == (404, "absent")
     assert not web.world.engine.tasks
+
+
+def test_only_a_request_that_creates_something_stores_what_its_rev_means(web: Client) -> None:
+    web.head(DEFAULT)
+    web.get(f"{DEFAULT}?on_miss=none")
+    assert not web.world.index.shared
+    web.get(f"/archiver/hgmo/{ASH}/V_1")
+    assert web.world.index.shared == {("hgmo", ASH, "V_1")}
+
+
+def test_a_client_with_many_unknown_revs_leaves_room_for_others(web: Client) -> None:
+    async def play() -> list[Answer]:
+        revs = [f"r{number}" for number in range(QUESTIONS_PER_CLIENT_MAX + 1)]
+        asking = [web.asking(f"/archiver/hgmo/{ASH}/{rev}", client="192.0.2.1") for rev in revs]
+        return await asyncio.gather(*asking, web.asking(DEFAULT, client="192.0.2.2"))
+
+    *unknown, refused, other = web.run(play())
+    assert {answer.code for answer in unknown} == {"unknown_rev"}
+    assert (refused.status, refused.code) == (503, "too_many_waiters")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert other.status == 202
 
 
 def test_on_miss_redirect_leads_to_the_host_while_the_task_runs(web: Client) -> None:

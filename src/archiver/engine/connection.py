@@ -11,7 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
@@ -54,8 +54,6 @@ ANSWER_TIMEOUT = timedelta(seconds=5)
 LATER_ANSWERS = timedelta(seconds=0.2)
 """How long the other processes may take to answer after the first one has."""
 
-STATES_TTL = timedelta(days=7)
-
 STREAM_NAME_IN_USE = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """The expected-sequence header does not hold; 10164 is for a message that a cluster is storing at
@@ -71,7 +69,30 @@ TASKS = "tasks"
 DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and an archive that has it."""
 
-BUCKETS = (STATES, INDEX, REVS, REPAIRS, DIGESTS)
+ENTRY_MAX_BYTES = 16 * 1024
+"""Of a value with its headers. The largest, an entry of the index, has some 3 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long a bucket keeps an entry that is not written again, and how many entries it keeps.
+
+    The oldest entry goes first. Number and ENTRY_MAX_BYTES bound the bytes: a bound in bytes would
+    have the server set them aside, and refuse to make the bucket on a smaller disk.
+    """
+
+    max_age: timedelta | None
+    max_entries: int = 1_000_000
+
+
+BUCKETS = {
+    STATES: Bounds(max_age=timedelta(days=7)),
+    INDEX: Bounds(max_age=timedelta(days=90)),
+    REVS: Bounds(max_age=timedelta(days=90)),
+    REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
+    DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
+}
+"""docs/architecture.md says of each why the loss of an entry does no harm."""
 
 
 def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
@@ -84,6 +105,7 @@ def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
         for field in fields(wanted)
         if (value := getattr(wanted, field.name)) not in (None, field.default)
     }
+    changes["discard"] = wanted.discard  # one of the two is the default
     del changes["num_replicas"]
     if wanted.allow_direct is not None:
         changes["allow_direct"] = standing.num_replicas == 1
@@ -173,9 +195,8 @@ class Connection:
         """Make what is missing: the work queue and the buckets."""
         with _translated("make its streams"):
             await self._ensure(self._tasks_config())
-            await self._ensure(self._bucket_config(STATES, STATES_TTL))
-            for bucket in (INDEX, REVS, REPAIRS, DIGESTS):
-                await self._ensure(self._bucket_config(bucket, None))
+            for bucket, bounds in BUCKETS.items():
+                await self._ensure(self._bucket_config(bucket, bounds))
         self._compare_replicas()
 
     def _compare_replicas(self) -> None:
@@ -203,7 +224,7 @@ class Connection:
             num_replicas=self.replicas,
         )
 
-    def _bucket_config(self, bucket: str, ttl: timedelta | None) -> StreamConfig:
+    def _bucket_config(self, bucket: str, bounds: Bounds) -> StreamConfig:
         """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
 
         Reads go to the leader, because a follower may answer with a value that has just been
@@ -213,9 +234,11 @@ class Connection:
             name=f"KV_{self._bucket(bucket)}",
             subjects=[self._kv_subject(bucket, ">")],
             storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
+            discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
-            max_age=ttl.total_seconds() if ttl else None,
+            max_msgs=bounds.max_entries,
+            max_msg_size=ENTRY_MAX_BYTES,
+            max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
             allow_rollup_hdrs=True,
             allow_direct=self.replicas == 1,
             deny_delete=True,

@@ -270,11 +270,14 @@ class JetStreamIndex:
         self._nodes.put(key, record.resolved())
         return record.resolved()
 
-    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
+    async def remember(
+        self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
+    ) -> None:
         key, before = rev_digest(source, repo, rev), None
         try:
             before = await self._node(key)
-            await self._connection.put(REVS, key, encode(RevRecord.of(resolved)))
+            if share:
+                await self._connection.put(REVS, key, encode(RevRecord.of(resolved)))
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
         if before and before.node != resolved.node:

@@ -21,6 +21,7 @@ class MemoryIndex:
     """An index of one process. With *storage*, it asks the buckets about what it does not know.
 
     ``digests`` lie open, for a test to make them wrong; ``outage`` is why they cannot be asked.
+    ``shared`` are the revs that other processes would know of.
     """
 
     def __init__(self, *, storage: Storage | None = None, news: News | None = None) -> None:
@@ -30,6 +31,7 @@ class MemoryIndex:
         self.digests: dict[str, list[Archive]] = {}
         self.outage: ArchiverError | None = None
         self._nodes: dict[tuple[str, str, str], Resolved] = {}
+        self.shared: set[tuple[str, str, str]] = set()
 
     async def copies(
         self,
@@ -64,7 +66,11 @@ class MemoryIndex:
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         return self._nodes.get((source, repo, rev))
 
-    async def remember(self, source: str, repo: str, rev: str, resolved: Resolved) -> None:
+    async def remember(
+        self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
+    ) -> None:
+        if share:
+            self.shared.add((source, repo, rev))
         self._nodes[source, repo, rev] = resolved
         self._news.tell(rev_digest(source, repo, rev))
 

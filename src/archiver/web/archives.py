@@ -25,7 +25,7 @@ from archiver.web.asks import (
 from archiver.web.misses import outwait
 from archiver.web.problems import problem
 from archiver.web.redirects import REDIRECT, Form, hit
-from archiver.web.site import State
+from archiver.web.site import State, client_of
 from archiver.web.targets import split_place
 
 DEFAULT_SUFFIX = "tar.gz"
@@ -41,7 +41,14 @@ async def fulfil(request: Request[State], asked: Ask, form: Form) -> Response:
     archiver, wanted, method = request.state["archiver"], asked.wanted, request.method
     create = method != "HEAD" and asked.on_miss is not OnMiss.NONE
     near = fastlane.region(request.scope)
-    match await archiver.request(wanted, method=method, create=create, client_region=near):
+    match await archiver.request(
+        wanted,
+        method=method,
+        create=create,
+        share=create,  # else a stranger could have any number of revs stored, at no cost
+        client=client_of(request),
+        client_region=near,
+    ):
         case Ready() as ready:
             look = partial(
                 archiver.request, wanted, method=method, create=False, client_region=near

@@ -1,0 +1,70 @@
+"""The buckets in NATS keep so many entries for so long, on a real server."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from nats.js.api import DiscardPolicy, StreamConfig
+
+from archiver.engine.connection import (
+    BUCKETS,
+    ENTRY_MAX_BYTES,
+    REVS,
+    Bounds,
+    Connection,
+)
+from archiver.errors import EngineUnavailable
+from tests.engine.conftest import Fleet
+
+
+async def config_of(connection: Connection, bucket: str) -> StreamConfig:
+    name = f"KV_{connection.namespace}_{bucket}"
+    return (await connection.js.stream_info(name)).config
+
+
+def test_a_bucket_that_is_there_gets_its_bounds(fleet: Fleet) -> None:
+    """Those of an older Archiver had none, and refused what came when they were full."""
+
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            config = await config_of(connection, REVS)
+            await connection.put(REVS, "key", b"value")
+            old = replace(
+                config, max_age=0, max_msgs=-1, max_msg_size=-1, discard=DiscardPolicy.NEW
+            )
+            await connection.js.update_stream(old)
+            await connection.ensure_streams()
+            assert await config_of(connection, REVS) == config
+            for bucket, bounds in BUCKETS.items():
+                there = await config_of(connection, bucket)
+                assert there.max_age == (bounds.max_age.total_seconds() if bounds.max_age else 0)
+                assert there.max_msgs == bounds.max_entries
+                assert there.max_msg_size == ENTRY_MAX_BYTES
+            entry = await connection.get(REVS, "key")
+            assert entry
+            assert entry.value == b"value"
+
+    asyncio.run(play())
+
+
+def test_a_full_bucket_takes_what_comes_and_drops_the_oldest(fleet: Fleet) -> None:
+    async def play() -> list[str]:
+        async with fleet.connection() as connection:
+            bounds = Bounds(max_age=None, max_entries=3)
+            small = connection._bucket_config("small", bounds)  # noqa: SLF001 - as all are made
+            await connection.js.add_stream(small)
+            for key in ("a", "b", "c", "a", "d"):
+                await connection.put("small", key, b"value")
+            return [key for key in "abcd" if await connection.get("small", key)]
+
+    assert asyncio.run(play()) == ["a", "c", "d"]
+
+
+def test_an_entry_that_is_too_large_is_refused(fleet: Fleet) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            with pytest.raises(EngineUnavailable):
+                await connection.put(REVS, "key", bytes(ENTRY_MAX_BYTES))
+            await connection.put(REVS, "key", bytes(ENTRY_MAX_BYTES // 2))
+
+    asyncio.run(play())
