@@ -42,7 +42,7 @@ GARBAGE = (
     b"[]",
     b"{}",
     b'{"key": 1, "node": 2, "manifest": 3, "code": 4, "source": 5}',
-    b'{"of another version": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    b'{"of another version": ' + b"[" * 7_000 + b"]" * 7_000 + b"}",
     encode(Order(key="v1/not/a/key", created_at=NOW)),
     encode(Order(key=an_archive().key, created_at=NOW)),
     encode(RepairRecord(key=an_archive().key, missing=[Region("two")], due_at=NOW)),
