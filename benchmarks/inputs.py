@@ -50,6 +50,7 @@ class Recipe:
 
 
 RECIPES = {
+    "tiny": Recipe(tree_bytes=0, copies=0),
     "10MB": Recipe(tree_bytes=45 * MB),
     "100MB": Recipe(tree_bytes=800 * MB),
     "1GB": Recipe(tree_bytes=2_000 * MB, copies=5),
@@ -57,6 +58,7 @@ RECIPES = {
 }
 
 QUICK_RECIPES = {
+    "tiny": Recipe(tree_bytes=0, copies=0),
     "10MB": Recipe(tree_bytes=1 * MB),
     "100MB": Recipe(tree_bytes=2 * MB),
     "1GB": Recipe(tree_bytes=2 * MB, copies=2),

@@ -9,6 +9,7 @@ TOPICS = (
     "conversions",
     "resources",
     "latency",
+    "throughput",
     "hits",
     "herd",
     "waiting",

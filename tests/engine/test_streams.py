@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import nats.errors
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo, SequenceInfo
 from structlog.testing import capture_logs
 
@@ -63,7 +65,7 @@ def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
 
     async def play() -> tuple[set[int], list[object]]:
         async with fleet.connection() as first:
-            await lane(first).next()
+            await lane(first).make()
         with capture_logs() as lines:
             async with other.connection() as connection:
                 while not any(line["event"] == "engine.replicas_differ" for line in lines):
@@ -89,7 +91,7 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
     async def play() -> Sequence[set[int]]:
         async with fleet.connection() as connection:
             streams = Streams(connection=connection, wanted=1)
-            await lane(connection).next()
+            await lane(connection).make()
             assert await written_and_read(connection, b"one")
             before = await replicas_of(connection)
             await streams.set_replicas(3, within=SOON)
@@ -193,9 +195,7 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
         async with fleet.connection() as connection, fleet.engine() as engine:
             for _ in range(2):
                 await engine.enqueue(an_archive())
-            queue = lane(connection)
-            assert await queue.next()
-            await queue.close()
+            assert await taken(connection)
             name = lane_name("hgmo", Priority.HIGH)
             info = await connection.consumer(connection.tasks_stream, name)
             assert info
@@ -205,12 +205,23 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
     assert asyncio.run(prepare()) == [None, 1, 0]
 
 
+async def taken(connection: Connection) -> Msg | None:
+    """Return the next message of the lane, made as a worker makes it, or None after a second."""
+    queue = lane(connection)
+    await queue.make()
+    pulling = await connection.js.pull_subscribe_bind(queue.name, connection.tasks_stream)
+    try:
+        return (await pulling.fetch(1, 1))[0]
+    except nats.errors.TimeoutError:
+        return None
+    finally:
+        await pulling.unsubscribe()
+
+
 async def handed_out(connection: Connection) -> str:
     """Return the digest of the next task that a worker gets, and take it out of the queue."""
-    queue = lane(connection)
     while True:
-        with suppress(EngineUnavailable):
-            if message := await queue.next():
+        with suppress(EngineUnavailable, nats.errors.Error):
+            if message := await taken(connection):
                 await message.ack_sync()
-                await queue.close()
                 return message.subject.rpartition(".")[2]

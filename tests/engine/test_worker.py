@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.engine.lanes import FETCH_TIMEOUT, seats
+from archiver.engine.lanes import seats
 from archiver.engine.retry import SPOILED_MAX
 from archiver.model import Archive, Copies
 from archiver.ports import Attempt
@@ -187,7 +187,6 @@ def test_a_worker_without_a_free_slot_stops_as_quickly(fleet: Fleet) -> None:
                 for archive in archives:
                     await engine.enqueue(archive)
                 await until(engine, archives[0], TaskState.STARTED)
-                await asyncio.sleep(FETCH_TIMEOUT.total_seconds())  # until all lanes want a slot
                 stopped = time.monotonic()
             took = time.monotonic() - stopped
             tasks = [await engine.task(archive) for archive in archives]

@@ -11,9 +11,9 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.engine.connection import STATES, Connection, WrongRevision
-from archiver.engine.feed import FAILED, FINISHED, PROGRESS
+from archiver.engine.feed import FAILED, FINISHED, PROGRESS, WAITING
 from archiver.engine.lookups import Entry
-from archiver.engine.records import FinishedRecord, Order, TaskRecord, encode
+from archiver.engine.records import FinishedRecord, Order, TaskRecord, WaitingRecord, encode
 from archiver.engine.retry import Outage
 from archiver.engine.states import read_state
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
@@ -253,6 +253,10 @@ class Claim:
             await self._write()
         with suppress(nats.errors.Error, OSError):
             await self._message.nak(delay=after.total_seconds() or None)
+        waiting = WaitingRecord(
+            source=self.archive.source, priority=self._priority, after_s=after.total_seconds()
+        )
+        await self._connection.tell(WAITING, self.archive.digest, encode(waiting))
 
     async def _acknowledge(self) -> None:
         try:

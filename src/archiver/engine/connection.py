@@ -19,6 +19,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -32,6 +33,7 @@ from nats.js.api import (
 )
 
 from archiver.concurrency import end, heeded
+from archiver.engine.leftovers import left_over
 from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.scan import scan
@@ -121,6 +123,11 @@ Say = Callable[[], Awaitable[bytes]]
 """Returns what this process answers to a question of another one, without delay."""
 
 
+UNLISTEN_TIMEOUT = timedelta(seconds=1)
+
+Listener = Callable[[Msg], Awaitable[None]]
+
+
 class WrongRevision(Exception):
     """A key changed, or appeared, since it was read; as far as the server could see.
 
@@ -150,6 +157,9 @@ class Connection:
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
+        self._dialled: Client | None = None
+        self._listeners: dict[str, Listener] = {}
+        self._subscriptions: dict[str, Subscription] = {}
         self._unreadable: Memory[tuple[str, str, int], None] = Memory(
             ttl=UNREADABLE_TTL, max_bytes=UNREADABLE_MAX_BYTES
         )
@@ -283,10 +293,18 @@ class Connection:
         """
         with _translated("store a message"):
             try:
-                return (await self.js.publish(subject, payload, headers=headers)).seq
+                return await self._publish(subject, payload, headers)
             except nats.js.errors.NoStreamResponseError:
                 await self.ensure_streams()
-                return (await self.js.publish(subject, payload, headers=headers)).seq
+                return await self._publish(subject, payload, headers)
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        try:
+            return (await self.js.publish(subject, payload, headers=headers)).seq
+        except nats.js.errors.APIError as exc:
+            if exc.err_code not in WRONG_LAST_SEQUENCE:
+                log.warning("jetstream.refused", subject=subject, err_code=exc.err_code)
+            raise
 
     async def get(self, bucket: str, key: str) -> Entry | None:
         """Return what stands under *key*.
@@ -376,6 +394,50 @@ class Connection:
                 return ()
         return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
 
+    async def count(self, stream: str) -> int:
+        """Return how many messages a stream holds. Raises EngineUnavailable."""
+        with _translated("count messages"):
+            try:
+                return (await self.js.stream_info(stream)).state.messages
+            except nats.js.errors.NotFoundError:
+                return 0
+
+    async def subjects(self, stream: str, *, most: int) -> Sequence[str] | None:
+        """Return the subjects of a stream's messages, or None if there are more than *most*.
+
+        Raises:
+            EngineUnavailable: It cannot be told.
+        """
+        count = await self.count(stream)
+        if not 0 < count <= most:
+            return None if count else ()
+        with _translated("list subjects"):
+            info = await self.js.stream_info(stream, ">")
+        return tuple(info.state.subjects or ())
+
+    async def ensure_consumer(self, config: ConsumerConfig) -> ConsumerInfo:
+        """Make a consumer of the queue unless it exists; return how far it is.
+
+        Raises:
+            EngineUnavailable: It could not be made.
+        """
+        with _translated("make a consumer"):
+            try:
+                return await self.js.add_consumer(self.tasks_stream, config)
+            except nats.js.errors.NotFoundError:
+                await self.ensure_streams()
+                return await self.js.add_consumer(self.tasks_stream, config)
+
+    async def delete_consumer(self, name: str) -> None:
+        """Remove a consumer of the queue. Raises EngineUnavailable."""
+        with _translated("remove a consumer"):
+            await self.js.delete_consumer(self.tasks_stream, name)
+
+    async def left_over(self, consumer: ConsumerInfo) -> int | None:
+        """Return what ``leftovers.left_over`` does. Raises EngineUnavailable."""
+        with _translated("look at a consumer"):
+            return await left_over(self.js, consumer)
+
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Return how far a consumer is, or None if there is none. Raises EngineUnavailable."""
         with _translated("look at a consumer"):
@@ -461,6 +523,31 @@ class Connection:
         await client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
         for question, say in self._answers.items():
             await client.subscribe(self.subject("ask", question), cb=_answering(say))
+        self._dialled = client
+        for subject, seen in self._listeners.items():
+            self._subscriptions[subject] = await client.subscribe(subject, cb=seen)
+
+    async def listen(self, subject: str, seen: Listener) -> None:
+        """Call *seen* with every message on *subject* from now on, in their order."""
+        self._listeners[subject] = seen
+        with suppress(EngineUnavailable), _translated("listen"):
+            if self._dialled:
+                subscription = await self._dialled.subscribe(subject, cb=seen)
+                self._subscriptions[subject] = subscription
+
+    async def unlisten(self, subject: str) -> None:
+        """Listen no more, when all that was sent until now has been seen, or soon."""
+        self._listeners.pop(subject, None)
+        subscription = self._subscriptions.pop(subject, None)
+        with suppress(EngineUnavailable), _translated("stop listening"):
+            async with asyncio.timeout(UNLISTEN_TIMEOUT.total_seconds()):
+                if subscription:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+
+    async def send(self, subject: str, payload: bytes, reply: str) -> None:
+        """Send a message whose answers go to *reply*. Raises EngineUnavailable: It is not sent."""
+        with _translated("take a message"):
+            await self._link.client.publish(subject, payload, reply)
 
     async def _receive(self, message: Msg) -> None:
         event, digest = message.subject.split(".")[-2:]
@@ -525,10 +612,8 @@ class _translated(heeded):  # noqa: N801 - as the one that it is made of
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         super().__exit__(kind, exc, traceback)
-        if isinstance(exc, nats.js.errors.APIError):
-            if exc.err_code in WRONG_LAST_SEQUENCE:
-                raise WrongRevision from exc
-            log.warning("jetstream.refused", doing=self._doing, err_code=exc.err_code)
+        if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
+            raise WrongRevision from exc
         if isinstance(exc, _FAILURES):
             raise EngineUnavailable(f"the engine could not {self._doing}") from exc
 

@@ -17,6 +17,9 @@ MOVED = "moved"
 FINISHED = "finished"
 """An archive was made that a client may have waited for. The payload says how long it took."""
 
+WAITING = "waiting"
+"""A task was given back to the queue. The payload says in which lane it waits, and for how long."""
+
 PROGRESS = "progress"
 """A task's state was written."""
 

@@ -1,25 +1,23 @@
 """The queue's back: one consumer per source and priority, whose limit is the source's cap."""
 
 import asyncio
+import json
 from datetime import timedelta
+from enum import IntEnum
 
-import nats.errors
-import nats.js.errors
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
-from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
-from archiver.engine.leftovers import left_over
-from archiver.errors import EngineUnavailable
 from archiver.tasks import Priority
-from archiver.telemetry import describe, log
+from archiver.telemetry import log
 
-FETCH_TIMEOUT = timedelta(seconds=1)
-"""An idle lane holds one of its worker's slots for this long, then lets the other lanes have it."""
+LINGER = timedelta(seconds=5)
+"""How long a question waits at the server for a task that somebody spoke of.
 
-PAUSE = timedelta(seconds=0.5)
+It may be on its way to the disk, or wait for a seat under the source's cap.
+"""
+
+LINGER_NS = LINGER // timedelta(microseconds=1) * 1000
 
 REMOVED_AFTER = timedelta(seconds=3)
 """By then a server, however busy, has removed from the queue what was acknowledged."""
@@ -39,8 +37,20 @@ def lane_name(source: str, priority: Priority) -> str:
     return f"{priority}_{source}"
 
 
+class Hint(IntEnum):
+    """Whether a lane is believed to hold a task that waits."""
+
+    NONE = 0
+    MAYBE = 1
+    NEWS = 2
+
+
 class Lane:
-    """Hands out the tasks of one source and priority, never more at a time than it has seats."""
+    """The tasks of one source and priority; never more of them are handed out than it has seats.
+
+    ``made`` says that its consumer is there; ``question`` names what it was asked, and has not
+    answered yet.
+    """
 
     def __init__(
         self,
@@ -51,60 +61,53 @@ class Lane:
         concurrency: int,
         lease: timedelta,
     ) -> None:
+        self.name = lane_name(source, priority)
+        self.source = source
+        self.priority = priority
+        self.made = False
+        self.question: str | None = None
+        self.hint = Hint.NONE
         self._connection = connection
-        self._name = lane_name(source, priority)
         self._config = ConsumerConfig(
-            durable_name=self._name,
+            durable_name=self.name,
             filter_subject=connection.subject("tasks", priority, source, "*"),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=lease.total_seconds(),
             max_deliver=-1,  # a finite one leaves the last message behind, and its key blocked
             max_ack_pending=seats(concurrency, priority),
         )
-        self._subscription: JetStreamContext.PullSubscription | None = None
 
-    async def next(self) -> Msg | None:
-        """Return the next message, or None if there is none within a second."""
-        try:
-            with heeded():
-                if self._subscription is None:
-                    self._subscription = await self._subscribe()
-                return (await self._subscription.fetch(1, FETCH_TIMEOUT.total_seconds()))[0]
-        except nats.errors.TimeoutError:
-            return None
-        except (EngineUnavailable, nats.errors.Error, OSError) as exc:
-            log.debug("lane.broken", lane=self._name, cause=describe(exc))
-            await self.close()
-            await asyncio.sleep(PAUSE.total_seconds())
-            return None
+    def wake(self, hint: Hint) -> None:
+        """Believe *hint*, unless more is believed already."""
+        self.hint = max(self.hint, hint)
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
-        connection = self._connection
-        try:
-            consumer = await connection.js.add_consumer(connection.tasks_stream, self._config)
-        except nats.js.errors.NotFoundError:
-            await connection.ensure_streams()
-            consumer = await connection.js.add_consumer(connection.tasks_stream, self._config)
+    async def make(self) -> None:
+        """Have the consumer there, as it is configured here. Raises EngineUnavailable."""
+        consumer = await self._connection.ensure_consumer(self._config)
         if await self._is_left_over(consumer):
-            log.warning("lane.renewed", lane=self._name)
-            await connection.js.delete_consumer(connection.tasks_stream, self._name)
-            await connection.js.add_consumer(connection.tasks_stream, self._config)
-        return await connection.js.pull_subscribe_bind(self._name, connection.tasks_stream)
+            log.warning("lane.renewed", lane=self.name)
+            await self._connection.delete_consumer(self.name)
+            await self._connection.ensure_consumer(self._config)
+        self.made = True
 
     async def _is_left_over(self, consumer: ConsumerInfo) -> bool:
         """Tell whether this lane's consumer would keep tasks from every worker for good."""
-        js = self._connection.js
-        first = await left_over(js, consumer)
+        first = await self._connection.left_over(consumer)
         if not first:
             return first is not None
         await asyncio.sleep(REMOVED_AFTER.total_seconds())
-        return first == await left_over(js, consumer)
+        return first == await self._connection.left_over(consumer)
 
-    async def close(self) -> None:
-        """Ask for nothing more."""
-        subscription, self._subscription = self._subscription, None
-        if subscription:
-            try:
-                await subscription.unsubscribe()
-            except (nats.errors.Error, OSError) as exc:
-                log.debug("lane.not_closed", lane=self._name, cause=describe(exc))
+    async def ask(self, reply: str, *, lingering: bool) -> None:
+        """Ask for one message, to be sent to *reply*.
+
+        If there is none, the server says so at once, or when a *lingering* question has waited.
+        At the source's cap, either kind waits for a seat.
+
+        Raises:
+            EngineUnavailable: The question was not sent.
+        """
+        patience = {"expires": LINGER_NS} if lingering else {"no_wait": True}
+        question = {"batch": 1, **patience}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._connection.tasks_stream}.{self.name}"
+        await self._connection.send(subject, json.dumps(question).encode(), reply)

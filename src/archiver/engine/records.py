@@ -8,7 +8,7 @@ import msgspec
 
 from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
 from archiver.ports import Resolved
-from archiver.tasks import Failure, Phase, Task, TaskState
+from archiver.tasks import Failure, Phase, Priority, Task, TaskState
 
 R = TypeVar("R")
 
@@ -21,6 +21,7 @@ AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
 
 DURATION_MAX_S = 30 * 86400.0
+WAIT_MAX_S = 3600.0
 
 
 def _require_past(moment: datetime) -> None:
@@ -136,6 +137,14 @@ class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)]
 
 
+class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the feed tells of a task that waits for a worker again, or will ``after_s`` seconds."""
+
+    source: str
+    priority: Priority
+    after_s: Annotated[float, msgspec.Meta(ge=0, le=WAIT_MAX_S)] = 0.0
+
+
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
     """Return what makes a record of bytes, or None of those that are no such record."""
     decode = msgspec.json.Decoder(kind).decode
@@ -156,4 +165,5 @@ decode_copies = _decoder(CopiesRecord)
 decode_repair = _decoder(RepairRecord)
 decode_rev = _decoder(RevRecord)
 decode_finished = _decoder(FinishedRecord)
+decode_waiting = _decoder(WaitingRecord)
 decode_failure = _decoder(Failure)

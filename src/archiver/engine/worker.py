@@ -16,6 +16,7 @@ from archiver.concurrency import end
 from archiver.engine import retry
 from archiver.engine.claims import Claim
 from archiver.engine.connection import TASKS, Connection
+from archiver.engine.dispatch import Dispatcher
 from archiver.engine.lanes import Lane
 from archiver.engine.records import decode_order
 from archiver.engine.repairs import Repairs
@@ -63,18 +64,27 @@ class Worker:
         self._connection = connection
         self._repairs = repairs
         self._policy = policy
-        self._slots = asyncio.Semaphore(policy.concurrency)
         self._attempts: set[asyncio.Task[None]] = set()
+        self._dispatcher = Dispatcher(
+            connection=connection,
+            lanes=self._lanes(),
+            slots=policy.concurrency,
+            start=self._start,
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until *stopping*; then let attempts end for a while, and hand back the others."""
+        """Work until *stopping*; then let attempts end for a while, and hand back the others.
+
+        This can be called once.
+        """
         async with asyncio.TaskGroup() as group:
             sweeping = group.create_task(self._repairs.run())
-            lanes = [group.create_task(self._work(lane, stopping)) for lane in self._lanes()]
+            dispatching = group.create_task(self._dispatcher.run())
             await stopping.wait()
-            await end(sweeping)
-            await self._drain()  # which frees the slots that lanes may be waiting for
-            await asyncio.wait(lanes)
+            self._dispatcher.close()
+            await end(sweeping, dispatching)
+            await self._drain()
+            await self._dispatcher.leave()
 
     def _lanes(self) -> list[Lane]:
         return [
@@ -89,25 +99,14 @@ class Worker:
             for source, cap in self._policy.caps.items()
         ]
 
-    async def _work(self, lane: Lane, stopping: asyncio.Event) -> None:
-        """Ask *lane* for tasks, one at a time, whenever a slot is free."""
-        while not stopping.is_set():
-            await self._slots.acquire()
-            message = None if stopping.is_set() else await lane.next()
-            if message and stopping.is_set():
-                await message.nak()
-                message = None
-            if message is None:
-                self._slots.release()
-                continue
-            attempt = asyncio.create_task(self._attempt(message))
-            self._attempts.add(attempt)
-            attempt.add_done_callback(self._ended)
-        await lane.close()
+    def _start(self, message: Msg) -> None:
+        attempt = asyncio.create_task(self._attempt(message))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._ended)
 
     def _ended(self, attempt: asyncio.Task[None]) -> None:
         self._attempts.discard(attempt)
-        self._slots.release()
+        self._dispatcher.freed()
         if not attempt.cancelled() and (exc := attempt.exception()):
             log.error("attempt.broken", exc_info=exc)
 

@@ -1,0 +1,267 @@
+"""Fills a worker's slots with tasks: asks the lanes that may have one, each in its turn."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from archiver.engine.connection import Connection
+from archiver.engine.feed import FEED, WAITING
+from archiver.engine.lanes import LINGER, Hint, Lane
+from archiver.engine.records import WaitingRecord, decode_waiting, encode
+from archiver.errors import EngineUnavailable
+from archiver.tasks import Priority
+from archiver.telemetry import describe, log
+
+PATIENCE = timedelta(seconds=0.05)
+"""How long a slot is kept for the answer to a question. Most answers take a millisecond."""
+
+SWEEP = timedelta(seconds=2)
+"""How often the lanes that hold anything are asked. No news comes of the tasks of a worker that was
+killed, nor of what was published while this one was not connected."""
+
+LISTED_MAX = 1000
+"""Tasks that the server lists for a sweep, in 100 kB. If there are more, all lanes are asked."""
+
+QUESTION_MAX = 2 * LINGER
+"""An older question was lost with the server that had it."""
+
+PAUSE = timedelta(seconds=0.5)
+
+MAKERS = 8
+"""Consumers that are made at a time: a worker with 100 sources has 200."""
+
+LOW_EVERY = 8
+"""One task of so many is of low priority, if one waits: none may wait for ever."""
+
+NO_RESPONDERS = "503"
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """What a lane was asked. A slot is ``kept`` for its answer, for a short while."""
+
+    lane: Lane
+    asked_at: float
+    kept: bool = True
+
+
+class Dispatcher:
+    """Calls *start* with a message whenever there is one, and a slot for it.
+
+    A lane is asked when it may have a task: one was published or given back, the last answer was a
+    task, or a sweep comes by. An idle lane costs nothing and holds no slot. A message that comes
+    when every slot is taken goes back to the queue, for a worker that has room.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        lanes: Sequence[Lane],
+        slots: int,
+        start: Callable[[Msg], None],
+    ) -> None:
+        self._connection = connection
+        self._lanes = {(lane.priority.value, lane.source): lane for lane in lanes}
+        self._turns = {p: [lane for lane in lanes if lane.priority is p] for p in Priority}
+        self._free = slots
+        self._start = start
+        self._started = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._unmade = asyncio.Event()
+        self._questions: dict[str, Question] = {}
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._published = connection.subject("tasks", "*", "*", "*")
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        connection = self._connection
+        connection.on_gap(self._look_anew)
+        connection.watch(WAITING, self._hear_of_waiting)
+        await connection.listen(f"{self._inbox}.*", self._receive)
+        await connection.listen(self._published, self._hear_of_task)
+        self._unmade.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._make())
+            group.create_task(self._fill())
+            group.create_task(self._sweep())
+
+    def close(self) -> None:
+        """Start nothing more; give back whatever comes."""
+        self._closed = True
+
+    async def leave(self) -> None:
+        """Stop listening, once everything that was sent to this worker is given back."""
+        await self._connection.unlisten(self._published)
+        await self._connection.unlisten(f"{self._inbox}.*")
+
+    def freed(self) -> None:
+        """Count a slot whose task has ended as free."""
+        self._free += 1
+        self._changed.set()
+
+    async def _make(self) -> None:
+        """Make the consumers that are missing, now and whenever the server says that one is."""
+        while True:
+            await self._unmade.wait()
+            self._unmade.clear()
+            lanes = iter([lane for lane in self._lanes.values() if not lane.made])
+            async with asyncio.TaskGroup() as group:
+                for _ in range(MAKERS):
+                    group.create_task(self._make_some(lanes))
+
+    async def _make_some(self, lanes: Iterator[Lane]) -> None:
+        for lane in lanes:
+            try:
+                await lane.make()
+            except EngineUnavailable as exc:
+                log.debug("lane.broken", lane=lane.name, cause=describe(exc))
+                await asyncio.sleep(PAUSE.total_seconds())
+                self._unmade.set()
+            else:
+                self._wake(lane, Hint.MAYBE)
+
+    async def _fill(self) -> None:
+        """Ask for a task for each free slot, as long as a lane may have one."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._free and (lane := self._choose()):
+                await self._ask(lane)
+
+    def _choose(self) -> Lane | None:
+        """Return the lane whose turn it is, of those that may have a task; high before low."""
+        order = list(Priority)
+        if self._started % LOW_EVERY == LOW_EVERY - 1:
+            order.reverse()
+        for turns in (self._turns[priority] for priority in order):
+            for lane in turns:
+                if lane.hint and lane.made and lane.question is None:
+                    turns.remove(lane)
+                    turns.append(lane)
+                    return lane
+        return None
+
+    async def _ask(self, lane: Lane) -> None:
+        token = secrets.token_hex(8)
+        lingering, lane.hint, lane.question = lane.hint is Hint.NEWS, Hint.NONE, token
+        self._free -= 1
+        self._questions[token] = Question(lane=lane, asked_at=time.monotonic())
+        asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), self._release, token)
+        try:
+            await lane.ask(f"{self._inbox}.{token}", lingering=lingering)
+        except EngineUnavailable as exc:
+            log.debug("lane.broken", lane=lane.name, cause=describe(exc))
+            self._settle(token)
+            lane.wake(Hint.MAYBE)
+            await asyncio.sleep(PAUSE.total_seconds())
+
+    def _release(self, token: str) -> None:
+        """Keep no slot any longer for the answer to a question; it may come all the same."""
+        question = self._questions.get(token)
+        if question and question.kept:
+            question.kept = False
+            self.freed()
+
+    def _settle(self, token: str) -> None:
+        """Forget a question that is answered or lost, and free the slot that was kept for it."""
+        self._release(token)
+        if question := self._questions.pop(token, None):
+            question.lane.question = None
+
+    async def _receive(self, message: Msg) -> None:
+        """Take an answer. A task comes on its own subject, all else on that of the question."""
+        if message.subject.startswith(self._inbox):
+            status = (message.headers or {}).get("Status", "")
+            self._hear_of_nothing(message.subject.rpartition(".")[2], status)
+        else:
+            await self._take(message)
+        self._changed.set()
+
+    def _hear_of_nothing(self, token: str, status: str) -> None:
+        """Believe that a lane has no task now, or lacks its consumer."""
+        question = self._questions.get(token)
+        self._settle(token)
+        if question and status == NO_RESPONDERS:
+            question.lane.made = False
+            self._unmade.set()
+
+    async def _take(self, message: Msg) -> None:
+        """Start a task, or give it back if there is no room for it."""
+        lane = self._lane(message.subject)
+        if lane.question:
+            self._settle(lane.question)
+        lane.wake(Hint.MAYBE)
+        if self._free and not self._closed:
+            self._free -= 1
+            self._started += 1
+            self._start(message)
+            return
+        with suppress(nats.errors.Error, OSError):  # then the lease runs out, which is the same
+            await message.nak()
+        record = WaitingRecord(source=lane.source, priority=lane.priority)
+        await self._connection.tell(WAITING, message.subject.rpartition(".")[2], encode(record))
+
+    def _lane(self, subject: str) -> Lane:
+        priority, source, _digest = subject.split(".")[-3:]
+        return self._lanes[priority, source]
+
+    async def _hear_of_task(self, message: Msg) -> None:
+        """Take notice that a task was published. It may not be stored yet."""
+        priority, source, _digest = message.subject.split(".")[-3:]
+        if lane := self._lanes.get((priority, source)):
+            self._wake(lane, Hint.NEWS)
+
+    def _hear_of_waiting(self, digest: str, payload: bytes) -> None:
+        """Take notice that a task waits again, or will after a while."""
+        record = decode_waiting(payload)
+        if record is None:
+            self._connection.note_unreadable(FEED, digest)
+        elif lane := self._lanes.get((record.priority.value, record.source)):
+            asyncio.get_running_loop().call_later(record.after_s, self._wake, lane, Hint.NEWS)
+
+    def _wake(self, lane: Lane, hint: Hint) -> None:
+        lane.wake(hint)
+        self._changed.set()
+
+    def _look_anew(self) -> None:
+        """Make all consumers and ask all lanes once more: questions and news may have been lost.
+
+        The server may be another one, with consumers of an older stream (``leftovers``).
+        """
+        for token in tuple(self._questions):
+            self._settle(token)
+        for lane in self._lanes.values():
+            lane.made = False
+        self._unmade.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP.total_seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            self._give_up_questions()
+            try:
+                stream = self._connection.tasks_stream
+                subjects = await self._connection.subjects(stream, most=LISTED_MAX)
+            except EngineUnavailable as exc:
+                log.debug("lanes.not_swept", code=exc.code)
+                continue
+            held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
+            for name, lane in self._lanes.items():
+                if held is None or name in held:
+                    self._wake(lane, Hint.MAYBE)
+
+    def _give_up_questions(self) -> None:
+        oldest = time.monotonic() - QUESTION_MAX.total_seconds()
+        for token, question in tuple(self._questions.items()):
+            if question.asked_at < oldest:
+                self._settle(token)
+                question.lane.wake(Hint.NEWS)  # at its cap: see ``Lane.ask``

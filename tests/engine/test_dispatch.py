@@ -1,0 +1,239 @@
+"""Which task a worker begins next, and how soon, on a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from nats.aio.msg import Msg
+
+from archiver.concurrency import beside
+from archiver.engine.connection import Connection
+from archiver.engine.dispatch import SWEEP, Dispatcher
+from archiver.engine.feed import WAITING
+from archiver.engine.jetstream import JetStream
+from archiver.engine.lanes import Lane
+from archiver.engine.records import WaitingRecord, encode
+from archiver.model import Archive, Copies
+from archiver.ports import Attempt
+from archiver.tasks import Priority, TaskState
+from tests.engine.conftest import LEASE, Fleet, an_archive, copies_of, until
+
+MANY = 40
+SOURCES = tuple(f"source{number}" for number in range(MANY))
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """A dispatcher whose tasks end when the test says so."""
+
+    connection: Connection
+    engine: JetStream
+    dispatcher: Dispatcher
+    lanes: list[Lane]
+    started: list[Msg] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[str]:
+        """Return the sources of the tasks that were started, in their order."""
+        return [message.subject.split(".")[-2] for message in self.started]
+
+    @property
+    def priorities(self) -> str:
+        return "".join(message.subject.split(".")[-3][0] for message in self.started)
+
+    async def enqueue(self, source: str, priority: Priority = Priority.HIGH) -> None:
+        await self.engine.enqueue(an_archive(source), priority=priority)
+
+    async def until(self, state: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not state():
+                await asyncio.sleep(0.005)
+
+    async def end(self, number: int) -> None:
+        """Have the task that was started as this *number* done, from 0."""
+        await self.until(lambda: len(self.started) > number)
+        await self.started[number].ack_sync()
+        self.dispatcher.freed()
+
+
+@asynccontextmanager
+async def bench(
+    fleet: Fleet, *sources: str, slots: int = 1, concurrency: int = 100
+) -> AsyncIterator[Bench]:
+    async with fleet.connection() as connection:
+        lanes = [
+            Lane(
+                connection=connection,
+                source=source,
+                priority=priority,
+                concurrency=concurrency,
+                lease=LEASE,
+            )
+            for priority in Priority
+            for source in sources
+        ]
+        started: list[Msg] = []
+        dispatcher = Dispatcher(
+            connection=connection, lanes=lanes, slots=slots, start=started.append
+        )
+        yield Bench(
+            connection=connection,
+            engine=JetStream(connection=connection),
+            dispatcher=dispatcher,
+            lanes=lanes,
+            started=started,
+        )
+        dispatcher.close()
+        await dispatcher.leave()
+
+
+def test_tasks_of_many_sources_start_as_soon_as_those_of_one(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> float:
+        caps = dict.fromkeys(SOURCES, 8)
+        archives = [an_archive(source) for source in SOURCES]
+        loop = asyncio.get_running_loop()
+        async with fleet.engine() as engine, fleet.worker(build, caps=caps, concurrency=2):
+            warm = an_archive(SOURCES[-1])
+            await engine.enqueue(warm)
+            await until(engine, warm, TaskState.SUCCESS)
+            began = loop.time()
+            for archive in archives:
+                await engine.enqueue(archive)
+            for archive in archives:
+                await until(engine, archive, TaskState.SUCCESS)
+            return loop.time() - began
+
+    assert asyncio.run(play()) < MANY / 2 / 2  # a lane that held its slot for a second took as long
+
+
+def test_a_source_with_many_tasks_takes_turns_with_the_others(fleet: Fleet) -> None:
+    async def play() -> list[str]:
+        async with bench(fleet, "big", "small", "other") as here:
+            for source in ("big",) * 6 + ("small", "other"):
+                await here.enqueue(source)
+            async with beside(here.dispatcher.run()):
+                for number in range(8):
+                    await here.end(number)
+            return here.sources
+
+    order = asyncio.run(play())
+    assert order.index("small") < 4
+    assert order.index("other") < 4
+    assert order.count("big") == 6
+
+
+def test_high_priority_comes_first_and_low_priority_comes_all_the_same(fleet: Fleet) -> None:
+    async def play() -> str:
+        async with bench(fleet, "one") as here:
+            async with beside(here.dispatcher.run()):
+                await here.until(lambda: all(lane.made for lane in here.lanes))
+                await here.enqueue("one")
+                await here.until(lambda: bool(here.started))
+                for priority in (Priority.LOW,) * 2 + (Priority.HIGH,) * 12:
+                    await here.enqueue("one", priority)
+                for number in range(15):
+                    await here.end(number)
+            return here.priorities
+
+    order = asyncio.run(play())
+    assert order[:7] == "h" * 7
+    assert "lh" in order
+    assert order.count("l") == 2
+
+
+def test_a_source_at_its_cap_holds_no_slot_and_goes_on_when_a_seat_is_free(fleet: Fleet) -> None:
+    async def play() -> list[str]:
+        async with bench(fleet, "full", "idle", slots=3, concurrency=2) as here:  # one seat each
+            async with beside(here.dispatcher.run()):
+                for _ in range(3):
+                    await here.enqueue("full")
+                await here.until(lambda: here.sources == ["full"])
+                for number in range(3):
+                    await here.enqueue("idle")
+                    await here.end(number + 1)
+                await here.end(0)
+                await here.until(lambda: len(here.started) > 4)
+            return here.sources
+
+    assert asyncio.run(play()) == ["full", "idle", "idle", "idle", "full"]
+
+
+def test_a_task_that_comes_when_no_slot_is_free_goes_to_a_worker_that_has_one(
+    fleet: Fleet,
+) -> None:
+    async def play() -> list[str]:
+        async with (
+            bench(fleet, "one", "two") as busy,
+            bench(fleet, "one", "two", slots=2) as free,
+        ):
+            async with beside(busy.dispatcher.run()):
+                for source in ("one", "two"):  # a rumour, so that questions wait at the server
+                    record = WaitingRecord(source=source, priority=Priority.HIGH)
+                    await busy.connection.tell(WAITING, "0" * 64, encode(record))
+                await busy.until(lambda: sum(bool(lane.question) for lane in busy.lanes) == 2)
+                await busy.enqueue("one")
+                await busy.until(lambda: busy.sources == ["one"])
+                async with beside(free.dispatcher.run()):
+                    await busy.enqueue("two")
+                    await free.until(lambda: bool(free.started))
+            return busy.sources + free.sources
+
+    assert asyncio.run(play()) == ["one", "two"]
+
+
+def test_a_lane_whose_consumer_is_gone_has_it_made_again(fleet: Fleet) -> None:
+    async def play() -> list[str]:
+        async with bench(fleet, "one") as here, fleet.connection() as other:
+            async with beside(here.dispatcher.run()):
+                await here.enqueue("one")
+                await here.end(0)
+                await here.connection.js.delete_stream(here.connection.tasks_stream)
+                await other.ensure_streams()
+                await here.enqueue("one")
+                await here.end(1)
+            return here.sources
+
+    assert asyncio.run(play()) == ["one", "one"]
+
+
+def test_a_task_that_nothing_tells_of_is_found_by_a_sweep(fleet: Fleet) -> None:
+    async def play() -> float:
+        async with bench(fleet, "one") as here:
+            loop = asyncio.get_running_loop()
+            async with beside(here.dispatcher.run()):
+                await here.enqueue("one")
+                await here.until(lambda: bool(here.started))
+                here.dispatcher.freed()  # its worker died: the lease is left to run out
+                began = loop.time()
+                await here.until(lambda: len(here.started) > 1)
+                return loop.time() - began
+
+    late = timedelta(seconds=asyncio.run(play())) - LEASE
+    assert late < SWEEP * 3
+
+
+def test_what_comes_after_a_worker_was_told_to_stop_is_there_for_another_one(
+    fleet: Fleet,
+) -> None:
+    async def play() -> list[str]:
+        async with bench(fleet, "one") as here, bench(fleet, "one") as other:
+            async with beside(here.dispatcher.run()):
+                await here.until(lambda: all(lane.made for lane in here.lanes))
+                record = WaitingRecord(source="one", priority=Priority.HIGH)
+                await here.connection.tell(WAITING, "0" * 64, encode(record))
+                await here.until(lambda: bool(here.lanes[0].question))
+            here.dispatcher.close()
+            await here.enqueue(
+                "one"
+            )  # which the question that waits at the server is answered with
+            await here.dispatcher.leave()
+            async with beside(other.dispatcher.run()):
+                await other.until(lambda: bool(other.started))
+            return here.sources + other.sources
+
+    assert asyncio.run(play()) == ["one"]
