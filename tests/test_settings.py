@@ -2,18 +2,23 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from archiver.settings import (
     HGMO_URL_TEMPLATE,
+    EngineSettings,
     ServerSettings,
     Settings,
     SettingsError,
     load,
     ranges_files,
 )
+from tests.parts.secured import Certificates
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
 LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"
@@ -232,7 +237,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
 
 def test_secrets_are_not_in_the_text_of_the_settings() -> None:
     settings = written(
-        f'[engine]\npassword = "{SECRET}"\n'
+        f'[engine]\nuser = "me"\npassword = "{SECRET}"\n'
         f'[regions.a]\nbucket = "abc"\naccess_key_id = "k"\nsecret_access_key = "{SECRET}"'
     )
     assert SECRET not in repr(settings)
@@ -265,3 +270,41 @@ def test_a_version_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> No
 
     with pytest.raises(SettingsError, match=r"server\.version_file"):
         ServerSettings(version_file=file).version("1.2")
+
+
+def engine(**settings: Any) -> EngineSettings:  # noqa: ANN401 - whatever a file may say
+    return EngineSettings(**settings)
+
+
+def test_a_login_in_the_engines_url_is_decoded_and_taken_out_of_the_servers() -> None:
+    both = engine(url="nats://me:a%40b%2Fc%2Cd@n1:4222, tls://me:a%40b%2Fc%2Cd@[::1]/")
+    assert both.servers == ("nats://n1:4222", "tls://[::1]")
+    assert (both.login.user, both.login.password, both.login.token) == ("me", "a@b/c,d", None)
+    assert engine(url="nats://t%40ken@n1").login.token == "t@ken"  # noqa: S105
+    plain = engine(url="n1:4222,n2", user="me", password="p@w")  # noqa: S106
+    assert plain.servers == ("n1:4222", "n2")
+    assert (plain.login.user, plain.login.password) == ("me", "p@w")
+    assert "p@w" not in repr(plain.login)
+
+
+def test_files_for_the_engine_have_to_be_what_they_are_called(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    words = tmp_path / "words"
+    words.write_text("swordfish")
+    wrong: Sequence[dict[str, object]] = (
+        {"ca_file": words},
+        {"ca_file": tmp_path / "nowhere"},
+        {"tls_cert": words},
+        {"tls_cert": certificates.authority},
+        {"tls_cert": certificates.client, "tls_key": words},
+        {"tls_key": certificates.client},
+        {"credentials_file": tmp_path / "nowhere"},
+        {"credentials_file": words, "user": "me"},
+        {"password": "alone"},
+    )
+    for settings in wrong:
+        with pytest.raises(ValidationError, match=next(iter(settings))) as refused:
+            engine(url="nats://n1", **settings)
+        assert "swordfish" not in str(refused.value)
+    assert engine(url="nats://n1", tls_cert=certificates.client, ca_file=certificates.authority)

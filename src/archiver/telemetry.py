@@ -261,9 +261,13 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(_PlainWords())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(("library", "place")),
+                *shared,
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *([_escape] if log_format is LogFormat.CONSOLE else []),
@@ -283,6 +287,29 @@ def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
                 char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value
             )
     return event
+
+
+class _PlainWords(logging.Filter):
+    """Takes the text out of what libraries log, which may quote addresses and credentials.
+
+    It drops asyncio's reports of failed connections: the code that opened one reports it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "archiver":
+            return True
+        exc = record.exc_info[1] if record.exc_info else None
+        if record.name == "asyncio" and (isinstance(exc, OSError) or _is_about_eof(record)):
+            return False
+        record.msg, record.args = "library.spoke", None
+        record.library, record.place = record.name, f"{record.module}:{record.lineno}"
+        record.exc_text = record.stack_info = None
+        return True
+
+
+def _is_about_eof(record: logging.LogRecord) -> bool:
+    """Return whether it is what asyncio says whenever a connection with TLS ends."""
+    return isinstance(record.msg, str) and record.msg.startswith("returning true from eof_received")
 
 
 def _named(process: str, host: str | None) -> Processor:

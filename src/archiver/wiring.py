@@ -34,6 +34,7 @@ from archiver.news import News
 from archiver.ports import Source, Verify
 from archiver.service import Archiver
 from archiver.settings import (
+    EngineSettings,
     RegionSettings,
     Settings,
     SettingsError,
@@ -82,7 +83,10 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         storage = await stack.enter_async_context(open_regions(_buckets(settings)))
         answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
         connecting = connect(
-            _servers(settings), namespace=NAMESPACE, name=f"archiver-{process}", answers=answers
+            engine_servers(settings.engine),
+            namespace=NAMESPACE,
+            name=f"archiver-{process}",
+            answers=answers,
         )
         connection = await stack.enter_async_context(connecting)
         sources = await _open_sources(settings, stack)
@@ -141,7 +145,9 @@ async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Reb
     require_outside_world(settings)
     async with (
         open_regions(_buckets(settings)) as storage,
-        connect(_servers(settings), namespace=NAMESPACE, name="archiver-index") as connection,
+        connect(
+            engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-index"
+        ) as connection,
     ):
         yield Rebuilder(connection=connection, storage=storage, told=told)
 
@@ -155,7 +161,7 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
     """
     require_engine(settings)
     connecting = connect(
-        _servers(settings), namespace=NAMESPACE, name="archiver-engine", prepares=False
+        engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-engine", prepares=False
     )
     async with connecting as connection:
         yield Streams(connection=connection, wanted=settings.engine.replicas)
@@ -197,16 +203,22 @@ def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
         virtual_hosted=region.virtual_hosted,
         presigned_ttl=settings.server.presigned_ttl,
         public_endpoint=region.public_endpoint,
+        ca_file=region.ca_file,
     )
 
 
-def _servers(settings: Settings) -> Servers:
-    engine = settings.engine
+def engine_servers(engine: EngineSettings) -> Servers:
+    """Return where the engine is, and how to log in."""
+    login = engine.login
     return Servers(
         urls=engine.servers,
-        user=engine.user,
-        password=engine.password.get_secret_value() if engine.password else None,
+        user=login.user,
+        password=login.password,
+        token=login.token,
         credentials_file=engine.credentials_file,
+        ca_file=engine.ca_file,
+        tls_cert=engine.tls_cert,
+        tls_key=engine.tls_key,
         replicas=engine.replicas,
     )
 
@@ -227,6 +239,7 @@ def _open_source(
         served=source.served,
         redirect_hosts=source.redirect_hosts,
         allow_private_addresses=source.allow_private_addresses,
+        ca_file=source.ca_file,
         lookup_concurrency=source.lookup_concurrency,
         read_timeout=timedelta(seconds=source.read_timeout_s),
         deadline=timedelta(seconds=source.deadline_s),

@@ -14,11 +14,10 @@ from tests.parts.process import free_port
 CONFIG = """
 [engine]
 url = "nats://me:hunter2@n1:4222,nats://n2:4222"
-password = "hunter2"
 
 [regions.us-east-1]
 bucket = "archives"
-endpoint = "https://me:hunter2@s3.example.org"
+endpoint = "https://s3.example.org"
 access_key_id = "AKID"
 secret_access_key = "hunter2"
 """
@@ -32,10 +31,39 @@ def test_show_hides_every_secret(run: Run, tmp_path: Path) -> None:
     shown = tomllib.loads(result.stdout)
     assert shown["engine"].items() >= {
         ("url", "nats://***@n1:4222,nats://n2:4222"),
-        ("password", "***"),
     }
     assert shown["regions"]["us-east-1"]["access_key_id"] == "AKID"
-    assert shown["regions"]["us-east-1"]["endpoint"] == "https://***@s3.example.org"
+    assert shown["regions"]["us-east-1"]["secret_access_key"] == "***"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    "setting",
+    (
+        "engine.url = 'nats://me:hun@ter2@n1:4222'",
+        "engine.url = 'nats://me:hun/ter2@n1:4222'",
+        "engine.url = 'nats://me:hun,ter2@n1:4222'",
+        "engine.url = 'nats://me:1,ter2@n1:4222'",
+        "engine.url = 'me:hunter2@n1:4222'",
+        "engine.url = 'nats://n1:hunter2'",
+        "engine.url = 'nats://n1:4222/hunter2'",
+        "engine.url = 'nats://me:hunter2@n1,nats://me:hunter3@n2'",
+        "server.public_url = 'https://me:hun/ter2@archiver.example.org'",
+        "regions.a = {bucket = 'abc', endpoint = 'https://me:hun/ter2@s3.example.org'}",
+        "regions.a = {bucket = 'abc', public_endpoint = 'https://me:hunter2@s3.example.org'}",
+        "sources.a.url_template = 'https://me:hunter2@hg/{repo}/archive/{rev}.{suffix}/{subdir}'",
+        "sources.a.url_template = 'https://me:hun/ter@hg/{repo}/archive/{rev}.{suffix}/{subdir}'",
+        "sources.hgmo.redirect_hosts = ['me:hunter2@elsewhere']",
+    ),
+)
+@pytest.mark.parametrize("command", ("check", "show"))
+def test_a_password_that_could_be_read_as_a_host_is_refused_and_no_part_of_it_is_shown(
+    run: Run, tmp_path: Path, setting: str, command: str
+) -> None:
+    (tmp_path / "archiver.toml").write_text(setting)
+    result = run("config", command)
+    assert result.exit_code == 2
+    assert setting.partition(".")[0] in result.stderr
+    assert not [part for part in ("hun", "ter2", "ter@") if part in result.output]
 
 
 def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from archiver.cli import main
+from archiver.engine.faults import CHECKS
 from archiver.settings import RegionSettings, Settings, SourceSettings
 from archiver.telemetry import METRICS
 from archiver.web.app import ROUTES
@@ -113,6 +114,12 @@ def test_every_log_event_is_described_with_its_level() -> None:
 
     assert len(events) > 20
     assert {(level.replace("exception", "error"), event) for level, event in events} <= described
+
+
+def test_every_reason_of_the_engine_is_described_with_its_check() -> None:
+    assert [f"| `{reason}` | {check} |" in REFERENCE for reason, check in CHECKS.items()] == [
+        True for _ in CHECKS
+    ]
 
 
 def test_decisions_are_numbered_without_a_gap_and_hold_their_three_parts() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from aiohttp.abc import AbstractResolver
@@ -24,6 +25,7 @@ async def fetching(
     min_rate_bytes_s: int = 0,
     allow_private_addresses: bool = False,
     resolver: AbstractResolver | None = None,
+    ca_file: Path | None = None,
 ) -> AsyncIterator[Fetch]:
     perimeter = Perimeter(
         home=URL(home),
@@ -37,6 +39,7 @@ async def fetching(
         min_rate_window=timedelta(seconds=0.5),
         user_agent="Archiver/test",
         resolver=resolver,
+        ca_file=ca_file,
     ) as fetch:
         yield fetch
 

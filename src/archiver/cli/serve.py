@@ -1,6 +1,7 @@
 """``archiver serve``: everything that is not configured to be elsewhere, on this machine."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import click
@@ -13,11 +14,17 @@ from archiver.cli.secrets import hide_user_info
 from archiver.cli.terminal import printable
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.folder import open_folder
+from archiver.embedded.probe import http
 from archiver.embedded.rclone import PLACES
 from archiver.embedded.stack import Plan, assemble, run
 from archiver.embedded.supervisor import Supervisor
 from archiver.settings import Settings, SettingsError, require_ranges
 from archiver.telemetry import set_up_logging
+
+WELL_WITHIN_S = 6.0
+"""A frozen region is given up after three seconds, an engine after two."""
+
+LOOK_EVERY_S = 0.1
 
 
 @click.command("serve")
@@ -58,14 +65,26 @@ def plan(settings: Settings) -> Plan:
 
 async def _serve(settings: Settings, supervisor: Supervisor) -> None:
     async def until_told() -> None:
-        announce(settings)
+        announce(settings, well=await _is_well(settings))
         await asyncio.Event().wait()
 
     await run(supervisor, until_told)
 
 
-def announce(settings: Settings) -> None:
-    """Say on standard error where what is."""
+async def _is_well(settings: Settings) -> bool:
+    """Return True as soon as engine and regions answer, False if they do not in WELL_WITHIN_S."""
+    host, _, port = settings.server.listen.rpartition(":")
+    heartbeat = http(host.strip("[]"), int(port), "/__heartbeat__", expect=b" 200")
+    deadline = time.monotonic() + WELL_WITHIN_S
+    while time.monotonic() < deadline:
+        if await heartbeat.answers():
+            return True
+        await asyncio.sleep(LOOK_EVERY_S)
+    return False
+
+
+def announce(settings: Settings, *, well: bool) -> None:
+    """Say on standard error where what is, and what can be tried."""
     regions = [*settings.regions] or [place.region for place in PLACES]
     source = next(iter(settings.sources))
     url = settings.server.url
@@ -76,7 +95,9 @@ def announce(settings: Settings) -> None:
         "regions": ", ".join(regions) + ("" if settings.regions else " (embedded)"),
         "sources": ", ".join(settings.sources),
         "data": str(settings.data_dir.absolute()),
-        "try": f"curl -i '{url}/archiver/{source}/REPO/REV'",
+        "try": f"curl -i '{url}/archiver/{source}/REPO/REV'"
+        if well
+        else f"nothing yet: see {url}/__heartbeat__, and the log for what does not answer",
     }
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print()

@@ -39,7 +39,7 @@ from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.scan import scan
 from archiver.errors import EngineUnavailable
 from archiver.memory import MEGABYTE, Memory
-from archiver.telemetry import METRICS, describe, log
+from archiver.telemetry import METRICS, log
 
 REQUEST_TIMEOUT = timedelta(seconds=3)
 """A server that is well answers in milliseconds; one that elects a leader takes about this long."""
@@ -193,7 +193,7 @@ class Connection:
             try:
                 await self.ensure_streams()
             except EngineUnavailable as exc:
-                log.warning("engine.not_ready", code=exc.code, cause=describe(exc))
+                self._link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)
             else:
                 return

@@ -1,6 +1,8 @@
 """The wire to NATS: dialled, kept up, and dialled anew when nothing else helps."""
 
 import asyncio
+import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from archiver.concurrency import ending, heeded, undisturbed
+from archiver.engine.faults import Faults, TlsNotOffered, UnreadableCredentials, reason_of
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 
@@ -21,22 +24,77 @@ Until then, whoever needs it waits for it in vain."""
 
 RENEW_AFTER = timedelta(seconds=10)
 """nats-py reconnects by itself, until its task dies of an error that it did not expect; then it
-never does. A client that has been without a server for so long is given up for a new one."""
+never does. When it dials, it waits for ever after a handshake that failed. So a client that has
+been without a server for so long is given up for a new one."""
 
 LOOK_EVERY = timedelta(seconds=1)
 
 CLOSE_TIMEOUT = timedelta(seconds=5)
 
+QUIET_FOR = timedelta(seconds=1)
+"""A server that restarts, or another one of its cluster, is there again by then."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster."""
+    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster.
+
+    ``ca_file`` holds authorities to trust besides the system's. ``tls_cert`` and ``tls_key`` are
+    for servers that demand a certificate of their clients.
+    """
 
     urls: Sequence[str]
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     credentials_file: Path | None = None
+    ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     replicas: int = 1
+
+    @property
+    def demand_tls(self) -> bool:
+        """Whether nothing may be sent to a server that does not offer TLS."""
+        named = any(url.startswith("tls://") for url in self.urls)
+        return named or self.ca_file is not None or self.tls_cert is not None
+
+    def tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self.ca_file:
+            context.load_verify_locations(self.ca_file)
+        if self.tls_cert:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context
+
+
+class _Client(Client):
+    """nats-py lets the server decide on TLS: it would send a password over a plain connection.
+
+    It also reads a credentials file that is none for ever.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        super().__init__()
+        self._servers = servers
+
+    def _connect_command(self) -> bytes:
+        """Return the first bytes that are sent, with the password or the signature in them."""
+        if self._servers.demand_tls and not self._server_info.get("tls_required"):
+            raise TlsNotOffered
+        if not self._servers.credentials_file:
+            return super()._connect_command()
+        try:
+            _require_credentials(self._servers.credentials_file)
+            return super()._connect_command()
+        except Exception as exc:  # such a file can be wrong in many ways
+            raise UnreadableCredentials from exc
+
+
+def _require_credentials(path: Path) -> None:
+    text = path.read_bytes()
+    if b"BEGIN NATS USER JWT" not in text or b"BEGIN USER NKEY SEED" not in text:
+        raise ValueError("not a credentials file")
 
 
 class Link:
@@ -62,6 +120,8 @@ class Link:
         self._renew_after = renew_after
         self._client: Client | None = None
         self._up = asyncio.Event()
+        self._down_since = time.monotonic()
+        self.faults = Faults()
 
     @property
     def client(self) -> Client:
@@ -79,19 +139,20 @@ class Link:
     async def keep(self) -> None:
         """Be connected, whatever happens, until cancelled."""
         while True:
-            client = Client()
+            client = _Client(self._servers)
             try:
                 await self._dial(client)
                 await self._watch_over(client)
             except Exception as exc:  # noqa: BLE001 - whatever it is, dialling again is the answer
-                log.warning("engine.dial_failed", cause=describe(exc))
+                self.faults.report("engine.unreachable", exc)
                 await asyncio.sleep(LOOK_EVERY.total_seconds())
             finally:
                 await self._drop(client)
 
     async def _dial(self, client: Client) -> None:
         with heeded():
-            await ending(client.connect(**self._options()))  # which tries again for ever
+            async with asyncio.timeout(self._renew_after.total_seconds()):
+                await ending(client.connect(**self._options()))
             await self._on_dialled(client)
         self._client = client
         self._connected()
@@ -106,12 +167,18 @@ class Link:
 
     async def _drop(self, client: Client) -> None:
         self._client = None
-        self._up.clear()
+        self._down()
         await undisturbed(_close(client))
 
     def _connected(self) -> None:
         self._up.set()
+        self.faults.end()
         self._on_gap()
+
+    def _down(self) -> None:
+        if self._up.is_set():
+            self._down_since = time.monotonic()
+        self._up.clear()
 
     def _options(self) -> dict[str, Any]:
         servers = self._servers
@@ -120,6 +187,8 @@ class Link:
             "name": self._name,
             "user": servers.user,
             "password": servers.password,
+            "token": servers.token,
+            "tls": servers.tls(),
             "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.25,
@@ -135,9 +204,19 @@ class Link:
         if isinstance(exc, nats.errors.SlowConsumerError):
             self._on_gap()
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
+        if self._up.is_set():
+            if reason_of(exc) == "not_permitted":
+                self.faults.report("engine.not_ready", exc)
+            return
+        quiet_s = self._down_since + QUIET_FOR.total_seconds() - time.monotonic()
+        asyncio.get_running_loop().call_later(max(quiet_s, 0), self._report_absence, exc)
+
+    def _report_absence(self, exc: Exception) -> None:
+        if not self._up.is_set():
+            self.faults.report("engine.unreachable", exc)
 
     async def _heard_disconnect(self) -> None:
-        self._up.clear()
+        self._down()
         if self._client:
             log.warning("engine.disconnected")
 

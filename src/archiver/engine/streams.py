@@ -13,6 +13,7 @@ from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, ConsumerInfo, St
 
 from archiver.concurrency import heeded
 from archiver.engine.connection import Connection, WrongRevision
+from archiver.engine.faults import TOO_FEW_SERVERS
 from archiver.errors import EngineUnavailable
 
 LOOK_EVERY = timedelta(seconds=0.25)
@@ -24,9 +25,6 @@ PROBE_IDLE = timedelta(minutes=5)
 """The server removes the consumer of a process that has not asked for this long."""
 
 PROBE_TIMEOUT_S = 2.0
-
-TOO_FEW_SERVERS = frozenset({10005, 10023, 10052, 10074})
-"""No suitable peers, insufficient resources, and two ways to say that this is no cluster."""
 
 
 class TooFewServers(Exception):

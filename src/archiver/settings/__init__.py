@@ -1,5 +1,6 @@
 """Configuration: one frozen tree, read once from TOML and the environment."""
 
+from archiver.settings.engine import EngineSettings
 from archiver.settings.places import nearest, networks, ranges_files, require_ranges
 from archiver.settings.section import SettingsError
 from archiver.settings.sections import RegionSettings
@@ -19,6 +20,7 @@ from archiver.settings.tree import (
 __all__ = [
     "DEFAULT_CONFIG",
     "HGMO_URL_TEMPLATE",
+    "EngineSettings",
     "RegionSettings",
     "ServerSettings",
     "Settings",

@@ -1,48 +1,13 @@
 """Settings of the other sections: each with its default, its bounds and its meaning."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from archiver.formats.packing import cores
-from archiver.settings.section import Address, HttpUrl, Network, Section
+from archiver.settings.section import Address, CaFile, HttpUrl, Network, Section
 from archiver.telemetry import LogFormat
-
-
-class EngineSettings(Section):
-    """NATS JetStream."""
-
-    url: str | None = Field(
-        default=None,
-        description="NATS servers, separated by commas. None: `archiver serve` starts one.",
-    )
-    user: str | None = Field(default=None, description="User name for NATS.")
-    password: SecretStr | None = Field(default=None, description="Password for NATS.")
-    credentials_file: Path | None = Field(
-        default=None,
-        description="NATS credentials file (JWT and seed), instead of user and password.",
-    )
-    replicas: Literal[1, 3, 5] = Field(
-        default=1,
-        description="On how many servers of a cluster each new stream is stored. "
-        "`archiver engine set-replicas` changes streams that exist.",
-    )
-    lease_s: float = Field(
-        default=20,
-        ge=2,
-        le=600,
-        description="Seconds after which a silent worker's task is given to another one.",
-    )
-
-    @property
-    def lease(self) -> timedelta:
-        return timedelta(seconds=self.lease_s)
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        return tuple(server.strip() for server in (self.url or "").split(",") if server.strip())
 
 
 class RegionSettings(Section):
@@ -65,6 +30,10 @@ class RegionSettings(Section):
     )
     secret_access_key: SecretStr | None = Field(
         default=None, description="Goes with `access_key_id`."
+    )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="PEM file with authorities to trust besides the system's, for `endpoint`.",
     )
     virtual_hosted: bool = Field(
         default=False, description="Whether the bucket's name is part of the host's, not the path."

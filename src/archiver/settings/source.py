@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from archiver.model import Limits, Served
-from archiver.settings.section import Section
+from archiver.settings.section import CaFile, Section, require_plain_http
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
@@ -93,6 +93,11 @@ class SourceSettings(Section):
     redirect_hosts: tuple[str, ...] = Field(
         (), description="Hosts besides its own to which the host may redirect."
     )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="PEM file with authorities to trust besides the system's, for this host and "
+        "`redirect_hosts`.",
+    )
     allow_private_addresses: bool = Field(
         default=False,
         description="Whether the host's name may resolve to a private or loopback address. "
@@ -101,11 +106,12 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _template_is_whole(self) -> Self:
-        url = urlsplit(self.url_template)
-        if url.scheme not in {"http", "https"} or not url.hostname or {"{", "@"} & {*url.netloc}:
-            raise ValueError(
-                "url_template: must be an http or https URL with a fixed host, no more"
-            )
+        try:
+            require_plain_http(self.url_template)
+        except ValueError as exc:
+            raise ValueError(f"url_template: {exc}") from None
+        if "{" in urlsplit(self.url_template).netloc:
+            raise ValueError("url_template: must have a fixed host")
         for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
             if self.url_template.count(name) != 1:
                 raise ValueError(f"url_template: must contain {name} once")

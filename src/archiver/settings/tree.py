@@ -13,13 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from archiver.settings.engine import EngineSettings
 from archiver.settings.section import SettingsError
-from archiver.settings.sections import (
-    EngineSettings,
-    LogSettings,
-    RegionSettings,
-    WorkerSettings,
-)
+from archiver.settings.sections import LogSettings, RegionSettings, WorkerSettings
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -202,6 +204,7 @@ async def open_fetch(
     min_rate_bytes_s: int = 0,
     min_rate_window: timedelta = RATE_WINDOW,
     resolver: AbstractResolver | None = None,
+    ca_file: Path | None = None,
 ) -> AsyncIterator[Fetch]:
     """Yield a Fetch with connections of its own.
 
@@ -218,7 +221,11 @@ async def open_fetch(
 
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=0, resolver=resolver, socket_factory=guarded_socket, force_close=True
+            limit=0,
+            resolver=resolver,
+            socket_factory=guarded_socket,
+            force_close=True,
+            ssl=_trusting(ca_file) if ca_file else True,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
@@ -237,6 +244,13 @@ async def open_fetch(
             read_timeout=read_timeout,
             pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
         )
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities and those in *ca_file*."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca_file)
+    return context
 
 
 class _OutsideError(OSError):

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
@@ -318,6 +319,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
     user_agent: str,
     min_rate_bytes_s: int = 0,
     min_rate_window: timedelta = RATE_WINDOW,
+    ca_file: Path | None = None,
 ) -> AsyncIterator[HgwebSource]:
     """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer."""
     perimeter = Perimeter(
@@ -331,6 +333,7 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
         user_agent=user_agent,
         min_rate_bytes_s=min_rate_bytes_s,
         min_rate_window=min_rate_window,
+        ca_file=ca_file,
     ) as fetch:
         yield HgwebSource(
             name=name,

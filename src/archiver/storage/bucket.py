@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -82,6 +83,7 @@ class Bucket:
         virtual_hosted: bool,
         presigned_ttl: timedelta,
         public_endpoint: str | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.region = region
         self._presigned_ttl = presigned_ttl
@@ -92,6 +94,7 @@ class Bucket:
             access_key_id=access_key_id,
             secret_access_key=secret_access_key,
             virtual_hosted=virtual_hosted,
+            ca_file=ca_file,
         )
         self._probe_key = f"probes/{secrets.randbelow(PROBES):02}"
         self._proof = Proof(probe=self._probe)

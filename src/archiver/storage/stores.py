@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,7 +32,8 @@ DOWNLOAD_TIMEOUT = timedelta(hours=6)
 class S3Settings:
     """Where a bucket is, and who asks. Without keys, the environment or the machine provides them.
 
-    ``virtual_hosted`` tells whether the bucket's name is part of the host's.
+    ``virtual_hosted`` tells whether the bucket's name is part of the host's. ``ca_file`` holds
+    authorities to trust besides the system's.
     """
 
     bucket: str
@@ -40,6 +42,7 @@ class S3Settings:
     access_key_id: str | None
     secret_access_key: str | None = field(repr=False)
     virtual_hosted: bool
+    ca_file: Path | None = None
 
     @property
     def plain(self) -> bool:
@@ -69,11 +72,16 @@ def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -
             "allow_http": settings.plain,
             "connect_timeout": CONTROL_TIMEOUT,
             "user_agent": f"archiver/{__version__}",
+            **_authorities(settings),
             **client,
         },
         retry_config=retry,
         credential_provider=_static_keys(settings),
     )
+
+
+def _authorities(settings: S3Settings) -> "ClientConfig":
+    return {"root_certificate": settings.ca_file.read_bytes()} if settings.ca_file else {}
 
 
 def _config(settings: S3Settings) -> "S3Config":

@@ -1,0 +1,163 @@
+"""What keeps a process from NATS: a stable word for each fault, and what an operator should check.
+
+nats-py reports a fault several times a second for as long as it lasts, in words of its own or of a
+library below it. The log gets one line, and another one when the fault is still there later.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import nats.errors
+import nats.js.errors
+
+from archiver.telemetry import describe, log
+
+REPEAT_AFTER = timedelta(minutes=1)
+VAGUE_FOR = timedelta(seconds=3)
+
+WRONG_HOST_NAME = frozenset({62, 64})
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
+
+NO_JETSTREAM = frozenset({10039, 10076})
+TOO_FEW_SERVERS = frozenset({10005, 10023, 10052, 10074})
+"""No suitable peers, insufficient resources, and two ways to say that this is no cluster."""
+
+NO_ROOM = frozenset({10028, 10047})
+
+CHECKS = {
+    "unknown_host": "the host's name in engine.url, and this machine's DNS",
+    "refused": "host and port in engine.url, and whether the server runs",
+    "timed_out": "host and port in engine.url, the way there, and DNS",
+    "unreachable": "host and port in engine.url, and the way there",
+    "broken_off": "whether engine.url leads to NATS, and whether it demands a client certificate",
+    "untrusted_certificate": "engine.ca_file: it must hold the authority of the server's "
+    "certificate, which must be valid today",
+    "wrong_host_name": "the host's name in engine.url: the server's certificate has another one",
+    "demands_certificate": "engine.tls_cert and engine.tls_key: the server demands a client "
+    "certificate of an authority that it trusts",
+    "tls_failed": "whether server and client have a TLS version and a cipher in common",
+    "tls_not_offered": "engine.url and the other TLS settings: they ask for TLS, "
+    "and the server does not offer it; nothing was sent",
+    "not_authorized": "engine.user and engine.password, or engine.credentials_file",
+    "not_permitted": "the permissions of the account's user in NATS",
+    "unreadable_file": "whether this user may read engine.credentials_file, "
+    "and whether it holds a JWT and a seed",
+    "no_jetstream": "whether JetStream is enabled, on the server and for the account",
+    "too_few_servers": "engine.replicas: a new stream needs as many servers in the cluster",
+    "no_room": "the limits of JetStream, on the server and for the account",
+    "silent": "whether the cluster has a quorum, and the user's permissions for $JS.API.>",
+    "other": "the server's own log",
+}
+
+VAGUE = frozenset({"broken_off", "silent", "timed_out", "other"})
+"""Reasons that another one heard in the same absence explains."""
+
+
+class TlsNotOffered(nats.errors.Error):
+    """The settings ask for TLS and the server does not speak it."""
+
+
+class UnreadableCredentials(nats.errors.Error):
+    """The credentials file cannot be read, or is not one."""
+
+
+_PLAIN: tuple[tuple[type[BaseException], str], ...] = (  # the first one that fits
+    (TlsNotOffered, "tls_not_offered"),
+    (UnreadableCredentials, "unreadable_file"),
+    (socket.gaierror, "unknown_host"),
+    (nats.errors.NoRespondersError, "no_jetstream"),
+    (nats.errors.AuthorizationError, "not_authorized"),
+    (ConnectionRefusedError, "refused"),
+    (ConnectionError, "broken_off"),
+    (nats.errors.UnexpectedEOF, "broken_off"),
+    (nats.errors.StaleConnectionError, "broken_off"),
+    (nats.errors.TimeoutError, "silent"),
+    (TimeoutError, "timed_out"),
+    (OSError, "unreachable"),
+)
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return the reason for *exc*, which is a key of CHECKS."""
+    match exc:
+        case ssl.SSLError():
+            return _tls_reason(exc)
+        case nats.js.errors.APIError():
+            return _jetstream_reason(exc)
+        case _:
+            plain = (reason for kind, reason in _PLAIN if isinstance(exc, kind))
+            return next(plain, None) or _server_reason(str(exc).lower())
+
+
+def _tls_reason(exc: ssl.SSLError) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        wrong_name = exc.verify_code in WRONG_HOST_NAME
+        return "wrong_host_name" if wrong_name else "untrusted_certificate"
+    alert = exc.reason or ""
+    if "ALERT" in alert and ("CERTIFICATE" in alert or "UNKNOWN_CA" in alert):
+        return "demands_certificate"
+    return "tls_failed"
+
+
+def _jetstream_reason(exc: nats.js.errors.APIError) -> str:
+    match exc.err_code:
+        case code if code in NO_JETSTREAM:
+            return "no_jetstream"
+        case code if code in TOO_FEW_SERVERS:
+            return "too_few_servers"
+        case code if code in NO_ROOM:
+            return "no_room"
+        case None if isinstance(exc, nats.js.errors.ServiceUnavailableError):
+            return "no_jetstream"  # nobody answers for it
+        case _:
+            return "other"
+
+
+def _server_reason(message: str) -> str:
+    """Read an ``-ERR`` of the server (https://docs.nats.io/reference/nats-protocol)."""
+    if "permissions violation" in message:
+        return "not_permitted"
+    if "authorization" in message or "authentication" in message:
+        return "not_authorized"
+    return "other"
+
+
+@dataclass(slots=True, kw_only=True)
+class Heard:
+    """When a fault was heard first, and when it was logged last."""
+
+    first: float
+    logged: float | None = None
+
+
+class Faults:
+    """Logs each reason once a minute at most, as the event that its caller names.
+
+    A vague reason is logged when it has lasted, unless another one explains it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard: dict[str, Heard] = {}
+
+    def report(self, event: str, exc: BaseException) -> None:
+        reason, now = reason_of(exc), self._clock()
+        heard = self._heard.setdefault(reason, Heard(first=now))
+        if self._is_due(reason, heard, now):
+            heard.logged = now
+            log.warning(event, reason=reason, check=CHECKS[reason], cause=describe(exc))
+
+    def _is_due(self, reason: str, heard: Heard, now: float) -> bool:
+        if reason in VAGUE and (
+            now - heard.first < VAGUE_FOR.total_seconds() or not VAGUE.issuperset(self._heard)
+        ):
+            return False
+        return heard.logged is None or now - heard.logged >= REPEAT_AFTER.total_seconds()
+
+    def end(self) -> None:
+        """Forget the faults of an absence that is over."""
+        self._heard.clear()

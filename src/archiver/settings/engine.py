@@ -1,0 +1,144 @@
+"""Settings of the engine: where NATS is, and how to log in."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, Self
+from urllib.parse import unquote
+
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+
+from archiver.settings.section import PORT_MAX, CaFile, Section
+
+_SERVER = re.compile(
+    r"(?P<address>(?P<scheme>nats://|tls://)?(?P<login>[^\s/@,]+@)?"
+    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?)/?"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """User and password, or a token."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+class EngineSettings(Section):
+    """NATS JetStream."""
+
+    url: str | None = Field(
+        default=None,
+        description="NATS servers, separated by commas: `nats://host:4222`, or `tls://host` for "
+        "servers that must offer TLS. None: `archiver serve` starts one.",
+    )
+    user: str | None = Field(default=None, description="User name for NATS.")
+    password: SecretStr | None = Field(default=None, description="Password for NATS.")
+    credentials_file: FilePath | None = Field(
+        default=None,
+        description="NATS credentials file (JWT and seed), instead of user and password.",
+    )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="PEM file with authorities to trust besides the system's. "
+        "The servers must offer TLS.",
+    )
+    tls_cert: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate to show to servers that demand one. "
+        "The servers must offer TLS.",
+    )
+    tls_key: FilePath | None = Field(
+        default=None,
+        description="PEM file with the key of `tls_cert`, unless it is in the same file.",
+    )
+    replicas: Literal[1, 3, 5] = Field(
+        default=1,
+        description="On how many servers of a cluster each new stream is stored. "
+        "`archiver engine set-replicas` changes streams that exist.",
+    )
+    lease_s: float = Field(
+        default=20,
+        ge=2,
+        le=600,
+        description="Seconds after which a silent worker's task is given to another one.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _servers_are_readable_in_one_way(cls, value: str | None) -> str | None:
+        for server in _split(value):
+            match = _SERVER.fullmatch(server)
+            if not match or int(match["port"] or 0) > PORT_MAX:
+                raise ValueError(
+                    "must be servers such as nats://host:4222, separated by commas; a password "
+                    "has %40 for @, %2F for / and %2C for comma, or stands in engine.password"
+                )
+            if match["login"] and not match["scheme"]:
+                raise ValueError("must begin with nats:// or tls:// where there is a password")
+        return value
+
+    @model_validator(mode="after")
+    def _there_is_one_login(self) -> Self:
+        if len(self._logins) > 1:
+            raise ValueError("url: must have the same user and password for every server")
+        if self.password and not self.user:
+            raise ValueError("password: goes with user")
+        ways = (self._logins, self.user, self.credentials_file)
+        if sum(map(bool, ways)) > 1:
+            raise ValueError(
+                "must name one way to log in: in url, by user and password, or by credentials_file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _key_fits_certificate(self) -> Self:
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key: goes with tls_cert")
+        if self.tls_cert:
+            try:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # asks nobody
+            except (OSError, ValueError):
+                raise ValueError(
+                    "tls_cert, tls_key: must be PEM files with a certificate and its own key, "
+                    "which must not be encrypted"
+                ) from None
+        return self
+
+    @property
+    def _logins(self) -> frozenset[str]:
+        matches = map(_SERVER.fullmatch, _split(self.url))
+        return frozenset(match["login"][:-1] for match in matches if match and match["login"])
+
+    @property
+    def login(self) -> Login:
+        """What to log in with, be it in ``url`` or in settings of its own."""
+        if self.user:
+            password = self.password.get_secret_value() if self.password else ""
+            return Login(user=self.user, password=password)
+        for login in self._logins:
+            user, colon, password = login.partition(":")
+            if colon:
+                return Login(user=unquote(user), password=unquote(password))
+            return Login(token=unquote(user))
+        return Login()
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_s)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers' addresses, without user and password."""
+        matches = map(_SERVER.fullmatch, _split(self.url))
+        return tuple(
+            match["address"].replace(match["login"] or "", "", 1) for match in matches if match
+        )
+
+
+def _split(url: str | None) -> Iterator[str]:
+    return filter(None, (server.strip() for server in (url or "").split(",")))

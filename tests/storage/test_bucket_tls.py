@@ -1,0 +1,69 @@
+"""A region whose certificate is of an authority that only the settings trust."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import StorageUnavailable
+from archiver.model import Region
+from archiver.storage.bucket import Bucket
+from archiver.storage.regions import LAST_WORDS_S
+from tests.parts.process import accepts, free_port, running
+from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
+from tests.parts.secured import Certificates
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, certificates: Certificates) -> Iterator[str]:
+    port = free_port()
+    (tmp_path / "buckets" / "bucket").mkdir(parents=True)
+    command = [str(binary("rclone")), "serve", "s3", "--config", "/dev/null"]
+    command += ["--addr", f"127.0.0.1:{port}", "--etag-hash", ""]
+    command += ["--cert", str(certificates.server), "--key", str(certificates.server)]
+    with running(
+        [*command, str(tmp_path / "buckets")],
+        log=tmp_path / "log",
+        ready=lambda: accepts(port),
+        env={"RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"'},
+    ):
+        yield f"https://127.0.0.1:{port}"
+
+
+def stored(endpoint: str, ca_file: Path | None) -> bytes:
+    """Return what a region gives back of an object that it was given."""
+    bucket = Bucket(
+        region=Region("one"),
+        bucket="bucket",
+        endpoint=endpoint,
+        aws_region="us-east-1",
+        access_key_id=ACCESS_KEY,
+        secret_access_key=SECRET_KEY,
+        virtual_hosted=False,
+        presigned_ttl=timedelta(minutes=5),
+        ca_file=ca_file,
+    )
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"bytes"
+
+    async def play() -> bytes:
+        try:
+            await bucket.check()
+            await bucket.put("archives/x.zip", aiter(chunks()))
+            return b"".join([chunk async for chunk in bucket.get("archives/x.zip")])
+        finally:
+            await asyncio.sleep(LAST_WORDS_S)
+
+    return asyncio.run(play())
+
+
+def test_the_authority_that_a_region_names_is_trusted_and_no_other(
+    endpoint: str, certificates: Certificates
+) -> None:
+    assert stored(endpoint, certificates.authority) == b"bytes"
+    for ca_file in (None, certificates.stranger):
+        with pytest.raises(StorageUnavailable):
+            stored(endpoint, ca_file)
