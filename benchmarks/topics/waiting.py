@@ -23,8 +23,8 @@ RATE = 2e6
 
 FOUND_GOAL, MEMORY_GOAL = "< 200", "< 600"
 
-ROOM = {"ARCHIVER_SERVER__WAITERS": str(COUNT)}
-"""For all of a crowd in one process."""
+ROOM = {"ARCHIVER_SERVER__WAITERS": str(COUNT), "ARCHIVER_SERVER__HOLD_S": "10"}
+"""For all of a crowd in one process, with the holds of its first measurement."""
 
 ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
 SLOW_RATE = 5e5

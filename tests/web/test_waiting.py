@@ -10,10 +10,13 @@ from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, WrongRoot
 from archiver.model import Node, Region
+from archiver.settings import ServerSettings
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
+from archiver.web.files import DEFAULT_WAIT_S
 from archiver.web.headers import HEADER_MAX_BYTES
 from archiver.web.seats import Holding
+from archiver.web.waiting import HOLDS_MAX
 from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
 from tests.world import World
@@ -44,7 +47,7 @@ def test_a_crowd_that_waits_costs_one_task_and_is_sent_to_where_each_prefers(web
 def test_a_hit_waits_for_nobody(web: Client) -> None:
     web.get(DEFAULT)
     web.work()
-    answer = web.get(f"{DEFAULT}?wait=80&hop=7")
+    answer = web.get(f"{DEFAULT}?wait=72&hop=8")
     assert (answer.status, answer.headers["archiver-cache"]) == (302, "hit")
 
 
@@ -91,15 +94,24 @@ def test_odd_names_come_back_as_they_were(hasty: Client) -> None:
     assert len(hasty.world.engine.tasks) == 1
 
 
-def test_eight_holds_are_the_end_and_the_task_goes_on(hasty: Client) -> None:
+def test_nine_holds_are_the_end_and_the_task_goes_on(hasty: Client) -> None:
     target, seen = f"{DEFAULT}?wait=80", []
     while (answer := hasty.get(target)).status == 302:
         target = answer.headers["location"].removeprefix(PUBLIC_URL)
         seen.append(target)
-    assert len(set(seen)) == 7
+    assert len(set(seen)) == 8
     assert (answer.status, answer.code) == (503, "not_ready_yet")
     assert int(answer.headers["retry-after"]) >= 1
     assert [task.state.value for task in hasty.world.engine.tasks.values()] == ["PENDING"]
+
+
+def test_the_defaults_suit_clients_with_a_timeout_of_10_s_and_those_that_follow_9_redirects() -> (
+    None
+):
+    """The last of the redirects leads to S3."""
+    assert Holding().hold_s == ServerSettings().hold_s <= 8
+    assert HOLDS_MAX <= 9
+    assert HOLDS_MAX * Holding().hold_s == DEFAULT_WAIT_S
 
 
 def test_the_time_is_over_when_it_is() -> None:
@@ -123,7 +135,7 @@ def test_no_wait_at_all_is_a_503_and_not_a_202(web: Client) -> None:
         ("wait=-1", "wait"),
         ("wait=1.5", "wait"),
         ("wait=%D9%A3", "wait"),
-        ("wait=1&hop=8", "hop"),
+        ("wait=1&hop=9", "hop"),
         ("hop=99999999999", "hop"),
         ("wait=1&hop=x", "hop"),
         ("on_miss=", "on_miss"),
@@ -268,7 +280,7 @@ def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None
     async def play() -> Answer:
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(
-                web.asking(DEFAULT, headers={"prefer": "respond-async, wait=9"})
+                web.asking(DEFAULT, headers={"prefer": "respond-async, wait=7"})
             )
             await settled()
             await built(web)
@@ -276,7 +288,7 @@ def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None
 
     answer = web.run(play())
     assert answer.status == 302
-    assert answer.headers["preference-applied"] == "wait=9, respond-async"
+    assert answer.headers["preference-applied"] == "wait=7, respond-async"
 
 
 def test_a_region_that_is_down_is_waited_past(web: Client) -> None:

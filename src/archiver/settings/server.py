@@ -77,11 +77,11 @@ class ServerSettings(Section):
         "and at most for half of `presigned_ttl_s`. 0: each is made anew.",
     )
     hold_s: float = Field(
-        default=10,
+        default=8,
         ge=0.1,
         le=14,
-        description="Seconds that one request is held open. `wait` may be eight times as much. "
-        "More than 14 and pip, the first to do so, hangs up.",
+        description="Seconds that one request is held open. `wait` may be nine times as much. "
+        "Many clients have a timeout of 10 s, and pip one of 15 s.",
     )
     waiters: int = Field(
         default=5000, ge=0, description="Requests that one process holds open at a time."

@@ -31,7 +31,7 @@ from archiver.web.redirects import REDIRECT, Form, hit
 from archiver.web.site import State
 from archiver.web.targets import decode, parse_query, split_place
 
-DEFAULT_WAIT_S = 80
+DEFAULT_WAIT_S = 72
 """Tools that take names from paths save the body of a 202 as the file, or give up on it."""
 
 CHECKSUM_CACHE_CONTROL = "private, max-age=86400, immutable"

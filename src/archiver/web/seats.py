@@ -20,7 +20,7 @@ class Holding:
     they are.
     """
 
-    hold_s: float = 10
+    hold_s: float = 8
     waiters: int = 5000
     waiters_per_client: int = 500
     event_streams: int = 2000

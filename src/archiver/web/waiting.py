@@ -25,8 +25,8 @@ LAST_HOLD_S = 1.0
 EARLY_S = 0.01
 """So much before its time a timer may end a hold: that is no second to wait for."""
 
-HOLDS_MAX = 8
-"""Of one request: seven redirects to itself and one to S3, where Nix and Go follow ten."""
+HOLDS_MAX = 9
+"""Of one request: eight redirects to itself and one to S3. Go and aiohttp follow nine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def parse_patience(
 ) -> Patience:
     """Return what ``wait`` and ``hop`` say, else what ``Prefer`` says, else *default_s*.
 
-    More than eight holds is cut to that, as RFC 7240 allows.
+    More than nine holds is cut to that, as RFC 7240 allows.
 
     Raises:
         InvalidRequest: A parameter is no number, or ``hop`` is one that we never gave.
