@@ -131,6 +131,14 @@ def test_a_rev_that_no_path_can_have_is_taken_as_a_parameter(web: Client) -> Non
     assert web.get(f"/archiver/hgmo/{ASH}?rev=a/../b").headers["archiver-node"] == node
 
 
+def test_a_path_whose_repo_is_unknown_may_have_meant_a_rev_with_a_slash(web: Client) -> None:
+    plain = web.get(f"/archiver/hgmo/{ASH}/REL/2.0")
+    assert (plain.status, plain.code) == (404, "unknown_repo")
+    assert f"if REL/2.0 is a revision of {ASH}, give it as ?rev=" in plain.json["detail"]
+    assert "?rev=" not in web.get(f"/archiver/hgmo/{ASH}/oak?rev=2.0").json["detail"]
+    assert "?rev=" not in web.get("/archiver/hgmo/oak/2.0").json["detail"]
+
+
 def test_a_repo_and_a_subdir_may_have_the_signs_of_a_url(web: Client) -> None:
     node = web.world.source.commit("c#/@100%?", {"@types/what?#/a%2Fb": b""}, "default")
     answer = web.get("/archiver/hgmo/c%23/@100%25%3F/default?subdir=@types/what?%23")

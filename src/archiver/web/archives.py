@@ -8,7 +8,9 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from archiver.errors import UnknownRepo
 from archiver.model import Absent, Pending, Ready
+from archiver.names import shown
 from archiver.web import fastlane
 from archiver.web.asks import (
     Ask,
@@ -41,14 +43,18 @@ async def fulfil(request: Request[State], asked: Ask, form: Form) -> Response:
     archiver, wanted, method = request.state["archiver"], asked.wanted, request.method
     create = method != "HEAD" and asked.on_miss is not OnMiss.NONE
     near = fastlane.region(request.scope)
-    match await archiver.request(
-        wanted,
-        method=method,
-        create=create,
-        share=create,  # else a stranger could have any number of revs stored, at no cost
-        client=client_of(request),
-        client_region=near,
-    ):
+    try:
+        found = await archiver.request(
+            wanted,
+            method=method,
+            create=create,
+            share=create,  # else a stranger could have any number of revs stored, at no cost
+            client=client_of(request),
+            client_region=near,
+        )
+    except UnknownRepo as exc:
+        raise UnknownRepo(f"{exc.message}{_hint(asked)}") from exc
+    match found:
         case Ready() as ready:
             look = partial(
                 archiver.request, wanted, method=method, create=False, client_region=near
@@ -58,6 +64,17 @@ async def fulfil(request: Request[State], asked: Ask, form: Form) -> Response:
             return await outwait(request, asked, pending, form.render)
         case Absent():
             return problem(request, "absent", "the archive is not there; a GET would bring it")
+
+
+def _hint(asked: Ask) -> str:
+    """Return what else a path may mean whose repo is unknown: a rev with a slash."""
+    folder, slash, end = asked.wanted.repo.rpartition("/")
+    if not slash or "rev" in asked.query:
+        return ""
+    rev = shown(f"{end}/{asked.wanted.rev}")
+    return (
+        f"; if {rev} is a revision of {folder}, give it as ?rev= behind the path of the repository"
+    )
 
 
 def parse(request: Request[State]) -> Ask:
