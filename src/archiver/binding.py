@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from archiver.model import Archive, Conversion, Manifest, parse_key
 
+ARCHIVES = "archives/"
+"""The folder of all bytes."""
+
 OBJECT_MAX_BYTES = 48 << 40
 """More than S3 stores in one object, which is 5 TB or, of late, 50."""
 
@@ -29,7 +32,7 @@ def is_sha256(text: str) -> bool:
 
 def object_prefix(archive: Archive) -> str:
     """Return the folder of all objects that may be bytes of *archive*, committed or not."""
-    return f"archives/{archive.key}/"
+    return f"{ARCHIVES}{archive.key}/"
 
 
 def unbound(manifest: Manifest, archive: Archive) -> str | None:

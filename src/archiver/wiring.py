@@ -304,7 +304,8 @@ async def run_worker(settings: Settings) -> None:
     _workspace(settings).try_out()
     async with open_parts(settings, process="worker") as parts, _listening(settings, parts):
         log.info("worker.started", sources=sorted(settings.sources))
-        await _worker(settings, parts).run(stopping)
+        async with beside(parts.storage.clear_old_uploads()):
+            await _worker(settings, parts).run(stopping)
     log.info("worker.stopped")
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from archiver.errors import SourceTimeout, StorageUnavailable
 from archiver.ports import Upload
+from archiver.storage.leftovers import GRACE
 from archiver.storage.regions import Regions
-from archiver.storage.tee import GRACE, PATIENCE
+from archiver.storage.tee import PATIENCE
 from archiver.telemetry import METRICS
 from tests.parts.s3 import REGIONS, S3Server
 from tests.parts.sink import Fault, Misbehave

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -13,13 +13,14 @@ import msgspec
 import obstore
 from obstore.exceptions import BaseError
 
-from archiver.binding import unbound
+from archiver.binding import ARCHIVES, unbound
 from archiver.errors import StorageUnavailable
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
 from archiver.storage.proof import Proof
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
+from archiver.storage.unfinished import Unfinished
 from archiver.telemetry import METRICS, log
 
 PART_BYTES = 5 << 20
@@ -98,6 +99,7 @@ class Bucket:
         )
         self._probe_key = f"probes/{secrets.randbelow(PROBES):02}"
         self._proof = Proof(probe=self._probe)
+        self._unfinished = Unfinished(settings)
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
         self._public = (
@@ -226,6 +228,14 @@ class Bucket:
     async def delete(self, object_key: str) -> None:
         async with self._soon_asked_to("delete an object"):
             await obstore.delete_async(self._control, object_key)
+
+    async def abort_uploads(self, object_key: str, *, until: datetime) -> None:
+        """Abort the uploads of *object_key* that began by then."""
+        await self._unfinished.abort(object_key, until=until)
+
+    async def abort_old_uploads(self, than: timedelta) -> int:
+        """Abort uploads of archives that began longer ago *than* that; return how many."""
+        return await self._unfinished.abort_old(ARCHIVES, than=than)
 
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
         """Return a link to the object. Asks nobody, unless credentials have just run out."""

@@ -8,11 +8,10 @@ from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports import Found
 from archiver.storage.bucket import Bare, Bucket
+from archiver.storage.questions import Answers, Questions, outcome
 from archiver.telemetry import log
 
 T = TypeVar("T")
-
-Answers = dict[Region, T | ArchiverError]
 
 
 class Buckets:
@@ -20,6 +19,7 @@ class Buckets:
 
     def __init__(self, *, buckets: Sequence[Bucket]) -> None:
         self._buckets = {bucket.region: bucket for bucket in buckets}
+        self._questions = Questions()
         self.regions = tuple(self._buckets)
 
     def bucket(self, region: Region) -> Bucket:
@@ -29,7 +29,9 @@ class Buckets:
             raise StorageUnavailable(f"there is no region {region} here") from None
 
     async def find(self, archive: Archive) -> Found:
-        answers = await self.each(self.regions, lambda bucket: bucket.copy(archive))
+        answers = await self._questions.ask(
+            {region: bucket.copy(archive) for region, bucket in self._buckets.items()}
+        )
         if failure := _of_all(answers):
             message = "no region says whether it has the archive"
             raise StorageUnavailable(message) from failure
@@ -41,7 +43,9 @@ class Buckets:
         )
 
     async def writable(self) -> dict[Region, StorageUnavailable | None]:
-        answers = await self.each(self.regions, lambda bucket: bucket.require_writable())
+        answers = await self._questions.ask(
+            {region: bucket.require_writable() for region, bucket in self._buckets.items()}
+        )
         return {
             region: answer if isinstance(answer, StorageUnavailable) else None
             for region, answer in answers.items()
@@ -50,16 +54,9 @@ class Buckets:
     async def each(
         self, regions: Iterable[Region], ask: Callable[[Bucket], Coroutine[Any, Any, T]]
     ) -> Answers[T]:
-        """Ask all *regions* at once; return what each answered, or why it did not."""
-
-        async def answer(region: Region) -> T | ArchiverError:
-            try:
-                return await ask(self._buckets[region])
-            except ArchiverError as exc:
-                return exc
-
+        """Ask all *regions* at once, and wait for all; return what each answered, or why not."""
         regions = tuple(regions)
-        answers = await asyncio.gather(*map(answer, regions))
+        answers = await asyncio.gather(*(outcome(ask(self._buckets[r])) for r in regions))
         return dict(zip(regions, answers, strict=True))
 
     async def delete(self, object_key: str, regions: Iterable[Region]) -> None:

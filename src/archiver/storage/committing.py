@@ -1,7 +1,7 @@
 """What an upload comes to: the first manifest of an archive wins, and is never written over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +11,8 @@ from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Conversion, Copies, Manifest, Region, Verified
 from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
-from archiver.storage.buckets import Answers, Buckets, copies_of
+from archiver.storage.buckets import Buckets, copies_of
+from archiver.storage.questions import Answers, outcome
 from archiver.storage.tee import confirm
 from archiver.telemetry import log
 
@@ -86,9 +87,9 @@ class Committing:
     ) -> tuple[Found, tuple[Region, ...]]:
         """Return all that decides what *upload* comes to. Writes nothing. Raises as does *hold*."""
         async with asyncio.TaskGroup() as group:
-            finding = group.create_task(_outcome(self._buckets.find(archive)))
+            finding = group.create_task(outcome(self._buckets.find(archive)))
             confirming = group.create_task(self._confirmed(archive, upload, verified))
-            holding = group.create_task(_outcome(hold()))
+            holding = group.create_task(outcome(hold()))
         if failure := holding.result():
             raise failure
         if isinstance(found := finding.result(), ArchiverError):
@@ -169,13 +170,6 @@ class Committing:
         """Discard *upload*, unless it is what was committed: by this attempt, a moment ago."""
         if upload.object_key != copies.manifest.object_key:
             await self.discard(upload)
-
-
-async def _outcome(work: Awaitable[T]) -> T | ArchiverError:
-    try:
-        return await work
-    except ArchiverError as exc:
-        return exc
 
 
 def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Region, ...]:

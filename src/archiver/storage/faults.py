@@ -37,7 +37,12 @@ def s3_code(exc: BaseException) -> str | None:
     says that *exc* tells nothing.
     """
     text = str(exc)[:READ_CHARS]
-    if answered := _ANSWERED.search(text):
-        code = _CODE.search(answered[2])
-        return code[1] if code else f"http_{answered[1]}"
+    if answer := _ANSWERED.search(text):
+        return answered(int(answer[1]), answer[2])
     return next((code for words, code in _UNANSWERED if words in text), None)
+
+
+def answered(status: int, body: str) -> str:
+    """Return the code of an answer that is an error."""
+    code = _CODE.search(body[:READ_CHARS])
+    return code[1] if code else f"http_{status}"

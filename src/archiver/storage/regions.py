@@ -13,8 +13,14 @@ from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.buckets import Buckets
 from archiver.storage.committing import Committing
-from archiver.storage.tee import GRACE, PATIENCE, Tee, confirm
+from archiver.storage.leftovers import GRACE, Leftovers
+from archiver.storage.tee import PATIENCE, Tee, confirm
 from archiver.telemetry import log
+
+OLD_UPLOAD = timedelta(days=1)
+"""No upload that is alive is as old: downloads and copies end after six hours."""
+
+CLEAR_EVERY = timedelta(hours=6)
 
 LAST_WORDS_S = 0.05
 """obstore's threads call into the loop for a moment longer than they work. When it is gone, they
@@ -24,9 +30,11 @@ abort the process: 3 to 9 of 25 did, and none after this pause."""
 @asynccontextmanager
 async def open_regions(buckets: Sequence[Bucket]) -> AsyncIterator["Regions"]:
     """Yield the regions, and see to it that the loop does not end before obstore does."""
+    regions = Regions(buckets=buckets)
     try:
-        yield Regions(buckets=buckets)
+        yield regions
     finally:
+        await regions.close()
         await asyncio.sleep(LAST_WORDS_S)
 
 
@@ -47,7 +55,7 @@ class Regions:
         self._buckets = Buckets(buckets=buckets)
         self._committing = Committing(buckets=self._buckets)
         self._patience = patience
-        self._grace = grace
+        self._leftovers = Leftovers(grace=grace)
         self.regions = self._buckets.regions
 
     async def find(self, archive: Archive) -> Found:
@@ -89,19 +97,15 @@ class Regions:
             return await self._put_back(promised, chunks, regions)
         object_key = f"{object_prefix(archive)}{attempt}/{archive.file_name}"
         tee = self._tee(regions, object_key)
-        try:
-            await tee.run(chunks)
-        except BaseException:
-            await self._buckets.delete(object_key, tee.reached)
-            raise
-        await self._buckets.delete(object_key, set(tee.reached).difference(tee.stored))
+        await tee.run(chunks)
+        await self._buckets.delete(object_key, tee.uncertain)  # before a manifest may name it
         return Upload(object_key=object_key, regions=tee.stored, failures=tee.failures)
 
     async def _put_back(
         self, manifest: Manifest, chunks: AsyncGenerator[bytes, None], regions: Iterable[Region]
     ) -> Upload:
         """Store the bytes that *manifest* names, where it says. Nothing is ever deleted there."""
-        tee = self._tee(regions, manifest.object_key)
+        tee = self._tee(regions, manifest.object_key, shared=True)
         changed = BytesChanged(
             f"the archive was lost, and what it is made of now has other bytes than those with the "
             f"sha256 {manifest.sha256} that were promised; its manifests have to be deleted first"
@@ -156,7 +160,7 @@ class Regions:
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
         manifest = copies.manifest
         async with aclosing(self.read(copies, region)) as chunks:
-            await self._tee([target.region], manifest.object_key).run(chunks)
+            await self._tee([target.region], manifest.object_key, shared=True).run(chunks)
         await confirm(target, manifest.object_key, manifest.size_bytes)
 
     def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
@@ -172,10 +176,33 @@ class Regions:
     async def check(self) -> Mapping[Region, ArchiverError | None]:
         return await self._buckets.each(self.regions, lambda bucket: bucket.check())
 
-    def _tee(self, regions: Iterable[Region], object_key: str) -> Tee:
-        buckets = [self._buckets.bucket(region) for region in regions]
+    async def close(self) -> None:
+        """Clear away what is left of uploads, as far as a moment allows."""
+        await self._leftovers.close()
+
+    async def clear_old_uploads(self) -> None:
+        """Abort uploads that processes left which were killed, now and then, until cancelled.
+
+        Those of a frozen region are among them, if its worker ended before it answered.
+        """
+        while True:
+            answers = await self._buckets.each(
+                self.regions, lambda bucket: bucket.abort_old_uploads(OLD_UPLOAD)
+            )
+            for region, answer in answers.items():
+                if isinstance(answer, ArchiverError):
+                    log.warning("uploads.not_cleared", region=region, **answer.log_fields)
+                elif answer:
+                    log.info("uploads.cleared", region=region, uploads=answer)
+            await asyncio.sleep(CLEAR_EVERY.total_seconds())
+
+    def _tee(self, regions: Iterable[Region], object_key: str, *, shared: bool = False) -> Tee:
         return Tee(
-            buckets=buckets, object_key=object_key, patience=self._patience, grace=self._grace
+            buckets=[self._buckets.bucket(region) for region in regions],
+            object_key=object_key,
+            leftovers=self._leftovers,
+            shared=shared,
+            patience=self._patience,
         )
 
 

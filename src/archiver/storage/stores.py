@@ -64,6 +64,30 @@ def control_store(settings: S3Settings) -> S3Store:
     return _store(settings, {"timeout": CONTROL_TIMEOUT}, {"max_retries": 1})
 
 
+def signing_store(settings: S3Settings, target: str) -> S3Store:
+    """Return what signs *target* of the bucket, a path and a query, whatever is asked for by key.
+
+    obstore appends the key to the endpoint and signs whatever query is in it. Behind a ``#`` the
+    key is a fragment, which no client sends.
+    """
+    config = _config(settings) | {
+        "endpoint": f"{_bucket_url(settings)}{target}#",
+        "virtual_hosted_style_request": True,
+    }
+    return S3Store(
+        settings.bucket,
+        config=config,
+        client_options={"allow_http": settings.plain, "connect_timeout": CONTROL_TIMEOUT},
+        credential_provider=_static_keys(settings),
+    )
+
+
+def _bucket_url(settings: S3Settings) -> str:
+    endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
+    address = _address(endpoint, settings).rstrip("/")
+    return address if settings.virtual_hosted else f"{address}/{settings.bucket}"
+
+
 def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -> S3Store:
     return S3Store(
         settings.bucket,

@@ -1,7 +1,7 @@
 """One stream into several buckets, none of which may hold up or harm the others.
 
-An upload is never cancelled but told through its own chunks to give up, because only then does
-obstore abort it at the server.
+An upload that is to give up learns so through its own chunks, because only then does obstore abort
+it at the server. What becomes of it afterwards is in ``leftovers``.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Coroutine,
+    Iterable,
     Sequence,
 )
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from typing import Any
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
+from archiver.storage.leftovers import Leftovers
 from archiver.telemetry import METRICS
 
 CHUNK_BYTES = 1 << 20
@@ -32,8 +34,9 @@ PATIENCE = timedelta(seconds=30)
 """How long a region may keep another one waiting. With 27 MiB under way, it is then dead, or slower
 than 1 MB/s. A region that is alone, or no slower than the others, may take all its time."""
 
-GRACE = timedelta(seconds=10)
-"""How long an upload that was told to give up may take to abort, before it is let go regardless."""
+LEAST_PATIENCE = timedelta(seconds=3)
+"""The same for an archive of a few bytes, whose copy follows by a repair. What is in between has a
+second more for each MiB."""
 
 
 class _Abandoned(Exception):
@@ -74,15 +77,14 @@ class _Feed:
 class _Branch:
     """One region's upload: running, stored, or given up (for ``failure``, if it was its own)."""
 
-    def __init__(self, *, bucket: Bucket, object_key: str, grace: timedelta) -> None:
+    def __init__(self, *, bucket: Bucket, object_key: str) -> None:
+        self.bucket = bucket
         self.region = bucket.region
         self.failure: ArchiverError | None = None
         self.stored = False
         self.ended = False
-        self._bucket = bucket
-        self._grace_s = grace.total_seconds()
         self._feed = _Feed()
-        self._running = asyncio.create_task(self._put(object_key))
+        self.running = asyncio.create_task(self._put(object_key))
 
     @property
     def alive(self) -> bool:
@@ -96,21 +98,20 @@ class _Branch:
 
     async def wait(self) -> bool:
         """Return, when the upload is over, whether the region has it."""
-        await asyncio.wait([self._running])
-        if not self._running.cancelled():
-            self._running.result()
+        await asyncio.wait([self.running])
+        if not self.running.cancelled():
+            self.running.result()
         return self.stored
 
     def abandon(self, failure: ArchiverError | None = None) -> None:
-        """Have the upload abort, or, if it will not within its grace, let go of it."""
-        if not self._running.done():
+        """Have the upload give up."""
+        if not self.running.done():
             self.failure = self.failure or failure
             self._feed.abandon()
-            asyncio.get_running_loop().call_later(self._grace_s, self._running.cancel)
 
     async def _put(self, object_key: str) -> None:
         try:
-            size_bytes = await self._bucket.put(object_key, self._feed)
+            size_bytes = await self.bucket.put(object_key, self._feed)
         except ArchiverError as exc:
             self.failure = self.failure or exc
         except _Abandoned:
@@ -128,7 +129,8 @@ class Tee:
     """Sends one stream to several buckets under one key. Runs once.
 
     Afterwards every region is either in ``stored`` or in ``failures``, unless ``run`` raised. What
-    is stored is to be confirmed: only then does it count as a success.
+    is stored is to be confirmed: only then does it count as a success. What is not goes to
+    *leftovers*. A key that is *shared* with other uploads is that of a committed archive.
     """
 
     def __init__(
@@ -136,14 +138,17 @@ class Tee:
         *,
         buckets: Sequence[Bucket],
         object_key: str,
+        leftovers: Leftovers,
+        shared: bool = False,
         patience: timedelta = PATIENCE,
-        grace: timedelta = GRACE,
     ) -> None:
         self._buckets = buckets
         self._object_key = object_key
+        self._leftovers = leftovers
+        self._shared = shared
         self._patience_s = patience.total_seconds()
-        self._grace = grace
         self._branches: list[_Branch] = []
+        self._sent_bytes = 0
 
     @property
     def stored(self) -> tuple[Region, ...]:
@@ -154,9 +159,13 @@ class Tee:
         return {branch.region: branch.failure for branch in self._branches if branch.failure}
 
     @property
-    def reached(self) -> tuple[Region, ...]:
-        """The regions that saw the end of the stream, and so may have the object."""
-        return tuple(branch.region for branch in self._branches if branch.ended)
+    def uncertain(self) -> tuple[Region, ...]:
+        """The regions that have said no at the end of the stream, and may have the object."""
+        return tuple(
+            branch.region
+            for branch in self._branches
+            if branch.ended and branch.running.done() and not branch.stored
+        )
 
     async def run(self, chunks: AsyncIterable[bytes]) -> None:
         """Send *chunks* until one region has all of them, and the others have or have failed.
@@ -166,30 +175,36 @@ class Tee:
             whatever *chunks* raises: Every upload was aborted.
         """
         self._branches = [
-            _Branch(bucket=bucket, object_key=self._object_key, grace=self._grace)
-            for bucket in self._buckets
+            _Branch(bucket=bucket, object_key=self._object_key) for bucket in self._buckets
         ]
         try:
             await self._send(chunks)
         except BaseException:
-            await self._end()
             for region in self.stored:
                 _count(region, "aborted")
+            if clearing := self._clear(self._branches, doomed=not self._shared):
+                await asyncio.wait(clearing, timeout=self._leftovers.patience_s)
             raise
-        await self._end()
+        failed = [branch for branch in self._branches if not branch.stored]
+        self._clear(failed, doomed=False)
 
     async def _send(self, chunks: AsyncIterable[bytes]) -> None:
         async with aclosing(_coalesced(chunks)) as coalesced:
             async for chunk in coalesced:
+                self._sent_bytes += len(chunk)
                 await self._each(_Branch.write, chunk)
         await self._each(_Branch.write, None)
         await self._each(_Branch.wait)
 
-    async def _end(self) -> None:
-        """Wait for whoever is done, and for the others to abort."""
-        for branch in self._branches:
+    def _clear(self, branches: Iterable[_Branch], *, doomed: bool) -> list[asyncio.Task[None]]:
+        clearing = []
+        for branch in branches:
             branch.abandon()
-        await asyncio.gather(*(branch.wait() for branch in self._branches))
+            upload = self._leftovers.take(
+                branch.bucket, self._object_key, branch.running, doomed=doomed
+            )
+            clearing.append(upload)
+        return clearing
 
     async def _each(
         self, step: Callable[..., Coroutine[Any, Any, bool]], *args: bytes | None
@@ -212,6 +227,11 @@ class Tee:
             first = next(iter(self.failures.values()))
             raise StorageUnavailable("no region took the archive") from first
 
+    @property
+    def _enough_s(self) -> float:
+        """Return how long the others wait for a region, by what it may have to send yet."""
+        return min(self._patience_s, LEAST_PATIENCE.total_seconds() + self._sent_bytes / (1 << 20))
+
     async def _late(self, steps: set[asyncio.Task[bool]]) -> set[asyncio.Task[bool]]:
         """Wait for one step to succeed, then a while for each of the others; return the late."""
         patience_s: float | None = None
@@ -222,7 +242,7 @@ class Tee:
             if not done:
                 break
             if any(task.result() for task in done):
-                patience_s = self._patience_s
+                patience_s = self._enough_s
         return steps
 
 

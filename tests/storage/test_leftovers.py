@@ -1,0 +1,122 @@
+"""What uploads leave behind that were given up, and what becomes of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from archiver.errors import StorageUnavailable
+from archiver.storage.regions import Regions
+from tests.parts.s3 import S3Server
+from tests.parts.sink import Fault
+from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, store, stream
+from tests.storage.test_bucket import run
+from tests.storage.test_tee import SHORT, at_parts
+
+MANY_PARTS = 3 * LARGE
+"""More than obstore has under way at a time: it then reads no further until one is acknowledged."""
+
+
+async def cleared(coast: Coast) -> None:
+    async with asyncio.timeout(20):
+        while coast.home.unfinished() != NOTHING:
+            await asyncio.sleep(0.05)
+
+
+def thaw(coast: Coast) -> None:
+    for sink in coast.sinks.values():
+        sink.misbehave = lambda _method, _target: None
+
+
+def test_a_region_that_froze_in_mid_upload_is_cleared_when_it_answers_again(coast: Coast) -> None:
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda _method, target: (
+            Fault.HANG if "partNumber" in target or "?uploads=&" in target else None
+        )
+        upload = await regions.upload(an_archive(), stream(bytes(MANY_PARTS)), attempt="a1")
+        assert upload.regions == (EAST,)
+        assert coast.home.unfinished()[WEST]
+        thaw(coast)
+        await cleared(coast)
+
+    coast.use(scenario, patience=SHORT, grace=SHORT)
+
+
+def test_a_cancelled_upload_ends_within_seconds_though_every_region_is_frozen(coast: Coast) -> None:
+    async def scenario(regions: Regions) -> None:
+        stuck = asyncio.Event()
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            async for chunk in stream(bytes(MANY_PARTS)):
+                yield chunk
+            stuck.set()
+            await asyncio.Event().wait()
+
+        for sink in coast.sinks.values():
+            sink.misbehave = at_parts(Fault.HANG)
+        uploading = asyncio.create_task(regions.upload(an_archive(), chunks(), attempt="a1"))
+        while not all(coast.home.unfinished().values()):
+            await asyncio.sleep(0.02)
+        for sink in coast.sinks.values():
+            sink.misbehave = lambda _method, _target: Fault.HANG
+        uploading.cancel()
+        async with asyncio.timeout(8):
+            with pytest.raises(asyncio.CancelledError):
+                await uploading
+        assert all(coast.home.unfinished().values())
+        thaw(coast)
+        await cleared(coast)
+
+    coast.use(scenario, grace=SHORT)
+    assert coast.home.keys() == NOTHING
+
+
+@pytest.mark.parametrize("server", ("weed", "rclone"))
+def test_uploads_that_killed_processes_left_are_aborted_once_they_are_old(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    s3: S3Server = request.getfixturevalue(server)
+    home = s3.make_home((EAST,))
+    name, bucket = home.names[EAST], home.bucket(EAST)
+    keys = [f"archives/{an_archive().key}/a~2B/a+b.zip", "elsewhere/x.zip"]
+    for key in keys:
+        assert s3.request("POST", f"/{name}/{key}", {"uploads": ""})[0] == 200
+
+    assert run(lambda: bucket.abort_old_uploads(timedelta(days=1))) == 0
+    assert sorted(s3.unfinished(name)) == keys
+    assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 1
+    assert s3.unfinished(name) == keys[1:]
+    long_ago, soon = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
+    run(lambda: bucket.abort_uploads(keys[1], until=long_ago))
+    assert s3.unfinished(name) == keys[1:]
+    run(lambda: bucket.abort_uploads(keys[1], until=soon))
+    assert s3.unfinished(name) == []
+
+
+def test_a_bucket_that_does_not_let_its_uploads_be_listed_says_so(coast: Coast) -> None:
+    coast.sinks[EAST].misbehave = lambda method, _: Fault.FORBID if method == "GET" else None
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    with pytest.raises(StorageUnavailable) as raised:
+        run(lambda: bucket.abort_uploads("archives/x", until=datetime.now(UTC)))
+    assert raised.value.s3_code == "AccessDenied"
+
+
+def test_a_copy_that_came_while_its_region_was_to_be_cleared_stays(coast: Coast) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
+        copies = await store(regions, archive)
+        asked = len(coast.sinks[WEST].requests)
+        thaw(coast)
+        await regions.copy(archive, copies, WEST)
+        async with asyncio.timeout(20):
+            while not any("?uploads=&" in t for _, t in coast.sinks[WEST].requests[asked:]):
+                await asyncio.sleep(0.05)
+        await regions.close()
+        found = (await regions.find(archive)).copies
+        assert found
+        assert found.regions == (EAST, WEST)
+
+    coast.use(scenario, grace=SHORT)
