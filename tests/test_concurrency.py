@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from archiver.concurrency import Beside, Coalesce, ahead, end, ending, heeded, in_thread
+from archiver.concurrency import Beside, Coalesce, ahead, end, ending, hedged, heeded, in_thread
 
 
 def test_callers_at_the_same_time_share_one_run() -> None:
@@ -380,3 +380,63 @@ def test_what_work_to_be_ended_raises_comes_out() -> None:
 
     with pytest.raises(LookupError):
         asyncio.run(ending(broken()))
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second", "expected"),
+    (
+        (0, "second", "first"),
+        (60, "second", "second"),
+        (0.05, None, "first"),
+    ),
+)
+def test_the_second_one_counts_if_the_first_is_slow_and_it_has_something(
+    first_s: float, second: str | None, expected: str
+) -> None:
+    ended: list[str] = []
+
+    async def first() -> str:
+        try:
+            await asyncio.sleep(first_s)
+            return "first"
+        finally:
+            ended.append("first")
+
+    async def other() -> str | None:
+        return second
+
+    async def play() -> str:
+        after = timedelta(seconds=0.01 if first_s else 30)
+        return await hedged(first(), other, after=after)
+
+    assert asyncio.run(play()) == expected
+    assert ended == ["first"]
+
+
+def test_a_first_one_that_fails_late_fails_although_the_second_has_nothing() -> None:
+    async def first() -> str:
+        await asyncio.sleep(0.02)
+        raise LookupError
+
+    async def nothing() -> str | None:
+        return None
+
+    with pytest.raises(LookupError):
+        asyncio.run(hedged(first(), nothing, after=timedelta(0)))
+
+
+def test_a_second_try_that_fails_leaves_the_answer_to_the_first() -> None:
+    async def play() -> str:
+        failed = asyncio.Event()
+
+        async def first() -> str:
+            await failed.wait()
+            return "first"
+
+        async def second() -> str | None:
+            failed.set()
+            raise ValueError
+
+        return await hedged(first(), second, after=timedelta(0))
+
+    assert asyncio.run(play()) == "first"

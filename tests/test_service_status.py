@@ -11,8 +11,8 @@ from archiver.errors import (
 from archiver.model import Archive, Region
 from archiver.ports import Found
 from archiver.service import Status
-from archiver.tasks import TaskState
-from archiver.testing import MemoryStorage
+from archiver.tasks import Task, TaskState
+from archiver.testing import MemoryEngine, MemoryStorage
 from archiver.web.watches import open_watches
 from tests.world import World, build, lose
 
@@ -133,3 +133,23 @@ def test_a_status_that_only_the_engine_could_tell_is_not_made_up() -> None:
     world.engine.down = True
     with pytest.raises(EngineUnavailable):
         asyncio.run(world.archiver.status(world.archive()))
+
+
+class SilentEngine(MemoryEngine):
+    """Says nothing of any task for a long time, as while its stream has no leader."""
+
+    async def task(self, archive: Archive) -> Task | None:
+        await asyncio.sleep(60)
+        return await super().task(archive)
+
+
+def test_a_silent_engine_does_not_keep_the_status_of_an_archive_that_is_there() -> None:
+    world = World(engine=SilentEngine())
+
+    async def scenario() -> TaskState:
+        await world.engine.enqueue(world.archive())
+        await build(world)
+        async with asyncio.timeout(30):
+            return (await world.archiver.status(world.archive())).task.state
+
+    assert asyncio.run(scenario()) is TaskState.SUCCESS

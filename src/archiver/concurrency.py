@@ -80,6 +80,41 @@ async def ending(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
+async def hedged(
+    first: Coroutine[Any, Any, V],
+    second: Callable[[], Coroutine[Any, Any, V | None]],
+    *,
+    after: timedelta,
+) -> V:
+    """Return the result of *first*, or that of *second* if it comes sooner and is not None.
+
+    *second* begins only when *first* has not ended *after* a while; if it raises, *first* decides.
+    The slower one is cancelled.
+    """
+    slow = asyncio.create_task(first)
+    quick: asyncio.Task[V | None] | None = None
+    try:
+        await asyncio.wait({slow}, timeout=after.total_seconds())
+        if not slow.done():
+            quick = asyncio.create_task(second())
+            await asyncio.wait({slow, quick}, return_when=asyncio.FIRST_COMPLETED)
+            failed = not quick.done() or quick.exception() is not None
+            if not slow.done() and not failed and (found := quick.result()) is not None:
+                return found
+        return await slow
+    finally:
+        await end_all(slow, quick)
+
+
+async def end_all(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel *tasks* as ``end`` does, whatever they return or raise."""
+    given = [task for task in tasks if task]
+    await end(*given)
+    for task in given:
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not report it as lost
+
+
 class heeded:  # noqa: N801 - reads as what becomes of a cancellation
     """Raises CancelledError at the end of a block that swallowed one, as ``end`` says.
 

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from archiver.concurrency import hedged
 from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
@@ -23,6 +24,9 @@ from archiver.ports import Attempt, Converter, Engine, Found, Index, Source, Sto
 from archiver.resolver import Resolver
 from archiver.tasks import Backlog, Phase, Task, TaskState
 from archiver.telemetry import METRICS, log
+
+PATIENCE = timedelta(milliseconds=200)
+"""How long an archive that is there waits for what only the engine knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +152,22 @@ class Archiver:
             EngineUnavailable: No region has it, and its task cannot be asked for.
             StorageUnavailable: Its task ended well, and no region answers.
         """
+        return await hedged(
+            self._status(archive), lambda: self._status_if_stored(archive), after=PATIENCE
+        )
+
+    async def _status_if_stored(self, archive: Archive) -> Status | None:
+        """Return the status of an archive that is there without asking for its task."""
+        copies = await self._index.copies(archive)
+        return self._stored(archive, copies, None) if copies else None
+
+    async def _status(self, archive: Archive) -> Status:
         try:
             # Asked before the buckets: the other way round, a commit in between would look undone.
             task = await self._engine.task(archive)
         except EngineUnavailable:
-            if copies := await self._index.copies(archive):
-                return self._stored(archive, copies, None)
+            if stored := await self._status_if_stored(archive):
+                return stored
             raise
         try:
             copies = await self._index.copies(archive, since=_succeeded_at(task))
@@ -280,8 +294,9 @@ class Archiver:
         method: str,
     ) -> Ready:
         if missing := self._missing(copies):
-            with suppress(EngineUnavailable):
-                await self._engine.repair_later(archive, missing)
+            with suppress(EngineUnavailable, TimeoutError):
+                async with asyncio.timeout(PATIENCE.total_seconds()):
+                    await self._engine.repair_later(archive, missing)
         region = self._nearness.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")

@@ -1,6 +1,7 @@
 """The index's three levels, and how processes keep each other honest, on a real server."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.engine.connection import DIGESTS, INDEX, REVS, Connection
+from archiver.engine.connection import DIGESTS, INDEX, REQUEST_TIMEOUT, REVS, Connection
 from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex
@@ -80,6 +81,26 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
                 assert not await connection.keys(bucket)
 
     asyncio.run(play())
+
+
+def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
+    fleet: Fleet, nats: Nats
+) -> None:
+    async def play() -> float:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await _committed(storage, archive)
+        async with fleet.connection() as connection:
+            await connection.ensure_streams()
+            index = JetStreamIndex(connection=connection, storage=storage)
+            nats.freeze()
+            try:
+                began = time.monotonic()
+                assert await index.copies(archive) == copies
+                return time.monotonic() - began
+            finally:
+                nats.thaw()
+
+    assert asyncio.run(play()) < REQUEST_TIMEOUT.total_seconds()
 
 
 def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:

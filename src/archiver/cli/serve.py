@@ -72,7 +72,12 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> None:
 
 
 async def _is_well(settings: Settings) -> bool:
-    """Return True as soon as engine and regions answer, False if they do not in WELL_WITHIN_S."""
+    """Return True as soon as the engine answers, False if it does not in WELL_WITHIN_S.
+
+    The embedded engine does, or nothing would have been started after it.
+    """
+    if not settings.engine.servers:
+        return True
     host, _, port = settings.server.listen.rpartition(":")
     heartbeat = http(host.strip("[]"), int(port), "/__heartbeat__", expect=b" 200")
     deadline = time.monotonic() + WELL_WITHIN_S

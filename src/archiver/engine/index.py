@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from archiver.binding import unbound
+from archiver.concurrency import hedged
 from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
@@ -33,6 +34,13 @@ NODES_MAX_BYTES = 16 * MEGABYTE
 
 ABSENT_TTL = timedelta(seconds=10)
 """A crowd that asks for one missing archive looks into the buckets once. A commit ends it."""
+
+HEDGE_AFTER = timedelta(milliseconds=200)
+"""An engine that is well answers in a few milliseconds."""
+
+ASIDES_MAX = 64
+"""Looks into the buckets at a time for which the engine has only been silent so far. Together they
+are some hundred requests to each region."""
 
 NOTHING = Entry(value=b"", revision=0)
 
@@ -74,6 +82,7 @@ class JetStreamIndex:
         self._nodes: Memory[str, Resolved] = Memory(max_bytes=NODES_MAX_BYTES)
         self._digests = Digests(connection=connection)
         self._looks: Looks[Sighting | None] = Looks()
+        self._asides = 0
         self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
         connection.on_gap(self._drop_all)
         connection.watch(COPIES, self._drop)
@@ -104,7 +113,9 @@ class JetStreamIndex:
             return None
         seen = await self._looks.run(
             archive.digest,
-            lambda: self._look(archive),
+            lambda: hedged(
+                self._look(archive), lambda: self._look_aside(archive), after=HEDGE_AFTER
+            ),
             remember=lambda look: self._remember_look(archive, look),
             since=since,
         )
@@ -202,6 +213,23 @@ class JetStreamIndex:
                     await asyncio.gather(self._update(archive, seen), self._lead(archive, copies))
         self._count[level if seen else "absent"]()
         return seen
+
+    async def _look_aside(self, archive: Archive) -> Sighting | None:
+        """Look into the buckets while the engine is silent, as when it elects a leader.
+
+        Returns None where only the engine can answer, or where too many looks are under way.
+        """
+        if self._asides >= ASIDES_MAX:
+            return None
+        self._asides += 1
+        try:
+            copies = (await self._storage.find(archive)).copies
+        finally:
+            self._asides -= 1
+        if copies is None:
+            return None
+        self._count["buckets"]()
+        return Sighting(copies=copies, checked_at=datetime.now(UTC))
 
     async def _stored(self, archive: Archive) -> tuple[Entry | None, Sighting | None]:
         """Return what stands in NATS, with the revision to write over, and what it says.
