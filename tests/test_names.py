@@ -62,7 +62,7 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
     """Anyone may send any number of them, each as long as a request may be."""
     tracemalloc.start()
     try:
-        for number in range(3000):
+        for number in range(1000):
             for name in (f"{number}{'x' * 250}%", f"{number}/" * 1000, f"{number}" * 70):
                 with suppress(InvalidRequest):
                     check_name(name, "repo")

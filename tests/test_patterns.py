@@ -151,10 +151,8 @@ def test_a_pattern_reads_64_kb_of_its_worst_in_linear_time(use: Use) -> None:
     try_all(use, within_s=CPU_LIMIT_S)
 
 
-@pytest.mark.parametrize(
-    "pattern", (r"\s*([a-z-]+)\s*(?:=\s*\d*)?\s*(?:;.*)?", r"X-[A-Z-]+=", r"(?:a|aa)+")
-)
+@pytest.mark.parametrize("pattern", (r"\s*[a-z-]+\s*=?\s*", r"(?:a|aa)+"))
 def test_a_pattern_that_backtracks_is_found_out(pattern: str) -> None:
-    methods = frozenset({"sub", "fullmatch"})
+    methods = frozenset({"fullmatch"})
     with pytest.raises(pytest.fail.Exception):
         try_all(Use(place="", pattern=re.compile(pattern), methods=methods), within_s=0.2)

@@ -113,8 +113,9 @@ def weight(value: object) -> int:
         case tuple() | list():
             return sys.getsizeof(value) + sum(map(weight, value))
         case _ if is_dataclass(value):
-            attributes = {field.name: getattr(value, field.name) for field in fields(value)}
-            attributes |= getattr(value, "__dict__", {})  # what is computed once, and kept
-            return sys.getsizeof(value) + sum(map(weight, attributes.values()))
+            own = getattr(value, "__dict__", {})  # with what is computed once, and kept
+            attributes = {field.name: getattr(value, field.name) for field in fields(value)} | own
+            held = sum(map(weight, attributes.values()))
+            return sys.getsizeof(value) + sys.getsizeof(own) + held
         case _:
             return sys.getsizeof(value)
