@@ -21,9 +21,9 @@ up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on t
 test: .venv/dev ## run every test, three at a time (ARGS=: more words for pytest)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal $(ARGS)
 
-clients: .venv/dev ## try docs/clients.md with the system's own programs (.ci/run installs them)
+clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \
-		$(ARGS) tests/clients
+		$(ARGS) tests/clients tests/hosts
 
 check: .venv/dev ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet .

@@ -7,6 +7,7 @@ byte left, on the clock that all processes share (CLOCK_MONOTONIC); with nothing
 ``GET /ANYTHING/NAME/linux?fetched`` answers how often that archive was asked for.
 """
 
+import json
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.inputs import NODE
+from benchmarks.inputs import LAST_FILE, NODE
 from benchmarks.serving import QuietHandler, serve
 
 FRAME_BYTES = 1 << 16
@@ -24,6 +25,11 @@ BURST_BYTES = 1 << 20
 that compresses while it sends does not make up for the time in which nobody listens."""
 
 WAIT_S = 10.0
+
+LISTING = json.dumps(
+    {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": LAST_FILE}]}
+)
+"""What is in each tree, as far as Archiver asks: what its archive ends with."""
 
 
 class Bucket:
@@ -62,6 +68,9 @@ class _Handler(QuietHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        if "/json-manifest/" in url.path:
+            self._say(LISTING, "application/json")
+            return
         repo, _, _archive = url.path.partition("/archive/")
         match url.query.partition("&")[0]:
             case "cmd=lookup":
@@ -79,9 +88,9 @@ class _Handler(QuietHandler):
                 self._host.ended_at[repo] = time.monotonic()
                 self._host.ended[repo].set()
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, kind: str = "application/mercurial-0.1") -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/mercurial-0.1")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())

@@ -1,8 +1,8 @@
 """What the host sends: archives of a real source tree, packed once and kept.
 
-An archive is a row of gzip members, one per file here: the tree, as often as it takes, and the two
-blocks of zeros that end a tar. Several members are one gzip (RFC 1952, 2.2), so that an archive of
-8 GB needs no file of 8 GB.
+An archive is a row of gzip members, one per file here: the tree, as often as it takes, then its
+last file and the two blocks of zeros that end a tar. Several members are one gzip (RFC 1952, 2.2),
+so that an archive of 8 GB needs no file of 8 GB.
 """
 
 import gzip
@@ -17,6 +17,9 @@ NODE = "5ca1ab1e" * 5
 BASENAME = "linux"
 ROOT = f"{BASENAME}-{NODE[:12]}"
 NOTE = f"repo: {'0' * 40}\nnode: {NODE}\nbranch: default\nlatesttag: null\n".encode()
+
+LAST_FILE = "~last"
+"""Comes after all others, so that the host of a benchmark can say what an archive ends with."""
 
 LEVEL = 9
 """hgweb's."""
@@ -86,9 +89,11 @@ class Inputs:
         return Input(name=name, pieces=(piece,) * recipe.times + (self._end(),))
 
     def _end(self) -> Path:
-        end = self.folder / "end.gz"
+        end = self.folder / "last.gz"
         if not end.exists():
-            end.write_bytes(gzip.compress(bytes(2 * tarfile.BLOCKSIZE)))
+            with gzip.open(end, "wb") as packed:
+                _add(packed, tarfile.TarInfo(f"{ROOT}/{LAST_FILE}"), b"")
+                packed.write(bytes(2 * tarfile.BLOCKSIZE))
         return end
 
     def _pack(self, piece: Path, recipe: Recipe) -> None:

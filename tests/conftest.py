@@ -1,3 +1,9 @@
 """The real parts that tests may ask for, one module each in ``tests/parts``."""
 
-pytest_plugins = ["tests.parts.hgweb", "tests.parts.nats", "tests.parts.s3", "tests.parts.secured"]
+pytest_plugins = [
+    "tests.parts.hgweb",
+    "tests.parts.wsgi",
+    "tests.parts.nats",
+    "tests.parts.s3",
+    "tests.parts.secured",
+]

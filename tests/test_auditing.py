@@ -48,7 +48,7 @@ def put(world: World, archive: Archive, data: bytes) -> None:
         async def chunks() -> AsyncGenerator[bytes, None]:
             yield data
 
-        verifier = GzipVerifier(archive, root="ash")
+        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}")
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(
@@ -304,3 +304,44 @@ def test_a_sample_is_a_part_of_all_and_the_same_for_the_same_seed(tmp_path: Path
     drawn = Counter(archive for seed in range(400) for archive in sample(5, seed))
     assert set(drawn) == set(archives)
     assert max(drawn.values()) < 90  # 40 are to be expected
+
+
+@pytest.mark.parametrize("still", (True, False))
+def test_what_was_stored_before_its_host_had_sent_all_is_incomplete(
+    tmp_path: Path, *, still: bool
+) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+    world.source.dropped, world.source.trusted = 1, True
+
+    def begin_to_check() -> None:
+        world.source.dropped, world.source.trusted = int(still), False
+
+    finding = audit(
+        world, world.archive(suffix="zip"), auditor(world, tmp_path), before=begin_to_check
+    )
+
+    assert finding.outcome is Outcome.INCOMPLETE
+    assert code(finding) == ("incomplete_archive" if still else None)
+    assert (finding.drift.members if finding.drift else None) == (None if still else 1)
+
+
+def test_a_whole_copy_is_not_blamed_for_what_its_host_breaks_off_now(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+
+    def break_off() -> None:
+        world.source.dropped = 1
+
+    finding = audit(world, world.archive(suffix="zip"), auditor(world, tmp_path), before=break_off)
+
+    assert finding.outcome is Outcome.UNCHECKED
+    assert code(finding) == "incomplete_archive"
+
+
+def test_what_was_packed_of_another_format_is_so_again(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=Served(suffixes=("tar.gz", "zip"))))
+    world.source.unfit.add("tar.gz")
+
+    finding = audit(world, world.archive(suffix="tar.gz"), auditor(world, tmp_path))
+
+    assert finding.outcome is Outcome.SAME
+    assert not any(tmp_path.iterdir())

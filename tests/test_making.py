@@ -11,11 +11,13 @@ from structlog.testing import capture_logs
 from archiver.errors import (
     BytesChanged,
     CorruptArchive,
+    NotPackable,
     SourceUnavailable,
     TruncatedArchive,
     UnknownSubdir,
+    UnprovenArchive,
 )
-from archiver.model import Archive, Copies, Pending, Region, Served
+from archiver.model import Archive, Completeness, Copies, Pending, Region, Served
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
 from tests.world import World
@@ -261,3 +263,69 @@ def test_the_status_names_the_address_that_is_fetched() -> None:
     status = run(world.archiver.status(world.archive(suffix="tar.gz")))
 
     assert status.source_url.endswith(f"{world.node}.zip/")
+
+
+@pytest.mark.parametrize("dropped", (0, 1))
+def test_a_copy_that_was_never_proven_is_proven_before_something_is_made_of_it(
+    dropped: int,
+) -> None:
+    world = a_world()
+    world.source.trusted, world.source.dropped = True, dropped
+
+    async def scenario() -> tuple[Copies, Copies]:
+        first = await build(world, world.archive(suffix="zip"))
+        world.source.trusted, world.source.dropped = False, 0
+        return first, await build(world, world.archive(suffix="tar.gz"))
+
+    first, second = run(scenario())
+
+    assert first.manifest.completeness is Completeness.TRUSTED
+    assert second.manifest.completeness is Completeness.PROVEN
+    assert world.source.asked["open"] == 1 + dropped
+
+
+def test_a_proven_copy_is_not_proven_again() -> None:
+    world = a_world()
+
+    async def scenario() -> Copies:
+        await build(world, world.archive(suffix="zip"))
+        world.source.asked.clear()
+        return await build(world, world.archive(suffix="tar.gz"))
+
+    assert run(scenario()).manifest.completeness is Completeness.PROVEN
+    assert not world.source.asked
+
+
+def test_a_host_that_does_not_list_its_files_is_not_read_to_the_end() -> None:
+    world = a_world()
+    world.source.unlisted = UnprovenArchive("it lists nothing")
+
+    with pytest.raises(UnprovenArchive):
+        run(build(world, world.archive(suffix="zip")))
+
+    assert not any(world.storage.manifests.values())
+
+
+def test_a_tree_that_the_host_packs_in_one_format_alone_is_fetched_in_that() -> None:
+    world = a_world(Served(suffixes=("tar.gz", "tar.bz2", "zip")))
+    world.source.unfit.update(("tar.gz", "tar.bz2"))
+
+    with capture_logs() as logs:
+        manifest = run(build(world, world.archive())).manifest
+
+    assert manifest.conversion
+    assert manifest.conversion.key == world.archive(suffix="zip").key
+    assert [line["code"] for line in logs if line["event"] == "format.failed"] == [
+        "not_packable",
+        "not_packable",
+    ]
+
+
+def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
+    world = a_world(Served(suffixes=("zip",), spare=("tar.gz",)))
+    world.source.unfit.update(("tar.gz", "zip"))
+
+    with pytest.raises(NotPackable, match="zip") as raised:
+        run(build(world, world.archive(suffix="zip")))
+
+    assert not raised.value.retryable

@@ -1,20 +1,22 @@
 """Holds what the regions have against what the hosts would send now. Changes nothing."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
-from archiver.drift import Drift, compare
+from archiver.drift import Content, Drift, compare
 from archiver.errors import (
     ArchiverError,
+    BadArchive,
     CorruptArchive,
     NotFound,
+    NotPackable,
     StorageUnavailable,
     UnknownSource,
 )
-from archiver.making import Progress, Report, Workshop
+from archiver.making import Progress, Report, Workshop, first_packable
 from archiver.model import Archive, Conversion, Copies, Manifest, Region
 from archiver.ports import Converter, Found, Keep, Kept, Source, Storage, Verify
 from archiver.tasks import Failure, Phase
@@ -32,6 +34,9 @@ class Outcome(StrEnum):
 
     DIFFERS = "differs"
     """Other members came, or some that are not the same."""
+
+    INCOMPLETE = "incomplete"
+    """What is stored is sound, and ends before the tree does: the host had broken it off."""
 
     GONE = "gone"
     """The host says that it has no such thing any more."""
@@ -132,18 +137,45 @@ class Auditor:
         if source is None:
             return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
         try:
-            with self._keep(archive, size_bytes=manifest.size_bytes) as kept:
-                fetched = await self._fetch(source, manifest, archive, kept, report)
-                finding = replace(finding, fetched=fetched)
-                if finding.outcome is Outcome.LOST:
-                    return finding
-                if found.copies is None:
+            return await self._compared(finding, source, manifest, found.copies, report)
+        except (BadArchive, NotPackable) as exc:
+            failed = _failed(finding, exc)
+            if found.copies is None:
+                return failed
+            return await self._despite(failed, source, found.copies, report)
+        except ArchiverError as exc:
+            return _failed(finding, exc)
+
+    async def _compared(
+        self,
+        finding: Finding,
+        source: Source,
+        manifest: Manifest,
+        copies: Copies | None,
+        report: Report,
+    ) -> Finding:
+        """Return *finding* with what comes of a comparison with what the host sends.
+
+        Raises:
+            ArchiverError: It does not come to that.
+        """
+        archive = finding.archive
+        async with self._fetched(source, manifest, archive, report) as (fetched, kept):
+            finding = replace(finding, fetched=fetched)
+            if finding.outcome is Outcome.LOST:
+                return finding
+            try:
+                if copies is None:
                     raise StorageUnavailable("no region gives the archive")
                 if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
-                drift = await self._compare(archive, found.copies, kept, report)
-        except ArchiverError as exc:
-            return _failed(finding, exc)
+                async with self._copy(archive, copies, report) as stored:
+                    ours = _Members(stored, manifest)
+                    drift = await compare(ours.listed(), kept.members())
+                if await _ends_early(source, archive, ours):
+                    return replace(finding, outcome=Outcome.INCOMPLETE, drift=drift)
+            except ArchiverError as exc:
+                return _failed(finding, exc)
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
 
@@ -154,35 +186,55 @@ class Auditor:
             raise StorageUnavailable("no region gives its manifest")
         return found, manifest
 
-    async def _fetch(
-        self,
-        source: Source,
-        manifest: Manifest,
-        archive: Archive,
-        kept: Kept,
-        report: Report,
-    ) -> Fetched:
-        """Put by what the host makes of *archive* today; what was converted is so again."""
-        convert = manifest.conversion is not None
-        async with self._workshop.fetch(source, archive, Progress(report), convert=convert) as made:
-            async with aclosing(made.checked.chunks()) as chunks:
-                async for chunk in chunks:
-                    await kept.write(chunk)
-            return Fetched(
-                sha256=made.checked.verified.sha256,
-                size_bytes=made.checked.verified.size_bytes,
-                source_url=made.source_url,
-                conversion=made.conversion,
-            )
+    async def _despite(
+        self, finding: Finding, source: Source, copies: Copies, report: Report
+    ) -> Finding:
+        """Return what is to be said of a copy when the host sends nothing to compare it with."""
+        archive = finding.archive
+        try:
+            async with self._copy(archive, copies, report) as stored:
+                ours = _Members(stored, copies.manifest)
+                async for _ in ours.listed():
+                    pass
+            if await _ends_early(source, archive, ours):
+                return replace(finding, outcome=Outcome.INCOMPLETE)
+        except _CorruptCopy as exc:
+            return _failed(finding, exc)
+        except ArchiverError:
+            return finding
+        return finding
 
-    async def _compare(
-        self,
-        archive: Archive,
-        copies: Copies,
-        fetched: Kept,
-        report: Report,
-    ) -> Drift:
-        """Compare with the first copy that can be read whole.
+    @asynccontextmanager
+    async def _fetched(
+        self, source: Source, manifest: Manifest, archive: Archive, report: Report
+    ) -> AsyncIterator[tuple[Fetched, Kept]]:
+        """Yield what the host makes of *archive* today; what was converted is so again."""
+        convert = manifest.conversion is not None
+        with ExitStack() as stack:
+
+            async def fetch(candidate: Archive) -> tuple[Fetched, Kept]:
+                stack.close()
+                kept = stack.enter_context(self._keep(archive, size_bytes=manifest.size_bytes))
+                async with self._workshop.fetch(
+                    source, candidate, archive, Progress(report), convert=convert
+                ) as made:
+                    async with aclosing(made.checked.chunks()) as chunks:
+                        async for chunk in chunks:
+                            await kept.write(chunk)
+                    verified = made.checked.verified
+                    fetched = Fetched(
+                        sha256=verified.sha256,
+                        size_bytes=verified.size_bytes,
+                        source_url=made.source_url,
+                        conversion=made.conversion,
+                    )
+                return fetched, kept
+
+            yield await first_packable(source.candidates(archive), fetch)
+
+    @asynccontextmanager
+    async def _copy(self, archive: Archive, copies: Copies, report: Report) -> AsyncIterator[Kept]:
+        """Yield the first copy that can be read whole.
 
         Raises:
             _CorruptCopy: One that was read before is damaged.
@@ -199,7 +251,8 @@ class Auditor:
                 except StorageUnavailable as exc:
                     failure = exc
                     continue
-                return await compare(stored.members(), fetched.members())
+                yield stored
+                return
         raise failure
 
     async def _read(
@@ -215,6 +268,29 @@ class Auditor:
                 await stored.write(chunk)
                 size_bytes += len(chunk)
                 report(Phase.COPYING, size_bytes)
+
+
+class _Members:
+    """The members of a copy and, once they were listed, the last file of them."""
+
+    def __init__(self, kept: Kept, manifest: Manifest) -> None:
+        self._kept = kept
+        self._below = f"{manifest.root}/".encode()
+        self.last_file = b""
+
+    async def listed(self) -> AsyncGenerator[Sequence[Content], None]:
+        async with aclosing(self._kept.members()) as listing:
+            async for contents in listing:
+                for content in contents:
+                    if content.kind != "folder":
+                        self.last_file = content.name.removeprefix(self._below)
+                yield contents
+
+
+async def _ends_early(source: Source, archive: Archive, members: _Members) -> bool:
+    """Tell whether the tree goes on after the last of *members*. Raises as ``Source.last_file``."""
+    expected = await source.last_file(archive)
+    return expected is not None and expected != members.last_file
 
 
 def _is_lost(found: Found) -> bool:

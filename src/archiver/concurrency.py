@@ -55,7 +55,7 @@ class Coalesce(Generic[K, V]):
             done.exception()  # if every caller was cancelled, nobody else would fetch it
 
 
-async def end(*tasks: asyncio.Task[None], insist_after: timedelta = timedelta(seconds=1)) -> None:
+async def end(*tasks: asyncio.Task[object], insist_after: timedelta = timedelta(seconds=1)) -> None:
     """Cancel *tasks* and return when they have ended; cancel again those that take no notice.
 
     Before Python 3.12, ``asyncio.wait_for`` swallows a cancellation that comes together with its
@@ -143,6 +143,23 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         await end(*tasks)
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Task[V]]:
+    """Yield the task that does *work* while the block runs; it is ended with the block."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_seen)
+    try:
+        yield task
+    finally:
+        await end(task)
+
+
+def _seen(task: asyncio.Task[V]) -> None:
+    """Take note of what *task* failed with, in case the block ends before it asks."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def undisturbed(work: Awaitable[V]) -> V:

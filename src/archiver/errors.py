@@ -6,7 +6,8 @@ ArchiverError
 │   ├── UnknownSource       unknown_source
 │   ├── UnknownRepo         unknown_repo
 │   ├── UnknownRev          unknown_rev
-│   └── UnknownSubdir       unknown_subdir
+│   ├── UnknownSubdir       unknown_subdir
+│   └── EmptyTree           empty_tree
 ├── SourceError
 │   ├── SourceUnavailable   source_unavailable    retryable
 │   ├── SourceTimeout       source_timeout        retryable
@@ -14,11 +15,14 @@ ArchiverError
 │   ├── SourceBusy          source_busy           retryable, may say after how long
 │   ├── SourceRefused       source_refused
 │   ├── SuffixRefused       suffix_refused
+│   ├── NotPackable         not_packable
+│   ├── UnprovenArchive     unproven_archive      retryable
 │   ├── ForbiddenAddress    forbidden_address
 │   └── ShadowedNode        shadowed_node
 ├── BadArchive
 │   ├── NotAnArchive        not_an_archive        retryable
 │   ├── TruncatedArchive    truncated_archive     retryable
+│   ├── IncompleteArchive   incomplete_archive    retryable
 │   ├── CorruptArchive      corrupt_archive       retryable
 │   ├── ArchiveTooLarge     archive_too_large
 │   ├── UnsafeMember        unsafe_member
@@ -114,6 +118,12 @@ class UnknownSubdir(NotFound):
     code = "unknown_subdir"
 
 
+class EmptyTree(NotFound):
+    """The changeset exists and has no files, so no archive of it can."""
+
+    code = "empty_tree"
+
+
 class SourceError(ArchiverError):
     """A version-control host did not give what it was asked for."""
 
@@ -154,6 +164,19 @@ class SuffixRefused(SourceError):
     code = "suffix_refused"
 
 
+class NotPackable(SourceError):
+    """The host's own packer has no words for something in this tree, in this format."""
+
+    code = "not_packable"
+
+
+class UnprovenArchive(SourceError):
+    """The host does not list its files, so that nothing proves an archive to be complete."""
+
+    code = "unproven_archive"
+    retryable = True
+
+
 class ForbiddenAddress(SourceError):
     """A redirect or a DNS answer led to a place that no setting names."""
 
@@ -177,6 +200,13 @@ class NotAnArchive(BadArchive):
 
 class TruncatedArchive(BadArchive):
     code = "truncated_archive"
+    retryable = True
+
+
+class IncompleteArchive(BadArchive):
+    """A sound archive that ends before the tree does."""
+
+    code = "incomplete_archive"
     retryable = True
 
 

@@ -1,16 +1,32 @@
 """Makes an archive that no region has, of what costs the least, and puts it into all of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from archiver.concurrency import ahead
-from archiver.errors import ArchiverError, BadArchive, BytesChanged, InternalError, NotConvertible
-from archiver.model import Archive, Conversion, Copies, Manifest, Region, Verified
+from archiver.concurrency import ahead, meanwhile
+from archiver.errors import (
+    ArchiverError,
+    BadArchive,
+    BytesChanged,
+    CorruptArchive,
+    IncompleteArchive,
+    InternalError,
+    NotAnArchive,
+    NotConvertible,
+    NotPackable,
+    SuffixRefused,
+    TruncatedArchive,
+)
+from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Verified
+from archiver.names import shown_path
 from archiver.ports import Attempt, Converter, Found, Index, Source, Storage, Verifier, Verify
 from archiver.tasks import Phase
 from archiver.telemetry import log
+
+T = TypeVar("T")
 
 Report = Callable[[Phase, int], None]
 """Told how far something is: what is being done, and how many bytes of it are."""
@@ -26,7 +42,8 @@ CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 class Given:
     """Bytes of *archive*, which is wanted itself, or to be made into what is.
 
-    ``size_bytes`` is 0 if it is not known yet; ``found`` tells what they were when all have come.
+    ``size_bytes`` is 0 if it is not known yet. When all have come, ``found`` tells what they were,
+    and ``completeness`` how it is known that none is missing.
     """
 
     archive: Archive
@@ -34,6 +51,7 @@ class Given:
     source_url: str
     chunks: AsyncGenerator[bytes, None]
     found: Callable[[], Verified | Manifest]
+    completeness: Callable[[], Completeness]
     size_bytes: int = 0
 
 
@@ -72,13 +90,87 @@ class Progress:
             yield piece
 
 
-class Checked:
-    """A stream that comes to its end only if its verifier is content with it."""
+_CUT = (NotAnArchive, TruncatedArchive, IncompleteArchive, CorruptArchive)
+"""What an archive may look like that its host broke off."""
 
-    def __init__(self, stream: AsyncGenerator[bytes, None], verifier: Verifier) -> None:
+
+class Proof:
+    """Proves an archive to be complete by the file that its host lists last.
+
+    The host is asked while the bytes come. Its packer writes files in their order, and one that
+    fails in the middle may leave a sound zip behind.
+    """
+
+    def __init__(
+        self, source: Source, archive: Archive, asking: asyncio.Task[bytes | None]
+    ) -> None:
+        self._source = source
+        self._archive = archive
+        self._asking = asking
+
+    def raise_failure(self) -> None:
+        """Raise what the host did not answer for, as soon as that is known: nothing can be proven.
+
+        Raises:
+            ArchiverError: As does ``Source.last_file``.
+        """
+        if self._asking.done():
+            self._asking.result()
+
+    async def conclude(self, last_file: bytes) -> Completeness:
+        """Return how it is known that an archive with this *last_file* is complete.
+
+        Raises:
+            IncompleteArchive: It is not.
+            ArchiverError: As does ``Source.last_file``.
+        """
+        expected = await self._asking
+        if expected is None:
+            return Completeness.TRUSTED
+        if expected != last_file:
+            ends = f"with {shown_path(last_file)}" if last_file else "before the first file"
+            raise IncompleteArchive(
+                f"the archive ends {ends}, and its tree with {shown_path(expected)}"
+            )
+        return Completeness.PROVEN
+
+    async def explain(self, failure: BadArchive, last_file: bytes) -> NotPackable | None:
+        """Return why the host breaks the archive off after *last_file*, if it always will."""
+        if isinstance(failure, _CUT):
+            with suppress(ArchiverError):
+                return await self._source.unpackable(self._archive, after=last_file)
+        return None
+
+
+@asynccontextmanager
+async def proving(source: Source, archive: Archive) -> AsyncIterator[Proof]:
+    """Yield the proof of *archive*, which *source* is asked for from now on."""
+    async with meanwhile(source.last_file(archive)) as asking:
+        yield Proof(source, archive, asking)
+
+
+class Checked:
+    """A stream that comes to its end only if its verifier is content with it.
+
+    With a *proof*, it also has to be complete.
+    """
+
+    def __init__(
+        self,
+        stream: AsyncGenerator[bytes, None],
+        verifier: Verifier,
+        proof: Proof | None = None,
+    ) -> None:
         self._stream = stream
         self._verifier = verifier
+        self._proof = proof
         self._verified: Verified | None = None
+        self._completeness = Completeness.TRUSTED
+
+    @property
+    def completeness(self) -> Completeness:
+        """How it is known that the stream, which has to be at its end, was complete."""
+        return self._completeness
 
     @property
     def verified(self) -> Verified:
@@ -87,11 +179,22 @@ class Checked:
         return self._verified
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._stream):
-            async for chunk in self._stream:
-                await self._verifier.update(chunk)
-                yield chunk
-        self._verified = await self._verifier.finish()
+        try:
+            async with aclosing(self._stream):
+                async for chunk in self._stream:
+                    await self._verifier.update(chunk)
+                    if self._proof:
+                        self._proof.raise_failure()
+                    yield chunk
+            verified = await self._verifier.finish()
+            if self._proof:
+                self._completeness = await self._proof.conclude(verified.last_file)
+        except BadArchive as exc:
+            proof = self._proof
+            if proof and (reason := await proof.explain(exc, self._verifier.last_file)):
+                raise reason from exc
+            raise
+        self._verified = verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +205,11 @@ class Made:
     source_url: str
     given: Given | None = None
     converter: str = ""
+
+    @property
+    def completeness(self) -> Completeness:
+        """How it is known that no file is missing; to be asked once all of it has come."""
+        return self.given.completeness() if self.given else self.checked.completeness
 
     @property
     def conversion(self) -> Conversion | None:
@@ -126,35 +234,75 @@ class Workshop:
 
     @asynccontextmanager
     async def fetch(
-        self, source: Source, archive: Archive, progress: Progress, *, convert: bool = False
+        self,
+        source: Source,
+        candidate: Archive,
+        archive: Archive,
+        progress: Progress,
+        *,
+        convert: bool = False,
     ) -> AsyncIterator[Made]:
-        """Ask the host, and yield *archive* as it is made of the answer.
+        """Ask the host for *candidate*, and yield *archive* as it is made of the answer.
 
         If the answer is the archive itself, it is only converted if that is to *convert* it.
 
         Raises, as does what is made:
             ArchiverError: The host did not send it, or it cannot be made of what it sent.
         """
-        fetchable = source.fetchable(archive)
         async with (
-            source.open(fetchable) as stream,
+            source.open(candidate) as stream,
+            proving(source, candidate) as proof,
             ahead(progress.receiving(stream.chunks()), CHUNKS_AHEAD) as chunks,
         ):
             progress.begin()
-            fetched = Checked(chunks, self._verify(fetchable, root=stream.root))
-            if fetchable == archive and not convert:
+            fetched = Checked(chunks, self._verify(candidate, root=stream.root), proof)
+            if candidate == archive and not convert:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
             given = Given(
-                archive=fetchable,
+                archive=candidate,
                 root=stream.root,
                 source_url=stream.url,
                 chunks=fetched.chunks(),
                 found=lambda: fetched.verified,
+                completeness=lambda: fetched.completeness,
                 size_bytes=stream.size_bytes,
             )
             async with self.convert(given, archive, progress) as made:
                 yield made
+
+    @asynccontextmanager
+    async def stored(
+        self,
+        source: Source,
+        archive: Archive,
+        manifest: Manifest,
+        chunks: AsyncGenerator[bytes, None],
+    ) -> AsyncIterator[Given]:
+        """Yield *chunks*, a region's copy of *archive*, as something to convert.
+
+        It was verified when it came. What was not proven to be complete then is so now.
+
+        Raises, as do the chunks:
+            IncompleteArchive: It is not complete.
+            ArchiverError: As does ``Source.last_file``.
+        """
+        given = Given(
+            archive=archive,
+            root=manifest.root,
+            source_url=manifest.source_url,
+            chunks=chunks,
+            found=lambda: manifest,
+            completeness=lambda: manifest.completeness or Completeness.TRUSTED,
+            size_bytes=manifest.size_bytes,
+        )
+        proven = manifest.completeness is Completeness.PROVEN
+        if proven or await source.last_file(archive) is None:
+            yield given
+            return
+        async with proving(source, archive) as proof:
+            checked = Checked(chunks, self._verify(archive, root=manifest.root), proof)
+            yield replace(given, chunks=checked.chunks(), completeness=lambda: checked.completeness)
 
     @asynccontextmanager
     async def convert(
@@ -175,6 +323,28 @@ class Workshop:
                 given=given,
                 converter=self._converter.version(archive.suffix),
             )
+
+
+async def first_packable(
+    candidates: Sequence[Archive], fetch: Callable[[Archive], Awaitable[T]]
+) -> T:
+    """Return what *fetch* returns for the first of *candidates* that the host can pack.
+
+    Raises:
+        NotPackable: It can pack none; this says why not the first.
+        whatever *fetch* raises.
+    """
+    failure: NotPackable | None = None
+    for candidate in candidates:
+        try:
+            return await fetch(candidate)
+        except NotPackable as exc:
+            log.warning("format.failed", key=candidate.key, code=exc.code, reason=exc.message)
+            failure = failure or exc
+        except SuffixRefused:
+            if failure is None:
+                raise
+    raise failure or InternalError("there was nothing to fetch")
 
 
 class Maker:
@@ -216,15 +386,27 @@ class Maker:
             ArchiverError: As does ``service.Archiver.build``.
         """
         for relative, copies in await self.relatives(source, archive):
-            if remade := await self._remake(archive, relative, copies, attempt, found):
+            if remade := await self._remake(source, archive, relative, copies, attempt, found):
                 return remade
         convert = bool(found.promised and found.promised.conversion)
-        progress = Progress(attempt.report)
-        async with self._workshop.fetch(source, archive, progress, convert=convert) as made:
-            return await self._store(archive, made, attempt, found)
+
+        async def fetch(candidate: Archive) -> Copies:
+            progress = Progress(attempt.report)
+            async with self._workshop.fetch(
+                source, candidate, archive, progress, convert=convert
+            ) as made:
+                return await self._store(archive, made, attempt, found)
+
+        return await first_packable(source.candidates(archive), fetch)
 
     async def _remake(
-        self, archive: Archive, relative: Archive, copies: Copies, attempt: Attempt, found: Found
+        self,
+        source: Source,
+        archive: Archive,
+        relative: Archive,
+        copies: Copies,
+        attempt: Attempt,
+        found: Found,
     ) -> Copies | None:
         """Make *archive* of *relative*; return None if it cannot be.
 
@@ -232,32 +414,21 @@ class Maker:
         """
         for region in copies.regions:
             progress = Progress(attempt.report)
-            given = self._stored(relative, copies, region, progress)
+            chunks = progress.receiving(self._storage.read(copies, region))
             progress.begin()
             try:
-                async with self._workshop.convert(given, archive, progress) as made:
+                async with (
+                    self._workshop.stored(source, relative, copies.manifest, chunks) as given,
+                    self._workshop.convert(given, archive, progress) as made,
+                ):
                     return await self._store(archive, made, attempt, found)
             except ArchiverError as exc:
                 if not (progress.broken or isinstance(exc, BadArchive)):
                     raise
                 log.warning("input.failed", region=region, key=relative.key, **exc.log_fields)
-                if isinstance(exc, (NotConvertible, BytesChanged)):
+                if isinstance(exc, (NotConvertible, BytesChanged, IncompleteArchive)):
                     break
         return None
-
-    def _stored(
-        self, archive: Archive, copies: Copies, region: Region, progress: Progress
-    ) -> Given:
-        """Return what *region* has: verified when it came, and now held against its manifest."""
-        manifest = copies.manifest
-        return Given(
-            archive=archive,
-            root=manifest.root,
-            source_url=manifest.source_url,
-            chunks=progress.receiving(self._storage.read(copies, region)),
-            found=lambda: manifest,
-            size_bytes=manifest.size_bytes,
-        )
 
     async def _store(self, archive: Archive, made: Made, attempt: Attempt, found: Found) -> Copies:
         """Put what was made into the regions, and let it be seen once it is whole there."""
@@ -279,5 +450,6 @@ class Maker:
             verified,
             hold=attempt.hold,
             source_url=made.source_url,
+            completeness=made.completeness,
             conversion=made.conversion,
         )

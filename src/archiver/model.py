@@ -177,12 +177,14 @@ class Served:
     """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree.
 
     With ``verbatim``, whatever it sends is wanted as it sends it; else it may be made of something
-    that is there already, which spares the host.
+    that is there already, which spares the host. ``spare`` suffixes are fetched only when the host
+    cannot pack a tree in the others.
     """
 
     suffixes: tuple[str, ...]
     subdirs: bool = True
     verbatim: bool = True
+    spare: tuple[str, ...] = ()
 
     def wants_verbatim(self, archive: Archive) -> bool:
         return self.verbatim and self.nearest(archive) == archive
@@ -194,6 +196,12 @@ class Served:
             suffix=archive.suffix if archive.suffix in self.suffixes else self.suffixes[0],
             subdir=archive.subdir if self.subdirs else "",
         )
+
+    def candidates(self, archive: Archive) -> tuple[Archive, ...]:
+        """Return all that may be fetched for *archive*: the nearest, then the other formats."""
+        nearest = self.nearest(archive)
+        suffixes = dict.fromkeys((nearest.suffix, *self.suffixes, *self.spare))
+        return tuple(replace(nearest, suffix=suffix) for suffix in suffixes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +221,14 @@ class Limits:
 class Verified:
     """What a verifier found in a stream that it read through to its whole and sound end.
 
-    ``root`` is the one directory at the top of the archive. Only verifiers make these, with
-    ``sealing.seal``: whoever holds one need not ask whether the archive is whole.
+    ``root`` is the one directory at the top of the archive. ``last_file`` is the path below it of
+    the last member that is not a directory. Only verifiers make these, with ``sealing.seal``.
     """
 
     sha256: str
     size_bytes: int
     root: str
+    last_file: bytes
 
     def __init__(self, *, _sealed: Never) -> None:
         raise TypeError("only a verifier can tell that an archive is whole")
@@ -239,6 +248,16 @@ class Conversion:
     converter: str
 
 
+class Completeness(StrEnum):
+    """How it is known that an archive has all files of its tree."""
+
+    PROVEN = "proven"
+    """It ends with the file that the host lists last."""
+
+    TRUSTED = "trusted"
+    """The host was not asked, because the settings say so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What makes an archive exist in a region: the record beside its bytes, written last.
@@ -246,6 +265,7 @@ class Manifest:
     The same in every region, to the byte, but for the region it stands in.
     ``object_key`` is where the bytes are, in each region's bucket. ``source_url`` is where the host
     sent them or, if there was a ``conversion``, what they were made of in the beginning.
+    ``completeness`` is None in manifests of releases that did not check it.
     """
 
     key: str
@@ -257,6 +277,7 @@ class Manifest:
     source_url: str
     created_at: datetime
     conversion: Conversion | None = None
+    completeness: Completeness | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ SHOWN_CHARS = 100
 """Of a rev in a message."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SHOWN_BYTES = 100
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
@@ -135,3 +137,9 @@ def _escape(segment: str) -> str:
 def unescape(segment: str) -> str:
     raw = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), segment)
     return raw.encode("latin-1").decode()
+
+
+def shown_path(path: bytes) -> str:
+    """Return the path of a file as it may be shown to anyone: short, and in ASCII."""
+    text = path[:SHOWN_BYTES].decode(errors="backslashreplace")
+    return ascii(text) + ("..." if len(path) > SHOWN_BYTES else "")

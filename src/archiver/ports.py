@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Protocol
 
 from archiver.drift import Content
-from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.errors import ArchiverError, NotPackable, StorageUnavailable
 from archiver.health import WorkerReport
 from archiver.model import (
     Archive,
+    Completeness,
     Conversion,
     Copies,
     Joined,
@@ -50,6 +51,12 @@ class Source(Protocol):
     def fetchable(self, archive: Archive) -> Archive:
         """Return what to fetch when *archive* is wanted: itself, or what it can be made of."""
 
+    def candidates(self, archive: Archive) -> Sequence[Archive]:
+        """Return all that may be fetched for *archive*: first ``fetchable``, then other formats.
+
+        Those are for a tree that the host cannot pack in the first.
+        """
+
     def wants_verbatim(self, archive: Archive) -> bool:
         """Tell whether nothing but the host's own bytes will do for *archive*."""
 
@@ -83,13 +90,38 @@ class Source(Protocol):
         """Ask the host for *archive* and return the stream, once the host agreed to send it.
 
         Raises:
-            UnknownRepo, UnknownRev, UnknownSubdir: On the host's word.
+            UnknownRepo, UnknownRev, UnknownSubdir, EmptyTree: On the host's word.
             SourceError: The host refused, is busy, or did not answer; or it is not fetchable.
+        """
+
+    async def last_file(self, archive: Archive) -> bytes | None:
+        """Return the path of the file that *archive* ends with if it is complete.
+
+        The path begins at the root of the repository. None if the settings trust the host.
+
+        Raises:
+            UnknownSubdir, EmptyTree: On the host's word.
+            SourceError: The host does not tell.
+        """
+
+    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
+        """Return why the host breaks off *archive* after the file *after*, whenever it is asked.
+
+        None if it may do better next time. *after* is empty if no file came.
+
+        Raises:
+            SourceError: The host does not tell.
         """
 
 
 class Verifier(Protocol):
-    """Reads a stream along with those who store it, and says at its end whether it was whole."""
+    """Reads a stream along with those who store it, and says at its end whether it was whole.
+
+    ``last_file`` is the path, below the root, of the last file that it has come to so far.
+    """
+
+    @property
+    def last_file(self) -> bytes: ...
 
     async def update(self, chunk: bytes) -> None:
         """Read on. Raises BadArchive as soon as it is certain."""
@@ -256,6 +288,7 @@ class Storage(Protocol):
         hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
+        completeness: Completeness | None = None,
     ) -> Copies:
         """Write the manifest, create-only, to each region of *upload*, the primary first.
 

@@ -3,9 +3,10 @@
 from archiver.model import Verified
 
 
-def seal(*, sha256: str, size_bytes: int, root: str) -> Verified:
+def seal(*, sha256: str, size_bytes: int, root: str, last_file: bytes = b"") -> Verified:
     """Return the word of a verifier that has read a whole and sound archive to its end."""
     verified: Verified = object.__new__(Verified)
-    for name, value in (("sha256", sha256), ("size_bytes", size_bytes), ("root", root)):
+    found = {"sha256": sha256, "size_bytes": size_bytes, "root": root, "last_file": last_file}
+    for name, value in found.items():
         object.__setattr__(verified, name, value)
     return verified

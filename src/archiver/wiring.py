@@ -245,6 +245,7 @@ def _open_source(
         deadline=timedelta(seconds=source.deadline_s),
         min_rate_bytes_s=source.min_rate_bytes_s,
         min_rate_window=timedelta(seconds=source.min_rate_window_s),
+        trusted=source.completeness == "trust",
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
 

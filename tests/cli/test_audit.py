@@ -93,7 +93,7 @@ def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixtu
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        f"differs    {ARCHIVE.task_id}",
+        f"differs     {ARCHIVE.task_id}",
         f"stored   sha256 {'a' * 64} (1,000 bytes), made by archiver 1, zstd 1",
         f"fetched  sha256 {'b' * 64} (1,001 bytes), made by archiver 2, zstd 1",
         "the members come in another order",
@@ -122,7 +122,7 @@ def test_a_person_is_told_of_no_more_than_can_be_read(capsys: pytest.CaptureFixt
 def test_what_is_the_same_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     show(SAME)
 
-    assert capsys.readouterr().out == f"same       {ARCHIVE.task_id}\n"
+    assert capsys.readouterr().out == f"same        {ARCHIVE.task_id}\n"
 
 
 def test_what_failed_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,6 +162,28 @@ def test_an_archive_comes_whole_and_twice_the_same(opened: Open, subdir: str) ->
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("subdir", ("", MOZHARNESS, "testing"))
+def test_the_last_file_is_what_a_whole_archive_ends_with(opened: Open, subdir: str) -> None:
+    async def play() -> None:
+        async with opened() as host:
+            archive = host.archive(subdir=subdir)
+            _, verified = await _fetch(host, archive)
+            assert verified.last_file
+            assert await host.source.last_file(archive) == verified.last_file
+            assert await host.source.unpackable(archive, after=b"") is None
+
+    asyncio.run(play())
+
+
+def test_a_subdir_that_does_not_exist_has_no_last_file(opened: Open) -> None:
+    async def play() -> None:
+        async with opened() as host:
+            with pytest.raises(UnknownSubdir):
+                await host.source.last_file(host.archive(subdir="no/such/place"))
+
+    asyncio.run(play())
+
+
 def test_an_unknown_subdir_is_named(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:

@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import json
 import random
 import threading
 from collections import defaultdict
@@ -19,6 +20,8 @@ MAX_FAILURES = 2
 
 SIZE_BYTES = 40_000
 """Of the one file in an archive that weighs something. It cannot be compressed."""
+
+_LISTINGS = "/json-manifest/"
 
 Answer = tuple[Step, ...]
 
@@ -164,10 +167,13 @@ class MisbehavingHost(FaultyHost):
 
     def steps(self, request: Request) -> Answer:
         url = urlsplit(request.target)
-        repo, _, archive = url.path.partition("/archive/")
+        place, _, folder = url.path.partition(_LISTINGS)
+        repo, _, archive = place.partition("/archive/")
         if repo not in self._cases:
             return super().steps(request)
         case = self._cases[repo]
+        if _LISTINGS in url.path:
+            return (_listing(case, folder.partition("/")[2]),)
         return self._archive(case, request) if archive else self._answer(case, parse_qs(url.query))
 
     def _archive(self, case: Case, request: Request) -> Answer:
@@ -182,6 +188,18 @@ class MisbehavingHost(FaultyHost):
         if question["cmd"] == ["known"]:
             return (sized(b"1", headers=HGWEB),)
         return case.lookup or (sized(b"1 %s\n" % node_of(case.name).encode(), headers=HGWEB),)
+
+
+def _listing(case: Case, folder: str) -> bytes:
+    """Return what hgweb says is in *folder* of a tree such as ``Subject.members`` has."""
+    folders, files = {"": (["src"], ["README"]), "src": ([], ["noise"])}[folder]
+    page = {
+        "node": node_of(case.name),
+        "abspath": f"/{folder}",
+        "directories": [{"basename": name} for name in folders],
+        "files": [{"basename": name} for name in files],
+    }
+    return sized(json.dumps(page).encode(), headers={"Content-Type": "application/json"})
 
 
 HGWEB = {"Content-Type": "application/mercurial-0.1"}

@@ -61,6 +61,14 @@ def known(template: str, node: str = NODE, repo: str = REPO) -> bool:
     return asyncio.run(play())
 
 
+def last_file(template: str, *archives: Archive) -> list[bytes | None]:
+    async def play() -> list[bytes | None]:
+        async with opened(template) as source:
+            return [await source.last_file(archive) for archive in archives]
+
+    return asyncio.run(play())
+
+
 def fetch(template: str, archive: Archive) -> tuple[bytes, Verified]:
     """Return the archive's bytes and what the verifier found in them."""
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import re
 import tarfile
 import zipfile
@@ -20,11 +21,12 @@ from archiver.errors import (
     TruncatedArchive,
     UnknownRev,
     UnknownSubdir,
+    UnprovenArchive,
 )
 from tests.formats.samples import tar
 from tests.parts.faulty import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository
-from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, url_of
+from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, last_file, url_of
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
@@ -202,3 +204,40 @@ def _tar_files(data: bytes) -> dict[str, bytes]:
 def _zip_files(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+LISTED = f"/{REPO}/json-manifest/{NODE}/"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    (
+        (sized(b"<html>", headers=HTML), UnprovenArchive),
+        (sized(b"{", headers=JSON), UnprovenArchive),
+        (chunked(b'{"node": "', headers=JSON), UnprovenArchive),
+        (sized(b"<html>", "404 Not Found", headers=HTML), UnprovenArchive),
+        (sized(b"<html>", "403 Forbidden", headers=HTML), UnprovenArchive),
+        (sized(b"<html>", "500 Internal Server Error", headers=HTML), SourceUnavailable),
+        (sized(b"<html>", "503 Service Unavailable", headers=HTML), SourceBusy),
+        (chunked(b"{", headers=JSON, ended=False), SourceUnavailable),
+    ),
+)
+def test_a_host_that_lists_no_files_proves_nothing_and_is_asked_again_later(
+    host: FaultyHost, answer: bytes, error: type[ArchiverError]
+) -> None:
+    host.script(LISTED, answer)
+
+    with pytest.raises(error) as raised:
+        last_file(host.template, an_archive())
+
+    assert raised.value.retryable
+
+
+def test_the_last_file_is_asked_for_once(host: FaultyHost) -> None:
+    page = {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": "a"}]}
+    host.script(LISTED, sized(json.dumps(page).encode(), headers=JSON))
+    archives = [an_archive(), an_archive(suffix="zip")]
+
+    assert last_file(host.template, *archives) == [b"a", b"a"]
+    assert host.targets == [LISTED]

@@ -43,6 +43,7 @@ def test_every_code_of_the_tree_has_a_status() -> None:
         ("unknown_repo", 404),
         ("unknown_rev", 404),
         ("unknown_subdir", 404),
+        ("empty_tree", 404),
         ("absent", 404),
         ("no_such_route", 404),
         ("method_not_allowed", 405),

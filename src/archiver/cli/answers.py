@@ -18,7 +18,9 @@ NAME_MAX = 200
 URL_MAX = 8192
 PHASE_MAX = 13
 
-UNKNOWN = frozenset({"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir"})
+UNKNOWN = frozenset(
+    {"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"}
+)
 
 _MEANING = {
     400: Misused,

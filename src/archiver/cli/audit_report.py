@@ -17,12 +17,19 @@ from archiver.model import Manifest
 SHOWN = 20
 """Differences that are shown of an archive; programs are told more."""
 
-ALARMS = (Outcome.DIFFERS, Outcome.GONE, Outcome.CORRUPT, Outcome.LOST)
+ALARMS = (
+    Outcome.DIFFERS,
+    Outcome.INCOMPLETE,
+    Outcome.GONE,
+    Outcome.CORRUPT,
+    Outcome.LOST,
+)
 
 _STYLES = {
     Outcome.SAME: "green",
     Outcome.REPACKED: "cyan",
     Outcome.DIFFERS: "bold red",
+    Outcome.INCOMPLETE: "bold red",
     Outcome.GONE: "bold red",
     Outcome.CORRUPT: "bold red",
     Outcome.LOST: "bold red",

@@ -18,6 +18,7 @@ from archiver.formats.tar_header import (
     DEVICES,
     EXTENSIONS,
     FILE,
+    FOLDER,
     HARD_LINK,
     KINDS,
     SYMBOLIC_LINK,
@@ -104,7 +105,8 @@ def _inspect(
         raise CorruptArchive("a folder in the tar has contents, which some would take for members")
     if header.kind != FILE:
         _check_special(header, tree, links)
-    if header.name == tree.note:
+    is_file = header.kind != FOLDER and not header.name.endswith(b"/")
+    if is_file and tree.enter(header.name):
         return _inspect_note(incoming, header, tree)
     return (
         None if incoming.skip_at_hand(header.unread_bytes) else incoming.skip(header.unread_bytes)

@@ -18,7 +18,7 @@ from archiver.formats.tree import shown
 BLOCK = 512
 MODE_BITS = 0o7777
 
-FILE, HARD_LINK, SYMBOLIC_LINK = b"012"
+FILE, HARD_LINK, SYMBOLIC_LINK, FOLDER = b"0125"
 DEVICES = frozenset(b"346")
 EXTENSIONS = frozenset(b"xgLK")
 """Not members, but headers of their own, that say more of the next one or of all."""

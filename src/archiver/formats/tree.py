@@ -3,22 +3,22 @@
 import re
 from dataclasses import dataclass, field
 
+from archiver import names
 from archiver.errors import UnsafeMember, WrongNode, WrongRoot
 from archiver.model import Archive
 
 NOTE_MAX_BYTES = 64 * 1024
 """How much of hg's note is looked at. Its node is in the second line."""
 
-SHOWN_BYTES = 100
-
 _NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tree:
     """The part of a repository that *archive* means, packed below the directory ``root``.
 
-    ``note`` is the member that hg puts into whole trees, unless its host is told not to.
+    ``note`` is the member that hg puts into whole trees, unless its host is told not to. It comes
+    first: a later member of that name is a file of the repository.
     """
 
     archive: Archive
@@ -26,12 +26,26 @@ class Tree:
     note: bytes = field(init=False)
     _top: bytes = field(init=False)
     _below: bytes = field(init=False)
+    _last: bytes | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         subdir = f"/{self.archive.subdir}" if self.archive.subdir else ""
-        object.__setattr__(self, "note", f"{self.root}/.hg_archival.txt".encode())
-        object.__setattr__(self, "_top", f"{self.root}{subdir}".encode())
-        object.__setattr__(self, "_below", self._top + b"/")
+        self.note = f"{self.root}/.hg_archival.txt".encode()
+        self._top = f"{self.root}{subdir}".encode()
+        self._below = self._top + b"/"
+
+    @property
+    def last_file(self) -> bytes:
+        """The path, below the root, of the last file that was entered; empty if there is none."""
+        return (self._last or b"").removeprefix(self.root.encode() + b"/")
+
+    def enter(self, name: bytes) -> bool:
+        """Remember that a file of this name comes next; return whether it is hg's note."""
+        if self._last is None and name == self.note:
+            self._last = b""
+            return True
+        self._last = name
+        return False
 
     def check_name(self, name: bytes) -> None:
         """Return if a member may have this name: that of the root or subdir, or one below it.
@@ -69,7 +83,4 @@ def _is_odd(name: bytes) -> bool:
     return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 
-def shown(name: bytes) -> str:
-    """Return a member's name as it may be shown to anyone: short, and in ASCII."""
-    text = name[:SHOWN_BYTES].decode(errors="replace")
-    return ascii(text) + ("..." if len(name) > SHOWN_BYTES else "")
+shown = names.shown_path

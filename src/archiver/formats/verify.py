@@ -37,8 +37,9 @@ def verify(
     """
     meter = Meter(limits=limits)
     beside = Beside(pool=pool, depth=PIECES_AHEAD)
-    reader = _reader(archive.suffix, Tree(archive=archive, root=root), meter, beside)
-    return StreamVerifier(reader=reader, root=root, meter=meter, beside=beside)
+    tree = Tree(archive=archive, root=root)
+    reader = _reader(archive.suffix, tree, meter, beside)
+    return StreamVerifier(reader=reader, tree=tree, meter=meter, beside=beside)
 
 
 def _reader(suffix: str, tree: Tree, meter: Meter, beside: Beside) -> Reader:
@@ -90,13 +91,17 @@ class StreamVerifier:
     goes on once a chunk has been read.
     """
 
-    def __init__(self, *, reader: Reader, root: str, meter: Meter, beside: Beside) -> None:
+    def __init__(self, *, reader: Reader, tree: Tree, meter: Meter, beside: Beside) -> None:
         self._reader = reader
-        self._root = root
+        self._tree = tree
         self._meter = meter
         self._beside = beside
         self._sha256 = hashlib.sha256()
         self._sound = True
+
+    @property
+    def last_file(self) -> bytes:
+        return self._tree.last_file
 
     async def update(self, chunk: bytes) -> None:
         await in_thread(self._read, chunk)
@@ -106,7 +111,8 @@ class StreamVerifier:
         return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._meter.packed_bytes,
-            root=self._root,
+            root=self._tree.root,
+            last_file=self.last_file,
         )
 
     def _read(self, chunk: bytes) -> None:

@@ -162,7 +162,7 @@ def _member(
     offset = incoming.position - 4
     entry, wide = yield from _local_header(incoming, offset)
     tree.check_name(entry.name)
-    is_note = entry.name == tree.note
+    is_note = not entry.name.endswith(b"/") and tree.enter(entry.name)
     contents = _Contents(meter=meter, keep=NOTE_MAX_BYTES if is_note else LINK_MAX_BYTES + 1)
     yield from _unpack(incoming, entry, contents)
     if entry.flags & SIZES_FOLLOW:

@@ -48,7 +48,10 @@ class SourceSettings(Section):
         "A quarter is kept for low priority.",
     )
     lookup_concurrency: int = Field(
-        default=2, ge=1, le=100, description="Questions at a time (lookup, known) of one process."
+        default=2,
+        ge=1,
+        le=100,
+        description="Questions at a time of one process. At most half of them list folders.",
     )
     read_timeout_s: float = Field(
         default=120,
@@ -89,6 +92,12 @@ class SourceSettings(Section):
     )
     max_members: int = Field(
         default=_LIMITS.members, gt=0, description="Members that an archive may have."
+    )
+    completeness: Literal["verify", "trust"] = Field(
+        default="verify",
+        description="Whether the host is asked which file an archive has to end with, since a zip "
+        "that it broke off may be sound. `verify`: what cannot be proven to be complete is not "
+        "stored. `trust`: the host is not asked.",
     )
     redirect_hosts: tuple[str, ...] = Field(
         (), description="Hosts besides its own to which the host may redirect."
@@ -137,4 +146,5 @@ class SourceSettings(Section):
             suffixes=(self.fetch_suffix,) if self.fetch_suffix else self.suffixes,
             subdirs=self.subdirs,
             verbatim=self.fetch_suffix is None,
+            spare=self.suffixes,
         )

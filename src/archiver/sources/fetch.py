@@ -96,11 +96,11 @@ class Answer:
         Raises:
             SourceUnavailable, SourceTimeout: It did not come.
         """
-        body = b""
+        body = bytearray()
         with _our_errors(self._response.url):
             while len(body) <= most and (piece := await self._read(most + 1)):
                 body += piece
-        return body[: most + 1]
+        return bytes(body[: most + 1])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body, in chunks of at most CHUNK_BYTES, none of which is held back long.

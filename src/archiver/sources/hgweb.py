@@ -7,30 +7,46 @@ within milliseconds where its JSON takes minutes, whatever the theme, and takes 
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 from yarl import URL
 
+from archiver.concurrency import in_thread
 from archiver.errors import (
     ArchiverError,
+    EmptyTree,
     InvalidRequest,
     NotAnArchive,
+    NotPackable,
     ShadowedNode,
+    SourceError,
     SourceTimeout,
     SourceUnavailable,
     SuffixRefused,
     UnknownRepo,
     UnknownRev,
     UnknownSubdir,
+    UnprovenArchive,
 )
+from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Node, Served, parse_node
-from archiver.names import shown
+from archiver.names import shown, shown_path
 from archiver.sources.fetch import Answer, Fetch, open_fetch
+from archiver.sources.listings import (
+    Found,
+    ListFolder,
+    Listing,
+    file_after,
+    last_file,
+    parse_listing,
+)
 from archiver.sources.pace import RATE_WINDOW
 from archiver.sources.perimeter import Perimeter
 from archiver.telemetry import METRICS
@@ -38,12 +54,21 @@ from archiver.telemetry import METRICS
 QUESTION_DEADLINE = timedelta(seconds=10)
 """For an answer that takes the host milliseconds, and for waiting until it may be asked."""
 
+LISTING_DEADLINE = timedelta(minutes=2)
+"""For one folder, and for waiting until it may be asked for: hgweb reads the whole manifest, and
+every file in the folder that was never changed. With 300,000 files, that takes it seconds."""
+
 ANSWER_MAX_BYTES = 4096
 
 LOG_MAX_BYTES = 1 << 20
 """Of one entry of a log, which has the whole description of the changeset."""
 
 _SLASH = "%2F"
+
+LISTING_MAX_BYTES = 32 << 20
+"""A folder of 200,000 files."""
+
+LAST_FILES_MAX_BYTES = 4 * MEGABYTE
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or a node of which 12 to 40 hex digits are given"
 
@@ -60,6 +85,11 @@ _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 
 _FOUND = re.compile(rb"1 ([0-9a-f]{40})\n")
 _AMBIGUOUS = b"ambiguous identifier\n"
+
+
+_DATES = {"tar.gz": range(1 << 32), "zip": range(-(1 << 63), 1 << 31)}
+"""The dates, in seconds since 1970, for which hgweb has room in each format that has not for all.
+Before 1980, it writes 1980 to a zip."""
 
 
 class _AmbiguousRev(UnknownRev):
@@ -106,17 +136,23 @@ class HgwebSource:
         lookup_concurrency: int,
         deadline: timedelta,
         fetch: Fetch,
+        trusted: bool = False,
         question_deadline: timedelta = QUESTION_DEADLINE,
     ) -> None:
         self.name = name
         self.fetchable = served.nearest
+        self.candidates = served.candidates
         self.wants_verbatim = served.wants_verbatim
         self._url_template = url_template
         self._repo_template = url_template[: url_template.index("{repo}") + len("{repo}")]
         self._deadline = deadline
         self._fetch = fetch
         self._question_deadline = question_deadline
+        self._trusted = trusted
         self._questions = asyncio.Semaphore(lookup_concurrency)
+        # One question in two may be slow, so that a lookup does not wait for listings.
+        self._listings = asyncio.Semaphore(max(1, lookup_concurrency // 2))
+        self._last_files: Memory[Archive, bytes] = Memory(max_bytes=LAST_FILES_MAX_BYTES)
 
     def url(self, archive: Archive) -> str:
         """Return the address of *archive*: by 12 digits, since its root is named after them."""
@@ -191,13 +227,13 @@ class HgwebSource:
 
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[HgwebStream]:
-        if self.fetchable(archive) != archive:
+        if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         await self._require_unshadowed(archive)
         url = self.url(archive)
         async with self._fetch.get(url, deadline=self._deadline) as answer:
             if failure := self._failure(archive, answer):
-                raise failure
+                raise await self._empty(archive, answer) or failure
             yield HgwebStream(
                 url=url,
                 root=_root(archive),
@@ -226,6 +262,89 @@ class HgwebSource:
             raise ShadowedNode(
                 f"{archive.node[:12]} means something else than {archive.node} in {archive.repo}"
             )
+
+    async def last_file(self, archive: Archive) -> bytes | None:
+        if self._trusted:
+            return None
+        tree = replace(archive, suffix="tar")  # one answer for all formats
+        known = self._last_files.get(tree)
+        if known is None:
+            known = await self._last_file(tree)
+            self._last_files.put(tree, known)
+        return known
+
+    async def _last_file(self, archive: Archive) -> bytes:
+        """Return the path of the last file of *archive*.
+
+        Raises:
+            EmptyTree, UnknownSubdir: It has none.
+            SourceError: The host did not tell.
+        """
+        async with self._descending(archive) as list_folder:
+            path = await last_file(list_folder, archive.subdir.encode())
+            if path is None and await list_folder(b"") is None:
+                raise self._unproven(archive)
+        if path is None:
+            raise UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
+        if not path:
+            raise EmptyTree(f"{archive.node} in {archive.repo} has no files")
+        return path
+
+    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
+        if archive.suffix not in _DATES:
+            return None
+        async with self._descending(archive) as list_folder:
+            found = await file_after(list_folder, archive.subdir.encode(), after)
+        return _unpackable(archive, found, begun=bool(after)) if found else None
+
+    @asynccontextmanager
+    async def _descending(self, archive: Archive) -> AsyncIterator[ListFolder]:
+        """Yield what lists the folders of *archive*, for as long as a fetch may take."""
+        try:
+            async with asyncio.timeout(self._deadline.total_seconds()):
+                yield partial(self._list, archive)
+        except TimeoutError as exc:
+            raise SourceTimeout(f"{self.name} took too long") from exc
+        except ValueError as exc:
+            raise self._unproven(archive) from exc
+
+    async def _list(self, archive: Archive, folder: bytes) -> Listing | None:
+        """Return what is in *folder*, or None if there is no such folder.
+
+        Raises:
+            ValueError: The host did not send a listing.
+            SourceError: It did not answer.
+        """
+        path = quote(folder.rstrip(b"/"), safe="/")
+        url = f"{self._repo_url(archive.repo)}/json-manifest/{archive.node}/{path}"
+        async with self._listings, self._asked(url, LISTING_DEADLINE) as answer:
+            match answer.status:
+                case 200 if not answer.is_html:
+                    body = await answer.text(LISTING_MAX_BYTES)
+                case 404:
+                    return None
+                case status if status != HTTPStatus.OK and answer.failure.retryable:
+                    raise answer.failure
+                case _:
+                    raise self._unproven(archive)
+        return await in_thread(parse_listing, body, node=archive.node, folder=folder)
+
+    async def _empty(self, archive: Archive, answer: Answer) -> EmptyTree | None:
+        """Return the reason for which hgweb refuses to pack a tree without files, if it is that."""
+        if answer.status != HTTPStatus.FORBIDDEN or archive.subdir:
+            return None
+        with suppress(SourceError):
+            try:
+                await self._last_file(archive)
+            except EmptyTree as exc:
+                return exc
+        return None
+
+    def _unproven(self, archive: Archive) -> UnprovenArchive:
+        return UnprovenArchive(
+            f"{self.name} does not list the files of {archive.node} in {archive.repo}, "
+            "so nothing proves that an archive has all of them"
+        )
 
     def _failure(self, archive: Archive, answer: Answer) -> ArchiverError | None:
         """Return what keeps *answer* from being the archive; hgweb tells much in its reasons."""
@@ -256,26 +375,35 @@ class HgwebSource:
 
         Raises *on_crash* if the host crashes, *on_missing* if the repository lacks the thing.
         """
-        url = f"{self._repo_template.replace('{repo}', _quoted(repo))}{question}"
+        url = f"{self._repo_url(repo)}{question}"
+        async with self._asked(url, self._question_deadline) as answer:
+            match answer.status:
+                case 200 if not answer.is_html:
+                    return await answer.text(most)
+                case 404 if on_missing and not answer.is_html:
+                    raise on_missing
+                case 200 | 404:  # a page is the list of a folder's repositories
+                    raise UnknownRepo(f"{self.name} has no repository {repo}")
+                case 500 if on_crash:
+                    raise on_crash
+                case _:
+                    raise answer.failure
+
+    @asynccontextmanager
+    async def _asked(self, url: str, deadline: timedelta) -> AsyncIterator[Answer]:
+        """Yield the answer to a question, which waits until it may be asked."""
         try:
             async with (
-                asyncio.timeout(self._question_deadline.total_seconds()),
+                asyncio.timeout(deadline.total_seconds()),
                 self._questions,
-                self._fetch.get(url, deadline=self._question_deadline) as answer,
+                self._fetch.get(url, deadline=deadline) as answer,
             ):
-                match answer.status:
-                    case 200 if not answer.is_html:
-                        return await answer.text(most)
-                    case 404 if on_missing and not answer.is_html:
-                        raise on_missing
-                    case 200 | 404:  # a page is the list of a folder's repositories
-                        raise UnknownRepo(f"{self.name} has no repository {repo}")
-                    case 500 if on_crash:
-                        raise on_crash
-                    case _:
-                        raise answer.failure
+                yield answer
         except TimeoutError as exc:
             raise SourceTimeout(f"{self.name} took too long") from exc
+
+    def _repo_url(self, repo: str) -> str:
+        return self._repo_template.replace("{repo}", _quoted(repo))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -320,8 +448,12 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
     min_rate_bytes_s: int = 0,
     min_rate_window: timedelta = RATE_WINDOW,
     ca_file: Path | None = None,
+    trusted: bool = False,
 ) -> AsyncIterator[HgwebSource]:
-    """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer."""
+    """Yield the source *name*. *read_timeout* and *deadline* are those of an archive's transfer.
+
+    A *trusted* host is not asked which file comes last in an archive.
+    """
     perimeter = Perimeter(
         home=URL(url_template.partition("{")[0]),
         redirect_hosts=tuple(redirect_hosts),
@@ -342,11 +474,30 @@ async def open_hgweb(  # noqa: PLR0913 - the settings of a source, one by one
             lookup_concurrency=lookup_concurrency,
             deadline=deadline,
             fetch=fetch,
+            trusted=trusted,
         )
 
 
 def _quoted(path: str) -> str:
     return "/".join(quote(segment, safe="") for segment in path.split("/"))
+
+
+def _unpackable(archive: Archive, found: Found, *, begun: bool) -> NotPackable | None:
+    """Return why hgweb, which packed nothing or has *begun*, breaks off before the file *found*."""
+    dates = _DATES[archive.suffix]
+    if not begun and found.date is not None and int(found.date) not in dates:
+        moment = int(found.date)
+        return NotPackable(
+            f"hgweb cannot write the changeset's date, {moment}, to {archive.suffix}"
+        )
+    if archive.suffix == "zip":
+        try:
+            found.path.decode()
+        except UnicodeDecodeError:
+            return NotPackable(
+                f"hgweb cannot write the file name {shown_path(found.path)} to zip: it is not UTF-8"
+            )
+    return None
 
 
 def _root(archive: Archive) -> str:

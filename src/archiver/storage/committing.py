@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, StorageUnavailable
-from archiver.model import Archive, Conversion, Copies, Manifest, Region, Verified
+from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Region, Verified
 from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.buckets import Buckets, copies_of
@@ -34,6 +34,7 @@ class Committing:
         hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
+        completeness: Completeness | None = None,
     ) -> Copies:
         async with self._or_discarded(upload):
             found, confirmed = await self._weigh(archive, upload, verified, hold)
@@ -62,6 +63,7 @@ class Committing:
             source_url=source_url,
             created_at=datetime.now(UTC),
             conversion=conversion,
+            completeness=completeness,
         )
 
         async def commit(bucket: Bucket) -> Manifest:

@@ -8,7 +8,16 @@ from datetime import timedelta
 
 from archiver.binding import object_prefix
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
-from archiver.model import Archive, Conversion, Copies, Manifest, PresignedUrl, Region, Verified
+from archiver.model import (
+    Archive,
+    Completeness,
+    Conversion,
+    Copies,
+    Manifest,
+    PresignedUrl,
+    Region,
+    Verified,
+)
 from archiver.ports import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.buckets import Buckets
@@ -127,6 +136,7 @@ class Regions:
         hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
+        completeness: Completeness | None = None,
     ) -> Copies:
         return await self._committing.commit(
             archive,
@@ -134,6 +144,7 @@ class Regions:
             verified,
             hold=hold,
             source_url=source_url,
+            completeness=completeness,
             conversion=conversion,
         )
 

@@ -15,6 +15,7 @@ from archiver.errors import (
 )
 from archiver.model import (
     Archive,
+    Completeness,
     Conversion,
     Copies,
     Manifest,
@@ -111,6 +112,7 @@ class MemoryStorage:
         hold: Hold,
         source_url: str,
         conversion: Conversion | None = None,
+        completeness: Completeness | None = None,
     ) -> Copies:
         try:
             await hold()
@@ -139,6 +141,7 @@ class MemoryStorage:
             source_url=source_url,
             created_at=datetime.now(UTC),
             conversion=conversion,
+            completeness=completeness,
         )
         for region in confirmed:
             self.manifests[region][archive.key] = manifest

@@ -138,6 +138,8 @@ class GzipVerifier:
 
     def __init__(self, archive: Archive, *, root: str) -> None:
         self._root = root
+        self._suffix = archive.suffix
+        self._data = b""
         self._sha256 = hashlib.sha256()
         self._size_bytes = 0
         self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16) if archive.suffix == "tar.gz" else None
@@ -145,15 +147,29 @@ class GzipVerifier:
     async def update(self, chunk: bytes) -> None:
         self._sha256.update(chunk)
         self._size_bytes += len(chunk)
+        self._data += chunk
         if self._gzip:
             try:
                 self._gzip.decompress(chunk)
             except zlib.error as exc:
                 raise CorruptArchive("the gzip stream is damaged") from exc
 
+    @property
+    def last_file(self) -> bytes:
+        try:
+            names = [*_unpacked(self._data, self._suffix)] or [""]
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error):
+            return b""
+        return names[-1].removeprefix(f"{self._root}/").encode()
+
     async def finish(self) -> Verified:
         if self._gzip and not self._gzip.eof:
             raise TruncatedArchive("the gzip stream has no end")
         if self._gzip and self._gzip.unused_data:
             raise CorruptArchive("something follows the gzip stream")
-        return seal(sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, root=self._root)
+        return seal(
+            sha256=self._sha256.hexdigest(),
+            size_bytes=self._size_bytes,
+            root=self._root,
+            last_file=self.last_file,
+        )

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from archiver.errors import (
+    EmptyTree,
     InvalidRequest,
+    NotPackable,
     SourceError,
     SuffixRefused,
     UnknownRepo,
@@ -51,18 +53,26 @@ class FakeSource:
     """A host that packs its changesets as hgweb does.
 
     ``asked`` counts what it was asked, by method. ``outage`` is raised by each of them;
-    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do. ``latest_tag`` changes
-    the bytes of whole trees, as a tag that comes later does.
+    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do; ``dropped`` leaves so
+    many files off its end, in an archive that is sound. ``latest_tag`` changes the bytes of whole
+    trees, as a tag that comes later does. A ``trusted`` host is not asked for its last
+    files; ``unlisted`` is raised instead of telling one. Archives with an ``unfit`` suffix cannot
+    be packed.
     """
 
     def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
         self.name = name
         self.fetchable = served.nearest
+        self.candidates = served.candidates
         self.wants_verbatim = served.wants_verbatim
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
         self.latest_tag = "null"
+        self.dropped = 0
+        self.trusted = False
+        self.unlisted: SourceError | None = None
+        self.unfit: set[str] = set()
         self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
 
     def commit(self, repo: str, files: Mapping[str, bytes], *names: str) -> Node:
@@ -97,21 +107,40 @@ class FakeSource:
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[_Stream]:
         repo = self._repo("open", archive.repo)
-        if self.fetchable(archive) != archive:
+        if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
+        files = self._files(repo, archive)
+        kept = dict(list(files.items())[: len(files) - self.dropped])
+        root = f"{archive.basename}-{archive.node[:12]}"
+        data = _pack(archive, root, kept, self.latest_tag)[: self.cut_at]
+        if archive.suffix in self.unfit:
+            data = data[:10]
+        yield _Stream(url=self.url(archive), root=root, data=data)
+
+    async def last_file(self, archive: Archive) -> bytes | None:
+        if self.trusted:
+            return None
+        if self.unlisted:
+            raise self.unlisted
+        return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
+
+    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - its reasons are one
+        if archive.suffix in self.unfit:
+            return NotPackable(f"{self.name} has no words for it in {archive.suffix}")
+        return None
+
+    def _files(self, repo: _Repo, archive: Archive) -> dict[str, bytes]:
+        """Return the files of *archive*, in their order."""
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
+        tree = repo.trees[archive.node]
         folder = f"{archive.subdir}/" if archive.subdir else ""
-        files = {
-            path: content
-            for path, content in repo.trees[archive.node].items()
-            if path.startswith(folder)
-        }
+        files = {path: tree[path] for path in sorted(tree) if path.startswith(folder)}
+        if not tree:
+            raise EmptyTree(f"{archive.node} has no files")
         if not files:
             raise UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
-        root = f"{archive.basename}-{archive.node[:12]}"
-        data = _pack(archive, root, files, self.latest_tag)[: self.cut_at]
-        yield _Stream(url=self.url(archive), root=root, data=data)
+        return files
 
     def _repo(self, method: str, repo: str) -> _Repo:
         self.asked[method] += 1

@@ -1,0 +1,156 @@
+"""Which files a changeset has, as hgweb lists them: one folder at a time.
+
+hgweb packs files in the order of their paths, compared as bytes, so a folder counts with its slash.
+``json-manifest`` is asked because its answer has an end: a listing that breaks off in the middle
+must not pass for a shorter one, and the plain-text listing would.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import msgspec
+
+from archiver.model import Node
+
+PATH_MAX_BYTES = 4096
+"""Of a path that a system can have. It ends the descent into a host that invents folders."""
+
+
+class _Folder(msgspec.Struct, frozen=True):
+    basename: str
+    emptydirs: str = ""
+
+
+class _File(msgspec.Struct, frozen=True):
+    basename: str
+    date: tuple[float, float] | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    node: str
+    abspath: str
+    directories: tuple[_Folder, ...]
+    files: tuple[_File, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What is in one folder, in the order of an archive. A folder's name ends in a slash.
+
+    A folder that holds nothing but another one is listed together with it: ``a/b/``. ``date`` is
+    the changeset's, in seconds since 1970; None if the folder has no file that tells it.
+    """
+
+    names: tuple[bytes, ...]
+    date: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file of the changeset, by its whole path; and the date of the changeset."""
+
+    path: bytes
+    date: float | None
+
+
+ListFolder = Callable[[bytes], Awaitable[Listing | None]]
+"""Returns what is in a folder, whose path is empty or ends in a slash; None if there is none."""
+
+
+def parse_listing(body: bytes, *, node: Node, folder: bytes) -> Listing:
+    """Return the listing that *body* is.
+
+    Raises:
+        ValueError: It is not a whole listing of *folder* in *node*.
+    """
+    # msgspec does not decode the lone surrogates that stand for bytes outside of UTF-8.
+    try:
+        page = msgspec.convert(json.loads(body), type=_Page)
+    except (RecursionError, msgspec.ValidationError) as exc:
+        raise ValueError("hgweb does not list files like that") from exc
+    if page.node != node or _bytes(page.abspath).strip(b"/") != folder.strip(b"/"):
+        raise ValueError("the listing is of something else")
+    names = [_name(file.basename) for file in page.files]
+    names += [_folder_name(folder.basename, folder.emptydirs) for folder in page.directories]
+    dates = [file.date[0] for file in page.files if file.date and isfinite(file.date[0])]
+    return Listing(names=tuple(sorted(names)), date=dates[0] if dates else None)
+
+
+def _folder_name(basename: str, emptydirs: str) -> bytes:
+    name = _name(basename) + b"/"
+    return name + _bytes(emptydirs) + b"/" if emptydirs else name
+
+
+def _name(text: str) -> bytes:
+    name = _bytes(text)
+    if not name or b"/" in name:
+        raise ValueError("a file cannot have such a name")
+    return name
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes that Mercurial shows as *text*: what is not UTF-8 as U+DC80 to U+DCFF."""
+    return text.encode(errors="surrogateescape")
+
+
+async def last_file(list_folder: ListFolder, subdir: bytes) -> bytes | None:
+    """Return the path of the last file in *subdir*, or *subdir* itself if that is a file.
+
+    Empty if the whole tree is; None if there is no such part of it.
+
+    Raises:
+        ValueError: The host lists folders without files.
+        whatever *list_folder* raises.
+    """
+    folder = _as_folder(subdir)
+    listing = await list_folder(folder)
+    if listing is None:
+        return subdir if subdir and await _is_file(list_folder, subdir) else None
+    if not listing.names and not folder:
+        return b""
+    found = await _descend(list_folder, folder, listing, last=True)
+    return found.path
+
+
+async def file_after(list_folder: ListFolder, subdir: bytes, path: bytes) -> Found | None:
+    """Return the file in *subdir* that comes after *path*, the first one if *path* is empty.
+
+    None if there is no more.
+
+    Raises, as for ``last_file``.
+    """
+    top = _as_folder(subdir)
+    folder = path[: path.rfind(b"/") + 1] if path else top
+    while True:
+        listing = await list_folder(folder) or Listing(names=())
+        rest = path[len(folder) :]
+        if following := [name for name in listing.names if name > rest]:
+            shown = Listing(names=tuple(following), date=listing.date)
+            return await _descend(list_folder, folder, shown, last=False)
+        if len(folder) <= len(top):
+            return None
+        folder = folder[: folder.rstrip(b"/").rfind(b"/") + 1]
+
+
+async def _descend(
+    list_folder: ListFolder, folder: bytes, listing: Listing | None, *, last: bool
+) -> Found:
+    while listing and listing.names and len(folder) <= PATH_MAX_BYTES:
+        path = folder + listing.names[-1 if last else 0]
+        if not path.endswith(b"/"):
+            return Found(path=path, date=listing.date)
+        folder = path
+        listing = await list_folder(folder)
+    raise ValueError("a folder that was listed has no files")
+
+
+async def _is_file(list_folder: ListFolder, path: bytes) -> bool:
+    parent, _, name = path.rpartition(b"/")
+    listing = await list_folder(_as_folder(parent))
+    return listing is not None and name in listing.names
+
+
+def _as_folder(path: bytes) -> bytes:
+    return path + b"/" if path else b""

@@ -1,0 +1,95 @@
+"""Repositories that hgweb cannot pack, and Archiver with real parts before an hgweb."""
+
+import io
+import os
+import zipfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+
+from archiver.formats.convert import Converter
+from archiver.formats.verify import verify
+from archiver.formats.workspace import Workspace
+from archiver.model import Archive, Manifest, Node, Region, Served
+from archiver.news import News
+from archiver.service import Archiver
+from archiver.sources.hgweb import open_hgweb
+from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStorage
+from tests.parts.hgweb import Hgweb, Repository
+
+EAST = Region("us-east-1")
+ALL = Served(suffixes=("tar.gz", "tar.bz2", "zip"))
+ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+DAMAGED = {f"a/f{number}.txt": b"%d\n" % number * 50 for number in range(9)} | {"z/last": b"z"}
+LATIN = os.fsdecode(b"caf\xe9.txt")
+
+
+@dataclass(kw_only=True)
+class Workshop:
+    """Archiver with real parts between a host and buckets in memory."""
+
+    host: Hgweb
+    folder: Path
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
+
+    async def build(self, archive: Archive, served: Served, *, trusted: bool = False) -> Manifest:
+        async with self._opened(served, trusted=trusted) as archiver:
+            copies = await archiver.build(archive, FakeAttempt(archive=archive))
+            return copies.manifest
+
+    @asynccontextmanager
+    async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
+        news = News()
+        async with open_hgweb(
+            name="hgmo",
+            url_template=self.host.template,
+            served=served,
+            redirect_hosts=(),
+            allow_private_addresses=False,
+            lookup_concurrency=2,
+            read_timeout=timedelta(seconds=60),
+            deadline=timedelta(seconds=120),
+            user_agent="Archiver/test",
+            trusted=trusted,
+        ) as source:
+            yield Archiver(
+                sources={"hgmo": source},
+                storage=self.storage,
+                index=MemoryIndex(storage=self.storage, news=news),
+                engine=MemoryEngine(),
+                verify=verify,
+                converter=Converter(
+                    workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1
+                ),
+                news=news,
+                nearest={},
+            )
+
+    def stored(self, manifest: Manifest) -> bytes:
+        return self.storage.objects[EAST][manifest.object_key]
+
+
+def commit(
+    host: Hgweb, files: Mapping[str, bytes], date: str = "1500000000 0"
+) -> tuple[Repository, Node]:
+    repository = host.create(f"broken/{token_hex(4)}")
+    repository.write(files)
+    words = ("commit", "--addremove", "--quiet", "--message", "Change", "--date", date)
+    repository.hg(*words)
+    return repository, Node(repository.tip)
+
+
+def archive_of(repository: Repository, node: Node, suffix: str, subdir: str = "") -> Archive:
+    return Archive(source="hgmo", repo=repository.name, node=node, subdir=subdir, suffix=suffix)
+
+
+def damage(repository: Repository, path: str) -> None:
+    (repository.path / ".hg/store/data" / f"{path}.i").unlink()
+
+
+def names(data: bytes) -> list[str]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.namelist()

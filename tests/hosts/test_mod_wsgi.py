@@ -1,0 +1,93 @@
+"""hgweb as hg.mozilla.org runs it, in Apache's mod_wsgi, from Debian's packages: `make clients`."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import IncompleteArchive, NotPackable
+from archiver.model import Completeness
+from tests.broken import DAMAGED, LATIN, ONLY_ZIP, Workshop, archive_of, commit, damage, names
+from tests.parts.hgweb import CONFIG, Hgweb, Mercurial
+from tests.parts.process import accepts, free_port, running
+
+pytestmark = pytest.mark.programs
+
+MODULES = Path("/usr/lib/apache2/modules")
+APACHE = """\
+ServerRoot {folder}
+ServerName 127.0.0.1
+Listen 127.0.0.1:{port}
+PidFile {folder}/pid
+ErrorLog {folder}/error.log
+User www-data
+Group www-data
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule wsgi_module {modules}/mod_wsgi.so
+WSGISocketPrefix {folder}/wsgi
+WSGIDaemonProcess hg processes=1 threads=2
+WSGIProcessGroup hg
+WSGIApplicationGroup %{{GLOBAL}}
+WSGIScriptAlias / {folder}/hgweb.wsgi
+<Location "/">
+  Require all granted
+</Location>
+"""
+SCRIPT = """\
+from mercurial.hgweb import hgweb
+application = hgweb({config!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def apache(mercurial: Mercurial) -> Iterator[Hgweb]:
+    folder = Path(tempfile.mkdtemp(prefix="archiver-apache-"))
+    folder.chmod(0o755)  # Apache gives up the rights of root
+    repositories = folder / "repositories"
+    repositories.mkdir()
+    (folder / "hgweb.conf").write_text(CONFIG.format(repositories=repositories))
+    (folder / "hgweb.wsgi").write_text(SCRIPT.format(config=bytes(folder / "hgweb.conf")))
+    port = free_port()
+    (folder / "apache.conf").write_text(APACHE.format(folder=folder, port=port, modules=MODULES))
+    command = ["/usr/sbin/apache2", "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"]
+    with running(command, log=folder / "log", ready=lambda: accepts(port)):
+        yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def workshop(apache: Hgweb, tmp_path: Path) -> Workshop:
+    return Workshop(host=apache, folder=tmp_path)
+
+
+def test_a_zip_of_a_damaged_repository_is_sound_and_refused(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, DAMAGED)
+    damage(repository, "a/f5.txt")
+
+    sent = names(workshop.host.archive(repository.name, node, "zip"))
+    with pytest.raises(IncompleteArchive):
+        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+
+    assert sent[-1].endswith("a/f4.txt")
+
+
+def test_a_zip_without_the_names_beyond_utf_8_is_sound_and_refused(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {"a": b"", LATIN: b"", "z": b""})
+
+    sent = names(workshop.host.archive(repository.name, node, "zip"))
+    with pytest.raises(NotPackable):
+        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+
+    assert sent[-1].endswith("/a")
+
+
+def test_a_whole_zip_is_proven(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, DAMAGED)
+
+    manifest = asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+
+    assert manifest.completeness is Completeness.PROVEN

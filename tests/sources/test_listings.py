@@ -1,0 +1,108 @@
+"""What hgweb lists, folder by folder, and what that says about the order of an archive."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archiver.sources.listings import Listing, file_after, last_file, parse_listing
+from tests.sources.hgmo import NODE
+
+_NAMES = st.sampled_from((b"a", b"a-", b"a.b", b"a0", b"b", b"~", b"\xe9", b"\xc3\xa9"))
+_PATHS = st.sets(st.lists(_NAMES, min_size=1, max_size=3).map(b"/".join), min_size=1, max_size=12)
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Tree:
+    """A changeset with these files, which no path may have for a folder as well."""
+
+    def __init__(self, paths: set[bytes]) -> None:
+        folders = {path[:at] for path in paths for at, byte in enumerate(path) if byte == ord("/")}
+        self.paths = sorted(paths - folders)
+
+    async def list_folder(self, folder: bytes) -> Listing | None:
+        below = [path[len(folder) :] for path in self.paths if path.startswith(folder)]
+        names = {head + slash for head, slash, _ in (path.partition(b"/") for path in below)}
+        return Listing(names=tuple(sorted(names))) if names else None
+
+
+@patiently
+@given(_PATHS)
+def test_the_last_file_is_the_last_path_compared_as_bytes(paths: set[bytes]) -> None:
+    tree = Tree(paths)
+
+    assert asyncio.run(last_file(tree.list_folder, b"")) == tree.paths[-1]
+
+
+@patiently
+@given(_PATHS)
+def test_the_file_after_another_is_the_next_path(paths: set[bytes]) -> None:
+    tree = Tree(paths)
+    ordered = [b"", *tree.paths]
+
+    async def play() -> list[bytes | None]:
+        found = [await file_after(tree.list_folder, b"", path) for path in ordered]
+        return [each.path if each else None for each in found]
+
+    assert asyncio.run(play()) == [*tree.paths, None]
+
+
+@pytest.mark.parametrize(
+    ("subdir", "expected"),
+    ((b"a", b"a/b"), (b"a-b", b"a-b"), (b"a/b", b"a/b"), (b"c", None), (b"a/b/c", None)),
+)
+def test_a_part_of_a_tree_ends_with_its_own_last_file(
+    subdir: bytes, expected: bytes | None
+) -> None:
+    tree = Tree({b"a-b", b"a/a", b"a/b", b"z"})
+
+    assert asyncio.run(last_file(tree.list_folder, subdir)) == expected
+
+
+def page(**changes: object) -> bytes:
+    whole = {
+        "node": NODE,
+        "abspath": "/a/",
+        "directories": [{"abspath": "/a/d", "basename": "d", "emptydirs": "e/f"}],
+        "files": [{"basename": "caf\udce9", "date": [-1.0, 0]}, {"basename": "\N{SNOWMAN}"}],
+    }
+    return json.dumps(whole | changes).encode()
+
+
+def test_a_listing_has_names_as_bytes_in_their_order_and_the_date() -> None:
+    listing = parse_listing(page(), node=NODE, folder=b"a/")
+
+    assert listing.names == (b"caf\xe9", b"d/e/f/", b"\xe2\x98\x83")
+    assert listing.date == -1
+
+
+@pytest.mark.parametrize(
+    "body",
+    (
+        b"",
+        page()[:-1],
+        page() + b"Internal Server Error",
+        b'"not yet implemented"',
+        b"[" * 100_000,
+        page(node="f" * 40),
+        page(abspath="/b/"),
+        page(files=None),
+        page(files=[{"basename": ""}]),
+        page(files=[{"basename": "a/b"}]),
+        page(files=[{"basename": "\ud800"}]),
+    ),
+)
+def test_what_is_no_whole_listing_of_the_folder_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever reads it may say so
+        parse_listing(body, node=NODE, folder=b"a/")
+
+
+def test_a_host_that_invents_folders_comes_to_an_end() -> None:
+    async def endless(folder: bytes) -> Listing:
+        return Listing(names=(b"deeper" * 40 + folder[:1] + b"/",))
+
+    with pytest.raises(ValueError, match="no files"):
+        asyncio.run(last_file(endless, b""))

@@ -1,0 +1,167 @@
+"""What becomes of an archive that hgweb breaks off, and of what it packs oddly, with real parts."""
+
+import asyncio
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from archiver.errors import EmptyTree, IncompleteArchive, NotPackable, UnprovenArchive
+from archiver.model import Completeness, Manifest, Node, Served
+from tests.broken import (
+    ALL,
+    DAMAGED,
+    EAST,
+    LATIN,
+    ONLY_ZIP,
+    Workshop,
+    archive_of,
+    commit,
+    damage,
+    names,
+)
+from tests.parts.hgweb import Hgweb
+
+
+@pytest.fixture
+def workshop(lenient: Hgweb, tmp_path: Path) -> Workshop:
+    return Workshop(host=lenient, folder=tmp_path)
+
+
+def test_a_zip_that_the_host_broke_off_is_sound_and_refused(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, DAMAGED)
+    damage(repository, "a/f5.txt")
+
+    sent = names(workshop.host.archive(repository.name, node, "zip"))
+    with pytest.raises(IncompleteArchive) as raised:
+        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+
+    assert sent[-1].endswith("a/f4.txt")
+    assert raised.value.retryable
+    assert "'a/f4.txt'" in raised.value.message
+    assert "'z/last'" in raised.value.message
+    assert not any(workshop.storage.manifests.values())
+
+
+def test_a_host_that_cannot_list_its_files_proves_nothing(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {f"f{number}": b"x" for number in range(9)})
+    damage(repository, "f5")
+    archive = archive_of(repository, node, "zip")
+
+    with pytest.raises(UnprovenArchive) as raised:
+        asyncio.run(workshop.build(archive, ONLY_ZIP))
+    assert raised.value.retryable
+
+    trusting = asyncio.run(workshop.build(archive, ONLY_ZIP, trusted=True))
+    assert trusting.completeness is Completeness.TRUSTED
+
+
+def test_what_was_stored_unproven_is_checked_before_it_is_converted(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, DAMAGED)
+    damage(repository, "a/f5.txt")
+
+    async def play() -> None:
+        await workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP, trusted=True)
+        await workshop.build(archive_of(repository, node, "tar.zst"), ONLY_ZIP)
+
+    with pytest.raises(IncompleteArchive):
+        asyncio.run(play())
+
+    assert len(workshop.storage.manifests[EAST]) == 1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subdir", "made"),
+    (
+        ("zip", "", "tar.zst"),
+        ("tar.gz", "", ""),
+        ("tar.bz2", "a", ""),
+        ("zip", "a-b.txt", ""),
+        ("zip", "d", ""),
+    ),
+)
+def test_a_whole_archive_is_proven_and_so_is_what_is_made_of_it(
+    workshop: Workshop, suffix: str, subdir: str, made: str
+) -> None:
+    files = {".a": b"", "a-b.txt": b"x", "a/x": b"", "a/y/z": b"", f"d/{LATIN}/x": b""}
+    if suffix == "zip":
+        files = {name: content for name, content in files.items() if LATIN not in name}
+        files["d/e/f/g"] = b"deep"
+    repository, node = commit(workshop.host, files)
+
+    async def play() -> Manifest:
+        manifest = await workshop.build(archive_of(repository, node, suffix, subdir), ALL)
+        assert manifest.conversion is None
+        if made:
+            wanted = archive_of(repository, node, made, subdir)
+            manifest = await workshop.build(wanted, replace(ALL, verbatim=False))
+            assert manifest.conversion
+        return manifest
+
+    assert asyncio.run(play()).completeness is Completeness.PROVEN
+
+
+def test_a_name_that_hgweb_cannot_write_to_a_zip_is_the_reason(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {"a": b"", LATIN: b"", "z": b""})
+
+    with pytest.raises(NotPackable) as raised:
+        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+
+    assert not raised.value.retryable
+    assert r"caf\\xe9.txt" in raised.value.message
+
+
+def test_what_hgweb_cannot_pack_is_made_of_another_format_that_it_can(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {"a": b"", LATIN: b"latin", "z": b""})
+    zip_only_at_first = replace(ONLY_ZIP, spare=("tar.gz",))
+
+    manifest = asyncio.run(workshop.build(archive_of(repository, node, "zip"), zip_only_at_first))
+
+    assert manifest.conversion
+    assert manifest.conversion.key.endswith("/tar.gz")
+    assert len(names(workshop.stored(manifest))) == 4
+
+
+def test_a_date_before_1970_is_served_whatever_hgweb_makes_of_it(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {"a": b"old"}, date="-86400 0")
+
+    manifest = asyncio.run(workshop.build(archive_of(repository, node, "tar.gz"), ALL))
+
+    assert manifest.conversion
+    assert manifest.conversion.key.endswith("/tar.bz2")
+    with tarfile.open(fileobj=io.BytesIO(workshop.stored(manifest))) as tar:
+        assert {member.mtime for member in tar} == {-86400}
+
+
+def test_a_date_before_1970_is_the_reason_if_there_is_no_other_format(workshop: Workshop) -> None:
+    repository, node = commit(workshop.host, {"a": b"old"}, date="-86400 0")
+    archive = archive_of(repository, node, "tar.gz")
+
+    with pytest.raises(NotPackable, match="-86400"):
+        asyncio.run(workshop.build(archive, Served(suffixes=("tar.gz",))))
+
+
+def test_a_changeset_without_files_is_named_so(workshop: Workshop) -> None:
+    repository, _ = commit(workshop.host, {"a": b""})
+    repository.hg("remove", "--quiet", "a")
+    node = Node(repository.commit(message="Remove all"))
+
+    for trusted in (False, True):
+        with pytest.raises(EmptyTree, match="has no files"):
+            asyncio.run(
+                workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP, trusted=trusted)
+            )
+
+
+@pytest.mark.parametrize("suffix", ("zip", "tar.gz"))
+def test_a_tracked_file_with_the_name_of_hgs_note_is_a_file(
+    workshop: Workshop, suffix: str
+) -> None:
+    note = b"repo: 0\nnode: %b\n" % (b"a" * 40)
+    repository, node = commit(workshop.host, {".hg_archival.txt": note, ".aaa": b"", "z": b""})
+
+    manifest = asyncio.run(workshop.build(archive_of(repository, node, suffix), ALL))
+
+    assert manifest.completeness is Completeness.PROVEN
