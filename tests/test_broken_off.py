@@ -165,3 +165,24 @@ def test_a_tracked_file_with_the_name_of_hgs_note_is_a_file(
     manifest = asyncio.run(workshop.build(archive_of(repository, node, suffix), ALL))
 
     assert manifest.completeness is Completeness.PROVEN
+
+
+def test_a_repository_that_is_named_otherwise_than_its_url_has_the_root_of_its_url(
+    workshop: Workshop,
+) -> None:
+    repository, node = commit(workshop.host, {"a": b"a", "b/c": b"c"})
+    (repository.path / ".hg/hgrc").write_text("[web]\nname = The New Name\n")
+
+    async def play() -> tuple[Manifest, Manifest]:
+        first = await workshop.build(archive_of(repository, node, "zip"), ALL)
+        wanted = archive_of(repository, node, "tar", "b")
+        return first, await workshop.build(wanted, replace(ALL, verbatim=False))
+
+    manifest, part = asyncio.run(play())
+
+    root = f"{repository.path.name}-{node[:12]}"
+    assert manifest.root == part.root == root
+    assert manifest.conversion
+    assert manifest.conversion.key == manifest.key
+    with tarfile.open(fileobj=io.BytesIO(workshop.stored(part))) as tar:
+        assert tar.getnames() == [f"{root}/b/c"]

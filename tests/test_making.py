@@ -329,3 +329,14 @@ def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
         run(build(world, world.archive(suffix="zip")))
 
     assert not raised.value.retryable
+
+
+def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
+    world = a_world(Served(suffixes=("tar.gz",)))
+    world.source.web_name = "renamed"
+
+    manifest = run(build(world, world.archive())).manifest
+
+    assert manifest.root == f"ash-{world.node[:12]}"
+    assert manifest.conversion
+    assert manifest.conversion.key == manifest.key

@@ -42,12 +42,14 @@ CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 class Given:
     """Bytes of *archive*, which is wanted itself, or to be made into what is.
 
-    ``size_bytes`` is 0 if it is not known yet. When all have come, ``found`` tells what they were,
-    and ``completeness`` how it is known that none is missing.
+    They are packed below ``root``, and are to be below ``client_root``. ``size_bytes`` is 0 if it
+    is not known yet. When all have come, ``found`` tells what they were, and ``completeness`` how
+    it is known that none is missing.
     """
 
     archive: Archive
     root: str
+    client_root: str
     source_url: str
     chunks: AsyncGenerator[bytes, None]
     found: Callable[[], Verified | Manifest]
@@ -244,7 +246,8 @@ class Workshop:
     ) -> AsyncIterator[Made]:
         """Ask the host for *candidate*, and yield *archive* as it is made of the answer.
 
-        If the answer is the archive itself, it is only converted if that is to *convert* it.
+        If the answer is the archive itself, it is only converted if that is to *convert* it, or if
+        it has another root than clients expect.
 
         Raises, as does what is made:
             ArchiverError: The host did not send it, or it cannot be made of what it sent.
@@ -256,12 +259,13 @@ class Workshop:
         ):
             progress.begin()
             fetched = Checked(chunks, self._verify(candidate, root=stream.root), proof)
-            if candidate == archive and not convert:
+            if candidate == archive and not convert and stream.root == stream.client_root:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
             given = Given(
                 archive=candidate,
                 root=stream.root,
+                client_root=stream.client_root,
                 source_url=stream.url,
                 chunks=fetched.chunks(),
                 found=lambda: fetched.verified,
@@ -290,6 +294,7 @@ class Workshop:
         given = Given(
             archive=archive,
             root=manifest.root,
+            client_root=manifest.root,
             source_url=manifest.source_url,
             chunks=chunks,
             found=lambda: manifest,
@@ -314,9 +319,10 @@ class Workshop:
             given=given.archive,
             wanted=archive,
             root=given.root,
+            client_root=given.client_root,
             size_bytes=given.size_bytes,
         ) as pieces:
-            verifier = self._verify(archive, root=given.root)
+            verifier = self._verify(archive, root=given.client_root)
             yield Made(
                 checked=Checked(progress.making(pieces), verifier),
                 source_url=given.source_url,

@@ -30,14 +30,16 @@ from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 class Stream(Protocol):
     """The bytes of one archive as its host sends them, and what they ought to be.
 
-    ``root`` is the directory that must hold every member, ``size_bytes`` what the host says that it
-    will send, or 0 if it does not say. ``chunks`` may be read once; a chunk is at most 1 MiB. It
-    raises SourceError when the host falls silent, TruncatedArchive when it breaks off and one can
-    tell. Mostly one cannot, so the end of the stream proves nothing.
+    ``root`` is the directory that must hold every member, ``client_root`` the one that clients
+    expect. ``size_bytes`` is what the host says that it will send, or 0 if it does not say.
+    ``chunks`` may be read once; a chunk is at most 1 MiB. It raises SourceError when the host falls
+    silent, TruncatedArchive when it breaks off and one can tell. Mostly one cannot, so the end of
+    the stream proves nothing.
     """
 
     url: str
     root: str
+    client_root: str
     size_bytes: int
 
     def chunks(self) -> AsyncGenerator[bytes, None]: ...
@@ -153,9 +155,12 @@ class Converter(Protocol):
         given: Archive,
         wanted: Archive,
         root: str,
+        client_root: str = "",
         size_bytes: int = 0,
     ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
         """Return the bytes of *wanted*, as they are made of those of *given*, below *root*.
+
+        They are packed below *client_root*, if that is given, else below the same root.
 
         They end only if *chunks* do. *size_bytes* is how many will come, if that is known. *given*
         must be verified while it is read, or have been before.

@@ -33,7 +33,7 @@ PIPE_BYTES = 1 << 20
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What *given* is to be made into, below *root*.
+    """What *given* is to be made into, below *root*, or below *client_root* if that is given.
 
     ``spool`` is the descriptor of the file with a zip. In ``folder`` may lie up to ``most_bytes``
     of what is only known at the end of a zip that is made.
@@ -46,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     most_bytes: int
     spool: int | None = None
+    client_root: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,13 @@ def converted(job: Job, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _selection(job: Job, stack: ExitStack) -> Selection:
-    select = partial(Selection, given=job.given, wanted=job.wanted, root=job.root)
+    select = partial(
+        Selection,
+        given=job.given,
+        wanted=job.wanted,
+        root=job.root,
+        client_root=job.client_root,
+    )
     if job.wanted.suffix == "zip":
         workspace = Workspace(folder=Path(job.folder), most_bytes=job.most_bytes)
         return select(writer=ZipWriter(listing=stack.enter_context(workspace.spool())))

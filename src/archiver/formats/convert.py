@@ -58,6 +58,7 @@ class Converter:
         given: Archive,
         wanted: Archive,
         root: str,
+        client_root: str = "",
         size_bytes: int = 0,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with AsyncExitStack() as stack:
@@ -68,6 +69,7 @@ class Converter:
                 given=given,
                 wanted=wanted,
                 root=root,
+                client_root=client_root,
                 threads=self._threads,
                 folder=str(self._workspace.folder),
                 most_bytes=self._workspace.most_bytes,

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from archiver.errors import NotConvertible, UnknownSubdir
 from archiver.formats.member import Kind, Member, Writer
 from archiver.formats.tree import shown
@@ -14,7 +16,8 @@ PIECE_BYTES = 1 << 20
 class Selection:
     """Hands on to *writer* those members of *given* that *wanted* has as well.
 
-    Pieces of *piece_bytes* are taken of it, but for the last.
+    They are moved from below *root* to below *client_root*, if that is given. Pieces of
+    *piece_bytes* are taken of it, but for the last.
     """
 
     def __init__(
@@ -24,12 +27,15 @@ class Selection:
         wanted: Archive,
         root: str,
         writer: Writer,
+        client_root: str = "",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._wanted = wanted
         self._piece_bytes = piece_bytes
         self._all = given.subdir == wanted.subdir
         self._top = f"{root}/{wanted.subdir}".encode()
+        self._root = root.encode()
+        self._client_root = (client_root or root).encode()
         self._writer = writer
         self._empty = True
         self.write = writer.write
@@ -41,8 +47,18 @@ class Selection:
         """Go on to a member that is wanted; what it holds has to be written next."""
         if member.kind is Kind.HARD_LINK and not self.has(member.link):
             raise NotConvertible(f"the hard link {shown(member.name)} leads out of the subdir")
-        self._writer.begin(member)
+        self._writer.begin(self._moved(member))
         self._empty = False
+
+    def _moved(self, member: Member) -> Member:
+        """Return *member* below the root that clients expect. Hard links name theirs, too."""
+        if self._client_root == self._root:
+            return member
+        link = self._renamed(member.link) if member.kind is Kind.HARD_LINK else member.link
+        return msgspec.structs.replace(member, name=self._renamed(member.name), link=link)
+
+    def _renamed(self, name: bytes) -> bytes:
+        return self._client_root + name.removeprefix(self._root)
 
     def take(self) -> bytes:
         """Return a piece of what has been packed meanwhile, if that is enough for one."""

@@ -1,6 +1,7 @@
 """The one guarded, streaming GET: whatever is asked of a host goes through here."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -42,6 +43,8 @@ RETRY_AFTER_MAX = timedelta(hours=1)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
+_FILE_NAME = re.compile(r'; ?filename="?([^";]{1,255})')
+
 _PASSING = frozenset({408, 421, 425})
 """What a client does wrong only this time (RFC 9110, 15.5.9 and 15.5.20; RFC 8470, 5.2): too late,
 on a connection for another host, too early."""
@@ -71,6 +74,12 @@ class Answer:
     def declared_bytes(self) -> int:
         """How long the body is to be, or 0 if the host does not say."""
         return self._response.content_length or 0
+
+    @property
+    def file_name(self) -> str:
+        """What the host would have the body saved as, or nothing if it does not say."""
+        named = _FILE_NAME.search(self._response.headers.get("Content-Disposition", ""))
+        return named[1] if named else ""
 
     @property
     def is_html(self) -> bool:

@@ -83,6 +83,8 @@ _LOCAL_NUMBER = re.compile(r"-?[0-9]{1,11}")
 
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]*-([0-9a-f]{12})")
+
 _FOUND = re.compile(rb"1 ([0-9a-f]{40})\n")
 _AMBIGUOUS = b"ambiguous identifier\n"
 
@@ -112,6 +114,7 @@ class HgwebStream:
 
     url: str
     root: str
+    client_root: str
     size_bytes: int
     source: str
     answer: Answer
@@ -236,7 +239,8 @@ class HgwebSource:
                 raise await self._empty(archive, answer) or failure
             yield HgwebStream(
                 url=url,
-                root=_root(archive),
+                root=_named_root(archive, answer) or _root(archive),
+                client_root=_root(archive),
                 size_bytes=answer.declared_bytes,
                 source=self.name,
                 answer=answer,
@@ -500,7 +504,20 @@ def _unpackable(archive: Archive, found: Found, *, begun: bool) -> NotPackable |
     return None
 
 
+def _named_root(archive: Archive, answer: Answer) -> str | None:
+    """Return the root that the host names its file after, which is what it packs below.
+
+    None if it does not say, or names something that hgweb would not.
+    """
+    named = _FILE_NAME.fullmatch(answer.file_name.removesuffix(f".{archive.suffix}"))
+    return named[0] if named and named[1] == archive.node[:12] else None
+
+
 def _root(archive: Archive) -> str:
-    """Return the directory that hgweb makes of the repository's name, as bytes, and the rev."""
+    """Return the directory that clients expect.
+
+    hgweb makes it of the repository's name, as bytes, and the rev. The name is that of the URL,
+    unless its configuration has another one (``web.name``).
+    """
     stem = re.sub(rb"\W+", b"-", archive.basename.encode()).decode("ascii")
     return f"{stem}-{archive.node[:12]}"

@@ -92,6 +92,7 @@ class FakeConverter:
         given: Archive,
         wanted: Archive,
         root: str,
+        client_root: str = "",
         size_bytes: int = 0,  # noqa: ARG002 - it has all the room in the world
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async def converted() -> AsyncGenerator[bytes, None]:
@@ -109,7 +110,11 @@ class FakeConverter:
             if not members:
                 raise UnknownSubdir(f"there is no {wanted.subdir} in {wanted.repo}")
             self.conversions += 1
-            yield packed(members, wanted.suffix)
+            moved = {
+                (client_root or root) + name.removeprefix(root): content
+                for name, content in members.items()
+            }
+            yield packed(moved, wanted.suffix)
 
         async with aclosing(converted()) as pieces:
             yield pieces

@@ -41,6 +41,7 @@ class _Repo:
 class _Stream:
     url: str
     root: str
+    client_root: str
     data: bytes = field(repr=False)
     size_bytes: int = 0  # hgweb begins to send before it knows
 
@@ -56,8 +57,8 @@ class FakeSource:
     ``cut_at`` ends a stream after so many bytes, in silence, as hosts do; ``dropped`` leaves so
     many files off its end, in an archive that is sound. ``latest_tag`` changes the bytes of whole
     trees, as a tag that comes later does. A ``trusted`` host is not asked for its last
-    files; ``unlisted`` is raised instead of telling one. Archives with an ``unfit`` suffix cannot
-    be packed.
+    files; ``unlisted`` is raised instead of telling one. Roots
+    are made of ``web_name``, if there is one. Archives with an ``unfit`` suffix cannot be packed.
     """
 
     def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
@@ -72,6 +73,7 @@ class FakeSource:
         self.dropped = 0
         self.trusted = False
         self.unlisted: SourceError | None = None
+        self.web_name: str | None = None
         self.unfit: set[str] = set()
         self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
 
@@ -111,11 +113,12 @@ class FakeSource:
             raise SuffixRefused(f"{self.name} does not serve such archives")
         files = self._files(repo, archive)
         kept = dict(list(files.items())[: len(files) - self.dropped])
-        root = f"{archive.basename}-{archive.node[:12]}"
+        client_root = f"{archive.basename}-{archive.node[:12]}"
+        root = f"{self.web_name or archive.basename}-{archive.node[:12]}"
         data = _pack(archive, root, kept, self.latest_tag)[: self.cut_at]
         if archive.suffix in self.unfit:
             data = data[:10]
-        yield _Stream(url=self.url(archive), root=root, data=data)
+        yield _Stream(url=self.url(archive), root=root, client_root=client_root, data=data)
 
     async def last_file(self, archive: Archive) -> bytes | None:
         if self.trusted:
