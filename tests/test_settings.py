@@ -308,3 +308,12 @@ def test_files_for_the_engine_have_to_be_what_they_are_called(
             engine(url="nats://n1", **settings)
         assert "swordfish" not in str(refused.value)
     assert engine(url="nats://n1", tls_cert=certificates.client, ca_file=certificates.authority)
+
+
+def test_replicas_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVER_ENGINE__REPLICAS", "3")
+    assert load().engine.replicas == 3
+    for wrong in ("2", "three", ""):
+        monkeypatch.setenv("ARCHIVER_ENGINE__REPLICAS", wrong)
+        with pytest.raises(SettingsError, match=r"engine\.replicas"):
+            load()

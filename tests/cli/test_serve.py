@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from archiver.cli.serve import announce
+from archiver.settings import Settings
 from tests.parts.process import descendants, free_port, running, wait_until
 
 FILES_KEPT = ("credentials.json", "ports.json")
@@ -158,3 +160,13 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         it.process.send_signal(signal.SIGINT)
         assert it.process.wait(5) == 0
         assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize("well", (True, False))
+def test_a_request_is_suggested_only_if_it_can_be_answered(
+    capsys: pytest.CaptureFixture[str], *, well: bool
+) -> None:
+    announce(Settings(), well=well)
+    said = capsys.readouterr().err
+    assert ("curl -i" in said) is well
+    assert ("/__heartbeat__, and the log" in said) is not well

@@ -26,6 +26,10 @@ PROBE_IDLE = timedelta(minutes=5)
 
 PROBE_TIMEOUT_S = 2.0
 
+PROBES_MAX = 8
+"""Messages of one process that can wait if none is handed out. The server removes one a moment
+after it was acknowledged, so the next one needs another subject."""
+
 
 class TooFewServers(Exception):
     """The cluster has fewer servers than the number of replicas."""
@@ -74,6 +78,7 @@ class Streams:
         self.wanted = wanted
         self._connection = connection
         self._probe = secrets.token_hex(8)
+        self._probes = 0
         self._consumer = f"{PROBE_LANE}_{self._probe}"
 
     def differing(self, streams: Sequence[Stream]) -> tuple[str, ...]:
@@ -119,18 +124,19 @@ class Streams:
         Raises:
             EngineUnavailable: It cannot.
         """
-        subject = self._connection.subject("tasks", PROBE_LANE, PROBE_LANE, self._probe)
+        self._probes = (self._probes + 1) % PROBES_MAX
+        subject = self._connection.subject("tasks", PROBE_LANE, self._probe, str(self._probes))
         only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
         with suppress(WrongRevision):  # one is there that was stored before, and not taken in time
             await self._connection.publish(subject, b"", only_one)
         with _asked("hand out a message"):
-            await self._take(subject)
+            await self._take()
 
-    async def _take(self, subject: str) -> None:
+    async def _take(self) -> None:
         connection = self._connection
         config = ConsumerConfig(
             name=self._consumer,
-            filter_subject=subject,
+            filter_subject=connection.subject("tasks", PROBE_LANE, self._probe, "*"),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=PROBE_TIMEOUT_S,
             inactive_threshold=PROBE_IDLE.total_seconds(),

@@ -5,10 +5,17 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from archiver.settings.section import PORT_MAX, CaFile, Section
 
@@ -16,6 +23,11 @@ _SERVER = re.compile(
     r"(?P<address>(?P<scheme>nats://|tls://)?(?P<login>[^\s/@,]+@)?"
     r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?)/?"
 )
+
+
+def _number(value: object) -> object:
+    """Return what a variable of the environment says as a number, which pydantic leaves a text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +67,7 @@ class EngineSettings(Section):
         default=None,
         description="PEM file with the key of `tls_cert`, unless it is in the same file.",
     )
-    replicas: Literal[1, 3, 5] = Field(
+    replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_number)] = Field(
         default=1,
         description="On how many servers of a cluster each new stream is stored. "
         "`archiver engine set-replicas` changes streams that exist.",
