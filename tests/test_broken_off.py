@@ -1,4 +1,4 @@
-"""What becomes of an archive that hgweb breaks off, and of what it packs oddly, with real parts."""
+"""Archives that hgweb breaks off or packs oddly, with real parts."""
 
 import asyncio
 import io

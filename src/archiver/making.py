@@ -43,8 +43,8 @@ class Given:
     """Bytes of *archive*, which is wanted itself, or to be made into what is.
 
     They are packed below ``root``, and are to be below ``client_root``. ``size_bytes`` is 0 if it
-    is not known yet. When all have come, ``found`` tells what they were, and ``completeness`` how
-    it is known that none is missing.
+    is not known yet. When all have come, ``found`` returns their measures, and ``completeness`` how
+    it is known that no file is missing.
     """
 
     archive: Archive
@@ -111,7 +111,7 @@ class Proof:
         self._asking = asking
 
     def raise_failure(self) -> None:
-        """Raise what the host did not answer for, as soon as that is known: nothing can be proven.
+        """Raise the host's failure to answer, if it is known: then nothing can be proven.
 
         Raises:
             ArchiverError: As does ``Source.last_file``.
@@ -146,7 +146,7 @@ class Proof:
 
 @asynccontextmanager
 async def proving(source: Source, archive: Archive) -> AsyncIterator[Proof]:
-    """Yield the proof of *archive*, which *source* is asked for from now on."""
+    """Yield the proof of *archive*, and ask *source* for it while the block runs."""
     async with meanwhile(source.last_file(archive)) as asking:
         yield Proof(source, archive, asking)
 
@@ -285,7 +285,8 @@ class Workshop:
     ) -> AsyncIterator[Given]:
         """Yield *chunks*, a region's copy of *archive*, as something to convert.
 
-        It was verified when it came. What was not proven to be complete then is so now.
+        It was verified when it was stored. If its manifest does not say that it is complete, this
+        proves it.
 
         Raises, as do the chunks:
             IncompleteArchive: It is not complete.

@@ -102,8 +102,8 @@ class Source(Protocol):
         The path begins at the root of the repository. None if the settings trust the host.
 
         Raises:
-            UnknownSubdir, EmptyTree: On the host's word.
-            SourceError: The host does not tell.
+            UnknownSubdir, EmptyTree: The host says so.
+            SourceError: The host does not answer.
         """
 
     async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
@@ -112,7 +112,7 @@ class Source(Protocol):
         None if it may do better next time. *after* is empty if no file came.
 
         Raises:
-            SourceError: The host does not tell.
+            SourceError: The host does not answer.
         """
 
 

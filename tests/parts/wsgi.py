@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def lenient(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> Iterator[Hgweb]:
-    """An hgweb whose failures in the middle of an answer cannot be told from its end."""
+    """An hgweb whose failures in the middle of an answer look like its end."""
     folder = tmp_path_factory.mktemp("lenient")
     repositories = folder / "repositories"
     repositories.mkdir()

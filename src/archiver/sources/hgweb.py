@@ -281,8 +281,8 @@ class HgwebSource:
         """Return the path of the last file of *archive*.
 
         Raises:
-            EmptyTree, UnknownSubdir: It has none.
-            SourceError: The host did not tell.
+            EmptyTree, UnknownSubdir: It has no files.
+            SourceError: The host did not answer.
         """
         async with self._descending(archive) as list_folder:
             path = await last_file(list_folder, archive.subdir.encode())
@@ -347,7 +347,7 @@ class HgwebSource:
     def _unproven(self, archive: Archive) -> UnprovenArchive:
         return UnprovenArchive(
             f"{self.name} does not list the files of {archive.node} in {archive.repo}, "
-            "so nothing proves that an archive has all of them"
+            f"so nothing proves that an archive has all of them (sources.{self.name}.completeness)"
         )
 
     def _failure(self, archive: Archive, answer: Answer) -> ArchiverError | None:

@@ -37,10 +37,10 @@ class _Page(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What is in one folder, in the order of an archive. A folder's name ends in a slash.
+    """The names in one folder, in the order of an archive. A folder's name ends in a slash.
 
     A folder that holds nothing but another one is listed together with it: ``a/b/``. ``date`` is
-    the changeset's, in seconds since 1970; None if the folder has no file that tells it.
+    the changeset's, in seconds since 1970; None if the page does not state it.
     """
 
     names: tuple[bytes, ...]
@@ -56,7 +56,7 @@ class Found:
 
 
 ListFolder = Callable[[bytes], Awaitable[Listing | None]]
-"""Returns what is in a folder, whose path is empty or ends in a slash; None if there is none."""
+"""Returns the listing of a folder, whose path is empty or ends in a slash; None if it is absent."""
 
 
 def parse_listing(body: bytes, *, node: Node, folder: bytes) -> Listing:
@@ -91,7 +91,7 @@ def _name(text: str) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes that Mercurial shows as *text*: what is not UTF-8 as U+DC80 to U+DCFF."""
+    """Return the bytes that Mercurial shows as *text*: U+DC80 to U+DCFF stand for single bytes."""
     return text.encode(errors="surrogateescape")
 
 
