@@ -22,6 +22,9 @@ from tests.parts.nats import Nats
 
 LEASE = timedelta(seconds=2)
 
+PATIENT = timedelta(minutes=1)
+"""An index that asks no bucket because the machine is busy and NATS answers late."""
+
 
 def an_archive(source: str = "hgmo") -> Archive:
     node = Node(secrets.token_hex(20))

@@ -20,7 +20,7 @@ from archiver.model import Archive, Copies, Region
 from archiver.ports import Found
 from archiver.sealing import seal
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import Fleet, an_archive
+from tests.engine.conftest import PATIENT, Fleet, an_archive
 from tests.parts.process import free_port
 from tests.storage.conftest import kept
 
@@ -56,7 +56,9 @@ async def a_process(
     fleet: Fleet, storage: MemoryStorage, recheck_after: timedelta = AT_ONCE
 ) -> AsyncIterator[Process]:
     async with fleet.connection() as connection:
-        index = JetStreamIndex(connection=connection, storage=storage, recheck_after=recheck_after)
+        index = JetStreamIndex(
+            connection=connection, storage=storage, recheck_after=recheck_after, hedge_after=PATIENT
+        )
         engine = JetStream(connection=connection)
         checks = Checks(index=index, storage=storage, engine=engine)
         yield Process(connection=connection, index=index, checks=checks)

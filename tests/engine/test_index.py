@@ -22,7 +22,7 @@ from archiver.news import News
 from archiver.ports import Found, Resolved
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
-from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.engine.conftest import PATIENT, Fleet, an_archive, copies_of
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
@@ -30,7 +30,7 @@ from tests.parts.process import free_port
 @asynccontextmanager
 async def index_of(fleet: Fleet, storage: MemoryStorage) -> AsyncIterator[JetStreamIndex]:
     async with fleet.connection() as connection:
-        yield JetStreamIndex(connection=connection, storage=storage)
+        yield JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
 
 
 async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
@@ -65,7 +65,7 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
         resolved = Resolved(node=archive.node, at=datetime.now(UTC))
         async with fleet.connection() as connection:
             await connection.ensure_streams()
-            index = JetStreamIndex(connection=connection, storage=storage)
+            index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             nats.freeze()
             try:
                 found, _ = await asyncio.gather(
@@ -143,7 +143,7 @@ def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Flee
     async def play() -> None:
         storage, archive, news = MemoryStorage(), an_archive(), News()
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
-            web = JetStreamIndex(connection=connection, storage=storage)
+            web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             relay(connection, news)
             assert await web.copies(archive) is None
             with news.bell(archive.digest) as bell:
@@ -161,7 +161,7 @@ def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None
             Resolved(node=Node(digit * 40), at=datetime.now(UTC)) for digit in ("1", "2")
         )
         async with fleet.connection() as connection, index_of(fleet, storage) as other:
-            web = JetStreamIndex(connection=connection, storage=storage)
+            web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             relay(connection, news)
             with news.bell(rev_digest("hg", "ash", "default")) as bell:
                 await other.remember("hg", "ash", "default", first)
@@ -195,7 +195,7 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
         storage, archive, told = _SlowStorage(), an_archive(), asyncio.Event()
         copies = copies_of(archive, "one")
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
-            web = JetStreamIndex(connection=connection, storage=storage)
+            web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             connection.watch(COPIES, lambda *_: told.set())
             looking = asyncio.create_task(web.copies(archive))
             await storage.asked.wait()
@@ -254,7 +254,7 @@ def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> N
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with fleet.connection() as connection:
-            index = JetStreamIndex(connection=connection, storage=storage)
+            index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             await index.record(archive, copies_of(archive, "one"))
             await index.copies(archive)
             both = copies_of(archive, "one", "two")

@@ -16,7 +16,7 @@ from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Copies, Region
 from archiver.ports import Found
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.engine.conftest import PATIENT, Fleet, an_archive, copies_of
 from tests.parts.process import free_port
 
 ONE, TWO = Region("one"), Region("two")
@@ -66,7 +66,9 @@ class Bench:
 
     async def stored(self, archive: Archive) -> Copies | None:
         """Return what the index itself has of an archive, without a look into the buckets."""
-        index = JetStreamIndex(connection=self.connection, storage=MemoryStorage())
+        index = JetStreamIndex(
+            connection=self.connection, storage=MemoryStorage(), hedge_after=PATIENT
+        )
         index._storage = MemoryStorage(regions=(ONE, TWO))  # noqa: SLF001 - empty ones
         return await index.copies(archive)
 
@@ -75,7 +77,7 @@ class Bench:
 async def bench_of(fleet: Fleet) -> AsyncIterator[Bench]:
     storage = _Storage()
     async with fleet.connection() as connection:
-        index = JetStreamIndex(connection=connection, storage=storage)
+        index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
         yield Bench(fleet=fleet, storage=storage, connection=connection, index=index)
 
 

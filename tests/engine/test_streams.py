@@ -1,4 +1,4 @@
-"""The fleet's streams on one server and on three: who changes that, and who is told."""
+"""The fleet's streams on one server and on three, and how they get from one to the other."""
 
 import asyncio
 import shutil

@@ -112,7 +112,7 @@ def _jetstream_reason(exc: nats.js.errors.APIError) -> str:
         case code if code in NO_ROOM:
             return "no_room"
         case None if isinstance(exc, nats.js.errors.ServiceUnavailableError):
-            return "no_jetstream"  # nobody answers for it
+            return "no_jetstream"  # no server answers for it
         case _:
             return "other"
 

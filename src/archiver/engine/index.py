@@ -72,10 +72,12 @@ class JetStreamIndex:
         connection: Connection,
         storage: Storage,
         recheck_after: timedelta = RECHECK_AFTER,
+        hedge_after: timedelta = HEDGE_AFTER,
     ) -> None:
         self._connection = connection
         self._storage = storage
         self._recheck_after = recheck_after
+        self._hedge_after = hedge_after
         self._on_old: Callable[[Archive], None] | None = None
         self._copies: Memory[str, bytes] = Memory(max_bytes=COPIES_MAX_BYTES)
         self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL, max_bytes=ABSENT_MAX_BYTES)
@@ -114,7 +116,7 @@ class JetStreamIndex:
         seen = await self._looks.run(
             archive.digest,
             lambda: hedged(
-                self._look(archive), lambda: self._look_aside(archive), after=HEDGE_AFTER
+                self._look(archive), lambda: self._look_aside(archive), after=self._hedge_after
             ),
             remember=lambda look: self._remember_look(archive, look),
             since=since,

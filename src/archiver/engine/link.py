@@ -1,4 +1,4 @@
-"""The wire to NATS: dialled, kept up, and dialled anew when nothing else helps."""
+"""The wire to NATS: dialled, kept up, and dialled again when nothing else helps."""
 
 import asyncio
 import ssl
@@ -24,8 +24,8 @@ Until then, whoever needs it waits for it in vain."""
 
 RENEW_AFTER = timedelta(seconds=10)
 """nats-py reconnects by itself, until its task dies of an error that it did not expect; then it
-never does. When it dials, it waits for ever after a handshake that failed. So a client that has
-been without a server for so long is given up for a new one."""
+never does. When it dials, a handshake that failed leaves it waiting permanently. So a client that
+has been without a server for this long is given up for a new one."""
 
 LOOK_EVERY = timedelta(seconds=1)
 
@@ -71,7 +71,7 @@ class Servers:
 class _Client(Client):
     """nats-py lets the server decide on TLS: it would send a password over a plain connection.
 
-    It also reads a credentials file that is none for ever.
+    Its search for the JWT in a credentials file never ends if the file has none.
     """
 
     def __init__(self, servers: Servers) -> None:

@@ -82,7 +82,7 @@ class Streams:
         self._consumer = f"{PROBE_LANE}_{self._probe}"
 
     def differing(self, streams: Sequence[Stream]) -> tuple[str, ...]:
-        """Return the names of those that have other replicas than this process's setting."""
+        """Return the names of streams whose replicas differ from this process's setting."""
         return tuple(one.stream.name for one in streams if one.stream.replicas != self.wanted)
 
     async def look(self) -> Sequence[Stream]:

@@ -113,7 +113,7 @@ class EngineSettings(Section):
         if self.tls_cert:
             try:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # asks nobody
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # opens no prompt
             except (OSError, ValueError):
                 raise ValueError(
                     "tls_cert, tls_key: must be PEM files with a certificate and its own key, "
@@ -128,7 +128,7 @@ class EngineSettings(Section):
 
     @property
     def login(self) -> Login:
-        """What to log in with, be it in ``url`` or in settings of its own."""
+        """The login of ``url``, or of the settings beside it."""
         if self.user:
             password = self.password.get_secret_value() if self.password else ""
             return Login(user=self.user, password=password)
