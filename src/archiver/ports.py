@@ -228,9 +228,14 @@ Hold = Callable[[], Awaitable[None]]
 
 
 class Storage(Protocol):
-    """One bucket per region. ``regions`` are in the configured order, the first is the primary."""
+    """One bucket per region. ``regions`` are in the configured order, the first is the primary.
+
+    ``places`` has a word for each region's bucket: if its name leads to another bucket, as the
+    settings have changed, it is another word.
+    """
 
     regions: tuple[Region, ...]
+    places: Mapping[Region, str]
 
     async def find(self, archive: Archive) -> Found:
         """Look in every region for the archive's manifest, and the object that it names.

@@ -281,7 +281,7 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
     """Write an entry, the news of which is missed."""
-    entry = encode(CopiesRecord.of(copies, datetime.now(UTC)))
+    entry = encode(CopiesRecord.of(copies, datetime.now(UTC), {}))
     await connection.put(INDEX, archive.digest, entry)
 
 
@@ -418,12 +418,12 @@ def _forged(copies: Copies, entry: str | bytes) -> bytes:
         return entry
     now = datetime.now(UTC)
     if entry == "checked_at":
-        return encode(CopiesRecord.of(copies, NEVER)).replace(
+        return encode(CopiesRecord.of(copies, NEVER, {})).replace(
             b"1970-01-01T00:00:00Z", b"1970-01-01T00:00:00"
         )
     wrong = {"object_key": "private/x", "sha256": "0\r\nX: y", "key": an_archive().key}[entry]
     manifest = replace(copies.manifest, **{entry: wrong})  # type: ignore[arg-type]
-    record = CopiesRecord.of(replace(copies, manifest=manifest), now)
+    record = CopiesRecord.of(replace(copies, manifest=manifest), now, {})
     return encode(record)
 
 
@@ -437,5 +437,52 @@ def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) 
             for node, at in (("../etc", datetime.now(UTC)), ("a" * 40, datetime(2026, 1, 1))):  # noqa: DTZ001
                 await connection.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
                 assert await index.node("hgmo", "projects/ash", "tip") is None
+
+    asyncio.run(play())
+
+
+def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_looked_at(
+    fleet: Fleet,
+) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        east, west = storage.regions
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index:
+            await index.record(archive, copies)
+        storage.places = {**storage.places, west: "elsewhere"}
+        del storage.manifests[west][archive.key]
+        asked: list[Archive] = []
+        async with index_of(fleet, storage) as index:
+            index.on_old(asked.append)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert await index.copies(archive) == replace(copies, regions=(east,))
+            assert asked == [archive]
+            assert [(line["event"], line["region"]) for line in logs] == [("region.moved", west)]
+            seen = await index.latest(archive)
+            assert seen
+            assert index.is_old(seen)
+            await index.settle(archive, seen, seen.copies)
+            mended = await index.latest(archive)
+            assert mended
+            assert not index.is_old(mended)
+
+    asyncio.run(play())
+
+
+def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, archive = MemoryStorage(regions=("one",)), an_archive()
+        copies = await _committed(storage, archive)
+        async with index_of(fleet, storage) as index:
+            await index.record(archive, copies)
+        storage.places = {storage.regions[0]: "elsewhere"}
+        async with index_of(fleet, storage) as index:
+            assert await index.copies(archive) == copies  # the new bucket has it, too
+        storage.manifests[storage.regions[0]].clear()
+        storage.places = {storage.regions[0]: "nowhere"}
+        async with index_of(fleet, storage) as index:
+            assert await index.copies(archive) is None
 
     asyncio.run(play())

@@ -46,7 +46,7 @@ GARBAGE = (
     encode(Order(key="v1/not/a/key", created_at=NOW)),
     encode(Order(key=an_archive().key, created_at=NOW)),
     encode(RepairRecord(key=an_archive().key, missing=[Region("two")], due_at=NOW)),
-    encode(CopiesRecord.of(copies_of(an_archive()), NOW)),
+    encode(CopiesRecord.of(copies_of(an_archive()), NOW, {})),
 )
 PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
 
@@ -185,7 +185,7 @@ def test_a_value_of_the_future_or_of_no_time_zone_is_not_believed() -> None:
     assert decode_rev(encode(RevRecord(node="a" * 40, at=NOW)))
     assert decode_rev(b'{"node": "%s", "at": "%s"}' % (b"a" * 40, str(future).encode())) is None
     assert decode_rev(b'{"node": "%s", "at": "2020-01-01T00:00:00"}' % (b"a" * 40)) is None
-    checked = json.loads(encode(CopiesRecord.of(copies, NOW))) | {"checked_at": str(future)}
+    checked = json.loads(encode(CopiesRecord.of(copies, NOW, {}))) | {"checked_at": str(future)}
     assert decode_copies(json.dumps(checked).encode()) is None
     naive = RepairRecord(key="", missing=missing, due_at=NOW.replace(tzinfo=None))
     assert decode_repair(encode(naive)) is None

@@ -273,3 +273,10 @@ def test_a_bucket_is_named_in_the_path_or_in_the_host(
     url = urlsplit(bucket.presign("archives/x.zip", "GET"))
     assert url._replace(query="").geturl() == place
     assert "eu-west-1" in url.query
+
+
+def test_a_region_that_is_pointed_at_another_bucket_is_another_place(home: Home) -> None:
+    other = replace(home, names={EAST: "another"})
+    assert home.bucket(EAST).place == home.bucket(EAST).place
+    elsewhere = {home.bucket(EAST, endpoint="http://127.0.0.1:1").place, other.bucket(EAST).place}
+    assert len(elsewhere | {home.bucket(EAST).place}) == 3

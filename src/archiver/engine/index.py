@@ -15,7 +15,7 @@ from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
 from archiver.errors import EngineUnavailable
 from archiver.memory import MEGABYTE, Memory
-from archiver.model import Archive, Copies, rev_digest
+from archiver.model import Archive, Copies, Region, rev_digest
 from archiver.ports import Resolved, Storage
 from archiver.telemetry import METRICS, log
 
@@ -42,6 +42,11 @@ ASIDES_MAX = 64
 """Looks into the buckets at a time for which the engine has only been silent so far. Together they
 are some hundred requests to each region."""
 
+MOVED_TTL = timedelta(minutes=1)
+"""Two processes whose settings differ would else correct each other's entries at every hit."""
+
+MOVED_MAX_BYTES = 4 * MEGABYTE
+
 NOTHING = Entry(value=b"", revision=0)
 
 
@@ -49,12 +54,14 @@ NOTHING = Entry(value=b"", revision=0)
 class Sighting:
     """Copies, and when somebody last saw them in the buckets; ``revision`` is the entry's in NATS.
 
-    0 says that there was no entry.
+    0 says that there was no entry. ``moved`` says that some copies were seen in other buckets than
+    those of this process, and are left out.
     """
 
     copies: Copies
     checked_at: datetime
     revision: int = 0
+    moved: bool = False
 
 
 class JetStreamIndex:
@@ -82,6 +89,10 @@ class JetStreamIndex:
         self._copies: Memory[str, bytes] = Memory(max_bytes=COPIES_MAX_BYTES)
         self._absent: Memory[str, datetime] = Memory(ttl=ABSENT_TTL, max_bytes=ABSENT_MAX_BYTES)
         self._nodes: Memory[str, Resolved] = Memory(max_bytes=NODES_MAX_BYTES)
+        self._moved: Memory[str, None] = Memory(
+            ttl=min(recheck_after, MOVED_TTL), max_bytes=MOVED_MAX_BYTES
+        )
+        self._moved_regions: set[Region] = set()
         self._digests = Digests(connection=connection)
         self._looks: Looks[Sighting | None] = Looks()
         self._asides = 0
@@ -132,11 +143,13 @@ class JetStreamIndex:
         self._on_old = ask
 
     def is_old(self, seen: Sighting) -> bool:
-        return datetime.now(UTC) - seen.checked_at >= self._recheck_after
+        return seen.moved or datetime.now(UTC) - seen.checked_at >= self._recheck_after
 
     def _given(self, archive: Archive, seen: Sighting) -> Copies:
-        if self._on_old and self.is_old(seen):
+        if self._on_old and self.is_old(seen) and archive.digest not in self._moved:
             self._on_old(archive)
+        if seen.moved:
+            self._moved.put(archive.digest, None)
         return seen.copies
 
     async def latest(self, archive: Archive) -> Sighting | None:
@@ -174,7 +187,7 @@ class JetStreamIndex:
 
     async def _update(self, archive: Archive, checked: Sighting) -> None:
         """Write over the revision that was read; if another stands there by now, let it stand."""
-        entry = _encoded(checked)
+        entry = self._encoded(checked)
         try:
             await self._written(
                 archive,
@@ -195,7 +208,7 @@ class JetStreamIndex:
         return self._parse(record) if record else None
 
     def _remember(self, archive: Archive, seen: Sighting) -> None:
-        self._copies.put(archive.digest, _encoded(seen))
+        self._copies.put(archive.digest, self._encoded(seen))
 
     def _remember_look(self, archive: Archive, look: Look[Sighting | None]) -> None:
         if look.found:
@@ -250,19 +263,33 @@ class JetStreamIndex:
 
     def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
         record = _record(archive, value)
-        return self._parse(record, revision) if record else None
+        if record is None:
+            return None
+        self._tell_moved(record)
+        return self._parse(record, revision)
+
+    def _encoded(self, seen: Sighting) -> bytes:
+        return encode(CopiesRecord.of(seen.copies, seen.checked_at, self._storage.places))
+
+    def _tell_moved(self, record: CopiesRecord) -> None:
+        for region in record.moved(self._storage.places) - self._moved_regions:
+            self._moved_regions.add(region)
+            log.warning("region.moved", region=region, key=record.manifest.key)
 
     def _parse(self, record: CopiesRecord, revision: int = 0) -> Sighting | None:
-        regions = tuple(r for r in self._storage.regions if r in record.regions)
+        moved = record.moved(self._storage.places)
+        regions = tuple(r for r in self._storage.regions if r in record.regions and r not in moved)
         if not regions:
             return None
         copies = Copies(manifest=record.manifest, regions=regions)
-        return Sighting(copies=copies, checked_at=record.checked_at, revision=revision)
+        return Sighting(
+            copies=copies, checked_at=record.checked_at, revision=revision, moved=bool(moved)
+        )
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.digest, b"")
         seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
-        entry = self._connection.put(INDEX, archive.digest, _encoded(seen))
+        entry = self._connection.put(INDEX, archive.digest, self._encoded(seen))
         await asyncio.gather(self._written(archive, entry), self._lead(archive, copies))
         await self._connection.tell(COPIES, archive.digest, copies.manifest.sha256.encode())
 
@@ -318,7 +345,3 @@ class JetStreamIndex:
 def _record(archive: Archive, value: bytes) -> CopiesRecord | None:
     record = decode_copies(value)
     return record if record and unbound(record.manifest, archive) is None else None
-
-
-def _encoded(seen: Sighting) -> bytes:
-    return encode(CopiesRecord.of(seen.copies, seen.checked_at))

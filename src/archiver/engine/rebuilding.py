@@ -162,7 +162,7 @@ class Rebuilder:
         archive = parse_key(key)
         found = await self._find(archive) if archive else None
         if archive and found and found.copies:
-            record = CopiesRecord.of(found.copies, datetime.now(UTC))
+            record = CopiesRecord.of(found.copies, datetime.now(UTC), self._storage.places)
             await self._write(archive, record, certain=not found.unreachable)
         self._tally.read += 1
         self._tally.unread += found is None or bool(found.unreachable)
@@ -241,7 +241,7 @@ def _record(digest: str, entry: Entry) -> CopiesRecord | None:
 
 def _hash(record: CopiesRecord) -> int:
     """Return what stands for a record in this process: a million of them would not fit."""
-    return hash((record.manifest, record.regions))
+    return hash((record.manifest, record.regions, frozenset(record.places.items())))
 
 
 def _text(entry: Entry) -> str:

@@ -1,6 +1,6 @@
 """How tasks, copies and revs are written in NATS: JSON, one flat object each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
@@ -88,18 +88,34 @@ NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets."""
+    """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets.
+
+    ``places`` are those buckets, as ``ports.Storage`` has them: a region's name may lead to another
+    one by now, or in another process.
+    """
 
     manifest: Manifest
     regions: tuple[Region, ...]
     checked_at: Moment = NEVER
+    places: Mapping[Region, str] = {}
 
     def __post_init__(self) -> None:
         _require_past(self.checked_at)
 
     @classmethod
-    def of(cls, copies: Copies, checked_at: datetime) -> "CopiesRecord":
-        return cls(manifest=copies.manifest, regions=copies.regions, checked_at=checked_at)
+    def of(
+        cls, copies: Copies, checked_at: datetime, places: Mapping[Region, str]
+    ) -> "CopiesRecord":
+        return cls(
+            manifest=copies.manifest,
+            regions=copies.regions,
+            checked_at=checked_at,
+            places={region: place for region, place in places.items() if region in copies.regions},
+        )
+
+    def moved(self, places: Mapping[Region, str]) -> frozenset[Region]:
+        """Return the regions that are not where they were, to who has these *places*."""
+        return frozenset(r for r, place in self.places.items() if places.get(r, place) != place)
 
 
 class RevRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """One region's bucket, through obstore. Here, and nowhere else, its errors become ours."""
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -87,6 +88,7 @@ class Bucket:
         ca_file: Path | None = None,
     ) -> None:
         self.region = region
+        self.place = _place(endpoint or aws_region or region, bucket)
         self._presigned_ttl = presigned_ttl
         settings = S3Settings(
             bucket=bucket,
@@ -286,6 +288,10 @@ class Bucket:
 
 class _Absent(StorageUnavailable):
     """404: the object does not exist. That a whole bucket does not is an outage."""
+
+
+def _place(server: str, bucket: str) -> str:
+    return hashlib.sha256(f"{server}\0{bucket}".encode()).hexdigest()[:16]
 
 
 def _manifest_key(archive: Archive) -> str:

@@ -66,6 +66,7 @@ class Regions:
         self._patience = patience
         self._leftovers = Leftovers(grace=grace)
         self.regions = self._buckets.regions
+        self.places: Mapping[Region, str] = {bucket.region: bucket.place for bucket in buckets}
 
     async def find(self, archive: Archive) -> Found:
         return await self._buckets.find(archive)

@@ -37,6 +37,7 @@ class MemoryStorage:
 
     def __init__(self, *, regions: Sequence[str] = ("us-east-1", "us-west-2")) -> None:
         self.regions = tuple(Region(region) for region in regions)
+        self.places: Mapping[Region, str] = {region: f"at {region}" for region in self.regions}
         self.down: set[Region] = set()
         self.blind: set[Region] = set()
         self.full: set[Region] = set()
