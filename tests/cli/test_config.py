@@ -67,10 +67,13 @@ def test_a_password_that_could_be_read_as_a_host_is_refused_and_no_part_of_it_is
 
 
 def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:
-    shown = run("config", "show", ARCHIVER_WORKER__CONCURRENCY="7").stdout
+    unusual = {"ARCHIVER_WORKER__CONCURRENCY": "7", "ARCHIVER_DATA_DIR": "/\x9b[31m\x7f\u202eé"}
+    shown = run("config", "show", **unusual).stdout
+    assert all(line.isprintable() for line in shown.split("\n"))
     (tmp_path / "archiver.toml").write_text(shown)
     assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(shown)
     assert tomllib.loads(shown)["worker"]["concurrency"] == 7
+    assert tomllib.loads(shown)["data_dir"] == unusual["ARCHIVER_DATA_DIR"]
 
 
 def test_show_has_the_sources_that_are_in_force_and_no_other(run: Run, tmp_path: Path) -> None:

@@ -73,6 +73,18 @@ def test_another_region_is_asked_when_one_fails_or_has_other_bytes(
     assert json.loads(result.stdout)["region"] == "us-east-1"
 
 
+@pytest.mark.usefixtures("two_regions")
+def test_bytes_that_are_wrong_in_every_region_end_it_with_5(
+    run: Run, script: Script, tmp_path: Path
+) -> None:
+    for path in (OBJECT, ELSEWHERE):
+        script.say(path, ranged(b"x" * len(CONTENT)))
+    result = run(*HERE, "--server", script.url)
+    assert result.exit_code == 5
+    assert len(parts(script, OBJECT) + parts(script, ELSEWHERE)) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_link_that_has_expired_is_replaced(
     run: Run, script: Script, hit: Said, tmp_path: Path
 ) -> None:

@@ -89,6 +89,16 @@ def test_a_public_url_that_is_unreachable_is_named_at_once(run: Run, script: Scr
     assert "server.public_url" in result.stderr
 
 
+def test_a_public_url_at_which_something_else_answers_is_named(run: Run, script: Script) -> None:
+    elsewhere = script.url.replace("127.0.0.1", "localhost")
+    script.say(ASKED, Said(status=202, headers={"Location": elsewhere + STATUS}))
+    script.say(STATUS, Said(status=404))
+    result = run(*WORDS, "--server", script.url)
+    assert result.exit_code == 1
+    assert f"{elsewhere} gives no status (404: Not Found)" in result.stderr
+    assert "server.public_url" in result.stderr
+
+
 def test_a_redirect_to_another_address_of_archiver_is_explained(run: Run, script: Script) -> None:
     script.say(ASKED, Said(status=301, headers={"Location": "https://archiver.example.org/a"}))
     result = run(*WORDS, "--server", script.url)

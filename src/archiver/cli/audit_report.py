@@ -55,7 +55,7 @@ def show(finding: Finding) -> None:
     console = Console(highlight=False, soft_wrap=True)
     outcome = finding.outcome
     first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES[outcome])
-    console.print(first.append(finding.archive.task_id, style="default not bold"))
+    console.print(first.append(printable(finding.archive.task_id), style="default not bold"))
     for line in _details(finding):
         console.print(Text(" " * _WIDTH + printable(line)))
 

@@ -121,7 +121,7 @@ class Client:
 
         Raises:
             RetryLater: Archiver is away, or its answers lead to an address that is unreachable.
-            CommandFailed: The task failed.
+            CommandFailed: The task failed, or something else than an Archiver is at that address.
         """
         loop = asyncio.get_running_loop()
         delay_s, known = POLL_MIN_S, None
@@ -130,14 +130,8 @@ class Client:
             last = known
             try:
                 known = await self._next(accepted.status_url, last)
-            except NoAnswer as exc:
-                if heard is None:
-                    raise _unreachable(accepted, exc) from exc
-                if loop.time() - heard > AWAY_S:
-                    raise
-                known = None
-            except RetryLater:
-                known, heard = None, loop.time()
+            except CommandFailed as exc:
+                known, heard = None, _heard_after(exc, accepted, heard=heard, now=loop.time())
             else:
                 heard = loop.time()
                 report(known)
@@ -251,12 +245,32 @@ def _heard(accepted: Accepted) -> bool:
     return bool(accepted.asked) and origin(accepted.asked or "") == origin(accepted.status_url)
 
 
-def _unreachable(accepted: Accepted, exc: NoAnswer) -> NoAnswer:
+def _heard_after(
+    exc: CommandFailed, accepted: Accepted, *, heard: float | None, now: float
+) -> float:
+    """Return when Archiver was last heard of, if it is to be asked again.
+
+    Raises:
+        CommandFailed: It is not.
+    """
+    if isinstance(exc, RetryLater) and not isinstance(exc, NoAnswer):
+        return now
+    if heard is None:
+        kind = NoAnswer if isinstance(exc, NoAnswer) else CommandFailed
+        raise kind(_led_astray(accepted, exc)) from exc
+    if isinstance(exc, NoAnswer) and now - heard <= AWAY_S:
+        return heard
+    raise exc
+
+
+def _led_astray(accepted: Accepted, exc: CommandFailed) -> str:
+    """Return what is wrong with a status URL from which no status ever came."""
     if not accepted.asked:
-        return exc
-    return NoAnswer(
-        f"{exc.message}. {origin(accepted.asked)} leads its clients there: "
-        "the setting server.public_url of that Archiver has to name an address that they can reach"
+        return exc.message
+    return (
+        f"{origin(accepted.status_url)} gives no status ({exc.message}). "
+        f"{origin(accepted.asked)} leads its clients there: the setting server.public_url of that "
+        "Archiver has to name an address at which they reach it"
     )
 
 

@@ -35,6 +35,7 @@ class Download:
         self._retries = retries
         self._tell = tell
         self._wrong: set[str] = set()
+        self._discarded = 0
 
     async def run(self, located: Located, sink: Sink, report: Callable[[int], None]) -> Located:
         """Return where the last byte came from.
@@ -65,8 +66,9 @@ class Download:
             located = await self._next(located, failure, gained=gained)
 
     def _discard(self, located: Located, sink: Sink, failure: WrongBytes, *, resumed: bool) -> None:
-        """Begin again. If all bytes are of one region, it is not asked again."""
-        if not sink.restart():
+        """Start again. A region from which all of the bytes came is not asked again."""
+        self._discarded += 1
+        if self._discarded > self._retries or not sink.restart():
             raise failure
         if not resumed:
             self._wrong.add(located.region)
