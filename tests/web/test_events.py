@@ -339,7 +339,7 @@ def test_a_process_that_ends_lets_everyone_go(web: Client) -> None:
         async with asyncio.TaskGroup() as group:
             asking = [
                 group.create_task(web.asking(asked))
-                for asked in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=80")
+                for asked in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
             ]
             await settled()
             web.state["waiting"].close()
@@ -348,4 +348,4 @@ def test_a_process_that_ends_lets_everyone_go(web: Client) -> None:
     stream, polled, waited = web.run(play())
     assert [event.name for event in events_of(stream.body)] == ["progress"]
     assert polled.result["state"] == "PENDING"
-    assert waited.headers["location"].endswith("wait=80&hop=1")  # it was not held for long
+    assert waited.headers["location"].endswith("wait=72&hop=1")  # it was not held for long
