@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.drift import TOLD, Content, Difference, Drift, compare
+from archiver.drift import HELD_MAX_BYTES, TOLD, Content, Difference, Drift, compare
+from archiver.errors import ArchiveTooLarge
 
 A, B, C = (
     Content(name=name, kind="file", mode=0o644, mtime=1, size_bytes=1, sha256=name.hex())
@@ -89,6 +90,22 @@ def test_many_differences_are_counted_and_the_first_are_told() -> None:
 
     assert found.members == TOLD + 5
     assert len(found.differences) == TOLD
+
+
+def test_members_that_are_out_of_step_take_bounded_memory() -> None:
+    async def many(count: int) -> AsyncGenerator[Sequence[Content], None]:
+        large = replace(A, name=bytes(1 << 20))
+        for _ in range(count):
+            yield (large,)
+
+    async def differ(count: int) -> int:
+        return (await compare(many(count), listing([B]))).members
+
+    most = HELD_MAX_BYTES >> 20
+
+    assert asyncio.run(differ(most // 2)) == most // 2 + 1
+    with pytest.raises(ArchiveTooLarge):
+        asyncio.run(differ(most))
 
 
 names = st.lists(st.sampled_from(b"abcdefgh"), unique=True)

@@ -1,8 +1,17 @@
 """In what two archives differ that should be the same, member by member."""
 
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+
+from archiver.errors import ArchiveTooLarge
+
+HELD_MAX_BYTES = 128 << 20
+"""Memory for the members of one archive that have not been met in the other one: some 200,000."""
+
+HELD_PER_MEMBER_BYTES = 500
+"""What Python needs for one, besides its name and its link."""
 
 TOLD = 1000
 """How many differences are kept: who has more of them is helped by their number alone."""
@@ -12,7 +21,7 @@ TOLD = 1000
 class Content:
     """One member, whatever the format of its archive. ``sha256`` is that of a file's bytes.
 
-    ``kind`` is file, link, hard_link or folder; ``mtime`` is in seconds since 1970.
+    ``kind`` is file, link or folder; ``mtime`` is in seconds since 1970.
     """
 
     name: bytes
@@ -68,7 +77,11 @@ Listing = AsyncGenerator[Sequence[Content], None]
 
 
 async def compare(stored: Listing, fetched: Listing) -> Drift:
-    """Return in what two archives differ. Holds no more of them than is out of step."""
+    """Return in what two archives differ. Holds no more of them than is out of step.
+
+    Raises:
+        ArchiveTooLarge: That is more than HELD_MAX_BYTES.
+    """
     comparison = _Comparison()
     async with aclosing(_each(stored)) as ours, aclosing(_each(fetched)) as theirs:
         while (pair := (await anext(ours, None), await anext(theirs, None))) != (None, None):
@@ -90,25 +103,34 @@ class _Side:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, list[tuple[int, Content]]] = {}
+        self._waiting: dict[bytes, deque[tuple[int, Content]]] = {}
         self._seen = 0
+        self._held_bytes = 0
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._waiting
 
     def put(self, content: Content) -> None:
-        self._waiting.setdefault(content.name, []).append((self._seen, content))
+        self._held_bytes += _held_bytes(content)
+        if self._held_bytes > HELD_MAX_BYTES:
+            raise ArchiveTooLarge("the two archives have too little in common to compare them")
+        self._waiting.setdefault(content.name, deque()).append((self._seen, content))
         self._seen += 1
 
     def take(self, name: bytes) -> tuple[int, Content]:
         waiting = self._waiting[name]
-        first = waiting.pop(0)
+        first = waiting.popleft()
         if not waiting:
             del self._waiting[name]
+        self._held_bytes -= _held_bytes(first[1])
         return first
 
     def left(self) -> list[Content]:
         return [content for waiting in self._waiting.values() for _, content in waiting]
+
+
+def _held_bytes(content: Content) -> int:
+    return HELD_PER_MEMBER_BYTES + len(content.name) + len(content.link)
 
 
 class _Comparison:

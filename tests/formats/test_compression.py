@@ -7,8 +7,8 @@ from zlib import crc32
 
 import pytest
 
-from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
-from archiver.formats.compression import STEP_BYTES
+from archiver.errors import ArchiveTooLarge, CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.formats.compression import MEMBERS_FREE, STEP_BYTES
 from tests.formats.samples import COMPRESS, ROOT, an_archive, packed, tar, verdict
 
 Compress = Callable[[bytes], bytes]
@@ -29,6 +29,15 @@ def test_a_tar_may_be_spread_over_members(suffix: str, compress: Compress) -> No
             assert (await verdict(an_archive(suffix), chunks)).size_bytes == len(data)
 
     asyncio.run(play())
+
+
+@each_codec
+def test_a_stream_of_countless_members_is_refused(suffix: str, compress: Compress) -> None:
+    """It takes time to open each of them, although they hold nothing."""
+    data = compress(b"") * (MEMBERS_FREE + 1) + compress(tar())
+
+    with pytest.raises(ArchiveTooLarge, match="pieces"):
+        asyncio.run(verdict(an_archive(suffix), [data]))
 
 
 @each_codec

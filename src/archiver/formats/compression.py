@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import zstandard
 from isal import igzip_lib
 
-from archiver.errors import CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.errors import ArchiveTooLarge, CorruptArchive, NotAnArchive, TruncatedArchive
 from archiver.formats.meter import Meter
 
 IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub takes it for an instance
@@ -19,6 +19,11 @@ STEP_BYTES = 1 << 20
 
 WINDOW_MAX_BYTES = 128 << 20
 """What xz and zstd may need to look back on. ``xz -9`` needs 65 MiB, ``zstd -19`` 8."""
+
+MEMBERS_FREE = 1 << 10
+MEMBER_LEAST_BYTES = 4 << 10
+"""A stream may have MEMBERS_FREE members, and one more for each MEMBER_LEAST_BYTES that it holds,
+since it takes time to open one. The smallest that packers make have 64 KiB."""
 
 SLICE_BYTES = 1 << 10
 """What zstd is given at a time, since it has no bound for what it makes of it: 32 MiB at worst."""
@@ -150,6 +155,7 @@ class Decompression:
         self._reader = reader
         self._member: Decompressor | None = None
         self._members = 0
+        self._inflated_bytes = 0
         self._head = b""
 
     def feed(self, data: bytes) -> None:
@@ -201,13 +207,21 @@ class Decompression:
                     self._meter.unpack(len(inflated))
                 self._reader.feed(inflated)
                 yield
+            self._inflated_bytes += len(inflated)
             if member.eof:
-                self._member = None
-                self._members += 1
+                self._end_member()
                 return member.unused_data
             if member.needs_input:
                 return b""
             data = b""
+
+    def _end_member(self) -> None:
+        self._member = None
+        self._members += 1
+        if self._members > MEMBERS_FREE + self._inflated_bytes // MEMBER_LEAST_BYTES:
+            raise ArchiveTooLarge(
+                f"the {self._codec.name} stream is cut into more pieces than packers make"
+            )
 
     def _something_else(self) -> NotAnArchive:
         return NotAnArchive(f"what the host sent does not begin as {self._codec.name} does")

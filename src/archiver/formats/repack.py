@@ -35,6 +35,8 @@ def from_zip(descriptor: int, selection: Selection) -> Iterator[bytes]:
                 selection.write(data)
                 while piece := selection.take():
                     yield piece
+        while piece := selection.take():  # what has no bytes takes up room, too
+            yield piece
     yield from selection.finish()
 
 
