@@ -222,13 +222,15 @@ class Verified:
     """What a verifier found in a stream that it read through to its whole and sound end.
 
     ``root`` is the one directory at the top of the archive. ``last_file`` is the path below it of
-    the last member that is not a directory. Only verifiers make these, with ``sealing.seal``.
+    the last member that is not a directory. ``links_outside`` counts the symbolic links that lead
+    out of it. Only verifiers make these, with ``sealing.seal``.
     """
 
     sha256: str
     size_bytes: int
     root: str
     last_file: bytes
+    links_outside: int
 
     def __init__(self, *, _sealed: Never) -> None:
         raise TypeError("only a verifier can tell that an archive is whole")
@@ -266,6 +268,7 @@ class Manifest:
     ``object_key`` is where the bytes are, in each region's bucket. ``source_url`` is where the host
     sent them or, if there was a ``conversion``, what they were made of in the beginning.
     ``completeness`` is None in manifests of releases that did not check it.
+    ``links_outside`` is 0 in manifests from before such links were served.
     """
 
     key: str
@@ -278,6 +281,7 @@ class Manifest:
     created_at: datetime
     conversion: Conversion | None = None
     completeness: Completeness | None = None
+    links_outside: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from archiver import __version__
@@ -169,11 +170,17 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
 
 def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
     """Return ``verify``, with the limits of each archive's source, and a thread beside its own."""
-    limits = {name: source.limits for name, source in settings.sources.items()}
     pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
-    return lambda archive, *, root: verify(
-        archive, root=root, limits=limits[archive.source], pool=pool
-    )
+    verifies = {
+        name: partial(
+            verify,
+            limits=source.limits,
+            refuse_links_outside=source.links == "refuse",
+            pool=pool,
+        )
+        for name, source in settings.sources.items()
+    }
+    return lambda archive, *, root: verifies[archive.source](archive, root=root)
 
 
 def _workspace(settings: Settings) -> Workspace:

@@ -145,11 +145,22 @@ def linked_zip(name: str, target: str) -> tuple[str, bytes]:
 
 
 async def verdict(
-    archive: Archive, chunks: Iterable[bytes], *, limits: Limits = DEFAULT_LIMITS
+    archive: Archive,
+    chunks: Iterable[bytes],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    refuse_links_outside: bool = False,
 ) -> Verified:
     """Return what a verifier found at the end of *chunks*, or raise what it raises."""
     with ThreadPoolExecutor(1) as pool:
-        return await _read_by(verify(archive, root=ROOT, limits=limits, pool=pool), chunks)
+        verifier = verify(
+            archive,
+            root=ROOT,
+            limits=limits,
+            refuse_links_outside=refuse_links_outside,
+            pool=pool,
+        )
+        return await _read_by(verifier, chunks)
 
 
 async def verdict_of_one_thread(archive: Archive, chunks: Iterable[bytes]) -> Verified:

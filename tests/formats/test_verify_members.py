@@ -71,14 +71,15 @@ def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
     assert len(told) < 800
 
 
-LINKS_INSIDE = ("README", "./README", "../README", "deep/er", "../../" + ROOT + "/README")
+LINKS_INSIDE = ("README", "./README", "../README", "deep/er", ".//../README\n")
 LINKS_OUTSIDE = (
     "/etc/passwd",
     "../..",
     "../../README",
     "../../other/x",
     "a/../../../b",
-    "x" * 5000,
+    "../../" + ROOT + "/README",
+    "/etc/passwd\n",
 )
 
 
@@ -89,12 +90,26 @@ def test_links_within_the_root_are_links_like_any_other(
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+    verified = asyncio.run(verdict(an_archive(suffix), [data]))
+
+    assert (verified.size_bytes, verified.links_outside) == (len(data), 0)
 
 
 @pytest.mark.parametrize("link", (linked_tar, linked_zip))
 @pytest.mark.parametrize("target", LINKS_OUTSIDE)
-def test_links_that_lead_out_are_refused_by_name(
+def test_links_that_lead_out_are_counted_or_refused_by_name(
+    link: Callable[[str, str], tuple[str, bytes]], target: str
+) -> None:
+    suffix, data = link(f"{ROOT}/testing/link", target)
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).links_outside == 1
+    with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
+        asyncio.run(verdict(an_archive(suffix), [data], refuse_links_outside=True))
+
+
+@pytest.mark.parametrize("link", (linked_tar, linked_zip))
+@pytest.mark.parametrize("target", ("", "x" * 4096))
+def test_links_that_no_system_can_make_are_refused_by_name(
     link: Callable[[str, str], tuple[str, bytes]], target: str
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)

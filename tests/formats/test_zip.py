@@ -174,6 +174,23 @@ def test_devices_are_refused(kind: int) -> None:
         verify_zip(zipped_one(info))
 
 
+@pytest.mark.parametrize("mode", (0o104755, 0o102755, 0o041777))
+def test_special_bits_are_refused(mode: int) -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/tool")
+    info.external_attr = mode << 16
+
+    with pytest.raises(UnsafeMember, match="set-uid"):
+        verify_zip(zipped_one(info))
+
+
+def test_a_link_of_a_system_without_links_is_refused_since_some_readers_make_a_file_of_it() -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/link")
+    info.create_system, info.external_attr = 0, (stat.S_IFLNK | 0o777) << 16
+
+    with pytest.raises(CorruptArchive, match="system"):
+        verify_zip(zipped_one(info))
+
+
 def zipped_one(info: zipfile.ZipInfo) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -48,13 +48,6 @@ def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> 
         ]
 
 
-def test_hard_links_are_refused_by_name(tmp_path: Path) -> None:
-    with Workspace(folder=tmp_path, most_bytes=1 << 40).spool() as listing:
-        link = Member(name=b"r/twin", kind=Kind.HARD_LINK, mode=0o644, mtime=0, link=b"r/file")
-        with pytest.raises(NotConvertible, match="r/twin"):
-            ZipWriter(listing=listing).begin(link)
-
-
 def test_names_are_refused_that_are_longer_than_a_header_can_say(tmp_path: Path) -> None:
     with Workspace(folder=tmp_path, most_bytes=1 << 40).spool() as listing:
         writer = ZipWriter(listing=listing)

@@ -16,17 +16,13 @@ LONG = "long/" * 40 + "name"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A member below ROOT: a file with ``content``, a ``link`` to somewhere, or a hard link.
-
-    That is the ``twin`` of another path.
-    """
+    """A member below ROOT: a file with ``content``, or a ``link`` to somewhere."""
 
     path: str
     content: bytes = b""
     mode: int = 0o644
     mtime: int = 1_700_000_001
     link: str = ""
-    twin: str = ""
 
     @property
     def name(self) -> str:
@@ -60,8 +56,6 @@ def tar_of(items: Sequence[Item], *, style: int = tarfile.PAX_FORMAT) -> bytes:
             member.mode, member.mtime, member.size = item.mode, item.mtime, len(item.content)
             if item.link:
                 member.type, member.linkname = tarfile.SYMTYPE, item.link
-            if item.twin:
-                member.type, member.linkname = tarfile.LNKTYPE, f"{ROOT}/{item.twin}"
             archive.addfile(member, io.BytesIO(item.content))
     return buffer.getvalue()
 

@@ -1,137 +1,277 @@
-"""Whether symbolic links could lead whoever extracts them out of an archive's root.
+"""What the symbolic links of an archive could do to its members, and which of them lead out.
 
-It can be told from names alone as long as nothing lies below a link, and no link goes down through
-another one and up again.
+A link harms nobody until something is written through it. So no member may lie below a link or
+have a link's name. Then a link may lead anywhere: those that lead out of the root are counted, or
+refused if the source is set to that.
+
+On file systems where letter case or Unicode normalisation does not count, a member can also meet a
+link under another spelling. Linux trees may hold such pairs, and they do no harm as long as no link
+leads out; otherwise the archive is refused.
 """
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from enum import IntEnum
+from unicodedata import combining, normalize
 
 from archiver.errors import ArchiveTooLarge, UnsafeMember
 from archiver.formats.tree import shown
 
-LINK_MAX_BYTES = 4096
-"""What a link may point to, in bytes: Linux's PATH_MAX."""
+LINK_MAX_BYTES = 4095
+"""Bytes of a link's target: Linux's PATH_MAX without the NUL at its end."""
 
-NAMES_MAX_BYTES = 32 << 20
-"""Of all links of an archive together. The largest trees have some ten thousand."""
+HELD_MAX_BYTES = 64 << 20
+"""Memory for the links of one archive, some 200,000 of them. Icon themes have up to 100,000."""
+
+HELD_PER_LINK_BYTES = 200
+"""What Python needs for two entries in two sets, besides the names."""
+
+TURNS_MAX_BYTES = 1 << 20
+"""Of targets that go down and up again, which are looked into at the end. Honest ones are few."""
+
+WORK_MAX_BYTES = 8 << 30
+"""Of paths that are compared with links: of each folder, as often as it has segments. Five million
+folders ten deep need less; it takes some ten seconds."""
+
+WORK_PER_CHARACTER = 64
+"""What it takes to fold a character that is not ASCII, in such bytes."""
+
+FOLDS_MAX = 1 << 16
+"""Characters whose folded form is remembered."""
+
+_START = re.compile(rb"(?:\.{0,2}/)+")
+"""What only goes up, or nowhere, in the beginning of a target."""
 
 
-TURNS_MAX = 10_000
-"""Members that might be links which go down and up again. Of texts without a line's end, few do."""
+class Course(IntEnum):
+    """Where a link leads, as far as its name and its target tell."""
 
+    NOWHERE = 0
+    """No system can make such a link."""
 
-@dataclass(frozen=True, slots=True)
-class Descent:
-    """That the link ``name`` goes down to ``through``, and up again from there."""
+    INSIDE = 1
 
-    name: bytes
-    through: bytes
+    TO_ITSELF = 2
+    """To its own name, maybe in other letter case: where that does not count, to nothing."""
+
+    OUTSIDE = 3
+    """It is absolute, or goes above the root."""
+
+    TURNING = 4
+    """It goes down and up again, so it may go through another link and lead out from there."""
 
 
 class Links:
-    """The links of one archive, whose root is the directory *root*."""
+    """The links of one archive. ``outside`` counts those that lead out; after ``close``, all.
 
-    def __init__(self, *, root: str) -> None:
-        self._root = root.encode()
+    With *refuse_outside* there may be none of these. Takes HELD_MAX_BYTES and TURNS_MAX_BYTES of
+    memory at most.
+    """
+
+    def __init__(
+        self, *, refuse_outside: bool = False, work_max_bytes: int = WORK_MAX_BYTES
+    ) -> None:
+        self.outside = 0
+        self._refuse_outside = refuse_outside
         self._names: set[bytes] = set()
-        self._descents: list[Descent] = []
+        self._folded: set[bytes] = set()
+        self._turning: list[tuple[bytes, bytes]] = []
+        self._turning_bytes = 0
         self._held_bytes = 0
-        self._sound_folder = b""
-
-    def way(self, name: bytes, target: bytes) -> list[Descent] | None:
-        """Return where the link *name* to *target* turns up again; None if it would lead out."""
-        if target.startswith(b"/") or b"\0" in target or len(target) > LINK_MAX_BYTES:
-            return None
-        if name.endswith(b"/"):  # it would be taken for a place within the link
-            return None
-        *path, _ = name.split(b"/")
-        descents = []
-        came_down = False
-        for segment in target.split(b"/"):
-            if segment == b"..":
-                if came_down:
-                    descents.append(Descent(name, b"/".join(path)))
-                if not path:
-                    return None
-                path.pop()
-            elif segment not in {b"", b"."}:
-                path.append(segment)
-                came_down = True
-        return descents if path[:1] == [self._root] and name != self._root else None
-
-    def enter(self, name: bytes, way: list[Descent] | None) -> None:
-        """Take note of a link that goes this *way*.
-
-        Raises:
-            UnsafeMember: It leads out.
-            ArchiveTooLarge: There are more links than anyone could keep in mind.
-        """
-        if way is None:
-            raise unsafe_link(name)
-        self._names.add(name)
-        self._sound_folder = b""
-        self._descents += way
-        self._held_bytes += len(name) + sum(len(descent.through) for descent in way)
-        if self._held_bytes > NAMES_MAX_BYTES:
-            raise ArchiveTooLarge("the archive has more links than can be checked")
+        self._work_left_bytes = work_max_bytes
+        self._folder: bytes | None = None
+        self._folder_is_alias = False
+        self._alias: bytes | None = None
 
     def check_member(self, name: bytes) -> None:
-        """Return if *name* does not lie below a link. Raises UnsafeMember."""
-        folder = name[: name.rfind(b"/")]
-        if folder == self._sound_folder:  # members of a folder come together
-            return
-        if not self._names.isdisjoint(_above(name)):
-            raise UnsafeMember(f"the member {shown(name)} lies below a link")
-        self._sound_folder = folder
+        """Take note of a member that is no link.
 
-    def check_twin(self, name: bytes) -> None:
-        """Return if a hard link to *name* is none to a link: it would lead from elsewhere.
-
-        Raises UnsafeMember.
+        Raises:
+            UnsafeMember: It would be written through a link, or in place of one.
+            ArchiveTooLarge: There are too many names to compare.
         """
-        self.check_member(name)
+        if not self._names:
+            return
+        name = name.removesuffix(b"/")
         if name in self._names:
-            raise UnsafeMember(f"a hard link makes the link {shown(name)} lead from elsewhere")
+            raise UnsafeMember(f"the member {shown(name)} has the name of a link")
+        if self._is_below_alias(name) or self._fold(name) in self._folded:
+            self._alias = self._alias or name
+
+    def enter(self, name: bytes, course: Course, target: bytes | None) -> None:
+        """Take note of the link *name*; *target* is needed only if it is TURNING.
+
+        Raises:
+            UnsafeMember: It would be written through another link or in place of one, or it cannot
+                be made, or it leads out and must not.
+            ArchiveTooLarge: There are too many links.
+        """
+        if course is Course.NOWHERE or name.endswith(b"/") or b"/" not in name:
+            raise UnsafeMember(f"the link {shown(name)} is one that cannot be made")
+        if name in self._names:
+            raise UnsafeMember(f"the link {shown(name)} has the name of another link")
+        if self._names and self._is_below_alias(name):  # from there it could lead anywhere
+            raise UnsafeMember(f"the link {shown(name)} lies below a link to some systems")
+        self._hold(name, course)
+        if course is Course.OUTSIDE:
+            self._leads_out(name)
+        elif course is Course.TURNING:
+            self._turns(name, target)
 
     def close(self) -> None:
-        """Return if none of the links turns on another one. Raises UnsafeMember."""
-        for descent in self._descents:
-            if not self._names.isdisjoint((descent.through, *_above(descent.through))):
-                raise unsafe_link(descent.name)
+        """Count or refuse what can only be told once all links are known. Raises UnsafeMember."""
+        for name, target in self._turning:
+            if self._turns_out(name, target):
+                self._leads_out(name)
+        if self.outside and self._alias:
+            raise UnsafeMember(
+                f"the member {shown(self._alias)} would be written through a link where letter "
+                "case or Unicode normalisation does not count"
+            )
+
+    def _hold(self, name: bytes, course: Course) -> None:
+        self._held_bytes += 2 * len(name) + HELD_PER_LINK_BYTES
+        if self._held_bytes > HELD_MAX_BYTES:
+            raise ArchiveTooLarge("the archive has more links than can be checked")
+        self._names.add(name)
+        if course is not Course.TO_ITSELF:
+            self._folded.add(self._fold(name))
+        self._folder = None
+
+    def _leads_out(self, name: bytes) -> None:
+        if self._refuse_outside:
+            raise UnsafeMember(f"the link {shown(name)} leads out of the archive")
+        self.outside += 1
+
+    def _turns(self, name: bytes, target: bytes | None) -> None:
+        """Keep a link for ``close``; one that cannot be kept counts as one that leads out."""
+        self._turning_bytes += len(target or b"")
+        if target is None or not is_worth_keeping(target) or self._turning_bytes > TURNS_MAX_BYTES:
+            self._leads_out(name)
+        else:
+            self._turning.append((name, target))
+
+    def _turns_out(self, name: bytes, target: bytes) -> bool:
+        """Tell whether a link goes above the root, or up again from below another link."""
+        path = name[: name.rfind(b"/")]
+        below_link = [False] * (path.count(b"/") + 1)
+        for segment in target.split(b"/"):
+            if segment == b"..":
+                if below_link.pop() or not below_link:
+                    return True
+                path = path[: path.rfind(b"/")]
+            elif segment not in {b"", b"."}:
+                path += b"/" + segment
+                is_link = path in self._names or self._fold(path) in self._folded
+                below_link.append(below_link[-1] or is_link)
+        return False
+
+    def _is_below_alias(self, name: bytes) -> bool:
+        """Tell whether *name* lies below a link in another spelling; raise if it is in its own.
+
+        Members of a folder come together, so the last answer is kept.
+        """
+        folder = name[: max(0, name.rfind(b"/"))]
+        if folder != self._folder:
+            self._spend(folder.count(b"/") * len(folder))
+            if not self._names.isdisjoint(_upwards(folder)):
+                raise UnsafeMember(f"the member {shown(name)} lies below a link")
+            self._folder_is_alias = not self._folded.isdisjoint(_upwards(self._fold(folder)))
+            self._folder = folder
+        return self._folder_is_alias
+
+    def _fold(self, name: bytes) -> bytes:
+        if name.isascii():
+            return name.lower()
+        self._spend(len(name) * WORK_PER_CHARACTER)
+        return fold(name)
+
+    def _spend(self, work_bytes: int) -> None:
+        self._work_left_bytes -= work_bytes
+        if self._work_left_bytes < 0:
+            raise ArchiveTooLarge("the archive has too many long paths to compare with its links")
 
 
 class Candidates:
-    """What the members of an archive would be if they were links, which it tells at its end.
+    """Where the members of a zip would lead if they were links, which it tells at its end.
 
-    Takes one byte for each of them.
+    Takes one byte for each of them and, for those that are TURNING, TURNS_MAX_BYTES of memory.
     """
 
     def __init__(self, *, links: Links) -> None:
         self._links = links
-        self._fit = bytearray()
-        self._ways: dict[int, list[Descent]] = {}
+        self._courses = bytearray()
+        self._targets: dict[int, bytes] = {}
+        self._held_bytes = 0
 
     def add(self, name: bytes, content: bytes) -> None:
         """Take note of the next member, and of its first LINK_MAX_BYTES + 1 bytes."""
-        # Few links and most texts have a line's end, which spares a look at every path in them.
-        way = None if b"\n" in content else self._links.way(name, content)
-        if way and len(self._ways) < TURNS_MAX:
-            self._ways[len(self._fit)] = way
-        self._fit.append(way == [] or len(self._fit) in self._ways)
+        found = course(name, content)
+        if found is Course.TURNING and is_worth_keeping(content):
+            self._held_bytes += len(content) + HELD_PER_LINK_BYTES
+            if self._held_bytes <= TURNS_MAX_BYTES:
+                self._targets[len(self._courses)] = content
+        self._courses.append(found)
 
     def enter(self, number: int, name: bytes) -> None:
         """Take the member of this *number* for a link. Raises as ``Links.enter`` does."""
-        fit = number < len(self._fit) and self._fit[number]
-        self._links.enter(name, self._ways.get(number, []) if fit else None)
+        found = self._courses[number] if number < len(self._courses) else Course.NOWHERE
+        self._links.enter(name, Course(found), self._targets.get(number))
 
 
-def _above(name: bytes) -> Iterator[bytes]:
-    at = name.rfind(b"/")
+def course(name: bytes, target: bytes) -> Course:
+    """Return where a link *name* to *target* leads. Quick, as a zip has it asked for every file."""
+    if not 0 < len(target) <= LINK_MAX_BYTES or b"\0" in target:
+        return Course.NOWHERE
+    if target.startswith(b"/"):
+        return Course.OUTSIDE
+    way = target + b"/"
+    start = _START.match(way)
+    beginning = start[0] if start else b""
+    if beginning.count(b"..") >= name.count(b"/"):
+        return Course.OUTSIDE
+    if way.find(b"/../", len(beginning)) >= 0:
+        return Course.TURNING
+    return Course.TO_ITSELF if _is_alike(target, name) else Course.INSIDE
+
+
+def is_worth_keeping(target: bytes) -> bool:
+    """Tell whether to look into a TURNING target. Text of several lines is no target in earnest."""
+    return b"\n" not in target
+
+
+def fold(name: bytes) -> bytes:
+    """Return what *name* has in common with all names that some system takes for the same.
+
+    That is its letters without their case and marks, character by character, since to normalise a
+    whole name takes a time that grows with the square of its length.
+    """
+    if name.isascii():
+        return name.lower()
+    return name.decode(errors="replace").translate(_FOLDS).encode()
+
+
+class _Folds(dict[int, str]):
+    def __missing__(self, point: int) -> str:
+        bare = normalize("NFD", normalize("NFD", chr(point)).casefold())
+        folded = "".join(character for character in bare if not combining(character))
+        if len(self) < FOLDS_MAX:
+            self[point] = folded
+        return folded
+
+
+_FOLDS = _Folds()
+
+
+def _is_alike(target: bytes, name: bytes) -> bool:
+    """Tell whether *target* is the last segment of *name*, in some spelling of it."""
+    segment = name[name.rfind(b"/") + 1 :]
+    return len(target) <= 3 * len(segment) and b"/" not in target and fold(target) == fold(segment)
+
+
+def _upwards(path: bytes) -> Iterator[bytes]:
+    """Yield *path* and each folder above it."""
+    at = len(path)
     while at > 0:
-        yield name[:at]
-        at = name.rfind(b"/", 0, at)
-
-
-def unsafe_link(name: bytes) -> UnsafeMember:
-    return UnsafeMember(f"the link {shown(name)} leads out of the archive")
+        yield path[:at]
+        at = path.rfind(b"/", 0, at)

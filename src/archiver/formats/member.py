@@ -12,7 +12,6 @@ class Kind(Enum):
 
     FILE = auto()
     LINK = auto()
-    HARD_LINK = auto()
     FOLDER = auto()
 
 

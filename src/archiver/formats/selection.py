@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from archiver.errors import NotConvertible, UnknownSubdir
-from archiver.formats.member import Kind, Member, Writer
-from archiver.formats.tree import shown
+from archiver.errors import UnknownSubdir
+from archiver.formats.member import Member, Writer
 from archiver.model import Archive
 
 PIECE_BYTES = 1 << 20
@@ -45,20 +44,15 @@ class Selection:
 
     def begin(self, member: Member) -> None:
         """Go on to a member that is wanted; what it holds has to be written next."""
-        if member.kind is Kind.HARD_LINK and not self.has(member.link):
-            raise NotConvertible(f"the hard link {shown(member.name)} leads out of the subdir")
         self._writer.begin(self._moved(member))
         self._empty = False
 
     def _moved(self, member: Member) -> Member:
-        """Return *member* below the root that clients expect. Hard links name theirs, too."""
+        """Return *member* below the root that clients expect."""
         if self._client_root == self._root:
             return member
-        link = self._renamed(member.link) if member.kind is Kind.HARD_LINK else member.link
-        return msgspec.structs.replace(member, name=self._renamed(member.name), link=link)
-
-    def _renamed(self, name: bytes) -> bytes:
-        return self._client_root + name.removeprefix(self._root)
+        name = self._client_root + member.name.removeprefix(self._root)
+        return msgspec.structs.replace(member, name=name)
 
     def take(self) -> bytes:
         """Return a piece of what has been packed meanwhile, if that is enough for one."""

@@ -11,40 +11,41 @@ from functools import partial
 
 from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember
 from archiver.formats.incoming import Incoming, Waiting
-from archiver.formats.links import Links
+from archiver.formats.links import Links, course
 from archiver.formats.meter import Meter
 from archiver.formats.tar_header import (
     BLOCK,
-    DEVICES,
     EXTENSIONS,
     FILE,
     FOLDER,
-    HARD_LINK,
     KINDS,
     SYMBOLIC_LINK,
+    UNSAFE,
     Extensions,
     Header,
     parse_header,
 )
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown, special
 
 ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
 
-EXTENSION_MAX_BYTES = 1 << 20
+EXTENSION_MAX_BYTES = 64 << 10
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
+
+EXTENSIONS_MAX = 8
+"""Headers before one member. Real tars have three at most: a global one, a name and a link."""
 
 Take = Callable[[Incoming, Header], Waiting | None]
 """Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
 
 
-def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
+def walk(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiting:
     """Read a tar to its end, see that its members belong to *tree*, and count them.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
-    links = Links(root=tree.root)
     yield from members(incoming, partial(_inspect, tree=tree, links=links, meter=meter))
     links.close()
 
@@ -56,7 +57,7 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         BadArchive: As for ``walk``.
     """
     extensions = Extensions()
-    any_members = dangling = False
+    any_members, announced = False, 0
     while True:
         block = incoming.at_hand(BLOCK) or (yield from incoming.exactly(BLOCK))
         if block == ZEROS:
@@ -65,16 +66,18 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         if not header:
             raise _unreadable(first=incoming.position == BLOCK)
         if header.kind in EXTENSIONS:
+            announced += 1
+            if announced > EXTENSIONS_MAX:
+                raise CorruptArchive("a member of the tar has more headers than make sense")
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
-            dangling = True
-        elif header.kind in DEVICES or header.kind in KINDS:
+        elif header.kind in KINDS or header.kind in UNSAFE:
             yield from take(incoming, header.overruled(extensions.take())) or ()
-            any_members, dangling = True, False
+            any_members, announced = True, 0
         else:  # as if it went on in another volume, or had more headers than one, or were sparse
             raise CorruptArchive("the tar has a member of a kind that no host sends")
     if not any_members:
         raise NotAnArchive("the tar has no members")
-    if dangling:
+    if announced:
         raise CorruptArchive("the tar ends where a member was announced")
     yield from _end(incoming)
 
@@ -100,11 +103,16 @@ def _inspect(
 ) -> Waiting | None:
     meter.member()
     tree.check_name(header.name)
-    links.check_member(header.name)
-    if (not header.kind or header.name.endswith(b"/")) and header.is_folder and header.data_bytes:
-        raise CorruptArchive("a folder in the tar has contents, which some would take for members")
-    if header.kind != FILE:
-        _check_special(header, tree, links)
+    if header.kind in UNSAFE:
+        raise UnsafeMember(f"the member {shown(header.name)} is {UNSAFE[header.kind]}")
+    if header.has_special_bits:
+        raise special(header.name)
+    if header.kind == SYMBOLIC_LINK:
+        links.enter(header.name, course(header.name, header.link), header.link)
+    else:
+        links.check_member(header.name)
+    if header.kind != FILE or header.name.endswith(b"/"):
+        _check_special(header)
     is_file = header.kind != FOLDER and not header.name.endswith(b"/")
     if is_file and tree.enter(header.name):
         return _inspect_note(incoming, header, tree)
@@ -113,26 +121,18 @@ def _inspect(
     )
 
 
+def _check_special(header: Header) -> None:
+    """Refuse sizes of what has no contents: some readers skip so much, and some do not."""
+    if header.kind == SYMBOLIC_LINK and header.size_bytes:
+        raise CorruptArchive("a link in the tar has a size, and some would skip so much")
+    if header.is_folder and header.size_bytes:
+        raise CorruptArchive("a folder in the tar has a size, and some would skip so much")
+
+
 def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
     start = min(header.data_bytes, NOTE_MAX_BYTES)
     tree.check_note((yield from incoming.exactly(start)))
     yield from incoming.skip(header.unread_bytes - start)
-
-
-def _check_special(header: Header, tree: Tree, links: Links) -> None:
-    """Hard links name a member from the root on, symbolic ones a place from where they stand.
-
-    Neither has contents, nor a size: GNU tar skips that of a symbolic one, and others do not.
-    """
-    if header.kind in {HARD_LINK, SYMBOLIC_LINK} and header.size_bytes:
-        raise CorruptArchive("a link in the tar has a size, and some would skip so much")
-    if header.kind == HARD_LINK:
-        tree.check_name(header.link)
-        links.check_twin(header.link)
-    elif header.kind == SYMBOLIC_LINK:
-        links.enter(header.name, links.way(header.name, header.link))
-    elif header.kind in DEVICES:
-        raise UnsafeMember(f"the member {shown(header.name)} is a device")
 
 
 def _end(incoming: Incoming) -> Waiting:

@@ -7,43 +7,62 @@ https://www.gnu.org/software/tar/manual/html_node/Standard.html.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from zlib import adler32
 
 import msgspec
 
 from archiver.errors import CorruptArchive, NotConvertible
 from archiver.formats.member import Kind, Member
-from archiver.formats.tree import shown
+from archiver.formats.tree import SPECIAL_BITS, shown
 
 BLOCK = 512
 MODE_BITS = 0o7777
 
-FILE, HARD_LINK, SYMBOLIC_LINK, FOLDER = b"0125"
-DEVICES = frozenset(b"346")
+FILE, SYMBOLIC_LINK, FOLDER = b"025"
+UNSAFE = {
+    **dict.fromkeys(b"346", "a device"),
+    ord("1"): "a hard link",
+}
+"""Members that no host sends, by kind. Of a hard link, readers do different things: some copy the
+file that it names, which may come later, or never."""
+
 EXTENSIONS = frozenset(b"xgLK")
 """Not members, but headers of their own, that say more of the next one or of all."""
 
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
 
 _HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
-"""PAX keywords that are kept: others may be many, and as large as they like."""
+"""The PAX keywords that matter here."""
 
-_OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size"})
+_OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size", b"hdrcharset"})
 """What no two readers understand alike when a header says it of all members."""
 
-_TIMES = frozenset({b"mtime", b"atime", b"ctime"})
-_PAX_TIME = re.compile(rb"-?[0-9]{1,19}(\.[0-9]*)?")
+_ANY = re.compile(rb".*", re.DOTALL)
+_PAX_NUMBER = re.compile(rb"[0-9]{1,19}")
+_PAX_TIME = re.compile(rb"-?[0-9]{1,19}(?:\.[0-9]*)?")
+_VALUES = {
+    **dict.fromkeys((b"path", b"linkpath", b"uname", b"gname", b"comment"), _ANY),
+    **dict.fromkeys((b"size", b"uid", b"gid"), _PAX_NUMBER),
+    **dict.fromkeys((b"mtime", b"atime", b"ctime"), _PAX_TIME),
+    b"hdrcharset": re.compile(rb"BINARY|ISO-IR 10646 2000 UTF-8"),
+}
+"""The PAX keywords that hosts write, and what their values may be.
 
-_SPARSE = b"GNU.sparse."
-"""Begins PAX keywords that give the next member another name, and make its data a map of it."""
+Vendors have others, which some readers obey and some do not: for another size (``SCHILY.realsize``,
+``GNU.sparse.*``), name, owner or rights (ACLs, capabilities, ``LIBARCHIVE.*``).
+"""
+
+_KEYWORD_SHOWN_BYTES = 40
 
 _WITHOUT_DATA = frozenset(b"123456")
 
 KINDS = {
     **dict.fromkeys(b"0\x00", Kind.FILE),
-    **dict(zip(b"125", (Kind.HARD_LINK, Kind.LINK, Kind.FOLDER), strict=True)),
+    **dict(zip(b"25", (Kind.LINK, Kind.FOLDER), strict=True)),
 }
-"""The others are devices, or known to some readers only, who do not agree what they are."""
+"""What hosts send. Kinds that are not UNSAFE either are known to some readers only, which do not
+agree on what they are."""
 
 _NAME = slice(0, 100)
 _MODE = slice(100, 108)
@@ -104,16 +123,22 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_folder(self) -> bool:
-        """Whether some take it for one, although it is said to be a file, as it was before ustar.
+        """Whether it is one, or some take it for one although it is said to be a file.
 
-        Python then looks at the block alone, whatever name an extension gives.
+        That was so before ustar. Python then looks at the block alone, whatever name an extension
+        gives.
         """
         named = self.kind == 0 and self.block[_NAME].partition(b"\0")[0].endswith(b"/")
-        return named or self.name.endswith(b"/")
+        return named or self.kind == FOLDER or self.name.endswith(b"/")
+
+    @property
+    def has_special_bits(self) -> bool:
+        """Whether the set-uid, set-gid or sticky bit is set."""
+        return _has_special_bits(self.block[_MODE])
 
     @property
     def data_bytes(self) -> int:
-        """How much follows the header, but for the padding: folders only state a size."""
+        """How much follows the header, without the padding."""
         return 0 if self.kind in _WITHOUT_DATA else self.size_bytes
 
     @property
@@ -140,7 +165,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             kind=kind,
             mode=mode & MODE_BITS,
             mtime=mtime,
-            link=self.link if kind in {Kind.LINK, Kind.HARD_LINK} else b"",
+            link=self.link if kind is Kind.LINK else b"",
             size_bytes=self.data_bytes if kind is Kind.FILE else 0,
         )
 
@@ -169,12 +194,12 @@ class Extensions:
             records = _parse_pax(data)
             if not _OF_ONE_MEMBER.isdisjoint(records):
                 raise CorruptArchive("a header in the tar gives all members one name or size")
-            self.all.update(records)
+            self.all.update(_heeded(records))
 
     def _add(self, records: Mapping[bytes, bytes]) -> None:
         if any(self.next.get(keyword, value) != value for keyword, value in records.items()):
-            raise CorruptArchive("two headers in the tar say different things of one member")
-        self.next.update(records)
+            raise _contradiction()
+        self.next.update(_heeded(records))
 
     def take(self) -> Mapping[bytes, bytes]:
         """Return what holds for the next member, and forget what holds for it alone."""
@@ -249,27 +274,46 @@ def _number(octal: bytes) -> int | None:
     return int(digits[1] or b"0", 8) if digits else None
 
 
+@lru_cache(maxsize=64)
+def _has_special_bits(mode: bytes) -> bool:
+    return bool((_number(mode) or 0) & SPECIAL_BITS)
+
+
 def _time(field: bytes) -> int | None:
     """Return the value of a numeric field that may be negative: GNU has such times before 1970."""
     return int.from_bytes(field, "big", signed=True) if field[0] == 0xFF else _number(field)  # noqa: PLR2004
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Return the records of a PAX header that matter: ``length keyword=value`` and a newline."""
-    records = {}
-    while data:
-        length = _decimal(data.partition(b" ")[0])
-        record, data = data[:length], data[length:]
-        keyword, equals, value = record.partition(b" ")[2].partition(b"=")
-        if len(record) < length or not equals or not value.endswith(b"\n"):
+    """Return the records of a PAX header, each ``length keyword=value`` and a newline."""
+    records: dict[bytes, bytes] = {}
+    start = 0
+    while start < len(data):
+        blank = data.find(b" ", start, start + _LENGTH_MAX_DIGITS + 1)
+        end = start + _decimal(data[start:blank])
+        equals = data.find(b"=", blank, end)
+        if blank < 0 or equals < 0 or end > len(data) or data[end - 1] != _NEWLINE:
             raise _damaged_pax()
-        if keyword.startswith(_SPARSE):
-            raise CorruptArchive("the tar has a sparse file, which no host sends")
-        if keyword in _TIMES and not _PAX_TIME.fullmatch(value[:-1]):
-            raise _damaged_pax()
-        if keyword in _HEEDED:
-            records[keyword] = value[:-1]
+        keyword, value = data[blank + 1 : equals], data[equals + 1 : end - 1]
+        _check_record(keyword, value)
+        if records.setdefault(keyword, value) != value:
+            raise _contradiction()
+        start = end
     return records
+
+
+def _heeded(records: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    return {keyword: value for keyword, value in records.items() if keyword in _HEEDED}
+
+
+def _check_record(keyword: bytes, value: bytes) -> None:
+    """Return if hosts write such a record. Raises CorruptArchive."""
+    values = _VALUES.get(keyword)
+    if values is None:
+        told = ascii(keyword[:_KEYWORD_SHOWN_BYTES].decode(errors="replace"))
+        raise CorruptArchive(f"the tar has a PAX record of a kind that no host writes: {told}")
+    if not values.fullmatch(value):
+        raise _damaged_pax()
 
 
 def _seconds(decimal: bytes) -> int:
@@ -284,6 +328,14 @@ def _decimal(digits: bytes) -> int:
     if not digits.isdigit() or len(digits) > 19:  # noqa: PLR2004 - see above
         raise _damaged_pax()
     return int(digits)
+
+
+_LENGTH_MAX_DIGITS = 19
+_NEWLINE = ord("\n")
+
+
+def _contradiction() -> CorruptArchive:
+    return CorruptArchive("the headers of a member in the tar say different things")
 
 
 def _damaged_pax() -> CorruptArchive:

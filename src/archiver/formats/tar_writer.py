@@ -13,7 +13,7 @@ from archiver.formats.tar_header import BLOCK, added_up
 RECORD = 20 * BLOCK
 """What a tar is filled up to, since tapes."""
 
-_KINDS = {Kind.FILE: b"0", Kind.HARD_LINK: b"1", Kind.LINK: b"2", Kind.FOLDER: b"5"}
+_KINDS = {Kind.FILE: b"0", Kind.LINK: b"2", Kind.FOLDER: b"5"}
 _PAX = b"x"
 _PAX_NAME = b"././@PaxHeader"
 

@@ -10,6 +10,11 @@ from archiver.model import Archive
 NOTE_MAX_BYTES = 64 * 1024
 """How much of hg's note is looked at. Its node is in the second line."""
 
+NAME_MAX_BYTES = 4095
+"""Of a member, from the root on: Linux's PATH_MAX without the NUL at its end."""
+
+SPECIAL_BITS = 0o7000
+"""Of a mode: set-uid, set-gid and sticky, which neither Mercurial nor git tracks."""
 _NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
 
 
@@ -55,6 +60,8 @@ class Tree:
             UnsafeMember: It would, when extracted, or no file can have this name; or it is not the
                 shortest one of its place, so that one could not tell what else lies there.
         """
+        if len(name) > NAME_MAX_BYTES:
+            raise UnsafeMember(f"the member {shown(name)} has a longer name than a file can have")
         if name.startswith(self._below) and b".." not in name and b"\0" not in name:
             if b"//" not in name and b"/." not in name:
                 return  # as nearly all are
@@ -84,3 +91,7 @@ def _is_odd(name: bytes) -> bool:
 
 
 shown = names.shown_path
+
+
+def special(name: bytes) -> UnsafeMember:
+    return UnsafeMember(f"the member {shown(name)} has the set-uid, set-gid or sticky bit")

@@ -10,6 +10,7 @@ from archiver.formats import tar
 from archiver.formats import zip as zip_format
 from archiver.formats.compression import CODECS, Decompression, Reader
 from archiver.formats.incoming import Parser
+from archiver.formats.links import Links
 from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
 from archiver.model import Archive, Limits, Verified
@@ -26,37 +27,38 @@ def verify(
     *,
     root: str,
     limits: Limits = DEFAULT_LIMITS,
+    refuse_links_outside: bool = False,
     pool: Executor | None = None,
 ) -> "StreamVerifier":
     """Return the verifier of a stream that ought to be *archive*, packed below *root*.
 
-    A *pool* helps: one thread is enough, for all the verifiers of a process.
+    Links that lead out of the root are counted, unless they are refused. A *pool* helps: one thread
+    is enough, for all the verifiers of a process.
 
     Raises:
         SuffixRefused: Nothing can be said of such a format.
     """
     meter = Meter(limits=limits)
+    links = Links(refuse_outside=refuse_links_outside)
     beside = Beside(pool=pool, depth=PIECES_AHEAD)
+    walk = zip_format.walk if archive.suffix == "zip" else tar.walk
     tree = Tree(archive=archive, root=root)
-    reader = _reader(archive.suffix, tree, meter, beside)
-    return StreamVerifier(reader=reader, tree=tree, meter=meter, beside=beside)
+    parser = Parser(partial(walk, tree=tree, meter=meter, links=links))
+    reader = _reader(archive.suffix, parser, meter, beside)
+    return StreamVerifier(reader=reader, tree=tree, meter=meter, links=links, beside=beside)
 
 
-def _reader(suffix: str, tree: Tree, meter: Meter, beside: Beside) -> Reader:
+def _reader(suffix: str, parser: Parser, meter: Meter, beside: Beside) -> Reader:
     match suffix:
         case "zip":
-            return Parser(partial(zip_format.walk, tree=tree, meter=meter))
+            return parser
         case "tar":
-            return _Unpacked(reader=_tar(tree, meter), meter=meter)
+            return _Unpacked(reader=parser, meter=meter)
         case _ if codec := CODECS.get(suffix):
-            walk = _Beside(reader=_tar(tree, meter), beside=beside)
+            walk = _Beside(reader=parser, beside=beside)
             return Decompression(codec=codec, reader=walk, meter=meter)
         case _:
             raise SuffixRefused(f"a {suffix} cannot be verified")
-
-
-def _tar(tree: Tree, meter: Meter) -> Reader:
-    return Parser(partial(tar.walk, tree=tree, meter=meter))
 
 
 class _Unpacked:
@@ -91,10 +93,13 @@ class StreamVerifier:
     goes on once a chunk has been read.
     """
 
-    def __init__(self, *, reader: Reader, tree: Tree, meter: Meter, beside: Beside) -> None:
+    def __init__(
+        self, *, reader: Reader, tree: Tree, meter: Meter, links: Links, beside: Beside
+    ) -> None:
         self._reader = reader
         self._tree = tree
         self._meter = meter
+        self._links = links
         self._beside = beside
         self._sha256 = hashlib.sha256()
         self._sound = True
@@ -113,6 +118,7 @@ class StreamVerifier:
             size_bytes=self._meter.packed_bytes,
             root=self._tree.root,
             last_file=self.last_file,
+            links_outside=self._links.outside,
         )
 
     def _read(self, chunk: bytes) -> None:

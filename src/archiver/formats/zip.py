@@ -19,7 +19,7 @@ from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
 from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
+from archiver.formats.tree import NOTE_MAX_BYTES, SPECIAL_BITS, Tree, shown, special
 from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
@@ -37,8 +37,10 @@ from archiver.formats.zip_records import (
     LOCAL_FIELDS,
     LOCATOR_64,
     LOCATOR_64_FIELDS,
+    MACOS,
     SIZES_FOLLOW,
     UNDERSTOOD,
+    UNIX,
     VERSION_MAX,
     WIDE,
     Method,
@@ -55,6 +57,7 @@ STEP_BYTES = 64 * 1024
 
 
 _DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO})
+_WITH_LINKS = frozenset({UNIX, MACOS})
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,17 +121,16 @@ class _Ledger:
         self.digest.update(_encode(entry))
 
 
-def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
+def walk(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiting:
     """Read a zip to its end, see that its members belong to *tree*, and count them.
 
     Which of them are links stands in the directory alone, when their contents have long gone by;
-    so of each of them is kept whether it would make a link that leads out.
+    so of each of them is kept where it would lead if it were a link.
 
     Raises:
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
     held, listed = _Ledger(), _Ledger()
-    links = Links(root=tree.root)
     candidates = Candidates(links=links)
     signature = yield from incoming.exactly(4)
     if signature != LOCAL:
@@ -142,9 +144,10 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter) -> Waiting:
     offset = incoming.position - 4
     while signature == CENTRAL:
         entry, is_link = yield from _listing(incoming)
-        links.check_member(entry.name)
         if is_link:
             candidates.enter(listed.entries, entry.name)
+        else:
+            links.check_member(entry.name)
         listed.enter(entry)
         signature = yield from incoming.exactly(4)
     if held.digest.digest() != listed.digest.digest():
@@ -271,7 +274,7 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     """Return what the directory says of a member, and whether that is a link."""
     header = yield from incoming.exactly(CENTRAL_FIELDS.size)
     fields = CENTRAL_FIELDS.unpack(header)
-    _, _, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
+    _, system, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
     name_size, extra_size, comment_size, disk = sizes
     _check_version(version)
     if disk:
@@ -282,10 +285,16 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     check_spelling(name, flags, extra)
     unpacked, packed, offset = widened((unpacked, packed, offset), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    kind = stat.S_IFMT(attributes >> 16)
+    mode = attributes >> 16
+    kind = stat.S_IFMT(mode)
     if kind in _DEVICES:
         raise UnsafeMember(f"the member {shown(name)} is a device")
-    return entry, kind == stat.S_IFLNK
+    if mode & SPECIAL_BITS:
+        raise special(name)
+    is_link = kind == stat.S_IFLNK
+    if is_link and system not in _WITH_LINKS:
+        raise CorruptArchive("the zip has a link of a system without links, a file to some readers")
+    return entry, is_link
 
 
 _Directory: TypeAlias = tuple[int, int, int, int, int]

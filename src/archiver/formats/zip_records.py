@@ -38,8 +38,8 @@ WIDE, UNIX_TIME, UNICODE_PATH = 0x0001, 0x5455, 0x7075
 times follow: the lowest bit is that of the last modification; and a name that stands for the one in
 the header (4.6.9), behind a version and a CRC of that."""
 
-UNIX = 3
-"""The system (4.4.2) whose modes stand in the upper half of the external attributes."""
+UNIX, MACOS = 3, 19
+"""The systems (4.4.2) whose modes stand in the upper half of the external attributes."""
 
 
 class Method(IntEnum):

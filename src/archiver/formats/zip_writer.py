@@ -84,8 +84,6 @@ class ZipWriter:
         self.take = self._output.take
 
     def begin(self, member: Member) -> None:
-        if member.kind is Kind.HARD_LINK:
-            raise NotConvertible(f"a zip cannot have hard links, such as {shown(member.name)}")
         name = member.name + b"/" if member.kind is Kind.FOLDER else member.name
         if len(name) > FULL_16:
             raise NotConvertible(f"a zip cannot have names as long as {shown(member.name)}")

@@ -99,6 +99,12 @@ class SourceSettings(Section):
         "that it broke off may be sound. `verify`: what cannot be proven to be complete is not "
         "stored. `trust`: the host is not asked.",
     )
+    links: Literal["serve", "refuse"] = Field(
+        default="serve",
+        description="What to do with archives that have symbolic links which are absolute or lead "
+        "above the root: `serve` them and count these links, or `refuse` them. It holds for what "
+        "is fetched from then on.",
+    )
     redirect_hosts: tuple[str, ...] = Field(
         (), description="Hosts besides its own to which the host may redirect."
     )

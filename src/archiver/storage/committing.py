@@ -64,6 +64,7 @@ class Committing:
             created_at=datetime.now(UTC),
             conversion=conversion,
             completeness=completeness,
+            links_outside=verified.links_outside,
         )
 
         async def commit(bucket: Bucket) -> Manifest:

@@ -143,6 +143,7 @@ class MemoryStorage:
             created_at=datetime.now(UTC),
             conversion=conversion,
             completeness=completeness,
+            links_outside=verified.links_outside,
         )
         for region in confirmed:
             self.manifests[region][archive.key] = manifest

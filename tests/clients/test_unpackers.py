@@ -1,0 +1,108 @@
+"""Programs unpack what is accepted to the same places, and what git packs is accepted."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.formats.samples import ROOT, an_archive, note, verdict
+from tests.formats.trees import LONG, Item, pack
+
+pytestmark = pytest.mark.programs
+
+TREE = (
+    Item(path=".hg_archival.txt", content=note()),
+    Item(path="Docs", link="docs", mode=0o777),
+    Item(path="README.md", link="readme.md", mode=0o777),
+    Item(path="absolute", link="/nowhere/at/all", mode=0o777),
+    Item(path="docs/above", link="../../../elsewhere", mode=0o777),
+    Item(path="docs/turning", link="../docs/../readme.md", mode=0o777),
+    Item(path="docs/with a line's end", link="../readme.md\n", mode=0o777),
+    Item(path="docs/böök", content="ü".encode()),
+    Item(path="itself", link="itself", mode=0o777),
+    Item(path="readme.md", content=b"read me\n"),
+    Item(path="run", content=b"#!/bin/sh\n", mode=0o755),
+    Item(path=LONG, content=b"deep"),
+    Item(path="far", link=LONG, mode=0o777),
+)
+OUTSIDE = 2
+
+UNPACKERS = (
+    ("tar", ("tar", "--extract", "--file", "{file}", "--directory", "{folder}")),
+    ("tar", ("bsdtar", "-xf", "{file}", "-C", "{folder}")),
+    ("tar", ("python3", "-m", "tarfile", "--extract", "{file}", "{folder}")),
+    ("zip", ("unzip", "-q", "{file}", "-d", "{folder}")),
+    ("zip", ("bsdtar", "-xf", "{file}", "-C", "{folder}")),
+)
+
+
+@pytest.mark.parametrize(("suffix", "command"), UNPACKERS, ids=lambda value: value[0])
+def test_links_that_are_accepted_are_placed_alike(
+    suffix: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    file, folder = tmp_path / f"file.{suffix}", tmp_path / "folder"
+    file.write_bytes(pack(TREE, suffix))
+    folder.mkdir()
+
+    verified = asyncio.run(verdict(an_archive(suffix), [file.read_bytes()]))
+    _run(*(part.format(file=file, folder=folder) for part in command))
+
+    assert verified.links_outside == OUTSIDE
+    assert _found(folder / ROOT) == {item.path: item.link or item.content for item in TREE}
+    assert [path.name for path in folder.iterdir()] == [ROOT]
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+
+
+def _found(root: Path) -> Mapping[str, str | bytes]:
+    """Return what lies below *root*: targets of links, and bytes of files."""
+    return {
+        str(path.relative_to(root)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("suffix", ("tar", "tar.gz", "zip"))
+def test_what_git_packs_is_accepted(suffix: str, tmp_path: Path) -> None:
+    repo, file = tmp_path / "repo", tmp_path / f"file.{suffix}"
+    for item in TREE[1:]:
+        path = repo / item.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if item.link:
+            path.symlink_to(item.link)
+        else:
+            path.write_bytes(item.content)
+            path.chmod(item.mode)
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for arguments in (
+        ("init", "--quiet"),
+        ("add", "--all"),
+        (*who, "commit", "--quiet", "--message=x"),
+        ("archive", f"--format={suffix}", f"--prefix={ROOT}/", f"--output={file}", "HEAD"),
+    ):
+        _run("git", "-C", str(repo), *arguments)
+
+    verified = asyncio.run(verdict(an_archive(suffix), [file.read_bytes()]))
+
+    assert verified.links_outside == OUTSIDE
+
+
+@pytest.mark.parametrize("style", ("gnu", "pax", "ustar"))
+def test_what_gnu_tar_packs_is_accepted(style: str, tmp_path: Path) -> None:
+    folder = tmp_path / ROOT
+    (folder / "d" / ("n" * 90)).mkdir(parents=True)
+    (folder / "d" / ("n" * 90) / ("m" * 90)).write_bytes(b"x")
+    (folder / "link").symlink_to("/nowhere")
+    file = tmp_path / "file.tar"
+
+    _run("tar", "--create", f"--format={style}", f"--file={file}", "-C", str(tmp_path), ROOT)
+
+    assert asyncio.run(verdict(an_archive("tar"), [file.read_bytes()])).links_outside == 1
