@@ -201,7 +201,12 @@ def damaged(data: bytes) -> bytes:
 
 
 def verified(data: bytes) -> Verified:
-    return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
+    return seal(
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        root="ash-012345",
+        links_outside=2,
+    )
 
 
 async def kept() -> None:

@@ -60,6 +60,7 @@ class StorageContract:
             len(DATA),
         )
         assert (manifest.root, manifest.source_url) == ("ash-012345", SOURCE_URL)
+        assert manifest.links_outside == 2
         assert manifest.created_at.tzinfo is not None
         assert stand.objects(archive) == {region: [manifest.object_key] for region in REGIONS}
         assert manifest.object_key.endswith(f"/{archive.file_name}")

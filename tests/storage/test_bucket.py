@@ -159,6 +159,15 @@ def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
     assert json.loads(text)["node"] == archive.node
 
 
+def test_a_manifest_from_before_links_were_counted_has_none_that_lead_out(home: Home) -> None:
+    archive, bucket = an_archive(), home.bucket(EAST)
+    manifest = manifest_of(archive)
+    earlier = json.loads(msgspec.json.encode(manifest))
+    del earlier["links_outside"]
+    write_manifest(home, archive, json.dumps(earlier).encode())
+    assert run(lambda: bucket.manifest(archive)) == manifest
+
+
 @pytest.mark.parametrize(
     "body",
     (

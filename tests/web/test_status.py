@@ -59,6 +59,7 @@ def test_success_has_a_link_for_each_region(web: Client) -> None:
     assert [len(body) for body in bodies] == [result["size"]]
     assert result["sha256"] == web.get(DEFAULT).headers["archiver-sha256"]
     assert result["node"] == web.world.node
+    assert result["links_outside"] == 0
 
 
 def test_success_in_some_regions_says_which_ones_lack_it(web: Client) -> None:
