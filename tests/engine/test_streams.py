@@ -27,7 +27,7 @@ from archiver.tasks import Priority
 from tests.engine.conftest import LEASE, Fleet, an_archive
 from tests.parts.cluster import SIZE, Cluster, cluster
 
-SOON = timedelta(seconds=60)
+SOON = timedelta(seconds=90)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,11 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
     fleet = fleet_on(three, namespace, replicas=1)
 
     async def written_and_read(connection: Connection, value: bytes) -> bool:
-        await connection.put(INDEX, "key", value)
-        entry = await connection.get(INDEX, "key")
-        return entry is not None and entry.value == value
+        while True:
+            with suppress(EngineUnavailable):  # as while a leader is elected
+                await connection.put(INDEX, "key", value)
+                entry = await connection.get(INDEX, "key")
+                return entry is not None and entry.value == value
 
     async def play() -> Sequence[set[int]]:
         async with fleet.connection() as connection:

@@ -41,14 +41,22 @@ class Accepted:
         self._archives.pop(digest)
 
     async def keep(self) -> None:
-        """See to what was accepted whenever the engine comes back, until cancelled."""
+        """See to what was accepted whenever the engine comes back, until cancelled.
+
+        A cluster that accepts connections may not have a leader yet, so a failure is tried again.
+        """
+        failed = False
         while True:
             await self._returned.wait()
             self._returned.clear()
             try:
                 await self._restore()
+                failed = False
             except EngineUnavailable as exc:
-                log.warning("accepted.not_restored", code=exc.code)  # it will come back once more
+                if not failed:
+                    log.warning("accepted.not_restored", code=exc.code)
+                failed = True
+                self._returned.set()
 
     async def _restore(self) -> None:
         unsure = list(self._archives.values())

@@ -158,16 +158,25 @@ class Streams:
             TooFewServers: The cluster cannot have so many.
             EngineUnavailable: Some replicas may not be complete. A second call is safe.
         """
+        await self.look()  # an engine that is away is not waited for
         try:
             async with asyncio.timeout(within.total_seconds()):
-                if replicas > 1:
-                    await self._allow_direct(allowed=False)
-                await self._change(replicas)
                 await self._until_on(replicas)
                 if replicas == 1:
                     await self._allow_direct(allowed=True)
         except TimeoutError as exc:
             raise EngineUnavailable("some replicas are not complete yet") from exc
+
+    async def _until_on(self, replicas: int) -> None:
+        """Ask for the change again as long as a stream has no leader or its answer is late."""
+        while True:
+            with suppress(EngineUnavailable):
+                if replicas > 1:
+                    await self._allow_direct(allowed=False)
+                await self._change(replicas)
+                if all(stream.is_on(replicas) for stream in await self.look()):
+                    return
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     async def _change(self, replicas: int) -> None:
         for stream in await self.look():
@@ -183,13 +192,6 @@ class Streams:
             config = (await self._connection.js.stream_info(name)).config
             if config.evolve(**changes) != config:
                 await self._connection.js.update_stream(config.evolve(**changes))
-
-    async def _until_on(self, replicas: int) -> None:
-        while True:
-            with suppress(EngineUnavailable):  # as while another leader is elected
-                if all(stream.is_on(replicas) for stream in await self.look()):
-                    return
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
 
 
 def _is_probe(name: str) -> bool:
