@@ -1,4 +1,4 @@
-"""What stands in the engine and makes no sense ends no process, no task and no request."""
+"""Values in the engine that cannot be read end no process, no task and no request."""
 
 import asyncio
 import json
@@ -134,7 +134,7 @@ def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
             claim = here.claim(await here.message())
             assert await claim.take()
             await here.connection.put(STATES, here.archive.digest, b"?")
-            with pytest.raises(LeaseLost):  # somebody wrote it, and might have the task
+            with pytest.raises(LeaseLost):  # the writer might have the task
                 await claim.hold()
             again = here.claim(await here.message())
             assert await again.take()

@@ -58,15 +58,15 @@ LATER_ANSWERS = timedelta(seconds=0.2)
 
 STREAM_NAME_IN_USE = 10058
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-"""The expected-sequence header does not hold; 10164 is for a message that a cluster is storing at
-this moment. Neither proves that a message is there: the server sends the first one, too, when it
-could not read, and what a cluster is storing may be lost. 10077 is no member: it is the answer at
-every limit of a stream."""
+"""The expected-sequence header does not hold; 10164 means that a cluster is storing another message
+at this moment. Neither proves that a message is there: the server also sends 10071 when it could
+not read, and a cluster may lose what it is storing. 10077 does not belong here: the server sends it
+at every limit of a stream."""
 
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
 
 TASKS = "tasks"
-"""The work queue; no bucket, but it holds values as they do."""
+"""The work queue, which is not a bucket, as a place of values."""
 
 DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and an archive that has it."""
@@ -129,9 +129,9 @@ Listener = Callable[[Msg], Awaitable[None]]
 
 
 class WrongRevision(Exception):
-    """A key changed, or appeared, since it was read; as far as the server could see.
+    """A key seems to have changed since it was read.
 
-    It proves nothing: read the key again to learn what stands there.
+    This proves nothing: read the key again to learn its value.
     """
 
 
@@ -490,16 +490,16 @@ class Connection:
             await self.js.purge_stream(stream, seq=revision + 1, subject=subject)
 
     def note_unreadable(self, place: str, key: str, revision: int = 0) -> None:
-        """Log and count a value that no record can be made of, each value once."""
+        """Log and count a value that cannot be read, once per value."""
         if (place, key, revision) not in self._unreadable:
             self._unreadable.put((place, key, revision), None)
             METRICS.unreadable.labels(place=place).inc()
             log.warning("value.unreadable", place=place, key=key, revision=revision)
 
     async def set_aside(self, bucket: str, key: str, entry: Entry) -> None:
-        """Remove a value that cannot be read, of a bucket whose values can all be made again."""
+        """Remove a value that cannot be read, from a bucket whose values can be made again."""
         self.note_unreadable(bucket, key, entry.revision)
-        with suppress(EngineUnavailable):  # then it is met, and passed over, once more
+        with suppress(EngineUnavailable):  # the next reader passes over it, and tries to remove it
             await self.purge(bucket, key, revision=entry.revision)
 
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
@@ -528,7 +528,7 @@ class Connection:
             self._subscriptions[subject] = await client.subscribe(subject, cb=seen)
 
     async def listen(self, subject: str, seen: Listener) -> None:
-        """Call *seen* with every message on *subject* from now on, in their order."""
+        """Call *seen* with every message on *subject* from now on, in order."""
         self._listeners[subject] = seen
         with suppress(EngineUnavailable), _translated("listen"):
             if self._dialled:
@@ -536,7 +536,7 @@ class Connection:
                 self._subscriptions[subject] = subscription
 
     async def unlisten(self, subject: str) -> None:
-        """Listen no more, when all that was sent until now has been seen, or soon."""
+        """Stop listening on *subject*, after the messages that were already sent were seen."""
         self._listeners.pop(subject, None)
         subscription = self._subscriptions.pop(subject, None)
         with suppress(EngineUnavailable), _translated("stop listening"):

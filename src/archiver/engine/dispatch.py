@@ -1,4 +1,4 @@
-"""Fills a worker's slots with tasks: asks the lanes that may have one, each in its turn."""
+"""Fills the slots of a worker with tasks: asks each lane in turn that may have one."""
 
 import asyncio
 import random
@@ -24,8 +24,8 @@ PATIENCE = timedelta(seconds=0.05)
 """How long a slot is kept for the answer to a question. Most answers take a millisecond."""
 
 SWEEP = timedelta(seconds=2)
-"""How often the lanes that hold anything are asked. No news comes of the tasks of a worker that was
-killed, nor of what was published while this one was not connected."""
+"""How often the lanes that hold anything are asked. A worker that is killed announces nothing, and
+one that is disconnected misses announcements."""
 
 LISTED_MAX = 1000
 """Tasks that the server lists for a sweep, in 100 kB. If there are more, all lanes are asked."""
@@ -39,14 +39,14 @@ MAKERS = 8
 """Consumers that are made at a time: a worker with 100 sources has 200."""
 
 LOW_EVERY = 8
-"""One task of so many is of low priority, if one waits: none may wait for ever."""
+"""One task of so many is of low priority, so that repairs go on while a worker is busy."""
 
 NO_RESPONDERS = "503"
 
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """What a lane was asked. A slot is ``kept`` for its answer, for a short while."""
+    """A request for one task of a lane. A slot is ``kept`` for the answer for a short while."""
 
     lane: Lane
     asked_at: float
@@ -139,7 +139,7 @@ class Dispatcher:
                 await self._ask(lane)
 
     def _choose(self) -> Lane | None:
-        """Return the lane whose turn it is, of those that may have a task; high before low."""
+        """Return the next lane that may have a task, of high priority first."""
         order = list(Priority)
         if self._started % LOW_EVERY == LOW_EVERY - 1:
             order.reverse()

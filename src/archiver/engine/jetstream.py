@@ -35,7 +35,7 @@ NEWEST_SHARE = 0.2
 """Of the last attempt in the mean: some ten of them make it."""
 
 LOOK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
-"""A cluster has stored what it is storing, or lost it, long before all of these are over."""
+"""A cluster needs milliseconds to store a message, or to lose it."""
 
 REPAIR_MEMORY = timedelta(seconds=60)
 
@@ -155,10 +155,10 @@ class JetStream:
         raise EngineUnavailable("the engine refused a task, and has none for this archive")
 
     async def _order(self, archive: Archive) -> Order | None:
-        """Return what stands in the queue for *archive*, in whichever lane.
+        """Return the order in the queue for *archive*, in any lane.
 
-        A message that cannot be read is removed: no worker would build anything of it, and no
-        other one could come into the queue beside it.
+        A message that cannot be read is removed: no worker could build anything from it, and the
+        queue takes no second message for the archive.
         """
         connection = self._connection
         stream, subject = connection.tasks_stream, self._any_lane(archive)

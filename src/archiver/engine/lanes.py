@@ -12,9 +12,9 @@ from archiver.tasks import Priority
 from archiver.telemetry import log
 
 LINGER = timedelta(seconds=5)
-"""How long a question waits at the server for a task that somebody spoke of.
+"""How long a question waits at the server for an announced task.
 
-It may be on its way to the disk, or wait for a seat under the source's cap.
+The task may be on its way to the disk, or waiting for a seat under the source's cap.
 """
 
 LINGER_NS = LINGER // timedelta(microseconds=1) * 1000
@@ -101,8 +101,8 @@ class Lane:
     async def ask(self, reply: str, *, lingering: bool) -> None:
         """Ask for one message, to be sent to *reply*.
 
-        If there is none, the server says so at once, or when a *lingering* question has waited.
-        At the source's cap, either kind waits for a seat.
+        If the lane is empty, the server answers at once, or after ``LINGER`` if the question is
+        *lingering*. At the source's cap, both kinds wait for a seat.
 
         Raises:
             EngineUnavailable: The question was not sent.

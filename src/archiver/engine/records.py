@@ -15,7 +15,7 @@ R = TypeVar("R")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-"""One without a time zone could not be compared with any other."""
+"""A time with a zone: Python does not compare it with one that has none."""
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
@@ -119,7 +119,7 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rev named at a certain moment."""
+    """The node that a rev named at a certain moment."""
 
     node: str
     at: Moment
@@ -154,7 +154,7 @@ class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the feed tells of a task that waits for a worker again, or will ``after_s`` seconds."""
+    """News that a task can be claimed again, in ``after_s`` seconds."""
 
     source: str
     priority: Priority
@@ -162,7 +162,7 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
-    """Return what makes a record of bytes, or None of those that are no such record."""
+    """Return a function that reads a record, and returns None for any other bytes."""
     decode = msgspec.json.Decoder(kind).decode
 
     def read(value: bytes) -> R | None:
