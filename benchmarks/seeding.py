@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from archiver.engine.connection import INDEX, Connection, connect
+from archiver.engine.buckets import INDEX
+from archiver.engine.connection import Connection, connect
 from archiver.engine.link import Servers
 from archiver.engine.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region

@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 
 from archiver.concurrency import beside
 from archiver.engine.accepted import Accepted
-from archiver.engine.connection import STATES, Connection
+from archiver.engine.buckets import STATES
+from archiver.engine.connection import Connection
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
 from archiver.model import Archive, Copies, Joined

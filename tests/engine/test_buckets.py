@@ -6,13 +6,8 @@ from dataclasses import replace
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from archiver.engine.connection import (
-    BUCKETS,
-    ENTRY_MAX_BYTES,
-    REVS,
-    Bounds,
-    Connection,
-)
+from archiver.engine.buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
+from archiver.engine.connection import Connection
 from archiver.errors import EngineUnavailable
 from tests.engine.conftest import Fleet
 
@@ -51,7 +46,7 @@ def test_a_full_bucket_takes_what_comes_and_drops_the_oldest(fleet: Fleet) -> No
     async def play() -> list[str]:
         async with fleet.connection() as connection:
             bounds = Bounds(max_age=None, max_entries=3)
-            small = connection._bucket_config("small", bounds)  # noqa: SLF001 - as all are made
+            small = connection.provision.bucket_config("small", bounds)
             await connection.js.add_stream(small)
             for key in ("a", "b", "c", "a", "d"):
                 await connection.put("small", key, b"value")

@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.concurrency import beside
+from archiver.engine.buckets import INDEX, REPAIRS
 from archiver.engine.checks import AT_A_TIME, WAITING_MAX, Checks
-from archiver.engine.connection import INDEX, REPAIRS, Connection
+from archiver.engine.connection import Connection
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers

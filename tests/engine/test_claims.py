@@ -10,8 +10,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from archiver.concurrency import end
+from archiver.engine.buckets import STATES
 from archiver.engine.claims import VANISHED_MAX, Claim
-from archiver.engine.connection import STATES, Connection
+from archiver.engine.connection import Connection
 from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane
 from archiver.engine.records import decode_order, decode_task

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from archiver.engine.connection import INDEX, Connection
+from archiver.engine.buckets import INDEX
+from archiver.engine.connection import Connection
 from tests.engine.conftest import Fleet
 
 TURNS = 6

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.engine.connection import DIGESTS, INDEX, REQUEST_TIMEOUT, REVS, Connection
+from archiver.engine.buckets import DIGESTS, INDEX, REVS
+from archiver.engine.connection import REQUEST_TIMEOUT, Connection
 from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.engine.connection import INDEX, connect
+from archiver.engine.buckets import INDEX
+from archiver.engine.connection import connect
 from archiver.engine.faults import CHECKS
 from archiver.engine.link import Servers
 from archiver.errors import EngineUnavailable

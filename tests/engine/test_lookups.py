@@ -12,7 +12,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from archiver.engine.connection import INDEX, Connection
+from archiver.engine.buckets import INDEX
+from archiver.engine.connection import Connection
 from archiver.engine.lookups import Lookups
 from archiver.errors import EngineUnavailable
 from tests.engine.conftest import Fleet

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from archiver.engine.connection import DIGESTS, INDEX, Connection
+from archiver.engine.buckets import DIGESTS, INDEX
+from archiver.engine.connection import Connection
 from archiver.engine.index import JetStreamIndex
 from archiver.engine.link import Servers
 from archiver.engine.rebuilding import Rebuilder, Tally

@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 
 from archiver.concurrency import beside
 from archiver.engine.accepted import Accepted
-from archiver.engine.connection import INDEX, Connection
+from archiver.engine.buckets import INDEX
+from archiver.engine.connection import Connection
 from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane, lane_name
 from archiver.engine.leftovers import left_over
@@ -98,7 +99,7 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
             before = await replicas_of(connection)
             await streams.set_replicas(3, within=SOON)
             there = await replicas_of(connection)
-            infos = [await connection.js.stream_info(name) for name in connection.buckets]
+            infos = [await connection.js.stream_info(name) for name in connection.provision.buckets]
             assert not any(info.config.allow_direct for info in infos)
             assert all([await written_and_read(connection, bytes([n])) for n in range(50)])
             await streams.set_replicas(1, within=SOON)

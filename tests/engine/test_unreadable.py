@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from archiver.engine.connection import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS, Connection
+from archiver.engine.buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
+from archiver.engine.connection import Connection
 from archiver.engine.digests import digest_key
 from archiver.engine.feed import FAILED, FEED, FINISHED
 from archiver.engine.index import JetStreamIndex

@@ -10,12 +10,14 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from archiver.engine.connection import STATES, Connection, WrongRevision
+from archiver.engine.buckets import STATES
+from archiver.engine.connection import Connection
 from archiver.engine.feed import FAILED, FINISHED, PROGRESS, WAITING
 from archiver.engine.lookups import Entry
 from archiver.engine.records import FinishedRecord, Order, TaskRecord, WaitingRecord, encode
 from archiver.engine.retry import Outage
 from archiver.engine.states import read_state
+from archiver.engine.translation import WrongRevision
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, WorkersLost
 from archiver.model import Archive
 from archiver.tasks import Failure, Phase, Priority, TaskState

@@ -11,7 +11,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
@@ -25,18 +24,15 @@ from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     ConsumerInfo,
-    DiscardPolicy,
-    RetentionPolicy,
-    StorageType,
-    StreamConfig,
-    StreamInfo,
 )
 
-from archiver.concurrency import end, heeded
+from archiver.concurrency import end
 from archiver.engine.leftovers import left_over
 from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
+from archiver.engine.provision import Provision
 from archiver.engine.scan import scan
+from archiver.engine.translation import FAILURES, WRONG_LAST_SEQUENCE, translated
 from archiver.errors import EngineUnavailable
 from archiver.memory import MEGABYTE, Memory
 from archiver.telemetry import METRICS, log
@@ -56,64 +52,6 @@ ANSWER_TIMEOUT = timedelta(seconds=5)
 LATER_ANSWERS = timedelta(seconds=0.2)
 """How long the other processes may take to answer after the first one has."""
 
-STREAM_NAME_IN_USE = 10058
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-"""The expected-sequence header does not hold; 10164 means that a cluster is storing another message
-at this moment. Neither proves that a message is there: the server also sends 10071 when it could
-not read, and a cluster may lose what it is storing. 10077 does not belong here: the server sends it
-at every limit of a stream."""
-
-STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
-
-TASKS = "tasks"
-"""The work queue, which is not a bucket, as a place of values."""
-
-DIGESTS = "digests"
-"""Keys of two tokens: a SHA-256, and an archive that has it."""
-
-ENTRY_MAX_BYTES = 16 * 1024
-"""Of a value with its headers. The largest, an entry of the index, has some 3 kB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How long a bucket keeps an entry that is not written again, and how many entries it keeps.
-
-    The oldest entry goes first. Number and ENTRY_MAX_BYTES bound the bytes: a bound in bytes would
-    have the server set them aside, and refuse to make the bucket on a smaller disk.
-    """
-
-    max_age: timedelta | None
-    max_entries: int = 1_000_000
-
-
-BUCKETS = {
-    STATES: Bounds(max_age=timedelta(days=7)),
-    INDEX: Bounds(max_age=timedelta(days=90)),
-    REVS: Bounds(max_age=timedelta(days=90)),
-    REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
-    DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
-}
-"""docs/architecture.md says of each why the loss of an entry does no harm."""
-
-
-def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
-    """Return *standing* with what *wanted* sets, except for replicas and what follows from them.
-
-    What only the operator sets, such as limits or placement, stays.
-    """
-    changes = {
-        field.name: value
-        for field in fields(wanted)
-        if (value := getattr(wanted, field.name)) not in (None, field.default)
-    }
-    changes["discard"] = wanted.discard  # one of the two is the default
-    del changes["num_replicas"]
-    if wanted.allow_direct is not None:
-        changes["allow_direct"] = standing.num_replicas == 1
-    return standing.evolve(**changes)
-
-
 UNREADABLE_TTL = timedelta(days=1)
 UNREADABLE_MAX_BYTES = 4 * MEGABYTE
 """Of the names of values that were logged. A value that is forgotten is logged once more."""
@@ -126,13 +64,6 @@ Say = Callable[[], Awaitable[bytes]]
 UNLISTEN_TIMEOUT = timedelta(seconds=1)
 
 Listener = Callable[[Msg], Awaitable[None]]
-
-
-class WrongRevision(Exception):
-    """A key seems to have changed since it was read.
-
-    This proves nothing: read the key again to learn its value.
-    """
 
 
 class Connection:
@@ -152,8 +83,7 @@ class Connection:
     ) -> None:
         self._answers = answers or {}
         self._link = Link(servers=servers, name=name, on_dialled=self._listen, on_gap=self.gap)
-        self.replicas = servers.replicas
-        self._standing: dict[str, StreamConfig] = {}
+        self.provision = Provision(namespace=namespace, replicas=servers.replicas)
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._on_gap: list[Callable[[], None]] = []
@@ -164,9 +94,7 @@ class Connection:
             ttl=UNREADABLE_TTL, max_bytes=UNREADABLE_MAX_BYTES
         )
         self.namespace = namespace
-        self.tasks_stream = f"{namespace}_tasks"
-        self.buckets = tuple(f"KV_{namespace}_{bucket}" for bucket in BUCKETS)
-        self.streams = (self.tasks_stream, *self.buckets)
+        self.tasks_stream = self.provision.tasks_stream
 
     @property
     def js(self) -> JetStreamContext:
@@ -202,87 +130,9 @@ class Connection:
         return ".".join((self.namespace, *tokens))
 
     async def ensure_streams(self) -> None:
-        """Make what is missing: the work queue and the buckets."""
-        with _translated("make its streams"):
-            await self._ensure(self._tasks_config())
-            for bucket, bounds in BUCKETS.items():
-                await self._ensure(self._bucket_config(bucket, bounds))
-        self._compare_replicas()
-
-    def _compare_replicas(self) -> None:
-        """Say so if streams have other replicas than this process's setting; leave them."""
-        actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
-        different = sorted(name for name in actual if actual[name] != self.replicas)
-        if different:
-            log.warning(
-                "engine.replicas_differ",
-                setting=self.replicas,
-                actual=sorted({actual[name] for name in different}),
-                streams=different,
-            )
-
-    def _tasks_config(self) -> StreamConfig:
-        """At most one message per subject, refused rather than replaced: single flight."""
-        return StreamConfig(
-            name=self.tasks_stream,
-            subjects=[self.subject("tasks", "*", "*", "*")],
-            retention=RetentionPolicy.WORK_QUEUE,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            max_msgs_per_subject=1,
-            discard_new_per_subject=True,
-            num_replicas=self.replicas,
-        )
-
-    def _bucket_config(self, bucket: str, bounds: Bounds) -> StreamConfig:
-        """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
-
-        Reads go to the leader, because a follower may answer with a value that has just been
-        replaced. A bucket on one server has no followers, so its reads take the short way.
-        """
-        return StreamConfig(
-            name=f"KV_{self._bucket(bucket)}",
-            subjects=[self._kv_subject(bucket, ">")],
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.OLD,
-            max_msgs_per_subject=1,
-            max_msgs=bounds.max_entries,
-            max_msg_size=ENTRY_MAX_BYTES,
-            max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
-            allow_rollup_hdrs=True,
-            allow_direct=self.replicas == 1,
-            deny_delete=True,
-            num_replicas=self.replicas,
-        )
-
-    async def _ensure(self, config: StreamConfig) -> None:
-        try:
-            standing = await self._adapt(config)
-        except nats.js.errors.NotFoundError:
-            standing = await self._create(config)
-        self._standing[str(config.name)] = standing.config
-
-    async def _create(self, config: StreamConfig) -> StreamInfo:
-        try:
-            return await self.js.add_stream(config)
-        except nats.js.errors.APIError as exc:
-            if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
-                raise
-            return await self._adapt(config)
-
-    async def _adapt(self, wanted: StreamConfig) -> StreamInfo:
-        """Change an existing stream where Archiver depends on it, but never its replicas."""
-        standing = await self.js.stream_info(str(wanted.name))
-        adapted = adapt(standing.config, wanted)
-        if adapted == standing.config:
-            return standing
-        return await self.js.update_stream(adapted)
-
-    def _bucket(self, name: str) -> str:
-        return f"{self.namespace}_{name}"
-
-    def _kv_subject(self, bucket: str, key: str) -> str:
-        return f"$KV.{self._bucket(bucket)}.{key}"
+        """Make what is missing: the work queue and the buckets. Raises EngineUnavailable."""
+        with translated("make its streams"):
+            await self.provision.ensure(self.js)
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Store a message in the stream of its subject; return the revision at which it stands.
@@ -291,7 +141,7 @@ class Connection:
             WrongRevision: The headers' expectation does not hold.
             EngineUnavailable: It is not stored, as far as can be told.
         """
-        with _translated("store a message"):
+        with translated("store a message"):
             try:
                 return await self._publish(subject, payload, headers)
             except nats.js.errors.NoStreamResponseError:
@@ -321,20 +171,17 @@ class Connection:
         Raises:
             EngineUnavailable: It cannot be told.
         """
-        stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
-        if not self._reads_directly(stream):
+        stream = self.provision.bucket_stream(bucket)
+        subject = self.provision.key_subject(bucket, key)
+        if not self.provision.reads_directly(stream):
             return await self.last_message(stream, subject)
         try:
             return await self._lookups.get(self._link.client, stream, subject)
         except nats.errors.NoRespondersError:  # no such stream, or it has followers by now
-            self._standing.pop(stream, None)
+            self.provision.forget(stream)
             return await self.last_message(stream, subject)
-        except _FAILURES as exc:
+        except FAILURES as exc:
             raise EngineUnavailable("the engine could not read a key") from exc
-
-    def _reads_directly(self, stream: str) -> bool:
-        standing = self._standing.get(stream)
-        return standing is not None and standing.allow_direct is True
 
     async def last_message(self, stream: str, subject: str) -> Entry | None:
         """Return the newest message of a subject, which may have wildcards.
@@ -342,7 +189,7 @@ class Connection:
         Raises:
             EngineUnavailable: It cannot be told.
         """
-        with _translated("read a message"):
+        with translated("read a message"):
             try:
                 message = await self.js.get_last_msg(stream, subject)
             except nats.js.errors.NotFoundError:
@@ -351,7 +198,7 @@ class Connection:
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Write, whatever stood there. Raises EngineUnavailable."""
-        await self.publish(self._kv_subject(bucket, key), value, {})
+        await self.publish(self.provision.key_subject(bucket, key), value, {})
 
     async def update(self, bucket: str, key: str, value: bytes, *, revision: int) -> int:
         """Write if *revision* still stands there (0: nothing does); return the new revision.
@@ -361,21 +208,21 @@ class Connection:
             EngineUnavailable: It is not written, as far as can be told.
         """
         only_over = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        return await self.publish(self._kv_subject(bucket, key), value, only_over)
+        return await self.publish(self.provision.key_subject(bucket, key), value, only_over)
 
     async def delete(self, bucket: str, key: str) -> None:
         """Remove, as NATS's own clients do: with a marker. Raises EngineUnavailable."""
         await self.publish(
-            self._kv_subject(bucket, key),
+            self.provision.key_subject(bucket, key),
             b"",
             {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
         )
 
     async def keys(self, bucket: str) -> Sequence[str]:
         """Return all keys of a small bucket. Raises EngineUnavailable."""
-        with _translated("list keys"):
+        with translated("list keys"):
             try:
-                store = await self.js.key_value(self._bucket(bucket))
+                store = await self.js.key_value(f"{self.namespace}_{bucket}")
                 return await store.keys()
             except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
                 return ()
@@ -386,17 +233,18 @@ class Connection:
         Raises:
             EngineUnavailable: It cannot be told.
         """
-        prefix = self._kv_subject(bucket, "")
-        with _translated("list keys"):
+        prefix = self.provision.key_subject(bucket, "")
+        with translated("list keys"):
             try:
-                info = await self.js.stream_info(f"KV_{self._bucket(bucket)}", f"{prefix}{keys}")
+                stream = self.provision.bucket_stream(bucket)
+                info = await self.js.stream_info(stream, f"{prefix}{keys}")
             except nats.js.errors.NotFoundError:
                 return ()
         return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
 
     async def count(self, stream: str) -> int:
         """Return how many messages a stream holds. Raises EngineUnavailable."""
-        with _translated("count messages"):
+        with translated("count messages"):
             try:
                 return (await self.js.stream_info(stream)).state.messages
             except nats.js.errors.NotFoundError:
@@ -411,7 +259,7 @@ class Connection:
         count = await self.count(stream)
         if not 0 < count <= most:
             return None if count else ()
-        with _translated("list subjects"):
+        with translated("list subjects"):
             info = await self.js.stream_info(stream, ">")
         return tuple(info.state.subjects or ())
 
@@ -421,7 +269,7 @@ class Connection:
         Raises:
             EngineUnavailable: It could not be made.
         """
-        with _translated("make a consumer"):
+        with translated("make a consumer"):
             try:
                 return await self.js.add_consumer(self.tasks_stream, config)
             except nats.js.errors.NotFoundError:
@@ -430,17 +278,17 @@ class Connection:
 
     async def delete_consumer(self, name: str) -> None:
         """Remove a consumer of the queue. Raises EngineUnavailable."""
-        with _translated("remove a consumer"):
+        with translated("remove a consumer"):
             await self.js.delete_consumer(self.tasks_stream, name)
 
     async def left_over(self, consumer: ConsumerInfo) -> int | None:
         """Return what ``leftovers.left_over`` does. Raises EngineUnavailable."""
-        with _translated("look at a consumer"):
+        with translated("look at a consumer"):
             return await left_over(self.js, consumer)
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Return how far a consumer is, or None if there is none. Raises EngineUnavailable."""
-        with _translated("look at a consumer"):
+        with translated("look at a consumer"):
             try:
                 info: ConsumerInfo = await self.js.consumer_info(stream, name)
             except nats.js.errors.NotFoundError:
@@ -455,15 +303,15 @@ class Connection:
         Raises:
             EngineUnavailable: These are not all.
         """
-        prefix = self._kv_subject(bucket, "")
+        prefix = self.provision.key_subject(bucket, "")
         config = ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
             inactive_threshold=10 * REQUEST_TIMEOUT.total_seconds(),
         )
-        with _translated("list a bucket"):
+        with translated("list a bucket"):
             reading = await self.js.pull_subscribe(
-                f"{prefix}>", stream=f"KV_{self._bucket(bucket)}", config=config
+                f"{prefix}>", stream=self.provision.bucket_stream(bucket), config=config
             )
             async with aclosing(scan(reading, timeout=REQUEST_TIMEOUT)) as messages:
                 async for message in messages:
@@ -477,7 +325,8 @@ class Connection:
         Raises:
             EngineUnavailable: It is not removed, as far as can be told.
         """
-        stream, subject = f"KV_{self._bucket(bucket)}", self._kv_subject(bucket, key)
+        stream = self.provision.bucket_stream(bucket)
+        subject = self.provision.key_subject(bucket, key)
         await self.remove(stream, subject, revision=revision)
 
     async def remove(self, stream: str, subject: str, *, revision: int) -> None:
@@ -486,7 +335,7 @@ class Connection:
         Raises:
             EngineUnavailable: They are not removed, as far as can be told.
         """
-        with _translated("remove a message"):
+        with translated("remove a message"):
             await self.js.purge_stream(stream, seq=revision + 1, subject=subject)
 
     def note_unreadable(self, place: str, key: str, revision: int = 0) -> None:
@@ -505,7 +354,7 @@ class Connection:
     async def tell(self, event: str, digest: str, payload: bytes = b"") -> None:
         """Let every process know of a change, after it was stored; at the very least this one."""
         try:
-            with _translated("tell the feed"):
+            with translated("tell the feed"):
                 await self._link.client.publish(self.subject("feed", event, digest), payload)
         except EngineUnavailable:
             self._deliver(event, digest, payload)
@@ -530,7 +379,7 @@ class Connection:
     async def listen(self, subject: str, seen: Listener) -> None:
         """Call *seen* with every message on *subject* from now on, in order."""
         self._listeners[subject] = seen
-        with suppress(EngineUnavailable), _translated("listen"):
+        with suppress(EngineUnavailable), translated("listen"):
             if self._dialled:
                 subscription = await self._dialled.subscribe(subject, cb=seen)
                 self._subscriptions[subject] = subscription
@@ -539,14 +388,14 @@ class Connection:
         """Stop listening on *subject*, after the messages that were already sent were seen."""
         self._listeners.pop(subject, None)
         subscription = self._subscriptions.pop(subject, None)
-        with suppress(EngineUnavailable), _translated("stop listening"):
+        with suppress(EngineUnavailable), translated("stop listening"):
             async with asyncio.timeout(UNLISTEN_TIMEOUT.total_seconds()):
                 if subscription:
                     await subscription.drain()  # type: ignore[no-untyped-call]
 
     async def send(self, subject: str, payload: bytes, reply: str) -> None:
         """Send a message whose answers go to *reply*. Raises EngineUnavailable: It is not sent."""
-        with _translated("take a message"):
+        with translated("take a message"):
             await self._link.client.publish(subject, payload, reply)
 
     async def _receive(self, message: Msg) -> None:
@@ -579,7 +428,7 @@ class Connection:
                 answers.append(message.data)
             first.set()
 
-        with _translated("ask the fleet"):
+        with translated("ask the fleet"):
             client = self._link.client
             inbox = client.new_inbox()
             subscription = await client.subscribe(inbox, cb=collect)
@@ -599,23 +448,6 @@ def _answering(say: Say) -> Callable[[Msg], Coroutine[Any, Any, None]]:
         await message.respond(await say())
 
     return respond
-
-
-_FAILURES = (nats.errors.Error, TimeoutError, OSError)
-
-
-class _translated(heeded):  # noqa: N801 - as the one that it is made of
-    """Turns what nats-py raises into WrongRevision or EngineUnavailable, once, here."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        super().__exit__(kind, exc, traceback)
-        if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
-            raise WrongRevision from exc
-        if isinstance(exc, _FAILURES):
-            raise EngineUnavailable(f"the engine could not {self._doing}") from exc
 
 
 @asynccontextmanager

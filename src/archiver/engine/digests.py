@@ -3,7 +3,8 @@
 import asyncio
 from datetime import timedelta
 
-from archiver.engine.connection import DIGESTS, Connection
+from archiver.engine.buckets import DIGESTS
+from archiver.engine.connection import Connection
 from archiver.engine.looks import Looks
 from archiver.engine.lookups import Entry
 from archiver.memory import MEGABYTE, Memory

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.binding import unbound
 from archiver.concurrency import hedged
-from archiver.engine.connection import INDEX, REVS, Connection, WrongRevision
+from archiver.engine.buckets import INDEX, REVS
+from archiver.engine.connection import Connection
 from archiver.engine.digests import Digests
 from archiver.engine.feed import COPIES, MOVED
 from archiver.engine.looks import Look, Looks
 from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
+from archiver.engine.translation import WrongRevision
 from archiver.errors import EngineUnavailable
 from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Copies, Region, rev_digest

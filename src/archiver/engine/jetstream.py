@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from archiver.concurrency import Coalesce
-from archiver.engine.connection import REPAIRS, STATES, TASKS, Connection, WrongRevision
+from archiver.engine.buckets import REPAIRS, STATES, TASKS
+from archiver.engine.connection import Connection
 from archiver.engine.feed import COPIES, FAILED, FEED, FINISHED
 from archiver.engine.lanes import lane_name
 from archiver.engine.presence import workers
@@ -19,6 +20,7 @@ from archiver.engine.records import (
 )
 from archiver.engine.states import read_state
 from archiver.engine.streams import Streams
+from archiver.engine.translation import WrongRevision
 from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.health import WorkerReport
 from archiver.memory import MEGABYTE, Memory
@@ -55,7 +57,7 @@ class JetStream:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._streams = Streams(connection=connection, wanted=connection.replicas)
+        self._streams = Streams(connection=connection, wanted=connection.provision.replicas)
         self._enqueuing: Coalesce[str, Joined] = Coalesce()
         self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES)
         self._repairs: Memory[str, None] = Memory(ttl=REPAIR_MEMORY, max_bytes=REPAIRS_MAX_BYTES)

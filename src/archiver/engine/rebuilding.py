@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from archiver.binding import unbound
-from archiver.engine.connection import DIGESTS, INDEX, Connection, WrongRevision
+from archiver.engine.buckets import DIGESTS, INDEX
+from archiver.engine.connection import Connection
 from archiver.engine.digests import digest_key, read_digest
 from archiver.engine.feed import COPIES
 from archiver.engine.lookups import Entry
 from archiver.engine.records import CopiesRecord, decode_copies, encode
+from archiver.engine.translation import WrongRevision
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region, parse_key
 from archiver.ports import Found, Storage

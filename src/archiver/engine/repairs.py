@@ -3,7 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from archiver.engine.connection import REPAIRS, Connection
+from archiver.engine.buckets import REPAIRS
+from archiver.engine.connection import Connection
 from archiver.engine.records import RepairRecord, decode_repair, encode
 from archiver.errors import EngineUnavailable
 from archiver.model import Region, parse_key

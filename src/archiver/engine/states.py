@@ -1,6 +1,7 @@
 """How far a task is, as the bucket of states has it."""
 
-from archiver.engine.connection import STATES, Connection
+from archiver.engine.buckets import STATES
+from archiver.engine.connection import Connection
 from archiver.engine.lookups import Entry
 from archiver.engine.records import TaskRecord, decode_task
 from archiver.model import Archive

@@ -12,8 +12,9 @@ import nats.js.errors
 from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, ConsumerInfo, StreamInfo
 
 from archiver.concurrency import heeded
-from archiver.engine.connection import Connection, WrongRevision
+from archiver.engine.connection import Connection
 from archiver.engine.faults import TOO_FEW_SERVERS
+from archiver.engine.translation import WrongRevision
 from archiver.errors import EngineUnavailable
 
 LOOK_EVERY = timedelta(seconds=0.25)
@@ -89,7 +90,7 @@ class Streams:
         """Return every stream of the fleet that exists. Raises EngineUnavailable."""
         with _asked("describe its streams"):
             _ = self._connection.js
-            looks = [self._look(name) for name in self._connection.streams]
+            looks = [self._look(name) for name in self._connection.provision.streams]
             return [stream for stream in await asyncio.gather(*looks) if stream]
 
     async def _look(self, name: str) -> Stream | None:
@@ -184,7 +185,7 @@ class Streams:
 
     async def _allow_direct(self, *, allowed: bool) -> None:
         for stream in await self.look():
-            if stream.stream.name in self._connection.buckets:
+            if stream.stream.name in self._connection.provision.buckets:
                 await self._update(stream.stream.name, allow_direct=allowed)
 
     async def _update(self, name: str, **changes: bool | int) -> None:

@@ -14,8 +14,9 @@ from nats.aio.msg import Msg
 
 from archiver.concurrency import end
 from archiver.engine import retry
+from archiver.engine.buckets import TASKS
 from archiver.engine.claims import Claim
-from archiver.engine.connection import TASKS, Connection
+from archiver.engine.connection import Connection
 from archiver.engine.dispatch import Dispatcher
 from archiver.engine.lanes import Lane
 from archiver.engine.records import decode_order
