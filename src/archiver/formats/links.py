@@ -1,7 +1,7 @@
-"""What the symbolic links of an archive could do to its members, and which of them lead out.
+"""Checks that no member is written through a symbolic link, and counts links that lead out.
 
-A link harms nobody until something is written through it. So no member may lie below a link or
-have a link's name. Then a link may lead anywhere: those that lead out of the root are counted, or
+A link does no harm until something is written through it. So no member may lie below a link or
+have a link's name. Then a link may lead anywhere: links that lead out of the root are counted, or
 refused if the source is set to that.
 
 On file systems where letter case or Unicode normalisation does not count, a member can also meet a
@@ -34,7 +34,7 @@ WORK_MAX_BYTES = 8 << 30
 folders ten deep need less; it takes some ten seconds."""
 
 WORK_PER_CHARACTER = 64
-"""What it takes to fold a character that is not ASCII, in such bytes."""
+"""The work to fold a character that is not ASCII, in such bytes."""
 
 FOLDS_MAX = 1 << 16
 """Characters whose folded form is remembered."""
@@ -44,7 +44,7 @@ _START = re.compile(rb"(?:\.{0,2}/)+")
 
 
 class Course(IntEnum):
-    """Where a link leads, as far as its name and its target tell."""
+    """Where a link leads, judged by its name and its target alone."""
 
     NOWHERE = 0
     """No system can make such a link."""
@@ -62,9 +62,9 @@ class Course(IntEnum):
 
 
 class Links:
-    """The links of one archive. ``outside`` counts those that lead out; after ``close``, all.
+    """The links of one archive. ``outside`` counts links that lead out; after ``close``, all.
 
-    With *refuse_outside* there may be none of these. Takes HELD_MAX_BYTES and TURNS_MAX_BYTES of
+    With *refuse_outside* such links are refused. Takes HELD_MAX_BYTES and TURNS_MAX_BYTES of
     memory at most.
     """
 
@@ -119,7 +119,7 @@ class Links:
             self._turns(name, target)
 
     def close(self) -> None:
-        """Count or refuse what can only be told once all links are known. Raises UnsafeMember."""
+        """Check what depends on all links. Raises UnsafeMember."""
         for name, target in self._turning:
             if self._turns_out(name, target):
                 self._leads_out(name)
@@ -152,7 +152,7 @@ class Links:
             self._turning.append((name, target))
 
     def _turns_out(self, name: bytes, target: bytes) -> bool:
-        """Tell whether a link goes above the root, or up again from below another link."""
+        """Return whether a link goes above the root, or up again from below another link."""
         path = name[: name.rfind(b"/")]
         below_link = [False] * (path.count(b"/") + 1)
         for segment in target.split(b"/"):
@@ -167,7 +167,7 @@ class Links:
         return False
 
     def _is_below_alias(self, name: bytes) -> bool:
-        """Tell whether *name* lies below a link in another spelling; raise if it is in its own.
+        """Return whether *name* lies below a link in another spelling; raise if it is in its own.
 
         Members of a folder come together, so the last answer is kept.
         """
@@ -193,9 +193,9 @@ class Links:
 
 
 class Candidates:
-    """Where the members of a zip would lead if they were links, which it tells at its end.
+    """Where the members of a zip would lead if they were links, which its end says.
 
-    Takes one byte for each of them and, for those that are TURNING, TURNS_MAX_BYTES of memory.
+    Takes one byte for each member, and TURNS_MAX_BYTES for all targets that are TURNING.
     """
 
     def __init__(self, *, links: Links) -> None:
@@ -236,7 +236,7 @@ def course(name: bytes, target: bytes) -> Course:
 
 
 def is_worth_keeping(target: bytes) -> bool:
-    """Tell whether to look into a TURNING target. Text of several lines is no target in earnest."""
+    """Return whether to look into a TURNING target. Honest targets have no lines inside."""
     return b"\n" not in target
 
 
@@ -264,7 +264,7 @@ _FOLDS = _Folds()
 
 
 def _is_alike(target: bytes, name: bytes) -> bool:
-    """Tell whether *target* is the last segment of *name*, in some spelling of it."""
+    """Return whether *target* is the last segment of *name*, in some spelling of it."""
     segment = name[name.rfind(b"/") + 1 :]
     return len(target) <= 3 * len(segment) and b"/" not in target and fold(target) == fold(segment)
 
