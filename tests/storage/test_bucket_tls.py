@@ -53,6 +53,7 @@ def stored(endpoint: str, ca_file: Path | None) -> bytes:
         try:
             await bucket.check()
             await bucket.put("archives/x.zip", aiter(chunks()))
+            await bucket.abort_old_uploads(timedelta(0))
             return b"".join([chunk async for chunk in bucket.get("archives/x.zip")])
         finally:
             await asyncio.sleep(LAST_WORDS_S)

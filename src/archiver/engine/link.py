@@ -17,6 +17,7 @@ from archiver.concurrency import ending, heeded, undisturbed
 from archiver.engine.faults import Faults, TlsNotOffered, UnreadableCredentials, reason_of
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
+from archiver.tls import trusting
 
 KEEP_ALIVE = timedelta(seconds=2)
 """A server that is silent is given up when it has not answered for two to three times as long.
@@ -60,9 +61,7 @@ class Servers:
         return named or self.ca_file is not None or self.tls_cert is not None
 
     def tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if self.ca_file:
-            context.load_verify_locations(self.ca_file)
+        context = trusting(self.ca_file)
         if self.tls_cert:
             context.load_cert_chain(self.tls_cert, self.tls_key)
         return context

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from archiver.errors import (
 )
 from archiver.sources.pace import RATE_WINDOW, Pace
 from archiver.sources.perimeter import Perimeter
+from archiver.tls import trusting
 
 CHUNK_BYTES = 1 << 20
 """How large a chunk becomes when bytes come faster than they are taken."""
@@ -234,7 +234,7 @@ async def open_fetch(
             resolver=resolver,
             socket_factory=guarded_socket,
             force_close=True,
-            ssl=_trusting(ca_file) if ca_file else True,
+            ssl=trusting(ca_file),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
@@ -253,13 +253,6 @@ async def open_fetch(
             read_timeout=read_timeout,
             pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
         )
-
-
-def _trusting(ca_file: Path) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities and those in *ca_file*."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(ca_file)
-    return context
 
 
 class _OutsideError(OSError):

@@ -20,6 +20,7 @@ from yarl import URL
 from archiver.errors import StorageUnavailable
 from archiver.storage.faults import TIMEOUT, answered, s3_code
 from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, signing_store
+from archiver.tls import trusting
 
 SIGNED_FOR = timedelta(minutes=1)
 
@@ -66,7 +67,8 @@ class Unfinished:
     async def _session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT.total_seconds())
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session:
+            connector = aiohttp.TCPConnector(ssl=trusting(self._settings.ca_file))
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
                 yield session
         except TimeoutError as exc:
             message = "the bucket did not list or abort its uploads in time"
