@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from nats.aio.msg import Msg
+from nats.js.api import RetentionPolicy
+from structlog.testing import capture_logs
 
 from archiver.concurrency import beside
-from archiver.engine.connection import Connection
+from archiver.engine.connection import Connection, connect
 from archiver.engine.dispatch import SWEEP, Dispatcher
 from archiver.engine.feed import WAITING
 from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane
+from archiver.engine.link import Servers
 from archiver.engine.records import WaitingRecord, encode
 from archiver.model import Archive, Copies
 from archiver.ports import Attempt
 from archiver.tasks import Priority, TaskState
 from tests.engine.conftest import LEASE, Fleet, an_archive, copies_of, until
+from tests.parts.nats import Nats
 
 MANY = 40
 SOURCES = tuple(f"source{number}" for number in range(MANY))
@@ -237,3 +241,26 @@ def test_what_comes_after_a_worker_was_told_to_stop_is_there_for_another_one(
             return here.sources + other.sources
 
     assert asyncio.run(play()) == ["one"]
+
+
+def test_a_consumer_that_cannot_be_made_is_a_warning_while_the_engine_answers(
+    nats: Nats, namespace: str
+) -> None:
+    """A server, an account or a stream may allow fewer consumers than a worker needs."""
+    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+
+    async def play() -> list[str]:
+        only_look = connect(fleet.servers, namespace=namespace, name="test", prepares=False)
+        async with only_look as connection:
+            await connection.js.add_stream(
+                name=f"{namespace}_tasks",
+                subjects=[f"{namespace}.tasks.*.*.*"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                max_consumers=1,
+            )
+        with capture_logs() as lines:
+            async with bench(fleet, "hgmo") as it, beside(it.dispatcher.run()):
+                await it.until(lambda: any(line["event"] == "lane.broken" for line in lines))
+        return [line["log_level"] for line in lines if line["event"] == "lane.broken"][:1]
+
+    assert asyncio.run(play()) == ["warning"]

@@ -101,6 +101,11 @@ class Connection:
         """JetStream, if the server can be reached now. Raises EngineUnavailable."""
         return self._link.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a server now."""
+        return self._link.is_up
+
     async def wait(self, within: timedelta = PATIENCE) -> None:
         """Return as soon as the server can be reached, or when the time is over."""
         await self._link.wait(within)

@@ -41,6 +41,9 @@ MAKERS = 8
 LOW_EVERY = 8
 """One task of so many is of low priority, so that repairs go on while a worker is busy."""
 
+WARN_EVERY = timedelta(minutes=1)
+"""How often a worker warns of consumers that cannot be made, of which there may be hundreds."""
+
 NO_RESPONDERS = "503"
 
 
@@ -75,6 +78,7 @@ class Dispatcher:
         self._free = slots
         self._start = start
         self._started = 0
+        self._warn_after = 0.0
         self._closed = False
         self._changed = asyncio.Event()
         self._unmade = asyncio.Event()
@@ -124,11 +128,20 @@ class Dispatcher:
             try:
                 await lane.make()
             except EngineUnavailable as exc:
-                log.debug("lane.broken", lane=lane.name, cause=describe(exc))
+                self._tell_broken(lane, exc)
                 await asyncio.sleep(PAUSE.total_seconds())
                 self._unmade.set()
             else:
                 self._wake(lane, Hint.MAYBE)
+
+    def _tell_broken(self, lane: Lane, exc: EngineUnavailable) -> None:
+        """Warn of a consumer that cannot be made, unless the whole engine is away anyway."""
+        due = time.monotonic() >= self._warn_after and self._connection.is_up
+        if due:
+            self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
+            log.warning("lane.broken", lane=lane.name, cause=describe(exc))
+        else:
+            log.debug("lane.broken", lane=lane.name, cause=describe(exc))
 
     async def _fill(self) -> None:
         """Ask for a task for each free slot, as long as a lane may have one."""

@@ -129,6 +129,10 @@ class Link:
             raise EngineUnavailable("the engine is not connected")
         return self._client
 
+    @property
+    def is_up(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
     async def wait(self, within: timedelta | None = None) -> None:
         """Return as soon as there is a server, or when the time is over."""
         with suppress(TimeoutError):
