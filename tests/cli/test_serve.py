@@ -102,7 +102,7 @@ def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:
         serving(tmp_path, free_port()) as it,
         serving_in_vain(tmp_path, free_port()) as rival,
     ):
-        assert it.answers("/__heartbeat__")
+        wait_until(lambda: it.answers("/__heartbeat__"), what="its health", timeout_s=20)
         for words in ("archiver web", "nats-server"):
             killed = child_with(it.process.pid, words)
             os.kill(killed, signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_pa
         kept = {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT}
         it.process.kill()
     with serving(tmp_path, port) as it:
-        assert it.answers("/__heartbeat__")
+        wait_until(lambda: it.answers("/__heartbeat__"), what="its health", timeout_s=20)
         assert {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT} == kept
         assert "0 archives: 0 written" in beside(tmp_path, "index", "rebuild")
 

@@ -1,10 +1,12 @@
 """Which workers run, as another process finds out."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from archiver.engine.connection import Connection, connect
 from archiver.engine.presence import WORKERS, Reporter, workers
+from archiver.health import WorkerReport
 from archiver.model import Region
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import Fleet
@@ -18,7 +20,7 @@ def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> N
 
     async def play() -> list[object]:
         async with fleet.connection() as web, _worker(fleet, one), _worker(fleet, other):
-            return [report.regions[WEST] for report in await workers(web)]
+            return [report.regions[WEST] for report in await heard(web, 2)]
 
     problems = asyncio.run(play())
     assert sorted(map(bool, problems)) == [False, True]
@@ -41,9 +43,17 @@ def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> No
             fleet.servers, namespace=fleet.namespace, name="test", answers={WORKERS: say}
         )
         async with fleet.connection() as web, answering:
-            return len(await workers(web))
+            return len(await heard(web, 1))
 
     assert asyncio.run(play()) == 1
+
+
+async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:
+    """Return the reports of so many workers, which may still be connecting."""
+    async with asyncio.timeout(20):
+        while len(reports := await workers(web)) < count:
+            await asyncio.sleep(0.02)
+    return reports
 
 
 def _worker(fleet: Fleet, storage: MemoryStorage) -> AbstractAsyncContextManager[Connection]:

@@ -180,6 +180,15 @@ def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
         asyncio.run(play(servers))
 
 
+def test_a_single_server_leads_its_streams_and_consumers(fleet: Fleet) -> None:
+    async def play() -> tuple[set[int], object]:
+        async with fleet.connection() as connection:
+            await lane(connection).make()
+            return await replicas_of(connection), await JetStream(connection=connection).check()
+
+    assert asyncio.run(play()) == ({1}, None)
+
+
 def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: Fleet) -> None:
     """As on a server that was a single one before: its store remembers consumers of that time."""
 

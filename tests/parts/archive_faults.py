@@ -254,8 +254,8 @@ def _with_member(name: str) -> Body:
 
 def _links() -> Iterator[Case]:
     for name, target in {"at-the-top": "/etc/passwd", "above": "../../etc/passwd"}.items():
-        linked = _gzipped(_with_link(tarfile.SYMTYPE, target))
-        yield sound(f"link-to-a-file-{name}", body(linked), stored=linked)
+        linked = _gzipped(_with_link(tarfile.SYMTYPE, target, at=_LAST))
+        yield sound(f"link-to-a-file-{name}", body(linked), stored=linked, last=_LAST)
     written_through = _gzipped(
         lambda s: s.tar(tar_link(f"{s.root}/l", "/etc") + tar_member(f"{s.root}/l/passwd"))
     )
@@ -265,7 +265,12 @@ def _links() -> Iterator[Case]:
         yield refused(f"link-with-{name}", "unsafe_member", link)
     hard = body(_gzipped(_with_link(tarfile.LNKTYPE, "other/file")))
     yield refused("hard-link", "unsafe_member", hard)
-    yield sound("link-in-a-zip-to-a-file-above", body(_zip_link), suffix="zip", stored=_zip_link)
+    in_a_zip = "link-in-a-zip-to-a-file-above"
+    yield sound(in_a_zip, body(_zip_link), suffix="zip", stored=_zip_link, last=_LAST)
+
+
+_LAST = "zlink"
+"""Where a link is the last file, behind ``src/``."""
 
 
 def _with_link(kind: bytes, target: str, *, at: str = "link") -> Body:
@@ -273,7 +278,7 @@ def _with_link(kind: bytes, target: str, *, at: str = "link") -> Body:
 
 
 def _zip_link(subject: Subject) -> bytes:
-    link = zipfile.ZipInfo(f"{subject.root}/link")
+    link = zipfile.ZipInfo(f"{subject.root}/{_LAST}")
     link.create_system, link.external_attr = 3, 0o120777 << 16
     return zipped([*subject.members().items(), (link, b"../../etc/passwd")])
 

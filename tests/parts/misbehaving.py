@@ -93,7 +93,8 @@ class Case:
     """What a host does, and how the task has to end.
 
     ``answers`` are those to the first, the second, … request for the archive; the last one is given
-    again and again. Without a ``code`` the end is SUCCESS, and ``stored`` is in the buckets.
+    again and again. Without a ``code`` the end is SUCCESS, and ``stored`` is in the buckets. The
+    tree ends with the file ``last``, if that is another one than usual.
     """
 
     name: str
@@ -104,13 +105,19 @@ class Case:
     requests: int = 1
     stored: Body = Subject.packed
     lookup: Answer | None = None
+    last: str | None = None
 
 
 def sound(
-    name: str, answer: Make, *, suffix: str = "tar.gz", stored: Body = Subject.packed
+    name: str,
+    answer: Make,
+    *,
+    suffix: str = "tar.gz",
+    stored: Body = Subject.packed,
+    last: str | None = None,
 ) -> Case:
     """Return what is odd, and no more than that."""
-    return Case(name=name, answers=[answer], suffix=suffix, stored=stored)
+    return Case(name=name, answers=[answer], suffix=suffix, stored=stored, last=last)
 
 
 def refused(
@@ -192,7 +199,8 @@ class MisbehavingHost(FaultyHost):
 
 def _listing(case: Case, folder: str) -> bytes:
     """Return what hgweb says is in *folder* of a tree such as ``Subject.members`` has."""
-    folders, files = {"": (["src"], ["README"]), "src": ([], ["noise"])}[folder]
+    top = ["README", case.last] if case.last else ["README"]
+    folders, files = {"": (["src"], top), "src": ([], ["noise"])}[folder]
     page = {
         "node": node_of(case.name),
         "abspath": f"/{folder}",

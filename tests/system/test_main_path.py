@@ -249,7 +249,7 @@ def test_the_operators_endpoints_answer(stack: Stack) -> None:
     heartbeat = fetch(f"{stack.public}/__heartbeat__")
     metrics = fetch(f"{stack.public}/metrics")
 
-    assert (heartbeat.status, heartbeat.json["status"]) == (200, "ok")
+    assert (heartbeat.status, heartbeat.json["status"]) == (200, "ok"), heartbeat.body
     assert fetch(f"{stack.public}/__version__").json["version"]
     assert b"archiver_http_request_duration_seconds" in metrics.body
     assert fetch(f"{stack.public}/robots.txt").body == b"User-agent: *\nDisallow: /\n"

@@ -83,13 +83,13 @@ class Remains:
         return [json.loads(path.read_text()) for path in bucket.rglob("manifests/**/*.json")]
 
     def objects(self, region: str) -> dict[str, Path]:
-        """Return all that a bucket has besides manifests, by its key."""
+        """Return all that a bucket has besides manifests and probes, by its key."""
         bucket = Path(self.folder, region, "bucket")
         files = {str(path.relative_to(bucket)): path for path in bucket.rglob("*")}
         return {
             key: path
             for key, path in files.items()
-            if path.is_file() and not key.startswith("manifests/")
+            if path.is_file() and not key.startswith(("manifests/", "probes/"))
         }
 
 

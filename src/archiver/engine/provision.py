@@ -1,5 +1,6 @@
 """The streams that a fleet needs: makes them, and changes those of an older Archiver."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -43,8 +44,8 @@ class Provision:
 
     async def ensure(self, js: JetStreamContext) -> None:
         """Make what is missing: the work queue and the buckets. Raises as nats-py does."""
-        for config in self._configs():
-            self._standing[str(config.name)] = (await self._ensure(js, config)).config
+        infos = await asyncio.gather(*(_ensure(js, config) for config in self._configs()))
+        self._standing = {str(info.config.name): info.config for info in infos}
         self._compare_replicas()
 
     def _configs(self) -> Iterator[StreamConfig]:
@@ -86,12 +87,6 @@ class Provision:
             num_replicas=self.replicas,
         )
 
-    async def _ensure(self, js: JetStreamContext, config: StreamConfig) -> StreamInfo:
-        try:
-            return await _adapt(js, config)
-        except nats.js.errors.NotFoundError:
-            return await _create(js, config)
-
     def _compare_replicas(self) -> None:
         """Say so if streams have other replicas than this process's setting; leave them."""
         actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
@@ -103,6 +98,13 @@ class Provision:
                 actual=sorted({actual[name] for name in different}),
                 streams=different,
             )
+
+
+async def _ensure(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
+    try:
+        return await _adapt(js, config)
+    except nats.js.errors.NotFoundError:
+        return await _create(js, config)
 
 
 async def _create(js: JetStreamContext, config: StreamConfig) -> StreamInfo:

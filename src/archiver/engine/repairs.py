@@ -1,11 +1,13 @@
 """Looks for archives that lack a copy somewhere, and has it made once the region answers."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from archiver.engine.buckets import REPAIRS
 from archiver.engine.connection import Connection
 from archiver.engine.records import RepairRecord, decode_repair, encode
+from archiver.engine.translation import WrongRevision
 from archiver.errors import EngineUnavailable
 from archiver.model import Region, parse_key
 from archiver.ports import Engine, Storage
@@ -61,8 +63,11 @@ class Repairs:
             return
         now = datetime.now(UTC)
         if record.due_at <= now and healthy.intersection(record.missing):
-            await self._engine.enqueue(archive, priority=Priority.LOW)
-            await self._connection.put(REPAIRS, digest, encode(self._later(record, now)))
+            later = encode(self._later(record, now))
+            # Written first: the task may be done, and its record gone, before enqueue returns.
+            with suppress(WrongRevision):
+                await self._connection.update(REPAIRS, digest, later, revision=entry.revision)
+                await self._engine.enqueue(archive, priority=Priority.LOW)
 
     def _later(self, record: RepairRecord, now: datetime) -> RepairRecord:
         wait = self._interval * 2 ** min(record.tries, DOUBLINGS_MAX)

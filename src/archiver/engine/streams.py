@@ -106,7 +106,8 @@ class Streams:
             stream=_standing(name, info.cluster),
             messages=info.state.messages,
             size_bytes=info.state.bytes,
-            consumers=tuple(_standing(one.name, one.cluster) for one in consumers),
+            # A server that is no cluster's names the leader of its streams only.
+            consumers=tuple(_standing(one.name, one.cluster or info.cluster) for one in consumers),
         )
 
     async def _consumers(self, info: StreamInfo) -> Sequence[ConsumerInfo]:

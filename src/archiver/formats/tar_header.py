@@ -38,11 +38,11 @@ _HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 _OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size", b"hdrcharset"})
 """What no two readers understand alike when a header says it of all members."""
 
-_ANY = re.compile(rb".*", re.DOTALL)
+_ANYTHING = re.compile(rb".*", re.DOTALL)
 _PAX_NUMBER = re.compile(rb"[0-9]{1,19}")
 _PAX_TIME = re.compile(rb"-?[0-9]{1,19}(?:\.[0-9]*)?")
 _VALUES = {
-    **dict.fromkeys((b"path", b"linkpath", b"uname", b"gname", b"comment"), _ANY),
+    **dict.fromkeys((b"path", b"linkpath", b"uname", b"gname", b"comment"), _ANYTHING),
     **dict.fromkeys((b"size", b"uid", b"gid"), _PAX_NUMBER),
     **dict.fromkeys((b"mtime", b"atime", b"ctime"), _PAX_TIME),
     b"hdrcharset": re.compile(rb"BINARY|ISO-IR 10646 2000 UTF-8"),

@@ -83,7 +83,7 @@ _LOCAL_NUMBER = re.compile(r"-?[0-9]{1,11}")
 
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-]*-([0-9a-f]{12})")
+_ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]*-([0-9a-f]{12})")
 
 _FOUND = re.compile(rb"1 ([0-9a-f]{40})\n")
 _AMBIGUOUS = b"ambiguous identifier\n"
@@ -509,7 +509,7 @@ def _named_root(archive: Archive, answer: Answer) -> str | None:
 
     None if it does not say, or names something that hgweb would not.
     """
-    named = _FILE_NAME.fullmatch(answer.file_name.removesuffix(f".{archive.suffix}"))
+    named = _ARCHIVE_NAME.fullmatch(answer.file_name.removesuffix(f".{archive.suffix}"))
     return named[0] if named and named[1] == archive.node[:12] else None
 
 
