@@ -54,7 +54,11 @@ class Fleet:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection that has seen to its streams, and changes them no more."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
+            if connection.is_up:
+                async with asyncio.timeout(60):
+                    await connection.prepared.wait()
             yield connection
 
     async def prepare(self) -> None:

@@ -162,8 +162,8 @@ def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
         servers.up(0, alone=True)
         fleet = Fleet(servers=Servers(urls=servers.urls, replicas=3), namespace=namespace)
         one = replace(fleet, servers=Servers(urls=servers.urls[:1]))
+        await one.prepare()
         async with asyncio.timeout(60), fleet.connection() as connection:
-            await one.prepare()
             web = JetStream(connection=connection)
             accepted = Accepted(connection=connection, engine=web, lease=LEASE)
             async with beside(accepted.keep()):

@@ -177,6 +177,7 @@ def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHo
         hit = fetch(url)
         status = hit.headers["Link"].partition(">")[0].removeprefix("<")
         after = poll(status, stored)[-1]
+        wait_until(lambda: _is_well(stack), what="its streams, made again", timeout_s=60)
         other = succeed(stack.url(ash.repo, ash.old))
 
     assert hit.status == 302
@@ -274,6 +275,10 @@ def _rename_in_buckets(stack: Stack, name: str, to: str) -> None:
         stack.regions[region].down()
         (stack.folder / region / "bucket" / name).rename(stack.folder / region / "bucket" / to)
         stack.regions[region].up()
+
+
+def _is_well(stack: Stack) -> bool:
+    return fetch(f"{stack.public}/__heartbeat__").status == 200
 
 
 def _wipe_engine(stack: Stack) -> None:

@@ -38,6 +38,9 @@ SOUND = [case for case in CASES.values() if case.code is None]
 AT_ONCE = 100
 BETWEEN_ATTEMPTS_S = 0.2
 
+pytestmark = pytest.mark.timeout(500)
+"""Every case is played while the first test is set up: half a minute on a quiet machine."""
+
 SETTINGS = {
     "ARCHIVER_ENGINE__LEASE_S": "20",
     "ARCHIVER_WORKER__CONCURRENCY": str(AT_ONCE),
@@ -118,7 +121,7 @@ def _play(folder: Path) -> Remains:
     ):
         urls = [_url(stack, host, case) for case in cases]
         accepted = list(clients.map(fetch, urls))
-        ends = [poll(answer.location, stored, timeout_s=90)[-1] for answer in accepted]
+        ends = [poll(answer.location, stored, timeout_s=400)[-1] for answer in accepted]
         served = list(clients.map(_download, urls))
         return Remains(
             folder=str(folder),

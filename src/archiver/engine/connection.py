@@ -93,6 +93,8 @@ class Connection:
         self._unreadable: Memory[tuple[str, str, int], None] = Memory(
             ttl=UNREADABLE_TTL, max_bytes=UNREADABLE_MAX_BYTES
         )
+        self._returned = asyncio.Event()
+        self.prepared = asyncio.Event()
         self.namespace = namespace
         self.tasks_stream = self.provision.tasks_stream
 
@@ -111,24 +113,30 @@ class Connection:
         await self._link.wait(within)
 
     async def keep(self, *, prepares: bool = True) -> None:
-        """Be connected, and see that the streams are there, until cancelled."""
+        """Be connected until cancelled, and see that the streams are there after each return.
+
+        The server may have lost its folder meanwhile.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link.keep())
-                await self._link.wait()
-                if prepares:
+                while prepares:
+                    await self._returned.wait()
+                    self._returned.clear()
                     await self._prepare()
         finally:
             await self._lookups.close()
 
     async def _prepare(self) -> None:
         while True:
+            await self._link.wait()
             try:
                 await self.ensure_streams()
             except EngineUnavailable as exc:
                 self._link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)
             else:
+                self.prepared.set()
                 return
 
     def subject(self, *tokens: str) -> str:
@@ -416,6 +424,7 @@ class Connection:
         self._on_gap.append(forget)
 
     def gap(self) -> None:
+        self._returned.set()
         for forget in self._on_gap:
             forget()
 

@@ -1,6 +1,5 @@
 """The streams that a fleet needs: makes them, and changes those of an older Archiver."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -44,8 +43,8 @@ class Provision:
 
     async def ensure(self, js: JetStreamContext) -> None:
         """Make what is missing: the work queue and the buckets. Raises as nats-py does."""
-        infos = await asyncio.gather(*(_ensure(js, config) for config in self._configs()))
-        self._standing = {str(info.config.name): info.config for info in infos}
+        for config in self._configs():
+            self._standing[str(config.name)] = (await _ensure(js, config)).config
         self._compare_replicas()
 
     def _configs(self) -> Iterator[StreamConfig]:
