@@ -25,6 +25,7 @@ from archiver.engine.rebuilding import Rebuilder, Told
 from archiver.engine.repairs import Repairs
 from archiver.engine.streams import Streams
 from archiver.engine.worker import Policy, Worker
+from archiver.errors import NoRoom
 from archiver.formats.convert import Converter
 from archiver.formats.inventory import Inventory
 from archiver.formats.verify import verify
@@ -309,12 +310,19 @@ async def run_worker(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    _workspace(settings).try_out()
+    _try_out(_workspace(settings))
     async with open_parts(settings, process="worker") as parts, _listening(settings, parts):
         log.info("worker.started", sources=sorted(settings.sources))
         async with beside(parts.storage.clear_old_uploads()):
             await _worker(settings, parts).run(stopping)
     log.info("worker.stopped")
+
+
+def _try_out(workspace: Workspace) -> None:
+    try:
+        workspace.try_out()
+    except NoRoom:
+        log.warning("work_dir.unusable", work_dir=str(workspace.folder))
 
 
 @asynccontextmanager

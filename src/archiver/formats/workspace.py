@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from archiver.errors import NoRoom
-from archiver.telemetry import log
 
 STEP_BYTES = 64 << 20
 """How much room is taken at a time, so that the disk is not asked at every chunk."""
@@ -58,12 +57,9 @@ class Workspace:
                 self._give_back(spool.room_bytes)
 
     def try_out(self) -> None:
-        """Log a warning if no file can be written, before an archive needs one."""
-        try:
-            with self.spool():
-                pass
-        except NoRoom:
-            log.warning("work_dir.unusable", work_dir=str(self.folder))
+        """Return if a file can be written, before an archive needs one. Raises NoRoom."""
+        with self.spool():
+            pass
 
     def take(self, size_bytes: int) -> None:
         """Set room aside. Raises NoRoom."""
