@@ -12,7 +12,6 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import AsyncGenerator
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, cast
@@ -87,11 +86,10 @@ def converted_here(data: bytes, source: str, target: str, folder: Path) -> bytes
         return b"".join(conversion.converted(job, iter(() if source == "zip" else (data,))))
 
 
-@pytest.mark.parametrize(("source", "target"), tuple(product(SUFFIXES, SUFFIXES)))
-def test_names_modes_times_links_and_contents_survive(
-    source: str, target: str, tmp_path: Path
-) -> None:
-    data = converted(pack(RICH, source), source, target, tmp_path)
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_names_modes_times_links_and_contents_survive(target: str, tmp_path: Path) -> None:
+    """From whichever source: the next test shows that the result is the same of each."""
+    data = converted(pack(RICH, "zip"), "zip", target, tmp_path)
 
     assert unpack(data, target) == list(RICH)
     assert asyncio.run(verdict(an_archive(target), [data])).root == ROOT
