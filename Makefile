@@ -23,7 +23,7 @@ test: .venv/dev ## run every test, three at a time (ARGS=: more words for pytest
 
 clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \
-		$(ARGS) tests/clients tests/hosts
+		$(ARGS)
 
 check: .venv/dev ## format, lint, types, layers
 	@$(BIN)/ruff format --check --quiet .
