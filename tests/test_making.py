@@ -163,6 +163,19 @@ def test_a_copy_that_is_damaged_is_passed_over_for_another_regions(
     assert world.source.asked["open"] == 1
 
 
+def test_a_copy_is_not_read_from_a_region_that_is_silent_if_another_has_it() -> None:
+    world = a_world()
+
+    async def scenario() -> Copies:
+        await build(world, world.archive(suffix="zip"))
+        world.storage.down.add(EAST)
+        return await build(world, world.archive(suffix="tar.gz"))
+
+    with capture_logs() as logs:
+        assert run(scenario()).manifest.conversion
+    assert "input.failed" not in [line["event"] for line in logs]
+
+
 def test_what_cannot_be_converted_is_so_in_every_region() -> None:
     world = a_world()
 

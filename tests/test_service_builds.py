@@ -141,6 +141,22 @@ def test_a_region_that_takes_no_writes_is_left_out_and_repaired_later() -> None:
     assert world.engine.repairs == {archive.key: (WEST,)}
 
 
+def test_a_repair_does_not_ask_the_host_while_the_region_with_the_copy_is_silent() -> None:
+    """A second fetch would give the archive a second manifest, in the other region."""
+    world = World()
+    world.storage.down.add(WEST)
+
+    async def scenario() -> None:
+        await build(world)
+        world.storage.down.symmetric_difference_update({EAST, WEST})
+        with pytest.raises(StorageUnavailable):
+            await build(world)
+
+    asyncio.run(scenario())
+    assert world.source.asked["open"] == 1
+    assert world.storage.manifests[WEST] == {}
+
+
 def test_damaged_bytes_are_not_copied_to_another_region() -> None:
     world = World()
 

@@ -234,6 +234,7 @@ class Archiver:
             copies = await self._complete(archive, found.copies, attempt)
         else:
             source = self.source(archive.source)
+            await self._require_lost(archive, found)
             found = await self._writable(found)
             copies = await self._maker.make(source, archive, attempt, found)
         await self._index.record(archive, copies)
@@ -243,6 +244,20 @@ class Archiver:
             elif found.copies:
                 await self._engine.repaired(archive)
         return copies
+
+    async def _require_lost(self, archive: Archive, found: Found) -> None:
+        """Return unless a region that is silent now is known to have *archive*.
+
+        A second fetch would give the archive a second manifest.
+
+        Raises:
+            StorageUnavailable: One is.
+        """
+        if not found.unreachable:
+            return
+        known = await self._index.copies(archive)
+        if known and set(known.regions).intersection(found.unreachable):
+            raise StorageUnavailable("the regions that have the archive do not answer")
 
     async def _writable(self, found: Found) -> Found:
         """Return *found*, with the regions that take no writes now among those to avoid.

@@ -175,6 +175,9 @@ def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
                 await fleet.prepare()
                 assert await handed_out(connection) == archive.digest
                 assert await replicas_of(connection) == {3}
+                servers.down(1)
+                while await web.check():  # until each stream has another leader
+                    await asyncio.sleep(0.1)
 
     with Cluster(tmp_path) as servers:
         asyncio.run(play(servers))

@@ -1,6 +1,7 @@
 """One connection to NATS, the streams that Archiver keeps there, and the feed of its changes."""
 
 import asyncio
+import json
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -11,6 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -52,6 +54,9 @@ ANSWER_TIMEOUT = timedelta(seconds=5)
 LATER_ANSWERS = timedelta(seconds=0.2)
 """How long the other processes may take to answer after the first one has."""
 
+LIST_TIMEOUT = timedelta(seconds=6)
+"""The server waits 4 s for consumers whose own server is gone."""
+
 UNREADABLE_TTL = timedelta(days=1)
 UNREADABLE_MAX_BYTES = 4 * MEGABYTE
 """Of the names of values that were logged. A value that is forgotten is logged once more."""
@@ -64,6 +69,14 @@ Say = Callable[[], Awaitable[bytes]]
 UNLISTEN_TIMEOUT = timedelta(seconds=1)
 
 Listener = Callable[[Msg], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPage:
+    """Consumers of a stream, and the names of those that no server answers for."""
+
+    consumers: Sequence[ConsumerInfo]
+    missing: Sequence[str]
 
 
 class Connection:
@@ -231,15 +244,6 @@ class Connection:
             {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
         )
 
-    async def keys(self, bucket: str) -> Sequence[str]:
-        """Return all keys of a small bucket. Raises EngineUnavailable."""
-        with translated("list keys"):
-            try:
-                store = await self.js.key_value(f"{self.namespace}_{bucket}")
-                return await store.keys()
-            except (nats.js.errors.NoKeysError, nats.js.errors.NotFoundError):
-                return ()
-
     async def matching(self, bucket: str, keys: str) -> Sequence[str]:
         """Return which keys there are that *keys*, with wildcards, stands for; removed ones too.
 
@@ -298,6 +302,21 @@ class Connection:
         """Return what ``leftovers.left_over`` does. Raises EngineUnavailable."""
         with translated("look at a consumer"):
             return await left_over(self.js, consumer)
+
+    async def consumers(self, stream: str, *, offset: int) -> ConsumerPage:
+        """Return a page of a stream's consumers. Raises EngineUnavailable.
+
+        nats-py leaves out the names of those whose server does not answer.
+        """
+        request = json.dumps({"offset": offset}).encode()
+        with translated("list consumers"):
+            client, subject = self._link.client, f"$JS.API.CONSUMER.LIST.{stream}"
+            answer = await client.request(subject, request, timeout=LIST_TIMEOUT.total_seconds())
+            page = json.loads(answer.data)
+            if "error" in page:
+                raise nats.js.errors.APIError.from_error(page["error"])
+        found = [ConsumerInfo.from_response(one) for one in page.get("consumers") or ()]
+        return ConsumerPage(consumers=found, missing=tuple(page.get("missing") or ()))
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Return how far a consumer is, or None if there is none. Raises EngineUnavailable."""

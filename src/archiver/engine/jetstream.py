@@ -207,8 +207,8 @@ class JetStream:
 
     async def repaired(self, archive: Archive) -> None:
         self._repairs.pop(archive.digest)
-        if await self._connection.get(REPAIRS, archive.digest):
-            await self._connection.delete(REPAIRS, archive.digest)
+        if entry := await self._connection.get(REPAIRS, archive.digest):
+            await self._connection.purge(REPAIRS, archive.digest, revision=entry.revision)
 
     async def workers(self) -> Sequence[WorkerReport]:
         return await workers(self._connection)

@@ -44,7 +44,7 @@ class Repairs:
         Raises:
             EngineUnavailable: Not all were seen.
         """
-        digests = await self._connection.keys(REPAIRS)
+        digests = await self._connection.matching(REPAIRS, ">")
         if not digests:
             return
         health = await self._storage.check()

@@ -9,18 +9,21 @@ from datetime import timedelta
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, ConsumerInfo, StreamInfo
+from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, StreamInfo
 
 from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
 from archiver.engine.faults import TOO_FEW_SERVERS
 from archiver.engine.translation import WrongRevision
 from archiver.errors import EngineUnavailable
+from archiver.tasks import Priority
 
 LOOK_EVERY = timedelta(seconds=0.25)
 
 PROBE_LANE = "check"
 """A source's name begins with a letter or digit and a lane's with a priority: neither is this."""
+
+_LANES = tuple(f"{priority}_" for priority in Priority)
 
 PROBE_IDLE = timedelta(minutes=5)
 """The server removes the consumer of a process that has not asked for this long."""
@@ -84,7 +87,8 @@ class Streams:
 
     def differing(self, streams: Sequence[Stream]) -> tuple[str, ...]:
         """Return the names of streams whose replicas differ from this process's setting."""
-        return tuple(one.stream.name for one in streams if one.stream.replicas != self.wanted)
+        led = [one.stream for one in streams if one.stream.leader]
+        return tuple(stream.name for stream in led if stream.replicas != self.wanted)
 
     async def look(self) -> Sequence[Stream]:
         """Return every stream of the fleet that exists. Raises EngineUnavailable."""
@@ -96,7 +100,8 @@ class Streams:
     async def _look(self, name: str) -> Stream | None:
         try:
             info = await self._connection.js.stream_info(name)
-            consumers = await self._consumers(info)
+            is_queue = name == self._connection.tasks_stream
+            consumers = await self._consumers(info) if is_queue else ()
         except nats.js.errors.NotFoundError:
             return None
         except (nats.errors.Error, TimeoutError, OSError):  # as when most of its servers are away
@@ -106,19 +111,31 @@ class Streams:
             stream=_standing(name, info.cluster),
             messages=info.state.messages,
             size_bytes=info.state.bytes,
-            # A server that is no cluster's names the leader of its streams only.
-            consumers=tuple(_standing(one.name, one.cluster or info.cluster) for one in consumers),
+            consumers=tuple(consumers),
         )
 
-    async def _consumers(self, info: StreamInfo) -> Sequence[ConsumerInfo]:
-        """Return the durable consumers, a page at a time."""
-        found: list[ConsumerInfo] = []
-        while len(found) < info.state.consumer_count:
-            page = await self._connection.js.consumers_info(str(info.config.name), len(found))
-            found += page
-            if not page:
+    async def _consumers(self, info: StreamInfo) -> Sequence[Standing]:
+        """Return how the durable consumers stand, a page at a time.
+
+        The server waits for those without a leader, and then names them as missing. Others than
+        durable ones are of a single process, and may well be missing: they end with their server.
+        """
+        found: list[Standing] = []
+        seen = 0
+        while seen < info.state.consumer_count:
+            page = await self._connection.consumers(str(info.config.name), offset=seen)
+            # A server that is no cluster's names the leader of its streams only.
+            found += [
+                _standing(one.name, one.cluster or info.cluster)
+                for one in page.consumers
+                if one.config.durable_name
+            ]
+            missing = [name for name in page.missing if name.startswith(_LANES)]
+            found += [Standing(name=name, replicas=0, leader=None, current=0) for name in missing]
+            seen += len(page.consumers) + len(page.missing)
+            if not page.consumers:
                 break
-        return [one for one in found if one.config.durable_name and not _is_probe(one.name)]
+        return found
 
     async def prove(self) -> None:
         """Return if a message can be stored in the work queue, handed out and acknowledged.
@@ -131,8 +148,12 @@ class Streams:
         only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
         with suppress(WrongRevision):  # one is there that was stored before, and not taken in time
             await self._connection.publish(subject, b"", only_one)
-        with _asked("hand out a message"):
-            await self._take()
+        try:
+            with _asked("hand out a message"):
+                await self._take()
+        except EngineUnavailable:
+            self._consumer = f"{PROBE_LANE}_{secrets.token_hex(8)}"  # its server may be gone
+            raise
 
     async def _take(self) -> None:
         connection = self._connection
@@ -194,10 +215,6 @@ class Streams:
             config = (await self._connection.js.stream_info(name)).config
             if config.evolve(**changes) != config:
                 await self._connection.js.update_stream(config.evolve(**changes))
-
-
-def _is_probe(name: str) -> bool:
-    return name.startswith(f"{PROBE_LANE}_")
 
 
 def _standing(name: str, cluster: ClusterInfo | None) -> Standing:

@@ -162,6 +162,8 @@ def _sentence(status: Status) -> str:
             return "Waiting for a worker." if task.created_at else UNKNOWN_STATUS
         case TaskState.STARTED:
             return _progress(task)
+        case TaskState.RETRY if task.error is None:
+            return "Handed back by a worker that stopped; another one will take it."
         case TaskState.RETRY:
             return f"Attempt {task.attempt} failed, another one will follow. {_reason(task)}"
         case TaskState.SUCCESS:
