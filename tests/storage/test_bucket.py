@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Manifest, Region
-from archiver.storage.bucket import Bucket
+from archiver.storage.bucket import Bucket, Stands
 from archiver.storage.regions import LAST_WORDS_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
@@ -152,7 +152,7 @@ def test_what_fits_into_one_part_is_sent_in_one_request(
 def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == manifest
+    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
     assert run(lambda: bucket.manifest(archive)) == manifest
     text = home.read(EAST, f"manifests/{archive.key}.json")
     assert text.startswith(b'{\n  "key": "v1/hgmo/')
@@ -214,7 +214,7 @@ def test_a_manifest_is_committed_even_if_the_answer_is_lost(coast: Coast) -> Non
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
     coast.sinks[EAST].misbehave = lambda method, _: Fault.MUTE if method == "PUT" else None
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == manifest
+    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
     assert run(lambda: bucket.manifest(archive)) == manifest
 
 
@@ -228,7 +228,7 @@ def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> Non
 
     coast.sinks[EAST].misbehave = come_first
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    assert run(lambda: bucket.commit(archive, manifest_of(archive))) == first
+    assert run(lambda: bucket.commit(archive, manifest_of(archive))) == Stands(manifest=first)
 
 
 def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:

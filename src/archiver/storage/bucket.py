@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from archiver.binding import ARCHIVES, unbound
 from archiver.errors import StorageUnavailable
@@ -63,6 +63,18 @@ class Bare:
 
     manifest: Manifest
     unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stands:
+    """The manifest that a region shows after it was asked to take one.
+
+    Another one may still replace it if *unheard*: the region did not say what became of the write,
+    which may be on its way, and not every server knows ``If-None-Match``.
+    """
+
+    manifest: Manifest
+    unheard: bool = False
 
 
 class Bucket:
@@ -152,7 +164,7 @@ class Bucket:
 
     async def commit(
         self, archive: Archive, manifest: Manifest, *, known_absent: bool = False
-    ) -> Manifest:
+    ) -> Stands:
         """Write *manifest* unless there is one; return the one that stands.
 
         An answer that was lost is no answer: what counts is what can be read afterwards. And it is
@@ -160,14 +172,15 @@ class Bucket:
         caller has just seen that there is none.
         """
         if not known_absent and (standing := await self.manifest(archive)):
-            return standing
+            return Stands(manifest=standing)
         try:
             await self._create(archive, manifest)
-        except StorageUnavailable:
+        except StorageUnavailable as exc:
             if standing := await self.manifest(archive):
-                return standing
+                refused = isinstance(exc, _Taken)
+                return Stands(manifest=standing, unheard=standing != manifest and not refused)
             raise
-        return manifest
+        return Stands(manifest=manifest)
 
     async def _create(self, archive: Archive, manifest: Manifest) -> None:
         body = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
@@ -283,11 +296,17 @@ class Bucket:
             message, code = f"{self.region} did not {doing}", s3_code(exc)
             if isinstance(exc, FileNotFoundError) and code != NO_SUCH_BUCKET:
                 raise _Absent(f"{message}: there is none", s3_code=code) from exc
+            if isinstance(exc, AlreadyExistsError):
+                raise _Taken(f"{message}: there is one", s3_code=code) from exc
             raise StorageUnavailable(message, s3_code=code) from exc
 
 
 class _Absent(StorageUnavailable):
     """404: the object does not exist. That a whole bucket does not is an outage."""
+
+
+class _Taken(StorageUnavailable):
+    """412: the object exists, and the server compares before it writes, early or late."""
 
 
 def _place(server: str, bucket: str) -> str:

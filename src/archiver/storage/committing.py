@@ -1,7 +1,7 @@
 """What an upload comes to: the first manifest of an archive wins, and is never written over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Region, Verified
 from archiver.ports import Found, Hold, Upload
-from archiver.storage.bucket import Bucket
+from archiver.storage.bucket import Bucket, Stands
 from archiver.storage.buckets import Buckets, copies_of
 from archiver.storage.questions import Answers, outcome
 from archiver.storage.tee import confirm
@@ -67,17 +67,22 @@ class Committing:
             links_outside=verified.links_outside,
         )
 
+        unheard: set[Region] = set()
+
         async def commit(bucket: Bucket) -> Manifest:
             known_absent = bucket.region not in found.unreachable
-            return await bucket.commit(archive, manifest, known_absent=known_absent)
+            stands = await bucket.commit(archive, manifest, known_absent=known_absent)
+            if stands.unheard:
+                unheard.add(bucket.region)
+            return stands.manifest
 
         decided = await self._decide(archive, upload.regions, commit)
         copies = copies_of(archive, decided)
         if copies is None:
             raise StorageUnavailable("no region took the manifest")
         if copies.manifest != manifest:
-            certain = replace(upload, regions=_certain(upload.regions, decided))
-            await self._forget(certain, copies)
+            unheard.update(r for r in decided if isinstance(decided[r], ArchiverError))
+            await self._withdraw(archive, upload, copies, unheard)
         else:
             rest = [region for region in upload.regions if region not in decided]
             told = await self._buckets.each(rest, commit)
@@ -124,7 +129,8 @@ class Committing:
             lambda bucket: bucket.commit(archive, manifest),
         )
         _log_failures("commit.failed", archive, told)
-        whole.update(region for region, answer in told.items() if answer == manifest)
+        taken = Stands(manifest=manifest)
+        whole.update(region for region, answer in told.items() if answer == taken)
         if not whole:
             raise StorageUnavailable("no region has taken back the archive that was lost")
         regions = tuple(region for region in self._buckets.regions if region in whole)
@@ -174,10 +180,14 @@ class Committing:
         if upload.object_key != copies.manifest.object_key:
             await self.discard(upload)
 
-
-def _certain(regions: Sequence[Region], answers: Answers[Manifest]) -> tuple[Region, ...]:
-    """Return the *regions* that cannot have written a manifest after all, unheard."""
-    return tuple(r for r in regions if not isinstance(answers.get(r), ArchiverError))
+    async def _withdraw(
+        self, archive: Archive, upload: Upload, copies: Copies, unheard: Collection[Region]
+    ) -> None:
+        """Forget *upload*, but not in *unheard*, where its manifest may yet arrive and name it."""
+        for region in unheard:
+            log.warning("upload.kept", region=region, key=archive.key, object_key=upload.object_key)
+        regions = tuple(region for region in upload.regions if region not in unheard)
+        await self._forget(replace(upload, regions=regions), copies)
 
 
 def _log_failures(event: str, archive: Archive, answers: Answers[T]) -> None:

@@ -165,7 +165,8 @@ class Regions:
             except StorageUnavailable as exc:
                 failure = failure if isinstance(failure, CorruptArchive) else exc
             else:
-                _require_same(manifest, await target.commit(archive, manifest), region)
+                stands = await target.commit(archive, manifest)
+                _require_same(manifest, stands.manifest, region)
                 return
         raise failure
 
