@@ -234,6 +234,33 @@ class PromisesContract:
         use(stand, scenario)
         assert stand.objects(archive)[rest[0]] == []
 
+    @pytest.mark.parametrize(
+        ("earlier", "data", "served"),
+        ((WEST, b"other", True), (EAST, DATA, True), (EAST, b"other", False)),
+    )
+    def test_when_the_first_region_lost_its_object_another_ones_stands_in_for_the_same_promise(
+        self, stand: Stand, earlier: Region, data: bytes, *, served: bool
+    ) -> None:
+        archive = an_archive()
+        held: dict[Region, Copies] = {}
+
+        async def scenario(storage: Storage) -> None:
+            for region in (earlier, WEST if earlier == EAST else EAST):
+                stand.take_down(*(other for other in REGIONS if other != region))
+                body = data if region == WEST else DATA
+                held[region] = await store(storage, archive, body, attempt=region)
+                stand.bring_up()
+            assert (await storage.find(archive)).copies == held[EAST]
+            stand.delete(EAST, held[EAST].manifest.object_key)
+            found = await storage.find(archive)
+            assert found.copies == (held[WEST] if served else None)
+            assert found.promised == (None if served else held[EAST].manifest)
+            stand.blind(EAST)
+            unsure = await storage.find(archive)
+            assert unsure.copies == (held[WEST] if data == DATA else None)
+
+        use(stand, scenario)
+
     def test_the_first_region_is_right_although_it_does_not_show_its_object(
         self, stand: Stand
     ) -> None:

@@ -73,12 +73,17 @@ def _of_all(answers: Answers[T]) -> ArchiverError | None:
 def copies_of(
     archive: Archive, answers: Mapping[Region, Manifest | Bare | ArchiverError | None]
 ) -> Copies | None:
-    """Return the first manifest and all regions that hold the very same one and its bytes."""
+    """Return the manifest that is right and all regions that hold the very same one and its bytes.
+
+    The first manifest is right. If every region has lost its bytes, so is another one whose bytes
+    are there, and which breaks no promise of the first.
+    """
     first = next(_manifests(answers), None)
     if first is None:
         return None
-    for region, manifest in answers.items():
-        if isinstance(manifest, Manifest) and manifest != first:
+    whole = {region: told for region, told in answers.items() if isinstance(told, Manifest)}
+    for region, manifest in whole.items():
+        if manifest != first:
             log.warning(
                 "copy.differs",
                 region=region,
@@ -86,8 +91,19 @@ def copies_of(
                 sha256=manifest.sha256,
                 expected_sha256=first.sha256,
             )
-    regions = tuple(region for region, answer in answers.items() if answer == first)
+    if first not in whole.values():
+        lost = not any(_is_open(told) for told in answers.values())
+        first = next((m for m in whole.values() if _keeps_promise(m, first, lost=lost)), first)
+    regions = tuple(region for region, manifest in whole.items() if manifest == first)
     return Copies(manifest=first, regions=regions) if regions else None
+
+
+def _keeps_promise(manifest: Manifest, first: Manifest, *, lost: bool) -> bool:
+    """Tell whether clients of *first* may get the bytes of *manifest*: see decision 6.
+
+    These are the same bytes, or they were promised earlier and those of *first* are *lost*.
+    """
+    return manifest.sha256 == first.sha256 or (lost and manifest.created_at < first.created_at)
 
 
 def _is_open(told: Manifest | Bare | ArchiverError | None) -> bool:

@@ -217,15 +217,22 @@ class MemoryStorage:
         return region in self.down or (asked_twice and region in self.blind)
 
     def _copies(self, archive: Archive) -> Copies | None:
-        manifest = self._manifest(archive)
-        regions = tuple(
-            region for region in self._up(self.regions) if manifest and self._has(manifest, region)
-        )
-        return Copies(manifest=manifest, regions=regions) if manifest and regions else None
+        """Return the first copies that no earlier region's manifest forbids."""
+        manifests = self._manifests(archive)
+        lost = not any(self._is_open(archive, region) for region in self.regions)
+        for manifest in manifests:
+            regions = tuple(r for r in self._up(self.regions) if self._has(manifest, r))
+            older = lost and manifest.created_at < manifests[0].created_at
+            if regions and (older or manifest.sha256 == manifests[0].sha256):
+                return Copies(manifest=manifest, regions=regions)
+        return None
 
     def _manifest(self, archive: Archive) -> Manifest | None:
-        manifests = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
-        return next(filter(None, manifests), None)
+        return next(iter(self._manifests(archive)), None)
+
+    def _manifests(self, archive: Archive) -> list[Manifest]:
+        held = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
+        return [manifest for manifest in held if manifest]
 
     def _has(self, manifest: Manifest, region: Region) -> bool:
         body = self.objects[region].get(manifest.object_key)
