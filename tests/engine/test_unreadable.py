@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
@@ -18,19 +19,27 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.rebuilding import Rebuilder, Tally
 from archiver.engine.records import (
     CopiesRecord,
+    FinishedRecord,
     Order,
     RepairRecord,
     RevRecord,
+    TaskRecord,
+    WaitingRecord,
     decode_copies,
+    decode_failure,
+    decode_finished,
     decode_order,
     decode_repair,
     decode_rev,
+    decode_task,
+    decode_waiting,
     encode,
 )
+from archiver.engine.repairs import Repairs
 from archiver.errors import LeaseLost
 from archiver.model import Archive, Copies, Joined, Region, rev_digest
 from archiver.ports import Attempt
-from archiver.tasks import TaskState
+from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
 from tests.engine.conftest import Fleet, an_archive, copies_of, until
 from tests.engine.test_claims import bench
@@ -52,6 +61,54 @@ GARBAGE = (
 PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
 
 
+ENDLESS = b"9" * 4300
+"""A number that Python reads and cannot write: one digit more than it converts."""
+
+HOSTILE = (
+    ENDLESS,
+    b"-" + ENDLESS,
+    b"9007199254740993",
+    b"18446744073709551616",
+    b"-1",
+    b"1e300",
+    b"1e400",
+    b"NaN",
+    b"-Infinity",
+    b'"' + b"x" * 100_000 + b'"',
+    b'["%s"]' % (b"y" * 100_000),
+)
+HOSTILE_MOMENTS = (b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59-23:59"')
+
+
+def a_task(archive: Archive) -> TaskRecord:
+    return TaskRecord(
+        key=archive.key,
+        owner="x",
+        sequence=1,
+        delivery=0,
+        vanished=0,
+        state=TaskState.RETRY,
+        phase=Phase.WAITING,
+        bytes_done=0,
+        attempt=1,
+        failures=0,
+        error=Failure(code="c", message="m"),
+        created_at=NOW,
+        started_at=NOW,
+        updated_at=NOW,
+        outage_since=NOW,
+    )
+
+
+def fields_of(record: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield each field of an encoded record, and the others with a gap for its value."""
+    fields = json.loads(record)
+    for name in fields:
+        others = json.dumps({k: v for k, v in fields.items() if k != name})[1:]
+        separator = b", " if len(fields) > 1 else b""
+        yield name, b'{"%s": GAP%s%s' % (name.encode(), separator, others.encode())
+
+
 def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
     """Yield each bucket and the key in it that has to do with *archive*."""
     yield STATES, archive.digest
@@ -70,6 +127,116 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     )
     for event in (FAILED, FINISHED):
         await connection.tell(event, archive.digest, garbage)
+
+
+@pytest.mark.parametrize(
+    ("record", "decode"),
+    (
+        (a_task(an_archive()), decode_task),
+        (Order(key=an_archive().key, created_at=NOW), decode_order),
+        (CopiesRecord.of(copies_of(an_archive()), NOW, {Region("one"): "p"}), decode_copies),
+        (RepairRecord(key=an_archive().key, missing=[Region("two")], due_at=NOW), decode_repair),
+        (RevRecord(node="a" * 40, at=NOW), decode_rev),
+        (FinishedRecord(source="s", duration_s=1.0), decode_finished),
+        (WaitingRecord(source="s", priority=Priority.LOW, after_s=1.0), decode_waiting),
+        (Failure(code="c", message="m"), decode_failure),
+    ),
+    ids=lambda value: type(value).__name__,
+)
+def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
+    record: object, decode: Callable[[bytes], object]
+) -> None:
+    assert decode(encode(record))
+    for name, text in fields_of(encode(record)):
+        of_time = name.endswith(("at", "since"))
+        for value in HOSTILE + (HOSTILE_MOMENTS if of_time else ()):
+            assert decode(text.replace(b"GAP", value)) is None, (name, value[:30])
+
+
+def test_a_repair_that_would_never_be_due_is_not_believed() -> None:
+    written = json.loads(encode(RepairRecord(key="k", missing=[], due_at=NOW)))
+    never = written | {"due_at": str(NOW + timedelta(days=100))}
+
+    assert decode_repair(json.dumps(never).encode()) is None
+
+
+def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> None:
+        lacking, waiting = an_archive(), an_archive()
+        repair = encode(RepairRecord(key=lacking.key, missing=[Region("two")], due_at=NOW))
+        async with fleet.connection() as connection:
+            engine = JetStream(connection=connection)
+            await engine.enqueue(waiting)
+            subject = connection.subject("tasks", "hi", waiting.source, waiting.digest)
+            message = await connection.last_message(connection.tasks_stream, subject)
+            order = decode_order(message.value) if message else None
+            assert message
+            assert order
+            state = msgspec.structs.replace(
+                a_task(waiting), sequence=message.revision, created_at=order.created_at, attempt=777
+            )
+            forged = encode(state).replace(b"777", ENDLESS)
+            await connection.put(STATES, waiting.digest, forged)
+            forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
+            await connection.put(REPAIRS, lacking.digest, forged)
+            async with fleet.worker(build), asyncio.timeout(10):
+                await until(engine, waiting, TaskState.SUCCESS)
+                while await connection.trace(REPAIRS, lacking.digest):
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(play())
+
+
+def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fleet) -> None:
+    first, second = an_archive(), an_archive()
+
+    class Engine(JetStream):
+        async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
+            if archive == first:
+                raise RuntimeError("a fault of ours")
+            return await super().enqueue(archive, priority=priority)
+
+    async def play() -> None:
+        storage = MemoryStorage(regions=("one", "two"))
+        async with fleet.connection() as connection:
+            engine, hour = Engine(connection=connection), timedelta(hours=1)
+            for archive in (first, second):
+                await engine.repair_later(archive, [Region("two")])
+            repairs = Repairs(connection=connection, engine=engine, storage=storage, interval=hour)
+            await repairs.sweep()
+            entry = await connection.get(REPAIRS, first.digest)
+            record = decode_repair(entry.value) if entry else None
+            assert record
+            assert record.due_at > NOW + hour / 2
+            assert await engine.task(second)
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+    assert [line["event"] for line in logs].count("repair.broken") == 1
+
+
+def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Fleet) -> None:
+    heard: list[str] = []
+
+    def break_down(_digest: str, _payload: bytes) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            connection.watch(FAILED, break_down)
+            connection.watch(FAILED, lambda digest, _payload: heard.append(digest))
+            async with asyncio.timeout(10):
+                for count in (1, 2):
+                    await connection.tell(FAILED, "d")
+                    while len(heard) < count:
+                        await asyncio.sleep(0.01)
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+    assert [line["event"] for line in logs].count("feed.broken") == 1
 
 
 def noted() -> dict[str, float]:
@@ -188,5 +355,6 @@ def test_a_value_of_the_future_or_of_no_time_zone_is_not_believed() -> None:
     assert decode_rev(b'{"node": "%s", "at": "2020-01-01T00:00:00"}' % (b"a" * 40)) is None
     checked = json.loads(encode(CopiesRecord.of(copies, NOW, {}))) | {"checked_at": str(future)}
     assert decode_copies(json.dumps(checked).encode()) is None
-    naive = RepairRecord(key="", missing=missing, due_at=NOW.replace(tzinfo=None))
-    assert decode_repair(encode(naive)) is None
+    repair = json.loads(encode(RepairRecord(key="", missing=missing, due_at=NOW)))
+    naive = repair | {"due_at": "2020-01-01T00:00:00"}
+    assert decode_repair(json.dumps(naive).encode()) is None

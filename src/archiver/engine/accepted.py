@@ -66,6 +66,16 @@ class Accepted:
             unsure = [archive for archive in unsure if not await self._is_settled(archive)]
 
     async def _is_settled(self, archive: Archive) -> bool:
+        """Do what ``_settle`` does; give up an archive for which it fails in any other way."""
+        try:
+            return await self._settle(archive)
+        except EngineUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - it must not keep all others from being restored
+            log.exception("accepted.broken", key=archive.key)
+            return True
+
+    async def _settle(self, archive: Archive) -> bool:
         """Create the task of *archive* if there is none; tell if nothing more is to be done."""
         if archive.digest not in self._archives:
             return True

@@ -14,7 +14,14 @@ from archiver.engine.buckets import STATES
 from archiver.engine.connection import Connection
 from archiver.engine.feed import FAILED, FINISHED, PROGRESS, WAITING
 from archiver.engine.lookups import Entry
-from archiver.engine.records import FinishedRecord, Order, TaskRecord, WaitingRecord, encode
+from archiver.engine.records import (
+    DURATION_MAX_S,
+    FinishedRecord,
+    Order,
+    TaskRecord,
+    WaitingRecord,
+    encode,
+)
 from archiver.engine.retry import Outage
 from archiver.engine.states import read_state
 from archiver.engine.translation import WrongRevision
@@ -180,7 +187,8 @@ class Claim:
 
     def _finished(self) -> FinishedRecord:
         took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))
-        return FinishedRecord(source=self.archive.source, duration_s=took.total_seconds())
+        duration_s = min(max(took.total_seconds(), 0), DURATION_MAX_S)  # clocks are set at times
+        return FinishedRecord(source=self.archive.source, duration_s=duration_s)
 
     async def fail(self, error: ArchiverError) -> None:
         """Write FAILURE with its reason, then let the queue forget the task."""
@@ -232,7 +240,7 @@ class Claim:
         An attempt that had begun to fetch shows that another outage was over.
         """
         spoils, now = self._phase is not Phase.CONNECTING, datetime.now(UTC)
-        since = now if spoils else self._record.outage_since or now
+        since = now if spoils else min(self._record.outage_since or now, now)
         spoiled = self._record.spoiled + spoils
         self._record = msgspec.structs.replace(self._record, outage_since=since, spoiled=spoiled)
         return Outage(lasted=now - since, spoiled=spoiled, spoils=spoils)

@@ -99,6 +99,7 @@ class Connection:
         self.provision = Provision(namespace=namespace, replicas=servers.replicas)
         self._lookups = Lookups(timeout=REQUEST_TIMEOUT)
         self._watchers: dict[str, list[Callable[[str, bytes], None]]] = {}
+        self._deaf: set[str] = set()
         self._on_gap: list[Callable[[], None]] = []
         self._dialled: Client | None = None
         self._listeners: dict[str, Listener] = {}
@@ -436,7 +437,16 @@ class Connection:
 
     def _deliver(self, event: str, digest: str, payload: bytes) -> None:
         for seen in self._watchers.get(event, ()):
-            seen(digest, payload)
+            try:
+                seen(digest, payload)
+            except Exception:  # noqa: BLE001 - the other watchers have to hear of it, too
+                self._note_deaf(event)
+
+    def _note_deaf(self, event: str) -> None:
+        """Log what a watcher raises, once for each kind of event: the feed may bring many."""
+        if event not in self._deaf:
+            self._deaf.add(event)
+            log.exception("feed.broken", feed_event=event)
 
     def on_gap(self, forget: Callable[[], None]) -> None:
         """Call *forget* whenever parts of the feed may have been missed."""

@@ -127,14 +127,14 @@ class Dispatcher:
         for lane in lanes:
             try:
                 await lane.make()
-            except EngineUnavailable as exc:
+            except Exception as exc:  # noqa: BLE001 - the other lanes have to be made all the same
                 self._tell_broken(lane, exc)
                 await asyncio.sleep(PAUSE.total_seconds())
                 self._unmade.set()
             else:
                 self._wake(lane, Hint.MAYBE)
 
-    def _tell_broken(self, lane: Lane, exc: EngineUnavailable) -> None:
+    def _tell_broken(self, lane: Lane, exc: Exception) -> None:
         """Warn of a consumer that cannot be made, unless the whole engine is away anyway."""
         due = time.monotonic() >= self._warn_after and self._connection.is_up
         if due:
@@ -172,7 +172,7 @@ class Dispatcher:
         asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), self._release, token)
         try:
             await lane.ask(f"{self._inbox}.{token}", lingering=lingering)
-        except EngineUnavailable as exc:
+        except Exception as exc:  # noqa: BLE001 - the other lanes have to be asked all the same
             log.debug("lane.broken", lane=lane.name, cause=describe(exc))
             self._settle(token)
             lane.wake(Hint.MAYBE)
@@ -211,6 +211,8 @@ class Dispatcher:
     async def _take(self, message: Msg) -> None:
         """Start a task, or give it back if there is no room for it."""
         lane = self._lane(message.subject)
+        if lane is None:
+            return
         if lane.question:
             self._settle(lane.question)
         lane.wake(Hint.MAYBE)
@@ -224,14 +226,13 @@ class Dispatcher:
         record = WaitingRecord(source=lane.source, priority=lane.priority)
         await self._connection.tell(WAITING, message.subject.rpartition(".")[2], encode(record))
 
-    def _lane(self, subject: str) -> Lane:
+    def _lane(self, subject: str) -> Lane | None:
         priority, source, _digest = subject.split(".")[-3:]
-        return self._lanes[priority, source]
+        return self._lanes.get((priority, source))
 
     async def _hear_of_task(self, message: Msg) -> None:
         """Take notice that a task was published. It may not be stored yet."""
-        priority, source, _digest = message.subject.split(".")[-3:]
-        if lane := self._lanes.get((priority, source)):
+        if lane := self._lane(message.subject):
             self._wake(lane, Hint.NEWS)
 
     def _hear_of_waiting(self, digest: str, payload: bytes) -> None:
@@ -266,6 +267,9 @@ class Dispatcher:
                 subjects = await self._connection.subjects(stream, most=LISTED_MAX)
             except EngineUnavailable as exc:
                 log.debug("lanes.not_swept", code=exc.code)
+                continue
+            except Exception:  # noqa: BLE001 - the next sweep may do better
+                log.exception("lanes.broken")
                 continue
             held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
             for name, lane in self._lanes.items():

@@ -56,5 +56,5 @@ def _read(answer: bytes) -> WorkerReport:
     """Return the report in *answer*. One that cannot be read still proves that a worker runs."""
     try:
         return _decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return WorkerReport(name="unreadable", regions={})

@@ -12,10 +12,21 @@ from archiver.tasks import Failure, Phase, Priority, Task, TaskState
 
 R = TypeVar("R")
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""More than anything is ever counted to. Above 2**63, a number cannot be written again."""
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with a zone: Python does not compare it with one that has none."""
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+END = datetime(2200, 1, 1, tzinfo=UTC)
+"""Between them, a wait can be added to a time, and a time can be told in any zone."""
+
+DUE_MAX = timedelta(days=30)
+"""How far ahead a repair may be due. Until it is, no other one can be asked for."""
+
+RECORD_MAX_BYTES = 64 << 10
+"""The longest record, an entry of the index with long names, has about a quarter of it."""
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
@@ -24,8 +35,15 @@ DURATION_MAX_S = 30 * 86400.0
 WAIT_MAX_S = 3600.0
 
 
+def _require_sane(*moments: datetime | None) -> None:
+    """Raise ValueError if a time is so far away that nothing can be reckoned with it."""
+    if not all(BEGINNING <= moment <= END for moment in moments if moment):
+        raise ValueError("it is of another age")
+
+
 def _require_past(moment: datetime) -> None:
     """Raise ValueError if a value claims to be of the future: it would never grow old."""
+    _require_sane(moment)
     if moment > datetime.now(UTC) + AHEAD_MAX:
         raise ValueError("it is of the future")
 
@@ -56,6 +74,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     outage_since: Moment | None = None
     spoiled: Count = 0
 
+    def __post_init__(self) -> None:
+        _require_sane(self.created_at, self.started_at, self.updated_at, self.outage_since)
+
     def task(self, archive: Archive) -> Task:
         return Task(
             archive=archive,
@@ -77,6 +98,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     created_at: Moment
 
+    def __post_init__(self) -> None:
+        _require_sane(self.created_at)
+
     def archive(self, subject: str) -> Archive | None:
         """Return what to build, or None if no message on *subject* may ask for it."""
         archive = parse_key(self.key)
@@ -84,7 +108,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return archive if lane == tuple(subject.split(".")[-2:]) else None
 
 
-NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = BEGINNING
 
 
 class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +169,11 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
     due_at: Moment
     tries: Count = 0
 
+    def __post_init__(self) -> None:
+        _require_sane(self.due_at)
+        if self.due_at > datetime.now(UTC) + DUE_MAX:
+            raise ValueError("it would never be due")
+
 
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the feed tells of an archive that was made."""
@@ -162,13 +191,18 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
-    """Return a function that reads a record, and returns None for any other bytes."""
+    """Return a function that reads a record, and returns None for any other bytes.
+
+    The limit on a record's length is a limit on each of its strings and lists.
+    """
     decode = msgspec.json.Decoder(kind).decode
 
     def read(value: bytes) -> R | None:
+        if len(value) > RECORD_MAX_BYTES:
+            return None
         try:
             return decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError):
             return None
 
     return read

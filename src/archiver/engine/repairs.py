@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.engine.buckets import REPAIRS
 from archiver.engine.connection import Connection
-from archiver.engine.records import RepairRecord, decode_repair, encode
+from archiver.engine.lookups import Entry
+from archiver.engine.records import AHEAD_MAX, DUE_MAX, RepairRecord, decode_repair, encode
 from archiver.engine.translation import WrongRevision
 from archiver.errors import EngineUnavailable
 from archiver.model import Region, parse_key
@@ -37,6 +38,8 @@ class Repairs:
                 await self.sweep()
             except EngineUnavailable as exc:
                 log.debug("repairs.not_swept", code=exc.code)
+            except Exception:  # noqa: BLE001 - a worker does more than to repair
+                log.exception("repairs.broken")
 
     async def sweep(self) -> None:
         """Create a task for each archive that is due and lacks a copy in a region that answers.
@@ -53,9 +56,23 @@ class Repairs:
             await self._consider(digest, healthy)
 
     async def _consider(self, digest: str, healthy: set[Region]) -> None:
+        """Create the task of one entry, if it is due. An entry that cannot be used is removed.
+
+        Raises:
+            EngineUnavailable: It was not seen.
+        """
         entry = await self._connection.get(REPAIRS, digest)
         if entry is None:
             return
+        try:
+            await self._repair(digest, entry, healthy)
+        except EngineUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - it must not end the repairs of all others
+            log.exception("repair.broken", digest=digest)
+            await self._connection.set_aside(REPAIRS, digest, entry)
+
+    async def _repair(self, digest: str, entry: Entry, healthy: set[Region]) -> None:
         record = decode_repair(entry.value)
         archive = parse_key(record.key) if record else None
         if record is None or archive is None or archive.digest != digest:
@@ -70,7 +87,7 @@ class Repairs:
                 await self._engine.enqueue(archive, priority=Priority.LOW)
 
     def _later(self, record: RepairRecord, now: datetime) -> RepairRecord:
-        wait = self._interval * 2 ** min(record.tries, DOUBLINGS_MAX)
+        wait = min(self._interval * 2 ** min(record.tries, DOUBLINGS_MAX), DUE_MAX - AHEAD_MAX)
         return RepairRecord(
             key=record.key, missing=record.missing, due_at=now + wait, tries=record.tries + 1
         )

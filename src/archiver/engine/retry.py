@@ -46,7 +46,7 @@ def outage_delay(outage: Outage, *, base: timedelta) -> timedelta:
     an attempt in vain, longer, doubling up to 60 s.
     """
     if outage.spoils:
-        longest = min(base * SPOILED_DELAY_FACTOR * (1 << outage.spoiled - 1), RETRY_MAX)
+        longest = min(base * SPOILED_DELAY_FACTOR * (1 << min(outage.spoiled - 1, 16)), RETRY_MAX)
     else:
         longest = min(max(outage.lasted, base), OUTAGE_DELAY_MAX)
     return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it

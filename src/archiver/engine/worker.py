@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from archiver.concurrency import end
 from archiver.engine import retry
 from archiver.engine.buckets import TASKS
-from archiver.engine.claims import Claim
+from archiver.engine.claims import VANISHED_MAX, Claim
 from archiver.engine.connection import Connection
 from archiver.engine.dispatch import Dispatcher
 from archiver.engine.lanes import Lane
@@ -137,6 +137,10 @@ class Worker:
             await self._fail(claim, exc, time.monotonic())
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
             log.warning("task.let_go", key=archive.key, cause=describe(exc))
+        except Exception as exc:  # noqa: BLE001 - a fault of ours must not hold a seat for ever
+            log.error("attempt.broken", key=archive.key, exc_info=exc)
+            if message.metadata.num_delivered >= VANISHED_MAX:
+                await self._refuse(message)
 
     async def _refuse(self, message: Msg) -> None:
         """Have the queue forget a message that asks for nothing that could be built."""
