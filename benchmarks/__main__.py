@@ -18,7 +18,7 @@ ROUNDS = 5
 
 
 def _cache() -> Path:
-    named = os.environ.get("ARCHIVER_BENCH_CACHE")
+    named = os.environ.pop("ARCHIVER_BENCH_CACHE", None)  # is no setting of a process
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(named) if named else home / "archiver-bench"
 

@@ -17,6 +17,7 @@ from archiver.settings import (
     SettingsError,
     load,
     ranges_files,
+    setting_variables,
 )
 from tests.parts.secured import Certificates
 
@@ -233,6 +234,56 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
     with pytest.raises(SettingsError, match="regions") as refused:
         load()
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "likely"),
+    (
+        ("ARCHIVER_SERVR__LISTEN", "ARCHIVER_SERVER__LISTEN"),
+        ("ARCHIVER_SERVER__LISTN", "ARCHIVER_SERVER__LISTEN"),
+        ("archiver_server__listn", "ARCHIVER_SERVER__LISTEN"),
+        ("ARCHIVER_SERVER__LISTEN__PORT", "ARCHIVER_SERVER__LISTEN"),
+        ("ARCHIVER_SERVER_LISTEN", "ARCHIVER_SERVER__LISTEN"),
+        ("ARCHIVER_SERVICE_HOSTS", ""),
+        ("ARCHIVER_SOURCES__X__URL_TEMPLAT", "ARCHIVER_SOURCES__X__URL_TEMPLATE"),
+        ("ARCHIVER_NONSENSE", ""),
+        ("ARCHIVER_", ""),
+    ),
+)
+def test_a_variable_without_a_setting_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, likely: str
+) -> None:
+    monkeypatch.setenv(variable, SECRET)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    hint = f"; {likely} is one" if likely else ""
+    assert str(refused.value) == f"{variable}: no such setting{hint}"
+
+
+def test_names_in_a_variable_are_free_and_the_setting_behind_them_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARCHIVER_SOURCES__STRANGE__URL_TEMPLATE", LOCAL)
+    monkeypatch.setenv("archiver_regions__strange__bucket", "bucket")
+    monkeypatch.setenv("ARCHIVER_LOG", '{"level": "error"}')
+    settings = load()
+    assert ([*settings.sources], [*settings.regions]) == (["strange"], ["strange"])
+    assert settings.log.level == "error"
+    monkeypatch.setenv("ARCHIVER_SOURCES__STRANGE__NONSENSE", "1")
+    with pytest.raises(SettingsError, match="ARCHIVER_SOURCES__STRANGE__NONSENSE: no such setting"):
+        load()
+
+
+def test_variables_of_kubernetes_for_a_service_of_our_name_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for service in ("ARCHIVER", "ARCHIVER_WEB"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "80")
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.1:80")
+        monkeypatch.setenv(f"{service}_PORT_80_TCP_ADDR", "10.0.0.1")
+    assert load()
+    assert setting_variables() == []
 
 
 def test_secrets_are_not_in_the_text_of_the_settings() -> None:

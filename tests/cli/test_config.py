@@ -83,6 +83,13 @@ def test_show_has_the_sources_that_are_in_force_and_no_other(run: Run, tmp_path:
     assert [*tomllib.loads(run("config", "show").stdout)["sources"]] == ["x"]
 
 
+@pytest.mark.parametrize("command", ("config check", "config show", "serve", "worker", "audit"))
+def test_a_variable_without_a_setting_is_named_and_ends_with_2(run: Run, command: str) -> None:
+    result = run(*command.split(), ARCHIVER_SERVR__LISTEN="127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "ARCHIVER_SERVR__LISTEN: no such setting" in result.stderr
+
+
 @pytest.mark.parametrize("command", ("config check", "config show", "serve", "web", "worker"))
 def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, command: str) -> None:
     (tmp_path / "other.toml").write_text('[engine]\nlease_s = "hunter2"\n')

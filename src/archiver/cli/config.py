@@ -1,7 +1,6 @@
 """``archiver config``: whether the settings are well-formed, and what they are."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,13 @@ from archiver.cli.options import config_option, settings_from
 from archiver.cli.secrets import HIDDEN, hide_user_info
 from archiver.cli.terminal import printable
 from archiver.embedded.rclone import PLACES
-from archiver.settings import DEFAULT_CONFIG, Settings, find_config, require_ranges
+from archiver.settings import (
+    DEFAULT_CONFIG,
+    Settings,
+    find_config,
+    require_ranges,
+    setting_variables,
+)
 
 
 @click.group("config")
@@ -46,7 +51,7 @@ def _report(settings: Settings, path: Path | None) -> Iterator[str]:
             f"There is no {DEFAULT_CONFIG} in {Path.cwd()}, and neither --config nor "
             "ARCHIVER_CONFIG names a file, so the defaults hold."
         )
-    if names := sorted(name for name in os.environ if _is_setting(name)):
+    if names := setting_variables():
         yield f"The environment counts more: {', '.join(names)}"
     engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
     embedded = " and ".join(place.region for place in PLACES)
@@ -58,11 +63,6 @@ def _report(settings: Settings, path: Path | None) -> Iterator[str]:
         ("data", str(settings.data_dir.absolute())),
     ):
         yield f"  {name:<8} {value}"
-
-
-def _is_setting(variable: str) -> bool:
-    name = variable.upper()
-    return name.startswith("ARCHIVER_") and name not in {"ARCHIVER_CONFIG", "ARCHIVER_URL"}
 
 
 def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from archiver.settings.tree import (
     require_outside_world,
     require_regions,
 )
+from archiver.settings.variables import setting_variables
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -35,4 +36,5 @@ __all__ = [
     "require_outside_world",
     "require_ranges",
     "require_regions",
+    "setting_variables",
 ]

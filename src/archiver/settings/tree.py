@@ -18,6 +18,7 @@ from archiver.settings.section import SettingsError
 from archiver.settings.sections import LogSettings, RegionSettings, WorkerSettings
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
+from archiver.settings.variables import DELIMITER, PREFIX, unknown_variables
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
 DEFAULT_CONFIG = Path("archiver.toml")
@@ -47,8 +48,8 @@ class Settings(BaseSettings):
     """All settings. Environment: ``ARCHIVER_`` and the path, ``__`` between its parts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ARCHIVER_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
         extra="forbid",
         frozen=True,
     )
@@ -164,8 +165,10 @@ def load(config: Path | None = None) -> Settings:
     """Return the settings of the environment and, beneath it, of the TOML file, if any.
 
     Raises:
-        SettingsError: The file cannot be read, or a setting is wrong.
+        SettingsError: The file cannot be read, or a setting is wrong, or there is none of a name.
     """
+    if unknown := "\n".join(unknown_variables(Settings)):
+        raise SettingsError(unknown)
     path = find_config(config)
     try:
         return Settings(**(tomllib.loads(path.read_text()) if path else {}))
