@@ -33,9 +33,6 @@ PIECE_BYTES = 1 << 20
 EXTENSION_MAX_BYTES = 64 << 10
 """Of a PAX header or a long name. Real ones have some hundred bytes."""
 
-EXTENSIONS_MAX = 8
-"""Headers before one member. Real tars have three at most: a global one, a name and a link."""
-
 Take = Callable[[Incoming, Header], Waiting | None]
 """Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
 
@@ -57,7 +54,7 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         BadArchive: As for ``walk``.
     """
     extensions = Extensions()
-    any_members, announced = False, 0
+    any_members = False
     while True:
         block = incoming.at_hand(BLOCK) or (yield from incoming.exactly(BLOCK))
         if block == ZEROS:
@@ -66,18 +63,16 @@ def members(incoming: Incoming, take: Take) -> Waiting:
         if not header:
             raise _unreadable(first=incoming.position == BLOCK)
         if header.kind in EXTENSIONS:
-            announced += 1
-            if announced > EXTENSIONS_MAX:
-                raise CorruptArchive("a member of the tar has more headers than make sense")
+            extensions.announce(header.kind)
             extensions.learn(header.kind, (yield from _extension(incoming, header)))
         elif header.kind in KINDS or header.kind in UNSAFE:
             yield from take(incoming, header.overruled(extensions.take())) or ()
-            any_members, announced = True, 0
+            any_members = True
         else:  # as if it went on in another volume, or had more headers than one, or were sparse
             raise CorruptArchive("the tar has a member of a kind that no host sends")
     if not any_members:
         raise NotAnArchive("the tar has no members")
-    if announced:
+    if extensions.announced:
         raise CorruptArchive("the tar ends where a member was announced")
     yield from _end(incoming)
 

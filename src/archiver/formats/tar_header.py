@@ -32,6 +32,12 @@ EXTENSIONS = frozenset(b"xgLK")
 
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"xgLK"
 
+_ANNOUNCEMENTS = frozenset(
+    first + rest for first in (b"", b"g") for rest in (b"", b"x", b"L", b"K", b"LK", b"KL")
+)
+"""The kinds of headers that writers put before one member. Readers do not agree on any others: of
+two PAX headers, GNU tar and bsdtar obey only the last one, and Python obeys both."""
+
 _HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 """The PAX keywords that matter here."""
 
@@ -172,37 +178,46 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Extensions:
-    """What headers of their own say about the next member, or about all that follow."""
+    """What headers of their own say about the next member, or about all that follow.
+
+    ``announced`` holds the kinds of the headers since the last member.
+    """
 
     next: dict[bytes, bytes] = field(default_factory=dict)
     all: dict[bytes, bytes] = field(default_factory=dict)
+    announced: bytes = b""
+
+    def announce(self, kind: int) -> None:
+        """Note that a header of this *kind* comes next.
+
+        Raises:
+            CorruptArchive: No writer puts it behind the headers before it.
+        """
+        self.announced += bytes((kind,))
+        if self.announced not in _ANNOUNCEMENTS:
+            raise CorruptArchive("a member of the tar has headers that no host writes together")
 
     def learn(self, kind: int, data: bytes) -> None:
         """Keep what *data* says that matters here.
 
         Raises:
-            CorruptArchive: It makes no sense, or contradicts what was said before of the next
-                member: of two headers, some readers believe the first.
+            CorruptArchive: It makes no sense.
         """
         if kind == _LONG_NAME:
-            self._add({b"path": data.partition(b"\0")[0]})
+            self.next[b"path"] = data.partition(b"\0")[0]
         elif kind == _LONG_LINK:
-            self._add({b"linkpath": data.partition(b"\0")[0]})
+            self.next[b"linkpath"] = data.partition(b"\0")[0]
         elif kind == _PAX:
-            self._add(_parse_pax(data))
+            self.next.update(_heeded(_parse_pax(data)))
         elif kind == _PAX_GLOBAL:
             records = _parse_pax(data)
             if not _OF_ONE_MEMBER.isdisjoint(records):
                 raise CorruptArchive("a header in the tar gives all members one name or size")
             self.all.update(_heeded(records))
 
-    def _add(self, records: Mapping[bytes, bytes]) -> None:
-        if any(self.next.get(keyword, value) != value for keyword, value in records.items()):
-            raise _contradiction()
-        self.next.update(_heeded(records))
-
     def take(self) -> Mapping[bytes, bytes]:
         """Return what holds for the next member, and forget what holds for it alone."""
+        self.announced = b""
         if not self.next:
             return self.all
         records = {**self.all, **self.next}
