@@ -83,6 +83,7 @@ class _Branch:
         self.failure: ArchiverError | None = None
         self.stored = False
         self.ended = False
+        self._given_up = False
         self._feed = _Feed()
         self.running = asyncio.create_task(self._put(object_key))
 
@@ -107,6 +108,7 @@ class _Branch:
         """Have the upload give up."""
         if not self.running.done():
             self.failure = self.failure or failure
+            self._given_up = True
             self._feed.abandon()
 
     async def _put(self, object_key: str) -> None:
@@ -117,7 +119,7 @@ class _Branch:
         except _Abandoned:
             pass
         else:
-            self.stored = self.failure is None
+            self.stored = self.failure is None and not self._given_up
             METRICS.upload_bytes.labels(region=self.region).inc(size_bytes)
         finally:
             self._feed.abandon()
