@@ -44,11 +44,11 @@ _HEEDED = frozenset({b"path", b"linkpath", b"size", b"mtime"})
 _OF_ONE_MEMBER = frozenset({b"path", b"linkpath", b"size", b"hdrcharset"})
 """What no two readers understand alike when a header says it of all members."""
 
-_ANYTHING = re.compile(rb".*", re.DOTALL)
+_TEXT = re.compile(rb"[^\0]*")
 _PAX_NUMBER = re.compile(rb"[0-9]{1,19}")
-_PAX_TIME = re.compile(rb"-?[0-9]{1,19}(?:\.[0-9]*)?")
+_PAX_TIME = re.compile(rb"-?[0-9]{1,19}(?:\.[0-9]{0,30})?")
 _VALUES = {
-    **dict.fromkeys((b"path", b"linkpath", b"uname", b"gname", b"comment"), _ANYTHING),
+    **dict.fromkeys((b"path", b"linkpath", b"uname", b"gname", b"comment"), _TEXT),
     **dict.fromkeys((b"size", b"uid", b"gid"), _PAX_NUMBER),
     **dict.fromkeys((b"mtime", b"atime", b"ctime"), _PAX_TIME),
     b"hdrcharset": re.compile(rb"BINARY|ISO-IR 10646 2000 UTF-8"),
@@ -59,9 +59,17 @@ Vendors have others, which some readers obey and some do not: for another size (
 ``GNU.sparse.*``), name, owner or rights (ACLs, capabilities, ``LIBARCHIVE.*``).
 """
 
+_PAX_RANGES = {
+    **dict.fromkeys((b"uid", b"gid"), (0, (1 << 32) - 1)),
+    b"size": (0, (1 << 63) - 1),
+    **dict.fromkeys((b"mtime", b"atime", b"ctime"), (-1 << 62, 1 << 62)),
+}
+"""What fits into the types that readers have. Python reads a PAX time as a float, which rounds."""
+
 _KEYWORD_SHOWN_BYTES = 40
 
 _WITHOUT_DATA = frozenset(b"123456")
+_FILES = frozenset(b"0\0")
 
 KINDS = {
     **dict.fromkeys(b"0\x00", Kind.FILE),
@@ -128,14 +136,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def is_folder(self) -> bool:
-        """Whether it is one, or some take it for one although it is said to be a file.
+    def is_file_named_as_folder(self) -> bool:
+        """Whether only some readers take it for a folder, as all did before ustar.
 
-        That was so before ustar. Python then looks at the block alone, whatever name an extension
-        gives.
+        Of the kind NUL, Python looks at the block's name, whatever name an extension gives. The
+        block of a file with a longer name may well end with a slash.
         """
-        named = self.kind == 0 and self.block[_NAME].partition(b"\0")[0].endswith(b"/")
-        return named or self.kind == FOLDER or self.name.endswith(b"/")
+        if self.kind not in _FILES:
+            return False
+        if self.name.endswith(b"/"):
+            return True
+        return self.kind == 0 and self.block[_NAME].partition(b"\0")[0].endswith(b"/")
 
     @property
     def has_special_bits(self) -> bool:
@@ -164,8 +175,6 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         mtime = _time(self.block[_MTIME]) if self.mtime is None else _seconds(self.mtime)
         if kind is None or mode is None or mtime is None:
             raise NotConvertible(f"the member {shown(self.name)} is of a kind that tar alone has")
-        if kind is Kind.FILE and self.name.endswith(b"/"):  # as it was before ustar
-            kind = Kind.FOLDER
         return Member(
             name=self.name.rstrip(b"/"),
             kind=kind,
@@ -237,7 +246,9 @@ def parse_header(block: bytes) -> Header | None:
         return None
     name = block[_NAME].partition(b"\0")[0]
     if prefix := block[_PREFIX].partition(b"\0")[0]:
-        name = prefix + b"/" + name if name else prefix
+        if not name:  # Python reads ``prefix``, GNU tar and bsdtar the folder ``prefix/``
+            return None
+        name = prefix + b"/" + name
     link = block[_LINK].partition(b"\0")[0] if block[_LINK_AT] else b""
     return Header(name=name, kind=block[_KIND], link=link, size_bytes=size_bytes, block=block)
 
@@ -300,7 +311,10 @@ def _time(field: bytes) -> int | None:
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Return the records of a PAX header, each ``length keyword=value`` and a newline."""
+    """Return the records of a PAX header, each ``length keyword=value`` and a newline.
+
+    A keyword may occur once, as writers have it. So a header has a dozen records at most.
+    """
     records: dict[bytes, bytes] = {}
     start = 0
     while start < len(data):
@@ -311,8 +325,9 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
             raise _damaged_pax()
         keyword, value = data[blank + 1 : equals], data[equals + 1 : end - 1]
         _check_record(keyword, value)
-        if records.setdefault(keyword, value) != value:
-            raise _contradiction()
+        if keyword in records:
+            raise CorruptArchive("a PAX header in the tar says one thing twice")
+        records[keyword] = value
         start = end
     return records
 
@@ -329,6 +344,10 @@ def _check_record(keyword: bytes, value: bytes) -> None:
         raise CorruptArchive(f"the tar has a PAX record of a kind that no host writes: {told}")
     if not values.fullmatch(value):
         raise _damaged_pax()
+    if limits := _PAX_RANGES.get(keyword):
+        least, most = limits
+        if not least <= _seconds(value) <= most:
+            raise _damaged_pax()
 
 
 def _seconds(decimal: bytes) -> int:
@@ -347,10 +366,6 @@ def _decimal(digits: bytes) -> int:
 
 _LENGTH_MAX_DIGITS = 19
 _NEWLINE = ord("\n")
-
-
-def _contradiction() -> CorruptArchive:
-    return CorruptArchive("the headers of a member in the tar say different things")
 
 
 def _damaged_pax() -> CorruptArchive:
