@@ -55,6 +55,11 @@ HARMFUL = {
     "below a link that goes by a longer name": [link("./l", "a"), Item(path="l/file"), FILE],
     "below a link in other letter case": [link("Docs", "/etc"), Item(path="docs/x"), FILE],
     "below a link in another Unicode": [link("d\u00e9", ".."), Item(path="de\u0301/x"), FILE],
+    "below a link with an invisible character": [link("l", "/etc"), Item(path="l\u200d/x"), FILE],
+    "a file with the name of a link without its invisible character": [
+        link("d\ufe0f", "/etc/passwd"),
+        Item(path="d", content=b"x\n"),
+    ],
     "a file with the name of a link in other letter case": [
         link("Passwd", "/etc/passwd"),
         Item(path="PASSWD", content=b"x\n"),
@@ -214,6 +219,13 @@ def test_spellings_that_some_system_takes_for_one_are_folded_to_one(name: str) -
     ]
 
     assert len({fold(spelling.encode(errors="replace")) for spelling in (name, *spellings)}) == 1
+
+
+@pytest.mark.parametrize(
+    "invisible", ("\u00ad", "\u034f", "\u200b", "\u200c", "\u200d", "\u200f", "\ufe0f", "\ufeff")
+)
+def test_characters_that_some_system_ignores_are_folded_away(invisible: str) -> None:
+    assert fold(f"d/L{invisible}/x".encode()) == fold(b"d/l/x")
 
 
 segments = st.sampled_from(("a", "b", "B", "..", "."))

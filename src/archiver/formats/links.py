@@ -4,9 +4,9 @@ A link does no harm until something is written through it. So no member may lie 
 have a link's name. Then a link may lead anywhere: links that lead out of the root are counted, or
 refused if the source is set to that.
 
-On file systems where letter case or Unicode normalisation does not count, a member can also meet a
-link under another spelling. Linux trees may hold such pairs, and they do no harm as long as no link
-leads out; otherwise the archive is refused.
+On file systems where letter case or Unicode normalisation does not count, or where some invisible
+characters do not, a member can also meet a link under another spelling. Linux trees may hold such
+pairs, and they do no harm as long as no link leads out; otherwise the archive is refused.
 """
 
 import re
@@ -38,6 +38,14 @@ WORK_PER_CHARACTER = 64
 
 FOLDS_MAX = 1 << 16
 """Characters whose folded form is remembered."""
+
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+"""Unicode's default-ignorable characters. Names that differ in these alone are one name to ext4
+with ``casefold``, and many of them to HFS+."""
 
 _START = re.compile(rb"(?:\.{0,2}/)+")
 """What only goes up, or nowhere, in the beginning of a target."""
@@ -243,8 +251,8 @@ def is_worth_keeping(target: bytes) -> bool:
 def fold(name: bytes) -> bytes:
     """Return what *name* has in common with all names that some system takes for the same.
 
-    That is its letters without their case and marks, character by character, since to normalise a
-    whole name takes a time that grows with the square of its length.
+    That is its visible letters without their case and marks, character by character, since to
+    normalise a whole name takes a time that grows with the square of its length.
     """
     if name.isascii():
         return name.lower()
@@ -255,6 +263,7 @@ class _Folds(dict[int, str]):
     def __missing__(self, point: int) -> str:
         bare = normalize("NFD", normalize("NFD", chr(point)).casefold())
         folded = "".join(character for character in bare if not combining(character))
+        folded = _IGNORABLE.sub("", folded)
         if len(self) < FOLDS_MAX:
             self[point] = folded
         return folded
