@@ -28,6 +28,9 @@ class Fault(Enum):
     CUT = auto()
     """The connection breaks in the middle of the request's body, or of the answer's."""
 
+    REDIRECT = auto()
+    """It is sent to ``elsewhere``."""
+
     MUTE = auto()
     """It is obeyed, but the answer is lost."""
 
@@ -42,6 +45,7 @@ class Sink:
     def __init__(self, *, upstream: str) -> None:
         self.endpoint = ""
         self.upstream = upstream
+        self.elsewhere = ""
         self.requests: list[tuple[str, str]] = []
         self.misbehave: Misbehave = lambda _method, _target: None
         self.closed = threading.Event()
@@ -101,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
             case Fault.FORBID:
                 self._answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+            case Fault.REDIRECT:
+                self._answer(302, {"location": f"{self.sink.elsewhere}{self.path}"}, b"")
             case Fault.MUTE:
                 self._pass_on(body)
                 self.close_connection = True

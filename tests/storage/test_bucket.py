@@ -23,7 +23,7 @@ from archiver.storage.regions import LAST_WORDS_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault, sink
-from tests.storage.conftest import EAST, LARGE, Coast, an_archive, stream
+from tests.storage.conftest import EAST, LARGE, WEST, Coast, an_archive, stream
 
 T = TypeVar("T")
 
@@ -229,6 +229,28 @@ def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> Non
     coast.sinks[EAST].misbehave = come_first
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
     assert run(lambda: bucket.commit(archive, manifest_of(archive))) == Stands(manifest=first)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    (
+        lambda bucket: bucket.manifest(an_archive()),
+        lambda bucket: bucket.confirm("archives/x", 1),
+        lambda bucket: bucket.abort_old_uploads(timedelta(0)),
+    ),
+)
+def test_no_redirect_of_a_region_leads_to_another_host(
+    coast: Coast, ask: Callable[[Bucket], Awaitable[object]]
+) -> None:
+    asked, other = coast.sinks[EAST], coast.sinks[WEST]
+    asked.elsewhere = other.endpoint.replace("127.0.0.1", "localhost")
+    asked.misbehave = lambda _method, _target: Fault.REDIRECT
+    bucket = coast.home.bucket(EAST, endpoint=asked.endpoint)
+    with pytest.raises(StorageUnavailable) as caught:
+        run(lambda: ask(bucket))
+    assert caught.value.s3_code in {"redirected", "http_302"}
+    assert asked.requests
+    assert other.requests == []
 
 
 def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:

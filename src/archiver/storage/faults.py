@@ -12,6 +12,9 @@ READ_CHARS = 8192
 NO_SUCH_BUCKET = "NoSuchBucket"
 TIMEOUT = "timeout"
 
+NOWHERE = "127.0.0.1:0"
+"""Nothing can listen there. Requests that a region redirects to another host are sent to it."""
+
 _ANSWERED = re.compile(r"Server returned non-2xx status code: (\d{3})(.*)", re.DOTALL)
 _CODE = re.compile(r"<Code>\s*([A-Za-z][A-Za-z0-9.]{0,63})\s*</Code>")
 
@@ -21,6 +24,7 @@ _UNANSWERED = (
     ("AlertReceived", "tls_refused"),
     ("InvalidMessage", "not_tls"),
     ("dns error", "unknown_host"),
+    (f"{NOWHERE},", "redirected"),
     ("ConnectionRefused", "connection_refused"),
     ("BareRedirect", "wrong_region"),
     ("kind: Timeout", TIMEOUT),

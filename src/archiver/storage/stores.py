@@ -6,10 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from obstore.store import S3Store
 
 from archiver import __version__
+from archiver.storage.faults import NOWHERE
 
 if TYPE_CHECKING:  # they exist in obstore's stubs alone
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -97,6 +99,7 @@ def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -
             "connect_timeout": CONTROL_TIMEOUT,
             "user_agent": f"archiver/{__version__}",
             **_authorities(settings),
+            **_without_redirects(settings),
             **client,
         },
         retry_config=retry,
@@ -106,6 +109,22 @@ def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -
 
 def _authorities(settings: S3Settings) -> "ClientConfig":
     return {"root_certificate": settings.ca_file.read_bytes()} if settings.ca_file else {}
+
+
+def _without_redirects(settings: S3Settings) -> "ClientConfig":
+    """Return what sends requests for other hosts than the endpoint's to where nothing listens.
+
+    obstore follows redirects to any host, and has no option that forbids it. A credential of a role
+    comes from other hosts, and a proxy that the environment names is the only way out of some
+    networks: there, redirects are followed.
+    """
+    url = urlsplit(_bucket_url(settings))
+    host = url.hostname or ""
+    keys = settings.access_key_id and settings.secret_access_key
+    proxied = {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(host)
+    if not settings.endpoint or not keys or proxied:
+        return {}
+    return {"proxy_url": f"http://{NOWHERE}", "proxy_excludes": host}
 
 
 def _config(settings: S3Settings) -> "S3Config":

@@ -28,6 +28,9 @@ LIST_MAX_BYTES = 8 << 20
 """A thousand uploads, which is what S3 lists at a time, are less than 2 MiB."""
 
 
+MULTIPLE_CHOICES = 300
+"""From here on, an answer is a redirect, which is not followed, or an error."""
+
 ABSENT = 404
 """Somebody else has aborted the upload; or there is none at all, to rclone."""
 
@@ -103,9 +106,10 @@ class Unfinished:
     ) -> bytes:
         store = signing_store(self._settings, f"{path}?{query}")
         url = await obstore.sign_async(store, method, "-", SIGNED_FOR)
-        async with session.request(method, URL(url, encoded=True)) as response:
+        target = URL(url, encoded=True)
+        async with session.request(method, target, allow_redirects=False) as response:
             body = await _body(response)
-            if not response.ok and response.status != ABSENT:
+            if response.status >= MULTIPLE_CHOICES and response.status != ABSENT:
                 code = answered(response.status, body.decode(errors="replace"))
                 message = "the bucket does not let its uploads be listed or aborted"
                 raise StorageUnavailable(message, s3_code=code)
