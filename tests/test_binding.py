@@ -1,7 +1,7 @@
 """What a stored manifest may say: nothing that leads out of its archive, or into a header."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -64,6 +64,11 @@ def test_what_is_written_for_an_archive_holds() -> None:
         ("source_url", "javascript:alert(1)"),
         ("source_url", "https://" + "a" * 9000),
         ("created_at", datetime(2026, 1, 1)),  # noqa: DTZ001 - a time of nowhere
+        ("created_at", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))),
+        ("created_at", datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-12)))),
+        ("completeness", "a\r\nb"),
+        ("links_outside", -5),
+        ("links_outside", 10**300),
         ("conversion", replace(CONVERSION, key="nobody's")),
         ("conversion", replace(CONVERSION, sha256="b")),
         ("conversion", replace(CONVERSION, size_bytes=-1)),

@@ -6,8 +6,9 @@ here is never turned into a link, a header or a log line.
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
-from archiver.model import Archive, Conversion, Manifest, parse_key
+from archiver.model import Archive, Completeness, Conversion, Manifest, parse_key
 
 ARCHIVES = "archives/"
 """The folder of all bytes."""
@@ -20,6 +21,12 @@ ROOT_MAX_CHARS = 1024
 URL_MAX_CHARS = 8192
 
 CONVERTER_MAX_CHARS = 200
+
+LINKS_MAX = 1 << 40
+"""More links than an archive has members, whatever its limits are."""
+
+YEARS = range(2000, 9999)
+"""A moment in these can be written in any time zone."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ATTEMPT_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
@@ -48,12 +55,18 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
     yield "object_key", _is_object_of(manifest.object_key, archive)
     yield "root", _is_name(manifest.root)
     yield "source_url", _is_url(manifest.source_url)
-    yield "created_at", manifest.created_at.tzinfo is not None
+    yield "created_at", _is_moment(manifest.created_at)
     yield "conversion", manifest.conversion is None or _is_sound(manifest.conversion)
+    yield "completeness", manifest.completeness in {None, *Completeness}
+    yield "links_outside", 0 <= manifest.links_outside <= LINKS_MAX
 
 
 def _is_size(size_bytes: int) -> bool:
     return 0 <= size_bytes <= OBJECT_MAX_BYTES
+
+
+def _is_moment(at: datetime) -> bool:
+    return at.tzinfo is not None and at.year in YEARS
 
 
 def _is_object_of(object_key: str, archive: Archive) -> bool:
