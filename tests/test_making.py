@@ -226,6 +226,19 @@ def test_a_copy_that_no_region_gives_is_fetched_again() -> None:
     assert world.source.asked["open"] == 2
 
 
+def test_a_relative_whose_manifest_cannot_be_read_is_passed_over() -> None:
+    world = a_world()
+    damaged, relative = world.archive(suffix="zip"), world.archive(suffix="tar")
+    world.storage.unreadable.add(damaged)
+
+    with capture_logs() as logs:
+        copies = run(build(world, relative))
+
+    assert copies.regions == (EAST, WEST)
+    failed = [line for line in logs if line["event"] == "input.failed"]
+    assert [line["code"] for line in failed] == ["unreadable_manifest"]
+
+
 def test_half_an_archive_is_made_into_nothing() -> None:
     world = a_world(Served(suffixes=("tar.gz",), verbatim=False))
     world.source.cut_at = 50

@@ -33,6 +33,7 @@ ArchiverError
 ├── NoRoom                  no_room               retryable, ours
 ├── ConversionLost          conversion_lost       retryable
 ├── StorageUnavailable      storage_unavailable   retryable, ours
+│   └── UnreadableManifest  unreadable_manifest   retryable, not ours
 ├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, says after how long
@@ -276,6 +277,16 @@ class StorageUnavailable(ArchiverError):
     def __init__(self, message: str, *, s3_code: str | None = None) -> None:
         super().__init__(message)
         self.s3_code = s3_code
+
+
+class UnreadableManifest(StorageUnavailable):
+    """A region answers, and its manifest of this archive cannot be believed; no region has another.
+
+    Not ``ours``: the other archives are stored and given out, so this one must not wait for long.
+    """
+
+    code = "unreadable_manifest"
+    ours = False
 
 
 class EngineUnavailable(ArchiverError):

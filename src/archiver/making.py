@@ -17,6 +17,7 @@ from archiver.errors import (
     NotAnArchive,
     NotConvertible,
     NotPackable,
+    StorageUnavailable,
     SuffixRefused,
     TruncatedArchive,
 )
@@ -379,8 +380,16 @@ class Maker:
             for suffix in CHEAPEST_FIRST
         ]
         candidates.remove(archive)
-        found = await asyncio.gather(*map(self._index.copies, candidates))
+        found = await asyncio.gather(*map(self._known, candidates))
         return [(given, copies) for given, copies in zip(candidates, found, strict=True) if copies]
+
+    async def _known(self, archive: Archive) -> Copies | None:
+        """Return the copies of *archive*, or None where no region tells: something else will do."""
+        try:
+            return await self._index.copies(archive)
+        except StorageUnavailable as exc:
+            log.warning("input.failed", key=archive.key, **exc.log_fields)
+            return None
 
     async def make(
         self, source: Source, archive: Archive, attempt: Attempt, found: Found

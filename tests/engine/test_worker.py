@@ -9,6 +9,7 @@ import pytest
 
 from archiver.engine.lanes import seats
 from archiver.engine.retry import SPOILED_MAX
+from archiver.errors import UnreadableManifest
 from archiver.model import Archive, Copies
 from archiver.ports import Attempt
 from archiver.tasks import Phase, Priority, Task, TaskState
@@ -56,6 +57,27 @@ def test_an_outage_of_ours_is_waited_for_and_not_counted(fleet: Fleet) -> None:
     assert waiting.error
     assert (waiting.error.code, waiting.phase, waiting.failures) == ("outage", Phase.WAITING, 0)
     assert (done.attempt, done.failures, done.error) == (4, 0, None)
+
+
+def test_a_damaged_manifest_holds_no_seat_for_longer_than_other_failures(fleet: Fleet) -> None:
+    damaged = [an_archive() for _ in range(2)]
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        if archive in damaged:
+            raise UnreadableManifest("the manifest of the archive cannot be read")
+        return copies_of(archive)
+
+    async def play() -> list[Task]:
+        innocent = an_archive()
+        async with fleet.engine() as engine, fleet.worker(build, caps={"hgmo": 3}, max_failures=2):
+            for archive in (*damaged, innocent):  # two seats are for tasks of high priority
+                await engine.enqueue(archive)
+            await until(engine, innocent, TaskState.SUCCESS)
+            return [await until(engine, archive, TaskState.FAILURE) for archive in damaged]
+
+    for task in asyncio.run(play()):
+        assert task.error
+        assert (task.error.code, task.failures) == ("unreadable_manifest", 2)
 
 
 def test_an_outage_that_breaks_off_one_fetch_after_the_other_ends_the_task(fleet: Fleet) -> None:

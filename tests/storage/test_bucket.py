@@ -16,9 +16,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import StorageUnavailable
+from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Region
-from archiver.storage.bucket import Bucket, Stands
+from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, Stands
 from archiver.storage.regions import LAST_WORDS_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
@@ -178,13 +178,14 @@ def test_a_manifest_from_before_links_were_counted_has_none_that_lead_out(home: 
         b"\xff",
         b'{"key": "\xff"}',
         b'{"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b" " * MANIFEST_MAX_BYTES + b"{}",
     ),
-    ids=("empty", "words", "no keys", "a number", "no text", "no text within", "deep"),
+    ids=("empty", "words", "no keys", "a number", "no text", "no text within", "deep", "long"),
 )
-def test_a_manifest_that_cannot_be_read_is_an_outage(home: Home, body: bytes) -> None:
+def test_a_manifest_that_cannot_be_read_is_a_fault_of_its_archive(home: Home, body: bytes) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, body)
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(UnreadableManifest):
         run(lambda: bucket.manifest(archive))
 
 

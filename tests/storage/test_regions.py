@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import StorageUnavailable
+from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Copies, Region
 from archiver.ports import Upload
 from archiver.storage.bucket import PAGE_KEYS
@@ -111,6 +111,24 @@ def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -
     (line,) = [line for line in logs if line["event"] == "copy.differs"]
     assert line["region"] == WEST
     assert (line["sha256"] == line["expected_sha256"]) == (data == b"one")
+
+
+@pytest.mark.parametrize("elsewhere", ("damaged", "away"))
+def test_a_damaged_manifest_is_no_outage_even_if_no_other_region_answers(
+    coast: Coast, elsewhere: str
+) -> None:
+    archive = an_archive()
+    for region in REGIONS[: 2 if elsewhere == "damaged" else 1]:
+        path = f"/{coast.home.names[region]}/manifests/{archive.key}.json"
+        assert coast.home.server.request("PUT", path, body=b"{}")[0] == 200
+    if elsewhere == "away":
+        coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
+
+    async def scenario(regions: Regions) -> None:
+        with pytest.raises(UnreadableManifest):
+            await regions.find(archive)
+
+    coast.use(scenario)
 
 
 def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:

@@ -15,7 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from archiver.binding import ARCHIVES, unbound
-from archiver.errors import StorageUnavailable
+from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
@@ -32,6 +32,9 @@ PARTS_AT_A_TIME = 4
 """Of one upload: with the part that is being filled, 25 MiB of memory per region."""
 
 READ_BYTES = 1 << 20
+
+MANIFEST_MAX_BYTES = 64 << 10
+"""A manifest has some 1 kB, and with the longest names a quarter of this."""
 
 PAGE_KEYS = 1000
 """What S3 lists at a time."""
@@ -127,7 +130,8 @@ class Bucket:
         try:
             async with self._soon_asked_to("give a manifest"):
                 answer = await obstore.get_async(self._control, _manifest_key(archive))
-                body = await answer.bytes_async()
+                small = answer.meta["size"] <= MANIFEST_MAX_BYTES
+                body = await answer.bytes_async() if small else b""
         except _Absent:
             return None
         return self._read(archive, bytes(body))
@@ -275,7 +279,7 @@ class Bucket:
         if manifest is None or (foreign := unbound(manifest, archive)):
             METRICS.unreadable.labels(place="manifests").inc()
             log.error("manifest.unreadable", region=self.region, key=archive.key, field=foreign)
-            raise StorageUnavailable(f"the manifest in {self.region} is not one of this archive")
+            raise UnreadableManifest(f"the manifest in {self.region} is not one of this archive")
         return manifest
 
     @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.errors import ArchiverError, StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports import Found
 from archiver.storage.bucket import Bare, Bucket
@@ -33,8 +33,7 @@ class Buckets:
             {region: bucket.copy(archive) for region, bucket in self._buckets.items()}
         )
         if failure := _of_all(answers):
-            message = "no region says whether it has the archive"
-            raise StorageUnavailable(message) from failure
+            raise _untold(answers) from failure
         copies = copies_of(archive, answers)
         return Found(
             copies=copies,
@@ -68,6 +67,13 @@ def _of_all(answers: Answers[T]) -> ArchiverError | None:
     """Return the first failure if there is nothing else among *answers*."""
     failures = [answer for answer in answers.values() if isinstance(answer, ArchiverError)]
     return failures[0] if failures and len(failures) == len(answers) else None
+
+
+def _untold(answers: Answers[T]) -> StorageUnavailable:
+    """Return what it means that no region says whether it has an archive."""
+    if any(isinstance(answer, UnreadableManifest) for answer in answers.values()):
+        return UnreadableManifest("the manifest of the archive cannot be read")
+    return StorageUnavailable("no region says whether it has the archive")
 
 
 def copies_of(

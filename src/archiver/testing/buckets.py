@@ -12,6 +12,7 @@ from archiver.errors import (
     BytesChanged,
     CorruptArchive,
     StorageUnavailable,
+    UnreadableManifest,
 )
 from archiver.model import (
     Archive,
@@ -31,7 +32,7 @@ class MemoryStorage:
     """Buckets in memory. ``down`` are the regions that do not answer.
 
     Those that are ``blind`` give their manifests, but do not say whether they have an object; those
-    that are ``full`` take nothing.
+    that are ``full`` take nothing. No manifest of the ``unreadable`` archives can be read.
     ``objects`` and ``manifests`` lie open, so that a test can count, damage or remove them.
     """
 
@@ -41,6 +42,7 @@ class MemoryStorage:
         self.down: set[Region] = set()
         self.blind: set[Region] = set()
         self.full: set[Region] = set()
+        self.unreadable: set[Archive] = set()
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
@@ -48,6 +50,8 @@ class MemoryStorage:
     async def find(self, archive: Archive) -> Found:
         if not self._up(self.regions):
             raise StorageUnavailable("no region answers")
+        if archive in self.unreadable:
+            raise UnreadableManifest("the manifest of the archive cannot be read")
         copies = self._copies(archive)
         return Found(
             copies=copies,
