@@ -62,7 +62,7 @@ PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
 
 
 ENDLESS = b"9" * 4300
-"""A number that Python reads and cannot write: one digit more than it converts."""
+"""The longest number that Python reads: it cannot write the next one."""
 
 HOSTILE = (
     ENDLESS,

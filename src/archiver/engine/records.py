@@ -13,17 +13,17 @@ from archiver.tasks import Failure, Phase, Priority, Task, TaskState
 R = TypeVar("R")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""More than anything is ever counted to. Above 2**63, a number cannot be written again."""
+"""No count comes near this limit. Python writes no number of more than 4300 digits."""
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with a zone: Python does not compare it with one that has none."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2200, 1, 1, tzinfo=UTC)
-"""Between them, a wait can be added to a time, and a time can be told in any zone."""
+"""Between these, adding a wait to a time, or changing its zone, never overflows."""
 
 DUE_MAX = timedelta(days=30)
-"""How far ahead a repair may be due. Until it is, no other one can be asked for."""
+"""How far ahead a repair may be due. Its entry keeps out any other one for the archive."""
 
 RECORD_MAX_BYTES = 64 << 10
 """The longest record, an entry of the index with long names, has about a quarter of it."""
