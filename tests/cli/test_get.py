@@ -252,7 +252,15 @@ def test_polling_survives_a_server_that_is_away_for_a_while(
 
 @pytest.mark.parametrize(
     ("segment", "name"),
-    (("a%2F..%2F..%2Fetc", "etc"), (".hidden", "hidden"), ("%0A", "archive"), ("a%20b", "a-b")),
+    (
+        ("a%2F..%2F..%2Fetc", "etc"),
+        (".hidden", "hidden"),
+        ("%0A", "archive"),
+        ("a%20b", "a-b"),
+        ("a" + "-rf" + "x" * 197, "rf" + "x" * 197),
+        ("a" + ".bashrc" + "x" * 193, "bashrc" + "x" * 193),
+        ("a" + "-." * 100, "archive"),
+    ),
 )
 def test_a_name_from_the_server_is_only_a_name(
     run: Run, script: Script, hit: Said, tmp_path: Path, segment: str, name: str

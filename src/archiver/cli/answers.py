@@ -63,7 +63,7 @@ class Located:
     def file_name(self) -> str:
         """A file name made of the safe characters in the URL's last segment."""
         last = unquote(urlsplit(self.url).path).rpartition("/")[2]
-        return re.sub(r"[^A-Za-z0-9._+-]", "-", last).lstrip(".-")[-NAME_MAX:] or "archive"
+        return re.sub(r"[^A-Za-z0-9._+-]", "-", last)[-NAME_MAX:].lstrip(".-") or "archive"
 
     @property
     def place(self) -> str:
