@@ -23,6 +23,7 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
+from archiver.sources.listings import NAMES_MAX
 from tests.formats.samples import tar
 from tests.parts.faulty import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository
@@ -232,6 +233,13 @@ def test_a_host_that_lists_no_files_proves_nothing_and_is_asked_again_later(
         last_file(host.template, an_archive())
 
     assert raised.value.retryable
+
+
+def test_a_folder_too_large_to_be_read_proves_nothing_and_says_so(host: FaultyHost) -> None:
+    host.script(LISTED, sized(b'{"basename":0},' * (NAMES_MAX + 1), headers=JSON))
+
+    with pytest.raises(UnprovenArchive, match=r"50000 names .*sources\.\w+\.completeness"):
+        last_file(host.template, an_archive())
 
 
 def test_the_last_file_is_asked_for_once(host: FaultyHost) -> None:

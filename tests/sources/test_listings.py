@@ -2,12 +2,23 @@
 
 import asyncio
 import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.sources.listings import Listing, file_after, last_file, parse_listing
+from archiver.sources.listings import (
+    LISTING_MAX_BYTES,
+    NAMES_MAX,
+    Listing,
+    ListingTooLong,
+    file_after,
+    last_file,
+    parse_listing,
+)
 from tests.sources.hgmo import NODE
 
 _NAMES = st.sampled_from((b"a", b"a-", b"a.b", b"a0", b"b", b"~", b"\xe9", b"\xc3\xa9"))
@@ -80,6 +91,57 @@ def test_a_listing_has_names_as_bytes_in_their_order_and_the_date() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shown", "name"),
+    (
+        (rb"\ud83d\udca9", b"\xf0\x9f\x92\xa9"),
+        (b"\xf0\x9f\x92\xa9", b"\xf0\x9f\x92\xa9"),
+        (rb"\udc80\uDCFF", b"\x80\xff"),
+        (rb"\\udc80", rb"\udc80"),
+        (rb"\\\udc80", b"\\\x80"),
+        (rb"\\\\u", rb"\\u"),
+        (rb"\"\t", b'"\t'),
+    ),
+)
+def test_a_name_is_read_however_json_shows_it(shown: bytes, name: bytes) -> None:
+    body = page(files=[{"basename": "NAME"}], directories=[]).replace(b"NAME", shown)
+
+    assert parse_listing(body, node=NODE, folder=b"a/").names == (name,)
+
+
+@contextmanager
+def room(most: int) -> Iterator[None]:
+    """Fail if the block takes more than *most* bytes of memory at a time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] <= most
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_not_read_of_a_listing_takes_no_memory_but_its_text() -> None:
+    body = page(bookmarks=[[0]] * 50_000 + [{"a": 0}] * 50_000)
+
+    with room(2 * len(body)):
+        assert parse_listing(body, node=NODE, folder=b"a/").names
+
+
+@pytest.mark.parametrize(
+    "body",
+    (
+        page() + b" " * LISTING_MAX_BYTES,
+        page(files=[{"basename": "a"}] * NAMES_MAX),
+        page(directories=[{"basename": "a"}] * NAMES_MAX),
+        page(bookmarks="\\" * 300_000),
+    ),
+    ids=("bytes", "files", "folders", "backslashes"),
+)
+def test_a_listing_beyond_the_limits_is_refused_before_it_takes_memory(body: bytes) -> None:
+    with room(100_000), pytest.raises(ListingTooLong):
+        parse_listing(body, node=NODE, folder=b"a/")
+
+
+@pytest.mark.parametrize(
     "body",
     (
         b"",
@@ -93,6 +155,10 @@ def test_a_listing_has_names_as_bytes_in_their_order_and_the_date() -> None:
         page(files=[{"basename": ""}]),
         page(files=[{"basename": "a/b"}]),
         page(files=[{"basename": "\ud800"}]),
+        page(files=[{"basename": "a" * 100_000}]),
+        page(files=[{"basename": ["a"]}]),
+        page(files=[{"basename": "a", "date": "today"}]),
+        page(bookmarks=[1])[:-3] + b"01]}",
     ),
 )
 def test_what_is_no_whole_listing_of_the_folder_is_refused(body: bytes) -> None:

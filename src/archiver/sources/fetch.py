@@ -107,9 +107,9 @@ class Answer:
         """
         body = bytearray()
         with _our_errors(self._response.url):
-            while len(body) <= most and (piece := await self._read(most + 1)):
+            while len(body) <= most and (piece := await self._read(most + 1 - len(body))):
                 body += piece
-        return bytes(body[: most + 1])
+        return bytes(body)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body, in chunks of at most CHUNK_BYTES, none of which is held back long.

@@ -40,9 +40,12 @@ from archiver.model import Archive, Node, Served, parse_node
 from archiver.names import shown, shown_path
 from archiver.sources.fetch import Answer, Fetch, open_fetch
 from archiver.sources.listings import (
+    LISTING_MAX_BYTES,
+    NAMES_MAX,
     Found,
     ListFolder,
     Listing,
+    ListingTooLong,
     file_after,
     last_file,
     parse_listing,
@@ -64,9 +67,6 @@ LOG_MAX_BYTES = 1 << 20
 """Of one entry of a log, which has the whole description of the changeset."""
 
 _SLASH = "%2F"
-
-LISTING_MAX_BYTES = 32 << 20
-"""A folder of 200,000 files."""
 
 LAST_FILES_MAX_BYTES = 4 * MEGABYTE
 
@@ -309,6 +309,9 @@ class HgwebSource:
                 yield partial(self._list, archive)
         except TimeoutError as exc:
             raise SourceTimeout(f"{self.name} took too long") from exc
+        except ListingTooLong as exc:
+            limits = f"{NAMES_MAX} names or {LISTING_MAX_BYTES >> 20} MiB"
+            raise self._unproven(archive, f"lists more than {limits} in a folder") from exc
         except ValueError as exc:
             raise self._unproven(archive) from exc
 
@@ -321,17 +324,19 @@ class HgwebSource:
         """
         path = quote(folder.rstrip(b"/"), safe="/")
         url = f"{self._repo_url(archive.repo)}/json-manifest/{archive.node}/{path}"
-        async with self._listings, self._asked(url, LISTING_DEADLINE) as answer:
-            match answer.status:
-                case 200 if not answer.is_html:
-                    body = await answer.text(LISTING_MAX_BYTES)
-                case 404:
-                    return None
-                case status if status != HTTPStatus.OK and answer.failure.retryable:
-                    raise answer.failure
-                case _:
-                    raise self._unproven(archive)
-        return await in_thread(parse_listing, body, node=archive.node, folder=folder)
+        async with self._listings:
+            async with self._asked(url, LISTING_DEADLINE) as answer:
+                match answer.status:
+                    case 200 if not answer.is_html:
+                        body = await answer.text(LISTING_MAX_BYTES)
+                    case 404:
+                        return None
+                    case status if status != HTTPStatus.OK and answer.failure.retryable:
+                        raise answer.failure
+                    case _:
+                        raise self._unproven(archive)
+            # Still in turn: as many bodies are in memory as folders may be asked for.
+            return await in_thread(parse_listing, body, node=archive.node, folder=folder)
 
     async def _empty(self, archive: Archive, answer: Answer) -> EmptyTree | None:
         """Return the reason for which hgweb refuses to pack a tree without files, if it is that."""
@@ -344,9 +349,11 @@ class HgwebSource:
                 return exc
         return None
 
-    def _unproven(self, archive: Archive) -> UnprovenArchive:
+    def _unproven(
+        self, archive: Archive, fault: str = "does not list the files"
+    ) -> UnprovenArchive:
         return UnprovenArchive(
-            f"{self.name} does not list the files of {archive.node} in {archive.repo}, "
+            f"{self.name} {fault} of {archive.node} in {archive.repo}, "
             f"so nothing proves that an archive has all of them (sources.{self.name}.completeness)"
         )
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import isfinite
+from threading import Lock
 
 import msgspec
 
@@ -17,22 +18,45 @@ from archiver.model import Node
 PATH_MAX_BYTES = 4096
 """Of a path that a system can have. It ends the descent into a host that invents folders."""
 
+LISTING_MAX_BYTES = 10 << 20
+"""A folder of some 50,000 files: hgweb prints 150 to 200 bytes for each."""
 
-class _Folder(msgspec.Struct, frozen=True):
-    basename: str
-    emptydirs: str = ""
+NAMES_MAX = 50_000
+"""In one listing. Without it, a hostile host could fit 700,000 into LISTING_MAX_BYTES."""
+
+_BACKSLASHES_MAX = 4 * NAMES_MAX
+"""That names in one listing have: each takes more than three times its space when it is parsed."""
+
+_TEXT_MAX_BYTES = 8 * PATH_MAX_BYTES
+"""Of a JSON string that holds a path: it shows one byte as ``\\udc80``, which is escaped again."""
+
+_NAME = b'"basename"'
+
+_parsing = Lock()
+"""Held by the thread that parses, so that hostile listings take their time one by one."""
 
 
-class _File(msgspec.Struct, frozen=True):
-    basename: str
-    date: tuple[float, float] | None = None
+class ListingTooLong(ValueError):
+    """A folder's listing has more than NAMES_MAX names or LISTING_MAX_BYTES bytes."""
 
 
-class _Page(msgspec.Struct, frozen=True):
+class _Folder(msgspec.Struct, frozen=True, gc=False):
+    basename: msgspec.Raw
+    emptydirs: msgspec.Raw = msgspec.Raw(b'""')
+
+
+class _File(msgspec.Struct, frozen=True, gc=False):
+    basename: msgspec.Raw
+    date: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Page(msgspec.Struct, frozen=True, gc=False):
+    """What is read of a listing. msgspec checks the syntax of the rest, and makes nothing of it."""
+
     node: str
-    abspath: str
-    directories: tuple[_Folder, ...]
-    files: tuple[_File, ...]
+    abspath: msgspec.Raw
+    directories: list[_Folder]
+    files: list[_File]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,36 +87,66 @@ def parse_listing(body: bytes, *, node: Node, folder: bytes) -> Listing:
     """Return the listing that *body* is.
 
     Raises:
+        ListingTooLong: It exceeds the limits.
         ValueError: It is not a whole listing of *folder* in *node*.
     """
-    # msgspec does not decode the lone surrogates that stand for bytes outside of UTF-8.
+    if (
+        len(body) > LISTING_MAX_BYTES
+        or body.count(_NAME) > NAMES_MAX
+        or body.count(rb"\\") > _BACKSLASHES_MAX
+    ):
+        raise ListingTooLong
     try:
-        page = msgspec.convert(json.loads(body), type=_Page)
-    except (RecursionError, msgspec.ValidationError) as exc:
-        raise ValueError("hgweb does not list files like that") from exc
+        with _parsing:
+            return _listing(_decode_page(body), node=node, folder=folder)
+    except RecursionError as exc:
+        raise ValueError("hgweb does not nest JSON like that") from exc
+
+
+def _decode_page(body: bytes) -> _Page:
+    r"""Return the page, whose strings have ``\\u`` for each ``\u``; ``_bytes`` undoes that.
+
+    msgspec refuses lone surrogates, which stand for bytes outside of UTF-8, even where it skips.
+    """
+    legible = body.replace(rb"\\", rb"\u005c").replace(rb"\u", rb"\\u")
+    return msgspec.json.decode(legible, type=_Page)
+
+
+def _listing(page: _Page, *, node: Node, folder: bytes) -> Listing:
     if page.node != node or _bytes(page.abspath).strip(b"/") != folder.strip(b"/"):
         raise ValueError("the listing is of something else")
     names = [_name(file.basename) for file in page.files]
     names += [_folder_name(folder.basename, folder.emptydirs) for folder in page.directories]
-    dates = [file.date[0] for file in page.files if file.date and isfinite(file.date[0])]
-    return Listing(names=tuple(sorted(names)), date=dates[0] if dates else None)
+    return Listing(names=tuple(sorted(names)), date=_date(page.files[0]) if page.files else None)
 
 
-def _folder_name(basename: str, emptydirs: str) -> bytes:
-    name = _name(basename) + b"/"
-    return name + _bytes(emptydirs) + b"/" if emptydirs else name
+def _folder_name(basename: msgspec.Raw, emptydirs: msgspec.Raw) -> bytes:
+    name, rest = _name(basename) + b"/", _bytes(emptydirs)
+    return name + rest + b"/" if rest else name
 
 
-def _name(text: str) -> bytes:
+def _date(file: _File) -> float | None:
+    """Return the date beside *file*, which is the changeset's. The second number is its zone."""
+    date = msgspec.json.decode(file.date, type=tuple[float, float] | None)
+    return date[0] if date and isfinite(date[0]) else None
+
+
+def _name(text: msgspec.Raw) -> bytes:
     name = _bytes(text)
     if not name or b"/" in name:
         raise ValueError("a file cannot have such a name")
     return name
 
 
-def _bytes(text: str) -> bytes:
+def _bytes(text: msgspec.Raw) -> bytes:
     """Return the bytes that Mercurial shows as *text*: U+DC80 to U+DCFF stand for single bytes."""
-    return text.encode(errors="surrogateescape")
+    quoted = bytes(text)
+    if not quoted.startswith(b'"') or len(quoted) > _TEXT_MAX_BYTES:
+        raise ValueError("hgweb does not write paths like that")
+    if quoted.isascii() and b"\\" not in quoted:
+        return quoted[1:-1]
+    shown: str = json.loads(quoted.replace(rb"\\u", rb"\u").decode())
+    return shown.encode(errors="surrogateescape")
 
 
 async def last_file(list_folder: ListFolder, subdir: bytes) -> bytes | None:
