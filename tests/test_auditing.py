@@ -254,6 +254,18 @@ def test_what_has_no_source_no_manifest_or_no_room_is_unchecked(tmp_path: Path) 
     assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "storage_unavailable")
 
 
+def test_without_room_for_a_conversion_an_audit_does_not_ask_the_host(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+
+    def fill() -> None:
+        world.source.asked.clear()
+        world.converter.full = True
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=fill)
+    assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "no_room")
+    assert not world.source.asked
+
+
 def test_a_host_that_fails_is_unchecked_with_its_code(tmp_path: Path) -> None:
     world = World()
     by = auditor(world, tmp_path)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from archiver.errors import (
     BytesChanged,
     CorruptArchive,
+    NoRoom,
     NotPackable,
     SourceUnavailable,
     TruncatedArchive,
@@ -41,6 +42,23 @@ async def build(world: World, archive: Archive) -> Copies:
 
 def stored(world: World, copies: Copies, region: Region = EAST) -> bytes:
     return world.storage.objects[region][copies.manifest.object_key]
+
+
+def test_without_room_for_a_conversion_neither_the_host_nor_a_region_is_asked() -> None:
+    """Else the attempt counts as one that the host paid for, and five of those fail a task."""
+    world = a_world()
+    world.converter.full = True
+    attempts = [FakeAttempt(archive=world.archive(suffix=suffix)) for suffix in ("tar.gz", "tar")]
+    with pytest.raises(NoRoom):
+        run(world.archiver.build(attempts[0].archive, attempts[0]))
+    assert "open" not in world.source.asked
+
+    run(build(world, world.archive(suffix="zip")))  # needs none
+    with pytest.raises(NoRoom):
+        run(world.archiver.build(attempts[1].archive, attempts[1]))
+    assert world.source.asked["open"] == 1
+    phases = {phase for attempt in attempts for phase, _ in attempt.reports}
+    assert phases <= {Phase.CONNECTING}
 
 
 def test_what_the_host_does_not_serve_is_made_of_what_it_serves() -> None:

@@ -251,8 +251,12 @@ class Workshop:
         it has another root than clients expect.
 
         Raises, as does what is made:
+            NoRoom: The host was not asked, since there is no room to convert what it would send.
             ArchiverError: The host did not send it, or it cannot be made of what it sent.
         """
+        convert = convert or candidate != archive
+        if convert:
+            self._converter.require_room(given=candidate, wanted=archive)
         async with (
             source.open(candidate) as stream,
             proving(source, candidate) as proof,
@@ -260,7 +264,7 @@ class Workshop:
         ):
             progress.begin()
             fetched = Checked(chunks, self._verify(candidate, root=stream.root), proof)
-            if candidate == archive and not convert and stream.root == stream.client_root:
+            if not convert and stream.root == stream.client_root:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
             given = Given(
@@ -275,6 +279,10 @@ class Workshop:
             )
             async with self.convert(given, archive, progress) as made:
                 yield made
+
+    def require_room(self, given: Manifest, relative: Archive, archive: Archive) -> None:
+        """Return if *archive* can be made of *relative*, which *given* describes. Raises NoRoom."""
+        self._converter.require_room(given=relative, wanted=archive, size_bytes=given.size_bytes)
 
     @asynccontextmanager
     async def stored(
@@ -428,7 +436,12 @@ class Maker:
 
         Where a region does not give it, the next one may. What it is does not depend on the region.
         Those that were silent a moment ago come last: a download from one takes minutes to fail.
+
+        Raises:
+            NoRoom: No region was asked, since there is no room to convert what it would give.
+            ArchiverError: As does ``make``.
         """
+        self._workshop.require_room(copies.manifest, relative, archive)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
             chunks = progress.receiving(self._storage.read(copies, region))

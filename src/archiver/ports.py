@@ -148,6 +148,15 @@ class Converter(Protocol):
     def version(self, suffix: str) -> str:
         """Return the name of all that decides how members become an archive of this format."""
 
+    def require_room(self, *, given: Archive, wanted: Archive, size_bytes: int = 0) -> None:
+        """Return if there is room now to make *wanted* of *given*, of *size_bytes* if known.
+
+        To be asked before the bytes of *given* are asked for, which would come in vain.
+
+        Raises:
+            NoRoom: There is none, not even for a small archive if the size is not known.
+        """
+
     def convert(
         self,
         chunks: AsyncGenerator[bytes, None],

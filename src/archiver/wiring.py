@@ -321,8 +321,8 @@ async def run_worker(settings: Settings) -> None:
 def _try_out(workspace: Workspace) -> None:
     try:
         workspace.try_out()
-    except NoRoom:
-        log.warning("work_dir.unusable", work_dir=str(workspace.folder))
+    except NoRoom as exc:
+        log.warning("work_dir.unusable", work_dir=str(workspace.folder), reason=exc.message)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.errors import BadArchive, CorruptArchive, UnknownSubdir
+from archiver.errors import BadArchive, CorruptArchive, NoRoom, UnknownSubdir
 from archiver.formats.convert import Converter as RealConverter
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
@@ -94,6 +94,19 @@ def test_what_breaks_off_is_not_converted_to_an_end(converter: Converter, given:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_converter_has_a_version_for_every_format(converter: Converter, suffix: str) -> None:
     assert converter.version(suffix)
+
+
+def test_room_is_asked_for_where_a_zip_is_read_or_made(tmp_path: Path) -> None:
+    narrow = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1), threads=1)
+    ample = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=1)
+    tar, zipped = an_archive("tar.gz"), an_archive("zip")
+    for given, wanted in ((zipped, tar), (tar, zipped), (zipped, zipped)):
+        ample.require_room(given=given, wanted=wanted)
+        with pytest.raises(NoRoom):
+            narrow.require_room(given=given, wanted=wanted)
+    with pytest.raises(NoRoom):
+        ample.require_room(given=zipped, wanted=tar, size_bytes=2 << 30)
+    narrow.require_room(given=tar, wanted=tar)
 
 
 def test_what_is_no_archive_is_refused_even_if_nobody_verified_it(tmp_path: Path) -> None:

@@ -71,6 +71,19 @@ def test_what_lies_there_at_a_time_is_bounded_and_given_back(tmp_path: Path) -> 
         pass
 
 
+def test_room_for_a_small_archive_can_be_asked_for_and_is_given_back(tmp_path: Path) -> None:
+    shared = workspace(tmp_path, 2 * STEP_BYTES)
+    with (
+        shared.spool(expected_bytes=2 * STEP_BYTES),
+        pytest.raises(NoRoom, match=r"work_max_bytes"),
+    ):
+        shared.try_out()
+    shared.try_out(expected_bytes=2 * STEP_BYTES)
+    shared.try_out()
+    with pytest.raises(NoRoom):
+        shared.try_out(expected_bytes=2 * STEP_BYTES + 1)
+
+
 def test_the_disk_keeps_some_room_for_others(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
 

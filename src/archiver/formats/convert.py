@@ -50,6 +50,12 @@ class Converter:
     def version(self, suffix: str) -> str:
         return f"archiver {VERSION}, {library(suffix)}"
 
+    def require_room(self, *, given: Archive, wanted: Archive, size_bytes: int = 0) -> None:
+        if given.suffix == "zip":
+            self._workspace.try_out(expected_bytes=size_bytes)
+        elif wanted.suffix == "zip":
+            self._workspace.try_out()  # for the list of its members
+
     @asynccontextmanager
     async def convert(
         self,

@@ -23,7 +23,7 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise NoRoom("the working directory cannot be written to") from exc
+        raise NoRoom("worker.work_dir cannot be written to") from exc
 
 
 class Workspace:
@@ -56,17 +56,18 @@ class Workspace:
             finally:
                 self._give_back(spool.room_bytes)
 
-    def try_out(self) -> None:
-        """Return if a file can be written, before an archive needs one. Raises NoRoom."""
-        with self.spool():
+    def try_out(self, *, expected_bytes: int = 0) -> None:
+        """Return if an archive of *expected_bytes*, or a small one, fits now. Raises NoRoom."""
+        with self.spool(expected_bytes=expected_bytes or 1):
             pass
 
     def take(self, size_bytes: int) -> None:
         """Set room aside. Raises NoRoom."""
         with self._taking, _writing():
-            free = shutil.disk_usage(self.folder).free
-            if self._taken_bytes + size_bytes > self.most_bytes or size_bytes + SPARE_BYTES > free:
-                raise NoRoom("the working directory has no room for another archive now")
+            if self._taken_bytes + size_bytes > self.most_bytes:
+                raise NoRoom("worker.work_dir has no room within worker.work_max_bytes now")
+            if size_bytes + SPARE_BYTES > shutil.disk_usage(self.folder).free:
+                raise NoRoom("the disk of worker.work_dir has no room for another archive now")
             self._taken_bytes += size_bytes
 
     def _give_back(self, size_bytes: int) -> None:

@@ -99,7 +99,8 @@ class WorkerSettings(Section):
     )
     work_dir: Path | None = Field(
         default=None,
-        description="Folder in which zips wait to be converted. Default: `work` in `data_dir`.",
+        description="Folder in which zips wait to be converted. 256 MiB of its disk stay free. "
+        "Default: `work` in `data_dir`.",
     )
     work_max_bytes: int = Field(
         default=32 << 30,

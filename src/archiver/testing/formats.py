@@ -14,7 +14,7 @@ from functools import partial
 
 import zstandard
 
-from archiver.errors import CorruptArchive, NotConvertible, TruncatedArchive, UnknownSubdir
+from archiver.errors import CorruptArchive, NoRoom, NotConvertible, TruncatedArchive, UnknownSubdir
 from archiver.model import Archive, Verified
 from archiver.sealing import seal
 
@@ -73,16 +73,27 @@ _DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 class FakeConverter:
     """Converts files, by the standard library and all at once. Of modes and links it knows nothing.
 
-    ``conversions`` counts what was done. Of an archive with one of the ``unfit`` suffixes nothing
-    can be made.
+    ``conversions`` counts what was done. If it is ``full``, it has no room for any. Of an archive
+    with one of the ``unfit`` suffixes nothing can be made.
     """
 
     def __init__(self) -> None:
         self.conversions = 0
         self.unfit: set[str] = set()
+        self.full = False
 
     def version(self, suffix: str) -> str:
         return f"fake {suffix}"
+
+    def require_room(
+        self,
+        *,
+        given: Archive,  # noqa: ARG002 - it has room for all or for none
+        wanted: Archive,  # noqa: ARG002
+        size_bytes: int = 0,  # noqa: ARG002
+    ) -> None:
+        if self.full:
+            raise NoRoom("as told")
 
     @asynccontextmanager
     async def convert(
