@@ -221,6 +221,24 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(text: str, named: s
     assert named in complaint(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    (
+        ('server.listen = "nonsense"', "server.listen: must be host:port"),
+        ("server.listn = 3", "server.listn: no such setting; server.listen is one"),
+        ("servr.listen = 3", "servr: no such setting; server is one"),
+        (
+            "sources.x.fetch_sufix = 3",
+            "sources.x.fetch_sufix: no such setting; sources.x.fetch_suffix is one",
+        ),
+        ("nonsense = 3", "nonsense: no such setting"),
+        ("[sources]", "sources: is empty; name a source, or leave it out to have `hgmo`"),
+    ),
+)
+def test_what_is_wrong_is_said_in_words_of_ours(text: str, said: str) -> None:
+    assert said in complaint(text).splitlines()
+
+
 def test_every_wrong_setting_is_named_at_once() -> None:
     text = complaint("[engine]\nlease_s = 0\n[worker]\nconcurrency = 0")
     assert "engine.lease_s" in text
@@ -231,7 +249,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ARCHIVER_REGIONS", f'{{"{SECRET}"')
-    with pytest.raises(SettingsError, match="regions") as refused:
+    with pytest.raises(SettingsError, match=r"^ARCHIVER_REGIONS: must be JSON$") as refused:
         load()
     assert SECRET not in str(refused.value)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -18,7 +19,14 @@ from archiver.settings.section import SettingsError
 from archiver.settings.sections import LogSettings, RegionSettings, WorkerSettings
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
-from archiver.settings.variables import DELIMITER, PREFIX, unknown_variables
+from archiver.settings.variables import (
+    DELIMITER,
+    PREFIX,
+    likeliest,
+    path_of,
+    setting_variables,
+    unknown_variables,
+)
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
 DEFAULT_CONFIG = Path("archiver.toml")
@@ -205,8 +213,25 @@ def require_regions(settings: Settings) -> None:
 def _explain(exc: ValidationError | PydanticSettingsError) -> str:
     """Name each wrong setting and why; never its value, which may be a secret."""
     if isinstance(exc, PydanticSettingsError):
-        return str(exc)
-    return "\n".join(
-        f"{'.'.join(map(str, error['loc'])) or 'settings'}: {error['msg']}"
-        for error in exc.errors(include_input=False, include_url=False)
-    )
+        return _explain_json(exc)
+    return "\n".join(map(_reason, exc.errors(include_input=False, include_url=False)))
+
+
+def _reason(error: ErrorDetails) -> str:
+    path = [str(part) for part in error["loc"]]
+    match error["type"]:
+        case "extra_forbidden":
+            likely = ".".join(likeliest(Settings, path))
+            text = f"no such setting; {likely} is one" if likely else "no such setting"
+        case "value_error":
+            text = str(error["ctx"]["error"])
+        case _:
+            text = error["msg"]
+    return ": ".join(filter(None, (".".join(path), text)))
+
+
+def _explain_json(exc: PydanticSettingsError) -> str:
+    """Name the variables of the table, or the one setting, that was to be read as JSON."""
+    table = str(exc).partition('"')[2].partition('"')[0]
+    names = [name for name in setting_variables() if path_of(name)[0] == table]
+    return f"{' or '.join(names) or table}: must be JSON"

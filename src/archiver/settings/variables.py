@@ -39,11 +39,16 @@ def setting_variables() -> list[str]:
 def unknown_variables(root: type[BaseModel]) -> Iterator[str]:
     """Yield a sentence for each of them that no setting below *root* belongs to."""
     for name in setting_variables():
-        path = name.upper().removeprefix(PREFIX).lower().split(DELIMITER)
+        path = path_of(name)
         if name.upper() not in ORIGINAL and not is_setting(root, path):
             likely = likeliest(root, path)
             hint = f"; {PREFIX}{DELIMITER.join(likely).upper()} is one" if likely else ""
             yield f"{name}: no such setting{hint}"
+
+
+def path_of(variable: str) -> list[str]:
+    """Return the path of the setting that *variable* holds."""
+    return variable.upper().removeprefix(PREFIX).lower().split(DELIMITER)
 
 
 def is_setting(root: type[BaseModel], path: Sequence[str]) -> bool:
