@@ -280,7 +280,7 @@ def test_a_suffix_that_nobody_can_make_is_refused_with_those_that_are_made(web: 
 def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> None:
     answer = web.get(f"{DEFAULT}?region=us-west-2")
     assert (answer.status, answer.json["parameter"]) == (400, "region")
-    assert answer.json["allowed"] == "rev, subdir, suffix, preferred_region, wait, hop, on_miss"
+    assert answer.json["allowed"] == "rev, subdir, suffix, preferred_region, wait, on_miss"
 
 
 @pytest.mark.parametrize(

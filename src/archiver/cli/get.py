@@ -74,7 +74,7 @@ class Output:
     type=click.IntRange(0, 100),
     default=4,
     show_default=True,
-    help="Failed downloads in a row after which to try again.",
+    help="How often in a row a failed download is tried again.",
 )
 @click.option(
     "--max-bytes",

@@ -13,10 +13,10 @@ from archiver.model import SUFFIXES, Archive, Region, Wanted
 from archiver.names import check_name
 from archiver.web.exchange import exchange
 from archiver.web.site import State
-from archiver.web.targets import decode_source, parse_query
+from archiver.web.targets import HOP, decode_source, parse_query
 from archiver.web.waiting import Patience, parse_patience
 
-OF_A_MISS = ("wait", "hop", "on_miss")
+OF_A_MISS = ("wait", HOP, "on_miss")
 """Parameters that change nothing of what is wanted."""
 
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -50,7 +50,7 @@ class Ask:
 
     def again(self, left: Patience) -> str:
         """Return the URL of the same request by who has *left* to wait."""
-        query = {**self.query, "wait": str(left.wait_s), "hop": str(left.hop)}
+        query = {**self.query, "wait": str(left.wait_s), HOP: str(left.hop)}
         if self.on_miss:
             query["on_miss"] = self.on_miss.value
         return f"{self.address}?{urlencode(query, safe='/')}"

@@ -23,6 +23,9 @@ SEGMENTS_MAX = 400
 
 SHOWN_CHARS = 60
 
+HOP = "hop"
+"""The parameter that only our redirects set, so it is not named among those that are allowed."""
+
 _STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 SECONDS = re.compile(r"[0-9]{1,9}")
@@ -145,7 +148,7 @@ def _check_parameter(name: str, seen: Collection[str], known: Sequence[str]) -> 
         raise InvalidRequest(
             f"there is no parameter {name[:SHOWN_CHARS]!r} here",
             parameter=name[:SHOWN_CHARS],
-            allowed=", ".join(known) or "no parameter",
+            allowed=", ".join(name for name in known if name != HOP) or "no parameter",
         )
     if name in seen:
         raise InvalidRequest(f"{name} is given twice", parameter=name, allowed=f"one {name}")
