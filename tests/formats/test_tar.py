@@ -352,17 +352,26 @@ def test_what_global_headers_say_is_only_kept_if_it_matters() -> None:
     assert extensions.all == {b"mtime": b"1"}
 
 
-@pytest.mark.parametrize("kind", (b"0", b"\0"))
-def test_a_file_that_is_named_as_a_folder_is_refused(kind: bytes) -> None:
-    """GNU tar and bsdtar make a folder; Python makes a file, or a folder too."""
+def test_a_file_that_is_named_as_a_folder_is_refused() -> None:
+    """GNU tar and bsdtar make a folder; Python makes a file."""
     name = f"{ROOT}/d/"
     long_name = header("././@LongLink", len(name) + 1, b"L") + padded(name.encode())
 
-    assert verify_tar(header(name, kind=b"5"), END).root == ROOT
     for before in (b"", pax(record(b"path", name.encode())), long_name):
         for size in (0, BLOCK):
             with pytest.raises(CorruptArchive, match="folder"):
-                verify_tar(before, header(name, size, kind), bytes(size), END)
+                verify_tar(before, header(name, size), bytes(size), END)
+    with pytest.raises(CorruptArchive, match="folder"):
+        verify_tar(long_name, header(f"{ROOT}/d", kind=b"\0"), END)
+
+
+def test_a_folder_as_it_was_before_ustar_has_no_contents() -> None:
+    """Python and GNU tar would go on behind its header, where another one could be."""
+    name = f"{ROOT}/folder/"
+
+    assert verify_tar(header(name, kind=b"\0", end=bytes(8)), END).root == ROOT
+    with pytest.raises(CorruptArchive, match="folder"):
+        verify_tar(header(name, BLOCK, kind=b"\0"), header("../../etc/passwd"), END)
 
 
 def test_the_block_of_a_file_with_a_longer_name_may_end_with_a_slash() -> None:

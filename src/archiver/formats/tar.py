@@ -108,7 +108,8 @@ def _inspect(
         links.check_member(header.name)
     if header.kind != FILE or header.name.endswith(b"/"):
         _check_special(header)
-    if header.kind != FOLDER and tree.enter(header.name):
+    is_file = header.kind != FOLDER and not header.name.endswith(b"/")
+    if is_file and tree.enter(header.name):
         return _inspect_note(incoming, header, tree)
     return (
         None if incoming.skip_at_hand(header.unread_bytes) else incoming.skip(header.unread_bytes)
@@ -121,7 +122,8 @@ def _check_special(header: Header) -> None:
         raise CorruptArchive("a file in the tar has the name of a folder, and some would make one")
     if header.kind == SYMBOLIC_LINK and header.size_bytes:
         raise CorruptArchive("a link in the tar has a size, and some would skip so much")
-    if header.kind == FOLDER and header.size_bytes:
+    is_folder = header.kind == FOLDER or header.name.endswith(b"/")
+    if is_folder and header.size_bytes:
         raise CorruptArchive("a folder in the tar has a size, and some would skip so much")
 
 

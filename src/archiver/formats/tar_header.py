@@ -69,7 +69,6 @@ _PAX_RANGES = {
 _KEYWORD_SHOWN_BYTES = 40
 
 _WITHOUT_DATA = frozenset(b"123456")
-_FILES = frozenset(b"0\0")
 
 KINDS = {
     **dict.fromkeys(b"0\x00", Kind.FILE),
@@ -137,16 +136,16 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_file_named_as_folder(self) -> bool:
-        """Whether only some readers take it for a folder, as all did before ustar.
+        """Whether only some readers take it for a folder.
 
-        Of the kind NUL, Python looks at the block's name, whatever name an extension gives. The
-        block of a file with a longer name may well end with a slash.
+        Before ustar, a folder was of the kind NUL and had a slash at the end of its name. Python
+        looks at the name in the block, whatever name an extension gives. The block of a file with
+        a longer name may well end with a slash.
         """
-        if self.kind not in _FILES:
-            return False
-        if self.name.endswith(b"/"):
-            return True
-        return self.kind == 0 and self.block[_NAME].partition(b"\0")[0].endswith(b"/")
+        named = self.name.endswith(b"/")
+        if self.kind == 0:
+            return named != self.block[_NAME].partition(b"\0")[0].endswith(b"/")
+        return named and self.kind == FILE
 
     @property
     def has_special_bits(self) -> bool:
@@ -175,6 +174,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         mtime = _time(self.block[_MTIME]) if self.mtime is None else _seconds(self.mtime)
         if kind is None or mode is None or mtime is None:
             raise NotConvertible(f"the member {shown(self.name)} is of a kind that tar alone has")
+        if kind is Kind.FILE and self.name.endswith(b"/"):  # as it was before ustar
+            kind = Kind.FOLDER
         return Member(
             name=self.name.rstrip(b"/"),
             kind=kind,
