@@ -191,6 +191,85 @@ def test_a_link_of_a_system_without_links_is_refused_since_some_readers_make_a_f
         verify_zip(zipped_one(info))
 
 
+@pytest.mark.parametrize("kind", (0x6C78, 0x756E, 0x4341, 0x6375))
+@pytest.mark.parametrize("place", ("local", "central"))
+def test_extra_fields_that_only_some_readers_obey_are_refused(kind: int, place: str) -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/a")
+    info.extra = struct.pack("<HHI", 0xCAFE, 4, 0)
+    data = zipped_one(info)
+    found = data.index if place == "local" else data.rindex
+    at = found(info.extra)
+
+    with pytest.raises(CorruptArchive, match="only some readers"):
+        verify_zip(data[:at] + struct.pack("<H", kind) + data[at + 2 :])
+
+
+def test_extra_fields_that_zip_and_bsdtar_and_java_write_are_accepted() -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/a")
+    info.extra = struct.pack("<HHBIII", 0x5455, 13, 7, 1, 2, 3)
+    info.extra += struct.pack("<HHBBIBI", 0x7875, 11, 1, 4, 0, 4, 0)
+    info.extra += struct.pack("<HH", 0xCAFE, 0)
+
+    assert verify_zip(zipped_one(info)).root == ROOT
+
+
+def test_an_extra_field_comes_once() -> None:
+    info = zipfile.ZipInfo(f"{ROOT}/a")
+    info.extra = 2 * struct.pack("<HHI", 0xCAFE, 4, 0)
+
+    with pytest.raises(CorruptArchive, match="two extra fields"):
+        verify_zip(zipped_one(info))
+
+
+FILE, FOLDER = f"{ROOT}/a", f"{ROOT}/a/"
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    (
+        (FILE, stat.S_IFDIR << 16),
+        (FILE, 0x10),
+        (FILE, 0x08),
+        (FILE, stat.S_IFSOCK << 16),
+        (FILE, 0o030000 << 16),
+        (FILE, 0o170000 << 16),
+        (FOLDER, stat.S_IFREG << 16),
+        (FOLDER, stat.S_IFLNK << 16),
+    ),
+)
+def test_a_member_whose_kind_readers_do_not_agree_on_is_refused(name: str, attributes: int) -> None:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = attributes | 0o644 << 16
+
+    with pytest.raises(CorruptArchive, match="some readers"):
+        verify_zip(zipped_one(info))
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    ((FILE, 0x21), (FILE, stat.S_IFREG << 16), (FOLDER, 0x10), (FOLDER, stat.S_IFDIR << 16)),
+)
+def test_a_member_of_one_kind_is_accepted(name: str, attributes: int) -> None:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = attributes | 0o644 << 16
+
+    assert verify_zip(zipped_one(info)).root == ROOT
+
+
+def test_a_folder_has_no_contents_since_readers_would_drop_them() -> None:
+    with pytest.raises(UnsafeMember, match="folder"):
+        verify_zip(zipped({FOLDER: b"data"}))
+
+
+def test_a_member_that_asks_for_a_version_which_unzip_lacks_is_refused() -> None:
+    info = zipfile.ZipInfo(FILE)
+    info.extract_version = 46
+    assert verify_zip(zipped_one(info)).root == ROOT
+    info.extract_version = 47
+    with pytest.raises(CorruptArchive, match="version"):
+        verify_zip(zipped_one(info))
+
+
 def zipped_one(info: zipfile.ZipInfo) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -48,7 +48,7 @@ _TAIL_BYTES = FULL_16 + _SIGNATURE_BYTES + END_FIELDS.size
 """In so many bytes at the end is the record that tells where the directory is."""
 
 _KIND_BITS = 0o170000
-_KINDS = {0: Kind.FILE, stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.LINK, stat.S_IFDIR: Kind.FOLDER}
+_KINDS = {0: Kind.FILE, stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.LINK}
 _MODES = {Kind.FILE: 0o644, Kind.LINK: 0o777, Kind.FOLDER: 0o755}
 """For zips from systems without."""
 

@@ -5,7 +5,6 @@ CRC. Then the directory has to list exactly them. Bytes that belong to neither h
 """
 
 import hashlib
-import stat
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -19,7 +18,8 @@ from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
 from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, SPECIAL_BITS, Tree, shown, special
+from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
+from archiver.formats.zip_kind import is_link
 from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
@@ -37,10 +37,8 @@ from archiver.formats.zip_records import (
     LOCAL_FIELDS,
     LOCATOR_64,
     LOCATOR_64_FIELDS,
-    MACOS,
     SIZES_FOLLOW,
     UNDERSTOOD,
-    UNIX,
     VERSION_MAX,
     WIDE,
     Method,
@@ -54,10 +52,6 @@ WINDOW_BYTES = 16 * 1024
 
 STEP_BYTES = 64 * 1024
 """How much is inflated at a time."""
-
-
-_DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO})
-_WITH_LINKS = frozenset({UNIX, MACOS})
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +137,8 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiti
         signature = yield from incoming.exactly(4)
     offset = incoming.position - 4
     while signature == CENTRAL:
-        entry, is_link = yield from _listing(incoming)
-        if is_link:
+        entry, is_symbolic = yield from _listing(incoming)
+        if is_symbolic:
             candidates.enter(listed.entries, entry.name)
         else:
             links.check_member(entry.name)
@@ -175,6 +169,8 @@ def _member(
         entry = described
     if not contents.fit(entry):
         raise CorruptArchive("a member of the zip is damaged")
+    if contents.unpacked_bytes and entry.name.endswith(b"/"):
+        raise UnsafeMember(f"the folder {shown(entry.name)} has contents, which readers leave out")
     if is_note:
         tree.check_note(contents.kept)
     return entry, contents.kept
@@ -210,7 +206,7 @@ def _entry(name: bytes, flags: int, method: int, measures: tuple[int, int, int, 
 
 def _check_version(version: int) -> None:
     if version > VERSION_MAX:
-        raise CorruptArchive("the zip asks for a version of the format that does not exist")
+        raise CorruptArchive("the zip asks for a version of the format that not every reader knows")
 
 
 def _unpack(incoming: Incoming, entry: Entry, contents: _Contents) -> Waiting:
@@ -285,16 +281,7 @@ def _listing(incoming: Incoming) -> Generator[None, None, tuple[Entry, bool]]:
     check_spelling(name, flags, extra)
     unpacked, packed, offset = widened((unpacked, packed, offset), extra)
     entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    mode = attributes >> 16
-    kind = stat.S_IFMT(mode)
-    if kind in _DEVICES:
-        raise UnsafeMember(f"the member {shown(name)} is a device")
-    if mode & SPECIAL_BITS:
-        raise special(name)
-    is_link = kind == stat.S_IFLNK
-    if is_link and system not in _WITH_LINKS:
-        raise CorruptArchive("the zip has a link of a system without links, a file to some readers")
-    return entry, is_link
+    return entry, is_link(name, system, attributes)
 
 
 _Directory: TypeAlias = tuple[int, int, int, int, int]

@@ -5,6 +5,7 @@ signature, which the structures leave out.
 """
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 
 from archiver.errors import CorruptArchive
@@ -23,8 +24,8 @@ LOCATOR_64_FIELDS = struct.Struct("<IQI")
 
 _EXTRA_FIELDS = struct.Struct("<HH")
 
-VERSION_MAX = 63
-"""Of the format, in tenths (4.4.3.2): readers refuse a member that asks for more."""
+VERSION_MAX = 46
+"""Of the format, in tenths (4.4.3.2). Info-ZIP's unzip skips a member that asks for more."""
 
 ENCRYPTED, SIZES_FOLLOW, UTF_8 = 1 << 0, 1 << 3, 1 << 11
 UNDERSTOOD = 0b110 | SIZES_FOLLOW | UTF_8
@@ -37,6 +38,11 @@ WIDE, UNIX_TIME, UNICODE_PATH = 0x0001, 0x5455, 0x7075
 """Extra fields: 64-bit values (4.5.3); Info-ZIP's "universal time", whose first byte tells which
 times follow: the lowest bit is that of the last modification; and a name that stands for the one in
 the header (4.6.9), behind a version and a CRC of that."""
+
+HARMLESS = frozenset({WIDE, UNIX_TIME, 0x7875, 0x7855, 0x5855, 0x000A, 0xCAFE})
+"""The extra fields that are accepted: 64-bit values, times, the owner (Info-ZIP's three forms),
+NTFS's times, and Java's empty mark. Other fields state a kind, a mode or a name that only some
+readers obey: 0x6c78 makes a link of a file for bsdtar, and 0x756e does so for unzip."""
 
 UNIX, MACOS = 3, 19
 """The systems (4.4.2) whose modes stand in the upper half of the external attributes."""
@@ -53,11 +59,11 @@ def integer(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-def extra_field(wanted: int, extra: bytes) -> bytes | None:
-    """Return one of the *extra* fields of a header, or None if it is not there.
+def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the kind and the data of each of the *extra* fields of a header.
 
     Raises:
-        CorruptArchive: The fields are none.
+        CorruptArchive: A field does not end where the header does.
     """
     at = 0
     while len(extra) - at >= _EXTRA_FIELDS.size:
@@ -65,28 +71,40 @@ def extra_field(wanted: int, extra: bytes) -> bytes | None:
         at += _EXTRA_FIELDS.size
         if size > len(extra) - at:
             raise CorruptArchive("a header in the zip is damaged")
-        if kind == wanted:
-            return extra[at : at + size]
+        yield kind, extra[at : at + size]
         at += size
     if at != len(extra):
         raise CorruptArchive("a header in the zip is damaged")
-    return None
+
+
+def extra_field(wanted: int, extra: bytes) -> bytes | None:
+    """Return one of the *extra* fields of a header, or None if it is not there."""
+    return next((data for kind, data in extra_fields(extra) if kind == wanted), None)
 
 
 def check_spelling(name: bytes, flags: int, extra: bytes) -> None:
     """Return if every reader takes a member with such a header for *name*, and can read the rest.
 
     Raises:
-        CorruptArchive: Some would take it for another one, or could not read its name.
+        CorruptArchive: Some readers would take it for something else, or could not read its name.
     """
-    usual = not extra or (len(extra) == _TIME_BYTES and extra.startswith(_TIME_MARK))
-    if not usual and extra_field(UNICODE_PATH, extra) is not None:
-        raise CorruptArchive("a member of the zip has two names")
+    if extra and not (len(extra) == _TIME_BYTES and extra.startswith(_TIME_MARK)):
+        _check_extra(extra)
     if flags & UTF_8 and not name.isascii():
         try:
             name.decode()
         except UnicodeDecodeError as exc:
             raise CorruptArchive("a name in the zip is not the UTF-8 that it should be") from exc
+
+
+def _check_extra(extra: bytes) -> None:
+    kinds = [kind for kind, _ in extra_fields(extra)]
+    if UNICODE_PATH in kinds:
+        raise CorruptArchive("a member of the zip has two names")
+    if not HARMLESS.issuperset(kinds):
+        raise CorruptArchive("a header in the zip has an extra field that only some readers obey")
+    if len(set(kinds)) < len(kinds):
+        raise CorruptArchive("a header in the zip has two extra fields of one kind")
 
 
 _TIME_MARK = _EXTRA_FIELDS.pack(UNIX_TIME, 5)
