@@ -10,12 +10,14 @@ from zlib import crc32
 import pytest
 
 from archiver.errors import (
+    ArchiveTooLarge,
     BadArchive,
     CorruptArchive,
     NotAnArchive,
     TruncatedArchive,
     UnsafeMember,
 )
+from archiver.formats.zip_places import HELD_MAX_BYTES, Places
 from archiver.model import Verified
 from tests.formats.samples import ROOT, TREE, an_archive, verdict, zipped
 
@@ -322,3 +324,42 @@ def test_members_that_are_encrypted_or_patches_are_refused(flag: int) -> None:
 
     with pytest.raises(CorruptArchive, match=r"encrypted|packed"):
         verify_zip(bytes(data))
+
+
+@pytest.mark.parametrize("name", ("a\tb", "a\x1b[1mb", "a;12", "a;", "\xe9"))
+def test_names_that_one_reader_spells_otherwise_are_accepted(name: str) -> None:
+    assert verify_zip(zipped({f"{ROOT}/{name}": b"1", f"{ROOT}/other": b"2"})).root == ROOT
+
+
+@pytest.mark.parametrize(
+    "names",
+    (
+        ("ab", "a\tb"),
+        ("a\x7fb", "a\tb"),
+        ("a;12", "a"),
+        ("a;1", "a;2"),
+        ("a\tb/c", "ab"),
+        ("a", "a/"),
+    ),
+)
+def test_two_members_that_unzip_puts_in_one_place_are_refused(names: tuple[str, str]) -> None:
+    for first, second in (names, names[::-1]):
+        with pytest.raises(UnsafeMember, match="place"):
+            verify_zip(zipped({f"{ROOT}/{first}": b"", f"{ROOT}/{second}": b""}))
+
+
+def test_a_name_that_python_reads_in_another_code_page_has_no_place_of_another_member() -> None:
+    """As git and older Mercurials write them: without the flag that says UTF-8."""
+    raw = zipped({f"{ROOT}/zz": b"1", f"{ROOT}/other": b"2"}).replace(b"/zz", b"/\x82z")
+    taken = zipped({f"{ROOT}/zz": b"1", f"{ROOT}/\xe9z": b"2"}).replace(b"/zz", b"/\x82z")
+
+    assert verify_zip(raw).root == ROOT
+    with pytest.raises(UnsafeMember, match="place"):
+        verify_zip(taken)
+
+
+def test_folders_take_a_bounded_amount_of_memory() -> None:
+    places = Places()
+    with pytest.raises(ArchiveTooLarge):
+        for number in range(HELD_MAX_BYTES // 4000):
+            places.enter(b"%04000d/" % number, 0)

@@ -20,6 +20,7 @@ from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
 from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
 from archiver.formats.zip_kind import is_link
+from archiver.formats.zip_places import Places
 from archiver.formats.zip_records import (
     CENTRAL,
     CENTRAL_FIELDS,
@@ -125,7 +126,7 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiti
         BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
     """
     held, listed = _Ledger(), _Ledger()
-    candidates = Candidates(links=links)
+    candidates, places = Candidates(links=links), Places()
     signature = yield from incoming.exactly(4)
     if signature != LOCAL:
         raise NotAnArchive("what the host sent does not begin as a zip with members does")
@@ -134,10 +135,12 @@ def walk(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiti
         entry, start = yield from _member(incoming, tree, meter)
         held.enter(entry)
         candidates.add(entry.name, start)
+        places.enter(entry.name, entry.flags)
         signature = yield from incoming.exactly(4)
     offset = incoming.position - 4
     while signature == CENTRAL:
         entry, is_symbolic = yield from _listing(incoming)
+        places.check(entry.name)
         if is_symbolic:
             candidates.enter(listed.entries, entry.name)
         else:
