@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test clients check bench format lock clean
+.PHONY: help demo up test thorough clients check bench format lock clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,8 +18,11 @@ demo: .venv/demo ## see it work, on this machine alone (ONCE=1: end after the sh
 up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on this machine
 	@$(BIN)/archiver serve
 
-test: .venv/dev ## run every test, three at a time (ARGS=: more words for pytest)
+test: .venv/dev ## run the tests of four minutes, three at a time (ARGS=: more words for pytest)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal $(ARGS)
+
+thorough: .venv/dev ## run the tests that take longer: misbehaving hosts, long conversions, a cluster that grows
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m thorough --numprocesses 3 --dist worksteal $(ARGS)
 
 clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \

@@ -79,6 +79,7 @@ def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
     assert asyncio.run(play()) == ({3}, [("warning", 1, [3])])
 
 
+@pytest.mark.thorough
 def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhile(
     three: Cluster, namespace: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_names_modes_times_links_and_contents_survive(target: str, tmp_path: Pat
     assert asyncio.run(verdict(an_archive(target), [data])).root == ROOT
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("target", SUFFIXES)
 def test_the_result_does_not_depend_on_the_way(target: str, tmp_path: Path) -> None:
     made = {converted(pack(RICH, source), source, target, tmp_path) for source in SUFFIXES}
@@ -111,6 +112,7 @@ def test_the_result_is_the_same_for_ever(target: str, tmp_path: Path) -> None:
     assert hashlib.sha256(data).hexdigest() == GOLDEN[target]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("target", "blocks"),
     (("tar", 1), ("tar.gz", 3), ("zip", 3), ("tar.bz2", 2), ("tar.xz", 18), ("tar.zst", 18)),
@@ -159,6 +161,7 @@ def test_the_machine_does_not_matter(tmp_path: Path) -> None:
     assert made == {GOLDEN["tar.gz"].encode()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("source", ("zip", "tar.zst"))
 @pytest.mark.parametrize("target", SUFFIXES)
 def test_a_part_is_the_same_whether_it_is_cut_from_the_whole_or_given(

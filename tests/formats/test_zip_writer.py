@@ -21,6 +21,7 @@ def a_file(name: str, size_bytes: int) -> Member:
     )
 
 
+@pytest.mark.thorough
 def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> None:
     pieces = (4 << 10) + 1
     zeros = bytes(PIECE_BYTES)

@@ -38,7 +38,7 @@ SOUND = [case for case in CASES.values() if case.code is None]
 AT_ONCE = 100
 BETWEEN_ATTEMPTS_S = 0.2
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(500)]
 """Every case is played while the first test is set up: half a minute on a quiet machine."""
 
 SETTINGS = {
