@@ -18,10 +18,10 @@ demo: .venv/demo ## see it work, on this machine alone (ONCE=1: end after the sh
 up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on this machine
 	@$(BIN)/archiver serve
 
-test: .venv/dev ## run the tests of four minutes, three at a time (ARGS=: more words for pytest)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 3 --dist worksteal $(ARGS)
+test: .venv/dev ## run the tests of four minutes, four at a time (ARGS=: more words for pytest)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 4 --dist worksteal $(ARGS)
 
-thorough: .venv/dev ## run the tests that take longer: misbehaving hosts, long conversions, a cluster that grows
+thorough: .venv/dev ## run the tests that take longer: outages, bad hosts, conversions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m thorough --numprocesses 3 --dist worksteal $(ARGS)
 
 clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)

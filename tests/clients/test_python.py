@@ -25,7 +25,7 @@ UV = {
 }
 
 
-@pytest.mark.parametrize("seconds", (BRIEF, LONG))
+@pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
 def test_pip_installs_what_is_not_there_yet(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
@@ -37,7 +37,7 @@ def test_pip_installs_what_is_not_there_yet(
     assert turned_away(stack, project) or seconds == BRIEF
 
 
-@pytest.mark.parametrize("seconds", (BRIEF, LONG))
+@pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
 def test_uv_installs_what_is_not_there_yet(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fle
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespace: str) -> None:
     """As docs/operations.md has it: the first server's store does not come along."""
     archive = an_archive()

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.parts.hgweb import Hgweb, Repository
 from tests.system.client import succeed
 from tests.system.stack import REGIONS, Stack, servers
+
+pytestmark = pytest.mark.thorough
 
 
 def audit(stack: Stack, *words: str) -> tuple[int, list[dict[str, Any]], str]:

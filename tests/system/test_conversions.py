@@ -17,6 +17,8 @@ from tests.parts.slow import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
+pytestmark = pytest.mark.thorough
+
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
 ONLY_ZIP = {"ARCHIVER_SOURCES__HGMO__FETCH_SUFFIX": "zip"}
 NO_SUBDIRS = {**ONLY_ZIP, "ARCHIVER_SOURCES__HGMO__SUBDIRS": "false"}

@@ -16,6 +16,8 @@ from tests.parts.slow import SlowHost
 from tests.system.client import ended, fetch, poll, stored, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 
+pytestmark = pytest.mark.thorough
+
 SLOW = 300_000
 """Bytes a second at which the large archive takes some seconds."""
 

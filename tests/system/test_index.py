@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.parts.hgweb import Hgweb, Repository
 from tests.system.client import fetch, succeed
 from tests.system.stack import REGIONS, Stack, servers
+
+pytestmark = pytest.mark.thorough
 
 
 def rebuild(stack: Stack, *words: str) -> tuple[int, dict[str, Any], str]:

@@ -12,6 +12,8 @@ from tests.parts.slow import SlowHost
 from tests.system.client import Answer, fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
+pytestmark = pytest.mark.thorough
+
 EAST, WEST = REGIONS
 SETTINGS = {"ARCHIVER_SERVER__RECHECK_S": "0.5", "ARCHIVER_SERVER__HIT_TTL_S": "0.2"}
 
