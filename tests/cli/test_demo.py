@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from archiver.cli.demo import USUAL_PORT, choose_address
 from tests.parts.process import free_port
 
@@ -20,6 +22,7 @@ def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
     assert choose_address("127.0.0.1:1") == ("127.0.0.1:1", "")
 
 
+@pytest.mark.thorough
 def test_the_demo_comes_right_reads_well_when_piped_and_leaves_nothing(tmp_path: Path) -> None:
     ended = subprocess.run(
         (

@@ -97,6 +97,7 @@ def child_with(pid: int, words: str) -> int:
     return next(child for child, command in descendants(pid).items() if words in command)
 
 
+@pytest.mark.thorough
 def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:
     with (
         serving(tmp_path, free_port()) as it,
@@ -131,6 +132,7 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port} is taken by another program" in said
 
 
+@pytest.mark.thorough
 def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_path: Path) -> None:
     port = free_port()
     with serving(tmp_path, port) as it:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import (
@@ -156,6 +156,11 @@ def test_no_damage_ends_in_another_error(
     assert contents(suffix, damaged) == contents(suffix, data)
 
 
+def blocks(data: bytes) -> list[bytes]:
+    """All that tar has against damage is the sum of the bytes of a header, a block of 512."""
+    return [data[at : at + 512] for at in range(0, len(data), 512)]
+
+
 @many
 @given(start=st.integers(0, 12_000), replacement=st.binary(max_size=600))
 @example(start=136, replacement=b"Br\xdc")  # the sum still fits, if bytes have signs
@@ -164,6 +169,11 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
 ) -> None:
     whole = tar()
     damaged = whole[:start] + replacement + whole[start + len(replacement) :]
+    assume(
+        all(
+            a == b or sum(a) != sum(b) for a, b in zip(blocks(whole), blocks(damaged), strict=False)
+        )
+    )
     compressed = bz2.compress(damaged, 1)
 
     try:

@@ -18,6 +18,8 @@ from tests.parts.slow import SlowHost, slow_host
 from tests.system.client import Answer, ended, fetch, poll
 from tests.system.stack import Stack, servers
 
+pytestmark = pytest.mark.thorough
+
 CROWD = 200
 HOLD_S = 2
 LONG_HOLD_S = 14

@@ -62,6 +62,7 @@ def test_another_one_may_serve_at_the_same_address_before_the_first_has_ended(
         assert accepts(port)
 
 
+@pytest.mark.thorough
 def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serve(
     tmp_path: Path,
 ) -> None:
@@ -100,6 +101,7 @@ def robots(port: int) -> list[str]:
     return re.findall(r'_count\{[^}]*route="robots"[^}]*\} (\S+)', text)
 
 
+@pytest.mark.thorough
 def test_what_killed_processes_were_doing_is_not_counted_any_longer(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     waiting = b"GET /archiver/hgmo/projects/ash/default?wait=80 HTTP/1.1\r\nHost: h\r\n\r\n"
