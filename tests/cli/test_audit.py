@@ -70,6 +70,7 @@ CORRUPT = Finding(
         (("same", "unchecked"), 75),
         (("unchecked", "differs"), 1),
         (("corrupt",), 1),
+        (("incomplete", "same"), 1),
         (("gone", "same"), 1),
         (("lost", "same"), 1),
     ),

@@ -89,13 +89,18 @@ def test_a_public_url_that_is_unreachable_is_named_at_once(run: Run, script: Scr
     assert "server.public_url" in result.stderr
 
 
-def test_a_public_url_at_which_something_else_answers_is_named(run: Run, script: Script) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), ((404, "Not Found"), (502, "Bad Gateway"), (503, "Service Unavailable"))
+)
+def test_a_public_url_at_which_something_else_answers_is_named(
+    run: Run, script: Script, status: int, reason: str
+) -> None:
     elsewhere = script.url.replace("127.0.0.1", "localhost")
     script.say(ASKED, Said(status=202, headers={"Location": elsewhere + STATUS}))
-    script.say(STATUS, Said(status=404))
+    script.say(STATUS, Said(status=status))
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 1
-    assert f"{elsewhere} gives no status (404: Not Found)" in result.stderr
+    assert f"{elsewhere} gives no status ({status}: {reason})" in result.stderr
     assert "server.public_url" in result.stderr
 
 

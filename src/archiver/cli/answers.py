@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from archiver.cli.failures import CommandFailed, Misused, NotFound, RetryLater
+from archiver.cli.failures import CommandFailed, Declined, Misused, NotFound, RetryLater
 from archiver.cli.terminal import printable
 
 POLL_MAX_S = 3.0
@@ -278,4 +278,6 @@ def _refusal(answer: Answer) -> CommandFailed:
     if problem.allowed:
         detail = f"{detail} (allowed: {problem.allowed})"
     meaning = _MEANING.get(answer.status, CommandFailed)
+    if meaning is RetryLater and problem.code:
+        meaning = Declined
     return meaning(printable(f"{problem.code or answer.status}: {detail}"))

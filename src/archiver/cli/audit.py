@@ -84,7 +84,7 @@ def command(
     \b
     Exit codes:
       0  all are the same, or just packed otherwise
-      1  one differs, is corrupt or lost, or is gone from its host
+      1  one differs, is incomplete, corrupt or lost, or is gone from its host
       2  wrong usage
      75  one could not be checked: try again later
     """  # noqa: D301 - \b is click's: keep these lines

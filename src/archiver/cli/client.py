@@ -24,7 +24,14 @@ from archiver.cli.answers import (
     understand,
     understand_status,
 )
-from archiver.cli.failures import CommandFailed, Misused, NoAnswer, RetryLater, WrongBytes
+from archiver.cli.failures import (
+    CommandFailed,
+    Declined,
+    Misused,
+    NoAnswer,
+    RetryLater,
+    WrongBytes,
+)
 from archiver.cli.output import Sink
 
 CHUNK_BYTES = 1024 * 1024
@@ -253,7 +260,8 @@ def _heard_after(
     Raises:
         CommandFailed: It is not.
     """
-    if isinstance(exc, RetryLater) and not isinstance(exc, NoAnswer):
+    known = heard is not None or not accepted.asked
+    if isinstance(exc, Declined) or (known and type(exc) is RetryLater):
         return now
     if heard is None:
         kind = NoAnswer if isinstance(exc, NoAnswer) else CommandFailed

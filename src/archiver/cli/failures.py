@@ -45,6 +45,10 @@ class RetryLater(CommandFailed):
     exit_code = 75
 
 
+class Declined(RetryLater):
+    """Archiver itself says so, with a code: no proxy or other server does."""
+
+
 class Interrupted(CommandFailed):
     """A signal ended the command. 128 and the number of SIGINT."""
 

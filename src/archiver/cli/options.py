@@ -68,7 +68,10 @@ def settings_beside(
         CommandFailed: The data folder cannot be read.
     """
     settings = settings_from(config)
-    if not settings.engine.servers or not settings.regions:
+    try:
+        for check in require:
+            check(settings)
+    except SettingsError:
         _find_embedded(settings)
     try:
         return settings_from(config, require=require)

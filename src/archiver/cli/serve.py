@@ -72,11 +72,11 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> None:
 
 
 async def _is_well(settings: Settings) -> bool:
-    """Return True as soon as the engine answers, False if it does not in WELL_WITHIN_S.
+    """Return True as soon as the heartbeat is 200, False if it is not within WELL_WITHIN_S.
 
-    The embedded engine does, or nothing would have been started after it.
+    The embedded parts answer, or nothing would have been started after them.
     """
-    if not settings.engine.servers:
+    if not settings.engine.servers and not settings.regions:
         return True
     host, _, port = settings.server.listen.rpartition(":")
     heartbeat = http(host.strip("[]"), int(port), "/__heartbeat__", expect=b" 200")

@@ -11,10 +11,9 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, StreamInfo
 
-from archiver.concurrency import heeded
 from archiver.engine.connection import Connection
 from archiver.engine.faults import TOO_FEW_SERVERS
-from archiver.engine.translation import WrongRevision
+from archiver.engine.translation import WrongRevision, translated
 from archiver.errors import EngineUnavailable
 from archiver.tasks import Priority
 
@@ -229,15 +228,13 @@ def _standing(name: str, cluster: ClusterInfo | None) -> Standing:
     )
 
 
-class _asked(heeded):  # noqa: N801 - as the one that it is made of
-    """Turns what nats-py raises into TooFewServers or EngineUnavailable."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
+class _asked(translated):  # noqa: N801 - as the one that it is made of
+    """Turns what nats-py raises into TooFewServers, too."""
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        super().__exit__(kind, exc, traceback)
-        if isinstance(exc, nats.js.errors.APIError) and exc.err_code in TOO_FEW_SERVERS:
-            raise TooFewServers("the engine has fewer servers than that") from exc
-        if isinstance(exc, (nats.errors.Error, TimeoutError, OSError)):
-            raise EngineUnavailable(f"the engine could not {self._doing}") from exc
+        try:
+            super().__exit__(kind, exc, traceback)
+        except EngineUnavailable:
+            if isinstance(exc, nats.js.errors.APIError) and exc.err_code in TOO_FEW_SERVERS:
+                raise TooFewServers("the engine has fewer servers than that") from exc
+            raise
