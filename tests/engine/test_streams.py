@@ -1,6 +1,7 @@
 """The fleet's streams on one server and on three, and how they get from one to the other."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 import nats.errors
 import pytest
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerInfo, SequenceInfo
+from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 from structlog.testing import capture_logs
 
 from archiver.concurrency import beside
@@ -22,7 +23,7 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.lanes import Lane, lane_name
 from archiver.engine.leftovers import left_over
 from archiver.engine.link import Servers
-from archiver.engine.streams import Streams, TooFewServers
+from archiver.engine.streams import PROBE_LANE, Streams, TooFewServers
 from archiver.errors import EngineUnavailable
 from archiver.tasks import Priority
 from tests.engine.conftest import LEASE, Fleet, an_archive
@@ -153,6 +154,36 @@ def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fle
                 await streams.prove()
 
     asyncio.run(play())
+
+
+def test_after_a_probe_that_failed_the_next_one_shows_that_all_is_well(fleet: Fleet) -> None:
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            streams, stream = Streams(connection=connection, wanted=1), connection.tasks_stream
+            probes = connection.subject("tasks", PROBE_LANE, "*", "*")
+            await connection.ensure_consumer(ConsumerConfig(name="other", filter_subject=probes))
+            with pytest.raises(EngineUnavailable):  # its own consumer is refused
+                await streams.prove()
+            assert await connection.count(stream) == 0
+            await connection.delete_consumer("other")
+
+            await streams.prove()
+            await take_all_probes(connection)
+            with pytest.raises(EngineUnavailable):
+                await streams.prove()
+            await streams.prove()
+
+    asyncio.run(play())
+
+
+async def take_all_probes(connection: Connection) -> None:
+    """Have the consumer that is there hand out its messages elsewhere."""
+    stream, elsewhere = connection.tasks_stream, connection.subject("elsewhere")
+    taken: asyncio.Queue[Msg] = asyncio.Queue()
+    await connection.listen(elsewhere, taken.put)
+    (consumer,) = await connection.js.consumers_info(stream)
+    many = json.dumps({"batch": 100, "expires": 60_000_000_000}).encode()
+    await connection.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer.name}", many, elsewhere)
 
 
 @pytest.mark.thorough

@@ -142,29 +142,39 @@ class Streams:
         Raises:
             EngineUnavailable: It cannot.
         """
+        try:
+            with _asked("hand out a message"):
+                await self._make_consumer()
+                await self._store_probe()
+                await self._take()
+        except EngineUnavailable:
+            with suppress(
+                EngineUnavailable
+            ):  # its server may be gone; the next probe makes another
+                await self._connection.delete_consumer(self._consumer)
+            raise
+
+    async def _make_consumer(self) -> None:
+        """Have the consumer there before the message, which nothing else would take out."""
+        config = ConsumerConfig(
+            name=self._consumer,
+            filter_subject=self._connection.subject("tasks", PROBE_LANE, self._probe, "*"),
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=PROBE_TIMEOUT_S,
+            inactive_threshold=PROBE_IDLE.total_seconds(),
+        )
+        await self._connection.ensure_consumer(config)
+
+    async def _store_probe(self) -> None:
         self._probes = (self._probes + 1) % PROBES_MAX
         subject = self._connection.subject("tasks", PROBE_LANE, self._probe, str(self._probes))
         only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
         with suppress(WrongRevision):  # one is there that was stored before, and not taken in time
             await self._connection.publish(subject, b"", only_one)
-        try:
-            with _asked("hand out a message"):
-                await self._take()
-        except EngineUnavailable:
-            self._consumer = f"{PROBE_LANE}_{secrets.token_hex(8)}"  # its server may be gone
-            raise
 
     async def _take(self) -> None:
-        connection = self._connection
-        config = ConsumerConfig(
-            name=self._consumer,
-            filter_subject=connection.subject("tasks", PROBE_LANE, self._probe, "*"),
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=PROBE_TIMEOUT_S,
-            inactive_threshold=PROBE_IDLE.total_seconds(),
-        )
-        await connection.js.add_consumer(connection.tasks_stream, config)
-        queue = await connection.js.pull_subscribe_bind(self._consumer, connection.tasks_stream)
+        js, stream = self._connection.js, self._connection.tasks_stream
+        queue = await js.pull_subscribe_bind(self._consumer, stream)
         try:
             message = (await queue.fetch(1, PROBE_TIMEOUT_S))[0]
             await message.ack_sync(timeout=PROBE_TIMEOUT_S)
