@@ -76,7 +76,8 @@ async def bench(fleet: Fleet) -> AsyncIterator[Bench]:
 def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(fleet: Fleet) -> None:
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
-            silent = here.claim(await here.message())
+            message = await here.message()
+            silent = here.claim(message)
             assert await silent.take()
             other = here.claim(await here.message())  # after a lease without a heartbeat
             assert await other.take()
@@ -85,6 +86,8 @@ def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(flee
                 await silent.hold()
             with pytest.raises(LeaseLost):
                 await silent.fail(Busy("I am late"))
+            with pytest.raises(LeaseLost):
+                await here.claim(message).take()
             await other.hold()
             await other.succeed()
             return await here.state()
@@ -136,6 +139,28 @@ def test_retries_and_hand_backs_are_not_counted_as_vanished_workers(fleet: Fleet
             return claim.attempt
 
     assert asyncio.run(play()) == VANISHED_MAX + 2
+
+
+def test_a_task_that_was_given_back_is_claimed_although_its_lane_was_made_again(
+    fleet: Fleet,
+) -> None:
+    async def play() -> tuple[list[int], int]:
+        async with bench(fleet) as here:
+            deliveries = [await here.message()]
+            claim = here.claim(deliveries[-1])
+            assert await claim.take()
+            await claim.hand_back()
+            deliveries.append(await here.message())
+            claim = here.claim(deliveries[-1])
+            assert await claim.take()
+            await claim.hand_back()
+            await here.connection.delete_consumer(here.lane.name)
+            deliveries.append(await here.message())
+            claim = here.claim(deliveries[-1])
+            assert await claim.take()
+            return [message.metadata.num_delivered for message in deliveries], claim.attempt
+
+    assert asyncio.run(play()) == ([1, 2, 1], 3)
 
 
 def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:

@@ -92,7 +92,7 @@ class Claim:
         if last and last.state.terminal:
             await self._acknowledge()
             return False
-        if last and last.delivery > self._message.metadata.num_delivered:
+        if last and self._is_outrun_by(last):
             raise LeaseLost("a later delivery of this task has been claimed")
         self._revision = entry.revision if entry else 0
         self._record = self._begin(last)
@@ -112,6 +112,15 @@ class Claim:
             self._order.created_at,
         )
         return last if same else None
+
+    def _is_outrun_by(self, last: TaskRecord) -> bool:
+        """Tell whether a later delivery holds the task.
+
+        One that gave the task back may have a higher number: a lane that is made again counts
+        deliveries from 1.
+        """
+        later = last.delivery > self._message.metadata.num_delivered
+        return later and last.state is TaskState.STARTED
 
     def _begin(self, last: TaskRecord | None) -> TaskRecord:
         """Return the first record of this attempt, counting on from the one before, if any."""
