@@ -243,7 +243,9 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
         async with fleet.connection() as connection, fleet.engine() as engine:
             for _ in range(2):
                 await engine.enqueue(an_archive())
-            assert await taken(connection)
+            async with asyncio.timeout(60):
+                while not await taken(connection):
+                    pass
             name = lane_name("hgmo", Priority.HIGH)
             info = await connection.consumer(connection.tasks_stream, name)
             assert info
@@ -251,6 +253,60 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
             return await play(connection, info)
 
     assert asyncio.run(prepare()) == [None, 1, 0]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("renewed", (False, True), ids=("here", "elsewhere"))
+def test_a_consumer_that_is_left_over_is_renewed_by_one_worker_alone(
+    fleet: Fleet, *, renewed: bool
+) -> None:
+    async def play(connection: Connection) -> int | None:
+        await leave_over(connection)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            making = group.create_task(lane(connection).make())
+            if renewed:
+                await until_seen(connection)
+                await connection.delete_consumer(lane_name("hgmo", Priority.HIGH))
+                while not await taken(connection):
+                    pass
+            await making
+        info = await connection.consumer(connection.tasks_stream, lane_name("hgmo", Priority.HIGH))
+        return info.num_ack_pending if info else None
+
+    async def connected() -> int | None:
+        async with fleet.connection() as connection:
+            return await play(connection)
+
+    with capture_logs() as lines:
+        held = asyncio.run(connected())
+    events = [line["event"] for line in lines]
+    assert (held, "lane.renewed" in events) == ((1, False) if renewed else (0, True))
+
+
+async def leave_over(connection: Connection) -> None:
+    """Put a task in the queue, and have the lane's consumer believe that it is done.
+
+    It had another filter, and acknowledged what came after the task.
+    """
+    engine, name = JetStream(connection=connection), lane_name("hgmo", Priority.HIGH)
+    for source in ("hgmo", "other"):
+        await engine.enqueue(an_archive(source))
+    others = connection.subject("tasks", Priority.HIGH, "other", "*")
+    await connection.ensure_consumer(ConsumerConfig(durable_name=name, filter_subject=others))
+    pulling = await connection.js.pull_subscribe_bind(name, connection.tasks_stream)
+    await (await pulling.fetch(1, 60))[0].ack_sync()
+    await pulling.unsubscribe()
+
+
+async def until_seen(connection: Connection) -> None:
+    """Return once the lane's consumer has its own filter: it was looked at by then."""
+    own = connection.subject("tasks", Priority.HIGH, "hgmo", "*")
+    name = lane_name("hgmo", Priority.HIGH)
+    while True:
+        info = await connection.consumer(connection.tasks_stream, name)
+        if info and info.config.filter_subject == own:
+            return
+        await asyncio.sleep(0.01)
 
 
 async def taken(connection: Connection) -> Msg | None:

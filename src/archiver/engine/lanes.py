@@ -96,7 +96,8 @@ class Lane:
         if not first:
             return first is not None
         await asyncio.sleep(REMOVED_AFTER.total_seconds())
-        return first == await self._connection.left_over(consumer)
+        fresh = await self._connection.ensure_consumer(self._config)  # others may have renewed it
+        return await self._connection.left_over(fresh) in (0, first)
 
     async def ask(self, reply: str, *, lingering: bool) -> None:
         """Ask for one message, to be sent to *reply*.
