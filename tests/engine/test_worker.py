@@ -131,9 +131,18 @@ def test_an_error_that_no_retry_can_mend_fails_the_task_at_once(fleet: Fleet) ->
     assert asyncio.run(play()) == (1, "refused")
 
 
-def test_a_fault_of_our_own_ends_in_failure_and_its_text_stays_inside(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    (ZeroDivisionError("secret-text"), Refused("secret-text \udc80"), Busy("secret-text \udc80")),
+    ids=("in-the-build", "in-its-failure", "in-its-retry"),
+)
+def test_a_fault_of_our_own_ends_in_failure_and_its_text_stays_inside(
+    fleet: Fleet, fault: Exception
+) -> None:
+    """No text of a failure can be written that has half of a UTF-16 pair."""
+
     async def build(_archive: Archive, _attempt: Attempt) -> Copies:
-        raise ZeroDivisionError("secret-text")
+        raise fault
 
     async def play() -> str:
         archive = an_archive()

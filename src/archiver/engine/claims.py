@@ -70,6 +70,7 @@ class Claim:
         self._bytes_done = 0
         self._order = order
         self._record: TaskRecord
+        self._written: TaskState | None = None
 
     @property
     def attempt(self) -> int:
@@ -78,6 +79,11 @@ class Claim:
     @property
     def failures(self) -> int:
         return self._record.failures
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is written that this attempt began, and not how it ended."""
+        return self._written is TaskState.STARTED
 
     async def take(self) -> bool:
         """Write the task down as ours; return False if there is nothing left to do with it.
@@ -317,6 +323,7 @@ class Claim:
                 break
         else:
             raise EngineUnavailable("the engine does not take the state of a task")
+        self._written = self._record.state
         await self._connection.tell(PROGRESS, self.archive.digest)
 
     async def _catch_up(self) -> None:

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from archiver.concurrency import end
 from archiver.engine import retry
 from archiver.engine.buckets import TASKS
-from archiver.engine.claims import VANISHED_MAX, Claim
+from archiver.engine.claims import Claim
 from archiver.engine.connection import Connection
 from archiver.engine.dispatch import Dispatcher
 from archiver.engine.lanes import Lane
@@ -38,6 +38,8 @@ from archiver.telemetry import METRICS, describe, log
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
 """``service.Archiver.build``."""
 
+
+BROKEN = "Archiver failed; its log says why"
 
 ABORT_TIME = timedelta(seconds=15)
 """What a build may need to abort its uploads; it must not be disturbed while it does."""
@@ -131,16 +133,27 @@ class Worker:
             lease=self._policy.lease,
         )
         try:
-            if await claim.take():
-                await self._run(claim)
-        except WorkersLost as exc:
-            await self._fail(claim, exc, time.monotonic())
+            await self._pursue(claim)
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
             log.warning("task.let_go", key=archive.key, cause=describe(exc))
+
+    async def _pursue(self, claim: Claim) -> None:
+        """Claim and run. If a fault of ours keeps the task from being claimed, its lease runs out.
+
+        Raises:
+            LeaseLost, EngineUnavailable, TimeoutError: It will be handed out again, or was.
+        """
+        try:
+            if await claim.take():
+                await self._run(claim)
+        except (LeaseLost, EngineUnavailable, TimeoutError):
+            raise
+        except WorkersLost as exc:
+            await self._fail(claim, exc, time.monotonic())
         except Exception as exc:  # noqa: BLE001 - a fault of ours must not hold a seat for ever
-            log.error("attempt.broken", key=archive.key, exc_info=exc)
-            if message.metadata.num_delivered >= VANISHED_MAX:
-                await self._refuse(message)
+            log.error("attempt.broken", key=claim.archive.key, exc_info=exc)
+            if claim.is_open:
+                await self._fail(claim, InternalError(BROKEN), time.monotonic())
 
     async def _refuse(self, message: Msg) -> None:
         """Have the queue forget a message that asks for nothing that could be built."""
@@ -166,7 +179,7 @@ class Worker:
             await self._retry_or_fail(claim, exc, started)
         except Exception as exc:  # noqa: BLE001 - a fault of ours must end in FAILURE, not in silence
             log.error("attempt.broken", key=claim.archive.key, exc_info=exc)
-            await self._fail(claim, InternalError("Archiver failed; its log says why"), started)
+            await self._fail(claim, InternalError(BROKEN), started)
         else:
             await claim.succeed()
             self._tell_success(claim, started, copies)
