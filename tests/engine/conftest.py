@@ -22,6 +22,9 @@ from tests.parts.nats import Nats
 
 LEASE = timedelta(seconds=2)
 
+HUNG_AFTER_S = 120.0
+"""However busy the machine, a state that has not come by then will not come."""
+
 PATIENT = timedelta(minutes=1)
 """An index that asks no bucket because the machine is busy and NATS answers late."""
 
@@ -57,13 +60,13 @@ class Fleet:
         """Yield a connection that has seen to its streams, and changes them no more."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
             if connection.is_up:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(HUNG_AFTER_S):
                     await connection.prepared.wait()
             yield connection
 
     async def prepare(self) -> None:
         """Have its streams there, for which a busy disk may take longer than a process waits."""
-        async with self.connection() as connection, asyncio.timeout(60):
+        async with self.connection() as connection, asyncio.timeout(HUNG_AFTER_S):
             while True:
                 with suppress(EngineUnavailable):
                     return await connection.ensure_streams()
@@ -80,6 +83,7 @@ class Fleet:
         *,
         caps: Mapping[str, int] | None = None,
         concurrency: int = 4,
+        lease: timedelta = LEASE,
         grace: timedelta = timedelta(seconds=10),
         max_failures: int = 3,
         retry_base: timedelta = timedelta(seconds=0.1),
@@ -96,7 +100,7 @@ class Fleet:
             policy = Policy(
                 caps=caps or {"hgmo": 8},
                 concurrency=concurrency,
-                lease=LEASE,
+                lease=lease,
                 grace=grace,
                 max_failures=max_failures,
                 retry_base=retry_base,
@@ -131,11 +135,9 @@ def fleet(nats: Nats, namespace: str) -> Fleet:
     return prepared(nats, namespace)
 
 
-async def until(
-    engine: JetStream, archive: Archive, state: TaskState, timeout_s: float = 15
-) -> Task:
+async def until(engine: JetStream, archive: Archive, state: TaskState) -> Task:
     """Return the task as soon as it is in *state*."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(HUNG_AFTER_S):
         while True:
             task = await engine.task(archive)
             if task and task.state is state:

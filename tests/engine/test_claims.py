@@ -19,7 +19,7 @@ from archiver.engine.records import decode_order, decode_task
 from archiver.errors import LeaseLost, WorkersLost
 from archiver.model import Archive
 from archiver.tasks import Phase, Priority, TaskState
-from tests.engine.conftest import LEASE, Busy, Fleet, an_archive, limited
+from tests.engine.conftest import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, limited
 
 
 class Bench:
@@ -37,7 +37,7 @@ class Bench:
             lease=LEASE,
         )
 
-    async def message(self, within: timedelta = 3 * LEASE) -> Msg:
+    async def message(self, within: timedelta = timedelta(seconds=HUNG_AFTER_S)) -> Msg:
         """Return the next delivery of the task, new or again."""
         await self.lane.make()
         stream = self.connection.tasks_stream
@@ -189,7 +189,7 @@ def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) ->
             if asked_anew:
                 await here.engine.enqueue(an_archive())  # which has the number of the lost one
                 await here.engine.enqueue(here.archive)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 await claim.succeed()
             entry = await here.connection.get(STATES, here.archive.digest)
             record = decode_task(entry.value) if entry else None

@@ -1,7 +1,6 @@
 """The index's three levels, and how processes keep each other honest, on a real server."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.engine.buckets import DIGESTS, INDEX, REVS
-from archiver.engine.connection import REQUEST_TIMEOUT, Connection
+from archiver.engine.connection import Connection
 from archiver.engine.digests import NAMED_MAX
 from archiver.engine.feed import COPIES, relay
 from archiver.engine.index import JetStreamIndex
@@ -23,7 +22,7 @@ from archiver.news import News
 from archiver.ports import Found, Resolved
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
-from tests.engine.conftest import PATIENT, Fleet, an_archive, copies_of
+from tests.engine.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
@@ -87,21 +86,30 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
 def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
     fleet: Fleet, nats: Nats
 ) -> None:
-    async def play() -> float:
-        storage, archive = MemoryStorage(), an_archive()
-        copies = await _committed(storage, archive)
+    given_up: list[bool] = []
+
+    async def play() -> None:
         async with fleet.connection() as connection:
             await connection.ensure_streams()
+
+            class Storage(MemoryStorage):
+                async def find(self, archive: Archive) -> Found:
+                    given_up.append(asking.done())
+                    return await super().find(archive)
+
+            storage, archive = Storage(), an_archive()
+            copies = await _committed(storage, archive)
             index = JetStreamIndex(connection=connection, storage=storage)
             nats.freeze()
             try:
-                began = time.monotonic()
+                asking = asyncio.create_task(connection.get(INDEX, archive.digest))
                 assert await index.copies(archive) == copies
-                return time.monotonic() - began
             finally:
                 nats.thaw()
+            await asyncio.wait({asking})
 
-    assert asyncio.run(play()) < REQUEST_TIMEOUT.total_seconds()
+    asyncio.run(play())
+    assert given_up == [False]
 
 
 def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
@@ -135,7 +143,7 @@ def test_a_commit_ends_what_other_processes_believe_of_an_archive(fleet: Fleet) 
 
 
 async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -> None:
-    async with asyncio.timeout(1):  # DESIGN: within a second
+    async with asyncio.timeout(HUNG_AFTER_S):
         while await index.copies(archive) != copies:
             await asyncio.sleep(0.005)
 
@@ -319,7 +327,7 @@ def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded
         async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
             assert await web.by_digest(digest) == ()
             await worker.record(archive, copies_of(archive, "us-east-1", sha256=digest))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 while await web.by_digest(digest) != (archive,):
                     await asyncio.sleep(0.005)
 

@@ -9,7 +9,7 @@ from archiver.engine.presence import WORKERS, Reporter, workers
 from archiver.health import WorkerReport
 from archiver.model import Region
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import Fleet
+from tests.engine.conftest import HUNG_AFTER_S, Fleet
 
 EAST, WEST = Region("one"), Region("two")
 
@@ -50,7 +50,7 @@ def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> No
 
 async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:
     """Return the reports of so many workers, which may still be connecting."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HUNG_AFTER_S):
         while len(reports := await workers(web)) < count:
             await asyncio.sleep(0.02)
     return reports

@@ -13,7 +13,16 @@ from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Copies, Joined
 from archiver.ports import Attempt
 from archiver.tasks import Priority, TaskState
-from tests.engine.conftest import Busy, Fleet, Refused, an_archive, copies_of, limited, until
+from tests.engine.conftest import (
+    HUNG_AFTER_S,
+    Busy,
+    Fleet,
+    Refused,
+    an_archive,
+    copies_of,
+    limited,
+    until,
+)
 from tests.parts.process import free_port
 
 
@@ -134,7 +143,7 @@ def test_every_process_hears_why_a_task_failed_for_good(fleet: Fleet) -> None:
             await asked.enqueue(archive)
             async with fleet.worker(refuse):
                 await until(asked, archive, TaskState.FAILURE)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HUNG_AFTER_S):
                     while (failure := other.recent_failure(archive)) is None:
                         await asyncio.sleep(0.02)
             return failure.message

@@ -17,7 +17,7 @@ from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Copies, Region
 from archiver.ports import Found
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import PATIENT, Fleet, an_archive, copies_of
+from tests.engine.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
 from tests.parts.process import free_port
 
 ONE, TWO = Region("one"), Region("two")
@@ -130,7 +130,7 @@ def test_what_the_index_has_wrong_is_set_right_and_every_process_hears_of_it(fle
         await bench.index.record(archive, replace(both, regions=(TWO,)))
         assert await bench.index.copies(archive) != both
         assert counts(await bench.rebuild()) == (1, 1, 0, 0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HUNG_AFTER_S):
             while await bench.index.copies(archive) != both:
                 await asyncio.sleep(0.005)
 
@@ -171,7 +171,7 @@ def test_what_no_region_has_any_more_is_dropped(fleet: Fleet) -> None:
         bench.storage.take_away(gone)
         assert counts(await bench.rebuild()) == (1, 0, 1, 1)
         assert await bench.connection.get(INDEX, gone.digest) is None
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HUNG_AFTER_S):
             while await bench.index.copies(gone):
                 await asyncio.sleep(0.005)
         assert await bench.index.by_digest(was.manifest.sha256) == (twin,)

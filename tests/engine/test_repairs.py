@@ -5,7 +5,7 @@ import asyncio
 from archiver.model import Archive, Copies, Region
 from archiver.ports import Attempt
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import Fleet, an_archive, copies_of
+from tests.engine.conftest import HUNG_AFTER_S, Fleet, an_archive, copies_of
 
 
 def test_a_repair_waits_for_its_region_and_then_becomes_a_task(fleet: Fleet) -> None:
@@ -25,7 +25,7 @@ def test_a_repair_waits_for_its_region_and_then_becomes_a_task(fleet: Fleet) -> 
             await asyncio.sleep(0.5)
             while_down = len(built)
             storage.down.clear()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 while not built:
                     await asyncio.sleep(0.02)
             await asyncio.sleep(0.5)

@@ -26,7 +26,7 @@ from archiver.engine.link import Servers
 from archiver.engine.streams import PROBE_LANE, Streams, TooFewServers
 from archiver.errors import EngineUnavailable
 from archiver.tasks import Priority
-from tests.engine.conftest import LEASE, Fleet, an_archive
+from tests.engine.conftest import HUNG_AFTER_S, LEASE, Fleet, an_archive
 from tests.parts.cluster import SIZE, Cluster, cluster
 
 SOON = timedelta(seconds=90)
@@ -69,7 +69,7 @@ def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
         async with fleet.connection() as first:
             await lane(first).make()
         with capture_logs() as lines:
-            async with other.connection() as connection:
+            async with asyncio.timeout(HUNG_AFTER_S), other.connection() as connection:
                 while not any(line["event"] == "engine.replicas_differ" for line in lines):
                     await asyncio.sleep(0.02)
                 told = [line for line in lines if line["event"] == "engine.replicas_differ"]
@@ -94,7 +94,7 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
                 return entry is not None and entry.value == value
 
     async def play() -> Sequence[set[int]]:
-        async with fleet.connection() as connection:
+        async with asyncio.timeout(2 * HUNG_AFTER_S), fleet.connection() as connection:
             streams = Streams(connection=connection, wanted=1)
             await lane(connection).make()
             assert await written_and_read(connection, b"one")
@@ -196,7 +196,7 @@ def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
         fleet = Fleet(servers=Servers(urls=servers.urls, replicas=3), namespace=namespace)
         one = replace(fleet, servers=Servers(urls=servers.urls[:1]))
         await one.prepare()
-        async with asyncio.timeout(60), fleet.connection() as connection:
+        async with asyncio.timeout(HUNG_AFTER_S), fleet.connection() as connection:
             web = JetStream(connection=connection)
             accepted = Accepted(connection=connection, engine=web, lease=LEASE)
             async with beside(accepted.keep()):
@@ -243,7 +243,7 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
         async with fleet.connection() as connection, fleet.engine() as engine:
             for _ in range(2):
                 await engine.enqueue(an_archive())
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 while not await taken(connection):
                     pass
             name = lane_name("hgmo", Priority.HIGH)
@@ -262,7 +262,7 @@ def test_a_consumer_that_is_left_over_is_renewed_by_one_worker_alone(
 ) -> None:
     async def play(connection: Connection) -> int | None:
         await leave_over(connection)
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(HUNG_AFTER_S), asyncio.TaskGroup() as group:
             making = group.create_task(lane(connection).make())
             if renewed:
                 await until_seen(connection)

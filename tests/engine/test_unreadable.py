@@ -41,7 +41,7 @@ from archiver.model import Archive, Copies, Joined, Region, rev_digest
 from archiver.ports import Attempt
 from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
-from tests.engine.conftest import Fleet, an_archive, copies_of, until
+from tests.engine.conftest import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
 from tests.engine.test_claims import bench
 
 NOW = datetime.now(UTC)
@@ -182,7 +182,7 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
             await connection.put(STATES, waiting.digest, forged)
             forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
             await connection.put(REPAIRS, lacking.digest, forged)
-            async with fleet.worker(build), asyncio.timeout(10):
+            async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
                 await until(engine, waiting, TaskState.SUCCESS)
                 while await connection.trace(REPAIRS, lacking.digest):
                     await asyncio.sleep(0.02)
@@ -228,7 +228,7 @@ def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Flee
         async with fleet.connection() as connection:
             connection.watch(FAILED, break_down)
             connection.watch(FAILED, lambda digest, _payload: heard.append(digest))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 for count in (1, 2):
                     await connection.tell(FAILED, "d")
                     while len(heard) < count:
@@ -265,7 +265,9 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
             for archive in archives:
                 await until(engine, archive, TaskState.SUCCESS)
                 for bucket, key in buckets_of(archive):
-                    async with asyncio.timeout(10):  # a sweep of repairs comes every 0.1 s
+                    async with asyncio.timeout(
+                        HUNG_AFTER_S
+                    ):  # a sweep of repairs comes every 0.1 s
                         while bucket != STATES and await connection.trace(bucket, key):
                             await asyncio.sleep(0.02)
 
@@ -287,7 +289,7 @@ def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet
         async with fleet.connection() as connection:
             subject = connection.subject("tasks", "hi", archive.source, archive.digest)
             await connection.publish(subject, b"?", {})
-            async with fleet.worker(build), asyncio.timeout(10):
+            async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
                 while await connection.last_message(connection.tasks_stream, subject):
                     await asyncio.sleep(0.02)
 
