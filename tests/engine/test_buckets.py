@@ -2,14 +2,18 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
+from archiver.binding import OBJECT_MAX_BYTES, URL_MAX_CHARS, object_prefix, unbound
 from archiver.engine.buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.engine.connection import Connection
+from archiver.engine.records import CopiesRecord, encode
 from archiver.errors import EngineUnavailable
-from tests.engine.conftest import Fleet
+from archiver.model import KEY_MAX_BYTES, Conversion, Copies, Region
+from tests.engine.conftest import Fleet, an_archive, copies_of
 
 
 async def config_of(connection: Connection, bucket: str) -> StreamConfig:
@@ -53,6 +57,31 @@ def test_a_full_bucket_takes_what_comes_and_drops_the_oldest(fleet: Fleet) -> No
             return [key for key in "abcd" if await connection.get("small", key)]
 
     assert asyncio.run(play()) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize(("url_chars", "longest"), ((1000, 5_000), (URL_MAX_CHARS, 13_000)))
+def test_the_longest_entry_of_the_index_fits_its_bucket(url_chars: int, longest: int) -> None:
+    regions = tuple(Region(f"region-{number}") for number in range(9))
+    archive = replace(an_archive(), repo="/".join(["r" * 212] * 3))
+    made_of = Conversion(
+        key=archive.key, sha256="0" * 64, size_bytes=OBJECT_MAX_BYTES, converter="c" * 100
+    )
+    manifest = replace(
+        copies_of(archive).manifest,
+        object_key=f"{object_prefix(archive)}{'a' * 16}/{archive.file_name}",
+        root="r" * 225,
+        source_url="https://host/".ljust(url_chars, "u"),
+        conversion=made_of,
+    )
+    record = CopiesRecord.of(
+        Copies(manifest=manifest, regions=regions),
+        datetime.now(UTC),
+        dict.fromkeys(regions, "0" * 16),
+    )
+
+    assert KEY_MAX_BYTES - 10 < len(archive.key) <= KEY_MAX_BYTES
+    assert unbound(manifest, archive) is None
+    assert len(encode(record)) < longest < ENTRY_MAX_BYTES
 
 
 def test_an_entry_that_is_too_large_is_refused(fleet: Fleet) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from archiver.engine.buckets import ENTRY_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
 from archiver.ports import Resolved
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState
@@ -25,8 +26,8 @@ END = datetime(2200, 1, 1, tzinfo=UTC)
 DUE_MAX = timedelta(days=30)
 """How far ahead a repair may be due. Its entry keeps out any other one for the archive."""
 
-RECORD_MAX_BYTES = 64 << 10
-"""The longest record, an entry of the index with long names, has about a quarter of it."""
+RECORD_MAX_BYTES = 4 * ENTRY_MAX_BYTES
+"""A longer value is not decoded. No bucket takes one; the queue and the feed might bring one."""
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
