@@ -19,7 +19,7 @@ SOUND = Manifest(
     node=ARCHIVE.node,
     sha256="a" * 64,
     size_bytes=4,
-    object_key=f"{PREFIX}a1/{ARCHIVE.file_name}",
+    object_key=f"{PREFIX}a1-1/{ARCHIVE.file_name}",
     root="a b-111111111111",
     source_url="https://hg.example/a%20b/archive/111111111111.zip/x",
     created_at=datetime.now(UTC),
@@ -30,6 +30,11 @@ SOUND = Manifest(
 def test_what_is_written_for_an_archive_holds() -> None:
     assert unbound(SOUND, ARCHIVE) is None
     assert unbound(replace(SOUND, conversion=None), ARCHIVE) is None
+
+
+def test_an_object_of_an_earlier_version_holds() -> None:
+    earlier = replace(SOUND, object_key=f"{PREFIX}a1/{ARCHIVE.file_name}")
+    assert unbound(earlier, ARCHIVE) is None
 
 
 @pytest.mark.parametrize(

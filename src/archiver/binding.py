@@ -29,7 +29,7 @@ YEARS = range(2000, 9999)
 """A moment in these can be written in any time zone."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ATTEMPT_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
+_UPLOAD_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
 _URL = re.compile(r"https?://\S+")
 
 
@@ -70,10 +70,13 @@ def _is_moment(at: datetime) -> bool:
 
 
 def _is_object_of(object_key: str, archive: Archive) -> bool:
-    """Tell whether it is ``archives/{key}/{attempt}/{file name}``."""
+    """Tell whether it is ``archives/{key}/{attempt}-{upload}/{file name}``.
+
+    Objects of earlier versions lack the number of the upload.
+    """
     prefix = object_prefix(archive)
     rest = object_key.removeprefix(prefix)
-    return object_key.startswith(prefix) and _ATTEMPT_AND_NAME.fullmatch(rest) is not None
+    return object_key.startswith(prefix) and _UPLOAD_AND_NAME.fullmatch(rest) is not None
 
 
 def _is_name(root: str) -> bool:

@@ -285,7 +285,9 @@ class Storage(Protocol):
         avoid: Collection[Region] = (),
         promised: Manifest | None = None,
     ) -> Upload:
-        """Send one stream to every region at once, as an object of this attempt alone.
+        """Send one stream to every region at once, as an object of this upload alone.
+
+        An attempt may upload more than once, so *attempt* is only the beginning of its name.
 
         Regions to *avoid* are not tried, unless there are no others. One that fails is left behind.
         When *chunks* raises, or this call is cancelled, every region's upload is aborted and

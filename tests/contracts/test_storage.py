@@ -80,12 +80,17 @@ class StorageContract:
         first = use(stand, scenario).manifest
         assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
 
-    def test_attempts_at_one_archive_do_not_overwrite_each_other(self, stand: Stand) -> None:
+    @pytest.mark.parametrize("attempt", ("a1", "a2"))
+    def test_uploads_of_one_archive_do_not_overwrite_each_other(
+        self, stand: Stand, attempt: str
+    ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> str:
             copies = await store(storage, archive, attempt="a1")
-            await storage.upload(archive, stream(b"other"), attempt="a2")
+            other = await storage.upload(archive, stream(b"other"), attempt=attempt)
+            await storage.discard(other)
+            assert (await storage.find(archive)).copies == copies
             return storage.presign(copies, WEST, method="GET")
 
         assert stand.download(use(stand, scenario)) == DATA

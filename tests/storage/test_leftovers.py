@@ -1,12 +1,12 @@
 """What uploads leave behind that were given up, and what becomes of it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from archiver.errors import StorageUnavailable
+from archiver.errors import NotPackable, StorageUnavailable
 from archiver.storage.regions import Regions
 from tests.parts.s3 import S3Server
 from tests.parts.sink import Fault
@@ -18,10 +18,14 @@ MANY_PARTS = 3 * LARGE
 """More than obstore has under way at a time: it then reads no further until one is acknowledged."""
 
 
-async def cleared(coast: Coast) -> None:
+async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while coast.home.unfinished() != NOTHING:
+        while not holds():
             await asyncio.sleep(0.05)
+
+
+async def cleared(coast: Coast) -> None:
+    await until(lambda: coast.home.unfinished() == NOTHING)
 
 
 def thaw(coast: Coast) -> None:
@@ -111,12 +115,32 @@ def test_a_copy_that_came_while_its_region_was_to_be_cleared_stays(coast: Coast)
         asked = len(coast.sinks[WEST].requests)
         thaw(coast)
         await regions.copy(archive, copies, WEST)
-        async with asyncio.timeout(20):
-            while not any("?uploads=&" in t for _, t in coast.sinks[WEST].requests[asked:]):
-                await asyncio.sleep(0.05)
+        await until(lambda: any("?uploads=&" in t for _, t in coast.sinks[WEST].requests[asked:]))
         await regions.close()
         found = (await regions.find(archive)).copies
         assert found
         assert found.regions == (EAST, WEST)
+
+    coast.use(scenario, grace=SHORT)
+
+
+def test_what_an_upload_left_is_deleted_and_the_next_one_of_its_attempt_stays(coast: Coast) -> None:
+    archive, seen = an_archive(), coast.sinks[WEST].requests
+
+    async def failing() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        raise NotPackable("a date before 1970")
+
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "DELETE" else None
+        uploading = asyncio.create_task(regions.upload(archive, failing(), attempt="a1"))
+        await until(lambda: any(method == "DELETE" for method, _ in seen))
+        copies = await store(regions, archive, attempt="a1")
+        thaw(coast)
+        with pytest.raises(NotPackable):
+            await uploading
+        await until(lambda: any("?uploads=&" in target for _, target in seen))
+        assert (await regions.find(archive)).copies == copies
+        assert copies.regions == (EAST, WEST)
 
     coast.use(scenario, grace=SHORT)

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
+from itertools import count
 
 from archiver.binding import object_prefix
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
@@ -50,8 +51,8 @@ async def open_regions(buckets: Sequence[Bucket]) -> AsyncIterator["Regions"]:
 class Regions:
     """One bucket per region, in the configured order. Implements ``ports.Storage``.
 
-    The bytes lie under a key of their attempt's own, so that nobody writes over what somebody else
-    committed; a manifest names that key, and is never written over either.
+    The bytes lie under a key of their upload's own, so that no other upload writes over what was
+    committed, or deletes it; a manifest names that key, and is never written over either.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Regions:
         self._committing = Committing(buckets=self._buckets)
         self._patience = patience
         self._leftovers = Leftovers(grace=grace)
+        self._uploads = count(1)
         self.regions = self._buckets.regions
         self.places: Mapping[Region, str] = {bucket.region: bucket.place for bucket in buckets}
 
@@ -105,7 +107,7 @@ class Regions:
         regions = [region for region in self.regions if region not in avoid] or self.regions
         if promised:
             return await self._put_back(promised, chunks, regions)
-        object_key = f"{object_prefix(archive)}{attempt}/{archive.file_name}"
+        object_key = f"{object_prefix(archive)}{attempt}-{next(self._uploads)}/{archive.file_name}"
         tee = self._tee(regions, object_key)
         await tee.run(chunks)
         await self._buckets.delete(object_key, tee.uncertain)  # before a manifest may name it

@@ -5,6 +5,7 @@ import hmac
 import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 
 from archiver.binding import object_prefix
 from archiver.errors import (
@@ -46,6 +47,7 @@ class MemoryStorage:
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
+        self._uploads = count(1)
 
     async def find(self, archive: Archive) -> Found:
         if not self._up(self.regions):
@@ -92,7 +94,7 @@ class MemoryStorage:
         regions = self._taking(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
-        object_key = f"{object_prefix(archive)}{attempt}/{archive.file_name}"
+        object_key = f"{object_prefix(archive)}{attempt}-{next(self._uploads)}/{archive.file_name}"
         if promised:
             object_key = promised.object_key
         for region in regions:
