@@ -253,6 +253,7 @@ class Storage(Protocol):
 
         Raises:
             StorageUnavailable: No region answers, so nobody knows whether there is an archive.
+            UnreadableManifest: A region has one, and no region has a sound one.
         """
 
     async def writable(self) -> Mapping[Region, StorageUnavailable | None]:

@@ -113,8 +113,8 @@ def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -
     assert (line["sha256"] == line["expected_sha256"]) == (data == b"one")
 
 
-@pytest.mark.parametrize("elsewhere", ("damaged", "away"))
-def test_a_damaged_manifest_is_no_outage_even_if_no_other_region_answers(
+@pytest.mark.parametrize("elsewhere", ("damaged", "away", "absent"))
+def test_a_damaged_manifest_is_neither_an_outage_nor_absent_whatever_the_other_region_says(
     coast: Coast, elsewhere: str
 ) -> None:
     archive = an_archive()
@@ -129,6 +129,15 @@ def test_a_damaged_manifest_is_no_outage_even_if_no_other_region_answers(
             await regions.find(archive)
 
     coast.use(scenario)
+
+
+def test_nothing_is_committed_beside_a_damaged_manifest(coast: Coast) -> None:
+    archive = an_archive()
+    path = f"/{coast.home.names[WEST]}/manifests/{archive.key}.json"
+    assert coast.home.server.request("PUT", path, body=b"{}")[0] == 200
+    with pytest.raises(UnreadableManifest):
+        coast.use(lambda regions: store(regions, archive))
+    assert coast.home.keys("archives/") == {EAST: [], WEST: []}
 
 
 def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:

@@ -32,8 +32,7 @@ class Buckets:
         answers = await self._questions.ask(
             {region: bucket.copy(archive) for region, bucket in self._buckets.items()}
         )
-        if failure := _of_all(answers):
-            raise _untold(answers) from failure
+        _require_said(answers)
         copies = copies_of(archive, answers)
         return Found(
             copies=copies,
@@ -63,17 +62,21 @@ class Buckets:
         await self.each(regions, lambda bucket: bucket.delete(object_key))
 
 
-def _of_all(answers: Answers[T]) -> ArchiverError | None:
-    """Return the first failure if there is nothing else among *answers*."""
+def _require_said(answers: Answers[Manifest | Bare | None]) -> None:
+    """Return if *answers* say whether there is an archive.
+
+    A damaged manifest is one all the same, whatever the regions say that have none.
+
+    Raises:
+        UnreadableManifest: There is a manifest, and none that can be read.
+        StorageUnavailable: No region answers.
+    """
     failures = [answer for answer in answers.values() if isinstance(answer, ArchiverError)]
-    return failures[0] if failures and len(failures) == len(answers) else None
-
-
-def _untold(answers: Answers[T]) -> StorageUnavailable:
-    """Return what it means that no region says whether it has an archive."""
-    if any(isinstance(answer, UnreadableManifest) for answer in answers.values()):
-        return UnreadableManifest("the manifest of the archive cannot be read")
-    return StorageUnavailable("no region says whether it has the archive")
+    damaged = [failure for failure in failures if isinstance(failure, UnreadableManifest)]
+    if damaged and not any(_manifests(answers)):
+        raise UnreadableManifest("the manifest of the archive cannot be read") from damaged[0]
+    if failures and len(failures) == len(answers):
+        raise StorageUnavailable("no region says whether it has the archive") from failures[0]
 
 
 def copies_of(
