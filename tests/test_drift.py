@@ -99,13 +99,27 @@ def test_members_that_are_out_of_step_take_bounded_memory() -> None:
             yield (large,)
 
     async def differ(count: int) -> int:
-        return (await compare(many(count), listing([B]))).members
+        return (await compare(many(count), listing([B] * count))).members
 
     most = HELD_MAX_BYTES >> 20
 
-    assert asyncio.run(differ(most // 2)) == most // 2 + 1
+    assert asyncio.run(differ(most // 2)) == most // 2 * 2
     with pytest.raises(ArchiveTooLarge):
         asyncio.run(differ(most))
+
+
+@pytest.mark.parametrize("ended", ("stored", "fetched"))
+def test_what_comes_after_the_other_archive_has_ended_takes_no_memory(ended: str) -> None:
+    large = replace(A, name=bytes(1 << 20))
+    short, long = (C, A), (A, B, *[large] * (HELD_MAX_BYTES >> 19), C)
+
+    async def differ() -> tuple[int, bool, bool]:
+        pair = (short, long) if ended == "stored" else (long, short)
+        found = await compare(*map(listing, pair))
+        paired = any(each.stored and each.fetched for each in found.differences)
+        return found.members, found.reordered, paired
+
+    assert asyncio.run(differ()) == (len(long) - 2, True, False)
 
 
 names = st.lists(st.sampled_from(b"abcdefgh"), unique=True)

@@ -79,6 +79,8 @@ Listing = AsyncGenerator[Sequence[Content], None]
 async def compare(stored: Listing, fetched: Listing) -> Drift:
     """Return in what two archives differ. Holds no more of them than is out of step.
 
+    When one has ended, the rest of the other is counted and not held.
+
     Raises:
         ArchiveTooLarge: That is more than HELD_MAX_BYTES.
     """
@@ -143,11 +145,18 @@ class _Comparison:
         self._reordered = False
 
     def see(self, stored: Content | None, fetched: Content | None) -> None:
-        """Go on to the next member of each archive."""
-        if stored:
+        """Go on to the next member of each archive; None: it has ended.
+
+        Then a member of the other one is held only if its like still waits here.
+        """
+        if stored and (fetched or stored.name in self._fetched):
             self._stored.put(stored)
-        if fetched:
+        elif stored:
+            self._differ(stored.name, stored, None)
+        if fetched and (stored or fetched.name in self._stored):
             self._fetched.put(fetched)
+        elif fetched:
+            self._differ(fetched.name, None, fetched)
         for content in filter(None, (stored, fetched)):
             self._match(content.name)
 
