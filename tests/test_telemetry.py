@@ -1,11 +1,13 @@
 """The log tells what happened and no secret; the metrics stand in one table."""
 
+import errno
 import io
 import json
 import logging
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +135,29 @@ def test_a_library_is_named_and_its_text_and_failed_connections_are_left_out() -
     )
     assert line["place"].startswith("test_telemetry:")
     assert "swordfish" not in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("failure", "reported"),
+    (
+        (ConnectionResetError(errno.ECONNRESET, "reset"), False),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), False),
+        (OSError(errno.EHOSTUNREACH, "no route"), False),
+        (OSError(errno.ENETUNREACH, "no network"), False),
+        (OSError("Multiple exceptions: ..."), False),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), False),
+        (ssl.SSLError(1, "wrong version"), False),
+        (OSError(errno.EMFILE, "too many open files"), True),
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (PermissionError(errno.EACCES, "not allowed"), True),
+    ),
+)
+def test_only_failed_connections_are_left_out_of_what_asyncio_reports(
+    failure: OSError, *, reported: bool
+) -> None:
+    written = lines(LogFormat.JSON)
+    logging.getLogger("asyncio").error("socket.accept() failed", exc_info=failure)
+    assert ("library.spoke" in written.getvalue()) == reported
 
 
 def test_what_is_less_than_the_level_is_not_written() -> None:

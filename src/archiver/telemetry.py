@@ -1,10 +1,12 @@
 """What Archiver tells its operators: the set-up of the log, and the one table of metrics."""
 
+import errno
 import json
 import logging
 import os
 import re
 import socket
+import ssl
 import sys
 import time
 import traceback
@@ -292,19 +294,30 @@ def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 class _PlainWords(logging.Filter):
     """Takes the text out of what libraries log, which may quote addresses and credentials.
 
-    It drops asyncio's reports of failed connections: the code that opened one reports it.
+    It drops asyncio's reports of failed connections: the code that opened one reports it. Nothing
+    else reports that a process has too many open files.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == "archiver":
             return True
         exc = record.exc_info[1] if record.exc_info else None
-        if record.name == "asyncio" and (isinstance(exc, OSError) or _is_about_eof(record)):
+        if record.name == "asyncio" and (_is_of_connection(exc) or _is_about_eof(record)):
             return False
         record.msg, record.args = "library.spoke", None
         record.library, record.place = record.name, f"{record.module}:{record.lineno}"
         record.exc_text = record.stack_info = None
         return True
+
+
+_OF_CONNECTIONS = {None, errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""Numbers of plain OSErrors; asyncio joins several failures in one without a number."""
+
+
+def _is_of_connection(exc: BaseException | None) -> bool:
+    if isinstance(exc, (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror)):
+        return True
+    return isinstance(exc, OSError) and exc.errno in _OF_CONNECTIONS
 
 
 def _is_about_eof(record: logging.LogRecord) -> bool:
