@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from archiver.errors import NotPackable, StorageUnavailable
+from archiver.storage.leftovers import Leftovers
 from archiver.storage.regions import Regions
 from tests.parts.s3 import S3Server
 from tests.parts.sink import Fault
@@ -144,3 +145,25 @@ def test_what_an_upload_left_is_deleted_and_the_next_one_of_its_attempt_stays(co
         assert copies.regions == (EAST, WEST)
 
     coast.use(scenario, grace=SHORT)
+
+
+@pytest.mark.parametrize("fault", (Fault.FORBID, Fault.HANG))
+def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
+    coast: Coast, fault: Fault
+) -> None:
+    sink = coast.sinks[WEST]
+    sink.misbehave = lambda _method, _target: fault
+    bucket = coast.home.bucket(WEST, endpoint=sink.endpoint)
+
+    async def scenario(_regions: Regions) -> None:
+        uploads = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
+        leftovers = Leftovers(grace=SHORT, at_a_time=1)
+        first, surplus = (leftovers.take(bucket, "x", each, doomed=True) for each in uploads)
+        if fault is Fault.FORBID:
+            await surplus
+            assert not first.done()
+        await leftovers.close()
+        await asyncio.wait([first, surplus])
+        assert (first.cancelled(), surplus.cancelled()) == (True, fault is Fault.HANG)
+
+    coast.use(scenario)

@@ -15,7 +15,8 @@ LAST_LOOK = timedelta(seconds=2)
 cleared later."""
 
 AT_A_TIME = 1000
-"""Each is a task that sleeps. What comes on top is left to the bucket's lifecycle rule."""
+"""Each is a task that sleeps. What comes on top is tried once; its parts are aborted a day later
+(``Regions.clear_old_uploads``)."""
 
 TRIES = 60
 """With a minute between them, about an hour of a region that is frozen."""
@@ -34,24 +35,27 @@ class Leftovers:
     what it left is looked for.
     """
 
-    def __init__(self, *, grace: timedelta) -> None:
+    def __init__(self, *, grace: timedelta, at_a_time: int = AT_A_TIME) -> None:
         self._grace_s = grace.total_seconds()
         self.patience_s = self._grace_s + LAST_LOOK.total_seconds()
+        self._at_a_time = at_a_time
         self._clearing: set[asyncio.Task[None]] = set()
 
     def take(
         self, bucket: Bucket, object_key: str, upload: asyncio.Task[None], *, doomed: bool
     ) -> asyncio.Task[None]:
-        """Return what ends when *upload* has, and nothing is left of it.
+        """Return what ends when *upload* has, and nothing is left of it as far as that may be.
 
         The object is deleted only if its key is *doomed*, so that no manifest will ever name it.
         Any other key may be that of a committed archive by the time that its region answers, and
         the object its copy.
         """
-        clearing = asyncio.create_task(self._clear(bucket, object_key, upload, doomed=doomed))
-        if len(self._clearing) < AT_A_TIME:
-            self._clearing.add(clearing)
-            clearing.add_done_callback(self._clearing.discard)
+        tries = TRIES if len(self._clearing) < self._at_a_time else 1
+        clearing = asyncio.create_task(
+            self._clear(bucket, object_key, upload, doomed=doomed, tries=tries)
+        )
+        self._clearing.add(clearing)
+        clearing.add_done_callback(self._clearing.discard)
         return clearing
 
     async def close(self) -> None:
@@ -61,7 +65,13 @@ class Leftovers:
             clearing.cancel()
 
     async def _clear(
-        self, bucket: Bucket, object_key: str, upload: asyncio.Task[None], *, doomed: bool
+        self,
+        bucket: Bucket,
+        object_key: str,
+        upload: asyncio.Task[None],
+        *,
+        doomed: bool,
+        tries: int,
     ) -> None:
         given_up_at = datetime.now(UTC)
         await asyncio.wait([upload], timeout=self._grace_s)
@@ -70,7 +80,10 @@ class Leftovers:
         if not upload.cancelled() and (exc := upload.exception()):
             log.error("upload.broken", region=bucket.region, key=object_key, exc_info=exc)
         pause_s = 1.0
-        for attempt in range(TRIES):
+        for attempt in range(tries):
+            if attempt:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             try:
                 if doomed:
                     await bucket.delete(object_key)
@@ -81,5 +94,3 @@ class Leftovers:
                     log.warning("upload.left_behind", region=bucket.region, key=object_key, **told)
             else:
                 return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
