@@ -268,31 +268,34 @@ def test_what_no_region_has_whole_is_not_committed(coast: Coast) -> None:
     assert coast.home.keys() == {EAST: [], WEST: []}
 
 
-def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(coast: Coast) -> None:
+@pytest.mark.parametrize("refused", ("PUT", "HEAD", "nothing"))
+def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(
+    coast: Coast, refused: str
+) -> None:
     archive = an_archive()
     swept: list[str] = []
+    if refused == "nothing":  # then there is something to sweep if the archive is there already
+        coast.use(lambda regions: store(regions, archive, b"first"))
+    before = coast.home.keys("archives/")
 
     def refuse_to_be_swept(method: str, target: str) -> Fault | None:
         if method == "DELETE" and not swept:
             swept.append(target)
             return Fault.HANG
-        return Fault.FORBID if method == "HEAD" else None
+        return Fault.FORBID if method == refused else None
 
     async def scenario(regions: Regions) -> None:
-        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
         coast.sinks[WEST].misbehave = refuse_to_be_swept
-        committing = asyncio.create_task(
-            regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
-        )
-        async with asyncio.timeout(5):
+        storing = asyncio.create_task(store(regions, archive, attempt="a2"))
+        async with asyncio.timeout(20):
             while not swept:
                 await asyncio.sleep(0.01)
-        committing.cancel()
+        storing.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await committing
+            await storing
 
     coast.use(scenario)
-    assert coast.home.keys() == {EAST: [], WEST: []}
+    assert coast.home.keys("archives/") == before
 
 
 def test_a_copy_that_came_short_is_none(coast: Coast) -> None:

@@ -36,7 +36,7 @@ class Committing:
         conversion: Conversion | None = None,
         completeness: Completeness | None = None,
     ) -> Copies:
-        async with self._or_discarded(upload):
+        async with self.or_discarded(upload):
             found, confirmed = await self._weigh(archive, upload, verified, hold)
         standing = found.copies.manifest if found.copies else found.promised
         if upload.promised and standing and standing.object_key == upload.object_key:
@@ -44,7 +44,7 @@ class Committing:
         if earlier := found.copies:
             await self._forget(upload, earlier)
             return earlier
-        async with self._or_discarded(upload):
+        async with self.or_discarded(upload):
             if found.promised or upload.promised:
                 raise StorageUnavailable(
                     "the bytes that were promised are to come back, and are not"
@@ -163,7 +163,7 @@ class Committing:
         return copies
 
     @asynccontextmanager
-    async def _or_discarded(self, upload: Upload) -> AsyncGenerator[None, None]:
+    async def or_discarded(self, upload: Upload) -> AsyncGenerator[None, None]:
         """Discard *upload* if the block ends in any other way than at its end."""
         try:
             yield
@@ -178,7 +178,8 @@ class Committing:
     async def _forget(self, upload: Upload, copies: Copies) -> None:
         """Discard *upload*, unless it is what was committed: by this attempt, a moment ago."""
         if upload.object_key != copies.manifest.object_key:
-            await self.discard(upload)
+            async with self.or_discarded(upload):  # again, if this is cancelled before it ends
+                await self.discard(upload)
 
     async def _withdraw(
         self, archive: Archive, upload: Upload, copies: Copies, unheard: Collection[Region]

@@ -110,7 +110,9 @@ class Regions:
         object_key = f"{object_prefix(archive)}{attempt}-{next(self._uploads)}/{archive.file_name}"
         tee = self._tee(regions, object_key)
         await tee.run(chunks)
-        await self._buckets.delete(object_key, tee.uncertain)  # before a manifest may name it
+        sent = Upload(object_key=object_key, regions=(*tee.stored, *tee.uncertain))
+        async with self._committing.or_discarded(sent):
+            await self._buckets.delete(object_key, tee.uncertain)  # before a manifest may name it
         return Upload(object_key=object_key, regions=tee.stored, failures=tee.failures)
 
     async def _put_back(
