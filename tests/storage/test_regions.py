@@ -230,6 +230,19 @@ def test_bytes_stay_where_their_manifest_may_arrive_after_another_one_was_read(
     assert [(line["region"], line["object_key"]) for line in kept_back] == [(EAST, late)]
 
 
+def test_bytes_that_are_kept_as_no_region_took_their_manifest_are_reported(coast: Coast) -> None:
+    for region in coast.sinks.values():
+        region.misbehave = lambda method, target: (
+            Fault.FORBID if method == "PUT" and "/manifests/" in target else None
+        )
+    with capture_logs() as logs, pytest.raises(StorageUnavailable, match="no region took"):
+        coast.use(lambda regions: store(regions, an_archive()))
+    kept_back = [line for line in logs if line["event"] == "upload.kept"]
+    assert {line["region"]: [line["object_key"]] for line in kept_back} == coast.home.keys(
+        "archives/"
+    )
+
+
 def test_the_lease_is_proven_while_the_regions_are_looked_at_and_before_a_manifest(
     coast: Coast,
 ) -> None:

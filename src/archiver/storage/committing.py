@@ -78,7 +78,8 @@ class Committing:
 
         decided = await self._decide(archive, upload.regions, commit)
         copies = copies_of(archive, decided)
-        if copies is None:
+        if copies is None:  # the manifest may yet arrive anywhere
+            _log_kept(archive, upload, upload.regions)
             raise StorageUnavailable("no region took the manifest")
         if copies.manifest != manifest:
             unheard.update(r for r in decided if isinstance(decided[r], ArchiverError))
@@ -185,10 +186,14 @@ class Committing:
         self, archive: Archive, upload: Upload, copies: Copies, unheard: Collection[Region]
     ) -> None:
         """Forget *upload*, but not in *unheard*, where its manifest may yet arrive and name it."""
-        for region in unheard:
-            log.warning("upload.kept", region=region, key=archive.key, object_key=upload.object_key)
+        _log_kept(archive, upload, unheard)
         regions = tuple(region for region in upload.regions if region not in unheard)
         await self._forget(replace(upload, regions=regions), copies)
+
+
+def _log_kept(archive: Archive, upload: Upload, regions: Iterable[Region]) -> None:
+    for region in regions:
+        log.warning("upload.kept", region=region, key=archive.key, object_key=upload.object_key)
 
 
 def _log_failures(event: str, archive: Archive, answers: Answers[T]) -> None:
