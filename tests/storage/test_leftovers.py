@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from archiver.errors import NotPackable, StorageUnavailable
 from archiver.storage.leftovers import Leftovers
 from archiver.storage.regions import Regions
-from tests.parts.s3 import S3Server
+from tests.parts.faulty import FaultyHost, Request, Step, serving, sized
+from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault
 from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, store, stream
 from tests.storage.test_bucket import run
@@ -167,3 +169,33 @@ def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
         assert (first.cancelled(), surplus.cancelled()) == (True, fault is Fault.HANG)
 
     coast.use(scenario)
+
+
+class DatesOfNowhere(FaultyHost):
+    """A bucket with three uploads, whose ids are their dates: two of them lack a time zone."""
+
+    dates = ("2026-01-01T12:00:00", "2026-01-01T12:00:01", "2026-01-01T12:00:02Z")
+
+    def steps(self, request: Request) -> tuple[Step, ...]:
+        if request.method == "DELETE":
+            return (sized(b"", "204 No Content"),)
+        uploads = "".join(
+            f"<Upload><Key>archives/x</Key><UploadId>{date}</UploadId>"
+            f"<Initiated>{date}</Initiated></Upload>"
+            for date in self.dates
+        )
+        return (sized(f"<Result>{uploads}</Result>".encode()),)
+
+    def aborted(self) -> list[str]:
+        sent = [urlsplit(each.target) for each in self.requests if each.method == "DELETE"]
+        return [parse_qs(url.query)["uploadId"][0] for url in sent]
+
+
+def test_a_date_of_an_upload_without_a_time_zone_is_in_utc() -> None:
+    with DatesOfNowhere() as host, serving(host):
+        home = Home(server=S3Server(endpoint=host.url, strict=True), names={EAST: "east"})
+        bucket = home.bucket(EAST)
+        until = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        run(lambda: bucket.abort_uploads("archives/x", until=until))
+        assert host.aborted() == [host.dates[0]]
+        assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 3

@@ -88,7 +88,7 @@ class Unfinished:
             Begun(
                 object_key=upload.findtext("{*}Key", ""),
                 upload_id=upload.findtext("{*}UploadId", ""),
-                at=datetime.fromisoformat(upload.findtext("{*}Initiated", "")),
+                at=_moment(upload.findtext("{*}Initiated", "")),
             )
             for upload in uploads
         ]
@@ -114,6 +114,12 @@ class Unfinished:
                 message = "the bucket does not let its uploads be listed or aborted"
                 raise StorageUnavailable(message, s3_code=code)
             return body
+
+
+def _moment(text: str) -> datetime:
+    """Return a date as S3 writes it; one without a time zone, as some servers have, is in UTC."""
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
