@@ -254,6 +254,25 @@ def test_no_redirect_of_a_region_leads_to_another_host(
     assert other.requests == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "excluded"), (("http", ""), ("all", ""), ("http", "127.0.0.1"))
+)
+def test_all_requests_go_through_the_proxy_of_the_environment(
+    coast: Coast, monkeypatch: pytest.MonkeyPatch, variable: str, excluded: str
+) -> None:
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    proxy = coast.sinks[EAST]
+    monkeypatch.setenv(f"{variable}_proxy", proxy.endpoint)
+    monkeypatch.setenv("no_proxy", excluded)
+    bucket = coast.home.bucket(EAST)
+    run(bucket.check)
+    run(lambda: bucket.abort_old_uploads(timedelta(0)))
+    through = [target for _, target in proxy.requests if target.startswith("http://")]
+    assert len(through) == (0 if excluded else 2)
+
+
 def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
     coast.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG

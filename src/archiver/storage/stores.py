@@ -84,6 +84,16 @@ def signing_store(settings: S3Settings, target: str) -> S3Store:
     )
 
 
+def proxy_of(settings: S3Settings) -> str | None:
+    """Return the proxy that the environment names for the bucket, as obstore takes it."""
+    url = urlsplit(_bucket_url(settings))
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
 def _bucket_url(settings: S3Settings) -> str:
     endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
     address = _address(endpoint, settings).rstrip("/")
@@ -118,12 +128,10 @@ def _without_redirects(settings: S3Settings) -> "ClientConfig":
     comes from other hosts, and a proxy that the environment names is the only way out of some
     networks: there, redirects are followed.
     """
-    url = urlsplit(_bucket_url(settings))
-    host = url.hostname or ""
     keys = settings.access_key_id and settings.secret_access_key
-    proxied = {url.scheme, "all"} & getproxies().keys() and not proxy_bypass(host)
-    if not settings.endpoint or not keys or proxied:
+    if not settings.endpoint or not keys or proxy_of(settings):
         return {}
+    host = urlsplit(_bucket_url(settings)).hostname or ""
     return {"proxy_url": f"http://{NOWHERE}", "proxy_excludes": host}
 
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from archiver.errors import StorageUnavailable
 from archiver.storage.faults import TIMEOUT, answered, s3_code
-from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, signing_store
+from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, proxy_of, signing_store
 from archiver.tls import trusting
 
 SIGNED_FOR = timedelta(minutes=1)
@@ -107,7 +107,9 @@ class Unfinished:
         store = signing_store(self._settings, f"{path}?{query}")
         url = await obstore.sign_async(store, method, "-", SIGNED_FOR)
         target = URL(url, encoded=True)
-        async with session.request(method, target, allow_redirects=False) as response:
+        async with session.request(
+            method, target, allow_redirects=False, proxy=proxy_of(self._settings)
+        ) as response:
             body = await _body(response)
             if response.status >= MULTIPLE_CHOICES and response.status != ABSENT:
                 code = answered(response.status, body.decode(errors="replace"))
