@@ -1,8 +1,12 @@
 """Whether a region takes writes: proven by writes, and asked for only where there were none."""
 
 import asyncio
+from datetime import timedelta
+
+import pytest
 
 from archiver.errors import StorageUnavailable
+from archiver.storage.proof import Proof
 from archiver.storage.regions import Regions
 from tests.parts.sink import Fault
 from tests.storage.conftest import EAST, WEST, Coast, an_archive, store, stream
@@ -22,6 +26,23 @@ def test_one_probe_answers_all_who_ask_and_is_believed_for_a_while(coast: Coast)
 
     coast.use(scenario)
     assert probes(coast) == 1
+
+
+@pytest.mark.parametrize(("good_for", "probed"), ((timedelta(0), 2), (timedelta(hours=1), 1)))
+def test_a_proof_is_good_for_as_long_as_it_is_said(good_for: timedelta, probed: int) -> None:
+    probes: list[str] = []
+
+    async def scenario() -> None:
+        async def probe() -> None:
+            with proof.writing():
+                probes.append("written")
+
+        proof = Proof(probe=probe, good_for=good_for)
+        await proof.require()
+        await proof.require()
+
+    asyncio.run(scenario())
+    assert len(probes) == probed
 
 
 def test_an_archive_that_was_stored_is_proof_enough(coast: Coast) -> None:

@@ -19,8 +19,11 @@ class Proof:
     A bucket that answers questions may refuse writes: it is over its quota, or its keys only read.
     """
 
-    def __init__(self, *, probe: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, *, probe: Callable[[], Awaitable[None]], good_for: timedelta = PROVEN_FOR
+    ) -> None:
         self._probe = probe
+        self._good_for_s = good_for.total_seconds()
         self._probing: Coalesce[None, None] = Coalesce()
         self._good_until = 0.0
 
@@ -32,7 +35,7 @@ class Proof:
         except StorageUnavailable:
             self._good_until = 0.0
             raise
-        self._good_until = time.monotonic() + PROVEN_FOR.total_seconds()
+        self._good_until = time.monotonic() + self._good_for_s
 
     async def require(self) -> None:
         """Return if the bucket takes writes. One probe answers all who ask at a time.
