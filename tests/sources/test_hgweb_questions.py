@@ -1,7 +1,6 @@
 """What hgweb is asked: which node is meant by a rev, and whether a repository has it."""
 
 import asyncio
-import time
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -122,30 +121,28 @@ def test_few_questions_are_asked_at_a_time(host: FaultyHost) -> None:
 
 def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHost) -> None:
     for rev in ("one", "two"):
-        host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(5))
+        host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(300))
 
     async def play() -> tuple[Node | BaseException, ...]:
         perimeter = Perimeter(home=URL(host.url))
         async with open_fetch(
-            perimeter=perimeter, read_timeout=timedelta(seconds=10), user_agent="Archiver/test"
+            perimeter=perimeter, read_timeout=timedelta(minutes=5), user_agent="Archiver/test"
         ) as fetch:
             source = HgwebSource(
                 name="hgmo",
                 url_template=host.template,
                 served=Served(suffixes=SUFFIXES),
                 lookup_concurrency=1,
-                deadline=timedelta(seconds=20),
+                deadline=timedelta(minutes=5),
                 fetch=fetch,
                 question_deadline=timedelta(seconds=0.3),
             )
             questions = (source.resolve(REPO, "one"), source.resolve(REPO, "two"))
             return await asyncio.gather(*questions, return_exceptions=True)
 
-    started = time.monotonic()
-    outcomes = asyncio.run(play())
+    outcomes = asyncio.run(play())  # nothing else gives up within five minutes
 
     assert [type(outcome) for outcome in outcomes] == [SourceTimeout, SourceTimeout]
-    assert time.monotonic() - started < 3
 
 
 NAMES = (
