@@ -28,13 +28,13 @@ LINKS_MAX = 1 << 40
 YEARS = range(2000, 9999)
 """A moment in these can be written in any time zone."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _UPLOAD_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
 _URL = re.compile(r"https?://\S+")
 
 
 def is_sha256(text: str) -> bool:
-    return _SHA256.fullmatch(text) is not None
+    return SHA256.fullmatch(text) is not None
 
 
 def object_prefix(archive: Archive) -> str:

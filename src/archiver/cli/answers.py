@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from archiver.binding import SHA256
 from archiver.cli.failures import CommandFailed, Declined, Misused, NotFound, RetryLater
 from archiver.cli.terminal import printable
 
@@ -31,7 +32,6 @@ _MEANING = {
     504: RetryLater,
 }
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NODE = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REGION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SIZE = re.compile(r"[0-9]{1,18}")
@@ -200,7 +200,7 @@ def _located(answer: Answer) -> Located:
     said = {
         name: match[0]
         for name, pattern in (
-            ("archiver-sha256", _SHA256),
+            ("archiver-sha256", SHA256),
             ("archiver-size", _SIZE),
             ("archiver-node", _NODE),
             ("archiver-region", _REGION),

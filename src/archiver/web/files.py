@@ -3,7 +3,6 @@
 For tools that take a file's name, or its format, from the path; and for those that know a digest.
 """
 
-import re
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from archiver.binding import is_sha256
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, Ready, Wanted
 from archiver.web import fastlane
@@ -39,8 +39,6 @@ CHECKSUM_CACHE_CONTROL = "private, max-age=86400, immutable"
 
 PATH_CHARACTERS = "/%!$&'()*+,;=:@~"
 """What a path may have besides letters and digits (RFC 3986), as it was sent."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 async def file(request: Request[State]) -> Response:
@@ -110,7 +108,7 @@ def split_file_name(name: str) -> tuple[str, str]:
 def parse_sha256(raw: str) -> str:
     """Return a digest in lower case, as it stands everywhere here. Raises InvalidRequest."""
     text = decode(raw.encode("latin-1"), "digest").lower()
-    if not _SHA256.fullmatch(text):
+    if not is_sha256(text):
         raise InvalidRequest(
             "digest is no SHA-256", parameter="digest", allowed="64 hexadecimal digits"
         )
