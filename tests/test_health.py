@@ -1,9 +1,12 @@
 """How the answers of the parts become the health of the service."""
 
+import asyncio
+
 import pytest
+from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, WorkerReport, grade, health_of, report
+from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, report
 from archiver.model import Region
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -60,6 +63,21 @@ def test_a_region_that_does_not_answer_says_so_itself() -> None:
     reports = reporting({EAST: None, WEST: "us-west-2 did not take a probe"})
     health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
     assert health.regions[WEST] is silent
+
+
+def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
+    refusing = StorageUnavailable("us-east-1 did not list its bucket", s3_code="AccessDenied")
+    reports = reporting({WEST: "us-west-2 did not take a probe (QuotaExceeded)"})
+
+    async def check() -> Health:
+        return health_of(engine=None, regions={EAST: refusing, WEST: None}, reports=reports)
+
+    with capture_logs() as lines:
+        asyncio.run(Heartbeat(check=check).checks())
+    assert {line["part"]: line["reason"] for line in lines} == {
+        "region.us-east-1": "us-east-1 did not list its bucket (AccessDenied)",
+        "region.us-west-2": "us-west-2 did not take a probe (QuotaExceeded)",
+    }
 
 
 def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:

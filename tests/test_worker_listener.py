@@ -44,6 +44,9 @@ def test_a_worker_that_cannot_write_anywhere_is_not_well() -> None:
     world.storage.full.update(world.storage.regions)
     (beat,) = asked(world, "/__heartbeat__")
     assert (beat.status, beat.json["checks"]["region.us-east-1"]) == (500, "error")
+    assert beat.json["details"]["region.us-east-1"]["messages"] == {
+        "storage_unavailable": "us-east-1 takes nothing (QuotaExceeded)"
+    }
 
 
 def test_a_worker_without_an_engine_is_not_well() -> None:

@@ -69,6 +69,12 @@ class ArchiverError(Exception):
         """What a line of the log says of it: its code and, if S3 gave the reason, S3's code."""
         return {"code": self.code} | ({"s3_code": code} if (code := _s3_code(self)) else {})
 
+    @property
+    def reason(self) -> str:
+        """What an operator reads of it: its message and, if S3 gave the reason, S3's code."""
+        code = _s3_code(self)
+        return f"{self.message} ({code})" if code else self.message
+
     def again(self) -> Self:
         """Return the same error without frames or causes: to be kept, or raised more than once.
 
@@ -268,7 +274,10 @@ class ConversionLost(ArchiverError):
 
 
 class StorageUnavailable(ArchiverError):
-    """A region did not do what it was asked to. ``s3_code`` is its reason, for the log alone."""
+    """A region did not do what it was asked to. ``s3_code`` is its reason, if it is known.
+
+    Health checks, workers' reports and the log show it; answers to clients do not.
+    """
 
     code = "storage_unavailable"
     retryable = True

@@ -32,8 +32,8 @@ class Health:
 class WorkerReport:
     """A worker's account of itself.
 
-    ``regions`` maps each region to None if it took the worker's last write, else to our own
-    sentence that says why not.
+    ``regions`` maps each region to None if it took the worker's last write, else to the reason why
+    not: our own sentence, and S3's code.
     """
 
     name: str
@@ -110,7 +110,8 @@ class Heartbeat:
         checks = grade(await self._check())
         for part, check in checks.items():
             if check.error:
-                log.warning("heartbeat.failed", part=part, **check.error.log_fields)
+                error = check.error
+                log.warning("heartbeat.failed", part=part, reason=error.reason, **error.log_fields)
         self._last = {part: check.kept() for part, check in checks.items()}
         self._good_until = time.monotonic() + self._keep_s
         return self._last
@@ -147,5 +148,5 @@ def report(checks: Mapping[str, Check]) -> tuple[int, dict[str, object]]:
 
 
 def _details(check: Check) -> dict[str, object]:
-    messages = {check.error.code: check.error.message} if check.error else {}
+    messages = {check.error.code: check.error.reason} if check.error else {}
     return {"status": check.level.name.lower(), "level": int(check.level), "messages": messages}

@@ -77,6 +77,7 @@ def test_real_regions_say_why_they_refuse(home: Home) -> None:
             with pytest.raises(StorageUnavailable) as raised:
                 run(ask)
             assert raised.value.log_fields == {"code": "storage_unavailable", "s3_code": code}
+            assert raised.value.reason == f"{raised.value.message} ({code})"
 
 
 def test_a_missing_bucket_is_an_outage_and_not_an_absent_archive(home: Home) -> None:
@@ -91,3 +92,4 @@ def test_what_wraps_a_failure_tells_its_code(coast: Coast) -> None:
     with pytest.raises(StorageUnavailable, match="no region took") as raised:
         coast.use(lambda regions: regions.upload(an_archive(), stream(b"data"), attempt="a1"))
     assert raised.value.log_fields["s3_code"] == "AccessDenied"
+    assert raised.value.reason == "no region took the archive (AccessDenied)"

@@ -39,7 +39,7 @@ class Reporter:
 
     async def _report(self) -> WorkerReport:
         answers = await self._storage.writable()
-        regions = {region: error.message if error else None for region, error in answers.items()}
+        regions = {region: error.reason if error else None for region, error in answers.items()}
         return WorkerReport(name=self._name, regions=regions)
 
 

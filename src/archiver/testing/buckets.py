@@ -64,7 +64,9 @@ class MemoryStorage:
     async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
         taking = self._taking(self.regions)
         return {
-            region: None if region in taking else StorageUnavailable(f"{region} takes nothing")
+            region: None
+            if region in taking
+            else StorageUnavailable(f"{region} takes nothing", s3_code="QuotaExceeded")
             for region in self.regions
         }
 
