@@ -22,9 +22,13 @@ def test_a_fleet_is_the_same_however_its_engine_is_written(servers: tuple[str, .
 
 
 def test_servers_of_one_fleet_share_an_address() -> None:
+    """One process leaves both marks, as processes of two containers may have the same id."""
     port = free_port()
-    with marked("127.0.0.1", port, OURS), marked("127.0.0.1", port, OURS):
-        pass
+    with ExitStack() as successor:
+        with marked("127.0.0.1", port, OURS):
+            successor.enter_context(marked("127.0.0.1", port, OURS))
+        with pytest.raises(OtherFleet), marked("127.0.0.1", port, OTHER_ENGINE):
+            pass
 
 
 @pytest.mark.parametrize(

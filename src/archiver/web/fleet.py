@@ -10,7 +10,7 @@ sockets; elsewhere nothing is checked.
 
 import hashlib
 import ipaddress
-import os
+import secrets
 import socket
 import sys
 import time
@@ -29,6 +29,7 @@ TURN_S = 5.0
 
 _NAMES = Path("/proc/net/unix")
 _DIGITS = 16
+_OWN_BYTES = 4
 
 
 class OtherFleet(Exception):
@@ -72,8 +73,13 @@ def marked(ip: str, port: int, fleet: Fleet) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as mark:
         with _turn(port):
             _require_no_other(ip, port, fleet)
-            _take(mark, f"{port}/{ip}/{fleet.engine}/{fleet.regions}/{os.getpid()}")
+            _take(mark, f"{port}/{ip}/{fleet.engine}/{fleet.regions}/{_own_name()}")
         yield
+
+
+def _own_name() -> str:
+    """Return what no other mark has. Containers on one network may give the same process id."""
+    return secrets.token_hex(_OWN_BYTES)
 
 
 @contextmanager
