@@ -18,7 +18,9 @@ from archiver.engine.lanes import Lane
 from archiver.engine.records import decode_order, decode_task
 from archiver.errors import LeaseLost, WorkersLost
 from archiver.model import Archive
+from archiver.service import Status
 from archiver.tasks import Phase, Priority, TaskState
+from archiver.web.status import render
 from tests.engine.conftest import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, limited
 
 
@@ -161,6 +163,24 @@ def test_a_task_that_was_given_back_is_claimed_although_its_lane_was_made_again(
             return [message.metadata.num_delivered for message in deliveries], claim.attempt
 
     assert asyncio.run(play()) == ([1, 2, 1], 3)
+
+
+def test_a_task_that_is_handed_back_after_a_failure_says_so(fleet: Fleet) -> None:
+    async def play() -> dict[str, object]:
+        async with bench(fleet) as here:
+            failing = here.claim(await here.message())
+            assert await failing.take()
+            await failing.retry(Busy("the host is busy"), after=timedelta(0))
+            stopping = here.claim(await here.message())
+            assert await stopping.take()
+            await stopping.hand_back()
+            task = await here.engine.task(here.archive)
+            assert task
+            return render(Status(task=task, source_url=""))
+
+    told = asyncio.run(play())
+    assert told["status"] == "Handed back by a worker that stopped; another one will take it."
+    assert (told["state"], told["failures"], told["error"]) == ("RETRY", 1, None)
 
 
 def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:

@@ -266,8 +266,11 @@ class Claim:
         await self._give_back(error=failure, failures=self.failures, after=after)
 
     async def hand_back(self) -> None:
-        """Have the task handed out to somebody else at once: this worker is about to stop."""
-        await self._give_back(error=self._record.error, failures=self.failures, after=timedelta(0))
+        """Have the task handed out to somebody else at once: this worker is about to stop.
+
+        The record has no error, since this attempt did not fail, whatever an earlier one did.
+        """
+        await self._give_back(error=None, failures=self.failures, after=timedelta(0))
 
     async def _give_back(self, *, error: Failure | None, failures: int, after: timedelta) -> None:
         self.report(Phase.WAITING)
