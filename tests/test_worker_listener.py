@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
-from archiver.health import Heartbeat
+from archiver.health import Health, Heartbeat
 from archiver.worker_listener import CannotListen, listening
 from tests.parts.process import free_port
 from tests.system.client import Answer, fetch
@@ -15,12 +16,14 @@ from tests.world import World
 VERSION = {"version": "1.2.3"}
 
 
-def asked(world: World, *paths: str) -> list[Answer]:
+def asked(
+    world: World, *paths: str, check: Callable[[], Awaitable[Health]] | None = None
+) -> list[Answer]:
     """Return what a worker of *world* answers to each of *paths*."""
     port = free_port()
 
     async def play() -> list[Answer]:
-        heartbeat = Heartbeat(check=world.archiver.check_worker)
+        heartbeat = Heartbeat(check=check or world.archiver.check_worker)
         async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
             ask: Callable[[str], Answer] = lambda path: fetch(f"http://127.0.0.1:{port}{path}")  # noqa: E731
             return [await asyncio.to_thread(ask, path) for path in paths]
@@ -56,11 +59,36 @@ def test_a_worker_without_an_engine_is_not_well() -> None:
     assert (beat.status, beat.json["checks"]["engine"]) == (500, "error")
 
 
-def test_an_address_that_is_taken_is_refused() -> None:
-    async def play(port: int) -> None:
-        heartbeat = Heartbeat(check=World().archiver.check_worker)
-        async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
-            pass
+def test_a_fault_of_a_handler_is_logged() -> None:
+    async def check() -> Health:
+        raise ZeroDivisionError
 
-    with socket.create_server(("127.0.0.1", 0)) as squatter, pytest.raises(CannotListen):
-        asyncio.run(play(squatter.getsockname()[1]))
+    with capture_logs() as lines:
+        (beat,) = asked(World(), "/__heartbeat__", check=check)
+    assert beat.status == 500
+    (line,) = lines
+    assert (line["event"], line["route"], line["exc_info"]) == (
+        "request.crashed",
+        "/__heartbeat__",
+        True,
+    )
+
+
+async def listen(address: str) -> None:
+    heartbeat = Heartbeat(check=World().archiver.check_worker)
+    async with listening(address, heartbeat=heartbeat, version=VERSION):
+        pass
+
+
+def test_an_address_that_is_taken_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        taken = f"127.0.0.1:{squatter.getsockname()[1]}"
+        with pytest.raises(CannotListen, match="Address already in use"):
+            asyncio.run(listen(taken))
+
+
+@pytest.mark.parametrize("host", ("127.0.0.1%1", "a b", "a..b"))
+def test_an_address_that_has_no_host_is_refused(host: str) -> None:
+    """The resolver refuses these names by itself, without asking a server."""
+    with pytest.raises(CannotListen, match=r"^no such host$"):
+        asyncio.run(listen(f"{host}:0"))

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from archiver.health import Heartbeat, report
-from archiver.telemetry import METRICS_TYPE, exposition
+from archiver.telemetry import METRICS_TYPE, exposition, log
 
 _LOG = logging.getLogger("archiver.worker_listener")
 _LOG.setLevel(logging.CRITICAL)
@@ -46,7 +47,7 @@ async def listening(
     async def version_of(_request: web.Request) -> web.Response:
         return web.json_response(dict(version))
 
-    app = web.Application()
+    app = web.Application(middlewares=[_log_crashes])
     app.add_routes(
         [
             web.get("/metrics", metrics),
@@ -61,8 +62,29 @@ async def listening(
         host, _, port = address.rpartition(":")
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-        except OSError as exc:
-            raise CannotListen(os.strerror(exc.errno) if exc.errno else "no such host") from exc
+        except (OSError, UnicodeError) as exc:
+            raise CannotListen(_why(exc)) from exc
         yield
     finally:
         await runner.cleanup()
+
+
+@web.middleware
+async def _log_crashes(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Log a handler's exception as web processes do. aiohttp, which is silent, answers with 500."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("request.crashed", route=request.path)
+        raise
+
+
+def _why(exc: OSError | UnicodeError) -> str:
+    """Return why an address cannot be bound. The resolver's numbers are not those of the system."""
+    if isinstance(exc, (socket.gaierror, UnicodeError)) or not exc.errno:
+        return "no such host"
+    return os.strerror(exc.errno)
