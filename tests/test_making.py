@@ -21,7 +21,7 @@ from archiver.errors import (
 from archiver.model import Archive, Completeness, Copies, Pending, Region, Served
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
-from tests.world import World
+from tests.world import World, request
 
 T = TypeVar("T")
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -274,7 +274,7 @@ def test_a_host_that_is_away_is_not_missed_where_a_relative_is_there() -> None:
     async def scenario() -> object:
         await build(world, world.archive(suffix="zip"))
         world.source.outage = SourceUnavailable("gone fishing")
-        outcome = await fresh.request(world.wanted(suffix="tar.gz"))
+        outcome = await request(fresh, world.wanted(suffix="tar.gz"))
         await world.engine.work(world.archiver)
         return outcome
 
@@ -287,7 +287,7 @@ def test_a_host_that_is_away_is_missed_where_nothing_is_there() -> None:
     world.source.outage = SourceUnavailable("gone fishing")
 
     with pytest.raises(SourceUnavailable):
-        run(world.archiver.request(world.wanted(suffix="tar.gz")))
+        run(request(world.archiver, world.wanted(suffix="tar.gz")))
 
 
 def test_a_conversion_tells_how_far_it_is() -> None:

@@ -14,14 +14,14 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Absent, Joined, Node, Pending, Ready, Region
-from tests.world import World, build
+from tests.world import World, build, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 
 
 def test_a_miss_creates_the_task() -> None:
     world = World()
-    outcome = asyncio.run(world.archiver.request(world.wanted("default")))
+    outcome = asyncio.run(request(world.archiver, world.wanted("default")))
     assert outcome == Pending(archive=world.archive(), outcome=Joined.MISS)
     assert list(world.engine.tasks) == [world.archive().key]
 
@@ -32,7 +32,7 @@ def test_two_hundred_requests_in_ten_processes_are_one_task_and_one_fetch() -> N
     async def scenario() -> list[Ready | Pending | Absent]:
         processes = [world.new_process() for _ in range(10)]
         outcomes = await asyncio.gather(
-            *(processes[i % 10].request(world.wanted("default")) for i in range(200))
+            *(request(processes[i % 10], world.wanted("default")) for i in range(200))
         )
         await world.engine.work(world.archiver)
         return outcomes
@@ -48,7 +48,7 @@ def test_what_was_built_is_a_hit_in_every_region() -> None:
 
     async def scenario() -> Ready | Pending | Absent:
         await build(world)
-        return await world.archiver.request(world.wanted("default"))
+        return await request(world.archiver, world.wanted("default"))
 
     ready = asyncio.run(scenario())
     assert isinstance(ready, Ready)
@@ -58,7 +58,7 @@ def test_what_was_built_is_a_hit_in_every_region() -> None:
 
 def test_who_asks_that_nothing_be_created_is_told_of_absence() -> None:
     world = World()
-    outcome = asyncio.run(world.archiver.request(world.wanted(), create=False))
+    outcome = asyncio.run(request(world.archiver, world.wanted(), create=False))
     assert outcome == Absent(archive=world.archive())
     assert world.untouched
 
@@ -66,7 +66,7 @@ def test_who_asks_that_nothing_be_created_is_told_of_absence() -> None:
 def test_no_task_is_created_for_a_node_that_the_host_has_not() -> None:
     world = World()
     with pytest.raises(UnknownRev):
-        asyncio.run(world.archiver.request(world.wanted("0" * 40)))
+        asyncio.run(request(world.archiver, world.wanted("0" * 40)))
     assert not world.engine.tasks
 
 
@@ -84,7 +84,7 @@ def test_a_hit_of_a_full_node_needs_neither_host_nor_engine() -> None:
         world.source.outage = SourceUnavailable("away")
         world.source.asked.clear()
         world.engine.down = True
-        return await world.archiver.request(world.wanted())
+        return await request(world.archiver, world.wanted())
 
     assert isinstance(asyncio.run(scenario()), Ready)
     assert not world.source.asked
@@ -102,7 +102,7 @@ def test_a_hit_is_in_the_clients_own_region_if_that_has_a_copy(
 
     async def scenario() -> Ready | Pending | Absent:
         await build(world)
-        return await world.archiver.request(world.wanted(), client_region=client_region)
+        return await request(world.archiver, world.wanted(), client_region=client_region)
 
     ready = asyncio.run(scenario())
     assert isinstance(ready, Ready)
@@ -115,7 +115,7 @@ def test_a_region_that_is_preferred_counts_more_than_the_clients_own() -> None:
     async def scenario() -> Ready | Pending | Absent:
         await build(world)
         wanted = replace(world.wanted(), preferred_region=WEST)
-        return await world.archiver.request(wanted, client_region=EAST)
+        return await request(world.archiver, wanted, client_region=EAST)
 
     ready = asyncio.run(scenario())
     assert isinstance(ready, Ready)
@@ -128,7 +128,7 @@ def test_copies_in_regions_that_are_not_configured_any_more_are_out_of_reach() -
     async def scenario() -> None:
         await build(world)
         world.storage.regions = (Region("mars"),)
-        await world.new_process().request(world.wanted())
+        await request(world.new_process(), world.wanted())
 
     with pytest.raises(StorageUnavailable):
         asyncio.run(scenario())
@@ -138,10 +138,10 @@ def test_what_failed_for_good_is_not_tried_again_at_once() -> None:
     world = World()
 
     async def scenario() -> None:
-        await world.archiver.request(world.wanted(subdir="no/such"))
+        await request(world.archiver, world.wanted(subdir="no/such"))
         await world.engine.work(world.archiver)
         with pytest.raises(TaskFailed) as failed:
-            await world.archiver.request(world.wanted(subdir="no/such"))
+            await request(world.archiver, world.wanted(subdir="no/such"))
         assert failed.value.failed_with == UnknownSubdir.code
 
     asyncio.run(scenario())
@@ -162,7 +162,7 @@ def test_a_short_hash_and_its_full_node_are_one_archive() -> None:
 
     async def scenario() -> set[str]:
         outcomes = [
-            await world.archiver.request(world.wanted(rev))
+            await request(world.archiver, world.wanted(rev))
             for rev in ("default", "V_1", world.node[:12], world.node, Node(world.node.upper()))
         ]
         return {outcome.archive.key for outcome in outcomes}

@@ -14,7 +14,7 @@ from archiver.errors import (
 from archiver.model import Absent, Pending, Ready, Region
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt
-from tests.world import World, build, lose
+from tests.world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 
@@ -111,7 +111,7 @@ def test_a_hit_that_lacks_a_region_has_it_repaired() -> None:
         world.storage.down.add(WEST)
         await build(world)
         world.engine.repairs.clear()
-        return await world.archiver.request(world.wanted())
+        return await request(world.archiver, world.wanted())
 
     assert isinstance(asyncio.run(scenario()), Ready)
     assert world.engine.repairs == {world.archive().key: (WEST,)}
@@ -199,7 +199,7 @@ def test_an_archive_that_was_lost_is_never_replaced_by_one_with_other_bytes() ->
         lose(world)
         world.source.latest_tag = "V_1"
         await world.index.forget(archive)
-        assert isinstance(await world.archiver.request(world.wanted()), Pending)
+        assert isinstance(await request(world.archiver, world.wanted()), Pending)
         await world.engine.work(world.archiver)
         status = await world.archiver.status(archive)
         assert (status.task.state, status.urls) == (TaskState.FAILURE, {})
@@ -241,7 +241,7 @@ def test_a_retryable_error_is_retried_until_it_is_over(error: ArchiverError) -> 
     world = World()
 
     async def scenario() -> TaskState:
-        await world.archiver.request(world.wanted())
+        await request(world.archiver, world.wanted())
         attempt = world.engine.claim()
         assert attempt
         world.engine.retry(attempt, error)

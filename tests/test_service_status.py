@@ -14,7 +14,7 @@ from archiver.service import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
 from archiver.web.watches import open_watches
-from tests.world import World, build, lose
+from tests.world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 
@@ -102,7 +102,7 @@ def test_a_task_is_seen_while_no_region_answers() -> None:
     world = World()
 
     async def scenario() -> tuple[Status, Status]:
-        await world.archiver.request(world.wanted())
+        await request(world.archiver, world.wanted())
         world.storage.down.update(world.storage.regions)
         waiting = await world.archiver.status(world.archive())
         await world.engine.work(world.archiver, max_failures=1)
@@ -118,7 +118,7 @@ def test_a_success_is_not_taken_back_while_no_region_answers() -> None:
     world = World()
 
     async def scenario() -> None:
-        await world.archiver.request(world.wanted())
+        await request(world.archiver, world.wanted())
         await world.engine.work(world.archiver)
         await world.index.forget(world.archive())
         world.storage.down.update(world.storage.regions)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from archiver.model import Archive, Node, Region, Wanted
+from archiver.model import Absent, Archive, Node, Pending, Ready, Region, Wanted
 from archiver.news import News
 from archiver.service import Archiver
 from archiver.testing import (
@@ -75,6 +75,15 @@ class World:
     def untouched(self) -> bool:
         """Whether no task was created, and the host was asked nothing."""
         return not self.engine.tasks and not self.source.asked
+
+
+async def request(
+    archiver: Archiver, wanted: Wanted, *, create: bool = True, client_region: Region | None = None
+) -> Ready | Pending | Absent:
+    """Return what a client of *archiver* that asks for nothing else gets for *wanted*."""
+    return await archiver.request(
+        wanted, create=create, share=create, client="", client_region=client_region
+    )
 
 
 async def build(world: World, subdir: str = "") -> Archive:

@@ -77,8 +77,8 @@ class Archiver:
         *,
         method: str = "GET",
         create: bool = True,
-        share: bool = True,
-        client: str = "",
+        share: bool,
+        client: str,
         client_region: Region | None = None,
     ) -> Ready | Pending | Absent:
         """Return where the wanted archive is, or the task that will put it there.

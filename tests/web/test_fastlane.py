@@ -96,6 +96,20 @@ def test_the_client_names_the_request_in_the_lane_too(warm: Client) -> None:
     assert warm.get(full(warm), x_request_id="a b").headers["x-request-id"] != "a b"
 
 
+def test_an_answer_that_is_made_again_shares_no_rev_if_its_request_did_not() -> None:
+    with client(World(), site=replace(SITE, hit_ttl=timedelta(seconds=0.5))) as web:
+        web.get(full(web))
+        web.work()
+        assert [web.head(DEFAULT).status for _ in range(2)] == [302] * 2
+        web.world.index._nodes.clear()  # noqa: SLF001 - so that the host is asked again
+        web.run(asyncio.sleep(0.6))
+        web.head(DEFAULT)  # has it made again
+        while web.world.source.asked["resolve"] < 2:
+            web.run(asyncio.sleep(0))
+
+    assert not web.world.index.shared
+
+
 def test_another_spelling_is_another_answer(warm: Client) -> None:
     _cut_off(warm.world)
     assert warm.get(f"{full(warm)}?suffix=tar.gz").status == 503

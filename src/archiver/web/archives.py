@@ -40,26 +40,23 @@ async def archive(request: Request[State]) -> Response:
 
 async def fulfil(request: Request[State], asked: Ask, form: Form) -> Response:
     """Answer with what is asked for, or on a miss as asked; HEAD brings nothing about."""
-    archiver, wanted, method = request.state["archiver"], asked.wanted, request.method
+    wanted, method = asked.wanted, request.method
     create = method != "HEAD" and asked.on_miss is not OnMiss.NONE
-    near = fastlane.region(request.scope)
+    look = partial(
+        request.state["archiver"].request,
+        wanted,
+        method=method,
+        share=create,  # else a stranger could have any number of revs stored, at no cost
+        client=client_of(request),
+        client_region=fastlane.region(request.scope),
+    )
     try:
-        found = await archiver.request(
-            wanted,
-            method=method,
-            create=create,
-            share=create,  # else a stranger could have any number of revs stored, at no cost
-            client=client_of(request),
-            client_region=near,
-        )
+        found = await look(create=create)
     except UnknownRepo as exc:
         raise UnknownRepo(f"{exc.message}{_hint(asked)}") from exc
     match found:
         case Ready() as ready:
-            look = partial(
-                archiver.request, wanted, method=method, create=False, client_region=near
-            )
-            return hit(request, ready, wanted, form, look=look)
+            return hit(request, ready, wanted, form, look=partial(look, create=False))
         case Pending() as pending:
             return await outwait(request, asked, pending, form.render)
         case Absent():

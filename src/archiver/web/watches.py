@@ -232,6 +232,8 @@ class Watch:
             found = await self._archiver.request(
                 replace(sought.wanted, rev=self._archive.node),
                 create=False,
+                share=False,
+                client="",  # the host is not asked about a node
                 client_region=sought.near,
             )
             if not isinstance(found, Ready):
