@@ -131,10 +131,22 @@ def test_a_rev_that_no_path_can_have_is_taken_as_a_parameter(web: Client) -> Non
     assert web.get(f"/archiver/hgmo/{ASH}?rev=a/../b").headers["archiver-node"] == node
 
 
-def test_a_path_whose_repo_is_unknown_may_have_meant_a_rev_with_a_slash(web: Client) -> None:
-    plain = web.get(f"/archiver/hgmo/{ASH}/REL/2.0")
+@pytest.mark.parametrize(
+    ("route", "ending"), (("archiver", ""), ("get", ".tar.gz"), ("get", ".zip.sha256"))
+)
+def test_a_path_whose_repo_is_unknown_may_have_meant_a_rev_with_a_slash(
+    web: Client, route: str, ending: str
+) -> None:
+    web.world.source.commit(ASH, FILES, "REL/2.0")
+    plain = web.get(f"/{route}/hgmo/{ASH}/REL/2.0{ending}")
     assert (plain.status, plain.code) == (404, "unknown_repo")
-    assert f"if REL/2.0 is a revision of {ASH}, give it as ?rev=" in plain.json["detail"]
+    hint = f"; if REL/2.0 is a revision of {ASH}, give it as ?rev= behind {ASH}{ending}"
+    assert plain.json["detail"].endswith(hint)
+    meant = web.get(f"/{route}/hgmo/{ASH}{ending}?rev=REL/2.0", prefer="respond-async")
+    assert meant.status == 202
+
+
+def test_a_path_that_cannot_have_meant_a_rev_with_a_slash_is_just_unknown(web: Client) -> None:
     assert "?rev=" not in web.get(f"/archiver/hgmo/{ASH}/oak?rev=2.0").json["detail"]
     assert "?rev=" not in web.get("/archiver/hgmo/oak/2.0").json["detail"]
 

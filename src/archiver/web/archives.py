@@ -69,9 +69,7 @@ def _hint(asked: Ask) -> str:
     if not slash or "rev" in asked.query:
         return ""
     rev = shown(f"{end}/{asked.wanted.rev}")
-    return (
-        f"; if {rev} is a revision of {folder}, give it as ?rev= behind the path of the repository"
-    )
+    return f"; if {rev} is a revision of {folder}, give it as ?rev= behind {folder}{asked.ending}"
 
 
 def parse(request: Request[State]) -> Ask:

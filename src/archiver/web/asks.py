@@ -34,7 +34,8 @@ class Ask:
     """A parsed request: what is wanted, and what a client will put up with if it is not there.
 
     ``address`` and ``query`` make the URL that was asked for, as we would have written it, without
-    what is said here of the miss.
+    what is said here of the miss. ``ending`` is what the path has behind the rev, or behind the
+    repo if the query names the rev.
     """
 
     wanted: Wanted
@@ -42,6 +43,7 @@ class Ask:
     query: Mapping[str, str]
     patience: Patience
     on_miss: OnMiss | None
+    ending: str = ""
 
     @property
     def takes_202(self) -> bool:
@@ -63,6 +65,7 @@ def ask(
     *,
     path: str,
     default_wait_s: int | None = None,
+    ending: str = "",
 ) -> Ask:
     """Return what a request for *wanted* at *path* asks for. Raises InvalidRequest."""
     site = request.state["site"]
@@ -72,6 +75,7 @@ def ask(
         query={name: text for name, text in query.items() if text and name not in OF_A_MISS},
         patience=parse_patience(query, request.scope, site.holding, default_s=default_wait_s),
         on_miss=_parse_on_miss(query.get("on_miss")),
+        ending=ending,
     )
 
 

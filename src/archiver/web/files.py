@@ -49,6 +49,7 @@ async def file(request: Request[State]) -> Response:
 async def checksum(request: Request[State]) -> Response:
     """Tell the archive's digest as ``sha256sum --check`` reads it, under the name of the file."""
     asked = parse(request)
+    asked = replace(asked, ending=f"{asked.ending}.sha256")
     if asked.on_miss is OnMiss.REDIRECT:  # no host has this line: its archive would be saved as it
         asked = replace(asked, on_miss=None)
     return await fulfil(request, asked, Form(render=_checksum))
@@ -83,7 +84,9 @@ def parse(request: Request[State]) -> Ask:
     repo, rev = place(segments, query)
     wanted = want(source, repo, rev, suffix, query)
     path = quote(request.scope["raw_path"], safe=PATH_CHARACTERS)  # hops must not rename the file
-    return ask(request, wanted, query, path=path, default_wait_s=DEFAULT_WAIT_S)
+    return ask(
+        request, wanted, query, path=path, default_wait_s=DEFAULT_WAIT_S, ending=f".{suffix}"
+    )
 
 
 def split_file_name(name: str) -> tuple[str, str]:
