@@ -28,7 +28,8 @@ REV_MAX_BYTES = 1024
 """Of a rev in UTF-8. No key holds one; hosts set no limit, and the longest known have some 100."""
 
 REV_ALLOWED = (
-    f"a node (40 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes without control characters"
+    f"a node (40 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes of UTF-8 "
+    "without control characters"
 )
 
 SHOWN_CHARS = 100
@@ -76,7 +77,11 @@ def _rev_problem(text: str) -> str | None:
         return "is empty"
     if _CONTROL.search(text):
         return "has a control character"
-    if len(text.encode(errors="surrogatepass")) > REV_MAX_BYTES:
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        return "has a character that no UTF-8 can hold"
+    if size_bytes > REV_MAX_BYTES:
         return f"is longer than {REV_MAX_BYTES} bytes"
     return None
 
