@@ -34,10 +34,6 @@ class Coalesce(Generic[K, V]):
     def __init__(self) -> None:
         self._running: dict[K, asyncio.Future[V]] = {}
 
-    def __len__(self) -> int:
-        """Return how many runs there are now."""
-        return len(self._running)
-
     def __contains__(self, key: K) -> bool:
         return key in self._running
 

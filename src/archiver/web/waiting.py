@@ -16,7 +16,7 @@ from archiver.tasks import TaskState
 from archiver.telemetry import METRICS
 from archiver.web.headers import header
 from archiver.web.seats import Holding, Seats
-from archiver.web.targets import SECONDS, whole
+from archiver.web.targets import HOP, SECONDS, whole
 from archiver.web.watches import Sought, Watch, Watches, Woken, leaving, open_watches, pause
 
 LAST_HOLD_S = 1.0
@@ -70,11 +70,10 @@ def parse_patience(
     Raises:
         InvalidRequest: A parameter is no number, or ``hop`` is one that we never gave.
     """
-    hop = whole(query, "hop", f"0 to {HOLDS_MAX - 1}") or 0
+    allowed = f"0 to {HOLDS_MAX - 1}"
+    hop = whole(query, HOP, allowed) or 0
     if hop >= HOLDS_MAX:
-        raise InvalidRequest(
-            "hop is larger than any of ours", parameter="hop", allowed=f"0 to {HOLDS_MAX - 1}"
-        )
+        raise InvalidRequest(f"{HOP} is larger than any of ours", parameter=HOP, allowed=allowed)
     most_s = math.ceil(HOLDS_MAX * holding.hold_s)
     asked_s = whole(query, "wait", "a whole number of seconds")
     if asked_s is not None:
