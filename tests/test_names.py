@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 
+from archiver import names
 from archiver.errors import InvalidRequest
 from archiver.names import (
     NAMES_MAX,
@@ -60,6 +61,8 @@ def test_such_a_name_is_allowed(name: str) -> None:
 
 def test_refused_names_and_long_ones_are_not_remembered() -> None:
     """Anyone may send any number of them, each as long as a request may be."""
+    cache = names._require_allowed  # noqa: SLF001 - whether it grows, no caller can see
+    cache.cache_clear()
     tracemalloc.start()
     try:
         for number in range(1000):
@@ -70,6 +73,12 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
     finally:
         tracemalloc.stop()
     assert held_bytes < NAMES_MAX * 1000
+    before = cache.cache_info().currsize
+    for number in range(100):
+        for name in (f"{number}{'x' * 255}", f"{number}\\", f"{number}/" * 1000, f"{number}/../a"):
+            with pytest.raises(InvalidRequest):
+                check_name(name, "repo")
+    assert cache.cache_info().currsize == before
 
 
 @pytest.mark.parametrize("name", ("@a", "a#b", "a?b", "100%", "a%2Fb", "~40"))
