@@ -69,6 +69,17 @@ HARMFUL = {
         Item(path="docs/x"),
         link("out", "/etc"),
     ],
+    "below a link in Windows' spelling": [link("l", "/etc"), Item(path="l\\x")],
+    "below a link whose name is in Windows' spelling": [link("a\\l", "/etc"), Item(path="a/l/x")],
+    "below a link in Windows' spelling that seems to lead to itself": [
+        link("a\\l", "a\\l"),
+        Item(path="a/l/x"),
+        link("out", "/etc"),
+    ],
+    "a file with the name of a link in Windows' spelling": [
+        link("a/l", "/etc/passwd"),
+        Item(path="a\\l"),
+    ],
     "a link below a link in other letter case": [link("a/B", ".."), link("a/b/c/l", "../../..")],
     "a name that no file can have": [Item(path="n" * NAME_MAX_BYTES), FILE],
     "a link to more than a path can be": [link("l", "x" * (LINK_MAX_BYTES + 1)), FILE],
@@ -105,6 +116,7 @@ HARMLESS = {
     "down through folders and up again": [link("l", "a/b/../b/file"), FILE],
     "through a link": [link("l", "a"), link("m", "l/b/file"), FILE],
     "to itself": [link("l", "l"), FILE],
+    "beside a file that lies below it to Windows": [link("l", "a"), Item(path="l\\x"), FILE],
     "with a line's end": [link("l", "a/b/file\n"), FILE],
     "beside a link of a similar name": [
         link("ab", "c"),
@@ -228,8 +240,8 @@ def test_characters_that_some_system_ignores_are_folded_away(invisible: str) -> 
     assert fold(f"d/L{invisible}/x".encode()) == fold(b"d/l/x")
 
 
-segments = st.sampled_from(("a", "b", "B", "..", "."))
-steps = st.sampled_from(("a", "b", "A", "B", "a", "b", "A", "B", ".", ""))
+segments = st.sampled_from(("a", "b", "B", "..", ".", "a\\b", "..\\a", "a\\..", "\\a"))
+steps = st.sampled_from(("a", "b", "A", "B", "a", "b", "A", "B", "a\\b", "b\\A", ".", ""))
 paths = st.lists(steps, min_size=1, max_size=3).map("/".join)
 targets = st.lists(segments, min_size=1, max_size=5).map("/".join)
 entries = st.one_of(
@@ -238,17 +250,24 @@ entries = st.one_of(
 )
 
 
+def _to_windows(text: str) -> str:
+    return text.replace("\\", "/").lower()
+
+
 def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
     return member
 
 
-@pytest.mark.parametrize("spelled", (str, str.lower))
+@pytest.mark.parametrize("spelled", (str, str.lower, _to_windows))
 @settings(max_examples=120, deadline=None)
 @given(items=st.lists(entries, min_size=1, max_size=6))
 def test_whatever_is_accepted_stays_within_the_root_when_it_is_extracted(
     spelled: Callable[[str], str], items: list[Item], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Where letter case does not count, it is as if all names were in lower case."""
+    """Where letter case does not count, it is as if all names were in lower case.
+
+    To Windows, it is as if backslashes were slashes, too.
+    """
     try:
         outside = links_outside(items, "tar")
     except BadArchive:

@@ -52,6 +52,10 @@ def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) ->
         f"{ROOT}/./.hg_archival.txt",
         f"{ROOT}/a//b",
         f"{ROOT}/a/.",
+        f"{ROOT}/..\\README",
+        f"{ROOT}/a\\..\\..\\README",
+        f"{ROOT}/a\\../README",
+        f"{ROOT}/a\\..",
     ),
 )
 def test_members_that_might_be_elsewhere_when_extracted_are_refused_by_name(
@@ -71,7 +75,22 @@ def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
     assert len(told) < 800
 
 
-LINKS_INSIDE = ("README", "./README", "../README", "deep/er", ".//../README\n")
+@each_suffix
+def test_a_name_may_have_backslashes_that_lead_nowhere(suffix: str) -> None:
+    data = packed(suffix, {**TREE, f"{ROOT}/a\\b": b"x", f"{ROOT}/..a\\b..": b"x"})
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+LINKS_INSIDE = (
+    "README",
+    "./README",
+    "../README",
+    "deep/er",
+    ".//../README\n",
+    "a\\b",
+    "..\\README",
+)
 LINKS_OUTSIDE = (
     "/etc/passwd",
     "../..",
@@ -80,6 +99,15 @@ LINKS_OUTSIDE = (
     "a/../../../b",
     "../../" + ROOT + "/README",
     "/etc/passwd\n",
+    "\\etc\\passwd",
+    "\\\\server\\share",
+    "C:\\Windows",
+    "c:x",
+    "..\\..",
+    "..\\../README",
+    "../..\\README",
+    "a\\..\\..\\..\\b",
+    "a/..\\b",
 )
 
 

@@ -5,8 +5,9 @@ have a link's name. Then a link may lead anywhere: links that lead out of the ro
 refused if the source is set to that.
 
 On file systems where letter case or Unicode normalisation does not count, or where some invisible
-characters do not, a member can also meet a link under another spelling. Linux trees may hold such
-pairs, and they do no harm as long as no link leads out; otherwise the archive is refused.
+characters do not, a member can also meet a link under another spelling; so it can on Windows, where
+a backslash divides as a slash does. Linux trees may hold such pairs, and they do no harm as long as
+no link leads out; otherwise the archive is refused.
 """
 
 import re
@@ -63,7 +64,7 @@ class Course(IntEnum):
     """To its own name, maybe in other letter case: where that does not count, to nothing."""
 
     OUTSIDE = 3
-    """It is absolute, or goes above the root."""
+    """It is absolute, or goes above the root; to Windows, too, where it may also name a drive."""
 
     TURNING = 4
     """It goes down and up again, so it may go through another link and lead out from there."""
@@ -179,19 +180,18 @@ class Links:
 
         Members of a folder come together, so the last answer is kept.
         """
-        folder = name[: max(0, name.rfind(b"/"))]
+        folder = name[: max(name.rfind(b"/"), name.rfind(b"\\")) + 1]
         if folder != self._folder:
-            self._spend(folder.count(b"/") * len(folder))
-            if not self._names.isdisjoint(_upwards(folder)):
+            self._spend((folder.count(b"/") + folder.count(b"\\")) * len(folder))
+            if not self._names.isdisjoint(_above(folder)):
                 raise UnsafeMember(f"the member {shown(name)} lies below a link")
-            self._folder_is_alias = not self._folded.isdisjoint(_upwards(self._fold(folder)))
+            self._folder_is_alias = not self._folded.isdisjoint(_above(self._fold(folder)))
             self._folder = folder
         return self._folder_is_alias
 
     def _fold(self, name: bytes) -> bytes:
-        if name.isascii():
-            return name.lower()
-        self._spend(len(name) * WORK_PER_CHARACTER)
+        if not name.isascii():
+            self._spend(len(name) * WORK_PER_CHARACTER)
         return fold(name)
 
     def _spend(self, work_bytes: int) -> None:
@@ -228,10 +228,21 @@ class Candidates:
 
 
 def course(name: bytes, target: bytes) -> Course:
-    """Return where a link *name* to *target* leads. Quick, as a zip has it asked for every file."""
+    """Return where a link *name* to *target* leads. Quick, as a zip has it asked for every file.
+
+    If backslashes that divide might make it lead out, it is taken to do so.
+    """
     if not 0 < len(target) <= LINK_MAX_BYTES or b"\0" in target:
         return Course.NOWHERE
-    if target.startswith(b"/"):
+    if b"\\" not in target:
+        return _course(name, target)
+    readings = (target, target.replace(b"\\", b"/"))
+    leads_out = any(_course(name, each) >= Course.OUTSIDE for each in readings)
+    return Course.OUTSIDE if leads_out else Course.INSIDE
+
+
+def _course(name: bytes, target: bytes) -> Course:
+    if target.startswith(b"/") or target[1:2] == b":":
         return Course.OUTSIDE
     way = target + b"/"
     start = _START.match(way)
@@ -252,8 +263,10 @@ def fold(name: bytes) -> bytes:
     """Return what *name* has in common with all names that some system takes for the same.
 
     That is its visible letters without their case and marks, character by character, since to
-    normalise a whole name takes a time that grows with the square of its length.
+    normalise a whole name takes a time that grows with the square of its length. Backslashes
+    become slashes.
     """
+    name = name.replace(b"\\", b"/")
     if name.isascii():
         return name.lower()
     return name.decode(errors="replace").translate(_FOLDS).encode()
@@ -278,9 +291,9 @@ def _is_alike(target: bytes, name: bytes) -> bool:
     return len(target) <= 3 * len(segment) and b"/" not in target and fold(target) == fold(segment)
 
 
-def _upwards(path: bytes) -> Iterator[bytes]:
-    """Yield *path* and each folder above it."""
-    at = len(path)
+def _above(name: bytes) -> Iterator[bytes]:
+    """Yield each folder that *name* lies below, the nearest first."""
+    at = name.rfind(b"/")
     while at > 0:
-        yield path[:at]
-        at = path.rfind(b"/", 0, at)
+        yield name[:at]
+        at = name.rfind(b"/", 0, at)

@@ -67,7 +67,7 @@ class Tree:
                 return  # as nearly all are
             if not _is_odd(name):
                 return
-        if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
+        if name.startswith(b"/") or b".." in _segments(name) or b"\0" in name:
             raise UnsafeMember(f"the member {shown(name)} leads out of the archive")
         if name != self._top and not name.startswith(self._below):
             raise WrongRoot(f"the member {shown(name)} lies outside {self._top.decode()}")
@@ -83,6 +83,11 @@ class Tree:
         line = _NODE_LINE.search(content)
         if not line or line[1].decode() != self.archive.node:
             raise WrongNode("the archive is of another changeset than the one asked for")
+
+
+def _segments(name: bytes) -> list[bytes]:
+    r"""Return the segments of *name* as Windows has them, where ``\`` divides as well."""
+    return name.replace(b"\\", b"/").split(b"/")
 
 
 def _is_odd(name: bytes) -> bool:
