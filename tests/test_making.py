@@ -384,3 +384,15 @@ def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
     assert manifest.root == f"ash-{world.node[:12]}"
     assert manifest.conversion
     assert manifest.conversion.key == manifest.key
+
+
+def test_without_room_to_replace_a_root_nothing_of_the_archive_is_read() -> None:
+    world = a_world(Served(suffixes=("tar.gz",)))
+    world.source.web_name = "renamed"
+    world.converter.full = True
+    attempt = FakeAttempt(archive=world.archive())
+
+    with pytest.raises(NoRoom):
+        run(world.archiver.build(attempt.archive, attempt))
+
+    assert {phase for phase, _ in attempt.reports} == {Phase.CONNECTING}

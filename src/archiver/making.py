@@ -23,7 +23,17 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Verified
 from archiver.names import shown_path
-from archiver.ports import Attempt, Converter, Found, Index, Source, Storage, Verifier, Verify
+from archiver.ports import (
+    Attempt,
+    Converter,
+    Found,
+    Index,
+    Source,
+    Storage,
+    Stream,
+    Verifier,
+    Verify,
+)
 from archiver.tasks import Phase
 from archiver.telemetry import log
 
@@ -251,20 +261,18 @@ class Workshop:
         it has another root than clients expect.
 
         Raises, as does what is made:
-            NoRoom: The host was not asked, since there is no room to convert what it would send.
+            NoRoom: Nothing was read of what the host would send, since there is no room to convert
+                it. The host was asked only if its answer alone showed that it is to be converted.
             ArchiverError: The host did not send it, or it cannot be made of what it sent.
         """
-        convert = convert or candidate != archive
-        if convert:
-            self._converter.require_room(given=candidate, wanted=archive)
         async with (
-            source.open(candidate) as stream,
+            self._opened(source, candidate, archive, convert=convert) as (stream, converts),
             proving(source, candidate) as proof,
             ahead(progress.receiving(stream.chunks()), CHUNKS_AHEAD) as chunks,
         ):
             progress.begin()
             fetched = Checked(chunks, self._verify(candidate, root=stream.root), proof)
-            if not convert and stream.root == stream.client_root:
+            if not converts:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
             given = Given(
@@ -279,6 +287,20 @@ class Workshop:
             )
             async with self.convert(given, archive, progress) as made:
                 yield made
+
+    @asynccontextmanager
+    async def _opened(
+        self, source: Source, candidate: Archive, archive: Archive, *, convert: bool
+    ) -> AsyncIterator[tuple[Stream, bool]]:
+        """Yield the host's answer, and whether it is to be converted. Raises NoRoom."""
+        convert = convert or candidate != archive
+        if convert:
+            self._converter.require_room(given=candidate, wanted=archive)
+        async with source.open(candidate) as stream:
+            if not convert and stream.root != stream.client_root:
+                convert = True
+                self._converter.require_room(given=candidate, wanted=archive)
+            yield stream, convert
 
     def require_room(self, given: Manifest, relative: Archive, archive: Archive) -> None:
         """Return if *archive* can be made of *relative*, which *given* describes. Raises NoRoom."""
