@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from archiver.errors import ArchiveTooLarge, BadArchive, UnsafeMember
 from archiver.formats.links import (
     HELD_MAX_BYTES,
+    HELD_PER_TURN_BYTES,
     LINK_MAX_BYTES,
     TURNS_MAX_BYTES,
     Course,
@@ -180,7 +182,7 @@ def test_links_that_turn_often_take_little_memory(suffix: str) -> None:
 
 def test_of_links_that_turn_only_so_many_are_looked_into() -> None:
     links = Links()
-    most = TURNS_MAX_BYTES // LINK_MAX_BYTES
+    most = TURNS_MAX_BYTES // (LINK_MAX_BYTES + HELD_PER_TURN_BYTES)
 
     for number in range(most + 10):
         links.enter(b"r/%d" % number, Course.TURNING, b"a/.." + b"/" * (LINK_MAX_BYTES - 4))
@@ -196,14 +198,46 @@ def test_files_may_say_what_links_would_be_refused_for(suffix: str) -> None:
     assert links_outside(files, suffix, refuse=True) == 0
 
 
-def test_what_is_kept_of_links_is_bounded() -> None:
-    links = Links()
-    name = b"r/" + b"n" * 4000
+thorough = pytest.mark.thorough
 
-    for number in range(HELD_MAX_BYTES // (2 * len(name) + 300)):
-        links.enter(b"%s%d" % (name, number), Course.INSIDE, b"x")
-    with pytest.raises(ArchiveTooLarge):
-        links.enter(name * 300, Course.INSIDE, b"x")
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    (
+        pytest.param(b"", b"x", marks=thorough),
+        pytest.param(b"", b"a/../b", marks=thorough),
+        pytest.param(b"n" * 216, b"x", marks=thorough),  # so many that both sets have just grown
+        (b"n" * 1484, b"x"),
+        (b"n" * 4000, b"x"),
+        (b"n" * 4000, b"a/../" * 800),
+        pytest.param(("\ud55c" * 1000).encode(), b"x", marks=thorough),
+    ),
+    ids=("short", "turning", "thousands", "long", "longest", "longest, turning", "hangul"),
+)
+def test_links_take_no_more_memory_than_they_may(name: bytes, target: bytes) -> None:
+    tracemalloc.start()
+    try:
+        links = Links()
+        with pytest.raises(ArchiveTooLarge, match="more links"):
+            _fill(links, name, target)
+        links.close()
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert HELD_MAX_BYTES // 2 < peak_bytes < HELD_MAX_BYTES
+
+
+def _fill(links: Links, name: bytes, target: bytes) -> None:
+    """Enter links without end, each with a target of its own in memory."""
+    for number in count():
+        member = b"r/%d%s" % (number, name)
+        links.enter(member, course(member, target), bytes(bytearray(target)))
+
+
+def test_an_archive_may_have_as_many_links_as_icon_themes() -> None:
+    links = Links()
+    for number in range(100_000):
+        links.enter(b"icons-0123456789ab/%s/%d" % (b"n" * 100, number), Course.INSIDE, b"x")
 
 
 @pytest.mark.parametrize("segment", (b"s/", "é/".encode()))

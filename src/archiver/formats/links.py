@@ -22,13 +22,18 @@ LINK_MAX_BYTES = 4095
 """Bytes of a link's target: Linux's PATH_MAX without the NUL at its end."""
 
 HELD_MAX_BYTES = 64 << 20
-"""Memory for the links of one archive, some 200,000 of them. Icon themes have up to 100,000."""
+"""Memory for the links of one archive, some 130,000 of them. Icon themes have up to 100,000."""
 
-HELD_PER_LINK_BYTES = 200
-"""What Python needs for two entries in two sets, besides the names."""
+HELD_PER_LINK_BYTES = 400
+"""What Python needs for two entries in two sets that have just grown, besides the names."""
 
 TURNS_MAX_BYTES = 1 << 20
-"""Of targets that go down and up again, which are looked into at the end. Honest ones are few."""
+"""Memory for targets that go down and up again, which are looked into at the end. Honest ones are
+few."""
+
+HELD_PER_TURN_BYTES = 250
+"""What Python needs for an entry in a dictionary that has just grown, besides the target. In a list
+it is less."""
 
 WORK_MAX_BYTES = 8 << 30
 """Of paths that are compared with links: of each folder, as often as it has segments. Five million
@@ -73,8 +78,7 @@ class Course(IntEnum):
 class Links:
     """The links of one archive. ``outside`` counts links that lead out; after ``close``, all.
 
-    With *refuse_outside* such links are refused. Takes HELD_MAX_BYTES and TURNS_MAX_BYTES of
-    memory at most.
+    With *refuse_outside* such links are refused. Takes HELD_MAX_BYTES of memory at most.
     """
 
     def __init__(
@@ -139,13 +143,17 @@ class Links:
             )
 
     def _hold(self, name: bytes, course: Course) -> None:
-        self._held_bytes += 2 * len(name) + HELD_PER_LINK_BYTES
-        if self._held_bytes > HELD_MAX_BYTES:
-            raise ArchiveTooLarge("the archive has more links than can be checked")
+        folded = self._fold(name)  # which may be three times as long
+        self._charge(len(name) + len(folded) + HELD_PER_LINK_BYTES)
         self._names.add(name)
         if course is not Course.TO_ITSELF:
-            self._folded.add(self._fold(name))
+            self._folded.add(folded)
         self._folder = None
+
+    def _charge(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        if self._held_bytes > HELD_MAX_BYTES:
+            raise ArchiveTooLarge("the archive has more links than can be checked")
 
     def _leads_out(self, name: bytes) -> None:
         if self._refuse_outside:
@@ -154,10 +162,12 @@ class Links:
 
     def _turns(self, name: bytes, target: bytes | None) -> None:
         """Keep a link for ``close``; one that cannot be kept counts as one that leads out."""
-        self._turning_bytes += len(target or b"")
+        size_bytes = len(target or b"") + HELD_PER_TURN_BYTES
+        self._turning_bytes += size_bytes
         if target is None or not is_worth_keeping(target) or self._turning_bytes > TURNS_MAX_BYTES:
             self._leads_out(name)
         else:
+            self._charge(size_bytes)
             self._turning.append((name, target))
 
     def _turns_out(self, name: bytes, target: bytes) -> bool:
@@ -203,7 +213,7 @@ class Links:
 class Candidates:
     """Where the members of a zip would lead if they were links, which its end says.
 
-    Takes one byte for each member, and TURNS_MAX_BYTES for all targets that are TURNING.
+    Takes a byte or two for each member, and TURNS_MAX_BYTES for all targets that are TURNING.
     """
 
     def __init__(self, *, links: Links) -> None:
@@ -216,7 +226,7 @@ class Candidates:
         """Take note of the next member, and of its first LINK_MAX_BYTES + 1 bytes."""
         found = course(name, content)
         if found is Course.TURNING and is_worth_keeping(content):
-            self._held_bytes += len(content) + HELD_PER_LINK_BYTES
+            self._held_bytes += len(content) + HELD_PER_TURN_BYTES
             if self._held_bytes <= TURNS_MAX_BYTES:
                 self._targets[len(self._courses)] = content
         self._courses.append(found)
