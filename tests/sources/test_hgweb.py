@@ -23,7 +23,7 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.sources.listings import NAMES_MAX
+from archiver.sources.listings import LEVELS_MAX, NAMES_MAX
 from tests.formats.samples import tar
 from tests.parts.faulty import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository
@@ -239,6 +239,18 @@ def test_a_folder_too_large_to_be_read_proves_nothing_and_says_so(host: FaultyHo
     host.script(LISTED, sized(b'{"basename":0},' * (NAMES_MAX + 1), headers=JSON))
 
     with pytest.raises(UnprovenArchive, match=r"50000 names .*sources\.\w+\.completeness"):
+        last_file(host.template, an_archive())
+
+
+def test_a_tree_with_too_many_levels_to_be_asked_about_proves_nothing_and_says_so(
+    host: FaultyHost,
+) -> None:
+    for level in range(LEVELS_MAX + 1):
+        path = "/".join(["a"] * level)
+        page = {"node": NODE, "abspath": path, "directories": [{"basename": "a"}], "files": []}
+        host.script(LISTED + path, sized(json.dumps(page).encode(), headers=JSON))
+
+    with pytest.raises(UnprovenArchive, match=r"256 levels .*sources\.\w+\.completeness"):
         last_file(host.template, an_archive())
 
 

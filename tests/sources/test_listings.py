@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.sources.listings import (
+    LEVELS_MAX,
     LISTING_MAX_BYTES,
     NAMES_MAX,
+    ListFolder,
     Listing,
+    ListingTooDeep,
     ListingTooLong,
     file_after,
     last_file,
@@ -172,3 +175,36 @@ def test_a_host_that_invents_folders_comes_to_an_end() -> None:
 
     with pytest.raises(ValueError, match="no files"):
         asyncio.run(last_file(endless, b""))
+
+
+@pytest.mark.parametrize(
+    ("name", "look"),
+    (
+        (b"a/", lambda list_folder: last_file(list_folder, b"")),
+        (b"a/", lambda list_folder: file_after(list_folder, b"", b"")),
+        (b"A", lambda list_folder: file_after(list_folder, b"", b"a/" * 2000 + b"a")),
+    ),
+    ids=("last", "first", "next"),
+)
+def test_a_host_is_not_asked_about_more_levels_than_trees_have(
+    name: bytes, look: Callable[[ListFolder], Awaitable[object]]
+) -> None:
+    asked = []
+
+    async def endless(folder: bytes) -> Listing:
+        asked.append(folder)
+        return Listing(names=(name,))
+
+    async def play() -> None:
+        await look(endless)
+
+    with pytest.raises(ListingTooDeep):
+        asyncio.run(play())
+    assert len(asked) <= LEVELS_MAX + 1
+
+
+def test_folders_that_are_listed_together_are_one_level() -> None:
+    async def deep(folder: bytes) -> Listing:
+        return Listing(names=(b"a",) if folder else (b"a/" * 2000,))
+
+    assert asyncio.run(last_file(deep, b"")) == b"a/" * 2000 + b"a"

@@ -40,11 +40,13 @@ from archiver.model import Archive, Node, Served, parse_node
 from archiver.names import shown, shown_path
 from archiver.sources.fetch import Answer, Fetch, open_fetch
 from archiver.sources.listings import (
+    LEVELS_MAX,
     LISTING_MAX_BYTES,
     NAMES_MAX,
     Found,
     ListFolder,
     Listing,
+    ListingTooDeep,
     ListingTooLong,
     file_after,
     last_file,
@@ -312,6 +314,9 @@ class HgwebSource:
         except ListingTooLong as exc:
             limits = f"{NAMES_MAX} names or {LISTING_MAX_BYTES >> 20} MiB"
             raise self._unproven(archive, f"lists more than {limits} in a folder") from exc
+        except ListingTooDeep as exc:
+            fault = f"nests folders more than {LEVELS_MAX} levels deep in the tree"
+            raise self._unproven(archive, fault) from exc
         except ValueError as exc:
             raise self._unproven(archive) from exc
 

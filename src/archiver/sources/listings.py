@@ -18,6 +18,9 @@ from archiver.model import Node
 PATH_MAX_BYTES = 4096
 """Of a path that a system can have. It ends the descent into a host that invents folders."""
 
+LEVELS_MAX = 256
+"""Listings on the way to one file. Each is a question to the host; trees have some 20 levels."""
+
 LISTING_MAX_BYTES = 10 << 20
 """A folder of some 50,000 files: hgweb prints 150 to 200 bytes for each."""
 
@@ -38,6 +41,10 @@ _parsing = Lock()
 
 class ListingTooLong(ValueError):
     """A folder's listing has more than NAMES_MAX names or LISTING_MAX_BYTES bytes."""
+
+
+class ListingTooDeep(ValueError):
+    """There are more than LEVELS_MAX listings on the way to a file."""
 
 
 class _Folder(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +162,7 @@ async def last_file(list_folder: ListFolder, subdir: bytes) -> bytes | None:
     Empty if the whole tree is; None if there is no such part of it.
 
     Raises:
+        ListingTooDeep: There are too many levels.
         ValueError: The host lists folders without files.
         whatever *list_folder* raises.
     """
@@ -177,7 +185,7 @@ async def file_after(list_folder: ListFolder, subdir: bytes, path: bytes) -> Fou
     """
     top = _as_folder(subdir)
     folder = path[: path.rfind(b"/") + 1] if path else top
-    while True:
+    for _ in range(LEVELS_MAX):
         listing = await list_folder(folder) or Listing(names=())
         rest = path[len(folder) :]
         if following := [name for name in listing.names if name > rest]:
@@ -186,18 +194,21 @@ async def file_after(list_folder: ListFolder, subdir: bytes, path: bytes) -> Fou
         if len(folder) <= len(top):
             return None
         folder = folder[: folder.rstrip(b"/").rfind(b"/") + 1]
+    raise ListingTooDeep
 
 
 async def _descend(
     list_folder: ListFolder, folder: bytes, listing: Listing | None, *, last: bool
 ) -> Found:
-    while listing and listing.names and len(folder) <= PATH_MAX_BYTES:
+    for _ in range(LEVELS_MAX):
+        if not listing or not listing.names or len(folder) > PATH_MAX_BYTES:
+            raise ValueError("a folder that was listed has no files")
         path = folder + listing.names[-1 if last else 0]
         if not path.endswith(b"/"):
             return Found(path=path, date=listing.date)
         folder = path
         listing = await list_folder(folder)
-    raise ValueError("a folder that was listed has no files")
+    raise ListingTooDeep
 
 
 async def _is_file(list_folder: ListFolder, path: bytes) -> bool:
