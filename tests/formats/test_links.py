@@ -24,8 +24,8 @@ from archiver.formats.links import (
     Course,
     Links,
     course,
-    fold,
 )
+from archiver.formats.spelling import fold
 from archiver.formats.tree import NAME_MAX_BYTES
 from tests.formats.samples import ROOT, an_archive, verdict
 from tests.formats.trees import Item, pack, tar_of
