@@ -1,14 +1,22 @@
-"""Calls of a connection end when they are told to, on a real server."""
+"""A connection keeps up its streams, and its calls end when they are told to, on real servers."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, MutableMapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from archiver.engine.buckets import INDEX
-from archiver.engine.connection import Connection
+from archiver.engine.connection import Connection, connect
+from archiver.engine.link import Servers
 from tests.engine.conftest import Fleet
+from tests.parts.nats import Nats
+from tests.parts.secured import secured
 
 TURNS = 6
 """So many at most does the loop take from the arrival of an answer to whoever waits for it."""
@@ -47,3 +55,53 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
             assert all([await cancel(connection, turns) for turns in range(TURNS)])
 
     asyncio.run(play())
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not happened():
+            await asyncio.sleep(0.02)
+
+
+def reasons(lines: list[MutableMapping[str, Any]]) -> list[str]:
+    return [line["reason"] for line in lines if "reason" in line]
+
+
+def test_an_answer_that_nobody_expects_does_not_end_a_connection(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def answer(message: Msg) -> None:
+        asked.append(message.subject)
+        await message.respond(b"not JSON")
+
+    async def play(url: str) -> bool:
+        async with await nats.connect(url) as impostor:
+            await impostor.subscribe("$JS.API.STREAM.INFO.*", cb=answer)
+            await impostor.flush()
+            async with connect(Servers(urls=[url]), namespace="odd", name="test") as connection:
+                await until(lambda: len(asked) > 1)
+                return connection.is_up
+
+    with secured(tmp_path, "") as (port, _):
+        assert asyncio.run(play(f"nats://127.0.0.1:{port}"))
+
+
+def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
+    nats: Nats, namespace: str
+) -> None:
+    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    demanding = replace(fleet.servers, replicas=3)  # of a single server: no stream can be made
+
+    async def play() -> list[str]:
+        with capture_logs() as lines:
+            async with connect(demanding, namespace=namespace, name="test") as connection:
+                await until(lambda: reasons(lines) == ["too_few_servers"])
+                await fleet.prepare()
+                async with asyncio.timeout(30):
+                    await connection.prepared.wait()
+                await connection.js.delete_stream(connection.tasks_stream)
+                connection.gap()
+                await until(lambda: len(reasons(lines)) > 1)
+        return reasons(lines)
+
+    assert asyncio.run(play()) == ["too_few_servers"] * 2

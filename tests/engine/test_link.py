@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from archiver.concurrency import end
 from archiver.engine.link import Link, Servers
@@ -109,3 +110,17 @@ def test_a_client_that_never_reconnects_is_given_up_for_a_new_one(wire: Wire) ->
                 return await wire.up() is before, len(wire.dialled)
 
     assert asyncio.run(play()) == (False, 2)
+
+
+def test_what_was_heard_while_there_was_a_server_does_not_hide_why_it_is_lost(wire: Wire) -> None:
+    async def play() -> list[str]:
+        with capture_logs() as lines:
+            async with wire.kept() as link, asyncio.timeout(30):
+                with wire.server():
+                    await wire.up()
+                    link.faults.report("engine.not_ready", ConnectionRefusedError())
+                while not any(line["event"] == "engine.unreachable" for line in lines):
+                    await asyncio.sleep(0.02)
+        return [line["reason"] for line in lines if "reason" in line]
+
+    assert asyncio.run(play()) == ["refused"] * 2

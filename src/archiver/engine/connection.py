@@ -146,10 +146,11 @@ class Connection:
             await self._link.wait()
             try:
                 await self.ensure_streams()
-            except EngineUnavailable as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, trying again is the answer
                 self._link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)
             else:
+                self._link.faults.end()
                 self.prepared.set()
                 return
 

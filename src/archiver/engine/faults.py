@@ -54,7 +54,7 @@ CHECKS = {
 }
 
 VAGUE = frozenset({"broken_off", "silent", "timed_out", "other"})
-"""Reasons that another one heard in the same absence explains."""
+"""Reasons that another one explains if it is heard before the fault ends."""
 
 
 class TlsNotOffered(nats.errors.Error):
@@ -159,5 +159,5 @@ class Faults:
         return heard.logged is None or now - heard.logged >= REPEAT_AFTER.total_seconds()
 
     def end(self) -> None:
-        """Forget the faults of an absence that is over."""
+        """Forget what was heard: the absence is over, or another one begins."""
         self._heard.clear()

@@ -181,6 +181,7 @@ class Link:
     def _down(self) -> None:
         if self._up.is_set():
             self._down_since = time.monotonic()
+            self.faults.end()
         self._up.clear()
 
     def _options(self) -> dict[str, Any]:
