@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
+import msgspec
+
 from archiver.engine.connection import Connection, connect
 from archiver.engine.presence import WORKERS, Reporter, workers
 from archiver.health import WorkerReport
@@ -46,6 +48,22 @@ def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> No
             return len(await heard(web, 1))
 
     assert asyncio.run(play()) == 1
+
+
+def test_a_worker_that_takes_its_time_is_waited_for(fleet: Fleet) -> None:
+    async def say() -> bytes:
+        await asyncio.sleep(1)
+        return msgspec.json.encode(WorkerReport(name="slow", regions={WEST: None}))
+
+    hasty = MemoryStorage(regions=(EAST, WEST))
+    hasty.full.add(WEST)
+
+    async def play() -> set[bool]:
+        slow = connect(fleet.servers, namespace=fleet.namespace, name="", answers={WORKERS: say})
+        async with fleet.connection() as web, slow, _worker(fleet, hasty):
+            return {bool(report.regions[WEST]) for report in await heard(web, 2)}
+
+    assert asyncio.run(play()) == {True, False}
 
 
 async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:

@@ -7,14 +7,12 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -33,6 +31,7 @@ from archiver.engine.leftovers import left_over
 from archiver.engine.link import Link, Servers
 from archiver.engine.lookups import Entry, Lookups
 from archiver.engine.provision import Provision
+from archiver.engine.roll_call import Say, answer, gather
 from archiver.engine.scan import scan
 from archiver.engine.translation import FAILURES, WRONG_LAST_SEQUENCE, translated
 from archiver.errors import EngineUnavailable
@@ -48,22 +47,12 @@ START_TIMEOUT = timedelta(seconds=2)
 PATIENCE = timedelta(seconds=1)
 """A server that is restarted is back within that time: better a late answer than a 503."""
 
-ANSWER_TIMEOUT = timedelta(seconds=5)
-"""A process that has to ask a silent region answers after 3 s."""
-
-LATER_ANSWERS = timedelta(seconds=0.2)
-"""How long the other processes may take to answer after the first one has."""
-
 LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
 
 UNREADABLE_TTL = timedelta(days=1)
 UNREADABLE_MAX_BYTES = 4 * MEGABYTE
 """Of the names of values that were logged. A value that is forgotten is logged once more."""
-
-
-Say = Callable[[], Awaitable[bytes]]
-"""Returns what this process answers to a question of another one, without delay."""
 
 
 UNLISTEN_TIMEOUT = timedelta(seconds=1)
@@ -405,7 +394,7 @@ class Connection:
         await self._lookups.listen(client)
         await client.subscribe(self.subject("feed", "*", "*"), cb=self._receive)
         for question, say in self._answers.items():
-            await client.subscribe(self.subject("ask", question), cb=_answering(say))
+            await answer(client, self.subject("ask", question), say)
         self._dialled = client
         for subject, seen in self._listeners.items():
             self._subscriptions[subject] = await client.subscribe(subject, cb=seen)
@@ -459,39 +448,13 @@ class Connection:
             forget()
 
     async def gather(self, question: str) -> Sequence[bytes]:
-        """Return the answers of all processes that answer *question*; they come within a moment.
+        """Return the answers of all processes that answer *question*.
 
         Raises:
             EngineUnavailable: The processes cannot be asked.
         """
-        answers: list[bytes] = []
-        first = asyncio.Event()
-
-        async def collect(message: Msg) -> None:
-            if message.data:  # an empty one is the server's own: no process has subscribed
-                answers.append(message.data)
-            first.set()
-
         with translated("ask the fleet"):
-            client = self._link.client
-            inbox = client.new_inbox()
-            subscription = await client.subscribe(inbox, cb=collect)
-            try:
-                await client.publish(self.subject("ask", question), reply=inbox)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
-                        await first.wait()
-                        await asyncio.sleep(LATER_ANSWERS.total_seconds())
-            finally:
-                await subscription.unsubscribe()
-        return answers
-
-
-def _answering(say: Say) -> Callable[[Msg], Coroutine[Any, Any, None]]:
-    async def respond(message: Msg) -> None:
-        await message.respond(await say())
-
-    return respond
+            return await gather(self._link.client, self.subject("ask", question))
 
 
 @asynccontextmanager
