@@ -105,3 +105,28 @@ def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
         return reasons(lines)
 
     assert asyncio.run(play()) == ["too_few_servers"] * 2
+
+
+def test_a_task_is_stored_although_the_queue_is_gone_and_a_worker_listens(fleet: Fleet) -> None:
+    another = replace(fleet, namespace=f"{fleet.namespace}_another")
+    only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
+
+    async def store(fleet: Fleet, *, worker_makes_it: bool) -> int:
+        async with fleet.connection() as connection, fleet.connection() as worker:
+
+            async def hear(_message: Msg) -> None:
+                if worker_makes_it:
+                    await worker.ensure_streams()
+
+            subject = connection.subject("tasks", "hi", "hgmo", "digest")
+            await worker.listen(subject, hear)
+            await connection.js.delete_stream(connection.tasks_stream)
+            return await connection.publish(subject, b"", only_one)
+
+    async def play() -> list[int]:
+        places = await asyncio.gather(
+            store(fleet, worker_makes_it=False), store(another, worker_makes_it=True)
+        )
+        return list(places)
+
+    assert asyncio.run(play()) == [1, 1]

@@ -154,6 +154,8 @@ class Connection:
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Store a message in the stream of its subject; return the revision at which it stands.
 
+        A task may be stored by a second try, so its headers have to expect what they replace.
+
         Raises:
             WrongRevision: The headers' expectation does not hold.
             EngineUnavailable: It is not stored, as far as can be told.
@@ -163,7 +165,22 @@ class Connection:
                 return await self._publish(subject, payload, headers)
             except nats.js.errors.NoStreamResponseError:
                 await self.ensure_streams()
-                return await self._publish(subject, payload, headers)
+            except nats.errors.TimeoutError:
+                if not subject.startswith(self.subject("tasks", "")):
+                    raise
+                await self._ensure_queue()
+            return await self._publish(subject, payload, headers)
+
+    async def _ensure_queue(self) -> None:
+        """See that a task that was not stored has a queue.
+
+        The server does not say that there was none while workers listen to what is published, since
+        they receive it. One of them may have made the queue by now.
+        """
+        try:
+            await self.js.stream_info(self.tasks_stream)
+        except nats.js.errors.NotFoundError:
+            await self.ensure_streams()
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         try:
