@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from archiver.engine.buckets import INDEX
 from archiver.engine.connection import connect
-from archiver.engine.faults import CHECKS
+from archiver.engine.faults import CHECKS, UnreadableFile
 from archiver.engine.link import Servers
 from archiver.errors import EngineUnavailable
 from archiver.settings.engine import EngineSettings
@@ -74,6 +74,12 @@ def test_a_user_and_a_password_log_in_as_settings_or_in_the_url(with_users: int)
     assert writes(url=f"nats://archiver:p%40ss%2Fw%2Crd:%25@{place}")
 
 
+def test_a_token_in_the_url_logs_in(tmp_path: Path) -> None:
+    config = '{jetstream}\nauthorization { token: "t@k/n:%" }\n'
+    with secured(tmp_path, config) as (port, _):
+        assert writes(url=f"nats://t%40k%2Fn%3A%25@127.0.0.1:{port}")
+
+
 def test_a_credentials_file_logs_in(tmp_path: Path) -> None:
     issued = operator()
     path = tmp_path / "user.creds"
@@ -89,6 +95,23 @@ def test_a_client_certificate_logs_in_to_a_server_that_our_authority_vouches_for
         url=f"tls://127.0.0.1:{with_mutual_tls}",
         ca_file=certificates.authority,
         tls_cert=certificates.client,
+    )
+
+
+def test_a_client_certificate_may_have_its_key_in_a_file_of_its_own(
+    with_mutual_tls: int, certificates: Certificates, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    both = certificates.client.read_text()
+    start = both.index("-----BEGIN CERTIFICATE-----")
+    key.write_text(both[:start])
+    certificate.write_text(both[start:])
+
+    assert writes(
+        url=f"tls://127.0.0.1:{with_mutual_tls}",
+        ca_file=certificates.authority,
+        tls_cert=certificate,
+        tls_key=key,
     )
 
 
@@ -136,6 +159,24 @@ def test_credentials_that_are_none_are_a_reason_and_hold_nothing_up(
     path = tmp_path / "no.creds"
     path.write_text("nothing of the kind")
     servers = Servers(urls=[f"nats://127.0.0.1:{with_users}"], credentials_file=path)
+    assert_one_fault(servers, "unreadable_file")
+
+
+@pytest.mark.parametrize("setting", ("ca_file", "tls_cert", "tls_key"))
+def test_a_file_for_tls_that_cannot_be_read_any_more_is_a_reason(
+    setting: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    files = Servers(urls=[], ca_file=certificates.authority, tls_cert=certificates.client)
+    path = tmp_path / "changed.pem"
+    changed: dict[str, Any] = {setting: path}
+    for _ in range(2):
+        with pytest.raises(UnreadableFile):
+            replace(files, **changed).tls()
+        path.write_text("nothing of the kind")
+
+
+def test_a_file_that_is_gone_when_a_server_is_dialled_is_a_reason(tmp_path: Path) -> None:
+    servers = Servers(urls=[f"tls://127.0.0.1:{free_port()}"], ca_file=tmp_path / "gone.pem")
     assert_one_fault(servers, "unreadable_file")
 
 

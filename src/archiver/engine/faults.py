@@ -44,8 +44,9 @@ CHECKS = {
     "and the server does not offer it; nothing was sent",
     "not_authorized": "engine.user and engine.password, or engine.credentials_file",
     "not_permitted": "the permissions of the account's user in NATS",
-    "unreadable_file": "whether this user may read engine.credentials_file, "
-    "and whether it holds a JWT and a seed",
+    "unreadable_file": "whether this user may read engine.credentials_file, engine.ca_file, "
+    "engine.tls_cert and engine.tls_key, and whether they are still what they have to be: "
+    "a JWT and a seed, authorities, a certificate, and its key without a password",
     "no_jetstream": "whether JetStream is enabled, on the server and for the account",
     "too_few_servers": "engine.replicas: a new stream needs as many servers in the cluster",
     "no_room": "the limits of JetStream, on the server and for the account",
@@ -61,13 +62,13 @@ class TlsNotOffered(nats.errors.Error):
     """The settings ask for TLS and the server does not speak it."""
 
 
-class UnreadableCredentials(nats.errors.Error):
-    """The credentials file cannot be read, or is not one."""
+class UnreadableFile(nats.errors.Error):
+    """A file that the settings name cannot be read, or holds something else."""
 
 
 _PLAIN: tuple[tuple[type[BaseException], str], ...] = (  # the first one that fits
     (TlsNotOffered, "tls_not_offered"),
-    (UnreadableCredentials, "unreadable_file"),
+    (UnreadableFile, "unreadable_file"),
     (socket.gaierror, "unknown_host"),
     (nats.errors.NoRespondersError, "no_jetstream"),
     (nats.errors.AuthorizationError, "not_authorized"),

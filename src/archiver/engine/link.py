@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from archiver.concurrency import ending, heeded, undisturbed
-from archiver.engine.faults import Faults, TlsNotOffered, UnreadableCredentials, reason_of
+from archiver.engine.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.errors import EngineUnavailable
 from archiver.telemetry import describe, log
 from archiver.tls import trusting
@@ -61,9 +61,14 @@ class Servers:
         return named or self.ca_file is not None or self.tls_cert is not None
 
     def tls(self) -> ssl.SSLContext:
-        context = trusting(self.ca_file)
-        if self.tls_cert:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
+        """Return what the files say now. Raises UnreadableFile."""
+        try:
+            context = trusting(self.ca_file)
+            if self.tls_cert:
+                # With a password, OpenSSL does not ask for one on the terminal.
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            raise UnreadableFile from exc
         return context
 
 
@@ -87,7 +92,7 @@ class _Client(Client):
             _require_credentials(self._servers.credentials_file)
             return super()._connect_command()
         except Exception as exc:  # such a file can be wrong in many ways
-            raise UnreadableCredentials from exc
+            raise UnreadableFile from exc
 
 
 def _require_credentials(path: Path) -> None:
