@@ -199,6 +199,12 @@ def test_a_name_that_such_a_host_would_take_for_another_is_not_asked_for(host: F
         resolve(host.template, f"{BEYOND_ASCII}%2F")
 
 
+def test_a_part_of_a_name_is_not_taken_for_a_local_number(hgweb: Hgweb, ash: Ash) -> None:
+    """Hgweb's log reads what is behind a colon alone."""
+    with pytest.raises(UnknownRev):
+        resolve(hgweb.template, f"{BEYOND_ASCII}:0", ash.repo)
+
+
 @pytest.mark.parametrize(
     "body", (b"", b"[]", b"{}", b'{"node": 1}', b'{"node": "12"}', b'{"node": "%s"}' % (b"0" * 40))
 )

@@ -202,8 +202,11 @@ class HgwebSource:
     async def _resolve_by_log(self, repo: str, rev: str) -> Node:
         """Return the node of a name beyond ASCII, which an older hgweb reads from a path alone.
 
-        Such an hgweb decodes the path, and then reads ``%2F`` as a slash.
+        Such an hgweb decodes the path, and then reads ``%2F`` as a slash. Of a path with a colon,
+        it reads what is behind; no name has one.
         """
+        if ":" in rev:
+            raise self._unknown_rev(repo, rev)
         inexpressible = self._inexpressible(rev)
         if inexpressible and _SLASH in rev:
             raise inexpressible
