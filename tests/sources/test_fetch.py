@@ -86,6 +86,25 @@ def test_a_content_type_is_read_without_a_parser(host: FaultyHost, content_type:
     assert asyncio.run(play()) is IS_HTML[content_type]
 
 
+FILE_NAMES = {
+    "attachment; filename=a.zip": "a.zip",
+    'attachment; filename="a.zip"': "a.zip",
+    "attachment": "",
+    f"attachment; filename=a.zip{';' * 8000}": "",
+}
+
+
+@pytest.mark.parametrize("disposition", FILE_NAMES)
+def test_a_file_name_is_read_of_a_header_of_sane_length(host: FaultyHost, disposition: str) -> None:
+    url = host.script("/a", sized(BODY, headers={"Content-Disposition": disposition}))
+
+    async def play() -> str:
+        async with fetching(url) as fetch, fetch.get(url, deadline=DEADLINE) as answer:
+            return answer.file_name
+
+    assert asyncio.run(play()) == FILE_NAMES[disposition]
+
+
 def test_a_content_encoding_is_left_as_it_is(host: FaultyHost) -> None:
     assert get(host.script("/a", sized(b"\x1f\x8b not gzip", headers={"Content-Encoding": "gzip"})))
 

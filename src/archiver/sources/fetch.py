@@ -78,7 +78,7 @@ class Answer:
     @property
     def file_name(self) -> str:
         """What the host would have the body saved as, or nothing if it does not say."""
-        named = _FILE_NAME.search(self._response.headers.get("Content-Disposition", ""))
+        named = _FILE_NAME.search(_header(self._response, "Content-Disposition"))
         return named[1] if named else ""
 
     @property
