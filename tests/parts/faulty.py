@@ -28,6 +28,13 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Until:
+    """A pause that ends when *happened* is set."""
+
+    happened: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
 class Forever:
     """Is sent again and again, until the other side is gone."""
 
@@ -35,7 +42,7 @@ class Forever:
     every_s: float = 0.0
 
 
-Step = bytes | Pause | Break | Forever
+Step = bytes | Pause | Until | Break | Forever
 
 
 def head(headers: Mapping[str, str], status: str = "200 OK") -> bytes:
@@ -169,6 +176,10 @@ class _Player(socketserver.StreamRequestHandler):
             case Pause(seconds):
                 with self.server.counted():
                     self.server.closing.wait(seconds)
+            case Until(happened):
+                with self.server.counted():
+                    while not (happened.wait(0.02) or self.server.closing.is_set()):
+                        pass
             case Forever(piece, every_s):
                 while not self.server.closing.wait(every_s):
                     self.wfile.write(piece)

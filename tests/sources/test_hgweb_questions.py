@@ -1,6 +1,8 @@
 """What hgweb is asked: which node is meant by a rev, and whether a repository has it."""
 
 import asyncio
+import json
+import threading
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -21,7 +23,7 @@ from archiver.model import Node, Served
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb import HgwebSource
 from archiver.sources.perimeter import Perimeter
-from tests.parts.faulty import FaultyHost, Pause, sized
+from tests.parts.faulty import FaultyHost, Pause, Until, sized
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, opened, resolve
 
@@ -143,6 +145,32 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
     outcomes = asyncio.run(play())  # nothing else gives up within five minutes
 
     assert [type(outcome) for outcome in outcomes] == [SourceTimeout, SourceTimeout]
+
+
+@pytest.mark.parametrize(("lookup_concurrency", "at_once"), ((1, 1), (4, 2)))
+def test_few_folders_are_listed_at_a_time_and_no_question_waits_for_them(
+    host: FaultyHost, lookup_concurrency: int, at_once: int
+) -> None:
+    page = {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": "a"}]}
+    listing = sized(json.dumps(page).encode(), headers={"Content-Type": "application/json"})
+    answered = threading.Event()
+    archives = [an_archive(repo=f"{REPO}{number}") for number in range(4)]
+    for archive in archives:
+        target = f"/{archive.repo}/json-manifest/{NODE}/"
+        host.script(target, Until(answered), listing)
+    host.script(f"/{REPO}?cmd=lookup&key=tip", sized(b"1 %s\n" % NODE.encode(), headers=HG))
+
+    async def play() -> None:
+        async with opened(host.template, lookup_concurrency) as source:
+            listings = [asyncio.create_task(source.last_file(archive)) for archive in archives]
+            while len(host.requests) < at_once:
+                await asyncio.sleep(0.01)
+            assert await source.resolve(REPO, "tip") == NODE
+            answered.set()
+            assert await asyncio.gather(*listings) == [b"a"] * 4
+
+    asyncio.run(play())
+    assert host.most_at_once == at_once
 
 
 NAMES = (

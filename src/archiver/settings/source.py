@@ -51,7 +51,8 @@ class SourceSettings(Section):
         default=2,
         ge=1,
         le=100,
-        description="Questions at a time of one process. At most half of them list folders.",
+        description="Questions at a time of one process. "
+        "Beside them, a worker lists half as many folders, at least one.",
     )
     read_timeout_s: float = Field(
         default=120,

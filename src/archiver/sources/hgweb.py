@@ -60,8 +60,8 @@ QUESTION_DEADLINE = timedelta(seconds=10)
 """For an answer that takes the host milliseconds, and for waiting until it may be asked."""
 
 LISTING_DEADLINE = timedelta(minutes=2)
-"""For one folder, and for waiting until it may be asked for: hgweb reads the whole manifest, and
-every file in the folder that was never changed. With 300,000 files, that takes it seconds."""
+"""For one folder, once it may be asked for: hgweb reads the whole manifest, and every file in the
+folder that was never changed. With 300,000 files, that takes it seconds."""
 
 ANSWER_MAX_BYTES = 4096
 
@@ -155,7 +155,7 @@ class HgwebSource:
         self._question_deadline = question_deadline
         self._trusted = trusted
         self._questions = asyncio.Semaphore(lookup_concurrency)
-        # One question in two may be slow, so that a lookup does not wait for listings.
+        # Beside the questions: a listing may be slow, and no lookup waits for one.
         self._listings = asyncio.Semaphore(max(1, lookup_concurrency // 2))
         self._last_files: Memory[Archive, bytes] = Memory(max_bytes=LAST_FILES_MAX_BYTES)
 
@@ -310,10 +310,8 @@ class HgwebSource:
     async def _descending(self, archive: Archive) -> AsyncIterator[ListFolder]:
         """Yield what lists the folders of *archive*, for as long as a fetch may take."""
         try:
-            async with asyncio.timeout(self._deadline.total_seconds()):
+            async with self._within(self._deadline):
                 yield partial(self._list, archive)
-        except TimeoutError as exc:
-            raise SourceTimeout(f"{self.name} took too long") from exc
         except ListingTooLong as exc:
             limits = f"{NAMES_MAX} names or {LISTING_MAX_BYTES >> 20} MiB"
             raise self._unproven(archive, f"lists more than {limits} in a folder") from exc
@@ -333,7 +331,10 @@ class HgwebSource:
         path = quote(folder.rstrip(b"/"), safe="/")
         url = f"{self._repo_url(archive.repo)}/json-manifest/{archive.node}/{path}"
         async with self._listings:
-            async with self._asked(url, LISTING_DEADLINE) as answer:
+            async with (
+                self._within(LISTING_DEADLINE),
+                self._fetch.get(url, deadline=LISTING_DEADLINE) as answer,
+            ):
                 match answer.status:
                     case 200 if not answer.is_html:
                         body = await answer.text(LISTING_MAX_BYTES)
@@ -395,7 +396,11 @@ class HgwebSource:
         Raises *on_crash* if the host crashes, *on_missing* if the repository lacks the thing.
         """
         url = f"{self._repo_url(repo)}{question}"
-        async with self._asked(url, self._question_deadline) as answer:
+        async with (
+            self._within(self._question_deadline),
+            self._questions,
+            self._fetch.get(url, deadline=self._question_deadline) as answer,
+        ):
             match answer.status:
                 case 200 if not answer.is_html:
                     return await answer.text(most)
@@ -409,15 +414,11 @@ class HgwebSource:
                     raise answer.failure
 
     @asynccontextmanager
-    async def _asked(self, url: str, deadline: timedelta) -> AsyncIterator[Answer]:
-        """Yield the answer to a question, which waits until it may be asked."""
+    async def _within(self, deadline: timedelta) -> AsyncIterator[None]:
+        """Give the block so long, with what it waits for before it asks the host."""
         try:
-            async with (
-                asyncio.timeout(deadline.total_seconds()),
-                self._questions,
-                self._fetch.get(url, deadline=deadline) as answer,
-            ):
-                yield answer
+            async with asyncio.timeout(deadline.total_seconds()):
+                yield
         except TimeoutError as exc:
             raise SourceTimeout(f"{self.name} took too long") from exc
 
