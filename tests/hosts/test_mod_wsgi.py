@@ -1,7 +1,6 @@
 """hgweb as hg.mozilla.org runs it, in Apache's mod_wsgi, from Debian's packages: `make clients`."""
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from archiver.errors import IncompleteArchive, NotPackable
 from archiver.model import Completeness
 from tests.broken import DAMAGED, LATIN, ONLY_ZIP, Workshop, archive_of, commit, damage, names
-from tests.parts.hgweb import CONFIG, Hgweb, Mercurial
+from tests.parts.hgweb import Hgweb, Mercurial, configured
 from tests.parts.process import accepts, free_port, running
 
 pytestmark = pytest.mark.programs
@@ -45,18 +44,17 @@ application = hgweb({config!r})
 
 @pytest.fixture(scope="module")
 def apache(mercurial: Mercurial) -> Iterator[Hgweb]:
-    folder = Path(tempfile.mkdtemp(prefix="archiver-apache-"))
-    folder.chmod(0o755)  # Apache gives up the rights of root
-    repositories = folder / "repositories"
-    repositories.mkdir()
-    (folder / "hgweb.conf").write_text(CONFIG.format(repositories=repositories))
-    (folder / "hgweb.wsgi").write_text(SCRIPT.format(config=bytes(folder / "hgweb.conf")))
-    port = free_port()
-    (folder / "apache.conf").write_text(APACHE.format(folder=folder, port=port, modules=MODULES))
-    command = ["/usr/sbin/apache2", "-f", str(folder / "apache.conf"), "-D", "FOREGROUND"]
-    with running(command, log=folder / "log", ready=lambda: accepts(port)):
-        yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory(prefix="archiver-apache-") as name:
+        folder = Path(name)  # not pytest's, into which only its owner can go
+        folder.chmod(0o755)  # Apache gives up the rights of root
+        repositories, config = configured(folder)
+        (folder / "hgweb.wsgi").write_text(SCRIPT.format(config=bytes(config)))
+        port = free_port()
+        settings = folder / "apache.conf"
+        settings.write_text(APACHE.format(folder=folder, port=port, modules=MODULES))
+        command = ["/usr/sbin/apache2", "-f", str(settings), "-D", "FOREGROUND"]
+        with running(command, log=folder / "log", ready=lambda: accepts(port)):
+            yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
 
 
 @pytest.fixture

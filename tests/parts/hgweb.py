@@ -179,6 +179,14 @@ class Ash:
     mozharness: tuple[str, ...]
 
 
+def configured(folder: Path) -> tuple[Path, Path]:
+    """Return a new folder for repositories in *folder*, and the configuration that serves them."""
+    repositories, config = folder / "repositories", folder / "hgweb.conf"
+    repositories.mkdir()
+    config.write_text(CONFIG.format(repositories=repositories))
+    return repositories, config
+
+
 @pytest.fixture(scope="session")
 def mercurial() -> Iterator[Mercurial]:
     command = [hg_binary(), "serve", "--cmdserver", "pipe"]
@@ -191,10 +199,7 @@ def mercurial() -> Iterator[Mercurial]:
 @pytest.fixture(scope="session")
 def hgweb(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> Iterator[Hgweb]:
     folder = tmp_path_factory.mktemp("hgweb")
-    repositories = folder / "repositories"
-    repositories.mkdir()
-    config = folder / "hgweb.conf"
-    config.write_text(CONFIG.format(repositories=repositories))
+    repositories, config = configured(folder)
     port = free_port()
     command = [hg_binary(), "serve", "--web-conf", str(config), "--address", "127.0.0.1"]
     command += ["--port", str(port), "--accesslog", os.devnull]

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from tests.parts.hgweb import CONFIG, HG_ENV, Hgweb, Mercurial
+from tests.parts.hgweb import HG_ENV, Hgweb, Mercurial, configured
 from tests.parts.process import accepts, free_port, running
 
 Application = Callable[
@@ -90,10 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 def lenient(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> Iterator[Hgweb]:
     """An hgweb whose failures in the middle of an answer look like its end."""
     folder = tmp_path_factory.mktemp("lenient")
-    repositories = folder / "repositories"
-    repositories.mkdir()
-    config = folder / "hgweb.conf"
-    config.write_text(CONFIG.format(repositories=repositories))
+    repositories, config = configured(folder)
     port = free_port()
     command = [sys.executable, "-m", "tests.parts.wsgi", str(port), str(config)]
     with running(command, log=folder / "log", ready=lambda: accepts(port), env=HG_ENV):
