@@ -191,12 +191,11 @@ def test_a_task_that_comes_when_no_slot_is_free_goes_to_a_worker_that_has_one(
 
 def test_a_lane_whose_consumer_is_gone_has_it_made_again(fleet: Fleet) -> None:
     async def play() -> list[str]:
-        async with bench(fleet, "one") as here, fleet.connection() as other:
+        async with bench(fleet, "one") as here:
             async with beside(here.dispatcher.run()):
                 await here.enqueue("one")
                 await here.end(0)
                 await here.connection.js.delete_stream(here.connection.tasks_stream)
-                await other.ensure_streams()
                 await here.enqueue("one")
                 await here.end(1)
             return here.sources
