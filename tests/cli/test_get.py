@@ -11,6 +11,8 @@ from tests.cli.conftest import Run, Said, Script
 
 CONTENT = b"the bytes of an archive" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PART = f"here.{SHA256[:12]}.part"
+"""The name of what is to become ``here``, until all of it is there."""
 NODE = "42bf" * 10
 ASKED = "/archiver/hgmo/projects/ash/default"
 ASKED_AGAIN = f"/archiver/hgmo/projects/ash/{NODE}"
@@ -176,8 +178,8 @@ def test_an_older_file_stays_when_the_new_one_is_not_whole(
     result = run(*WORDS, "--server", script.url, "-o", "here", "--retries", "0")
     assert result.exit_code == 75
     assert (tmp_path / "here").read_text() == "older"
-    assert (tmp_path / "here.part").read_bytes() == CONTENT[:100]
-    assert "here.part is kept" in result.stderr
+    assert (tmp_path / PART).read_bytes() == CONTENT[:100]
+    assert f"{PART} is kept" in result.stderr
 
 
 def test_a_task_that_failed_ends_it_at_once_with_its_reason(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, Said, Script, ranged
-from tests.cli.test_get import ASKED, ASKED_AGAIN, CONTENT, OBJECT, STATUS, WORDS, hit
+from tests.cli.test_get import ASKED, ASKED_AGAIN, CONTENT, OBJECT, PART, STATUS, WORDS, hit
 
 __all__ = ["hit"]
 
@@ -100,7 +100,7 @@ def test_a_link_that_has_expired_is_replaced(
 def test_what_an_earlier_download_left_is_used_if_it_is_right(
     run: Run, script: Script, hit: Said, tmp_path: Path, kept: bytes
 ) -> None:
-    (tmp_path / "here.part").write_bytes(kept)
+    (tmp_path / PART).write_bytes(kept)
     for path in (ASKED, ASKED_AGAIN):
         script.say(path, hit)
     script.say(OBJECT, ranged(CONTENT))
@@ -115,7 +115,7 @@ def test_what_an_earlier_download_left_is_used_if_it_is_right(
 def test_a_server_that_knows_no_parts_is_asked_for_all(
     run: Run, script: Script, hit: Said, tmp_path: Path
 ) -> None:
-    (tmp_path / "here.part").write_bytes(CONTENT[:10_000])
+    (tmp_path / PART).write_bytes(CONTENT[:10_000])
     script.say(ASKED, hit)
     script.say(OBJECT, Said(body=CONTENT))
     assert run(*HERE, "--server", script.url).exit_code == 0
@@ -126,7 +126,7 @@ def test_a_server_that_knows_no_parts_is_asked_for_all(
 def test_a_signal_ends_it_as_shells_expect_and_leaves_what_came(
     run: Run, script: Script, hit: Said, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
-    (tmp_path / "here.part").write_bytes(CONTENT[:100])
+    (tmp_path / PART).write_bytes(CONTENT[:100])
 
     def interrupt(_headers: Mapping[str, str]) -> Said:
         os.kill(os.getpid(), number)
@@ -136,9 +136,9 @@ def test_a_signal_ends_it_as_shells_expect_and_leaves_what_came(
     script.say(OBJECT, interrupt)
     result = run(*HERE, "--server", script.url)
     assert result.exit_code == exit_code
-    assert (tmp_path / "here.part").read_bytes() == CONTENT[:100]
+    assert (tmp_path / PART).read_bytes() == CONTENT[:100]
     assert "Traceback" not in result.output
-    assert "here.part is kept" in result.stderr
+    assert f"{PART} is kept" in result.stderr
 
 
 def test_a_body_without_end_is_left_at_the_promised_size(

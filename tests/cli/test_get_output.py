@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, Said, Script
-from tests.cli.test_get import ASKED, CONTENT, OBJECT, WORDS, hit
+from tests.cli.test_get import ASKED, CONTENT, OBJECT, PART, WORDS, hit
 
 __all__ = ["hit"]
 
@@ -66,19 +66,19 @@ def test_a_folder_is_refused(run: Run, script: Script, output: str) -> None:
 def test_a_file_that_another_process_writes_is_left_to_it(
     run: Run, script: Script, tmp_path: Path
 ) -> None:
-    with (tmp_path / "here.part").open("wb") as part:
+    with (tmp_path / PART).open("wb") as part:
         fcntl.flock(part, fcntl.LOCK_EX)
         result = run(*WORDS, "--server", script.url, "-o", "here")
     assert result.exit_code == 75
     assert "another process is writing" in result.stderr
-    assert (tmp_path / "here.part").read_bytes() == b""
+    assert (tmp_path / PART).read_bytes() == b""
 
 
 def test_a_link_in_the_place_of_the_part_is_not_followed(
     run: Run, script: Script, tmp_path: Path
 ) -> None:
     (tmp_path / "victim").write_text("precious")
-    (tmp_path / "here.part").symlink_to("victim")
+    (tmp_path / PART).symlink_to("victim")
     result = run(*WORDS, "--server", script.url, "-o", "here")
     assert result.exit_code == 1
     assert (tmp_path / "victim").read_text() == "precious"
@@ -93,6 +93,16 @@ def test_a_file_is_not_replaced_under_a_name_that_the_server_chose(
     assert f"{OWN_NAME} is there already" in result.stderr
     assert (tmp_path / OWN_NAME).read_text() == "precious"
     assert run(*WORDS, "--server", script.url, "--force").exit_code == 0
+    assert (tmp_path / OWN_NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("words", ((), ("-o", OWN_NAME)))
+def test_a_file_of_the_user_that_has_the_name_of_a_part_is_left_alone(
+    run: Run, script: Script, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / f"{OWN_NAME}.part").write_text("precious")
+    assert run(*WORDS, "--server", script.url, *words).exit_code == 0
+    assert (tmp_path / f"{OWN_NAME}.part").read_text() == "precious"
     assert (tmp_path / OWN_NAME).read_bytes() == CONTENT
 
 

@@ -15,7 +15,7 @@ from archiver.cli.terminal import printable
 
 POLL_MAX_S = 3.0
 NAME_MAX = 200
-"""Of a file: room for `.part` within the 255 bytes that file systems allow."""
+"""Of a file: room for `.DIGEST.part` within the 255 bytes that file systems allow."""
 URL_MAX = 8192
 PHASE_MAX = 13
 

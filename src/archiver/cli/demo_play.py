@@ -128,7 +128,9 @@ class Play:
 
     async def _save(self, located: Located, path: Path) -> None:
         """Download an archive. Raises WrongBytes unless its sha256 is right."""
-        with open_output(str(path), size_bytes=located.size_bytes, replace=True) as sink:
+        with open_output(
+            str(path), sha256=located.sha256, size_bytes=located.size_bytes, replace=True
+        ) as sink:
             await self._client.download(located, sink, lambda _size_bytes: None)
 
 

@@ -107,7 +107,7 @@ def command(  # noqa: PLR0913 - one per option
     """Download the archive of REV of REPO from SOURCE, made if need be, and verify it.
 
     A download that breaks off is resumed, from another region if need be. A command that gives up
-    or is interrupted leaves FILE.part, and the same command continues it.
+    or is interrupted leaves FILE.DIGEST.part, and the same command continues it.
 
     \b
     Exit codes:
@@ -187,7 +187,9 @@ class Get:
             return fresh
 
         replace = bool(self.output.path) or self.output.force
-        with open_output(path, size_bytes=located.size_bytes, replace=replace) as sink:
+        with open_output(
+            path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
+        ) as sink:
             self.shown.show("download", sink.size_bytes, located.size_bytes)
             download = Download(
                 client=client, locate=locate, retries=self.limits.retries, tell=self._warn

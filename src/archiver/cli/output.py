@@ -18,6 +18,8 @@ from archiver.cli.failures import CommandFailed, RetryLater
 
 STDOUT = "-"
 CHUNK_BYTES = 1024 * 1024
+DIGITS = 12
+"""Of the sha256, in the name of an unfinished file."""
 
 _DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")
 """Names of open descriptors: bytes go to what they lead to, which is never replaced."""
@@ -67,11 +69,12 @@ class Sink:
 
 
 @contextmanager
-def open_output(path: str, *, size_bytes: int, replace: bool) -> Iterator[Sink]:
-    """Yield where to write an archive of *size_bytes* that is to be found at *path*.
+def open_output(path: str, *, sha256: str, size_bytes: int, replace: bool) -> Iterator[Sink]:
+    """Yield where to write an archive with this *sha256* that is to be found at *path*.
 
-    A file gets its name when the block ends well. Until then it is ``PATH.part``. An interrupted
-    download leaves that file, and the next one continues it. A symbolic link stays, and leads to
+    A file gets its name when the block ends well. Until then it is ``PATH.DIGEST.part``, with the
+    first digits of the *sha256*: no file of the user has that name by chance. An interrupted
+    download leaves it, and the next one continues it. A symbolic link stays, and leads to
     the new file. Devices and FIFOs receive the bytes as they come.
 
     Raises:
@@ -86,7 +89,9 @@ def open_output(path: str, *, size_bytes: int, replace: bool) -> Iterator[Sink]:
             with open(path, "wb") as file, _stream(file, path) as sink:  # noqa: PTH123
                 yield sink
         else:
-            with _part(Path(os.path.realpath(path)), size_bytes, replace=replace) as sink:
+            final = Path(os.path.realpath(path))
+            part = final.with_name(f"{final.name}.{sha256[:DIGITS]}.part")
+            with _part(part, final, size_bytes, replace=replace) as sink:
                 yield sink
     except BrokenPipeError:
         raise
@@ -134,8 +139,7 @@ def _stream(file: BinaryIO, name: str) -> Iterator[Sink]:
 
 
 @contextmanager
-def _part(path: Path, size_bytes: int, *, replace: bool) -> Iterator[Sink]:
-    part = path.with_name(f"{path.name}.part")
+def _part(part: Path, path: Path, size_bytes: int, *, replace: bool) -> Iterator[Sink]:
     with open(_claim(part), "r+b") as file:
         sink = Sink(file=file, name=str(part), rewindable=True)
         try:
