@@ -2,7 +2,11 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,38 @@ def test_a_fifo_is_written_to_and_stays(run: Run, script: Script, tmp_path: Path
     assert result.exit_code == 0, result.output
     assert came == [CONTENT]
     assert path.is_fifo()
+
+
+def test_a_reader_that_has_stopped_does_not_keep_it_beyond_its_time(
+    script: Script, hit: Said, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "unread")
+    os.mkfifo(tmp_path / "unopened")
+    pipe = os.open(tmp_path / "unread", os.O_RDWR)
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    script.say(ASKED, hit)
+    script.say(OBJECT, Said(body=CONTENT))
+    words = (*WORDS, "--server", script.url, "--timeout", "0.5", "--quiet")
+    with (
+        began(*words, "-o", "-", cwd=tmp_path, stdout=pipe) as to_stdout,
+        began(*words, "-o", "unread", cwd=tmp_path) as to_fifo,
+        began(*words, "-o", "unopened", cwd=tmp_path) as to_nowhere,
+    ):
+        for process in (to_stdout, to_fifo, to_nowhere):
+            said = process.communicate(timeout=30)[1]
+            assert (process.returncode, said) == (4, b"Error: not there after 0.5 s\n")
+    os.close(pipe)
+
+
+@contextmanager
+def began(*words: str, cwd: Path, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command as a process, which is killed if it still runs at the end of the block."""
+    command = (sys.executable, "-m", "archiver", *words)
+    with subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_descriptor_that_is_open_is_written_to(run: Run, script: Script, tmp_path: Path) -> None:

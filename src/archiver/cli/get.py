@@ -15,10 +15,12 @@ from archiver.cli.failures import CommandFailed, RetryLater, TookTooLong
 from archiver.cli.options import json_option, server_option
 from archiver.cli.output import STDOUT, check_absent, holds, open_output
 from archiver.cli.progress import Bar, bar
-from archiver.cli.signals import interruptible
+from archiver.cli.signals import ending_after, interruptible
 
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
+SPARE_S = 1.0
+"""For a command that is out of time to end by itself. One that is stuck in a write does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +134,12 @@ def command(  # noqa: PLR0913 - one per option
             shown=shown,
             quiet=quiet,
         )
+        why = f"not there after {timeout_s:g} s"
         try:
-            got = asyncio.run(get.run(server))
+            with ending_after(timeout_s + SPARE_S, why):
+                got = asyncio.run(get.run(server))
         except TimeoutError:
-            raise TookTooLong(f"not there after {timeout_s:g} s") from None
+            raise TookTooLong(why) from None
     _tell(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import select
 import shutil
 import stat
 import sys
@@ -42,7 +43,7 @@ class Sink:
     def write(self, chunk: bytes) -> None:
         """Add *chunk*. Raises CommandFailed, or BrokenPipeError if the reader has left."""
         try:
-            self._file.write(chunk)
+            _write(self._file, chunk)
         except BrokenPipeError:
             raise
         except OSError as exc:
@@ -83,11 +84,10 @@ def open_output(path: str, *, sha256: str, size_bytes: int, replace: bool) -> It
     """
     try:
         if path == STDOUT:
-            with _stream(sys.stdout.buffer, path) as sink:
-                yield sink
+            yield _stream(_unbuffered(sys.stdout.buffer), path)
         elif _is_stream(path):
-            with open(path, "wb") as file, _stream(file, path) as sink:  # noqa: PTH123
-                yield sink
+            with open(path, "wb", buffering=0) as file:  # noqa: PTH123
+                yield _stream(file, path)
         else:
             final = Path(os.path.realpath(path))
             part = final.with_name(f"{final.name}.{sha256[:DIGITS]}.part")
@@ -132,10 +132,27 @@ def _is_stream(path: str) -> bool:
     return not stat.S_ISREG(mode)
 
 
-@contextmanager
-def _stream(file: BinaryIO, name: str) -> Iterator[Sink]:
-    yield Sink(file=file, name=name, rewindable=False)
+def _stream(file: BinaryIO, name: str) -> Sink:
+    return Sink(file=file, name=name, rewindable=False)
+
+
+def _unbuffered(file: BinaryIO) -> BinaryIO:
+    """Return the same file without its buffer, if it has one.
+
+    What is left in a buffer is written when the process ends, which then waits for the reader.
+    """
     file.flush()
+    return getattr(file, "raw", file)
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    """Write all of *chunk*, where one call may write a part, or nothing if it is not to wait."""
+    left = memoryview(chunk)
+    while left:
+        written = file.write(left)
+        if written is None:
+            select.select((), (file,), ())
+        left = left[written or 0 :]
 
 
 @contextmanager

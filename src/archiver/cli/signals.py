@@ -1,11 +1,18 @@
-"""What SIGINT and SIGTERM do to a command that has something to tidy up."""
+"""What SIGINT, SIGTERM and the end of its time do to a command that has something to tidy up."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import click
+
+from archiver.cli.failures import TookTooLong
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+SHORTEST_S, LONGEST_S = 0.001, 1e8
+"""A timer of no seconds never ends, and the system refuses one of too many: this is three years."""
 
 
 @contextmanager
@@ -22,6 +29,27 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in zip(heeded, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending_after(seconds: float, why: str) -> Iterator[None]:
+    """Let the block end after so many *seconds* with *why* and the exit code of TookTooLong.
+
+    The end comes from a signal, so it also interrupts what no deadline of asyncio's does: a write
+    to a pipe, or the opening of a FIFO, that waits for a reader.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        click.echo(f"Error: {why}", err=True)
+        raise SystemExit(TookTooLong.exit_code)
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, min(LONGEST_S, max(SHORTEST_S, seconds)))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
