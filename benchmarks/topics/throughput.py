@@ -14,6 +14,7 @@ from archiver.engine.jetstream import JetStream
 from archiver.engine.link import Servers
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Node
+from archiver.tasks import TaskState
 from archiver.wiring import NAMESPACE
 from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
@@ -68,7 +69,9 @@ def _rate(parts: Stack, archive: Input, sources: list[str], count: int) -> float
     ]
     started = time.monotonic()
     asyncio.run(_build(parts, wanted))
-    return count / (time.monotonic() - started)
+    duration_s = time.monotonic() - started
+    asyncio.run(_require_success(parts, wanted))
+    return count / duration_s
 
 
 async def _build(parts: Stack, archives: list[Archive]) -> None:
@@ -85,6 +88,20 @@ async def _build(parts: Stack, archives: list[Archive]) -> None:
                 group.create_task(enqueue())
         while await _waiting(connection):  # noqa: ASYNC110 - it is NATS that knows
             await asyncio.sleep(POLL_S)
+
+
+async def _require_success(parts: Stack, archives: list[Archive]) -> None:
+    """Return if every task has ended in success: a failure leaves the queue, too.
+
+    Raises:
+        RuntimeError: One has not.
+    """
+    async with _connection(parts) as connection:
+        engine = JetStream(connection=connection)
+        for archive in archives:
+            task = await engine.task(archive)
+            if task is None or task.state is not TaskState.SUCCESS:
+                raise RuntimeError(f"{archive.key} was not built: {task}")
 
 
 async def _waiting(connection: Connection) -> bool:
