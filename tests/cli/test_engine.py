@@ -11,8 +11,11 @@ from rich.console import Console
 
 from archiver.cli.engine import as_table
 from archiver.engine.streams import Standing, Stream
+from archiver.wiring import NAMESPACE
 from tests.cli.conftest import Run
-from tests.parts.nats import Nats
+from tests.engine.conftest import prepared
+from tests.parts.nats import Nats, command
+from tests.parts.process import accepts, free_port, running
 
 
 def engine(folder: Path, *words: str, url: str) -> subprocess.CompletedProcess[str]:
@@ -29,14 +32,25 @@ def engine(folder: Path, *words: str, url: str) -> subprocess.CompletedProcess[s
 
 
 def test_one_server_is_shown_and_cannot_have_three_replicas(tmp_path: Path, nats: Nats) -> None:
+    prepared(nats, NAMESPACE)
     shown = engine(tmp_path, "show", "--json", url=nats.url)
     assert shown.returncode == 0, shown.stderr
-    assert all(stream["replicas"] == 1 for stream in json.loads(shown.stdout))
+    replicas = {stream["name"]: stream["replicas"] for stream in json.loads(shown.stdout)}
+    assert "archiver_tasks" in replicas
+    assert set(replicas.values()) == {1}
 
     refused = engine(tmp_path, "set-replicas", "3", url=nats.url)
-    there = bool(json.loads(shown.stdout))  # what other tests left
-    assert (refused.returncode, refused.stdout) == (1 if there else 75, "")
-    assert "the engine has fewer servers" in refused.stderr or not there
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "the engine has fewer servers" in refused.stderr
+
+
+def test_an_engine_without_streams_cannot_have_replicas(tmp_path: Path) -> None:
+    port = free_port()
+    start = command(tmp_path, port)
+    with running(start, log=tmp_path / "log", ready=lambda: accepts(port)):
+        refused = engine(tmp_path, "set-replicas", "1", url=f"nats://127.0.0.1:{port}")
+    assert (refused.returncode, refused.stdout) == (75, "")
+    assert "there are no streams yet" in refused.stderr
 
 
 def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[str]) -> None:
