@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from tests.parts.process import free_port
 
 
 def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
-    with suppress(OSError), socket.create_server(("127.0.0.1", USUAL_PORT)):
+    with ExitStack() as taken:
+        with suppress(OSError):  # another program has it already
+            taken.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
         listen, why = choose_address(None)
         assert not listen.endswith(f":{USUAL_PORT}")
         assert f"port {USUAL_PORT}" in why
