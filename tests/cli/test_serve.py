@@ -1,20 +1,22 @@
 """``archiver serve`` as a process: what it starts, what it survives, how it ends."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from archiver.cli.serve import announce
+from archiver.cli.serve import announce, is_well
 from archiver.settings import Settings
+from tests.cli.conftest import Said, Script
 from tests.parts.process import descendants, free_port, running, wait_until
 
 FILES_KEPT = ("credentials.json", "ports.json")
@@ -162,6 +164,25 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         it.process.send_signal(signal.SIGINT)
         assert it.process.wait(5) == 0
         assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "asked"),
+    (
+        ({}, 0),
+        ({"engine": {"url": "nats://127.0.0.1:1"}}, 2),
+        ({"regions": {"us-east-1": {"bucket": "archives"}}}, 2),
+    ),
+    ids=("nothing", "engine", "regions"),
+)
+def test_it_is_well_when_the_parts_that_it_did_not_start_are(
+    script: Script, elsewhere: Mapping[str, object], asked: int
+) -> None:
+    script.say("/__heartbeat__", Said(status=500), Said())
+    listen = script.url.removeprefix("http://")
+    settings = Settings.model_validate({"server": {"listen": listen}, **elsewhere})
+    assert asyncio.run(is_well(settings))
+    assert len(script.asked) == asked
 
 
 @pytest.mark.parametrize("well", (True, False))

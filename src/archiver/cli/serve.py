@@ -65,13 +65,13 @@ def plan(settings: Settings) -> Plan:
 
 async def _serve(settings: Settings, supervisor: Supervisor) -> None:
     async def until_told() -> None:
-        announce(settings, well=await _is_well(settings))
+        announce(settings, well=await is_well(settings))
         await asyncio.Event().wait()
 
     await run(supervisor, until_told)
 
 
-async def _is_well(settings: Settings) -> bool:
+async def is_well(settings: Settings) -> bool:
     """Return True as soon as the heartbeat is 200, False if it is not within WELL_WITHIN_S.
 
     The embedded parts answer, or nothing would have been started after them.
