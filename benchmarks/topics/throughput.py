@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
 from functools import partial
 
 from archiver.engine.connection import Connection, connect
@@ -67,15 +66,15 @@ def _rate(parts: Stack, archive: Input, sources: list[str], count: int) -> float
         Archive(source=source, repo=new_repo(archive), node=Node(NODE), subdir="", suffix="tar.gz")
         for source in itertools.islice(itertools.cycle(sources), count)
     ]
-    started = time.monotonic()
-    asyncio.run(_build(parts, wanted))
-    duration_s = time.monotonic() - started
-    asyncio.run(_require_success(parts, wanted))
-    return count / duration_s
+    return count / asyncio.run(_build(parts, wanted))
 
 
-async def _build(parts: Stack, archives: list[Archive]) -> None:
-    """Create the tasks with the engine's own code, and wait until the queue is empty."""
+async def _build(parts: Stack, archives: list[Archive]) -> float:
+    """Create the tasks with the engine's own code; return the seconds until the queue is empty.
+
+    Raises:
+        RuntimeError: A task was not built: a failure leaves the queue, too.
+    """
     async with _connection(parts) as connection, asyncio.timeout(TIMEOUT_S):
         engine, left = JetStream(connection=connection), iter(archives)
 
@@ -83,25 +82,22 @@ async def _build(parts: Stack, archives: list[Archive]) -> None:
             for archive in left:
                 await engine.enqueue(archive)
 
+        started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(ENQUEUED_AT_A_TIME):
                 group.create_task(enqueue())
         while await _waiting(connection):  # noqa: ASYNC110 - it is NATS that knows
             await asyncio.sleep(POLL_S)
+        duration_s = time.monotonic() - started
+        await _require_success(engine, archives)
+        return duration_s
 
 
-async def _require_success(parts: Stack, archives: list[Archive]) -> None:
-    """Return if every task has ended in success: a failure leaves the queue, too.
-
-    Raises:
-        RuntimeError: One has not.
-    """
-    async with _connection(parts) as connection:
-        engine = JetStream(connection=connection)
-        for archive in archives:
-            task = await engine.task(archive)
-            if task is None or task.state is not TaskState.SUCCESS:
-                raise RuntimeError(f"{archive.key} was not built: {task}")
+async def _require_success(engine: JetStream, archives: list[Archive]) -> None:
+    for archive in archives:
+        task = await engine.task(archive)
+        if task is None or task.state is not TaskState.SUCCESS:
+            raise RuntimeError(f"{archive.key} was not built: {task}")
 
 
 async def _waiting(connection: Connection) -> bool:
@@ -114,5 +110,6 @@ async def _waiting(connection: Connection) -> bool:
 async def _connection(parts: Stack) -> AsyncIterator[Connection]:
     servers = Servers(urls=(f"nats://127.0.0.1:{parts.nats.port}",))
     async with connect(servers, namespace=NAMESPACE, name="throughput") as connection:
-        await connection.wait(timedelta(seconds=10))
+        async with asyncio.timeout(60):
+            await connection.prepared.wait()
         yield connection
