@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archiver.cli.demo import USUAL_PORT, choose_address
-from tests.parts.process import free_port
+from tests.parts.process import free_port, running
 
 
 def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
@@ -22,6 +23,28 @@ def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
         assert not listen.endswith(f":{USUAL_PORT}")
         assert f"port {USUAL_PORT}" in why
     assert choose_address("127.0.0.1:1") == ("127.0.0.1:1", "")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("shown", "exit_code"), (("Archiver, from nothing", 130), ("Ctrl-C ends it", 0))
+)
+def test_a_signal_ends_the_demo_and_leaves_nothing(
+    tmp_path: Path, shown: str, exit_code: int
+) -> None:
+    log, folder = tmp_path / "log", tmp_path / "demo"
+    folder.mkdir()
+    log.touch()
+    with running(
+        (sys.executable, "-m", "archiver", "demo", "--listen", f"127.0.0.1:{free_port()}"),
+        log=log,
+        ready=lambda: shown in log.read_text(),
+        env={"TMPDIR": str(folder)},
+        cwd=folder,
+    ) as demo:
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) == exit_code
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.thorough

@@ -36,7 +36,7 @@ def command(*, once: bool, listen: str | None) -> None:
     for name in [name for name in os.environ if name.startswith("ARCHIVER_")]:
         del os.environ[name]  # the demo has a configuration of its own
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # by way of every `with`, which tidy up
+        signal.signal(number, lambda *_: sys.exit(Interrupted.exit_code))  # every `with` tidies up
     set_up_logging(LogFormat.CONSOLE, level="error", process="demo")
     with tempfile.TemporaryDirectory(prefix="archiver-demo-") as folder:
         try:
