@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from archiver.engine.buckets import INDEX
-from archiver.engine.connection import Connection, connect
-from archiver.engine.link import Servers
-from archiver.engine.records import CopiesRecord, encode
+from archiver.jetstream.buckets import INDEX
+from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.link import Servers
+from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.wiring import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT
@@ -71,7 +71,7 @@ async def _seed(port: int, count: int) -> None:
 async def _write(connection: Connection, numbers: Iterator[int]) -> None:
     for number in numbers:
         seeded = _seeded(number)
-        await connection.put(INDEX, seeded.archive.digest, encode(seeded.record))
+        await connection.put(INDEX, seeded.archive.key_hash, encode(seeded.record))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Manifest, Node, Region, Served
-from archiver.news import News
+from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.sources.hgweb import open_hgweb
 from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStorage
@@ -42,7 +42,7 @@ class Workshop:
 
     @asynccontextmanager
     async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
-        news = News()
+        news = Notifications()
         async with open_hgweb(
             name="hgmo",
             url_template=self.host.template,

@@ -11,13 +11,13 @@ from archiver.errors import InvalidRequest
 from archiver.model import (
     KEY_MAX_BYTES,
     Archive,
+    ArchiveRequest,
     Manifest,
     Node,
     PresignedUrl,
     Ready,
     Region,
     Verified,
-    Wanted,
     parse_key,
     parse_node,
     parse_task_id,
@@ -75,7 +75,7 @@ def test_different_archives_share_neither_key_nor_task_id_nor_digest(
     same = one == other
     assert (one.key == other.key) == same
     assert (one.task_id == other.task_id) == same
-    assert (one.digest == other.digest) == same
+    assert (one.key_hash == other.key_hash) == same
 
 
 @patiently
@@ -150,14 +150,14 @@ def test_a_node_has_one_spelling() -> None:
 def test_what_no_key_can_hold_cannot_be_wanted() -> None:
     long = "/".join(["x" * 250] * 3)
     with pytest.raises(InvalidRequest) as of_repo:
-        Wanted(source="hgmo", repo=long, rev="tip", subdir="", suffix="zip")
+        ArchiveRequest(source="hgmo", repo=long, rev="tip", subdir="", suffix="zip")
     with pytest.raises(InvalidRequest) as of_subdir:
-        Wanted(source="hgmo", repo="a", rev="tip", subdir=long, suffix="zip")
+        ArchiveRequest(source="hgmo", repo="a", rev="tip", subdir=long, suffix="zip")
     assert (of_repo.value.parameter, of_subdir.value.parameter) == ("repo", "subdir")
 
 
 def test_no_key_holds_a_rev() -> None:
-    wanted = Wanted(source="hgmo", repo="a", rev="REL/2.0 #@?", subdir="", suffix="zip")
+    wanted = ArchiveRequest(source="hgmo", repo="a", rev="REL/2.0 #@?", subdir="", suffix="zip")
     assert wanted.at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
 
 

@@ -18,7 +18,7 @@ from archiver.errors import (
     UnknownRev,
 )
 from archiver.model import Node
-from archiver.ports import Resolved
+from archiver.ports.index import Resolved
 from archiver.resolver import NAME_TTL, Meaning, Resolver
 from archiver.testing import FakeSource, MemoryIndex
 from tests.world import ASH, FILES
@@ -206,10 +206,10 @@ def test_what_is_remembered_of_an_unknown_rev_holds_nothing_of_the_request() -> 
             held.append(weakref.ref(mine))
             return await super().resolve(repo, rev)
 
-        async def known(self, repo: str, node: Node) -> bool:
+        async def has_node(self, repo: str, node: Node) -> bool:
             mine = Held()
             held.append(weakref.ref(mine))
-            return await super().known(repo, node)
+            return await super().has_node(repo, node)
 
     held: list[weakref.ref[Held]] = []
     asked = Asked()

@@ -9,7 +9,7 @@ from archiver.errors import (
     StorageUnavailable,
 )
 from archiver.model import Archive, Region
-from archiver.ports import Found
+from archiver.ports.storage import Found
 from archiver.service import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from archiver.model import Absent, Archive, Node, Pending, Ready, Region, Wanted
-from archiver.news import News
+from archiver.model import Absent, Archive, ArchiveRequest, Node, Pending, Ready, Region
+from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.testing import (
     FakeAttempt,
@@ -27,7 +27,7 @@ class World:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     converter: FakeConverter = field(default_factory=FakeConverter)
-    news: News = field(default_factory=News)
+    news: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
@@ -62,8 +62,8 @@ class World:
         repo: str = ASH,
         subdir: str = "",
         suffix: str = "tar.gz",
-    ) -> Wanted:
-        return Wanted(
+    ) -> ArchiveRequest:
+        return ArchiveRequest(
             source=self.source.name,
             repo=repo,
             rev=self.node if rev is None else rev,
@@ -78,7 +78,11 @@ class World:
 
 
 async def request(
-    archiver: Archiver, wanted: Wanted, *, create: bool = True, client_region: Region | None = None
+    archiver: Archiver,
+    wanted: ArchiveRequest,
+    *,
+    create: bool = True,
+    client_region: Region | None = None,
 ) -> Ready | Pending | Absent:
     """Return what a client of *archiver* that asks for nothing else gets for *wanted*."""
     return await archiver.request(

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
-from archiver.engine.connection import Connection, connect
-from archiver.engine.jetstream import JetStream
-from archiver.engine.link import Servers
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.jetstream import JetStream
+from archiver.jetstream.link import Servers
 from archiver.model import Archive, Node
 from archiver.tasks import TaskState
 from archiver.wiring import NAMESPACE

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 
-from archiver.concurrency import Coalesce
 from archiver.errors import ArchiverError, NoWorker, StorageUnavailable
 from archiver.model import Region
+from archiver.runtime.single_flight import SingleFlight
 from archiver.telemetry import log
 
 KEEP = timedelta(seconds=5)
@@ -96,7 +96,7 @@ class Heartbeat:
     def __init__(self, *, check: Callable[[], Awaitable[Health]], keep: timedelta = KEEP) -> None:
         self._check = check
         self._keep_s = keep.total_seconds()
-        self._checking: Coalesce[None, Mapping[str, Check]] = Coalesce()
+        self._checking: SingleFlight[None, Mapping[str, Check]] = SingleFlight()
         self._last: Mapping[str, Check] = {}
         self._good_until = 0.0
 

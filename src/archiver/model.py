@@ -50,13 +50,13 @@ def parse_node(text: str) -> Node | None:
     return Node(lowered) if _NODE.fullmatch(lowered) else None
 
 
-def rev_digest(source: str, repo: str, rev: str) -> str:
+def rev_hash(source: str, repo: str, rev: str) -> str:
     """Return what stands for a rev of a repo where a name would be too long: 64 hex digits."""
     return hashlib.sha256(f"{source}\0{repo}\0{rev}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ArchiveRequest:
     """A parsed request. ``rev`` is what the client typed, and may move."""
 
     source: str
@@ -130,7 +130,7 @@ class Archive:
         return TaskId(self.key.removeprefix(f"{KEY_VERSION}/").replace("/", ":"))
 
     @cached_property
-    def digest(self) -> str:
+    def key_hash(self) -> str:
         """The key as 64 hex digits, for places that bear neither its length nor its characters."""
         return hashlib.sha256(self.key.encode()).hexdigest()
 
@@ -308,7 +308,7 @@ class Ready:
     good_until: datetime | None = None
 
 
-class Joined(StrEnum):
+class EnqueueOutcome(StrEnum):
     """How a request came to its task."""
 
     MISS = "miss"
@@ -320,7 +320,7 @@ class Pending:
     """A miss: a task was created for the archive, or was already running."""
 
     archive: Archive
-    outcome: Joined
+    outcome: EnqueueOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

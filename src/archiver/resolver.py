@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeAlias
 
-from archiver.concurrency import Coalesce
 from archiver.errors import NotFound, TooManyWaiters, UnknownRev
-from archiver.memory import MEGABYTE, Memory
 from archiver.model import Node, parse_node
-from archiver.ports import Index, Resolved, Source
+from archiver.ports.index import Index, Resolved
+from archiver.ports.source import Source
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.single_flight import SingleFlight
 
 NAME_TTL = timedelta(seconds=60)
 """Branches and bookmarks move; a tag may. After this long the host is asked again."""
@@ -111,11 +112,13 @@ class Resolver:
     ) -> None:
         self._index = index
         self._questions = _Questions(per_source=questions_max, per_client=questions_per_client_max)
-        self._asking: Coalesce[tuple[str, str, str], Resolved] = Coalesce()
-        self._absent: Memory[tuple[str, str, str], _Absence] = Memory(
+        self._asking: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
+        self._absent: BoundedCache[tuple[str, str, str], _Absence] = BoundedCache(
             ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
         )
-        self._known: Memory[tuple[str, str, Node], None] = Memory(max_bytes=KNOWN_MAX_BYTES)
+        self._known: BoundedCache[tuple[str, str, Node], None] = BoundedCache(
+            max_bytes=KNOWN_MAX_BYTES
+        )
 
     async def meaning(
         self, source: Source, repo: str, rev: str, *, client: str = "", share: bool = True
@@ -203,7 +206,7 @@ class Resolver:
     async def _ask(self, source: Source, repo: str, node: Node) -> Resolved:
         asked_at = datetime.now(UTC)
         try:
-            if not await source.known(repo, node):
+            if not await source.has_node(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
         except NotFound as exc:
             self._note_absent(source, repo, node, exc)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from archiver.concurrency import hedged
+from archiver.building.builder import Builder
 from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
@@ -16,12 +16,25 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.health import Health, WorkerReport, health_of
-from archiver.making import Maker
-from archiver.model import Absent, Archive, Copies, Pending, PresignedUrl, Ready, Region, Wanted
-from archiver.nearness import Nearness
-from archiver.news import News
-from archiver.ports import Attempt, Converter, Engine, Found, Index, Source, Storage, Verify
+from archiver.locality.region_choice import RegionChoice
+from archiver.model import (
+    Absent,
+    Archive,
+    ArchiveRequest,
+    Copies,
+    Pending,
+    PresignedUrl,
+    Ready,
+    Region,
+)
+from archiver.ports.formats import Converter, Verify
+from archiver.ports.index import Index
+from archiver.ports.queue import Attempt, Engine
+from archiver.ports.source import Source
+from archiver.ports.storage import Found, Storage
 from archiver.resolver import Resolver
+from archiver.runtime.hedging import hedged
+from archiver.runtime.notifications import Notifications
 from archiver.tasks import Backlog, Phase, Task, TaskState
 from archiver.telemetry import METRICS, log
 
@@ -52,7 +65,7 @@ class Archiver:
         engine: Engine,
         verify: Verify,
         converter: Converter,
-        news: News,
+        news: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
     ) -> None:
         self.news = news
@@ -60,9 +73,9 @@ class Archiver:
         self._storage = storage
         self._index = index
         self._engine = engine
-        self._maker = Maker(storage=storage, index=index, verify=verify, converter=converter)
+        self._maker = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
-        self._nearness = Nearness(regions=storage.regions, nearest=nearest)
+        self._nearness = RegionChoice(regions=storage.regions, nearest=nearest)
 
     def source(self, name: str) -> Source:
         """Return the configured source. Raises UnknownSource."""
@@ -73,7 +86,7 @@ class Archiver:
 
     async def request(
         self,
-        wanted: Wanted,
+        wanted: ArchiveRequest,
         *,
         method: str = "GET",
         create: bool = True,
@@ -129,7 +142,7 @@ class Archiver:
         Raises:
             EngineUnavailable: Nobody can say whether there is one.
         """
-        for archive in await self._index.by_digest(sha256):
+        for archive in await self._index.by_sha256(sha256):
             if archive.source not in self._sources:
                 continue
             copies = await self._index.copies(archive)

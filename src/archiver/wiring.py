@@ -11,29 +11,29 @@ from functools import partial
 from typing import Any
 
 from archiver import __version__
-from archiver.auditing import Auditor
-from archiver.concurrency import beside
-from archiver.engine.accepted import Accepted
-from archiver.engine.checks import Checks
-from archiver.engine.connection import Connection, connect
-from archiver.engine.feed import relay
-from archiver.engine.index import JetStreamIndex
-from archiver.engine.jetstream import JetStream
-from archiver.engine.link import Servers
-from archiver.engine.presence import WORKERS, Reporter
-from archiver.engine.rebuilding import Rebuilder, Told
-from archiver.engine.repairs import Repairs
-from archiver.engine.streams import Streams
-from archiver.engine.worker import Policy, Worker
 from archiver.errors import NoRoom
 from archiver.formats.convert import Converter
 from archiver.formats.inventory import Inventory
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.health import Heartbeat
+from archiver.jetstream.accepted import Accepted
+from archiver.jetstream.checks import Checks
+from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.feed import relay
+from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.jetstream import JetStream
+from archiver.jetstream.link import Servers
+from archiver.jetstream.presence import WORKERS, Reporter
+from archiver.jetstream.rebuilding import Rebuilder, Told
+from archiver.jetstream.repairs import Repairs
+from archiver.jetstream.streams import Streams
+from archiver.jetstream.worker import Policy, Worker
 from archiver.model import Region
-from archiver.news import News
-from archiver.ports import Source, Verify
+from archiver.ports.formats import Verify
+from archiver.ports.source import Source
+from archiver.runtime.notifications import Notifications
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import (
     EngineSettings,
@@ -53,6 +53,7 @@ from archiver.sources.hgweb import open_hgweb
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
+from archiver.upkeep.audit import Auditor
 from archiver.web.app import Site, create_app
 from archiver.web.clients import Clients
 from archiver.web.ranges import Ranges
@@ -100,7 +101,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         checks = Checks(index=index, storage=storage, engine=engine)
         accepted = Accepted(connection=connection, engine=engine, lease=settings.engine.lease)
-        news = News()
+        news = Notifications()
         relay(connection, news)
         archiver = Archiver(
             sources=sources,
@@ -113,7 +114,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
-        await stack.enter_async_context(beside(checks.run(), accepted.keep()))
+        await stack.enter_async_context(in_background(checks.run(), accepted.keep()))
         yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
 
 
@@ -272,7 +273,10 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
-        async with open_parts(settings, process="web") as parts, beside(ranges.follow(clients)):
+        async with (
+            open_parts(settings, process="web") as parts,
+            in_background(ranges.follow(clients)),
+        ):
             yield parts.archiver
 
     site = Site(
@@ -313,7 +317,7 @@ async def run_worker(settings: Settings) -> None:
     _try_out(_workspace(settings))
     async with open_parts(settings, process="worker") as parts, _listening(settings, parts):
         log.info("worker.started", sources=sorted(settings.sources))
-        async with beside(parts.storage.clear_old_uploads()):
+        async with in_background(parts.storage.clear_old_uploads()):
             await _worker(settings, parts).run(stopping)
     log.info("worker.stopped")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from archiver.cli.index import Lines, as_line, summary
-from archiver.engine.rebuilding import Tally
+from archiver.jetstream.rebuilding import Tally
 from archiver.model import Region
 from tests.cli.conftest import Run
 from tests.parts.nats import Nats

@@ -13,7 +13,7 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.model import Archive, Copies, Node, Region, Verified
-from archiver.ports import Found, Storage
+from archiver.ports.storage import Found, Storage
 from archiver.sealing import seal
 from archiver.storage.regions import open_regions
 from archiver.testing import MemoryStorage

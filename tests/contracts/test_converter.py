@@ -11,7 +11,7 @@ from archiver.errors import BadArchive, CorruptArchive, NoRoom, UnknownSubdir
 from archiver.formats.convert import Converter as RealConverter
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
-from archiver.ports import Converter
+from archiver.ports.formats import Converter
 from archiver.testing import FakeConverter
 from tests.formats.samples import ROOT, TREE, an_archive, contents, packed
 

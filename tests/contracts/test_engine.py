@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.engine.worker import Build
 from archiver.errors import ArchiverError
-from archiver.model import Archive, Copies, Joined, Region
-from archiver.ports import Attempt, Engine
+from archiver.jetstream.worker import Build
+from archiver.model import Archive, Copies, EnqueueOutcome, Region
+from archiver.ports.queue import Attempt, Engine
 from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
 from archiver.testing import MemoryEngine
-from tests.engine.conftest import Busy, Refused, an_archive, copies_of, prepared
+from tests.jetstream.conftest import Busy, Refused, an_archive, copies_of, prepared
 from tests.parts.nats import Nats
 
 MAX_FAILURES = 3
@@ -107,7 +107,7 @@ def test_nothing_is_known_of_a_task_that_was_never_created(opened: Open) -> None
 
 
 def test_a_second_request_joins_whatever_its_priority(opened: Open) -> None:
-    async def play() -> list[Joined]:
+    async def play() -> list[EnqueueOutcome]:
         archive = an_archive()
         async with opened() as running:
             engine = running.engine
@@ -116,15 +116,19 @@ def test_a_second_request_joins_whatever_its_priority(opened: Open) -> None:
                 for priority in (Priority.HIGH, Priority.HIGH, Priority.LOW)
             ]
 
-    assert asyncio.run(play()) == [Joined.MISS, Joined.JOINED, Joined.JOINED]
+    assert asyncio.run(play()) == [
+        EnqueueOutcome.MISS,
+        EnqueueOutcome.JOINED,
+        EnqueueOutcome.JOINED,
+    ]
 
 
 def test_different_archives_have_different_tasks(opened: Open) -> None:
-    async def play() -> list[Joined]:
+    async def play() -> list[EnqueueOutcome]:
         async with opened() as running:
             return [await running.engine.enqueue(an_archive()) for _ in range(3)]
 
-    assert asyncio.run(play()) == [Joined.MISS] * 3
+    assert asyncio.run(play()) == [EnqueueOutcome.MISS] * 3
 
 
 def test_a_task_that_waits_is_pending_and_says_since_when(opened: Open) -> None:
@@ -166,7 +170,7 @@ def test_after_its_end_the_task_can_be_created_anew(opened: Open) -> None:
                 await running.engine.enqueue(archive)
                 await _ended(running.engine, archive)
             async with asyncio.timeout(5):  # between SUCCESS and the queue's forgetting
-                while await running.engine.enqueue(archive) is not Joined.MISS:
+                while await running.engine.enqueue(archive) is not EnqueueOutcome.MISS:
                     await asyncio.sleep(0.01)
 
     asyncio.run(play())

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archiver.engine.index import JetStreamIndex
+from archiver.jetstream.index import JetStreamIndex
 from archiver.model import Node
-from archiver.ports import Index, Resolved
+from archiver.ports.index import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage
-from tests.engine.conftest import an_archive, copies_of, prepared
+from tests.jetstream.conftest import an_archive, copies_of, prepared
 from tests.parts.nats import Nats
 
 Open = Callable[[], AbstractAsyncContextManager[Index]]
@@ -77,11 +77,11 @@ def test_an_archive_is_found_by_the_digest_of_its_bytes(opened: Open) -> None:
     async def play() -> None:
         one, two = an_archive(), an_archive()
         async with opened() as index:
-            assert await index.by_digest("1" * 64) == ()
+            assert await index.by_sha256("1" * 64) == ()
             await index.record(one, copies_of(one, sha256="1" * 64))
             await index.record(two, copies_of(two, sha256="2" * 64))
-            assert await index.by_digest("1" * 64) == (one,)
-            assert await index.by_digest("2" * 64) == (two,)
+            assert await index.by_sha256("1" * 64) == (one,)
+            assert await index.by_sha256("2" * 64) == (two,)
 
     asyncio.run(play())
 
@@ -94,7 +94,7 @@ def test_archives_with_the_same_bytes_are_found_the_latest_to_be_recorded_first(
         async with opened() as index:
             for twin in (one, two, three, one):
                 await index.record(twin, copies_of(twin, sha256="3" * 64))
-            assert await index.by_digest("3" * 64) == (one, three, two)
+            assert await index.by_sha256("3" * 64) == (one, three, two)
 
     asyncio.run(play())
 

@@ -17,7 +17,7 @@ from archiver.errors import (
 )
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Served, Verified
-from archiver.ports import Source
+from archiver.ports.source import Source
 from archiver.sources.hgweb import open_hgweb
 from archiver.testing import FakeSource
 from tests.parts.hgweb import ASH, FILES, MOZHARNESS, Ash, Hgweb
@@ -131,8 +131,8 @@ def test_a_number_is_no_rev(opened: Open) -> None:
 def test_a_node_is_known_or_not(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
-            assert await host.source.known(ASH, host.node)
-            assert not await host.source.known(ASH, NOWHERE)
+            assert await host.source.has_node(ASH, host.node)
+            assert not await host.source.has_node(ASH, NOWHERE)
 
     asyncio.run(play())
 
@@ -143,7 +143,7 @@ def test_an_unknown_repo_is_unknown_whatever_is_asked_of_it(opened: Open) -> Non
             with pytest.raises(UnknownRepo):
                 await host.source.resolve("projects/nowhere", "tip")
             with pytest.raises(UnknownRepo):
-                await host.source.known("projects/nowhere", host.node)
+                await host.source.has_node("projects/nowhere", host.node)
             with pytest.raises(UnknownRepo):
                 await _fetch(host, host.archive(repo="projects/nowhere"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from archiver.errors import EngineUnavailable, LeaseLost, SourceTimeout
 from archiver.model import Copies
-from archiver.ports import Storage
+from archiver.ports.storage import Storage
 from tests.contracts.stands import (
     DATA,
     EAST,

@@ -6,7 +6,7 @@ import pytest
 
 from archiver.errors import CorruptArchive, StorageUnavailable
 from archiver.model import Copies, Region
-from archiver.ports import Storage
+from archiver.ports.storage import Storage
 from tests.contracts.stands import (
     DATA,
     EAST,

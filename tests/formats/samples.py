@@ -15,7 +15,7 @@ import zstandard
 
 from archiver.formats.verify import DEFAULT_LIMITS, verify
 from archiver.model import Archive, Limits, Node, Verified
-from archiver.ports import Verifier
+from archiver.ports.formats import Verifier
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 OTHER = Node("f" * 40)

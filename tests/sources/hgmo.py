@@ -56,7 +56,7 @@ def resolve(template: str, rev: str, repo: str = REPO) -> Node:
 def known(template: str, node: str = NODE, repo: str = REPO) -> bool:
     async def play() -> bool:
         async with opened(template) as source:
-            return await source.known(repo, Node(node))
+            return await source.has_node(repo, Node(node))
 
     return asyncio.run(play())
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Copies, Region
-from archiver.ports import Upload
+from archiver.ports.storage import Upload
 from archiver.storage.bucket import PAGE_KEYS
 from archiver.storage.regions import LAST_WORDS_S, Regions, open_regions
 from tests.parts.s3 import REGIONS, Home, S3Server

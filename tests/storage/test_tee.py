@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import SourceTimeout, StorageUnavailable
-from archiver.ports import Upload
+from archiver.ports.storage import Upload
 from archiver.storage.leftovers import GRACE
 from archiver.storage.regions import Regions
 from archiver.storage.tee import PATIENCE

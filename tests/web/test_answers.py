@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from structlog.testing import capture_logs
 
-from archiver.concurrency import beside
 from archiver.errors import EngineUnavailable
-from archiver.news import News
+from archiver.runtime.notifications import Notifications
+from archiver.runtime.tasks import in_background
 from archiver.web.answers import Again, Answer, Answers, Target
 
 TARGET = Target("GET", b"/a", b"")
@@ -50,7 +50,7 @@ def kept(hits: Answers, again: Again, hit: Answer | None = None, target: Target 
 
 async def _kept_fresh(hits: Answers) -> None:
     """Have everything renewed that is due."""
-    async with beside(hits.keep_fresh(News())):
+    async with in_background(hits.keep_fresh(Notifications())):
         for _ in range(20):
             await asyncio.sleep(0)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archiver.locality.networks import Networks
 from archiver.model import Region
-from archiver.networks import Networks
 from archiver.web.clients import FORWARDED_MAX_BYTES, Clients
 
 EAST, WEST, ASIA = Region("us-east-1"), Region("us-west-2"), Region("asia")

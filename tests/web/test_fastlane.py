@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.model import Copies, Region
-from archiver.ports import Resolved
+from archiver.ports.index import Resolved
 from archiver.telemetry import METRICS
 from archiver.web.answers import TARGET_MAX_BYTES
 from archiver.web.clients import Clients

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from archiver import __version__
 from archiver.errors import InvalidRequest
-from archiver.model import Wanted
+from archiver.model import ArchiveRequest
 from archiver.names import check_name
 from archiver.web.app import ROUTES
 from archiver.web.asks import parse_region
@@ -63,8 +63,8 @@ def test_a_name_is_described_as_it_is_taken(text: str) -> None:
     components = json.loads(file.read_bytes())["components"]
     parameters = components["parameters"]
 
-    def a_rev(rev: str) -> Wanted:
-        return Wanted(source="hgmo", repo=ASH, rev=rev, subdir="", suffix="zip")
+    def a_rev(rev: str) -> ArchiveRequest:
+        return ArchiveRequest(source="hgmo", repo=ASH, rev=rev, subdir="", suffix="zip")
 
     takes: list[tuple[dict[str, str], Callable[[str], object]]] = [
         (components["schemas"]["Name"], lambda repo: check_name(repo, "repo")),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from archiver.locality.networks import Networks, parse_address
 from archiver.model import Region
-from archiver.networks import Networks, parse_address
 from archiver.web.clients import Clients
 from archiver.web.ranges import Ranges, RangesFile, Unreadable, read_aws, read_google
 

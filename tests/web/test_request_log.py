@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from archiver.concurrency import beside
+from archiver.runtime.tasks import in_background
 from archiver.telemetry import METRICS
 from archiver.web.clients import Clients
 from archiver.web.exchange import Exchange
@@ -123,7 +123,7 @@ def _measured(route: str, interval: timedelta, durations_s: Sequence[float]) -> 
     scope = {"method": "GET", "raw_path": b"/", "headers": []}
 
     async def play() -> None:
-        async with beside(ledger.keep()):
+        async with in_background(ledger.keep()):
             await asyncio.sleep(0)
             for duration_s in durations_s:
                 hit = Exchange(request_id="a", source="hgmo", outcome="hit", status=302)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from archiver.errors import SourceUnavailable, WrongRoot
-from archiver.model import Archive, Copies, Joined
-from archiver.news import News
+from archiver.model import Archive, Copies, EnqueueOutcome
+from archiver.runtime.notifications import Notifications
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryIndex
 from archiver.web.watches import Watch, open_watches
@@ -39,7 +39,7 @@ class Quiet(World):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.engine.news = News()
+        self.engine.news = Notifications()
         self.index = CountingIndex(storage=self.storage)
         self.archiver = self.new_process()
 
@@ -107,7 +107,7 @@ def test_the_failure_of_a_task_is_not_told_to_who_has_begun_another_one() -> Non
     async def play(world: Quiet) -> None:
         async def ask_again() -> None:
             world.index.meanwhile = None
-            assert await world.engine.enqueue(world.archive()) is Joined.MISS
+            assert await world.engine.enqueue(world.archive()) is EnqueueOutcome.MISS
 
         async with watching(world) as watch:
             world.index.meanwhile = ask_again

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from archiver.auditing import Auditor, Finding, Outcome
 from archiver.cli.audit_report import as_line, exit_code, show, summary
 from archiver.cli.failures import Misused
 from archiver.cli.options import config_option, json_option, settings_beside
@@ -22,6 +21,7 @@ from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions
 from archiver.telemetry import set_up_logging
+from archiver.upkeep.audit import Auditor, Finding, Outcome
 from archiver.wiring import open_auditor
 
 SAMPLE = 10

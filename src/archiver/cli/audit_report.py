@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from archiver.auditing import Fetched, Finding, Outcome
 from archiver.cli.terminal import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
+from archiver.upkeep.audit import Fetched, Finding, Outcome
 
 SHOWN = 20
 """Differences that are shown of an archive; programs are told more."""

@@ -15,8 +15,8 @@ from archiver.cli.failures import Misused, RetryLater
 from archiver.cli.options import config_option, json_option, settings_beside
 from archiver.cli.progress import counting
 from archiver.cli.signals import interruptible
-from archiver.engine.rebuilding import Tally
 from archiver.errors import ArchiverError
+from archiver.jetstream.rebuilding import Tally
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
 from archiver.wiring import open_rebuilder

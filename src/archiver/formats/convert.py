@@ -10,7 +10,6 @@ from typing import cast
 
 import msgspec
 
-from archiver.concurrency import end, in_thread, undisturbed
 from archiver.errors import (
     ArchiverError,
     BadArchive,
@@ -24,6 +23,8 @@ from archiver.formats.conversion import REFUSED, Job, Refusal
 from archiver.formats.packing import keep_freed_memory, library
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
+from archiver.runtime.tasks import cancel_and_wait, uninterrupted
+from archiver.runtime.threads import run_in_thread
 
 VERSION = 2
 """To be raised by whoever changes the bytes that come out."""
@@ -84,7 +85,7 @@ class Converter:
             running = await stack.enter_async_context(_started(job))
             feeding = asyncio.create_task(running.feed(chunks, spool))
             feeding.add_done_callback(_seen)
-            stack.push_async_callback(end, feeding)
+            stack.push_async_callback(cancel_and_wait, feeding)
             yield await stack.enter_async_context(aclosing(running.pieces(feeding)))
 
 
@@ -103,7 +104,7 @@ class _Running:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     if spool:
-                        await in_thread(spool.write, chunk)
+                        await run_in_thread(spool.write, chunk)
                     else:
                         await self._write(chunk)
         except BaseException:
@@ -123,7 +124,7 @@ class _Running:
         said = await self._stderr.read()
         status = await self._process.wait()
         if status:
-            await end(feeding)
+            await cancel_and_wait(feeding)
         if status == 0 or not feeding.cancelled():
             await feeding
         if status:
@@ -132,7 +133,9 @@ class _Running:
     async def end(self) -> None:
         self._kill()
         self._stdin.close()
-        await undisturbed(self._process.communicate())  # what is left in its pipes keeps them open
+        await uninterrupted(
+            self._process.communicate()
+        )  # what is left in its pipes keeps them open
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -6,13 +6,13 @@ from contextlib import aclosing, contextmanager
 
 import msgspec
 
-from archiver.concurrency import in_steps, in_thread
 from archiver.drift import Content
 from archiver.formats.member import Kind, Member, Output
 from archiver.formats.repack import from_tar, from_zip
 from archiver.formats.selection import Selection
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
+from archiver.runtime.threads import iterate_in_thread, run_in_thread
 
 READ_BYTES = 1 << 20
 
@@ -40,10 +40,10 @@ class Kept:
         self._spool = spool
 
     async def write(self, chunk: bytes) -> None:
-        await in_thread(self._spool.write, chunk)
+        await run_in_thread(self._spool.write, chunk)
 
     async def members(self) -> AsyncGenerator[Sequence[Content], None]:
-        async with aclosing(in_steps(self._lines())) as pieces:
+        async with aclosing(iterate_in_thread(self._lines())) as pieces:
             async for lines in pieces:
                 yield _DECODER.decode_lines(lines)
 

@@ -4,7 +4,6 @@ import hashlib
 from concurrent.futures import Executor
 from functools import partial
 
-from archiver.concurrency import Beside, in_thread
 from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
 from archiver.formats import tar
 from archiver.formats import zip as zip_format
@@ -14,6 +13,7 @@ from archiver.formats.links import Links
 from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
 from archiver.model import Archive, Limits, Verified
+from archiver.runtime.threads import OrderedWork, run_in_thread
 from archiver.sealing import seal
 
 DEFAULT_LIMITS = Limits()
@@ -40,7 +40,7 @@ def verify(
     """
     meter = Meter(limits=limits)
     links = Links(refuse_outside=refuse_links_outside)
-    beside = Beside(pool=pool, depth=PIECES_AHEAD)
+    beside = OrderedWork(pool=pool, depth=PIECES_AHEAD)
     walk = zip_format.walk if archive.suffix == "zip" else tar.walk
     tree = Tree(archive=archive, root=root)
     parser = Parser(partial(walk, tree=tree, meter=meter, links=links))
@@ -48,7 +48,7 @@ def verify(
     return StreamVerifier(reader=reader, tree=tree, meter=meter, links=links, beside=beside)
 
 
-def _reader(suffix: str, parser: Parser, meter: Meter, beside: Beside) -> Reader:
+def _reader(suffix: str, parser: Parser, meter: Meter, beside: OrderedWork) -> Reader:
     match suffix:
         case "zip":
             return parser
@@ -77,7 +77,7 @@ class _Unpacked:
 class _Beside:
     """Has a reader read while who feeds it goes on."""
 
-    def __init__(self, *, reader: Reader, beside: Beside) -> None:
+    def __init__(self, *, reader: Reader, beside: OrderedWork) -> None:
         self._reader = reader
         self._beside = beside
         self.close = reader.close
@@ -94,7 +94,7 @@ class StreamVerifier:
     """
 
     def __init__(
-        self, *, reader: Reader, tree: Tree, meter: Meter, links: Links, beside: Beside
+        self, *, reader: Reader, tree: Tree, meter: Meter, links: Links, beside: OrderedWork
     ) -> None:
         self._reader = reader
         self._tree = tree
@@ -109,10 +109,10 @@ class StreamVerifier:
         return self._tree.last_file
 
     async def update(self, chunk: bytes) -> None:
-        await in_thread(self._read, chunk)
+        await run_in_thread(self._read, chunk)
 
     async def finish(self) -> Verified:
-        await in_thread(self._end)
+        await run_in_thread(self._end)
         return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._meter.packed_bytes,

@@ -1,7 +1,7 @@
 """Configuration: one frozen tree, read once from TOML and the environment."""
 
 from archiver.settings.engine import EngineSettings
-from archiver.settings.places import nearest, networks, ranges_files, require_ranges
+from archiver.settings.locality import nearest, networks, ranges_files, require_ranges
 from archiver.settings.section import SettingsError
 from archiver.settings.sections import RegionSettings
 from archiver.settings.server import ServerSettings

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FilePath
 
-from archiver.networks import parse_network
+from archiver.locality.networks import parse_network
 
 PORT_MAX = 65_535
 

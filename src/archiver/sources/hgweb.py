@@ -18,7 +18,6 @@ from urllib.parse import quote
 import msgspec
 from yarl import URL
 
-from archiver.concurrency import in_thread
 from archiver.errors import (
     ArchiverError,
     EmptyTree,
@@ -35,9 +34,10 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.memory import MEGABYTE, Memory
 from archiver.model import Archive, Node, Served, parse_node
 from archiver.names import shown, shown_path
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.threads import run_in_thread
 from archiver.sources.fetch import Answer, Fetch, open_fetch
 from archiver.sources.listings import (
     LEVELS_MAX,
@@ -157,7 +157,9 @@ class HgwebSource:
         self._questions = asyncio.Semaphore(lookup_concurrency)
         # Beside the questions: a listing may be slow, and no lookup waits for one.
         self._listings = asyncio.Semaphore(max(1, lookup_concurrency // 2))
-        self._last_files: Memory[Archive, bytes] = Memory(max_bytes=LAST_FILES_MAX_BYTES)
+        self._last_files: BoundedCache[Archive, bytes] = BoundedCache(
+            max_bytes=LAST_FILES_MAX_BYTES
+        )
 
     def url(self, archive: Archive) -> str:
         """Return the address of *archive*: by 12 digits, since its root is named after them."""
@@ -226,7 +228,7 @@ class HgwebSource:
             raise self._unintelligible()
         return node
 
-    async def known(self, repo: str, node: Node) -> bool:
+    async def has_node(self, repo: str, node: Node) -> bool:
         with self._counted():
             answer = await self._ask(repo, f"?cmd=known&nodes={node}")
             if answer not in {b"0", b"1"}:
@@ -262,7 +264,7 @@ class HgwebSource:
         except _AmbiguousRev:
             meant = None
         except UnknownRev:
-            if not await self.known(archive.repo, archive.node):
+            if not await self.has_node(archive.repo, archive.node):
                 raise self._unknown_rev(archive.repo, archive.node) from None
             raise SourceUnavailable(
                 f"{self.name} knows {archive.node} in {archive.repo}, but not its first 12 digits"
@@ -345,7 +347,7 @@ class HgwebSource:
                     case _:
                         raise self._unproven(archive)
             # Still in turn: as many bodies are in memory as folders may be asked for.
-            return await in_thread(parse_listing, body, node=archive.node, folder=folder)
+            return await run_in_thread(parse_listing, body, node=archive.node, folder=folder)
 
     async def _empty(self, archive: Archive, answer: Answer) -> EmptyTree | None:
         """Return the reason for which hgweb refuses to pack a tree without files, if it is that."""

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Copies, Manifest, Region
-from archiver.ports import Found
+from archiver.ports.storage import Found
 from archiver.storage.bucket import Bare, Bucket
 from archiver.storage.questions import Answers, Questions, outcome
 from archiver.telemetry import log

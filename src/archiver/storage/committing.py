@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Region, Verified
-from archiver.ports import Found, Hold, Upload
+from archiver.ports.storage import Found, Hold, Upload
 from archiver.storage.bucket import Bucket, Stands
 from archiver.storage.buckets import Buckets, copies_of
 from archiver.storage.questions import Answers, outcome

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from archiver.concurrency import Coalesce
 from archiver.errors import StorageUnavailable
+from archiver.runtime.single_flight import SingleFlight
 
 PROVEN_FOR = timedelta(seconds=10)
 """How long a write is believed. An archive that is fetched from its host in this time is wasted if
@@ -24,7 +24,7 @@ class Proof:
     ) -> None:
         self._probe = probe
         self._good_for_s = good_for.total_seconds()
-        self._probing: Coalesce[None, None] = Coalesce()
+        self._probing: SingleFlight[None, None] = SingleFlight()
         self._good_until = 0.0
 
     @contextmanager

@@ -19,7 +19,7 @@ from archiver.model import (
     Region,
     Verified,
 )
-from archiver.ports import Found, Hold, Upload
+from archiver.ports.storage import Found, Hold, Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.buckets import Buckets
 from archiver.storage.committing import Committing

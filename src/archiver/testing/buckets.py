@@ -26,7 +26,7 @@ from archiver.model import (
     Verified,
     parse_key,
 )
-from archiver.ports import Found, Hold, Upload
+from archiver.ports.storage import Found, Hold, Upload
 
 
 class MemoryStorage:

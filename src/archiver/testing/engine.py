@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.health import WorkerReport
-from archiver.memory import MEGABYTE, Memory
-from archiver.model import Archive, Copies, Joined, Region, rev_digest
-from archiver.news import News
-from archiver.ports import Resolved, Storage
+from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
+from archiver.ports.index import Resolved
+from archiver.ports.storage import Storage
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
@@ -24,9 +25,11 @@ class MemoryIndex:
     ``shared`` are the revs that other processes would know of.
     """
 
-    def __init__(self, *, storage: Storage | None = None, news: News | None = None) -> None:
+    def __init__(
+        self, *, storage: Storage | None = None, news: Notifications | None = None
+    ) -> None:
         self._storage = storage
-        self._news = news or News()
+        self._news = news or Notifications()
         self._copies: dict[str, Copies] = {}
         self.digests: dict[str, list[Archive]] = {}
         self.outage: ArchiverError | None = None
@@ -51,14 +54,14 @@ class MemoryIndex:
         if archive in named:
             named.remove(archive)
         named.insert(0, archive)
-        self._news.tell(archive.digest)
+        self._news.tell(archive.key_hash)
 
     async def forget(self, archive: Archive) -> None:
         """Have the buckets asked again, as after a check that found a copy gone."""
         self._copies.pop(archive.key, None)
-        self._news.tell(archive.digest)
+        self._news.tell(archive.key_hash)
 
-    async def by_digest(self, sha256: str) -> Sequence[Archive]:
+    async def by_sha256(self, sha256: str) -> Sequence[Archive]:
         if self.outage:
             raise self.outage
         return tuple(self.digests.get(sha256, ()))
@@ -72,7 +75,7 @@ class MemoryIndex:
         if share:
             self.shared.add((source, repo, rev))
         self._nodes[source, repo, rev] = resolved
-        self._news.tell(rev_digest(source, repo, rev))
+        self._news.tell(rev_hash(source, repo, rev))
 
 
 class FakeAttempt:
@@ -109,19 +112,23 @@ class MemoryEngine:
         self.down = False
         self.asked = 0
         self.mean: timedelta | None = None
-        self.news = News()
+        self.news = Notifications()
         self.tasks: dict[str, Task] = {}
         self.reports: list[WorkerReport] = [WorkerReport(name="worker:1", regions={})]
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
-        self._failures: Memory[str, Failure] = Memory(ttl=FAILURE_TTL, max_bytes=MEGABYTE)
+        self._failures: BoundedCache[str, Failure] = BoundedCache(
+            ttl=FAILURE_TTL, max_bytes=MEGABYTE
+        )
 
-    async def enqueue(self, archive: Archive, *, priority: Priority = Priority.HIGH) -> Joined:
+    async def enqueue(
+        self, archive: Archive, *, priority: Priority = Priority.HIGH
+    ) -> EnqueueOutcome:
         self._raise_if_down()
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
-            return Joined.JOINED
+            return EnqueueOutcome.JOINED
         now = datetime.now(UTC)
         self.tasks[archive.key] = Task(
             archive=archive,
@@ -132,7 +139,7 @@ class MemoryEngine:
         )
         self._priorities[archive.key] = priority
         self._queues[priority].append(archive.key)
-        return Joined.MISS
+        return EnqueueOutcome.MISS
 
     async def task(self, archive: Archive) -> Task | None:
         self.asked += 1
@@ -198,7 +205,7 @@ class MemoryEngine:
         self._failed(attempt, exc, state=TaskState.FAILURE, phase=Phase.DONE)
         if not exc.retryable:
             self._failures.put(attempt.archive.key, Failure(code=exc.code, message=exc.message))
-            self.news.tell(attempt.archive.digest)
+            self.news.tell(attempt.archive.key_hash)
 
     async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
         """Build what is queued, and what comes to be queued meanwhile, until nothing is."""
@@ -226,7 +233,7 @@ class MemoryEngine:
     def _change(self, archive: Archive, **changes: object) -> None:
         task = self.tasks[archive.key]
         self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
-        self.news.tell(archive.digest)
+        self.news.tell(archive.key_hash)
 
     def _raise_if_down(self) -> None:
         if self.down:

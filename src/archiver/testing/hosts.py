@@ -103,7 +103,7 @@ class FakeSource:
             raise UnknownRev(f"{self.name} has no revision {rev} in {repo}")
         return node
 
-    async def known(self, repo: str, node: Node) -> bool:
+    async def has_node(self, repo: str, node: Node) -> bool:
         return node in self._repo("known", repo).trees
 
     @asynccontextmanager

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 from archiver.errors import ArchiverError
-from archiver.memory import MEGABYTE, Memory, weight
 from archiver.model import Region
-from archiver.news import News
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache, weight
+from archiver.runtime.notifications import Notifications
 from archiver.telemetry import log
 
 ANSWERS_MAX = 10_000
@@ -102,7 +102,9 @@ class Answers:
         self._kept_bytes = 0
         self._kept: dict[Target, _Kept] = {}
         self._targets: dict[str, set[Target]] = {}
-        self._answered: Memory[Target, None] = Memory(ttl=ttl, max_bytes=ANSWERED_MAX_BYTES)
+        self._answered: BoundedCache[Target, None] = BoundedCache(
+            ttl=ttl, max_bytes=ANSWERED_MAX_BYTES
+        )
         self._due: asyncio.Queue[Target] = asyncio.Queue(size)
         self._moments = _Moments(size=size)
 
@@ -154,7 +156,7 @@ class Answers:
         for target in tuple(self._targets.get(topic or "", ())):
             self._remove(target)
 
-    async def keep_fresh(self, news: News) -> None:
+    async def keep_fresh(self, news: Notifications) -> None:
         """Drop what *news* ends, and renew what grows old, until cancelled."""
         news.subscribe(self.drop)
         async with asyncio.TaskGroup() as group:

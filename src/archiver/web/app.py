@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from archiver import __version__
-from archiver.concurrency import beside
 from archiver.errors import ArchiverError
 from archiver.health import Heartbeat
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web import dockerflow, problems
@@ -86,7 +86,7 @@ def create_app(
             async with (
                 open_archiver() as archiver,
                 open_waiting(archiver, site.holding) as waiting,
-                beside(answers.keep_fresh(archiver.news), ledger.keep()),
+                in_background(answers.keep_fresh(archiver.news), ledger.keep()),
             ):
                 on_stop(waiting.close)
                 log.info("web.started", public_url=site.public_url, pid=os.getpid())

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, Archive, Region, Wanted
+from archiver.model import SUFFIXES, Archive, ArchiveRequest, Region
 from archiver.names import check_name
 from archiver.web.exchange import exchange
 from archiver.web.site import State
@@ -38,7 +38,7 @@ class Ask:
     repo if the query names the rev.
     """
 
-    wanted: Wanted
+    wanted: ArchiveRequest
     address: str
     query: Mapping[str, str]
     patience: Patience
@@ -60,7 +60,7 @@ class Ask:
 
 def ask(
     request: Request[State],
-    wanted: Wanted,
+    wanted: ArchiveRequest,
     query: Mapping[str, str],
     *,
     path: str,
@@ -103,9 +103,9 @@ def place(segments: Sequence[str], query: Mapping[str, str]) -> tuple[str, str]:
     return "/".join(segments[:-1]), segments[-1]
 
 
-def want(source: str, repo: str, rev: str, suffix: str, query: Mapping[str, str]) -> Wanted:
+def want(source: str, repo: str, rev: str, suffix: str, query: Mapping[str, str]) -> ArchiveRequest:
     """Return what the parts of a path and a query ask for. Raises InvalidRequest."""
-    return Wanted(
+    return ArchiveRequest(
         source=source,
         repo=repo,
         rev=rev,
@@ -148,11 +148,11 @@ def _parse_on_miss(text: str | None) -> OnMiss | None:
         ) from None
 
 
-def repo_path(wanted: Wanted | Archive) -> str:
+def repo_path(wanted: ArchiveRequest | Archive) -> str:
     """Return the path of all archives of a repo, for those whose query names the rev."""
     return f"/archiver/{wanted.source}/{quote(wanted.repo)}"
 
 
-def archive_path(wanted: Wanted | Archive, rev: str) -> str:
+def archive_path(wanted: ArchiveRequest | Archive, rev: str) -> str:
     """Return the path of an archive, but for what stands in its query."""
     return f"{repo_path(wanted)}/{quote(rev, safe='')}"

@@ -6,8 +6,14 @@ from typing import TypeVar
 
 from starlette.types import Scope
 
+from archiver.locality.networks import (
+    Address,
+    Networks,
+    parse_address,
+    write_address,
+    write_allotment,
+)
 from archiver.model import Region
-from archiver.networks import Address, Networks, parse_address, write_address, write_allotment
 
 K = TypeVar("K", bound=Hashable)
 

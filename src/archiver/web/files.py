@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from archiver.binding import is_sha256
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, Ready, Wanted
+from archiver.model import SUFFIXES, ArchiveRequest, Ready
 from archiver.web import fastlane
 from archiver.web.archives import fulfil
 from archiver.web.asks import (
@@ -118,7 +118,7 @@ def parse_sha256(raw: str) -> str:
     return text
 
 
-def _checksum(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
+def _checksum(request: Request[State], ready: Ready, wanted: ArchiveRequest) -> Response:
     """Name the file as the URL does, still encoded: that is what ``curl -O`` saves it under."""
     raw_name = request.path_params["file"].rpartition("/")[2]
     forever = wanted.rev == ready.archive.node
@@ -132,9 +132,9 @@ def _checksum(request: Request[State], ready: Ready, wanted: Wanted) -> Response
     )
 
 
-def _itself(ready: Ready) -> Wanted:
+def _itself(ready: Ready) -> ArchiveRequest:
     archive = ready.archive
-    return Wanted(
+    return ArchiveRequest(
         source=archive.source,
         repo=archive.repo,
         rev=archive.node,

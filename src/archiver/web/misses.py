@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import TooManyWaiters
-from archiver.model import Archive, Joined, Pending
+from archiver.model import Archive, EnqueueOutcome, Pending
 from archiver.web import fastlane
 from archiver.web.answers import Answer
 from archiver.web.asks import Ask, OnMiss
@@ -138,7 +138,7 @@ def _have_others_join(
     answers, scope = request.state["answers"], request.scope
     if not fastlane.comes_again(answers, scope):
         return
-    joined = Joined.JOINED.value
+    joined = EnqueueOutcome.JOINED.value
     headers = MutableHeaders(raw=[*response.raw_headers, *RAW_ON_EVERY_ANSWER])
     headers["Archiver-Cache"] = joined
     answer = Answer(
@@ -149,7 +149,7 @@ def _have_others_join(
         retry_after=draw,
         source=pending.archive.source,
         route=scope["route"].name,
-        topics=(pending.archive.digest,),
+        topics=(pending.archive.key_hash,),
         good_until=time.monotonic() + JOIN_FOR_S,
     )
     fastlane.offer(answers, scope, answer)

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from archiver.concurrency import in_thread
+from archiver.locality.networks import Networks
 from archiver.model import Region
-from archiver.networks import Networks
+from archiver.runtime.threads import run_in_thread
 from archiver.telemetry import log
 from archiver.web.clients import Clients
 
@@ -151,7 +151,7 @@ class Ranges:
         """Tell *clients* whenever a file changes, until cancelled. A bad one changes nothing."""
         while self._files:
             await asyncio.sleep(self._look_every_s)
-            networks = await in_thread(self._read_if_changed)
+            networks = await run_in_thread(self._read_if_changed)
             if networks is not None:
                 clients.publish(networks)
                 log.info("ranges.read", networks=len(networks))

@@ -11,14 +11,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from archiver.model import Absent, Archive, Pending, Ready, Wanted, rev_digest
+from archiver.model import Absent, Archive, ArchiveRequest, Pending, Ready, rev_hash
 from archiver.web import fastlane
 from archiver.web.answers import Answer
 from archiver.web.asks import archive_path
 from archiver.web.exchange import RAW_ON_EVERY_ANSWER, exchange
 from archiver.web.site import Site, State
 
-Render: TypeAlias = Callable[[Request[State], Ready, Wanted], Response]
+Render: TypeAlias = Callable[[Request[State], Ready, ArchiveRequest], Response]
 """Makes the answer to a hit of one request."""
 
 Look: TypeAlias = Callable[[], Awaitable[Ready | Pending | Absent | None]]
@@ -34,7 +34,7 @@ class Form:
 
 
 def hit(
-    request: Request[State], ready: Ready, wanted: Wanted, form: Form, *, look: Look
+    request: Request[State], ready: Ready, wanted: ArchiveRequest, form: Form, *, look: Look
 ) -> Response:
     """Return the answer to a hit, which is good as long as *look* finds it."""
     exchange(request).outcome = "hit"
@@ -44,7 +44,7 @@ def hit(
     return response
 
 
-def redirect(request: Request[State], ready: Ready, wanted: Wanted) -> Response:
+def redirect(request: Request[State], ready: Ready, wanted: ArchiveRequest) -> Response:
     """302, for ever: the first clients take nothing else, and Bazel gives up at 308."""
     return _found(request.state["site"], ready, wanted)
 
@@ -53,7 +53,7 @@ REDIRECT = Form(render=redirect, repeats=True)
 
 
 def _repeat(
-    request: Request[State], response: Response, ready: Ready, wanted: Wanted, look: Look
+    request: Request[State], response: Response, ready: Ready, wanted: ArchiveRequest, look: Look
 ) -> None:
     answers, scope = request.state["answers"], request.scope
     if not fastlane.comes_again(answers, scope):
@@ -70,10 +70,10 @@ def _repeat(
     fastlane.offer(answers, scope, _hit(response, ready, wanted, route), again)
 
 
-def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Answer:
-    topics, good_until = [ready.archive.digest], math.inf
+def _hit(response: Response, ready: Ready, wanted: ArchiveRequest, route: str) -> Answer:
+    topics, good_until = [ready.archive.key_hash], math.inf
     if ready.good_until:
-        topics.append(rev_digest(wanted.source, wanted.repo, wanted.rev))
+        topics.append(rev_hash(wanted.source, wanted.repo, wanted.rev))
         left = ready.good_until - datetime.now(UTC)
         good_until = time.monotonic() + left.total_seconds()
     return Answer(
@@ -85,7 +85,7 @@ def _hit(response: Response, ready: Ready, wanted: Wanted, route: str) -> Answer
     )
 
 
-def _found(site: Site, ready: Ready, wanted: Wanted) -> Response:
+def _found(site: Site, ready: Ready, wanted: ArchiveRequest) -> Response:
     headers = {
         b"location": ready.url,
         b"cache-control": "private, no-store",
@@ -103,7 +103,7 @@ def _found(site: Site, ready: Ready, wanted: Wanted) -> Response:
     return response
 
 
-def _links(archive: Archive, wanted: Wanted, site: Site) -> list[str]:
+def _links(archive: Archive, wanted: ArchiveRequest, site: Site) -> list[str]:
     links = [f'<{site.status_url(archive)}>; rel="describedby"']
     if wanted.rev != archive.node:
         links.append(f'<{_canonical_url(archive, site)}>; rel="canonical"')

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
-from archiver.model import Archive, Ready, Region, Wanted
+from archiver.model import Archive, ArchiveRequest, Ready, Region
 from archiver.service import Archiver, Status
 from archiver.tasks import TaskState
 from archiver.telemetry import describe, log
@@ -92,7 +92,7 @@ def _wake_all(bench: Bench, why: Woken = Woken.NEWS) -> None:
 class Sought:
     """What makes an answer another one: what is wanted, at which address, near which region."""
 
-    wanted: Wanted
+    wanted: ArchiveRequest
     address: str
     near: Region | None
 
@@ -124,7 +124,7 @@ class Watch:
 
     async def keep(self) -> None:
         """Look whenever there is news, until the task has ended."""
-        with self._archiver.news.bell(self._archive.digest) as bell:
+        with self._archiver.news.bell(self._archive.key_hash) as bell:
             rung = True
             while True:
                 await self._look(rung=rung)
@@ -262,7 +262,7 @@ class Watches:
     @contextmanager
     def watch(self, archive: Archive) -> Iterator[Watch]:
         """Yield the archive's watch, which does not end before the block does."""
-        watch = self._watches.get(archive.digest)
+        watch = self._watches.get(archive.key_hash)
         if watch is None or watch.ended:
             watch = self._begin(archive)
         watch.users += 1
@@ -283,13 +283,13 @@ class Watches:
         watch = Watch(archiver=self._archiver, archive=archive, look_again=self._look_again)
         watch.keeping = self._group.create_task(watch.keep())
         watch.closing = self._closing
-        self._watches[archive.digest] = watch
+        self._watches[archive.key_hash] = watch
         return watch
 
     def _end(self, archive: Archive, watch: Watch) -> None:
         watch.keeping.cancel()
-        if self._watches.get(archive.digest) is watch:
-            del self._watches[archive.digest]
+        if self._watches.get(archive.key_hash) is watch:
+            del self._watches[archive.key_hash]
 
 
 @asynccontextmanager

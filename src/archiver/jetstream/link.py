@@ -1,0 +1,242 @@
+"""The wire to NATS: dialled, kept up, and dialled again when nothing else helps."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from archiver.errors import EngineUnavailable
+from archiver.jetstream.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
+from archiver.runtime.tasks import cancellable, reraise_cancellation, uninterrupted
+from archiver.telemetry import describe, log
+from archiver.tls import trusting
+
+KEEP_ALIVE = timedelta(seconds=2)
+"""A server that is silent is given up when it has not answered for two to three times as long.
+Until then, whoever needs it waits for it in vain."""
+
+RENEW_AFTER = timedelta(seconds=10)
+"""nats-py reconnects by itself, until its task dies of an error that it did not expect; then it
+never does. When it dials, a handshake that failed leaves it waiting permanently. So a client that
+has been without a server for this long is given up for a new one."""
+
+LOOK_EVERY = timedelta(seconds=1)
+
+CLOSE_TIMEOUT = timedelta(seconds=5)
+
+QUIET_FOR = timedelta(seconds=1)
+"""A server that restarts, or another one of its cluster, is there again by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster.
+
+    ``ca_file`` holds authorities to trust besides the system's. ``tls_cert`` and ``tls_key`` are
+    for servers that demand a certificate of their clients.
+    """
+
+    urls: Sequence[str]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    credentials_file: Path | None = None
+    ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    replicas: int = 1
+
+    @property
+    def demand_tls(self) -> bool:
+        """Whether nothing may be sent to a server that does not offer TLS."""
+        named = any(url.startswith("tls://") for url in self.urls)
+        return named or self.ca_file is not None or self.tls_cert is not None
+
+    def tls(self) -> ssl.SSLContext:
+        """Return what the files say now. Raises UnreadableFile."""
+        try:
+            context = trusting(self.ca_file)
+            if self.tls_cert:
+                # With a password, OpenSSL does not ask for one on the terminal.
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            raise UnreadableFile from exc
+        return context
+
+
+class _Client(Client):
+    """nats-py lets the server decide on TLS: it would send a password over a plain connection.
+
+    Its search for the JWT in a credentials file never ends if the file has none.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        super().__init__()
+        self._servers = servers
+
+    def _connect_command(self) -> bytes:
+        """Return the first bytes that are sent, with the password or the signature in them."""
+        if self._servers.demand_tls and not self._server_info.get("tls_required"):
+            raise TlsNotOffered
+        if not self._servers.credentials_file:
+            return super()._connect_command()
+        try:
+            _require_credentials(self._servers.credentials_file)
+            return super()._connect_command()
+        except Exception as exc:  # such a file can be wrong in many ways
+            raise UnreadableFile from exc
+
+
+def _require_credentials(path: Path) -> None:
+    text = path.read_bytes()
+    if b"BEGIN NATS USER JWT" not in text or b"BEGIN USER NKEY SEED" not in text:
+        raise ValueError("not a credentials file")
+
+
+class Link:
+    """One client of NATS at a time.
+
+    ``on_dialled`` is awaited with each new client before it is used; ``on_gap`` is called when
+    messages may have been missed.
+    """
+
+    def __init__(
+        self,
+        *,
+        servers: Servers,
+        name: str,
+        on_dialled: Callable[[Client], Awaitable[None]],
+        on_gap: Callable[[], None],
+        renew_after: timedelta = RENEW_AFTER,
+    ) -> None:
+        self._servers = servers
+        self._name = name
+        self._on_dialled = on_dialled
+        self._on_gap = on_gap
+        self._renew_after = renew_after
+        self._client: Client | None = None
+        self._up = asyncio.Event()
+        self._down_since = time.monotonic()
+        self.faults = Faults()
+
+    @property
+    def client(self) -> Client:
+        """The client, if it has a server now. Raises EngineUnavailable."""
+        if self._client is None or not self._client.is_connected:
+            raise EngineUnavailable("the engine is not connected")
+        return self._client
+
+    @property
+    def is_up(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    async def wait(self, within: timedelta | None = None) -> None:
+        """Return as soon as there is a server, or when the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within.total_seconds() if within else None):
+                await self._up.wait()
+
+    async def keep(self) -> None:
+        """Be connected, whatever happens, until cancelled."""
+        while True:
+            client = _Client(self._servers)
+            try:
+                await self._dial(client)
+                await self._watch_over(client)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, dialling again is the answer
+                self.faults.report("engine.unreachable", exc)
+                await asyncio.sleep(LOOK_EVERY.total_seconds())
+            finally:
+                await self._drop(client)
+
+    async def _dial(self, client: Client) -> None:
+        with reraise_cancellation():
+            async with asyncio.timeout(self._renew_after.total_seconds()):
+                await cancellable(client.connect(**self._options()))
+            await self._on_dialled(client)
+        self._client = client
+        self._connected()
+        log.info("engine.connected")
+
+    async def _watch_over(self, client: Client) -> None:
+        """Return when *client* has been without a server for too long."""
+        looks_left = looks = self._renew_after // LOOK_EVERY
+        while looks_left:
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+            looks_left = looks if client.is_connected else looks_left - 1
+
+    async def _drop(self, client: Client) -> None:
+        self._client = None
+        self._down()
+        await uninterrupted(_close(client))
+
+    def _connected(self) -> None:
+        self._up.set()
+        self.faults.end()
+        self._on_gap()
+
+    def _down(self) -> None:
+        if self._up.is_set():
+            self._down_since = time.monotonic()
+            self.faults.end()
+        self._up.clear()
+
+    def _options(self) -> dict[str, Any]:
+        servers = self._servers
+        return {
+            "servers": list(servers.urls),
+            "name": self._name,
+            "user": servers.user,
+            "password": servers.password,
+            "token": servers.token,
+            "tls": servers.tls(),
+            "user_credentials": str(servers.credentials_file) if servers.credentials_file else None,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.25,
+            "connect_timeout": 2,
+            "ping_interval": KEEP_ALIVE.total_seconds(),
+            "max_outstanding_pings": 2,
+            "error_cb": self._heard_error,
+            "disconnected_cb": self._heard_disconnect,
+            "reconnected_cb": self._heard_reconnect,
+        }
+
+    async def _heard_error(self, exc: Exception) -> None:
+        if isinstance(exc, nats.errors.SlowConsumerError):
+            self._on_gap()
+        log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
+        if self._up.is_set():
+            if reason_of(exc) == "not_permitted":
+                self.faults.report("engine.not_ready", exc)
+            return
+        quiet_s = self._down_since + QUIET_FOR.total_seconds() - time.monotonic()
+        asyncio.get_running_loop().call_later(max(quiet_s, 0), self._report_absence, exc)
+
+    def _report_absence(self, exc: Exception) -> None:
+        if not self._up.is_set():
+            self.faults.report("engine.unreachable", exc)
+
+    async def _heard_disconnect(self) -> None:
+        self._down()
+        if self._client:
+            log.warning("engine.disconnected")
+
+    async def _heard_reconnect(self) -> None:
+        if self._client:
+            self._connected()
+            log.info("engine.reconnected")
+
+
+async def _close(client: Client) -> None:
+    """Close what can be closed: whoever disturbs it half-way leaves a socket behind."""
+    with suppress(nats.errors.Error, OSError):
+        async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+            await client.close()

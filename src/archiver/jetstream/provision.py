@@ -1,0 +1,141 @@
+"""The streams that a fleet needs: makes them, and changes those of an older Archiver."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+
+from archiver.jetstream.buckets import BUCKETS, ENTRY_MAX_BYTES, Bounds
+from archiver.telemetry import log
+
+STREAM_NAME_IN_USE = 10058
+
+
+class Provision:
+    """Sees to the streams of *namespace*. Those that it makes are on so many *replicas*."""
+
+    def __init__(self, *, namespace: str, replicas: int) -> None:
+        self.replicas = replicas
+        self._namespace = namespace
+        self.tasks_stream = f"{namespace}_tasks"
+        self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
+        self.streams = (self.tasks_stream, *self.buckets)
+        self._standing: dict[str, StreamConfig] = {}
+
+    def bucket_stream(self, bucket: str) -> str:
+        """Return the name of a bucket's stream."""
+        return f"KV_{self._namespace}_{bucket}"
+
+    def key_subject(self, bucket: str, key: str) -> str:
+        """Return the subject of a key in a bucket."""
+        return f"$KV.{self._namespace}_{bucket}.{key}"
+
+    def reads_directly(self, stream: str) -> bool:
+        """Return whether a stream was seen to have no followers, whose answers may be old."""
+        standing = self._standing.get(stream)
+        return standing is not None and standing.allow_direct is True
+
+    def forget(self, stream: str) -> None:
+        """Read a stream through its leader until it is seen again."""
+        self._standing.pop(stream, None)
+
+    async def ensure(self, js: JetStreamContext) -> None:
+        """Make what is missing: the work queue and the buckets. Raises as nats-py does."""
+        for config in self._configs():
+            self._standing[str(config.name)] = (await _ensure(js, config)).config
+        self._compare_replicas()
+
+    def _configs(self) -> Iterator[StreamConfig]:
+        yield self._tasks_config()
+        for bucket, bounds in BUCKETS.items():
+            yield self.bucket_config(bucket, bounds)
+
+    def _tasks_config(self) -> StreamConfig:
+        """At most one message per subject, refused rather than replaced: single flight."""
+        return StreamConfig(
+            name=self.tasks_stream,
+            subjects=[f"{self._namespace}.tasks.*.*.*"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            discard_new_per_subject=True,
+            num_replicas=self.replicas,
+        )
+
+    def bucket_config(self, bucket: str, bounds: Bounds) -> StreamConfig:
+        """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
+
+        Reads go to the leader, because a follower may answer with a value that has just been
+        replaced. A bucket on one server has no followers, so its reads take the short way.
+        """
+        return StreamConfig(
+            name=self.bucket_stream(bucket),
+            subjects=[self.key_subject(bucket, ">")],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_msgs=bounds.max_entries,
+            max_msg_size=ENTRY_MAX_BYTES,
+            max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
+            allow_rollup_hdrs=True,
+            allow_direct=self.replicas == 1,
+            deny_delete=True,
+            num_replicas=self.replicas,
+        )
+
+    def _compare_replicas(self) -> None:
+        """Say so if streams have other replicas than this process's setting; leave them."""
+        actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
+        different = sorted(name for name in actual if actual[name] != self.replicas)
+        if different:
+            log.warning(
+                "engine.replicas_differ",
+                setting=self.replicas,
+                actual=sorted({actual[name] for name in different}),
+                streams=different,
+            )
+
+
+async def _ensure(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
+    try:
+        return await _adapt(js, config)
+    except nats.js.errors.NotFoundError:
+        return await _create(js, config)
+
+
+async def _create(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
+    try:
+        return await js.add_stream(config)
+    except nats.js.errors.APIError as exc:
+        if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
+            raise
+        return await _adapt(js, config)
+
+
+async def _adapt(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
+    """Change an existing stream where Archiver depends on it, but never its replicas."""
+    standing = await js.stream_info(str(wanted.name))
+    adapted = adapt(standing.config, wanted)
+    if adapted == standing.config:
+        return standing
+    return await js.update_stream(adapted)
+
+
+def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+    """Return *standing* with what *wanted* sets, except for replicas and what follows from them.
+
+    What only the operator sets, such as limits or placement, stays.
+    """
+    changes = {
+        field.name: value
+        for field in fields(wanted)
+        if (value := getattr(wanted, field.name)) not in (None, field.default)
+    }
+    changes["discard"] = wanted.discard  # one of the two is the default
+    del changes["num_replicas"]
+    if wanted.allow_direct is not None:
+        changes["allow_direct"] = standing.num_replicas == 1
+    return standing.evolve(**changes)

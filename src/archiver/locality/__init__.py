@@ -1,0 +1,1 @@
+"""Which region is close to a client."""

@@ -1,0 +1,1 @@
+"""Tasks, threads, caches and notifications inside one process. Nothing here knows an archive."""

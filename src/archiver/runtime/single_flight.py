@@ -1,0 +1,40 @@
+"""One run per key at a time, whose outcome every concurrent caller gets."""
+
+import asyncio
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Hashable,
+)
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+V = TypeVar("V")
+
+
+class SingleFlight(Generic[K, V]):
+    """Runs one awaitable per key at a time and gives its outcome to everyone who asks meanwhile.
+
+    A caller that is cancelled leaves the run to the others.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[K, asyncio.Future[V]] = {}
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._running
+
+    async def run(self, key: K, start: Callable[[], Awaitable[V]]) -> V:
+        running = self._running.get(key)
+        if running is None:
+            running = asyncio.ensure_future(start())
+            self._running[key] = running
+            running.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(running)
+
+    def _ended(self, key: K, done: asyncio.Future[V]) -> None:
+        self._running.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # if every caller was cancelled, nobody else would fetch it

@@ -1,0 +1,1 @@
+"""Background work on what is stored: recheck, repair, restore, rebuild, audit."""

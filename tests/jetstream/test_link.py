@@ -1,0 +1,126 @@
+"""The wire to NATS, when a server, or nats-py itself, lets it down."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from structlog.testing import capture_logs
+
+from archiver.errors import EngineUnavailable
+from archiver.jetstream.link import Link, Servers
+from archiver.runtime.tasks import cancel_and_wait
+from tests.parts.nats import command
+from tests.parts.process import accepts, free_port, running
+
+
+class Wire:
+    """A link to a server that is not there yet. ``dialled`` are the clients it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.dialled: list[Client] = []
+        self.gaps = 0
+        self._folder = folder
+        self.link = Link(
+            servers=Servers(urls=[f"nats://127.0.0.1:{self.port}"]),
+            name="test",
+            on_dialled=self._note,
+            on_gap=self._count,
+            renew_after=timedelta(seconds=2),
+        )
+
+    async def _note(self, client: Client) -> None:
+        self.dialled.append(client)
+
+    def _count(self) -> None:
+        self.gaps += 1
+
+    def server(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        start = command(self._folder, self.port)
+        return running(start, log=self._folder / "log", ready=lambda: accepts(self.port))
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Link]:
+        keeping = asyncio.create_task(self.link.keep())
+        yield self.link
+        await cancel_and_wait(keeping)
+
+    async def up(self) -> Client:
+        async with asyncio.timeout(10):
+            await self.link.wait()
+            return self.link.client
+
+    async def down(self) -> None:
+        """Return when the client has noticed that its server is gone."""
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    _ = self.link.client
+                except EngineUnavailable:
+                    return
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Wire:
+    return Wire(tmp_path)
+
+
+def test_without_a_server_there_is_no_client_and_with_one_there_is(wire: Wire) -> None:
+    async def play() -> None:
+        async with wire.kept() as link:
+            await link.wait(timedelta(seconds=0.2))
+            with pytest.raises(EngineUnavailable):
+                _ = link.client
+            with wire.server():
+                await (await wire.up()).flush()
+
+    asyncio.run(play())
+
+
+def test_after_a_restart_of_the_server_the_client_is_the_same_and_a_gap_is_told(
+    wire: Wire,
+) -> None:
+    async def play() -> tuple[bool, int]:
+        async with wire.kept():
+            with wire.server():
+                before = await wire.up()
+            await wire.down()
+            with wire.server():
+                return await wire.up() is before, wire.gaps
+
+    assert asyncio.run(play()) == (True, 2)
+
+
+def test_a_client_that_never_reconnects_is_given_up_for_a_new_one(wire: Wire) -> None:
+    async def play() -> tuple[bool, int]:
+        async with wire.kept():
+            with wire.server():
+                before = await wire.up()
+            await wire.down()
+            reconnecting = before._reconnection_task  # noqa: SLF001
+            assert reconnecting
+            reconnecting.cancel()  # as if it had died of an error of its own
+            with wire.server():
+                return await wire.up() is before, len(wire.dialled)
+
+    assert asyncio.run(play()) == (False, 2)
+
+
+def test_what_was_heard_while_there_was_a_server_does_not_hide_why_it_is_lost(wire: Wire) -> None:
+    async def play() -> list[str]:
+        with capture_logs() as lines:
+            async with wire.kept() as link, asyncio.timeout(30):
+                with wire.server():
+                    await wire.up()
+                    link.faults.report("engine.not_ready", ConnectionRefusedError())
+                while not any(line["event"] == "engine.unreachable" for line in lines):
+                    await asyncio.sleep(0.02)
+        return [line["reason"] for line in lines if "reason" in line]
+
+    assert asyncio.run(play()) == ["refused"] * 2

@@ -1,0 +1,364 @@
+"""Values in the engine that cannot be read end no process, no task and no request."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from archiver.errors import LeaseLost
+from archiver.jetstream.buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.digests import digest_key
+from archiver.jetstream.feed import FAILED, FEED, FINISHED
+from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.jetstream import JetStream
+from archiver.jetstream.rebuilding import Rebuilder, Tally
+from archiver.jetstream.records import (
+    CopiesRecord,
+    FinishedRecord,
+    Order,
+    RepairRecord,
+    RevRecord,
+    TaskRecord,
+    WaitingRecord,
+    decode_copies,
+    decode_failure,
+    decode_finished,
+    decode_order,
+    decode_repair,
+    decode_rev,
+    decode_task,
+    decode_waiting,
+    encode,
+)
+from archiver.jetstream.repairs import Repairs
+from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
+from archiver.ports.queue import Attempt
+from archiver.tasks import Failure, Phase, Priority, TaskState
+from archiver.testing import MemoryStorage
+from tests.jetstream.conftest import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
+from tests.jetstream.test_claims import bench
+
+NOW = datetime.now(UTC)
+GARBAGE = (
+    b"not JSON",
+    b'"\xff"',
+    b'{"key": "\xff"}',
+    b"[]",
+    b"{}",
+    b'{"key": 1, "node": 2, "manifest": 3, "code": 4, "source": 5}',
+    b'{"of another version": ' + b"[" * 7_000 + b"]" * 7_000 + b"}",
+    encode(Order(key="v1/not/a/key", created_at=NOW)),
+    encode(Order(key=an_archive().key, created_at=NOW)),
+    encode(RepairRecord(key=an_archive().key, missing=[Region("two")], due_at=NOW)),
+    encode(CopiesRecord.of(copies_of(an_archive()), NOW, {})),
+)
+PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
+
+
+ENDLESS = b"9" * 4300
+"""The longest number that Python reads: it cannot write the next one."""
+
+HOSTILE = (
+    ENDLESS,
+    b"-" + ENDLESS,
+    b"9007199254740993",
+    b"18446744073709551616",
+    b"-1",
+    b"1e300",
+    b"1e400",
+    b"NaN",
+    b"-Infinity",
+    b'"' + b"x" * 100_000 + b'"',
+    b'["%s"]' % (b"y" * 100_000),
+)
+HOSTILE_MOMENTS = (b'"0001-01-01T00:00:00+23:59"', b'"9999-12-31T23:59:59-23:59"')
+
+
+def a_task(archive: Archive) -> TaskRecord:
+    return TaskRecord(
+        key=archive.key,
+        owner="x",
+        sequence=1,
+        delivery=0,
+        vanished=0,
+        state=TaskState.RETRY,
+        phase=Phase.WAITING,
+        bytes_done=0,
+        attempt=1,
+        failures=0,
+        error=Failure(code="c", message="m"),
+        created_at=NOW,
+        started_at=NOW,
+        updated_at=NOW,
+        outage_since=NOW,
+    )
+
+
+def fields_of(record: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield each field of an encoded record, and the others with a gap for its value."""
+    fields = json.loads(record)
+    for name in fields:
+        others = json.dumps({k: v for k, v in fields.items() if k != name})[1:]
+        separator = b", " if len(fields) > 1 else b""
+        yield name, b'{"%s": GAP%s%s' % (name.encode(), separator, others.encode())
+
+
+def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
+    """Yield each bucket and the key in it that has to do with *archive*."""
+    yield STATES, archive.key_hash
+    yield INDEX, archive.key_hash
+    yield REVS, rev_hash(archive.source, archive.repo, archive.node)
+    yield DIGESTS, digest_key(archive.key_hash, archive)
+    yield REPAIRS, archive.key_hash
+
+
+async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> None:
+    """Put *garbage* wherever something may stand of *archive*."""
+    for bucket, key in buckets_of(archive):
+        await connection.put(bucket, key, garbage)
+    await connection.publish(
+        connection.subject("tasks", "hi", archive.source, archive.key_hash), garbage, {}
+    )
+    for event in (FAILED, FINISHED):
+        await connection.tell(event, archive.key_hash, garbage)
+
+
+@pytest.mark.parametrize(
+    ("record", "decode"),
+    (
+        (a_task(an_archive()), decode_task),
+        (Order(key=an_archive().key, created_at=NOW), decode_order),
+        (CopiesRecord.of(copies_of(an_archive()), NOW, {Region("one"): "p"}), decode_copies),
+        (RepairRecord(key=an_archive().key, missing=[Region("two")], due_at=NOW), decode_repair),
+        (RevRecord(node="a" * 40, at=NOW), decode_rev),
+        (FinishedRecord(source="s", duration_s=1.0), decode_finished),
+        (WaitingRecord(source="s", priority=Priority.LOW, after_s=1.0), decode_waiting),
+        (Failure(code="c", message="m"), decode_failure),
+    ),
+    ids=lambda value: type(value).__name__,
+)
+def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
+    record: object, decode: Callable[[bytes], object]
+) -> None:
+    assert decode(encode(record))
+    for name, text in fields_of(encode(record)):
+        of_time = name.endswith(("at", "since"))
+        for value in HOSTILE + (HOSTILE_MOMENTS if of_time else ()):
+            assert decode(text.replace(b"GAP", value)) is None, (name, value[:30])
+
+
+def test_a_repair_that_would_never_be_due_is_not_believed() -> None:
+    written = json.loads(encode(RepairRecord(key="k", missing=[], due_at=NOW)))
+    never = written | {"due_at": str(NOW + timedelta(days=100))}
+
+    assert decode_repair(json.dumps(never).encode()) is None
+
+
+def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> None:
+        lacking, waiting = an_archive(), an_archive()
+        repair = encode(RepairRecord(key=lacking.key, missing=[Region("two")], due_at=NOW))
+        async with fleet.connection() as connection:
+            engine = JetStream(connection=connection)
+            await engine.enqueue(waiting)
+            subject = connection.subject("tasks", "hi", waiting.source, waiting.key_hash)
+            message = await connection.last_message(connection.tasks_stream, subject)
+            order = decode_order(message.value) if message else None
+            assert message
+            assert order
+            state = msgspec.structs.replace(
+                a_task(waiting), sequence=message.revision, created_at=order.created_at, attempt=777
+            )
+            forged = encode(state).replace(b"777", ENDLESS)
+            await connection.put(STATES, waiting.key_hash, forged)
+            forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
+            await connection.put(REPAIRS, lacking.key_hash, forged)
+            async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
+                await until(engine, waiting, TaskState.SUCCESS)
+                while await connection.trace(REPAIRS, lacking.key_hash):
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(play())
+
+
+def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fleet) -> None:
+    first, second = an_archive(), an_archive()
+
+    class Engine(JetStream):
+        async def enqueue(
+            self, archive: Archive, *, priority: Priority = Priority.HIGH
+        ) -> EnqueueOutcome:
+            if archive == first:
+                raise RuntimeError("a fault of ours")
+            return await super().enqueue(archive, priority=priority)
+
+    async def play() -> None:
+        storage = MemoryStorage(regions=("one", "two"))
+        async with fleet.connection() as connection:
+            engine, hour = Engine(connection=connection), timedelta(hours=1)
+            for archive in (first, second):
+                await engine.repair_later(archive, [Region("two")])
+            repairs = Repairs(connection=connection, engine=engine, storage=storage, interval=hour)
+            await repairs.sweep()
+            entry = await connection.get(REPAIRS, first.key_hash)
+            record = decode_repair(entry.value) if entry else None
+            assert record
+            assert record.due_at > NOW + hour / 2
+            assert await engine.task(second)
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+    assert [line["event"] for line in logs].count("repair.broken") == 1
+
+
+def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Fleet) -> None:
+    heard: list[str] = []
+
+    def break_down(_digest: str, _payload: bytes) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            connection.watch(FAILED, break_down)
+            connection.watch(FAILED, lambda digest, _payload: heard.append(digest))
+            async with asyncio.timeout(HUNG_AFTER_S):
+                for count in (1, 2):
+                    await connection.tell(FAILED, "d")
+                    while len(heard) < count:
+                        await asyncio.sleep(0.01)
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+    assert [line["event"] for line in logs].count("feed.broken") == 1
+
+
+def noted() -> dict[str, float]:
+    return {
+        place: REGISTRY.get_sample_value("archiver_unreadable_values_total", {"place": place}) or 0
+        for place in PLACES
+    }
+
+
+def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> None:
+        archives = [an_archive() for _ in GARBAGE]
+        async with fleet.connection() as connection, fleet.worker(build):
+            engine = JetStream(connection=connection)
+            index = JetStreamIndex(connection=connection, storage=MemoryStorage())
+            for archive, garbage in zip(archives, GARBAGE, strict=True):
+                await spoil(connection, archive, garbage)
+                assert await engine.task(archive) is None
+                assert await index.copies(archive) is None
+                assert await index.node(archive.source, archive.repo, archive.node) is None
+                assert await index.by_sha256(archive.key_hash) == ()
+                assert await engine.enqueue(archive) is EnqueueOutcome.MISS
+            for archive in archives:
+                await until(engine, archive, TaskState.SUCCESS)
+                for bucket, key in buckets_of(archive):
+                    async with asyncio.timeout(
+                        HUNG_AFTER_S
+                    ):  # a sweep of repairs comes every 0.1 s
+                        while bucket != STATES and await connection.trace(bucket, key):
+                            await asyncio.sleep(0.02)
+
+    before = noted()
+    with capture_logs() as logs:
+        asyncio.run(play())
+    assert all(noted()[place] - before[place] >= len(GARBAGE) - 1 for place in PLACES)
+    lines = [line for line in logs if line["event"] == "value.unreadable"]
+    told = [(line["place"], line["key"], line["revision"]) for line in lines]
+    assert max(told.count(value) for value in told) <= 2  # by each of both processes
+
+
+def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet) -> None:
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        return copies_of(archive)
+
+    async def play() -> None:
+        archive = an_archive()
+        async with fleet.connection() as connection:
+            subject = connection.subject("tasks", "hi", archive.source, archive.key_hash)
+            await connection.publish(subject, b"?", {})
+            async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
+                while await connection.last_message(connection.tasks_stream, subject):
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(play())
+
+
+def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
+    fleet: Fleet,
+) -> None:
+    async def play() -> TaskState | None:
+        async with bench(fleet) as here:
+            claim = here.claim(await here.message())
+            assert await claim.take()
+            await here.connection.put(STATES, here.archive.key_hash, b"?")
+            with pytest.raises(LeaseLost):  # the writer might have the task
+                await claim.hold()
+            again = here.claim(await here.message())
+            assert await again.take()
+            await again.succeed()
+            return await here.state()
+
+    assert asyncio.run(play()) is TaskState.SUCCESS
+
+
+def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage, there, gone = MemoryStorage(regions=("one", "two")), an_archive(), an_archive()
+        copies = copies_of(there, "one", "two", sha256=there.key_hash)
+        for region in storage.regions:
+            storage.manifests[region][there.key] = copies.manifest
+            storage.objects[region][copies.manifest.object_key] = b"1"
+        async with fleet.connection() as connection:
+            for archive in (there, gone):
+                await spoil(connection, archive, b"?")
+            rebuilder = Rebuilder(connection=connection, storage=storage, told=lambda _: None)
+            tally: Tally = await rebuilder.rebuild()
+            entry = await connection.get(INDEX, there.key_hash)
+            record = decode_copies(entry.value) if entry else None
+            digest = await connection.get(DIGESTS, digest_key(there.key_hash, there))
+            assert (tally.listed, tally.written, tally.kept) == (1, 1, 0)
+            assert record
+            assert record.manifest == copies.manifest
+            assert digest
+            assert digest.value == there.key.encode()
+            assert await connection.trace(INDEX, gone.key_hash) is None
+            assert await connection.trace(DIGESTS, digest_key(gone.key_hash, gone)) is None
+
+    asyncio.run(play())
+
+
+def test_what_a_newer_version_adds_is_passed_over_and_what_it_leaves_out_is_missed() -> None:
+    archive = an_archive()
+    written = json.loads(encode(Order(key=archive.key, created_at=NOW)))
+
+    assert decode_order(json.dumps({**written, "new": [1]}).encode())
+    assert decode_order(json.dumps({"key": archive.key}).encode()) is None
+
+
+def test_a_value_of_the_future_or_of_no_time_zone_is_not_believed() -> None:
+    future = NOW + timedelta(days=1)
+    copies, missing = copies_of(an_archive()), [Region("two")]
+
+    assert decode_rev(encode(RevRecord(node="a" * 40, at=NOW)))
+    assert decode_rev(b'{"node": "%s", "at": "%s"}' % (b"a" * 40, str(future).encode())) is None
+    assert decode_rev(b'{"node": "%s", "at": "2020-01-01T00:00:00"}' % (b"a" * 40)) is None
+    checked = json.loads(encode(CopiesRecord.of(copies, NOW, {}))) | {"checked_at": str(future)}
+    assert decode_copies(json.dumps(checked).encode()) is None
+    repair = json.loads(encode(RepairRecord(key="", missing=missing, due_at=NOW)))
+    naive = repair | {"due_at": "2020-01-01T00:00:00"}
+    assert decode_repair(json.dumps(naive).encode()) is None

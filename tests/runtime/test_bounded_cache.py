@@ -1,0 +1,115 @@
+"""What a process remembers, and for how long."""
+
+import time
+import tracemalloc
+from dataclasses import dataclass
+from datetime import timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archiver.runtime.bounded_cache import ENTRY_BYTES, MEGABYTE, BoundedCache, weight
+
+ROOM = 10_000
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+    parts: tuple[str, int]
+
+
+def test_what_is_put_is_there_until_it_is_taken_away() -> None:
+    memory: BoundedCache[str, int] = BoundedCache(max_bytes=ROOM)
+    memory.put("one", 1)
+
+    assert memory.get("one") == 1
+    assert "one" in memory
+    memory.pop("one")
+    memory.pop("one")
+    assert memory.get("one") is None
+    assert "one" not in memory
+
+
+def test_an_entry_is_forgotten_when_its_time_is_over() -> None:
+    memory: BoundedCache[str, int] = BoundedCache(ttl=timedelta(milliseconds=20), max_bytes=ROOM)
+    memory.put("one", 1)
+    time.sleep(0.03)
+
+    assert "one" not in memory
+    assert memory.get("one") is None
+
+
+def test_when_it_is_full_the_least_recently_used_goes() -> None:
+    memory: BoundedCache[str, int] = BoundedCache(
+        max_bytes=2 * (ENTRY_BYTES + weight("three") + weight(3))
+    )
+    memory.put("one", 1)
+    memory.put("two", 2)
+    memory.get("one")
+    memory.put("three", 3)
+
+    assert [memory.get(key) for key in ("one", "two", "three")] == [1, None, 3]
+
+
+def test_what_alone_would_fill_it_is_not_put() -> None:
+    memory: BoundedCache[str, bytes] = BoundedCache(max_bytes=ROOM)
+    memory.put("one", b"1")
+    memory.put("two", b"2")
+    memory.put("two", bytes(ROOM))
+
+    assert memory.get("one") == b"1"
+    assert memory.get("two") is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.binary(max_size=800), st.booleans()), max_size=60
+    )
+)
+def test_its_weight_is_that_of_what_is_in_it(steps: list[tuple[str, bytes, bool]]) -> None:
+    memory: BoundedCache[str, bytes] = BoundedCache(max_bytes=3000)
+    for key, value, stays in steps:
+        memory.put(key, value)
+        if not stays:
+            memory.pop(key)
+        held = sum(ENTRY_BYTES + weight(key) + weight(value) for value in memory.values())
+        assert held == memory.weight <= 3000
+
+
+def test_entries_that_are_too_old_leave_though_nobody_reads_them() -> None:
+    memory: BoundedCache[int, int] = BoundedCache(
+        ttl=timedelta(milliseconds=20), max_bytes=MEGABYTE
+    )
+    for number in range(100):
+        memory.put(number, number)
+    time.sleep(0.03)
+    for _ in range(100):
+        memory.get(-1)
+
+    assert len(memory) == 0
+    assert memory.weight == 0
+
+
+def test_the_bound_is_one_of_true_bytes() -> None:
+    """Whatever is put, the process holds about as much as the memory believes."""
+    memory: BoundedCache[tuple[str, str], Thing] = BoundedCache(max_bytes=MEGABYTE // 4)
+    tracemalloc.start()
+    try:
+        for number in range(1500):
+            name = f"{number}{'x' * (number % 200)}"
+            memory.put((name, name * 2), Thing(name=name * 3, parts=(name * 4, number)))
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(memory) > 100
+    assert held_bytes < 0.4 * MEGABYTE
+
+
+def test_clearing_forgets_everything() -> None:
+    memory: BoundedCache[str, int] = BoundedCache(max_bytes=ROOM)
+    memory.put("one", 1)
+    memory.clear()
+
+    assert memory.get("one") is None

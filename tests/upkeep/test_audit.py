@@ -1,0 +1,359 @@
+"""What an audit comes to, in a world of fakes."""
+
+import asyncio
+import gzip
+import hashlib
+import io
+import tarfile
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from archiver.drift import Drift
+from archiver.errors import SourceUnavailable
+from archiver.formats.inventory import Inventory
+from archiver.formats.workspace import Workspace
+from archiver.model import Archive, Region, Served
+from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
+from archiver.upkeep.audit import Auditor, Finding, Outcome
+from tests.world import ASH, FILES, World
+
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+
+
+def auditor(
+    world: World, folder: Path, *, source: FakeSource | None = None, most_bytes: int = 1 << 30
+) -> Auditor:
+    """Return one to whom *source* is the host, if that has become another since."""
+    source = source or world.source
+    return Auditor(
+        sources={source.name: source},
+        storage=world.storage,
+        verify=GzipVerifier,
+        converter=world.converter,
+        keep=Inventory(workspace=Workspace(folder=folder, most_bytes=most_bytes)),
+    )
+
+
+def put(world: World, archive: Archive, data: bytes) -> None:
+    """Have the regions hold *data* as the archive."""
+
+    async def play() -> None:
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}")
+        await verifier.update(data)
+        upload = await world.storage.upload(archive, chunks(), attempt="a1")
+        await world.storage.commit(
+            archive,
+            upload,
+            await verifier.finish(),
+            hold=FakeAttempt(archive=archive).hold,
+            source_url="https://hg.example/ash",
+        )
+
+    asyncio.run(play())
+
+
+def sent(world: World, archive: Archive) -> bytes:
+    """Return what the host sends."""
+
+    async def play() -> bytes:
+        async with world.source.open(archive) as stream:
+            return b"".join([chunk async for chunk in stream.chunks()])
+
+    return asyncio.run(play())
+
+
+def code(finding: Finding) -> str | None:
+    return finding.failure.code if finding.failure else None
+
+
+def audit(
+    world: World, archive: Archive, by: Auditor, *, before: Callable[[], object] = lambda: None
+) -> Finding:
+    """Build the archive, unless it is there; do something *before*, and audit it."""
+
+    async def play() -> Finding:
+        if not (await world.storage.find(archive)).copies:
+            await world.archiver.build(archive, FakeAttempt(archive=archive))
+        before()
+        state = repr((world.storage.objects, world.storage.manifests))
+        finding = await by.audit(archive, lambda _, __: None)
+        assert repr((world.storage.objects, world.storage.manifests)) == state
+        return finding
+
+    return asyncio.run(play())
+
+
+@pytest.mark.parametrize("suffix", ("tar.gz", "tar.zst"))
+def test_what_comes_again_is_the_same(tmp_path: Path, suffix: str) -> None:
+    world = World()
+
+    finding = audit(world, world.archive(suffix=suffix), auditor(world, tmp_path))
+
+    assert finding.outcome is Outcome.SAME
+    assert finding.manifest
+    assert finding.fetched
+    assert finding.fetched.sha256 == finding.manifest.sha256
+    assert world.source.asked["open"] == 2
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_was_converted_is_so_again_even_if_the_host_serves_it_by_now(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+    now = FakeSource(served=Served(suffixes=("tar.gz",)))
+    assert now.commit(ASH, FILES) == world.node
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path, source=now))
+
+    assert finding.outcome is Outcome.SAME
+    assert finding.fetched
+    assert finding.fetched.conversion
+    assert finding.fetched.conversion.key == world.archive().key
+
+
+def test_the_same_members_in_another_packing_are_repacked(tmp_path: Path) -> None:
+    world = World()
+    archive = world.archive()
+    put(world, archive, gzip.compress(gzip.decompress(sent(world, archive)), 1, mtime=5))
+
+    finding = audit(world, archive, auditor(world, tmp_path))
+
+    assert finding.outcome is Outcome.REPACKED
+    assert finding.drift == Drift(members=0, differences=(), reordered=False)
+    assert finding.fetched
+    assert finding.manifest
+    assert finding.fetched.sha256 != finding.manifest.sha256
+
+
+@pytest.mark.parametrize("served", (None, ONLY_ZIP))
+def test_other_bytes_in_a_member_differ_and_are_told(tmp_path: Path, served: Served | None) -> None:
+    world = World()
+    archive = world.archive()
+    tar = gzip.decompress(sent(world, archive))
+    put(world, archive, gzip.compress(tar.replace(b"read me", b"read it")))
+    now = FakeSource(served=served) if served else world.source
+    now.commit(ASH, FILES)
+
+    finding = audit(world, archive, auditor(world, tmp_path, source=now))
+
+    assert finding.outcome is Outcome.DIFFERS
+    assert finding.drift
+    readme = finding.drift.differences[0]
+    assert (readme.name, readme.aspects[-1]) == (
+        f"ash-{world.node[:12]}/README".encode(),
+        "content",
+    )
+    assert readme.stored
+    assert readme.stored.sha256 == hashlib.sha256(b"read it").hexdigest()
+    assert readme.fetched
+    assert readme.fetched.sha256 == hashlib.sha256(b"read me").hexdigest()
+
+
+def test_a_copy_that_is_damaged_is_an_alarm_of_its_own(tmp_path: Path) -> None:
+    world = World()
+    archive = world.archive()
+    put(world, archive, gzip.compress(b"something else"))
+    for objects in world.storage.objects.values():
+        for key in objects:
+            objects[key] = b"!" + objects[key][1:]
+
+    finding = audit(world, archive, auditor(world, tmp_path))
+
+    assert (finding.outcome, finding.region) == (Outcome.CORRUPT, EAST)
+    assert finding.fetched
+
+
+def test_a_copy_that_is_away_is_read_in_another_region(tmp_path: Path) -> None:
+    world = World()
+    archive = world.archive()
+    put(world, archive, gzip.compress(gzip.decompress(sent(world, archive)), 1))
+    world.storage.objects[EAST].clear()
+
+    assert audit(world, archive, auditor(world, tmp_path)).outcome is Outcome.REPACKED
+
+    lose = world.storage.objects[WEST].clear
+    finding = audit(world, archive, auditor(world, tmp_path), before=lose)
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, None)
+    assert finding.manifest
+    assert finding.fetched
+    assert finding.fetched.sha256 != finding.manifest.sha256
+
+
+def lose(world: World) -> None:
+    for objects in world.storage.objects.values():
+        objects.clear()
+
+
+def test_what_every_region_lost_is_so_although_the_host_would_send_it(tmp_path: Path) -> None:
+    world = World()
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=partial(lose, world))
+
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, None)
+    assert finding.manifest
+    assert finding.fetched
+    assert finding.fetched.sha256 == finding.manifest.sha256
+
+
+def test_what_every_region_lost_is_so_whatever_the_host_says(tmp_path: Path) -> None:
+    world = World()
+    by = auditor(world, tmp_path, source=FakeSource())
+
+    finding = audit(world, world.archive(), by, before=partial(lose, world))
+
+    assert (finding.outcome, code(finding)) == (Outcome.LOST, "unknown_repo")
+
+
+@pytest.mark.parametrize("trouble", ("down", "blind"))
+def test_what_a_region_may_still_have_is_neither_lost_nor_the_same(
+    tmp_path: Path, trouble: str
+) -> None:
+    world = World()
+
+    def disturb() -> None:
+        world.storage.objects[EAST].clear()
+        getattr(world.storage, trouble).add(WEST)
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=disturb)
+
+    assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "storage_unavailable")
+    assert finding.fetched
+
+
+def test_what_the_host_has_no_more_is_gone(tmp_path: Path) -> None:
+    world = World()
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path, source=FakeSource()))
+
+    assert (finding.outcome, code(finding)) == (Outcome.GONE, "unknown_repo")
+
+
+def test_what_has_no_source_no_manifest_or_no_room_is_unchecked(tmp_path: Path) -> None:
+    world = World()
+    archive = world.archive()
+    strange = auditor(world, tmp_path, source=FakeSource(name="other"))
+    narrow = auditor(world, tmp_path, most_bytes=1)
+
+    for by, expected in ((strange, "unknown_source"), (narrow, "no_room")):
+        finding = audit(world, archive, by)
+        assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, expected)
+
+    for manifests in world.storage.manifests.values():
+        manifests.clear()
+    by = auditor(world, tmp_path)
+    finding = asyncio.run(by.audit(archive, lambda _, __: None))
+    assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "storage_unavailable")
+
+
+def test_without_room_for_a_conversion_an_audit_does_not_ask_the_host(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+
+    def fill() -> None:
+        world.source.asked.clear()
+        world.converter.full = True
+
+    finding = audit(world, world.archive(), auditor(world, tmp_path), before=fill)
+    assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "no_room")
+    assert not world.source.asked
+
+
+def test_a_host_that_fails_is_unchecked_with_its_code(tmp_path: Path) -> None:
+    world = World()
+    by = auditor(world, tmp_path)
+
+    def cut() -> None:
+        world.source.cut_at = 50
+
+    def go_away() -> None:
+        world.source.outage = SourceUnavailable("gone fishing")
+
+    for before, expected in ((cut, "truncated_archive"), (go_away, "source_unavailable")):
+        finding = audit(world, world.archive(), by, before=before)
+        assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, expected)
+        assert finding.fetched is None
+
+
+def test_what_differs_and_cannot_be_taken_apart_differs_all_the_same(tmp_path: Path) -> None:
+    world = World()
+    archive = world.archive()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        device = tarfile.TarInfo("ash/device")
+        device.type = tarfile.CHRTYPE
+        tar.addfile(device)
+    put(world, archive, buffer.getvalue())
+
+    finding = audit(world, archive, auditor(world, tmp_path))
+
+    assert (finding.outcome, code(finding)) == (Outcome.DIFFERS, "not_convertible")
+    assert finding.drift is None
+
+
+def test_a_sample_is_a_part_of_all_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    world = World()
+    archives = [world.archive(f"part{number}") for number in range(50)]
+    for archive in archives:
+        put(world, archive, gzip.compress(b""))
+    put(world, replace(world.archive(), source="other"), gzip.compress(b""))
+    by = auditor(world, tmp_path)
+
+    def sample(size: int, seed: int, source: str | None = "hgmo") -> list[Archive]:
+        return asyncio.run(by.sample(size, source=source, random=Random(seed)))  # noqa: S311
+
+    assert len(set(sample(7, 1))) == 7
+    assert sample(7, 1) == sample(7, 1) != sample(7, 2)
+    assert set(sample(99, 1)) == set(archives)
+    assert len(sample(99, 1, None)) == 51
+    drawn = Counter(archive for seed in range(400) for archive in sample(5, seed))
+    assert set(drawn) == set(archives)
+    assert max(drawn.values()) < 90  # 40 are to be expected
+
+
+@pytest.mark.parametrize("still", (True, False))
+def test_what_was_stored_before_its_host_had_sent_all_is_incomplete(
+    tmp_path: Path, *, still: bool
+) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+    world.source.dropped, world.source.trusted = 1, True
+
+    def begin_to_check() -> None:
+        world.source.dropped, world.source.trusted = int(still), False
+
+    finding = audit(
+        world, world.archive(suffix="zip"), auditor(world, tmp_path), before=begin_to_check
+    )
+
+    assert finding.outcome is Outcome.INCOMPLETE
+    assert code(finding) == ("incomplete_archive" if still else None)
+    assert (finding.drift.members if finding.drift else None) == (None if still else 1)
+
+
+def test_a_whole_copy_is_not_blamed_for_what_its_host_breaks_off_now(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ONLY_ZIP))
+
+    def break_off() -> None:
+        world.source.dropped = 1
+
+    finding = audit(world, world.archive(suffix="zip"), auditor(world, tmp_path), before=break_off)
+
+    assert finding.outcome is Outcome.UNCHECKED
+    assert code(finding) == "incomplete_archive"
+
+
+def test_what_was_packed_of_another_format_is_so_again(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=Served(suffixes=("tar.gz", "zip"))))
+    world.source.unfit.add("tar.gz")
+
+    finding = audit(world, world.archive(suffix="tar.gz"), auditor(world, tmp_path))
+
+    assert finding.outcome is Outcome.SAME
+    assert not any(tmp_path.iterdir())
