@@ -5,9 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from archiver.embedded.child import Part
 from archiver.embedded.errors import CannotServe
@@ -48,6 +50,25 @@ def test_a_killed_child_is_restarted() -> None:
             assert alive(supervisor.pids["part"])
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("script", "why"), (("kill -KILL $$", "killed by SIGKILL"), ("sleep 0.01; exit 3", "exited"))
+)
+def test_the_log_says_how_a_child_ended_and_where_its_last_words_are(
+    tmp_path: Path, script: str, why: str
+) -> None:
+    part = replace(shell(script), log=tmp_path / "part.log")
+
+    async def scenario() -> None:
+        async with Supervisor(stages=[[part]]).running():
+            await until(lambda: any(line["event"] == "child.restarted" for line in logs))
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    ended = next(line for line in logs if line["event"] == "child.ended")
+    assert (ended["why"], ended["last_words"]) == (why, str(part.log))
+    assert ended["log_level"] == "warning"
 
 
 def test_nothing_a_child_started_outlives_the_run(tmp_path: Path) -> None:

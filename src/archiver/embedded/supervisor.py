@@ -1,6 +1,7 @@
 """Keeps parts running: each stage starts when the one before it serves, and ends before it."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -90,11 +91,16 @@ class Keeper:
             await child.stop()
             self._child = None
             self._on_end()
-            tell = log.info if reason == "stopped" else log.warning
-            tell(
-                "child.ended", child=self.part.name, pid=child.pid, code=child.exit_code, why=reason
-            )
+            self._tell_end(child, reason)
         return time.monotonic() - began
+
+    def _tell_end(self, child: Child, reason: str) -> None:
+        ended = {"child": self.part.name, "pid": child.pid, "code": child.exit_code, "why": reason}
+        if reason == "stopped":
+            log.info("child.ended", **ended)
+        else:
+            words = {"last_words": str(self.part.log)} if self.part.log else {}
+            log.warning("child.ended", **ended, **words)
 
     async def _watch(self, child: Child, began: float) -> str:
         """Return why the child ended, or has to."""
@@ -112,7 +118,7 @@ class Keeper:
                     if stopping in done:
                         return "stopped"
                     if exited in done:
-                        return "exited"
+                        return _how_it_ended(child.exit_code or 0)
                     if folder != _identity(self.part.folder):
                         return "its folder vanished"
                     if not serves and time.monotonic() - began > READY_WITHIN_S:
@@ -190,6 +196,16 @@ def _identity(folder: Path | None) -> tuple[int, int] | None:
             found = folder.stat()
             return found.st_dev, found.st_ino
     return None
+
+
+def _how_it_ended(exit_code: int) -> str:
+    """Return what an exit code says: one below 0 is a signal."""
+    if exit_code >= 0:
+        return "exited"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-exit_code}"
 
 
 def _why_given_up(part: Part) -> str:
