@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from archiver.embedded.checkup import LOOK_EVERY_S as CHECK_EVERY_S
+from archiver.embedded.checkup import Checkup
 from archiver.embedded.child import Child, Part, start
 from archiver.embedded.errors import CannotServe
 from archiver.telemetry import describe, log
@@ -27,8 +29,9 @@ LOOK_EVERY_WHILE_STARTING_S = 0.05
 class Keeper:
     """Keeps one part running until it is told to stop."""
 
-    def __init__(self, *, part: Part, on_end: Callable[[], None]) -> None:
+    def __init__(self, *, part: Part, on_end: Callable[[], None], check_every_s: float) -> None:
         self.part = part
+        self._check_every_s = check_every_s
         self.served = asyncio.Event()
         self.ended = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -105,6 +108,7 @@ class Keeper:
     async def _watch(self, child: Child, began: float) -> str:
         """Return why the child ended, or has to."""
         folder, serves = _identity(self.part.folder), False
+        checkup = Checkup(part=self.part, look_every_s=self._check_every_s)
         async with asyncio.TaskGroup() as group:
             exited = group.create_task(child.wait())
             stopping = group.create_task(self._stopping.wait())
@@ -121,6 +125,8 @@ class Keeper:
                         return _how_it_ended(child.exit_code or 0)
                     if folder != _identity(self.part.folder):
                         return "its folder vanished"
+                    if serves and await checkup.is_broken():
+                        return "could not do its work"
                     if not serves and time.monotonic() - began > READY_WITHIN_S:
                         return "did not answer"
             finally:
@@ -138,9 +144,16 @@ class Supervisor:
     """The keepers of all stages."""
 
     def __init__(
-        self, *, stages: Sequence[Sequence[Part]], on_end: Callable[[], None] = lambda: None
+        self,
+        *,
+        stages: Sequence[Sequence[Part]],
+        on_end: Callable[[], None] = lambda: None,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        self._stages = [[Keeper(part=part, on_end=on_end) for part in stage] for stage in stages]
+        self._stages = [
+            [Keeper(part=part, on_end=on_end, check_every_s=check_every_s) for part in stage]
+            for stage in stages
+        ]
         self._started: list[list[Keeper]] = []
 
     @asynccontextmanager
