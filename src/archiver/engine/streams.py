@@ -11,6 +11,7 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, StreamInfo
 
+from archiver.engine.buckets import STATES
 from archiver.engine.connection import Connection
 from archiver.engine.faults import TOO_FEW_SERVERS
 from archiver.engine.translation import WrongRevision, translated
@@ -20,7 +21,8 @@ from archiver.tasks import Priority
 LOOK_EVERY = timedelta(seconds=0.25)
 
 PROBE_LANE = "check"
-"""A source's name begins with a letter or digit and a lane's with a priority: neither is this."""
+"""A source's name begins with a letter or digit and a lane's with a priority: neither is this. Also
+the key of one entry of ``states``, where the keys of tasks are SHA-256s."""
 
 _LANES = tuple(f"{priority}_" for priority in Priority)
 
@@ -137,20 +139,19 @@ class Streams:
         return found
 
     async def prove(self) -> None:
-        """Return if a message can be stored in the work queue, handed out and acknowledged.
+        """Return if a task can be queued and handed out, and its state be written.
 
         Raises:
-            EngineUnavailable: It cannot.
+            EngineUnavailable: One of them cannot.
         """
+        await self._connection.put(STATES, PROBE_LANE, b"")
         try:
             with _asked("hand out a message"):
                 await self._make_consumer()
                 await self._store_probe()
                 await self._take()
         except EngineUnavailable:
-            with suppress(
-                EngineUnavailable
-            ):  # its server may be gone; the next probe makes another
+            with suppress(EngineUnavailable):  # its server may be gone
                 await self._connection.delete_consumer(self._consumer)
             raise
 
