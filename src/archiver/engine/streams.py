@@ -84,7 +84,7 @@ class Streams:
         self._connection = connection
         self._probe = secrets.token_hex(8)
         self._probes = 0
-        self._consumer = f"{PROBE_LANE}_{self._probe}"
+        self._consumer = _consumer_name()
 
     def differing(self, streams: Sequence[Stream]) -> tuple[str, ...]:
         """Return the names of streams whose replicas differ from this process's setting."""
@@ -153,6 +153,7 @@ class Streams:
         except EngineUnavailable:
             with suppress(EngineUnavailable):  # its server may be gone
                 await self._connection.delete_consumer(self._consumer)
+                self._consumer = _consumer_name()  # the server may still be removing the old one
             raise
 
     async def _make_consumer(self) -> None:
@@ -237,6 +238,10 @@ def _standing(name: str, cluster: ClusterInfo | None) -> Standing:
         leader=leader or None,
         current=bool(leader) + sum(bool(peer.current) and not peer.offline for peer in peers),
     )
+
+
+def _consumer_name() -> str:
+    return f"{PROBE_LANE}_{secrets.token_hex(8)}"
 
 
 class _asked(translated):  # noqa: N801 - as the one that it is made of
