@@ -1,5 +1,7 @@
 """A server that says what a test tells it to, and a way to run commands against it."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -67,6 +69,21 @@ class Script:
             return Said(status=404)
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         return answer if isinstance(answer, Said) else answer(headers)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Restore what a command that runs in this process changes: the environment.
+
+    Let SIGINT have its usual effect here and in children. A shell that runs the tests in its
+    background has it ignored.
+    """
+    environment = dict(os.environ)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -250,6 +251,23 @@ def test_polling_survives_a_server_that_is_away_for_a_while(
     script.say(STATUS, problem(503, "engine_unavailable"), progress("SUCCESS"))
     script.say(OBJECT, Said(body=CONTENT))
     assert run(*WORDS, "--server", script.url).exit_code == 0
+
+
+def test_an_archiver_that_was_away_is_asked_for_the_archive_again(
+    run: Run, script: Script, hit: Said, miss: Said
+) -> None:
+    def status(_headers: Mapping[str, str]) -> Said:
+        """Answer as an Archiver that was away, and has lost the task until it is asked again."""
+        asked = [target.partition("?")[0] for target, _ in script.asked]
+        if asked.count(STATUS) == 2:
+            return problem(502, "")
+        return progress("SUCCESS" if asked.count(ASKED) > 1 else "PENDING")
+
+    script.say(ASKED, miss, miss, hit)
+    script.say(STATUS, status)
+    script.say(OBJECT, Said(body=CONTENT))
+    result = run(*WORDS, "--server", script.url, "--timeout", "20")
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(

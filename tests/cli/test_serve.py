@@ -146,15 +146,6 @@ def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_pa
         assert "0 archives: 0 written" in beside(tmp_path, "index", "rebuild")
 
 
-@pytest.fixture
-def heeded() -> Iterator[None]:
-    """Have children heed SIGINT, also where a shell runs the tests in its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeded")
 def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path, free_port()) as it:
         worker = child_with(it.process.pid, "archiver worker")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_nats_comes_back_after_kill_9(tmp_path: Path) -> None:
             os.kill(first, signal.SIGKILL)
             await until(lambda: supervisor.pids.get("nats", first) != first)
             await answers(part)
+            assert part.broken
+            assert not await part.broken.answers()
+            assert await replace(part.broken, expect=b" 200 ").answers()
 
     with open_folder(tmp_path) as folder:
         asyncio.run(scenario(folder))

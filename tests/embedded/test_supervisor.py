@@ -5,13 +5,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from archiver.embedded.child import Part
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.probe import Probe
+from archiver.embedded.probe import Probe, http
 from archiver.embedded.supervisor import Supervisor
 from tests.parts.process import free_port, running, wait_until
 
@@ -48,6 +50,59 @@ def test_a_killed_child_is_restarted() -> None:
             assert alive(supervisor.pids["part"])
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("script", "why"), (("kill -KILL $$", "killed by SIGKILL"), ("sleep 0.01; exit 3", "exited"))
+)
+def test_the_log_says_how_a_child_ended_and_where_its_last_words_are(
+    tmp_path: Path, script: str, why: str
+) -> None:
+    part = replace(shell(script), log=tmp_path / "part.log")
+
+    async def scenario() -> None:
+        async with Supervisor(stages=[[part]]).running():
+            await until(lambda: any(line["event"] == "child.restarted" for line in logs))
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    ended = next(line for line in logs if line["event"] == "child.ended")
+    assert (ended["why"], ended["last_words"]) == (why, str(part.log))
+    assert ended["log_level"] == "warning"
+
+
+BROKEN = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"), ((None, "child.restarted"), (Path("/proc"), "child.disk_full"))
+)
+def test_a_child_that_says_it_is_broken_is_restarted_unless_its_disk_is_full(
+    folder: Path | None, said: str
+) -> None:
+    port = free_port()
+    part = Part(
+        name="part",
+        command=(sys.executable, "-c", BROKEN, str(port)),
+        ready=http("127.0.0.1", port, "/", expect=b"HTTP/1.0"),
+        broken=http("127.0.0.1", port, "/", expect=b" 503 "),
+        folder=folder,
+    )
+
+    async def scenario() -> None:
+        async with Supervisor(stages=[[part]], check_every_s=0.02).running():
+            await until(lambda: any(line["event"] == said for line in logs))
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    ended = [line["why"] for line in logs if line["event"] == "child.ended"]
+    assert ended[0] == ("stopped" if folder else "could not do its work")
 
 
 def test_nothing_a_child_started_outlives_the_run(tmp_path: Path) -> None:

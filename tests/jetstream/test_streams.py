@@ -139,18 +139,27 @@ def test_what_an_operator_set_on_a_stream_stays(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fleet) -> None:
+def test_tasks_can_be_queued_and_handed_out_until_a_stream_takes_no_messages(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection, fleet.engine() as engine:
             await engine.enqueue(an_archive())
             streams = Streams(connection=connection, wanted=1)
             await streams.prove()
             await streams.prove()
-            tasks = next(s for s in await streams.look() if s.stream.name.endswith("_tasks"))
+            found = {stream.stream.name: stream for stream in await streams.look()}
+            tasks = found.pop(connection.tasks_stream)
             assert (tasks.messages, tasks.consumers) == (1, ())
-            info = await connection.js.stream_info(connection.tasks_stream)
-            await connection.js.update_stream(info.config.evolve(max_msgs=1))
-            with pytest.raises(EngineUnavailable):
+            (states,) = (name for name in found if name.endswith("_states"))
+            assert found[states].messages == 1
+            for name, limit in (
+                (states, {"max_msg_size": 1}),
+                (tasks.stream.name, {"max_msgs": 1}),
+            ):
+                info = await connection.js.stream_info(name)
+                await connection.js.update_stream(info.config.evolve(**limit))
+                with pytest.raises(EngineUnavailable):
+                    await streams.prove()
+                await connection.js.update_stream(info.config)
                 await streams.prove()
 
     asyncio.run(play())

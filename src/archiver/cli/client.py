@@ -5,7 +5,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -121,17 +121,18 @@ class Client:
         return known if answer.status == NOT_MODIFIED else understand_status(answer)
 
     async def wait(self, accepted: Accepted, report: Callable[[Progress], None]) -> None:
-        """Return when the task has ended in success; tell *report* its progress.
+        """Return when the archive is to be asked for again; tell *report* the task's progress.
 
-        An Archiver that is away for less than a minute is asked again; the caller sets the
-        deadline.
+        That is when the task has ended in success. An Archiver that is away for less than a minute
+        is asked again, and then asked for the archive, too, since it may have lost the task; the
+        caller sets the deadline.
 
         Raises:
             RetryLater: Archiver is away, or its answers lead to an address that is unreachable.
             CommandFailed: The task failed, or something else than an Archiver is at that address.
         """
         loop = asyncio.get_running_loop()
-        delay_s, known = POLL_MIN_S, None
+        delay_s, known, was_away = POLL_MIN_S, None, False
         heard = loop.time() if _heard(accepted) else None
         while True:
             last = known
@@ -139,12 +140,19 @@ class Client:
                 known = await self._next(accepted.status_url, last)
             except CommandFailed as exc:
                 known, heard = None, _heard_after(exc, accepted, heard=heard, now=loop.time())
+                was_away |= not isinstance(exc, Declined)
             else:
                 heard = loop.time()
                 report(known)
                 known.check()
                 if known.ended:
                     return
+                if was_away and accepted.asked:
+                    with suppress(RetryLater):
+                        answer = await self.ask(accepted.asked)
+                        if isinstance(answer, Located) or answer.status_url != accepted.status_url:
+                            return
+                        was_away = False
                 if known.tag and known is not last:
                     continue
             await asyncio.sleep(delay_s)

@@ -104,8 +104,8 @@ def announce(settings: Settings, *, well: bool) -> None:
         if well
         else f"nothing yet: see {url}/__heartbeat__, and the log for what does not answer",
     }
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print()
-    for name, value in lines.items():
-        console.print(f"  [dim]{name:<8}[/]", escape(printable(value)))
-    console.print()
+    page = "\n".join(
+        f"  [dim]{name:<8}[/] {escape(printable(said))}" for name, said in lines.items()
+    )
+    # At once, as the lines of the log are: the processes that have been started write there, too.
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"\n{page}\n")

@@ -26,8 +26,9 @@ class Part:
     """A program to keep running.
 
     ``prepare`` makes the files it needs, before every start. ``ready`` tells when it serves; None:
-    at once. ``folder`` must remain the same one for as long as it runs. ``inherits`` are file
-    descriptors it keeps open. Its output goes to ``log``, or where this process's errors go.
+    at once. ``broken`` is answered when it cannot do its work until it is started again.
+    ``folder`` must remain the same one for as long as it runs. ``inherits`` are file descriptors
+    it keeps open. Its output goes to ``log``, or where this process's errors go.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     prepare: Callable[[], None] = _nothing
     ready: Probe | None = None
+    broken: Probe | None = None
     folder: Path | None = None
     inherits: tuple[int, ...] = ()
     log: Path | None = None

@@ -1,11 +1,14 @@
 """Keeps parts running: each stage starts when the one before it serves, and ends before it."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from archiver.embedded.checkup import LOOK_EVERY_S as CHECK_EVERY_S
+from archiver.embedded.checkup import Checkup
 from archiver.embedded.child import Child, Part, start
 from archiver.embedded.errors import CannotServe
 from archiver.telemetry import describe, log
@@ -26,8 +29,9 @@ LOOK_EVERY_WHILE_STARTING_S = 0.05
 class Keeper:
     """Keeps one part running until it is told to stop."""
 
-    def __init__(self, *, part: Part, on_end: Callable[[], None]) -> None:
+    def __init__(self, *, part: Part, on_end: Callable[[], None], check_every_s: float) -> None:
         self.part = part
+        self._check_every_s = check_every_s
         self.served = asyncio.Event()
         self.ended = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -90,15 +94,21 @@ class Keeper:
             await child.stop()
             self._child = None
             self._on_end()
-            tell = log.info if reason == "stopped" else log.warning
-            tell(
-                "child.ended", child=self.part.name, pid=child.pid, code=child.exit_code, why=reason
-            )
+            self._tell_end(child, reason)
         return time.monotonic() - began
+
+    def _tell_end(self, child: Child, reason: str) -> None:
+        ended = {"child": self.part.name, "pid": child.pid, "code": child.exit_code, "why": reason}
+        if reason == "stopped":
+            log.info("child.ended", **ended)
+        else:
+            words = {"last_words": str(self.part.log)} if self.part.log else {}
+            log.warning("child.ended", **ended, **words)
 
     async def _watch(self, child: Child, began: float) -> str:
         """Return why the child ended, or has to."""
         folder, serves = _identity(self.part.folder), False
+        checkup = Checkup(part=self.part, look_every_s=self._check_every_s)
         async with asyncio.TaskGroup() as group:
             exited = group.create_task(child.wait())
             stopping = group.create_task(self._stopping.wait())
@@ -112,9 +122,11 @@ class Keeper:
                     if stopping in done:
                         return "stopped"
                     if exited in done:
-                        return "exited"
+                        return _how_it_ended(child.exit_code or 0)
                     if folder != _identity(self.part.folder):
                         return "its folder vanished"
+                    if serves and await checkup.is_broken():
+                        return "could not do its work"
                     if not serves and time.monotonic() - began > READY_WITHIN_S:
                         return "did not answer"
             finally:
@@ -132,9 +144,16 @@ class Supervisor:
     """The keepers of all stages."""
 
     def __init__(
-        self, *, stages: Sequence[Sequence[Part]], on_end: Callable[[], None] = lambda: None
+        self,
+        *,
+        stages: Sequence[Sequence[Part]],
+        on_end: Callable[[], None] = lambda: None,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        self._stages = [[Keeper(part=part, on_end=on_end) for part in stage] for stage in stages]
+        self._stages = [
+            [Keeper(part=part, on_end=on_end, check_every_s=check_every_s) for part in stage]
+            for stage in stages
+        ]
         self._started: list[list[Keeper]] = []
 
     @asynccontextmanager
@@ -190,6 +209,16 @@ def _identity(folder: Path | None) -> tuple[int, int] | None:
             found = folder.stat()
             return found.st_dev, found.st_ino
     return None
+
+
+def _how_it_ended(exit_code: int) -> str:
+    """Return what an exit code says: one below 0 is a signal."""
+    if exit_code >= 0:
+        return "exited"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-exit_code}"
 
 
 def _why_given_up(part: Part) -> str:

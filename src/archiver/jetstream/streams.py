@@ -12,6 +12,7 @@ import nats.js.errors
 from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig, StreamInfo
 
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.buckets import STATES
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.faults import TOO_FEW_SERVERS
 from archiver.jetstream.translation import WrongRevision, translated
@@ -20,7 +21,8 @@ from archiver.tasks import Priority
 LOOK_EVERY = timedelta(seconds=0.25)
 
 PROBE_LANE = "check"
-"""A source's name begins with a letter or digit and a lane's with a priority: neither is this."""
+"""A source's name begins with a letter or digit and a lane's with a priority: neither is this. Also
+the key of one entry of ``states``, where the keys of tasks are SHA-256s."""
 
 _LANES = tuple(f"{priority}_" for priority in Priority)
 
@@ -82,7 +84,7 @@ class Streams:
         self._connection = connection
         self._probe = secrets.token_hex(8)
         self._probes = 0
-        self._consumer = f"{PROBE_LANE}_{self._probe}"
+        self._consumer = _consumer_name()
 
     def differing(self, streams: Sequence[Stream]) -> tuple[str, ...]:
         """Return the names of streams whose replicas differ from this process's setting."""
@@ -137,21 +139,21 @@ class Streams:
         return found
 
     async def prove(self) -> None:
-        """Return if a message can be stored in the work queue, handed out and acknowledged.
+        """Return if a task can be queued and handed out, and its state be written.
 
         Raises:
-            EngineUnavailable: It cannot.
+            EngineUnavailable: One of them cannot.
         """
+        await self._connection.put(STATES, PROBE_LANE, b"")
         try:
             with _asked("hand out a message"):
                 await self._make_consumer()
                 await self._store_probe()
                 await self._take()
         except EngineUnavailable:
-            with suppress(
-                EngineUnavailable
-            ):  # its server may be gone; the next probe makes another
+            with suppress(EngineUnavailable):  # its server may be gone
                 await self._connection.delete_consumer(self._consumer)
+                self._consumer = _consumer_name()  # the server may still be removing the old one
             raise
 
     async def _make_consumer(self) -> None:
@@ -236,6 +238,10 @@ def _standing(name: str, cluster: ClusterInfo | None) -> Standing:
         leader=leader or None,
         current=bool(leader) + sum(bool(peer.current) and not peer.offline for peer in peers),
     )
+
+
+def _consumer_name() -> str:
+    return f"{PROBE_LANE}_{secrets.token_hex(8)}"
 
 
 class _asked(translated):  # noqa: N801 - as the one that it is made of

@@ -65,7 +65,7 @@ class Engine(Protocol):
         """
 
     async def check(self) -> ArchiverError | None:
-        """Return None if a task can be queued and claimed now, else the reason why not."""
+        """Return None if a task can be queued, claimed and followed, else the reason."""
 
 
 class Attempt(Protocol):
