@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message
+from starlette.types import Message
 
 from archiver.service import Archiver
-from archiver.web.app import Site, create_app
+from archiver.web.app import create_app
+from archiver.web.application import Application
+from archiver.web.request_context import WebState
+from archiver.web.web_config import WebConfig
 from tests.world import World
 
 T = TypeVar("T")
 
 PUBLIC_URL = "https://archiver.example"
-SITE = Site(
+CONFIG = WebConfig(
     public_url=PUBLIC_URL, retry_after_s=3, version={"version": "1.2.3", "commit": "c0ffee"}
 )
 
@@ -50,7 +53,7 @@ class Answer:
 class Client:
     """The application in a world of fakes."""
 
-    def __init__(self, *, world: World, runner: asyncio.Runner, app: ASGIApp) -> None:
+    def __init__(self, *, world: World, runner: asyncio.Runner, app: Application) -> None:
         self.world = world
         self._runner = runner
         self._app = app
@@ -59,9 +62,9 @@ class Client:
         self.peer: str | None = "192.0.2.1"
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What the application's lifespan gives to each request."""
-        return self._life.state
+    def state(self) -> WebState:
+        """The parts of the running application."""
+        return self._app.state
 
     def begin(self) -> None:
         self.run(self._life.begin())
@@ -141,7 +144,6 @@ class Client:
             ],
             "client": (client or self.peer, 1234) if client or self.peer else None,
             "server": ("127.0.0.1", 8010),
-            "state": dict(self._life.state),
         }
         await self._app(scope, receive, send)
         start, *bodies = sent
@@ -153,14 +155,14 @@ class Client:
 
 
 @contextmanager
-def client(world: World, *, site: Site = SITE) -> Iterator[Client]:
+def client(world: World, *, config: WebConfig = CONFIG) -> Iterator[Client]:
     """Yield a client of an application that is up, and take it down afterwards."""
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    app = create_app(open_archiver=open_archiver, site=site)
+    app = create_app(open_archiver=open_archiver, config=config)
     with asyncio.Runner() as runner:
         speaking = Client(world=world, runner=runner, app=app)
         speaking.begin()
@@ -173,15 +175,14 @@ def client(world: World, *, site: Site = SITE) -> Iterator[Client]:
 class _Life:
     """The application's life, as a server has it begin and end."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.state: dict[str, Any] = {}
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._running: asyncio.Future[None] | None = None
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._said: asyncio.Queue[Message] = asyncio.Queue()
 
     async def begin(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
         self._running = asyncio.ensure_future(self._app(scope, self._told.get, self._said.put))
         await self._tell("lifespan.startup")
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from archiver.web.seats import Holding
-from tests.web.client import SITE, Client, client
+from archiver.web.waiting.admission import WaitLimits
+from tests.web.client import CONFIG, Client, client
 from tests.world import World
 
-SHORT = replace(SITE, holding=Holding(hold_s=0.05))
+SHORT = replace(CONFIG, wait_limits=WaitLimits(hold_s=0.05))
 
 
 @pytest.fixture
@@ -21,5 +21,5 @@ def web() -> Iterator[Client]:
 @pytest.fixture
 def hasty() -> Iterator[Client]:
     """A server that holds nobody for long."""
-    with client(World(), site=SHORT) as speaking:
+    with client(World(), config=SHORT) as speaking:
         yield speaking

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
+from archiver.web.address_claim import fleet_identity
 from archiver.web.app import create_app
-from archiver.web.fleet import fleet_of
 from archiver.web.server import on_stop, serve
-from tests.web.client import SITE
+from tests.web.client import CONFIG
 from tests.world import World
 
 EXCEPTION_TEXT = "swordfish"
@@ -33,7 +33,7 @@ def fakes() -> ASGIApp:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
-    app = create_app(open_archiver=open_archiver, site=SITE, on_stop=on_stop)
+    app = create_app(open_archiver=open_archiver, config=CONFIG, on_stop=on_stop)
     about_fakes = Router([Route("/fakes", tell)])
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,10 +51,10 @@ def broken() -> ASGIApp:
         raise ValueError(EXCEPTION_TEXT)
         yield  # makes it a generator
 
-    return create_app(open_archiver=open_archiver, site=SITE)
+    return create_app(open_archiver=open_archiver, config=CONFIG)
 
 
 if __name__ == "__main__":
     app, listen, *processes = sys.argv[1:]
-    fleet = fleet_of((), {})
+    fleet = fleet_identity((), {})
     serve(f"tests.web.servant:{app}", listen=listen, fleet=fleet, processes=int(*processes or "1"))

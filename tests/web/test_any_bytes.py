@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from archiver.errors import InvalidRequest
 from archiver.model import TaskId, parse_task_id
-from archiver.web.targets import decode_source, parse_query, split_place
+from archiver.web.request_target import decode_source, parse_query, split_path
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
 
@@ -75,7 +75,7 @@ def test_an_address_is_split_or_refused(*, raw: str, rev_in_query: bool) -> None
     segments: list[str] = []
     try:
         decode_source(raw)
-        segments = split_place(raw, rev_in_query=rev_in_query)
+        segments = split_path(raw, rev_in_query=rev_in_query)
     except InvalidRequest as exc:
         refused = exc.parameter
     else:

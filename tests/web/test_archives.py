@@ -10,8 +10,8 @@ import pytest
 from archiver.errors import SourceBusy, SourceTimeout, SourceUnavailable
 from archiver.model import Region
 from archiver.testing import MemoryStorage
-from archiver.web.clients import Clients
-from tests.web.client import PUBLIC_URL, SITE, Client, client
+from archiver.web.client_address import ClientResolver
+from tests.web.client import CONFIG, PUBLIC_URL, Client, client
 from tests.world import ASH, FILES, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
@@ -102,8 +102,8 @@ def test_a_rev_is_whatever_name_the_host_accepts_in_the_path_or_as_a_parameter(
 
 @pytest.mark.parametrize("target", ("/archiver/hgmo/{}?rev=REL/2.0", "/archiver/hgmo/{}/REL%2F2.0"))
 def test_a_held_request_is_sent_to_the_form_of_its_own_address(target: str) -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.02))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.02))
+    with client(World(), config=config) as web:
         web.world.source.commit(ASH, FILES, "REL/2.0")
         sep = "&" if "?" in target else "?"
         answer = web.get(f"{target.format(ASH)}{sep}wait=1")
@@ -140,7 +140,7 @@ def test_a_path_whose_repo_is_unknown_may_have_meant_a_rev_with_a_slash(
     web.world.source.commit(ASH, FILES, "REL/2.0")
     plain = web.get(f"/{route}/hgmo/{ASH}/REL/2.0{ending}")
     assert (plain.status, plain.code) == (404, "unknown_repo")
-    hint = f"; if REL/2.0 is a revision of {ASH}, give it as ?rev= behind {ASH}{ending}"
+    hint = f"; if REL/2.0 is a revision of {ASH}, pass it as {ASH}{ending}?rev="
     assert plain.json["detail"].endswith(hint)
     meant = web.get(f"/{route}/hgmo/{ASH}{ending}?rev=REL/2.0", prefer="respond-async")
     assert meant.status == 202
@@ -224,10 +224,10 @@ def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Cl
 def test_without_a_preference_the_clients_address_says_where_it_is_sent_to(
     peer: str | None, query: str, region: str, fallback: str | None
 ) -> None:
-    clients = Clients(
+    clients = ClientResolver(
         networks=[("192.0.2.0/24", Region("us-west-2")), ("203.0.113.0/24", Region("asia"))]
     )
-    with client(World(), site=replace(SITE, clients=clients)) as web:
+    with client(World(), config=replace(CONFIG, clients=clients)) as web:
         web.get(DEFAULT)
         web.work()
         web.peer = peer
@@ -242,8 +242,8 @@ def test_a_region_without_a_copy_is_replaced_by_the_one_that_it_names_as_near() 
     world = World(
         storage=MemoryStorage(regions=regions), nearest={regions[2]: (regions[1], regions[0])}
     )
-    clients = Clients(networks=[("192.0.2.0/24", regions[2])])
-    with client(world, site=replace(SITE, clients=clients)) as web:
+    clients = ClientResolver(networks=[("192.0.2.0/24", regions[2])])
+    with client(world, config=replace(CONFIG, clients=clients)) as web:
         world.storage.down.add(regions[2])
         web.get(DEFAULT)
         web.work()

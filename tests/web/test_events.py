@@ -13,8 +13,8 @@ from archiver.model import Archive
 from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
-from archiver.web.seats import Holding
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.waiting.admission import WaitLimits
+from tests.web.client import CONFIG, PUBLIC_URL, Answer, Client, client
 from tests.web.waiters import built, settled
 from tests.world import ASH, World
 
@@ -75,7 +75,7 @@ def test_a_poll_of_what_has_ended_is_answered_at_once(web: Client) -> None:
 
 
 def test_a_poll_in_which_nothing_happens_ends_all_the_same() -> None:
-    with client(World(), site=replace(SITE, holding=Holding(hold_s=0.05))) as web:
+    with client(World(), config=replace(CONFIG, wait_limits=WaitLimits(hold_s=0.05))) as web:
         answer = web.get(f"{status_of(web)}?wait=9")
     assert answer.result["state"] == "PENDING"
 
@@ -172,8 +172,8 @@ class SilentEngine(MemoryEngine):
 
 
 def test_a_poll_is_held_no_longer_than_it_asks_for_although_the_engine_takes_long() -> None:
-    patient = replace(SITE, holding=Holding(hold_s=3600))
-    with client(World(engine=SilentEngine()), site=patient) as web:
+    patient = replace(CONFIG, wait_limits=WaitLimits(hold_s=3600))
+    with client(World(engine=SilentEngine()), config=patient) as web:
         target = status_of(web)
         answer = web.run(asyncio.wait_for(web.asking(f"{target}?wait=1"), 30))
     assert (answer.status, answer.code) == (503, "engine_unavailable")
@@ -311,8 +311,8 @@ def test_a_stream_of_what_nobody_can_tell_is_a_503(web: Client) -> None:
 
 
 def test_streams_are_counted_for_all_and_for_each_client() -> None:
-    site = replace(SITE, holding=Holding(event_streams=3, event_streams_per_client=2))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=WaitLimits(event_streams=3, event_streams_per_client=2))
+    with client(World(), config=config) as web:
         target = f"{status_of(web)}/events"
 
         async def play() -> tuple[list[Answer], float]:
@@ -342,7 +342,7 @@ def test_a_process_that_ends_lets_everyone_go(web: Client) -> None:
                 for asked in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
             ]
             await settled()
-            web.state["waiting"].close()
+            web.state.waiters.close()
         return [task.result() for task in asking]
 
     stream, polled, waited = web.run(play())

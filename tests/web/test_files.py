@@ -10,8 +10,8 @@ from prometheus_client import REGISTRY
 from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
-from archiver.web.files import split_file_name
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.api.files import split_file_name
+from tests.web.client import CONFIG, PUBLIC_URL, Answer, Client, client
 from tests.world import ASH, FILES, World
 
 DURATION = "archiver_http_request_duration_seconds"
@@ -278,8 +278,8 @@ async def _both_while_it_is_made(web: Client) -> list[Answer]:
 
 
 def test_who_waits_for_a_file_is_sent_to_the_same_name_again() -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.05))
+    with client(World(), config=config) as web:
         answer = web.get(f"/get/hgmo/{ASH}/d%65fault.tar.gz.sha256?subdir=testing&wait=3")
     assert (answer.status, answer.headers["archiver-cache"]) == (302, "miss")
     assert answer.headers["location"] == (
@@ -288,8 +288,8 @@ def test_who_waits_for_a_file_is_sent_to_the_same_name_again() -> None:
 
 
 def test_a_name_that_was_sent_as_bytes_is_sent_back_as_what_it_is() -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.05))
+    with client(World(), config=config) as web:
         web.world.source.commit(ASH, FILES, "é")
         answer = web.get(f"/get/hgmo/{ASH}/é.zip?wait=3".encode())
         assert answer.headers["location"] == (

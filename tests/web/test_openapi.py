@@ -14,8 +14,8 @@ from archiver import __version__
 from archiver.errors import InvalidRequest
 from archiver.model import ArchiveRequest
 from archiver.names import check_name
+from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
-from archiver.web.asks import parse_region
 from archiver.web.problems import statuses
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from archiver.web.targets import TARGET_MAX_BYTES
+from archiver.web.request_target import TARGET_MAX_BYTES
 from tests.parts.process import accepts, free_port, running
 from tests.web.client import PUBLIC_URL
 from tests.web.raw import RawAnswer, ask

@@ -13,11 +13,11 @@ from archiver.model import Node, Region
 from archiver.settings import ServerSettings
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
-from archiver.web.files import DEFAULT_WAIT_S
-from archiver.web.headers import HEADER_MAX_BYTES
-from archiver.web.seats import Holding
-from archiver.web.waiting import HOLDS_MAX
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.api.files import DEFAULT_WAIT_S
+from archiver.web.request_context import HEADER_MAX_BYTES
+from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.wait_preference import HOLDS_MAX
+from tests.web.client import CONFIG, PUBLIC_URL, Answer, Client, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
 from tests.world import World
 
@@ -64,8 +64,8 @@ def test_after_a_while_the_client_is_sent_to_the_same_place_again(hasty: Client)
 
 
 def test_what_is_left_of_the_wait_goes_down_with_each_hold() -> None:
-    site = replace(SITE, holding=Holding(hold_s=1))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=WaitLimits(hold_s=1))
+    with client(World(), config=config) as web:
         answer = web.get(f"{DEFAULT}?wait=5&hop=2")
     assert query_of(answer) == {"wait": "4", "hop": "3"}
 
@@ -78,8 +78,10 @@ def test_what_a_slow_host_took_is_no_more_held() -> None:
             await asyncio.sleep(0.2)
             return await super().resolve(repo, rev)
 
-    site = replace(SITE, holding=Holding(hold_s=0.1, waiters=0))  # so that nobody can be held
-    with client(World(source=SlowSource()), site=site) as web:
+    config = replace(
+        CONFIG, wait_limits=WaitLimits(hold_s=0.1, waiters=0)
+    )  # so that nobody can be held
+    with client(World(source=SlowSource()), config=config) as web:
         answer = web.get(PATIENT)
     assert answer.status == 302
     assert query_of(answer)["hop"] == "1"
@@ -109,14 +111,14 @@ def test_the_defaults_suit_clients_with_a_timeout_of_10_s_and_those_that_follow_
     None
 ):
     """The last of the redirects leads to S3."""
-    assert Holding().hold_s == ServerSettings().hold_s <= 8
+    assert WaitLimits().hold_s == ServerSettings().hold_s <= 8
     assert HOLDS_MAX <= 9
-    assert HOLDS_MAX * Holding().hold_s == DEFAULT_WAIT_S
+    assert HOLDS_MAX * WaitLimits().hold_s == DEFAULT_WAIT_S
 
 
 def test_the_time_is_over_when_it_is() -> None:
-    site = replace(SITE, holding=Holding(hold_s=2))
-    with client(World(), site=site) as web:
+    config = replace(CONFIG, wait_limits=WaitLimits(hold_s=2))
+    with client(World(), config=config) as web:
         answer = web.get(f"{DEFAULT}?wait=1")
     assert (answer.status, answer.code) == (503, "not_ready_yet")
 
@@ -225,8 +227,8 @@ def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
 
 
 def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
-    each = replace(SITE, hits_told_every=timedelta(0))
-    with capture_logs() as lines, client(World(), site=each) as web:
+    each = replace(CONFIG, hits_log_interval=timedelta(0))
+    with capture_logs() as lines, client(World(), config=each) as web:
         hasty.get(PATIENT)
         crowd(web, [PATIENT])
     finished = [line for line in lines if line["event"] == "request.finished"]
