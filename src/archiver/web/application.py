@@ -136,13 +136,18 @@ class Application:
         with self._flights.begin(key) as flight:
             reply = await route.handler(context)
             if isinstance(reply, Hold):
-                self._flights.land(key, flight)
+                flight.land()
                 return await reply.wait()
             self._remember(context, key, reply, flight, version)
             return reply
 
     def _remember(
-        self, context: RequestContext, key: CacheKey, reply: Reply, flight: Flight, version: int
+        self,
+        context: RequestContext,
+        key: CacheKey,
+        reply: Reply,
+        flight: Flight[CacheKey],
+        version: int,
     ) -> None:
         """Remember a repeatable reply if the request is not the first of its kind.
 

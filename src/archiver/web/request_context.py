@@ -69,7 +69,7 @@ class RequestContext:
 
     def header(self, name: bytes) -> str:
         """Return the values of *name*, joined by commas; empty if they are absent or too long."""
-        value = b",".join(value for key, value in self.headers if key == name)
+        value = b",".join([value for key, value in self.headers if key == name])
         return value.decode("latin-1") if len(value) <= HEADER_MAX_BYTES else ""
 
     def has_header(self, name: bytes) -> bool:

@@ -117,14 +117,16 @@ def decode(raw: bytes, parameter: str) -> str:
         InvalidRequest: It is not UTF-8, or has a ``%`` without two hex digits, which decoders treat
             differently.
     """
-    if _STRAY_PERCENT.search(raw):
-        raise InvalidRequest(
-            f"{parameter} has a % that two hex digits do not follow",
-            parameter=parameter,
-            allowed="percent-encoded UTF-8, with %25 for a %",
-        )
+    if b"%" in raw:
+        if _STRAY_PERCENT.search(raw):
+            raise InvalidRequest(
+                f"{parameter} has a % that two hex digits do not follow",
+                parameter=parameter,
+                allowed="percent-encoded UTF-8, with %25 for a %",
+            )
+        raw = unquote_to_bytes(raw)
     try:
-        return unquote_to_bytes(raw).decode()
+        return raw.decode()
     except UnicodeDecodeError:
         raise InvalidRequest(
             f"{parameter} is not UTF-8", parameter=parameter, allowed="percent-encoded UTF-8"

@@ -125,9 +125,7 @@ class ResponseCache:
         return entry.cached
 
     def seen_before(self, key: CacheKey) -> bool:
-        """Return whether *key* was requested before, and note that it is now."""
-        if not self.accepts(key):
-            return False
+        """Return whether *key*, which is acceptable, was requested before; note that it is now."""
         seen = key in self._seen
         self._seen.put(key, None)
         return seen

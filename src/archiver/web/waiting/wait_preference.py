@@ -64,7 +64,7 @@ def parse_wait_preference(
     wait_s = parse_number(query, "wait", "a whole number of seconds")
     if wait_s is not None:
         return WaitPreference(wait_s=min(wait_s, most_s), hop=hop)
-    if preference := _parse_prefer(prefer, limits, most_s):
+    if prefer and (preference := _parse_prefer(prefer, limits, most_s)):
         return preference
     return WaitPreference(wait_s=default_s, hop=hop)
 
