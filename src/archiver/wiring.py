@@ -268,7 +268,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     ranges = CloudRanges(files=ranges_files(settings))
     clients = ClientResolver(
         networks=networks(settings),
-        published=ranges.try_read(),  # the command has checked; who replaces a dead process serves
+        published=ranges.try_read(),  # the command checks them; a replacement must serve
         trusted_proxies=settings.server.trusted_proxies,
     )
 

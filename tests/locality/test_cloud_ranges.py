@@ -1,4 +1,4 @@
-"""The files in which clouds publish their networks: what they mean, and when they change."""
+"""The files in which clouds publish their networks."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ HOMES = {"us-east-1": EAST, "us-west-2": WEST, "us-east4": EAST, "us-west1": WES
 
 
 def write(path: Path, text: str) -> None:
-    """Put *text* there at once, as who fetches the files should."""
+    """Replace the file atomically, as operators should."""
     new = path.with_suffix(".new")
     new.write_text(text)
     new.replace(path)
@@ -81,9 +81,9 @@ def region(networks: Networks[Region | None], text: str) -> Region | None:
     ("address", "expected"),
     (
         ("3.0.1.1", EAST),
-        ("3.1.1.1", None),  # in a region that is none of ours, inside of one that is
+        ("3.1.1.1", None),  # in a region without a bucket, inside a network of another region
         ("3.1.2.1", WEST),
-        ("3.0.9.1", EAST),  # what is nowhere in particular says nothing
+        ("3.0.9.1", EAST),  # the global network is ignored
         ("2600:1f14::1", WEST),
         ("34.1.208.1", EAST),
         ("2600:1900:8000::1", WEST),
@@ -91,7 +91,7 @@ def region(networks: Networks[Region | None], text: str) -> Region | None:
         ("192.0.2.1", None),
     ),
 )
-def test_an_address_is_where_its_cloud_says(
+def test_an_address_has_the_region_that_its_cloud_publishes(
     tmp_path: Path, address: str, expected: Region | None
 ) -> None:
     ranges = CloudRanges(files=[aws(tmp_path / "aws"), google(tmp_path / "google")])
@@ -112,7 +112,7 @@ def test_an_address_is_where_its_cloud_says(
         (lambda path: google(path, {"prefixes": [{"scope": "x"}]}), "server.google_ranges"),
     ),
 )
-def test_a_file_that_is_another_one_is_refused_by_its_setting(
+def test_a_file_of_another_format_is_refused_with_its_setting(
     tmp_path: Path, make: Callable[[Path], RangesFile], setting: str
 ) -> None:
     with pytest.raises(UnreadableRanges, match=setting.replace(".", r"\.")):
@@ -127,23 +127,21 @@ def test_a_file_that_is_another_one_is_refused_by_its_setting(
     ),
     ids=("no text", "deep"),
 )
-def test_a_file_that_is_broken_within_is_refused_by_its_setting(
-    tmp_path: Path, body: bytes
-) -> None:
+def test_a_malformed_file_is_refused_with_its_setting(tmp_path: Path, body: bytes) -> None:
     file = aws(tmp_path / "aws")
     file.path.write_bytes(body)
     with pytest.raises(UnreadableRanges, match=r"server\.aws_ranges"):
         CloudRanges(files=[file]).read()
 
 
-def test_a_file_that_is_not_there_is_refused_by_its_setting(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_its_setting(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws")
     file.path.unlink()
     with pytest.raises(UnreadableRanges, match=r"server\.aws_ranges: No such file"):
         CloudRanges(files=[file]).read()
 
 
-def test_who_has_to_serve_serves_without_a_file_that_is_broken(tmp_path: Path) -> None:
+def test_a_malformed_file_does_not_keep_a_process_from_serving(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws", [])
     with capture_logs() as lines:
         clients = ClientResolver(published=CloudRanges(files=[file]).try_read())
@@ -151,12 +149,12 @@ def test_who_has_to_serve_serves_without_a_file_that_is_broken(tmp_path: Path) -
     assert [line["event"] for line in lines] == ["ranges.unreadable"]
 
 
-def test_without_files_nobody_is_anywhere() -> None:
+def test_without_files_there_are_no_networks() -> None:
     assert len(CloudRanges(files=[]).read()) == 0
     asyncio.run(CloudRanges(files=[]).follow(ClientResolver().replace_published))
 
 
-def test_a_file_that_changes_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again_and_a_malformed_one_changes_nothing(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws")
     ranges = CloudRanges(files=[file], check_interval=timedelta(milliseconds=10))
     clients = ClientResolver(published=ranges.read())

@@ -1,4 +1,4 @@
-"""Speaks ASGI to the application, with whatever bytes a test likes, and no HTTP library between."""
+"""An ASGI client that sends any bytes to the application, without an HTTP library in between."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ CONFIG = WebConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ClientResponse:
     status: int
     headers: Headers
     body: bytes
@@ -72,18 +72,18 @@ class Client:
     def end(self) -> None:
         self.run(self._life.end())
 
-    def get(self, target: str | bytes, **headers: str) -> Answer:
-        return self.ask("GET", target, **headers)
+    def get(self, target: str | bytes, **headers: str) -> ClientResponse:
+        return self.request("GET", target, **headers)
 
-    def head(self, target: str | bytes, **headers: str) -> Answer:
-        return self.ask("HEAD", target, **headers)
+    def head(self, target: str | bytes, **headers: str) -> ClientResponse:
+        return self.request("HEAD", target, **headers)
 
-    def ask(self, method: str, target: str | bytes, **headers: str) -> Answer:
+    def request(self, method: str, target: str | bytes, **headers: str) -> ClientResponse:
         raw = target.encode() if isinstance(target, str) else target
         path, _, query = raw.partition(b"?")
-        return self._runner.run(self._ask(method, path, query, headers))
+        return self._runner.run(self._send(method, path, query, headers))
 
-    async def asking(
+    async def request_async(
         self,
         target: str,
         *,
@@ -91,18 +91,18 @@ class Client:
         leaves: asyncio.Event | None = None,
         takes: Callable[[bytes], Awaitable[None]] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Ask from an address; leave when told to; have each piece of the body taken by *takes*."""
+    ) -> ClientResponse:
+        """Return the response to a client that may leave, and *takes* each piece of the body."""
         path, _, query = target.removeprefix(PUBLIC_URL).encode().partition(b"?")
-        return await self._ask(
+        return await self._send(
             "GET", path, query, dict(headers or {}), client=client, leaves=leaves, takes=takes
         )
 
     def work(self) -> None:
-        """Have a worker do what there is to do."""
+        """Run all tasks that are waiting."""
         self._runner.run(self.world.engine.work(self.world.archiver))
 
-    async def _ask(
+    async def _send(
         self,
         method: str,
         path: bytes,
@@ -112,13 +112,13 @@ class Client:
         client: str | None = None,
         leaves: asyncio.Event | None = None,
         takes: Callable[[bytes], Awaitable[None]] | None = None,
-    ) -> Answer:
+    ) -> ClientResponse:
         sent: list[Message] = []
 
         received = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
         async def receive() -> Message:
-            """Give the request, and then nothing for as long as the client stays."""
+            """Return the request, and later a disconnect once the client leaves."""
             for message in received:
                 return message
             await (leaves or asyncio.Event()).wait()
@@ -147,7 +147,7 @@ class Client:
         }
         await self._app(scope, receive, send)
         start, *bodies = sent
-        return Answer(
+        return ClientResponse(
             status=start["status"],
             headers=Headers(raw=start["headers"]),
             body=b"".join(message.get("body", b"") for message in bodies),
@@ -156,7 +156,7 @@ class Client:
 
 @contextmanager
 def client(world: World, *, config: WebConfig = CONFIG) -> Iterator[Client]:
-    """Yield a client of an application that is up, and take it down afterwards."""
+    """Yield a client of a running application, and stop the application afterwards."""
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
@@ -173,7 +173,7 @@ def client(world: World, *, config: WebConfig = CONFIG) -> Iterator[Client]:
 
 
 class _Life:
-    """The application's life, as a server has it begin and end."""
+    """Starts and stops the application as a server does."""
 
     def __init__(self, app: Application) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The application in a world of fakes, for one test."""
+"""An application in a world of fakes, for each test."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +20,6 @@ def web() -> Iterator[Client]:
 
 @pytest.fixture
 def hasty() -> Iterator[Client]:
-    """A server that holds nobody for long."""
+    """A client of an application that holds requests for 50 ms."""
     with client(World(), config=SHORT) as speaking:
         yield speaking

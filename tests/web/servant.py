@@ -21,7 +21,7 @@ EXCEPTION_TEXT = "swordfish"
 
 
 def fakes() -> ASGIApp:
-    """Return the application, and beside it ``/fakes``, which tells what came of the requests."""
+    """Return the application with a route ``/fakes``, which lists the effects of the requests."""
     set_up_logging(LogFormat.JSON, level="info", process="web")
     world = World()
 

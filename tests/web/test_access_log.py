@@ -1,4 +1,4 @@
-"""One id, one line and one measure for each request."""
+"""The access log: an id, a line and a measurement for each request."""
 
 import asyncio
 import re
@@ -26,11 +26,11 @@ DEFAULT = f"/archiver/hgmo/{ASH}/default"
 
 def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: str) -> list[Any]:
     with capture_logs() as lines:
-        web.ask(method, target, **headers)
+        web.request(method, target, **headers)
     return [line for line in lines if line["event"] == "request.finished"]
 
 
-def test_a_line_tells_what_became_of_the_request(web: Client) -> None:
+def test_a_line_has_the_fields_of_the_request(web: Client) -> None:
     (line,) = lines_of(web, DEFAULT)
     assert line.pop("duration_s") >= 0
     assert re.fullmatch(r"[0-9a-f]{16}", line.pop("request_id"))
@@ -87,19 +87,19 @@ def test_a_line_names_the_client_and_not_the_proxy_before_it() -> None:
         assert line["client"] is None
 
 
-def test_a_line_stays_one_line_whatever_the_path_holds(web: Client) -> None:
+def test_a_path_with_control_characters_stays_on_one_line(web: Client) -> None:
     (line,) = lines_of(web, b"/a\r\nb\x00\xff%0d%0a\x1b[31m" + b"x" * 5000)
     assert line["path"].isprintable()
     assert len(line["path"]) < 1200
 
 
-def test_heartbeats_are_only_for_those_who_debug(web: Client) -> None:
+def test_heartbeats_are_logged_at_the_level_debug(web: Client) -> None:
     for target in ("/__heartbeat__", "/__lbheartbeat__", "/metrics", "/__version__"):
         (line,) = lines_of(web, target)
         assert line["log_level"] == "debug"
 
 
-def test_a_sane_request_id_is_kept(web: Client) -> None:
+def test_a_well_formed_request_id_is_kept(web: Client) -> None:
     assert web.get(DEFAULT, x_request_id="A-1.b_2").headers["x-request-id"] == "A-1.b_2"
 
 
@@ -109,8 +109,8 @@ def test_any_other_request_id_is_replaced(web: Client, bad: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", given)
 
 
-def test_hits_that_are_added_up_are_measured_as_if_each_was_measured_by_itself(web: Client) -> None:
-    """Above all, one slow one among a thousand is seen."""
+def test_summed_hits_have_the_same_metrics_as_single_ones(web: Client) -> None:
+    """Above all, a slow hit among a thousand fast ones is visible."""
     durations_s = (*[0.0001] * 999, 0.005, 0.0051, 8, 10, 60)
     added_up = _measured(web, "added up", timedelta(seconds=9), durations_s)
     assert added_up == _measured(web, "by itself", timedelta(0), durations_s)
@@ -120,7 +120,7 @@ def test_hits_that_are_added_up_are_measured_as_if_each_was_measured_by_itself(w
 def _measured(
     web: Client, route: str, interval: timedelta, durations_s: Sequence[float]
 ) -> dict[str, float]:
-    """Return how many of the durations are said to be up to each bound, and their sum."""
+    """Return the count in each bucket of the histogram, and the sum."""
     access_log = AccessLog(interval=interval)
 
     async def play() -> None:
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_is_logged_and_the_cancellation_goes_on() -> None:
     async def leave(web: Client) -> None:
         async with asyncio.timeout(0.05), asyncio.TaskGroup() as group:
             for _ in range(2):
-                group.create_task(web.asking(DEFAULT))
+                group.create_task(web.request_async(DEFAULT))
 
     silent = World(source=SilentSource())
     with client(silent) as web, capture_logs() as lines, pytest.raises(TimeoutError):

@@ -22,12 +22,12 @@ OTHER_REGIONS = fleet_identity(("nats://one", "nats://two"), {"us-east-1": ("ano
 @pytest.mark.parametrize(
     "servers", (("tls://user:secret@TWO:4222", "one"), ("nats://two:4222", "nats://one:4222"))
 )
-def test_a_fleet_is_the_same_however_its_engine_is_written(servers: tuple[str, ...]) -> None:
+def test_the_spelling_of_engine_urls_does_not_change_the_fleet(servers: tuple[str, ...]) -> None:
     assert fleet_identity(servers, {"us-east-1": ("bucket", None)}) == OURS
 
 
 def test_servers_of_one_fleet_share_an_address() -> None:
-    """One process leaves both marks, as processes of two containers may have the same id."""
+    """One process makes both claims: processes of two containers may have the same id."""
     port = free_port()
     with ExitStack() as successor:
         with claimed_address("127.0.0.1", port, OURS):
@@ -39,7 +39,7 @@ def test_servers_of_one_fleet_share_an_address() -> None:
 @pytest.mark.parametrize(
     ("other", "setting"), ((OTHER_ENGINE, "engine.url"), (OTHER_REGIONS, "regions"))
 )
-def test_another_fleet_at_the_address_is_refused_until_the_first_has_ended(
+def test_another_fleet_is_refused_until_the_first_has_ended(
     other: FleetIdentity, setting: str
 ) -> None:
     port = free_port()
@@ -65,7 +65,7 @@ def test_another_fleet_at_the_address_is_refused_until_the_first_has_ended(
         ("::1", "127.0.0.1", False),
     ),
 )
-def test_fleets_may_have_addresses_of_which_none_covers_the_other(
+def test_fleets_may_serve_at_addresses_that_do_not_overlap(
     one: str, other: str, *, overlap: bool
 ) -> None:
     for first, second in ((one, other), (other, one)):
@@ -77,7 +77,7 @@ def test_fleets_may_have_addresses_of_which_none_covers_the_other(
             stack.enter_context(claimed_address(second, port, OTHER_ENGINE))
 
 
-def test_of_two_fleets_that_start_at_once_one_is_refused() -> None:
+def test_one_of_two_fleets_that_start_at_once_is_refused() -> None:
     port, ready, done = free_port(), Barrier(4), Barrier(4)
 
     def start(fleet: FleetIdentity) -> bool:

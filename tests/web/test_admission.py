@@ -1,4 +1,4 @@
-"""How many may wait, and where who finds no seat is sent."""
+"""Limits of waiting requests, and the replies to refused ones."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,31 +10,31 @@ from structlog.testing import capture_logs
 from archiver.model import Served
 from archiver.testing import FakeSource
 from archiver.web.waiting.admission import WaitLimits
-from tests.web.client import CONFIG, Answer, client
+from tests.web.client import CONFIG, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, settled
 from tests.world import World
 
 
-def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> None:
+def test_waiters_are_limited_per_client_and_in_all() -> None:
     config = replace(CONFIG, wait_limits=WaitLimits(waiters=6, waiters_per_client=4))
     with client(World(), config=config) as web:
 
-        async def play() -> list[Answer]:
+        async def play() -> list[ClientResponse]:
             async with asyncio.TaskGroup() as group:
-                asking = [
-                    group.create_task(web.asking(PATIENT, client=address))
+                requests = [
+                    group.create_task(web.request_async(PATIENT, client=address))
                     for address in ("192.0.2.1",) * 5 + ("192.0.2.2",) * 3
                 ]
                 await settled()
                 await built(web)
-            return [task.result() for task in asking]
+            return [task.result() for task in requests]
 
-        answers = web.run(play())
-    assert [answer.status for answer in answers] == [302] * 4 + [503] + [302] * 2 + [503]
-    for answer in answers:
-        if answer.status == 503:
-            assert answer.code == "too_many_waiters"
-            assert int(answer.headers["retry-after"]) >= 1
+        responses = web.run(play())
+    assert [response.status for response in responses] == [302] * 4 + [503] + [302] * 2 + [503]
+    for response in responses:
+        if response.status == 503:
+            assert response.code == "too_many_waiters"
+            assert int(response.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_one_client_may_not_take_all_the_seats_and_all_together_not_more() -> No
         (("192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3"), [302, 302, 302]),
     ),
 )
-def test_one_client_is_one_although_it_has_a_network_of_ipv6(
+def test_an_ipv6_network_counts_as_one_client(
     addresses: Sequence[str], statuses: list[int]
 ) -> None:
     with client(
@@ -54,12 +54,13 @@ def test_one_client_is_one_although_it_has_a_network_of_ipv6(
 
         async def play() -> list[int]:
             async with asyncio.TaskGroup() as group:
-                asking = [
-                    group.create_task(web.asking(PATIENT, client=address)) for address in addresses
+                requests = [
+                    group.create_task(web.request_async(PATIENT, client=address))
+                    for address in addresses
                 ]
                 await settled()
                 await built(web)
-            return [task.result().status for task in asking]
+            return [task.result().status for task in requests]
 
         assert web.run(play()) == statuses
 
@@ -74,13 +75,13 @@ def test_one_client_is_one_although_it_has_a_network_of_ipv6(
         ("?on_miss=redirect&wait=5&suffix=tar", "", 503, "not_ready_yet"),
     ),
 )
-def test_who_finds_no_seat_goes_wherever_it_would_go_after_the_wait(
+def test_a_client_that_may_not_wait_gets_the_reply_that_follows_the_wait(
     query: str, prefer: str, status: int, outcome: str
 ) -> None:
     full = replace(CONFIG, wait_limits=WaitLimits(waiters=0))
     source = FakeSource(served=Served(suffixes=("tar.gz",)))
     with capture_logs() as lines, client(World(source=source), config=full) as web:
-        answer = web.get(f"{DEFAULT}{query}", prefer=prefer)
+        response = web.get(f"{DEFAULT}{query}", prefer=prefer)
     (line,) = (line for line in lines if line["event"] == "request.finished")
-    assert (answer.status, line["outcome"]) == (status, outcome)
-    assert ("retry-after" in answer.headers) == (status != 302)
+    assert (response.status, line["outcome"]) == (status, outcome)
+    assert ("retry-after" in response.headers) == (status != 302)

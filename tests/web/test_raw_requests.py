@@ -1,4 +1,4 @@
-"""Bytes as they come over a socket, to the real server: what is no request creates nothing."""
+"""Raw bytes sent to the real server: malformed requests create nothing."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from archiver.web.request_target import TARGET_MAX_BYTES
 from tests.parts.process import accepts, free_port, running
 from tests.web.client import PUBLIC_URL
-from tests.web.raw import RawAnswer, ask
+from tests.web.raw import RawResponse, ask
 
 ROOT = Path(__file__).parents[2]
 NODE = b"0123456789abcdef0123456789abcdef01234567"
@@ -22,7 +22,7 @@ ASH = b"/archiver/hgmo/projects/ash/" + NODE
 class Server:
     port: int
 
-    def ask(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawAnswer:
+    def ask(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawResponse:
         return ask(self.port, target, method=method, host=host)
 
     def fakes(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ BAD_SEGMENTS = (
     b"a%",
     b"a%zz",
     b"%e2%80%8b",  # a space of no width
-    b"%e2%80%ae",  # writes backwards from here
+    b"%e2%80%ae",  # reverses the direction of writing
     b"x" * 256,
     b"%c3%a9" * 100,  # 600 bytes in a key
 )
@@ -184,17 +184,17 @@ def test_a_bad_query_is_a_400_that_names_the_parameter(
         b"",
     ),
 )
-def test_bytes_that_no_target_may_have_are_refused_by_the_server_itself(
+def test_bytes_that_no_target_may_have_are_refused_by_the_server(
     server: Server, target: bytes
 ) -> None:
-    """They get a bare 400, from hyper, before the application hears of them."""
+    """The server (hyper) responds with a bare 400 before the application is called."""
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.body) == (400, b"")
+    response = server.ask(target)
+    assert (response.status, response.body) == (400, b"")
     assert server.fakes() == before
 
 
-def test_a_target_of_many_kilobytes_is_refused_by_the_server_itself(server: Server) -> None:
+def test_a_target_of_many_kilobytes_is_refused_by_the_server(server: Server) -> None:
     before = server.fakes()
     assert server.ask(b"/archiver/hgmo/" + b"x/" * 50_000 + NODE).status in {414, 431}
     assert server.fakes() == before
@@ -214,8 +214,8 @@ def test_a_target_of_many_kilobytes_is_refused_by_the_server_itself(server: Serv
 )
 def test_a_target_of_more_than_8_kb_is_refused_unread(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (414, "target_too_long")
+    response = server.ask(target)
+    assert (response.status, response.json["code"]) == (414, "target_too_long")
     assert server.fakes() == before
 
 
@@ -239,18 +239,18 @@ def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
 @pytest.mark.parametrize("target", (b"/archiver/", b"/archiver/hgmo", b"/archiver/hgmo/"))
 def test_an_address_that_ends_too_soon_is_a_400(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+    response = server.ask(target)
+    assert (response.status, response.json["code"]) == (400, "invalid_request")
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize(
     "target", (b"/archiver%2Fhgmo/projects/ash/default", b"//archiver/hgmo/a/b", b"*", b"/archiver")
 )
-def test_what_is_no_route_as_it_stands_is_none_once_decoded(server: Server, target: bytes) -> None:
+def test_an_encoded_path_is_matched_undecoded(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (404, "no_such_route")
+    response = server.ask(target)
+    assert (response.status, response.json["code"]) == (404, "no_such_route")
     assert server.fakes() == before
 
 
@@ -262,8 +262,8 @@ def test_an_encoded_letter_is_the_letter(server: Server) -> None:
     assert plain.headers["location"] == encoded.headers["location"]
 
 
-def test_what_follows_a_raw_hash_sign_is_no_part_of_the_target(server: Server) -> None:
-    """The server cuts a fragment off, as RFC 9112, 3.2 has it; what is left must be whole."""
+def test_a_raw_fragment_is_not_part_of_the_target(server: Server) -> None:
+    """The server removes a fragment (RFC 9112, 3.2); the rest must be valid by itself."""
     plain = server.ask(b"/archiver/hgmo/projects/ash/default")
     cut = server.ask(b"/archiver/hgmo/projects/ash/default#?subdir=..")
     assert cut.headers["location"] == plain.headers["location"]
@@ -281,7 +281,7 @@ def test_what_follows_a_raw_hash_sign_is_no_part_of_the_target(server: Server) -
         b"",
     ),
 )
-def test_the_host_header_has_no_say_in_any_url(server: Server, host: bytes) -> None:
+def test_the_host_header_changes_no_url(server: Server, host: bytes) -> None:
     target = b"/archiver/hgmo/projects/ash/V_1"
     honest, poisoned = server.ask(target), server.ask(target, host=host)
     assert poisoned.headers["location"] == honest.headers["location"]
@@ -297,18 +297,18 @@ def test_an_absolute_target_is_read_for_its_path_alone(server: Server) -> None:
 
 
 @pytest.mark.parametrize("method", (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW", b"get"))
-def test_other_methods_are_a_405_that_names_those_there_are(server: Server, method: bytes) -> None:
+def test_other_methods_are_a_405_that_lists_the_allowed_ones(server: Server, method: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(ASH, method=method)
-    assert (answer.status, answer.json["code"]) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, HEAD"
+    response = server.ask(ASH, method=method)
+    assert (response.status, response.json["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
     assert server.fakes() == before
 
 
-def assert_bad(answer: RawAnswer, parameter: str) -> None:
-    assert answer.status == 400, answer
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json
+def assert_bad(response: RawResponse, parameter: str) -> None:
+    assert response.status == 400, response
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json
     assert problem["code"] == "invalid_request"
     assert problem["parameter"] == parameter
     assert problem["allowed"]

@@ -18,7 +18,7 @@ TTL = timedelta(seconds=60)
 
 
 class Clock:
-    """Shows the seconds that a test wants to have passed."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -68,13 +68,13 @@ def body_of(cache: ResponseCache, key: CacheKey = KEY) -> str | None:
 
 
 async def _renew_all(cache: ResponseCache) -> None:
-    """Have everything renewed that is due."""
+    """Run all renewals that are due."""
     async with in_background(cache.keep_fresh(Notifications())):
         for _ in range(20):
             await asyncio.sleep(0)
 
 
-def test_an_old_response_is_renewed_once_and_repeated_meanwhile() -> None:
+def test_an_old_response_is_repeated_while_it_is_renewed_once() -> None:
     clock, renewals = Clock(), Renewals("2")
     cache = ResponseCache(ttl=TTL, clock=clock)
     remember(cache, renewals)

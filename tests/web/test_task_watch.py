@@ -1,4 +1,4 @@
-"""What a watch asks for, and whom, in a world of fakes."""
+"""The readings of a task watch, in a world of fakes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,21 +19,21 @@ PATIENCE_S = 5
 
 
 class CountingIndex(MemoryIndex):
-    """Counts how often it is asked for copies; ``meanwhile`` is what happens until it answers."""
+    """Counts look-ups of copies. Each one awaits ``before_copies`` first."""
 
     asked = 0
-    meanwhile: Callable[[], Awaitable[object]] | None = None
+    before_copies: Callable[[], Awaitable[object]] | None = None
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
         self.asked += 1
-        if self.meanwhile:
-            await self.meanwhile()
+        if self.before_copies:
+            await self.before_copies()
         return await super().copies(archive, since=since)
 
 
 @dataclass(kw_only=True)
 class Quiet(World):
-    """A world whose news of tasks and copies never arrives."""
+    """A world whose notifications never arrive."""
 
     index: CountingIndex = field(init=False)
 
@@ -46,7 +46,7 @@ class Quiet(World):
 
 @asynccontextmanager
 async def watching(world: World, *, enqueued: bool = True) -> AsyncIterator[TaskWatch]:
-    """Yield a watch that has looked once."""
+    """Yield a watch that has read the status once."""
     if enqueued:
         await world.engine.enqueue(world.archive())
     async with open_task_watches(world.archiver, poll_interval=OFTEN) as watches:
@@ -65,7 +65,7 @@ def state(watch: TaskWatch) -> TaskState | None:
     return watch.status.task.state if watch.status else None
 
 
-def test_without_news_the_engine_alone_is_asked_until_the_task_ends() -> None:
+def test_without_notifications_only_the_task_is_read_until_it_ends() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world) as watch:
             await until(lambda: world.engine.asked >= 10)
@@ -79,7 +79,7 @@ def test_without_news_the_engine_alone_is_asked_until_the_task_ends() -> None:
     asyncio.run(play(Quiet()))
 
 
-def test_a_commit_is_seen_although_its_news_was_lost() -> None:
+def test_a_commit_is_seen_without_its_notification() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world) as watch:
             await world.engine.work(world.archiver)
@@ -91,7 +91,7 @@ def test_a_commit_is_seen_although_its_news_was_lost() -> None:
     asyncio.run(play(Quiet()))
 
 
-def test_a_failure_is_seen_although_its_news_was_lost() -> None:
+def test_a_failure_is_seen_without_its_notification() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world) as watch:
             attempt = world.engine.claim()
@@ -103,14 +103,14 @@ def test_a_failure_is_seen_although_its_news_was_lost() -> None:
     asyncio.run(play(Quiet()))
 
 
-def test_the_failure_of_a_task_is_not_told_to_who_has_begun_another_one() -> None:
+def test_the_failure_of_an_old_task_does_not_end_the_wait_for_a_new_one() -> None:
     async def play(world: Quiet) -> None:
         async def ask_again() -> None:
-            world.index.meanwhile = None
+            world.index.before_copies = None
             assert await world.engine.enqueue(world.archive()) is EnqueueOutcome.CREATED
 
         async with watching(world) as watch:
-            world.index.meanwhile = ask_again
+            world.index.before_copies = ask_again
             attempt = world.engine.claim()
             assert attempt
             world.engine.fail(attempt, SourceUnavailable("the host is away"))
@@ -128,7 +128,7 @@ async def _stored_by_others(world: World) -> None:
     await world.archiver.build(archive, FakeAttempt(archive=archive))
 
 
-def test_what_no_task_tells_of_is_looked_for_in_the_index() -> None:
+def test_an_archive_without_a_task_is_found_in_the_index() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world, enqueued=False) as watch:
             await _stored_by_others(world)
@@ -137,7 +137,7 @@ def test_what_no_task_tells_of_is_looked_for_in_the_index() -> None:
     asyncio.run(play(Quiet()))
 
 
-def test_without_an_engine_the_index_is_looked_at() -> None:
+def test_without_an_engine_the_index_is_read() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world) as watch:
             world.engine.down = True

@@ -39,7 +39,7 @@ class ClaimedByOtherFleet(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetIdentity:
-    """What the processes of a fleet have in common: a hash of its engine and of its regions."""
+    """Identifies a fleet by hashes of its engine and of its regions."""
 
     engine: str
     regions: str

@@ -17,7 +17,7 @@ from archiver.web.web_config import WebConfig
 REQUEST_ID_MAX_BYTES = 64
 
 HEADER_MAX_BYTES = 4096
-"""A longer header is ignored. Those that clients send here have some tens of bytes."""
+"""A longer header is ignored. Genuine ones have some tens of bytes."""
 
 NO_ROUTE = "none"
 NO_SOURCE = "-"

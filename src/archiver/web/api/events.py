@@ -33,7 +33,7 @@ STREAM_S = 3600.0
 """A browser reconnects by itself, and sends the id of the last event."""
 
 NO_CONTENT = 204
-"""Tells a browser not to reconnect."""
+"""A browser does not reconnect after this status."""
 
 NO_ID = -2
 """Less than all other ids, and even: its client has not seen the end of the task."""

@@ -29,7 +29,7 @@ class WaitLimits:
 class Admission:
     """Admits *total* requests at a time, at most *per_client* of one client.
 
-    A refused client is asked to come back within *retry_within*, at a random time.
+    ``Retry-After`` of a refusal is a random time of at most *retry_within*.
     """
 
     def __init__(

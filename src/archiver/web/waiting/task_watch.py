@@ -25,7 +25,7 @@ JITTER = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """What the response to a waiting client depends on, beside the archive."""
+    """The properties of a waiting request that its response depends on, beside the archive."""
 
     archive_request: ArchiveRequest
     url: str
@@ -35,8 +35,8 @@ class Variant:
 class TaskWatch:
     """One archive and its task, as this process last read them.
 
-    ``status`` is None before the first reading. ``version`` counts the changes. ``failure`` is why
-    the last reading failed.
+    The first reading sets ``status``. ``version`` counts the changes. ``failure`` is why the last
+    reading failed.
     """
 
     def __init__(self, *, archiver: Archiver, archive: Archive, poll_interval: timedelta) -> None:
@@ -211,7 +211,7 @@ class TaskWatches:
                 self._stop(archive, watch)
 
     def close(self) -> None:
-        """Close all watches. Those that start later are closing from the beginning."""
+        """Close all watches, and the watches that start later."""
         self._closing = True
         for watch in self._watches.values():
             watch.close()
