@@ -11,16 +11,13 @@ from archiver.names import shown
 from archiver.web.api.client_request import (
     ClientRequest,
     OnMiss,
-    archive_request,
     client_request,
     parse_parameters,
     parse_source,
     parse_suffix,
-    split_rev,
 )
 from archiver.web.api.hit_response import Render, hit_reply, redirect_to
 from archiver.web.api.miss_response import miss_reply
-from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.problems import problem
 from archiver.web.reply import Hold, Reply
 from archiver.web.request_context import RequestContext
@@ -32,7 +29,7 @@ DEFAULT_SUFFIX = "tar.gz"
 async def get_archive(context: RequestContext) -> Reply | Hold:
     """Redirect to the archive, or create the task that builds it."""
     request = parse(context)
-    return await fulfil(context, request, redirect_to(context, request.archive_request))
+    return await fulfil(context, request, redirect_to(context, request.archive_request.rev))
 
 
 async def fulfil(
@@ -58,7 +55,7 @@ async def fulfil(
     match found:
         case Ready() as ready:
             refind = partial(find, create=False) if repeatable else None
-            return hit_reply(ready, request.archive_request, render, refind=refind)
+            return hit_reply(ready, request.archive_request.rev, render, refind=refind)
         case Pending() as pending:
             return await miss_reply(context, request, pending, render)
         case Absent():
@@ -85,7 +82,5 @@ def parse(context: RequestContext) -> ClientRequest:
     source = parse_source(context, raw)
     query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region")
     suffix = parse_suffix(query.get("suffix", DEFAULT_SUFFIX))
-    repo, rev = split_rev(split_path(raw, rev_in_query="rev" in query), query)
-    request = archive_request(source, repo, rev, suffix, query)
-    path = repo_path(request) if "rev" in query else archive_path(request, rev)
-    return client_request(context, request, query, path=path)
+    segments = split_path(raw, rev_in_query="rev" in query)
+    return client_request(context, source, segments, suffix, query)

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, ArchiveRequest, Region
 from archiver.names import check_name
+from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
 from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_preference
@@ -56,17 +57,36 @@ class ClientRequest:
 
 def client_request(
     context: RequestContext,
-    archive_request: ArchiveRequest,
+    source: str,
+    segments: Sequence[str],
+    suffix: str,
     query: Mapping[str, str],
     *,
-    path: str,
+    path: str | None = None,
     default_wait_s: int | None = None,
     ending: str = "",
 ) -> ClientRequest:
-    """Return the request for *archive_request* at *path*. Raises InvalidRequest."""
+    """Return the request for the repo in *segments*, and the rev in *query* or behind the repo.
+
+    *path* defaults to our own spelling of it.
+
+    Raises:
+        InvalidRequest: A parameter is invalid.
+    """
+    repo, rev = (segments, query["rev"]) if "rev" in query else (segments[:-1], segments[-1])
+    request = ArchiveRequest(
+        source=source,
+        repo="/".join(repo),
+        rev=rev,
+        subdir=query.get("subdir", ""),
+        suffix=suffix,
+        preferred_region=parse_region(query.get("preferred_region", "")),
+    )
+    if path is None:
+        path = repo_path(request) if "rev" in query else archive_path(request, rev)
     config = context.state.config
     return ClientRequest(
-        archive_request=archive_request,
+        archive_request=request,
         url=f"{config.public_url}{path}",
         query={name: text for name, text in query.items() if text and name not in MISS_PARAMETERS},
         wait=parse_wait_preference(
@@ -87,27 +107,6 @@ def parse_source(context: RequestContext, raw: str) -> str:
     name = check_name(decode_source(raw), "source")
     context.source = context.state.archiver.source(name).name
     return context.source
-
-
-def split_rev(segments: Sequence[str], query: Mapping[str, str]) -> tuple[str, str]:
-    """Return repo and rev. The rev is in *query*, else the last of *segments*."""
-    if "rev" in query:
-        return "/".join(segments), query["rev"]
-    return "/".join(segments[:-1]), segments[-1]
-
-
-def archive_request(
-    source: str, repo: str, rev: str, suffix: str, query: Mapping[str, str]
-) -> ArchiveRequest:
-    """Return the request that a path and a query describe. Raises InvalidRequest."""
-    return ArchiveRequest(
-        source=source,
-        repo=repo,
-        rev=rev,
-        subdir=query.get("subdir", ""),
-        suffix=suffix,
-        preferred_region=parse_region(query.get("preferred_region", "")),
-    )
 
 
 def parse_suffix(text: str) -> str:

@@ -11,17 +11,15 @@ from starlette.responses import PlainTextResponse, Response
 
 from archiver.binding import is_sha256
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, ArchiveRequest, Ready
+from archiver.model import SUFFIXES, Ready
 from archiver.web.api.archives import fulfil
 from archiver.web.api.client_request import (
     ClientRequest,
     OnMiss,
-    archive_request,
     client_request,
     parse_parameters,
     parse_region,
     parse_source,
-    split_rev,
 )
 from archiver.web.api.hit_response import hit_reply, redirect_to
 from archiver.web.problems import problem
@@ -42,7 +40,7 @@ PATH_CHARACTERS = "/%!$&'()*+,;=:@~"
 async def get_file(context: RequestContext) -> Reply | Hold:
     """Redirect to the archive whose rev and suffix are the name of a file."""
     request = parse(context)
-    return await fulfil(context, request, redirect_to(context, request.archive_request))
+    return await fulfil(context, request, redirect_to(context, request.archive_request.rev))
 
 
 async def get_checksum(context: RequestContext) -> Reply | Hold:
@@ -70,8 +68,8 @@ async def get_by_sha256(context: RequestContext) -> Reply:
     if ready is None:
         return problem(context, "absent", "no archive with this SHA-256 is known")
     context.source = ready.archive.source
-    request = _request_for(ready)
-    return hit_reply(ready, request, redirect_to(context, request), refind=find)
+    rev = ready.archive.node
+    return hit_reply(ready, rev, redirect_to(context, rev), refind=find)
 
 
 def parse(context: RequestContext) -> ClientRequest:
@@ -86,11 +84,15 @@ def parse(context: RequestContext) -> ClientRequest:
     query = parse_parameters(context, "rev", "subdir", "preferred_region")
     segments = split_path(raw, rev_in_query="rev" in query)
     segments[-1], suffix = split_file_name(segments[-1])
-    repo, rev = split_rev(segments, query)
-    request = archive_request(source, repo, rev, suffix, query)
-    path = quote(context.raw_path, safe=PATH_CHARACTERS)  # redirects must not rename the file
     return client_request(
-        context, request, query, path=path, default_wait_s=DEFAULT_WAIT_S, ending=f".{suffix}"
+        context,
+        source,
+        segments,
+        suffix,
+        query,
+        path=quote(context.raw_path, safe=PATH_CHARACTERS),  # redirects must not rename the file
+        default_wait_s=DEFAULT_WAIT_S,
+        ending=f".{suffix}",
     )
 
 
@@ -131,15 +133,4 @@ def _render_checksum(raw_path: str, rev: str, ready: Ready) -> Response:
             "Archiver-Cache": HIT,
             "Archiver-Node": ready.archive.node,
         },
-    )
-
-
-def _request_for(ready: Ready) -> ArchiveRequest:
-    archive = ready.archive
-    return ArchiveRequest(
-        source=archive.source,
-        repo=archive.repo,
-        rev=archive.node,
-        subdir=archive.subdir,
-        suffix=archive.suffix,
     )
