@@ -126,19 +126,21 @@ class Application:
     async def _reply(self, context: RequestContext, key: CacheKey) -> Reply:
         route = self._router.resolve(context)
         if route.cacheable and self._cache.accepts(key):
-            return await self._lead(context, key, route)
-        reply = await route.handler(context)
+            reply = await self._lead(context, key, route)
+        else:
+            reply = await route.handler(context)
         return await reply.wait() if isinstance(reply, Hold) else reply
 
-    async def _lead(self, context: RequestContext, key: CacheKey, route: Route) -> Reply:
-        """Return the reply of a cacheable route, while identical requests wait for it."""
+    async def _lead(self, context: RequestContext, key: CacheKey, route: Route) -> Reply | Hold:
+        """Return the handler's reply, for which identical requests wait, or its hold.
+
+        A hold ends the flight, so that identical requests do not wait for this client's wait.
+        """
         version = self._cache.version
         with self._flights.begin(key) as flight:
             reply = await route.handler(context)
-            if isinstance(reply, Hold):
-                flight.land()
-                return await reply.wait()
-            self._remember(context, key, reply, flight, version)
+            if isinstance(reply, Reply):
+                self._remember(context, key, reply, flight, version)
             return reply
 
     def _remember(
@@ -146,7 +148,7 @@ class Application:
         context: RequestContext,
         key: CacheKey,
         reply: Reply,
-        flight: Flight[CacheKey],
+        flight: Flight,
         version: int,
     ) -> None:
         """Remember a repeatable reply if the request is not the first of its kind.

@@ -1,53 +1,47 @@
 """Requests that are being handled, so that identical ones can wait for the first one's reply."""
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
 
-class Flight(Generic[K]):
-    """A request that is being handled, until its block ends or it lands before.
+class Flight:
+    """A request that is being handled. ``followers`` counts the identical ones that wait for it."""
 
-    ``followers`` counts the identical requests that wait for it.
-    """
-
-    def __init__(self, key: K, flights: "dict[K, Flight[K]]") -> None:
-        self._key = key
-        self._flights = flights
-        self._landed = asyncio.Event()
+    def __init__(self) -> None:
+        self.landed = asyncio.Event()
         self.followers = 0
 
-    def __enter__(self) -> "Flight[K]":
-        self._flights.setdefault(self._key, self)
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.land()
-
-    def land(self) -> None:
-        """Let the followers go on. No others will follow."""
-        self._landed.set()
-        if self._flights.get(self._key) is self:
-            del self._flights[self._key]
-
     async def follow(self) -> None:
-        """Return when the flight has landed."""
+        """Return when the request has been handled."""
         self.followers += 1
-        await self._landed.wait()
+        await self.landed.wait()
 
 
 class Flights(Generic[K]):
-    """The first request for each key. Unlike ``SingleFlight``, it may land before its reply."""
+    """The first request for each key that is being handled."""
 
     def __init__(self) -> None:
-        self._flights: dict[K, Flight[K]] = {}
+        self._flights: dict[K, Flight] = {}
 
-    def get(self, key: K) -> Flight[K] | None:
+    def get(self, key: K) -> Flight | None:
         """Return the flight to follow for *key*, if there is one."""
         return self._flights.get(key)
 
-    def begin(self, key: K) -> Flight[K]:
-        """Return a flight. It gets no followers while another one has the same key."""
-        return Flight(key, self._flights)
+    @contextmanager
+    def begin(self, key: K) -> Iterator[Flight]:
+        """Yield a flight that lands when the block ends.
+
+        It has no followers if another flight for *key* has not landed yet.
+        """
+        flight = Flight()
+        self._flights.setdefault(key, flight)
+        try:
+            yield flight
+        finally:
+            flight.landed.set()
+            if self._flights.get(key) is flight:
+                del self._flights[key]
