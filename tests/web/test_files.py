@@ -227,7 +227,7 @@ def test_without_the_engine_a_sha256_is_not_absent(web: Client) -> None:
 
 
 @pytest.mark.parametrize("route", ("file", "digest"))
-def test_a_crowd_gets_repeated_responses_until_there_is_news(web: Client, route: str) -> None:
+def test_a_crowd_gets_repeated_responses_until_a_notification(web: Client, route: str) -> None:
     sha256 = built(web).headers["archiver-sha256"]
     target = FILE if route == "file" else f"/sha256/{sha256}"
     for _ in range(2):

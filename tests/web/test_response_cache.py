@@ -126,7 +126,7 @@ def test_no_response_is_repeated_once_its_rev_may_have_moved() -> None:
     assert body_of(cache) is None
 
 
-def test_news_between_the_look_up_and_the_memory_is_not_overlooked() -> None:
+def test_a_notification_after_the_look_up_keeps_a_response_from_memory() -> None:
     cache = ResponseCache(ttl=TTL)
     version = cache.version
     cache.invalidate("a")
@@ -147,7 +147,7 @@ def test_a_change_too_long_ago_to_be_known_counts_as_one() -> None:
     assert body_of(cache) is None
 
 
-def test_a_renewal_that_news_overtakes_is_not_remembered() -> None:
+def test_a_renewal_that_a_notification_overtakes_is_not_remembered() -> None:
     clock = Clock()
     cache = ResponseCache(ttl=TTL, clock=clock)
 

@@ -30,7 +30,7 @@ CLIENT_LEFT_STATUS = 499
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeatable:
-    """A response that other clients may get for the same request, until news of ``topics``.
+    """A response that other clients may get too, until a notification of one of its ``topics``.
 
     ``good_until`` is a reading of ``time.monotonic``. ``retry_after`` draws the header of that
     name for each client. ``renew`` returns a successor, or None if the response is no longer true;

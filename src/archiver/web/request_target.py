@@ -95,7 +95,7 @@ def parse_number(query: Mapping[str, str], name: str, allowed: str) -> int | Non
     if text is None:
         return None
     if not SECONDS.fullmatch(text):
-        raise InvalidRequest(f"{name} is not a valid number", parameter=name, allowed=allowed)
+        raise InvalidRequest(f"{name} must be a whole number", parameter=name, allowed=allowed)
     return int(text)
 
 

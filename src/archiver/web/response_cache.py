@@ -74,7 +74,7 @@ class _Entry:
 
 
 class ResponseCache:
-    """Remembers each response for at most twice *ttl*, and less if there is news of its topics.
+    """Remembers each response for at most twice *ttl*, or until a notification of its topics.
 
     A response that has a ``renew`` is renewed in the background once it is *ttl* old. With a *ttl*
     of 0, no response is remembered.
@@ -138,7 +138,7 @@ class ResponseCache:
             self._put(key, repeatable, route, source)
 
     def invalidate(self, topic: str | None) -> None:
-        """Forget the responses that news of *topic* ends; for None, all of them."""
+        """Forget the responses that depend on *topic*; for None, all of them."""
         self._changes.note(topic)
         if topic is None:
             self._entries.clear()
@@ -147,9 +147,9 @@ class ResponseCache:
         for key in tuple(self._keys_by_topic.get(topic or "", ())):
             self._remove(key)
 
-    async def keep_fresh(self, news: Notifications) -> None:
-        """Invalidate what *news* ends and renew what grows old, until cancelled."""
-        news.subscribe(self.invalidate)
+    async def keep_fresh(self, notifications: Notifications) -> None:
+        """Invalidate responses at *notifications*, and renew old ones, until cancelled."""
+        notifications.subscribe(self.invalidate)
         async with asyncio.TaskGroup() as group:
             for _ in range(RENEWALS_AT_A_TIME):
                 group.create_task(self._renew_due_entries())

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, ArchiveRequest, Region
-from archiver.names import check_name
+from archiver.names import check_name, shown
 from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
@@ -112,7 +112,9 @@ def parse_source(context: RequestContext, raw: str) -> str:
 def parse_suffix(text: str) -> str:
     """Return *text* if it is a format. Raises InvalidRequest."""
     if text not in SUFFIXES:
-        raise InvalidRequest("unsupported suffix", parameter="suffix", allowed=", ".join(SUFFIXES))
+        raise InvalidRequest(
+            f"unsupported suffix '{shown(text)}'", parameter="suffix", allowed=", ".join(SUFFIXES)
+        )
     return text
 
 
@@ -126,7 +128,7 @@ def parse_region(text: str) -> Region | None:
         return None
     if not _REGION.fullmatch(text):
         raise InvalidRequest(
-            "preferred_region is not the name of a region",
+            f"'{shown(text)}' cannot be the name of a region",
             parameter="preferred_region",
             allowed="a name such as us-west-2",
         )
@@ -140,5 +142,7 @@ def _parse_on_miss(text: str | None) -> OnMiss | None:
         return OnMiss(text)
     except ValueError:
         raise InvalidRequest(
-            "unsupported value of on_miss", parameter="on_miss", allowed="redirect, none"
+            f"unsupported on_miss '{shown(text)}'",
+            parameter="on_miss",
+            allowed="redirect, none",
         ) from None

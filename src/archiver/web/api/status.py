@@ -59,7 +59,7 @@ async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: fl
     ):
         seen = watch.version or 1
         wake = await watch.wait_for_status(_left_s(until), departure)
-        if watch.status and not watch.ended and not _is_news(context, watch.status):
+        if watch.status and not watch.ended and not _is_new(context, watch.status):
             wake = await watch.wait_for_change(seen, _left_s(until), departure)
         if wake is Wake.CLIENT_LEFT or watch.status is None:
             return client_left()
@@ -70,7 +70,7 @@ def _left_s(until: float) -> float:
     return max(0, until - time.monotonic())
 
 
-def _is_news(context: RequestContext, status: Status) -> bool:
+def _is_new(context: RequestContext, status: Status) -> bool:
     """Return whether the client names the status it knows, and *status* is another one."""
     return bool(_known_etags(context)) and not _is_known(context, _etag(status))
 

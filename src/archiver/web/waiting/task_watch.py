@@ -98,7 +98,7 @@ class TaskWatch:
     async def _read_task(self, known: Status) -> Status | None:
         """Return *known* with the task as it is now; None if the task has ended or is unknown.
 
-        A commit is followed by the end of the task. Before that, index and buckets have no news.
+        The end of a task follows its commit. Before that, index and buckets have not changed.
         """
         try:
             task = await self._archiver.task(self._archive)
