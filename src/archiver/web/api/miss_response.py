@@ -28,6 +28,7 @@ from archiver.web.reply import (
 from archiver.web.request_context import RequestContext
 from archiver.web.waiting.task_watch import Variant
 from archiver.web.waiting.wake import Wake
+from archiver.web.web_config import WebConfig
 
 REPEAT_FOR_S = 1.0
 """How long a crowd gets the same 202 without another look at its task."""
@@ -104,14 +105,15 @@ async def _without_archive(
         return _redirect(url, pending, outcome=SENT_TO_HOST)
     draw_retry_after = await retry_after(context, pending.archive.source)
     if request.accepts_202:
-        return _accepted(context, request, pending, draw_retry_after)
+        repeatable = not request.wait.from_header
+        return _accepted(context.state.config, pending, draw_retry_after, repeatable=repeatable)
     reply = problem(
         context,
         "not_ready_yet",
         "the archive is being built; try again later",
         retry_after_s=draw_retry_after(),
     )
-    reply.response.headers.update(_headers(pending.archive, _CACHE_OUTCOME[pending.outcome]))
+    reply.response.headers.update(_headers(pending))
     return reply
 
 
@@ -122,54 +124,44 @@ def _url_at_host(context: RequestContext, archive: Archive) -> str | None:
 
 
 def _redirect(url: str, pending: Pending, *, outcome: str) -> Reply:
-    headers = _headers(pending.archive, _CACHE_OUTCOME[pending.outcome])
-    return Reply(
-        response=Response(status_code=302, headers={"Location": url, **headers}), outcome=outcome
-    )
+    headers = {"Location": url, **_headers(pending)}
+    return Reply(response=Response(status_code=302, headers=headers), outcome=outcome)
 
 
 def _accepted(
-    context: RequestContext,
-    request: ClientRequest,
-    pending: Pending,
-    draw_retry_after: Callable[[], int],
+    config: WebConfig, pending: Pending, draw_retry_after: Callable[[], int], *, repeatable: bool
 ) -> Reply:
     """Return the 202. Each client of a crowd gets the same one with its own ``Retry-After``."""
-    outcome = _CACHE_OUTCOME[pending.outcome]
-    url = status_url(context.state.config, pending.archive)
-    response = _accepted_response(url, pending.archive, outcome)
+    response = _accepted_response(config, pending)
     response.headers["Retry-After"] = str(draw_retry_after())
-    if request.wait.from_header:
-        return Reply(response=response, outcome=outcome)
     return Reply(
         response=response,
-        outcome=outcome,
-        repeatable=partial(_joined, url, pending.archive, draw_retry_after),
+        outcome=_CACHE_OUTCOME[pending.outcome],
+        repeatable=partial(_joined, config, pending, draw_retry_after) if repeatable else None,
     )
 
 
-def _joined(url: str, archive: Archive, draw_retry_after: Callable[[], int]) -> Repeatable:
+def _joined(config: WebConfig, pending: Pending, draw_retry_after: Callable[[], int]) -> Repeatable:
     """Return the 202 of the clients that follow the first: they have all joined its task."""
     return Repeatable(
-        response=_accepted_response(url, archive, JOINED),
+        response=_accepted_response(config, replace(pending, outcome=EnqueueOutcome.JOINED)),
         outcome=JOINED,
-        topics=(archive.key_hash,),
+        topics=(pending.archive.key_hash,),
         good_until=time.monotonic() + REPEAT_FOR_S,
         retry_after=draw_retry_after,
         unless_header=b"prefer",
     )
 
 
-def _accepted_response(url: str, archive: Archive, outcome: str) -> Response:
-    return JSONResponse(
-        {"result": {}}, status_code=202, headers={"Location": url, **_headers(archive, outcome)}
-    )
+def _accepted_response(config: WebConfig, pending: Pending) -> Response:
+    headers = {"Location": status_url(config, pending.archive), **_headers(pending)}
+    return JSONResponse({"result": {}}, status_code=202, headers=headers)
 
 
-def _headers(archive: Archive, outcome: str) -> Mapping[str, str]:
+def _headers(pending: Pending) -> Mapping[str, str]:
     return {
-        "Archiver-Cache": outcome,
-        "Archiver-Node": archive.node,
+        "Archiver-Cache": _CACHE_OUTCOME[pending.outcome],
+        "Archiver-Node": pending.archive.node,
         "Cache-Control": "no-store",
         "Vary": "Prefer",
     }

@@ -35,10 +35,10 @@ async def get_status(context: RequestContext) -> Reply:
     wait_s = parse_number(query, "wait", "a whole number of seconds") or 0
     archive = find_archive(context, task_id)
     if archive is None:
-        return _status_reply(context, _render_unknown(task_id), etag=None)
+        return _result_reply(context, _render_unknown(task_id), etag=None)
     if wait_s and context.method != "HEAD":
         return await _wait_for_change(context, archive, wait_s)
-    return _reply(context, await context.state.archiver.status(archive))
+    return _status_reply(context, await context.state.archiver.status(archive))
 
 
 def find_archive(context: RequestContext, task_id: str) -> Archive | None:
@@ -63,7 +63,7 @@ async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: fl
             wake = await watch.wait_for_change(seen, _left_s(until), departure)
         if wake is Wake.CLIENT_LEFT or watch.status is None:
             return client_left()
-        return _reply(context, watch.status)
+        return _status_reply(context, watch.status)
 
 
 def _left_s(until: float) -> float:
@@ -75,12 +75,12 @@ def _is_new(context: RequestContext, status: Status) -> bool:
     return bool(_known_etags(context)) and not _is_known(context, _etag(status))
 
 
-def _reply(context: RequestContext, status: Status) -> Reply:
+def _status_reply(context: RequestContext, status: Status) -> Reply:
     """Return the status. With URLs it has no ETag, because each reading signs them again."""
-    return _status_reply(context, render(status), etag=None if status.urls else _etag(status))
+    return _result_reply(context, render(status), etag=None if status.urls else _etag(status))
 
 
-def _status_reply(
+def _result_reply(
     context: RequestContext, result: Mapping[str, object], *, etag: str | None
 ) -> Reply:
     """Return *result*, or 304 if the client knows it."""
