@@ -158,7 +158,7 @@ def test_a_changed_file_is_read_again_and_a_malformed_one_changes_nothing(tmp_pa
     file = aws(tmp_path / "aws")
     ranges = CloudRanges(files=[file], check_interval=timedelta(milliseconds=10))
     clients = ClientResolver(published=ranges.read())
-    asked = {"client": ("3.0.1.1", 1), "headers": []}
+    request = {"client": ("3.0.1.1", 1), "headers": []}
 
     async def until(event: str, lines: list[MutableMapping[str, Any]]) -> None:
         async with asyncio.timeout(10):
@@ -171,18 +171,18 @@ def test_a_changed_file_is_read_again_and_a_malformed_one_changes_nothing(tmp_pa
     async def play() -> None:
         with capture_logs() as lines:
             following = asyncio.ensure_future(ranges.follow(clients.replace_published))
-            assert clients.resolve(asked).region == EAST
+            assert clients.resolve(request).region == EAST
             write(file.path, "{")
             await until("ranges.unreadable", lines)
-            assert clients.resolve(asked).region == EAST
+            assert clients.resolve(request).region == EAST
             file.path.unlink()
             await until("ranges.unreadable", lines)
             aws(file.path, {"prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "us-west-2"}]})
             await until("ranges.read", lines)
-            assert clients.resolve(asked).region == WEST
+            assert clients.resolve(request).region == WEST
             aws(file.path, {"prefixes": []})
             await until("ranges.read", lines)
-            assert clients.resolve(asked).region is None
+            assert clients.resolve(request).region is None
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following

@@ -19,12 +19,12 @@ class RawResponse:
         return json.loads(self.body)
 
 
-def ask(
+def request(
     port: int, target: bytes, *, method: bytes = b"GET", host: bytes = b"h", headers: bytes = b""
 ) -> RawResponse:
-    request = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bConnection: close\r\n\r\n"
+    request_head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
-        connection.sendall(request % (method, target, host, headers))
+        connection.sendall(request_head % (method, target, host, headers))
         response = b""
         while chunk := connection.recv(65536):
             response += chunk

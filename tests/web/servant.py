@@ -29,16 +29,16 @@ def fakes() -> ASGIApp:
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    async def tell(_request: Request) -> Response:
+    async def effects(_request: Request) -> Response:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
     app = create_app(open_archiver=open_archiver, config=CONFIG, on_stop=on_stop)
-    about_fakes = Router([Route("/fakes", tell)])
+    fakes_router = Router([Route("/fakes", effects)])
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         to_fakes = scope["type"] == "http" and scope["path"] == "/fakes"
-        await (about_fakes if to_fakes else app)(scope, receive, send)
+        await (fakes_router if to_fakes else app)(scope, receive, send)
 
     return both
 

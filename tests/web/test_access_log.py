@@ -105,8 +105,8 @@ def test_a_well_formed_request_id_is_kept(web: Client) -> None:
 
 @pytest.mark.parametrize("bad", ("", "a b", "x" * 65, "é", "a\r\nSet-Cookie: b", "<script>"))
 def test_any_other_request_id_is_replaced(web: Client, bad: str) -> None:
-    given = web.get(DEFAULT, x_request_id=bad).headers["x-request-id"]
-    assert re.fullmatch(r"[0-9a-f]{16}", given)
+    request_id = web.get(DEFAULT, x_request_id=bad).headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{16}", request_id)
 
 
 def test_summed_hits_have_the_same_metrics_as_single_ones(web: Client) -> None:

@@ -62,9 +62,9 @@ def test_a_repeated_hit_has_the_headers_of_the_original(without_cache: Client) -
     slow.work()
     responses = [slow.get(DEFAULT) for _ in range(4)]
     with client(slow.world) as quick:
-        lane = [quick.get(DEFAULT) for _ in range(4)]
+        repeated = [quick.get(DEFAULT) for _ in range(4)]
 
-    names = [sorted(response.headers) for response in (*responses, *lane)]
+    names = [sorted(response.headers) for response in (*responses, *repeated)]
     assert names == [names[0]] * 8
 
 
@@ -140,16 +140,16 @@ def test_a_renewal_keeps_the_region_of_the_response() -> None:
     with client(World(), config=config) as web:
         web.get(DEFAULT)
         web.work()
-        asked = [web.get(full(web)) for _ in range(2)]
+        responses = [web.get(full(web)) for _ in range(2)]
         web.run(asyncio.sleep(0.6))
-        asked.append(web.get(full(web)))  # triggers the renewal
+        responses.append(web.get(full(web)))  # triggers the renewal
         web.run(asyncio.sleep(0))
         _cut_off(web.world)
         web.run(asyncio.sleep(0.5))  # the first response has expired
-        asked.append(web.get(full(web)))
+        responses.append(web.get(full(web)))
 
-    assert [response.status for response in asked] == [302] * 4
-    assert {response.headers["archiver-region"] for response in asked} == {"us-west-2"}
+    assert [response.status for response in responses] == [302] * 4
+    assert {response.headers["archiver-region"] for response in responses} == {"us-west-2"}
 
 
 def test_head_is_remembered_with_its_own_url(warm: Client) -> None:
@@ -203,12 +203,12 @@ def test_hits_are_logged_in_one_line_and_counted_one_by_one() -> None:
         for _ in range(5):
             assert web.get(DEFAULT).status == 302
 
-    told = [line for line in lines if line["event"].endswith(".finished")]
-    assert [(line["event"], line["outcome"]) for line in told] == [
+    finished = [line for line in lines if line["event"].endswith(".finished")]
+    assert [(line["event"], line["outcome"]) for line in finished] == [
         ("request.finished", "miss"),
         ("requests.finished", "hit"),
     ]
-    assert told[1]["requests"] == 5
+    assert finished[1]["requests"] == 5
     assert count._value.get() - before == 5  # noqa: SLF001
 
 
@@ -219,8 +219,8 @@ def test_hits_may_have_lines_of_their_own() -> None:
         with capture_logs() as lines:
             for _ in range(4):
                 web.get(DEFAULT)
-    told = [line for line in lines if line["event"] == "request.finished"]
-    assert [(line["outcome"], line["path"]) for line in told] == [("hit", DEFAULT)] * 4
+    finished = [line for line in lines if line["event"] == "request.finished"]
+    assert [(line["outcome"], line["path"]) for line in finished] == [("hit", DEFAULT)] * 4
 
 
 def test_long_targets_are_not_remembered(warm: Client) -> None:
@@ -242,8 +242,8 @@ def test_a_crowd_with_a_long_address_is_answered_one_by_one(warm: Client) -> Non
 async def _crowd(
     web: Client, target: str, size: int, **headers: str
 ) -> list[web_client.ClientResponse]:
-    asked = [web.request_async(target, headers=headers) for _ in range(size)]
-    return list(await asyncio.gather(*asked))
+    responses = [web.request_async(target, headers=headers) for _ in range(size)]
+    return list(await asyncio.gather(*responses))
 
 
 def test_a_crowd_that_misses_is_looked_up_once_and_joins(web: Client) -> None:

@@ -91,8 +91,8 @@ def test_the_region_is_that_of_the_client_and_not_of_the_proxy() -> None:
 
 
 def test_no_other_header_is_believed() -> None:
-    asked = scope(PROXY, forwarded="for=192.0.2.1", **{"x-real-ip": "192.0.2.1"})
-    assert CLIENTS.resolve(asked).address == PROXY
+    request = scope(PROXY, forwarded="for=192.0.2.1", **{"x-real-ip": "192.0.2.1"})
+    assert CLIENTS.resolve(request).address == PROXY
 
 
 def test_an_endless_chain_of_proxies_is_cut() -> None:

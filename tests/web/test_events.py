@@ -44,7 +44,7 @@ def status_of(web: Client) -> str:
     return web.get(DEFAULT).headers["location"].removeprefix(PUBLIC_URL)
 
 
-async def told(
+async def respond_after(
     web: Client, target: str, *then: Callable[[], object], **headers: str
 ) -> ClientResponse:
     """Request *target*, call each of *then* while it waits, and return the response."""
@@ -64,7 +64,7 @@ def claimed(web: Client) -> FakeAttempt:
 
 
 def test_a_poll_is_answered_at_the_next_change(web: Client) -> None:
-    response = web.run(told(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
+    response = web.run(respond_after(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
     assert response.result["state"] == "STARTED"
 
 
@@ -90,7 +90,7 @@ def test_a_client_that_says_what_it_knows_misses_no_change(web: Client) -> None:
     assert response.result["state"] == "STARTED"
     known = response.headers["etag"]
     response = web.run(
-        told(
+        respond_after(
             web,
             f"{target}?wait=9",
             lambda: attempt.report(Phase.FETCHING, 7),
@@ -125,7 +125,7 @@ def test_a_client_with_several_etags_waits_for_a_different_status(web: Client, k
     target = status_of(web)
     tag = web.get(target).headers["etag"]
     headers = {"if-none-match": known.format(tag)}
-    response = web.run(told(web, f"{target}?wait=9", lambda: claimed(web), **headers))
+    response = web.run(respond_after(web, f"{target}?wait=9", lambda: claimed(web), **headers))
     assert response.status == (304 if known == "*" else 200)
 
 
@@ -245,7 +245,7 @@ def test_a_failure_is_sent_with_its_reason(web: Client) -> None:
     target = f"{status_of(web)}/events"
     attempt = claimed(web)
     response = web.run(
-        told(web, target, lambda: web.world.engine.fail(attempt, WrongRoot("two roots")))
+        respond_after(web, target, lambda: web.world.engine.fail(attempt, WrongRoot("two roots")))
     )
     last = events_of(response.body)[-1]
     assert last.name == "failed"
@@ -273,7 +273,7 @@ def test_a_client_that_reconnects_does_not_get_known_events_again(web: Client) -
         updated_at=web.world.engine.tasks[attempt.archive.key].created_at,
     )
     again = web.run(
-        told(
+        respond_after(
             web,
             target,
             lambda: attempt.report(Phase.FETCHING, 7),
@@ -338,8 +338,8 @@ def test_a_process_that_stops_ends_all_streams(web: Client) -> None:
     async def play() -> list[ClientResponse]:
         async with asyncio.TaskGroup() as group:
             requests = [
-                group.create_task(web.request_async(asked))
-                for asked in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
+                group.create_task(web.request_async(path))
+                for path in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
             ]
             await settled()
             web.state.waiters.close()

@@ -11,7 +11,7 @@ import pytest
 from archiver.web.request_target import TARGET_MAX_BYTES
 from tests.parts.process import accepts, free_port, running
 from tests.web.client import PUBLIC_URL
-from tests.web.raw import RawResponse, ask
+from tests.web.raw import RawResponse, request
 
 ROOT = Path(__file__).parents[2]
 NODE = b"0123456789abcdef0123456789abcdef01234567"
@@ -22,11 +22,11 @@ ASH = b"/archiver/hgmo/projects/ash/" + NODE
 class Server:
     port: int
 
-    def ask(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawResponse:
-        return ask(self.port, target, method=method, host=host)
+    def request(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawResponse:
+        return request(self.port, target, method=method, host=host)
 
     def fakes(self) -> dict[str, Any]:
-        fakes: dict[str, Any] = self.ask(b"/fakes").json
+        fakes: dict[str, Any] = self.request(b"/fakes").json
         return fakes
 
 
@@ -114,14 +114,14 @@ def test_a_bad_segment_is_a_400_that_names_its_place(
     server: Server, target: bytes, parameter: str
 ) -> None:
     before = server.fakes()
-    assert_bad(server.ask(target), parameter)
+    assert_bad(server.request(target), parameter)
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize("segment", [s for s in BAD_SEGMENTS if s])
 def test_a_bad_source_is_a_400_that_names_it(server: Server, segment: bytes) -> None:
     before = server.fakes()
-    assert_bad(server.ask(b"/archiver/" + segment + b"/projects/ash/" + NODE), "source")
+    assert_bad(server.request(b"/archiver/" + segment + b"/projects/ash/" + NODE), "source")
     assert server.fakes() == before
 
 
@@ -164,7 +164,7 @@ def test_a_bad_query_is_a_400_that_names_the_parameter(
     server: Server, query: bytes, parameter: str
 ) -> None:
     before = server.fakes()
-    assert_bad(server.ask(ASH + b"?" + query), parameter)
+    assert_bad(server.request(ASH + b"?" + query), parameter)
     assert server.fakes() == before
 
 
@@ -189,14 +189,14 @@ def test_bytes_that_no_target_may_have_are_refused_by_the_server(
 ) -> None:
     """The server (hyper) responds with a bare 400 before the application is called."""
     before = server.fakes()
-    response = server.ask(target)
+    response = server.request(target)
     assert (response.status, response.body) == (400, b"")
     assert server.fakes() == before
 
 
 def test_a_target_of_many_kilobytes_is_refused_by_the_server(server: Server) -> None:
     before = server.fakes()
-    assert server.ask(b"/archiver/hgmo/" + b"x/" * 50_000 + NODE).status in {414, 431}
+    assert server.request(b"/archiver/hgmo/" + b"x/" * 50_000 + NODE).status in {414, 431}
     assert server.fakes() == before
 
 
@@ -214,7 +214,7 @@ def test_a_target_of_many_kilobytes_is_refused_by_the_server(server: Server) -> 
 )
 def test_a_target_of_more_than_8_kb_is_refused_unread(server: Server, target: bytes) -> None:
     before = server.fakes()
-    response = server.ask(target)
+    response = server.request(target)
     assert (response.status, response.json["code"]) == (414, "target_too_long")
     assert server.fakes() == before
 
@@ -222,8 +222,8 @@ def test_a_target_of_more_than_8_kb_is_refused_unread(server: Server, target: by
 def test_a_target_of_8_kb_is_read(server: Server) -> None:
     target = ASH + b"?"
     target += b"&" * (TARGET_MAX_BYTES - len(target) + 1)  # the question mark is not counted
-    assert server.ask(target).status == 404  # the world of fakes has no such node
-    assert server.ask(target + b"&").status == 414
+    assert server.request(target).status == 404  # the world of fakes has no such node
+    assert server.request(target + b"&").status == 414
 
 
 def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
@@ -231,15 +231,15 @@ def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
 ) -> None:
     before = server.fakes()
     long_repo = b"/".join([b"z" * 200] * 4)
-    assert_bad(server.ask(b"/archiver/hgmo/" + long_repo + b"/default"), "repo")
-    assert_bad(server.ask(b"/archiver/hgmo/" + b"z/" * 4000 + b"default"), "repo")
+    assert_bad(server.request(b"/archiver/hgmo/" + long_repo + b"/default"), "repo")
+    assert_bad(server.request(b"/archiver/hgmo/" + b"z/" * 4000 + b"default"), "repo")
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize("target", (b"/archiver/", b"/archiver/hgmo", b"/archiver/hgmo/"))
 def test_an_address_that_ends_too_soon_is_a_400(server: Server, target: bytes) -> None:
     before = server.fakes()
-    response = server.ask(target)
+    response = server.request(target)
     assert (response.status, response.json["code"]) == (400, "invalid_request")
     assert server.fakes() == before
 
@@ -249,25 +249,27 @@ def test_an_address_that_ends_too_soon_is_a_400(server: Server, target: bytes) -
 )
 def test_an_encoded_path_is_matched_undecoded(server: Server, target: bytes) -> None:
     before = server.fakes()
-    response = server.ask(target)
+    response = server.request(target)
     assert (response.status, response.json["code"]) == (404, "no_such_route")
     assert server.fakes() == before
 
 
 def test_an_encoded_letter_is_the_letter(server: Server) -> None:
     """RFC 3986, 2.3: unreserved characters mean the same, encoded or not."""
-    plain = server.ask(b"/archiver/hgmo/projects/ash/default?subdir=testing/mozharness")
-    encoded = server.ask(b"/archiver/%68gmo/projects/%61sh/defa%75lt?subdir=testing%2Fmozharness")
+    plain = server.request(b"/archiver/hgmo/projects/ash/default?subdir=testing/mozharness")
+    encoded = server.request(
+        b"/archiver/%68gmo/projects/%61sh/defa%75lt?subdir=testing%2Fmozharness"
+    )
     assert plain.status == encoded.status == 202
     assert plain.headers["location"] == encoded.headers["location"]
 
 
 def test_a_raw_fragment_is_not_part_of_the_target(server: Server) -> None:
     """The server removes a fragment (RFC 9112, 3.2); the rest must be valid by itself."""
-    plain = server.ask(b"/archiver/hgmo/projects/ash/default")
-    cut = server.ask(b"/archiver/hgmo/projects/ash/default#?subdir=..")
+    plain = server.request(b"/archiver/hgmo/projects/ash/default")
+    cut = server.request(b"/archiver/hgmo/projects/ash/default#?subdir=..")
     assert cut.headers["location"] == plain.headers["location"]
-    assert_bad(server.ask(b"/archiver/hgmo/#projects/ash/default"), "rev")
+    assert_bad(server.request(b"/archiver/hgmo/#projects/ash/default"), "rev")
 
 
 @pytest.mark.parametrize(
@@ -283,23 +285,23 @@ def test_a_raw_fragment_is_not_part_of_the_target(server: Server) -> None:
 )
 def test_the_host_header_changes_no_url(server: Server, host: bytes) -> None:
     target = b"/archiver/hgmo/projects/ash/V_1"
-    honest, poisoned = server.ask(target), server.ask(target, host=host)
+    honest, poisoned = server.request(target), server.request(target, host=host)
     assert poisoned.headers["location"] == honest.headers["location"]
     assert poisoned.headers["location"].startswith(f"{PUBLIC_URL}/archiver/status/")
 
 
 def test_an_absolute_target_is_read_for_its_path_alone(server: Server) -> None:
     target = b"/archiver/hgmo/projects/ash/V_1"
-    honest = server.ask(target)
+    honest = server.request(target)
     for prefix in (b"http://evil.example", b"http://u:p@evil.example:81", b"https://[::1]"):
-        assert server.ask(prefix + target).headers["location"] == honest.headers["location"]
-        assert_bad(server.ask(prefix + _in_repo(b"..")), "repo")
+        assert server.request(prefix + target).headers["location"] == honest.headers["location"]
+        assert_bad(server.request(prefix + _in_repo(b"..")), "repo")
 
 
 @pytest.mark.parametrize("method", (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW", b"get"))
 def test_other_methods_are_a_405_that_lists_the_allowed_ones(server: Server, method: bytes) -> None:
     before = server.fakes()
-    response = server.ask(ASH, method=method)
+    response = server.request(ASH, method=method)
     assert (response.status, response.json["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == "GET, HEAD"
     assert server.fakes() == before

@@ -16,7 +16,7 @@ from subprocess import Popen
 import pytest
 
 from tests.parts.process import accepts, free_port, running, wait_until
-from tests.web.raw import ask
+from tests.web.raw import request
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_a_killed_process_is_replaced_while_the_others_serve(
         wait_until(lambda: log.read_text().count("web.started") == 3, what="a new process")
         assert other in children_of(process.pid)
         assert set(told_pids(log, "web.started")) == {victim, *children_of(process.pid)}
-        assert ask(port, b"/__lbheartbeat__").status == 200
+        assert request(port, b"/__lbheartbeat__").status == 200
     assert set(told_pids(log, "web.stopped")) == set(told_pids(log, "web.started")) - {victim}
 
 
@@ -90,14 +90,14 @@ def test_processes_add_up_their_metrics(tmp_path: Path) -> None:
     with served("fakes", port, log, processes=2):
         wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
         for _ in range(20):
-            ask(port, b"/robots.txt")
+            request(port, b"/robots.txt")
         # a response is counted after it was sent
         wait_until(lambda: robots(port) == ["20.0"], what="all to be counted")
         assert [robots(port) for _ in range(8)] == [["20.0"]] * 8
 
 
 def robots(port: int) -> list[str]:
-    text = ask(port, b"/metrics").body.decode()
+    text = request(port, b"/metrics").body.decode()
     return re.findall(r'_count\{[^}]*route="robots"[^}]*\} (\S+)', text)
 
 
@@ -118,7 +118,7 @@ def test_requests_of_killed_processes_are_no_longer_counted(tmp_path: Path) -> N
 
 
 def waiters(port: int) -> float:
-    text = ask(port, b"/metrics").body.decode()
+    text = request(port, b"/metrics").body.decode()
     (found,) = re.findall(r"^archiver_waiters (\S+)", text, re.MULTILINE)
     return float(found)
 
@@ -154,7 +154,7 @@ def test_an_application_that_cannot_start_ends_the_server_and_leaks_no_text(
 def test_head_has_the_headers_of_an_answer_and_no_body(tmp_path: Path) -> None:
     port = free_port()
     with served("fakes", port, tmp_path / "log"):
-        response = ask(port, b"/archiver/hgmo/projects/ash/default", method=b"HEAD")
+        response = request(port, b"/archiver/hgmo/projects/ash/default", method=b"HEAD")
     assert response.status == 404
     assert response.headers["content-type"] == "application/problem+json"
     assert response.body == b""
@@ -163,6 +163,6 @@ def test_head_has_the_headers_of_an_answer_and_no_body(tmp_path: Path) -> None:
 def test_every_request_has_one_line_in_the_log_with_its_id(tmp_path: Path) -> None:
     port, log, own = free_port(), tmp_path / "log", '"request_id": "r-1"'
     with served("fakes", port, log):
-        ask(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
+        request(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
         wait_until(lambda: own in log.read_text(), what="its line")
     assert log.read_text().count(own) == 1

@@ -237,8 +237,8 @@ def test_a_wait_is_logged_by_its_outcome_and_each_hold_at_debug(hasty: Client) -
 def test_waits_are_logged_in_one_line() -> None:
     with capture_logs() as lines, client(World()) as web:
         crowd(web, [PATIENT] * 20)
-    told = [line for line in lines if line["event"].endswith(".finished")]
-    assert [(line["event"], line["requests"]) for line in told] == [("requests.finished", 20)]
+    finished = [line for line in lines if line["event"].endswith(".finished")]
+    assert [(line["event"], line["requests"]) for line in finished] == [("requests.finished", 20)]
 
 
 @pytest.mark.parametrize(
