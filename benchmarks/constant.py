@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from archiver.web.fleet import fleet_of
+from archiver.web.address_claim import fleet_identity
 from archiver.web.server import serve
 
 
@@ -37,4 +37,4 @@ async def _live(receive: Any, send: Any) -> None:  # noqa: ANN401
 
 
 if __name__ == "__main__":
-    serve("benchmarks.constant:app", listen=sys.argv[1], fleet=fleet_of((), {}))
+    serve("benchmarks.constant:app", listen=sys.argv[1], fleet=fleet_identity((), {}))

@@ -22,7 +22,7 @@ EAST, WEST = Region("us-east-1"), Region("us-west-2")
 def test_a_miss_creates_the_task() -> None:
     world = World()
     outcome = asyncio.run(request(world.archiver, world.wanted("default")))
-    assert outcome == Pending(archive=world.archive(), outcome=EnqueueOutcome.MISS)
+    assert outcome == Pending(archive=world.archive(), outcome=EnqueueOutcome.CREATED)
     assert list(world.engine.tasks) == [world.archive().key]
 
 
@@ -38,7 +38,9 @@ def test_two_hundred_requests_in_ten_processes_are_one_task_and_one_fetch() -> N
         return outcomes
 
     outcomes = asyncio.run(scenario())
-    assert [o.outcome for o in outcomes if isinstance(o, Pending)].count(EnqueueOutcome.MISS) == 1
+    assert [o.outcome for o in outcomes if isinstance(o, Pending)].count(
+        EnqueueOutcome.CREATED
+    ) == 1
     assert len(outcomes) == 200
     assert world.source.asked["open"] == 1
 

@@ -13,7 +13,7 @@ from archiver.ports.storage import Found
 from archiver.service import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
-from archiver.web.watches import open_watches
+from archiver.web.waiting.task_watch import open_task_watches
 from tests.world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -74,7 +74,7 @@ def test_who_watches_an_archive_that_was_built_and_lost_has_it_looked_for_once()
         lose(world)
         await world.index.forget(archive)
         storage.looks = 0
-        async with open_watches(world.archiver) as watches:
+        async with open_task_watches(world.archiver) as watches:
             with watches.watch(archive) as watch:
                 for _ in range(1000):
                     await asyncio.sleep(0)

@@ -309,9 +309,9 @@ class Ready:
 
 
 class EnqueueOutcome(StrEnum):
-    """How a request came to its task."""
+    """Whether a request created its task or joined an existing one."""
 
-    MISS = "miss"
+    CREATED = "created"
     JOINED = "joined"
 
 

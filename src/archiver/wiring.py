@@ -29,6 +29,7 @@ from archiver.jetstream.rebuilding import Rebuilder, Told
 from archiver.jetstream.repairs import Repairs
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.worker import Policy, Worker
+from archiver.locality.cloud_ranges import CloudRanges
 from archiver.model import Region
 from archiver.ports.formats import Verify
 from archiver.ports.source import Source
@@ -54,11 +55,11 @@ from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.upkeep.audit import Auditor
-from archiver.web.app import Site, create_app
-from archiver.web.clients import Clients
-from archiver.web.ranges import Ranges
-from archiver.web.seats import Holding
+from archiver.web.app import create_app
+from archiver.web.client_address import ClientResolver
 from archiver.web.server import on_stop
+from archiver.web.waiting.admission import WaitLimits
+from archiver.web.web_config import WebConfig
 from archiver.worker_listener import CannotListen, listening
 
 NAMESPACE = "archiver"
@@ -264,10 +265,10 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     settings = load()
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
-    ranges = Ranges(files=ranges_files(settings))
-    clients = Clients(
+    ranges = CloudRanges(files=ranges_files(settings))
+    clients = ClientResolver(
         networks=networks(settings),
-        published=ranges.try_read(),  # the command has checked; who replaces a dead process serves
+        published=ranges.try_read(),  # the command checks them; a replacement must serve
         trusted_proxies=settings.server.trusted_proxies,
     )
 
@@ -275,26 +276,26 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     async def open_archiver() -> AsyncIterator[Archiver]:
         async with (
             open_parts(settings, process="web") as parts,
-            in_background(ranges.follow(clients)),
+            in_background(ranges.follow(clients.replace_published)),
         ):
             yield parts.archiver
 
-    site = Site(
+    config = WebConfig(
         public_url=settings.server.url,
         retry_after_s=settings.server.retry_after_s,
         retry_after_max_s=settings.server.retry_after_max_s,
         clients=clients,
         hit_ttl=settings.server.hit_ttl,
-        hits_told_every=timedelta(seconds=settings.log.hits_interval_s),
-        holding=_holding(settings),
+        hits_log_interval=timedelta(seconds=settings.log.hits_interval_s),
+        wait_limits=_wait_limits(settings),
         version=settings.server.version(__version__),
     )
-    return create_app(open_archiver=open_archiver, site=site, on_stop=on_stop)
+    return create_app(open_archiver=open_archiver, config=config, on_stop=on_stop)
 
 
-def _holding(settings: Settings) -> Holding:
+def _wait_limits(settings: Settings) -> WaitLimits:
     server = settings.server
-    return Holding(
+    return WaitLimits(
         hold_s=server.hold_s,
         waiters=server.waiters,
         waiters_per_client=server.waiters_per_client,

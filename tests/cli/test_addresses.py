@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from archiver.cli import main
-from archiver.web.fleet import fleet_of, marked
+from archiver.web.address_claim import claimed_address, fleet_identity
 from tests.parts.process import free_port
 
 ELSEWHERE = {
@@ -53,7 +53,7 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
 
 def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> None:
     port = free_port()
-    with marked("127.0.0.1", port, fleet_of(("nats://elsewhere",), {})):
+    with claimed_address("127.0.0.1", port, fleet_identity(("nats://elsewhere",), {})):
         ended = subprocess.run(
             [sys.executable, "-m", "archiver", "web"],
             env={**os.environ, **ELSEWHERE, "ARCHIVER_SERVER__LISTEN": f"127.0.0.1:{port}"},

@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_read_is_named_by_its_setting(
         ARCHIVER_REGIONS='{"a": {"bucket": "bucket"}}',
     )
     assert result.exit_code == 2
-    assert "server.aws_ranges: is not the file" in result.stderr
+    assert "server.aws_ranges: the file is malformed" in result.stderr
     assert "hunter2" not in result.output
 
 

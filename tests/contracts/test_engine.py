@@ -117,7 +117,7 @@ def test_a_second_request_joins_whatever_its_priority(opened: Open) -> None:
             ]
 
     assert asyncio.run(play()) == [
-        EnqueueOutcome.MISS,
+        EnqueueOutcome.CREATED,
         EnqueueOutcome.JOINED,
         EnqueueOutcome.JOINED,
     ]
@@ -128,7 +128,7 @@ def test_different_archives_have_different_tasks(opened: Open) -> None:
         async with opened() as running:
             return [await running.engine.enqueue(an_archive()) for _ in range(3)]
 
-    assert asyncio.run(play()) == [EnqueueOutcome.MISS] * 3
+    assert asyncio.run(play()) == [EnqueueOutcome.CREATED] * 3
 
 
 def test_a_task_that_waits_is_pending_and_says_since_when(opened: Open) -> None:
@@ -170,7 +170,7 @@ def test_after_its_end_the_task_can_be_created_anew(opened: Open) -> None:
                 await running.engine.enqueue(archive)
                 await _ended(running.engine, archive)
             async with asyncio.timeout(5):  # between SUCCESS and the queue's forgetting
-                while await running.engine.enqueue(archive) is not EnqueueOutcome.MISS:
+                while await running.engine.enqueue(archive) is not EnqueueOutcome.CREATED:
                     await asyncio.sleep(0.01)
 
     asyncio.run(play())

@@ -33,7 +33,7 @@ def test_of_many_requests_one_creates_the_task_and_all_others_join_it(fleet: Fle
             engines = [one, two, three] * 30
             return Counter(await asyncio.gather(*(e.enqueue(archive) for e in engines)))
 
-    assert asyncio.run(ask()) == {EnqueueOutcome.MISS: 1, EnqueueOutcome.JOINED: 89}
+    assert asyncio.run(ask()) == {EnqueueOutcome.CREATED: 1, EnqueueOutcome.JOINED: 89}
 
 
 def test_a_task_of_the_other_priority_is_joined_too(fleet: Fleet) -> None:
@@ -42,7 +42,11 @@ def test_a_task_of_the_other_priority_is_joined_too(fleet: Fleet) -> None:
         async with fleet.engine() as engine:
             return [await engine.enqueue(archive, priority=p) for p in (Priority.LOW, *Priority)]
 
-    assert asyncio.run(ask()) == [EnqueueOutcome.MISS, EnqueueOutcome.JOINED, EnqueueOutcome.JOINED]
+    assert asyncio.run(ask()) == [
+        EnqueueOutcome.CREATED,
+        EnqueueOutcome.JOINED,
+        EnqueueOutcome.JOINED,
+    ]
 
 
 @pytest.mark.parametrize("limit", ({"max_msgs": 1}, {"max_bytes": 1}), ids=("messages", "bytes"))
@@ -60,7 +64,7 @@ def test_a_task_that_the_queue_has_no_room_for_is_not_accepted(
                 told = await engine.task(refused), await engine.enqueue(queued)
             return (*told, await engine.enqueue(refused))
 
-    assert asyncio.run(play()) == (None, EnqueueOutcome.JOINED, EnqueueOutcome.MISS)
+    assert asyncio.run(play()) == (None, EnqueueOutcome.JOINED, EnqueueOutcome.CREATED)
 
 
 BEING_STORED = b'{"error": {"code": 400, "err_code": 10164, "description": ""}}'
@@ -82,7 +86,7 @@ def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_there(fleet:
                 await client.subscribe(connection.subject("tasks", ">"), cb=answer)
                 return await JetStream(connection=connection).enqueue(an_archive())
 
-    assert asyncio.run(enqueue(BEING_STORED, STORED)) is EnqueueOutcome.MISS
+    assert asyncio.run(enqueue(BEING_STORED, STORED)) is EnqueueOutcome.CREATED
     with pytest.raises(EngineUnavailable):
         asyncio.run(enqueue(BEING_STORED))
 
@@ -129,7 +133,7 @@ def test_after_a_failure_a_new_request_creates_a_new_task(fleet: Fleet) -> None:
                 await until(engine, archive, TaskState.PENDING)
             ).state
 
-    assert asyncio.run(play()) == (EnqueueOutcome.MISS, TaskState.PENDING)
+    assert asyncio.run(play()) == (EnqueueOutcome.CREATED, TaskState.PENDING)
 
 
 def test_every_process_hears_why_a_task_failed_for_good(fleet: Fleet) -> None:

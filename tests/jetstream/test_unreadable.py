@@ -263,7 +263,7 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
                 assert await index.copies(archive) is None
                 assert await index.node(archive.source, archive.repo, archive.node) is None
                 assert await index.by_sha256(archive.key_hash) == ()
-                assert await engine.enqueue(archive) is EnqueueOutcome.MISS
+                assert await engine.enqueue(archive) is EnqueueOutcome.CREATED
             for archive in archives:
                 await until(engine, archive, TaskState.SUCCESS)
                 for bucket, key in buckets_of(archive):

@@ -1,4 +1,4 @@
-"""Speaks ASGI to the application, with whatever bytes a test likes, and no HTTP library between."""
+"""An ASGI client that sends any bytes to the application, without an HTTP library in between."""
 
 import asyncio
 import json
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message
+from starlette.types import Message
 
 from archiver.service import Archiver
-from archiver.web.app import Site, create_app
+from archiver.web.app import create_app
+from archiver.web.application import Application
+from archiver.web.request_context import WebState
+from archiver.web.web_config import WebConfig
 from tests.world import World
 
 T = TypeVar("T")
 
 PUBLIC_URL = "https://archiver.example"
-SITE = Site(
+CONFIG = WebConfig(
     public_url=PUBLIC_URL, retry_after_s=3, version={"version": "1.2.3", "commit": "c0ffee"}
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ClientResponse:
     status: int
     headers: Headers
     body: bytes
@@ -50,7 +53,7 @@ class Answer:
 class Client:
     """The application in a world of fakes."""
 
-    def __init__(self, *, world: World, runner: asyncio.Runner, app: ASGIApp) -> None:
+    def __init__(self, *, world: World, runner: asyncio.Runner, app: Application) -> None:
         self.world = world
         self._runner = runner
         self._app = app
@@ -59,9 +62,9 @@ class Client:
         self.peer: str | None = "192.0.2.1"
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What the application's lifespan gives to each request."""
-        return self._life.state
+    def state(self) -> WebState:
+        """The parts of the running application."""
+        return self._app.state
 
     def begin(self) -> None:
         self.run(self._life.begin())
@@ -69,18 +72,18 @@ class Client:
     def end(self) -> None:
         self.run(self._life.end())
 
-    def get(self, target: str | bytes, **headers: str) -> Answer:
-        return self.ask("GET", target, **headers)
+    def get(self, target: str | bytes, **headers: str) -> ClientResponse:
+        return self.request("GET", target, **headers)
 
-    def head(self, target: str | bytes, **headers: str) -> Answer:
-        return self.ask("HEAD", target, **headers)
+    def head(self, target: str | bytes, **headers: str) -> ClientResponse:
+        return self.request("HEAD", target, **headers)
 
-    def ask(self, method: str, target: str | bytes, **headers: str) -> Answer:
+    def request(self, method: str, target: str | bytes, **headers: str) -> ClientResponse:
         raw = target.encode() if isinstance(target, str) else target
         path, _, query = raw.partition(b"?")
-        return self._runner.run(self._ask(method, path, query, headers))
+        return self._runner.run(self._send(method, path, query, headers))
 
-    async def asking(
+    async def request_async(
         self,
         target: str,
         *,
@@ -88,18 +91,18 @@ class Client:
         leaves: asyncio.Event | None = None,
         takes: Callable[[bytes], Awaitable[None]] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Ask from an address; leave when told to; have each piece of the body taken by *takes*."""
+    ) -> ClientResponse:
+        """Return the response to a client that may leave, and *takes* each piece of the body."""
         path, _, query = target.removeprefix(PUBLIC_URL).encode().partition(b"?")
-        return await self._ask(
+        return await self._send(
             "GET", path, query, dict(headers or {}), client=client, leaves=leaves, takes=takes
         )
 
     def work(self) -> None:
-        """Have a worker do what there is to do."""
+        """Run all tasks that are waiting."""
         self._runner.run(self.world.engine.work(self.world.archiver))
 
-    async def _ask(
+    async def _send(
         self,
         method: str,
         path: bytes,
@@ -109,13 +112,13 @@ class Client:
         client: str | None = None,
         leaves: asyncio.Event | None = None,
         takes: Callable[[bytes], Awaitable[None]] | None = None,
-    ) -> Answer:
+    ) -> ClientResponse:
         sent: list[Message] = []
 
         received = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
         async def receive() -> Message:
-            """Give the request, and then nothing for as long as the client stays."""
+            """Return the request, and later a disconnect once the client leaves."""
             for message in received:
                 return message
             await (leaves or asyncio.Event()).wait()
@@ -141,11 +144,10 @@ class Client:
             ],
             "client": (client or self.peer, 1234) if client or self.peer else None,
             "server": ("127.0.0.1", 8010),
-            "state": dict(self._life.state),
         }
         await self._app(scope, receive, send)
         start, *bodies = sent
-        return Answer(
+        return ClientResponse(
             status=start["status"],
             headers=Headers(raw=start["headers"]),
             body=b"".join(message.get("body", b"") for message in bodies),
@@ -153,14 +155,14 @@ class Client:
 
 
 @contextmanager
-def client(world: World, *, site: Site = SITE) -> Iterator[Client]:
-    """Yield a client of an application that is up, and take it down afterwards."""
+def client(world: World, *, config: WebConfig = CONFIG) -> Iterator[Client]:
+    """Yield a client of a running application, and stop the application afterwards."""
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    app = create_app(open_archiver=open_archiver, site=site)
+    app = create_app(open_archiver=open_archiver, config=config)
     with asyncio.Runner() as runner:
         speaking = Client(world=world, runner=runner, app=app)
         speaking.begin()
@@ -171,17 +173,16 @@ def client(world: World, *, site: Site = SITE) -> Iterator[Client]:
 
 
 class _Life:
-    """The application's life, as a server has it begin and end."""
+    """Starts and stops the application as a server does."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.state: dict[str, Any] = {}
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._running: asyncio.Future[None] | None = None
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._said: asyncio.Queue[Message] = asyncio.Queue()
 
     async def begin(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
         self._running = asyncio.ensure_future(self._app(scope, self._told.get, self._said.put))
         await self._tell("lifespan.startup")
 

@@ -1,15 +1,15 @@
-"""The application in a world of fakes, for one test."""
+"""An application in a world of fakes, for each test."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from archiver.web.seats import Holding
-from tests.web.client import SITE, Client, client
+from archiver.web.waiting.admission import WaitLimits
+from tests.web.client import CONFIG, Client, client
 from tests.world import World
 
-SHORT = replace(SITE, holding=Holding(hold_s=0.05))
+SHORT = replace(CONFIG, wait_limits=WaitLimits(hold_s=0.05))
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def web() -> Iterator[Client]:
 
 @pytest.fixture
 def hasty() -> Iterator[Client]:
-    """A server that holds nobody for long."""
-    with client(World(), site=SHORT) as speaking:
+    """A client of an application that holds requests for 50 ms."""
+    with client(World(), config=SHORT) as speaking:
         yield speaking

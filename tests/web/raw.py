@@ -1,4 +1,4 @@
-"""Sends a server exactly the bytes of a request target that a test wants, and reads the answer."""
+"""Sends the exact bytes of a request target to a server, and reads the response."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawAnswer:
+class RawResponse:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -19,19 +19,19 @@ class RawAnswer:
         return json.loads(self.body)
 
 
-def ask(
+def request(
     port: int, target: bytes, *, method: bytes = b"GET", host: bytes = b"h", headers: bytes = b""
-) -> RawAnswer:
-    request = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bConnection: close\r\n\r\n"
+) -> RawResponse:
+    request_head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
-        connection.sendall(request % (method, target, host, headers))
-        answer = b""
+        connection.sendall(request_head % (method, target, host, headers))
+        response = b""
         while chunk := connection.recv(65536):
-            answer += chunk
-    head, _, body = answer.partition(b"\r\n\r\n")
+            response += chunk
+    head, _, body = response.partition(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.split(": ", 1) for line in lines)
-    return RawAnswer(
+    return RawResponse(
         status=int(status_line.split(" ")[1]),
         headers={name.lower(): value for name, value in pairs},
         body=body,

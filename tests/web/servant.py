@@ -11,17 +11,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
+from archiver.web.address_claim import fleet_identity
 from archiver.web.app import create_app
-from archiver.web.fleet import fleet_of
 from archiver.web.server import on_stop, serve
-from tests.web.client import SITE
+from tests.web.client import CONFIG
 from tests.world import World
 
 EXCEPTION_TEXT = "swordfish"
 
 
 def fakes() -> ASGIApp:
-    """Return the application, and beside it ``/fakes``, which tells what came of the requests."""
+    """Return the application with a route ``/fakes``, which lists the effects of the requests."""
     set_up_logging(LogFormat.JSON, level="info", process="web")
     world = World()
 
@@ -29,16 +29,16 @@ def fakes() -> ASGIApp:
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    async def tell(_request: Request) -> Response:
+    async def effects(_request: Request) -> Response:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
-    app = create_app(open_archiver=open_archiver, site=SITE, on_stop=on_stop)
-    about_fakes = Router([Route("/fakes", tell)])
+    app = create_app(open_archiver=open_archiver, config=CONFIG, on_stop=on_stop)
+    fakes_router = Router([Route("/fakes", effects)])
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         to_fakes = scope["type"] == "http" and scope["path"] == "/fakes"
-        await (about_fakes if to_fakes else app)(scope, receive, send)
+        await (fakes_router if to_fakes else app)(scope, receive, send)
 
     return both
 
@@ -51,10 +51,10 @@ def broken() -> ASGIApp:
         raise ValueError(EXCEPTION_TEXT)
         yield  # makes it a generator
 
-    return create_app(open_archiver=open_archiver, site=SITE)
+    return create_app(open_archiver=open_archiver, config=CONFIG)
 
 
 if __name__ == "__main__":
     app, listen, *processes = sys.argv[1:]
-    fleet = fleet_of((), {})
+    fleet = fleet_identity((), {})
     serve(f"tests.web.servant:{app}", listen=listen, fleet=fleet, processes=int(*processes or "1"))

@@ -1,4 +1,4 @@
-"""Whatever the bytes: no answer is a 5xx, and none creates a task but for a true address."""
+"""Arbitrary bytes cause no 5xx, and only a valid address creates a task."""
 
 from urllib.parse import urlencode
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from archiver.errors import InvalidRequest
 from archiver.model import TaskId, parse_task_id
-from archiver.web.targets import decode_source, parse_query, split_place
+from archiver.web.request_target import decode_source, parse_query, split_path
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
 
@@ -49,21 +49,21 @@ def test_no_bytes_break_it_and_only_an_address_creates_a_task(
     web: Client, path: bytes, query: bytes
 ) -> None:
     web.world.engine.tasks.clear()
-    answer = web.get(path + b"?" + query, prefer="respond-async")  # as who takes a 202
-    assert answer.status in {200, 202, 400, 404}, answer
+    response = web.get(path + b"?" + query, prefer="respond-async")  # accepts a 202
+    assert response.status in {200, 202, 400, 404}, response
     created = [task.archive for task in web.world.engine.tasks.values()]
-    if answer.status != 202:
+    if response.status != 202:
         assert not created
     else:
         (archive,) = created
         status_url = f"{PUBLIC_URL}/archiver/status/{archive.task_id}"
-        assert answer.headers["location"] == status_url
+        assert response.headers["location"] == status_url
         assert (archive.source, archive.repo, archive.node) == ("hgmo", ASH, web.world.node)
 
 
 @patiently
 @given(text=st.text())
-def test_every_text_is_pending_or_somebody_s(text: str) -> None:
+def test_every_text_is_the_id_of_one_archive_or_of_no_archive(text: str) -> None:
     archive = parse_task_id(text)
     assert archive is None or archive.task_id == TaskId(text)
 
@@ -75,7 +75,7 @@ def test_an_address_is_split_or_refused(*, raw: str, rev_in_query: bool) -> None
     segments: list[str] = []
     try:
         decode_source(raw)
-        segments = split_place(raw, rev_in_query=rev_in_query)
+        segments = split_path(raw, rev_in_query=rev_in_query)
     except InvalidRequest as exc:
         refused = exc.parameter
     else:
@@ -91,6 +91,6 @@ def test_an_address_is_split_or_refused(*, raw: str, rev_in_query: bool) -> None
         st.text(st.characters(codec="utf-8")),
     )
 )
-def test_a_query_that_a_browser_would_send_is_read_as_it_was_meant(pairs: dict[str, str]) -> None:
+def test_a_form_encoded_query_is_decoded(pairs: dict[str, str]) -> None:
     raw = urlencode(pairs).encode()
     assert parse_query(b"&" + raw, known=tuple(pairs)) == pairs

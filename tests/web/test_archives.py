@@ -10,8 +10,8 @@ import pytest
 from archiver.errors import SourceBusy, SourceTimeout, SourceUnavailable
 from archiver.model import Region
 from archiver.testing import MemoryStorage
-from archiver.web.clients import Clients
-from tests.web.client import PUBLIC_URL, SITE, Client, client
+from archiver.web.client_address import ClientResolver
+from tests.web.client import CONFIG, PUBLIC_URL, Client, client
 from tests.world import ASH, FILES, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
@@ -19,15 +19,15 @@ MOZHARNESS = f"{DEFAULT}?&preferred_region=us-west-2&suffix=tar.gz&subdir=testin
 
 
 def test_a_miss_is_accepted_with_the_url_of_its_status(web: Client) -> None:
-    answer = web.get(DEFAULT)
-    assert answer.status == 202
-    assert answer.json == {"result": {}}
-    assert answer.headers["location"] == (
+    response = web.get(DEFAULT)
+    assert response.status == 202
+    assert response.json == {"result": {}}
+    assert response.headers["location"] == (
         f"{PUBLIC_URL}/archiver/status/hgmo:projects:ash:-:{web.world.node}:-:tar.gz"
     )
-    assert 2 <= int(answer.headers["retry-after"]) <= 4
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["archiver-cache"] == "miss"
+    assert 2 <= int(response.headers["retry-after"]) <= 4
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["archiver-cache"] == "miss"
 
 
 def test_a_second_request_joins_the_task_of_the_first(web: Client) -> None:
@@ -41,20 +41,20 @@ def test_a_second_request_joins_the_task_of_the_first(web: Client) -> None:
 def test_a_hit_redirects_to_the_bytes(web: Client) -> None:
     web.get(DEFAULT)
     web.work()
-    answer = web.get(DEFAULT)
-    assert answer.status == 302
-    assert answer.body == b""
-    assert answer.headers["cache-control"] == "private, no-store"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert answer.headers["archiver-cache"] == "hit"
-    assert answer.headers["archiver-node"] == web.world.node
-    assert answer.headers["archiver-region"] == "us-east-1"
-    body = web.world.storage.download(answer.headers["location"])
-    assert answer.headers["archiver-size"] == str(len(body))
-    assert re.fullmatch(r"[0-9a-f]{64}", answer.headers["archiver-sha256"])
+    response = web.get(DEFAULT)
+    assert response.status == 302
+    assert response.body == b""
+    assert response.headers["cache-control"] == "private, no-store"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["archiver-cache"] == "hit"
+    assert response.headers["archiver-node"] == web.world.node
+    assert response.headers["archiver-region"] == "us-east-1"
+    body = web.world.storage.download(response.headers["location"])
+    assert response.headers["archiver-size"] == str(len(body))
+    assert re.fullmatch(r"[0-9a-f]{64}", response.headers["archiver-sha256"])
 
 
-def test_a_hit_says_where_its_status_is_and_what_it_will_always_be(web: Client) -> None:
+def test_a_hit_links_to_its_status_and_its_canonical_url(web: Client) -> None:
     web.get(MOZHARNESS)
     web.work()
     status, canonical = web.get(MOZHARNESS).headers["link"].split(", ")
@@ -75,16 +75,16 @@ def test_the_canonical_url_of_a_hit_is_a_hit_and_has_no_other(web: Client) -> No
     web.work()
     link = web.get("/archiver/hgmo/a%20%C3%A9+b/default").headers["link"]
     target = link.rpartition(f"<{PUBLIC_URL}")[2].partition(">")[0]
-    answer = web.get(target)
-    assert answer.status == 302
-    assert "canonical" not in answer.headers["link"]
+    response = web.get(target)
+    assert response.status == 302
+    assert "canonical" not in response.headers["link"]
 
 
 ODD_REVS = ("@", "REL/2.0", "a#b?c&d=+", "a%2Fb", "caf\xe9/\u65e5\u3000\u672c", "a\\b//..x")
 
 
 @pytest.mark.parametrize("rev", ODD_REVS)
-def test_a_rev_is_whatever_name_the_host_accepts_in_the_path_or_as_a_parameter(
+def test_a_rev_is_any_name_that_the_host_accepts_in_the_path_or_the_query(
     web: Client, rev: str
 ) -> None:
     node = web.world.source.commit(ASH, FILES, rev)
@@ -101,29 +101,29 @@ def test_a_rev_is_whatever_name_the_host_accepts_in_the_path_or_as_a_parameter(
 
 
 @pytest.mark.parametrize("target", ("/archiver/hgmo/{}?rev=REL/2.0", "/archiver/hgmo/{}/REL%2F2.0"))
-def test_a_held_request_is_sent_to_the_form_of_its_own_address(target: str) -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.02))
-    with client(World(), site=site) as web:
+def test_a_held_request_is_redirected_to_its_own_form_of_address(target: str) -> None:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.02))
+    with client(World(), config=config) as web:
         web.world.source.commit(ASH, FILES, "REL/2.0")
         sep = "&" if "?" in target else "?"
-        answer = web.get(f"{target.format(ASH)}{sep}wait=1")
-        assert (answer.status, answer.headers["archiver-cache"]) == (302, "miss")
-        assert answer.headers["location"].startswith(f"{PUBLIC_URL}{target.format(ASH)}{sep}")
-        assert "hop=1" in answer.headers["location"]
+        response = web.get(f"{target.format(ASH)}{sep}wait=1")
+        assert (response.status, response.headers["archiver-cache"]) == (302, "miss")
+        assert response.headers["location"].startswith(f"{PUBLIC_URL}{target.format(ASH)}{sep}")
+        assert "hop=1" in response.headers["location"]
 
 
-def test_different_revs_in_the_query_are_never_given_the_answer_of_one_another(web: Client) -> None:
+def test_requests_with_different_revs_in_the_query_share_no_response(web: Client) -> None:
     nodes = {rev: web.world.source.commit(ASH, {"a": rev.encode()}, rev) for rev in ("a/1", "a/2")}
     for rev in nodes:
         web.get(f"/archiver/hgmo/{ASH}?rev={rev}")
     web.work()
     web.work()
     for rev in (*nodes, *nodes, *nodes):
-        answer = web.get(f"/archiver/hgmo/{ASH}?rev={rev}")
-        assert (answer.status, answer.headers["archiver-node"]) == (302, nodes[rev])
+        response = web.get(f"/archiver/hgmo/{ASH}?rev={rev}")
+        assert (response.status, response.headers["archiver-node"]) == (302, nodes[rev])
 
 
-def test_a_rev_that_no_path_can_have_is_taken_as_a_parameter(web: Client) -> None:
+def test_a_rev_that_no_path_can_have_is_accepted_in_the_query(web: Client) -> None:
     node = web.world.source.commit(ASH, FILES, "a/../b")
     refused = web.get(f"/archiver/hgmo/{ASH}/a%2F..%2Fb")
     assert (refused.status, refused.json["parameter"]) == (400, "rev")
@@ -140,25 +140,25 @@ def test_a_path_whose_repo_is_unknown_may_have_meant_a_rev_with_a_slash(
     web.world.source.commit(ASH, FILES, "REL/2.0")
     plain = web.get(f"/{route}/hgmo/{ASH}/REL/2.0{ending}")
     assert (plain.status, plain.code) == (404, "unknown_repo")
-    hint = f"; if REL/2.0 is a revision of {ASH}, give it as ?rev= behind {ASH}{ending}"
+    hint = f"; if REL/2.0 is a revision of {ASH}, pass it as {ASH}{ending}?rev="
     assert plain.json["detail"].endswith(hint)
     meant = web.get(f"/{route}/hgmo/{ASH}{ending}?rev=REL/2.0", prefer="respond-async")
     assert meant.status == 202
 
 
-def test_a_path_that_cannot_have_meant_a_rev_with_a_slash_is_just_unknown(web: Client) -> None:
+def test_a_path_that_cannot_mean_a_rev_with_a_slash_gets_no_hint(web: Client) -> None:
     assert "?rev=" not in web.get(f"/archiver/hgmo/{ASH}/oak?rev=2.0").json["detail"]
     assert "?rev=" not in web.get("/archiver/hgmo/oak/2.0").json["detail"]
 
 
-def test_a_repo_and_a_subdir_may_have_the_signs_of_a_url(web: Client) -> None:
+def test_a_repo_and_a_subdir_may_have_the_delimiters_of_a_url(web: Client) -> None:
     node = web.world.source.commit("c#/@100%?", {"@types/what?#/a%2Fb": b""}, "default")
-    answer = web.get("/archiver/hgmo/c%23/@100%25%3F/default?subdir=@types/what?%23")
-    assert answer.status == 202
-    assert answer.headers["location"].endswith(
+    response = web.get("/archiver/hgmo/c%23/@100%25%3F/default?subdir=@types/what?%23")
+    assert response.status == 202
+    assert response.headers["location"].endswith(
         f"/archiver/status/hgmo:c~23:~40100~25~3F:-:{node}:~40types:what~3F~23:-:tar.gz"
     )
-    assert web.get(answer.headers["location"].removeprefix(PUBLIC_URL)).result["node"] == node
+    assert web.get(response.headers["location"].removeprefix(PUBLIC_URL)).result["node"] == node
 
 
 @pytest.mark.parametrize(
@@ -176,36 +176,36 @@ def test_a_repo_and_a_subdir_may_have_the_signs_of_a_url(web: Client) -> None:
 def test_a_rev_in_the_query_leaves_the_whole_path_to_the_repo(
     web: Client, target: str, parameter: str
 ) -> None:
-    answer = web.get(target)
-    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+    response = web.get(target)
+    assert (response.status, response.json["parameter"]) == (400, parameter)
     assert web.world.untouched
 
 
-def test_the_preferred_region_is_the_one_to_be_sent_to(web: Client) -> None:
+def test_clients_are_redirected_to_the_region_they_prefer(web: Client) -> None:
     web.get(MOZHARNESS)
     web.work()
-    answer = web.get(MOZHARNESS)
-    assert answer.headers["archiver-region"] == "us-west-2"
-    assert "archiver-region-fallback" not in answer.headers
-    assert answer.headers["location"].startswith("https://us-west-2.s3.example/")
+    response = web.get(MOZHARNESS)
+    assert response.headers["archiver-region"] == "us-west-2"
+    assert "archiver-region-fallback" not in response.headers
+    assert response.headers["location"].startswith("https://us-west-2.s3.example/")
 
 
 @pytest.mark.parametrize("region", ("eu-central-1", "", "US-WEST-2"))
-def test_a_preferred_region_that_is_not_configured_is_no_error(web: Client, region: str) -> None:
+def test_an_unknown_preferred_region_is_ignored(web: Client, region: str) -> None:
     web.get(DEFAULT)
     web.work()
-    answer = web.get(f"{DEFAULT}?preferred_region={region}")
-    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
-    assert answer.headers.get("archiver-region-fallback", "") == region
+    response = web.get(f"{DEFAULT}?preferred_region={region}")
+    assert (response.status, response.headers["archiver-region"]) == (302, "us-east-1")
+    assert response.headers.get("archiver-region-fallback", "") == region
 
 
 def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Client) -> None:
     web.world.storage.down.add(Region("us-west-2"))
     web.get(DEFAULT)
     web.work()
-    answer = web.get(f"{DEFAULT}?preferred_region=us-west-2")
-    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
-    assert answer.headers["archiver-region-fallback"] == "us-west-2"
+    response = web.get(f"{DEFAULT}?preferred_region=us-west-2")
+    assert (response.status, response.headers["archiver-region"]) == (302, "us-east-1")
+    assert response.headers["archiver-region-fallback"] == "us-west-2"
     assert list(web.world.engine.repairs.values()) == [("us-west-2",)]
 
 
@@ -221,13 +221,13 @@ def test_a_preferred_region_without_a_copy_falls_back_to_one_that_has_it(web: Cl
         (None, "", "us-east-1", None),
     ),
 )
-def test_without_a_preference_the_clients_address_says_where_it_is_sent_to(
+def test_without_a_preference_clients_are_redirected_to_the_nearest_region(
     peer: str | None, query: str, region: str, fallback: str | None
 ) -> None:
-    clients = Clients(
+    clients = ClientResolver(
         networks=[("192.0.2.0/24", Region("us-west-2")), ("203.0.113.0/24", Region("asia"))]
     )
-    with client(World(), site=replace(SITE, clients=clients)) as web:
+    with client(World(), config=replace(CONFIG, clients=clients)) as web:
         web.get(DEFAULT)
         web.work()
         web.peer = peer
@@ -237,13 +237,13 @@ def test_without_a_preference_the_clients_address_says_where_it_is_sent_to(
     assert headers.get("archiver-region-fallback") == fallback
 
 
-def test_a_region_without_a_copy_is_replaced_by_the_one_that_it_names_as_near() -> None:
+def test_a_region_without_a_copy_is_replaced_by_its_nearest_one() -> None:
     regions = tuple(map(Region, ("us-east-1", "us-west-2", "asia")))
     world = World(
         storage=MemoryStorage(regions=regions), nearest={regions[2]: (regions[1], regions[0])}
     )
-    clients = Clients(networks=[("192.0.2.0/24", regions[2])])
-    with client(world, site=replace(SITE, clients=clients)) as web:
+    clients = ClientResolver(networks=[("192.0.2.0/24", regions[2])])
+    with client(world, config=replace(CONFIG, clients=clients)) as web:
         world.storage.down.add(regions[2])
         web.get(DEFAULT)
         web.work()
@@ -253,8 +253,8 @@ def test_a_region_without_a_copy_is_replaced_by_the_one_that_it_names_as_near() 
 
 
 def test_head_of_a_miss_is_a_404_and_creates_nothing(web: Client) -> None:
-    answer = web.head(DEFAULT)
-    assert (answer.status, answer.code) == (404, "absent")
+    response = web.head(DEFAULT)
+    assert (response.status, response.code) == (404, "absent")
     assert not web.world.engine.tasks
 
 
@@ -281,18 +281,18 @@ def test_a_plus_in_a_query_is_a_space_and_in_a_path_it_is_a_plus(web: Client) ->
     assert ":a+b:" in plussed.headers["location"]
 
 
-def test_a_suffix_that_nobody_can_make_is_refused_with_those_that_are_made(web: Client) -> None:
-    answer = web.get(f"{DEFAULT}?suffix=7z")
-    assert (answer.status, answer.code) == (400, "invalid_request")
-    assert answer.json["parameter"] == "suffix"
-    assert answer.json["allowed"] == "tar.gz, tar.bz2, tar.xz, tar.zst, tar, zip"
+def test_an_unsupported_suffix_is_refused_with_the_supported_ones(web: Client) -> None:
+    response = web.get(f"{DEFAULT}?suffix=7z")
+    assert (response.status, response.code) == (400, "invalid_request")
+    assert response.json["parameter"] == "suffix"
+    assert response.json["allowed"] == "tar.gz, tar.bz2, tar.xz, tar.zst, tar, zip"
     assert web.world.untouched
 
 
-def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> None:
-    answer = web.get(f"{DEFAULT}?region=us-west-2")
-    assert (answer.status, answer.json["parameter"]) == (400, "region")
-    assert answer.json["allowed"] == "rev, subdir, suffix, preferred_region, wait, on_miss"
+def test_an_unknown_parameter_is_refused_with_the_known_ones(web: Client) -> None:
+    response = web.get(f"{DEFAULT}?region=us-west-2")
+    assert (response.status, response.json["parameter"]) == (400, "region")
+    assert response.json["allowed"] == "rev, subdir, suffix, preferred_region, wait, on_miss"
 
 
 @pytest.mark.parametrize(
@@ -305,31 +305,31 @@ def test_an_unknown_parameter_is_refused_with_those_there_are(web: Client) -> No
         (f"/archiver/hgmo/{ASH}/{'0' * 40}", "unknown_rev"),
     ),
 )
-def test_what_nobody_has_is_a_404_and_no_task(web: Client, target: str, code: str) -> None:
-    answer = web.get(target)
-    assert (answer.status, answer.code) == (404, code)
+def test_an_unknown_name_is_a_404_and_no_task(web: Client, target: str, code: str) -> None:
+    response = web.get(target)
+    assert (response.status, response.code) == (404, code)
     assert not web.world.engine.tasks
 
 
-def test_a_subdir_that_is_not_there_fails_once_and_then_is_a_404(web: Client) -> None:
+def test_an_unknown_subdir_fails_once_and_is_a_404_afterwards(web: Client) -> None:
     web.get(f"{DEFAULT}?subdir=no/such")
     web.work()
-    answer = web.get(f"{DEFAULT}?subdir=no/such")
-    assert (answer.status, answer.code) == (404, "unknown_subdir")
+    response = web.get(f"{DEFAULT}?subdir=no/such")
+    assert (response.status, response.code) == (404, "unknown_subdir")
     assert web.world.source.asked["open"] == 1
 
 
-def test_a_host_that_is_busy_is_a_503_that_says_for_how_long(web: Client) -> None:
+def test_a_busy_host_is_a_503_with_its_retry_after(web: Client) -> None:
     web.world.source.outage = SourceBusy("busy", retry_after=timedelta(seconds=12.5))
-    answer = web.get(DEFAULT)
-    assert (answer.status, answer.code) == (503, "source_busy")
-    assert answer.headers["retry-after"] == "13"
+    response = web.get(DEFAULT)
+    assert (response.status, response.code) == (503, "source_busy")
+    assert response.headers["retry-after"] == "13"
 
 
 @pytest.mark.parametrize(
     ("outage", "status"), ((SourceUnavailable("no"), 502), (SourceTimeout("slow"), 504))
 )
-def test_a_host_that_does_not_answer_is_the_gateway_s_fault(
+def test_a_silent_host_is_a_gateway_error(
     web: Client, outage: SourceUnavailable | SourceTimeout, status: int
 ) -> None:
     web.world.source.outage = outage
@@ -345,23 +345,23 @@ def test_hits_outlive_the_host_and_the_engine(web: Client) -> None:
     assert web.get(target).status == 302
 
 
-def test_a_miss_without_the_engine_is_a_503_that_says_when_to_come_back(web: Client) -> None:
+def test_a_miss_without_the_engine_is_a_503_with_retry_after(web: Client) -> None:
     web.world.engine.down = True
-    answer = web.get(DEFAULT)
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
-    assert answer.headers["retry-after"] == "3"
+    response = web.get(DEFAULT)
+    assert (response.status, response.code) == (503, "engine_unavailable")
+    assert response.headers["retry-after"] == "3"
 
 
 @pytest.mark.parametrize("query", ("", "?wait=0", "?on_miss=none", "?on_miss=redirect"))
 def test_a_miss_while_no_region_answers_is_a_503_and_no_task(web: Client, query: str) -> None:
     web.world.storage.down.update(web.world.storage.regions)
-    answer = web.get(f"/archiver/hgmo/{ASH}/{web.world.node}{query}")
-    assert (answer.status, answer.code) == (503, "storage_unavailable")
-    assert answer.headers["retry-after"] == "3"
+    response = web.get(f"/archiver/hgmo/{ASH}/{web.world.node}{query}")
+    assert (response.status, response.code) == (503, "storage_unavailable")
+    assert response.headers["retry-after"] == "3"
     assert web.world.untouched
 
 
-def test_a_branch_that_moved_gives_its_new_bytes_and_the_old_ones_stay(web: Client) -> None:
+def test_a_branch_that_moved_leads_to_new_bytes_and_the_old_ones_stay(web: Client) -> None:
     old = f"/archiver/hgmo/{ASH}/{web.world.node}"
     web.get(old)
     web.work()
@@ -374,7 +374,7 @@ def test_a_branch_that_moved_gives_its_new_bytes_and_the_old_ones_stay(web: Clie
 
 
 def test_tags_that_begin_alike_are_two_archives(web: Client) -> None:
-    """The original cut them to 12 characters, and so served one for the other."""
+    """The original cut nodes to 12 characters, so it served one archive for the other."""
     web.world.source.commit(ASH, {"a": b"1"}, "FIREFOX_60_0_RELEASE")
     web.world.source.commit(ASH, {"a": b"2"}, "FIREFOX_60_0esr_RELEASE")
     one = web.get(f"/archiver/hgmo/{ASH}/FIREFOX_60_0_RELEASE")
@@ -391,7 +391,7 @@ def test_an_authorization_header_is_neither_needed_nor_refused(web: Client) -> N
     ("mean_s", "waiting", "least", "most"),
     ((0.01, 0, 1, 1), (10, 0, 8, 12), (10, 2, 16, 24), (1000, 0, 60, 60)),
 )
-def test_retry_after_is_what_the_queue_will_take(
+def test_retry_after_is_the_expected_time_in_the_queue(
     web: Client, mean_s: float, waiting: int, least: int, most: int
 ) -> None:
     web.world.engine.mean = timedelta(seconds=mean_s)

@@ -1,4 +1,4 @@
-"""What machines ask: is it alive, is it well, what is it, what has it done."""
+"""Heartbeats, version, metrics and robots.txt."""
 
 import asyncio
 import os
@@ -19,16 +19,16 @@ def test_the_version_is_what_was_deployed(web: Client) -> None:
     assert web.get("/__version__").json == {"version": "1.2.3", "commit": "c0ffee"}
 
 
-def test_lbheartbeat_asks_nobody(web: Client) -> None:
+def test_lbheartbeat_contacts_no_other_part(web: Client) -> None:
     web.world.engine.down = True
     web.world.storage.down.update(web.world.storage.regions)
     assert web.get("/__lbheartbeat__").status == 200
 
 
 def test_all_is_well(web: Client) -> None:
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["status"]) == (200, "ok")
-    assert answer.json["checks"] == {
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["status"]) == (200, "ok")
+    assert response.json["checks"] == {
         "engine": "ok",
         "workers": "ok",
         "region.us-east-1": "ok",
@@ -38,10 +38,10 @@ def test_all_is_well(web: Client) -> None:
 
 def test_one_region_down_is_a_warning(web: Client) -> None:
     web.world.storage.down.add(Region("us-west-2"))
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["status"]) == (200, "warning")
-    assert answer.json["checks"]["region.us-west-2"] == "warning"
-    assert answer.json["details"]["region.us-west-2"] == {
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["status"]) == (200, "warning")
+    assert response.json["checks"]["region.us-west-2"] == "warning"
+    assert response.json["details"]["region.us-west-2"] == {
         "status": "warning",
         "level": 30,
         "messages": {"storage_unavailable": "us-west-2 does not answer"},
@@ -50,28 +50,28 @@ def test_one_region_down_is_a_warning(web: Client) -> None:
 
 def test_all_regions_down_is_an_error(web: Client) -> None:
     web.world.storage.down.update(web.world.storage.regions)
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["status"]) == (500, "error")
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["status"]) == (500, "error")
 
 
 def test_the_engine_down_is_an_error(web: Client) -> None:
     web.world.engine.down = True
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["checks"]["engine"]) == (500, "error")
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["checks"]["engine"]) == (500, "error")
 
 
 def test_a_service_without_workers_is_not_well(web: Client) -> None:
     web.world.engine.reports.clear()
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["checks"]["workers"]) == (500, "error")
-    assert "no_worker" in answer.json["details"]["workers"]["messages"]
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["checks"]["workers"]) == (500, "error")
+    assert "no_worker" in response.json["details"]["workers"]["messages"]
 
 
 def test_a_region_that_no_worker_can_write_to_is_a_warning(web: Client) -> None:
     full = WorkerReport(name="w:1", regions={Region("us-west-2"): "us-west-2 did not take a probe"})
     web.world.engine.reports[:] = [full]
-    answer = web.get("/__heartbeat__")
-    assert (answer.status, answer.json["checks"]["region.us-west-2"]) == (200, "warning")
+    response = web.get("/__heartbeat__")
+    assert (response.status, response.json["checks"]["region.us-west-2"]) == (200, "warning")
 
 
 def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
@@ -80,7 +80,7 @@ def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
     assert web.get("/__heartbeat__").status == 200
 
 
-def test_a_heartbeat_that_grew_old_is_taken_anew() -> None:
+def test_an_old_heartbeat_is_taken_again() -> None:
     world = World()
     heartbeat = Heartbeat(check=world.archiver.check, keep=timedelta(0))
 
@@ -101,10 +101,10 @@ def test_metrics_count_requests_by_their_outcome(web: Client) -> None:
     assert 'archiver_requests_total{outcome="miss",source="hgmo"}' in metrics.body.decode()
 
 
-def test_no_metric_grows_with_what_clients_make_up(web: Client) -> None:
+def test_no_metric_grows_with_names_that_clients_invent(web: Client) -> None:
     for target in ("/archiver/made-up/a/b", "/made-up", "/archiver/hgmo/made-up/made-up"):
         web.get(target)
-    web.ask("MADE-UP", f"/archiver/hgmo/{ASH}/default")
+    web.request("MADE-UP", f"/archiver/hgmo/{ASH}/default")
     assert b"made-up" not in web.get("/metrics").body.lower()
 
 
@@ -133,7 +133,7 @@ def test_metrics_cover_every_process_that_shares_a_folder(tmp_path: Path) -> Non
     assert f"{sample} 2.0" in together
 
 
-def test_crawlers_are_told_to_stay_out(web: Client) -> None:
+def test_crawlers_are_kept_out(web: Client) -> None:
     assert web.get("/robots.txt").body == b"User-agent: *\nDisallow: /\n"
     for target in ("/robots.txt", "/nothing", f"/archiver/hgmo/{ASH}/default"):
         assert web.get(target).headers["x-robots-tag"] == "noindex, nofollow"

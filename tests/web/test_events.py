@@ -13,8 +13,8 @@ from archiver.model import Archive
 from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
-from archiver.web.seats import Holding
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.waiting.admission import WaitLimits
+from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import built, settled
 from tests.world import ASH, World
 
@@ -29,7 +29,7 @@ class Event:
 
 
 def events_of(body: bytes) -> list[Event]:
-    """Return what a browser would make of a stream."""
+    """Return the events of a stream, as a browser parses them."""
     found = []
     for block in body.decode().split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
@@ -44,15 +44,17 @@ def status_of(web: Client) -> str:
     return web.get(DEFAULT).headers["location"].removeprefix(PUBLIC_URL)
 
 
-async def told(web: Client, target: str, *then: Callable[[], object], **headers: str) -> Answer:
-    """Ask, do one thing after the other meanwhile, and return the answer."""
+async def respond_after(
+    web: Client, target: str, *then: Callable[[], object], **headers: str
+) -> ClientResponse:
+    """Request *target*, call each of *then* while it waits, and return the response."""
     async with asyncio.TaskGroup() as group:
-        asking = group.create_task(web.asking(target, headers=headers))
+        requests = group.create_task(web.request_async(target, headers=headers))
         for act in then:
             await settled()
-            assert not asking.done()
+            assert not requests.done()
             act()
-    return asking.result()
+    return requests.result()
 
 
 def claimed(web: Client) -> FakeAttempt:
@@ -62,11 +64,11 @@ def claimed(web: Client) -> FakeAttempt:
 
 
 def test_a_poll_is_answered_at_the_next_change(web: Client) -> None:
-    answer = web.run(told(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
-    assert answer.result["state"] == "STARTED"
+    response = web.run(respond_after(web, f"{status_of(web)}?wait=9", lambda: claimed(web)))
+    assert response.result["state"] == "STARTED"
 
 
-def test_a_poll_of_what_has_ended_is_answered_at_once(web: Client) -> None:
+def test_a_poll_of_a_task_that_has_ended_is_answered_at_once(web: Client) -> None:
     target = status_of(web)
     web.work()
     result = web.get(f"{target}?wait=9").result
@@ -74,35 +76,35 @@ def test_a_poll_of_what_has_ended_is_answered_at_once(web: Client) -> None:
     assert set(result["s3_urls"]) == {"us-east-1", "us-west-2"}
 
 
-def test_a_poll_in_which_nothing_happens_ends_all_the_same() -> None:
-    with client(World(), site=replace(SITE, holding=Holding(hold_s=0.05))) as web:
-        answer = web.get(f"{status_of(web)}?wait=9")
-    assert answer.result["state"] == "PENDING"
+def test_a_poll_without_a_change_ends_in_time() -> None:
+    with client(World(), config=replace(CONFIG, wait_limits=WaitLimits(hold_s=0.05))) as web:
+        response = web.get(f"{status_of(web)}?wait=9")
+    assert response.result["state"] == "PENDING"
 
 
 def test_a_client_that_says_what_it_knows_misses_no_change(web: Client) -> None:
     target = status_of(web)
     known = web.get(target).headers["etag"]
     attempt = claimed(web)
-    answer = web.get(f"{target}?wait=9", if_none_match=known)
-    assert answer.result["state"] == "STARTED"
-    known = answer.headers["etag"]
-    answer = web.run(
-        told(
+    response = web.get(f"{target}?wait=9", if_none_match=known)
+    assert response.result["state"] == "STARTED"
+    known = response.headers["etag"]
+    response = web.run(
+        respond_after(
             web,
             f"{target}?wait=9",
             lambda: attempt.report(Phase.FETCHING, 7),
             if_none_match=known,
         )
     )
-    assert answer.result["bytes_done"] == 7
+    assert response.result["bytes_done"] == 7
 
 
 def test_a_status_that_the_client_has_is_not_sent_again(web: Client) -> None:
     target = status_of(web)
     known = web.get(target).headers["etag"]
-    answer = web.get(target, if_none_match=known)
-    assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", known)
+    response = web.get(target, if_none_match=known)
+    assert (response.status, response.body, response.headers["etag"]) == (304, b"", known)
     claimed(web)
     assert web.get(target, if_none_match=known).status == 200
 
@@ -110,111 +112,111 @@ def test_a_status_that_the_client_has_is_not_sent_again(web: Client) -> None:
 @pytest.mark.parametrize(
     "known", ('W/"a", {}', '{},W/"a"', ', "a,b" , {} ,', "{strong}", "*", '"a", {strong}')
 )
-def test_one_of_several_tags_that_the_client_has_will_do(web: Client, known: str) -> None:
+def test_one_known_etag_of_several_is_enough(web: Client, known: str) -> None:
     target = status_of(web)
     tag = web.get(target).headers["etag"]
     known = known.format(tag, strong=tag.removeprefix("W/"))
-    answer = web.get(target, if_none_match=known)
-    assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", tag)
+    response = web.get(target, if_none_match=known)
+    assert (response.status, response.body, response.headers["etag"]) == (304, b"", tag)
 
 
 @pytest.mark.parametrize("known", ('W/"a", {}', "*", "", " , "))
-def test_who_has_a_status_by_one_of_several_tags_waits_for_another_one(
-    web: Client, known: str
-) -> None:
+def test_a_client_with_several_etags_waits_for_a_different_status(web: Client, known: str) -> None:
     target = status_of(web)
     tag = web.get(target).headers["etag"]
     headers = {"if-none-match": known.format(tag)}
-    answer = web.run(told(web, f"{target}?wait=9", lambda: claimed(web), **headers))
-    assert answer.status == (304 if known == "*" else 200)
+    response = web.run(respond_after(web, f"{target}?wait=9", lambda: claimed(web), **headers))
+    assert response.status == (304 if known == "*" else 200)
 
 
-def test_who_has_whatever_there_is_is_sent_nothing(web: Client) -> None:
+def test_a_client_with_any_etag_gets_304(web: Client) -> None:
     target = status_of(web)
     web.work()
     for each in (target, "/archiver/status/nonsense"):
         assert web.get(each, if_none_match="*").status == 304
 
 
-def test_a_status_with_links_is_always_sent_and_has_no_tag(web: Client) -> None:
+def test_a_status_with_urls_is_always_sent_and_has_no_etag(web: Client) -> None:
     target = status_of(web)
     web.work()
     assert "etag" not in web.get(target).headers
 
 
-def test_many_who_poll_cost_one_look_per_change(web: Client) -> None:
+def test_many_polls_cost_one_reading_per_change(web: Client) -> None:
     target = status_of(web)
 
-    async def play() -> list[Answer]:
+    async def play() -> list[ClientResponse]:
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(web.asking(f"{target}?wait=9")) for _ in range(100)]
+            requests = [
+                group.create_task(web.request_async(f"{target}?wait=9")) for _ in range(100)
+            ]
             await settled()
             claimed(web)
-        return [task.result() for task in asking]
+        return [task.result() for task in requests]
 
-    assert {answer.result["state"] for answer in web.run(play())} == {"STARTED"}
+    assert {response.result["state"] for response in web.run(play())} == {"STARTED"}
     assert web.world.engine.asked == 2
 
 
-def test_a_poll_without_an_engine_says_so_at_once(web: Client) -> None:
+def test_a_poll_without_an_engine_is_a_503_at_once(web: Client) -> None:
     target = status_of(web)
     web.world.engine.down = True
-    answer = web.get(f"{target}?wait=9")
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    response = web.get(f"{target}?wait=9")
+    assert (response.status, response.code) == (503, "engine_unavailable")
 
 
 class SilentEngine(MemoryEngine):
-    """Takes tasks, and never says how far they are."""
+    """Accepts tasks, and never returns their state."""
 
     async def task(self, archive: Archive) -> Task | None:
         await asyncio.Event().wait()
         return await super().task(archive)
 
 
-def test_a_poll_is_held_no_longer_than_it_asks_for_although_the_engine_takes_long() -> None:
-    patient = replace(SITE, holding=Holding(hold_s=3600))
-    with client(World(engine=SilentEngine()), site=patient) as web:
+def test_a_slow_engine_does_not_prolong_a_poll() -> None:
+    patient = replace(CONFIG, wait_limits=WaitLimits(hold_s=3600))
+    with client(World(engine=SilentEngine()), config=patient) as web:
         target = status_of(web)
-        answer = web.run(asyncio.wait_for(web.asking(f"{target}?wait=1"), 30))
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
-    assert int(answer.headers["retry-after"]) >= 1
+        response = web.run(asyncio.wait_for(web.request_async(f"{target}?wait=1"), 30))
+    assert (response.status, response.code) == (503, "engine_unavailable")
+    assert int(response.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize("task_id", ("nonsense", f"hgxx:a:-:{'0' * 40}:-:tar.gz"))
 def test_an_id_of_no_task_is_not_waited_for(web: Client, task_id: str) -> None:
     target = f"/archiver/status/{task_id}"
     assert web.get(f"{target}?wait=9").result["state"] == "PENDING"
-    answer = web.get(f"{target}/events")
-    assert (answer.status, answer.code) == (404, "no_such_task")
+    response = web.get(f"{target}/events")
+    assert (response.status, response.code) == (404, "no_such_task")
 
 
 def test_a_poll_waits_for_seconds(web: Client) -> None:
-    answer = web.get("/archiver/status/nonsense?wait=long")
-    assert (answer.status, answer.json["parameter"]) == (400, "wait")
+    response = web.get("/archiver/status/nonsense?wait=long")
+    assert (response.status, response.json["parameter"]) == (400, "wait")
 
 
-def test_a_stream_tells_all_that_happens_and_ends_with_the_task(web: Client) -> None:
+def test_a_stream_sends_every_change_and_ends_with_the_task(web: Client) -> None:
     target = f"{status_of(web)}/events"
 
-    async def play() -> Answer:
+    async def play() -> ClientResponse:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(target))
+            requests = group.create_task(web.request_async(target))
             await settled()
             attempt = claimed(web)
             await settled()
             attempt.report(Phase.FETCHING, 7)
             await settled()
             await web.world.archiver.build(attempt.archive, attempt)
-        return asking.result()
+        return requests.result()
 
-    answer = web.run(play())
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-accel-buffering"] == "no"
-    assert "content-length" not in answer.headers
-    assert answer.body.startswith(b"retry: 3000\n\n")
-    events = events_of(answer.body)
+    response = web.run(play())
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    assert response.body.startswith(b"retry: 3000\n\n")
+    events = events_of(response.body)
     assert [event.name for event in events] == ["progress"] * (len(events) - 1) + ["done"]
     assert [event.data["result"]["state"] for event in events[:2]] == ["PENDING", "STARTED"]
     assert events[2].data["result"]["bytes_done"] == 7
@@ -227,9 +229,7 @@ def test_a_stream_tells_all_that_happens_and_ends_with_the_task(web: Client) -> 
 
 
 @pytest.mark.parametrize("slow_at", (b"retry", b"data"))
-def test_an_end_that_comes_while_a_slow_client_takes_a_piece_is_told(
-    web: Client, slow_at: bytes
-) -> None:
+def test_an_end_during_a_slow_send_is_sent(web: Client, slow_at: bytes) -> None:
     target = f"{status_of(web)}/events"
 
     async def take(piece: bytes) -> None:
@@ -237,22 +237,22 @@ def test_an_end_that_comes_while_a_slow_client_takes_a_piece_is_told(
             await built(web)
             await settled()
 
-    answer = web.run(web.asking(target, takes=take))
-    assert events_of(answer.body)[-1].name == "done"
+    response = web.run(web.request_async(target, takes=take))
+    assert events_of(response.body)[-1].name == "done"
 
 
-def test_a_failure_is_told_with_its_reason(web: Client) -> None:
+def test_a_failure_is_sent_with_its_reason(web: Client) -> None:
     target = f"{status_of(web)}/events"
     attempt = claimed(web)
-    answer = web.run(
-        told(web, target, lambda: web.world.engine.fail(attempt, WrongRoot("two roots")))
+    response = web.run(
+        respond_after(web, target, lambda: web.world.engine.fail(attempt, WrongRoot("two roots")))
     )
-    last = events_of(answer.body)[-1]
+    last = events_of(response.body)[-1]
     assert last.name == "failed"
     assert last.data["result"]["error"] == {"code": "wrong_root", "message": "two roots"}
 
 
-def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
+def test_a_client_that_reconnects_does_not_get_known_events_again(web: Client) -> None:
     target = f"{status_of(web)}/events"
 
     async def first_event() -> Event:
@@ -263,7 +263,7 @@ def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
             if b"data" in piece:
                 leaves.set()
 
-        await web.asking(target, leaves=leaves, takes=take)
+        await web.request_async(target, leaves=leaves, takes=take)
         return events_of(bytes(heard))[0]
 
     known = web.run(first_event())
@@ -273,7 +273,7 @@ def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
         updated_at=web.world.engine.tasks[attempt.archive.key].created_at,
     )
     again = web.run(
-        told(
+        respond_after(
             web,
             target,
             lambda: attempt.report(Phase.FETCHING, 7),
@@ -289,7 +289,7 @@ def test_who_comes_back_is_not_told_again_what_it_knows(web: Client) -> None:
 
 
 @pytest.mark.parametrize("last", ("", "x", "-1", "9" * 40, "12\n"))
-def test_an_id_that_is_none_of_ours_is_no_id(web: Client, last: str) -> None:
+def test_a_malformed_event_id_is_ignored(web: Client, last: str) -> None:
     target = f"{status_of(web)}/events"
     web.work()
     (event,) = events_of(web.get(target, last_event_id=last).body)
@@ -303,49 +303,49 @@ def test_a_stream_takes_no_parameter_and_has_a_head(web: Client) -> None:
     assert (head.status, head.body) == (200, b"")
 
 
-def test_a_stream_of_what_nobody_can_tell_is_a_503(web: Client) -> None:
+def test_a_stream_without_an_engine_is_a_503(web: Client) -> None:
     target = f"{status_of(web)}/events"
     web.world.engine.down = True
-    answer = web.get(target)
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    response = web.get(target)
+    assert (response.status, response.code) == (503, "engine_unavailable")
 
 
-def test_streams_are_counted_for_all_and_for_each_client() -> None:
-    site = replace(SITE, holding=Holding(event_streams=3, event_streams_per_client=2))
-    with client(World(), site=site) as web:
+def test_streams_are_limited_per_client_and_in_all() -> None:
+    config = replace(CONFIG, wait_limits=WaitLimits(event_streams=3, event_streams_per_client=2))
+    with client(World(), config=config) as web:
         target = f"{status_of(web)}/events"
 
-        async def play() -> tuple[list[Answer], float]:
+        async def play() -> tuple[list[ClientResponse], float]:
             async with asyncio.TaskGroup() as group:
-                asking = [
-                    group.create_task(web.asking(target, client=address))
+                requests = [
+                    group.create_task(web.request_async(target, client=address))
                     for address in ("192.0.2.1",) * 3 + ("192.0.2.2",) * 2
                 ]
                 await settled()
                 now = METRICS.event_streams._value.get()  # noqa: SLF001
                 await built(web)
-            return [task.result() for task in asking], now
+            return [task.result() for task in requests], now
 
-        answers, now = web.run(play())
-        assert [answer.status for answer in answers] == [200, 200, 503, 200, 503]
+        responses, now = web.run(play())
+        assert [response.status for response in responses] == [200, 200, 503, 200, 503]
         assert now == 3
         assert METRICS.event_streams._value.get() == 0  # noqa: SLF001
 
 
-def test_a_process_that_ends_lets_everyone_go(web: Client) -> None:
+def test_a_process_that_stops_ends_all_streams(web: Client) -> None:
     target = status_of(web)
 
-    async def play() -> list[Answer]:
+    async def play() -> list[ClientResponse]:
         async with asyncio.TaskGroup() as group:
-            asking = [
-                group.create_task(web.asking(asked))
-                for asked in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
+            requests = [
+                group.create_task(web.request_async(path))
+                for path in (f"{target}/events", f"{target}?wait=9", f"{DEFAULT}?wait=72")
             ]
             await settled()
-            web.state["waiting"].close()
-        return [task.result() for task in asking]
+            web.state.waiters.close()
+        return [task.result() for task in requests]
 
     stream, polled, waited = web.run(play())
     assert [event.name for event in events_of(stream.body)] == ["progress"]
     assert polled.result["state"] == "PENDING"
-    assert waited.headers["location"].endswith("wait=72&hop=1")  # it was not held for long
+    assert waited.headers["location"].endswith("wait=72&hop=1")  # the hold was short

@@ -10,16 +10,16 @@ from prometheus_client import REGISTRY
 from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
-from archiver.web.files import split_file_name
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.api.files import split_file_name
+from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.world import ASH, FILES, World
 
 DURATION = "archiver_http_request_duration_seconds"
 FILE = f"/get/hgmo/{ASH}/default.tar.gz"
 
 
-def built(web: Client, target: str = FILE) -> Answer:
-    """Return the answer for *target* when its archive is there."""
+def built(web: Client, target: str = FILE) -> ClientResponse:
+    """Return the response to *target* once its archive exists."""
     web.get(target, prefer="respond-async")
     web.work()
     return web.get(target)
@@ -34,10 +34,10 @@ def test_a_file_is_the_archive_of_its_rev_and_suffix(web: Client) -> None:
     assert len(web.world.engine.tasks) == 1
 
 
-def test_a_file_that_is_not_there_is_brought(web: Client) -> None:
-    answer = web.get(FILE, prefer="respond-async")
-    assert answer.status == 202
-    assert answer.headers["location"] == (
+def test_a_missing_file_is_built(web: Client) -> None:
+    response = web.get(FILE, prefer="respond-async")
+    assert response.status == 202
+    assert response.headers["location"] == (
         f"{PUBLIC_URL}/archiver/status/hgmo:projects:ash:-:{web.world.node}:-:tar.gz"
     )
 
@@ -47,7 +47,7 @@ def test_a_file_lies_in_the_preferred_region(web: Client) -> None:
     assert web.get(f"{FILE}?preferred_region=us-west-2").headers["archiver-region"] == "us-west-2"
 
 
-def test_head_of_a_file_brings_nothing_and_is_presigned_for_head(web: Client) -> None:
+def test_head_of_a_file_creates_no_task_and_is_presigned_for_head(web: Client) -> None:
     assert (web.head(FILE).status, web.world.engine.tasks) == (404, {})
     got, headed = built(web), web.head(FILE)
     assert (got.status, headed.status) == (302, 302)
@@ -62,7 +62,7 @@ def test_a_rev_may_have_dots_and_end_like_a_suffix(rev: str, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("name", ("", "default", "default.7z", "zip", "tar.", "a.tgz", "a.ZIP"))
-def test_a_name_that_ends_in_no_suffix_is_refused(name: str) -> None:
+def test_a_name_without_a_supported_suffix_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         split_file_name(name)
     assert refused.value.parameter == "suffix"
@@ -88,10 +88,10 @@ def test_a_name_that_ends_in_no_suffix_is_refused(name: str) -> None:
         (f"/sha256/{'0' * 64}?preferred_region=..", "preferred_region"),
     ),
 )
-def test_what_is_wrong_with_an_address_is_named(web: Client, target: str, parameter: str) -> None:
-    answer = web.get(target)
-    assert (answer.status, answer.code) == (400, "invalid_request")
-    assert answer.json["parameter"] == parameter
+def test_the_invalid_part_of_an_address_is_named(web: Client, target: str, parameter: str) -> None:
+    response = web.get(target)
+    assert (response.status, response.code) == (400, "invalid_request")
+    assert response.json["parameter"] == parameter
     assert web.world.untouched
 
 
@@ -104,16 +104,16 @@ def test_the_name_of_a_file_is_decoded_once(web: Client) -> None:
 def test_a_checksum_of_a_rev_in_the_query_names_the_file_of_the_repo(web: Client) -> None:
     web.world.source.commit(ASH, FILES, "REL/2.0")
     built(web, f"/get/hgmo/{ASH}.zip?rev=REL/2.0")
-    answer = web.get(f"/get/hgmo/{ASH}.zip.sha256?rev=REL/2.0")
-    assert answer.body.endswith(b"  ash.zip\n")
+    response = web.get(f"/get/hgmo/{ASH}.zip.sha256?rev=REL/2.0")
+    assert response.body.endswith(b"  ash.zip\n")
 
 
 def test_a_checksum_is_what_sha256sum_checks_the_downloaded_file_with(web: Client) -> None:
     data = web.world.storage.download(built(web).headers["location"])
-    answer = web.get(f"{FILE}.sha256")
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.body == f"{hashlib.sha256(data).hexdigest()}  default.tar.gz\n".encode()
+    response = web.get(f"{FILE}.sha256")
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.body == f"{hashlib.sha256(data).hexdigest()}  default.tar.gz\n".encode()
 
 
 def test_a_checksum_names_the_file_as_its_url_does(web: Client) -> None:
@@ -128,7 +128,7 @@ def test_a_checksum_names_the_file_as_its_url_does(web: Client) -> None:
     assert web.get(raw + b".sha256").body.endswith("  é.zip\n".encode())
 
 
-def test_only_the_checksum_of_a_full_node_may_be_kept(web: Client) -> None:
+def test_only_the_checksum_of_a_full_node_may_be_cached(web: Client) -> None:
     built(web)
     moving = web.get(f"{FILE}.sha256")
     fixed = web.get(f"/get/hgmo/{ASH}/{web.world.node}.tar.gz.sha256")
@@ -136,7 +136,7 @@ def test_only_the_checksum_of_a_full_node_may_be_kept(web: Client) -> None:
     assert fixed.headers["cache-control"] == "private, max-age=86400, immutable"
 
 
-def test_a_checksum_of_what_is_not_there_has_it_brought_but_for_head(web: Client) -> None:
+def test_a_missing_checksum_has_its_archive_built_except_for_head(web: Client) -> None:
     assert web.head(f"{FILE}.sha256").status == 404
     assert not web.world.engine.tasks
     assert web.get(f"{FILE}.sha256?wait=0").status == 503
@@ -144,7 +144,7 @@ def test_a_checksum_of_what_is_not_there_has_it_brought_but_for_head(web: Client
     assert web.head(f"{FILE}.sha256").status == 200
 
 
-def test_a_checksum_is_not_sought_at_the_host_which_has_but_the_archive(web: Client) -> None:
+def test_a_checksum_never_redirects_to_the_host(web: Client) -> None:
     query = "on_miss=redirect&wait=0"
     archive, line = web.get(f"{FILE}?{query}"), web.get(f"{FILE}.sha256?{query}")
     assert archive.status == 302
@@ -153,31 +153,31 @@ def test_a_checksum_is_not_sought_at_the_host_which_has_but_the_archive(web: Cli
     assert web.get(f"{FILE}.sha256?on_miss=none").status == 404
 
 
-def test_a_digest_leads_to_the_archive_that_has_it(web: Client) -> None:
+def test_a_sha256_leads_to_its_archive(web: Client) -> None:
     sha256 = built(web).headers["archiver-sha256"]
     for digest in (sha256, sha256.upper()):
-        answer = web.get(f"/sha256/{digest}?preferred_region=us-west-2")
-        assert (answer.status, answer.headers["archiver-sha256"]) == (302, sha256)
-        assert answer.headers["archiver-region"] == "us-west-2"
-        data = web.world.storage.download(answer.headers["location"])
+        response = web.get(f"/sha256/{digest}?preferred_region=us-west-2")
+        assert (response.status, response.headers["archiver-sha256"]) == (302, sha256)
+        assert response.headers["archiver-region"] == "us-west-2"
+        data = web.world.storage.download(response.headers["location"])
         assert hashlib.sha256(data).hexdigest() == sha256
-        assert "canonical" not in answer.headers["link"]
+        assert "canonical" not in response.headers["link"]
 
 
-def test_a_digest_is_presigned_for_head(web: Client) -> None:
+def test_a_sha256_is_presigned_for_head(web: Client) -> None:
     headed = web.head(f"/sha256/{built(web).headers['archiver-sha256']}")
     assert headed.status == 302
     with pytest.raises(PermissionError):
         web.world.storage.download(headed.headers["location"])
 
 
-def test_a_digest_that_nothing_is_known_to_have_is_absent(web: Client) -> None:
-    answer = web.get(f"/sha256/{'0' * 64}")
-    assert (answer.status, answer.code) == (404, "absent")
+def test_an_unknown_sha256_is_absent(web: Client) -> None:
+    response = web.get(f"/sha256/{'0' * 64}")
+    assert (response.status, response.code) == (404, "absent")
     assert web.world.untouched
 
 
-def test_a_digest_of_what_was_taken_away_is_absent(web: Client) -> None:
+def test_the_sha256_of_a_deleted_archive_is_absent(web: Client) -> None:
     sha256 = built(web).headers["archiver-sha256"]
     for manifests in web.world.storage.manifests.values():
         manifests.clear()
@@ -185,8 +185,8 @@ def test_a_digest_of_what_was_taken_away_is_absent(web: Client) -> None:
     assert web.get(f"/sha256/{sha256}").status == 404
 
 
-def test_a_digest_is_refused_the_bytes_of_another_one(web: Client) -> None:
-    """The index may be wrong; the manifest of the archive has the last word."""
+def test_a_sha256_never_leads_to_other_bytes(web: Client) -> None:
+    """The index may be wrong; the manifest decides."""
     built(web)
     copies = web.run(web.world.index.copies(web.world.archive()))
     assert copies
@@ -194,13 +194,13 @@ def test_a_digest_is_refused_the_bytes_of_another_one(web: Client) -> None:
     assert web.get(f"/sha256/{'0' * 64}").status == 404
 
 
-def test_a_digest_of_a_source_that_is_configured_no_more_is_absent(web: Client) -> None:
+def test_the_sha256_of_a_removed_source_is_absent(web: Client) -> None:
     gone = Archive(source="gone", repo=ASH, node=web.world.node, subdir="", suffix="zip")
     web.world.index.digests["0" * 64] = [gone]
     assert web.get(f"/sha256/{'0' * 64}").status == 404
 
 
-def test_a_digest_leads_past_what_was_taken_away_to_another_archive_that_has_it(
+def test_a_sha256_leads_past_a_deleted_archive_to_another_one(
     web: Client,
 ) -> None:
     sha256 = built(web).headers["archiver-sha256"]
@@ -208,11 +208,11 @@ def test_a_digest_leads_past_what_was_taken_away_to_another_archive_that_has_it(
     gone = replace(there, source="gone")
     lost = replace(there, subdir="lost")
     web.world.index.digests[sha256] = [gone, lost, there]
-    answer = web.get(f"/sha256/{sha256}")
-    assert (answer.status, answer.headers["archiver-sha256"]) == (302, sha256)
+    response = web.get(f"/sha256/{sha256}")
+    assert (response.status, response.headers["archiver-sha256"]) == (302, sha256)
 
 
-def test_a_digest_has_a_missing_copy_made(web: Client) -> None:
+def test_a_request_by_sha256_repairs_a_missing_copy(web: Client) -> None:
     web.world.storage.down.add(Region("us-west-2"))
     sha256 = built(web).headers["archiver-sha256"]
     web.world.engine.repairs.clear()
@@ -220,14 +220,14 @@ def test_a_digest_has_a_missing_copy_made(web: Client) -> None:
     assert list(web.world.engine.repairs.values()) == [("us-west-2",)]
 
 
-def test_when_nobody_can_be_asked_for_a_digest_it_is_not_called_absent(web: Client) -> None:
+def test_without_the_engine_a_sha256_is_not_absent(web: Client) -> None:
     web.world.index.outage = EngineUnavailable("the engine does not answer")
-    answer = web.get(f"/sha256/{'0' * 64}")
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    response = web.get(f"/sha256/{'0' * 64}")
+    assert (response.status, response.code) == (503, "engine_unavailable")
 
 
 @pytest.mark.parametrize("route", ("file", "digest"))
-def test_a_crowd_is_answered_from_memory_until_there_is_news(web: Client, route: str) -> None:
+def test_a_crowd_gets_repeated_responses_until_a_notification(web: Client, route: str) -> None:
     sha256 = built(web).headers["archiver-sha256"]
     target = FILE if route == "file" else f"/sha256/{sha256}"
     for _ in range(2):
@@ -256,44 +256,44 @@ def test_hits_are_measured_by_their_route_and_status() -> None:
     assert [now - then for now, then in zip(after, before, strict=True)] == [5, 4, 4]
 
 
-def test_other_digests_than_sha256_are_not_offered(web: Client) -> None:
-    answer = web.get(f"/sha512/{'0' * 128}")
-    assert (answer.status, answer.code) == (404, "no_such_route")
+def test_other_hashes_than_sha256_are_no_routes(web: Client) -> None:
+    response = web.get(f"/sha512/{'0' * 128}")
+    assert (response.status, response.code) == (404, "no_such_route")
 
 
-def test_who_waits_for_a_checksum_gets_it_and_not_the_file() -> None:
+def test_a_client_that_waits_for_a_checksum_gets_it_and_not_the_file() -> None:
     with client(World()) as web:
         file, checksum = web.run(_both_while_it_is_made(web))
     assert (file.status, checksum.status) == (302, 200)
     assert checksum.body.decode() == f"{file.headers['archiver-sha256']}  default.tar.gz\n"
 
 
-async def _both_while_it_is_made(web: Client) -> list[Answer]:
-    asking = asyncio.gather(web.asking(FILE), web.asking(f"{FILE}.sha256"))
+async def _both_while_it_is_made(web: Client) -> list[ClientResponse]:
+    requests = asyncio.gather(web.request_async(FILE), web.request_async(f"{FILE}.sha256"))
     async with asyncio.timeout(10):
         while METRICS.waiters._value.get() < 2:  # noqa: SLF001
             await asyncio.sleep(0.005)
     await web.world.engine.work(web.world.archiver)
-    return list(await asking)
+    return list(await requests)
 
 
-def test_who_waits_for_a_file_is_sent_to_the_same_name_again() -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
-    with client(World(), site=site) as web:
-        answer = web.get(f"/get/hgmo/{ASH}/d%65fault.tar.gz.sha256?subdir=testing&wait=3")
-    assert (answer.status, answer.headers["archiver-cache"]) == (302, "miss")
-    assert answer.headers["location"] == (
+def test_a_client_that_waits_for_a_file_is_redirected_to_the_same_name() -> None:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.05))
+    with client(World(), config=config) as web:
+        response = web.get(f"/get/hgmo/{ASH}/d%65fault.tar.gz.sha256?subdir=testing&wait=3")
+    assert (response.status, response.headers["archiver-cache"]) == (302, "miss")
+    assert response.headers["location"] == (
         f"{PUBLIC_URL}/get/hgmo/{ASH}/d%65fault.tar.gz.sha256?subdir=testing&wait=1&hop=1"
     )
 
 
-def test_a_name_that_was_sent_as_bytes_is_sent_back_as_what_it_is() -> None:
-    site = replace(SITE, holding=replace(SITE.holding, hold_s=0.05))
-    with client(World(), site=site) as web:
+def test_a_name_sent_as_raw_bytes_comes_back_encoded() -> None:
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=0.05))
+    with client(World(), config=config) as web:
         web.world.source.commit(ASH, FILES, "é")
-        answer = web.get(f"/get/hgmo/{ASH}/é.zip?wait=3".encode())
-        assert answer.headers["location"] == (
+        response = web.get(f"/get/hgmo/{ASH}/é.zip?wait=3".encode())
+        assert response.headers["location"] == (
             f"{PUBLIC_URL}/get/hgmo/{ASH}/%C3%A9.zip?wait=1&hop=1"
         )
-        again = web.get(answer.headers["location"].removeprefix(PUBLIC_URL))
-    assert again.headers["archiver-node"] == answer.headers["archiver-node"]
+        again = web.get(response.headers["location"].removeprefix(PUBLIC_URL))
+    assert again.headers["archiver-node"] == response.headers["archiver-node"]

@@ -1,4 +1,4 @@
-"""``/openapi.json`` is true: it names every route and code there is, and no other."""
+"""``/openapi.json`` describes exactly the existing routes and codes."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from archiver import __version__
 from archiver.errors import InvalidRequest
 from archiver.model import ArchiveRequest
 from archiver.names import check_name
+from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
-from archiver.web.asks import parse_region
 from archiver.web.problems import statuses
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
@@ -27,19 +27,19 @@ def document(web: Client) -> dict[str, Any]:
     return document
 
 
-def responses(operation: dict[str, Any]) -> set[int]:
+def statuses_of(operation: dict[str, Any]) -> set[int]:
     return {int(status) for status in operation["responses"]}
 
 
 def resolved(document: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference leads to; anything else is itself."""
+    """Return the target of a reference; any other node unchanged."""
     place: Any = document
     for step in node.get("$ref", "#").split("/")[1:]:
         place = place[step]
     return place if "$ref" in node else node
 
 
-def test_it_says_which_version_and_where(document: dict[str, Any]) -> None:
+def test_it_has_the_version_and_the_public_url(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["version"] == __version__
     assert document["servers"] == [{"url": PUBLIC_URL}]
@@ -58,7 +58,7 @@ def test_its_paths_are_the_routes(document: dict[str, Any]) -> None:
 
 
 @given(text=st.text(alphabet="ab0/.-_?#@%\\~ \n\x7fé", max_size=8))
-def test_a_name_is_described_as_it_is_taken(text: str) -> None:
+def test_the_patterns_of_names_match_the_parsers(text: str) -> None:
     file = resources.files("archiver.web").joinpath("openapi.json")
     components = json.loads(file.read_bytes())["components"]
     parameters = components["parameters"]
@@ -72,7 +72,7 @@ def test_a_name_is_described_as_it_is_taken(text: str) -> None:
         (parameters["PreferredRegion"]["schema"], parse_region),
     ]
     for schema, take in takes:
-        pattern = schema["pattern"].replace("$", r"\Z")  # which is what JavaScript means by it
+        pattern = schema["pattern"].replace("$", r"\Z")  # as in JavaScript
         described = re.search(pattern, text) is not None
         assert described == is_taken(take, text), schema
 
@@ -130,7 +130,7 @@ def test_a_status_has_the_properties_of_its_schema(web: Client, document: dict[s
         ("/get/{source}/{repo}/{rev}.{suffix}.sha256", f"/get/hgmo/{ASH}/default.zip.sha256"),
     ),
 )
-def test_an_archive_is_answered_as_described(
+def test_responses_for_archives_have_the_described_headers(
     web: Client, document: dict[str, Any], route: str, target: str
 ) -> None:
     path = document["paths"][route]
@@ -138,16 +138,16 @@ def test_an_archive_is_answered_as_described(
     web.work()
     found = web.get(target)
     elsewhere = web.get(f"{target}?preferred_region=mars")
-    for answer in (accepted, found, elsewhere):
-        described = path["get"]["responses"][str(answer.status)]["headers"]
+    for response in (accepted, found, elsewhere):
+        described = path["get"]["responses"][str(response.status)]["headers"]
         always = {
             name.lower()
             for name, header in described.items()
             if resolved(document, header).get("required", True)
         }
-        assert always <= set(answer.headers)
-        assert {n for n in answer.headers if n.startswith("archiver-")} <= {
+        assert always <= set(response.headers)
+        assert {n for n in response.headers if n.startswith("archiver-")} <= {
             name.lower() for name in described
         }
     only_of_get = {202} | ({302} if route.endswith("sha256") else set())
-    assert responses(path["head"]) == responses(path["get"]) - only_of_get
+    assert statuses_of(path["head"]) == statuses_of(path["get"]) - only_of_get

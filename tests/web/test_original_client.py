@@ -1,4 +1,4 @@
-"""What the client of the original service needs: it is deployed, and nobody will change it.
+"""The needs of the original service's client, which is deployed and will not change.
 
 ``archiver_client.py`` of mozilla/build-tools asks, polls the status while it is PENDING, and then
 takes the URL of its region, or any other.
@@ -17,7 +17,7 @@ def request_of(region: str, subdir: str, rev: str) -> str:
     return f"/archiver/hgmo/{ASH}/{rev}{query}"
 
 
-def test_the_whole_conversation_ends_with_the_bytes(web: Client) -> None:
+def test_the_original_clients_requests_end_with_the_bytes(web: Client) -> None:
     target = request_of("us-west-2", "testing/mozharness", web.world.node[:12])
     accepted = web.get(target, user_agent="Python-urllib/2.7", connection="close")
     assert accepted.status == 202

@@ -1,4 +1,4 @@
-"""Every error becomes a problem, and no unexpected one tells anything of itself."""
+"""Every error becomes a problem, and the text of an unexpected one is not shown."""
 
 import inspect
 
@@ -17,9 +17,9 @@ DEFAULT = f"/archiver/hgmo/{ASH}/default"
 
 
 def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:
-    answer = web.get("/archiver/hgmo/nowhere/default", x_request_id="r-1")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json == {
+    response = web.get("/archiver/hgmo/nowhere/default", x_request_id="r-1")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json == {
         "type": "urn:archiver:problem:unknown_repo",
         "title": "Unknown repo",
         "status": 404,
@@ -58,7 +58,7 @@ def test_every_code_of_the_tree_has_a_status() -> None:
         ("internal_error", 500),
     ),
 )
-def test_a_code_has_the_status_that_it_says(code: str, status: int) -> None:
+def test_a_code_has_its_status(code: str, status: int) -> None:
     assert statuses()[code] == status
 
 
@@ -66,32 +66,32 @@ def test_a_code_has_the_status_that_it_says(code: str, status: int) -> None:
     "error",
     (errors.UnknownSubdir, errors.SuffixRefused, errors.WrongRoot, errors.ForbiddenAddress),
 )
-def test_a_task_that_failed_is_answered_with_what_it_failed_with(
+def test_a_failed_task_has_the_problem_of_its_error(
     web: Client, error: type[ArchiverError]
 ) -> None:
     web.get(DEFAULT)
     attempt = web.world.engine.claim()
     assert attempt
     web.world.engine.fail(attempt, error("so it is"))
-    answer = web.get(DEFAULT)
-    assert (answer.status, answer.code) == (statuses()[error.code], error.code)
-    assert answer.json["detail"] == "so it is"
+    response = web.get(DEFAULT)
+    assert (response.status, response.code) == (statuses()[error.code], error.code)
+    assert response.json["detail"] == "so it is"
 
 
 class FaultySource(FakeSource):
-    """A source with a fault of ours in it."""
+    """A source with a defect."""
 
     async def resolve(self, repo: str, rev: str) -> Node:
         raise ZeroDivisionError(f"the password is swordfish, in {repo} at {rev}")
 
 
-def test_a_fault_is_a_500_that_shows_nothing_of_it() -> None:
+def test_an_unexpected_exception_is_a_500_without_its_text() -> None:
     with client(World(source=FaultySource())) as web, capture_logs() as lines:
-        answer = web.get(DEFAULT)
-    assert (answer.status, answer.code) == (500, "internal_error")
-    assert b"swordfish" not in answer.body
-    assert b"ZeroDivision" not in answer.body
-    assert answer.json["request_id"] == answer.headers["x-request-id"]
+        response = web.get(DEFAULT)
+    assert (response.status, response.code) == (500, "internal_error")
+    assert b"swordfish" not in response.body
+    assert b"ZeroDivision" not in response.body
+    assert response.json["request_id"] == response.headers["x-request-id"]
     crashed, finished = (line for line in lines if line["event"].startswith("request."))
     assert (crashed["event"], crashed["log_level"]) == ("request.crashed", "error")
     assert (finished["code"], finished["outcome"]) == (500, "internal_error")
@@ -109,14 +109,14 @@ def test_a_fault_is_a_500_that_shows_nothing_of_it() -> None:
         "/Archiver/a/b/c",
     ),
 )
-def test_what_is_nowhere_is_a_404(web: Client, target: str) -> None:
-    answer = web.get(target)
-    assert (answer.status, answer.code) == (404, "no_such_route")
+def test_a_path_without_a_route_is_a_404(web: Client, target: str) -> None:
+    response = web.get(target)
+    assert (response.status, response.code) == (404, "no_such_route")
 
 
 @pytest.mark.parametrize("target", (DEFAULT, "/archiver/status/x", "/__heartbeat__", "/metrics"))
-def test_every_route_is_only_for_reading(web: Client, target: str) -> None:
-    answer = web.ask("POST", target)
-    assert (answer.status, answer.code) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, HEAD"
+def test_every_route_refuses_other_methods(web: Client, target: str) -> None:
+    response = web.request("POST", target)
+    assert (response.status, response.code) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
     assert web.world.untouched

@@ -1,4 +1,4 @@
-"""Bytes as they come over a socket, to the real server: what is no request creates nothing."""
+"""Raw bytes sent to the real server: malformed requests create nothing."""
 
 import sys
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from archiver.web.targets import TARGET_MAX_BYTES
+from archiver.web.request_target import TARGET_MAX_BYTES
 from tests.parts.process import accepts, free_port, running
 from tests.web.client import PUBLIC_URL
-from tests.web.raw import RawAnswer, ask
+from tests.web.raw import RawResponse, request
 
 ROOT = Path(__file__).parents[2]
 NODE = b"0123456789abcdef0123456789abcdef01234567"
@@ -22,11 +22,11 @@ ASH = b"/archiver/hgmo/projects/ash/" + NODE
 class Server:
     port: int
 
-    def ask(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawAnswer:
-        return ask(self.port, target, method=method, host=host)
+    def request(self, target: bytes, *, method: bytes = b"GET", host: bytes = b"h") -> RawResponse:
+        return request(self.port, target, method=method, host=host)
 
     def fakes(self) -> dict[str, Any]:
-        fakes: dict[str, Any] = self.ask(b"/fakes").json
+        fakes: dict[str, Any] = self.request(b"/fakes").json
         return fakes
 
 
@@ -71,7 +71,7 @@ BAD_SEGMENTS = (
     b"a%",
     b"a%zz",
     b"%e2%80%8b",  # a space of no width
-    b"%e2%80%ae",  # writes backwards from here
+    b"%e2%80%ae",  # reverses the direction of writing
     b"x" * 256,
     b"%c3%a9" * 100,  # 600 bytes in a key
 )
@@ -114,14 +114,14 @@ def test_a_bad_segment_is_a_400_that_names_its_place(
     server: Server, target: bytes, parameter: str
 ) -> None:
     before = server.fakes()
-    assert_bad(server.ask(target), parameter)
+    assert_bad(server.request(target), parameter)
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize("segment", [s for s in BAD_SEGMENTS if s])
 def test_a_bad_source_is_a_400_that_names_it(server: Server, segment: bytes) -> None:
     before = server.fakes()
-    assert_bad(server.ask(b"/archiver/" + segment + b"/projects/ash/" + NODE), "source")
+    assert_bad(server.request(b"/archiver/" + segment + b"/projects/ash/" + NODE), "source")
     assert server.fakes() == before
 
 
@@ -164,7 +164,7 @@ def test_a_bad_query_is_a_400_that_names_the_parameter(
     server: Server, query: bytes, parameter: str
 ) -> None:
     before = server.fakes()
-    assert_bad(server.ask(ASH + b"?" + query), parameter)
+    assert_bad(server.request(ASH + b"?" + query), parameter)
     assert server.fakes() == before
 
 
@@ -184,19 +184,19 @@ def test_a_bad_query_is_a_400_that_names_the_parameter(
         b"",
     ),
 )
-def test_bytes_that_no_target_may_have_are_refused_by_the_server_itself(
+def test_bytes_that_no_target_may_have_are_refused_by_the_server(
     server: Server, target: bytes
 ) -> None:
-    """They get a bare 400, from hyper, before the application hears of them."""
+    """The server (hyper) responds with a bare 400 before the application is called."""
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.body) == (400, b"")
+    response = server.request(target)
+    assert (response.status, response.body) == (400, b"")
     assert server.fakes() == before
 
 
-def test_a_target_of_many_kilobytes_is_refused_by_the_server_itself(server: Server) -> None:
+def test_a_target_of_many_kilobytes_is_refused_by_the_server(server: Server) -> None:
     before = server.fakes()
-    assert server.ask(b"/archiver/hgmo/" + b"x/" * 50_000 + NODE).status in {414, 431}
+    assert server.request(b"/archiver/hgmo/" + b"x/" * 50_000 + NODE).status in {414, 431}
     assert server.fakes() == before
 
 
@@ -214,16 +214,16 @@ def test_a_target_of_many_kilobytes_is_refused_by_the_server_itself(server: Serv
 )
 def test_a_target_of_more_than_8_kb_is_refused_unread(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (414, "target_too_long")
+    response = server.request(target)
+    assert (response.status, response.json["code"]) == (414, "target_too_long")
     assert server.fakes() == before
 
 
 def test_a_target_of_8_kb_is_read(server: Server) -> None:
     target = ASH + b"?"
     target += b"&" * (TARGET_MAX_BYTES - len(target) + 1)  # the question mark is not counted
-    assert server.ask(target).status == 404  # the world of fakes has no such node
-    assert server.ask(target + b"&").status == 414
+    assert server.request(target).status == 404  # the world of fakes has no such node
+    assert server.request(target + b"&").status == 414
 
 
 def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
@@ -231,43 +231,45 @@ def test_names_that_no_key_could_hold_are_refused_before_the_host_is_asked(
 ) -> None:
     before = server.fakes()
     long_repo = b"/".join([b"z" * 200] * 4)
-    assert_bad(server.ask(b"/archiver/hgmo/" + long_repo + b"/default"), "repo")
-    assert_bad(server.ask(b"/archiver/hgmo/" + b"z/" * 4000 + b"default"), "repo")
+    assert_bad(server.request(b"/archiver/hgmo/" + long_repo + b"/default"), "repo")
+    assert_bad(server.request(b"/archiver/hgmo/" + b"z/" * 4000 + b"default"), "repo")
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize("target", (b"/archiver/", b"/archiver/hgmo", b"/archiver/hgmo/"))
 def test_an_address_that_ends_too_soon_is_a_400(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+    response = server.request(target)
+    assert (response.status, response.json["code"]) == (400, "invalid_request")
     assert server.fakes() == before
 
 
 @pytest.mark.parametrize(
     "target", (b"/archiver%2Fhgmo/projects/ash/default", b"//archiver/hgmo/a/b", b"*", b"/archiver")
 )
-def test_what_is_no_route_as_it_stands_is_none_once_decoded(server: Server, target: bytes) -> None:
+def test_an_encoded_path_is_matched_undecoded(server: Server, target: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(target)
-    assert (answer.status, answer.json["code"]) == (404, "no_such_route")
+    response = server.request(target)
+    assert (response.status, response.json["code"]) == (404, "no_such_route")
     assert server.fakes() == before
 
 
 def test_an_encoded_letter_is_the_letter(server: Server) -> None:
     """RFC 3986, 2.3: unreserved characters mean the same, encoded or not."""
-    plain = server.ask(b"/archiver/hgmo/projects/ash/default?subdir=testing/mozharness")
-    encoded = server.ask(b"/archiver/%68gmo/projects/%61sh/defa%75lt?subdir=testing%2Fmozharness")
+    plain = server.request(b"/archiver/hgmo/projects/ash/default?subdir=testing/mozharness")
+    encoded = server.request(
+        b"/archiver/%68gmo/projects/%61sh/defa%75lt?subdir=testing%2Fmozharness"
+    )
     assert plain.status == encoded.status == 202
     assert plain.headers["location"] == encoded.headers["location"]
 
 
-def test_what_follows_a_raw_hash_sign_is_no_part_of_the_target(server: Server) -> None:
-    """The server cuts a fragment off, as RFC 9112, 3.2 has it; what is left must be whole."""
-    plain = server.ask(b"/archiver/hgmo/projects/ash/default")
-    cut = server.ask(b"/archiver/hgmo/projects/ash/default#?subdir=..")
+def test_a_raw_fragment_is_not_part_of_the_target(server: Server) -> None:
+    """The server removes a fragment (RFC 9112, 3.2); the rest must be valid by itself."""
+    plain = server.request(b"/archiver/hgmo/projects/ash/default")
+    cut = server.request(b"/archiver/hgmo/projects/ash/default#?subdir=..")
     assert cut.headers["location"] == plain.headers["location"]
-    assert_bad(server.ask(b"/archiver/hgmo/#projects/ash/default"), "rev")
+    assert_bad(server.request(b"/archiver/hgmo/#projects/ash/default"), "rev")
 
 
 @pytest.mark.parametrize(
@@ -281,34 +283,34 @@ def test_what_follows_a_raw_hash_sign_is_no_part_of_the_target(server: Server) -
         b"",
     ),
 )
-def test_the_host_header_has_no_say_in_any_url(server: Server, host: bytes) -> None:
+def test_the_host_header_changes_no_url(server: Server, host: bytes) -> None:
     target = b"/archiver/hgmo/projects/ash/V_1"
-    honest, poisoned = server.ask(target), server.ask(target, host=host)
+    honest, poisoned = server.request(target), server.request(target, host=host)
     assert poisoned.headers["location"] == honest.headers["location"]
     assert poisoned.headers["location"].startswith(f"{PUBLIC_URL}/archiver/status/")
 
 
 def test_an_absolute_target_is_read_for_its_path_alone(server: Server) -> None:
     target = b"/archiver/hgmo/projects/ash/V_1"
-    honest = server.ask(target)
+    honest = server.request(target)
     for prefix in (b"http://evil.example", b"http://u:p@evil.example:81", b"https://[::1]"):
-        assert server.ask(prefix + target).headers["location"] == honest.headers["location"]
-        assert_bad(server.ask(prefix + _in_repo(b"..")), "repo")
+        assert server.request(prefix + target).headers["location"] == honest.headers["location"]
+        assert_bad(server.request(prefix + _in_repo(b"..")), "repo")
 
 
 @pytest.mark.parametrize("method", (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW", b"get"))
-def test_other_methods_are_a_405_that_names_those_there_are(server: Server, method: bytes) -> None:
+def test_other_methods_are_a_405_that_lists_the_allowed_ones(server: Server, method: bytes) -> None:
     before = server.fakes()
-    answer = server.ask(ASH, method=method)
-    assert (answer.status, answer.json["code"]) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, HEAD"
+    response = server.request(ASH, method=method)
+    assert (response.status, response.json["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
     assert server.fakes() == before
 
 
-def assert_bad(answer: RawAnswer, parameter: str) -> None:
-    assert answer.status == 400, answer
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json
+def assert_bad(response: RawResponse, parameter: str) -> None:
+    assert response.status == 400, response
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json
     assert problem["code"] == "invalid_request"
     assert problem["parameter"] == parameter
     assert problem["allowed"]

@@ -16,7 +16,7 @@ from subprocess import Popen
 import pytest
 
 from tests.parts.process import accepts, free_port, running, wait_until
-from tests.web.raw import ask
+from tests.web.raw import request
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def test_it_ends_soon_after_sigterm_although_a_client_keeps_its_connection(tmp_p
     assert "web.stopped" in (tmp_path / "log").read_text()
 
 
-def test_the_process_that_serves_does_not_outlive_the_one_that_was_started(tmp_path: Path) -> None:
+def test_a_serving_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
     port = free_port()
     with served("fakes", port, tmp_path / "log") as process:
         process.kill()
@@ -51,7 +51,7 @@ def test_the_process_that_serves_does_not_outlive_the_one_that_was_started(tmp_p
         wait_until(lambda: not accepts(port), timeout_s=5, what="the end of the child")
 
 
-def test_another_one_may_serve_at_the_same_address_before_the_first_has_ended(
+def test_a_successor_may_serve_before_its_predecessor_has_ended(
     tmp_path: Path,
 ) -> None:
     port, log = free_port(), tmp_path / "second"
@@ -63,7 +63,7 @@ def test_another_one_may_serve_at_the_same_address_before_the_first_has_ended(
 
 
 @pytest.mark.thorough
-def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serve(
+def test_a_killed_process_is_replaced_while_the_others_serve(
     tmp_path: Path,
 ) -> None:
     port, log = free_port(), tmp_path / "log"
@@ -71,12 +71,12 @@ def test_one_of_several_processes_that_is_killed_is_replaced_and_the_others_serv
         wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
         victim, other = children_of(process.pid)
         assert sorted(told_pids(log, "web.started")) == sorted((victim, other))
-        time.sleep(6)  # granian takes what dies sooner for something that cannot start
+        time.sleep(6)  # granian gives up on a process that dies sooner
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: log.read_text().count("web.started") == 3, what="a new process")
         assert other in children_of(process.pid)
         assert set(told_pids(log, "web.started")) == {victim, *children_of(process.pid)}
-        assert ask(port, b"/__lbheartbeat__").status == 200
+        assert request(port, b"/__lbheartbeat__").status == 200
     assert set(told_pids(log, "web.stopped")) == set(told_pids(log, "web.started")) - {victim}
 
 
@@ -90,19 +90,19 @@ def test_processes_add_up_their_metrics(tmp_path: Path) -> None:
     with served("fakes", port, log, processes=2):
         wait_until(lambda: log.read_text().count("web.started") == 2, what="both to start")
         for _ in range(20):
-            ask(port, b"/robots.txt")
-        # an answer is counted when it has been sent
+            request(port, b"/robots.txt")
+        # a response is counted after it was sent
         wait_until(lambda: robots(port) == ["20.0"], what="all to be counted")
         assert [robots(port) for _ in range(8)] == [["20.0"]] * 8
 
 
 def robots(port: int) -> list[str]:
-    text = ask(port, b"/metrics").body.decode()
+    text = request(port, b"/metrics").body.decode()
     return re.findall(r'_count\{[^}]*route="robots"[^}]*\} (\S+)', text)
 
 
 @pytest.mark.thorough
-def test_what_killed_processes_were_doing_is_not_counted_any_longer(tmp_path: Path) -> None:
+def test_requests_of_killed_processes_are_no_longer_counted(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     waiting = b"GET /archiver/hgmo/projects/ash/default?wait=80 HTTP/1.1\r\nHost: h\r\n\r\n"
     with served("fakes", port, log, processes=2) as process, contextlib.ExitStack() as clients:
@@ -118,13 +118,13 @@ def test_what_killed_processes_were_doing_is_not_counted_any_longer(tmp_path: Pa
 
 
 def waiters(port: int) -> float:
-    text = ask(port, b"/metrics").body.decode()
+    text = request(port, b"/metrics").body.decode()
     (found,) = re.findall(r"^archiver_waiters (\S+)", text, re.MULTILINE)
     return float(found)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes of *pid* that serve: those that have the application's threads."""
+    """Return the child processes of *pid* that serve."""
     found = []
     for path in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -137,7 +137,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def test_an_application_that_cannot_start_ends_the_server_and_tells_no_secret(
+def test_an_application_that_cannot_start_ends_the_server_and_leaks_no_text(
     tmp_path: Path,
 ) -> None:
     with (
@@ -154,15 +154,15 @@ def test_an_application_that_cannot_start_ends_the_server_and_tells_no_secret(
 def test_head_has_the_headers_of_an_answer_and_no_body(tmp_path: Path) -> None:
     port = free_port()
     with served("fakes", port, tmp_path / "log"):
-        answer = ask(port, b"/archiver/hgmo/projects/ash/default", method=b"HEAD")
-    assert answer.status == 404
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.body == b""
+        response = request(port, b"/archiver/hgmo/projects/ash/default", method=b"HEAD")
+    assert response.status == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.body == b""
 
 
 def test_every_request_has_one_line_in_the_log_with_its_id(tmp_path: Path) -> None:
     port, log, own = free_port(), tmp_path / "log", '"request_id": "r-1"'
     with served("fakes", port, log):
-        ask(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
+        request(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
         wait_until(lambda: own in log.read_text(), what="its line")
     assert log.read_text().count(own) == 1

@@ -13,7 +13,7 @@ KEYS_OF_THE_ORIGINAL = {"state", "status", "src_url", "s3_urls"}
 
 
 def status_of(web: Client, target: str = DEFAULT) -> str:
-    """Ask for an archive and return the target of its status."""
+    """Request an archive and return the target of its status."""
     return web.get(target).headers["location"].removeprefix(PUBLIC_URL)
 
 
@@ -26,7 +26,7 @@ def test_a_waiting_task_is_pending(web: Client) -> None:
     assert result["created_at"]
 
 
-def test_a_running_task_says_how_far_it_is(web: Client) -> None:
+def test_a_running_task_has_its_progress(web: Client) -> None:
     status = status_of(web)
     attempt = web.world.engine.claim()
     assert attempt
@@ -37,7 +37,7 @@ def test_a_running_task_says_how_far_it_is(web: Client) -> None:
     assert "4,321 bytes" in result["status"]
 
 
-def test_a_task_that_will_be_tried_again_says_why(web: Client) -> None:
+def test_a_task_that_will_be_retried_has_a_reason(web: Client) -> None:
     status = status_of(web)
     attempt = web.world.engine.claim()
     assert attempt
@@ -62,7 +62,7 @@ def test_success_has_a_link_for_each_region(web: Client) -> None:
     assert result["links_outside"] == 0
 
 
-def test_success_in_some_regions_says_which_ones_lack_it(web: Client) -> None:
+def test_success_in_some_regions_lists_the_missing_ones(web: Client) -> None:
     web.world.storage.down.add(Region("us-west-2"))
     status = status_of(web)
     web.work()
@@ -102,7 +102,7 @@ def test_an_id_of_no_task_is_pending_as_the_original_documents(web: Client, task
     assert web.world.untouched
 
 
-def test_an_archive_that_nobody_asked_for_is_pending_and_is_not_brought_by_the_question(
+def test_the_status_of_an_unrequested_archive_is_pending_and_creates_no_task(
     web: Client,
 ) -> None:
     result = web.get(f"/archiver/status/{web.world.archive().task_id}").result
@@ -123,29 +123,29 @@ def test_an_encoded_id_is_the_same_id(web: Client) -> None:
     assert web.get(encoded).result == web.get(status).result
 
 
-def test_a_status_is_not_to_be_kept(web: Client) -> None:
+def test_a_status_may_not_be_cached(web: Client) -> None:
     assert web.get(status_of(web)).headers["cache-control"] == "no-store"
 
 
 def test_a_status_takes_no_parameter(web: Client) -> None:
-    answer = web.get("/archiver/status/nonsense?verbose=1")
-    assert (answer.status, answer.json["parameter"]) == (400, "verbose")
+    response = web.get("/archiver/status/nonsense?verbose=1")
+    assert (response.status, response.json["parameter"]) == (400, "verbose")
 
 
-def test_an_id_that_is_no_text_is_a_400(web: Client) -> None:
-    answer = web.get("/archiver/status/%ff")
-    assert (answer.status, answer.json["parameter"]) == (400, "task_id")
+def test_an_id_that_is_not_utf8_is_a_400(web: Client) -> None:
+    response = web.get("/archiver/status/%ff")
+    assert (response.status, response.json["parameter"]) == (400, "task_id")
 
 
-def test_without_the_engine_what_is_stored_is_still_a_success(web: Client) -> None:
+def test_without_the_engine_a_stored_archive_is_a_success(web: Client) -> None:
     status = status_of(web)
     web.work()
     web.world.engine.down = True
     assert web.get(status).result["state"] == "SUCCESS"
 
 
-def test_without_the_engine_nothing_is_said_of_what_is_not_stored(web: Client) -> None:
+def test_without_the_engine_the_status_of_a_missing_archive_is_a_503(web: Client) -> None:
     status = status_of(web)
     web.world.engine.down = True
-    answer = web.get(status)
-    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    response = web.get(status)
+    assert (response.status, response.code) == (503, "engine_unavailable")

@@ -13,117 +13,117 @@ from archiver.model import Node, Region
 from archiver.settings import ServerSettings
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
-from archiver.web.files import DEFAULT_WAIT_S
-from archiver.web.headers import HEADER_MAX_BYTES
-from archiver.web.seats import Holding
-from archiver.web.waiting import HOLDS_MAX
-from tests.web.client import PUBLIC_URL, SITE, Answer, Client, client
+from archiver.web.api.files import DEFAULT_WAIT_S
+from archiver.web.request_context import HEADER_MAX_BYTES
+from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.wait_preference import HOLDS_MAX
+from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
 from tests.world import World
 
 
-def query_of(answer: Answer) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+def query_of(response: ClientResponse) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(response.headers["location"]).query))
 
 
-def test_whoever_waits_is_sent_to_the_archive_when_it_is_there(web: Client) -> None:
-    (answer,) = crowd(web, [PATIENT])
-    assert answer.status == 302
-    assert len(web.world.storage.download(answer.headers["location"])) == int(
-        answer.headers["archiver-size"]
+def test_a_waiting_client_is_redirected_once_the_archive_is_there(web: Client) -> None:
+    (response,) = crowd(web, [PATIENT])
+    assert response.status == 302
+    assert len(web.world.storage.download(response.headers["location"])) == int(
+        response.headers["archiver-size"]
     )
-    assert answer.headers["archiver-cache"] == "hit"
-    assert 'rel="canonical"' in answer.headers["link"]
+    assert response.headers["archiver-cache"] == "hit"
+    assert 'rel="canonical"' in response.headers["link"]
 
 
-def test_a_crowd_that_waits_costs_one_task_and_is_sent_to_where_each_prefers(web: Client) -> None:
-    answers = crowd(web, [PATIENT, f"{PATIENT}&preferred_region=us-west-2"] * 50)
-    assert [answer.status for answer in answers] == [302] * 100
-    regions = [answer.headers["archiver-region"] for answer in answers]
+def test_a_waiting_crowd_costs_one_task_and_each_gets_its_region(web: Client) -> None:
+    responses = crowd(web, [PATIENT, f"{PATIENT}&preferred_region=us-west-2"] * 50)
+    assert [response.status for response in responses] == [302] * 100
+    regions = [response.headers["archiver-region"] for response in responses]
     assert regions == ["us-east-1", "us-west-2"] * 50
     assert len(web.world.engine.tasks) == 1
 
 
-def test_a_hit_waits_for_nobody(web: Client) -> None:
+def test_a_hit_does_not_wait(web: Client) -> None:
     web.get(DEFAULT)
     web.work()
-    answer = web.get(f"{DEFAULT}?wait=72&hop=8")
-    assert (answer.status, answer.headers["archiver-cache"]) == (302, "hit")
+    response = web.get(f"{DEFAULT}?wait=72&hop=8")
+    assert (response.status, response.headers["archiver-cache"]) == (302, "hit")
 
 
-def test_after_a_while_the_client_is_sent_to_the_same_place_again(hasty: Client) -> None:
+def test_a_held_client_is_redirected_to_the_same_archive(hasty: Client) -> None:
     target = f"{DEFAULT}?&subdir=testing/mozharness&wait=5&preferred_region=us-west-2"
-    answer = hasty.get(target, host="evil.example")
-    assert answer.status == 302
-    assert answer.headers["location"] == (
+    response = hasty.get(target, host="evil.example")
+    assert response.status == 302
+    assert response.headers["location"] == (
         f"{PUBLIC_URL}{DEFAULT}?subdir=testing/mozharness&preferred_region=us-west-2&wait=1&hop=1"
     )
-    assert answer.headers["cache-control"] == "no-store"
-    assert "archiver-sha256" not in answer.headers
+    assert response.headers["cache-control"] == "no-store"
+    assert "archiver-sha256" not in response.headers
     assert len(hasty.world.engine.tasks) == 1
 
 
-def test_what_is_left_of_the_wait_goes_down_with_each_hold() -> None:
-    site = replace(SITE, holding=Holding(hold_s=1))
-    with client(World(), site=site) as web:
-        answer = web.get(f"{DEFAULT}?wait=5&hop=2")
-    assert query_of(answer) == {"wait": "4", "hop": "3"}
+def test_each_hold_shortens_the_wait() -> None:
+    config = replace(CONFIG, wait_limits=WaitLimits(hold_s=1))
+    with client(World(), config=config) as web:
+        response = web.get(f"{DEFAULT}?wait=5&hop=2")
+    assert query_of(response) == {"wait": "4", "hop": "3"}
 
 
-def test_what_a_slow_host_took_is_no_more_held() -> None:
-    """A client that hangs up after 15 s counts the questions that were asked for it, too."""
+def test_the_time_of_a_slow_host_counts_as_held() -> None:
+    """A client with a timeout of 15 s counts the time of the look-ups, too."""
 
     class SlowSource(FakeSource):
         async def resolve(self, repo: str, rev: str) -> Node:
             await asyncio.sleep(0.2)
             return await super().resolve(repo, rev)
 
-    site = replace(SITE, holding=Holding(hold_s=0.1, waiters=0))  # so that nobody can be held
-    with client(World(source=SlowSource()), site=site) as web:
-        answer = web.get(PATIENT)
-    assert answer.status == 302
-    assert query_of(answer)["hop"] == "1"
+    config = replace(
+        CONFIG, wait_limits=WaitLimits(hold_s=0.1, waiters=0)
+    )  # no request can be held
+    with client(World(source=SlowSource()), config=config) as web:
+        response = web.get(PATIENT)
+    assert response.status == 302
+    assert query_of(response)["hop"] == "1"
 
 
-def test_odd_names_come_back_as_they_were(hasty: Client) -> None:
+def test_odd_names_come_back_unchanged(hasty: Client) -> None:
     hasty.world.source.commit("a é+b", {"x y/z": b""}, "v-1+2é")
-    answer = hasty.get("/archiver/hgmo/a%20%C3%A9+b/v-1%2B2%C3%A9?subdir=x+y&wait=5")
-    again = hasty.get(answer.headers["location"].removeprefix(PUBLIC_URL))
-    assert (answer.status, again.status) == (302, 302), answer.body
+    response = hasty.get("/archiver/hgmo/a%20%C3%A9+b/v-1%2B2%C3%A9?subdir=x+y&wait=5")
+    again = hasty.get(response.headers["location"].removeprefix(PUBLIC_URL))
+    assert (response.status, again.status) == (302, 302), response.body
     assert query_of(again)["hop"] == "2"
     assert len(hasty.world.engine.tasks) == 1
 
 
-def test_nine_holds_are_the_end_and_the_task_goes_on(hasty: Client) -> None:
+def test_the_ninth_hold_is_the_last_and_the_task_goes_on(hasty: Client) -> None:
     target, seen = f"{DEFAULT}?wait=80", []
-    while (answer := hasty.get(target)).status == 302:
-        target = answer.headers["location"].removeprefix(PUBLIC_URL)
+    while (response := hasty.get(target)).status == 302:
+        target = response.headers["location"].removeprefix(PUBLIC_URL)
         seen.append(target)
     assert len(set(seen)) == 8
-    assert (answer.status, answer.code) == (503, "not_ready_yet")
-    assert int(answer.headers["retry-after"]) >= 1
+    assert (response.status, response.code) == (503, "not_ready_yet")
+    assert int(response.headers["retry-after"]) >= 1
     assert [task.state.value for task in hasty.world.engine.tasks.values()] == ["PENDING"]
 
 
-def test_the_defaults_suit_clients_with_a_timeout_of_10_s_and_those_that_follow_9_redirects() -> (
-    None
-):
-    """The last of the redirects leads to S3."""
-    assert Holding().hold_s == ServerSettings().hold_s <= 8
+def test_the_defaults_suit_clients_with_a_timeout_of_10_s_or_a_limit_of_9_redirects() -> None:
+    """The last redirect leads to S3."""
+    assert WaitLimits().hold_s == ServerSettings().hold_s <= 8
     assert HOLDS_MAX <= 9
-    assert HOLDS_MAX * Holding().hold_s == DEFAULT_WAIT_S
+    assert HOLDS_MAX * WaitLimits().hold_s == DEFAULT_WAIT_S
 
 
-def test_the_time_is_over_when_it_is() -> None:
-    site = replace(SITE, holding=Holding(hold_s=2))
-    with client(World(), site=site) as web:
-        answer = web.get(f"{DEFAULT}?wait=1")
-    assert (answer.status, answer.code) == (503, "not_ready_yet")
+def test_a_short_wait_ends_in_time() -> None:
+    config = replace(CONFIG, wait_limits=WaitLimits(hold_s=2))
+    with client(World(), config=config) as web:
+        response = web.get(f"{DEFAULT}?wait=1")
+    assert (response.status, response.code) == (503, "not_ready_yet")
 
 
-def test_no_wait_at_all_is_a_503_and_not_a_202(web: Client) -> None:
-    answer = web.get(f"{DEFAULT}?wait=0")
-    assert (answer.status, answer.code) == (503, "not_ready_yet")
+def test_a_wait_of_0_is_a_503_and_not_a_202(web: Client) -> None:
+    response = web.get(f"{DEFAULT}?wait=0")
+    assert (response.status, response.code) == (503, "not_ready_yet")
     assert len(web.world.engine.tasks) == 1
 
 
@@ -142,11 +142,9 @@ def test_no_wait_at_all_is_a_503_and_not_a_202(web: Client) -> None:
         ("on_miss=wait", "on_miss"),
     ),
 )
-def test_what_is_no_number_of_seconds_or_hops_is_a_400(
-    web: Client, query: str, parameter: str
-) -> None:
-    answer = web.get(f"{DEFAULT}?{query}")
-    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+def test_invalid_waits_and_hops_are_a_400(web: Client, query: str, parameter: str) -> None:
+    response = web.get(f"{DEFAULT}?{query}")
+    assert (response.status, response.json["parameter"]) == (400, parameter)
     assert web.world.untouched
 
 
@@ -155,63 +153,63 @@ def test_what_is_no_number_of_seconds_or_hops_is_a_400(
     ((WrongRoot("two roots"), 502), (SourceTimeout("the host fell silent"), 504)),
     ids=("for good", "after retries"),
 )
-def test_a_task_that_fails_meanwhile_is_told_at_once(
+def test_a_task_that_fails_ends_the_wait_at_once(
     web: Client, error: ArchiverError, status: int
 ) -> None:
-    async def play() -> Answer:
+    async def play() -> ClientResponse:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(PATIENT))
+            requests = group.create_task(web.request_async(PATIENT))
             await settled()
             attempt = web.world.engine.claim()
             assert attempt
             web.world.engine.fail(attempt, error)
-        return asking.result()
+        return requests.result()
 
-    answer = web.run(play())
-    assert (answer.status, answer.code, answer.json["detail"]) == (
+    response = web.run(play())
+    assert (response.status, response.code, response.json["detail"]) == (
         status,
         error.code,
         error.message,
     )
 
 
-def test_a_retry_is_waited_for(web: Client) -> None:
-    async def play() -> Answer:
+def test_a_retry_does_not_end_the_wait(web: Client) -> None:
+    async def play() -> ClientResponse:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(PATIENT))
+            requests = group.create_task(web.request_async(PATIENT))
             await settled()
             attempt = web.world.engine.claim()
             assert attempt
             web.world.engine.retry(attempt, SourceUnavailable("the host is away"))
             await settled()
-            assert not asking.done()
+            assert not requests.done()
             await built(web)
-        return asking.result()
+        return requests.result()
 
     assert web.run(play()).status == 302
 
 
 def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
-    async def play() -> Answer:
+    async def play() -> ClientResponse:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(web.asking(PATIENT))
+            requests = group.create_task(web.request_async(PATIENT))
             await settled()
             web.world.engine.down = True
             web.world.news.tell_all()
             await settled()
-            assert not asking.done()
+            assert not requests.done()
             web.world.engine.down = False
             await built(web)
-        return asking.result()
+        return requests.result()
 
     assert web.run(play()).status == 302
 
 
-def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
+def test_a_client_that_leaves_ends_its_wait(web: Client) -> None:
     async def play() -> tuple[float, float]:
         leaves = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(web.asking(PATIENT, leaves=leaves))
+            group.create_task(web.request_async(PATIENT, leaves=leaves))
             await settled()
             before = METRICS.waiters._value.get()  # noqa: SLF001
             leaves.set()
@@ -224,9 +222,9 @@ def test_a_client_that_leaves_waits_no_more(web: Client) -> None:
     assert (line["code"], line["outcome"]) == (499, "client_left")
 
 
-def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) -> None:
-    each = replace(SITE, hits_told_every=timedelta(0))
-    with capture_logs() as lines, client(World(), site=each) as web:
+def test_a_wait_is_logged_by_its_outcome_and_each_hold_at_debug(hasty: Client) -> None:
+    each = replace(CONFIG, hits_log_interval=timedelta(0))
+    with capture_logs() as lines, client(World(), config=each) as web:
         hasty.get(PATIENT)
         crowd(web, [PATIENT])
     finished = [line for line in lines if line["event"] == "request.finished"]
@@ -236,11 +234,11 @@ def test_a_wait_is_told_by_its_outcome_and_a_step_of_it_is_quiet(hasty: Client) 
     ]
 
 
-def test_those_who_waited_are_told_of_together() -> None:
+def test_waits_are_logged_in_one_line() -> None:
     with capture_logs() as lines, client(World()) as web:
         crowd(web, [PATIENT] * 20)
-    told = [line for line in lines if line["event"].endswith(".finished")]
-    assert [(line["event"], line["requests"]) for line in told] == [("requests.finished", 20)]
+    finished = [line for line in lines if line["event"].endswith(".finished")]
+    assert [(line["event"], line["requests"]) for line in finished] == [("requests.finished", 20)]
 
 
 @pytest.mark.parametrize(
@@ -256,42 +254,42 @@ def test_those_who_waited_are_told_of_together() -> None:
         ("respond-async, wait=5", "wait=0, respond-async", 202),
         ("handling=lenient", None, 202),
         ('wait="5', "wait=1", 302),
-        (f"wait{' ' * 60_000}!", None, 202),  # one of ours took a minute over it
+        (f"wait{' ' * 60_000}!", None, 202),  # a former expression took a minute
         (f"wait{' ' * 3000}= 5", "wait=1", 302),
         (f"x={'y' * HEADER_MAX_BYTES}, wait=5", None, 202),
     ),
 )
-def test_a_preference_is_followed_and_said_to_be(
+def test_a_preference_is_applied_and_confirmed(
     hasty: Client, prefer: str, applied: str | None, status: int
 ) -> None:
-    answer = hasty.get(DEFAULT, prefer=prefer)
-    assert answer.status == status
-    assert answer.headers.get("preference-applied") == applied
-    assert answer.headers["vary"] == "Prefer"
+    response = hasty.get(DEFAULT, prefer=prefer)
+    assert response.status == status
+    assert response.headers.get("preference-applied") == applied
+    assert response.headers["vary"] == "Prefer"
 
 
-def test_the_parameter_is_stronger_than_the_header(web: Client) -> None:
-    answer = web.get(f"{DEFAULT}?wait=0", prefer="respond-async, wait=10")
-    assert answer.status == 503
-    assert "preference-applied" not in answer.headers
+def test_the_parameter_takes_precedence_over_the_header(web: Client) -> None:
+    response = web.get(f"{DEFAULT}?wait=0", prefer="respond-async, wait=10")
+    assert response.status == 503
+    assert "preference-applied" not in response.headers
 
 
-def test_who_prefers_to_wait_or_a_202_gets_what_comes_first(web: Client) -> None:
-    async def play() -> Answer:
+def test_a_client_that_accepts_a_wait_or_a_202_gets_the_first_of_them(web: Client) -> None:
+    async def play() -> ClientResponse:
         async with asyncio.TaskGroup() as group:
-            asking = group.create_task(
-                web.asking(DEFAULT, headers={"prefer": "respond-async, wait=7"})
+            requests = group.create_task(
+                web.request_async(DEFAULT, headers={"prefer": "respond-async, wait=7"})
             )
             await settled()
             await built(web)
-        return asking.result()
+        return requests.result()
 
-    answer = web.run(play())
-    assert answer.status == 302
-    assert answer.headers["preference-applied"] == "wait=7, respond-async"
+    response = web.run(play())
+    assert response.status == 302
+    assert response.headers["preference-applied"] == "wait=7, respond-async"
 
 
-def test_a_region_that_is_down_is_waited_past(web: Client) -> None:
+def test_a_region_that_is_down_does_not_prolong_the_wait(web: Client) -> None:
     web.world.storage.down.add(Region("us-west-2"))
-    (answer,) = crowd(web, [f"{PATIENT}&preferred_region=us-west-2"])
-    assert (answer.status, answer.headers["archiver-region"]) == (302, "us-east-1")
+    (response,) = crowd(web, [f"{PATIENT}&preferred_region=us-west-2"])
+    assert (response.status, response.headers["archiver-region"]) == (302, "us-east-1")

@@ -1,8 +1,8 @@
-"""Clients that wait for an archive, and the worker that they wait for."""
+"""Waiting clients, and the worker that they wait for."""
 
 import asyncio
 
-from tests.web.client import Answer, Client
+from tests.web.client import Client, ClientResponse
 from tests.world import ASH
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
@@ -10,7 +10,7 @@ PATIENT = f"{DEFAULT}?wait=5"
 
 
 async def settled() -> None:
-    """Let everyone come as far as they can."""
+    """Let all tasks of the loop run until they wait."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -19,15 +19,15 @@ async def built(web: Client) -> None:
     await web.world.engine.work(web.world.archiver)
 
 
-def crowd(web: Client, targets: list[str]) -> list[Answer]:
-    """Have all of *targets* waited for while a worker does its work."""
+def crowd(web: Client, targets: list[str]) -> list[ClientResponse]:
+    """Return the responses to *targets*, which wait until a worker has run the tasks."""
 
-    async def play() -> list[Answer]:
+    async def play() -> list[ClientResponse]:
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(web.asking(target)) for target in targets]
+            requests = [group.create_task(web.request_async(target)) for target in targets]
             await settled()
-            assert not any(task.done() for task in asking)
+            assert not any(task.done() for task in requests)
             await built(web)
-        return [task.result() for task in asking]
+        return [task.result() for task in requests]
 
     return web.run(play())

@@ -7,7 +7,7 @@ import click
 from archiver.cli.failures import CommandFailed
 from archiver.cli.options import config_option, settings_from
 from archiver.settings import require_outside_world, require_ranges
-from archiver.web.fleet import fleet_of
+from archiver.web.address_claim import fleet_identity
 from archiver.web.server import CannotListen, serve
 
 TARGET = "archiver.wiring:web_app"
@@ -20,7 +20,7 @@ def command(config: Path | None) -> None:
     settings = settings_from(config, require=(require_outside_world, require_ranges))
     listen = settings.server.listen
     regions = {name: (each.bucket, each.endpoint) for name, each in settings.regions.items()}
-    fleet = fleet_of(settings.engine.servers, regions)
+    fleet = fleet_identity(settings.engine.servers, regions)
     try:
         serve(TARGET, listen=listen, fleet=fleet, processes=settings.server.processes)
     except CannotListen as exc:

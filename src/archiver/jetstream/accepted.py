@@ -85,7 +85,7 @@ class Accepted:
             return True
         if task and self._is_run(task):
             return False  # its message may be lost all the same
-        if await self._engine.enqueue(archive) is EnqueueOutcome.MISS:
+        if await self._engine.enqueue(archive) is EnqueueOutcome.CREATED:
             log.warning("task.restored", key=archive.key)
         return True
 

@@ -157,10 +157,12 @@ class JetStream:
             except WrongRevision:
                 if standing := await self._order(archive):
                     return (
-                        EnqueueOutcome.MISS if encode(standing) == order else EnqueueOutcome.JOINED
+                        EnqueueOutcome.CREATED
+                        if encode(standing) == order
+                        else EnqueueOutcome.JOINED
                     )
             else:
-                return EnqueueOutcome.MISS
+                return EnqueueOutcome.CREATED
             await asyncio.sleep(pause.total_seconds())
         raise EngineUnavailable("the engine refused a task, and has none for this archive")
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 
+from archiver.locality.cloud_ranges import (
+    CloudRanges,
+    RangesFile,
+    UnreadableRanges,
+    read_aws,
+    read_google,
+)
 from archiver.model import Region
 from archiver.settings.section import SettingsError
 from archiver.settings.tree import Settings
-from archiver.web.ranges import Ranges, RangesFile, Unreadable, read_aws, read_google
 
 
 def networks(settings: Settings) -> Iterator[tuple[str, Region]]:
@@ -72,6 +78,6 @@ def require_ranges(settings: Settings) -> None:
         SettingsError: One cannot.
     """
     try:
-        Ranges(files=ranges_files(settings)).read()
-    except Unreadable as exc:
+        CloudRanges(files=ranges_files(settings)).read()
+    except UnreadableRanges as exc:
         raise SettingsError(str(exc)) from exc

@@ -139,7 +139,7 @@ class MemoryEngine:
         )
         self._priorities[archive.key] = priority
         self._queues[priority].append(archive.key)
-        return EnqueueOutcome.MISS
+        return EnqueueOutcome.CREATED
 
     async def task(self, archive: Archive) -> Task | None:
         self.asked += 1

@@ -1,62 +1,34 @@
-"""The web application: all of its routes, on one page."""
+"""The web application: its route table, and how its parts are put together."""
 
-import json
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib import resources
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
-
-from archiver import __version__
-from archiver.errors import ArchiverError
 from archiver.health import Heartbeat
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.telemetry import log
-from archiver.web import dockerflow, problems
-from archiver.web.answers import Answers
-from archiver.web.archives import archive
-from archiver.web.events import events
-from archiver.web.fastlane import FastLane
-from archiver.web.files import by_digest, checksum, file
-from archiver.web.handlers import Handlers
-from archiver.web.ledger import Ledger
-from archiver.web.request_log import RequestLog
-from archiver.web.site import Site, State
-from archiver.web.status import status
-from archiver.web.targets import LiteralPaths, ShortTargets
-from archiver.web.waiting import open_waiting
+from archiver.web.access_log import AccessLog
+from archiver.web.api import dockerflow
+from archiver.web.api.archives import get_archive
+from archiver.web.api.documents import openapi, robots
+from archiver.web.api.events import get_events
+from archiver.web.api.files import get_by_sha256, get_checksum, get_file
+from archiver.web.api.status import get_status
+from archiver.web.application import Application
+from archiver.web.request_context import WebState
+from archiver.web.response_cache import ResponseCache
+from archiver.web.router import Route
+from archiver.web.waiting.waiters import open_waiters
+from archiver.web.web_config import WebConfig
 
-__all__ = ["ROUTES", "Site", "create_app"]
-
-
-async def robots(_request: Request[State]) -> Response:
-    """Keep crawlers out: they have filled many a forge's disk by way of its archive links."""
-    return PlainTextResponse("User-agent: *\nDisallow: /\n")
-
-
-async def openapi(request: Request[State]) -> Response:
-    document = json.loads(resources.files(__package__).joinpath("openapi.json").read_bytes())
-    document["info"]["version"] = __version__
-    document["servers"] = [{"url": request.state["site"].public_url}]
-    return JSONResponse(document)
-
-
-TO_ARCHIVES = (
-    Route("/archiver/{address:path}", archive, name="archive"),
-    Route("/get/{file:path}.sha256", checksum, name="checksum"),
-    Route("/get/{file:path}", file, name="file"),
-    Route("/sha256/{digest}", by_digest, name="digest"),
-)
-OTHERS = (
-    Route("/archiver/status/{task_id}", status, name="status"),
-    Route("/archiver/status/{task_id}/events", events, name="events"),
+ROUTES = (
+    Route("/archiver/{address:path}", get_archive, name="archive", cacheable=True),
+    Route("/archiver/status/{task_id}", get_status, name="status"),
+    Route("/archiver/status/{task_id}/events", get_events, name="events"),
+    Route("/get/{file:path}.sha256", get_checksum, name="checksum", cacheable=True),
+    Route("/get/{file:path}", get_file, name="file", cacheable=True),
+    Route("/sha256/{digest}", get_by_sha256, name="digest", cacheable=True),
     Route("/__version__", dockerflow.version, name="version"),
     Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),
     Route("/__lbheartbeat__", dockerflow.lbheartbeat, name="lbheartbeat"),
@@ -64,59 +36,46 @@ OTHERS = (
     Route("/openapi.json", openapi, name="openapi"),
     Route("/robots.txt", robots, name="robots"),
 )
-ROUTES = (*TO_ARCHIVES, *OTHERS)
 
 
 def create_app(
     *,
     open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]],
-    site: Site,
+    config: WebConfig,
     on_stop: Callable[[Callable[[], None]], None] = lambda _: None,
-) -> FastLane:
-    """Return the application; it opens its Archiver when it starts and closes it when it ends.
+) -> Application:
+    """Return the application. It opens its Archiver at startup and closes it at shutdown.
 
-    *on_stop* is told, when it starts, what to do as soon as it is to end.
+    At startup it passes *on_stop* a function to call as soon as the process is to end.
     """
-    answers = Answers(ttl=site.hit_ttl)
-    ledger = Ledger(interval=site.hits_told_every, clients=site.clients)
+    cache = ResponseCache(ttl=config.hit_ttl)
+    access_log = AccessLog(interval=config.hits_log_interval)
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
+    async def open_state() -> AsyncIterator[WebState]:
         try:
             async with (
                 open_archiver() as archiver,
-                open_waiting(archiver, site.holding) as waiting,
-                in_background(answers.keep_fresh(archiver.news), ledger.keep()),
+                open_waiters(archiver, config.wait_limits) as waiters,
+                in_background(cache.keep_fresh(archiver.news), access_log.flush_regularly()),
             ):
-                on_stop(waiting.close)
-                log.info("web.started", public_url=site.public_url, pid=os.getpid())
-                yield State(
+                on_stop(waiters.close)
+                log.info("web.started", public_url=config.public_url, pid=os.getpid())
+                yield WebState(
                     archiver=archiver,
-                    site=site,
+                    config=config,
                     heartbeat=Heartbeat(check=archiver.check),
-                    answers=answers,
-                    waiting=waiting,
+                    waiters=waiters,
                 )
         except Exception:
             log.exception("web.failed", pid=os.getpid())
             raise
         log.info("web.stopped", pid=os.getpid())
 
-    app = Starlette(
-        routes=OTHERS,
-        middleware=[
-            Middleware(RequestLog, ledger=ledger),
-            Middleware(ShortTargets),
-            Middleware(LiteralPaths),
-        ],
-        exception_handlers={ArchiverError: problems.answer, HTTPException: problems.answer},
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False  # such a redirect would be made from the Host header
-    return FastLane(
-        archives=RequestLog(Handlers(TO_ARCHIVES), ledger=ledger),
-        others=app,
-        answers=answers,
-        ledger=ledger,
-        clients=site.clients,
+    return Application(
+        routes=ROUTES,
+        open_state=open_state,
+        clients=config.clients,
+        cache=cache,
+        access_log=access_log,
     )

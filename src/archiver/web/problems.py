@@ -1,11 +1,8 @@
-"""Every error as ``application/problem+json`` (RFC 9457), and the one table of their statuses."""
+"""Errors as ``application/problem+json`` (RFC 9457), and the one table of their statuses."""
 
 import math
-from typing import Any
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from archiver import errors
 from archiver.errors import (
@@ -25,7 +22,8 @@ from archiver.errors import (
     TaskFailed,
     TooManyWaiters,
 )
-from archiver.web.exchange import exchange
+from archiver.web.reply import Reply
+from archiver.web.request_context import RequestContext
 
 _STATUS: dict[type[ArchiverError], int] = {
     InvalidRequest: 400,
@@ -43,7 +41,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     ArchiverError: 500,
 }
 
-_OF_THE_WEB = {
+_WEB_STATUS = {
     "no_such_route": 404,
     "method_not_allowed": 405,
     "target_too_long": 414,
@@ -56,10 +54,19 @@ METHOD_NOT_ALLOWED = 405
 UNAVAILABLE = 503
 
 
+class Misdirected(Exception):
+    """No route accepts the request. ``code`` is that of the problem."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
 def statuses() -> dict[str, int]:
-    """Return every code that a problem may have, and the status that goes with it."""
+    """Return the status of every code that a problem may have."""
     classes = [kind for kind in vars(errors).values() if _has_code(kind)]
-    return {kind.code: _status(kind) for kind in classes} | _OF_THE_WEB
+    return {kind.code: _status(kind) for kind in classes} | _WEB_STATUS
 
 
 def _has_code(kind: object) -> bool:
@@ -73,45 +80,35 @@ def _status(kind: type[ArchiverError]) -> int:
 _STATUS_OF_CODE = statuses()
 
 
-async def answer(request: Request[Any], exc: Exception) -> Response:
-    """Return the problem that *exc* is to a client. Nothing of an unexpected one is shown."""
+def reply_to(context: RequestContext, exc: Exception) -> Reply:
+    """Return the problem for *exc*. The text of an unexpected exception is not shown."""
     match exc:
         case InvalidRequest():
             return problem(
-                request, exc.code, exc.message, parameter=exc.parameter, allowed=exc.allowed
+                context, exc.code, exc.message, parameter=exc.parameter, allowed=exc.allowed
             )
         case TaskFailed():
-            return problem(request, exc.failed_with, exc.message)
+            return problem(context, exc.failed_with, exc.message)
         case SourceBusy(retry_after=delay) | TooManyWaiters(retry_after=delay) if delay:
-            return problem(request, exc.code, exc.message, retry_after_s=delay.total_seconds())
+            return problem(context, exc.code, exc.message, retry_after_s=delay.total_seconds())
         case ArchiverError():
-            return problem(request, exc.code, exc.message)
-        case HTTPException():
-            return _misdirected(request, exc.status_code)
+            return problem(context, exc.code, exc.message)
+        case Misdirected():
+            return problem(context, exc.code, exc.detail)
         case _:
-            return problem(request, InternalError.code, "Archiver failed; its log says how")
-
-
-def _misdirected(request: Request[Any], status: int) -> Response:
-    if status != METHOD_NOT_ALLOWED:
-        return problem(request, "no_such_route", "there is nothing at this path")
-    response = problem(request, "method_not_allowed", "only GET and HEAD are understood here")
-    response.headers["Allow"] = "GET, HEAD"
-    return response
+            return problem(context, InternalError.code, "Archiver failed; see its log")
 
 
 def problem(
-    request: Request[Any],
+    context: RequestContext,
     code: str,
     detail: str,
     *,
     retry_after_s: float | None = None,
     **members: str,
-) -> Response:
-    """Return the problem *code*; a 503 says when to come back."""
+) -> Reply:
+    """Return the problem *code*. A 503 has ``Retry-After``."""
     status = _STATUS_OF_CODE.get(code, 500)
-    told = exchange(request)
-    told.outcome = code
     response = JSONResponse(
         {
             "type": f"urn:archiver:problem:{code}",
@@ -119,13 +116,15 @@ def problem(
             "status": status,
             "detail": detail,
             "code": code,
-            "request_id": told.request_id,
+            "request_id": context.request_id,
             **members,
         },
         status_code=status,
         media_type="application/problem+json",
     )
     if status == UNAVAILABLE:
-        delay = retry_after_s or request.state["site"].retry_after_s
-        response.headers["Retry-After"] = str(max(1, math.ceil(delay)))
-    return response
+        delay_s = retry_after_s or context.state.config.retry_after_s
+        response.headers["Retry-After"] = str(max(1, math.ceil(delay_s)))
+    if status == METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = "GET, HEAD"
+    return Reply(response=response, outcome=code)

@@ -1,4 +1,4 @@
-"""The HTTP server: granian, which drops those who send their headers too slowly."""
+"""The HTTP server: granian, which drops clients that send their headers too slowly."""
 
 import asyncio
 import gc
@@ -22,26 +22,26 @@ from granian.log import LogLevels
 from starlette.types import ASGIApp
 
 from archiver.telemetry import forget_dead
-from archiver.web.fleet import Fleet, OtherFleet, marked
+from archiver.web.address_claim import ClaimedByOtherFleet, FleetIdentity, claimed_address
 
 HEADER_TIMEOUT_MS = 10_000
 """Also how long a connection may stay idle between two requests."""
 
 BUFFER_BYTES = 64 * 1024
-"""Of one connection: no request has a body, and a target of more than this is no address."""
+"""Of one connection. Requests have no body, and a longer target is no address."""
 
 BACKLOG = 16_384
-"""Connections that wait to be accepted, as far as the system lets (``somaxconn``). Those of a crowd
-that find no place there try again after a second."""
+"""Connections that wait to be accepted, up to the system's limit (``somaxconn``). Clients that find
+no room there try again after a second."""
 
 CONNECTIONS_MAX = 16_384
-"""Open at a time, of one process: those who wait, and room for everyone else beside them.
+"""Open connections of one process: those of waiting clients, and room for all others beside them.
 
-granian's own default is the backlog, past which it would not even accept a health check.
+granian's default is the backlog. At that limit it would not even accept a health check.
 """
 
 GRACE_S = 4
-"""After SIGTERM, for requests that are under way."""
+"""How long running requests may take after SIGTERM."""
 
 PARENT_CHECK_S = 0.5
 
@@ -49,20 +49,19 @@ COLLECT_AFTER_OBJECTS = 50_000
 
 
 class CannotListen(Exception):
-    """The system does not give us the address. The text says why."""
+    """The server cannot listen on the address. The text says why."""
 
 
-def serve(target: str, *, listen: str, fleet: Fleet, processes: int = 1) -> None:
+def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1) -> None:
     """Serve the application that *target* (``module:factory``) makes, until SIGTERM or SIGINT.
 
-    *listen* is ``host:port``. The application runs in so many child *processes*, each of which
-    takes connections from the system; one of several that dies is replaced. granian's own log stays
-    silent, because what it says of a crash is an exception's text: the application logs whatever
-    there is to tell.
+    *listen* is ``host:port``. The application runs in *processes* child processes, which share the
+    address. If one of several dies, it is replaced. granian's own log is silent, because it would
+    write the texts of exceptions; the application logs its crashes itself.
 
     Raises:
-        CannotListen: Nothing can listen there, or another *fleet* does.
-        SystemExit: The application did not start, or its only process ended by itself.
+        CannotListen: The address is not available, or another *fleet* uses it.
+        SystemExit: The application did not start, or its only process died.
     """
     host, _, port = listen.rpartition(":")
     ip = _require_free(host.strip("[]"), int(port))
@@ -85,20 +84,19 @@ def serve(target: str, *, listen: str, fleet: Fleet, processes: int = 1) -> None
         log_level=LogLevels.critical,
         log_access=False,
     )
-    multiprocessing.set_start_method("spawn")  # a fork would have the parent's idea of metrics
+    multiprocessing.set_start_method("spawn")  # a fork would inherit the parent's metrics
     try:
-        with marked(ip, int(port), fleet), _common_metrics():
-            server.serve(target_loader=partial(_make, target, os.getpid()), wrap_loader=False)
-    except OtherFleet as exc:
+        with claimed_address(ip, int(port), fleet), _shared_metrics():
+            server.serve(target_loader=partial(_create, target, os.getpid()), wrap_loader=False)
+    except ClaimedByOtherFleet as exc:
         raise CannotListen(str(exc)) from None
 
 
 def _require_free(host: str, port: int) -> str:
-    """Return the IP address of *host* if granian will get it.
+    """Return the IP address of *host* if granian will be able to listen there.
 
-    granian's own words for an address that is taken are pages of backtraces.
-
-    As granian, this shares it with others that share it: so one Archiver can relieve another.
+    Otherwise granian would print pages of backtraces. The test shares the address as granian does,
+    so that a successor can start before its predecessor ends.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,8 +110,8 @@ def _require_free(host: str, port: int) -> str:
 
 
 @contextmanager
-def _common_metrics() -> Iterator[None]:
-    """Have the processes add up their metrics, whichever of them is asked."""
+def _shared_metrics() -> Iterator[None]:
+    """Have each process report the sum of all processes' metrics."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         yield
         return
@@ -122,21 +120,21 @@ def _common_metrics() -> Iterator[None]:
         yield
 
 
-def _make(target: str, parent: int) -> ASGIApp:
-    """Make the application, in the process that will run it."""
+def _create(target: str, parent: int) -> ASGIApp:
+    """Create the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # of whom this may be the successor
+    forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # this may replace a dead process
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
-    _collect_seldom()
+    _collect_rarely()
     return app
 
 
-def _collect_seldom() -> None:
-    """Have the collector look at what a request made when it is long over, and at nothing older.
+def _collect_rarely() -> None:
+    """Have the garbage collector run rarely, and never visit the objects of the start.
 
-    Of a crowd each request holds some hundred objects, which it would go through again and again:
-    that took a third of the time of a look-up, and half a second of those who came meanwhile.
+    Each request of a crowd holds about a hundred objects, which the collector would visit again and
+    again. That took a third of the time of a look-up, and blocked other requests for half a second.
     """
     gc.collect()
     gc.freeze()
@@ -144,10 +142,10 @@ def _collect_seldom() -> None:
 
 
 def on_stop(act: Callable[[], None]) -> None:
-    """Call *act* when this process is told to end, while requests are still under way.
+    """Call *act* when this process is to end, while requests are still running.
 
-    granian waits for those before it ends the application's lifespan, and takes SIGINT as it takes
-    SIGTERM, whose handler this replaces.
+    granian ends the application's lifespan only after those requests. This replaces its handler of
+    SIGTERM, and passes the signal on as SIGINT, which granian treats the same.
     """
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, act)
 
@@ -158,7 +156,7 @@ def _stop(act: Callable[[], None]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process if *parent* is killed: an orphan would go on serving, with old settings."""
+    """End this process if *parent* is killed. An orphan would serve on with old settings."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_S)
     os.kill(os.getpid(), signal.SIGTERM)

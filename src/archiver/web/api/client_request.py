@@ -1,0 +1,148 @@
+"""A parsed request for an archive, and how a miss may be answered."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlencode
+
+from archiver.errors import InvalidRequest
+from archiver.model import SUFFIXES, ArchiveRequest, Region
+from archiver.names import check_name, shown
+from archiver.web.api.urls import archive_path, repo_path
+from archiver.web.request_context import RequestContext
+from archiver.web.request_target import HOP, decode_source, parse_query
+from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_preference
+
+MISS_PARAMETERS = ("wait", HOP, "on_miss")
+"""Parameters that do not change which archive is requested."""
+
+_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class OnMiss(StrEnum):
+    """Values of ``on_miss``: redirect to the host instead of waiting, or create no task."""
+
+    REDIRECT = "redirect"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRequest:
+    """``url`` and ``query`` are our own spelling of the requested URL, without MISS_PARAMETERS.
+
+    ``ending`` is the part of the path behind the rev, or behind the repo if the rev is in the
+    query.
+    """
+
+    archive_request: ArchiveRequest
+    url: str
+    query: Mapping[str, str]
+    wait: WaitPreference
+    on_miss: OnMiss | None
+    ending: str = ""
+
+    @property
+    def accepts_202(self) -> bool:
+        """Whether a 202 is a possible response: the client has not asked for anything else."""
+        return self.wait.respond_async or (self.wait.wait_s is None and self.on_miss is None)
+
+    def next_url(self, left: WaitPreference) -> str:
+        """Return the URL of the same request for a client that has *left* to wait."""
+        query = {**self.query, "wait": str(left.wait_s), HOP: str(left.hop)}
+        if self.on_miss:
+            query["on_miss"] = self.on_miss.value
+        return f"{self.url}?{urlencode(query, safe='/')}"
+
+
+def client_request(
+    context: RequestContext,
+    source: str,
+    segments: Sequence[str],
+    suffix: str,
+    query: Mapping[str, str],
+    *,
+    path: str | None = None,
+    default_wait_s: int | None = None,
+    ending: str = "",
+) -> ClientRequest:
+    """Return the request for the repo in *segments*, and the rev in *query* or behind the repo.
+
+    *path* defaults to our own spelling of it.
+
+    Raises:
+        InvalidRequest: A parameter is invalid.
+    """
+    repo, rev = (segments, query["rev"]) if "rev" in query else (segments[:-1], segments[-1])
+    request = ArchiveRequest(
+        source=source,
+        repo="/".join(repo),
+        rev=rev,
+        subdir=query.get("subdir", ""),
+        suffix=suffix,
+        preferred_region=parse_region(query.get("preferred_region", "")),
+    )
+    if path is None:
+        path = repo_path(request) if "rev" in query else archive_path(request, rev)
+    config = context.state.config
+    return ClientRequest(
+        archive_request=request,
+        url=f"{config.public_url}{path}",
+        query={name: text for name, text in query.items() if text and name not in MISS_PARAMETERS},
+        wait=parse_wait_preference(
+            query, context.header(b"prefer"), config.wait_limits, default_s=default_wait_s
+        ),
+        on_miss=_parse_on_miss(query.get("on_miss")),
+        ending=ending,
+    )
+
+
+def parse_parameters(context: RequestContext, *known: str) -> dict[str, str]:
+    """Return the query's parameters: *known* ones and MISS_PARAMETERS. Raises InvalidRequest."""
+    return parse_query(context.query, known=(*known, *MISS_PARAMETERS))
+
+
+def parse_source(context: RequestContext, raw: str) -> str:
+    """Return the source that the path *raw* begins with. Raises InvalidRequest, UnknownSource."""
+    name = check_name(decode_source(raw), "source")
+    context.source = context.state.archiver.source(name).name
+    return context.source
+
+
+def parse_suffix(text: str) -> str:
+    """Return *text* if it is a format. Raises InvalidRequest."""
+    if text not in SUFFIXES:
+        raise InvalidRequest(
+            f"unsupported suffix '{shown(text)}'", parameter="suffix", allowed=", ".join(SUFFIXES)
+        )
+    return text
+
+
+def parse_region(text: str) -> Region | None:
+    """Return the preferred region, if any. It need not be a configured one.
+
+    Raises:
+        InvalidRequest: *text* cannot be the name of a region.
+    """
+    if not text:
+        return None
+    if not _REGION.fullmatch(text):
+        raise InvalidRequest(
+            f"'{shown(text)}' cannot be the name of a region",
+            parameter="preferred_region",
+            allowed="a name such as us-west-2",
+        )
+    return Region(text)
+
+
+def _parse_on_miss(text: str | None) -> OnMiss | None:
+    if text is None:
+        return None
+    try:
+        return OnMiss(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"unsupported on_miss '{shown(text)}'",
+            parameter="on_miss",
+            allowed="redirect, none",
+        ) from None

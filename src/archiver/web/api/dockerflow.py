@@ -1,0 +1,30 @@
+"""Routes for operators and their tools (https://github.com/mozilla-services/Dockerflow)."""
+
+import asyncio
+
+from starlette.responses import JSONResponse, Response
+
+from archiver.health import report
+from archiver.telemetry import METRICS_TYPE, exposition
+from archiver.web.reply import Reply
+from archiver.web.request_context import RequestContext
+
+
+async def version(context: RequestContext) -> Reply:
+    return Reply(response=JSONResponse(context.state.config.version))
+
+
+async def lbheartbeat(_context: RequestContext) -> Reply:
+    """Return 200 without contacting any other part."""
+    return Reply(response=Response())
+
+
+async def heartbeat(context: RequestContext) -> Reply:
+    """Return the health of each part, with 200 if the service can do its work, else 500."""
+    status, body = report(await context.state.heartbeat.checks())
+    return Reply(response=JSONResponse(body, status_code=status))
+
+
+async def metrics(_context: RequestContext) -> Reply:
+    """Return the metrics of this process, or of all that share PROMETHEUS_MULTIPROC_DIR."""
+    return Reply(response=Response(await asyncio.to_thread(exposition), media_type=METRICS_TYPE))

@@ -1,0 +1,199 @@
+"""The ASGI application: the one way in for every request.
+
+A request is answered from the response cache, or waits for an identical one, or is routed to its
+handler. The reply gets the standard headers, is remembered if it may be repeated, and is logged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from starlette.types import Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from archiver.errors import ArchiverError
+from archiver.telemetry import log
+from archiver.web import problems
+from archiver.web.access_log import AccessLog
+from archiver.web.client_address import ClientResolver
+from archiver.web.flights import Flight, Flights
+from archiver.web.problems import Misdirected
+from archiver.web.reply import CLIENT_LEFT, Hold, Reply
+from archiver.web.request_context import RequestContext, WebState, request_id
+from archiver.web.response_cache import CachedResponse, CacheKey, ResponseCache
+from archiver.web.response_headers import with_standard_headers
+from archiver.web.router import Route, Router
+
+
+class Application:
+    """Answers every HTTP request. ``state`` is open from startup to shutdown."""
+
+    state: WebState
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[Route],
+        open_state: Callable[[], AbstractAsyncContextManager[WebState]],
+        clients: ClientResolver,
+        cache: ResponseCache,
+        access_log: AccessLog,
+    ) -> None:
+        self._router = Router(routes)
+        self._open_state = open_state
+        self._clients = clients
+        self._cache = cache
+        self._access_log = access_log
+        self._flights: Flights[CacheKey] = Flights()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._run_lifespan(receive, send)
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        phase = "startup"
+        await receive()
+        try:
+            async with self._open_state() as self.state:
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
+        except BaseException:
+            await send({"type": f"lifespan.{phase}.failed"})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = RequestContext(
+            request_id(scope["headers"]),
+            scope["method"],
+            scope["raw_path"],
+            scope["query_string"],
+            scope["headers"],
+            self._clients.resolve(scope),
+            receive,
+            self.state,
+            time.perf_counter(),
+        )
+        key = _cache_key(context)
+        try:
+            cached = self._cached(context, key)
+            if cached is None and (flight := self._flights.get(key)):
+                await flight.follow()
+                cached = self._cached(context, key)
+            if cached:
+                await _repeat(cached, context, send)
+            else:
+                await self._handle(context, key, scope, send)
+        except asyncio.CancelledError:
+            context.outcome = CLIENT_LEFT
+            raise
+        finally:
+            self._access_log.record(context, duration_s=context.age_s)
+
+    def _cached(self, context: RequestContext, key: CacheKey) -> CachedResponse | None:
+        cached = self._cache.get(key)
+        if cached and cached.unless_header and context.has_header(cached.unless_header):
+            return None
+        return cached
+
+    async def _handle(
+        self, context: RequestContext, key: CacheKey, scope: Scope, send: Send
+    ) -> None:
+        """Send the reply of the handler, or the problem that it raised.
+
+        No text of an exception reaches the client or the server.
+        """
+        sender = _Sender(context, send)
+        bound = bind_contextvars(request_id=context.request_id)
+        try:
+            reply = await self._reply(context, key)
+            context.outcome = reply.outcome
+            await reply.response(scope, context.receive, sender)
+        except Exception as exc:  # noqa: BLE001 - the client gets a response whatever happens
+            if context.status or not isinstance(exc, ArchiverError | Misdirected):
+                log.exception("request.crashed", route=context.route)
+            if context.status is None:
+                reply = problems.reply_to(context, exc)
+                context.outcome = reply.outcome
+                await reply.response(scope, context.receive, sender)
+        finally:
+            reset_contextvars(**bound)
+
+    async def _reply(self, context: RequestContext, key: CacheKey) -> Reply:
+        route = self._router.resolve(context)
+        if route.cacheable and self._cache.accepts(key):
+            reply = await self._lead(context, key, route)
+        else:
+            reply = await route.handler(context)
+        return await reply.wait() if isinstance(reply, Hold) else reply
+
+    async def _lead(self, context: RequestContext, key: CacheKey, route: Route) -> Reply | Hold:
+        """Return the handler's reply, for which identical requests wait, or its hold.
+
+        A hold ends the flight, so that identical requests do not wait for this client's wait.
+        """
+        version = self._cache.version
+        with self._flights.begin(key) as flight:
+            reply = await route.handler(context)
+            if isinstance(reply, Reply):
+                self._remember(context, key, reply, flight, version)
+            return reply
+
+    def _remember(
+        self,
+        context: RequestContext,
+        key: CacheKey,
+        reply: Reply,
+        flight: Flight,
+        version: int,
+    ) -> None:
+        """Remember a repeatable reply if the request is not the first of its kind.
+
+        A long tail of archives, each requested once, then costs next to nothing.
+        """
+        if reply.repeatable and (self._cache.seen_before(key) or flight.followers):
+            self._cache.remember(
+                key,
+                reply.repeatable(),
+                route=context.route,
+                source=context.source,
+                version=version,
+            )
+
+
+class _Sender:
+    """Sends a response with the headers of every response, and notes its status."""
+
+    __slots__ = ("_context", "_send")
+
+    def __init__(self, context: RequestContext, send: Send) -> None:
+        self._context = context
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._context.status = message["status"]
+            headers = with_standard_headers(message["headers"])
+            headers.append((b"x-request-id", self._context.request_id.encode()))
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _cache_key(context: RequestContext) -> CacheKey:
+    return CacheKey(
+        context.method, context.raw_path, context.query, context.client.region, context.principal
+    )
+
+
+async def _repeat(cached: CachedResponse, context: RequestContext, send: Send) -> None:
+    headers = [*cached.headers, (b"x-request-id", context.request_id.encode())]
+    if cached.retry_after:
+        headers.append((b"retry-after", b"%d" % cached.retry_after()))
+    context.route, context.source = cached.route, cached.source
+    context.outcome, context.status = cached.outcome, cached.status
+    await send({"type": "http.response.start", "status": cached.status, "headers": headers})
+    await send({"type": "http.response.body", "body": cached.body, "more_body": False})

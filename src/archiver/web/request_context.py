@@ -1,0 +1,87 @@
+"""One HTTP request, as the layers of the application and the handlers see it."""
+
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import Receive
+
+from archiver.health import Heartbeat
+from archiver.service import Archiver
+from archiver.web.client_address import Client
+from archiver.web.waiting.waiters import Waiters
+from archiver.web.web_config import WebConfig
+
+REQUEST_ID_MAX_BYTES = 64
+
+HEADER_MAX_BYTES = 4096
+"""A longer header is ignored. Genuine ones have some tens of bytes."""
+
+NO_ROUTE = "none"
+NO_SOURCE = "-"
+
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_MAX_BYTES}}}")
+
+_IDS = random.Random()  # noqa: S311 - no secret; SystemRandom would release the GIL for each id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebState:
+    """The parts of a running web process that handlers use."""
+
+    archiver: Archiver
+    config: WebConfig
+    heartbeat: Heartbeat
+    waiters: Waiters
+
+
+@dataclass(slots=True, eq=False)
+class RequestContext:
+    """A request, and what the access log records of it.
+
+    ``raw_path`` and ``query`` are the bytes that the client sent; ``began`` is a reading of
+    ``time.perf_counter``. The router sets ``route`` and ``parameters``. A handler sets ``source``
+    once it knows a configured one: the name labels a metric, so clients must not invent values.
+    """
+
+    request_id: str
+    method: str
+    raw_path: bytes
+    query: bytes
+    headers: Iterable[tuple[bytes, bytes]]
+    client: Client
+    receive: Receive
+    state: WebState
+    began: float
+    principal: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    route: str = NO_ROUTE
+    source: str = NO_SOURCE
+    outcome: str = "ok"
+    status: int | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self.began
+
+    def header(self, name: bytes) -> str:
+        """Return the values of *name*, joined by commas; empty if they are absent or too long."""
+        value = b",".join([value for key, value in self.headers if key == name])
+        return value.decode("latin-1") if len(value) <= HEADER_MAX_BYTES else ""
+
+    def has_header(self, name: bytes) -> bool:
+        return any(key == name for key, _ in self.headers)
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that the client or a proxy sent if it is well-formed, else a random one."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            sent = value[: REQUEST_ID_MAX_BYTES + 1].decode("latin-1")
+            if _REQUEST_ID.fullmatch(sent):
+                return sent
+            break
+    return f"{_IDS.getrandbits(64):016x}"

@@ -1,0 +1,80 @@
+"""From the path of a request to the route that handles it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from re import Pattern
+
+from starlette.convertors import PathConvertor
+from starlette.routing import compile_path
+
+from archiver.web.problems import Misdirected
+from archiver.web.reply import Handler
+from archiver.web.request_context import RequestContext
+from archiver.web.request_target import TARGET_MAX_BYTES, decode
+
+METHODS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path, its handler, and whether replies may be repeated to other clients.
+
+    ``{name}`` in a path is one segment, which the router decodes. ``{name:path}`` is all that
+    follows, as it was sent: its handler splits it before decoding, so that ``%2F`` is no separator.
+    """
+
+    path: str
+    handler: Handler
+    name: str = field(kw_only=True)
+    cacheable: bool = field(default=False, kw_only=True)
+    pattern: Pattern[str] = field(init=False, repr=False)
+    prefix: str = field(init=False)
+    raw_parameters: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pattern, _, convertors = compile_path(self.path)
+        raw = {name for name, convertor in convertors.items() if type(convertor) is PathConvertor}
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "prefix", self.path.partition("{")[0])
+        object.__setattr__(self, "raw_parameters", frozenset(raw))
+
+
+class Router:
+    """Finds routes. The longest literal prefix of a path decides; among its routes, the first.
+
+    So ``/archiver/status/a/b`` is no route, and not an archive of the source ``status``.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        by_prefix: dict[str, list[Route]] = {}
+        for route in sorted(routes, key=lambda route: len(route.prefix), reverse=True):
+            by_prefix.setdefault(route.prefix, []).append(route)
+        self._by_prefix = tuple(by_prefix.items())
+
+    def resolve(self, context: RequestContext) -> Route:
+        """Return the route of a request, and set ``context.route`` and ``context.parameters``.
+
+        Raises:
+            Misdirected: No route has this path or this method, or the target is too long.
+            InvalidRequest: A parameter is badly encoded.
+        """
+        if len(context.raw_path) + len(context.query) > TARGET_MAX_BYTES:
+            raise Misdirected("target_too_long", f"path and query exceed {TARGET_MAX_BYTES} bytes")
+        route, parameters = self._find(context.raw_path.decode("latin-1"))
+        context.route = route.name
+        if context.method not in METHODS:
+            raise Misdirected("method_not_allowed", "only GET and HEAD are supported")
+        context.parameters = {
+            name: text if name in route.raw_parameters else decode(text.encode("latin-1"), name)
+            for name, text in parameters.items()
+        }
+        return route
+
+    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+        for prefix, routes in self._by_prefix:
+            if path.startswith(prefix):
+                for route in routes:
+                    if match := route.pattern.match(path):
+                        return route, match.groupdict()
+                break
+        raise Misdirected("no_such_route", "nothing is served at this path")

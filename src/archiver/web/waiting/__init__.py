@@ -1,0 +1,1 @@
+"""Requests that wait for an archive: how many may, how long, and what wakes them."""

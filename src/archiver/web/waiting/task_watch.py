@@ -1,0 +1,244 @@
+"""The task of an archive that clients wait for: read once per change, for all of them."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from starlette.responses import Response
+
+from archiver.errors import ArchiverError, EngineUnavailable, InternalError
+from archiver.model import Archive, ArchiveRequest, Ready, Region
+from archiver.service import Archiver, Status
+from archiver.tasks import TaskState
+from archiver.telemetry import describe, log
+from archiver.web.waiting.wake import Departure, Sleepers, Wake, pause, wake_all
+
+POLL_INTERVAL = timedelta(seconds=5)
+"""Notifications are sent once and may be lost, so the task is also read at this interval."""
+
+JITTER = 0.2
+"""Spreads the polls of watches that were notified together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """The properties of a waiting request that its response depends on, beside the archive."""
+
+    archive_request: ArchiveRequest
+    url: str
+    client_region: Region | None
+
+
+class TaskWatch:
+    """One archive and its task, as this process last read them.
+
+    The first reading sets ``status``. ``version`` counts the changes. ``failure`` is why the last
+    reading failed.
+    """
+
+    def __init__(self, *, archiver: Archiver, archive: Archive, poll_interval: timedelta) -> None:
+        self._archiver = archiver
+        self._archive = archive
+        self._poll_interval = poll_interval
+        self._responses: dict[Variant, Response] = {}
+        self._renderings: dict[str, bytes] = {}
+        self.version = 0
+        self.status: Status | None = None
+        self.failure: ArchiverError | None = None
+        self.until_change: Sleepers = set()
+        self.until_end: Sleepers = set()
+        self.users = 0
+        self.closing = False
+        self.following: asyncio.Task[None]
+
+    @property
+    def ended(self) -> bool:
+        return self.status is not None and self.status.task.state.terminal
+
+    async def follow(self) -> None:
+        """Read the status at each notification, and regularly, until the task has ended."""
+        with self._archiver.news.bell(self._archive.key_hash) as bell:
+            notified = True
+            while True:
+                await self._refresh(notified=notified)
+                if self.ended:
+                    return
+                jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads a crowd
+                notified = await bell.wait(self._poll_interval * jitter)
+
+    async def _refresh(self, *, notified: bool) -> None:
+        try:
+            status = await self._read_status(notified=notified)
+        except ArchiverError as exc:
+            log.debug("watch.blind", code=exc.code, cause=describe(exc))
+            self._set_failure(exc)
+        except Exception:  # noqa: BLE001 - the waiting clients, and other watches, go on
+            log.exception("watch.broken", key=self._archive.key)
+            self._set_failure(InternalError("Archiver failed; see its log"))
+        else:
+            self.failure = None
+            self._set_status(status)
+
+    async def _read_status(self, *, notified: bool) -> Status:
+        """Return the status. Without a notification, reading the task alone may be enough.
+
+        A failure is read twice. While the buckets were read, another client may have created a new
+        task, and the failure of the old task must not end the wait for the new one.
+        """
+        if not notified and self.status and (current := await self._read_task(self.status)):
+            return current
+        status = await self._archiver.status(self._archive)
+        if status.task.state is TaskState.FAILURE:
+            return await self._read_task(status) or status
+        return status
+
+    async def _read_task(self, known: Status) -> Status | None:
+        """Return *known* with the task as it is now; None if the task has ended or is unknown.
+
+        The end of a task follows its commit. Before that, index and buckets have not changed.
+        """
+        try:
+            task = await self._archiver.task(self._archive)
+        except EngineUnavailable:
+            return None
+        if task is None or task.state.terminal:
+            return None
+        return replace(known, task=task)
+
+    def close(self) -> None:
+        """Stop reading, and end all pauses: the process is about to end."""
+        self.closing = True
+        self.following.cancel()
+        for sleepers in (self.until_change, self.until_end):
+            wake_all(sleepers, Wake.TIMEOUT)
+
+    def _set_failure(self, failure: ArchiverError) -> None:
+        self.failure = failure.again()
+        if self.status is None:
+            wake_all(self.until_change)
+
+    def _set_status(self, status: Status) -> None:
+        if self.status and _comparable(self.status) == _comparable(status):
+            return
+        self.status = status
+        self.version += 1
+        self._renderings.clear()
+        if self.ended:
+            wake_all(self.until_end)
+        wake_all(self.until_change)
+
+    def render_once(self, name: str, render: Callable[[Status], bytes]) -> bytes:
+        """Return what *render* makes of the known status, once for each version and *name*."""
+        assert self.status  # noqa: S101 - for mypy
+        if name not in self._renderings:
+            self._renderings[name] = render(self.status)
+        return self._renderings[name]
+
+    async def wait_for_status(self, timeout_s: float, departure: Departure) -> Wake:
+        """Return when there is a status, or when the client has left.
+
+        Raises:
+            ArchiverError: The status cannot be read, or not in time.
+        """
+        wake = Wake.CHANGED
+        if self.status is None and self.failure is None:
+            wake = await pause(self.until_change, timeout_s, departure)
+        if self.status is None and wake is not Wake.CLIENT_LEFT:
+            if self.failure:
+                raise self.failure.again()
+            raise EngineUnavailable("the engine takes too long to answer")
+        return wake
+
+    async def wait_for_change(self, since: int, timeout_s: float, departure: Departure) -> Wake:
+        """Return when ``version`` exceeds *since*, when time is up, or when the client has left."""
+        if self.version > since:
+            return Wake.CHANGED
+        return await pause(self.until_change, timeout_s, departure)
+
+    async def response(
+        self, variant: Variant, render: Callable[[Ready], Response]
+    ) -> Response | None:
+        """Return what *render* makes of the archive; None if no region has it.
+
+        Rendered once per variant, because a whole crowd is answered at one moment.
+        """
+        if variant not in self._responses:
+            found = await self._archiver.request(
+                replace(variant.archive_request, rev=self._archive.node),
+                create=False,
+                share=False,
+                client="",  # a node needs no question to the host
+                client_region=variant.client_region,
+            )
+            if not isinstance(found, Ready):
+                return None
+            self._responses[variant] = render(found)
+        return self._responses[variant]
+
+
+def _comparable(status: Status) -> tuple[object, ...]:
+    """Return the parts of a status that make a change: not its URLs, signed at each reading."""
+    return status.task, status.copies, status.missing
+
+
+class TaskWatches:
+    """The watches of a process: one per archive, for as long as a client needs it."""
+
+    def __init__(
+        self, *, archiver: Archiver, group: asyncio.TaskGroup, poll_interval: timedelta
+    ) -> None:
+        self._archiver = archiver
+        self._group = group
+        self._poll_interval = poll_interval
+        self._watches: dict[str, TaskWatch] = {}
+        self._closing = False
+
+    @contextmanager
+    def watch(self, archive: Archive) -> Iterator[TaskWatch]:
+        """Yield the archive's watch, which lives at least as long as the block."""
+        watch = self._watches.get(archive.key_hash)
+        if watch is None or watch.ended:
+            watch = self._start(archive)
+        watch.users += 1
+        try:
+            yield watch
+        finally:
+            watch.users -= 1
+            if not watch.users:
+                self._stop(archive, watch)
+
+    def close(self) -> None:
+        """Close all watches, and the watches that start later."""
+        self._closing = True
+        for watch in self._watches.values():
+            watch.close()
+
+    def _start(self, archive: Archive) -> TaskWatch:
+        watch = TaskWatch(
+            archiver=self._archiver, archive=archive, poll_interval=self._poll_interval
+        )
+        watch.following = self._group.create_task(watch.follow())
+        watch.closing = self._closing
+        self._watches[archive.key_hash] = watch
+        return watch
+
+    def _stop(self, archive: Archive, watch: TaskWatch) -> None:
+        watch.following.cancel()
+        if self._watches.get(archive.key_hash) is watch:
+            del self._watches[archive.key_hash]
+
+
+@asynccontextmanager
+async def open_task_watches(
+    archiver: Archiver, *, poll_interval: timedelta = POLL_INTERVAL
+) -> AsyncIterator[TaskWatches]:
+    """Yield watches that end with the block."""
+    async with asyncio.TaskGroup() as group:
+        watches = TaskWatches(archiver=archiver, group=group, poll_interval=poll_interval)
+        try:
+            yield watches
+        finally:
+            watches.close()
