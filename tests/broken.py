@@ -16,7 +16,7 @@ from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Manifest, Node, Region, Served
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.hgweb.source import open_hgweb
 from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStorage
 from tests.parts.hgweb import Hgweb, Repository
 

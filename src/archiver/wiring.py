@@ -49,7 +49,7 @@ from archiver.settings import (
     require_outside_world,
     require_regions,
 )
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.hgweb.source import open_hgweb
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
@@ -182,7 +182,9 @@ def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
         )
         for name, source in settings.sources.items()
     }
-    return lambda archive, *, root: verifies[archive.source](archive, root=root)
+    return lambda archive, *, root, identity=None: verifies[archive.source](
+        archive, root=root, identity=identity
+    )
 
 
 def _workspace(settings: Settings) -> Workspace:

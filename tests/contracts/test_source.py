@@ -18,7 +18,7 @@ from archiver.errors import (
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Served, Verified
 from archiver.ports.source import Source
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.hgweb.source import open_hgweb
 from archiver.testing import FakeSource
 from tests.parts.hgweb import ASH, FILES, MOZHARNESS, Ash, Hgweb
 
@@ -81,7 +81,7 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
 
 async def _fetch(host: Host, archive: Archive) -> tuple[bytes, Verified]:
     async with host.source.open(archive) as stream:
-        verifier = verify(archive, root=stream.root)
+        verifier = verify(archive, root=stream.root, identity=host.source.identity_check(archive))
         chunks = []
         async for chunk in stream.chunks():
             assert 0 < len(chunk) <= CHUNK_MAX_BYTES

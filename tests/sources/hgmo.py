@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Served, Verified
-from archiver.sources.hgweb import HgwebSource, open_hgweb
+from archiver.sources.hgweb.source import HgwebSource, open_hgweb
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 REPO = "projects/ash"
@@ -74,7 +74,7 @@ def fetch(template: str, archive: Archive) -> tuple[bytes, Verified]:
 
     async def play() -> tuple[bytes, Verified]:
         async with opened(template) as source, source.open(archive) as stream:
-            verifier = verify(archive, root=stream.root)
+            verifier = verify(archive, root=stream.root, identity=source.identity_check(archive))
             data = b""
             async for chunk in stream.chunks():
                 await verifier.update(chunk)

@@ -21,7 +21,7 @@ from archiver.errors import (
 )
 from archiver.model import Node, Served
 from archiver.sources.fetch import open_fetch
-from archiver.sources.hgweb import HgwebSource
+from archiver.sources.hgweb.source import HgwebSource
 from archiver.sources.perimeter import Perimeter
 from tests.parts.faulty import FaultyHost, Pause, Until, sized
 from tests.parts.hgweb import Ash, Hgweb, Repository

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.sources.listings import (
+from archiver.sources.hgweb.listings import (
     LEVELS_MAX,
     LISTING_MAX_BYTES,
     NAMES_MAX,

@@ -266,7 +266,7 @@ class Workshop:
             prefetch(progress.receiving(stream.chunks()), CHUNKS_AHEAD) as chunks,
         ):
             progress.begin()
-            fetched = Checked(chunks, self._verify(candidate, root=stream.root), proof)
+            fetched = Checked(chunks, self._verifier(source, candidate, stream.root), proof)
             if not converts:
                 yield Made(checked=fetched, source_url=stream.url)
                 return
@@ -280,7 +280,7 @@ class Workshop:
                 completeness=lambda: fetched.completeness,
                 size_bytes=stream.size_bytes,
             )
-            async with self.convert(given, archive, progress) as made:
+            async with self.convert(source, given, archive, progress) as made:
                 yield made
 
     @asynccontextmanager
@@ -333,12 +333,12 @@ class Workshop:
             yield given
             return
         async with proving(source, archive) as proof:
-            checked = Checked(chunks, self._verify(archive, root=manifest.root), proof)
+            checked = Checked(chunks, self._verifier(source, archive, manifest.root), proof)
             yield replace(given, chunks=checked.chunks(), completeness=lambda: checked.completeness)
 
     @asynccontextmanager
     async def convert(
-        self, given: Given, archive: Archive, progress: Progress
+        self, source: Source, given: Given, archive: Archive, progress: Progress
     ) -> AsyncIterator[Made]:
         """Yield *archive* as it is made of *given*, verified as if a host had sent it."""
         async with self._converter.convert(
@@ -349,13 +349,16 @@ class Workshop:
             client_root=given.client_root,
             size_bytes=given.size_bytes,
         ) as pieces:
-            verifier = self._verify(archive, root=given.client_root)
+            verifier = self._verifier(source, archive, given.client_root)
             yield Made(
                 checked=Checked(progress.making(pieces), verifier),
                 source_url=given.source_url,
                 given=given,
                 converter=self._converter.version(archive.suffix),
             )
+
+    def _verifier(self, source: Source, archive: Archive, root: str) -> Verifier:
+        return self._verify(archive, root=root, identity=source.identity_check(archive))
 
 
 async def first_packable(
@@ -466,7 +469,7 @@ class Builder:
             try:
                 async with (
                     self._workshop.stored(source, relative, copies.manifest, chunks) as given,
-                    self._workshop.convert(given, archive, progress) as made,
+                    self._workshop.convert(source, given, archive, progress) as made,
                 ):
                     return await self._store(archive, made, attempt, found)
             except ArchiverError as exc:

@@ -11,6 +11,20 @@ from archiver.model import (
 )
 
 
+class IdentityCheck(Protocol):
+    """Checks that an archive was made from its node, by the content of one member.
+
+    ``member`` is the member's path below the root. Only the first file of an archive is checked,
+    and only if it has this path: a later member of that name is a file of the repository.
+    """
+
+    @property
+    def member(self) -> bytes: ...
+
+    def check_content(self, content: bytes) -> None:
+        """Return if *content*, the first 64 KiB of the member, names the node. Raises WrongNode."""
+
+
 class Stream(Protocol):
     """The bytes of one archive as its host sends them, and what they ought to be.
 
@@ -48,6 +62,9 @@ class Source(Protocol):
 
     def url(self, archive: Archive) -> str:
         """Return the host's own address of *archive*, which has to be fetchable."""
+
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:
+        """Return the check for *archive*, fetched, stored or converted; None if there is none."""
 
     def check_rev(self, rev: str) -> None:
         """Refuse a rev that must not be asked for; contacts nobody.

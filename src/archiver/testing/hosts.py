@@ -93,6 +93,9 @@ class FakeSource:
             f"{archive.node}.{archive.suffix}/{archive.subdir}"
         )
 
+    def identity_check(self, archive: Archive) -> None:
+        """Nothing: ``GzipVerifier`` looks into no member."""
+
     def check_rev(self, rev: str) -> None:
         if ":" in rev or rev.startswith("-"):
             raise InvalidRequest("rev means several", parameter="rev", allowed="one changeset")

@@ -36,10 +36,12 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Node, Served, parse_node
 from archiver.names import shown, shown_path
+from archiver.ports.source import IdentityCheck
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.fetch import Answer, Fetch, open_fetch
-from archiver.sources.listings import (
+from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.sources.hgweb.listings import (
     LEVELS_MAX,
     LISTING_MAX_BYTES,
     NAMES_MAX,
@@ -173,6 +175,9 @@ class HgwebSource:
         for placeholder, value in parts.items():
             url = url.replace(placeholder, value)
         return url if archive.subdir else url.removesuffix("/")
+
+    def identity_check(self, archive: Archive) -> IdentityCheck:
+        return HgArchivalCheck(archive.node)
 
     def check_rev(self, rev: str) -> None:
         if rev in _MISUNDERSTOOD or _LOCAL_NUMBER.fullmatch(rev):

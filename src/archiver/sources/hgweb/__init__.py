@@ -1,0 +1,1 @@
+"""Mercurial's own web server, as hg.mozilla.org runs it."""
