@@ -16,7 +16,8 @@ from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Manifest, Node, Region, Served
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
-from archiver.sources.hgweb.source import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStorage
 from tests.parts.hgweb import Hgweb, Repository
 
@@ -43,7 +44,8 @@ class Workshop:
     @asynccontextmanager
     async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
         news = Notifications()
-        async with open_hgweb(
+        config = SourceConfig(
+            kind="hgweb",
             name="hgmo",
             url_template=self.host.template,
             served=served,
@@ -54,7 +56,8 @@ class Workshop:
             deadline=timedelta(seconds=120),
             user_agent="Archiver/test",
             trusted=trusted,
-        ) as source:
+        )
+        async with open_source(config) as source:
             yield Archiver(
                 sources={"hgmo": source},
                 storage=self.storage,

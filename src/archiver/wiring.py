@@ -49,7 +49,8 @@ from archiver.settings import (
     require_outside_world,
     require_regions,
 )
-from archiver.sources.hgweb.source import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
@@ -244,7 +245,8 @@ async def _open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, 
 def _open_source(
     name: str, source: SourceSettings, settings: Settings
 ) -> AbstractAsyncContextManager[Source]:
-    return open_hgweb(
+    config = SourceConfig(
+        kind=source.kind,
         name=name,
         url_template=source.url_template,
         served=source.served,
@@ -259,6 +261,7 @@ def _open_source(
         trusted=source.completeness == "trust",
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
+    return open_source(config)
 
 
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian

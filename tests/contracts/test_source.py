@@ -18,7 +18,8 @@ from archiver.errors import (
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Served, Verified
 from archiver.ports.source import Source
-from archiver.sources.hgweb.source import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.testing import FakeSource
 from tests.parts.hgweb import ASH, FILES, MOZHARNESS, Ash, Hgweb
 
@@ -63,7 +64,8 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
 
     @asynccontextmanager
     async def real() -> AsyncIterator[Host]:
-        async with open_hgweb(
+        config = SourceConfig(
+            kind="hgweb",
             name="hgmo",
             url_template=hgweb.template,
             served=Served(suffixes=("tar.gz",)),
@@ -73,7 +75,8 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
             read_timeout=timedelta(seconds=10),
             deadline=timedelta(seconds=20),
             user_agent="Archiver/test",
-        ) as source:
+        )
+        async with open_source(config) as source:
             yield Host(source=source, node=Node(ash.node), names=ash.spellings)
 
     return real

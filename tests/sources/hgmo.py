@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Served, Verified
-from archiver.sources.hgweb.source import HgwebSource, open_hgweb
+from archiver.ports.source import Source
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 REPO = "projects/ash"
@@ -16,8 +18,9 @@ SUFFIXES = ("tar.gz", "tar.bz2", "zip")
 
 
 @asynccontextmanager
-async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[HgwebSource]:
-    async with open_hgweb(
+async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[Source]:
+    config = SourceConfig(
+        kind="hgweb",
         name="hgmo",
         url_template=template,
         served=Served(suffixes=SUFFIXES),
@@ -27,7 +30,8 @@ async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[Hg
         read_timeout=timedelta(seconds=10),
         deadline=timedelta(seconds=20),
         user_agent="Archiver/test",
-    ) as source:
+    )
+    async with open_source(config) as source:
         yield source
 
 

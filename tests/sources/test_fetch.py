@@ -48,14 +48,15 @@ def test_a_connection_that_is_the_frame_hides_what_is_missing(host: FaultyHost) 
     assert get(host.script("/a", until_close(BODY[:100]))) == BODY[:100]
 
 
-def test_what_is_asked_names_us_and_carries_nothing_else(
+def test_every_request_names_archiver_and_carries_only_the_given_headers(
     host: FaultyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     host.script("/b", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": "/b", "Set-Cookie": "id=1"}))
 
-    assert get(url.replace("127.0.0.1", "localhost")) == BODY  # addresses get no cookies anyway
+    by_name = url.replace("127.0.0.1", "localhost")  # addresses get no cookies anyway
+    assert get(by_name, headers={"Connection": "keep-alive"}) == BODY
 
     assert [request.method for request in host.requests] == ["GET", "GET"]
     for request in host.requests:
@@ -182,7 +183,7 @@ def test_what_follows_an_answer_is_not_taken_for_the_next_one(host: FaultyHost) 
         async with fetching(url) as fetch:
             for _ in range(2):
                 async with fetch.get(url, deadline=DEADLINE) as answer:
-                    bodies.append(await answer.text(100))
+                    bodies.append(await answer.read_body(100))
                 await asyncio.sleep(0.3)
         return bodies
 
@@ -222,14 +223,14 @@ def test_a_host_that_breaks_off_is_not_asked_again_behind_our_back(
     assert host.targets == ["/a"]
 
 
-def test_who_comes_when_it_is_closed_is_told_so(host: FaultyHost) -> None:
+def test_a_request_after_closing_says_that_the_process_stops(host: FaultyHost) -> None:
     """As do questions that a web process had not yet asked when it was told to stop."""
     url = host.script("/a", sized(BODY))
 
     async def play() -> None:
         async with fetching(url) as fetch:
             pass
-        with pytest.raises(SourceUnavailable, match="ends"):
+        with pytest.raises(SourceUnavailable, match="stopping"):
             async with fetch.get(url, deadline=DEADLINE):
                 pass
 

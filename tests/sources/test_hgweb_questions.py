@@ -20,6 +20,7 @@ from archiver.errors import (
     UnknownRev,
 )
 from archiver.model import Node, Served
+from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb.source import HgwebSource
 from archiver.sources.perimeter import Perimeter
@@ -121,6 +122,15 @@ def test_few_questions_are_asked_at_a_time(host: FaultyHost) -> None:
     assert host.most_at_once == 2
 
 
+def test_every_request_asks_to_keep_the_connection_so_that_hgweb_sends_chunks(
+    host: FaultyHost,
+) -> None:
+    host.script(f"/{REPO}?cmd=lookup&key=tip", sized(b"1 %s\n" % NODE.encode(), headers=HG))
+
+    assert resolve(host.template, "tip") == NODE
+    assert [request.headers["connection"] for request in host.requests] == ["keep-alive"]
+
+
 def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHost) -> None:
     for rev in ("one", "two"):
         host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(300))
@@ -130,15 +140,17 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
         async with open_fetch(
             perimeter=perimeter, read_timeout=timedelta(minutes=5), user_agent="Archiver/test"
         ) as fetch:
-            source = HgwebSource(
+            config = SourceConfig(
+                kind="hgweb",
                 name="hgmo",
                 url_template=host.template,
                 served=Served(suffixes=SUFFIXES),
                 lookup_concurrency=1,
+                read_timeout=timedelta(minutes=5),
                 deadline=timedelta(minutes=5),
-                fetch=fetch,
-                question_deadline=timedelta(seconds=0.3),
+                user_agent="Archiver/test",
             )
+            source = HgwebSource(config, fetch, query_deadline=timedelta(seconds=0.3))
             questions = (source.resolve(REPO, "one"), source.resolve(REPO, "two"))
             return await asyncio.gather(*questions, return_exceptions=True)
 

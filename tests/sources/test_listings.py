@@ -11,16 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archiver.sources.hgweb.listings import (
-    LEVELS_MAX,
     LISTING_MAX_BYTES,
     NAMES_MAX,
-    ListFolder,
     Listing,
-    ListingTooDeep,
     ListingTooLong,
+    parse_listing,
+)
+from archiver.sources.hgweb.walk import (
+    LEVELS_MAX,
+    ListFolder,
+    ListingTooDeep,
     file_after,
     last_file,
-    parse_listing,
 )
 from tests.sources.hgmo import NODE
 

@@ -1,14 +1,15 @@
-"""The one guarded, streaming GET: whatever is asked of a host goes through here."""
+"""The guarded, streaming GET that carries every request to a host."""
 
 import asyncio
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -29,13 +30,13 @@ from archiver.sources.perimeter import Perimeter
 from archiver.tls import trusting
 
 CHUNK_BYTES = 1 << 20
-"""How large a chunk becomes when bytes come faster than they are taken."""
+"""Size of a chunk when bytes arrive faster than they are consumed."""
 
 LINGER = timedelta(milliseconds=10)
-"""How long a chunk waits for more bytes, so that few make a chunk only if few come."""
+"""How long a chunk waits for more bytes. Chunks are small only when the host is slow."""
 
 HEADER_MAX_CHARS = 4096
-"""A longer header of a host is ignored. Parsers of libraries take seconds over 8 kB of some."""
+"""Longer headers are ignored: libraries take seconds to parse 8 kB of some of them."""
 
 REDIRECTS_MAX = 3
 CONNECT_TIMEOUT = timedelta(seconds=10)
@@ -45,20 +46,32 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 _FILE_NAME = re.compile(r'; ?filename="?([^";]{1,255})')
 
-_PASSING = frozenset({408, 421, 425})
-"""What a client does wrong only this time (RFC 9110, 15.5.9 and 15.5.20; RFC 8470, 5.2): too late,
-on a connection for another host, too early."""
+_TRANSIENT_CLIENT_ERRORS = frozenset({408, 421, 425})
+"""Statuses that a retry may avoid: too late, on a connection for another host, too early
+(RFC 9110, 15.5.9 and 15.5.20; RFC 8470, 5.2)."""
 
 
-class Answer:
-    """What a host answered: head now, body as it comes. Lives as long as the block that got it."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+CountBytes = Callable[[int], None]
+"""Called with the size of each chunk of an archive that arrives."""
+
+
+class HostResponse:
+    """A host's response: the head, and a body to read inside the block that received it."""
 
     def __init__(
-        self, *, response: aiohttp.ClientResponse, pace: Pace, read_timeout: timedelta
+        self,
+        *,
+        response: aiohttp.ClientResponse,
+        pace: Pace,
+        read_timeout: timedelta,
+        count_bytes: CountBytes,
     ) -> None:
         self._response = response
         self._pace = pace
         self._read_timeout = read_timeout
+        self._count_bytes = count_bytes
         _end_with_connection(response)
 
     @property
@@ -67,17 +80,17 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """The text beside the status, which many hosts send, but no proxy has to."""
+        """The text beside the status. Many hosts send one; proxies may drop it."""
         return self._response.reason or ""
 
     @property
     def declared_bytes(self) -> int:
-        """How long the body is to be, or 0 if the host does not say."""
+        """The announced length of the body; 0 if the host announced none."""
         return self._response.content_length or 0
 
     @property
     def file_name(self) -> str:
-        """What the host would have the body saved as, or nothing if it does not say."""
+        """The file name that the host suggests for the body; empty if it suggests none."""
         named = _FILE_NAME.search(_header(self._response, "Content-Disposition"))
         return named[1] if named else ""
 
@@ -87,51 +100,52 @@ class Answer:
         return "html" in media_type.lower()
 
     @property
-    def failure(self) -> SourceError:
-        """What the status means, if not that all is well and nothing more is known of it."""
+    def error(self) -> SourceError:
+        """The error for the status of a failed response, when nothing more is known about it."""
         host, status = self._response.url.host, self.status
         match status:
             case 429 | 503:
                 retry_after = parse_retry_after(_header(self._response, "Retry-After"))
                 return SourceBusy(f"{host} is busy ({status})", retry_after=retry_after)
-            case _ if 400 <= status < 500 and status not in _PASSING:  # noqa: PLR2004
-                return SourceRefused(f"{host} refused to answer ({status})")
+            case _ if 400 <= status < 500 and status not in _TRANSIENT_CLIENT_ERRORS:  # noqa: PLR2004
+                return SourceRefused(f"{host} refused the request ({status})")
             case _:
-                return SourceUnavailable(f"{host} did not answer as it should ({status})")
+                return SourceUnavailable(f"{host} sent an unexpected response ({status})")
 
-    async def text(self, most: int) -> bytes:
-        """Return the body if it has at most *most* bytes, else so many and one more.
+    async def read_body(self, max_bytes: int) -> bytes:
+        """Return the body, cut after *max_bytes* + 1 bytes.
 
         Raises:
-            SourceUnavailable, SourceTimeout: It did not come.
+            SourceUnavailable, SourceTimeout: The body did not arrive.
         """
         body = bytearray()
-        with _our_errors(self._response.url):
-            while len(body) <= most and (piece := await self._read(most + 1 - len(body))):
+        with _translated_errors(self._response.url):
+            while len(body) <= max_bytes and (piece := await self._read(max_bytes + 1 - len(body))):
                 body += piece
         return bytes(body)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body, in chunks of at most CHUNK_BYTES, none of which is held back long.
+        """Yield the body in chunks of at most CHUNK_BYTES, each delayed by at most LINGER.
 
         Raises:
-            TruncatedArchive: The host broke off, and so that one can tell.
-            SourceTimeout: It fell silent, or the deadline is over.
-            SourceTooSlow: It drips.
+            TruncatedArchive: The host closed the connection before the announced end.
+            SourceTimeout: The host fell silent, or the deadline passed.
+            SourceTooSlow: The host sends below the minimum rate.
         """
         clock = asyncio.get_running_loop().time
-        with _our_errors(self._response.url, broken_off=TruncatedArchive):
-            asked_at = clock()
-            while chunk := await self._chunk():
-                if not self._pace.keeps(len(chunk), waited_s=clock() - asked_at):
+        with _translated_errors(self._response.url, broken_off=TruncatedArchive):
+            waiting_since = clock()
+            while chunk := await self._read_chunk():
+                if not self._pace.is_kept(len(chunk), waited_s=clock() - waiting_since):
                     raise SourceTooSlow(f"{self._response.url.host} sends too slowly")
+                self._count_bytes(len(chunk))
                 yield chunk
-                asked_at = clock()
+                waiting_since = clock()
 
-    async def _chunk(self) -> bytes:
+    async def _read_chunk(self) -> bytes:
         pieces = [await self._read(CHUNK_BYTES)]
         room = CHUNK_BYTES - len(pieces[0])
-        # An error of aiohttp's own clock is a TimeoutError, too, but it raises it again next time.
+        # aiohttp's own timeout is a TimeoutError, too. It raises that again at the next read.
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER.total_seconds()):
                 while pieces[-1] and room:
@@ -139,17 +153,17 @@ class Answer:
                     room -= len(pieces[-1])
         return b"".join(pieces)
 
-    async def _read(self, most: int) -> bytes:
-        """Return some of the body. A host that sends nothing but its framing is silent."""
+    async def _read(self, max_bytes: int) -> bytes:
+        """Return some of the body. Framing without content counts as silence."""
         try:
             async with asyncio.timeout(self._read_timeout.total_seconds()):
-                return await self._response.content.read(most)
+                return await self._response.content.read(max_bytes)
         except RuntimeError as exc:
-            raise aiohttp.ClientPayloadError from exc  # what aiohttp means: the connection is gone
+            raise aiohttp.ClientPayloadError from exc  # aiohttp's word for a lost connection
 
 
 class Fetch:
-    """Asks within a perimeter. Takes no proxy, no cookie and no credential from anywhere."""
+    """Sends requests within a perimeter, without proxies, cookies or ambient credentials."""
 
     def __init__(
         self,
@@ -157,49 +171,60 @@ class Fetch:
         session: aiohttp.ClientSession,
         perimeter: Perimeter,
         read_timeout: timedelta,
-        pace: Callable[[], Pace],
+        new_pace: Callable[[], Pace],
+        count_bytes: CountBytes,
     ) -> None:
-        self._pace = pace
+        self._new_pace = new_pace
+        self._count_bytes = count_bytes
         self._session = session
         self._perimeter = perimeter
         self._read_timeout = read_timeout
 
     @asynccontextmanager
-    async def get(self, url: str, *, deadline: timedelta) -> AsyncIterator[Answer]:
-        """Yield the answer at *url*, or at the place to which it redirects.
+    async def get(
+        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] = NO_HEADERS
+    ) -> AsyncIterator[HostResponse]:
+        """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
-        The deadline is for all of it: redirects, head and body.
+        The deadline covers redirects, head and body.
 
         Raises:
-            SourceUnavailable, SourceTimeout: There is none.
-            ForbiddenAddress: The way there leaves the perimeter.
-            SourceRefused: There are more redirects than one follows.
+            SourceUnavailable, SourceTimeout: The host did not respond.
+            ForbiddenAddress: A redirect or an address leaves the perimeter.
+            SourceRefused: There are more than REDIRECTS_MAX redirects.
         """
         ends_at = asyncio.get_running_loop().time() + deadline.total_seconds()
         here = URL(url, encoded=True)
         for _ in range(REDIRECTS_MAX + 1):
-            async with self._ask(here, ends_at=ends_at) as response:
+            async with self._send(here, headers, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    yield Answer(
-                        response=response, pace=self._pace(), read_timeout=self._read_timeout
+                    yield HostResponse(
+                        response=response,
+                        pace=self._new_pace(),
+                        read_timeout=self._read_timeout,
+                        count_bytes=self._count_bytes,
                     )
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
                 here = target
-        raise SourceRefused(f"{self._perimeter.home.host} redirects again and again")
+        raise SourceRefused(f"{self._perimeter.home.host} redirects too often")
 
     @asynccontextmanager
-    async def _ask(self, url: URL, *, ends_at: float) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _send(
+        self, url: URL, headers: Mapping[str, str], *, ends_at: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
             connect=CONNECT_TIMEOUT.total_seconds(),
         )
-        if self._session.closed:  # of which aiohttp says nothing but RuntimeError
-            raise SourceUnavailable(f"{url.host} is asked nothing by a process that ends")
-        with _our_errors(url):
+        if self._session.closed:  # aiohttp would raise a plain RuntimeError
+            raise SourceUnavailable(f"the process is stopping: no request is sent to {url.host}")
+        with _translated_errors(url):
             async with asyncio.timeout(self._read_timeout.total_seconds()):
-                response = await self._session.get(url, timeout=timeout, allow_redirects=False)
+                response = await self._session.get(
+                    url, headers=headers, timeout=timeout, allow_redirects=False
+                )
         async with response:
             yield response
 
@@ -212,14 +237,14 @@ async def open_fetch(
     user_agent: str,
     min_rate_bytes_s: int = 0,
     min_rate_window: timedelta = RATE_WINDOW,
+    count_bytes: CountBytes = lambda _: None,
     resolver: AbstractResolver | None = None,
     ca_file: Path | None = None,
 ) -> AsyncIterator[Fetch]:
-    """Yield a Fetch with connections of its own.
+    """Yield a Fetch with its own connections.
 
-    A silence of *read_timeout* ends a transfer: one in which neither a whole head comes nor any of
-    the body. No connection is used twice: a host that sends more than its answer would have it
-    taken for the next one. hgweb must not know, for it sends in chunks only if it may go on.
+    A transfer fails after *read_timeout* without a whole head or any byte of the body. No
+    connection is reused: surplus bytes after a response would be read as the next response.
     """
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
@@ -240,9 +265,8 @@ async def open_fetch(
         headers={
             "User-Agent": user_agent,
             "Accept-Encoding": "identity",
-            "Connection": "keep-alive",
         },
-        middlewares=(_ask_once,),
+        middlewares=(_send_once,),
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
@@ -251,28 +275,31 @@ async def open_fetch(
             session=session,
             perimeter=perimeter,
             read_timeout=read_timeout,
-            pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
+            new_pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
+            count_bytes=count_bytes,
         )
 
 
 class _OutsideError(OSError):
-    """Keeps a socket from being made; an OSError, so that a name's other addresses get tried."""
+    """Prevents a socket. It is an OSError: aiohttp then tries the name's other addresses."""
 
 
-async def _ask_once(
-    request: aiohttp.ClientRequest, ask: aiohttp.ClientHandlerType
+async def _send_once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from asking again on its own: what is tried again, and when, others decide."""
+    """Disable aiohttp's own retries: the worker decides when to retry."""
     try:
-        return await ask(request)
+        return await send(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise SourceUnavailable(f"{request.url.host} broke off before it answered") from exc
+        raise SourceUnavailable(
+            f"{request.url.host} closed the connection before it responded"
+        ) from exc
 
 
 def _end_with_connection(response: aiohttp.ClientResponse) -> None:
-    """Have the body end when its connection does: aiohttp forgets it when the framing is broken."""
+    """End the body when its connection ends, which aiohttp omits if the framing is broken."""
 
     def end(closed: asyncio.Future[None]) -> None:
         lost = None if closed.cancelled() else closed.exception()
@@ -286,10 +313,10 @@ def _end_with_connection(response: aiohttp.ClientResponse) -> None:
 
 
 @contextmanager
-def _our_errors(
+def _translated_errors(
     url: URL, *, broken_off: type[SourceUnavailable | TruncatedArchive] = SourceUnavailable
 ) -> Iterator[None]:
-    """Translate what aiohttp raises, which may quote URLs and what the host said."""
+    """Translate aiohttp's errors, whose texts may quote URLs and the host's bytes."""
     try:
         yield
     except aiohttp.ClientConnectorError as exc:
@@ -299,40 +326,40 @@ def _our_errors(
     except TimeoutError as exc:
         raise SourceTimeout(f"{url.host} took too long") from exc
     except aiohttp.ClientPayloadError as exc:
-        raise broken_off(f"{url.host} broke off in the middle") from exc
+        raise broken_off(f"{url.host} closed the connection before the end of the body") from exc
     except (aiohttp.ClientError, ValueError) as exc:
-        raise SourceUnavailable(f"{url.host} did not speak HTTP as it should") from exc
+        raise SourceUnavailable(f"{url.host} sent a malformed HTTP response") from exc
 
 
 def _header(response: aiohttp.ClientResponse, name: str) -> str:
-    """Return a header of *response*, or nothing if it is absent or too long."""
+    """Return a header of *response*; empty if it is absent or longer than HEADER_MAX_CHARS."""
     value = response.headers.get(name, "")
     return value if len(value) <= HEADER_MAX_CHARS else ""
 
 
 def _redirect_target(response: aiohttp.ClientResponse) -> URL:
-    nowhere = SourceUnavailable(f"{response.url.host} redirects to nowhere")
+    invalid = SourceUnavailable(f"{response.url.host} redirects without a valid address")
     location = _header(response, "Location")
     if not location:
-        raise nowhere
+        raise invalid
     try:
         return response.url.join(URL(location))
     except ValueError as exc:
-        raise nowhere from exc
+        raise invalid from exc
 
 
 def parse_retry_after(text: str) -> timedelta | None:
-    """Return for how long a Retry-After (RFC 9110, 10.2.3) asks, but at most RETRY_AFTER_MAX.
+    """Return the delay that a Retry-After (RFC 9110, 10.2.3) states, at most RETRY_AFTER_MAX.
 
-    None if it does not say.
+    None if the text states no delay.
     """
     try:
-        asked = timedelta(seconds=int(text)) if text.isdigit() else _until(text)
+        delay = timedelta(seconds=int(text)) if text.isdigit() else _until(text)
     except OverflowError:
         return RETRY_AFTER_MAX
     except ValueError:
         return None
-    return min(max(asked, timedelta()), RETRY_AFTER_MAX)
+    return min(max(delay, timedelta()), RETRY_AFTER_MAX)
 
 
 def _until(http_date: str) -> timedelta:

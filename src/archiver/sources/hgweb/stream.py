@@ -1,0 +1,53 @@
+"""An archive as hgweb sends it, and the name of its root."""
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from archiver.model import Archive
+from archiver.sources.fetch import HostResponse
+
+_ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]*-([0-9a-f]{12})")
+
+
+@dataclass(slots=True, kw_only=True)
+class HgwebStream:
+    """Implements ``Stream``."""
+
+    url: str
+    root: str
+    client_root: str
+    response: HostResponse
+
+    @property
+    def size_bytes(self) -> int:
+        return self.response.declared_bytes
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        return self.response.chunks()
+
+
+def open_stream(archive: Archive, url: str, response: HostResponse) -> HgwebStream:
+    expected = _expected_root(archive)
+    return HgwebStream(
+        url=url,
+        root=_announced_root(archive, response) or expected,
+        client_root=expected,
+        response=response,
+    )
+
+
+def _announced_root(archive: Archive, response: HostResponse) -> str | None:
+    """Return the root in the suggested file name; None if hgweb would not choose such a name."""
+    name = _ARCHIVE_NAME.fullmatch(response.file_name.removesuffix(f".{archive.suffix}"))
+    return name[0] if name and name[1] == archive.node[:12] else None
+
+
+def _expected_root(archive: Archive) -> str:
+    """Return the root that clients expect.
+
+    hgweb builds it from the bytes of the repository's name and the rev. The name is that of the
+    URL, unless the host configures another (``web.name``).
+    """
+    stem = re.sub(rb"\W+", b"-", archive.basename.encode()).decode("ascii")
+    return f"{stem}-{archive.node[:12]}"
