@@ -17,11 +17,8 @@ class HgwebStream:
     url: str
     root: str
     client_root: str
+    size_bytes: int
     response: HostResponse
-
-    @property
-    def size_bytes(self) -> int:
-        return self.response.declared_bytes
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         return self.response.chunks()
@@ -33,6 +30,7 @@ def open_stream(archive: Archive, url: str, response: HostResponse) -> HgwebStre
         url=url,
         root=_announced_root(archive, response) or expected,
         client_root=expected,
+        size_bytes=response.declared_bytes,
         response=response,
     )
 
