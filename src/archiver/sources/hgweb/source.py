@@ -32,7 +32,7 @@ QUERY_DEADLINE = timedelta(seconds=10)
 
 
 class HgwebSource:
-    """Implements ``Source`` for one hgweb."""
+    """Implements ``Source`` for one hgweb server."""
 
     def __init__(
         self, config: SourceConfig, fetch: Fetch, *, query_deadline: timedelta = QUERY_DEADLINE
@@ -53,7 +53,9 @@ class HgwebSource:
         self._failures = self._client.failures
         revs = RevLookup(self._client)
         self.url = self._client.urls.archive
-        self.check_rev, self.resolve, self.has_node = revs.check_rev, revs.resolve, revs.has_node
+        self.check_rev = revs.check_rev
+        self.resolve = revs.resolve
+        self.has_node = revs.has_node
         # Listings have their own slots: they may be slow, and lookups must not wait for them.
         self._files = TreeFiles(
             self._client,
