@@ -41,7 +41,11 @@ tricky = st.text("aA-_.~:+ 2Fé@#%?", min_size=1, max_size=4)
 printable = st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\")
 segments = st.one_of(tricky, st.text(printable, min_size=1, max_size=8)).filter(allowed)
 names = st.lists(segments, min_size=1, max_size=4).map("/".join)
-nodes = st.text("01", min_size=1, max_size=2).map(lambda digits: Node(digits.rjust(40, "0")))
+nodes = st.builds(
+    lambda digits, length: Node(digits.rjust(length, "0")),
+    st.text("01", min_size=1, max_size=2),
+    st.sampled_from((40, 64)),
+)
 archives = st.builds(
     Archive,
     source=segments,
@@ -139,8 +143,12 @@ def test_a_key_with_a_second_spelling_is_nobody_s() -> None:
 @example("K" * 40)
 @example("\N{KELVIN SIGN}" + "0" * 39)
 @example("\N{FULLWIDTH DIGIT ONE}" * 40)
-def test_only_forty_hex_digits_are_a_node(text: str) -> None:
-    assert (parse_node(text) is not None) == bool(re.fullmatch(r"[0-9a-fA-F]{40}", text))
+@example("K" * 64)
+@example("a" * 64)
+@example("a" * 41)
+def test_only_40_or_64_hex_digits_are_a_node(text: str) -> None:
+    hex_digits = re.fullmatch(r"[0-9a-fA-F]*", text) is not None
+    assert (parse_node(text) is not None) == (hex_digits and len(text) in {40, 64})
 
 
 def test_a_node_has_one_spelling() -> None:
@@ -161,7 +169,9 @@ def test_no_key_holds_a_rev() -> None:
     assert wanted.at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
 
 
-@pytest.mark.parametrize("node", ("", "0" * 39, "0" * 41, "G" * 40, NODE.upper()))
+@pytest.mark.parametrize(
+    "node", ("", "0" * 39, "0" * 41, "0" * 63, "0" * 65, "G" * 40, NODE.upper())
+)
 def test_an_archive_needs_a_whole_node(node: str) -> None:
     with pytest.raises(InvalidRequest):
         Archive(source="hgmo", repo="a", node=Node(node), subdir="", suffix="zip")

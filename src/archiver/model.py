@@ -19,7 +19,7 @@ from archiver.names import (
 )
 
 Node = NewType("Node", str)
-"""The full 40-hex id of a changeset, in lower case."""
+"""The full id of a commit in lower case: 40 (SHA-1) or 64 (SHA-256) hex digits."""
 
 TaskId = NewType("TaskId", str)
 """A key without its version, ``/`` written as ``:``. One per archive; reads back to it."""
@@ -40,12 +40,14 @@ KEY_MAX_BYTES = NAME_MAX_BYTES
 
 STEM_MAX_CHARS = 150
 
-_NODE = re.compile(r"[0-9a-f]{40}")
+NODE_ALLOWED = "40 or 64 hex digits"
+
+_NODE = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ANY_NODE = Node("0" * 40)
 
 
 def parse_node(text: str) -> Node | None:
-    """Return *text* as a node if it is one: 40 hex digits, of either case."""
+    """Return *text* as a node, or None if it is not 40 or 64 hex digits of either case."""
     lowered = text.lower()
     return Node(lowered) if _NODE.fullmatch(lowered) else None
 
@@ -106,7 +108,7 @@ class Archive:
             check_name(self.subdir, "subdir")
         check_name(self.suffix, "suffix")
         if "/" in self.source + self.suffix or not _NODE.fullmatch(self.node):
-            raise InvalidRequest("not an archive", parameter="rev", allowed="40 hex digits")
+            raise InvalidRequest("not an archive", parameter="rev", allowed=NODE_ALLOWED)
         if len(self.key) > KEY_MAX_BYTES:
             raise InvalidRequest(
                 "repo and subdir together are too long",

@@ -28,7 +28,7 @@ REV_MAX_BYTES = 1024
 """Of a rev in UTF-8. No key holds one; hosts set no limit, and the longest known have some 100."""
 
 REV_ALLOWED = (
-    f"a node (40 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes of UTF-8 "
+    f"a node (40 or 64 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes of UTF-8 "
     "without control characters"
 )
 

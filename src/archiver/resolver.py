@@ -25,7 +25,7 @@ NEGATIVE_TTL = timedelta(seconds=10)
 HEX_SPELLING_MIN = 12
 """From so many digits on, they mean their node for good. Fewer may come to be ambiguous."""
 
-_HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},40}}")
+_HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},64}}")
 
 QUESTIONS_MAX = 500
 """Different ones that may wait for their turn with a host, which answers some 100 a second."""

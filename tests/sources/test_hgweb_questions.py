@@ -268,6 +268,11 @@ def test_nodes_that_stand_for_nothing_are_nowhere(hgweb: Hgweb, ash: Ash, node: 
         fetch(hgweb.template, an_archive(node=node))
 
 
+def test_mercurial_has_no_node_of_64_digits(host: FaultyHost) -> None:
+    assert not known(host.template, "a" * 64)
+    assert host.requests == []
+
+
 def test_a_secret_changeset_is_unknown(hgweb: Hgweb, fresh: Repository) -> None:
     fresh.commit({"README": b"public"})
     node = fresh.commit({"README": b"secret"})

@@ -18,6 +18,7 @@ from archiver.telemetry import METRICS
 REV_ALLOWED = "tip, a branch, tag or bookmark, or the first 12 to 40 hex digits of a node"
 
 NODE_DIGITS = 40
+"""Mercurial has no nodes of 64 digits."""
 
 LOG_MAX_BYTES = 1 << 20
 """Size of one log entry, which includes the whole description of the changeset."""
@@ -103,11 +104,13 @@ class RevLookup:
             node = parse_node(msgspec.json.decode(page, type=_LogEntry).node)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             node = None
-        if node is None or node in _NULL_NODES:
+        if node is None or len(node) != NODE_DIGITS or node in _NULL_NODES:
             raise self._failures.malformed()
         return node
 
     async def has_node(self, repo: str, node: Node) -> bool:
+        if len(node) != NODE_DIGITS:
+            return False
         with self._counted():
             reply = await self._client.query(repo, f"?cmd=known&nodes={node}")
             if reply not in {b"0", b"1"}:
