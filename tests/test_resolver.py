@@ -19,7 +19,7 @@ from archiver.errors import (
 )
 from archiver.model import Node
 from archiver.ports.index import Resolved
-from archiver.resolver import NAME_TTL, Meaning, Resolver
+from archiver.resolver import NAME_TTL, Resolution, Resolver
 from archiver.testing import FakeSource, MemoryIndex
 from tests.world import ASH, FILES
 
@@ -36,7 +36,7 @@ class Asked:
         self.tip = self.source.commit(ASH, FILES, "default")
 
     async def node(self, rev: str, repo: str = ASH) -> Node:
-        return (await self.resolver.meaning(self.source, repo, rev)).node
+        return (await self.resolver.resolve(self.source, repo, rev)).node
 
     async def remember(self, rev: str, node: Node, *, age: timedelta) -> None:
         resolved = Resolved(node=node, at=datetime.now(UTC) - age)
@@ -67,7 +67,7 @@ def test_what_may_move_says_how_long_it_is_good_and_what_spells_a_node_is_good_f
     asked = Asked()
 
     async def scenario(rev: str) -> datetime | None:
-        return (await asked.resolver.meaning(asked.source, ASH, rev)).good_until
+        return (await asked.resolver.resolve(asked.source, ASH, rev)).good_until
 
     good_until = run(scenario("default"))
     assert good_until
@@ -283,13 +283,13 @@ def test_a_node_that_nobody_has_is_refused_and_asked_about_once() -> None:
 
 def test_more_questions_than_may_wait_are_refused_but_not_those_that_wait_already() -> None:
     asked = Asked()
-    resolver = Resolver(index=asked.index, questions_max=3)
+    resolver = Resolver(index=asked.index, lookups_max=3)
 
     async def scenario() -> list[object]:
         revs = ("a", "b", "c", "default", "a")
-        asking = (resolver.meaning(asked.source, ASH, rev) for rev in revs)
+        asking = (resolver.resolve(asked.source, ASH, rev) for rev in revs)
         first = await asyncio.gather(*asking, return_exceptions=True)
-        return [*first, (await resolver.meaning(asked.source, ASH, "default")).node]
+        return [*first, (await resolver.resolve(asked.source, ASH, "default")).node]
 
     a, b, c, refused, joined, later = run(scenario())
     assert all(isinstance(answer, UnknownRev) for answer in (a, b, c, joined))
@@ -302,25 +302,25 @@ def test_one_client_leaves_room_for_others_and_one_source_for_others() -> None:
     asked = Asked()
     other = FakeSource(name="other")
     elsewhere = other.commit(ASH, FILES, "default")
-    resolver = Resolver(index=asked.index, questions_max=3, questions_per_client_max=2)
+    resolver = Resolver(index=asked.index, lookups_max=3, lookups_per_client_max=2)
 
     async def scenario() -> list[object]:
         asking = [
-            *(resolver.meaning(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3")),
-            resolver.meaning(asked.source, ASH, "default", client="b"),
-            resolver.meaning(asked.source, ASH, "4", client="c"),
-            resolver.meaning(other, ASH, "default", client="a"),
+            *(resolver.resolve(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3")),
+            resolver.resolve(asked.source, ASH, "default", client="b"),
+            resolver.resolve(asked.source, ASH, "4", client="c"),
+            resolver.resolve(other, ASH, "default", client="a"),
             resolver.require_known(asked.source, ASH, Node("0" * 40), client="d"),
         ]
         first = await asyncio.gather(*asking, return_exceptions=True)
-        return [*first, await resolver.meaning(asked.source, ASH, "default", client="a")]
+        return [*first, await resolver.resolve(asked.source, ASH, "default", client="a")]
 
     *unknown, third, b, c, there, d, later = run(scenario())
     assert [type(answer) for answer in unknown] == [UnknownRev] * 2
     assert [type(answer) for answer in (third, c, d)] == [TooManyWaiters] * 3
-    assert isinstance(b, Meaning)
+    assert isinstance(b, Resolution)
     assert b.node == asked.tip
-    assert isinstance(there, Meaning)
+    assert isinstance(there, Resolution)
     assert there.node == elsewhere
     assert later == b
 
@@ -330,7 +330,7 @@ def test_what_is_not_shared_is_remembered_here_alone() -> None:
 
     async def scenario() -> None:
         for rev in ("default", asked.tip[:12]):
-            await asked.resolver.meaning(asked.source, ASH, rev, share=False)
+            await asked.resolver.resolve(asked.source, ASH, rev, share=False)
             await asked.node(rev)
 
     run(scenario())

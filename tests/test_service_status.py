@@ -10,7 +10,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Region
 from archiver.ports.storage import Found
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
 from archiver.web.watches import open_watches

@@ -288,10 +288,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """A committed archive and the regions that hold it, in the configured order; never none."""
+    """A committed archive and the regions that hold it, in the configured order; never empty."""
 
     manifest: Manifest
     regions: tuple[Region, ...]
+
+    def missing_from(self, regions: tuple[Region, ...]) -> tuple[Region, ...]:
+        """Return those of *regions* that do not hold the archive."""
+        return tuple(region for region in regions if region not in self.regions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 
 from archiver.runtime.hedging import hedged
-from archiver.runtime.prefetch import prefetch
 from archiver.runtime.single_flight import SingleFlight
 from archiver.runtime.tasks import cancel_and_wait, cancellable, reraise_cancellation
 from archiver.runtime.threads import OrderedWork, run_in_thread
@@ -191,62 +190,6 @@ def test_a_thread_that_runs_out_of_items_is_not_waited_for_for_ever() -> None:
     playing.start()
     playing.join(10)
     assert outcome == ["raised"]
-
-
-async def counting(
-    closed: list[str], failure: Exception | None = None
-) -> AsyncGenerator[int, None]:
-    try:
-        for number in range(5):
-            yield number
-        if failure:
-            raise failure
-    finally:
-        closed.append("closed")
-
-
-def test_items_that_are_made_ahead_come_in_their_order() -> None:
-    closed: list[str] = []
-
-    async def scenario() -> list[int]:
-        async with prefetch(counting(closed), 2) as items:
-            return [item async for item in items]
-
-    assert asyncio.run(scenario()) == [0, 1, 2, 3, 4]
-    assert closed == ["closed"]
-
-
-def test_what_breaks_off_ahead_breaks_off_in_its_place() -> None:
-    async def scenario() -> None:
-        async with prefetch(counting([], ValueError("over")), 2) as items:
-            assert [await anext(items) for _ in range(5)] == [0, 1, 2, 3, 4]
-            with pytest.raises(ValueError, match="over"):
-                await anext(items)
-
-    asyncio.run(scenario())
-
-
-def test_nobody_runs_further_ahead_than_allowed_and_all_is_closed_by_who_leaves_early() -> None:
-    closed: list[str] = []
-    made = 0
-
-    async def endless() -> AsyncGenerator[int, None]:
-        nonlocal made
-        try:
-            while True:
-                made += 1
-                yield made
-        finally:
-            closed.append("closed")
-
-    async def scenario() -> None:
-        async with prefetch(endless(), 2) as items:
-            assert await anext(items) == 1
-            await asyncio.sleep(0.05)
-
-    asyncio.run(scenario())
-    assert made == 4  # one taken, two waiting, one on its way
-    assert closed == ["closed"]
 
 
 @contextmanager

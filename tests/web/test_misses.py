@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from archiver.model import Served
-from archiver.resolver import QUESTIONS_PER_CLIENT_MAX
+from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.web.client import PUBLIC_URL, Answer, Client, client
 from tests.web.waiters import DEFAULT
@@ -35,7 +35,7 @@ def test_only_a_request_that_creates_something_stores_what_its_rev_means(web: Cl
 
 def test_a_client_with_many_unknown_revs_leaves_room_for_others(web: Client) -> None:
     async def play() -> list[Answer]:
-        revs = [f"r{number}" for number in range(QUESTIONS_PER_CLIENT_MAX + 1)]
+        revs = [f"r{number}" for number in range(LOOKUPS_PER_CLIENT_MAX + 1)]
         asking = [web.asking(f"/archiver/hgmo/{ASH}/{rev}", client="192.0.2.1") for rev in revs]
         return await asyncio.gather(*asking, web.asking(DEFAULT, client="192.0.2.2"))
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
-from archiver.building.builder import Progress, Report, Workshop, first_packable
+from archiver.building.candidates import first_packable
+from archiver.building.pipeline import Pipeline
+from archiver.building.progress import Progress, Report
 from archiver.drift import Content, Drift, compare
 from archiver.errors import (
     ArchiverError,
@@ -100,7 +102,7 @@ class Auditor:
     ) -> None:
         self._sources = sources
         self._storage = storage
-        self._workshop = Workshop(verify=verify, converter=converter)
+        self._pipeline = Pipeline(verify=verify, converter=converter)
         self._keep = keep
 
     def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
@@ -217,18 +219,18 @@ class Auditor:
             async def fetch(candidate: Archive) -> tuple[Fetched, Kept]:
                 stack.close()
                 kept = stack.enter_context(self._keep(archive, size_bytes=manifest.size_bytes))
-                async with self._workshop.fetch(
+                async with self._pipeline.fetch(
                     source, candidate, archive, Progress(report), convert=convert
-                ) as made:
-                    async with aclosing(made.checked.chunks()) as chunks:
+                ) as output:
+                    async with aclosing(output.stream.chunks()) as chunks:
                         async for chunk in chunks:
                             await kept.write(chunk)
-                    verified = made.checked.verified
+                    verified = output.stream.verified
                     fetched = Fetched(
                         sha256=verified.sha256,
                         size_bytes=verified.size_bytes,
-                        source_url=made.source_url,
-                        conversion=made.conversion,
+                        source_url=output.source_url,
+                        conversion=output.conversion,
                     )
                 return fetched, kept
 

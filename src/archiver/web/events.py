@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from archiver.model import Archive
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import TaskState
 from archiver.web.headers import header
 from archiver.web.problems import problem

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from archiver.errors import UnknownSource
 from archiver.model import Archive, parse_task_id
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.web.exchange import nobody
 from archiver.web.headers import header

@@ -13,7 +13,8 @@ from starlette.types import Receive
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
 from archiver.model import Archive, ArchiveRequest, Ready, Region
-from archiver.service import Archiver, Status
+from archiver.service import Archiver
+from archiver.status import Status
 from archiver.tasks import TaskState
 from archiver.telemetry import describe, log
 
