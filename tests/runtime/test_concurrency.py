@@ -224,8 +224,8 @@ def test_what_is_done_beside_is_done_in_its_order() -> None:
     with ThreadPoolExecutor(4) as pool:
         beside = OrderedWork(pool=pool, depth=3)
         for number in range(1000):
-            beside.give(partial(done.append, number))
-        beside.settle()
+            beside.submit(partial(done.append, number))
+        beside.join()
 
     assert done == list(range(1000))
 
@@ -236,9 +236,9 @@ def test_what_a_busy_pool_does_not_do_is_done_by_who_gives_it() -> None:
     with busy_pool() as pool:
         beside = OrderedWork(pool=pool, depth=3)
         for number in range(5):
-            beside.give(partial(done.append, number))
+            beside.submit(partial(done.append, number))
         assert done == [0, 1]
-        beside.settle()
+        beside.join()
 
     assert done == list(range(5))
 
@@ -254,9 +254,9 @@ def test_who_settles_waits_for_what_the_pool_has_begun() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         beside = OrderedWork(pool=pool, depth=3)
-        beside.give(work)
+        beside.submit(work)
         begun.wait(10)
-        settled = pool.submit(beside.settle)
+        settled = pool.submit(beside.join)
         released.set()
         settled.result()
         assert done == ["work"]
@@ -273,8 +273,8 @@ def test_a_failure_beside_is_raised_again_and_again_and_nothing_done_after_it(
 
     with busy_pool() as pool:
         beside = OrderedWork(pool=pool if helped else None, depth=3)
-        beside.give(fail)
-        for step in (beside.settle, partial(beside.give, partial(done.append, "more"))):
+        beside.submit(fail)
+        for step in (beside.join, partial(beside.submit, partial(done.append, "more"))):
             with pytest.raises(ValueError, match="over"):
                 step()
 
@@ -291,10 +291,10 @@ def test_what_is_given_in_the_instant_of_a_failure_is_not_done() -> None:
             raise ValueError("over")
 
         beside = OrderedWork(pool=pool, depth=3)
-        beside.give(fail)
-        beside.give(partial(done.append, "more"))
+        beside.submit(fail)
+        beside.submit(partial(done.append, "more"))
         with pytest.raises(ValueError, match="over"):
-            beside.settle()
+            beside.join()
 
     assert not done
 

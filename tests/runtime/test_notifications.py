@@ -12,8 +12,8 @@ NEVER = timedelta(milliseconds=20)
 def test_a_bell_is_rung_by_news_of_its_topic_alone() -> None:
     async def play() -> None:
         news = Notifications()
-        with news.bell("one") as one, news.bell("two") as two:
-            news.tell("one")
+        with news.listen("one") as one, news.listen("two") as two:
+            news.publish("one")
             assert await one.wait(SOON)
             assert not await two.wait(NEVER)
 
@@ -23,8 +23,8 @@ def test_a_bell_is_rung_by_news_of_its_topic_alone() -> None:
 def test_news_that_came_while_nobody_waited_is_not_lost() -> None:
     async def play() -> None:
         news = Notifications()
-        with news.bell("one") as bell:
-            news.tell("one")
+        with news.listen("one") as bell:
+            news.publish("one")
             assert await bell.wait(NEVER)
             assert not await bell.wait(NEVER)
 
@@ -36,13 +36,13 @@ def test_all_who_wait_for_a_topic_are_woken() -> None:
         news = Notifications()
 
         async def wait() -> bool:
-            with news.bell("one") as bell:
+            with news.listen("one") as bell:
                 return await bell.wait(SOON)
 
         async with asyncio.TaskGroup() as group:
             waiting = [group.create_task(wait()) for _ in range(100)]
             await asyncio.sleep(0)
-            news.tell("one")
+            news.publish("one")
         assert all(task.result() for task in waiting)
 
     asyncio.run(play())
@@ -53,11 +53,11 @@ def test_a_gap_rings_every_bell_and_is_told_to_every_reader() -> None:
         news = Notifications()
         seen: list[str | None] = []
         news.subscribe(seen.append)
-        with news.bell("one") as one, news.bell("two") as two:
-            news.tell_all()
+        with news.listen("one") as one, news.listen("two") as two:
+            news.publish_all()
             assert await one.wait(NEVER)
             assert await two.wait(NEVER)
-        news.tell("three")
+        news.publish("three")
         assert seen == [None, "three"]
 
     asyncio.run(play())
@@ -66,9 +66,9 @@ def test_a_gap_rings_every_bell_and_is_told_to_every_reader() -> None:
 def test_a_bell_that_was_taken_down_leaves_nothing_behind() -> None:
     async def play() -> None:
         news = Notifications()
-        with news.bell("one"):
+        with news.listen("one"):
             pass
-        news.tell("one")
-        assert not vars(news)["_bells"]
+        news.publish("one")
+        assert not vars(news)["_listeners"]
 
     asyncio.run(play())

@@ -85,7 +85,7 @@ class _Beside:
         self.close = reader.close
 
     def feed(self, data: bytes) -> None:
-        self._beside.give(partial(self._reader.feed, data))
+        self._beside.submit(partial(self._reader.feed, data))
 
 
 class StreamVerifier:
@@ -125,12 +125,12 @@ class StreamVerifier:
 
     def _read(self, chunk: bytes) -> None:
         self._sound = False
-        self._beside.give(partial(self._sha256.update, chunk))
+        self._beside.submit(partial(self._sha256.update, chunk))
         self._meter.take(len(chunk))
         try:
             self._reader.feed(chunk)
         finally:
-            self._beside.settle()  # what the walk met with comes first: it is further ahead
+            self._beside.join()  # what the walk met with comes first: it is further ahead
         self._sound = True
 
     def _end(self) -> None:

@@ -125,7 +125,7 @@ class Watch:
 
     async def keep(self) -> None:
         """Look whenever there is news, until the task has ended."""
-        with self._archiver.news.bell(self._archive.key_hash) as bell:
+        with self._archiver.news.listen(self._archive.key_hash) as bell:
             rung = True
             while True:
                 await self._look(rung=rung)
