@@ -13,7 +13,7 @@ from secrets import token_hex
 from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Manifest, Node, Region, Served
+from archiver.model import Archive, Manifest, Node, Region, ServedFormats
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.sources.config import SourceConfig
@@ -22,8 +22,8 @@ from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStora
 from tests.parts.hgweb import Hgweb, Repository
 
 EAST = Region("us-east-1")
-ALL = Served(suffixes=("tar.gz", "tar.bz2", "zip"))
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ALL = ServedFormats(suffixes=("tar.gz", "tar.bz2", "zip"))
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 DAMAGED = {f"a/f{number}.txt": b"%d\n" % number * 50 for number in range(9)} | {"z/last": b"z"}
 LATIN = os.fsdecode(b"caf\xe9.txt")
 
@@ -36,14 +36,16 @@ class Workshop:
     folder: Path
     storage: MemoryStorage = field(default_factory=MemoryStorage)
 
-    async def build(self, archive: Archive, served: Served, *, trusted: bool = False) -> Manifest:
+    async def build(
+        self, archive: Archive, served: ServedFormats, *, trusted: bool = False
+    ) -> Manifest:
         async with self._opened(served, trusted=trusted) as archiver:
             copies = await archiver.build(archive, FakeAttempt(archive=archive))
             return copies.manifest
 
     @asynccontextmanager
-    async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
-        news = Notifications()
+    async def _opened(self, served: ServedFormats, *, trusted: bool) -> AsyncIterator[Archiver]:
+        notifications = Notifications()
         config = SourceConfig(
             kind="hgweb",
             name="hgmo",
@@ -61,13 +63,13 @@ class Workshop:
             yield Archiver(
                 sources={"hgmo": source},
                 storage=self.storage,
-                index=MemoryIndex(storage=self.storage, news=news),
+                index=MemoryIndex(storage=self.storage, notifications=notifications),
                 engine=MemoryEngine(),
                 verify=verify,
                 converter=Converter(
                     workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1
                 ),
-                news=news,
+                notifications=notifications,
                 nearest={},
             )
 

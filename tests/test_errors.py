@@ -64,7 +64,7 @@ def test_an_error_that_is_kept_is_the_same_without_what_led_to_it(error: Archive
     try:
         raise error from ValueError("words of a library")
     except ArchiverError as exc:
-        kept = exc.again()
+        kept = exc.without_frames()
 
     assert type(kept) is type(error)
     assert (vars(kept), kept.args) == (vars(error), error.args)

@@ -22,7 +22,7 @@ from archiver.model import (
     parse_node,
     parse_task_id,
 )
-from archiver.names import check_name
+from archiver.names import require_name
 from tests.world import World
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
@@ -30,7 +30,7 @@ NODE = Node("0123456789abcdef0123456789abcdef01234567")
 
 def allowed(segment: str) -> bool:
     try:
-        check_name(segment, "repo")
+        require_name(segment, "repo")
     except InvalidRequest:
         return False
     return "/" not in segment

@@ -10,11 +10,11 @@ from archiver.errors import InvalidRequest
 from archiver.names import (
     NAMES_MAX,
     REV_MAX_BYTES,
-    check_name,
-    check_rev,
-    escaped,
-    shown,
-    unescape,
+    display_rev,
+    escape_name,
+    require_name,
+    require_rev,
+    unescape_segment,
 )
 
 
@@ -28,7 +28,7 @@ from archiver.names import (
 )  # fmt: skip
 def test_such_a_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_name(name, "subdir")
+        require_name(name, "subdir")
     assert refused.value.parameter == "subdir"
     assert refused.value.message.isprintable()
 
@@ -56,7 +56,7 @@ def test_such_a_name_is_refused(name: str) -> None:
     ),
 )
 def test_such_a_name_is_allowed(name: str) -> None:
-    assert check_name(name, "repo") == name
+    assert require_name(name, "repo") == name
 
 
 def test_refused_names_and_long_ones_are_not_remembered() -> None:
@@ -68,7 +68,7 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
         for number in range(1000):
             for name in (f"{number}{'x' * 250}%", f"{number}/" * 1000, f"{number}" * 70):
                 with suppress(InvalidRequest):
-                    check_name(name, "repo")
+                    require_name(name, "repo")
         held_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -77,14 +77,14 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
     for number in range(100):
         for name in (f"{number}{'x' * 255}", f"{number}\\", f"{number}/" * 1000, f"{number}/../a"):
             with pytest.raises(InvalidRequest):
-                check_name(name, "repo")
+                require_name(name, "repo")
     assert cache.cache_info().currsize == before
 
 
 @pytest.mark.parametrize("name", ("@a", "a#b", "a?b", "100%", "a%2Fb", "~40"))
 def test_a_key_holds_such_a_name_with_each_character_escaped(name: str) -> None:
-    assert not set("@#?%").intersection(escaped(name))
-    assert unescape(escaped(name)) == name
+    assert not set("@#?%").intersection(escape_name(name))
+    assert unescape_segment(escape_name(name)) == name
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_key_holds_such_a_name_with_each_character_escaped(name: str) -> None:
      "a//b", "/a", "a/", "a\\b", " a", "a\u200db", "x" * REV_MAX_BYTES),
 )  # fmt: skip
 def test_a_rev_may_be_what_a_host_accepts_as_a_name(rev: str) -> None:
-    assert check_rev(rev) == rev
+    assert require_rev(rev) == rev
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_a_rev_that_cannot_be_asked_for_is_refused_with_the_reason_and_a_way_out
     rev: str, reason: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=reason) as refused:
-        check_rev(rev)
+        require_rev(rev)
     assert "ask for the changeset by its node" in refused.value.message
     assert refused.value.message.isprintable()
 
 
 def test_a_rev_in_a_message_changes_no_terminal() -> None:
-    assert shown("REL/2.0") == "REL/2.0"
-    assert shown("caf\xe9") == "caf\xe9"
-    assert shown("a\u202eb") == "a\\u202eb"
-    assert shown("x" * 1000) == f"{'x' * 100}…"
+    assert display_rev("REL/2.0") == "REL/2.0"
+    assert display_rev("caf\xe9") == "caf\xe9"
+    assert display_rev("a\u202eb") == "a\\u202eb"
+    assert display_rev("x" * 1000) == f"{'x' * 100}…"

@@ -14,8 +14,8 @@ def test_only_success_and_failure_are_final() -> None:
 
 def test_a_queue_takes_as_many_means_as_it_has_rounds() -> None:
     mean = timedelta(seconds=10)
-    assert Backlog(waiting=0, running=0).outlook(mean) == mean
-    assert Backlog(waiting=1, running=8).outlook(mean) == mean
-    assert Backlog(waiting=17, running=8).outlook(mean) == 3 * mean
-    assert Backlog(waiting=17, running=8, mean=mean / 10).outlook(mean) == 3 * mean / 10
-    assert Backlog(waiting=5, running=0).outlook(mean) == 5 * mean
+    assert Backlog(waiting=0, running=0).estimate_wait(mean) == mean
+    assert Backlog(waiting=1, running=8).estimate_wait(mean) == mean
+    assert Backlog(waiting=17, running=8).estimate_wait(mean) == 3 * mean
+    assert Backlog(waiting=17, running=8, mean=mean / 10).estimate_wait(mean) == 3 * mean / 10
+    assert Backlog(waiting=5, running=0).estimate_wait(mean) == 5 * mean

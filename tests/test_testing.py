@@ -17,7 +17,7 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Served, Verified
+from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.testing import FakeSource, GzipVerifier
 from tests.world import ASH, World
 
@@ -42,7 +42,7 @@ def members(suffix: str, data: bytes) -> list[str]:
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "tar.bz2", "zip"))
 def test_a_source_sends_a_real_archive_with_its_root(suffix: str) -> None:
-    world = World(source=FakeSource(served=Served(suffixes=(suffix,))))
+    world = World(source=FakeSource(served=ServedFormats(suffixes=(suffix,))))
     root, data = fetched(world.source, replace(world.archive("testing"), suffix=suffix))
     assert root == f"ash-{world.node[:12]}"
     assert members(suffix, data) == [

@@ -27,15 +27,15 @@ class World:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     converter: FakeConverter = field(default_factory=FakeConverter)
-    news: Notifications = field(default_factory=Notifications)
+    notifications: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
 
     def __post_init__(self) -> None:
-        self.index = MemoryIndex(storage=self.storage, news=self.news)
-        self.engine.news = self.news
+        self.index = MemoryIndex(storage=self.storage, notifications=self.notifications)
+        self.engine.notifications = self.notifications
         self.archiver = self.new_process()
         self.node = self.source.commit(ASH, FILES, "default", "V_1")
 
@@ -48,7 +48,7 @@ class World:
             engine=self.engine,
             verify=GzipVerifier,
             converter=self.converter,
-            news=self.news,
+            notifications=self.notifications,
             nearest=self.nearest,
         )
 

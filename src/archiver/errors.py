@@ -75,7 +75,7 @@ class ArchiverError(Exception):
         code = _s3_code(self)
         return f"{self.message} ({code})" if code else self.message
 
-    def again(self) -> Self:
+    def without_frames(self) -> Self:
         """Return the same error without frames or causes: to be kept, or raised more than once.
 
         An error that was raised holds every frame that it went through, with all that is in them.

@@ -87,7 +87,7 @@ class Check:
 
     def kept(self) -> "Check":
         """Return the same result without the frames and causes that its error holds."""
-        return Check(level=self.level, error=self.error.again() if self.error else None)
+        return Check(level=self.level, error=self.error.without_frames() if self.error else None)
 
 
 class Heartbeat:

@@ -12,10 +12,10 @@ from archiver.errors import InvalidRequest
 from archiver.names import (
     NAME_MAX_BYTES,
     SEPARATOR,
-    check_name,
-    check_rev,
-    escaped,
-    unescape,
+    escape_name,
+    require_name,
+    require_rev,
+    unescape_segment,
 )
 
 Node = NewType("Node", str)
@@ -72,7 +72,7 @@ class ArchiveRequest:
     def __post_init__(self) -> None:
         node = parse_node(self.rev)
         if not node:
-            check_rev(self.rev)
+            require_rev(self.rev)
         archive = Archive(  # so that no host is asked about names that no key could hold
             source=self.source,
             repo=self.repo,
@@ -102,11 +102,11 @@ class Archive:
     suffix: str
 
     def __post_init__(self) -> None:
-        check_name(self.source, "source")
-        check_name(self.repo, "repo")
+        require_name(self.source, "source")
+        require_name(self.repo, "repo")
         if self.subdir:
-            check_name(self.subdir, "subdir")
-        check_name(self.suffix, "suffix")
+            require_name(self.subdir, "subdir")
+        require_name(self.suffix, "suffix")
         if "/" in self.source + self.suffix or not _NODE.fullmatch(self.node):
             raise InvalidRequest("not an archive", parameter="rev", allowed=NODE_ALLOWED)
         if len(self.key) > KEY_MAX_BYTES:
@@ -123,9 +123,9 @@ class Archive:
         Injective, because no segment of a repo or subdir is ``-``, and no key is another one's
         folder, because nothing follows the one segment behind the second ``-``.
         """
-        place = f"{escaped(self.source)}/{escaped(self.repo)}/{SEPARATOR}/{self.node}"
-        subdir = f"{escaped(self.subdir)}/" if self.subdir else ""
-        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{escaped(self.suffix)}"
+        place = f"{escape_name(self.source)}/{escape_name(self.repo)}/{SEPARATOR}/{self.node}"
+        subdir = f"{escape_name(self.subdir)}/" if self.subdir else ""
+        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{escape_name(self.suffix)}"
 
     @property
     def task_id(self) -> TaskId:
@@ -156,7 +156,7 @@ def parse_key(key: str) -> Archive | None:
     try:
         first = segments.index(SEPARATOR)
         second = segments.index(SEPARATOR, first + 1)
-        names = [unescape(segment) for segment in segments]
+        names = [unescape_segment(segment) for segment in segments]
         archive = Archive(
             source=names[0],
             repo="/".join(names[1:first]),
@@ -175,7 +175,7 @@ def parse_task_id(text: str) -> Archive | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedFormats:
     """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree.
 
     With ``verbatim``, whatever it sends is wanted as it sends it; else it may be made of something
@@ -186,12 +186,12 @@ class Served:
     suffixes: tuple[str, ...]
     subdirs: bool = True
     verbatim: bool = True
-    spare: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
 
     def wants_verbatim(self, archive: Archive) -> bool:
-        return self.verbatim and self.nearest(archive) == archive
+        return self.verbatim and self.fetchable(archive) == archive
 
-    def nearest(self, archive: Archive) -> Archive:
+    def fetchable(self, archive: Archive) -> Archive:
         """Return what to fetch for *archive*: itself, or what it can be made of."""
         return replace(
             archive,
@@ -201,8 +201,8 @@ class Served:
 
     def candidates(self, archive: Archive) -> tuple[Archive, ...]:
         """Return all that may be fetched for *archive*: the nearest, then the other formats."""
-        nearest = self.nearest(archive)
-        suffixes = dict.fromkeys((nearest.suffix, *self.suffixes, *self.spare))
+        nearest = self.fetchable(archive)
+        suffixes = dict.fromkeys((nearest.suffix, *self.suffixes, *self.fallback))
         return tuple(replace(nearest, suffix=suffix) for suffix in suffixes)
 
 

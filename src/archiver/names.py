@@ -42,7 +42,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 
-def check_name(text: str, parameter: str) -> str:
+def require_name(text: str, parameter: str) -> str:
     """Return *text* if it may name a source, a repo or a subdir: slash-separated segments.
 
     Raises:
@@ -57,7 +57,7 @@ def check_name(text: str, parameter: str) -> str:
     return text
 
 
-def check_rev(text: str) -> str:
+def require_rev(text: str) -> str:
     """Return *text* if a rev may be called so. It may have slashes, and whatever a host allows.
 
     Raises:
@@ -86,7 +86,7 @@ def _rev_problem(text: str) -> str | None:
     return None
 
 
-def shown(rev: str) -> str:
+def display_rev(rev: str) -> str:
     """Return *rev* as a message shows it: one that is short and changes no terminal."""
     text = rev if rev.isprintable() else ascii(rev)[1:-1]
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
@@ -122,7 +122,7 @@ def _problem(text: str) -> str | None:
 
 
 @lru_cache(NAMES_MAX)
-def escaped(name: str) -> str:
+def escape_name(name: str) -> str:
     """Return *name*, which is an allowed one, as it stands in a key."""
     return _escape_all(name)
 
@@ -139,12 +139,12 @@ def _escape(segment: str) -> str:
     return _UNSAFE.sub(lambda m: "".join(f"~{b:02X}" for b in m[0].encode()), segment)
 
 
-def unescape(segment: str) -> str:
+def unescape_segment(segment: str) -> str:
     raw = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), segment)
     return raw.encode("latin-1").decode()
 
 
-def shown_path(path: bytes) -> str:
+def display_path(path: bytes) -> str:
     """Return the path of a file as it may be shown to anyone: short, and in ASCII."""
     text = path[:SHOWN_BYTES].decode(errors="backslashreplace")
     return ascii(text) + ("..." if len(path) > SHOWN_BYTES else "")

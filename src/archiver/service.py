@@ -53,10 +53,10 @@ class Archiver:
         engine: Engine,
         verify: Verify,
         converter: Converter,
-        news: Notifications,
+        notifications: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
     ) -> None:
-        self.news = news
+        self.notifications = notifications
         self._sources = sources
         self._storage = storage
         self._index = index

@@ -77,7 +77,7 @@ class Backlog:
     running: int
     mean: timedelta | None = None
 
-    def outlook(self, mean: timedelta) -> timedelta:
+    def estimate_wait(self, mean: timedelta) -> timedelta:
         """Return when the last of them will be done; *mean* is for want of a better one.
 
         Tasks wait because all who could work on them do, so as many run at a time as run now.

@@ -102,8 +102,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         checks = Checks(index=index, storage=storage, engine=engine)
         accepted = Accepted(connection=connection, engine=engine, lease=settings.engine.lease)
-        news = Notifications()
-        relay(connection, news)
+        notifications = Notifications()
+        relay(connection, notifications)
         archiver = Archiver(
             sources=sources,
             storage=storage,
@@ -111,7 +111,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             engine=engine,
             verify=_verify(settings, stack),
             converter=_converter(settings, _workspace(settings)),
-            news=news,
+            notifications=notifications,
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)

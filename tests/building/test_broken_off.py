@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import EmptyTree, IncompleteArchive, NotPackable, UnprovenArchive
-from archiver.model import Completeness, Manifest, Node, Served
+from archiver.model import Completeness, Manifest, Node, ServedFormats
 from tests.broken import (
     ALL,
     DAMAGED,
@@ -115,7 +115,7 @@ def test_a_name_that_hgweb_cannot_write_to_a_zip_is_the_reason(workshop: Worksho
 
 def test_what_hgweb_cannot_pack_is_made_of_another_format_that_it_can(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {"a": b"", LATIN: b"latin", "z": b""})
-    zip_only_at_first = replace(ONLY_ZIP, spare=("tar.gz",))
+    zip_only_at_first = replace(ONLY_ZIP, fallback=("tar.gz",))
 
     manifest = asyncio.run(workshop.build(archive_of(repository, node, "zip"), zip_only_at_first))
 
@@ -140,7 +140,7 @@ def test_a_date_before_1970_is_the_reason_if_there_is_no_other_format(workshop: 
     archive = archive_of(repository, node, "tar.gz")
 
     with pytest.raises(NotPackable, match="-86400"):
-        asyncio.run(workshop.build(archive, Served(suffixes=("tar.gz",))))
+        asyncio.run(workshop.build(archive, ServedFormats(suffixes=("tar.gz",))))
 
 
 def test_a_changeset_without_files_is_named_so(workshop: Workshop) -> None:

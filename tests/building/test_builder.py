@@ -18,21 +18,21 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.model import Archive, Completeness, Copies, Pending, Region, Served
+from archiver.model import Archive, Completeness, Copies, Pending, Region, ServedFormats
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
 from tests.world import World, request
 
 T = TypeVar("T")
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(scenario)
 
 
-def a_world(served: Served = ONLY_ZIP) -> World:
+def a_world(served: ServedFormats = ONLY_ZIP) -> World:
     return World(source=FakeSource(served=served))
 
 
@@ -122,7 +122,7 @@ def test_a_part_is_made_of_the_same_part_rather_than_of_the_whole() -> None:
 
 
 def test_a_host_that_cuts_no_subdirs_sends_the_whole_tree_once() -> None:
-    world = a_world(Served(suffixes=("tar.gz",), subdirs=False))
+    world = a_world(ServedFormats(suffixes=("tar.gz",), subdirs=False))
 
     async def scenario() -> Copies:
         await build(world, world.archive())
@@ -136,7 +136,7 @@ def test_a_host_that_cuts_no_subdirs_sends_the_whole_tree_once() -> None:
 
 
 def test_a_host_that_is_to_be_followed_verbatim_is_asked_for_all_that_it_serves() -> None:
-    world = a_world(Served(suffixes=("tar.gz", "zip")))
+    world = a_world(ServedFormats(suffixes=("tar.gz", "zip")))
 
     async def scenario() -> Copies:
         await build(world, world.archive())
@@ -258,7 +258,7 @@ def test_a_relative_whose_manifest_cannot_be_read_is_passed_over() -> None:
 
 
 def test_half_an_archive_is_made_into_nothing() -> None:
-    world = a_world(Served(suffixes=("tar.gz",), verbatim=False))
+    world = a_world(ServedFormats(suffixes=("tar.gz",), verbatim=False))
     world.source.cut_at = 50
 
     with pytest.raises((TruncatedArchive, CorruptArchive)):
@@ -351,7 +351,7 @@ def test_a_host_that_does_not_list_its_files_is_not_read_to_the_end() -> None:
 
 
 def test_a_tree_that_the_host_packs_in_one_format_alone_is_fetched_in_that() -> None:
-    world = a_world(Served(suffixes=("tar.gz", "tar.bz2", "zip")))
+    world = a_world(ServedFormats(suffixes=("tar.gz", "tar.bz2", "zip")))
     world.source.unfit.update(("tar.gz", "tar.bz2"))
 
     with capture_logs() as logs:
@@ -366,7 +366,7 @@ def test_a_tree_that_the_host_packs_in_one_format_alone_is_fetched_in_that() -> 
 
 
 def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
-    world = a_world(Served(suffixes=("zip",), spare=("tar.gz",)))
+    world = a_world(ServedFormats(suffixes=("zip",), fallback=("tar.gz",)))
     world.source.unfit.update(("tar.gz", "zip"))
 
     with pytest.raises(NotPackable, match="zip") as raised:
@@ -376,7 +376,7 @@ def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
 
 
 def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
-    world = a_world(Served(suffixes=("tar.gz",)))
+    world = a_world(ServedFormats(suffixes=("tar.gz",)))
     world.source.web_name = "renamed"
 
     manifest = run(build(world, world.archive())).manifest
@@ -387,7 +387,7 @@ def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
 
 
 def test_without_room_to_replace_a_root_nothing_of_the_archive_is_read() -> None:
-    world = a_world(Served(suffixes=("tar.gz",)))
+    world = a_world(ServedFormats(suffixes=("tar.gz",)))
     world.source.web_name = "renamed"
     world.converter.full = True
     attempt = FakeAttempt(archive=world.archive())

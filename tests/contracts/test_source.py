@@ -16,7 +16,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Served, Verified
+from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.ports.source import Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
@@ -68,7 +68,7 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
             kind="hgweb",
             name="hgmo",
             url_template=hgweb.template,
-            served=Served(suffixes=("tar.gz",)),
+            served=ServedFormats(suffixes=("tar.gz",)),
             redirect_hosts=(),
             allow_private_addresses=False,
             lookup_concurrency=2,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Served, Verified
+from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.ports.source import Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
@@ -23,7 +23,7 @@ async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[So
         kind="hgweb",
         name="hgmo",
         url_template=template,
-        served=Served(suffixes=SUFFIXES),
+        served=ServedFormats(suffixes=SUFFIXES),
         redirect_hosts=(),
         allow_private_addresses=False,
         lookup_concurrency=lookup_concurrency,

@@ -19,7 +19,7 @@ from archiver.errors import (
     UnknownRepo,
     UnknownRev,
 )
-from archiver.model import Node, Served
+from archiver.model import Node, ServedFormats
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb.source import HgwebSource
@@ -144,7 +144,7 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
                 kind="hgweb",
                 name="hgmo",
                 url_template=host.template,
-                served=Served(suffixes=SUFFIXES),
+                served=ServedFormats(suffixes=SUFFIXES),
                 lookup_concurrency=1,
                 read_timeout=timedelta(minutes=5),
                 deadline=timedelta(minutes=5),

@@ -18,13 +18,13 @@ from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
 from archiver.formats.inventory import Inventory
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Region, Served
+from archiver.model import Archive, Region, ServedFormats
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
 from archiver.upkeep.audit import Auditor, Finding, Outcome
 from tests.world import ASH, FILES, World
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 
 
 def auditor(
@@ -109,7 +109,7 @@ def test_what_comes_again_is_the_same(tmp_path: Path, suffix: str) -> None:
 
 def test_what_was_converted_is_so_again_even_if_the_host_serves_it_by_now(tmp_path: Path) -> None:
     world = World(source=FakeSource(served=ONLY_ZIP))
-    now = FakeSource(served=Served(suffixes=("tar.gz",)))
+    now = FakeSource(served=ServedFormats(suffixes=("tar.gz",)))
     assert now.commit(ASH, FILES) == world.node
 
     finding = audit(world, world.archive(), auditor(world, tmp_path, source=now))
@@ -135,7 +135,9 @@ def test_the_same_members_in_another_packing_are_repacked(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("served", (None, ONLY_ZIP))
-def test_other_bytes_in_a_member_differ_and_are_told(tmp_path: Path, served: Served | None) -> None:
+def test_other_bytes_in_a_member_differ_and_are_told(
+    tmp_path: Path, served: ServedFormats | None
+) -> None:
     world = World()
     archive = world.archive()
     tar = gzip.decompress(sent(world, archive))
@@ -350,7 +352,7 @@ def test_a_whole_copy_is_not_blamed_for_what_its_host_breaks_off_now(tmp_path: P
 
 
 def test_what_was_packed_of_another_format_is_so_again(tmp_path: Path) -> None:
-    world = World(source=FakeSource(served=Served(suffixes=("tar.gz", "zip"))))
+    world = World(source=FakeSource(served=ServedFormats(suffixes=("tar.gz", "zip"))))
     world.source.unfit.add("tar.gz")
 
     finding = audit(world, world.archive(suffix="tar.gz"), auditor(world, tmp_path))

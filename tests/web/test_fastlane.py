@@ -190,7 +190,7 @@ def test_a_branch_that_moved_is_out_of_the_lane_at_once(warm: Client) -> None:
 
 def test_after_a_gap_in_the_feed_nothing_is_believed(warm: Client) -> None:
     _cut_off(warm.world)
-    warm.world.news.publish_all()
+    warm.world.notifications.publish_all()
     assert warm.get(full(warm)).status == 503
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from archiver.model import Served
+from archiver.model import ServedFormats
 from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.web.client import PUBLIC_URL, Answer, Client, client
@@ -68,7 +68,7 @@ def test_on_miss_redirect_waits_first_if_it_is_told_to(hasty: Client) -> None:
 
 @pytest.mark.parametrize("query", ("suffix=tar.gz", "suffix=zip&subdir=testing"))
 def test_on_miss_redirect_never_leads_to_anything_but_what_was_asked_for(query: str) -> None:
-    source = FakeSource(served=Served(suffixes=("zip",), subdirs=False))
+    source = FakeSource(served=ServedFormats(suffixes=("zip",), subdirs=False))
     with client(World(source=source)) as web:
         answer = web.get(f"{DEFAULT}?on_miss=redirect&{query}")
         assert (answer.status, answer.code) == (503, "not_ready_yet")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.model import Served
+from archiver.model import ServedFormats
 from archiver.testing import FakeSource
 from archiver.web.seats import Holding
 from tests.web.client import SITE, Answer, client
@@ -76,7 +76,7 @@ def test_who_finds_no_seat_goes_wherever_it_would_go_after_the_wait(
     query: str, prefer: str, status: int, outcome: str
 ) -> None:
     full = replace(SITE, holding=Holding(waiters=0))
-    source = FakeSource(served=Served(suffixes=("tar.gz",)))
+    source = FakeSource(served=ServedFormats(suffixes=("tar.gz",)))
     with capture_logs() as lines, client(World(source=source), site=full) as web:
         answer = web.get(f"{DEFAULT}{query}", prefer=prefer)
     (line,) = (line for line in lines if line["event"] == "request.finished")

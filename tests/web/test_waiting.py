@@ -197,7 +197,7 @@ def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
             asking = group.create_task(web.asking(PATIENT))
             await settled()
             web.world.engine.down = True
-            web.world.news.publish_all()
+            web.world.notifications.publish_all()
             await settled()
             assert not asking.done()
             web.world.engine.down = False

@@ -17,7 +17,7 @@ from archiver.errors import (
     TruncatedArchive,
 )
 from archiver.model import Archive, Completeness
-from archiver.names import shown_path
+from archiver.names import display_path
 from archiver.ports.source import Source
 from archiver.runtime.tasks import concurrently
 
@@ -51,9 +51,9 @@ class CompletenessProof:
         if expected is None:
             return Completeness.TRUSTED
         if expected != last_file:
-            end = f"with {shown_path(last_file)}" if last_file else "before the first file"
+            end = f"with {display_path(last_file)}" if last_file else "before the first file"
             raise IncompleteArchive(
-                f"the archive ends {end}, but its tree ends with {shown_path(expected)}"
+                f"the archive ends {end}, but its tree ends with {display_path(expected)}"
             )
         return Completeness.PROVEN
 

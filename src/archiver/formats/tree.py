@@ -87,7 +87,7 @@ def _is_odd(name: bytes) -> bool:
     return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 
-shown = names.shown_path
+shown = names.display_path
 
 
 def special(name: bytes) -> UnsafeMember:

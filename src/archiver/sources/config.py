@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.model import Served
+from archiver.model import ServedFormats
 from archiver.sources.pace import RATE_WINDOW
 
 
@@ -19,7 +19,7 @@ class SourceConfig:
     kind: str
     name: str
     url_template: str
-    served: Served
+    served: ServedFormats
     lookup_concurrency: int
     read_timeout: timedelta
     deadline: timedelta

@@ -16,12 +16,12 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Served
+from archiver.model import Archive, Node, ServedFormats
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
 
-SERVED = Served(suffixes=("tar.gz",))
+SERVED = ServedFormats(suffixes=("tar.gz",))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class FakeSource:
     are made of ``web_name``, if there is one. Archives with an ``unfit`` suffix cannot be packed.
     """
 
-    def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
+    def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
         self.name = name
-        self.fetchable = served.nearest
+        self.fetchable = served.fetchable
         self.candidates = served.candidates
         self.wants_verbatim = served.wants_verbatim
         self.asked: Counter[str] = Counter()

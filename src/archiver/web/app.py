@@ -86,7 +86,7 @@ def create_app(
             async with (
                 open_archiver() as archiver,
                 open_waiting(archiver, site.holding) as waiting,
-                in_background(answers.keep_fresh(archiver.news), ledger.keep()),
+                in_background(answers.keep_fresh(archiver.notifications), ledger.keep()),
             ):
                 on_stop(waiting.close)
                 log.info("web.started", public_url=site.public_url, pid=os.getpid())

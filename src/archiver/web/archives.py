@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from archiver.errors import UnknownRepo
 from archiver.model import Absent, Pending, Ready
-from archiver.names import shown
+from archiver.names import display_rev
 from archiver.web import fastlane
 from archiver.web.asks import (
     Ask,
@@ -68,7 +68,7 @@ def _hint(asked: Ask) -> str:
     folder, slash, end = asked.wanted.repo.rpartition("/")
     if not slash or "rev" in asked.query:
         return ""
-    rev = shown(f"{end}/{asked.wanted.rev}")
+    rev = display_rev(f"{end}/{asked.wanted.rev}")
     return f"; if {rev} is a revision of {folder}, give it as ?rev= behind {folder}{asked.ending}"
 
 

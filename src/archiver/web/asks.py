@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, Archive, ArchiveRequest, Region
-from archiver.names import check_name
+from archiver.names import require_name
 from archiver.web.exchange import exchange
 from archiver.web.site import State
 from archiver.web.targets import HOP, decode_source, parse_query
@@ -90,7 +90,7 @@ def parse_parameters(request: Request[State], *own: str) -> dict[str, str]:
 
 def parse_source(request: Request[State], raw: str) -> str:
     """Return the source that the path *raw* begins with. Raises InvalidRequest, UnknownSource."""
-    name = check_name(decode_source(raw), "source")
+    name = require_name(decode_source(raw), "source")
     source = request.state["archiver"].source(name)
     exchange(request).source = source.name
     return source.name

@@ -22,7 +22,7 @@ async def retry_after(request: Request[State], source: str) -> Callable[[], int]
     site = request.state["site"]
     unknown = timedelta(seconds=site.retry_after_s)
     backlog = await request.state["archiver"].backlog(source)
-    outlook = backlog.outlook(unknown) if backlog else unknown
+    outlook = backlog.estimate_wait(unknown) if backlog else unknown
     return partial(_draw, outlook.total_seconds(), site.retry_after_max_s)
 
 

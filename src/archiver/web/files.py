@@ -10,8 +10,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from archiver.binding import is_sha256
 from archiver.errors import InvalidRequest
+from archiver.manifest_check import is_sha256
 from archiver.model import SUFFIXES, ArchiveRequest, Ready
 from archiver.web import fastlane
 from archiver.web.archives import fulfil

@@ -125,7 +125,7 @@ class Watch:
 
     async def keep(self) -> None:
         """Look whenever there is news, until the task has ended."""
-        with self._archiver.news.listen(self._archive.key_hash) as bell:
+        with self._archiver.notifications.listen(self._archive.key_hash) as bell:
             rung = True
             while True:
                 await self._look(rung=rung)
@@ -181,7 +181,7 @@ class Watch:
             _wake_all(bench, Woken.TIME)
 
     def _fail(self, failure: ArchiverError) -> None:
-        self.failure = failure.again()
+        self.failure = failure.without_frames()
         if self.status is None:
             _wake_all(self.for_change)
 
@@ -213,7 +213,7 @@ class Watch:
             woken = await pause(self.for_change, patience_s, leaving)
         if self.status is None and woken is not Woken.LEFT:
             if self.failure:
-                raise self.failure.again()
+                raise self.failure.without_frames()
             raise EngineUnavailable("the engine takes long to answer")
         return woken
 

@@ -13,7 +13,7 @@ from archiver.errors import (
     UnprovenArchive,
 )
 from archiver.model import Archive
-from archiver.names import shown
+from archiver.names import display_rev
 from archiver.sources.fetch import HostResponse
 
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
@@ -53,13 +53,13 @@ class Failures:
         return UnknownRepo(f"{self._name} has no repository {repo}")
 
     def unknown_rev(self, repo: str, rev: str) -> UnknownRev:
-        return UnknownRev(f"{self._name} has no revision {shown(rev)} in {repo}")
+        return UnknownRev(f"{self._name} has no revision {display_rev(rev)} in {repo}")
 
     def unknown_subdir(self, archive: Archive) -> UnknownSubdir:
         return UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
 
     def ambiguous(self, repo: str, rev: str) -> AmbiguousRev:
-        return AmbiguousRev(f"{self._name} has several revisions {shown(rev)} in {repo}")
+        return AmbiguousRev(f"{self._name} has several revisions {display_rev(rev)} in {repo}")
 
     def inexpressible(self, rev: str) -> InexpressibleRev | None:
         """Return the error for a crash on *rev*; None if *rev* is ASCII.
@@ -69,7 +69,8 @@ class Failures:
         if rev.isascii():
             return None
         return InexpressibleRev(
-            f"{self._name} crashes on the name {shown(rev)}: request the changeset by its node"
+            f"{self._name} crashes on the name {display_rev(rev)}: "
+            "request the changeset by its node"
         )
 
     def malformed(self) -> SourceUnavailable:

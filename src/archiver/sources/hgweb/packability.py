@@ -2,7 +2,7 @@
 
 from archiver.errors import NotPackable
 from archiver.model import Archive
-from archiver.names import shown_path
+from archiver.names import display_path
 from archiver.sources.hgweb.walk import ListedFile
 
 _DATES = {"tar.gz": range(1 << 32), "zip": range(-(1 << 63), 1 << 31)}
@@ -27,6 +27,6 @@ def find_unpackable(archive: Archive, file: ListedFile, *, is_first: bool) -> No
         try:
             file.path.decode()
         except UnicodeDecodeError:
-            name = shown_path(file.path)
+            name = display_path(file.path)
             return NotPackable(f"hgweb cannot write the file name {name} to zip: it is not UTF-8")
     return None

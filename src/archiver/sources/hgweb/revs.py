@@ -9,7 +9,7 @@ import msgspec
 
 from archiver.errors import ArchiverError, InvalidRequest
 from archiver.model import Node, parse_node
-from archiver.names import shown
+from archiver.names import display_rev
 from archiver.sources.hgweb.client import HgwebClient
 from archiver.sources.hgweb.failures import InexpressibleRev
 from archiver.sources.hgweb.urls import quote_path
@@ -53,7 +53,8 @@ class RevLookup:
     def check_rev(self, rev: str) -> None:
         if rev in _SERVER_SPECIFIC_REVS or _LOCAL_NUMBER.fullmatch(rev):
             raise InvalidRequest(
-                f"rev {shown(rev)!r} differs between servers: request the changeset by its node",
+                f"rev {display_rev(rev)!r} differs between servers: "
+                "request the changeset by its node",
                 parameter="rev",
                 allowed=REV_ALLOWED,
             )

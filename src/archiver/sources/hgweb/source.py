@@ -38,7 +38,7 @@ class HgwebSource:
         self, config: SourceConfig, fetch: Fetch, *, query_deadline: timedelta = QUERY_DEADLINE
     ) -> None:
         self.name = config.name
-        self.fetchable = config.served.nearest
+        self.fetchable = config.served.fetchable
         self.candidates = config.served.candidates
         self.wants_verbatim = config.served.wants_verbatim
         self._deadline = config.deadline

@@ -42,7 +42,7 @@ def object_prefix(archive: Archive) -> str:
     return f"{ARCHIVES}{archive.key}/"
 
 
-def unbound(manifest: Manifest, archive: Archive) -> str | None:
+def find_invalid_field(manifest: Manifest, archive: Archive) -> str | None:
     """Return the first field of *manifest* that cannot be one of *archive*, if there is any."""
     return next((field for field, holds in _checks(manifest, archive) if not holds), None)
 
