@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.drift import HELD_MAX_BYTES, TOLD, Content, Difference, Drift, compare
+from archiver.drift import DIFFERENCES_MAX, HELD_MAX_BYTES, Content, Difference, Drift, compare
 from archiver.errors import ArchiveTooLarge
 
 A, B, C = (
@@ -84,12 +84,12 @@ def test_a_name_that_comes_twice_is_two_members() -> None:
 
 
 def test_many_differences_are_counted_and_the_first_are_told() -> None:
-    many = [replace(A, name=b"%d" % number) for number in range(TOLD + 5)]
+    many = [replace(A, name=b"%d" % number) for number in range(DIFFERENCES_MAX + 5)]
 
     found = drift(many, [replace(content, mode=0) for content in many])
 
-    assert found.members == TOLD + 5
-    assert len(found.differences) == TOLD
+    assert found.members == DIFFERENCES_MAX + 5
+    assert len(found.differences) == DIFFERENCES_MAX
 
 
 def test_members_that_are_out_of_step_take_bounded_memory() -> None:

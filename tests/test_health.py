@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, report
+from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, render_heartbeat
 from archiver.model import Region
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -24,14 +24,14 @@ def messages(health: Health) -> dict[str, str]:
 
 def test_a_service_whose_parts_all_work_is_well() -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
-    assert report(grade(health))[0] == 200
+    assert render_heartbeat(grade(health))[0] == 200
     assert messages(health) == {}
 
 
 def test_a_service_without_a_worker_is_not_well() -> None:
     health = health_of(engine=None, regions=SOUND, reports=[])
     assert isinstance(health.workers, NoWorker)
-    assert report(grade(health))[0] == 500
+    assert render_heartbeat(grade(health))[0] == 500
 
 
 def test_workers_that_cannot_be_asked_are_not_well() -> None:
@@ -55,7 +55,7 @@ def test_a_region_works_if_one_worker_can_write_to_it(
 ) -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting(*reports))
     assert messages(health) == ({} if problem is None else {"region.us-west-2": problem})
-    assert report(grade(health))[0] == 200
+    assert render_heartbeat(grade(health))[0] == 200
 
 
 def test_a_region_that_does_not_answer_says_so_itself() -> None:
@@ -82,7 +82,7 @@ def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
 
 def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
     reports = reporting({EAST: "no room", WEST: "no room"})
-    status, body = report(grade(health_of(engine=None, regions=SOUND, reports=reports)))
+    status, body = render_heartbeat(grade(health_of(engine=None, regions=SOUND, reports=reports)))
     assert (status, body["status"]) == (500, "error")
 
 
@@ -92,7 +92,7 @@ def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
 def test_a_worker_reports_on_itself_without_the_part_of_the_workers(
     engine: ArchiverError | None, status: int
 ) -> None:
-    got, body = report(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
+    got, body = render_heartbeat(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
     assert got == status
     assert body["checks"] == {
         "engine": "error" if engine else "ok",

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from archiver.locality.networks import (
     Address,
     Networks,
+    format_address,
+    format_allotment,
     parse_address,
     parse_network,
-    write_address,
-    write_allotment,
 )
 
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -49,7 +49,7 @@ def test_an_address_is_what_python_takes_it_for(address: IPv4Address | IPv6Addre
     expected = unmapped(address)
     for text in (str(address), address.exploded, str(address).upper()):
         assert parsed(text) == expected.packed
-    assert ipaddress.ip_address(write_address(parsed(str(address)))) == expected
+    assert ipaddress.ip_address(format_address(parsed(str(address)))) == expected
 
 
 @given(st.text(max_size=40) | st.text("0123456789abcdef:.%/ \0x", max_size=20))
@@ -122,4 +122,4 @@ def test_an_allotment_is_an_address_of_ipv4_or_a_network_of_ipv6(
 ) -> None:
     alone = unmapped(address)
     expected = ipaddress.ip_network((alone, 32 if alone.version == 4 else 64), strict=False)
-    assert ipaddress.ip_network(write_allotment(parsed(str(address)))) == expected
+    assert ipaddress.ip_network(format_allotment(parsed(str(address)))) == expected

@@ -30,11 +30,11 @@ class _Repo:
     trees: dict[Node, Mapping[str, bytes]] = field(default_factory=dict)
 
     def lookup(self, rev: str) -> Node | None:
-        """Return what Mercurial would: a name before a node, a prefix only if it is unique."""
+        """Resolve like Mercurial: names before nodes, prefixes only if unique."""
         if rev in self.names:
             return self.names[rev]
-        spelled = [node for node in self.trees if node.startswith(rev.lower())]
-        return spelled[0] if len(spelled) == 1 else None
+        matches = [node for node in self.trees if node.startswith(rev.lower())]
+        return matches[0] if len(matches) == 1 else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class _Stream:
     root: str
     client_root: str
     data: bytes = field(repr=False)
-    size_bytes: int = 0  # hgweb begins to send before it knows
+    size_bytes: int = 0  # unknown, as in hgweb
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         for start in range(0, len(self.data), CHUNK_BYTES):
@@ -51,14 +51,17 @@ class _Stream:
 
 
 class FakeSource:
-    """A host that packs its changesets as hgweb does.
+    """A host that packs its changesets like hgweb.
 
-    ``asked`` counts what it was asked, by method. ``outage`` is raised by each of them;
-    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do; ``dropped`` leaves so
-    many files off its end, in an archive that is sound. ``latest_tag`` changes the bytes of whole
-    trees, as a tag that comes later does. A ``trusted`` host is not asked for its last
-    files; ``unlisted`` is raised instead of telling one. Roots
-    are made of ``web_name``, if there is one. Archives with an ``unfit`` suffix cannot be packed.
+    ``asked`` counts requests by method. Attributes cause faults:
+
+    - ``outage`` is raised by every request.
+    - ``cut_at`` ends streams after so many bytes, without an error, as hosts do.
+    - ``dropped`` omits so many files from the end of a well-formed archive.
+    - ``latest_tag`` changes the bytes of whole trees, as a later tag does.
+    - A ``trusted`` host is not asked for last files; ``unlisted`` is raised for such requests.
+    - Roots are built from ``web_name``, if set.
+    - Archives with an ``unfit`` suffix cannot be packed.
     """
 
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
@@ -94,11 +97,11 @@ class FakeSource:
         )
 
     def identity_check(self, archive: Archive) -> None:
-        """Nothing: ``GzipVerifier`` looks into no member."""
+        """Return None: ``GzipVerifier`` reads no members."""
 
     def check_rev(self, rev: str) -> None:
         if ":" in rev or rev.startswith("-"):
-            raise InvalidRequest("rev means several", parameter="rev", allowed="one changeset")
+            raise InvalidRequest("rev is ambiguous", parameter="rev", allowed="one changeset")
 
     async def resolve(self, repo: str, rev: str) -> Node:
         node = self._repo("resolve", repo).lookup(rev)
@@ -115,10 +118,10 @@ class FakeSource:
         if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         files = self._files(repo, archive)
-        kept = dict(list(files.items())[: len(files) - self.dropped])
+        sent = dict(list(files.items())[: len(files) - self.dropped])
         client_root = f"{archive.basename}-{archive.node[:12]}"
         root = f"{self.web_name or archive.basename}-{archive.node[:12]}"
-        data = _pack(archive, root, kept, self.latest_tag)[: self.cut_at]
+        data = _pack(archive, root, sent, self.latest_tag)[: self.cut_at]
         if archive.suffix in self.unfit:
             data = data[:10]
         yield _Stream(url=self.url(archive), root=root, client_root=client_root, data=data)
@@ -130,13 +133,13 @@ class FakeSource:
             raise self.unlisted
         return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - its reasons are one
+    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - the same for every file
         if archive.suffix in self.unfit:
-            return NotPackable(f"{self.name} has no words for it in {archive.suffix}")
+            return NotPackable(f"{self.name} cannot pack it in {archive.suffix}")
         return None
 
     def _files(self, repo: _Repo, archive: Archive) -> dict[str, bytes]:
-        """Return the files of *archive*, in their order."""
+        """Return the files of *archive* in order."""
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
         tree = repo.trees[archive.node]
@@ -158,7 +161,7 @@ class FakeSource:
 
 
 def _pack(archive: Archive, root: str, files: Mapping[str, bytes], latest_tag: str) -> bytes:
-    """Return the files under *root*, and at the top of a whole tree the note that hg leaves."""
+    """Return the files under *root*; at the top of a whole tree, with ``.hg_archival.txt``."""
     text = f"node: {archive.node}\nlatesttag: {latest_tag}\n"
     note = {} if archive.subdir else {".hg_archival.txt": text.encode()}
     members = {f"{root}/{path}": content for path, content in {**note, **files}.items()}

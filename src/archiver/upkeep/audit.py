@@ -1,4 +1,4 @@
-"""Holds what the regions have against what the hosts would send now. Changes nothing."""
+"""Compares stored archives with the bytes that their hosts send today. Read-only."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
@@ -28,36 +28,36 @@ from archiver.telemetry import log
 
 
 class Outcome(StrEnum):
-    """What an audit of one archive came to."""
+    """The result of the audit of one archive."""
 
     SAME = "same"
-    """The very bytes that the manifest names came again."""
+    """The host sent the bytes of the manifest again."""
 
     REPACKED = "repacked"
-    """Other bytes came, with the same members in them: another compressor, or another header."""
+    """Other bytes with the same members: another compressor, or another header."""
 
     DIFFERS = "differs"
-    """Other members came, or some that are not the same."""
+    """Other or different members."""
 
     INCOMPLETE = "incomplete"
-    """What is stored is sound, and ends before the tree does: the host had broken it off."""
+    """The stored archive is valid but ends early: the host broke it off when it was fetched."""
 
     GONE = "gone"
-    """The host says that it has no such thing any more."""
+    """The host no longer has it."""
 
     CORRUPT = "corrupt"
-    """A region has other bytes than its manifest says."""
+    """The bytes in a region differ from its manifest."""
 
     LOST = "lost"
-    """There is a manifest, and no region has its bytes any more; whatever the host would send."""
+    """A manifest exists, but no region has the bytes, whatever the host sends."""
 
     UNCHECKED = "unchecked"
-    """Someone did not do what was asked of him, so that nothing can be said."""
+    """A dependency failed, so there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What came of the host, or was made of it by a converter of today."""
+    """The bytes that the host sent, or their conversion by the current converter."""
 
     sha256: str
     size_bytes: int
@@ -67,10 +67,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What is known of an archive after its audit.
+    """The finding of an audit.
 
-    ``fetched`` is there whenever the host sent all of it; ``drift`` if it was compared, member by
-    member. ``region`` has the corrupt copy, and ``failure`` says what kept the audit from its end.
+    ``fetched`` is set if the host sent a whole archive, ``drift`` if members were compared,
+    ``region`` if its copy is corrupt, and ``failure`` if the audit could not be completed.
     """
 
     archive: Archive
@@ -84,12 +84,12 @@ class Finding:
 
 class _CorruptCopy(CorruptArchive):
     def __init__(self, region: Region) -> None:
-        super().__init__(f"the copy in {region} is not what its manifest says")
+        super().__init__(f"the copy in {region} differs from its manifest")
         self.region = region
 
 
 class Auditor:
-    """Fetches archives anew, one at a time, and compares."""
+    """Fetches archives again, one at a time, and compares them with the stored ones."""
 
     def __init__(
         self,
@@ -106,16 +106,16 @@ class Auditor:
         self._keep = keep
 
     def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
-        """Yield all that could be audited. Raises StorageUnavailable."""
+        """Yield all stored archives, or those of *source*. Raises StorageUnavailable."""
         return self._storage.archives(source)
 
     async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
-        """Return *size* of all archives, or of those of *source*; each is as likely as any other.
+        """Return a uniform random sample of *size* stored archives, or of those of *source*.
 
         https://en.wikipedia.org/wiki/Reservoir_sampling, Algorithm R.
 
         Raises:
-            StorageUnavailable: They cannot be listed.
+            StorageUnavailable: The archives cannot be listed.
         """
         sample: list[Archive] = []
         seen = 0
@@ -124,12 +124,12 @@ class Auditor:
                 seen += 1
                 if len(sample) < size:
                     sample.append(archive)
-                elif (place := random.randrange(seen)) < size:
-                    sample[place] = archive
+                elif (index := random.randrange(seen)) < size:
+                    sample[index] = archive
         return sample
 
     async def audit(self, archive: Archive, report: Report) -> Finding:
-        """Return what is to be said of *archive*; tell *report* how far it is."""
+        """Return the finding for *archive*. *report* is called with the progress."""
         finding = Finding(archive=archive)
         try:
             found, manifest = await self._find(archive)
@@ -139,14 +139,14 @@ class Auditor:
         finding = replace(finding, manifest=manifest, outcome=outcome)
         source = self._sources.get(archive.source)
         if source is None:
-            return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
+            return _failed(finding, UnknownSource(f"unknown source {archive.source!r}"))
         try:
             return await self._compared(finding, source, manifest, found.copies, report)
         except (BadArchive, NotPackable) as exc:
             failed = _failed(finding, exc)
             if found.copies is None:
                 return failed
-            return await self._despite(failed, source, found.copies, report)
+            return await self._check_copy_alone(failed, source, found.copies, report)
         except ArchiverError as exc:
             return _failed(finding, exc)
 
@@ -158,10 +158,10 @@ class Auditor:
         copies: Copies | None,
         report: Report,
     ) -> Finding:
-        """Return *finding* with what comes of a comparison with what the host sends.
+        """Return *finding* with the comparison of the stored and the fetched archive.
 
         Raises:
-            ArchiverError: It does not come to that.
+            ArchiverError: The archive could not be fetched.
         """
         archive = finding.archive
         async with self._fetched(source, manifest, archive, report) as (fetched, kept):
@@ -170,7 +170,7 @@ class Auditor:
                 return finding
             try:
                 if copies is None:
-                    raise StorageUnavailable("no region gives the archive")
+                    raise StorageUnavailable("no region returned the archive")
                 if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
                 async with self._copy(archive, copies, report) as stored:
@@ -187,13 +187,13 @@ class Auditor:
         found = await self._storage.find(archive)
         manifest = found.copies.manifest if found.copies else found.promised
         if manifest is None:
-            raise StorageUnavailable("no region gives its manifest")
+            raise StorageUnavailable("no region returned the manifest")
         return found, manifest
 
-    async def _despite(
+    async def _check_copy_alone(
         self, finding: Finding, source: Source, copies: Copies, report: Report
     ) -> Finding:
-        """Return what is to be said of a copy when the host sends nothing to compare it with."""
+        """Return *finding* after a check of the copy alone: the host sent nothing to compare."""
         archive = finding.archive
         try:
             async with self._copy(archive, copies, report) as stored:
@@ -212,7 +212,7 @@ class Auditor:
     async def _fetched(
         self, source: Source, manifest: Manifest, archive: Archive, report: Report
     ) -> AsyncIterator[tuple[Fetched, Kept]]:
-        """Yield what the host makes of *archive* today; what was converted is so again."""
+        """Yield *archive* as the host sends it today, converted if the stored one was."""
         convert = manifest.conversion is not None
         with ExitStack() as stack:
 
@@ -238,13 +238,13 @@ class Auditor:
 
     @asynccontextmanager
     async def _copy(self, archive: Archive, copies: Copies, report: Report) -> AsyncIterator[Kept]:
-        """Yield the first copy that can be read whole.
+        """Yield the first copy that can be read to its end.
 
         Raises:
-            _CorruptCopy: One that was read before is damaged.
-            StorageUnavailable: There is none.
+            _CorruptCopy: A copy is damaged.
+            StorageUnavailable: No region returned one.
         """
-        failure = StorageUnavailable("no region gives the archive")
+        failure = StorageUnavailable("no region returned the archive")
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
                 try:
@@ -275,7 +275,7 @@ class Auditor:
 
 
 class _Members:
-    """The members of a copy and, once they were listed, the last file of them."""
+    """The members of a copy. ``last_file`` is known once they were listed."""
 
     def __init__(self, kept: Kept, manifest: Manifest) -> None:
         self._kept = kept
@@ -292,21 +292,21 @@ class _Members:
 
 
 async def _ends_early(source: Source, archive: Archive, members: _Members) -> bool:
-    """Tell whether the tree goes on after the last of *members*. Raises as ``Source.last_file``."""
+    """Return whether the tree has files after the last of *members*; see ``Source.last_file``."""
     expected = await source.last_file(archive)
     return expected is not None and expected != members.last_file
 
 
 def _is_lost(found: Found) -> bool:
-    """Tell whether it is certain that no region has the bytes which are promised."""
+    """Return whether it is certain that no region has the bytes of the manifest."""
     return found.copies is None and found.promised is not None and not found.unreachable
 
 
 def _failed(finding: Finding, exc: ArchiverError) -> Finding:
-    """Return the *finding* that *exc* put an end to.
+    """Return *finding* for an audit that *exc* ended.
 
-    What is lost is so whatever else fails. If other bytes came, and trying again will never tell
-    how they differ, they differ.
+    A lost archive stays lost whatever fails. Fetched bytes that differ, and that no retry can
+    compare by members, are reported as different.
     """
     finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
     match exc:

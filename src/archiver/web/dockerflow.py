@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from archiver.health import report
+from archiver.health import render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition
 from archiver.web.site import State
 
@@ -21,7 +21,7 @@ async def lbheartbeat(_request: Request[State]) -> Response:
 
 async def heartbeat(request: Request[State]) -> Response:
     """Return 200 if the service can do its work, else 500, with the result for each part."""
-    status, body = report(await request.state["heartbeat"].checks())
+    status, body = render_heartbeat(await request.state["heartbeat"].checks())
     return JSONResponse(body, status_code=status)
 
 

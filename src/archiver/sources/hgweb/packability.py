@@ -15,7 +15,7 @@ def may_be_unpackable(archive: Archive) -> bool:
 
 
 def find_unpackable(archive: Archive, file: ListedFile, *, is_first: bool) -> NotPackable | None:
-    """Return the reason for which hgweb stops before *file*; None if it has none.
+    """Return why hgweb always stops before *file*, or None.
 
     hgweb writes the changeset's date first, so the date matters only if the file *is_first*.
     """
