@@ -106,9 +106,9 @@ def test_a_rev_may_be_what_a_host_accepts_as_a_name(rev: str) -> None:
         ("\x9b2J", "control character"),
         ("x" * REV_MAX_BYTES + "x", "longer than 1024 bytes"),
         ("\xe9" * REV_MAX_BYTES, "longer than 1024 bytes"),
-        ("a\ud800", "no UTF-8 can hold"),
-        ("\udcff", "no UTF-8 can hold"),
-        ("\ud83d\udca9", "no UTF-8 can hold"),
+        ("a\ud800", "cannot be encoded in UTF-8"),
+        ("\udcff", "cannot be encoded in UTF-8"),
+        ("\ud83d\udca9", "cannot be encoded in UTF-8"),
     ),
 )
 def test_a_rev_that_cannot_be_asked_for_is_refused_with_the_reason_and_a_way_out(
@@ -116,7 +116,7 @@ def test_a_rev_that_cannot_be_asked_for_is_refused_with_the_reason_and_a_way_out
 ) -> None:
     with pytest.raises(InvalidRequest, match=reason) as refused:
         require_rev(rev)
-    assert "ask for the changeset by its node" in refused.value.message
+    assert "request the changeset by its node" in refused.value.message
     assert refused.value.message.isprintable()
 
 

@@ -80,7 +80,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The result for one part. ``error`` is None if the part works."""
+    """The result for one part, with the ``error`` of a failed one."""
 
     level: Level
     error: ArchiverError | None

@@ -176,7 +176,7 @@ def parse_task_id(text: str) -> Archive | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFormats:
-    """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree.
+    """The formats that a host sends: ``suffixes``, and with ``subdirs`` also parts of a tree.
 
     With ``verbatim``, archives in these formats are stored as the host sends them. Otherwise they
     may be converted from a stored archive, which costs the host nothing. ``fallback`` suffixes are
@@ -268,8 +268,8 @@ class Manifest:
 
     Except for the region's name, it is identical in every region. ``object_key`` is the key of the
     bytes in each bucket. ``source_url`` is the host's address of the bytes, or of the first input
-    of a ``conversion``. ``completeness`` is None in manifests of releases that did not check it.
-    ``links_outside`` is 0 in manifests of releases that did not serve such links.
+    of a ``conversion``. Manifests of early releases lack ``completeness``, and have 0 for
+    ``links_outside``.
     """
 
     key: str

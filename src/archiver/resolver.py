@@ -45,7 +45,7 @@ Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """The node of a rev: valid until ``good_until``, or for good if that is None."""
+    """The node of a rev: valid until ``good_until``; without it, for good."""
 
     node: Node
     good_until: datetime | None = None

@@ -137,7 +137,7 @@ class Builder:
         because a download from one takes minutes to fail.
 
         Raises:
-            NoRoom: There is no room for the conversion. No region was asked for the input.
+            NoRoom: There is no room for the conversion. No region was contacted.
             ArchiverError: As ``build``.
         """
         self._pipeline.require_room(copies.manifest, relative, archive)

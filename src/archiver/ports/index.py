@@ -28,9 +28,9 @@ class Index(Protocol):
     """
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
-        """Return the copies of *archive*; None if a region recently reported that it has none.
+        """Return the copies of *archive*; None if a region recently reported its absence.
 
-        With *since*, such a report must be later than that: the time of a possible commit.
+        With *since*, the time of a possible commit, only later reports count.
 
         Raises:
             StorageUnavailable: The index has no entry, and no region responds.

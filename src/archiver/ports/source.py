@@ -65,10 +65,10 @@ class Source(Protocol):
         """Return the host's address of *archive*, which must be fetchable."""
 
     def identity_check(self, archive: Archive) -> IdentityCheck | None:
-        """Return the check for *archive*, fetched, stored or converted; None if there is none."""
+        """Return the check for *archive*, fetched, stored or converted, if there is any."""
 
     def check_rev(self, rev: str) -> None:
-        """Return if the host may be asked for *rev*. Sends no request.
+        """Return if the host interprets *rev* as clients do. Sends no request.
 
         Raises:
             InvalidRequest: The host would misinterpret it.

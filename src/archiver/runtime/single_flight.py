@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class SingleFlight(Generic[K, V]):
-    """Runs one awaitable per key at a time. Callers that arrive meanwhile get its outcome, too.
+    """Runs one awaitable per key at a time. Concurrent callers share its outcome.
 
     Cancelling a caller does not cancel the run.
     """
