@@ -1,4 +1,4 @@
-"""Repositories that hgweb cannot pack, and Archiver with real parts before an hgweb."""
+"""Repositories that hgweb cannot pack, and an Archiver with real parts."""
 
 import io
 import os

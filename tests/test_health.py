@@ -1,4 +1,4 @@
-"""How the answers of the parts become the health of the service."""
+"""The health of the service follows from that of its parts."""
 
 import asyncio
 
@@ -22,19 +22,19 @@ def messages(health: Health) -> dict[str, str]:
     return {part: check.error.message for part, check in checks.items() if check.error}
 
 
-def test_a_service_whose_parts_all_work_is_well() -> None:
+def test_a_service_is_healthy_if_all_parts_work() -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
     assert render_heartbeat(grade(health))[0] == 200
     assert messages(health) == {}
 
 
-def test_a_service_without_a_worker_is_not_well() -> None:
+def test_a_service_without_workers_is_unhealthy() -> None:
     health = health_of(engine=None, regions=SOUND, reports=[])
     assert isinstance(health.workers, NoWorker)
     assert render_heartbeat(grade(health))[0] == 500
 
 
-def test_workers_that_cannot_be_asked_are_not_well() -> None:
+def test_unreachable_workers_are_unhealthy() -> None:
     lost = EngineUnavailable("the engine is not connected")
     health = health_of(engine=lost, regions=SOUND, reports=lost)
     assert (health.engine, health.workers) == (lost, lost)
@@ -58,14 +58,14 @@ def test_a_region_works_if_one_worker_can_write_to_it(
     assert render_heartbeat(grade(health))[0] == 200
 
 
-def test_a_region_that_does_not_answer_says_so_itself() -> None:
+def test_an_unreachable_region_reports_its_own_error() -> None:
     silent = StorageUnavailable("us-west-2 did not list its bucket in time")
     reports = reporting({EAST: None, WEST: "us-west-2 did not take a probe"})
     health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
     assert health.regions[WEST] is silent
 
 
-def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
+def test_the_log_has_the_reason_of_a_failed_region() -> None:
     refusing = StorageUnavailable("us-east-1 did not list its bucket", s3_code="AccessDenied")
     reports = reporting({WEST: "us-west-2 did not take a probe (QuotaExceeded)"})
 
@@ -80,7 +80,7 @@ def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
     }
 
 
-def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
+def test_without_a_writable_region_the_service_is_unhealthy() -> None:
     reports = reporting({EAST: "no room", WEST: "no room"})
     status, body = render_heartbeat(grade(health_of(engine=None, regions=SOUND, reports=reports)))
     assert (status, body["status"]) == (500, "error")
@@ -89,7 +89,7 @@ def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
 @pytest.mark.parametrize(
     ("engine", "status"), ((None, 200), (EngineUnavailable("it does not answer"), 500))
 )
-def test_a_worker_reports_on_itself_without_the_part_of_the_workers(
+def test_a_worker_reports_its_health_without_the_fleets(
     engine: ArchiverError | None, status: int
 ) -> None:
     got, body = render_heartbeat(grade(Health(engine=engine, regions=SOUND, of_worker=True)))

@@ -1,4 +1,4 @@
-"""What a stored manifest may say: nothing that leads out of its archive, or into a header."""
+"""Stored manifests cannot refer to another archive, or inject a header."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -27,12 +27,12 @@ SOUND = Manifest(
 )
 
 
-def test_what_is_written_for_an_archive_holds() -> None:
+def test_a_manifest_of_its_archive_is_valid() -> None:
     assert find_invalid_field(SOUND, ARCHIVE) is None
     assert find_invalid_field(replace(SOUND, conversion=None), ARCHIVE) is None
 
 
-def test_an_object_of_an_earlier_version_holds() -> None:
+def test_an_object_key_of_an_earlier_version_is_valid() -> None:
     earlier = replace(SOUND, object_key=f"{PREFIX}a1/{ARCHIVE.file_name}")
     assert find_invalid_field(earlier, ARCHIVE) is None
 
@@ -80,12 +80,12 @@ def test_an_object_of_an_earlier_version_holds() -> None:
         ("conversion", replace(CONVERSION, converter="a\r\nb")),
     ),
 )
-def test_the_first_field_that_does_not_hold_is_named(field: str, value: object) -> None:
+def test_the_first_invalid_field_is_named(field: str, value: object) -> None:
     assert find_invalid_field(replace(SOUND, **{field: value}), ARCHIVE) == field  # type: ignore[arg-type]
 
 
 @given(tail=st.text())
-def test_no_object_outside_of_the_archives_folder_is_ever_its_own(tail: str) -> None:
+def test_no_object_outside_its_prefix_belongs_to_an_archive(tail: str) -> None:
     manifest = replace(SOUND, object_key=f"{PREFIX}{tail}")
     if find_invalid_field(manifest, ARCHIVE) is None:
         attempt, name = tail.split("/")

@@ -56,24 +56,24 @@ archives = st.builds(
 )
 
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""Shared cores are slow at times; that is no fault of a name."""
+"""Without a deadline, since shared cores may be slow."""
 
 
 @patiently
 @given(archive=archives)
-def test_a_key_reads_back_to_its_archive(archive: Archive) -> None:
+def test_a_key_parses_back_to_its_archive(archive: Archive) -> None:
     assert parse_key(archive.key) == archive
 
 
 @patiently
 @given(archive=archives)
-def test_a_task_id_reads_back_to_its_archive(archive: Archive) -> None:
+def test_a_task_id_parses_back_to_its_archive(archive: Archive) -> None:
     assert parse_task_id(archive.task_id) == archive
 
 
 @patiently
 @given(one=archives, other=archives)
-def test_different_archives_share_neither_key_nor_task_id_nor_digest(
+def test_different_archives_share_neither_key_nor_task_id_nor_key_hash(
     one: Archive, other: Archive
 ) -> None:
     same = one == other
@@ -89,7 +89,7 @@ def test_no_key_is_a_folder_of_another(one: Archive, other: Archive) -> None:
 
 
 def test_a_subdir_cannot_pose_as_a_longer_repo() -> None:
-    """Of the original's keys these pairs were the same one."""
+    """The original service gave each of these pairs the same key."""
     short = Archive(source="hgmo", repo="a", node=NODE, subdir="b", suffix="tar.gz")
     for other in (
         Archive(source="hgmo", repo="a/b", node=NODE, subdir="", suffix="tar.gz"),
@@ -127,12 +127,12 @@ def test_a_file_name_is_a_plain_one(archive: Archive) -> None:
 @example(f"v1/hgmo/a~FF/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/é/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/☃/-/{NODE}/-/tar.gz")
-def test_what_is_not_the_key_of_an_archive_is_nobody_s(text: str) -> None:
+def test_other_texts_do_not_parse_as_keys(text: str) -> None:
     archive = parse_key(text)
     assert archive is None or archive.key == text
 
 
-def test_a_key_with_a_second_spelling_is_nobody_s() -> None:
+def test_a_key_has_one_spelling() -> None:
     assert parse_key(f"v1/hgmo/~61/-/{NODE}/-/tar.gz") is None
     assert parse_key(f"v1/hgmo/a/-/{NODE}/-/tar.gz") is not None
 
@@ -155,7 +155,7 @@ def test_a_node_has_one_spelling() -> None:
     assert parse_node(NODE.upper()) == NODE
 
 
-def test_what_no_key_can_hold_cannot_be_wanted() -> None:
+def test_a_request_that_fits_into_no_key_is_refused() -> None:
     long = "/".join(["x" * 250] * 3)
     with pytest.raises(InvalidRequest) as of_repo:
         ArchiveRequest(source="hgmo", repo=long, rev="tip", subdir="", suffix="zip")
@@ -164,7 +164,7 @@ def test_what_no_key_can_hold_cannot_be_wanted() -> None:
     assert (of_repo.value.parameter, of_subdir.value.parameter) == ("repo", "subdir")
 
 
-def test_no_key_holds_a_rev() -> None:
+def test_a_key_does_not_contain_the_rev() -> None:
     wanted = ArchiveRequest(source="hgmo", repo="a", rev="REL/2.0 #@?", subdir="", suffix="zip")
     assert wanted.at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
 
@@ -199,6 +199,6 @@ def test_a_presigned_url_is_not_in_the_text_of_a_hit() -> None:
     assert "secret" not in repr(ready)
 
 
-def test_nobody_but_a_verifier_can_say_that_an_archive_is_whole() -> None:
+def test_only_verifiers_create_verified() -> None:
     with pytest.raises(TypeError):
         Verified()  # type: ignore[call-arg]

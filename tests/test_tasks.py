@@ -1,4 +1,4 @@
-"""Which states are the last ones, and how long a queue takes."""
+"""Final states, and the expected duration of a queue."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ def test_only_success_and_failure_are_final() -> None:
     }
 
 
-def test_a_queue_takes_as_many_means_as_it_has_rounds() -> None:
+def test_a_queue_takes_one_mean_duration_per_round() -> None:
     mean = timedelta(seconds=10)
     assert Backlog(waiting=0, running=0).estimate_wait(mean) == mean
     assert Backlog(waiting=1, running=8).estimate_wait(mean) == mean

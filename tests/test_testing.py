@@ -1,4 +1,4 @@
-"""The fakes give what the real parts give, where no contract suite of theirs says so."""
+"""The fakes behave like the real parts, where no contract suite covers them."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ from tests.world import ASH, World
 
 
 def fetched(source: FakeSource, archive: Archive) -> tuple[str, bytes]:
-    """Return the root that the source promises, and the bytes that it sends."""
+    """Return the root that the source announces, and the bytes that it sends."""
 
     async def fetch() -> tuple[str, bytes]:
         async with source.open(archive) as stream:
@@ -41,7 +41,7 @@ def members(suffix: str, data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "tar.bz2", "zip"))
-def test_a_source_sends_a_real_archive_with_its_root(suffix: str) -> None:
+def test_a_source_sends_an_archive_with_its_root(suffix: str) -> None:
     world = World(source=FakeSource(served=ServedFormats(suffixes=(suffix,))))
     root, data = fetched(world.source, replace(world.archive("testing"), suffix=suffix))
     assert root == f"ash-{world.node[:12]}"
@@ -71,7 +71,7 @@ def test_a_source_sends_the_same_bytes_each_time() -> None:
         ({"suffix": "zip"}, SuffixRefused),
     ),
 )
-def test_a_source_refuses_what_it_has_not(
+def test_a_source_refuses_archives_that_it_lacks(
     changes: dict[str, str], error: type[ArchiverError]
 ) -> None:
     world = World()

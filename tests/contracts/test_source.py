@@ -1,4 +1,4 @@
-"""What ``ports.Source`` promises, of the fake and of hgweb."""
+"""The contract of ``ports.Source``, for the fake and for hgweb."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ NOWHERE = Node("1234567890abcdef1234567890abcdef12345678")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A source with the repository ``projects/ash``, in which each of *names* means *node*."""
+    """A source with the repository ``projects/ash``, in which *names* resolve to *node*."""
 
     source: Source
     node: Node
@@ -113,7 +113,7 @@ def test_tip_is_the_newest_changeset_of_all(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("rev", ("no-such-name", "1234567890ab", "no/such/name"))
-def test_a_rev_that_the_host_does_not_know_is_unknown(opened: Open, rev: str) -> None:
+def test_an_unknown_rev_is_reported(opened: Open, rev: str) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownRev):
@@ -122,7 +122,7 @@ def test_a_rev_that_the_host_does_not_know_is_unknown(opened: Open, rev: str) ->
     asyncio.run(play())
 
 
-def test_a_number_is_no_rev(opened: Open) -> None:
+def test_a_local_number_is_refused(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(InvalidRequest):
@@ -140,7 +140,7 @@ def test_a_node_is_known_or_not(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_an_unknown_repo_is_unknown_whatever_is_asked_of_it(opened: Open) -> None:
+def test_every_request_reports_an_unknown_repo(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownRepo):
@@ -154,7 +154,7 @@ def test_an_unknown_repo_is_unknown_whatever_is_asked_of_it(opened: Open) -> Non
 
 
 @pytest.mark.parametrize("subdir", ("", MOZHARNESS))
-def test_an_archive_comes_whole_and_twice_the_same(opened: Open, subdir: str) -> None:
+def test_an_archive_is_whole_and_identical_twice(opened: Open, subdir: str) -> None:
     async def play() -> None:
         async with opened() as host:
             first, verified = await _fetch(host, host.archive(subdir=subdir))
@@ -166,7 +166,7 @@ def test_an_archive_comes_whole_and_twice_the_same(opened: Open, subdir: str) ->
 
 
 @pytest.mark.parametrize("subdir", ("", MOZHARNESS, "testing"))
-def test_the_last_file_is_what_a_whole_archive_ends_with(opened: Open, subdir: str) -> None:
+def test_a_whole_archive_ends_with_the_last_file(opened: Open, subdir: str) -> None:
     async def play() -> None:
         async with opened() as host:
             archive = host.archive(subdir=subdir)
@@ -187,7 +187,7 @@ def test_a_subdir_that_does_not_exist_has_no_last_file(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_an_unknown_subdir_is_named(opened: Open) -> None:
+def test_an_unknown_subdir_is_reported(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownSubdir) as raised:
@@ -206,7 +206,7 @@ def test_an_unknown_node_is_not_opened(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_a_suffix_that_is_not_served_is_refused(opened: Open) -> None:
+def test_an_unserved_suffix_is_refused(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             archive = Archive(source="hgmo", repo=ASH, node=host.node, subdir="", suffix="tar.xz")
@@ -216,7 +216,7 @@ def test_a_suffix_that_is_not_served_is_refused(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_each_archive_has_an_address_of_its_own(opened: Open) -> None:
+def test_each_archive_has_its_own_url(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             archives = [

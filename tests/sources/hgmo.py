@@ -1,4 +1,4 @@
-"""A source of hgweb's kind: opened, asked one thing, closed."""
+"""An hgweb source: opened, used once, closed."""
 
 import asyncio
 from collections.abc import AsyncIterator

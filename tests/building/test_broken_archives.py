@@ -1,4 +1,4 @@
-"""Archives that hgweb breaks off or packs oddly, with real parts."""
+"""Archives that hgweb truncates or packs unusually, with real parts."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ def workshop(lenient: Hgweb, tmp_path: Path) -> Workshop:
     return Workshop(host=lenient, folder=tmp_path)
 
 
-def test_a_zip_that_the_host_broke_off_is_sound_and_refused(workshop: Workshop) -> None:
+def test_a_truncated_but_valid_zip_is_refused(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, DAMAGED)
     damage(repository, "a/f5.txt")
 
@@ -45,7 +45,7 @@ def test_a_zip_that_the_host_broke_off_is_sound_and_refused(workshop: Workshop) 
     assert not any(workshop.storage.manifests.values())
 
 
-def test_a_host_that_cannot_list_its_files_proves_nothing(workshop: Workshop) -> None:
+def test_without_listings_completeness_is_not_proven(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {f"f{number}": b"x" for number in range(9)})
     damage(repository, "f5")
     archive = archive_of(repository, node, "zip")
@@ -58,7 +58,7 @@ def test_a_host_that_cannot_list_its_files_proves_nothing(workshop: Workshop) ->
     assert trusting.completeness is Completeness.TRUSTED
 
 
-def test_what_was_stored_unproven_is_checked_before_it_is_converted(workshop: Workshop) -> None:
+def test_an_unproven_copy_is_checked_before_its_conversion(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, DAMAGED)
     damage(repository, "a/f5.txt")
 
@@ -82,7 +82,7 @@ def test_what_was_stored_unproven_is_checked_before_it_is_converted(workshop: Wo
         ("zip", "d", ""),
     ),
 )
-def test_a_whole_archive_is_proven_and_so_is_what_is_made_of_it(
+def test_a_whole_archive_and_its_conversions_are_proven(
     workshop: Workshop, suffix: str, subdir: str, made: str
 ) -> None:
     files = {".a": b"", "a-b.txt": b"x", "a/x": b"", "a/y/z": b"", f"d/{LATIN}/x": b""}
@@ -103,7 +103,7 @@ def test_a_whole_archive_is_proven_and_so_is_what_is_made_of_it(
     assert asyncio.run(play()).completeness is Completeness.PROVEN
 
 
-def test_a_name_that_hgweb_cannot_write_to_a_zip_is_the_reason(workshop: Workshop) -> None:
+def test_a_file_name_that_hgweb_cannot_write_to_a_zip_is_reported(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {"a": b"", LATIN: b"", "z": b""})
 
     with pytest.raises(NotPackable) as raised:
@@ -113,7 +113,7 @@ def test_a_name_that_hgweb_cannot_write_to_a_zip_is_the_reason(workshop: Worksho
     assert r"caf\\xe9.txt" in raised.value.message
 
 
-def test_what_hgweb_cannot_pack_is_made_of_another_format_that_it_can(workshop: Workshop) -> None:
+def test_an_unpackable_format_is_converted_from_a_packable_one(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {"a": b"", LATIN: b"latin", "z": b""})
     zip_only_at_first = replace(ONLY_ZIP, fallback=("tar.gz",))
 
@@ -124,7 +124,7 @@ def test_what_hgweb_cannot_pack_is_made_of_another_format_that_it_can(workshop: 
     assert len(names(workshop.stored(manifest))) == 4
 
 
-def test_a_date_before_1970_is_served_whatever_hgweb_makes_of_it(workshop: Workshop) -> None:
+def test_a_date_before_1970_is_served_by_way_of_another_format(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {"a": b"old"}, date="-86400 0")
 
     manifest = asyncio.run(workshop.build(archive_of(repository, node, "tar.gz"), ALL))
@@ -135,7 +135,7 @@ def test_a_date_before_1970_is_served_whatever_hgweb_makes_of_it(workshop: Works
         assert {member.mtime for member in tar} == {-86400}
 
 
-def test_a_date_before_1970_is_the_reason_if_there_is_no_other_format(workshop: Workshop) -> None:
+def test_a_date_before_1970_is_reported_without_another_format(workshop: Workshop) -> None:
     repository, node = commit(workshop.host, {"a": b"old"}, date="-86400 0")
     archive = archive_of(repository, node, "tar.gz")
 
@@ -143,7 +143,7 @@ def test_a_date_before_1970_is_the_reason_if_there_is_no_other_format(workshop: 
         asyncio.run(workshop.build(archive, ServedFormats(suffixes=("tar.gz",))))
 
 
-def test_a_changeset_without_files_is_named_so(workshop: Workshop) -> None:
+def test_a_changeset_without_files_is_reported_as_empty(workshop: Workshop) -> None:
     repository, _ = commit(workshop.host, {"a": b""})
     repository.hg("remove", "--quiet", "a")
     node = Node(repository.commit(message="Remove all"))
@@ -156,9 +156,7 @@ def test_a_changeset_without_files_is_named_so(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("suffix", ("zip", "tar.gz"))
-def test_a_tracked_file_with_the_name_of_hgs_note_is_a_file(
-    workshop: Workshop, suffix: str
-) -> None:
+def test_a_tracked_hg_archival_txt_is_an_ordinary_file(workshop: Workshop, suffix: str) -> None:
     note = b"repo: 0\nnode: %b\n" % (b"a" * 40)
     repository, node = commit(workshop.host, {".hg_archival.txt": note, ".aaa": b"", "z": b""})
 
@@ -167,7 +165,7 @@ def test_a_tracked_file_with_the_name_of_hgs_note_is_a_file(
     assert manifest.completeness is Completeness.PROVEN
 
 
-def test_a_repository_that_is_named_otherwise_than_its_url_has_the_root_of_its_url(
+def test_a_configured_repository_name_does_not_change_the_root(
     workshop: Workshop,
 ) -> None:
     repository, node = commit(workshop.host, {"a": b"a", "b/c": b"c"})
