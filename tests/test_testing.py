@@ -27,7 +27,7 @@ def fetched(source: FakeSource, archive: Archive) -> tuple[str, bytes]:
 
     async def fetch() -> tuple[str, bytes]:
         async with source.open(archive) as stream:
-            return stream.root, b"".join([chunk async for chunk in stream.chunks()])
+            return stream.root, b"".join([chunk async for chunk in stream.chunks])
 
     return asyncio.run(fetch())
 

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -193,11 +193,8 @@ class Resolver:
         self, source: Source, repo: str, rev: str, *, share: bool
     ) -> Resolved:
         started_at = datetime.now(UTC)
-        try:
+        with self._caching_absence(source, repo, rev):
             node = await source.resolve(repo, rev)
-        except NotFound as exc:
-            self._note_absent(source, repo, rev, exc)
-            raise
         self._known.put((source.name, repo, node), None)
         resolved = Resolved(node=node, at=started_at)
         await self._index.remember(source.name, repo, rev, resolved, share=share)
@@ -205,18 +202,20 @@ class Resolver:
 
     async def _find_node(self, source: Source, repo: str, node: Node) -> Resolved:
         started_at = datetime.now(UTC)
-        try:
+        with self._caching_absence(source, repo, node):
             if not await source.has_node(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
-        except NotFound as exc:
-            self._note_absent(source, repo, node, exc)
-            raise
         self._known.put((source.name, repo, node), None)
         return Resolved(node=node, at=started_at)
 
-    def _note_absent(self, source: Source, repo: str, rev: str, exc: NotFound) -> None:
-        absence = _Absence(kind=type(exc), message=exc.message)
-        self._absent.put((source.name, repo, rev), absence)
+    @contextmanager
+    def _caching_absence(self, source: Source, repo: str, rev: str) -> Iterator[None]:
+        try:
+            yield
+        except NotFound as exc:
+            absence = _Absence(kind=type(exc), message=exc.message)
+            self._absent.put((source.name, repo, rev), absence)
+            raise
 
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):

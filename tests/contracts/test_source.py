@@ -86,7 +86,7 @@ async def _fetch(host: Host, archive: Archive) -> tuple[bytes, Verified]:
     async with host.source.open(archive) as stream:
         verifier = verify(archive, root=stream.root, identity=host.source.identity_check(archive))
         chunks = []
-        async for chunk in stream.chunks():
+        async for chunk in stream.chunks:
             assert 0 < len(chunk) <= CHUNK_MAX_BYTES
             await verifier.update(chunk)
             chunks.append(chunk)
@@ -173,7 +173,7 @@ def test_a_whole_archive_ends_with_the_last_file(opened: Open, subdir: str) -> N
             _, verified = await _fetch(host, archive)
             assert verified.last_file
             assert await host.source.last_file(archive) == verified.last_file
-            assert await host.source.unpackable(archive, after=b"") is None
+            assert await host.source.explain_unpackable(archive, after=b"") is None
 
     asyncio.run(play())
 

@@ -80,7 +80,7 @@ def fetch(template: str, archive: Archive) -> tuple[bytes, Verified]:
         async with opened(template) as source, source.open(archive) as stream:
             verifier = verify(archive, root=stream.root, identity=source.identity_check(archive))
             data = b""
-            async for chunk in stream.chunks():
+            async for chunk in stream.chunks:
                 await verifier.update(chunk)
                 data += chunk
             return data, await verifier.finish()

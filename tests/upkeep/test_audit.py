@@ -20,7 +20,8 @@ from archiver.formats.inventory import Inventory
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region, ServedFormats
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
-from archiver.upkeep.audit import Auditor, Finding, Outcome
+from archiver.upkeep.audit import Auditor
+from archiver.upkeep.finding import Finding, Outcome
 from tests.world import ASH, FILES, World
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -67,7 +68,7 @@ def sent(world: World, archive: Archive) -> bytes:
 
     async def play() -> bytes:
         async with world.source.open(archive) as stream:
-            return b"".join([chunk async for chunk in stream.chunks()])
+            return b"".join([chunk async for chunk in stream.chunks])
 
     return asyncio.run(play())
 

@@ -61,7 +61,7 @@ class CompletenessProof:
         """Return why the host always stops after *last_file*; None if a retry may succeed."""
         if isinstance(failure, _CUT_SHORT):
             with suppress(ArchiverError):
-                return await self._source.unpackable(self._archive, after=last_file)
+                return await self._source.explain_unpackable(self._archive, after=last_file)
         return None
 
 

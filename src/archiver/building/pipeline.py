@@ -92,7 +92,7 @@ class Pipeline:
         ):
             progress.start()
             fetched = VerifiedStream(
-                progress.receive(stream.chunks()),
+                progress.receive(stream.chunks),
                 self._verifier(source, candidate, stream.root),
                 proof,
             )

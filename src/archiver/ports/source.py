@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from archiver.errors import NotPackable
-from archiver.model import (
-    Archive,
-    Node,
-)
+from archiver.model import Archive, Node
 
 
 class IdentityCheck(Protocol):
@@ -25,23 +23,23 @@ class IdentityCheck(Protocol):
         """Return if *content*, the first 64 KiB of the member, names the node. Raises WrongNode."""
 
 
-class Stream(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
     """The bytes of one archive as its host sends them.
 
     ``root`` is the directory that must contain every member; ``client_root`` is the one that
     clients expect. ``size_bytes`` is the announced size, or 0.
 
-    ``chunks`` may be read once, in chunks of at most 1 MiB. It raises SourceError if the host falls
-    silent, and TruncatedArchive if the stream visibly breaks off. Most hosts break off invisibly,
-    so the end of the stream proves nothing.
+    ``chunks`` have at most 1 MiB each. They raise SourceError if the host falls silent, and
+    TruncatedArchive if the stream visibly breaks off. Most hosts break off invisibly, so the end of
+    the stream proves nothing.
     """
 
     url: str
     root: str
     client_root: str
     size_bytes: int
-
-    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+    chunks: AsyncGenerator[bytes, None]
 
 
 class Source(Protocol):
@@ -109,7 +107,7 @@ class Source(Protocol):
             SourceError: The host did not respond.
         """
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
         """Return why the host always breaks off *archive* after the file *after*.
 
         None if a retry may succeed. *after* is empty if no file arrived.

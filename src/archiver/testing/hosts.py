@@ -17,6 +17,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Archive, Node, ServedFormats
+from archiver.ports.source import Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
@@ -37,17 +38,9 @@ class _Repo:
         return matches[0] if len(matches) == 1 else None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stream:
-    url: str
-    root: str
-    client_root: str
-    data: bytes = field(repr=False)
-    size_bytes: int = 0  # unknown, as in hgweb
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(self.data), CHUNK_BYTES):
-            yield self.data[start : start + CHUNK_BYTES]
+async def _chunks(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
 
 
 class FakeSource:
@@ -113,7 +106,7 @@ class FakeSource:
         return node in self._repo("known", repo).trees
 
     @asynccontextmanager
-    async def open(self, archive: Archive) -> AsyncIterator[_Stream]:
+    async def open(self, archive: Archive) -> AsyncIterator[Stream]:
         repo = self._repo("open", archive.repo)
         if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
@@ -124,7 +117,13 @@ class FakeSource:
         data = _pack(archive, root, sent, self.latest_tag)[: self.cut_at]
         if archive.suffix in self.unfit:
             data = data[:10]
-        yield _Stream(url=self.url(archive), root=root, client_root=client_root, data=data)
+        yield Stream(
+            url=self.url(archive),
+            root=root,
+            client_root=client_root,
+            size_bytes=0,  # unknown, as in hgweb
+            chunks=_chunks(data),
+        )
 
     async def last_file(self, archive: Archive) -> bytes | None:
         if self.trusted:
@@ -133,7 +132,12 @@ class FakeSource:
             raise self.unlisted
         return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - the same for every file
+    async def explain_unpackable(
+        self,
+        archive: Archive,
+        *,
+        after: bytes,  # noqa: ARG002 - the same for every file
+    ) -> NotPackable | None:
         if archive.suffix in self.unfit:
             return NotPackable(f"{self.name} cannot pack it in {archive.suffix}")
         return None

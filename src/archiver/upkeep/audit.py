@@ -2,90 +2,28 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from random import Random
 
 from archiver.building.candidates import first_packable
 from archiver.building.pipeline import Pipeline
 from archiver.building.progress import Progress, Report
-from archiver.drift import Content, Drift, compare
+from archiver.drift import Content, compare
 from archiver.errors import (
     ArchiverError,
     BadArchive,
     CorruptArchive,
-    NotFound,
     NotPackable,
     StorageUnavailable,
     UnknownSource,
 )
-from archiver.model import Archive, Conversion, Copies, Manifest, Region
+from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.formats import Converter, Keep, Kept, Verify
 from archiver.ports.source import Source
 from archiver.ports.storage import Found, Storage
-from archiver.tasks import Failure, Phase
+from archiver.tasks import Phase
 from archiver.telemetry import log
-
-
-class Outcome(StrEnum):
-    """The result of the audit of one archive."""
-
-    SAME = "same"
-    """The host sent the bytes of the manifest again."""
-
-    REPACKED = "repacked"
-    """Other bytes with the same members: another compressor, or another header."""
-
-    DIFFERS = "differs"
-    """Other or different members."""
-
-    INCOMPLETE = "incomplete"
-    """The stored archive is valid but ends early: the host broke it off when it was fetched."""
-
-    GONE = "gone"
-    """The host no longer has it."""
-
-    CORRUPT = "corrupt"
-    """The bytes in a region differ from its manifest."""
-
-    LOST = "lost"
-    """A manifest exists, but no region has the bytes, whatever the host sends."""
-
-    UNCHECKED = "unchecked"
-    """A dependency failed, so there is no verdict."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """The bytes that the host sent, or their conversion by the current converter."""
-
-    sha256: str
-    size_bytes: int
-    source_url: str
-    conversion: Conversion | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """The finding of an audit.
-
-    ``fetched`` is set if the host sent a whole archive, ``drift`` if members were compared,
-    ``region`` if its copy is corrupt, and ``failure`` if the audit could not be completed.
-    """
-
-    archive: Archive
-    outcome: Outcome = Outcome.UNCHECKED
-    manifest: Manifest | None = None
-    fetched: Fetched | None = None
-    drift: Drift | None = None
-    region: Region | None = None
-    failure: Failure | None = None
-
-
-class _CorruptCopy(CorruptArchive):
-    def __init__(self, region: Region) -> None:
-        super().__init__(f"the copy in {region} differs from its manifest")
-        self.region = region
+from archiver.upkeep.finding import CorruptCopy, Fetched, Finding, Outcome, with_failure
 
 
 class Auditor:
@@ -134,23 +72,23 @@ class Auditor:
         try:
             found, manifest = await self._find(archive)
         except StorageUnavailable as exc:
-            return _failed(finding, exc)
+            return with_failure(finding, exc)
         outcome = Outcome.LOST if _is_lost(found) else Outcome.UNCHECKED
         finding = replace(finding, manifest=manifest, outcome=outcome)
         source = self._sources.get(archive.source)
         if source is None:
-            return _failed(finding, UnknownSource(f"unknown source {archive.source!r}"))
+            return with_failure(finding, UnknownSource(f"unknown source {archive.source!r}"))
         try:
-            return await self._compared(finding, source, manifest, found.copies, report)
+            return await self._compare(finding, source, manifest, found.copies, report)
         except (BadArchive, NotPackable) as exc:
-            failed = _failed(finding, exc)
+            failed = with_failure(finding, exc)
             if found.copies is None:
                 return failed
             return await self._check_copy_alone(failed, source, found.copies, report)
         except ArchiverError as exc:
-            return _failed(finding, exc)
+            return with_failure(finding, exc)
 
-    async def _compared(
+    async def _compare(
         self,
         finding: Finding,
         source: Source,
@@ -164,7 +102,7 @@ class Auditor:
             ArchiverError: The archive could not be fetched.
         """
         archive = finding.archive
-        async with self._fetched(source, manifest, archive, report) as (fetched, kept):
+        async with self._fetch(source, manifest, archive, report) as (fetched, kept):
             finding = replace(finding, fetched=fetched)
             if finding.outcome is Outcome.LOST:
                 return finding
@@ -173,13 +111,13 @@ class Auditor:
                     raise StorageUnavailable("no region returned the archive")
                 if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
-                async with self._copy(archive, copies, report) as stored:
+                async with self._open_copy(archive, copies, report) as stored:
                     ours = _Members(stored, manifest)
                     drift = await compare(ours.listed(), kept.members())
                 if await _ends_early(source, archive, ours):
                     return replace(finding, outcome=Outcome.INCOMPLETE, drift=drift)
             except ArchiverError as exc:
-                return _failed(finding, exc)
+                return with_failure(finding, exc)
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
 
@@ -196,20 +134,20 @@ class Auditor:
         """Return *finding* after a check of the copy alone: the host sent nothing to compare."""
         archive = finding.archive
         try:
-            async with self._copy(archive, copies, report) as stored:
+            async with self._open_copy(archive, copies, report) as stored:
                 ours = _Members(stored, copies.manifest)
                 async for _ in ours.listed():
                     pass
             if await _ends_early(source, archive, ours):
                 return replace(finding, outcome=Outcome.INCOMPLETE)
-        except _CorruptCopy as exc:
-            return _failed(finding, exc)
+        except CorruptCopy as exc:
+            return with_failure(finding, exc)
         except ArchiverError:
             return finding
         return finding
 
     @asynccontextmanager
-    async def _fetched(
+    async def _fetch(
         self, source: Source, manifest: Manifest, archive: Archive, report: Report
     ) -> AsyncIterator[tuple[Fetched, Kept]]:
         """Yield *archive* as the host sends it today, converted if the stored one was."""
@@ -237,21 +175,23 @@ class Auditor:
             yield await first_packable(source.candidates(archive), fetch)
 
     @asynccontextmanager
-    async def _copy(self, archive: Archive, copies: Copies, report: Report) -> AsyncIterator[Kept]:
+    async def _open_copy(
+        self, archive: Archive, copies: Copies, report: Report
+    ) -> AsyncIterator[Kept]:
         """Yield the first copy that can be read to its end.
 
         Raises:
-            _CorruptCopy: A copy is damaged.
+            CorruptCopy: A copy is damaged.
             StorageUnavailable: No region returned one.
         """
         failure = StorageUnavailable("no region returned the archive")
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
                 try:
-                    await self._read(copies, region, stored, report)
+                    await self._download(copies, region, stored, report)
                 except CorruptArchive as exc:
                     log.error("copy.corrupt", region=region, key=archive.key)
-                    raise _CorruptCopy(region) from exc
+                    raise CorruptCopy(region) from exc
                 except StorageUnavailable as exc:
                     failure = exc
                     continue
@@ -259,7 +199,7 @@ class Auditor:
                 return
         raise failure
 
-    async def _read(
+    async def _download(
         self,
         copies: Copies,
         region: Region,
@@ -300,23 +240,3 @@ async def _ends_early(source: Source, archive: Archive, members: _Members) -> bo
 def _is_lost(found: Found) -> bool:
     """Return whether it is certain that no region has the bytes of the manifest."""
     return found.copies is None and found.promised is not None and not found.unreachable
-
-
-def _failed(finding: Finding, exc: ArchiverError) -> Finding:
-    """Return *finding* for an audit that *exc* ended.
-
-    A lost archive stays lost whatever fails. Fetched bytes that differ, and that no retry can
-    compare by members, are reported as different.
-    """
-    finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
-    match exc:
-        case _ if finding.outcome is Outcome.LOST:
-            return finding
-        case _CorruptCopy():
-            return replace(finding, outcome=Outcome.CORRUPT, region=exc.region)
-        case NotFound() if not isinstance(exc, UnknownSource):
-            return replace(finding, outcome=Outcome.GONE)
-        case _ if finding.fetched and not exc.retryable:
-            return replace(finding, outcome=Outcome.DIFFERS)
-        case _:
-            return finding

@@ -15,7 +15,7 @@ from archiver.errors import (
     UnknownRev,
 )
 from archiver.model import Archive, Node
-from archiver.ports.source import IdentityCheck
+from archiver.ports.source import IdentityCheck, Stream
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch, HostResponse
 from archiver.sources.hgweb.client import HgwebClient
@@ -24,7 +24,7 @@ from archiver.sources.hgweb.files import TreeFiles
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.sources.hgweb.packability import find_unpackable, may_be_unpackable
 from archiver.sources.hgweb.revs import RevLookup
-from archiver.sources.hgweb.stream import HgwebStream, open_stream
+from archiver.sources.hgweb.roots import announced_root, expected_root
 from archiver.sources.hgweb.urls import HgwebUrls
 
 QUERY_DEADLINE = timedelta(seconds=10)
@@ -67,7 +67,7 @@ class HgwebSource:
         return HgArchivalCheck(archive.node)
 
     @asynccontextmanager
-    async def open(self, archive: Archive) -> AsyncIterator[HgwebStream]:
+    async def open(self, archive: Archive) -> AsyncIterator[Stream]:
         if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         await self._require_unshadowed(archive)
@@ -75,7 +75,14 @@ class HgwebSource:
         async with self._client.get(url, deadline=self._deadline) as response:
             if failure := self._failures.of_archive(archive, response):
                 raise await self._empty_tree(archive, response) or failure
-            yield open_stream(archive, url, response)
+            root = expected_root(archive)
+            yield Stream(
+                url=url,
+                root=announced_root(archive, response) or root,
+                client_root=root,
+                size_bytes=response.declared_bytes,
+                chunks=response.chunks(),
+            )
 
     async def _require_unshadowed(self, archive: Archive) -> None:
         """Return if the node's first 12 digits resolve to it; a bookmark may have them as its name.
@@ -112,7 +119,7 @@ class HgwebSource:
     async def last_file(self, archive: Archive) -> bytes | None:
         return None if self._trusted else await self._files.last_file(archive)
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
         if not may_be_unpackable(archive):
             return None
         file = await self._files.file_after(archive, after)

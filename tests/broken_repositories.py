@@ -29,7 +29,7 @@ LATIN = os.fsdecode(b"caf\xe9.txt")
 
 
 @dataclass(kw_only=True)
-class Workshop:
+class LocalArchiver:
     """Archiver with real parts between a host and buckets in memory."""
 
     host: Hgweb
