@@ -91,8 +91,8 @@ class HostResponse:
     @property
     def file_name(self) -> str:
         """The file name that the host suggests for the body; empty if it suggests none."""
-        named = _FILE_NAME.search(_header(self._response, "Content-Disposition"))
-        return named[1] if named else ""
+        match = _FILE_NAME.search(_header(self._response, "Content-Disposition"))
+        return match[1] if match else ""
 
     @property
     def is_html(self) -> bool:

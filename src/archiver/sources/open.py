@@ -24,6 +24,10 @@ async def open_source(config: SourceConfig) -> AsyncIterator[Source]:
         redirect_hosts=config.redirect_hosts,
         allow_private_addresses=config.allow_private_addresses,
     )
+
+    def count_bytes(size: int) -> None:
+        METRICS.source_bytes.labels(source=config.name).inc(size)
+
     async with open_fetch(
         perimeter=perimeter,
         read_timeout=config.read_timeout,
@@ -31,6 +35,6 @@ async def open_source(config: SourceConfig) -> AsyncIterator[Source]:
         min_rate_bytes_s=config.min_rate_bytes_s,
         min_rate_window=config.min_rate_window,
         ca_file=config.ca_file,
-        count_bytes=METRICS.source_bytes.labels(source=config.name).inc,
+        count_bytes=count_bytes,
     ) as fetch:
         yield ADAPTERS[config.kind](config, fetch)
