@@ -166,7 +166,7 @@ def test_a_request_that_fits_into_no_key_is_refused() -> None:
 
 def test_a_key_does_not_contain_the_rev() -> None:
     wanted = ArchiveRequest(source="hgmo", repo="a", rev="REL/2.0 #@?", subdir="", suffix="zip")
-    assert wanted.at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
+    assert wanted.archive_at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_a_permanent_failure_is_not_retried_at_once() -> None:
 def test_the_health_check_covers_every_part() -> None:
     world = World()
     world.storage.down.add(WEST)
-    health = asyncio.run(world.archiver.check())
+    health = asyncio.run(world.archiver.check_health())
     assert health.engine is None
     assert health.regions[EAST] is None
     assert isinstance(health.regions[WEST], StorageUnavailable)

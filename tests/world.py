@@ -53,7 +53,7 @@ class World:
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:
-        return self.wanted(subdir=subdir, suffix=suffix).at(self.node)
+        return self.wanted(subdir=subdir, suffix=suffix).archive_at(self.node)
 
     def wanted(
         self,

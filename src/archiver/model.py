@@ -82,7 +82,7 @@ class ArchiveRequest:
         )
         object.__setattr__(self, "_archive", archive)
 
-    def at(self, node: Node) -> "Archive":
+    def archive_at(self, node: Node) -> "Archive":
         """Return the requested archive, whose rev resolved to *node*."""
         archive = self._archive
         return archive if archive.node == node else replace(archive, node=node)

@@ -95,7 +95,7 @@ class Archiver:
         resolution = await self._resolver.resolve(
             source, request.repo, request.rev, client=client, share=share
         )
-        archive = request.at(resolution.node)
+        archive = request.archive_at(resolution.node)
         if copies := await self._index.copies(archive):
             ready = await self._hit(
                 archive, copies, request.preferred_region, client_region, method
@@ -174,7 +174,7 @@ class Archiver:
         except KeyError:
             raise UnknownSource(f"unknown source {name!r}") from None
 
-    async def check(self) -> Health:
+    async def check_health(self) -> Health:
         """Return the health of the engine, the workers and the regions.
 
         Web processes may lack the right to write, so workers report which regions take writes.
@@ -185,7 +185,7 @@ class Archiver:
             reports = group.create_task(self._worker_reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
-    async def check_worker(self) -> Health:
+    async def check_worker_health(self) -> Health:
         """Return the health of a worker: the engine, and the regions that take its writes."""
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())

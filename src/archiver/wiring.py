@@ -340,7 +340,7 @@ async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
     if address is None:
         yield
         return
-    heartbeat = Heartbeat(check=parts.archiver.check_worker)
+    heartbeat = Heartbeat(check=parts.archiver.check_worker_health)
     version = settings.server.version(__version__)
     try:
         async with listening(address, heartbeat=heartbeat, version=version):

@@ -93,7 +93,7 @@ def create_app(
                 yield State(
                     archiver=archiver,
                     site=site,
-                    heartbeat=Heartbeat(check=archiver.check),
+                    heartbeat=Heartbeat(check=archiver.check_health),
                     answers=answers,
                     waiting=waiting,
                 )
