@@ -183,7 +183,7 @@ def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
         )
         for name, source in settings.sources.items()
     }
-    return lambda archive, *, root, identity=None: verifies[archive.source](
+    return lambda archive, *, root, identity: verifies[archive.source](
         archive, root=root, identity=identity
     )
 

@@ -49,7 +49,7 @@ def put(world: World, archive: Archive, data: bytes) -> None:
         async def chunks() -> AsyncGenerator[bytes, None]:
             yield data
 
-        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}")
+        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}", identity=None)
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(

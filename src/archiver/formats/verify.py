@@ -27,7 +27,7 @@ def verify(
     archive: Archive,
     *,
     root: str,
-    identity: IdentityCheck | None = None,
+    identity: IdentityCheck | None,
     limits: Limits = DEFAULT_LIMITS,
     refuse_links_outside: bool = False,
     pool: Executor | None = None,

@@ -32,7 +32,7 @@ class Verify(Protocol):
     """Makes the verifier of one archive's stream."""
 
     def __call__(
-        self, archive: Archive, *, root: str, identity: IdentityCheck | None = None
+        self, archive: Archive, *, root: str, identity: IdentityCheck | None
     ) -> Verifier: ...
 
 

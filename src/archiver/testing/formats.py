@@ -158,7 +158,7 @@ class GzipVerifier:
         archive: Archive,
         *,
         root: str,
-        identity: IdentityCheck | None = None,  # noqa: ARG002 - it looks into no member
+        identity: IdentityCheck | None,  # noqa: ARG002 - it looks into no member
     ) -> None:
         self._root = root
         self._suffix = archive.suffix

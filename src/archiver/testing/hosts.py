@@ -17,7 +17,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Archive, Node, ServedFormats
-from archiver.ports.source import Stream
+from archiver.ports.source import IdentityCheck, Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
@@ -55,6 +55,8 @@ class FakeSource:
     - A ``trusted`` host is not asked for last files; ``unlisted`` is raised for such requests.
     - Roots are built from ``web_name``, if set.
     - Archives with an ``unfit`` suffix cannot be packed.
+
+    ``identities`` are the identity checks of archives.
     """
 
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
@@ -71,6 +73,7 @@ class FakeSource:
         self.unlisted: SourceError | None = None
         self.web_name: str | None = None
         self.unfit: set[str] = set()
+        self.identities: dict[Archive, IdentityCheck] = {}
         self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
 
     def commit(self, repo: str, files: Mapping[str, bytes], *names: str) -> Node:
@@ -89,8 +92,8 @@ class FakeSource:
             f"{archive.node}.{archive.suffix}/{archive.subdir}"
         )
 
-    def identity_check(self, archive: Archive) -> None:
-        """Return None: ``GzipVerifier`` reads no members."""
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:
+        return self.identities.get(archive)
 
     def check_rev(self, rev: str) -> None:
         if ":" in rev or rev.startswith("-"):
