@@ -1,1 +1,1 @@
-"""Mercurial's own web server, as hg.mozilla.org runs it."""
+"""Adapter for hgweb, Mercurial's own web server, as hg.mozilla.org runs it. Start at ``source``."""
