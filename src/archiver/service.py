@@ -18,15 +18,7 @@ from archiver.errors import (
 )
 from archiver.health import Health, WorkerReport, health_of
 from archiver.locality.region_choice import RegionChoice
-from archiver.model import (
-    Absent,
-    Archive,
-    ArchiveRequest,
-    Copies,
-    Pending,
-    Ready,
-    Region,
-)
+from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, Verify
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Engine

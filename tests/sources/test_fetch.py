@@ -15,7 +15,7 @@ from archiver.errors import (
     SourceUnavailable,
     TruncatedArchive,
 )
-from archiver.sources.fetch import CHUNK_BYTES, parse_retry_after
+from archiver.sources.response import CHUNK_BYTES, parse_retry_after
 from tests.parts.faulty import Break, FaultyHost, Pause, Step, chunked, head, sized, until_close
 from tests.parts.process import free_port
 from tests.sources.fetching import BODY, DEADLINE, fetching, get

@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from archiver.model import (
-    Archive,
-    Copies,
-    Node,
-)
+from archiver.model import Archive, Copies, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

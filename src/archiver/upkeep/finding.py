@@ -4,12 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from archiver.drift import Drift
-from archiver.errors import (
-    ArchiverError,
-    CorruptArchive,
-    NotFound,
-    UnknownSource,
-)
+from archiver.errors import ArchiverError, CorruptArchive, NotFound, UnknownSource
 from archiver.model import Archive, Conversion, Manifest, Region
 from archiver.tasks import Failure
 

@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 from archiver.errors import ArchiverError, SourceTimeout
-from archiver.sources.fetch import Fetch, HostResponse
+from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.failures import Failures
 from archiver.sources.hgweb.urls import HgwebUrls
+from archiver.sources.response import HostResponse
 
 HEADERS: Mapping[str, str] = {"Connection": "keep-alive"}
 """hgweb sends chunked responses only on a connection that may continue."""

@@ -14,7 +14,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive
 from archiver.names import display_rev
-from archiver.sources.fetch import HostResponse
+from archiver.sources.response import HostResponse
 
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 

@@ -3,7 +3,7 @@
 import re
 
 from archiver.model import Archive
-from archiver.sources.fetch import HostResponse
+from archiver.sources.response import HostResponse
 
 _ARCHIVE_NAME = re.compile(r"[A-Za-z0-9_-]*-([0-9a-f]{12})")
 

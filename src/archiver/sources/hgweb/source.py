@@ -17,7 +17,7 @@ from archiver.errors import (
 from archiver.model import Archive, Node
 from archiver.ports.source import IdentityCheck, Stream
 from archiver.sources.config import SourceConfig
-from archiver.sources.fetch import Fetch, HostResponse
+from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.client import HgwebClient
 from archiver.sources.hgweb.failures import AmbiguousRev
 from archiver.sources.hgweb.files import TreeFiles
@@ -26,6 +26,7 @@ from archiver.sources.hgweb.packability import find_unpackable, may_be_unpackabl
 from archiver.sources.hgweb.revs import RevLookup
 from archiver.sources.hgweb.roots import announced_root, expected_root
 from archiver.sources.hgweb.urls import HgwebUrls
+from archiver.sources.response import HostResponse
 
 QUERY_DEADLINE = timedelta(seconds=10)
 """Time for a query that takes the host milliseconds, including the wait for a free slot."""
