@@ -16,6 +16,7 @@ from pathlib import Path
 
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Region
+from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import open_regions
 from benchmarks.inputs import BASENAME, NODE, ROOT
@@ -41,7 +42,7 @@ async def _read(pieces: list[str]) -> AsyncGenerator[bytes, None]:
 
 
 async def _verify(pieces: list[str]) -> None:
-    verifier = verify(ARCHIVE, root=ROOT)
+    verifier = verify(ARCHIVE, root=ROOT, identity=HgArchivalCheck(ARCHIVE.node))
     for chunk in _chunks(pieces):
         await verifier.update(chunk)
     await verifier.finish()

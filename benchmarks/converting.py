@@ -17,6 +17,7 @@ from archiver.formats.packing import cores
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
+from archiver.sources.hgweb.identity import HgArchivalCheck
 from benchmarks.alone import CHUNK_BYTES
 
 
@@ -35,7 +36,7 @@ async def convert(given: Path, name: str, node: str, suffix: str, target: Path) 
         workspace=Workspace(folder=target.parent, most_bytes=1 << 40), threads=cores()
     )
     with ThreadPoolExecutor(1) as pool:
-        verifier = verify(wanted, root=root, pool=pool)
+        verifier = verify(wanted, root=root, identity=HgArchivalCheck(wanted.node), pool=pool)
         async with converter.convert(
             _read(given), given=archive, wanted=wanted, root=root
         ) as pieces:

@@ -1,4 +1,4 @@
-"""In what two lists of members differ."""
+"""Differences between two lists of members."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.drift import HELD_MAX_BYTES, TOLD, Content, Difference, Drift, compare
+from archiver.drift import DIFFERENCES_MAX, HELD_MAX_BYTES, Content, Difference, Drift, compare
 from archiver.errors import ArchiveTooLarge
 
 A, B, C = (
@@ -26,7 +26,7 @@ def drift(stored: Sequence[Content], fetched: Sequence[Content]) -> Drift:
     return asyncio.run(compare(listing(stored), listing(fetched)))
 
 
-def test_the_same_members_are_no_drift() -> None:
+def test_equal_members_have_no_drift() -> None:
     assert not drift((A, B, C), (A, B, C))
     assert not drift((), ())
 
@@ -41,7 +41,7 @@ def test_the_same_members_are_no_drift() -> None:
         ({"kind": "link", "link": b"c", "sha256": ""}, ("kind", "link", "content")),
     ),
 )
-def test_what_differs_in_a_member_is_named(
+def test_the_differing_aspects_of_a_member_are_named(
     changes: dict[str, object], aspects: tuple[str, ...]
 ) -> None:
     other = replace(B, **changes)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def test_what_differs_in_a_member_is_named(
     assert (found.members, found.reordered) == (1, False)
 
 
-def test_a_member_that_one_of_them_lacks_does_not_put_the_others_out_of_order() -> None:
+def test_a_missing_member_does_not_reorder_the_others() -> None:
     for lacking in ((B, C), (A, C), (A, B)):
         found = drift((A, B, C), lacking)
         (difference,) = found.differences
@@ -66,14 +66,14 @@ def test_a_member_that_one_of_them_lacks_does_not_put_the_others_out_of_order() 
         assert not turned.reordered
 
 
-def test_another_order_is_a_drift_although_no_member_differs() -> None:
+def test_another_order_is_drift_without_differing_members() -> None:
     found = drift((A, B, C), (B, A, C))
 
     assert found
     assert found == Drift(members=0, differences=(), reordered=True)
 
 
-def test_a_name_that_comes_twice_is_two_members() -> None:
+def test_a_repeated_name_is_two_members() -> None:
     other = replace(A, sha256="f")
 
     assert not drift((A, other, B), (A, other, B))
@@ -83,16 +83,16 @@ def test_a_name_that_comes_twice_is_two_members() -> None:
     assert drift((B, C, A, other), (A, other, B, C)).members == 0
 
 
-def test_many_differences_are_counted_and_the_first_are_told() -> None:
-    many = [replace(A, name=b"%d" % number) for number in range(TOLD + 5)]
+def test_all_differences_are_counted_and_the_first_are_reported() -> None:
+    many = [replace(A, name=b"%d" % number) for number in range(DIFFERENCES_MAX + 5)]
 
     found = drift(many, [replace(content, mode=0) for content in many])
 
-    assert found.members == TOLD + 5
-    assert len(found.differences) == TOLD
+    assert found.members == DIFFERENCES_MAX + 5
+    assert len(found.differences) == DIFFERENCES_MAX
 
 
-def test_members_that_are_out_of_step_take_bounded_memory() -> None:
+def test_members_without_counterpart_take_bounded_memory() -> None:
     async def many(count: int) -> AsyncGenerator[Sequence[Content], None]:
         large = replace(A, name=bytes(1 << 20))
         for _ in range(count):
@@ -109,7 +109,7 @@ def test_members_that_are_out_of_step_take_bounded_memory() -> None:
 
 
 @pytest.mark.parametrize("ended", ("stored", "fetched"))
-def test_what_comes_after_the_other_archive_has_ended_takes_no_memory(ended: str) -> None:
+def test_members_after_the_end_of_the_other_archive_take_no_memory(ended: str) -> None:
     large = replace(A, name=bytes(1 << 20))
     short, long = (C, A), (A, B, *[large] * (HELD_MAX_BYTES >> 19), C)
 
@@ -126,7 +126,7 @@ names = st.lists(st.sampled_from(b"abcdefgh"), unique=True)
 
 
 @given(stored=names, fetched=names)
-def test_it_finds_what_a_look_at_everything_would_find(
+def test_the_streaming_comparison_equals_a_comparison_in_memory(
     stored: list[int], fetched: list[int]
 ) -> None:
     def contents(names: list[int]) -> list[Content]:

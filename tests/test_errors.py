@@ -1,4 +1,4 @@
-"""One tree of errors, drawn as it is."""
+"""The tree of errors, and its drawing."""
 
 import inspect
 import re
@@ -30,7 +30,7 @@ def test_the_drawing_shows_every_class_with_its_code() -> None:
         assert drawn["code"] == getattr(CLASSES[name], "code", None), name
 
 
-def test_the_drawing_shows_what_is_worth_another_try() -> None:
+def test_the_drawing_shows_which_errors_are_retryable() -> None:
     for name, drawn in DRAWN.items():
         assert bool(drawn["retryable"]) == CLASSES[name].retryable, name
 
@@ -60,11 +60,11 @@ def test_a_message_is_the_text_of_its_error() -> None:
     ),
     ids=lambda error: error.code,
 )
-def test_an_error_that_is_kept_is_the_same_without_what_led_to_it(error: ArchiverError) -> None:
+def test_an_error_without_frames_is_equal_to_the_original(error: ArchiverError) -> None:
     try:
         raise error from ValueError("words of a library")
     except ArchiverError as exc:
-        kept = exc.again()
+        kept = exc.without_frames()
 
     assert type(kept) is type(error)
     assert (vars(kept), kept.args) == (vars(error), error.args)

@@ -1,4 +1,4 @@
-"""How the answers of the parts become the health of the service."""
+"""The health of the service follows from that of its parts."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, report
+from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, render_heartbeat
 from archiver.model import Region
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -22,19 +22,19 @@ def messages(health: Health) -> dict[str, str]:
     return {part: check.error.message for part, check in checks.items() if check.error}
 
 
-def test_a_service_whose_parts_all_work_is_well() -> None:
+def test_a_service_is_healthy_if_all_parts_work() -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
-    assert report(grade(health))[0] == 200
+    assert render_heartbeat(grade(health))[0] == 200
     assert messages(health) == {}
 
 
-def test_a_service_without_a_worker_is_not_well() -> None:
+def test_a_service_without_workers_is_unhealthy() -> None:
     health = health_of(engine=None, regions=SOUND, reports=[])
     assert isinstance(health.workers, NoWorker)
-    assert report(grade(health))[0] == 500
+    assert render_heartbeat(grade(health))[0] == 500
 
 
-def test_workers_that_cannot_be_asked_are_not_well() -> None:
+def test_unreachable_workers_are_unhealthy() -> None:
     lost = EngineUnavailable("the engine is not connected")
     health = health_of(engine=lost, regions=SOUND, reports=lost)
     assert (health.engine, health.workers) == (lost, lost)
@@ -55,17 +55,17 @@ def test_a_region_works_if_one_worker_can_write_to_it(
 ) -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting(*reports))
     assert messages(health) == ({} if problem is None else {"region.us-west-2": problem})
-    assert report(grade(health))[0] == 200
+    assert render_heartbeat(grade(health))[0] == 200
 
 
-def test_a_region_that_does_not_answer_says_so_itself() -> None:
+def test_an_unreachable_region_reports_its_own_error() -> None:
     silent = StorageUnavailable("us-west-2 did not list its bucket in time")
     reports = reporting({EAST: None, WEST: "us-west-2 did not take a probe"})
     health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
     assert health.regions[WEST] is silent
 
 
-def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
+def test_the_log_has_the_reason_of_a_failed_region() -> None:
     refusing = StorageUnavailable("us-east-1 did not list its bucket", s3_code="AccessDenied")
     reports = reporting({WEST: "us-west-2 did not take a probe (QuotaExceeded)"})
 
@@ -80,19 +80,19 @@ def test_the_log_says_why_a_region_failed_whoever_asked_it() -> None:
     }
 
 
-def test_without_a_region_that_takes_writes_nothing_can_be_stored() -> None:
+def test_without_a_writable_region_the_service_is_unhealthy() -> None:
     reports = reporting({EAST: "no room", WEST: "no room"})
-    status, body = report(grade(health_of(engine=None, regions=SOUND, reports=reports)))
+    status, body = render_heartbeat(grade(health_of(engine=None, regions=SOUND, reports=reports)))
     assert (status, body["status"]) == (500, "error")
 
 
 @pytest.mark.parametrize(
     ("engine", "status"), ((None, 200), (EngineUnavailable("it does not answer"), 500))
 )
-def test_a_worker_reports_on_itself_without_the_part_of_the_workers(
+def test_a_worker_reports_its_health_without_the_fleets(
     engine: ArchiverError | None, status: int
 ) -> None:
-    got, body = report(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
+    got, body = render_heartbeat(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
     assert got == status
     assert body["checks"] == {
         "engine": "error" if engine else "ok",

@@ -22,7 +22,7 @@ from archiver.model import (
     parse_node,
     parse_task_id,
 )
-from archiver.names import check_name
+from archiver.names import require_name
 from tests.world import World
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
@@ -30,7 +30,7 @@ NODE = Node("0123456789abcdef0123456789abcdef01234567")
 
 def allowed(segment: str) -> bool:
     try:
-        check_name(segment, "repo")
+        require_name(segment, "repo")
     except InvalidRequest:
         return False
     return "/" not in segment
@@ -41,7 +41,11 @@ tricky = st.text("aA-_.~:+ 2Fé@#%?", min_size=1, max_size=4)
 printable = st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\")
 segments = st.one_of(tricky, st.text(printable, min_size=1, max_size=8)).filter(allowed)
 names = st.lists(segments, min_size=1, max_size=4).map("/".join)
-nodes = st.text("01", min_size=1, max_size=2).map(lambda digits: Node(digits.rjust(40, "0")))
+nodes = st.builds(
+    lambda digits, length: Node(digits.rjust(length, "0")),
+    st.text("01", min_size=1, max_size=2),
+    st.sampled_from((40, 64)),
+)
 archives = st.builds(
     Archive,
     source=segments,
@@ -52,24 +56,24 @@ archives = st.builds(
 )
 
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""Shared cores are slow at times; that is no fault of a name."""
+"""Without a deadline, since shared cores may be slow."""
 
 
 @patiently
 @given(archive=archives)
-def test_a_key_reads_back_to_its_archive(archive: Archive) -> None:
+def test_a_key_parses_back_to_its_archive(archive: Archive) -> None:
     assert parse_key(archive.key) == archive
 
 
 @patiently
 @given(archive=archives)
-def test_a_task_id_reads_back_to_its_archive(archive: Archive) -> None:
+def test_a_task_id_parses_back_to_its_archive(archive: Archive) -> None:
     assert parse_task_id(archive.task_id) == archive
 
 
 @patiently
 @given(one=archives, other=archives)
-def test_different_archives_share_neither_key_nor_task_id_nor_digest(
+def test_different_archives_share_neither_key_nor_task_id_nor_key_hash(
     one: Archive, other: Archive
 ) -> None:
     same = one == other
@@ -85,7 +89,7 @@ def test_no_key_is_a_folder_of_another(one: Archive, other: Archive) -> None:
 
 
 def test_a_subdir_cannot_pose_as_a_longer_repo() -> None:
-    """Of the original's keys these pairs were the same one."""
+    """The original service gave each of these pairs the same key."""
     short = Archive(source="hgmo", repo="a", node=NODE, subdir="b", suffix="tar.gz")
     for other in (
         Archive(source="hgmo", repo="a/b", node=NODE, subdir="", suffix="tar.gz"),
@@ -123,12 +127,12 @@ def test_a_file_name_is_a_plain_one(archive: Archive) -> None:
 @example(f"v1/hgmo/a~FF/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/é/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/☃/-/{NODE}/-/tar.gz")
-def test_what_is_not_the_key_of_an_archive_is_nobody_s(text: str) -> None:
+def test_other_texts_do_not_parse_as_keys(text: str) -> None:
     archive = parse_key(text)
     assert archive is None or archive.key == text
 
 
-def test_a_key_with_a_second_spelling_is_nobody_s() -> None:
+def test_a_key_has_one_spelling() -> None:
     assert parse_key(f"v1/hgmo/~61/-/{NODE}/-/tar.gz") is None
     assert parse_key(f"v1/hgmo/a/-/{NODE}/-/tar.gz") is not None
 
@@ -139,15 +143,19 @@ def test_a_key_with_a_second_spelling_is_nobody_s() -> None:
 @example("K" * 40)
 @example("\N{KELVIN SIGN}" + "0" * 39)
 @example("\N{FULLWIDTH DIGIT ONE}" * 40)
-def test_only_forty_hex_digits_are_a_node(text: str) -> None:
-    assert (parse_node(text) is not None) == bool(re.fullmatch(r"[0-9a-fA-F]{40}", text))
+@example("K" * 64)
+@example("a" * 64)
+@example("a" * 41)
+def test_only_40_or_64_hex_digits_are_a_node(text: str) -> None:
+    hex_digits = re.fullmatch(r"[0-9a-fA-F]*", text) is not None
+    assert (parse_node(text) is not None) == (hex_digits and len(text) in {40, 64})
 
 
 def test_a_node_has_one_spelling() -> None:
     assert parse_node(NODE.upper()) == NODE
 
 
-def test_what_no_key_can_hold_cannot_be_wanted() -> None:
+def test_a_request_that_fits_into_no_key_is_refused() -> None:
     long = "/".join(["x" * 250] * 3)
     with pytest.raises(InvalidRequest) as of_repo:
         ArchiveRequest(source="hgmo", repo=long, rev="tip", subdir="", suffix="zip")
@@ -156,12 +164,14 @@ def test_what_no_key_can_hold_cannot_be_wanted() -> None:
     assert (of_repo.value.parameter, of_subdir.value.parameter) == ("repo", "subdir")
 
 
-def test_no_key_holds_a_rev() -> None:
+def test_a_key_does_not_contain_the_rev() -> None:
     wanted = ArchiveRequest(source="hgmo", repo="a", rev="REL/2.0 #@?", subdir="", suffix="zip")
-    assert wanted.at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
+    assert wanted.archive_at(NODE).key == f"v1/hgmo/a/-/{NODE}/-/zip"
 
 
-@pytest.mark.parametrize("node", ("", "0" * 39, "0" * 41, "G" * 40, NODE.upper()))
+@pytest.mark.parametrize(
+    "node", ("", "0" * 39, "0" * 41, "0" * 63, "0" * 65, "G" * 40, NODE.upper())
+)
 def test_an_archive_needs_a_whole_node(node: str) -> None:
     with pytest.raises(InvalidRequest):
         Archive(source="hgmo", repo="a", node=Node(node), subdir="", suffix="zip")
@@ -189,6 +199,6 @@ def test_a_presigned_url_is_not_in_the_text_of_a_hit() -> None:
     assert "secret" not in repr(ready)
 
 
-def test_nobody_but_a_verifier_can_say_that_an_archive_is_whole() -> None:
+def test_only_verifiers_create_verified() -> None:
     with pytest.raises(TypeError):
         Verified()  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""Which names a repo, a rev or a subdir may have."""
+"""Allowed names of repos, revs and subdirs."""
 
 import tracemalloc
 from contextlib import suppress
@@ -10,11 +10,11 @@ from archiver.errors import InvalidRequest
 from archiver.names import (
     NAMES_MAX,
     REV_MAX_BYTES,
-    check_name,
-    check_rev,
-    escaped,
-    shown,
-    unescape,
+    display_rev,
+    escape_name,
+    require_name,
+    require_rev,
+    unescape_segment,
 )
 
 
@@ -26,9 +26,9 @@ from archiver.names import (
         "é" * 43, "x/" * 350 + "x", "/".join(["é"] * 101),
     ),
 )  # fmt: skip
-def test_such_a_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        check_name(name, "subdir")
+        require_name(name, "subdir")
     assert refused.value.parameter == "subdir"
     assert refused.value.message.isprintable()
 
@@ -55,12 +55,12 @@ def test_such_a_name_is_refused(name: str) -> None:
         "a%2Fb",
     ),
 )
-def test_such_a_name_is_allowed(name: str) -> None:
-    assert check_name(name, "repo") == name
+def test_a_valid_name_is_allowed(name: str) -> None:
+    assert require_name(name, "repo") == name
 
 
-def test_refused_names_and_long_ones_are_not_remembered() -> None:
-    """Anyone may send any number of them, each as long as a request may be."""
+def test_refused_and_long_names_are_not_cached() -> None:
+    """Clients may send any number of names, each as long as a request allows."""
     cache = names._require_allowed  # noqa: SLF001 - whether it grows, no caller can see
     cache.cache_clear()
     tracemalloc.start()
@@ -68,7 +68,7 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
         for number in range(1000):
             for name in (f"{number}{'x' * 250}%", f"{number}/" * 1000, f"{number}" * 70):
                 with suppress(InvalidRequest):
-                    check_name(name, "repo")
+                    require_name(name, "repo")
         held_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -77,14 +77,14 @@ def test_refused_names_and_long_ones_are_not_remembered() -> None:
     for number in range(100):
         for name in (f"{number}{'x' * 255}", f"{number}\\", f"{number}/" * 1000, f"{number}/../a"):
             with pytest.raises(InvalidRequest):
-                check_name(name, "repo")
+                require_name(name, "repo")
     assert cache.cache_info().currsize == before
 
 
 @pytest.mark.parametrize("name", ("@a", "a#b", "a?b", "100%", "a%2Fb", "~40"))
-def test_a_key_holds_such_a_name_with_each_character_escaped(name: str) -> None:
-    assert not set("@#?%").intersection(escaped(name))
-    assert unescape(escaped(name)) == name
+def test_a_key_escapes_each_unsafe_character_of_a_name(name: str) -> None:
+    assert not set("@#?%").intersection(escape_name(name))
+    assert unescape_segment(escape_name(name)) == name
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_key_holds_such_a_name_with_each_character_escaped(name: str) -> None:
     ("@", "REL/2.0", "a#b", "a?b", "a%2Fb", "caf\xe9", "\u65e5\u3000\u672c", "-", "..", "a/../b",
      "a//b", "/a", "a/", "a\\b", " a", "a\u200db", "x" * REV_MAX_BYTES),
 )  # fmt: skip
-def test_a_rev_may_be_what_a_host_accepts_as_a_name(rev: str) -> None:
-    assert check_rev(rev) == rev
+def test_a_rev_may_be_any_name_that_hosts_accept(rev: str) -> None:
+    assert require_rev(rev) == rev
 
 
 @pytest.mark.parametrize(
@@ -106,22 +106,22 @@ def test_a_rev_may_be_what_a_host_accepts_as_a_name(rev: str) -> None:
         ("\x9b2J", "control character"),
         ("x" * REV_MAX_BYTES + "x", "longer than 1024 bytes"),
         ("\xe9" * REV_MAX_BYTES, "longer than 1024 bytes"),
-        ("a\ud800", "no UTF-8 can hold"),
-        ("\udcff", "no UTF-8 can hold"),
-        ("\ud83d\udca9", "no UTF-8 can hold"),
+        ("a\ud800", "cannot be encoded in UTF-8"),
+        ("\udcff", "cannot be encoded in UTF-8"),
+        ("\ud83d\udca9", "cannot be encoded in UTF-8"),
     ),
 )
-def test_a_rev_that_cannot_be_asked_for_is_refused_with_the_reason_and_a_way_out(
+def test_an_invalid_rev_is_refused_with_the_reason_and_an_alternative(
     rev: str, reason: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=reason) as refused:
-        check_rev(rev)
-    assert "ask for the changeset by its node" in refused.value.message
+        require_rev(rev)
+    assert "request the changeset by its node" in refused.value.message
     assert refused.value.message.isprintable()
 
 
-def test_a_rev_in_a_message_changes_no_terminal() -> None:
-    assert shown("REL/2.0") == "REL/2.0"
-    assert shown("caf\xe9") == "caf\xe9"
-    assert shown("a\u202eb") == "a\\u202eb"
-    assert shown("x" * 1000) == f"{'x' * 100}…"
+def test_a_displayed_rev_has_no_terminal_control_characters() -> None:
+    assert display_rev("REL/2.0") == "REL/2.0"
+    assert display_rev("caf\xe9") == "caf\xe9"
+    assert display_rev("a\u202eb") == "a\\u202eb"
+    assert display_rev("x" * 1000) == f"{'x' * 100}…"

@@ -1,4 +1,4 @@
-"""What a rev means: remembered while it can be true, asked for once however many ask."""
+"""Revs are cached while valid, and looked up once for all concurrent callers."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from archiver.errors import (
 )
 from archiver.model import Node
 from archiver.ports.index import Resolved
-from archiver.resolver import NAME_TTL, Meaning, Resolver
+from archiver.resolver import NAME_TTL, Resolution, Resolver
 from archiver.testing import FakeSource, MemoryIndex
 from tests.world import ASH, FILES
 
@@ -36,7 +36,7 @@ class Asked:
         self.tip = self.source.commit(ASH, FILES, "default")
 
     async def node(self, rev: str, repo: str = ASH) -> Node:
-        return (await self.resolver.meaning(self.source, repo, rev)).node
+        return (await self.resolver.resolve(self.source, repo, rev)).node
 
     async def remember(self, rev: str, node: Node, *, age: timedelta) -> None:
         resolved = Resolved(node=node, at=datetime.now(UTC) - age)
@@ -47,13 +47,13 @@ def run(scenario: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(scenario)
 
 
-def test_a_full_node_is_itself_and_nobody_is_asked() -> None:
+def test_a_full_node_resolves_to_itself_without_a_request() -> None:
     asked = Asked()
     assert run(asked.node("F" * 40)) == "f" * 40
     assert not asked.source.asked
 
 
-def test_a_name_is_asked_for_and_then_remembered() -> None:
+def test_a_name_is_looked_up_once_and_cached() -> None:
     asked = Asked()
 
     async def scenario() -> list[Node]:
@@ -63,11 +63,11 @@ def test_a_name_is_asked_for_and_then_remembered() -> None:
     assert asked.source.asked["resolve"] == 1
 
 
-def test_what_may_move_says_how_long_it_is_good_and_what_spells_a_node_is_good_for_ever() -> None:
+def test_a_name_is_valid_for_a_while_and_a_prefix_of_a_node_for_good() -> None:
     asked = Asked()
 
     async def scenario(rev: str) -> datetime | None:
-        return (await asked.resolver.meaning(asked.source, ASH, rev)).good_until
+        return (await asked.resolver.resolve(asked.source, ASH, rev)).good_until
 
     good_until = run(scenario("default"))
     assert good_until
@@ -76,7 +76,7 @@ def test_what_may_move_says_how_long_it_is_good_and_what_spells_a_node_is_good_f
     assert run(scenario(asked.tip[:12])) is None
 
 
-def test_a_thousand_who_ask_at_once_are_one_question() -> None:
+def test_a_thousand_concurrent_callers_share_one_lookup() -> None:
     asked = Asked()
 
     async def scenario() -> list[Node]:
@@ -86,7 +86,7 @@ def test_a_thousand_who_ask_at_once_are_one_question() -> None:
     assert asked.source.asked["resolve"] == 1
 
 
-def test_a_name_that_grew_old_is_asked_for_again() -> None:
+def test_an_expired_name_is_looked_up_again() -> None:
     asked = Asked()
 
     async def scenario() -> Node:
@@ -96,7 +96,7 @@ def test_a_name_that_grew_old_is_asked_for_again() -> None:
     assert run(scenario()) == asked.tip
 
 
-def test_a_name_that_is_young_is_believed() -> None:
+def test_a_cached_name_is_valid_until_it_expires() -> None:
     asked = Asked()
 
     async def scenario() -> Node:
@@ -107,7 +107,7 @@ def test_a_name_that_is_young_is_believed() -> None:
     assert not asked.source.asked
 
 
-def test_all_spellings_of_a_node_are_one_question_that_is_remembered_for_good() -> None:
+def test_all_prefixes_of_a_node_are_one_lookup_cached_for_good() -> None:
     asked = Asked()
     spellings = [asked.tip[:digits] for digits in range(12, 40)]
     spellings += [rev.upper() for rev in spellings]
@@ -122,7 +122,7 @@ def test_all_spellings_of_a_node_are_one_question_that_is_remembered_for_good() 
     assert asked.index.shared == {(asked.source.name, ASH, asked.tip[:12])}
 
 
-def test_few_digits_of_a_node_may_come_to_be_ambiguous() -> None:
+def test_a_short_prefix_of_a_node_expires() -> None:
     asked = Asked()
 
     async def scenario() -> Node:
@@ -142,7 +142,7 @@ def test_few_digits_of_a_node_may_come_to_be_ambiguous() -> None:
         ("DEADBEEFCAFE", "deadbeefcafe"),
     ),
 )
-def test_a_name_of_many_digits_is_found(name: str, other: str) -> None:
+def test_a_name_of_hex_digits_is_resolved(name: str, other: str) -> None:
     asked = Asked()
     released = asked.source.commit(ASH, {"released": b""}, name)
     asked.source.commit(ASH, {"other": b""}, other)
@@ -154,7 +154,7 @@ def test_a_name_of_many_digits_is_found(name: str, other: str) -> None:
     assert asked.source.asked == {"resolve": 2}
 
 
-def test_digits_that_nobody_has_are_asked_for_in_both_spellings_once() -> None:
+def test_unknown_digits_are_looked_up_once_in_both_spellings() -> None:
     asked = Asked()
 
     async def scenario() -> None:
@@ -166,8 +166,8 @@ def test_digits_that_nobody_has_are_asked_for_in_both_spellings_once() -> None:
     assert asked.source.asked == {"resolve": 2}
 
 
-def test_a_name_that_looks_like_another_node_s_digits_may_move() -> None:
-    """A branch may be called ``0123456789ab``, and means what the host says it does."""
+def test_a_name_that_looks_like_a_prefix_of_a_node_may_move() -> None:
+    """A branch may be called ``0123456789ab``. The host decides what it resolves to."""
     asked = Asked()
     asked.source.commit(ASH, {"new": b""}, "0" * 12)
 
@@ -182,7 +182,7 @@ def test_a_name_that_looks_like_another_node_s_digits_may_move() -> None:
 @pytest.mark.parametrize(
     ("repo", "rev", "error"), ((ASH, "nobody", UnknownRev), ("nowhere", "default", UnknownRepo))
 )
-def test_what_is_unknown_is_remembered_as_such(repo: str, rev: str, error: type[Exception]) -> None:
+def test_unknown_revs_are_cached(repo: str, rev: str, error: type[Exception]) -> None:
     asked = Asked()
 
     async def scenario() -> None:
@@ -194,8 +194,8 @@ def test_what_is_unknown_is_remembered_as_such(repo: str, rev: str, error: type[
     assert asked.source.asked["resolve"] == 1
 
 
-def test_what_is_remembered_of_an_unknown_rev_holds_nothing_of_the_request() -> None:
-    """An exception would keep every frame that it went through, and all that is in them."""
+def test_a_cached_unknown_rev_keeps_no_frames_alive() -> None:
+    """An exception would keep every frame that it passed through, with their variables."""
 
     class Held:
         pass
@@ -227,7 +227,7 @@ def test_what_is_remembered_of_an_unknown_rev_holds_nothing_of_the_request() -> 
     assert [reference() for reference in held] == [None, None]
 
 
-def test_silence_of_the_host_is_not_remembered() -> None:
+def test_an_unresponsive_host_is_not_cached() -> None:
     asked = Asked()
     asked.source.outage = SourceUnavailable("away")
 
@@ -240,14 +240,14 @@ def test_silence_of_the_host_is_not_remembered() -> None:
     assert run(scenario()) == asked.tip
 
 
-def test_what_the_source_would_misunderstand_is_not_asked_for() -> None:
+def test_a_rev_that_the_source_refuses_is_not_looked_up() -> None:
     asked = Asked()
     with pytest.raises(InvalidRequest):
         run(asked.node("1:2"))
     assert not asked.source.asked
 
 
-def test_a_node_that_was_resolved_need_not_be_asked_about() -> None:
+def test_a_resolved_node_is_known_without_a_request() -> None:
     asked = Asked()
 
     async def scenario() -> None:
@@ -258,7 +258,7 @@ def test_a_node_that_was_resolved_need_not_be_asked_about() -> None:
     assert asked.source.asked == {"resolve": 1}
 
 
-def test_a_node_is_asked_about_once() -> None:
+def test_a_node_is_looked_up_once() -> None:
     asked = Asked()
 
     async def scenario() -> None:
@@ -269,7 +269,7 @@ def test_a_node_is_asked_about_once() -> None:
     assert asked.source.asked == {"known": 1}
 
 
-def test_a_node_that_nobody_has_is_refused_and_asked_about_once() -> None:
+def test_an_unknown_node_is_refused_and_looked_up_once() -> None:
     asked = Asked()
 
     async def scenario() -> None:
@@ -281,15 +281,15 @@ def test_a_node_that_nobody_has_is_refused_and_asked_about_once() -> None:
     assert asked.source.asked == {"known": 1}
 
 
-def test_more_questions_than_may_wait_are_refused_but_not_those_that_wait_already() -> None:
+def test_lookups_over_the_limit_are_refused_and_waiting_ones_complete() -> None:
     asked = Asked()
-    resolver = Resolver(index=asked.index, questions_max=3)
+    resolver = Resolver(index=asked.index, lookups_max=3)
 
     async def scenario() -> list[object]:
         revs = ("a", "b", "c", "default", "a")
-        asking = (resolver.meaning(asked.source, ASH, rev) for rev in revs)
+        asking = (resolver.resolve(asked.source, ASH, rev) for rev in revs)
         first = await asyncio.gather(*asking, return_exceptions=True)
-        return [*first, (await resolver.meaning(asked.source, ASH, "default")).node]
+        return [*first, (await resolver.resolve(asked.source, ASH, "default")).node]
 
     a, b, c, refused, joined, later = run(scenario())
     assert all(isinstance(answer, UnknownRev) for answer in (a, b, c, joined))
@@ -298,39 +298,39 @@ def test_more_questions_than_may_wait_are_refused_but_not_those_that_wait_alread
     assert later == asked.tip
 
 
-def test_one_client_leaves_room_for_others_and_one_source_for_others() -> None:
+def test_limits_of_one_client_or_source_do_not_affect_others() -> None:
     asked = Asked()
     other = FakeSource(name="other")
     elsewhere = other.commit(ASH, FILES, "default")
-    resolver = Resolver(index=asked.index, questions_max=3, questions_per_client_max=2)
+    resolver = Resolver(index=asked.index, lookups_max=3, lookups_per_client_max=2)
 
     async def scenario() -> list[object]:
         asking = [
-            *(resolver.meaning(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3")),
-            resolver.meaning(asked.source, ASH, "default", client="b"),
-            resolver.meaning(asked.source, ASH, "4", client="c"),
-            resolver.meaning(other, ASH, "default", client="a"),
+            *(resolver.resolve(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3")),
+            resolver.resolve(asked.source, ASH, "default", client="b"),
+            resolver.resolve(asked.source, ASH, "4", client="c"),
+            resolver.resolve(other, ASH, "default", client="a"),
             resolver.require_known(asked.source, ASH, Node("0" * 40), client="d"),
         ]
         first = await asyncio.gather(*asking, return_exceptions=True)
-        return [*first, await resolver.meaning(asked.source, ASH, "default", client="a")]
+        return [*first, await resolver.resolve(asked.source, ASH, "default", client="a")]
 
     *unknown, third, b, c, there, d, later = run(scenario())
     assert [type(answer) for answer in unknown] == [UnknownRev] * 2
     assert [type(answer) for answer in (third, c, d)] == [TooManyWaiters] * 3
-    assert isinstance(b, Meaning)
+    assert isinstance(b, Resolution)
     assert b.node == asked.tip
-    assert isinstance(there, Meaning)
+    assert isinstance(there, Resolution)
     assert there.node == elsewhere
     assert later == b
 
 
-def test_what_is_not_shared_is_remembered_here_alone() -> None:
+def test_an_unshared_rev_is_cached_in_this_process_only() -> None:
     asked = Asked()
 
     async def scenario() -> None:
         for rev in ("default", asked.tip[:12]):
-            await asked.resolver.meaning(asked.source, ASH, rev, share=False)
+            await asked.resolver.resolve(asked.source, ASH, rev, share=False)
             await asked.node(rev)
 
     run(scenario())

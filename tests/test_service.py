@@ -1,4 +1,4 @@
-"""What a request is answered with, in a world of fakes."""
+"""Requests and their results, with fakes."""
 
 import asyncio
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_two_hundred_requests_in_ten_processes_are_one_task_and_one_fetch() -> N
     assert world.source.asked["open"] == 1
 
 
-def test_what_was_built_is_a_hit_in_every_region() -> None:
+def test_a_built_archive_is_a_hit_in_every_region() -> None:
     world = World()
 
     async def scenario() -> Ready | Pending | Absent:
@@ -58,14 +58,14 @@ def test_what_was_built_is_a_hit_in_every_region() -> None:
     assert len(world.storage.download(ready.url)) == ready.manifest.size_bytes
 
 
-def test_who_asks_that_nothing_be_created_is_told_of_absence() -> None:
+def test_a_request_without_create_returns_absent() -> None:
     world = World()
     outcome = asyncio.run(request(world.archiver, world.wanted(), create=False))
     assert outcome == Absent(archive=world.archive())
     assert world.untouched
 
 
-def test_no_task_is_created_for_a_node_that_the_host_has_not() -> None:
+def test_no_task_is_created_for_an_unknown_node() -> None:
     world = World()
     with pytest.raises(UnknownRev):
         asyncio.run(request(world.archiver, world.wanted("0" * 40)))
@@ -111,7 +111,7 @@ def test_a_hit_is_in_the_clients_own_region_if_that_has_a_copy(
     assert (ready.region, ready.wanted) == (region, client_region)
 
 
-def test_a_region_that_is_preferred_counts_more_than_the_clients_own() -> None:
+def test_the_preferred_region_comes_before_the_clients_own() -> None:
     world = World()
 
     async def scenario() -> Ready | Pending | Absent:
@@ -124,7 +124,7 @@ def test_a_region_that_is_preferred_counts_more_than_the_clients_own() -> None:
     assert (ready.region, ready.wanted) == (WEST, WEST)
 
 
-def test_copies_in_regions_that_are_not_configured_any_more_are_out_of_reach() -> None:
+def test_copies_in_removed_regions_are_unavailable() -> None:
     world = World()
 
     async def scenario() -> None:
@@ -136,7 +136,7 @@ def test_copies_in_regions_that_are_not_configured_any_more_are_out_of_reach() -
         asyncio.run(scenario())
 
 
-def test_what_failed_for_good_is_not_tried_again_at_once() -> None:
+def test_a_permanent_failure_is_not_retried_at_once() -> None:
     world = World()
 
     async def scenario() -> None:
@@ -150,10 +150,10 @@ def test_what_failed_for_good_is_not_tried_again_at_once() -> None:
     assert world.source.asked["open"] == 1
 
 
-def test_a_check_asks_everyone() -> None:
+def test_the_health_check_covers_every_part() -> None:
     world = World()
     world.storage.down.add(WEST)
-    health = asyncio.run(world.archiver.check())
+    health = asyncio.run(world.archiver.check_health())
     assert health.engine is None
     assert health.regions[EAST] is None
     assert isinstance(health.regions[WEST], StorageUnavailable)

@@ -1,4 +1,4 @@
-"""What a build does, and the laws it keeps, in a world of fakes."""
+"""Builds, and the laws that they keep, with fakes."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from tests.world import World, build, lose, request
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 
 
-def test_a_stream_that_breaks_off_is_never_seen_by_anyone() -> None:
+def test_a_truncated_stream_is_never_published() -> None:
     world = World()
     world.source.cut_at = 100
 
@@ -33,7 +33,7 @@ def test_a_stream_that_breaks_off_is_never_seen_by_anyone() -> None:
     assert world.storage.manifests == {EAST: {}, WEST: {}}
 
 
-def test_every_length_but_the_whole_is_refused() -> None:
+def test_every_partial_length_is_refused() -> None:
     world = World()
 
     async def scenario() -> int:
@@ -86,7 +86,7 @@ def test_a_repeated_build_fetches_nothing() -> None:
     assert world.source.asked["open"] == 1
 
 
-def test_a_region_that_was_down_is_asked_to_be_repaired_and_is() -> None:
+def test_a_region_that_was_down_is_repaired() -> None:
     world = World()
 
     async def scenario() -> tuple[object, object]:
@@ -104,7 +104,7 @@ def test_a_region_that_was_down_is_asked_to_be_repaired_and_is() -> None:
     assert world.source.asked["open"] == 1
 
 
-def test_a_hit_that_lacks_a_region_has_it_repaired() -> None:
+def test_a_hit_with_a_missing_copy_requests_its_repair() -> None:
     world = World()
 
     async def scenario() -> Ready | Pending | Absent:
@@ -117,7 +117,7 @@ def test_a_hit_that_lacks_a_region_has_it_repaired() -> None:
     assert world.engine.repairs == {world.archive().key: (WEST,)}
 
 
-def test_without_any_region_a_build_fails_and_says_so() -> None:
+def test_without_any_region_a_build_fails() -> None:
     world = World()
     world.storage.down.update((EAST, WEST))
     with pytest.raises(StorageUnavailable):
@@ -125,7 +125,7 @@ def test_without_any_region_a_build_fails_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("trouble", ("down", "full"))
-def test_the_host_is_not_asked_while_no_region_takes_anything(trouble: str) -> None:
+def test_no_request_is_sent_to_the_host_while_no_region_takes_writes(trouble: str) -> None:
     world = World()
     getattr(world.storage, trouble).update((EAST, WEST))
     with pytest.raises(StorageUnavailable):
@@ -133,7 +133,7 @@ def test_the_host_is_not_asked_while_no_region_takes_anything(trouble: str) -> N
     assert not world.source.asked
 
 
-def test_a_region_that_takes_no_writes_is_left_out_and_repaired_later() -> None:
+def test_a_read_only_region_is_skipped_and_repaired_later() -> None:
     world = World()
     world.storage.full.add(WEST)
     archive = asyncio.run(build(world))
@@ -141,7 +141,7 @@ def test_a_region_that_takes_no_writes_is_left_out_and_repaired_later() -> None:
     assert world.engine.repairs == {archive.key: (WEST,)}
 
 
-def test_a_repair_does_not_ask_the_host_while_the_region_with_the_copy_is_silent() -> None:
+def test_a_repair_does_not_fetch_while_the_region_with_the_copy_is_unreachable() -> None:
     """A second fetch would give the archive a second manifest, in the other region."""
     world = World()
     world.storage.down.add(WEST)
@@ -175,7 +175,7 @@ def test_damaged_bytes_are_not_copied_to_another_region() -> None:
     assert world.engine.repairs == {world.archive().key: (WEST,)}
 
 
-def test_an_archive_that_every_region_lost_comes_back_with_its_old_digest() -> None:
+def test_an_archive_lost_in_every_region_is_rebuilt_with_the_same_sha256() -> None:
     world = World()
 
     async def scenario() -> None:
@@ -190,7 +190,7 @@ def test_an_archive_that_every_region_lost_comes_back_with_its_old_digest() -> N
     assert world.source.asked["open"] == 2
 
 
-def test_an_archive_that_was_lost_is_never_replaced_by_one_with_other_bytes() -> None:
+def test_a_lost_archive_is_never_replaced_by_other_bytes() -> None:
     world = World()
 
     async def scenario() -> None:
@@ -227,7 +227,7 @@ def test_an_attempt_that_lost_its_lease_deletes_nothing_that_a_manifest_names() 
     asyncio.run(scenario())
 
 
-def test_a_build_reports_its_way() -> None:
+def test_a_build_reports_its_progress() -> None:
     world = World()
     attempt = FakeAttempt(archive=world.archive())
     copies = asyncio.run(world.archiver.build(world.archive(), attempt))
@@ -237,7 +237,7 @@ def test_a_build_reports_its_way() -> None:
 
 
 @pytest.mark.parametrize("error", (SourceUnavailable("a"), StorageUnavailable("b")))
-def test_a_retryable_error_is_retried_until_it_is_over(error: ArchiverError) -> None:
+def test_a_retryable_error_is_retried_until_it_ends(error: ArchiverError) -> None:
     world = World()
 
     async def scenario() -> TaskState:

@@ -1,4 +1,4 @@
-"""What a status says: what the buckets do, and else the engine. In a world of fakes."""
+"""The status comes from the buckets first, then from the engine; with fakes."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Region
 from archiver.ports.storage import Found
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
 from archiver.web.waiting.task_watch import open_task_watches
@@ -20,7 +20,7 @@ EAST, WEST = Region("us-east-1"), Region("us-west-2")
 
 
 class CountingStorage(MemoryStorage):
-    """``looks`` counts the questions whether an archive is there."""
+    """``looks`` counts the searches for an archive."""
 
     looks = 0
 
@@ -30,7 +30,7 @@ class CountingStorage(MemoryStorage):
         return await super().find(archive)
 
 
-def test_the_status_of_a_task_that_nobody_knows_is_pending() -> None:
+def test_an_unknown_task_is_pending() -> None:
     world = World()
     status = asyncio.run(world.archiver.status(world.archive()))
     assert status.task.state is TaskState.PENDING
@@ -38,7 +38,7 @@ def test_the_status_of_a_task_that_nobody_knows_is_pending() -> None:
     assert world.untouched
 
 
-def test_a_status_is_success_if_the_buckets_say_so_whatever_the_engine_says() -> None:
+def test_the_status_is_success_if_a_bucket_has_the_archive() -> None:
     world = World()
 
     async def scenario() -> TaskState:
@@ -49,7 +49,7 @@ def test_a_status_is_success_if_the_buckets_say_so_whatever_the_engine_says() ->
     assert asyncio.run(scenario()) is TaskState.SUCCESS
 
 
-def test_a_status_is_no_success_without_an_archive_whatever_the_engine_says() -> None:
+def test_the_status_is_never_success_without_an_archive() -> None:
     world = World()
 
     async def scenario() -> Status:
@@ -63,7 +63,7 @@ def test_a_status_is_no_success_without_an_archive_whatever_the_engine_says() ->
     assert (status.task.state, status.urls) == (TaskState.PENDING, {})
 
 
-def test_who_watches_an_archive_that_was_built_and_lost_has_it_looked_for_once() -> None:
+def test_the_status_of_a_lost_archive_searches_the_buckets_once() -> None:
     storage = CountingStorage()
     world = World(storage=storage)
 
@@ -84,7 +84,7 @@ def test_who_watches_an_archive_that_was_built_and_lost_has_it_looked_for_once()
     assert storage.looks == 1
 
 
-def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> None:
+def test_a_status_has_a_url_per_copy_and_names_the_missing_regions() -> None:
     world = World()
 
     async def scenario() -> Status:
@@ -98,7 +98,7 @@ def test_a_status_has_a_link_for_each_copy_and_names_the_regions_without() -> No
     assert status.urls[WEST] not in repr(status)
 
 
-def test_a_task_is_seen_while_no_region_answers() -> None:
+def test_a_task_is_reported_while_no_region_responds() -> None:
     world = World()
 
     async def scenario() -> tuple[Status, Status]:
@@ -114,7 +114,7 @@ def test_a_task_is_seen_while_no_region_answers() -> None:
     assert failed.task.error.code == "storage_unavailable"
 
 
-def test_a_success_is_not_taken_back_while_no_region_answers() -> None:
+def test_a_success_is_not_withdrawn_while_no_region_responds() -> None:
     world = World()
 
     async def scenario() -> None:
@@ -128,7 +128,7 @@ def test_a_success_is_not_taken_back_while_no_region_answers() -> None:
     asyncio.run(scenario())
 
 
-def test_a_status_that_only_the_engine_could_tell_is_not_made_up() -> None:
+def test_without_engine_and_archive_there_is_no_status() -> None:
     world = World()
     world.engine.down = True
     with pytest.raises(EngineUnavailable):
@@ -136,14 +136,14 @@ def test_a_status_that_only_the_engine_could_tell_is_not_made_up() -> None:
 
 
 class SilentEngine(MemoryEngine):
-    """Says nothing of any task for a long time, as while its stream has no leader."""
+    """Does not respond about tasks for a long time, as when its stream has no leader."""
 
     async def task(self, archive: Archive) -> Task | None:
         await asyncio.sleep(60)
         return await super().task(archive)
 
 
-def test_a_silent_engine_does_not_keep_the_status_of_an_archive_that_is_there() -> None:
+def test_an_unresponsive_engine_does_not_delay_the_status_of_a_stored_archive() -> None:
     world = World(engine=SilentEngine())
 
     async def scenario() -> TaskState:

@@ -1,4 +1,4 @@
-"""Which states are the last ones, and how long a queue takes."""
+"""Final states, and the expected duration of a queue."""
 
 from datetime import timedelta
 
@@ -12,10 +12,10 @@ def test_only_success_and_failure_are_final() -> None:
     }
 
 
-def test_a_queue_takes_as_many_means_as_it_has_rounds() -> None:
+def test_a_queue_takes_one_mean_duration_per_round() -> None:
     mean = timedelta(seconds=10)
-    assert Backlog(waiting=0, running=0).outlook(mean) == mean
-    assert Backlog(waiting=1, running=8).outlook(mean) == mean
-    assert Backlog(waiting=17, running=8).outlook(mean) == 3 * mean
-    assert Backlog(waiting=17, running=8, mean=mean / 10).outlook(mean) == 3 * mean / 10
-    assert Backlog(waiting=5, running=0).outlook(mean) == 5 * mean
+    assert Backlog(waiting=0, running=0).estimate_wait(mean) == mean
+    assert Backlog(waiting=1, running=8).estimate_wait(mean) == mean
+    assert Backlog(waiting=17, running=8).estimate_wait(mean) == 3 * mean
+    assert Backlog(waiting=17, running=8, mean=mean / 10).estimate_wait(mean) == 3 * mean / 10
+    assert Backlog(waiting=5, running=0).estimate_wait(mean) == 5 * mean

@@ -1,4 +1,4 @@
-"""The fakes give what the real parts give, where no contract suite of theirs says so."""
+"""The fakes behave like the real parts, where no contract suite covers them."""
 
 import asyncio
 import io
@@ -17,17 +17,17 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Served, Verified
+from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.testing import FakeSource, GzipVerifier
 from tests.world import ASH, World
 
 
 def fetched(source: FakeSource, archive: Archive) -> tuple[str, bytes]:
-    """Return the root that the source promises, and the bytes that it sends."""
+    """Return the root that the source announces, and the bytes that it sends."""
 
     async def fetch() -> tuple[str, bytes]:
         async with source.open(archive) as stream:
-            return stream.root, b"".join([chunk async for chunk in stream.chunks()])
+            return stream.root, b"".join([chunk async for chunk in stream.chunks])
 
     return asyncio.run(fetch())
 
@@ -41,8 +41,8 @@ def members(suffix: str, data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "tar.bz2", "zip"))
-def test_a_source_sends_a_real_archive_with_its_root(suffix: str) -> None:
-    world = World(source=FakeSource(served=Served(suffixes=(suffix,))))
+def test_a_source_sends_an_archive_with_its_root(suffix: str) -> None:
+    world = World(source=FakeSource(served=ServedFormats(suffixes=(suffix,))))
     root, data = fetched(world.source, replace(world.archive("testing"), suffix=suffix))
     assert root == f"ash-{world.node[:12]}"
     assert members(suffix, data) == [
@@ -71,7 +71,7 @@ def test_a_source_sends_the_same_bytes_each_time() -> None:
         ({"suffix": "zip"}, SuffixRefused),
     ),
 )
-def test_a_source_refuses_what_it_has_not(
+def test_a_source_refuses_archives_that_it_lacks(
     changes: dict[str, str], error: type[ArchiverError]
 ) -> None:
     world = World()
@@ -92,7 +92,7 @@ def test_a_name_moves_with_its_commit_and_a_prefix_must_be_unique() -> None:
 
 def verified(data: bytes) -> Verified:
     async def verify() -> Verified:
-        verifier = GzipVerifier(World().archive(), root="r")
+        verifier = GzipVerifier(World().archive(), root="r", identity=None)
         for start in range(0, len(data), 50):
             await verifier.update(data[start : start + 50])
         return await verifier.finish()

@@ -23,7 +23,7 @@ def asked(
     port = free_port()
 
     async def play() -> list[Answer]:
-        heartbeat = Heartbeat(check=check or world.archiver.check_worker)
+        heartbeat = Heartbeat(check=check or world.archiver.check_worker_health)
         async with listening(f"127.0.0.1:{port}", heartbeat=heartbeat, version=VERSION):
             ask: Callable[[str], Answer] = lambda path: fetch(f"http://127.0.0.1:{port}{path}")  # noqa: E731
             return [await asyncio.to_thread(ask, path) for path in paths]
@@ -75,7 +75,7 @@ def test_a_fault_of_a_handler_is_logged() -> None:
 
 
 async def listen(address: str) -> None:
-    heartbeat = Heartbeat(check=World().archiver.check_worker)
+    heartbeat = Heartbeat(check=World().archiver.check_worker_health)
     async with listening(address, heartbeat=heartbeat, version=VERSION):
         pass
 

@@ -1,4 +1,4 @@
-"""Archiver among fakes: a whole world in memory, with one repository in it."""
+"""Archiver with fakes: everything in memory, with one repository."""
 
 from dataclasses import dataclass, field
 
@@ -27,20 +27,20 @@ class World:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
     converter: FakeConverter = field(default_factory=FakeConverter)
-    news: Notifications = field(default_factory=Notifications)
+    notifications: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
 
     def __post_init__(self) -> None:
-        self.index = MemoryIndex(storage=self.storage, news=self.news)
-        self.engine.news = self.news
+        self.index = MemoryIndex(storage=self.storage, notifications=self.notifications)
+        self.engine.notifications = self.notifications
         self.archiver = self.new_process()
         self.node = self.source.commit(ASH, FILES, "default", "V_1")
 
     def new_process(self) -> Archiver:
-        """Return an Archiver as another process has it, which remembers nothing."""
+        """Return the Archiver of another process, with empty caches."""
         return Archiver(
             sources={self.source.name: self.source},
             storage=self.storage,
@@ -48,12 +48,12 @@ class World:
             engine=self.engine,
             verify=GzipVerifier,
             converter=self.converter,
-            news=self.news,
+            notifications=self.notifications,
             nearest=self.nearest,
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:
-        return self.wanted(subdir=subdir, suffix=suffix).at(self.node)
+        return self.wanted(subdir=subdir, suffix=suffix).archive_at(self.node)
 
     def wanted(
         self,
@@ -73,7 +73,7 @@ class World:
 
     @property
     def untouched(self) -> bool:
-        """Whether no task was created, and the host was asked nothing."""
+        """Return whether no task was created and no request was sent to the host."""
         return not self.engine.tasks and not self.source.asked
 
 
@@ -84,14 +84,14 @@ async def request(
     create: bool = True,
     client_region: Region | None = None,
 ) -> Ready | Pending | Absent:
-    """Return what a client of *archiver* that asks for nothing else gets for *wanted*."""
+    """Return the result of *archiver* for *wanted* without further options."""
     return await archiver.request(
         wanted, create=create, share=create, client="", client_region=client_region
     )
 
 
 async def build(world: World, subdir: str = "") -> Archive:
-    """Have the archive built by a worker, and return it."""
+    """Let a worker build the archive, and return it."""
     archive = world.archive(subdir)
     await world.archiver.build(archive, FakeAttempt(archive=archive))
     return archive

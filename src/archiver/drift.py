@@ -1,4 +1,4 @@
-"""In what two archives differ that should be the same, member by member."""
+"""Compares two archives member by member."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from archiver.errors import ArchiveTooLarge
 
 HELD_MAX_BYTES = 128 << 20
-"""Memory for the members of one archive that have not been met in the other one: some 200,000."""
+"""Memory for members of one archive without a counterpart so far: some 200,000 members."""
 
 HELD_PER_MEMBER_BYTES = 500
-"""What Python needs for one, besides its name and its link."""
+"""Size of a member in Python, besides its name and its link."""
 
-TOLD = 1000
-"""How many differences are kept: who has more of them is helped by their number alone."""
+DIFFERENCES_MAX = 1000
+"""Differences that are reported in detail. Further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """One member, whatever the format of its archive. ``sha256`` is that of a file's bytes.
+    """One member in any archive format. ``sha256`` is that of a file's bytes.
 
     ``kind`` is file, link or folder; ``mtime`` is in seconds since 1970.
     """
@@ -35,7 +35,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A member as one archive has it and as the other has it; None: it has no such member."""
+    """A member in both archives; None in an archive that lacks it."""
 
     name: bytes
     stored: Content | None
@@ -43,25 +43,25 @@ class Difference:
 
     @property
     def aspects(self) -> tuple[str, ...]:
-        """In what the two differ; nothing if there is only one."""
+        """The aspects in which the two differ; empty if one archive lacks the member."""
         if self.stored is None or self.fetched is None:
             return ()
         a, b = self.stored, self.fetched
-        same = {
+        equal = {
             "kind": a.kind == b.kind,
             "mode": a.mode == b.mode,
             "time": a.mtime == b.mtime,
             "link": a.link == b.link,
             "content": (a.size_bytes, a.sha256) == (b.size_bytes, b.sha256),
         }
-        return tuple(aspect for aspect, agrees in same.items() if not agrees)
+        return tuple(aspect for aspect, agrees in equal.items() if not agrees)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """All in which two archives differ: ``members`` of them, of which the first are told.
+    """The number of ``members`` that differ, and the first of these ``differences``.
 
-    ``reordered`` says that the members that both have come in another order.
+    ``reordered`` is true if the common members are in different orders.
     """
 
     members: int
@@ -73,21 +73,21 @@ class Drift:
 
 
 Listing = AsyncGenerator[Sequence[Content], None]
-"""The members of an archive in their order, some at a time."""
+"""The members of an archive in order, several at a time."""
 
 
 async def compare(stored: Listing, fetched: Listing) -> Drift:
-    """Return in what two archives differ. Holds no more of them than is out of step.
+    """Return the differences of two archives. Only members without a counterpart are held.
 
-    When one has ended, the rest of the other is counted and not held.
+    When one archive has ended, further members of the other are only counted.
 
     Raises:
-        ArchiveTooLarge: That is more than HELD_MAX_BYTES.
+        ArchiveTooLarge: The held members exceed HELD_MAX_BYTES.
     """
     comparison = _Comparison()
     async with aclosing(_each(stored)) as ours, aclosing(_each(fetched)) as theirs:
         while (pair := (await anext(ours, None), await anext(theirs, None))) != (None, None):
-            comparison.see(*pair)
+            comparison.add(*pair)
     return comparison.result()
 
 
@@ -99,9 +99,9 @@ async def _each(listing: Listing) -> AsyncGenerator[Content, None]:
 
 
 class _Side:
-    """Members of one archive that have not been met in the other one, and where they stand.
+    """Members of one archive without a counterpart so far, with their positions.
 
-    A name may come more than once.
+    A name may occur more than once.
     """
 
     def __init__(self) -> None:
@@ -112,14 +112,14 @@ class _Side:
     def __contains__(self, name: bytes) -> bool:
         return name in self._waiting
 
-    def put(self, content: Content) -> None:
+    def add(self, content: Content) -> None:
         self._held_bytes += _held_bytes(content)
         if self._held_bytes > HELD_MAX_BYTES:
             raise ArchiveTooLarge("the two archives have too little in common to compare them")
         self._waiting.setdefault(content.name, deque()).append((self._seen, content))
         self._seen += 1
 
-    def take(self, name: bytes) -> tuple[int, Content]:
+    def pop(self, name: bytes) -> tuple[int, Content]:
         waiting = self._waiting[name]
         first = waiting.popleft()
         if not waiting:
@@ -127,7 +127,7 @@ class _Side:
         self._held_bytes -= _held_bytes(first[1])
         return first
 
-    def left(self) -> list[Content]:
+    def remaining(self) -> list[Content]:
         return [content for waiting in self._waiting.values() for _, content in waiting]
 
 
@@ -144,30 +144,30 @@ class _Comparison:
         self._differences: list[Difference] = []
         self._reordered = False
 
-    def see(self, stored: Content | None, fetched: Content | None) -> None:
-        """Go on to the next member of each archive; None: it has ended.
+    def add(self, stored: Content | None, fetched: Content | None) -> None:
+        """Add the next member of each archive; None if it has ended.
 
-        Then a member of the other one is held only if its like still waits here.
+        After one archive has ended, a member of the other is held only if a counterpart waits.
         """
         if stored and (fetched or stored.name in self._fetched):
-            self._stored.put(stored)
+            self._stored.add(stored)
         elif stored:
             self._differ(stored.name, stored, None)
         if fetched and (stored or fetched.name in self._stored):
-            self._fetched.put(fetched)
+            self._fetched.add(fetched)
         elif fetched:
             self._differ(fetched.name, None, fetched)
         for content in filter(None, (stored, fetched)):
             self._match(content.name)
 
     def _match(self, name: bytes) -> None:
-        """Compare those of the *name*.
+        """Compare the members called *name*.
 
-        One of them has just come, so it is the last of its archive: the order is the same as long
-        as the other one is, too, the last that was matched of its own.
+        One of the two was just added, so it is the last of its archive so far. The order is the
+        same while the other is also the last matched member of its own archive.
         """
         while name in self._stored and name in self._fetched:
-            (ours, stored), (theirs, fetched) = self._stored.take(name), self._fetched.take(name)
+            (ours, stored), (theirs, fetched) = self._stored.pop(name), self._fetched.pop(name)
             self._reordered |= ours < self._last[0] or theirs < self._last[1]
             self._last = max(ours, self._last[0]), max(theirs, self._last[1])
             if stored != fetched:
@@ -175,13 +175,13 @@ class _Comparison:
 
     def _differ(self, name: bytes, stored: Content | None, fetched: Content | None) -> None:
         self._members += 1
-        if len(self._differences) < TOLD:
+        if len(self._differences) < DIFFERENCES_MAX:
             self._differences.append(Difference(name=name, stored=stored, fetched=fetched))
 
     def result(self) -> Drift:
-        for content in self._stored.left():
+        for content in self._stored.remaining():
             self._differ(content.name, content, None)
-        for content in self._fetched.left():
+        for content in self._fetched.remaining():
             self._differ(content.name, None, content)
         return Drift(
             members=self._members,

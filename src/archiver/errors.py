@@ -1,7 +1,7 @@
-"""Everything that can go wrong, as one tree. No HTTP in it: ``web/problems.py`` maps it.
+"""All errors, as one tree. ``web/problems.py`` maps them to HTTP.
 
 ArchiverError
-├── InvalidRequest          invalid_request       names the parameter and what it may be
+├── InvalidRequest          invalid_request       names the parameter and the allowed values
 ├── NotFound
 │   ├── UnknownSource       unknown_source
 │   ├── UnknownRepo         unknown_repo
@@ -12,7 +12,7 @@ ArchiverError
 │   ├── SourceUnavailable   source_unavailable    retryable
 │   ├── SourceTimeout       source_timeout        retryable
 │   ├── SourceTooSlow       source_too_slow       retryable
-│   ├── SourceBusy          source_busy           retryable, may say after how long
+│   ├── SourceBusy          source_busy           retryable, may have a retry_after
 │   ├── SourceRefused       source_refused
 │   ├── SuffixRefused       suffix_refused
 │   ├── NotPackable         not_packable
@@ -36,13 +36,14 @@ ArchiverError
 │   └── UnreadableManifest  unreadable_manifest   retryable, not ours
 ├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── NoWorker                no_worker             retryable
-├── TooManyWaiters          too_many_waiters      retryable, says after how long
-├── TaskFailed              task_failed           says what the task failed with
+├── TooManyWaiters          too_many_waiters      retryable, has a retry_after
+├── TaskFailed              task_failed           has the code of the task's error
 ├── LeaseLost               lease_lost
 ├── WorkersLost             workers_lost
 └── InternalError           internal_error
 
-A message is our own text and may be shown to anyone. What a library said stays in ``__cause__``.
+A message is Archiver's own text and may be shown to any client. A library's text stays in
+``__cause__``.
 """
 
 from datetime import timedelta
@@ -50,10 +51,10 @@ from typing import ClassVar, Self
 
 
 class ArchiverError(Exception):
-    """Base of the tree. ``code`` is public and stable; ``retryable`` says whether to try again.
+    """Base of the tree. ``code`` is public and stable. ``retryable`` errors may be temporary.
 
-    ``ours`` marks an outage of Archiver's own parts. It says nothing about the archive or its host,
-    so a task waits for its end and no failure is counted.
+    ``ours`` marks an outage of Archiver's own parts, unrelated to the archive or its host. Tasks
+    wait for its end, and it does not count as a failure.
     """
 
     code: ClassVar[str]
@@ -66,19 +67,19 @@ class ArchiverError(Exception):
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What a line of the log says of it: its code and, if S3 gave the reason, S3's code."""
+        """The fields for a log line: the code, and S3's code if S3 caused the error."""
         return {"code": self.code} | ({"s3_code": code} if (code := _s3_code(self)) else {})
 
     @property
     def reason(self) -> str:
-        """What an operator reads of it: its message and, if S3 gave the reason, S3's code."""
+        """The text for operators: the message, and S3's code if S3 caused the error."""
         code = _s3_code(self)
         return f"{self.message} ({code})" if code else self.message
 
-    def again(self) -> Self:
-        """Return the same error without frames or causes: to be kept, or raised more than once.
+    def without_frames(self) -> Self:
+        """Return a copy without traceback and cause, to be stored or raised again.
 
-        An error that was raised holds every frame that it went through, with all that is in them.
+        A raised error keeps alive every frame that it passed through, with their variables.
         """
         same = type(self).__new__(type(self), *self.args)
         vars(same).update(vars(self))
@@ -86,7 +87,7 @@ class ArchiverError(Exception):
 
 
 def _s3_code(exc: BaseException | None) -> str | None:
-    """Return the first code of S3 among *exc* and its causes."""
+    """Return the first S3 code of *exc* and its causes."""
     while exc is not None:
         if isinstance(exc, StorageUnavailable) and exc.s3_code:
             return exc.s3_code
@@ -95,7 +96,7 @@ def _s3_code(exc: BaseException | None) -> str | None:
 
 
 class InvalidRequest(ArchiverError):
-    """The text is not a request. ``allowed`` says what the parameter may be."""
+    """A request that cannot be parsed. ``allowed`` describes the values of the parameter."""
 
     code = "invalid_request"
 
@@ -106,7 +107,7 @@ class InvalidRequest(ArchiverError):
 
 
 class NotFound(ArchiverError):
-    """What was asked for does not exist, on the word of the one who would know."""
+    """The requested item does not exist, according to the host or the configuration."""
 
 
 class UnknownSource(NotFound):
@@ -126,13 +127,13 @@ class UnknownSubdir(NotFound):
 
 
 class EmptyTree(NotFound):
-    """The changeset exists and has no files, so no archive of it can."""
+    """The changeset exists but has no files, so it has no archives."""
 
     code = "empty_tree"
 
 
 class SourceError(ArchiverError):
-    """A version-control host did not give what it was asked for."""
+    """A version-control host did not deliver."""
 
 
 class SourceUnavailable(SourceError):
@@ -146,14 +147,14 @@ class SourceTimeout(SourceError):
 
 
 class SourceTooSlow(SourceError):
-    """The host sends, but so little at a time that it would hold a worker for ever."""
+    """The host sends below the minimum rate, which would block a worker."""
 
     code = "source_too_slow"
     retryable = True
 
 
 class SourceBusy(SourceError):
-    """The host asks to be left alone (429, 503), for ``retry_after`` if it said how long."""
+    """The host is overloaded (429, 503); ``retry_after`` is the delay it requested, if any."""
 
     code = "source_busy"
     retryable = True
@@ -172,32 +173,32 @@ class SuffixRefused(SourceError):
 
 
 class NotPackable(SourceError):
-    """The host's own packer has no words for something in this tree, in this format."""
+    """The host cannot pack this tree in this format."""
 
     code = "not_packable"
 
 
 class UnprovenArchive(SourceError):
-    """The host does not list its files, so that nothing proves an archive to be complete."""
+    """The host does not list its files, so the completeness of an archive cannot be proven."""
 
     code = "unproven_archive"
     retryable = True
 
 
 class ForbiddenAddress(SourceError):
-    """A redirect or a DNS answer led to a place that no setting names."""
+    """A redirect or a DNS answer led to an address that no setting allows."""
 
     code = "forbidden_address"
 
 
 class ShadowedNode(SourceError):
-    """On the host, the 12-digit name of this node means another changeset."""
+    """The first 12 digits of this node resolve to another changeset on the host."""
 
     code = "shadowed_node"
 
 
 class BadArchive(ArchiverError):
-    """The host's bytes are not the whole archive that was asked for."""
+    """The bytes are not the whole requested archive."""
 
 
 class NotAnArchive(BadArchive):
@@ -211,7 +212,7 @@ class TruncatedArchive(BadArchive):
 
 
 class IncompleteArchive(BadArchive):
-    """A sound archive that ends before the tree does."""
+    """A well-formed archive that ends before the last file of the tree."""
 
     code = "incomplete_archive"
     retryable = True
@@ -223,25 +224,25 @@ class CorruptArchive(BadArchive):
 
 
 class ArchiveTooLarge(BadArchive):
-    """It has more bytes, packed or unpacked, or more members, than its source's limits allow."""
+    """The archive exceeds a limit of its source: bytes, unpacked bytes, ratio or members."""
 
     code = "archive_too_large"
 
 
 class UnsafeMember(BadArchive):
-    """A member would lead whoever extracts it out of the archive's root."""
+    """Extracting a member would leave the archive's root."""
 
     code = "unsafe_member"
 
 
 class NotConvertible(BadArchive):
-    """It has something that the wanted format has no words for."""
+    """A member cannot be represented in the requested format."""
 
     code = "not_convertible"
 
 
 class BytesChanged(BadArchive):
-    """Every copy was lost, and what could replace them is not what their manifest promises."""
+    """All copies are lost, and the rebuilt bytes differ from their manifest."""
 
     code = "bytes_changed"
 
@@ -256,7 +257,7 @@ class WrongNode(BadArchive):
 
 
 class NoRoom(ArchiverError):
-    """A worker's working directory has no room for an archive that is to be converted."""
+    """A worker's working directory has no room for the archive to convert."""
 
     code = "no_room"
     retryable = True
@@ -264,9 +265,9 @@ class NoRoom(ArchiverError):
 
 
 class ConversionLost(ArchiverError):
-    """The process that was to convert an archive was killed, or could not be started.
+    """The conversion process was killed, or could not be started.
 
-    Not ``ours``: the likeliest reason is that this very archive needs too much memory.
+    Not ``ours``: the most likely reason is that this archive needs too much memory.
     """
 
     code = "conversion_lost"
@@ -274,9 +275,9 @@ class ConversionLost(ArchiverError):
 
 
 class StorageUnavailable(ArchiverError):
-    """A region did not do what it was asked to. ``s3_code`` is its reason, if it is known.
+    """A region failed. ``s3_code`` is S3's code for the reason, if known.
 
-    Health checks, workers' reports and the log show it; answers to clients do not.
+    Health checks, worker reports and the log show the code. Responses to clients do not.
     """
 
     code = "storage_unavailable"
@@ -289,9 +290,9 @@ class StorageUnavailable(ArchiverError):
 
 
 class UnreadableManifest(StorageUnavailable):
-    """A region answers, and its manifest of this archive cannot be believed; no region has another.
+    """A region's manifest of this archive is invalid, and no region has a valid one.
 
-    Not ``ours``: the other archives are stored and given out, so this one must not wait for long.
+    Not ``ours``: other archives are not affected, so tasks do not wait for the end of an outage.
     """
 
     code = "unreadable_manifest"
@@ -305,14 +306,14 @@ class EngineUnavailable(ArchiverError):
 
 
 class NoWorker(ArchiverError):
-    """No worker answers, so that tasks wait. Only health checks report it."""
+    """No worker responds, so tasks wait. Only health checks report it."""
 
     code = "no_worker"
     retryable = True
 
 
 class TooManyWaiters(ArchiverError):
-    """As many requests are held open as may be. Whoever comes back later may find room."""
+    """A limit on waiting requests is reached. ``retry_after`` is the delay to suggest."""
 
     code = "too_many_waiters"
     retryable = True
@@ -323,7 +324,7 @@ class TooManyWaiters(ArchiverError):
 
 
 class TaskFailed(ArchiverError):
-    """The archive's task failed for good a moment ago, with this code."""
+    """The archive's task recently failed for good; ``failed_with`` is the code of its error."""
 
     code = "task_failed"
 
@@ -333,18 +334,18 @@ class TaskFailed(ArchiverError):
 
 
 class LeaseLost(ArchiverError):
-    """Another worker holds the task now; this attempt must end and say nothing."""
+    """Another worker holds the task now. This attempt must end without a report."""
 
     code = "lease_lost"
 
 
 class WorkersLost(ArchiverError):
-    """Every worker that took the task vanished; it is not given to another one."""
+    """Every worker that claimed the task vanished. It is not handed out again."""
 
     code = "workers_lost"
 
 
 class InternalError(ArchiverError):
-    """A fault of Archiver itself. Its details are in the log."""
+    """A bug in Archiver. The log has the details."""
 
     code = "internal_error"

@@ -1,4 +1,4 @@
-"""The values that Archiver is about: frozen, pure, without a word of HTTP, S3 or NATS."""
+"""Archiver's values: frozen, pure, independent of HTTP, S3 and NATS."""
 
 import hashlib
 import re
@@ -12,17 +12,17 @@ from archiver.errors import InvalidRequest
 from archiver.names import (
     NAME_MAX_BYTES,
     SEPARATOR,
-    check_name,
-    check_rev,
-    escaped,
-    unescape,
+    escape_name,
+    require_name,
+    require_rev,
+    unescape_segment,
 )
 
 Node = NewType("Node", str)
-"""The full 40-hex id of a changeset, in lower case."""
+"""The full id of a commit in lower case: 40 (SHA-1) or 64 (SHA-256) hex digits."""
 
 TaskId = NewType("TaskId", str)
-"""A key without its version, ``/`` written as ``:``. One per archive; reads back to it."""
+"""A key without its version, with ``:`` for ``/``. Parses back to its archive."""
 
 Region = NewType("Region", str)
 """A name with exactly one bucket."""
@@ -31,33 +31,35 @@ PresignedUrl = NewType("PresignedUrl", str)
 """A time-limited link: a secret, never logged or stored."""
 
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
-"""The formats of archives: each can be verified, and made of each other one."""
+"""The formats of archives. Each can be verified, and converted from every other."""
 
 KEY_VERSION = "v1"
 
 KEY_MAX_BYTES = NAME_MAX_BYTES
-"""S3 ends keys at 1024 bytes; prefix, attempt and file name need up to 230 of them."""
+"""S3 allows keys of 1024 bytes; prefix, attempt and file name need up to 230 of them."""
 
 STEM_MAX_CHARS = 150
 
-_NODE = re.compile(r"[0-9a-f]{40}")
+NODE_ALLOWED = "40 or 64 hex digits"
+
+_NODE = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ANY_NODE = Node("0" * 40)
 
 
 def parse_node(text: str) -> Node | None:
-    """Return *text* as a node if it is one: 40 hex digits, of either case."""
+    """Return *text* as a node, or None if it is not 40 or 64 hex digits of either case."""
     lowered = text.lower()
     return Node(lowered) if _NODE.fullmatch(lowered) else None
 
 
 def rev_hash(source: str, repo: str, rev: str) -> str:
-    """Return what stands for a rev of a repo where a name would be too long: 64 hex digits."""
+    """Return 64 hex digits that identify a rev of a repo, where its name would be too long."""
     return hashlib.sha256(f"{source}\0{repo}\0{rev}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveRequest:
-    """A parsed request. ``rev`` is what the client typed, and may move."""
+    """A parsed request. ``rev`` is the client's text, and may move."""
 
     source: str
     repo: str
@@ -70,8 +72,8 @@ class ArchiveRequest:
     def __post_init__(self) -> None:
         node = parse_node(self.rev)
         if not node:
-            check_rev(self.rev)
-        archive = Archive(  # so that no host is asked about names that no key could hold
+            require_rev(self.rev)
+        archive = Archive(  # rejects names that do not fit into a key before a host is asked
             source=self.source,
             repo=self.repo,
             node=node or _ANY_NODE,
@@ -80,15 +82,15 @@ class ArchiveRequest:
         )
         object.__setattr__(self, "_archive", archive)
 
-    def at(self, node: Node) -> "Archive":
-        """Return the archive that this request means, now that its rev is known to be *node*."""
+    def archive_at(self, node: Node) -> "Archive":
+        """Return the requested archive, whose rev resolved to *node*."""
         archive = self._archive
         return archive if archive.node == node else replace(archive, node=node)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """The identity of immutable bytes. An ``Archive`` with names that no key could hold cannot be.
+    """The identity of immutable bytes. Its names are valid, and fit into a key.
 
     ``subdir`` is empty for the whole tree.
     """
@@ -100,13 +102,13 @@ class Archive:
     suffix: str
 
     def __post_init__(self) -> None:
-        check_name(self.source, "source")
-        check_name(self.repo, "repo")
+        require_name(self.source, "source")
+        require_name(self.repo, "repo")
         if self.subdir:
-            check_name(self.subdir, "subdir")
-        check_name(self.suffix, "suffix")
+            require_name(self.subdir, "subdir")
+        require_name(self.suffix, "suffix")
         if "/" in self.source + self.suffix or not _NODE.fullmatch(self.node):
-            raise InvalidRequest("not an archive", parameter="rev", allowed="40 hex digits")
+            raise InvalidRequest("not an archive", parameter="rev", allowed=NODE_ALLOWED)
         if len(self.key) > KEY_MAX_BYTES:
             raise InvalidRequest(
                 "repo and subdir together are too long",
@@ -116,14 +118,14 @@ class Archive:
 
     @cached_property
     def key(self) -> str:
-        """Its place in every bucket: ``v1/source/repo…/-/node/subdir…/-/suffix``.
+        """The archive's place in every bucket: ``v1/source/repo…/-/node/subdir…/-/suffix``.
 
-        Injective, because no segment of a repo or subdir is ``-``, and no key is another one's
-        folder, because nothing follows the one segment behind the second ``-``.
+        Keys are injective, because no segment of a repo or subdir is ``-``. No key is the folder of
+        another, because exactly one segment follows the second ``-``.
         """
-        place = f"{escaped(self.source)}/{escaped(self.repo)}/{SEPARATOR}/{self.node}"
-        subdir = f"{escaped(self.subdir)}/" if self.subdir else ""
-        return f"{KEY_VERSION}/{place}/{subdir}{SEPARATOR}/{escaped(self.suffix)}"
+        tree = f"{escape_name(self.source)}/{escape_name(self.repo)}/{SEPARATOR}/{self.node}"
+        subdir = f"{escape_name(self.subdir)}/" if self.subdir else ""
+        return f"{KEY_VERSION}/{tree}/{subdir}{SEPARATOR}/{escape_name(self.suffix)}"
 
     @property
     def task_id(self) -> TaskId:
@@ -131,7 +133,7 @@ class Archive:
 
     @cached_property
     def key_hash(self) -> str:
-        """The key as 64 hex digits, for places that bear neither its length nor its characters."""
+        """SHA-256 of the key, for uses that its length or characters would break."""
         return hashlib.sha256(self.key.encode()).hexdigest()
 
     @property
@@ -140,21 +142,21 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """A name to save it under: ASCII, no spaces, no quotes. For people; not unique."""
+        """A name for saved files: ASCII, no spaces, no quotes. Not unique."""
         parts = [self.basename, self.node[:12], *(self.subdir.split("/") if self.subdir else [])]
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", "-".join(parts)).lstrip(".-")
         return f"{stem[:STEM_MAX_CHARS]}.{self.suffix}"
 
 
 def parse_key(key: str) -> Archive | None:
-    """Return the archive whose key this is, or None if it is nobody's."""
+    """Return the archive with this key; None if it is not the key of an archive."""
     if len(key) > KEY_MAX_BYTES:
         return None
     version, *segments = key.split("/")
     try:
         first = segments.index(SEPARATOR)
         second = segments.index(SEPARATOR, first + 1)
-        names = [unescape(segment) for segment in segments]
+        names = [unescape_segment(segment) for segment in segments]
         archive = Archive(
             source=names[0],
             repo="/".join(names[1:first]),
@@ -168,29 +170,29 @@ def parse_key(key: str) -> Archive | None:
 
 
 def parse_task_id(text: str) -> Archive | None:
-    """Return the archive whose task this is, or None if it is nobody's."""
+    """Return the archive of this task id; None if it is not a task id."""
     return None if "/" in text else parse_key(f"{KEY_VERSION}/{text.replace(':', '/')}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What a host sends by itself: these ``suffixes``, and with ``subdirs`` parts of a tree.
+class ServedFormats:
+    """The formats that a host sends: ``suffixes``, and with ``subdirs`` also parts of a tree.
 
-    With ``verbatim``, whatever it sends is wanted as it sends it; else it may be made of something
-    that is there already, which spares the host. ``spare`` suffixes are fetched only when the host
-    cannot pack a tree in the others.
+    With ``verbatim``, archives in these formats are stored as the host sends them. Otherwise they
+    may be converted from a stored archive, which costs the host nothing. ``fallback`` suffixes are
+    fetched only if the host cannot pack a tree in the others.
     """
 
     suffixes: tuple[str, ...]
     subdirs: bool = True
     verbatim: bool = True
-    spare: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
 
     def wants_verbatim(self, archive: Archive) -> bool:
-        return self.verbatim and self.nearest(archive) == archive
+        return self.verbatim and self.fetchable(archive) == archive
 
-    def nearest(self, archive: Archive) -> Archive:
-        """Return what to fetch for *archive*: itself, or what it can be made of."""
+    def fetchable(self, archive: Archive) -> Archive:
+        """Return the archive to fetch for *archive*: itself, or one to convert."""
         return replace(
             archive,
             suffix=archive.suffix if archive.suffix in self.suffixes else self.suffixes[0],
@@ -198,17 +200,17 @@ class Served:
         )
 
     def candidates(self, archive: Archive) -> tuple[Archive, ...]:
-        """Return all that may be fetched for *archive*: the nearest, then the other formats."""
-        nearest = self.nearest(archive)
-        suffixes = dict.fromkeys((nearest.suffix, *self.suffixes, *self.spare))
-        return tuple(replace(nearest, suffix=suffix) for suffix in suffixes)
+        """Return all archives to fetch for *archive*: first ``fetchable``, then other formats."""
+        first = self.fetchable(archive)
+        suffixes = dict.fromkeys((first.suffix, *self.suffixes, *self.fallback))
+        return tuple(replace(first, suffix=suffix) for suffix in suffixes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive of a source may be at most, so that none can exhaust who reads it.
+    """Limits of an archive, which protect its readers.
 
-    ``ratio`` is unpacked to packed bytes. The defaults are some ten times mozilla-central.
+    ``ratio`` is that of unpacked to packed bytes. The defaults are some ten times mozilla-central.
     """
 
     packed_bytes: int = 16 << 30
@@ -219,11 +221,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Verified:
-    """What a verifier found in a stream that it read through to its whole and sound end.
+    """A verifier's measures of a stream that it read to a valid end.
 
-    ``root`` is the one directory at the top of the archive. ``last_file`` is the path below it of
-    the last member that is not a directory. ``links_outside`` counts the symbolic links that lead
-    out of it. Only verifiers make these, with ``sealing.seal``.
+    ``root`` is the directory at the top of the archive. ``last_file`` is the path, below the root,
+    of the last member that is not a directory. ``links_outside`` counts symbolic links that lead
+    out of the root. Only verifiers create it, with ``sealing.seal``.
     """
 
     sha256: str
@@ -233,15 +235,15 @@ class Verified:
     links_outside: int
 
     def __init__(self, *, _sealed: Never) -> None:
-        raise TypeError("only a verifier can tell that an archive is whole")
+        raise TypeError("only a verifier creates Verified")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """Of what an archive was made, and by what.
+    """The input of a conversion, and the converter.
 
-    ``key``, ``sha256`` and ``size_bytes`` are those of the archive it was made of. ``converter``
-    names all that the bytes depend on besides: the same converter makes the same of the same.
+    ``key``, ``sha256`` and ``size_bytes`` describe the input. ``converter`` names everything else
+    that determines the bytes: the same converter makes the same bytes from the same input.
     """
 
     key: str
@@ -251,24 +253,23 @@ class Conversion:
 
 
 class Completeness(StrEnum):
-    """How it is known that an archive has all files of its tree."""
+    """How an archive is known to have all files of its tree."""
 
     PROVEN = "proven"
-    """It ends with the file that the host lists last."""
+    """Its last file is the last file that the host lists."""
 
     TRUSTED = "trusted"
-    """The host was not asked, because the settings say so."""
+    """The settings trust the host, so it was not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What makes an archive exist in a region: the record beside its bytes, written last.
+    """The record that makes an archive exist in a region. It is written after the bytes.
 
-    The same in every region, to the byte, but for the region it stands in.
-    ``object_key`` is where the bytes are, in each region's bucket. ``source_url`` is where the host
-    sent them or, if there was a ``conversion``, what they were made of in the beginning.
-    ``completeness`` is None in manifests of releases that did not check it.
-    ``links_outside`` is 0 in manifests from before such links were served.
+    Except for the region's name, it is identical in every region. ``object_key`` is the key of the
+    bytes in each bucket. ``source_url`` is the host's address of the bytes, or of the first input
+    of a ``conversion``. Manifests of early releases lack ``completeness``, and have 0 for
+    ``links_outside``.
     """
 
     key: str
@@ -286,18 +287,22 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """A committed archive and the regions that hold it, in the configured order; never none."""
+    """A committed archive and the regions that hold it, in the configured order; never empty."""
 
     manifest: Manifest
     regions: tuple[Region, ...]
 
+    def missing_from(self, regions: tuple[Region, ...]) -> tuple[Region, ...]:
+        """Return those of *regions* that do not hold the archive."""
+        return tuple(region for region in regions if region not in self.regions)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A hit: the archive is there, in ``region``.
+    """A hit: the archive exists in ``region``.
 
-    ``wanted`` is the region that the client prefers or, if it does not say, is nearest to.
-    ``good_until`` tells when the rev that was wanted may name another one; None says never.
+    ``wanted`` is the region that the client prefers or, without a preference, is nearest to.
+    ``good_until`` is when the requested rev may resolve to another node; None means never.
     """
 
     archive: Archive
@@ -317,7 +322,7 @@ class EnqueueOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A miss: a task was created for the archive, or was already running."""
+    """A miss: a task was created for the archive, or already existed."""
 
     archive: Archive
     outcome: EnqueueOutcome
@@ -325,6 +330,6 @@ class Pending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent:
-    """A miss of someone who asked that nothing be created."""
+    """A miss of a request that must not create a task."""
 
     archive: Archive

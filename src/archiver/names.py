@@ -1,6 +1,6 @@
-"""Names of sources, repos, revs and subdirs: which are allowed, and how a key holds them.
+"""Names of sources, repos, revs and subdirs: which are allowed, and how keys escape them.
 
-No key holds a rev, so a rev may be whatever its host accepts as a name.
+Keys do not contain revs, so a rev may be any name that its host accepts.
 """
 
 import re
@@ -11,42 +11,42 @@ from archiver.errors import InvalidRequest
 SEPARATOR = "-"
 
 SEGMENT_MAX_BYTES = 255
-"""Of a segment as it stands in a key: what file systems (and so file-backed S3 servers) allow."""
+"""Size of an escaped segment: the limit of file systems, and so of file-backed S3 servers."""
 
 NAME_MAX_BYTES = 700
-"""Of a name as it stands in a key: no key has room for a longer one."""
+"""Size of an escaped name: no key has room for a longer one."""
 
 NAMES_MAX = 2048
-"""Names that were checked and escaped lately: an installation's repos, subdirs and branches. Only
-allowed ones are remembered, so that they take 13 MB at the most, and mostly some 100 kB."""
+"""Cached checks and escapes of names: repos, subdirs and branches. Only allowed names are cached,
+which bounds the cache to 13 MB; it usually has some 100 kB."""
 
 NAME_ALLOWED = (
     "segments of 1 to 255 printable characters between slashes; not '.', '..' or '-'; no backslash"
 )
 
 REV_MAX_BYTES = 1024
-"""Of a rev in UTF-8. No key holds one; hosts set no limit, and the longest known have some 100."""
+"""Size of a rev in UTF-8. Hosts set no limit; the longest known revs have some 100 bytes."""
 
 REV_ALLOWED = (
-    f"a node (40 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes of UTF-8 "
+    f"a node (40 or 64 hex digits), or a name of 1 to {REV_MAX_BYTES} bytes of UTF-8 "
     "without control characters"
 )
 
-SHOWN_CHARS = 100
-"""Of a rev in a message."""
+DISPLAY_CHARS = 100
+DISPLAY_BYTES = 100
+"""Length of a rev or path in a message."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-SHOWN_BYTES = 100
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 
-def check_name(text: str, parameter: str) -> str:
-    """Return *text* if it may name a source, a repo or a subdir: slash-separated segments.
+def require_name(text: str, parameter: str) -> str:
+    """Return *text* if it is an allowed name of a source, repo or subdir.
 
     Raises:
-        InvalidRequest: It may not; *parameter* is the one to blame.
+        InvalidRequest: It is not; the error names *parameter*.
     """
     try:
         _require_allowed(text)
@@ -57,15 +57,15 @@ def check_name(text: str, parameter: str) -> str:
     return text
 
 
-def check_rev(text: str) -> str:
-    """Return *text* if a rev may be called so. It may have slashes, and whatever a host allows.
+def require_rev(text: str) -> str:
+    """Return *text* if it is an allowed rev.
 
     Raises:
-        InvalidRequest: It may not.
+        InvalidRequest: It is not.
     """
     if problem := _rev_problem(text):
         raise InvalidRequest(
-            f"rev {problem}: ask for the changeset by its node",
+            f"rev {problem}: request the changeset by its node",
             parameter="rev",
             allowed=REV_ALLOWED,
         )
@@ -80,25 +80,25 @@ def _rev_problem(text: str) -> str | None:
     try:
         size_bytes = len(text.encode())
     except UnicodeEncodeError:
-        return "has a character that no UTF-8 can hold"
+        return "has a character that cannot be encoded in UTF-8"
     if size_bytes > REV_MAX_BYTES:
         return f"is longer than {REV_MAX_BYTES} bytes"
     return None
 
 
-def shown(rev: str) -> str:
-    """Return *rev* as a message shows it: one that is short and changes no terminal."""
+def display_rev(rev: str) -> str:
+    """Return *rev* for a message: short, and without terminal control characters."""
     text = rev if rev.isprintable() else ascii(rev)[1:-1]
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+    return text if len(text) <= DISPLAY_CHARS else f"{text[:DISPLAY_CHARS]}…"
 
 
 class _NotAllowed(Exception):
-    """A text that may not name anything. Its own text says why."""
+    """A name is not allowed. The text is the reason."""
 
 
 @lru_cache(NAMES_MAX)
 def _require_allowed(text: str) -> None:
-    """Return if *text* may name something. What is raised instead is not cached."""
+    """Return if *text* is an allowed name. Errors are not cached."""
     if len(text) > NAME_MAX_BYTES:
         raise _NotAllowed("is too long")
     if problem := _problem(text):
@@ -108,12 +108,12 @@ def _require_allowed(text: str) -> None:
 
 
 def _problem(text: str) -> str | None:
-    """Return why *text* may not name anything, if it may not."""
+    """Return why *text* is not an allowed name, or None."""
     for segment in text.split("/"):
         if segment in {"", ".", "..", SEPARATOR}:
             return f"has the segment {segment!r}"
         if not segment.isprintable():
-            return "has a control character, or one that is not printable"
+            return "has a control or another unprintable character"
         if "\\" in segment:
             return "has a backslash"
         if len(_escape(segment)) > SEGMENT_MAX_BYTES:
@@ -122,8 +122,8 @@ def _problem(text: str) -> str | None:
 
 
 @lru_cache(NAMES_MAX)
-def escaped(name: str) -> str:
-    """Return *name*, which is an allowed one, as it stands in a key."""
+def escape_name(name: str) -> str:
+    """Return the form of *name*, which must be allowed, in keys."""
     return _escape_all(name)
 
 
@@ -132,19 +132,19 @@ def _escape_all(name: str) -> str:
 
 
 def _escape(segment: str) -> str:
-    """Write a segment with the characters that every S3 server and every URL keep as they are.
+    """Return *segment* in characters that every S3 server and every URL preserve.
 
-    ``~`` and not ``%`` marks an escape, so that a key in a URL is not escaped a second time.
+    Escapes start with ``~``, not ``%``: a key in a URL must not be escaped again.
     """
     return _UNSAFE.sub(lambda m: "".join(f"~{b:02X}" for b in m[0].encode()), segment)
 
 
-def unescape(segment: str) -> str:
+def unescape_segment(segment: str) -> str:
     raw = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), segment)
     return raw.encode("latin-1").decode()
 
 
-def shown_path(path: bytes) -> str:
-    """Return the path of a file as it may be shown to anyone: short, and in ASCII."""
-    text = path[:SHOWN_BYTES].decode(errors="backslashreplace")
-    return ascii(text) + ("..." if len(path) > SHOWN_BYTES else "")
+def display_path(path: bytes) -> str:
+    """Return the path of a file for a message: short, and in ASCII."""
+    text = path[:DISPLAY_BYTES].decode(errors="backslashreplace")
+    return ascii(text) + ("..." if len(path) > DISPLAY_BYTES else "")

@@ -1,9 +1,9 @@
-"""From a rev to its node: cached as long as it can be true, asked for once however many ask."""
+"""Resolves revs to nodes: from the index while an entry is valid, otherwise from the host."""
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,36 +17,35 @@ from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 
 NAME_TTL = timedelta(seconds=60)
-"""Branches and bookmarks move; a tag may. After this long the host is asked again."""
+"""How long a name is cached. Branches and bookmarks move; a tag may."""
 
 NEGATIVE_TTL = timedelta(seconds=10)
-"""A fresh push reaches a host's mirrors late, so "unknown" is soon asked again."""
+"""How long "unknown" is cached. A fresh push reaches the mirrors of a host late."""
 
 HEX_SPELLING_MIN = 12
-"""From so many digits on, they mean their node for good. Fewer may come to be ambiguous."""
+"""From this many digits on, a prefix is taken as permanent. Shorter ones may become ambiguous."""
 
-_HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},40}}")
+_HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},64}}")
 
-QUESTIONS_MAX = 500
-"""Different ones that may wait for their turn with a host, which answers some 100 a second."""
+LOOKUPS_MAX = 500
+"""Different lookups that may wait for a host. A host answers some 100 a second."""
 
-QUESTIONS_PER_CLIENT_MAX = 100
-"""Of those, so that one client leaves room for others. A host answers as many in a second."""
+LOOKUPS_PER_CLIENT_MAX = 100
+"""Lookups of one client among them, so that others find room. A host answers them in a second."""
 
 ABSENT_MAX_BYTES = 8 * MEGABYTE
 KNOWN_MAX_BYTES = 16 * MEGABYTE
-"""Some 10,000 revs that are unknown, and some 25,000 nodes that are known."""
+"""Room for some 10,000 unknown revs and some 25,000 known nodes."""
 
-QUESTIONS_RETRY = timedelta(seconds=5)
+LOOKUPS_RETRY = timedelta(seconds=5)
 
-
-Ask: TypeAlias = Callable[[], Awaitable[Resolved]]
-"""A question to a host."""
+Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
+"""A request to a host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
-    """The node that a rev names: until ``good_until``, or for good if that is None."""
+class Resolution:
+    """The node of a rev: valid until ``good_until``; without it, for good."""
 
     node: Node
     good_until: datetime | None = None
@@ -54,16 +53,16 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Absence:
-    """What the host said that it does not have. An exception would hold all that led to it."""
+    """A host's "unknown". Unlike the exception, it holds no frames."""
 
     kind: type[NotFound]
     message: str
 
 
-class _Questions:
-    """Counts the questions that wait for a host, of each source and of each client.
+class _LookupLimits:
+    """Limits the lookups that wait for a host, per source and per client of a source.
 
-    Any client can think of any number of revs: so many questions wait at a time, and no more.
+    Clients can invent any number of revs.
     """
 
     def __init__(self, *, per_source: int, per_client: int) -> None:
@@ -72,22 +71,22 @@ class _Questions:
         self._of_source: Counter[str] = Counter()
         self._of_client: Counter[tuple[str, str]] = Counter()
 
-    def counted(self, source: str, client: str, ask: Ask) -> Ask:
-        """Return *ask*, which counts as a question from now on until it has run.
+    def admit(self, source: str, client: str, lookup: Lookup) -> Lookup:
+        """Return *lookup*, which counts from now until it has run.
 
         Raises:
-            TooManyWaiters: There are as many as may be.
+            TooManyWaiters: A limit is reached.
         """
         if (
             self._of_source[source] >= self._per_source
             or self._of_client[source, client] >= self._per_client
         ):
-            raise TooManyWaiters("too many questions wait for a host", retry_after=QUESTIONS_RETRY)
+            raise TooManyWaiters("too many lookups wait for the host", retry_after=LOOKUPS_RETRY)
         self._count(source, client, 1)
 
         async def counted() -> Resolved:
             try:
-                return await ask()
+                return await lookup()
             finally:
                 self._count(source, client, -1)
 
@@ -101,18 +100,18 @@ class _Questions:
 
 
 class Resolver:
-    """Answers what a rev means, from the index or from its source."""
+    """Resolves revs, with one request to the host for all concurrent callers."""
 
     def __init__(
         self,
         *,
         index: Index,
-        questions_max: int = QUESTIONS_MAX,
-        questions_per_client_max: int = QUESTIONS_PER_CLIENT_MAX,
+        lookups_max: int = LOOKUPS_MAX,
+        lookups_per_client_max: int = LOOKUPS_PER_CLIENT_MAX,
     ) -> None:
         self._index = index
-        self._questions = _Questions(per_source=questions_max, per_client=questions_per_client_max)
-        self._asking: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
+        self._limits = _LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
+        self._lookups: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
         self._absent: BoundedCache[tuple[str, str, str], _Absence] = BoundedCache(
             ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
         )
@@ -120,51 +119,50 @@ class Resolver:
             max_bytes=KNOWN_MAX_BYTES
         )
 
-    async def meaning(
+    async def resolve(
         self, source: Source, repo: str, rev: str, *, client: str = "", share: bool = True
-    ) -> Meaning:
-        """Return what *rev* means; a full node means itself, known or not.
+    ) -> Resolution:
+        """Return the node of *rev*. A full node resolves to itself, known or not.
 
-        *client* is whom a question to the host is counted for. With *share*, the fleet gets to know
-        the host's answer; without, this process alone.
+        A lookup counts against *client*. With *share*, other processes learn its result.
 
         Raises:
             InvalidRequest: The source refuses such a rev.
-            UnknownRepo, UnknownRev: On the host's word, at most 10 s old.
-            SourceError: The host did not answer.
-            TooManyWaiters: So many questions wait that this one may not.
+            UnknownRepo, UnknownRev: The host said so at most 10 s ago.
+            SourceError: The host did not respond.
+            TooManyWaiters: Too many lookups wait for the host.
         """
         if node := parse_node(rev):
-            return Meaning(node=node)
+            return Resolution(node=node)
         source.check_rev(rev)
         self._raise_if_absent(source, repo, rev)
-        resolved = await self._remembered(source, repo, rev)
+        resolved = await self._cached(source, repo, rev)
         if resolved is None:
-            resolved = await self._resolved(source, repo, rev, client=client, share=share)
-        good_until = None if _spells_node(rev, resolved) else resolved.at + NAME_TTL
-        return Meaning(node=resolved.node, good_until=good_until)
+            resolved = await self._look_up(source, repo, rev, client=client, share=share)
+        good_until = None if _begins_node(rev, resolved) else resolved.at + NAME_TTL
+        return Resolution(node=resolved.node, good_until=good_until)
 
-    async def _remembered(self, source: Source, repo: str, rev: str) -> Resolved | None:
-        """Return what the index says of *rev* if that is true still."""
+    async def _cached(self, source: Source, repo: str, rev: str) -> Resolved | None:
+        """Return a valid entry of the index."""
         for spelling in _spellings(rev):
             resolved = await self._index.node(source.name, repo, spelling)
-            if resolved and _is_of(rev, spelling, resolved) and _still_true(spelling, resolved):
+            if resolved and _applies(rev, spelling, resolved) and _is_valid(spelling, resolved):
                 return resolved
         return None
 
-    async def _resolved(
+    async def _look_up(
         self, source: Source, repo: str, rev: str, *, client: str, share: bool
     ) -> Resolved:
-        """Return what the host says of *rev*, in whichever spelling it is asked about first."""
+        """Return the host's answer for the first spelling of *rev* that it knows."""
         for spelling in _spellings(rev)[:-1]:
             with suppress(UnknownRev):
                 self._raise_if_absent(source, repo, spelling)
-                ask = partial(self._resolve, source, repo, spelling, share=share)
-                resolved = await self._ask_once(source, repo, spelling, client, ask)
-                if _is_of(rev, spelling, resolved):
+                lookup = partial(self._resolve_at_host, source, repo, spelling, share=share)
+                resolved = await self._run_once(source, repo, spelling, client, lookup)
+                if _applies(rev, spelling, resolved):
                     return resolved
-        ask = partial(self._resolve, source, repo, rev, share=share)
-        return await self._ask_once(source, repo, rev, client, ask)
+        lookup = partial(self._resolve_at_host, source, repo, rev, share=share)
+        return await self._run_once(source, repo, rev, client, lookup)
 
     async def require_known(
         self, source: Source, repo: str, node: Node, *, client: str = ""
@@ -172,76 +170,78 @@ class Resolver:
         """Return if the host has *node*.
 
         Raises:
-            UnknownRepo, UnknownRev: On the host's word, at most 10 s old.
-            SourceError: The host did not answer.
-            TooManyWaiters: So many questions wait that this one may not.
+            UnknownRepo, UnknownRev: The host said so at most 10 s ago.
+            SourceError: The host did not respond.
+            TooManyWaiters: Too many lookups wait for the host.
         """
         if (source.name, repo, node) in self._known:
             return
         self._raise_if_absent(source, repo, node)
-        ask = partial(self._ask, source, repo, node)
-        await self._ask_once(source, repo, node, client, ask)
+        lookup = partial(self._find_node, source, repo, node)
+        await self._run_once(source, repo, node, client, lookup)
 
-    async def _ask_once(
-        self, source: Source, repo: str, rev: str, client: str, ask: Ask
+    async def _run_once(
+        self, source: Source, repo: str, rev: str, client: str, lookup: Lookup
     ) -> Resolved:
-        """Return what *ask* does. Those who come meanwhile join in, and count for nothing."""
+        """Run *lookup*, or join the one that runs. Joining does not count against the limits."""
         key = (source.name, repo, rev)
-        if key not in self._asking:
-            ask = self._questions.counted(source.name, client, ask)
-        return await self._asking.run(key, ask)
+        if key not in self._lookups:
+            lookup = self._limits.admit(source.name, client, lookup)
+        return await self._lookups.run(key, lookup)
 
-    async def _resolve(self, source: Source, repo: str, rev: str, *, share: bool) -> Resolved:
-        asked_at = datetime.now(UTC)
-        try:
+    async def _resolve_at_host(
+        self, source: Source, repo: str, rev: str, *, share: bool
+    ) -> Resolved:
+        started_at = datetime.now(UTC)
+        with self._caching_absence(source, repo, rev):
             node = await source.resolve(repo, rev)
-        except NotFound as exc:
-            self._note_absent(source, repo, rev, exc)
-            raise
         self._known.put((source.name, repo, node), None)
-        resolved = Resolved(node=node, at=asked_at)
+        resolved = Resolved(node=node, at=started_at)
         await self._index.remember(source.name, repo, rev, resolved, share=share)
         return resolved
 
-    async def _ask(self, source: Source, repo: str, node: Node) -> Resolved:
-        asked_at = datetime.now(UTC)
-        try:
+    async def _find_node(self, source: Source, repo: str, node: Node) -> Resolved:
+        started_at = datetime.now(UTC)
+        with self._caching_absence(source, repo, node):
             if not await source.has_node(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
-        except NotFound as exc:
-            self._note_absent(source, repo, node, exc)
-            raise
         self._known.put((source.name, repo, node), None)
-        return Resolved(node=node, at=asked_at)
+        return Resolved(node=node, at=started_at)
 
-    def _note_absent(self, source: Source, repo: str, rev: str, exc: NotFound) -> None:
-        absence = _Absence(kind=type(exc), message=exc.message)
-        self._absent.put((source.name, repo, rev), absence)
+    @contextmanager
+    def _caching_absence(self, source: Source, repo: str, rev: str) -> Iterator[None]:
+        try:
+            yield
+        except NotFound as exc:
+            absence = _Absence(kind=type(exc), message=exc.message)
+            self._absent.put((source.name, repo, rev), absence)
+            raise
 
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
             raise absent.kind(absent.message)
 
 
-def _still_true(rev: str, resolved: Resolved) -> bool:
-    return _spells_node(rev, resolved) or datetime.now(UTC) - resolved.at < NAME_TTL
+def _is_valid(rev: str, resolved: Resolved) -> bool:
+    return _begins_node(rev, resolved) or datetime.now(UTC) - resolved.at < NAME_TTL
 
 
-def _spells_node(rev: str, resolved: Resolved) -> bool:
+def _begins_node(rev: str, resolved: Resolved) -> bool:
     return len(rev) >= HEX_SPELLING_MIN and resolved.node.startswith(rev.lower())
 
 
 def _spellings(rev: str) -> tuple[str, ...]:
-    """Return as what to look for *rev*, the last one being itself.
+    """Return the spellings under which *rev* is looked up, in order. The last is *rev* itself.
 
-    All spellings of a node begin with the same 12 digits, whatever their length and letter case.
-    What these mean is asked and stored once. A name may consist of digits as well, such as a date.
+    All spellings of a node begin with the same 12 digits, whatever their length and letter case,
+    so these digits are looked up and stored once. A name, such as a date, may consist of digits,
+    too.
     """
     if _HEX.fullmatch(rev):
         return tuple(dict.fromkeys((rev[:HEX_SPELLING_MIN].lower(), rev)))
     return (rev,)
 
 
-def _is_of(rev: str, spelling: str, resolved: Resolved) -> bool:
-    """Tell whether what *spelling* means is what *rev* does."""
+def _applies(rev: str, spelling: str, resolved: Resolved) -> bool:
+    """Return whether the node of *spelling* is that of *rev*."""
     return spelling == rev or resolved.node.startswith(rev.lower())

@@ -1,4 +1,4 @@
-"""Makes ``Verified``. For verifiers alone: ``make check`` lets nobody else import it."""
+"""Creates ``Verified``. Only verifiers may import this module (see import-linter)."""
 
 from archiver.model import Verified
 
@@ -11,15 +11,15 @@ def seal(
     last_file: bytes = b"",
     links_outside: int = 0,
 ) -> Verified:
-    """Return the word of a verifier that has read a whole and sound archive to its end."""
+    """Return the result of a verifier that has read a whole, valid archive to its end."""
     verified: Verified = object.__new__(Verified)
-    found = {
+    measures = {
         "sha256": sha256,
         "size_bytes": size_bytes,
         "root": root,
         "last_file": last_file,
         "links_outside": links_outside,
     }
-    for name, value in found.items():
+    for name, value in measures.items():
         object.__setattr__(verified, name, value)
     return verified

@@ -1,12 +1,13 @@
-"""The two use cases: ``request`` an archive, ``build`` an archive. Read this first."""
+"""The two use cases: request an archive, and build an archive. Read this module first."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from archiver.building.builder import Builder
+from archiver.building.replication import replicate
 from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
@@ -17,44 +18,23 @@ from archiver.errors import (
 )
 from archiver.health import Health, WorkerReport, health_of
 from archiver.locality.region_choice import RegionChoice
-from archiver.model import (
-    Absent,
-    Archive,
-    ArchiveRequest,
-    Copies,
-    Pending,
-    PresignedUrl,
-    Ready,
-    Region,
-)
+from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, Verify
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Engine
 from archiver.ports.source import Source
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage
 from archiver.resolver import Resolver
-from archiver.runtime.hedging import hedged
 from archiver.runtime.notifications import Notifications
-from archiver.tasks import Backlog, Phase, Task, TaskState
-from archiver.telemetry import METRICS, log
+from archiver.status import Status, StatusReporter
+from archiver.tasks import Backlog, Phase, Task
 
-PATIENCE = timedelta(milliseconds=200)
-"""How long an archive that is there waits for what only the engine knows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How far an archive is, and a fresh link per region that has it."""
-
-    task: Task
-    source_url: str
-    copies: Copies | None = None
-    urls: Mapping[Region, PresignedUrl] = field(default_factory=dict, repr=False)
-    missing: tuple[Region, ...] = ()
+REPAIR_PATIENCE = timedelta(milliseconds=200)
+"""How long a hit waits for the engine to accept the repair of missing copies."""
 
 
 class Archiver:
-    """Hands out archives that are in the buckets, and puts those there that are not."""
+    """Returns presigned URLs of archives in the buckets, and builds archives that are missing."""
 
     def __init__(
         self,
@@ -65,28 +45,24 @@ class Archiver:
         engine: Engine,
         verify: Verify,
         converter: Converter,
-        news: Notifications,
+        notifications: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
     ) -> None:
-        self.news = news
+        self.notifications = notifications
         self._sources = sources
         self._storage = storage
         self._index = index
         self._engine = engine
-        self._maker = Builder(storage=storage, index=index, verify=verify, converter=converter)
+        self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
-        self._nearness = RegionChoice(regions=storage.regions, nearest=nearest)
-
-    def source(self, name: str) -> Source:
-        """Return the configured source. Raises UnknownSource."""
-        try:
-            return self._sources[name]
-        except KeyError:
-            raise UnknownSource(f"there is no source {name!r} here") from None
+        self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
+        self._reporter = StatusReporter(
+            storage=storage, index=index, engine=engine, source=self.source
+        )
 
     async def request(
         self,
-        wanted: ArchiveRequest,
+        request: ArchiveRequest,
         *,
         method: str = "GET",
         create: bool = True,
@@ -94,40 +70,57 @@ class Archiver:
         client: str,
         client_region: Region | None = None,
     ) -> Ready | Pending | Absent:
-        """Return where the wanted archive is, or the task that will put it there.
+        """Return where the archive is, or the task that will build it.
 
-        *client* is whom questions to the host are counted for, *client_region* the nearest to its
-        address, as far as that is known. With *share*, the fleet gets to know what the rev means.
+        Requests to the host count against *client*. *client_region* is the region nearest to the
+        client's address, if known. With *share*, other processes learn the node of the rev.
 
         Raises:
-            InvalidRequest, NotFound: It can never be there.
-            SourceError, EngineUnavailable: It is not there, and who could say more, or begin a
-                task, does not answer.
-            StorageUnavailable: Nobody can say whether it is there.
-            TaskFailed: It is not there, and its task failed for good a moment ago.
-            TooManyWaiters: So many questions wait for a host that this one may not.
+            InvalidRequest, NotFound: The archive cannot exist.
+            SourceError, EngineUnavailable: The archive is missing, and the host or the engine,
+                needed to create a task, does not respond.
+            StorageUnavailable: No region can say whether the archive exists.
+            TaskFailed: The archive is missing, and its task recently failed for good.
+            TooManyWaiters: Too many requests wait for the host.
         """
-        source = self.source(wanted.source)
-        meaning = await self._resolver.meaning(
-            source, wanted.repo, wanted.rev, client=client, share=share
+        source = self.source(request.source)
+        resolution = await self._resolver.resolve(
+            source, request.repo, request.rev, client=client, share=share
         )
-        archive = wanted.at(meaning.node)
+        archive = request.archive_at(resolution.node)
         if copies := await self._index.copies(archive):
-            ready = await self._hit(archive, copies, wanted.preferred_region, client_region, method)
-            return replace(ready, good_until=meaning.good_until) if meaning.good_until else ready
+            ready = await self._hit(
+                archive, copies, request.preferred_region, client_region, method
+            )
+            return replace(ready, good_until=resolution.good_until)
         if not create:
             return Absent(archive=archive)
-        try:
-            await self._resolver.require_known(source, wanted.repo, archive.node, client=client)
-        except SourceError:
-            if not await self._maker.relatives(source, archive):
-                raise
-        self._raise_recent_failure(archive)
+        await self._require_buildable(source, archive, client=client)
         return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
 
-    async def backlog(self, source: str) -> Backlog | None:
-        """Return how long the queue of *source* is, if that can be told."""
-        return await self._engine.backlog(source)
+    async def build(self, archive: Archive, attempt: Attempt) -> Copies:
+        """Store *archive* in every region: copied from another region, or built.
+
+        May be repeated, and may run twice at a time. A region that fails while another succeeds is
+        repaired later.
+
+        Raises:
+            ArchiverError: No region has the archive. ``retryable`` says whether to try again.
+        """
+        attempt.report(Phase.CONNECTING)
+        found = await self._storage.find(archive)
+        if found.copies:
+            copies = await replicate(self._storage, archive, found.copies, attempt)
+        else:
+            source = self.source(archive.source)
+            copies = await self._builder.build(source, archive, attempt, found)
+        await self._index.record(archive, copies)
+        with suppress(EngineUnavailable):
+            if missing := copies.missing_from(self._storage.regions):
+                await self._engine.repair_later(archive, missing)
+            elif found.copies:
+                await self._engine.repaired(archive)
+        return copies
 
     async def locate(
         self,
@@ -137,10 +130,10 @@ class Archiver:
         method: str = "GET",
         client_region: Region | None = None,
     ) -> Ready | None:
-        """Return where the bytes with this digest are, if an archive is known that has them.
+        """Return where the archive with these bytes is; None if none is known.
 
         Raises:
-            EngineUnavailable: Nobody can say whether there is one.
+            EngineUnavailable: The index cannot be read.
         """
         for archive in await self._index.by_sha256(sha256):
             if archive.source not in self._sources:
@@ -150,168 +143,68 @@ class Archiver:
                 return await self._hit(archive, copies, preferred, client_region, method)
         return None
 
+    async def status(self, archive: Archive) -> Status:
+        """Return the status of *archive*; raises as ``StatusReporter.status``."""
+        return await self._reporter.status(archive)
+
     async def task(self, archive: Archive) -> Task | None:
-        """Return what the engine knows of the task of *archive*, and nothing of what is stored.
+        """Return the engine's record of the task, without a look into the buckets.
 
         Raises:
-            EngineUnavailable: It cannot be asked.
+            EngineUnavailable: The engine does not respond.
         """
         return await self._engine.task(archive)
 
-    async def status(self, archive: Archive) -> Status:
-        """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.
+    async def backlog(self, source: str) -> Backlog | None:
+        """Return the length of the queue of *source*, if known."""
+        return await self._engine.backlog(source)
 
-        Raises:
-            EngineUnavailable: No region has it, and its task cannot be asked for.
-            StorageUnavailable: Its task ended well, and no region answers.
-        """
-        return await hedged(
-            self._status(archive), lambda: self._status_if_stored(archive), after=PATIENCE
-        )
-
-    async def _status_if_stored(self, archive: Archive) -> Status | None:
-        """Return the status of an archive that is there without asking for its task."""
-        copies = await self._index.copies(archive)
-        return self._stored(archive, copies, None) if copies else None
-
-    async def _status(self, archive: Archive) -> Status:
+    def source(self, name: str) -> Source:
+        """Return the configured source. Raises UnknownSource."""
         try:
-            # Asked before the buckets: the other way round, a commit in between would look undone.
-            task = await self._engine.task(archive)
-        except EngineUnavailable:
-            if stored := await self._status_if_stored(archive):
-                return stored
-            raise
-        try:
-            copies = await self._index.copies(archive, since=_succeeded_at(task))
-        except StorageUnavailable:
-            if _says_success(task):
-                raise
-            copies = None
-        if copies:
-            return self._stored(archive, copies, task)
-        return Status(task=_unfinished(archive, task), source_url=self._source_url(archive))
+            return self._sources[name]
+        except KeyError:
+            raise UnknownSource(f"unknown source {name!r}") from None
 
-    def _stored(self, archive: Archive, copies: Copies, task: Task | None) -> Status:
-        return Status(
-            task=_succeeded(archive, copies, task),
-            source_url=self._source_url(archive),
-            copies=copies,
-            urls={
-                region: self._storage.presign(copies, region, method="GET")
-                for region in copies.regions
-            },
-            missing=self._missing(copies),
-        )
+    async def check_health(self) -> Health:
+        """Return the health of the engine, the workers and the regions.
 
-    def _source_url(self, archive: Archive) -> str:
-        source = self.source(archive.source)
-        return source.url(source.fetchable(archive))
-
-    async def check(self) -> Health:
-        """Return whether the engine queues tasks, workers take them, and regions store archives.
-
-        Web processes may have no right to write, so the workers say which regions take writes.
+        Web processes may lack the right to write, so workers report which regions take writes.
         """
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
             regions = group.create_task(self._storage.check())
-            reports = group.create_task(self._reports())
+            reports = group.create_task(self._worker_reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
-    async def check_worker(self) -> Health:
-        """Return whether the engine hands out tasks, and regions take writes of this process."""
+    async def check_worker_health(self) -> Health:
+        """Return the health of a worker: the engine, and the regions that take its writes."""
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
             regions = group.create_task(self._storage.writable())
         return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
 
-    async def _reports(self) -> Sequence[WorkerReport] | ArchiverError:
+    async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:
         try:
             return await self._engine.workers()
         except EngineUnavailable as exc:
             return exc
 
-    async def build(self, archive: Archive, attempt: Attempt) -> Copies:
-        """Put *archive* into every region: as one of them has it, or made anew.
-
-        Safe to repeat, and to run twice at a time. A region that fails while another succeeds
-        leaves a repair for later.
+    async def _require_buildable(self, source: Source, archive: Archive, *, client: str) -> None:
+        """Return if a task may succeed: the host or a stored archive of the same tree has it.
 
         Raises:
-            ArchiverError: No region has it. ``retryable`` says whether a later attempt might do.
+            NotFound: The host does not know the node.
+            SourceError: The host does not respond, and no stored archive can be converted.
+            TaskFailed: The task recently failed for good, and would fail again.
         """
-        attempt.report(Phase.CONNECTING)
-        found = await self._storage.find(archive)
-        if found.copies:
-            copies = await self._complete(archive, found.copies, attempt)
-        else:
-            source = self.source(archive.source)
-            await self._require_lost(archive, found)
-            found = await self._writable(found)
-            copies = await self._maker.make(source, archive, attempt, found)
-        await self._index.record(archive, copies)
-        with suppress(EngineUnavailable):
-            if missing := self._missing(copies):
-                await self._engine.repair_later(archive, missing)
-            elif found.copies:
-                await self._engine.repaired(archive)
-        return copies
-
-    async def _require_lost(self, archive: Archive, found: Found) -> None:
-        """Return unless a region that is silent now is known to have *archive*.
-
-        A second fetch would give the archive a second manifest.
-
-        Raises:
-            StorageUnavailable: One is.
-        """
-        if not found.unreachable:
-            return
-        known = await self._index.copies(archive)
-        if known and set(known.regions).intersection(found.unreachable):
-            raise StorageUnavailable("the regions that have the archive do not answer")
-
-    async def _writable(self, found: Found) -> Found:
-        """Return *found*, with the regions that take no writes now among those to avoid.
-
-        Proven before the host is asked, which must not pay for an outage of ours.
-
-        Raises:
-            StorageUnavailable: No region takes writes.
-        """
-        answers = await self._storage.writable()
-        refusing = {region: failure for region, failure in answers.items() if failure}
-        if len(refusing) == len(answers):
-            raise StorageUnavailable("no region takes writes") from next(iter(refusing.values()))
-        return replace(found, unreachable=tuple({**dict.fromkeys(found.unreachable), **refusing}))
-
-    async def _complete(self, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
-        """Copy to the regions that lack the archive; return all that have it then."""
-        regions = set(copies.regions)
-        for region in self._missing(copies):
-            attempt.report(Phase.COPYING)
-            try:
-                await self._storage.copy(archive, copies, region)
-            except ArchiverError as exc:
-                METRICS.repairs.labels(region=region, outcome="failed").inc()
-                log.warning("copy.failed", region=region, key=archive.key, **exc.log_fields)
-            else:
-                METRICS.repairs.labels(region=region, outcome="succeeded").inc()
-                log.info("copy.succeeded", region=region, key=archive.key)
-                regions.add(region)
-        return Copies(
-            manifest=copies.manifest,
-            regions=tuple(region for region in self._storage.regions if region in regions),
-        )
-
-    def _raise_recent_failure(self, archive: Archive) -> None:
-        """Spare the host: what failed for good a moment ago would fail again."""
+        try:
+            await self._resolver.require_known(source, archive.repo, archive.node, client=client)
+        except SourceError:
+            if not await self._builder.find_relatives(source, archive):
+                raise
         if failure := self._engine.recent_failure(archive):
             raise TaskFailed(failure.message, code=failure.code)
-
-    def _missing(self, copies: Copies) -> tuple[Region, ...]:
-        return tuple(region for region in self._storage.regions if region not in copies.regions)
 
     async def _hit(
         self,
@@ -321,11 +214,11 @@ class Archiver:
         own: Region | None,
         method: str,
     ) -> Ready:
-        if missing := self._missing(copies):
+        if missing := copies.missing_from(self._storage.regions):
             with suppress(EngineUnavailable, TimeoutError):
-                async with asyncio.timeout(PATIENCE.total_seconds()):
+                async with asyncio.timeout(REPAIR_PATIENCE.total_seconds()):
                     await self._engine.repair_later(archive, missing)
-        region = self._nearness.choose(copies.regions, preferred=preferred, own=own)
+        region = self._region_choice.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")
         return Ready(
@@ -335,34 +228,3 @@ class Archiver:
             wanted=preferred or own,
             url=self._storage.presign(copies, region, method=method),
         )
-
-
-def _says_success(task: Task | None) -> bool:
-    return task is not None and task.state is TaskState.SUCCESS
-
-
-def _succeeded_at(task: Task | None) -> datetime | None:
-    return task.updated_at if task and _says_success(task) else None
-
-
-def _unfinished(archive: Archive, task: Task | None) -> Task:
-    """Return the task of an archive that is not there: nobody's word makes it a SUCCESS.
-
-    A task that nobody knows, or whose archive was taken away, is PENDING, as the original has it.
-    """
-    if task is None or _says_success(task):
-        return Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
-    return task
-
-
-def _succeeded(archive: Archive, copies: Copies, task: Task | None) -> Task:
-    """Return the task as the buckets prove it to have ended, whatever the engine remembers."""
-    known = task or Task(archive=archive, state=TaskState.SUCCESS, phase=Phase.DONE)
-    return replace(
-        known,
-        state=TaskState.SUCCESS,
-        phase=Phase.DONE,
-        bytes_done=copies.manifest.size_bytes,
-        error=None,
-        updated_at=known.updated_at or copies.manifest.created_at,
-    )

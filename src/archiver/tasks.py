@@ -1,4 +1,4 @@
-"""Tasks: how far the building of an archive is, and how many wait for it."""
+"""Tasks: the state of a build, and the length of a queue."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from archiver.model import Archive
 
 
 class TaskState(StrEnum):
-    """Celery's names, which the clients of the original service know."""
+    """States named as in Celery, which clients of the original service know."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -22,7 +22,7 @@ class TaskState(StrEnum):
 
 
 class Phase(StrEnum):
-    """What an attempt is busy with."""
+    """The current step of an attempt."""
 
     QUEUED = "queued"
     CONNECTING = "connecting"
@@ -41,7 +41,7 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an attempt ended without an archive: a code of ``errors.py`` and a text for people."""
+    """Why an attempt failed: a code of ``errors.py`` and a message."""
 
     code: str
     message: str
@@ -49,9 +49,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """How far "build this archive" is.
+    """The state of "build this archive".
 
-    ``attempt`` counts runs by workers from 1; ``failures`` those of them that ended in an error.
+    ``attempt`` is the number of the latest attempt, from 1. ``failures`` counts failed attempts.
     """
 
     archive: Archive
@@ -68,19 +68,19 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How much of a source is asked for and not there: tasks that wait, and that are begun.
+    """The waiting and running tasks of a source.
 
-    ``mean`` is how long it took of late to make what clients may have waited for, if any was made.
+    ``mean`` is the recent mean duration of builds that clients may have waited for, if any.
     """
 
     waiting: int
     running: int
     mean: timedelta | None = None
 
-    def outlook(self, mean: timedelta) -> timedelta:
-        """Return when the last of them will be done; *mean* is for want of a better one.
+    def estimate_wait(self, default_mean: timedelta) -> timedelta:
+        """Return the time until the last task is done. *default_mean* is used without a ``mean``.
 
-        Tasks wait because all who could work on them do, so as many run at a time as run now.
+        Tasks wait only while all workers are busy, so the number of running tasks stays the same.
         """
         before = max(0, self.waiting - 1)
-        return (self.mean or mean) * (1 + before / max(1, self.running))
+        return (self.mean or default_mean) * (1 + before / max(1, self.running))

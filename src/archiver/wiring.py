@@ -50,7 +50,8 @@ from archiver.settings import (
     require_outside_world,
     require_regions,
 )
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
 from archiver.storage.regions import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
@@ -102,8 +103,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         checks = Checks(index=index, storage=storage, engine=engine)
         accepted = Accepted(connection=connection, engine=engine, lease=settings.engine.lease)
-        news = Notifications()
-        relay(connection, news)
+        notifications = Notifications()
+        relay(connection, notifications)
         archiver = Archiver(
             sources=sources,
             storage=storage,
@@ -111,7 +112,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             engine=engine,
             verify=_verify(settings, stack),
             converter=_converter(settings, _workspace(settings)),
-            news=news,
+            notifications=notifications,
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
@@ -183,7 +184,9 @@ def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
         )
         for name, source in settings.sources.items()
     }
-    return lambda archive, *, root: verifies[archive.source](archive, root=root)
+    return lambda archive, *, root, identity: verifies[archive.source](
+        archive, root=root, identity=identity
+    )
 
 
 def _workspace(settings: Settings) -> Workspace:
@@ -243,7 +246,8 @@ async def _open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, 
 def _open_source(
     name: str, source: SourceSettings, settings: Settings
 ) -> AbstractAsyncContextManager[Source]:
-    return open_hgweb(
+    config = SourceConfig(
+        kind=source.kind,
         name=name,
         url_template=source.url_template,
         served=source.served,
@@ -258,6 +262,7 @@ def _open_source(
         trusted=source.completeness == "trust",
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
+    return open_source(config)
 
 
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
@@ -336,7 +341,7 @@ async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
     if address is None:
         yield
         return
-    heartbeat = Heartbeat(check=parts.archiver.check_worker)
+    heartbeat = Heartbeat(check=parts.archiver.check_worker_health)
     version = settings.server.version(__version__)
     try:
         async with listening(address, heartbeat=heartbeat, version=version):

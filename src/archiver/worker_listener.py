@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from archiver.health import Heartbeat, report
+from archiver.health import Heartbeat, render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition, log
 
 _LOG = logging.getLogger("archiver.worker_listener")
@@ -34,7 +34,7 @@ async def listening(
     """
 
     async def heartbeat_of(_request: web.Request) -> web.Response:
-        status, body = report(await heartbeat.checks())
+        status, body = render_heartbeat(await heartbeat.checks())
         return web.json_response(body, status=status)
 
     async def metrics(_request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""What an archive is made of, in a world of fakes."""
+"""The choice of an input for an archive, with fakes."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -18,21 +18,21 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.model import Archive, Completeness, Copies, Pending, Region, Served
+from archiver.model import Archive, Completeness, Copies, Pending, Region, ServedFormats
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
 from tests.world import World, request
 
 T = TypeVar("T")
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(scenario)
 
 
-def a_world(served: Served = ONLY_ZIP) -> World:
+def a_world(served: ServedFormats = ONLY_ZIP) -> World:
     return World(source=FakeSource(served=served))
 
 
@@ -44,8 +44,8 @@ def stored(world: World, copies: Copies, region: Region = EAST) -> bytes:
     return world.storage.objects[region][copies.manifest.object_key]
 
 
-def test_without_room_for_a_conversion_neither_the_host_nor_a_region_is_asked() -> None:
-    """Else the attempt counts as one that the host paid for, and five of those fail a task."""
+def test_without_room_for_a_conversion_no_request_is_sent() -> None:
+    """Otherwise the attempt counts as a failure, and five failures fail the task."""
     world = a_world()
     world.converter.full = True
     attempts = [FakeAttempt(archive=world.archive(suffix=suffix)) for suffix in ("tar.gz", "tar")]
@@ -61,7 +61,7 @@ def test_without_room_for_a_conversion_neither_the_host_nor_a_region_is_asked() 
     assert phases <= {Phase.CONNECTING}
 
 
-def test_what_the_host_does_not_serve_is_made_of_what_it_serves() -> None:
+def test_an_unserved_format_is_converted_from_a_served_one() -> None:
     world = a_world()
     archive = world.archive(suffix="tar.zst")
 
@@ -76,7 +76,7 @@ def test_what_the_host_does_not_serve_is_made_of_what_it_serves() -> None:
     assert [*world.storage.manifests[EAST]] == [archive.key]
 
 
-def test_what_the_host_serves_is_kept_as_it_came() -> None:
+def test_a_served_format_is_stored_verbatim() -> None:
     world = a_world()
 
     copies = run(build(world, world.archive(suffix="zip")))
@@ -88,7 +88,7 @@ def test_what_the_host_serves_is_kept_as_it_came() -> None:
 @pytest.mark.parametrize(
     ("subdir", "suffix"), (("", "tar.gz"), ("testing", "zip"), ("testing", "tar"))
 )
-def test_what_a_region_has_is_made_into_its_relatives_at_no_cost_to_the_host(
+def test_a_stored_archive_is_converted_without_a_request_to_the_host(
     subdir: str, suffix: str
 ) -> None:
     world = a_world()
@@ -106,7 +106,7 @@ def test_what_a_region_has_is_made_into_its_relatives_at_no_cost_to_the_host(
     assert second.manifest.source_url == first.manifest.source_url
 
 
-def test_a_part_is_made_of_the_same_part_rather_than_of_the_whole() -> None:
+def test_a_subdir_is_converted_from_the_same_subdir_first() -> None:
     world = a_world()
     part = world.archive("testing", "zip")
 
@@ -121,8 +121,8 @@ def test_a_part_is_made_of_the_same_part_rather_than_of_the_whole() -> None:
     assert conversion.key == part.key
 
 
-def test_a_host_that_cuts_no_subdirs_sends_the_whole_tree_once() -> None:
-    world = a_world(Served(suffixes=("tar.gz",), subdirs=False))
+def test_a_host_without_subdirs_sends_the_whole_tree_once() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",), subdirs=False))
 
     async def scenario() -> Copies:
         await build(world, world.archive())
@@ -135,8 +135,8 @@ def test_a_host_that_cuts_no_subdirs_sends_the_whole_tree_once() -> None:
     assert world.source.asked["open"] == 1
 
 
-def test_a_host_that_is_to_be_followed_verbatim_is_asked_for_all_that_it_serves() -> None:
-    world = a_world(Served(suffixes=("tar.gz", "zip")))
+def test_verbatim_formats_are_all_fetched_from_the_host() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz", "zip")))
 
     async def scenario() -> Copies:
         await build(world, world.archive())
@@ -146,7 +146,7 @@ def test_a_host_that_is_to_be_followed_verbatim_is_asked_for_all_that_it_serves(
     assert world.source.asked["open"] == 2
 
 
-def test_a_subdir_that_is_not_in_the_whole_tree_is_unknown() -> None:
+def test_a_subdir_outside_the_tree_is_unknown() -> None:
     world = a_world()
 
     async def scenario() -> None:
@@ -166,7 +166,7 @@ def at_the_end(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damaged", (at_the_start, at_the_end))
-def test_a_copy_that_is_damaged_is_passed_over_for_another_regions(
+def test_a_damaged_copy_is_replaced_by_another_regions(
     damaged: Callable[[bytes], bytes],
 ) -> None:
     world = a_world()
@@ -181,7 +181,7 @@ def test_a_copy_that_is_damaged_is_passed_over_for_another_regions(
     assert world.source.asked["open"] == 1
 
 
-def test_a_copy_is_not_read_from_a_region_that_is_silent_if_another_has_it() -> None:
+def test_a_copy_is_read_from_a_reachable_region_first() -> None:
     world = a_world()
 
     async def scenario() -> Copies:
@@ -194,7 +194,7 @@ def test_a_copy_is_not_read_from_a_region_that_is_silent_if_another_has_it() -> 
     assert "input.failed" not in [line["event"] for line in logs]
 
 
-def test_what_cannot_be_converted_is_so_in_every_region() -> None:
+def test_an_inconvertible_archive_is_read_from_one_region_only() -> None:
     world = a_world()
 
     async def scenario() -> Copies:
@@ -211,7 +211,7 @@ def test_what_cannot_be_converted_is_so_in_every_region() -> None:
     assert [line["code"] for line in logs if line["event"] == "input.failed"] == ["not_convertible"]
 
 
-def test_what_is_not_made_into_the_promised_bytes_is_not_so_of_another_regions_copy() -> None:
+def test_a_conversion_with_other_bytes_is_not_repeated_in_another_region() -> None:
     world = a_world()
     archive = world.archive(suffix="tar.gz")
 
@@ -231,7 +231,7 @@ def test_what_is_not_made_into_the_promised_bytes_is_not_so_of_another_regions_c
     assert world.source.asked["open"] == 2
 
 
-def test_a_copy_that_no_region_gives_is_fetched_again() -> None:
+def test_an_unreadable_copy_is_fetched_again() -> None:
     world = a_world()
 
     async def scenario() -> Copies:
@@ -244,7 +244,7 @@ def test_a_copy_that_no_region_gives_is_fetched_again() -> None:
     assert world.source.asked["open"] == 2
 
 
-def test_a_relative_whose_manifest_cannot_be_read_is_passed_over() -> None:
+def test_a_relative_with_an_unreadable_manifest_is_skipped() -> None:
     world = a_world()
     damaged, relative = world.archive(suffix="zip"), world.archive(suffix="tar")
     world.storage.unreadable.add(damaged)
@@ -257,8 +257,8 @@ def test_a_relative_whose_manifest_cannot_be_read_is_passed_over() -> None:
     assert [line["code"] for line in failed] == ["unreadable_manifest"]
 
 
-def test_half_an_archive_is_made_into_nothing() -> None:
-    world = a_world(Served(suffixes=("tar.gz",), verbatim=False))
+def test_a_truncated_input_is_not_converted() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",), verbatim=False))
     world.source.cut_at = 50
 
     with pytest.raises((TruncatedArchive, CorruptArchive)):
@@ -267,7 +267,7 @@ def test_half_an_archive_is_made_into_nothing() -> None:
     assert not any(world.storage.manifests.values())
 
 
-def test_a_host_that_is_away_is_not_missed_where_a_relative_is_there() -> None:
+def test_an_unreachable_host_does_not_matter_if_a_relative_is_stored() -> None:
     world = a_world()
     fresh = world.new_process()
 
@@ -282,7 +282,7 @@ def test_a_host_that_is_away_is_not_missed_where_a_relative_is_there() -> None:
     assert world.archive(suffix="tar.gz").key in world.storage.manifests[EAST]
 
 
-def test_a_host_that_is_away_is_missed_where_nothing_is_there() -> None:
+def test_an_unreachable_host_matters_if_no_relative_is_stored() -> None:
     world = a_world()
     world.source.outage = SourceUnavailable("gone fishing")
 
@@ -290,7 +290,7 @@ def test_a_host_that_is_away_is_missed_where_nothing_is_there() -> None:
         run(request(world.archiver, world.wanted(suffix="tar.gz")))
 
 
-def test_a_conversion_tells_how_far_it_is() -> None:
+def test_a_conversion_reports_its_progress() -> None:
     world = a_world()
     archive = world.archive(suffix="tar")
     attempt = FakeAttempt(archive=archive)
@@ -301,7 +301,7 @@ def test_a_conversion_tells_how_far_it_is() -> None:
     assert phases == [Phase.CONNECTING, Phase.FETCHING, Phase.CONVERTING, Phase.COMMITTING]
 
 
-def test_the_status_names_the_address_that_is_fetched() -> None:
+def test_the_status_has_the_url_that_is_fetched() -> None:
     world = a_world()
 
     status = run(world.archiver.status(world.archive(suffix="tar.gz")))
@@ -310,7 +310,7 @@ def test_the_status_names_the_address_that_is_fetched() -> None:
 
 
 @pytest.mark.parametrize("dropped", (0, 1))
-def test_a_copy_that_was_never_proven_is_proven_before_something_is_made_of_it(
+def test_an_unproven_copy_is_proven_before_its_conversion(
     dropped: int,
 ) -> None:
     world = a_world()
@@ -340,7 +340,7 @@ def test_a_proven_copy_is_not_proven_again() -> None:
     assert not world.source.asked
 
 
-def test_a_host_that_does_not_list_its_files_is_not_read_to_the_end() -> None:
+def test_a_fetch_stops_early_if_the_host_does_not_list_its_files() -> None:
     world = a_world()
     world.source.unlisted = UnprovenArchive("it lists nothing")
 
@@ -350,8 +350,8 @@ def test_a_host_that_does_not_list_its_files_is_not_read_to_the_end() -> None:
     assert not any(world.storage.manifests.values())
 
 
-def test_a_tree_that_the_host_packs_in_one_format_alone_is_fetched_in_that() -> None:
-    world = a_world(Served(suffixes=("tar.gz", "tar.bz2", "zip")))
+def test_a_tree_is_fetched_in_the_only_format_that_can_hold_it() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz", "tar.bz2", "zip")))
     world.source.unfit.update(("tar.gz", "tar.bz2"))
 
     with capture_logs() as logs:
@@ -365,8 +365,8 @@ def test_a_tree_that_the_host_packs_in_one_format_alone_is_fetched_in_that() -> 
     ]
 
 
-def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
-    world = a_world(Served(suffixes=("zip",), spare=("tar.gz",)))
+def test_a_tree_that_no_format_can_hold_fails_for_good() -> None:
+    world = a_world(ServedFormats(suffixes=("zip",), fallback=("tar.gz",)))
     world.source.unfit.update(("tar.gz", "zip"))
 
     with pytest.raises(NotPackable, match="zip") as raised:
@@ -375,8 +375,8 @@ def test_a_tree_that_the_host_packs_in_no_format_fails_for_good() -> None:
     assert not raised.value.retryable
 
 
-def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
-    world = a_world(Served(suffixes=("tar.gz",)))
+def test_an_unexpected_root_is_replaced() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",)))
     world.source.web_name = "renamed"
 
     manifest = run(build(world, world.archive())).manifest
@@ -386,8 +386,8 @@ def test_a_root_that_clients_do_not_expect_is_replaced() -> None:
     assert manifest.conversion.key == manifest.key
 
 
-def test_without_room_to_replace_a_root_nothing_of_the_archive_is_read() -> None:
-    world = a_world(Served(suffixes=("tar.gz",)))
+def test_without_room_to_replace_a_root_no_body_is_read() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",)))
     world.source.web_name = "renamed"
     world.converter.full = True
     attempt = FakeAttempt(archive=world.archive())

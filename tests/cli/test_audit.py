@@ -11,7 +11,7 @@ from archiver.cli.audit_report import SHOWN, as_line, exit_code, show, summary
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Archive, Conversion, Manifest, Node, Region
 from archiver.tasks import Failure
-from archiver.upkeep.audit import Fetched, Finding, Outcome
+from archiver.upkeep.finding import Fetched, Finding, Outcome
 from tests.cli.conftest import Run
 
 ARCHIVE = Archive(

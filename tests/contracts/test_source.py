@@ -1,4 +1,4 @@
-"""What ``ports.Source`` promises, of the fake and of hgweb."""
+"""The contract of ``ports.Source``, for the fake and for hgweb."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,9 +16,10 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Served, Verified
+from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.ports.source import Source
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.testing import FakeSource
 from tests.parts.hgweb import ASH, FILES, MOZHARNESS, Ash, Hgweb
 
@@ -28,7 +29,7 @@ NOWHERE = Node("1234567890abcdef1234567890abcdef12345678")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A source with the repository ``projects/ash``, in which each of *names* means *node*."""
+    """A source with the repository ``projects/ash``, in which *names* resolve to *node*."""
 
     source: Source
     node: Node
@@ -63,17 +64,19 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
 
     @asynccontextmanager
     async def real() -> AsyncIterator[Host]:
-        async with open_hgweb(
+        config = SourceConfig(
+            kind="hgweb",
             name="hgmo",
             url_template=hgweb.template,
-            served=Served(suffixes=("tar.gz",)),
+            served=ServedFormats(suffixes=("tar.gz",)),
             redirect_hosts=(),
             allow_private_addresses=False,
             lookup_concurrency=2,
             read_timeout=timedelta(seconds=10),
             deadline=timedelta(seconds=20),
             user_agent="Archiver/test",
-        ) as source:
+        )
+        async with open_source(config) as source:
             yield Host(source=source, node=Node(ash.node), names=ash.spellings)
 
     return real
@@ -81,9 +84,9 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
 
 async def _fetch(host: Host, archive: Archive) -> tuple[bytes, Verified]:
     async with host.source.open(archive) as stream:
-        verifier = verify(archive, root=stream.root)
+        verifier = verify(archive, root=stream.root, identity=host.source.identity_check(archive))
         chunks = []
-        async for chunk in stream.chunks():
+        async for chunk in stream.chunks:
             assert 0 < len(chunk) <= CHUNK_MAX_BYTES
             await verifier.update(chunk)
             chunks.append(chunk)
@@ -110,7 +113,7 @@ def test_tip_is_the_newest_changeset_of_all(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("rev", ("no-such-name", "1234567890ab", "no/such/name"))
-def test_a_rev_that_the_host_does_not_know_is_unknown(opened: Open, rev: str) -> None:
+def test_an_unknown_rev_is_reported(opened: Open, rev: str) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownRev):
@@ -119,7 +122,7 @@ def test_a_rev_that_the_host_does_not_know_is_unknown(opened: Open, rev: str) ->
     asyncio.run(play())
 
 
-def test_a_number_is_no_rev(opened: Open) -> None:
+def test_a_local_number_is_refused(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(InvalidRequest):
@@ -137,7 +140,7 @@ def test_a_node_is_known_or_not(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_an_unknown_repo_is_unknown_whatever_is_asked_of_it(opened: Open) -> None:
+def test_every_request_reports_an_unknown_repo(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownRepo):
@@ -151,7 +154,7 @@ def test_an_unknown_repo_is_unknown_whatever_is_asked_of_it(opened: Open) -> Non
 
 
 @pytest.mark.parametrize("subdir", ("", MOZHARNESS))
-def test_an_archive_comes_whole_and_twice_the_same(opened: Open, subdir: str) -> None:
+def test_an_archive_is_whole_and_identical_twice(opened: Open, subdir: str) -> None:
     async def play() -> None:
         async with opened() as host:
             first, verified = await _fetch(host, host.archive(subdir=subdir))
@@ -163,14 +166,14 @@ def test_an_archive_comes_whole_and_twice_the_same(opened: Open, subdir: str) ->
 
 
 @pytest.mark.parametrize("subdir", ("", MOZHARNESS, "testing"))
-def test_the_last_file_is_what_a_whole_archive_ends_with(opened: Open, subdir: str) -> None:
+def test_a_whole_archive_ends_with_the_last_file(opened: Open, subdir: str) -> None:
     async def play() -> None:
         async with opened() as host:
             archive = host.archive(subdir=subdir)
             _, verified = await _fetch(host, archive)
             assert verified.last_file
             assert await host.source.last_file(archive) == verified.last_file
-            assert await host.source.unpackable(archive, after=b"") is None
+            assert await host.source.explain_unpackable(archive, after=b"") is None
 
     asyncio.run(play())
 
@@ -184,7 +187,7 @@ def test_a_subdir_that_does_not_exist_has_no_last_file(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_an_unknown_subdir_is_named(opened: Open) -> None:
+def test_an_unknown_subdir_is_reported(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             with pytest.raises(UnknownSubdir) as raised:
@@ -203,7 +206,7 @@ def test_an_unknown_node_is_not_opened(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_a_suffix_that_is_not_served_is_refused(opened: Open) -> None:
+def test_an_unserved_suffix_is_refused(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             archive = Archive(source="hgmo", repo=ASH, node=host.node, subdir="", suffix="tar.xz")
@@ -213,7 +216,7 @@ def test_a_suffix_that_is_not_served_is_refused(opened: Open) -> None:
     asyncio.run(play())
 
 
-def test_each_archive_has_an_address_of_its_own(opened: Open) -> None:
+def test_each_archive_has_its_own_url(opened: Open) -> None:
     async def play() -> None:
         async with opened() as host:
             archives = [

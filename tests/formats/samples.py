@@ -16,6 +16,7 @@ import zstandard
 from archiver.formats.verify import DEFAULT_LIMITS, verify
 from archiver.model import Archive, Limits, Node, Verified
 from archiver.ports.formats import Verifier
+from archiver.sources.hgweb.identity import HgArchivalCheck
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 OTHER = Node("f" * 40)
@@ -156,6 +157,7 @@ async def verdict(
         verifier = verify(
             archive,
             root=ROOT,
+            identity=HgArchivalCheck(archive.node),
             limits=limits,
             refuse_links_outside=refuse_links_outside,
             pool=pool,
@@ -165,7 +167,9 @@ async def verdict(
 
 async def verdict_of_one_thread(archive: Archive, chunks: Iterable[bytes]) -> Verified:
     """Return or raise what a verifier does that nobody helps."""
-    return await _read_by(verify(archive, root=ROOT), chunks)
+    return await _read_by(
+        verify(archive, root=ROOT, identity=HgArchivalCheck(archive.node)), chunks
+    )
 
 
 async def _read_by(verifier: Verifier, chunks: Iterable[bytes]) -> Verified:

@@ -189,7 +189,7 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
 @each_suffix
 def test_what_was_refused_once_does_not_end_well(suffix: str) -> None:
     async def play() -> None:
-        verifier = verify(an_archive(suffix), root=ROOT)
+        verifier = verify(an_archive(suffix), root=ROOT, identity=None)
         with pytest.raises(BadArchive):
             await verifier.update(b"<html>" + GOOD[suffix])
         with pytest.raises(BadArchive):
@@ -235,4 +235,4 @@ def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
 
 def test_a_format_that_cannot_be_verified_is_refused() -> None:
     with pytest.raises(SuffixRefused):
-        verify(an_archive("rar"), root=ROOT)
+        verify(an_archive("rar"), root=ROOT, identity=None)

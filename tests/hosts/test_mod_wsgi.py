@@ -9,7 +9,16 @@ import pytest
 
 from archiver.errors import IncompleteArchive, NotPackable
 from archiver.model import Completeness
-from tests.broken import DAMAGED, LATIN, ONLY_ZIP, Workshop, archive_of, commit, damage, names
+from tests.broken_repositories import (
+    DAMAGED,
+    LATIN,
+    ONLY_ZIP,
+    LocalArchiver,
+    archive_of,
+    commit,
+    damage,
+    names,
+)
 from tests.parts.hgweb import Hgweb, Mercurial, configured
 from tests.parts.process import accepts, free_port, running
 
@@ -58,34 +67,34 @@ def apache(mercurial: Mercurial) -> Iterator[Hgweb]:
 
 
 @pytest.fixture
-def workshop(apache: Hgweb, tmp_path: Path) -> Workshop:
-    return Workshop(host=apache, folder=tmp_path)
+def local(apache: Hgweb, tmp_path: Path) -> LocalArchiver:
+    return LocalArchiver(host=apache, folder=tmp_path)
 
 
-def test_a_zip_of_a_damaged_repository_is_sound_and_refused(workshop: Workshop) -> None:
-    repository, node = commit(workshop.host, DAMAGED)
+def test_a_zip_of_a_damaged_repository_is_sound_and_refused(local: LocalArchiver) -> None:
+    repository, node = commit(local.host, DAMAGED)
     damage(repository, "a/f5.txt")
 
-    sent = names(workshop.host.archive(repository.name, node, "zip"))
+    sent = names(local.host.archive(repository.name, node, "zip"))
     with pytest.raises(IncompleteArchive):
-        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+        asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
 
     assert sent[-1].endswith("a/f4.txt")
 
 
-def test_a_zip_without_the_names_beyond_utf_8_is_sound_and_refused(workshop: Workshop) -> None:
-    repository, node = commit(workshop.host, {"a": b"", LATIN: b"", "z": b""})
+def test_a_zip_without_the_names_beyond_utf_8_is_sound_and_refused(local: LocalArchiver) -> None:
+    repository, node = commit(local.host, {"a": b"", LATIN: b"", "z": b""})
 
-    sent = names(workshop.host.archive(repository.name, node, "zip"))
+    sent = names(local.host.archive(repository.name, node, "zip"))
     with pytest.raises(NotPackable):
-        asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+        asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
 
     assert sent[-1].endswith("/a")
 
 
-def test_a_whole_zip_is_proven(workshop: Workshop) -> None:
-    repository, node = commit(workshop.host, DAMAGED)
+def test_a_whole_zip_is_proven(local: LocalArchiver) -> None:
+    repository, node = commit(local.host, DAMAGED)
 
-    manifest = asyncio.run(workshop.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+    manifest = asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
 
     assert manifest.completeness is Completeness.PROVEN

@@ -7,11 +7,16 @@ from datetime import UTC, datetime
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from archiver.binding import OBJECT_MAX_BYTES, URL_MAX_CHARS, object_prefix, unbound
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.records import CopiesRecord, encode
+from archiver.manifest_check import (
+    OBJECT_MAX_BYTES,
+    URL_MAX_CHARS,
+    find_invalid_field,
+    object_prefix,
+)
 from archiver.model import KEY_MAX_BYTES, Conversion, Copies, Region
 from tests.jetstream.conftest import Fleet, an_archive, copies_of
 
@@ -80,7 +85,7 @@ def test_the_longest_entry_of_the_index_fits_its_bucket(url_chars: int, longest:
     )
 
     assert KEY_MAX_BYTES - 10 < len(archive.key) <= KEY_MAX_BYTES
-    assert unbound(manifest, archive) is None
+    assert find_invalid_field(manifest, archive) is None
     assert len(encode(record)) < longest < ENTRY_MAX_BYTES
 
 

@@ -18,7 +18,7 @@ from archiver.jetstream.lanes import Lane
 from archiver.jetstream.records import decode_order, decode_task
 from archiver.model import Archive
 from archiver.runtime.tasks import cancel_and_wait
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import Phase, Priority, TaskState
 from archiver.web.api.status import render
 from tests.jetstream.conftest import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, limited

@@ -156,7 +156,7 @@ def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Flee
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             relay(connection, news)
             assert await web.copies(archive) is None
-            with news.bell(archive.key_hash) as bell:
+            with news.listen(archive.key_hash) as bell:
                 await worker.record(archive, copies := copies_of(archive, "us-east-1"))
                 assert await bell.wait(timedelta(seconds=5))
                 assert await web.copies(archive) == copies
@@ -173,7 +173,7 @@ def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None
         async with fleet.connection() as connection, index_of(fleet, storage) as other:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             relay(connection, news)
-            with news.bell(rev_hash("hg", "ash", "default")) as bell:
+            with news.listen(rev_hash("hg", "ash", "default")) as bell:
                 await other.remember("hg", "ash", "default", first)
                 assert await web.node("hg", "ash", "default") == first
                 await other.remember("hg", "ash", "default", first)

@@ -1,4 +1,4 @@
-"""Addresses and networks, held against Python's own, which search and do not look up."""
+"""Addresses and networks, compared with Python's own implementation."""
 
 import ipaddress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from archiver.locality.networks import (
     Address,
     Networks,
+    format_address,
+    format_allotment,
     parse_address,
     parse_network,
-    write_address,
-    write_allotment,
 )
 
 v4 = st.integers(0, 2**32 - 1).map(IPv4Address)
@@ -45,15 +45,15 @@ def parsed(text: str) -> Address:
 
 
 @given(addresses)
-def test_an_address_is_what_python_takes_it_for(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_are_parsed_like_in_python(address: IPv4Address | IPv6Address) -> None:
     expected = unmapped(address)
     for text in (str(address), address.exploded, str(address).upper()):
         assert parsed(text) == expected.packed
-    assert ipaddress.ip_address(write_address(parsed(str(address)))) == expected
+    assert ipaddress.ip_address(format_address(parsed(str(address)))) == expected
 
 
 @given(st.text(max_size=40) | st.text("0123456789abcdef:.%/ \0x", max_size=20))
-def test_what_python_does_not_take_for_an_address_is_none(text: str) -> None:
+def test_texts_that_python_refuses_are_not_addresses(text: str) -> None:
     try:
         expected = unmapped(ipaddress.ip_address(text.partition("%")[0] if ":" in text else text))
     except ValueError:
@@ -68,7 +68,7 @@ def test_what_python_does_not_take_for_an_address_is_none(text: str) -> None:
      "0x7f.1", "2130706433", " 1.2.3.4", "1.2.3.4 ", "1.2.3.4\0",
      "[::1]", "localhost", "\u0661.2.3.4"),
 )  # fmt: skip
-def test_what_only_looks_like_an_address_is_none(text: str) -> None:
+def test_lookalikes_are_not_addresses(text: str) -> None:
     assert parse_address(text) is None
 
 
@@ -77,7 +77,7 @@ def test_a_zone_is_not_part_of_an_address() -> None:
 
 
 @given(st.lists(some_network()), narrow)
-def test_the_smallest_network_that_holds_an_address_has_its_value(
+def test_an_address_has_the_value_of_its_smallest_network(
     networks: list[IPv4Network | IPv6Network], address: IPv4Address | IPv6Address
 ) -> None:
     table = Networks((str(network), str(network)) for network in networks)
@@ -86,18 +86,18 @@ def test_the_smallest_network_that_holds_an_address_has_its_value(
     assert table.get(parsed(str(address))) == (str(expected) if expected else None)
 
 
-def test_of_several_values_of_one_network_the_first_counts() -> None:
+def test_the_first_of_several_values_of_a_network_is_used() -> None:
     table = Networks([("10.0.0.0/8", "a"), ("10.0.0.0/8", "b"), ("10.0.0.0/16", "c")])
     assert table.get(parsed("10.1.0.1")) == "a"
     assert table.get(parsed("10.0.0.1")) == "c"
 
 
-def test_nothing_is_as_good_a_value_as_any_and_hides_the_network_around_it() -> None:
+def test_a_value_of_none_hides_the_enclosing_network() -> None:
     table = Networks([("10.0.0.0/8", "a"), ("10.1.0.0/16", None)])
     assert table.get(parsed("10.1.2.3")) is None
 
 
-def test_networks_of_ipv4_addresses_may_be_written_as_ipv6() -> None:
+def test_ipv4_networks_may_have_ipv6_notation() -> None:
     table = Networks([("::ffff:10.0.0.0/104", "ten")])
     assert table.get(parsed("10.1.2.3")) == table.get(parsed("::ffff:10.1.2.3")) == "ten"
     assert table.get(parsed("11.1.2.3")) is None
@@ -107,7 +107,7 @@ def test_networks_of_ipv4_addresses_may_be_written_as_ipv6() -> None:
 @pytest.mark.parametrize(
     "text", ("", "10.0.0.1/8", "10.0.0.0/33", "::1/64", "nonsense", "1.2.3.4/")
 )
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_an_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_network(text)
 
@@ -117,9 +117,9 @@ def test_one_address_is_a_network() -> None:
 
 
 @given(addresses)
-def test_an_allotment_is_an_address_of_ipv4_or_a_network_of_ipv6(
+def test_an_allotment_is_an_ipv4_address_or_an_ipv6_network(
     address: IPv4Address | IPv6Address,
 ) -> None:
     alone = unmapped(address)
     expected = ipaddress.ip_network((alone, 32 if alone.version == 4 else 64), strict=False)
-    assert ipaddress.ip_network(write_allotment(parsed(str(address)))) == expected
+    assert ipaddress.ip_network(format_allotment(parsed(str(address)))) == expected

@@ -1,4 +1,4 @@
-"""Which region a client is sent to."""
+"""The region from which a client downloads."""
 
 from collections.abc import Sequence
 
@@ -34,24 +34,24 @@ some_copies = st.lists(st.sampled_from((*ALL, MARS)), unique=True)
         ((WEST,), EAST, EUROPE, WEST),
     ),
 )
-def test_the_preferred_region_comes_first_then_ones_own_then_what_is_near_then_any(
+def test_the_order_is_preferred_own_near_then_configured(
     having: Sequence[Region], preferred: Region | None, own: Region | None, chosen: Region
 ) -> None:
     assert NEARNESS.choose(having, preferred=preferred, own=own) == chosen
 
 
-def test_a_region_that_is_not_configured_changes_nothing() -> None:
+def test_an_unconfigured_region_is_ignored() -> None:
     assert NEARNESS.choose((MARS, ASIA, WEST), preferred=MARS, own=ASIA) == ASIA
     assert NEARNESS.choose((MARS, EUROPE, ASIA), preferred=WEST, own=MARS) == ASIA
     assert NEARNESS.choose((MARS,), preferred=MARS, own=MARS) is None
 
 
-def test_without_regions_there_is_none() -> None:
+def test_without_regions_there_is_no_choice() -> None:
     assert RegionChoice(regions=(), nearest={}).choose(ALL, preferred=EAST, own=WEST) is None
 
 
 @given(having=some_copies, preferred=some_region, own=some_region)
-def test_whoever_asks_is_sent_to_a_configured_region_with_a_copy_if_there_is_one(
+def test_the_choice_is_a_configured_region_with_a_copy(
     having: list[Region], preferred: Region | None, own: Region | None
 ) -> None:
     chosen = NEARNESS.choose(having, preferred=preferred, own=own)

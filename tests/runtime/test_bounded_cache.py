@@ -1,4 +1,4 @@
-"""What a process remembers, and for how long."""
+"""The bounds of the cache, in bytes and in time."""
 
 import time
 import tracemalloc
@@ -19,7 +19,7 @@ class Thing:
     parts: tuple[str, int]
 
 
-def test_what_is_put_is_there_until_it_is_taken_away() -> None:
+def test_an_entry_stays_until_it_is_removed() -> None:
     memory: BoundedCache[str, int] = BoundedCache(max_bytes=ROOM)
     memory.put("one", 1)
 
@@ -31,7 +31,7 @@ def test_what_is_put_is_there_until_it_is_taken_away() -> None:
     assert "one" not in memory
 
 
-def test_an_entry_is_forgotten_when_its_time_is_over() -> None:
+def test_an_entry_expires() -> None:
     memory: BoundedCache[str, int] = BoundedCache(ttl=timedelta(milliseconds=20), max_bytes=ROOM)
     memory.put("one", 1)
     time.sleep(0.03)
@@ -40,7 +40,7 @@ def test_an_entry_is_forgotten_when_its_time_is_over() -> None:
     assert memory.get("one") is None
 
 
-def test_when_it_is_full_the_least_recently_used_goes() -> None:
+def test_a_full_cache_drops_the_least_recently_used_entry() -> None:
     memory: BoundedCache[str, int] = BoundedCache(
         max_bytes=2 * (ENTRY_BYTES + weight("three") + weight(3))
     )
@@ -52,7 +52,7 @@ def test_when_it_is_full_the_least_recently_used_goes() -> None:
     assert [memory.get(key) for key in ("one", "two", "three")] == [1, None, 3]
 
 
-def test_what_alone_would_fill_it_is_not_put() -> None:
+def test_an_entry_larger_than_the_cache_is_not_stored() -> None:
     memory: BoundedCache[str, bytes] = BoundedCache(max_bytes=ROOM)
     memory.put("one", b"1")
     memory.put("two", b"2")
@@ -68,7 +68,7 @@ def test_what_alone_would_fill_it_is_not_put() -> None:
         st.tuples(st.sampled_from("abcdef"), st.binary(max_size=800), st.booleans()), max_size=60
     )
 )
-def test_its_weight_is_that_of_what_is_in_it(steps: list[tuple[str, bytes, bool]]) -> None:
+def test_its_weight_is_that_of_its_entries(steps: list[tuple[str, bytes, bool]]) -> None:
     memory: BoundedCache[str, bytes] = BoundedCache(max_bytes=3000)
     for key, value, stays in steps:
         memory.put(key, value)
@@ -78,7 +78,7 @@ def test_its_weight_is_that_of_what_is_in_it(steps: list[tuple[str, bytes, bool]
         assert held == memory.weight <= 3000
 
 
-def test_entries_that_are_too_old_leave_though_nobody_reads_them() -> None:
+def test_expired_entries_are_removed_without_being_read() -> None:
     memory: BoundedCache[int, int] = BoundedCache(
         ttl=timedelta(milliseconds=20), max_bytes=MEGABYTE
     )
@@ -92,8 +92,8 @@ def test_entries_that_are_too_old_leave_though_nobody_reads_them() -> None:
     assert memory.weight == 0
 
 
-def test_the_bound_is_one_of_true_bytes() -> None:
-    """Whatever is put, the process holds about as much as the memory believes."""
+def test_the_bound_is_in_actual_bytes() -> None:
+    """The weight is close to the memory that the process holds, whatever is stored."""
     memory: BoundedCache[tuple[str, str], Thing] = BoundedCache(max_bytes=MEGABYTE // 4)
     tracemalloc.start()
     try:
@@ -107,7 +107,7 @@ def test_the_bound_is_one_of_true_bytes() -> None:
     assert held_bytes < 0.4 * MEGABYTE
 
 
-def test_clearing_forgets_everything() -> None:
+def test_clear_removes_everything() -> None:
     memory: BoundedCache[str, int] = BoundedCache(max_bytes=ROOM)
     memory.put("one", 1)
     memory.clear()

@@ -1,4 +1,4 @@
-"""Who is told of news, and that nobody is remembered who no longer waits."""
+"""Notifications reach their listeners, and closed listeners are released."""
 
 import asyncio
 from datetime import timedelta
@@ -9,66 +9,66 @@ SOON = timedelta(seconds=5)
 NEVER = timedelta(milliseconds=20)
 
 
-def test_a_bell_is_rung_by_news_of_its_topic_alone() -> None:
+def test_a_listener_is_notified_of_its_topic_only() -> None:
     async def play() -> None:
-        news = Notifications()
-        with news.bell("one") as one, news.bell("two") as two:
-            news.tell("one")
+        notifications = Notifications()
+        with notifications.listen("one") as one, notifications.listen("two") as two:
+            notifications.publish("one")
             assert await one.wait(SOON)
             assert not await two.wait(NEVER)
 
     asyncio.run(play())
 
 
-def test_news_that_came_while_nobody_waited_is_not_lost() -> None:
+def test_a_notification_before_the_wait_is_not_lost() -> None:
     async def play() -> None:
-        news = Notifications()
-        with news.bell("one") as bell:
-            news.tell("one")
-            assert await bell.wait(NEVER)
-            assert not await bell.wait(NEVER)
+        notifications = Notifications()
+        with notifications.listen("one") as listener:
+            notifications.publish("one")
+            assert await listener.wait(NEVER)
+            assert not await listener.wait(NEVER)
 
     asyncio.run(play())
 
 
-def test_all_who_wait_for_a_topic_are_woken() -> None:
+def test_all_listeners_of_a_topic_are_notified() -> None:
     async def play() -> None:
-        news = Notifications()
+        notifications = Notifications()
 
         async def wait() -> bool:
-            with news.bell("one") as bell:
-                return await bell.wait(SOON)
+            with notifications.listen("one") as listener:
+                return await listener.wait(SOON)
 
         async with asyncio.TaskGroup() as group:
             waiting = [group.create_task(wait()) for _ in range(100)]
             await asyncio.sleep(0)
-            news.tell("one")
+            notifications.publish("one")
         assert all(task.result() for task in waiting)
 
     asyncio.run(play())
 
 
-def test_a_gap_rings_every_bell_and_is_told_to_every_reader() -> None:
+def test_publish_all_notifies_every_listener_and_subscriber() -> None:
     async def play() -> None:
-        news = Notifications()
+        notifications = Notifications()
         seen: list[str | None] = []
-        news.subscribe(seen.append)
-        with news.bell("one") as one, news.bell("two") as two:
-            news.tell_all()
+        notifications.subscribe(seen.append)
+        with notifications.listen("one") as one, notifications.listen("two") as two:
+            notifications.publish_all()
             assert await one.wait(NEVER)
             assert await two.wait(NEVER)
-        news.tell("three")
+        notifications.publish("three")
         assert seen == [None, "three"]
 
     asyncio.run(play())
 
 
-def test_a_bell_that_was_taken_down_leaves_nothing_behind() -> None:
+def test_a_closed_listener_is_not_held() -> None:
     async def play() -> None:
-        news = Notifications()
-        with news.bell("one"):
+        notifications = Notifications()
+        with notifications.listen("one"):
             pass
-        news.tell("one")
-        assert not vars(news)["_bells"]
+        notifications.publish("one")
+        assert not vars(notifications)["_listeners"]
 
     asyncio.run(play())

@@ -1,4 +1,4 @@
-"""Hosts that do what a test tells them to."""
+"""Hosts with scripted responses."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
 """The guarded GET, opened for the host of one address."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from archiver.sources.fetch import Fetch, open_fetch
+from archiver.sources.fetch import NO_HEADERS, Fetch, open_fetch
 from archiver.sources.perimeter import Perimeter
 
 DEADLINE = timedelta(seconds=10)
@@ -44,16 +44,22 @@ async def fetching(
         yield fetch
 
 
-def get(url: str, *redirect_hosts: str, deadline: timedelta = DEADLINE, **how: Any) -> bytes:  # noqa: ANN401 - see fetching
+def get(
+    url: str,
+    *redirect_hosts: str,
+    deadline: timedelta = DEADLINE,
+    headers: Mapping[str, str] = NO_HEADERS,
+    **how: Any,  # noqa: ANN401 - see fetching
+) -> bytes:
     """Return the body at *url*, whose host is the configured one."""
 
     async def play() -> bytes:
         async with (
             fetching(url, *redirect_hosts, **how) as fetch,
-            fetch.get(url, deadline=deadline) as answer,
+            fetch.get(url, deadline=deadline, headers=headers) as response,
         ):
-            if answer.status != 200:
-                raise answer.failure
-            return b"".join([chunk async for chunk in answer.chunks()])
+            if response.status != 200:
+                raise response.error
+            return b"".join([chunk async for chunk in response.chunks()])
 
     return asyncio.run(play())

@@ -1,4 +1,4 @@
-"""A source of hgweb's kind: opened, asked one thing, closed."""
+"""An hgweb source: opened, used once, closed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, Served, Verified
-from archiver.sources.hgweb import HgwebSource, open_hgweb
+from archiver.model import Archive, Node, ServedFormats, Verified
+from archiver.ports.source import Source
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 REPO = "projects/ash"
@@ -16,18 +18,20 @@ SUFFIXES = ("tar.gz", "tar.bz2", "zip")
 
 
 @asynccontextmanager
-async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[HgwebSource]:
-    async with open_hgweb(
+async def opened(template: str, lookup_concurrency: int = 2) -> AsyncIterator[Source]:
+    config = SourceConfig(
+        kind="hgweb",
         name="hgmo",
         url_template=template,
-        served=Served(suffixes=SUFFIXES),
+        served=ServedFormats(suffixes=SUFFIXES),
         redirect_hosts=(),
         allow_private_addresses=False,
         lookup_concurrency=lookup_concurrency,
         read_timeout=timedelta(seconds=10),
         deadline=timedelta(seconds=20),
         user_agent="Archiver/test",
-    ) as source:
+    )
+    async with open_source(config) as source:
         yield source
 
 
@@ -74,9 +78,9 @@ def fetch(template: str, archive: Archive) -> tuple[bytes, Verified]:
 
     async def play() -> tuple[bytes, Verified]:
         async with opened(template) as source, source.open(archive) as stream:
-            verifier = verify(archive, root=stream.root)
+            verifier = verify(archive, root=stream.root, identity=source.identity_check(archive))
             data = b""
-            async for chunk in stream.chunks():
+            async for chunk in stream.chunks:
                 await verifier.update(chunk)
                 data += chunk
             return data, await verifier.finish()

@@ -1,4 +1,4 @@
-"""What the guarded GET makes of an answer, and of what is none."""
+"""The guarded GET: bodies, statuses, headers and malformed responses."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ from archiver.errors import (
     SourceUnavailable,
     TruncatedArchive,
 )
-from archiver.sources.fetch import CHUNK_BYTES, parse_retry_after
+from archiver.sources.response import CHUNK_BYTES, parse_retry_after
 from tests.parts.faulty import Break, FaultyHost, Pause, Step, chunked, head, sized, until_close
 from tests.parts.process import free_port
 from tests.sources.fetching import BODY, DEADLINE, fetching, get
 
 
 @pytest.mark.parametrize("framed", (sized, chunked, until_close))
-def test_the_body_comes_whole_in_every_framing(host: FaultyHost, framed: Any) -> None:  # noqa: ANN401
+def test_the_body_is_whole_in_every_framing(host: FaultyHost, framed: Any) -> None:  # noqa: ANN401
     assert get(host.script("/a", framed(BODY))) == BODY
 
 
@@ -43,19 +43,20 @@ def test_a_body_that_breaks_off_is_truncated(host: FaultyHost, steps: tuple[Step
         get(host.script("/a", *steps))
 
 
-def test_a_connection_that_is_the_frame_hides_what_is_missing(host: FaultyHost) -> None:
-    """Only the verifier can tell."""
+def test_a_body_framed_by_its_connection_hides_truncation(host: FaultyHost) -> None:
+    """Only the verifier detects it."""
     assert get(host.script("/a", until_close(BODY[:100]))) == BODY[:100]
 
 
-def test_what_is_asked_names_us_and_carries_nothing_else(
+def test_every_request_names_archiver_and_carries_only_the_given_headers(
     host: FaultyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     host.script("/b", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": "/b", "Set-Cookie": "id=1"}))
 
-    assert get(url.replace("127.0.0.1", "localhost")) == BODY  # addresses get no cookies anyway
+    by_name = url.replace("127.0.0.1", "localhost")  # addresses get no cookies anyway
+    assert get(by_name, headers={"Connection": "keep-alive"}) == BODY
 
     assert [request.method for request in host.requests] == ["GET", "GET"]
     for request in host.requests:
@@ -76,7 +77,7 @@ IS_HTML = {
 
 
 @pytest.mark.parametrize("content_type", IS_HTML)
-def test_a_content_type_is_read_without_a_parser(host: FaultyHost, content_type: str) -> None:
+def test_html_is_recognized_without_a_parser(host: FaultyHost, content_type: str) -> None:
     url = host.script("/a", sized(BODY, headers={"Content-Type": content_type}))
 
     async def play() -> bool:
@@ -95,7 +96,9 @@ FILE_NAMES = {
 
 
 @pytest.mark.parametrize("disposition", FILE_NAMES)
-def test_a_file_name_is_read_of_a_header_of_sane_length(host: FaultyHost, disposition: str) -> None:
+def test_a_file_name_is_read_from_a_header_of_limited_length(
+    host: FaultyHost, disposition: str
+) -> None:
     url = host.script("/a", sized(BODY, headers={"Content-Disposition": disposition}))
 
     async def play() -> str:
@@ -105,7 +108,7 @@ def test_a_file_name_is_read_of_a_header_of_sane_length(host: FaultyHost, dispos
     assert asyncio.run(play()) == FILE_NAMES[disposition]
 
 
-def test_a_content_encoding_is_left_as_it_is(host: FaultyHost) -> None:
+def test_a_content_encoding_is_not_decoded(host: FaultyHost) -> None:
     assert get(host.script("/a", sized(b"\x1f\x8b not gzip", headers={"Content-Encoding": "gzip"})))
 
 
@@ -138,7 +141,7 @@ def test_each_status_has_its_error(
 
 
 @pytest.mark.parametrize("status", ("429 Too Many Requests", "503 Service Unavailable"))
-def test_a_busy_host_says_for_how_long(host: FaultyHost, status: str) -> None:
+def test_a_busy_host_states_a_delay(host: FaultyHost, status: str) -> None:
     with pytest.raises(SourceBusy) as raised:
         get(host.script("/a", sized(b"", status, {"Retry-After": "17"})))
 
@@ -160,7 +163,7 @@ def test_retry_after_is_seconds_or_a_date_and_at_most_an_hour(text: str, seconds
     assert parse_retry_after(text) == timedelta(seconds=seconds)
 
 
-def test_retry_after_may_be_a_moment_to_come() -> None:
+def test_retry_after_may_be_a_future_date() -> None:
     moment = datetime.now(UTC) + timedelta(seconds=100)
 
     wait = parse_retry_after(format_datetime(moment, usegmt=True))
@@ -170,11 +173,11 @@ def test_retry_after_may_be_a_moment_to_come() -> None:
 
 
 @pytest.mark.parametrize("text", ("", "soon", "-5", "1.5", "\N{SUPERSCRIPT TWO}", "32 Foo 2000"))
-def test_retry_after_may_say_nothing(text: str) -> None:
+def test_retry_after_may_be_unusable(text: str) -> None:
     assert parse_retry_after(text) is None
 
 
-def test_what_follows_an_answer_is_not_taken_for_the_next_one(host: FaultyHost) -> None:
+def test_bytes_after_a_response_are_not_read_as_the_next_one(host: FaultyHost) -> None:
     url = host.script("/a", sized(b"first"), Pause(0.1), sized(b"unasked"), Pause(5))
 
     async def play() -> list[bytes]:
@@ -182,14 +185,14 @@ def test_what_follows_an_answer_is_not_taken_for_the_next_one(host: FaultyHost) 
         async with fetching(url) as fetch:
             for _ in range(2):
                 async with fetch.get(url, deadline=DEADLINE) as answer:
-                    bodies.append(await answer.text(100))
+                    bodies.append(await answer.read_body(100))
                 await asyncio.sleep(0.3)
         return bodies
 
     assert asyncio.run(play()) == [b"first", b"first"]
 
 
-def test_nobody_at_home_is_unavailable() -> None:
+def test_a_refused_connection_is_unavailable() -> None:
     with pytest.raises(SourceUnavailable):
         get(f"http://127.0.0.1:{free_port()}/a")
 
@@ -205,15 +208,13 @@ def test_nobody_at_home_is_unavailable() -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",),
     ),
 )
-def test_a_host_that_does_not_speak_http_is_unavailable(
-    host: FaultyHost, steps: tuple[Step, ...]
-) -> None:
+def test_a_malformed_response_is_unavailable(host: FaultyHost, steps: tuple[Step, ...]) -> None:
     with pytest.raises(SourceUnavailable):
         get(host.script("/a", *steps))
 
 
 @pytest.mark.parametrize("steps", ((), (Break.RESET,), (b"HTTP/1.1 200",)))
-def test_a_host_that_breaks_off_is_not_asked_again_behind_our_back(
+def test_a_broken_connection_is_not_retried_by_aiohttp(
     host: FaultyHost, steps: tuple[Step, ...]
 ) -> None:
     with pytest.raises(SourceUnavailable):
@@ -222,14 +223,14 @@ def test_a_host_that_breaks_off_is_not_asked_again_behind_our_back(
     assert host.targets == ["/a"]
 
 
-def test_who_comes_when_it_is_closed_is_told_so(host: FaultyHost) -> None:
-    """As do questions that a web process had not yet asked when it was told to stop."""
+def test_a_request_after_closing_says_that_the_process_stops(host: FaultyHost) -> None:
+    """A web process that stops may have lookups that were not sent yet."""
     url = host.script("/a", sized(BODY))
 
     async def play() -> None:
         async with fetching(url) as fetch:
             pass
-        with pytest.raises(SourceUnavailable, match="ends"):
+        with pytest.raises(SourceUnavailable, match="stopping"):
             async with fetch.get(url, deadline=DEADLINE):
                 pass
 
@@ -237,7 +238,7 @@ def test_who_comes_when_it_is_closed_is_told_so(host: FaultyHost) -> None:
     assert not host.requests
 
 
-def test_much_comes_in_large_chunks_but_none_too_large(host: FaultyHost) -> None:
+def test_a_fast_host_yields_large_chunks_up_to_the_limit(host: FaultyHost) -> None:
     body = bytes(8 * CHUNK_BYTES)
     url = host.script("/a", chunked(body))
 
@@ -252,7 +253,7 @@ def test_much_comes_in_large_chunks_but_none_too_large(host: FaultyHost) -> None
     assert len(sizes) <= 32
 
 
-def test_little_is_not_held_back(host: FaultyHost) -> None:
+def test_a_slow_host_yields_small_chunks_without_delay(host: FaultyHost) -> None:
     url = host.script("/a", head({"Content-Length": "10"}), b"first", Pause(2), b"later")
 
     async def play() -> tuple[bytes, float]:

@@ -1,4 +1,4 @@
-"""How long the guarded GET waits for hosts that are slow, silent or never done."""
+"""Timeouts of the guarded GET: slow, silent and endless hosts."""
 
 import time
 from datetime import timedelta
@@ -26,9 +26,7 @@ def test_a_silent_host_times_out(host: FaultyHost) -> None:
         (head({"Transfer-Encoding": "chunked"}) + b"0\r\nX: ", b"x"),
     ),
 )
-def test_what_is_neither_a_whole_head_nor_body_is_silence(
-    host: FaultyHost, start: bytes, drop: bytes
-) -> None:
+def test_framing_without_content_is_silence(host: FaultyHost, start: bytes, drop: bytes) -> None:
     started = time.monotonic()
     with pytest.raises(SourceTimeout):
         get(host.script("/a", start, Forever(drop, every_s=0.05)), read_timeout_s=0.3)
@@ -36,14 +34,14 @@ def test_what_is_neither_a_whole_head_nor_body_is_silence(
     assert time.monotonic() - started < DEADLINE.total_seconds() / 2
 
 
-def test_a_host_that_drips_is_too_slow(host: FaultyHost) -> None:
+def test_a_trickling_host_is_too_slow(host: FaultyHost) -> None:
     url = host.script("/a", head({"Content-Length": "999"}), Forever(b".", every_s=0.05))
 
     with pytest.raises(SourceTooSlow):
         get(url, min_rate_bytes_s=100)
 
 
-def test_a_host_that_is_never_done_runs_into_the_deadline(host: FaultyHost) -> None:
+def test_an_endless_transfer_ends_at_the_deadline(host: FaultyHost) -> None:
     drop: tuple[Step, ...] = (b".", Pause(0.05))
     url = host.script("/a", head({"Content-Length": "1000"}), *drop * 100)
 

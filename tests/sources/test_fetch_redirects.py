@@ -1,4 +1,4 @@
-"""Where the guarded GET may be led: by redirects, by names and by odd addresses."""
+"""The guarded GET and redirects, names with private addresses, and odd notations."""
 
 import socket
 
@@ -26,7 +26,7 @@ class Names(AbstractResolver):
         return [answer]
 
     async def close(self) -> None:
-        """Hold nothing that would have to be closed."""
+        """Hold nothing that needs closing."""
 
 
 def test_redirects_on_the_host_are_followed_three_times(host: FaultyHost) -> None:
@@ -40,14 +40,14 @@ def test_redirects_on_the_host_are_followed_three_times(host: FaultyHost) -> Non
         get(f"{host.url}/1")
 
 
-def test_a_redirect_to_a_named_host_is_followed(host: FaultyHost, other: FaultyHost) -> None:
+def test_a_redirect_to_a_configured_host_is_followed(host: FaultyHost, other: FaultyHost) -> None:
     there = other.script("/there", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": there}))
 
     assert get(url, f"127.0.0.1:{other.port}") == BODY
 
 
-def test_a_redirect_to_another_host_contacts_nobody(host: FaultyHost, other: FaultyHost) -> None:
+def test_a_redirect_to_another_host_sends_no_request(host: FaultyHost, other: FaultyHost) -> None:
     there = other.script("/there", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": there}))
 
@@ -60,14 +60,14 @@ def test_a_redirect_to_another_host_contacts_nobody(host: FaultyHost, other: Fau
 
 
 @pytest.mark.parametrize("location", ("http://[", "http://127.0.0.1:99999/", f"/{'a' * 5000}"))
-def test_a_redirect_to_nowhere_is_no_answer(host: FaultyHost, location: str) -> None:
+def test_a_redirect_without_address_is_an_error(host: FaultyHost, location: str) -> None:
     with pytest.raises(SourceUnavailable):
         get(host.script("/a", sized(b"", "302 Found", {"Location": location})))
     with pytest.raises(SourceUnavailable):
         get(host.script("/b", sized(b"", "302 Found")))
 
 
-def test_a_name_that_leads_inside_is_not_followed(host: FaultyHost) -> None:
+def test_a_name_with_a_private_address_is_refused(host: FaultyHost) -> None:
     host.script("/a", sized(BODY))
     url = f"http://hg.example.org:{host.port}/a"
     inside = Names("127.0.0.1")
@@ -79,7 +79,7 @@ def test_a_name_that_leads_inside_is_not_followed(host: FaultyHost) -> None:
     assert get(url, resolver=inside, allow_private_addresses=True) == BODY
 
 
-def test_a_redirect_to_a_name_that_leads_inside_is_not_followed(
+def test_a_redirect_to_a_name_with_a_private_address_is_refused(
     host: FaultyHost, other: FaultyHost
 ) -> None:
     there = f"cdn.example.org:{other.port}"
@@ -93,7 +93,7 @@ def test_a_redirect_to_a_name_that_leads_inside_is_not_followed(
 
 
 @pytest.mark.parametrize("number", ("2130706433", "0x7f000001", "127.1", "0177.0.0.1"))
-def test_an_address_in_an_odd_spelling_is_not_contacted(host: FaultyHost, number: str) -> None:
+def test_a_private_address_in_an_odd_spelling_is_refused(host: FaultyHost, number: str) -> None:
     with pytest.raises((ForbiddenAddress, SourceUnavailable)):
         get(f"http://{number}:{host.port}/a")
 

@@ -1,4 +1,4 @@
-"""A host whose certificate is of an authority that only the settings trust."""
+"""A host with a certificate of an authority that only the settings trust."""
 
 import http.server
 import ssl
@@ -24,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, *_args: object) -> None:
-        """Say nothing of clients that hang up."""
+        """Ignore clients that disconnect."""
 
 
 @pytest.fixture
@@ -40,9 +40,7 @@ def url(certificates: Certificates) -> Iterator[str]:
         thread.join()
 
 
-def test_the_authority_that_a_source_names_is_trusted_and_no_other(
-    url: str, certificates: Certificates
-) -> None:
+def test_only_the_configured_authority_is_trusted(url: str, certificates: Certificates) -> None:
     assert get(url, ca_file=certificates.authority) == BODY
     for ca_file in (None, certificates.stranger):
         with pytest.raises(SourceUnavailable):

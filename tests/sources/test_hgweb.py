@@ -1,4 +1,4 @@
-"""What hgweb sends as an archive, and what only a host that poses as one."""
+"""Archives from hgweb, and from hosts that misbehave."""
 
 import gzip
 import io
@@ -23,7 +23,8 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.sources.listings import LEVELS_MAX, NAMES_MAX
+from archiver.sources.hgweb.listings import NAMES_MAX
+from archiver.sources.hgweb.walk import LEVELS_MAX
 from tests.formats.samples import tar
 from tests.parts.faulty import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository
@@ -34,7 +35,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 @pytest.fixture
 def host() -> Iterator[FaultyHost]:
-    """A host that knows NODE by its 12 digits, and no more."""
+    """A host that knows NODE by its first 12 digits only."""
     with faulty_host() as host:
         host.script(
             f"/{REPO}?cmd=lookup&key={NODE[:12]}", sized(b"1 %s\n" % NODE.encode(), headers=HG)
@@ -70,7 +71,7 @@ def test_the_url_is_the_template_filled_and_quoted() -> None:
         (sized(b"<html>", "304 Not Modified"), "", SourceUnavailable),
     ),
 )
-def test_what_is_no_archive_is_told_apart(
+def test_each_failed_archive_response_has_its_error(
     host: FaultyHost, answer: bytes, subdir: str, error: type[ArchiverError]
 ) -> None:
     archive = an_archive(subdir=subdir)
@@ -100,7 +101,7 @@ def test_an_archive_that_breaks_off_is_truncated(
 
 
 @pytest.mark.parametrize("framed", (sized, chunked, until_close))
-def test_an_archive_that_ends_too_early_is_truncated_although_http_is_content(
+def test_a_truncated_archive_in_a_valid_response_is_refused(
     host: FaultyHost, framed: type[bytes]
 ) -> None:
     archive = an_archive()
@@ -114,7 +115,7 @@ def test_an_archive_that_ends_too_early_is_truncated_although_http_is_content(
         fetch(host.template, archive)
 
 
-def test_a_node_that_the_host_does_not_show_is_unknown(host: FaultyHost) -> None:
+def test_a_hidden_node_is_unknown(host: FaultyHost) -> None:
     host.script(f"/{REPO}?cmd=lookup&key={NODE[:12]}", sized(b"0 filtered revision\n", headers=HG))
     host.script(f"/{REPO}?cmd=known&nodes={NODE}", sized(b"0", headers=HG))
 
@@ -132,8 +133,8 @@ def test_a_node_whose_12_digits_are_ambiguous_is_shadowed(host: FaultyHost) -> N
         fetch(host.template, an_archive())
 
 
-def test_a_host_that_knows_a_node_only_as_a_whole_is_asked_again_later(host: FaultyHost) -> None:
-    """Seen of a real hgweb that had just been started, and was asked twice at once."""
+def test_a_node_known_only_in_full_is_retried_later(host: FaultyHost) -> None:
+    """Seen with a real hgweb that had just started, and received two requests at once."""
     host.script(f"/{REPO}?cmd=lookup&key={NODE[:12]}", sized(b"0 unknown revision\n", headers=HG))
     host.script(f"/{REPO}?cmd=known&nodes={NODE}", sized(b"1", headers=HG))
 
@@ -155,7 +156,7 @@ def test_a_node_whose_12_digits_are_a_bookmark_is_shadowed(hgweb: Hgweb, fresh: 
     assert known(hgweb.template, node, fresh.name)
 
 
-def test_a_suffix_that_the_host_does_not_allow_is_refused(hgweb: Hgweb, fresh: Repository) -> None:
+def test_a_suffix_that_the_host_disallows_is_refused(hgweb: Hgweb, fresh: Repository) -> None:
     node = fresh.commit({"README": b"one"})
     (fresh.path / ".hg" / "hgrc").write_text("[web]\nallow-archive = zip\n")
 
@@ -166,7 +167,7 @@ def test_a_suffix_that_the_host_does_not_allow_is_refused(hgweb: Hgweb, fresh: R
 
 
 @pytest.mark.parametrize("name", ("l10n.central", "a b", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"))
-def test_the_root_is_what_hgweb_makes_of_the_name(
+def test_the_root_is_built_from_the_name_like_hgweb_does(
     hgweb: Hgweb, fresh: Repository, name: str
 ) -> None:
     odd = hgweb.create(f"{fresh.name}-odd/{name}")
@@ -224,7 +225,7 @@ JSON = {"Content-Type": "application/json"}
         (chunked(b"{", headers=JSON, ended=False), SourceUnavailable),
     ),
 )
-def test_a_host_that_lists_no_files_proves_nothing_and_is_asked_again_later(
+def test_a_host_without_listings_is_unproven_and_retried_later(
     host: FaultyHost, answer: bytes, error: type[ArchiverError]
 ) -> None:
     host.script(LISTED, answer)
@@ -235,14 +236,14 @@ def test_a_host_that_lists_no_files_proves_nothing_and_is_asked_again_later(
     assert raised.value.retryable
 
 
-def test_a_folder_too_large_to_be_read_proves_nothing_and_says_so(host: FaultyHost) -> None:
+def test_a_folder_over_the_limits_is_unproven(host: FaultyHost) -> None:
     host.script(LISTED, sized(b'{"basename":0},' * (NAMES_MAX + 1), headers=JSON))
 
     with pytest.raises(UnprovenArchive, match=r"50000 names .*sources\.\w+\.completeness"):
         last_file(host.template, an_archive())
 
 
-def test_a_tree_with_too_many_levels_to_be_asked_about_proves_nothing_and_says_so(
+def test_a_tree_with_too_many_levels_is_unproven(
     host: FaultyHost,
 ) -> None:
     for level in range(LEVELS_MAX + 1):
@@ -254,7 +255,7 @@ def test_a_tree_with_too_many_levels_to_be_asked_about_proves_nothing_and_says_s
         last_file(host.template, an_archive())
 
 
-def test_the_last_file_is_asked_for_once(host: FaultyHost) -> None:
+def test_the_last_file_is_looked_up_once(host: FaultyHost) -> None:
     page = {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": "a"}]}
     host.script(LISTED, sized(json.dumps(page).encode(), headers=JSON))
     archives = [an_archive(), an_archive(suffix="zip")]

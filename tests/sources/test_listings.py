@@ -1,4 +1,4 @@
-"""What hgweb lists, folder by folder, and what that says about the order of an archive."""
+"""Listings of hgweb, and the order of files that follows from them."""
 
 import asyncio
 import json
@@ -10,17 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archiver.sources.listings import (
-    LEVELS_MAX,
+from archiver.sources.hgweb.listings import (
     LISTING_MAX_BYTES,
     NAMES_MAX,
-    ListFolder,
     Listing,
-    ListingTooDeep,
     ListingTooLong,
+    parse_listing,
+)
+from archiver.sources.hgweb.walk import (
+    LEVELS_MAX,
+    ListFolder,
+    ListingTooDeep,
     file_after,
     last_file,
-    parse_listing,
 )
 from tests.sources.hgmo import NODE
 
@@ -31,7 +33,7 @@ patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 
 class Tree:
-    """A changeset with these files, which no path may have for a folder as well."""
+    """A changeset with these files. No path may also be a folder."""
 
     def __init__(self, paths: set[bytes]) -> None:
         folders = {path[:at] for path in paths for at, byte in enumerate(path) if byte == ord("/")}
@@ -45,7 +47,7 @@ class Tree:
 
 @patiently
 @given(_PATHS)
-def test_the_last_file_is_the_last_path_compared_as_bytes(paths: set[bytes]) -> None:
+def test_the_last_file_is_the_last_path_in_byte_order(paths: set[bytes]) -> None:
     tree = Tree(paths)
 
     assert asyncio.run(last_file(tree.list_folder, b"")) == tree.paths[-1]
@@ -68,9 +70,7 @@ def test_the_file_after_another_is_the_next_path(paths: set[bytes]) -> None:
     ("subdir", "expected"),
     ((b"a", b"a/b"), (b"a-b", b"a-b"), (b"a/b", b"a/b"), (b"c", None), (b"a/b/c", None)),
 )
-def test_a_part_of_a_tree_ends_with_its_own_last_file(
-    subdir: bytes, expected: bytes | None
-) -> None:
+def test_a_subdir_ends_with_its_own_last_file(subdir: bytes, expected: bytes | None) -> None:
     tree = Tree({b"a-b", b"a/a", b"a/b", b"z"})
 
     assert asyncio.run(last_file(tree.list_folder, subdir)) == expected
@@ -86,7 +86,7 @@ def page(**changes: object) -> bytes:
     return json.dumps(whole | changes).encode()
 
 
-def test_a_listing_has_names_as_bytes_in_their_order_and_the_date() -> None:
+def test_a_listing_has_sorted_byte_names_and_the_date() -> None:
     listing = parse_listing(page(), node=NODE, folder=b"a/")
 
     assert listing.names == (b"caf\xe9", b"d/e/f/", b"\xe2\x98\x83")
@@ -105,7 +105,7 @@ def test_a_listing_has_names_as_bytes_in_their_order_and_the_date() -> None:
         (rb"\"\t", b'"\t'),
     ),
 )
-def test_a_name_is_read_however_json_shows_it(shown: bytes, name: bytes) -> None:
+def test_a_name_is_read_in_every_json_spelling(shown: bytes, name: bytes) -> None:
     body = page(files=[{"basename": "NAME"}], directories=[]).replace(b"NAME", shown)
 
     assert parse_listing(body, node=NODE, folder=b"a/").names == (name,)
@@ -122,7 +122,7 @@ def room(most: int) -> Iterator[None]:
         tracemalloc.stop()
 
 
-def test_what_is_not_read_of_a_listing_takes_no_memory_but_its_text() -> None:
+def test_skipped_fields_of_a_listing_take_no_memory() -> None:
     body = page(bookmarks=[[0]] * 50_000 + [{"a": 0}] * 50_000)
 
     with room(2 * len(body)):
@@ -139,7 +139,7 @@ def test_what_is_not_read_of_a_listing_takes_no_memory_but_its_text() -> None:
     ),
     ids=("bytes", "files", "folders", "backslashes"),
 )
-def test_a_listing_beyond_the_limits_is_refused_before_it_takes_memory(body: bytes) -> None:
+def test_a_listing_over_the_limits_is_refused_before_parsing(body: bytes) -> None:
     with room(100_000), pytest.raises(ListingTooLong):
         parse_listing(body, node=NODE, folder=b"a/")
 
@@ -164,12 +164,12 @@ def test_a_listing_beyond_the_limits_is_refused_before_it_takes_memory(body: byt
         page(bookmarks=[1])[:-3] + b"01]}",
     ),
 )
-def test_what_is_no_whole_listing_of_the_folder_is_refused(body: bytes) -> None:
+def test_a_partial_or_foreign_listing_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whatever reads it may say so
         parse_listing(body, node=NODE, folder=b"a/")
 
 
-def test_a_host_that_invents_folders_comes_to_an_end() -> None:
+def test_the_descent_into_invented_folders_ends() -> None:
     async def endless(folder: bytes) -> Listing:
         return Listing(names=(b"deeper" * 40 + folder[:1] + b"/",))
 
@@ -186,7 +186,7 @@ def test_a_host_that_invents_folders_comes_to_an_end() -> None:
     ),
     ids=("last", "first", "next"),
 )
-def test_a_host_is_not_asked_about_more_levels_than_trees_have(
+def test_the_number_of_levels_is_limited(
     name: bytes, look: Callable[[ListFolder], Awaitable[object]]
 ) -> None:
     asked = []
@@ -203,7 +203,7 @@ def test_a_host_is_not_asked_about_more_levels_than_trees_have(
     assert len(asked) <= LEVELS_MAX + 1
 
 
-def test_folders_that_are_listed_together_are_one_level() -> None:
+def test_collapsed_folders_are_one_level() -> None:
     async def deep(folder: bytes) -> Listing:
         return Listing(names=(b"a",) if folder else (b"a/" * 2000,))
 

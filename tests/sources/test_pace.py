@@ -1,4 +1,4 @@
-"""How slow a host may be."""
+"""The minimum rate of a host."""
 
 from datetime import timedelta
 
@@ -10,31 +10,31 @@ WINDOW = timedelta(seconds=10)
 def test_a_host_may_pause_within_a_window() -> None:
     pace = Pace(min_rate_bytes_s=100, window=WINDOW)
 
-    assert pace.keeps(1, waited_s=9)
-    assert pace.keeps(1000, waited_s=0.5)
-    assert pace.keeps(1, waited_s=0.5)
+    assert pace.is_kept(1, waited_s=9)
+    assert pace.is_kept(1000, waited_s=0.5)
+    assert pace.is_kept(1, waited_s=0.5)
 
 
-def test_a_host_that_drips_is_found_out_at_the_end_of_a_window() -> None:
+def test_a_trickling_host_is_detected_at_the_end_of_a_window() -> None:
     pace = Pace(min_rate_bytes_s=100, window=WINDOW)
 
-    assert [pace.keeps(99, waited_s=1) for _ in range(10)] == [True] * 9 + [False]
+    assert [pace.is_kept(99, waited_s=1) for _ in range(10)] == [True] * 9 + [False]
 
 
-def test_what_came_in_one_window_does_not_count_in_the_next() -> None:
+def test_bytes_of_one_window_do_not_count_in_the_next() -> None:
     pace = Pace(min_rate_bytes_s=100, window=WINDOW)
 
-    assert pace.keeps(1_000_000, waited_s=10)
-    assert not pace.keeps(999, waited_s=10)
+    assert pace.is_kept(1_000_000, waited_s=10)
+    assert not pace.is_kept(999, waited_s=10)
 
 
-def test_time_that_is_not_spent_waiting_does_not_count() -> None:
+def test_only_waiting_time_counts() -> None:
     pace = Pace(min_rate_bytes_s=100, window=WINDOW)
 
-    assert all(pace.keeps(1, waited_s=0.001) for _ in range(1000))
+    assert all(pace.is_kept(1, waited_s=0.001) for _ in range(1000))
 
 
-def test_without_a_least_rate_any_will_do() -> None:
+def test_without_a_minimum_rate_any_rate_is_kept() -> None:
     pace = Pace(min_rate_bytes_s=0, window=WINDOW)
 
-    assert pace.keeps(1, waited_s=3600)
+    assert pace.is_kept(1, waited_s=3600)

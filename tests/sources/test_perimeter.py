@@ -1,4 +1,4 @@
-"""Law 7: no host but those configured is ever contacted."""
+"""Law 7: only configured hosts are contacted."""
 
 import ipaddress
 
@@ -55,12 +55,12 @@ def test_public_addresses_are_admitted(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_no_other_address_is_however_it_is_dressed(address: str) -> None:
+def test_private_addresses_are_refused_in_every_notation(address: str) -> None:
     assert not perimeter.admits(address, 443)
 
 
 @given(st.ip_addresses(network="10.0.0.0/8") | st.ip_addresses(network="127.0.0.0/8"))
-def test_no_disguise_of_a_private_address_is_admitted(address: ipaddress.IPv4Address) -> None:
+def test_embedded_private_addresses_are_refused(address: ipaddress.IPv4Address) -> None:
     value = int(address)
     for disguise in (
         ipaddress.IPv6Address(value),
@@ -83,9 +83,7 @@ def test_no_disguise_of_a_private_address_is_admitted(address: ipaddress.IPv4Add
         ("http://LocalHost:8000/", "::1"),
     ),
 )
-def test_an_address_that_the_settings_spell_out_is_admitted_at_its_port(
-    home: str, address: str
-) -> None:
+def test_a_configured_address_is_admitted_at_its_port(home: str, address: str) -> None:
     named = Perimeter(home=URL(home))
 
     assert named.admits(address, 8000)
@@ -93,7 +91,7 @@ def test_an_address_that_the_settings_spell_out_is_admitted_at_its_port(
     assert not named.admits("10.9.9.9", 8000)
 
 
-def test_localhost_is_nothing_but_loopback() -> None:
+def test_localhost_is_only_loopback() -> None:
     assert not Perimeter(home=URL("http://localhost/")).admits("192.168.0.1", 80)
 
 
@@ -113,7 +111,7 @@ def test_settings_may_allow_private_addresses() -> None:
         "https://mirror.example.org:8443/x",
     ),
 )
-def test_redirects_to_named_hosts_are_followed(target: str) -> None:
+def test_redirects_to_configured_hosts_are_followed(target: str) -> None:
     perimeter.check_redirect(HOME, URL(target))
 
 

@@ -1,4 +1,4 @@
-"""What an audit comes to, in a world of fakes."""
+"""The outcomes of audits, with fakes."""
 
 import asyncio
 import gzip
@@ -18,19 +18,20 @@ from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
 from archiver.formats.inventory import Inventory
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Region, Served
+from archiver.model import Archive, Region, ServedFormats
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
-from archiver.upkeep.audit import Auditor, Finding, Outcome
+from archiver.upkeep.audit import Auditor
+from archiver.upkeep.finding import Finding, Outcome
 from tests.world import ASH, FILES, World
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 
 
 def auditor(
     world: World, folder: Path, *, source: FakeSource | None = None, most_bytes: int = 1 << 30
 ) -> Auditor:
-    """Return one to whom *source* is the host, if that has become another since."""
+    """Return an auditor with *source* as the host, which may have changed since."""
     source = source or world.source
     return Auditor(
         sources={source.name: source},
@@ -42,13 +43,13 @@ def auditor(
 
 
 def put(world: World, archive: Archive, data: bytes) -> None:
-    """Have the regions hold *data* as the archive."""
+    """Make *data* the bytes of the archive in every region."""
 
     async def play() -> None:
         async def chunks() -> AsyncGenerator[bytes, None]:
             yield data
 
-        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}")
+        verifier = GzipVerifier(archive, root=f"ash-{archive.node[:12]}", identity=None)
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(
@@ -63,11 +64,11 @@ def put(world: World, archive: Archive, data: bytes) -> None:
 
 
 def sent(world: World, archive: Archive) -> bytes:
-    """Return what the host sends."""
+    """Return the bytes that the host sends."""
 
     async def play() -> bytes:
         async with world.source.open(archive) as stream:
-            return b"".join([chunk async for chunk in stream.chunks()])
+            return b"".join([chunk async for chunk in stream.chunks])
 
     return asyncio.run(play())
 
@@ -79,7 +80,7 @@ def code(finding: Finding) -> str | None:
 def audit(
     world: World, archive: Archive, by: Auditor, *, before: Callable[[], object] = lambda: None
 ) -> Finding:
-    """Build the archive, unless it is there; do something *before*, and audit it."""
+    """Build the archive if it is missing, call *before*, and audit it."""
 
     async def play() -> Finding:
         if not (await world.storage.find(archive)).copies:
@@ -94,7 +95,7 @@ def audit(
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "tar.zst"))
-def test_what_comes_again_is_the_same(tmp_path: Path, suffix: str) -> None:
+def test_identical_bytes_are_the_same(tmp_path: Path, suffix: str) -> None:
     world = World()
 
     finding = audit(world, world.archive(suffix=suffix), auditor(world, tmp_path))
@@ -107,9 +108,11 @@ def test_what_comes_again_is_the_same(tmp_path: Path, suffix: str) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_what_was_converted_is_so_again_even_if_the_host_serves_it_by_now(tmp_path: Path) -> None:
+def test_a_converted_archive_is_converted_again_even_if_the_host_serves_its_format(
+    tmp_path: Path,
+) -> None:
     world = World(source=FakeSource(served=ONLY_ZIP))
-    now = FakeSource(served=Served(suffixes=("tar.gz",)))
+    now = FakeSource(served=ServedFormats(suffixes=("tar.gz",)))
     assert now.commit(ASH, FILES) == world.node
 
     finding = audit(world, world.archive(), auditor(world, tmp_path, source=now))
@@ -120,7 +123,7 @@ def test_what_was_converted_is_so_again_even_if_the_host_serves_it_by_now(tmp_pa
     assert finding.fetched.conversion.key == world.archive().key
 
 
-def test_the_same_members_in_another_packing_are_repacked(tmp_path: Path) -> None:
+def test_equal_members_in_other_bytes_are_repacked(tmp_path: Path) -> None:
     world = World()
     archive = world.archive()
     put(world, archive, gzip.compress(gzip.decompress(sent(world, archive)), 1, mtime=5))
@@ -135,7 +138,9 @@ def test_the_same_members_in_another_packing_are_repacked(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("served", (None, ONLY_ZIP))
-def test_other_bytes_in_a_member_differ_and_are_told(tmp_path: Path, served: Served | None) -> None:
+def test_a_changed_member_differs_and_is_reported(
+    tmp_path: Path, served: ServedFormats | None
+) -> None:
     world = World()
     archive = world.archive()
     tar = gzip.decompress(sent(world, archive))
@@ -158,7 +163,7 @@ def test_other_bytes_in_a_member_differ_and_are_told(tmp_path: Path, served: Ser
     assert readme.fetched.sha256 == hashlib.sha256(b"read me").hexdigest()
 
 
-def test_a_copy_that_is_damaged_is_an_alarm_of_its_own(tmp_path: Path) -> None:
+def test_a_damaged_copy_is_corrupt(tmp_path: Path) -> None:
     world = World()
     archive = world.archive()
     put(world, archive, gzip.compress(b"something else"))
@@ -172,7 +177,7 @@ def test_a_copy_that_is_damaged_is_an_alarm_of_its_own(tmp_path: Path) -> None:
     assert finding.fetched
 
 
-def test_a_copy_that_is_away_is_read_in_another_region(tmp_path: Path) -> None:
+def test_an_unreadable_copy_is_read_in_another_region(tmp_path: Path) -> None:
     world = World()
     archive = world.archive()
     put(world, archive, gzip.compress(gzip.decompress(sent(world, archive)), 1))
@@ -193,7 +198,7 @@ def lose(world: World) -> None:
         objects.clear()
 
 
-def test_what_every_region_lost_is_so_although_the_host_would_send_it(tmp_path: Path) -> None:
+def test_bytes_lost_in_every_region_are_lost_even_if_the_host_sends_them(tmp_path: Path) -> None:
     world = World()
 
     finding = audit(world, world.archive(), auditor(world, tmp_path), before=partial(lose, world))
@@ -204,7 +209,7 @@ def test_what_every_region_lost_is_so_although_the_host_would_send_it(tmp_path: 
     assert finding.fetched.sha256 == finding.manifest.sha256
 
 
-def test_what_every_region_lost_is_so_whatever_the_host_says(tmp_path: Path) -> None:
+def test_bytes_lost_in_every_region_are_lost_whatever_the_host_sends(tmp_path: Path) -> None:
     world = World()
     by = auditor(world, tmp_path, source=FakeSource())
 
@@ -214,9 +219,7 @@ def test_what_every_region_lost_is_so_whatever_the_host_says(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("trouble", ("down", "blind"))
-def test_what_a_region_may_still_have_is_neither_lost_nor_the_same(
-    tmp_path: Path, trouble: str
-) -> None:
+def test_an_archive_in_an_unreachable_region_is_unchecked(tmp_path: Path, trouble: str) -> None:
     world = World()
 
     def disturb() -> None:
@@ -229,7 +232,7 @@ def test_what_a_region_may_still_have_is_neither_lost_nor_the_same(
     assert finding.fetched
 
 
-def test_what_the_host_has_no_more_is_gone(tmp_path: Path) -> None:
+def test_an_archive_that_the_host_no_longer_has_is_gone(tmp_path: Path) -> None:
     world = World()
 
     finding = audit(world, world.archive(), auditor(world, tmp_path, source=FakeSource()))
@@ -237,7 +240,7 @@ def test_what_the_host_has_no_more_is_gone(tmp_path: Path) -> None:
     assert (finding.outcome, code(finding)) == (Outcome.GONE, "unknown_repo")
 
 
-def test_what_has_no_source_no_manifest_or_no_room_is_unchecked(tmp_path: Path) -> None:
+def test_without_source_manifest_or_room_an_archive_is_unchecked(tmp_path: Path) -> None:
     world = World()
     archive = world.archive()
     strange = auditor(world, tmp_path, source=FakeSource(name="other"))
@@ -254,7 +257,7 @@ def test_what_has_no_source_no_manifest_or_no_room_is_unchecked(tmp_path: Path) 
     assert (finding.outcome, code(finding)) == (Outcome.UNCHECKED, "storage_unavailable")
 
 
-def test_without_room_for_a_conversion_an_audit_does_not_ask_the_host(tmp_path: Path) -> None:
+def test_without_room_for_a_conversion_an_audit_sends_no_request(tmp_path: Path) -> None:
     world = World(source=FakeSource(served=ONLY_ZIP))
 
     def fill() -> None:
@@ -266,7 +269,7 @@ def test_without_room_for_a_conversion_an_audit_does_not_ask_the_host(tmp_path: 
     assert not world.source.asked
 
 
-def test_a_host_that_fails_is_unchecked_with_its_code(tmp_path: Path) -> None:
+def test_a_failed_host_leaves_the_archive_unchecked_with_the_code(tmp_path: Path) -> None:
     world = World()
     by = auditor(world, tmp_path)
 
@@ -282,7 +285,7 @@ def test_a_host_that_fails_is_unchecked_with_its_code(tmp_path: Path) -> None:
         assert finding.fetched is None
 
 
-def test_what_differs_and_cannot_be_taken_apart_differs_all_the_same(tmp_path: Path) -> None:
+def test_differing_bytes_that_cannot_be_compared_by_members_differ(tmp_path: Path) -> None:
     world = World()
     archive = world.archive()
     buffer = io.BytesIO()
@@ -298,7 +301,7 @@ def test_what_differs_and_cannot_be_taken_apart_differs_all_the_same(tmp_path: P
     assert finding.drift is None
 
 
-def test_a_sample_is_a_part_of_all_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+def test_a_sample_is_a_subset_that_its_seed_determines(tmp_path: Path) -> None:
     world = World()
     archives = [world.archive(f"part{number}") for number in range(50)]
     for archive in archives:
@@ -319,9 +322,7 @@ def test_a_sample_is_a_part_of_all_and_the_same_for_the_same_seed(tmp_path: Path
 
 
 @pytest.mark.parametrize("still", (True, False))
-def test_what_was_stored_before_its_host_had_sent_all_is_incomplete(
-    tmp_path: Path, *, still: bool
-) -> None:
+def test_a_truncated_copy_is_incomplete(tmp_path: Path, *, still: bool) -> None:
     world = World(source=FakeSource(served=ONLY_ZIP))
     world.source.dropped, world.source.trusted = 1, True
 
@@ -337,7 +338,7 @@ def test_what_was_stored_before_its_host_had_sent_all_is_incomplete(
     assert (finding.drift.members if finding.drift else None) == (None if still else 1)
 
 
-def test_a_whole_copy_is_not_blamed_for_what_its_host_breaks_off_now(tmp_path: Path) -> None:
+def test_a_whole_copy_is_not_incomplete_when_the_host_breaks_off(tmp_path: Path) -> None:
     world = World(source=FakeSource(served=ONLY_ZIP))
 
     def break_off() -> None:
@@ -349,8 +350,8 @@ def test_a_whole_copy_is_not_blamed_for_what_its_host_breaks_off_now(tmp_path: P
     assert code(finding) == "incomplete_archive"
 
 
-def test_what_was_packed_of_another_format_is_so_again(tmp_path: Path) -> None:
-    world = World(source=FakeSource(served=Served(suffixes=("tar.gz", "zip"))))
+def test_a_copy_from_a_fallback_format_is_made_from_it_again(tmp_path: Path) -> None:
+    world = World(source=FakeSource(served=ServedFormats(suffixes=("tar.gz", "zip"))))
     world.source.unfit.add("tar.gz")
 
     finding = audit(world, world.archive(suffix="tar.gz"), auditor(world, tmp_path))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.model import Served
+from archiver.model import ServedFormats
 from archiver.testing import FakeSource
 from archiver.web.waiting.admission import WaitLimits
 from tests.web.client import CONFIG, ClientResponse, client
@@ -79,7 +79,7 @@ def test_a_client_that_may_not_wait_gets_the_reply_that_follows_the_wait(
     query: str, prefer: str, status: int, outcome: str
 ) -> None:
     full = replace(CONFIG, wait_limits=WaitLimits(waiters=0))
-    source = FakeSource(served=Served(suffixes=("tar.gz",)))
+    source = FakeSource(served=ServedFormats(suffixes=("tar.gz",)))
     with capture_logs() as lines, client(World(source=source), config=full) as web:
         response = web.get(f"{DEFAULT}{query}", prefer=prefer)
     (line,) = (line for line in lines if line["event"] == "request.finished")

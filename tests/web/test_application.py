@@ -190,7 +190,7 @@ def test_a_branch_that_moved_is_looked_up_at_once(warm: Client) -> None:
 
 def test_after_a_gap_in_the_feed_nothing_is_repeated(warm: Client) -> None:
     _cut_off(warm.world)
-    warm.world.news.tell_all()
+    warm.world.notifications.publish_all()
     assert warm.get(full(warm)).status == 503
 
 

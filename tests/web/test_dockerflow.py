@@ -82,7 +82,7 @@ def test_a_heartbeat_is_good_for_some_seconds(web: Client) -> None:
 
 def test_an_old_heartbeat_is_taken_again() -> None:
     world = World()
-    heartbeat = Heartbeat(check=world.archiver.check, keep=timedelta(0))
+    heartbeat = Heartbeat(check=world.archiver.check_health, ttl=timedelta(0))
 
     async def scenario() -> tuple[Level, Level]:
         before = await heartbeat.checks()

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from archiver.model import Served
-from archiver.resolver import QUESTIONS_PER_CLIENT_MAX
+from archiver.model import ServedFormats
+from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.web.client import PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import DEFAULT
@@ -35,7 +35,7 @@ def test_only_a_request_that_creates_a_task_stores_its_rev(web: Client) -> None:
 
 def test_a_client_with_many_unknown_revs_leaves_room_for_others(web: Client) -> None:
     async def play() -> list[ClientResponse]:
-        revs = [f"r{number}" for number in range(QUESTIONS_PER_CLIENT_MAX + 1)]
+        revs = [f"r{number}" for number in range(LOOKUPS_PER_CLIENT_MAX + 1)]
         requests = [
             web.request_async(f"/archiver/hgmo/{ASH}/{rev}", client="192.0.2.1") for rev in revs
         ]
@@ -70,7 +70,7 @@ def test_on_miss_redirect_follows_the_wait(hasty: Client) -> None:
 
 @pytest.mark.parametrize("query", ("suffix=tar.gz", "suffix=zip&subdir=testing"))
 def test_on_miss_redirect_leads_only_to_the_requested_format_and_subdir(query: str) -> None:
-    source = FakeSource(served=Served(suffixes=("zip",), subdirs=False))
+    source = FakeSource(served=ServedFormats(suffixes=("zip",), subdirs=False))
     with client(World(source=source)) as web:
         response = web.get(f"{DEFAULT}?on_miss=redirect&{query}")
         assert (response.status, response.code) == (503, "not_ready_yet")

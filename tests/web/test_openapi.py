@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from archiver import __version__
 from archiver.errors import InvalidRequest
 from archiver.model import ArchiveRequest
-from archiver.names import check_name
+from archiver.names import require_name
 from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
 from archiver.web.problems import statuses
@@ -67,7 +67,7 @@ def test_the_patterns_of_names_match_the_parsers(text: str) -> None:
         return ArchiveRequest(source="hgmo", repo=ASH, rev=rev, subdir="", suffix="zip")
 
     takes: list[tuple[dict[str, str], Callable[[str], object]]] = [
-        (components["schemas"]["Name"], lambda repo: check_name(repo, "repo")),
+        (components["schemas"]["Name"], lambda repo: require_name(repo, "repo")),
         (parameters["Rev"]["schema"], a_rev),
         (parameters["PreferredRegion"]["schema"], parse_region),
     ]

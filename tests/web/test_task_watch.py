@@ -39,7 +39,7 @@ class Quiet(World):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.engine.news = Notifications()
+        self.engine.notifications = Notifications()
         self.index = CountingIndex(storage=self.storage)
         self.archiver = self.new_process()
 

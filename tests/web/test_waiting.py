@@ -195,7 +195,7 @@ def test_an_engine_that_goes_away_does_not_end_the_wait(web: Client) -> None:
             requests = group.create_task(web.request_async(PATIENT))
             await settled()
             web.world.engine.down = True
-            web.world.news.tell_all()
+            web.world.notifications.publish_all()
             await settled()
             assert not requests.done()
             web.world.engine.down = False

@@ -1,1 +1,1 @@
-"""How an archive is made: fetched or converted, verified, uploaded, committed."""
+"""How an archive is made: fetched or converted, verified, uploaded, committed. See ``builder``."""

@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from archiver.binding import SHA256
 from archiver.cli.failures import CommandFailed, Declined, Misused, NotFound, RetryLater
 from archiver.cli.terminal import printable
+from archiver.manifest_check import SHA256
 
 POLL_MAX_S = 3.0
 NAME_MAX = 200

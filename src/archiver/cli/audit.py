@@ -21,7 +21,8 @@ from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions
 from archiver.telemetry import set_up_logging
-from archiver.upkeep.audit import Auditor, Finding, Outcome
+from archiver.upkeep.audit import Auditor
+from archiver.upkeep.finding import Finding, Outcome
 from archiver.wiring import open_auditor
 
 SAMPLE = 10

@@ -12,7 +12,7 @@ from rich.text import Text
 from archiver.cli.terminal import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
-from archiver.upkeep.audit import Fetched, Finding, Outcome
+from archiver.upkeep.finding import Fetched, Finding, Outcome
 
 SHOWN = 20
 """Differences that are shown of an archive; programs are told more."""

@@ -23,7 +23,7 @@ from archiver.formats.conversion import REFUSED, Job, Refusal
 from archiver.formats.packing import keep_freed_memory, library
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
-from archiver.runtime.tasks import cancel_and_wait, uninterrupted
+from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
 from archiver.runtime.threads import run_in_thread
 
 VERSION = 2
@@ -133,7 +133,7 @@ class _Running:
     async def end(self) -> None:
         self._kill()
         self._stdin.close()
-        await uninterrupted(
+        await complete_despite_cancellation(
             self._process.communicate()
         )  # what is left in its pipes keeps them open
 

@@ -25,7 +25,7 @@ from archiver.formats.tar_header import (
     Header,
     parse_header,
 )
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown, special
+from archiver.formats.tree import IDENTITY_MAX_BYTES, Tree, shown, special
 
 ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
@@ -110,7 +110,7 @@ def _inspect(
         _check_special(header)
     is_file = header.kind != FOLDER and not header.name.endswith(b"/")
     if is_file and tree.enter(header.name):
-        return _inspect_note(incoming, header, tree)
+        return _inspect_identity(incoming, header, tree)
     return (
         None if incoming.skip_at_hand(header.unread_bytes) else incoming.skip(header.unread_bytes)
     )
@@ -127,9 +127,9 @@ def _check_special(header: Header) -> None:
         raise CorruptArchive("a folder in the tar has a size, and some would skip so much")
 
 
-def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
-    start = min(header.data_bytes, NOTE_MAX_BYTES)
-    tree.check_note((yield from incoming.exactly(start)))
+def _inspect_identity(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
+    start = min(header.data_bytes, IDENTITY_MAX_BYTES)
+    tree.check_identity((yield from incoming.exactly(start)))
     yield from incoming.skip(header.unread_bytes - start)
 
 

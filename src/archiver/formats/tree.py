@@ -1,41 +1,38 @@
 """What the members of an archive have to be like, whatever the format."""
 
-import re
 from dataclasses import dataclass, field
 
 from archiver import names
-from archiver.errors import UnsafeMember, WrongNode, WrongRoot
+from archiver.errors import UnsafeMember, WrongRoot
 from archiver.model import Archive
+from archiver.ports.source import IdentityCheck
 
-NOTE_MAX_BYTES = 64 * 1024
-"""How much of hg's note is looked at. Its node is in the second line."""
+IDENTITY_MAX_BYTES = 64 * 1024
+"""How much of the member that names the node is handed to the identity check."""
 
 NAME_MAX_BYTES = 4095
 """Of a member, from the root on: Linux's PATH_MAX without the NUL at its end."""
 
 SPECIAL_BITS = 0o7000
 """Of a mode: set-uid, set-gid and sticky, which neither Mercurial nor git tracks."""
-_NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
 
 
 @dataclass(slots=True, kw_only=True)
 class Tree:
-    """The part of a repository that *archive* means, packed below the directory ``root``.
-
-    ``note`` is the member that hg puts into whole trees, unless its host is told not to. It comes
-    first: a later member of that name is a file of the repository.
-    """
+    """The part of a repository that *archive* means, packed below the directory ``root``."""
 
     archive: Archive
     root: str
-    note: bytes = field(init=False)
+    identity: IdentityCheck | None = None
+    _identity_member: bytes | None = field(init=False, default=None)
     _top: bytes = field(init=False)
     _below: bytes = field(init=False)
     _last: bytes | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         subdir = f"/{self.archive.subdir}" if self.archive.subdir else ""
-        self.note = f"{self.root}/.hg_archival.txt".encode()
+        if self.identity:
+            self._identity_member = f"{self.root}/".encode() + self.identity.member
         self._top = f"{self.root}{subdir}".encode()
         self._below = self._top + b"/"
 
@@ -45,8 +42,8 @@ class Tree:
         return (self._last or b"").removeprefix(self.root.encode() + b"/")
 
     def enter(self, name: bytes) -> bool:
-        """Remember that a file of this name comes next; return whether it is hg's note."""
-        if self._last is None and name == self.note:
+        """Remember that a file of this name comes next; return whether it names the node."""
+        if self._last is None and name == self._identity_member:
             self._last = b""
             return True
         self._last = name
@@ -74,15 +71,10 @@ class Tree:
         if _is_odd(name):
             raise UnsafeMember(f"the member {shown(name)} could have a shorter name")
 
-    def check_note(self, content: bytes) -> None:
-        """Return if hg's note, or its first NOTE_MAX_BYTES, tells of the right node.
-
-        Raises:
-            WrongNode: It names another one, or none.
-        """
-        line = _NODE_LINE.search(content)
-        if not line or line[1].decode() != self.archive.node:
-            raise WrongNode("the archive is of another changeset than the one asked for")
+    def check_identity(self, content: bytes) -> None:
+        """Check the first IDENTITY_MAX_BYTES of the member that names the node."""
+        if self.identity:
+            self.identity.check_content(content)
 
 
 def _segments(name: bytes) -> list[bytes]:
@@ -95,7 +87,7 @@ def _is_odd(name: bytes) -> bool:
     return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 
-shown = names.shown_path
+shown = names.display_path
 
 
 def special(name: bytes) -> UnsafeMember:

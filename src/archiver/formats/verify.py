@@ -13,6 +13,7 @@ from archiver.formats.links import Links
 from archiver.formats.meter import Meter
 from archiver.formats.tree import Tree
 from archiver.model import Archive, Limits, Verified
+from archiver.ports.source import IdentityCheck
 from archiver.runtime.threads import OrderedWork, run_in_thread
 from archiver.sealing import seal
 
@@ -26,6 +27,7 @@ def verify(
     archive: Archive,
     *,
     root: str,
+    identity: IdentityCheck | None,
     limits: Limits = DEFAULT_LIMITS,
     refuse_links_outside: bool = False,
     pool: Executor | None = None,
@@ -42,7 +44,7 @@ def verify(
     links = Links(refuse_outside=refuse_links_outside)
     beside = OrderedWork(pool=pool, depth=PIECES_AHEAD)
     walk = zip_format.walk if archive.suffix == "zip" else tar.walk
-    tree = Tree(archive=archive, root=root)
+    tree = Tree(archive=archive, root=root, identity=identity)
     parser = Parser(partial(walk, tree=tree, meter=meter, links=links))
     reader = _reader(archive.suffix, parser, meter, beside)
     return StreamVerifier(reader=reader, tree=tree, meter=meter, links=links, beside=beside)
@@ -83,7 +85,7 @@ class _Beside:
         self.close = reader.close
 
     def feed(self, data: bytes) -> None:
-        self._beside.give(partial(self._reader.feed, data))
+        self._beside.submit(partial(self._reader.feed, data))
 
 
 class StreamVerifier:
@@ -123,12 +125,12 @@ class StreamVerifier:
 
     def _read(self, chunk: bytes) -> None:
         self._sound = False
-        self._beside.give(partial(self._sha256.update, chunk))
+        self._beside.submit(partial(self._sha256.update, chunk))
         self._meter.take(len(chunk))
         try:
             self._reader.feed(chunk)
         finally:
-            self._beside.settle()  # what the walk met with comes first: it is further ahead
+            self._beside.join()  # what the walk met with comes first: it is further ahead
         self._sound = True
 
     def _end(self) -> None:

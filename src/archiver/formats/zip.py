@@ -18,7 +18,7 @@ from archiver.formats.compression import IsalError
 from archiver.formats.incoming import Incoming, Waiting
 from archiver.formats.links import LINK_MAX_BYTES, Candidates, Links
 from archiver.formats.meter import Meter
-from archiver.formats.tree import NOTE_MAX_BYTES, Tree, shown
+from archiver.formats.tree import IDENTITY_MAX_BYTES, Tree, shown
 from archiver.formats.zip_kind import is_link
 from archiver.formats.zip_places import Places
 from archiver.formats.zip_records import (
@@ -162,8 +162,8 @@ def _member(
     offset = incoming.position - 4
     entry, wide = yield from _local_header(incoming, offset)
     tree.check_name(entry.name)
-    is_note = not entry.name.endswith(b"/") and tree.enter(entry.name)
-    contents = _Contents(meter=meter, keep=NOTE_MAX_BYTES if is_note else LINK_MAX_BYTES + 1)
+    names_node = not entry.name.endswith(b"/") and tree.enter(entry.name)
+    contents = _Contents(meter=meter, keep=IDENTITY_MAX_BYTES if names_node else LINK_MAX_BYTES + 1)
     yield from _unpack(incoming, entry, contents)
     if entry.flags & SIZES_FOLLOW:
         described = yield from _descriptor(incoming, entry, wide=wide)
@@ -174,8 +174,8 @@ def _member(
         raise CorruptArchive("a member of the zip is damaged")
     if contents.unpacked_bytes and entry.name.endswith(b"/"):
         raise UnsafeMember(f"the folder {shown(entry.name)} has contents, which readers leave out")
-    if is_note:
-        tree.check_note(contents.kept)
+    if names_node:
+        tree.check_identity(contents.kept)
     return entry, contents.kept
 
 

@@ -32,8 +32,8 @@ def relay(connection: Connection, news: Notifications) -> None:
     """
 
     def tell(digest: str, _payload: bytes) -> None:
-        news.tell(digest)
+        news.publish(digest)
 
     for event in (COPIES, FAILED, MOVED, PROGRESS):
         connection.watch(event, tell)
-    connection.on_gap(news.tell_all)
+    connection.on_gap(news.publish_all)

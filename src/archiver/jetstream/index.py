@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from archiver.binding import unbound
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.buckets import INDEX, REVS
 from archiver.jetstream.connection import Connection
@@ -15,6 +14,7 @@ from archiver.jetstream.looks import Look, Looks
 from archiver.jetstream.lookups import Entry
 from archiver.jetstream.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
 from archiver.jetstream.translation import WrongRevision
+from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Storage
@@ -349,4 +349,4 @@ class JetStreamIndex:
 
 def _record(archive: Archive, value: bytes) -> CopiesRecord | None:
     record = decode_copies(value)
-    return record if record and unbound(record.manifest, archive) is None else None
+    return record if record and find_invalid_field(record.manifest, archive) is None else None

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
-from archiver.runtime.tasks import cancellable, reraise_cancellation, uninterrupted
+from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
 from archiver.tls import trusting
 
@@ -176,7 +176,7 @@ class Link:
     async def _drop(self, client: Client) -> None:
         self._client = None
         self._down()
-        await uninterrupted(_close(client))
+        await complete_despite_cancellation(_close(client))
 
     def _connected(self) -> None:
         self._up.set()

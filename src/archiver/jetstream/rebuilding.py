@@ -6,7 +6,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from archiver.binding import unbound
 from archiver.errors import StorageUnavailable
 from archiver.jetstream.buckets import DIGESTS, INDEX
 from archiver.jetstream.connection import Connection
@@ -15,6 +14,7 @@ from archiver.jetstream.feed import COPIES
 from archiver.jetstream.lookups import Entry
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.translation import WrongRevision
+from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Region, parse_key
 from archiver.ports.storage import Found, Storage
 from archiver.telemetry import log
@@ -240,7 +240,7 @@ def _record(digest: str, entry: Entry) -> CopiesRecord | None:
     archive = parse_key(record.manifest.key) if record else None
     if record is None or archive is None or archive.key_hash != digest:
         return None
-    return None if unbound(record.manifest, archive) else record
+    return None if find_invalid_field(record.manifest, archive) else record
 
 
 def _hash(record: CopiesRecord) -> int:

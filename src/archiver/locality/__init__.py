@@ -1,1 +1,1 @@
-"""Which region is close to a client."""
+"""The regions that are close to a client."""

@@ -1,4 +1,4 @@
-"""Internet addresses, and what belongs to the networks that they are in."""
+"""Internet addresses, and values assigned to networks."""
 
 import socket
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ Address = NewType("Address", bytes)
 _V4_BYTES = 4
 _V6_NETWORK_BYTES = 8
 _MAPPED = bytes(10) + b"\xff\xff"
-"""What IPv4 addresses begin with where a socket of both families shows them (RFC 4291, 2.5.5.2)."""
+"""Prefix of IPv4 addresses on a dual-stack socket (RFC 4291, 2.5.5.2)."""
 
 _MAPPED_BITS = len(_MAPPED) * 8
 _MAPPED_NETWORK = IPv6Network((_MAPPED + bytes(_V4_BYTES), _MAPPED_BITS))
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that *text* is, without a zone (``%eth0``), or None if it is none."""
+    """Return *text* as an address without zone (``%eth0``); None if it is not an address."""
     try:
         if ":" not in text:
             return Address(socket.inet_pton(socket.AF_INET, text))
@@ -30,27 +30,27 @@ def parse_address(text: str) -> Address | None:
     return Address(packed.removeprefix(_MAPPED))
 
 
-def write_address(address: Address) -> str:
+def format_address(address: Address) -> str:
     family = socket.AF_INET if len(address) == _V4_BYTES else socket.AF_INET6
     return socket.inet_ntop(family, address)
 
 
-def write_allotment(address: Address) -> str:
-    """Return what one who has *address* has at the least: of IPv6, a network of 64 bits (RFC 6177).
+def format_allotment(address: Address) -> str:
+    """Return the network that the owner of *address* has at least: a /64 for IPv6 (RFC 6177).
 
-    Who is counted by address would be counted never if any of 2**64 would do.
+    Limits per address would be ineffective against clients with 2**64 addresses.
     """
     if len(address) == _V4_BYTES:
-        return write_address(address)
+        return format_address(address)
     host_bytes = len(address) - _V6_NETWORK_BYTES
-    return f"{write_address(Address(address[:_V6_NETWORK_BYTES] + bytes(host_bytes)))}/64"
+    return f"{format_address(Address(address[:_V6_NETWORK_BYTES] + bytes(host_bytes)))}/64"
 
 
 def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """Return the network, of which IPv4 addresses written as IPv6 ones are made IPv4 again.
+    """Return *text* as a network. IPv4 networks in IPv6 notation become IPv4.
 
     Raises:
-        ValueError: It is none, or has bits of a host.
+        ValueError: It is not a network, or has host bits set.
     """
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED_NETWORK):
@@ -60,14 +60,14 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 
 class Networks(Generic[V]):
-    """What belongs to an address: the value of the smallest network that it is in.
+    """Maps an address to the value of the smallest network that contains it.
 
-    Of several values of one network, the first counts. A look takes one probe of a table for each
-    length of prefix that there is, however many networks there are.
+    If a network has several values, the first is used. A lookup takes one table access per prefix
+    length, however many networks there are.
     """
 
     def __init__(self, values: Iterable[tuple[str, V]] = ()) -> None:
-        """Raises ValueError if a network is none."""
+        """Raises ValueError for an invalid network."""
         tables: dict[tuple[int, int], dict[int, V]] = {}
         for text, value in values:
             network = parse_network(text)

@@ -1,4 +1,4 @@
-"""Which region is the nearest to whoever asks, of those that have a copy."""
+"""Chooses the region from which a client downloads."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -6,7 +6,7 @@ from archiver.model import Region
 
 
 class RegionChoice:
-    """The regions, in the configured order, and for each the order in which others replace it."""
+    """Precomputed orders of regions, for each preferred region and each client's own region."""
 
     def __init__(
         self, *, regions: Sequence[Region], nearest: Mapping[Region, Sequence[Region]]
@@ -20,19 +20,21 @@ class RegionChoice:
     def choose(
         self, having: Collection[Region], *, preferred: Region | None, own: Region | None
     ) -> Region | None:
-        """Return the first region of *having* in this order; None if none of them is configured.
+        """Return the best region of *having*; None if none of them is configured.
 
-        The *preferred* one; the client's *own*; those that its own names as near, then those that
-        the preferred one names; all others as they are configured. A region that is not configured
-        counts for nothing.
+        The order: the *preferred* region, the client's *own* region, the regions near its own, the
+        regions near the preferred one, all others in the configured order. Regions that are not
+        configured are ignored.
         """
-        order = self._orders.get((preferred, own)) or self._order_of_known(preferred, own)
+        order = self._orders.get((preferred, own)) or self._order_of_configured(preferred, own)
         return next((region for region in order if region in having), None)
 
-    def _order_of_known(self, preferred: Region | None, own: Region | None) -> Sequence[Region]:
-        known_preferred = preferred if (preferred, None) in self._orders else None
-        known_own = own if (None, own) in self._orders else None
-        return self._orders[known_preferred, known_own]
+    def _order_of_configured(
+        self, preferred: Region | None, own: Region | None
+    ) -> Sequence[Region]:
+        configured_preferred = preferred if (preferred, None) in self._orders else None
+        configured_own = own if (None, own) in self._orders else None
+        return self._orders[configured_preferred, configured_own]
 
 
 def _order(
@@ -41,6 +43,6 @@ def _order(
     regions: Sequence[Region],
     nearest: Mapping[Region, Sequence[Region]],
 ) -> Sequence[Region]:
-    wished = [region for region in (preferred, own) if region]
-    near = [region for asked in reversed(wished) for region in nearest.get(asked, ())]
-    return tuple(dict.fromkeys(r for r in (*wished, *near, *regions) if r in regions))
+    first = [region for region in (preferred, own) if region]
+    near = [neighbor for region in reversed(first) for neighbor in nearest.get(region, ())]
+    return tuple(dict.fromkeys(r for r in (*first, *near, *regions) if r in regions))

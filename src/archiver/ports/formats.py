@@ -9,6 +9,7 @@ from archiver.model import (
     Archive,
     Verified,
 )
+from archiver.ports.source import IdentityCheck
 
 
 class Verifier(Protocol):
@@ -30,7 +31,9 @@ class Verifier(Protocol):
 class Verify(Protocol):
     """Makes the verifier of one archive's stream."""
 
-    def __call__(self, archive: Archive, *, root: str) -> Verifier: ...
+    def __call__(
+        self, archive: Archive, *, root: str, identity: IdentityCheck | None
+    ) -> Verifier: ...
 
 
 class Converter(Protocol):

@@ -1,54 +1,51 @@
-"""What is known of the buckets and of revs without asking them."""
+"""The index: cached knowledge of copies and revs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from archiver.model import (
-    Archive,
-    Copies,
-    Node,
-)
+from archiver.model import Archive, Copies, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """What a rev named at a certain moment."""
+    """The node to which a rev resolved, at a certain time."""
 
     node: Node
     at: datetime
 
 
 class Index(Protocol):
-    """What is known of the buckets and of revs without asking them: a cache that may be emptied.
+    """A cache of the buckets and of resolved revs. It may be emptied at any time.
 
-    It raises only what its methods name: when it cannot be asked, it knows nothing; when it cannot
-    be told, it forgets.
+    Methods raise only the errors they name. If the index is unreachable, reads find nothing and
+    writes are lost.
     """
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
-        """Return where the archive is. If that is nowhere, a region said so, lately.
+        """Return the copies of *archive*; None if a region recently reported its absence.
 
-        Not before *since*, if that is given: when something happened that may have put it there.
+        With *since*, the time of a possible commit, only later reports count.
 
         Raises:
-            StorageUnavailable: The index has no entry, and no region answers.
+            StorageUnavailable: The index has no entry, and no region responds.
         """
 
     async def record(self, archive: Archive, copies: Copies) -> None:
-        """Remember *copies*, and let every process that remembers otherwise know."""
+        """Store *copies*, and notify the processes that cache other ones."""
 
     async def by_sha256(self, sha256: str) -> Sequence[Archive]:
-        """Return archives that were recorded with these bytes; which have copies is not said.
+        """Return the archives that were recorded with these bytes, whether they have copies or not.
 
         Raises:
-            EngineUnavailable: It cannot be told, since the buckets cannot be asked for a digest.
+            EngineUnavailable: The index is unreachable. Buckets cannot be searched by SHA-256.
         """
 
-    async def node(self, source: str, repo: str, rev: str) -> Resolved | None: ...
+    async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
+        """Return the cached node of *rev*, however old."""
 
     async def remember(
         self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
     ) -> None:
-        """Remember what *rev* means. With *share*, other processes get to know it as well."""
+        """Store the node of *rev*; with *share*, for other processes, too."""

@@ -2,22 +2,36 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from archiver.errors import NotPackable
-from archiver.model import (
-    Archive,
-    Node,
-)
+from archiver.model import Archive, Node
 
 
-class Stream(Protocol):
-    """The bytes of one archive as its host sends them, and what they ought to be.
+class IdentityCheck(Protocol):
+    """Checks that an archive was made from its node, by the content of one member.
 
-    ``root`` is the directory that must hold every member, ``client_root`` the one that clients
-    expect. ``size_bytes`` is what the host says that it will send, or 0 if it does not say.
-    ``chunks`` may be read once; a chunk is at most 1 MiB. It raises SourceError when the host falls
-    silent, TruncatedArchive when it breaks off and one can tell. Mostly one cannot, so the end of
+    ``member`` is the member's path below the root. Only the first file of an archive is checked,
+    and only if it has this path: a later member of that name is a file of the repository.
+    """
+
+    @property
+    def member(self) -> bytes: ...
+
+    def check_content(self, content: bytes) -> None:
+        """Return if *content*, the first 64 KiB of the member, names the node. Raises WrongNode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The bytes of one archive as its host sends them.
+
+    ``root`` is the directory that must contain every member; ``client_root`` is the one that
+    clients expect. ``size_bytes`` is the announced size, or 0.
+
+    ``chunks`` have at most 1 MiB each. They raise SourceError if the host falls silent, and
+    TruncatedArchive if the stream visibly breaks off. Most hosts break off invisibly, so the end of
     the stream proves nothing.
     """
 
@@ -25,8 +39,7 @@ class Stream(Protocol):
     root: str
     client_root: str
     size_bytes: int
-
-    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+    chunks: AsyncGenerator[bytes, None]
 
 
 class Source(Protocol):
@@ -35,66 +48,70 @@ class Source(Protocol):
     name: str
 
     def fetchable(self, archive: Archive) -> Archive:
-        """Return what to fetch when *archive* is wanted: itself, or what it can be made of."""
+        """Return the archive to fetch for *archive*: itself, or one to convert."""
 
     def candidates(self, archive: Archive) -> Sequence[Archive]:
-        """Return all that may be fetched for *archive*: first ``fetchable``, then other formats.
+        """Return all archives to fetch for *archive*: first ``fetchable``, then other formats.
 
-        Those are for a tree that the host cannot pack in the first.
+        The others are for trees that the host cannot pack in the first format.
         """
 
     def wants_verbatim(self, archive: Archive) -> bool:
-        """Tell whether nothing but the host's own bytes will do for *archive*."""
+        """Return whether *archive* must consist of the host's own bytes."""
 
     def url(self, archive: Archive) -> str:
-        """Return the host's own address of *archive*, which has to be fetchable."""
+        """Return the host's address of *archive*, which must be fetchable."""
+
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:
+        """Return the check for *archive*, fetched, stored or converted, if there is any."""
 
     def check_rev(self, rev: str) -> None:
-        """Refuse a rev that must not be asked for; contacts nobody.
+        """Return if the host interprets *rev* as clients do. Sends no request.
 
         Raises:
-            InvalidRequest: The host would misunderstand it.
+            InvalidRequest: The host would misinterpret it.
         """
 
     async def resolve(self, repo: str, rev: str) -> Node:
-        """Return the node that *rev* names now, by asking the host.
+        """Return the node that *rev* names on the host now.
 
         Raises:
-            UnknownRepo, UnknownRev: On the host's word.
-            SourceError: The host did not answer.
+            UnknownRepo, UnknownRev: The host does not have it.
+            SourceError: The host did not respond.
         """
 
     async def has_node(self, repo: str, node: Node) -> bool:
-        """Tell whether the host has *node* in *repo*, and shows it.
+        """Return whether the host has *node* in *repo*, and shows it.
 
         Raises:
-            UnknownRepo: On the host's word.
-            SourceError: The host did not answer.
+            UnknownRepo: The host does not have *repo*.
+            SourceError: The host did not respond.
         """
 
     def open(self, archive: Archive) -> AbstractAsyncContextManager[Stream]:
-        """Ask the host for *archive* and return the stream, once the host agreed to send it.
+        """Request *archive* from the host and return the stream, once the host accepts.
 
         Raises:
-            UnknownRepo, UnknownRev, UnknownSubdir, EmptyTree: On the host's word.
-            SourceError: The host refused, is busy, or did not answer; or it is not fetchable.
+            UnknownRepo, UnknownRev, UnknownSubdir, EmptyTree: The host does not have it.
+            SourceError: The host refused, is busy, or did not respond; or *archive* is not
+                fetchable.
         """
 
     async def last_file(self, archive: Archive) -> bytes | None:
-        """Return the path of the file that *archive* ends with if it is complete.
+        """Return the path, in the repository, of the last file of a complete *archive*.
 
-        The path begins at the root of the repository. None if the settings trust the host.
+        None if the settings trust the host.
 
         Raises:
-            UnknownSubdir, EmptyTree: The host says so.
-            SourceError: The host does not answer.
+            UnknownSubdir, EmptyTree: The host does not have such files.
+            SourceError: The host did not respond.
         """
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
-        """Return why the host breaks off *archive* after the file *after*, whenever it is asked.
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
+        """Return why the host always breaks off *archive* after the file *after*.
 
-        None if it may do better next time. *after* is empty if no file came.
+        None if a retry may succeed. *after* is empty if no file arrived.
 
         Raises:
-            SourceError: The host does not answer.
+            SourceError: The host did not respond.
         """

@@ -1,4 +1,4 @@
-"""What a process remembers for a while: bounded in bytes and in time."""
+"""A cache in memory, bounded in bytes and in time."""
 
 import sys
 import time
@@ -14,10 +14,10 @@ V = TypeVar("V")
 MEGABYTE = 1 << 20
 
 ENTRY_BYTES = 300
-"""What an entry takes besides its key and value: places in the table, its time and its weight."""
+"""Size of an entry besides its key and value: table slots, its time and its weight."""
 
-LEAVE_AT_A_TIME = 2
-"""Entries that are too old and leave with each call. More leave than come, so that all do."""
+EXPIRE_PER_CALL = 2
+"""Expired entries that each call removes. More than one, so that removal outruns insertion."""
 
 
 class _Entry(NamedTuple, Generic[V]):
@@ -27,11 +27,10 @@ class _Entry(NamedTuple, Generic[V]):
 
 
 class BoundedCache(Generic[K, V]):
-    """A mapping that forgets each entry *ttl* after it was put, the least recently used if full.
+    """A mapping whose entries expire after *ttl*. A full one drops the least recently used entry.
 
-    It is full when its entries weigh *max_bytes*. Without *ttl*, entries do not grow old. An entry
-    that is too old leaves soon, whether or not its own key is read again. ``weight`` is that of
-    all entries.
+    It is full when ``weight``, the size of all entries, reaches *max_bytes*. Without *ttl*, entries
+    do not expire. Expired entries are removed soon, even if their keys are not read again.
     """
 
     def __init__(self, *, max_bytes: int, ttl: timedelta | None = None) -> None:
@@ -54,7 +53,7 @@ class BoundedCache(Generic[K, V]):
             return
         self._entries[key] = entry
         self.weight += entry.weight
-        self._let_old_ones_leave()
+        self._remove_expired()
         while self.weight > self._max_bytes:
             self._drop_first()
 
@@ -67,36 +66,38 @@ class BoundedCache(Generic[K, V]):
         self.weight = 0
 
     def values(self) -> Iterator[V]:
-        """Return the values that are remembered now, the least recently used first."""
-        return iter([entry.value for entry in self._entries.values() if not self._is_old(entry)])
+        """Return the valid values, the least recently used first."""
+        return iter(
+            [entry.value for entry in self._entries.values() if not self._is_expired(entry)]
+        )
 
     def __contains__(self, key: K) -> bool:
         return self._fresh(key) is not None
 
     def __len__(self) -> int:
-        """Return how many entries are held, of which some may be about to leave."""
+        """Return the number of entries, including expired ones that were not removed yet."""
         return len(self._entries)
 
     def _fresh(self, key: K) -> _Entry[V] | None:
-        self._let_old_ones_leave()
+        self._remove_expired()
         entry = self._entries.get(key)
-        if entry is None or not self._is_old(entry):
+        if entry is None or not self._is_expired(entry):
             return entry
         self.pop(key)
         return None
 
-    def _is_old(self, entry: _Entry[V]) -> bool:
+    def _is_expired(self, entry: _Entry[V]) -> bool:
         return time.monotonic() - entry.put_at >= self._ttl_s
 
-    def _let_old_ones_leave(self) -> None:
-        """Drop some at the front that are too old.
+    def _remove_expired(self) -> None:
+        """Drop some expired entries at the front.
 
-        Entries stand in the order of their last use. So one that is too old stands behind younger
-        ones for less than another *ttl*.
+        Entries are in the order of their last use, so an expired one can be behind valid ones. It
+        reaches the front within another *ttl*.
         """
-        for _ in range(LEAVE_AT_A_TIME):
+        for _ in range(EXPIRE_PER_CALL):
             first = next(iter(self._entries.values()), None)
-            if first is None or not self._is_old(first):
+            if first is None or not self._is_expired(first):
                 return
             self._drop_first()
 
@@ -106,14 +107,14 @@ class BoundedCache(Generic[K, V]):
 
 
 def weight(value: object) -> int:
-    """Return about how many bytes *value* takes, with what hangs on it, shared or not."""
+    """Return the approximate size of *value* with everything that it refers to, shared or not."""
     match value:
         case None | type():
             return 0
         case tuple() | list():
             return sys.getsizeof(value) + sum(map(weight, value))
         case _ if is_dataclass(value):
-            own = getattr(value, "__dict__", {})  # with what is computed once, and kept
+            own = getattr(value, "__dict__", {})  # includes cached properties
             attributes = {field.name: getattr(value, field.name) for field in fields(value)} | own
             held = sum(map(weight, attributes.values()))
             return sys.getsizeof(value) + sys.getsizeof(own) + held

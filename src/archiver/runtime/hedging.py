@@ -1,10 +1,7 @@
 """A second attempt that starts when the first is slow."""
 
 import asyncio
-from collections.abc import (
-    Callable,
-    Coroutine,
-)
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,9 +16,9 @@ async def hedged(
     *,
     after: timedelta,
 ) -> V:
-    """Return the result of *first*, or that of *second* if it comes sooner and is not None.
+    """Return the result of *first*, or that of *second* if it is earlier and not None.
 
-    *second* begins only when *first* has not ended *after* a while; if it raises, *first* decides.
+    *second* starts only if *first* takes longer than *after*. If *second* raises, *first* decides.
     The slower one is cancelled.
     """
     slow = asyncio.create_task(first)
@@ -32,8 +29,8 @@ async def hedged(
             quick = asyncio.create_task(second())
             await asyncio.wait({slow, quick}, return_when=asyncio.FIRST_COMPLETED)
             failed = not quick.done() or quick.exception() is not None
-            if not slow.done() and not failed and (found := quick.result()) is not None:
-                return found
+            if not slow.done() and not failed and (result := quick.result()) is not None:
+                return result
         return await slow
     finally:
         await cancel_all(slow, quick)

@@ -1,74 +1,71 @@
-"""What has just happened anywhere in the fleet, for whoever in this process waits for it."""
+"""Notifications of changes anywhere in the fleet, for waiters in this process."""
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-Seen = Callable[[str | None], None]
-"""Told the topic of each piece of news, or None when there may have been any."""
+OnChange = Callable[[str | None], None]
+"""Called with the topic of a change; with None when any topic may have changed."""
 
 
 class Listener:
-    """Rung by news of one topic. Whoever waits looks again, since news says nothing but "look"."""
+    """Waits for notifications of one topic. They carry no content: read the current state again."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def ring(self) -> None:
-        self._rung.set()
+    def notify(self) -> None:
+        self._changed.set()
 
     async def wait(self, patience: timedelta) -> bool:
-        """Return at the next ring, or at once if there was one since the last wait.
-
-        Tells whether it was rung before *patience* was over.
-        """
+        """Return whether there was a notification since the last wait, or one within *patience*."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience.total_seconds()):
-                await self._rung.wait()
-        rung = self._rung.is_set()
-        self._rung.clear()
-        return rung
+                await self._changed.wait()
+        changed = self._changed.is_set()
+        self._changed.clear()
+        return changed
 
 
 class Notifications:
-    """Rings the bells of a topic: the digest of an archive, or of a rev that may move.
+    """Delivers notifications by topic: the key hash of an archive, or the hash of a rev.
 
-    Holds nothing but what somebody waits for.
+    It holds only the topics that have listeners.
     """
 
     def __init__(self) -> None:
-        self._bells: dict[str, set[Listener]] = {}
-        self._readers: list[Seen] = []
+        self._listeners: dict[str, set[Listener]] = {}
+        self._subscribers: list[OnChange] = []
 
-    def subscribe(self, seen: Seen) -> None:
-        """Call *seen* with every topic there is news of, before any bell is rung."""
-        self._readers.append(seen)
+    def subscribe(self, on_change: OnChange) -> None:
+        """Call *on_change* for every topic, before its listeners are notified."""
+        self._subscribers.append(on_change)
 
     @contextmanager
-    def bell(self, topic: str) -> Iterator[Listener]:
-        """Yield a bell that news of *topic* rings. Hang it up before you look for yourself."""
-        bell = Listener()
-        self._bells.setdefault(topic, set()).add(bell)
+    def listen(self, topic: str) -> Iterator[Listener]:
+        """Yield a listener for *topic*. Read the state after this call, to miss no change."""
+        listener = Listener()
+        self._listeners.setdefault(topic, set()).add(listener)
         try:
-            yield bell
+            yield listener
         finally:
-            bells = self._bells[topic]
-            bells.discard(bell)
-            if not bells:
-                del self._bells[topic]
+            listeners = self._listeners[topic]
+            listeners.discard(listener)
+            if not listeners:
+                del self._listeners[topic]
 
-    def tell(self, topic: str) -> None:
-        """Let everyone know that something has happened to what *topic* stands for."""
-        for seen in self._readers:
-            seen(topic)
-        for bell in self._bells.get(topic, ()):
-            bell.ring()
+    def publish(self, topic: str) -> None:
+        """Announce a change of *topic*."""
+        for on_change in self._subscribers:
+            on_change(topic)
+        for listener in self._listeners.get(topic, ()):
+            listener.notify()
 
-    def tell_all(self) -> None:
-        """Let everyone know that anything may have happened, unseen."""
-        for seen in self._readers:
-            seen(None)
-        for bells in self._bells.values():
-            for bell in bells:
-                bell.ring()
+    def publish_all(self) -> None:
+        """Announce that any topic may have changed unnoticed."""
+        for on_change in self._subscribers:
+            on_change(None)
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.notify()

@@ -1,23 +1,17 @@
-"""One run per key at a time, whose outcome every concurrent caller gets."""
+"""Shares one run per key among concurrent callers."""
 
 import asyncio
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Hashable,
-)
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-
-
 V = TypeVar("V")
 
 
 class SingleFlight(Generic[K, V]):
-    """Runs one awaitable per key at a time and gives its outcome to everyone who asks meanwhile.
+    """Runs one awaitable per key at a time. Concurrent callers share its outcome.
 
-    A caller that is cancelled leaves the run to the others.
+    Cancelling a caller does not cancel the run.
     """
 
     def __init__(self) -> None:
@@ -31,10 +25,10 @@ class SingleFlight(Generic[K, V]):
         if running is None:
             running = asyncio.ensure_future(start())
             self._running[key] = running
-            running.add_done_callback(lambda done: self._ended(key, done))
+            running.add_done_callback(lambda done: self._remove(key, done))
         return await asyncio.shield(running)
 
-    def _ended(self, key: K, done: asyncio.Future[V]) -> None:
+    def _remove(self, key: K, done: asyncio.Future[V]) -> None:
         self._running.pop(key, None)
         if not done.cancelled():
-            done.exception()  # if every caller was cancelled, nobody else would fetch it
+            done.exception()  # marks it as retrieved, in case every caller was cancelled

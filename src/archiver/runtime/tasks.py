@@ -1,11 +1,7 @@
-"""Asyncio tasks that end when their block ends, and cancellation that is not lost."""
+"""Asyncio tasks that end with their block, and cancellation that is not lost."""
 
 import asyncio
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Coroutine,
-)
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,10 +12,10 @@ V = TypeVar("V")
 async def cancel_and_wait(
     *tasks: asyncio.Task[object], insist_after: timedelta = timedelta(seconds=1)
 ) -> None:
-    """Cancel *tasks* and return when they have ended; cancel again those that take no notice.
+    """Cancel *tasks* until all have ended, again every *insist_after*.
 
-    Before Python 3.12, ``asyncio.wait_for`` swallows a cancellation that comes together with its
-    result (https://github.com/python/cpython/issues/81839), and nats-py waits in no other way.
+    Before Python 3.12, ``asyncio.wait_for`` swallows a cancellation that arrives together with its
+    result (https://github.com/python/cpython/issues/81839). nats-py uses it for every wait.
     """
     left = {task for task in tasks if not task.done()}
     while left:
@@ -28,31 +24,28 @@ async def cancel_and_wait(
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
+async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel *tasks* as ``cancel_and_wait`` does, and ignore their results and errors."""
+    present = [task for task in tasks if task]
+    await cancel_and_wait(*present)
+    for task in present:
+        _mark_retrieved(task)
+
+
 async def cancellable(work: Coroutine[Any, Any, None]) -> None:
-    """Await *work*; on cancellation, cancel it with ``cancel_and_wait`` until it has ended."""
+    """Await *work*. On cancellation, cancel it as ``cancel_and_wait`` does."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await cancel_and_wait(task)
-        if not task.cancelled():
-            task.exception()  # so that nobody misses it
+        await cancel_all(task)
         raise
 
 
-async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel *tasks* as ``cancel_and_wait`` does, whatever they return or raise."""
-    given = [task for task in tasks if task]
-    await cancel_and_wait(*given)
-    for task in given:
-        if not task.cancelled():
-            task.exception()  # so that asyncio does not report it as lost
+class reraise_cancellation:  # noqa: N801 - reads as a statement about the block
+    """Raises CancelledError after a block that swallowed one; see ``cancel_and_wait``.
 
-
-class reraise_cancellation:  # noqa: N801 - reads as what becomes of a cancellation
-    """Raises CancelledError at the end of a block that swallowed one, as ``cancel_and_wait`` says.
-
-    A TaskGroup cancels its tasks once: one that goes on all the same keeps it open for ever.
+    A TaskGroup cancels its tasks only once. A task that continues keeps the group open forever.
     """
 
     def __enter__(self) -> None:
@@ -71,7 +64,7 @@ def _cancellations() -> int:
 
 @asynccontextmanager
 async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have *work*, which never ends by itself, go on for as long as the block runs."""
+    """Run *work*, which does not end by itself, while the block runs."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
@@ -81,30 +74,29 @@ async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 
 @asynccontextmanager
 async def concurrently(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Task[V]]:
-    """Yield the task that does *work* while the block runs; it is ended with the block."""
+    """Yield a task that runs *work* and is cancelled at the end of the block."""
     task = asyncio.create_task(work)
-    task.add_done_callback(_seen)
+    task.add_done_callback(_mark_retrieved)  # the block may end without awaiting it
     try:
         yield task
     finally:
         await cancel_and_wait(task)
 
 
-def _seen(task: asyncio.Task[V]) -> None:
-    """Take note of what *task* failed with, in case the block ends before it asks."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def uninterrupted(work: Awaitable[V]) -> V:
-    """Return what *work* returns. When cancelled, even again and again, let it come to its end."""
-    working = asyncio.ensure_future(work)
+async def complete_despite_cancellation(work: Awaitable[V]) -> V:
+    """Return the result of *work*. A cancelled caller waits for its end before it raises."""
+    running = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(working)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
-        while not working.done():
+        while not running.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait({working})
-        if not working.cancelled():
-            working.exception()  # so that nobody misses it
+                await asyncio.wait({running})
+        _mark_retrieved(running)
         raise
+
+
+def _mark_retrieved(future: "asyncio.Future[Any]") -> None:
+    """Keep asyncio from logging that the exception of *future* was never retrieved."""
+    if not future.cancelled():
+        future.exception()

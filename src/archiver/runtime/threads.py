@@ -1,53 +1,49 @@
-"""Work that runs in threads while the event loop, or the submitting thread, continues."""
+"""Work in threads, while the event loop or the submitting thread continues."""
 
 import asyncio
 from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Iterator,
-)
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
-from archiver.runtime.tasks import uninterrupted
+from archiver.runtime.tasks import complete_despite_cancellation
 
 V = TypeVar("V")
-
-
 P = ParamSpec("P")
 
 
 async def run_in_thread(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
-    """Return what *work* returns in a thread. When cancelled, wait until the thread is through.
+    """Return the result of *work* in a thread. A cancelled caller waits until the thread is done.
 
-    ``asyncio.to_thread`` would leave it at work on what its caller is about to close.
+    ``asyncio.to_thread`` would let the thread continue with objects that the caller closes.
     """
-    call = partial(copy_context().run, _called, work, *args, **kwargs)
-    return await uninterrupted(asyncio.get_running_loop().run_in_executor(None, call))
+    call = partial(copy_context().run, _call, work, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(None, call)
+    return await complete_despite_cancellation(running)
 
 
-def _called(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
+def _call(work: Callable[P, V], /, *args: P.args, **kwargs: P.kwargs) -> V:
     try:
         return work(*args, **kwargs)
-    except StopIteration as exc:  # no future takes it: whoever awaits it would do so for ever
-        raise RuntimeError("what ran in a thread raised StopIteration") from exc
+    except StopIteration as exc:  # a future cannot hold it: its awaiter would wait forever
+        raise RuntimeError("a function that ran in a thread raised StopIteration") from exc
 
 
 async def iterate_in_thread(items: Iterator[V]) -> AsyncGenerator[V, None]:
-    """Yield *items*, each made in a thread."""
+    """Yield *items*, each produced in a thread."""
     while (item := await run_in_thread(next, items, None)) is not None:
         yield item
 
 
 class OrderedWork:
-    """Work that is done in its order while who gives it, in a thread, goes on.
+    """Runs queued work in order in a pool while the submitting thread continues.
 
-    A pool does it; but who is *depth* pieces ahead, or waits for the end, does what the pool has
-    not begun. So nobody waits for a thread to become free. Without a pool, all is done at once.
+    The submitting thread runs work itself if the queue has *depth* entries, or while it waits for
+    the end. It therefore never waits for a free thread of the pool. Without a pool, ``submit``
+    runs the work at once.
     """
 
     def __init__(self, *, pool: Executor | None, depth: int) -> None:
@@ -57,38 +53,38 @@ class OrderedWork:
         self._turn = Lock()
         self._failure: Exception | None = None
 
-    def give(self, work: Callable[[], None]) -> None:
-        """Have *work* done, unless some that was given before has failed: that is raised."""
+    def submit(self, work: Callable[[], None]) -> None:
+        """Queue *work*, or raise the error of earlier work."""
         if len(self._waiting) >= self._depth:
-            self._do_next()
-        self._check()
+            self._run_next()
+        self._raise_failure()
         if self._pool:
             self._waiting.append(work)
-            self._pool.submit(self._do_next)
+            self._pool.submit(self._run_next)
         else:
-            self._do(work)
+            self._run(work)
 
-    def settle(self) -> None:
-        """Return when all is done; raise what some of it failed with."""
+    def join(self) -> None:
+        """Return when all work is done. Raise the error of any."""
         while self._waiting:
-            self._do_next()
-        with self._turn:  # somebody may be at the last of it
-            self._check()
+            self._run_next()
+        with self._turn:  # a thread of the pool may still run the last entry
+            self._raise_failure()
 
-    def _do_next(self) -> None:
+    def _run_next(self) -> None:
         with self._turn:
             if self._waiting:
-                self._do(self._waiting.popleft())
+                self._run(self._waiting.popleft())
 
-    def _do(self, work: Callable[[], None]) -> None:
-        if self._failure:  # it came after the last look at it, when this was given
+    def _run(self, work: Callable[[], None]) -> None:
+        if self._failure:  # it occurred after the check in ``submit``
             return
         try:
             work()
-        except Exception as exc:  # noqa: BLE001 - it is raised where the work is given
+        except Exception as exc:  # noqa: BLE001 - raised by ``submit`` or ``join``
             self._failure = exc
             self._waiting.clear()
 
-    def _check(self) -> None:
+    def _raise_failure(self) -> None:
         if self._failure:
             raise self._failure

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from archiver.model import Limits, Served
+from archiver.model import Limits, ServedFormats
 from archiver.settings.section import CaFile, Section, require_plain_http
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
@@ -148,10 +148,10 @@ class SourceSettings(Section):
         )
 
     @property
-    def served(self) -> Served:
-        return Served(
+    def served(self) -> ServedFormats:
+        return ServedFormats(
             suffixes=(self.fetch_suffix,) if self.fetch_suffix else self.suffixes,
             subdirs=self.subdirs,
             verbatim=self.fetch_suffix is None,
-            spare=self.suffixes,
+            fallback=self.suffixes,
         )

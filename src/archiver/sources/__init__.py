@@ -1,1 +1,1 @@
-"""The version-control hosts, and the one way in which they are asked."""
+"""Adapters for version-control hosts, and the guarded requests that they send."""

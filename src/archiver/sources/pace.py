@@ -1,15 +1,16 @@
-"""How quickly a host sends, so that one that drips does not hold a worker."""
+"""The minimum rate at which a host must send, so that a trickling one does not block a worker."""
 
 from datetime import timedelta
 
 RATE_WINDOW = timedelta(seconds=60)
-"""Unless the settings say otherwise: hgweb pauses for seconds while it reads a large manifest."""
+"""Default window. hgweb pauses for seconds while it reads a large manifest."""
 
 
 class Pace:
-    """Whether a host sends at least so many bytes a second, while it is waited for.
+    """Measures the rate of a transfer over windows of waiting time.
 
-    Our own time does not count: a host that is not asked for more cannot send it.
+    Only time spent waiting for the host counts. Time during which the consumer reads nothing does
+    not: the host cannot send then.
     """
 
     def __init__(self, *, min_rate_bytes_s: int, window: timedelta) -> None:
@@ -18,8 +19,8 @@ class Pace:
         self._waited_s = 0.0
         self._size_bytes = 0
 
-    def keeps(self, size_bytes: int, *, waited_s: float) -> bool:
-        """Count what came, and how long it was waited for; judge at the end of each window."""
+    def is_kept(self, size_bytes: int, *, waited_s: float) -> bool:
+        """Add a chunk and the wait for it. Return False if a window that ends here was too slow."""
         self._waited_s += waited_s
         self._size_bytes += size_bytes
         if self._waited_s < self._window_s:

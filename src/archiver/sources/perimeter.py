@@ -1,4 +1,4 @@
-"""Where the requests of a source may go: law 7, as far as it can be told from addresses."""
+"""The addresses to which requests of a source may go (law 7)."""
 
 import ipaddress
 from collections.abc import Iterable, Iterator
@@ -11,19 +11,19 @@ from archiver.errors import ForbiddenAddress
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that is public of IPv6, and more (https://www.iana.org/assignments/ipv6-address-space)."""
+"""Contains all public IPv6 addresses (https://www.iana.org/assignments/ipv6-address-space)."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 in disguise (RFC 6052); so are mapped addresses, 6to4 and Teredo, which Python knows."""
+"""Embeds IPv4 addresses (RFC 6052). Python recognizes mapped addresses, 6to4 and Teredo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perimeter:
-    """The host of ``home``, its port, and the hosts to which it may redirect.
+    """The host and port of ``home``, and the hosts to which it may redirect.
 
-    A redirect host is ``name`` or ``name:port``; without a port it is the scheme's own.
-    A host's name may resolve to public addresses only, unless private ones are allowed, or the
-    address itself is what the settings name.
+    A redirect host is ``name`` or ``name:port``; the default port is that of the scheme. Names must
+    resolve to public addresses, unless private ones are allowed or the settings contain the address
+    itself.
     """
 
     home: URL
@@ -31,56 +31,57 @@ class Perimeter:
     allow_private_addresses: bool = False
 
     def check_redirect(self, origin: URL, target: URL) -> None:
-        """Return if *origin* may send us to *target*.
+        """Return if *origin* may redirect to *target*.
 
         Raises:
-            ForbiddenAddress: The settings name no such host, or it is less safe.
+            ForbiddenAddress: The settings do not allow the host, or the redirect is unsafe.
         """
         downgrade = origin.scheme == "https" and target.scheme != "https"
         if target.scheme not in {"http", "https"} or downgrade or target.user or target.password:
-            raise ForbiddenAddress(f"{self.home.host} redirects to an address that is not safe")
-        if _place(target) not in map(_place, self._named()):
-            raise ForbiddenAddress(f"{self.home.host} redirects to a host that no setting names")
+            raise ForbiddenAddress(f"{self.home.host} redirects to an unsafe address")
+        if _host_and_port(target) not in map(_host_and_port, self._allowed_urls()):
+            raise ForbiddenAddress(
+                f"{self.home.host} redirects to a host that is not in redirect_hosts"
+            )
 
     def admits(self, address: str, port: int) -> bool:
-        """Tell whether a connection may be opened to the IP *address*, whoever led us there."""
+        """Return whether a connection to the IP *address* may be opened."""
         ip = ipaddress.ip_address(address)
         return (
             self.allow_private_addresses
             or _is_public(ip)
-            or any(_stands_in(url, ip, port) for url in self._named())
+            or any(_spells(url, ip, port) for url in self._allowed_urls())
         )
 
-    def _named(self) -> Iterator[URL]:
+    def _allowed_urls(self) -> Iterator[URL]:
         yield self.home
         for host in self.redirect_hosts:
             yield URL(f"http://{host}")
             yield URL(f"https://{host}")
 
 
-def _place(url: URL) -> tuple[str | None, int | None]:
-    """Return host and port; None is the scheme's own port, so that http may lead to https."""
+def _host_and_port(url: URL) -> tuple[str | None, int | None]:
+    """Return host and port. None is the scheme's default port: http may redirect to https."""
     return url.raw_host, None if url.is_default_port() else url.port
 
 
-def _stands_in(url: URL, ip: IPAddress, port: int) -> bool:
-    """Tell whether *url* spells this address and port out, or calls it localhost."""
+def _spells(url: URL, ip: IPAddress, port: int) -> bool:
+    """Return whether *url* contains this address, or localhost, and this port."""
     if url.port != port:
         return False
     return url.host == str(ip) or (url.host == "localhost" and ip.is_loopback)
 
 
 def _is_public(ip: IPAddress) -> bool:
-    hidden = list(_disguised(ip))
-    if hidden:
-        return all(map(_is_public, hidden))
+    if embedded := list(_embedded_ipv4(ip)):
+        return all(map(_is_public, embedded))
     if ip.version == 6 and ip not in _UNICAST:  # noqa: PLR2004
         return False
     return ip.is_global and not ip.is_multicast
 
 
-def _disguised(ip: IPAddress) -> Iterable[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses that an IPv6 address stands for, if it does."""
+def _embedded_ipv4(ip: IPAddress) -> Iterable[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses that an IPv6 address contains."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ()
     if ip in _NAT64:

@@ -14,8 +14,8 @@ import msgspec
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from archiver.binding import ARCHIVES, unbound
 from archiver.errors import StorageUnavailable, UnreadableManifest
+from archiver.manifest_check import ARCHIVES, find_invalid_field
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
 from archiver.storage.body import Counted, whole_if_small
 from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
@@ -276,7 +276,7 @@ class Bucket:
         manifest = foreign = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             manifest = msgspec.json.decode(body, type=Manifest)
-        if manifest is None or (foreign := unbound(manifest, archive)):
+        if manifest is None or (foreign := find_invalid_field(manifest, archive)):
             METRICS.unreadable.labels(place="manifests").inc()
             log.error("manifest.unreadable", region=self.region, key=archive.key, field=foreign)
             raise UnreadableManifest(f"the manifest in {self.region} is not one of this archive")

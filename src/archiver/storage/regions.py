@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from itertools import count
 
-from archiver.binding import object_prefix
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
+from archiver.manifest_check import object_prefix
 from archiver.model import (
     Archive,
     Completeness,

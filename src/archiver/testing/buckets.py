@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
-from archiver.binding import object_prefix
 from archiver.errors import (
     ArchiverError,
     BytesChanged,
@@ -15,6 +14,7 @@ from archiver.errors import (
     StorageUnavailable,
     UnreadableManifest,
 )
+from archiver.manifest_check import object_prefix
 from archiver.model import (
     Archive,
     Completeness,

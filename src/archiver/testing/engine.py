@@ -26,10 +26,10 @@ class MemoryIndex:
     """
 
     def __init__(
-        self, *, storage: Storage | None = None, news: Notifications | None = None
+        self, *, storage: Storage | None = None, notifications: Notifications | None = None
     ) -> None:
         self._storage = storage
-        self._news = news or Notifications()
+        self._notifications = notifications or Notifications()
         self._copies: dict[str, Copies] = {}
         self.digests: dict[str, list[Archive]] = {}
         self.outage: ArchiverError | None = None
@@ -54,12 +54,12 @@ class MemoryIndex:
         if archive in named:
             named.remove(archive)
         named.insert(0, archive)
-        self._news.tell(archive.key_hash)
+        self._notifications.publish(archive.key_hash)
 
     async def forget(self, archive: Archive) -> None:
         """Have the buckets asked again, as after a check that found a copy gone."""
         self._copies.pop(archive.key, None)
-        self._news.tell(archive.key_hash)
+        self._notifications.publish(archive.key_hash)
 
     async def by_sha256(self, sha256: str) -> Sequence[Archive]:
         if self.outage:
@@ -75,7 +75,7 @@ class MemoryIndex:
         if share:
             self.shared.add((source, repo, rev))
         self._nodes[source, repo, rev] = resolved
-        self._news.tell(rev_hash(source, repo, rev))
+        self._notifications.publish(rev_hash(source, repo, rev))
 
 
 class FakeAttempt:
@@ -112,7 +112,7 @@ class MemoryEngine:
         self.down = False
         self.asked = 0
         self.mean: timedelta | None = None
-        self.news = Notifications()
+        self.notifications = Notifications()
         self.tasks: dict[str, Task] = {}
         self.reports: list[WorkerReport] = [WorkerReport(name="worker:1", regions={})]
         self.repairs: dict[str, tuple[Region, ...]] = {}
@@ -205,7 +205,7 @@ class MemoryEngine:
         self._failed(attempt, exc, state=TaskState.FAILURE, phase=Phase.DONE)
         if not exc.retryable:
             self._failures.put(attempt.archive.key, Failure(code=exc.code, message=exc.message))
-            self.news.tell(attempt.archive.key_hash)
+            self.notifications.publish(attempt.archive.key_hash)
 
     async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
         """Build what is queued, and what comes to be queued meanwhile, until nothing is."""
@@ -233,7 +233,7 @@ class MemoryEngine:
     def _change(self, archive: Archive, **changes: object) -> None:
         task = self.tasks[archive.key]
         self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
-        self.news.tell(archive.key_hash)
+        self.notifications.publish(archive.key_hash)
 
     def _raise_if_down(self) -> None:
         if self.down:

@@ -16,6 +16,7 @@ import zstandard
 
 from archiver.errors import CorruptArchive, NoRoom, NotConvertible, TruncatedArchive, UnknownSubdir
 from archiver.model import Archive, Verified
+from archiver.ports.source import IdentityCheck
 from archiver.sealing import seal
 
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
@@ -152,7 +153,13 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 class GzipVerifier:
     """Sees whether a gzip stream came to its end. Of other formats it believes everything."""
 
-    def __init__(self, archive: Archive, *, root: str) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        root: str,
+        identity: IdentityCheck | None,  # noqa: ARG002 - it looks into no member
+    ) -> None:
         self._root = root
         self._suffix = archive.suffix
         self._data = b""

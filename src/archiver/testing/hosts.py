@@ -16,12 +16,13 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Served
+from archiver.model import Archive, Node, ServedFormats
+from archiver.ports.source import IdentityCheck, Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
 
-SERVED = Served(suffixes=("tar.gz",))
+SERVED = ServedFormats(suffixes=("tar.gz",))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,40 +31,37 @@ class _Repo:
     trees: dict[Node, Mapping[str, bytes]] = field(default_factory=dict)
 
     def lookup(self, rev: str) -> Node | None:
-        """Return what Mercurial would: a name before a node, a prefix only if it is unique."""
+        """Resolve like Mercurial: names before nodes, prefixes only if unique."""
         if rev in self.names:
             return self.names[rev]
-        spelled = [node for node in self.trees if node.startswith(rev.lower())]
-        return spelled[0] if len(spelled) == 1 else None
+        matches = [node for node in self.trees if node.startswith(rev.lower())]
+        return matches[0] if len(matches) == 1 else None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stream:
-    url: str
-    root: str
-    client_root: str
-    data: bytes = field(repr=False)
-    size_bytes: int = 0  # hgweb begins to send before it knows
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(self.data), CHUNK_BYTES):
-            yield self.data[start : start + CHUNK_BYTES]
+async def _chunks(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
 
 
 class FakeSource:
-    """A host that packs its changesets as hgweb does.
+    """A host that packs its changesets like hgweb.
 
-    ``asked`` counts what it was asked, by method. ``outage`` is raised by each of them;
-    ``cut_at`` ends a stream after so many bytes, in silence, as hosts do; ``dropped`` leaves so
-    many files off its end, in an archive that is sound. ``latest_tag`` changes the bytes of whole
-    trees, as a tag that comes later does. A ``trusted`` host is not asked for its last
-    files; ``unlisted`` is raised instead of telling one. Roots
-    are made of ``web_name``, if there is one. Archives with an ``unfit`` suffix cannot be packed.
+    ``asked`` counts requests by method. Attributes cause faults:
+
+    - ``outage`` is raised by every request.
+    - ``cut_at`` ends streams after so many bytes, without an error, as hosts do.
+    - ``dropped`` omits so many files from the end of a well-formed archive.
+    - ``latest_tag`` changes the bytes of whole trees, as a later tag does.
+    - A ``trusted`` host is not asked for last files; ``unlisted`` is raised for such requests.
+    - Roots are built from ``web_name``, if set.
+    - Archives with an ``unfit`` suffix cannot be packed.
+
+    ``identities`` are the identity checks of archives.
     """
 
-    def __init__(self, *, name: str = "hgmo", served: Served = SERVED) -> None:
+    def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
         self.name = name
-        self.fetchable = served.nearest
+        self.fetchable = served.fetchable
         self.candidates = served.candidates
         self.wants_verbatim = served.wants_verbatim
         self.asked: Counter[str] = Counter()
@@ -75,6 +73,7 @@ class FakeSource:
         self.unlisted: SourceError | None = None
         self.web_name: str | None = None
         self.unfit: set[str] = set()
+        self.identities: dict[Archive, IdentityCheck] = {}
         self._repos: defaultdict[str, _Repo] = defaultdict(_Repo)
 
     def commit(self, repo: str, files: Mapping[str, bytes], *names: str) -> Node:
@@ -93,9 +92,12 @@ class FakeSource:
             f"{archive.node}.{archive.suffix}/{archive.subdir}"
         )
 
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:
+        return self.identities.get(archive)
+
     def check_rev(self, rev: str) -> None:
         if ":" in rev or rev.startswith("-"):
-            raise InvalidRequest("rev means several", parameter="rev", allowed="one changeset")
+            raise InvalidRequest("rev is ambiguous", parameter="rev", allowed="one changeset")
 
     async def resolve(self, repo: str, rev: str) -> Node:
         node = self._repo("resolve", repo).lookup(rev)
@@ -107,18 +109,24 @@ class FakeSource:
         return node in self._repo("known", repo).trees
 
     @asynccontextmanager
-    async def open(self, archive: Archive) -> AsyncIterator[_Stream]:
+    async def open(self, archive: Archive) -> AsyncIterator[Stream]:
         repo = self._repo("open", archive.repo)
         if archive not in self.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         files = self._files(repo, archive)
-        kept = dict(list(files.items())[: len(files) - self.dropped])
+        sent = dict(list(files.items())[: len(files) - self.dropped])
         client_root = f"{archive.basename}-{archive.node[:12]}"
         root = f"{self.web_name or archive.basename}-{archive.node[:12]}"
-        data = _pack(archive, root, kept, self.latest_tag)[: self.cut_at]
+        data = _pack(archive, root, sent, self.latest_tag)[: self.cut_at]
         if archive.suffix in self.unfit:
             data = data[:10]
-        yield _Stream(url=self.url(archive), root=root, client_root=client_root, data=data)
+        yield Stream(
+            url=self.url(archive),
+            root=root,
+            client_root=client_root,
+            size_bytes=0,  # unknown, as in hgweb
+            chunks=_chunks(data),
+        )
 
     async def last_file(self, archive: Archive) -> bytes | None:
         if self.trusted:
@@ -127,13 +135,18 @@ class FakeSource:
             raise self.unlisted
         return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
 
-    async def unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - its reasons are one
+    async def explain_unpackable(
+        self,
+        archive: Archive,
+        *,
+        after: bytes,  # noqa: ARG002 - the same for every file
+    ) -> NotPackable | None:
         if archive.suffix in self.unfit:
-            return NotPackable(f"{self.name} has no words for it in {archive.suffix}")
+            return NotPackable(f"{self.name} cannot pack it in {archive.suffix}")
         return None
 
     def _files(self, repo: _Repo, archive: Archive) -> dict[str, bytes]:
-        """Return the files of *archive*, in their order."""
+        """Return the files of *archive* in order."""
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
         tree = repo.trees[archive.node]
@@ -155,7 +168,7 @@ class FakeSource:
 
 
 def _pack(archive: Archive, root: str, files: Mapping[str, bytes], latest_tag: str) -> bytes:
-    """Return the files under *root*, and at the top of a whole tree the note that hg leaves."""
+    """Return the files under *root*; at the top of a whole tree, with ``.hg_archival.txt``."""
     text = f"node: {archive.node}\nlatesttag: {latest_tag}\n"
     note = {} if archive.subdir else {".hg_archival.txt": text.encode()}
     members = {f"{root}/{path}": content for path, content in {**note, **files}.items()}

@@ -1,93 +1,33 @@
-"""Holds what the regions have against what the hosts would send now. Changes nothing."""
+"""Compares stored archives with the bytes that their hosts send today. Read-only."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from random import Random
 
-from archiver.building.builder import Progress, Report, Workshop, first_packable
-from archiver.drift import Content, Drift, compare
+from archiver.building.candidates import first_packable
+from archiver.building.pipeline import Pipeline
+from archiver.building.progress import Progress, Report
+from archiver.drift import Content, compare
 from archiver.errors import (
     ArchiverError,
     BadArchive,
     CorruptArchive,
-    NotFound,
     NotPackable,
     StorageUnavailable,
     UnknownSource,
 )
-from archiver.model import Archive, Conversion, Copies, Manifest, Region
+from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.formats import Converter, Keep, Kept, Verify
 from archiver.ports.source import Source
 from archiver.ports.storage import Found, Storage
-from archiver.tasks import Failure, Phase
+from archiver.tasks import Phase
 from archiver.telemetry import log
-
-
-class Outcome(StrEnum):
-    """What an audit of one archive came to."""
-
-    SAME = "same"
-    """The very bytes that the manifest names came again."""
-
-    REPACKED = "repacked"
-    """Other bytes came, with the same members in them: another compressor, or another header."""
-
-    DIFFERS = "differs"
-    """Other members came, or some that are not the same."""
-
-    INCOMPLETE = "incomplete"
-    """What is stored is sound, and ends before the tree does: the host had broken it off."""
-
-    GONE = "gone"
-    """The host says that it has no such thing any more."""
-
-    CORRUPT = "corrupt"
-    """A region has other bytes than its manifest says."""
-
-    LOST = "lost"
-    """There is a manifest, and no region has its bytes any more; whatever the host would send."""
-
-    UNCHECKED = "unchecked"
-    """Someone did not do what was asked of him, so that nothing can be said."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """What came of the host, or was made of it by a converter of today."""
-
-    sha256: str
-    size_bytes: int
-    source_url: str
-    conversion: Conversion | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What is known of an archive after its audit.
-
-    ``fetched`` is there whenever the host sent all of it; ``drift`` if it was compared, member by
-    member. ``region`` has the corrupt copy, and ``failure`` says what kept the audit from its end.
-    """
-
-    archive: Archive
-    outcome: Outcome = Outcome.UNCHECKED
-    manifest: Manifest | None = None
-    fetched: Fetched | None = None
-    drift: Drift | None = None
-    region: Region | None = None
-    failure: Failure | None = None
-
-
-class _CorruptCopy(CorruptArchive):
-    def __init__(self, region: Region) -> None:
-        super().__init__(f"the copy in {region} is not what its manifest says")
-        self.region = region
+from archiver.upkeep.finding import CorruptCopy, Fetched, Finding, Outcome, with_failure
 
 
 class Auditor:
-    """Fetches archives anew, one at a time, and compares."""
+    """Fetches archives again, one at a time, and compares them with the stored ones."""
 
     def __init__(
         self,
@@ -100,20 +40,20 @@ class Auditor:
     ) -> None:
         self._sources = sources
         self._storage = storage
-        self._workshop = Workshop(verify=verify, converter=converter)
+        self._pipeline = Pipeline(verify=verify, converter=converter)
         self._keep = keep
 
     def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
-        """Yield all that could be audited. Raises StorageUnavailable."""
+        """Yield all stored archives, or those of *source*. Raises StorageUnavailable."""
         return self._storage.archives(source)
 
     async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
-        """Return *size* of all archives, or of those of *source*; each is as likely as any other.
+        """Return a uniform random sample of *size* stored archives, or of those of *source*.
 
         https://en.wikipedia.org/wiki/Reservoir_sampling, Algorithm R.
 
         Raises:
-            StorageUnavailable: They cannot be listed.
+            StorageUnavailable: The archives cannot be listed.
         """
         sample: list[Archive] = []
         seen = 0
@@ -122,33 +62,33 @@ class Auditor:
                 seen += 1
                 if len(sample) < size:
                     sample.append(archive)
-                elif (place := random.randrange(seen)) < size:
-                    sample[place] = archive
+                elif (index := random.randrange(seen)) < size:
+                    sample[index] = archive
         return sample
 
     async def audit(self, archive: Archive, report: Report) -> Finding:
-        """Return what is to be said of *archive*; tell *report* how far it is."""
+        """Return the finding for *archive*. *report* is called with the progress."""
         finding = Finding(archive=archive)
         try:
             found, manifest = await self._find(archive)
         except StorageUnavailable as exc:
-            return _failed(finding, exc)
+            return with_failure(finding, exc)
         outcome = Outcome.LOST if _is_lost(found) else Outcome.UNCHECKED
         finding = replace(finding, manifest=manifest, outcome=outcome)
         source = self._sources.get(archive.source)
         if source is None:
-            return _failed(finding, UnknownSource(f"there is no source {archive.source!r} here"))
+            return with_failure(finding, UnknownSource(f"unknown source {archive.source!r}"))
         try:
-            return await self._compared(finding, source, manifest, found.copies, report)
+            return await self._compare(finding, source, manifest, found.copies, report)
         except (BadArchive, NotPackable) as exc:
-            failed = _failed(finding, exc)
+            failed = with_failure(finding, exc)
             if found.copies is None:
                 return failed
-            return await self._despite(failed, source, found.copies, report)
+            return await self._check_copy_alone(failed, source, found.copies, report)
         except ArchiverError as exc:
-            return _failed(finding, exc)
+            return with_failure(finding, exc)
 
-    async def _compared(
+    async def _compare(
         self,
         finding: Finding,
         source: Source,
@@ -156,28 +96,28 @@ class Auditor:
         copies: Copies | None,
         report: Report,
     ) -> Finding:
-        """Return *finding* with what comes of a comparison with what the host sends.
+        """Return *finding* with the comparison of the stored and the fetched archive.
 
         Raises:
-            ArchiverError: It does not come to that.
+            ArchiverError: The archive could not be fetched.
         """
         archive = finding.archive
-        async with self._fetched(source, manifest, archive, report) as (fetched, kept):
+        async with self._fetch(source, manifest, archive, report) as (fetched, kept):
             finding = replace(finding, fetched=fetched)
             if finding.outcome is Outcome.LOST:
                 return finding
             try:
                 if copies is None:
-                    raise StorageUnavailable("no region gives the archive")
+                    raise StorageUnavailable("no region returned the archive")
                 if fetched.sha256 == manifest.sha256:
                     return replace(finding, outcome=Outcome.SAME)
-                async with self._copy(archive, copies, report) as stored:
+                async with self._open_copy(archive, copies, report) as stored:
                     ours = _Members(stored, manifest)
                     drift = await compare(ours.listed(), kept.members())
                 if await _ends_early(source, archive, ours):
                     return replace(finding, outcome=Outcome.INCOMPLETE, drift=drift)
             except ArchiverError as exc:
-                return _failed(finding, exc)
+                return with_failure(finding, exc)
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
 
@@ -185,71 +125,73 @@ class Auditor:
         found = await self._storage.find(archive)
         manifest = found.copies.manifest if found.copies else found.promised
         if manifest is None:
-            raise StorageUnavailable("no region gives its manifest")
+            raise StorageUnavailable("no region returned the manifest")
         return found, manifest
 
-    async def _despite(
+    async def _check_copy_alone(
         self, finding: Finding, source: Source, copies: Copies, report: Report
     ) -> Finding:
-        """Return what is to be said of a copy when the host sends nothing to compare it with."""
+        """Return *finding* after a check of the copy alone: the host sent nothing to compare."""
         archive = finding.archive
         try:
-            async with self._copy(archive, copies, report) as stored:
+            async with self._open_copy(archive, copies, report) as stored:
                 ours = _Members(stored, copies.manifest)
                 async for _ in ours.listed():
                     pass
             if await _ends_early(source, archive, ours):
                 return replace(finding, outcome=Outcome.INCOMPLETE)
-        except _CorruptCopy as exc:
-            return _failed(finding, exc)
+        except CorruptCopy as exc:
+            return with_failure(finding, exc)
         except ArchiverError:
             return finding
         return finding
 
     @asynccontextmanager
-    async def _fetched(
+    async def _fetch(
         self, source: Source, manifest: Manifest, archive: Archive, report: Report
     ) -> AsyncIterator[tuple[Fetched, Kept]]:
-        """Yield what the host makes of *archive* today; what was converted is so again."""
+        """Yield *archive* as the host sends it today, converted if the stored one was."""
         convert = manifest.conversion is not None
         with ExitStack() as stack:
 
             async def fetch(candidate: Archive) -> tuple[Fetched, Kept]:
                 stack.close()
                 kept = stack.enter_context(self._keep(archive, size_bytes=manifest.size_bytes))
-                async with self._workshop.fetch(
+                async with self._pipeline.fetch(
                     source, candidate, archive, Progress(report), convert=convert
-                ) as made:
-                    async with aclosing(made.checked.chunks()) as chunks:
+                ) as output:
+                    async with aclosing(output.stream.chunks()) as chunks:
                         async for chunk in chunks:
                             await kept.write(chunk)
-                    verified = made.checked.verified
+                    verified = output.stream.verified
                     fetched = Fetched(
                         sha256=verified.sha256,
                         size_bytes=verified.size_bytes,
-                        source_url=made.source_url,
-                        conversion=made.conversion,
+                        source_url=output.source_url,
+                        conversion=output.conversion,
                     )
                 return fetched, kept
 
             yield await first_packable(source.candidates(archive), fetch)
 
     @asynccontextmanager
-    async def _copy(self, archive: Archive, copies: Copies, report: Report) -> AsyncIterator[Kept]:
-        """Yield the first copy that can be read whole.
+    async def _open_copy(
+        self, archive: Archive, copies: Copies, report: Report
+    ) -> AsyncIterator[Kept]:
+        """Yield the first copy that can be read to its end.
 
         Raises:
-            _CorruptCopy: One that was read before is damaged.
-            StorageUnavailable: There is none.
+            CorruptCopy: A copy is damaged.
+            StorageUnavailable: No region returned one.
         """
-        failure = StorageUnavailable("no region gives the archive")
+        failure = StorageUnavailable("no region returned the archive")
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:
                 try:
-                    await self._read(copies, region, stored, report)
+                    await self._download(copies, region, stored, report)
                 except CorruptArchive as exc:
                     log.error("copy.corrupt", region=region, key=archive.key)
-                    raise _CorruptCopy(region) from exc
+                    raise CorruptCopy(region) from exc
                 except StorageUnavailable as exc:
                     failure = exc
                     continue
@@ -257,7 +199,7 @@ class Auditor:
                 return
         raise failure
 
-    async def _read(
+    async def _download(
         self,
         copies: Copies,
         region: Region,
@@ -273,7 +215,7 @@ class Auditor:
 
 
 class _Members:
-    """The members of a copy and, once they were listed, the last file of them."""
+    """The members of a copy. ``last_file`` is known once they were listed."""
 
     def __init__(self, kept: Kept, manifest: Manifest) -> None:
         self._kept = kept
@@ -290,31 +232,11 @@ class _Members:
 
 
 async def _ends_early(source: Source, archive: Archive, members: _Members) -> bool:
-    """Tell whether the tree goes on after the last of *members*. Raises as ``Source.last_file``."""
+    """Return whether the tree has files after the last of *members*; see ``Source.last_file``."""
     expected = await source.last_file(archive)
     return expected is not None and expected != members.last_file
 
 
 def _is_lost(found: Found) -> bool:
-    """Tell whether it is certain that no region has the bytes which are promised."""
+    """Return whether it is certain that no region has the bytes of the manifest."""
     return found.copies is None and found.promised is not None and not found.unreachable
-
-
-def _failed(finding: Finding, exc: ArchiverError) -> Finding:
-    """Return the *finding* that *exc* put an end to.
-
-    What is lost is so whatever else fails. If other bytes came, and trying again will never tell
-    how they differ, they differ.
-    """
-    finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
-    match exc:
-        case _ if finding.outcome is Outcome.LOST:
-            return finding
-        case _CorruptCopy():
-            return replace(finding, outcome=Outcome.CORRUPT, region=exc.region)
-        case NotFound() if not isinstance(exc, UnknownSource):
-            return replace(finding, outcome=Outcome.GONE)
-        case _ if finding.fetched and not exc.retryable:
-            return replace(finding, outcome=Outcome.DIFFERS)
-        case _:
-            return finding

@@ -57,14 +57,16 @@ def create_app(
             async with (
                 open_archiver() as archiver,
                 open_waiters(archiver, config.wait_limits) as waiters,
-                in_background(cache.keep_fresh(archiver.news), access_log.flush_regularly()),
+                in_background(
+                    cache.keep_fresh(archiver.notifications), access_log.flush_regularly()
+                ),
             ):
                 on_stop(waiters.close)
                 log.info("web.started", public_url=config.public_url, pid=os.getpid())
                 yield WebState(
                     archiver=archiver,
                     config=config,
-                    heartbeat=Heartbeat(check=archiver.check),
+                    heartbeat=Heartbeat(check=archiver.check_health),
                     waiters=waiters,
                 )
         except Exception:

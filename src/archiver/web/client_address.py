@@ -9,9 +9,9 @@ from starlette.types import Scope
 from archiver.locality.networks import (
     Address,
     Networks,
+    format_address,
+    format_allotment,
     parse_address,
-    write_address,
-    write_allotment,
 )
 from archiver.model import Region
 
@@ -96,8 +96,8 @@ class ClientResolver:
 
     def _at(self, address: Address) -> Client:
         return Client(
-            address=write_address(address),
-            group=write_allotment(address),
+            address=format_address(address),
+            group=format_allotment(address),
             region=self._networks.get(address) or self._published.get(address),
             is_proxy=self._proxies.get(address) is not None,
         )

@@ -7,7 +7,7 @@ from functools import partial
 
 from archiver.errors import UnknownRepo
 from archiver.model import Absent, Pending, Ready
-from archiver.names import shown
+from archiver.names import display_rev
 from archiver.web.api.client_request import (
     ClientRequest,
     OnMiss,
@@ -67,7 +67,7 @@ def _hint(request: ClientRequest) -> str:
     folder, slash, end = request.archive_request.repo.rpartition("/")
     if not slash or "rev" in request.query:
         return ""
-    rev = shown(f"{end}/{request.archive_request.rev}")
+    rev = display_rev(f"{end}/{request.archive_request.rev}")
     return f"; if {rev} is a revision of {folder}, pass it as {folder}{request.ending}?rev="
 
 

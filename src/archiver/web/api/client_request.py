@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, ArchiveRequest, Region
-from archiver.names import check_name, shown
+from archiver.names import display_rev, require_name
 from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
@@ -104,7 +104,7 @@ def parse_parameters(context: RequestContext, *known: str) -> dict[str, str]:
 
 def parse_source(context: RequestContext, raw: str) -> str:
     """Return the source that the path *raw* begins with. Raises InvalidRequest, UnknownSource."""
-    name = check_name(decode_source(raw), "source")
+    name = require_name(decode_source(raw), "source")
     context.source = context.state.archiver.source(name).name
     return context.source
 
@@ -113,7 +113,9 @@ def parse_suffix(text: str) -> str:
     """Return *text* if it is a format. Raises InvalidRequest."""
     if text not in SUFFIXES:
         raise InvalidRequest(
-            f"unsupported suffix '{shown(text)}'", parameter="suffix", allowed=", ".join(SUFFIXES)
+            f"unsupported suffix '{display_rev(text)}'",
+            parameter="suffix",
+            allowed=", ".join(SUFFIXES),
         )
     return text
 
@@ -128,7 +130,7 @@ def parse_region(text: str) -> Region | None:
         return None
     if not _REGION.fullmatch(text):
         raise InvalidRequest(
-            f"'{shown(text)}' cannot be the name of a region",
+            f"'{display_rev(text)}' cannot be the name of a region",
             parameter="preferred_region",
             allowed="a name such as us-west-2",
         )
@@ -142,7 +144,7 @@ def _parse_on_miss(text: str | None) -> OnMiss | None:
         return OnMiss(text)
     except ValueError:
         raise InvalidRequest(
-            f"unsupported on_miss '{shown(text)}'",
+            f"unsupported on_miss '{display_rev(text)}'",
             parameter="on_miss",
             allowed="redirect, none",
         ) from None

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.responses import JSONResponse, Response
 
-from archiver.health import report
+from archiver.health import render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition
 from archiver.web.reply import Reply
 from archiver.web.request_context import RequestContext
@@ -21,7 +21,7 @@ async def lbheartbeat(_context: RequestContext) -> Reply:
 
 async def heartbeat(context: RequestContext) -> Reply:
     """Return the health of each part, with 200 if the service can do its work, else 500."""
-    status, body = report(await context.state.heartbeat.checks())
+    status, body = render_heartbeat(await context.state.heartbeat.checks())
     return Reply(response=JSONResponse(body, status_code=status))
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from archiver.model import Archive
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import TaskState
 from archiver.web.api.status import find_archive, render
 from archiver.web.problems import problem

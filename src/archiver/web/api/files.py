@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse, Response
 
-from archiver.binding import is_sha256
 from archiver.errors import InvalidRequest
+from archiver.manifest_check import is_sha256
 from archiver.model import SUFFIXES, Ready
 from archiver.web.api.archives import fulfil
 from archiver.web.api.client_request import (

@@ -20,7 +20,7 @@ async def retry_after(context: RequestContext, source: str) -> Callable[[], int]
     config = context.state.config
     unknown = timedelta(seconds=config.retry_after_s)
     backlog = await context.state.archiver.backlog(source)
-    outlook = backlog.outlook(unknown) if backlog else unknown
+    outlook = backlog.estimate_wait(unknown) if backlog else unknown
     return partial(_draw, outlook.total_seconds(), config.retry_after_max_s)
 
 

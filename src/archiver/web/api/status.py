@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from archiver.errors import UnknownSource
 from archiver.model import Archive, parse_task_id
-from archiver.service import Status
+from archiver.status import Status
 from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.web.reply import Reply, client_left
 from archiver.web.request_context import RequestContext

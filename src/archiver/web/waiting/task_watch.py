@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError
 from archiver.model import Archive, ArchiveRequest, Ready, Region
-from archiver.service import Archiver, Status
+from archiver.service import Archiver
+from archiver.status import Status
 from archiver.tasks import TaskState
 from archiver.telemetry import describe, log
 from archiver.web.waiting.wake import Departure, Sleepers, Wake, pause, wake_all
@@ -60,7 +61,7 @@ class TaskWatch:
 
     async def follow(self) -> None:
         """Read the status at each notification, and regularly, until the task has ended."""
-        with self._archiver.news.bell(self._archive.key_hash) as bell:
+        with self._archiver.notifications.listen(self._archive.key_hash) as bell:
             notified = True
             while True:
                 await self._refresh(notified=notified)
@@ -116,7 +117,7 @@ class TaskWatch:
             wake_all(sleepers, Wake.TIMEOUT)
 
     def _set_failure(self, failure: ArchiverError) -> None:
-        self.failure = failure.again()
+        self.failure = failure.without_frames()
         if self.status is None:
             wake_all(self.until_change)
 
@@ -148,7 +149,7 @@ class TaskWatch:
             wake = await pause(self.until_change, timeout_s, departure)
         if self.status is None and wake is not Wake.CLIENT_LEFT:
             if self.failure:
-                raise self.failure.again()
+                raise self.failure.without_frames()
             raise EngineUnavailable("the engine takes too long to answer")
         return wake
 

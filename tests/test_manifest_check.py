@@ -1,4 +1,4 @@
-"""What a stored manifest may say: nothing that leads out of its archive, or into a header."""
+"""Stored manifests cannot refer to another archive, or inject a header."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.binding import OBJECT_MAX_BYTES, object_prefix, unbound
+from archiver.manifest_check import OBJECT_MAX_BYTES, find_invalid_field, object_prefix
 from archiver.model import Archive, Conversion, Manifest, Node
 
 ARCHIVE = Archive(source="hgmo", repo="a b", node=Node("1" * 40), subdir="x", suffix="zip")
@@ -27,14 +27,14 @@ SOUND = Manifest(
 )
 
 
-def test_what_is_written_for_an_archive_holds() -> None:
-    assert unbound(SOUND, ARCHIVE) is None
-    assert unbound(replace(SOUND, conversion=None), ARCHIVE) is None
+def test_a_manifest_of_its_archive_is_valid() -> None:
+    assert find_invalid_field(SOUND, ARCHIVE) is None
+    assert find_invalid_field(replace(SOUND, conversion=None), ARCHIVE) is None
 
 
-def test_an_object_of_an_earlier_version_holds() -> None:
+def test_an_object_key_of_an_earlier_version_is_valid() -> None:
     earlier = replace(SOUND, object_key=f"{PREFIX}a1/{ARCHIVE.file_name}")
-    assert unbound(earlier, ARCHIVE) is None
+    assert find_invalid_field(earlier, ARCHIVE) is None
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_an_object_of_an_earlier_version_holds() -> None:
         ("conversion", replace(CONVERSION, converter="a\r\nb")),
     ),
 )
-def test_the_first_field_that_does_not_hold_is_named(field: str, value: object) -> None:
-    assert unbound(replace(SOUND, **{field: value}), ARCHIVE) == field  # type: ignore[arg-type]
+def test_the_first_invalid_field_is_named(field: str, value: object) -> None:
+    assert find_invalid_field(replace(SOUND, **{field: value}), ARCHIVE) == field  # type: ignore[arg-type]
 
 
 @given(tail=st.text())
-def test_no_object_outside_of_the_archives_folder_is_ever_its_own(tail: str) -> None:
+def test_no_object_outside_its_prefix_belongs_to_an_archive(tail: str) -> None:
     manifest = replace(SOUND, object_key=f"{PREFIX}{tail}")
-    if unbound(manifest, ARCHIVE) is None:
+    if find_invalid_field(manifest, ARCHIVE) is None:
         attempt, name = tail.split("/")
         assert {".", "..", ""}.isdisjoint((attempt, name))
         assert tail.isascii()

@@ -1,4 +1,4 @@
-"""What hgweb is asked: which node is meant by a rev, and whether a repository has it."""
+"""Lookups on hgweb: the node of a rev, and whether a repository has a node."""
 
 import asyncio
 import json
@@ -19,9 +19,10 @@ from archiver.errors import (
     UnknownRepo,
     UnknownRev,
 )
-from archiver.model import Node, Served
+from archiver.model import Node, ServedFormats
+from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
-from archiver.sources.hgweb import HgwebSource
+from archiver.sources.hgweb.source import HgwebSource
 from archiver.sources.perimeter import Perimeter
 from tests.parts.faulty import FaultyHost, Pause, Until, sized
 from tests.parts.hgweb import Ash, Hgweb, Repository
@@ -33,9 +34,7 @@ BEYOND_ASCII = "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve"
 @pytest.mark.parametrize(
     "rev", ("", ".", "null", "tip~", "0", "5", "-1", "-2", "12345678901", "00000000000")
 )
-def test_revs_that_mean_something_else_on_each_server_are_refused_unasked(
-    host: FaultyHost, rev: str
-) -> None:
+def test_server_specific_revs_are_refused_without_a_request(host: FaultyHost, rev: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         resolve(host.template, rev)
 
@@ -45,7 +44,7 @@ def test_revs_that_mean_something_else_on_each_server_are_refused_unasked(
 
 
 @pytest.mark.parametrize("rev", ("tip", "123456789012", "1.0", "-x", "\N{ARABIC-INDIC DIGIT FIVE}"))
-def test_other_revs_are_asked_for(host: FaultyHost, rev: str) -> None:
+def test_other_revs_are_looked_up(host: FaultyHost, rev: str) -> None:
     with pytest.raises(UnknownRepo):  # that is, it said 404
         resolve(host.template, rev)
 
@@ -67,7 +66,7 @@ def test_other_revs_are_asked_for(host: FaultyHost, rev: str) -> None:
         (b"1 " * 1_000_000, SourceUnavailable),
     ),
 )
-def test_only_a_node_is_an_answer_to_lookup(
+def test_only_a_node_is_accepted_from_lookup(
     host: FaultyHost, body: bytes, error: type[ArchiverError]
 ) -> None:
     host.script(f"/{REPO}?cmd=lookup&key=tip", sized(body, headers=HG))
@@ -87,7 +86,7 @@ def test_only_a_node_is_an_answer_to_lookup(
         ("503 Service Unavailable", SourceBusy),
     ),
 )
-def test_a_host_that_fails_to_answer_is_not_taken_at_its_word(
+def test_a_failed_query_is_not_an_unknown_rev(
     host: FaultyHost, status: str, error: type[ArchiverError]
 ) -> None:
     host.script(f"/{REPO}?cmd=lookup&key=tip", sized(b"0 unknown\n", status, headers=HG))
@@ -100,14 +99,14 @@ def test_a_host_that_fails_to_answer_is_not_taken_at_its_word(
 
 
 @pytest.mark.parametrize("body", (b"", b"2", b"11", b"1\n0", b"yes"))
-def test_only_0_and_1_are_answers_to_known(host: FaultyHost, body: bytes) -> None:
+def test_only_0_and_1_are_accepted_from_known(host: FaultyHost, body: bytes) -> None:
     host.script(f"/{REPO}?cmd=known&nodes={NODE}", sized(body, headers=HG))
 
     with pytest.raises(SourceUnavailable):
         known(host.template)
 
 
-def test_few_questions_are_asked_at_a_time(host: FaultyHost) -> None:
+def test_queries_are_limited_to_a_few_at_a_time(host: FaultyHost) -> None:
     revs = [f"rev-{number}" for number in range(6)]
     for rev in revs:
         answer = sized(b"1 %s\n" % NODE.encode(), headers=HG)
@@ -121,7 +120,16 @@ def test_few_questions_are_asked_at_a_time(host: FaultyHost) -> None:
     assert host.most_at_once == 2
 
 
-def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHost) -> None:
+def test_every_request_asks_to_keep_the_connection_so_that_hgweb_sends_chunks(
+    host: FaultyHost,
+) -> None:
+    host.script(f"/{REPO}?cmd=lookup&key=tip", sized(b"1 %s\n" % NODE.encode(), headers=HG))
+
+    assert resolve(host.template, "tip") == NODE
+    assert [request.headers["connection"] for request in host.requests] == ["keep-alive"]
+
+
+def test_a_query_times_out_while_it_waits_for_a_slot(host: FaultyHost) -> None:
     for rev in ("one", "two"):
         host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(300))
 
@@ -130,15 +138,17 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
         async with open_fetch(
             perimeter=perimeter, read_timeout=timedelta(minutes=5), user_agent="Archiver/test"
         ) as fetch:
-            source = HgwebSource(
+            config = SourceConfig(
+                kind="hgweb",
                 name="hgmo",
                 url_template=host.template,
-                served=Served(suffixes=SUFFIXES),
+                served=ServedFormats(suffixes=SUFFIXES),
                 lookup_concurrency=1,
+                read_timeout=timedelta(minutes=5),
                 deadline=timedelta(minutes=5),
-                fetch=fetch,
-                question_deadline=timedelta(seconds=0.3),
+                user_agent="Archiver/test",
             )
+            source = HgwebSource(config, fetch, query_deadline=timedelta(seconds=0.3))
             questions = (source.resolve(REPO, "one"), source.resolve(REPO, "two"))
             return await asyncio.gather(*questions, return_exceptions=True)
 
@@ -148,7 +158,7 @@ def test_a_question_is_given_up_although_it_waits_for_another_one(host: FaultyHo
 
 
 @pytest.mark.parametrize(("lookup_concurrency", "at_once"), ((1, 1), (4, 2)))
-def test_few_folders_are_listed_at_a_time_and_no_question_waits_for_them(
+def test_listings_are_limited_and_do_not_delay_queries(
     host: FaultyHost, lookup_concurrency: int, at_once: int
 ) -> None:
     page = {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": "a"}]}
@@ -208,8 +218,8 @@ def test_a_name_beyond_ascii_in_no_repository_is_an_unknown_repository(hgweb: Hg
 CRASH = sized(b"Internal Server Error", "500 Internal Server Error")
 
 
-def test_a_crash_over_a_name_beyond_ascii_is_no_outage(host: FaultyHost) -> None:
-    """Hgweb does so on Python 3.11 in an ASCII locale, and answers as it should on 3.13."""
+def test_a_crash_on_a_name_beyond_ascii_is_not_an_outage(host: FaultyHost) -> None:
+    """Hgweb does so on Python 3.11 in an ASCII locale; on 3.13 it responds correctly."""
     host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}", CRASH)
     host.script(f"/{REPO}/json-log/{quote(BEYOND_ASCII)}?revcount=1", CRASH)
     host.script(f"/{REPO}?cmd=lookup&key=plain", CRASH)
@@ -220,15 +230,15 @@ def test_a_crash_over_a_name_beyond_ascii_is_no_outage(host: FaultyHost) -> None
         resolve(host.template, "plain")
 
 
-def test_a_name_that_such_a_host_would_take_for_another_is_not_asked_for(host: FaultyHost) -> None:
+def test_a_name_that_the_log_page_would_misread_is_not_looked_up(host: FaultyHost) -> None:
     host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}%252F", CRASH)
 
     with pytest.raises(UnknownRev, match="by its node"):
         resolve(host.template, f"{BEYOND_ASCII}%2F")
 
 
-def test_a_part_of_a_name_is_not_taken_for_a_local_number(hgweb: Hgweb, ash: Ash) -> None:
-    """Hgweb's log reads what is behind a colon alone."""
+def test_a_part_of_a_name_is_not_a_local_number(hgweb: Hgweb, ash: Ash) -> None:
+    """Hgweb's log page reads only the part after a colon."""
     with pytest.raises(UnknownRev):
         resolve(hgweb.template, f"{BEYOND_ASCII}:0", ash.repo)
 
@@ -236,7 +246,7 @@ def test_a_part_of_a_name_is_not_taken_for_a_local_number(hgweb: Hgweb, ash: Ash
 @pytest.mark.parametrize(
     "body", (b"", b"[]", b"{}", b'{"node": 1}', b'{"node": "12"}', b'{"node": "%s"}' % (b"0" * 40))
 )
-def test_a_log_without_a_node_is_not_believed(host: FaultyHost, body: bytes) -> None:
+def test_a_log_page_without_a_node_is_malformed(host: FaultyHost, body: bytes) -> None:
     host.script(f"/{REPO}?cmd=lookup&key={quote(BEYOND_ASCII)}", CRASH)
     host.script(
         f"/{REPO}/json-log/{quote(BEYOND_ASCII)}?revcount=1",
@@ -248,12 +258,17 @@ def test_a_log_without_a_node_is_not_believed(host: FaultyHost, body: bytes) -> 
 
 
 @pytest.mark.parametrize("node", ("0" * 40, "f" * 40))
-def test_nodes_that_stand_for_nothing_are_nowhere(hgweb: Hgweb, ash: Ash, node: str) -> None:
+def test_null_nodes_are_unknown(hgweb: Hgweb, ash: Ash, node: str) -> None:
     assert not known(hgweb.template, node, ash.repo)
     with pytest.raises(UnknownRev):
         resolve(hgweb.template, node[:12], ash.repo)
     with pytest.raises(UnknownRev):
         fetch(hgweb.template, an_archive(node=node))
+
+
+def test_mercurial_has_no_node_of_64_digits(host: FaultyHost) -> None:
+    assert not known(host.template, "a" * 64)
+    assert host.requests == []
 
 
 def test_a_secret_changeset_is_unknown(hgweb: Hgweb, fresh: Repository) -> None:

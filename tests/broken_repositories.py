@@ -1,4 +1,4 @@
-"""Repositories that hgweb cannot pack, and Archiver with real parts before an hgweb."""
+"""Repositories that hgweb cannot pack, and an Archiver with real parts."""
 
 import io
 import os
@@ -13,37 +13,41 @@ from secrets import token_hex
 from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Manifest, Node, Region, Served
+from archiver.model import Archive, Manifest, Node, Region, ServedFormats
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
-from archiver.sources.hgweb import open_hgweb
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
 from archiver.testing import FakeAttempt, MemoryEngine, MemoryIndex, MemoryStorage
 from tests.parts.hgweb import Hgweb, Repository
 
 EAST = Region("us-east-1")
-ALL = Served(suffixes=("tar.gz", "tar.bz2", "zip"))
-ONLY_ZIP = Served(suffixes=("zip",), verbatim=False)
+ALL = ServedFormats(suffixes=("tar.gz", "tar.bz2", "zip"))
+ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)
 DAMAGED = {f"a/f{number}.txt": b"%d\n" % number * 50 for number in range(9)} | {"z/last": b"z"}
 LATIN = os.fsdecode(b"caf\xe9.txt")
 
 
 @dataclass(kw_only=True)
-class Workshop:
+class LocalArchiver:
     """Archiver with real parts between a host and buckets in memory."""
 
     host: Hgweb
     folder: Path
     storage: MemoryStorage = field(default_factory=MemoryStorage)
 
-    async def build(self, archive: Archive, served: Served, *, trusted: bool = False) -> Manifest:
+    async def build(
+        self, archive: Archive, served: ServedFormats, *, trusted: bool = False
+    ) -> Manifest:
         async with self._opened(served, trusted=trusted) as archiver:
             copies = await archiver.build(archive, FakeAttempt(archive=archive))
             return copies.manifest
 
     @asynccontextmanager
-    async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
-        news = Notifications()
-        async with open_hgweb(
+    async def _opened(self, served: ServedFormats, *, trusted: bool) -> AsyncIterator[Archiver]:
+        notifications = Notifications()
+        config = SourceConfig(
+            kind="hgweb",
             name="hgmo",
             url_template=self.host.template,
             served=served,
@@ -54,17 +58,18 @@ class Workshop:
             deadline=timedelta(seconds=120),
             user_agent="Archiver/test",
             trusted=trusted,
-        ) as source:
+        )
+        async with open_source(config) as source:
             yield Archiver(
                 sources={"hgmo": source},
                 storage=self.storage,
-                index=MemoryIndex(storage=self.storage, news=news),
+                index=MemoryIndex(storage=self.storage, notifications=notifications),
                 engine=MemoryEngine(),
                 verify=verify,
                 converter=Converter(
                     workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1
                 ),
-                news=news,
+                notifications=notifications,
                 nearest={},
             )
 

@@ -1,7 +1,7 @@
-"""Whether a stored manifest can be one of its archive.
+"""Checks that a stored manifest can belong to its archive.
 
-Manifests come out of buckets, and out of NATS, where others may write as well. What does not hold
-here is never turned into a link, a header or a log line.
+Buckets and NATS may be written by others. Values that fail these checks never reach a presigned
+URL, a header or a log line.
 """
 
 import re
@@ -11,10 +11,10 @@ from datetime import datetime
 from archiver.model import Archive, Completeness, Conversion, Manifest, parse_key
 
 ARCHIVES = "archives/"
-"""The folder of all bytes."""
+"""The prefix of all objects with archives' bytes."""
 
 OBJECT_MAX_BYTES = 48 << 40
-"""More than S3 stores in one object, which is 5 TB or, of late, 50."""
+"""More than S3 stores in one object: 5 TB, or 50 TB in recent versions."""
 
 ROOT_MAX_CHARS = 1024
 
@@ -23,10 +23,10 @@ URL_MAX_CHARS = 8192
 CONVERTER_MAX_CHARS = 200
 
 LINKS_MAX = 1 << 40
-"""More links than an archive has members, whatever its limits are."""
+"""More than the members of any archive."""
 
 YEARS = range(2000, 9999)
-"""A moment in these can be written in any time zone."""
+"""Years whose moments can be expressed in every time zone."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _UPLOAD_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
@@ -38,13 +38,13 @@ def is_sha256(text: str) -> bool:
 
 
 def object_prefix(archive: Archive) -> str:
-    """Return the folder of all objects that may be bytes of *archive*, committed or not."""
+    """Return the prefix of all objects with bytes of *archive*, committed or not."""
     return f"{ARCHIVES}{archive.key}/"
 
 
-def unbound(manifest: Manifest, archive: Archive) -> str | None:
-    """Return the first field of *manifest* that cannot be one of *archive*, if there is any."""
-    return next((field for field, holds in _checks(manifest, archive) if not holds), None)
+def find_invalid_field(manifest: Manifest, archive: Archive) -> str | None:
+    """Return the first field of *manifest* that is invalid for *archive*, or None."""
+    return next((field for field, valid in _checks(manifest, archive) if not valid), None)
 
 
 def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
@@ -70,9 +70,9 @@ def _is_moment(at: datetime) -> bool:
 
 
 def _is_object_of(object_key: str, archive: Archive) -> bool:
-    """Tell whether it is ``archives/{key}/{attempt}-{upload}/{file name}``.
+    """Return whether it is ``archives/{key}/{attempt}-{upload}/{file name}``.
 
-    Objects of earlier versions lack the number of the upload.
+    Object keys of earlier versions lack the number of the upload.
     """
     prefix = object_prefix(archive)
     rest = object_key.removeprefix(prefix)

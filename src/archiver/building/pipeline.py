@@ -1,0 +1,190 @@
+"""Turns the bytes of a host or a region into a verified archive, converted if necessary."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from archiver.building.completeness import prove_completeness
+from archiver.building.progress import Progress
+from archiver.building.verified_stream import VerifiedStream
+from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
+from archiver.ports.formats import Converter, Verifier, Verify
+from archiver.ports.source import Source, Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Bytes of *archive* to convert.
+
+    They are packed below ``root`` and will be packed below ``client_root``. ``size_bytes`` is 0 if
+    unknown. ``measures`` and ``completeness`` may be called once all chunks were read.
+    """
+
+    archive: Archive
+    root: str
+    client_root: str
+    source_url: str
+    chunks: AsyncGenerator[bytes, None]
+    measures: Callable[[], Verified | Manifest]
+    completeness: Callable[[], Completeness]
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """An archive as its host sends it or, with an ``input``, as ``converter`` makes it.
+
+    ``completeness`` and ``conversion`` are known once all of ``stream`` was read.
+    """
+
+    stream: VerifiedStream
+    source_url: str
+    input: Input | None = None
+    converter: str = ""
+
+    @property
+    def completeness(self) -> Completeness:
+        return self.input.completeness() if self.input else self.stream.completeness
+
+    @property
+    def conversion(self) -> Conversion | None:
+        if self.input is None:
+            return None
+        measures = self.input.measures()
+        return Conversion(
+            key=self.input.archive.key,
+            sha256=measures.sha256,
+            size_bytes=measures.size_bytes,
+            converter=self.converter,
+        )
+
+
+class Pipeline:
+    """Connects inputs, the converter and verifiers. Both input and output are verified."""
+
+    def __init__(self, *, verify: Verify, converter: Converter) -> None:
+        self._verify = verify
+        self._converter = converter
+
+    @asynccontextmanager
+    async def fetch(
+        self,
+        source: Source,
+        candidate: Archive,
+        archive: Archive,
+        progress: Progress,
+        *,
+        convert: bool = False,
+    ) -> AsyncIterator[Output]:
+        """Request *candidate* from the host, and yield *archive* made from it.
+
+        A *candidate* that is *archive* itself is converted only with *convert*, or if its root is
+        not the one that clients expect.
+
+        Raises, as does reading the output:
+            NoRoom: There is no room to convert it. No body was read, and no request was sent
+                unless only the response shows that a conversion is necessary.
+            ArchiverError: The host did not send it, or it cannot be converted.
+        """
+        async with (
+            self._open(source, candidate, archive, convert=convert) as (stream, converts),
+            prove_completeness(source, candidate) as proof,
+        ):
+            progress.start()
+            fetched = VerifiedStream(
+                progress.receive(stream.chunks),
+                self._verifier(source, candidate, stream.root),
+                proof,
+            )
+            if not converts:
+                yield Output(stream=fetched, source_url=stream.url)
+                return
+            input_ = Input(
+                archive=candidate,
+                root=stream.root,
+                client_root=stream.client_root,
+                source_url=stream.url,
+                chunks=fetched.chunks(),
+                measures=lambda: fetched.verified,
+                completeness=lambda: fetched.completeness,
+                size_bytes=stream.size_bytes,
+            )
+            async with self.convert(source, input_, archive, progress) as output:
+                yield output
+
+    @asynccontextmanager
+    async def _open(
+        self, source: Source, candidate: Archive, archive: Archive, *, convert: bool
+    ) -> AsyncIterator[tuple[Stream, bool]]:
+        """Yield the host's stream, and whether to convert it. Raises NoRoom."""
+        convert = convert or candidate != archive
+        if convert:
+            self._converter.require_room(given=candidate, wanted=archive)
+        async with source.open(candidate) as stream:
+            if not convert and stream.root != stream.client_root:
+                convert = True
+                self._converter.require_room(given=candidate, wanted=archive)
+            yield stream, convert
+
+    def require_room(self, manifest: Manifest, relative: Archive, archive: Archive) -> None:
+        """Return if *relative*, with this *manifest*, can be converted now. Raises NoRoom."""
+        self._converter.require_room(given=relative, wanted=archive, size_bytes=manifest.size_bytes)
+
+    @asynccontextmanager
+    async def stored(
+        self,
+        source: Source,
+        archive: Archive,
+        manifest: Manifest,
+        chunks: AsyncGenerator[bytes, None],
+    ) -> AsyncIterator[Input]:
+        """Yield *chunks*, a region's copy of *archive*, as an input.
+
+        The copy was verified when it was stored. Completeness is proven now, unless the manifest
+        says that it was proven.
+
+        Raises, as does reading the input:
+            IncompleteArchive: The copy is not complete.
+            ArchiverError: As ``Source.last_file``.
+        """
+        input_ = Input(
+            archive=archive,
+            root=manifest.root,
+            client_root=manifest.root,
+            source_url=manifest.source_url,
+            chunks=chunks,
+            measures=lambda: manifest,
+            completeness=lambda: manifest.completeness or Completeness.TRUSTED,
+            size_bytes=manifest.size_bytes,
+        )
+        proven = manifest.completeness is Completeness.PROVEN
+        if proven or await source.last_file(archive) is None:
+            yield input_
+            return
+        async with prove_completeness(source, archive) as proof:
+            stream = VerifiedStream(chunks, self._verifier(source, archive, manifest.root), proof)
+            yield replace(input_, chunks=stream.chunks(), completeness=lambda: stream.completeness)
+
+    @asynccontextmanager
+    async def convert(
+        self, source: Source, input_: Input, archive: Archive, progress: Progress
+    ) -> AsyncIterator[Output]:
+        """Yield *archive* converted from *input_*, and verified like the bytes of a host."""
+        async with self._converter.convert(
+            input_.chunks,
+            given=input_.archive,
+            wanted=archive,
+            root=input_.root,
+            client_root=input_.client_root,
+            size_bytes=input_.size_bytes,
+        ) as pieces:
+            verifier = self._verifier(source, archive, input_.client_root)
+            yield Output(
+                stream=VerifiedStream(progress.convert(pieces), verifier),
+                source_url=input_.source_url,
+                input=input_,
+                converter=self._converter.version(archive.suffix),
+            )
+
+    def _verifier(self, source: Source, archive: Archive, root: str) -> Verifier:
+        return self._verify(archive, root=root, identity=source.identity_check(archive))

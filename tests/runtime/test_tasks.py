@@ -1,0 +1,115 @@
+"""Cancelled tasks end, and cancellations are not lost."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from archiver.runtime.tasks import cancel_and_wait, cancellable, reraise_cancellation
+
+
+def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def deaf() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            swallowed += 1
+        await asyncio.sleep(60)
+
+    async def play() -> bool:
+        task = asyncio.create_task(deaf())
+        await asyncio.sleep(0)
+        await cancel_and_wait(task, insist_after=timedelta(seconds=0.01))
+        return task.cancelled()
+
+    assert asyncio.run(play())
+    assert swallowed == 2
+
+
+def test_a_swallowed_cancellation_is_raised_at_the_end_of_the_block() -> None:
+    async def swallow() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    async def go_on(error: Exception | None) -> None:
+        while True:
+            with reraise_cancellation():
+                await swallow()
+                if error:
+                    raise error
+
+    async def play(error: Exception | None) -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:  # which cancels only once
+            going_on = group.create_task(go_on(error))
+            await asyncio.sleep(0)
+            going_on.cancel()
+
+    asyncio.run(play(None))
+    asyncio.run(play(ValueError("which came with it")))
+
+
+def test_a_cancellation_before_the_block_is_ignored() -> None:
+    async def clean_up() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            with reraise_cancellation():
+                await asyncio.sleep(0)
+            return "cleaned up"
+        return "not cancelled"
+
+    async def play() -> str:
+        cleaning = asyncio.create_task(clean_up())
+        await asyncio.sleep(0)
+        cleaning.cancel()
+        return await cleaning
+
+    assert asyncio.run(play()) == "cleaned up"
+
+
+def test_ended_tasks_are_not_cancelled() -> None:
+    async def nothing() -> None:
+        return None
+
+    async def play() -> bool:
+        task = asyncio.create_task(nothing())
+        await task
+        await cancel_and_wait(task)
+        await cancel_and_wait()
+        return task.cancelled()
+
+    assert not asyncio.run(play())
+
+
+def test_work_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    swallowed: list[int] = []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(1)
+
+    async def play() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:  # which cancels once
+            working = group.create_task(cancellable(stubborn()))
+            await asyncio.sleep(0.01)
+            working.cancel()
+
+    asyncio.run(play())
+    assert swallowed == [1]
+
+
+def test_the_error_of_cancellable_work_is_raised() -> None:
+    async def broken() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(cancellable(broken()))
