@@ -61,14 +61,14 @@ class TaskWatch:
 
     async def follow(self) -> None:
         """Read the status at each notification, and regularly, until the task has ended."""
-        with self._archiver.notifications.listen(self._archive.key_hash) as bell:
+        with self._archiver.notifications.listen(self._archive.key_hash) as listener:
             notified = True
             while True:
                 await self._refresh(notified=notified)
                 if self.ended:
                     return
                 jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads a crowd
-                notified = await bell.wait(self._poll_interval * jitter)
+                notified = await listener.wait(self._poll_interval * jitter)
 
     async def _refresh(self, *, notified: bool) -> None:
         try:
