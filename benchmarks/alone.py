@@ -17,7 +17,7 @@ from pathlib import Path
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import open_regions
+from archiver.storage.regional_storage import open_regions
 from benchmarks.inputs import BASENAME, NODE, ROOT
 
 CHUNK_BYTES = 1 << 20

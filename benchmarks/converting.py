@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from archiver.formats.compression.compress import cores
 from archiver.formats.convert import Converter
-from archiver.formats.packing import cores
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node

@@ -51,7 +51,7 @@ from archiver.settings import (
 )
 from archiver.sources.hgweb import open_hgweb
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import Regions, open_regions
+from archiver.storage.regional_storage import Regions, open_regions
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.web.app import Site, create_app

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archiver.model import Copies
-from archiver.storage.regions import open_regions
+from archiver.storage.regional_storage import open_regions
 from benchmarks.alone import buckets
 from benchmarks.inputs import Inputs
 from benchmarks.lab import Lab

@@ -15,7 +15,7 @@ from archiver.errors import LeaseLost
 from archiver.model import Archive, Copies, Node, Region, Verified
 from archiver.ports.storage import Found, Storage
 from archiver.sealing import seal
-from archiver.storage.regions import open_regions
+from archiver.storage.regional_storage import open_regions
 from archiver.testing import MemoryStorage
 from tests.parts.s3 import REGIONS, Home
 from tests.parts.sink import Fault, Sink, sink

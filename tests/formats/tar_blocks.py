@@ -2,7 +2,7 @@
 
 import asyncio
 
-from archiver.formats.tar_header import BLOCK
+from archiver.formats.tar.header import BLOCK
 from archiver.model import Verified
 from tests.formats.samples import ROOT, an_archive, verdict
 

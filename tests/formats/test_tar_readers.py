@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import BadArchive
-from archiver.formats.incoming import Incoming, Parser, Waiting
-from archiver.formats.tar import members
-from archiver.formats.tar_header import BLOCK, Header
+from archiver.formats.byte_reader import Incoming, Parser, Waiting
+from archiver.formats.tar.header import BLOCK, Header
+from archiver.formats.tar.reader import members
 from tests.formats.samples import ROOT
 from tests.formats.tar_blocks import END, LONG, amended, header, padded, pax, record, verify_tar
 

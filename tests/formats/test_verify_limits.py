@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from archiver.errors import ArchiveTooLarge
-from archiver.formats.meter import RATIO_FROM_BYTES
+from archiver.formats.limits import RATIO_FROM_BYTES
 from archiver.model import Limits
 from tests.formats.samples import (
     GOOD,

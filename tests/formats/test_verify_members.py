@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from archiver.errors import NotAnArchive, UnsafeMember, WrongNode, WrongRoot
-from archiver.formats.tree import shown
+from archiver.formats.archive_tree import shown
 from tests.formats.samples import (
     NODE,
     OTHER,

@@ -8,9 +8,9 @@ import pytest
 
 from archiver.errors import NotConvertible
 from archiver.formats.member import Kind, Member
-from archiver.formats.unzip import Unzip
 from archiver.formats.workspace import Workspace
-from archiver.formats.zip_writer import PIECE_BYTES, ZipWriter
+from archiver.formats.zip.file_reader import Unzip
+from archiver.formats.zip.writer import PIECE_BYTES, ZipWriter
 from archiver.model import Limits
 from tests.formats.samples import ROOT, an_archive, verdict
 

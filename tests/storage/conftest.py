@@ -13,9 +13,9 @@ import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
 from archiver.sealing import seal
-from archiver.storage.leftovers import GRACE
-from archiver.storage.regions import LAST_WORDS_S, Regions
-from archiver.storage.tee import PATIENCE
+from archiver.storage.fan_out import PATIENCE
+from archiver.storage.regional_storage import LAST_WORDS_S, Regions
+from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
 from tests.parts.sink import Sink, sink
 

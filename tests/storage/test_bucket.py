@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Region
 from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, Stands
-from archiver.storage.regions import LAST_WORDS_S
+from archiver.storage.regional_storage import LAST_WORDS_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault, sink

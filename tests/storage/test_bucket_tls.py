@@ -10,7 +10,7 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import LAST_WORDS_S
+from archiver.storage.regional_storage import LAST_WORDS_S
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
 from tests.parts.secured import Certificates

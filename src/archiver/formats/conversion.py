@@ -18,12 +18,12 @@ from typing import BinaryIO
 import msgspec
 
 from archiver.errors import ArchiverError
-from archiver.formats.packing import ZSTD_PIECE_BYTES, keep_freed_memory, packed
+from archiver.formats.compression.compress import ZSTD_PIECE_BYTES, keep_freed_memory, packed
+from archiver.formats.member_filter import PIECE_BYTES, Selection
 from archiver.formats.repack import from_tar, from_zip
-from archiver.formats.selection import PIECE_BYTES, Selection
-from archiver.formats.tar_writer import TarWriter
+from archiver.formats.tar.writer import TarWriter
 from archiver.formats.workspace import Workspace
-from archiver.formats.zip_writer import ZipWriter
+from archiver.formats.zip.writer import ZipWriter
 from archiver.model import Archive
 
 REFUSED = 3

@@ -19,8 +19,8 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats import conversion
+from archiver.formats.compression.compress import keep_freed_memory, library
 from archiver.formats.conversion import REFUSED, Job, Refusal
-from archiver.formats.packing import keep_freed_memory, library
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.runtime.tasks import cancel_and_wait, uninterrupted

@@ -8,8 +8,8 @@ import msgspec
 
 from archiver.drift import Content
 from archiver.formats.member import Kind, Member, Output
+from archiver.formats.member_filter import Selection
 from archiver.formats.repack import from_tar, from_zip
-from archiver.formats.selection import Selection
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.runtime.threads import iterate_in_thread, run_in_thread

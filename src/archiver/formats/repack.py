@@ -7,13 +7,13 @@ from functools import partial
 import msgspec
 
 from archiver.errors import TruncatedArchive
-from archiver.formats.compression import CODECS, Decompression
-from archiver.formats.incoming import Incoming, Parser, Waiting
+from archiver.formats.byte_reader import Incoming, Parser, Waiting
+from archiver.formats.compression.decompress import CODECS, Decompression
 from archiver.formats.member import Kind
-from archiver.formats.selection import Selection
-from archiver.formats.tar import members
-from archiver.formats.tar_header import Header
-from archiver.formats.unzip import Unzip
+from archiver.formats.member_filter import Selection
+from archiver.formats.tar.header import Header
+from archiver.formats.tar.reader import members
+from archiver.formats.zip.file_reader import Unzip
 
 
 def from_zip(descriptor: int, selection: Selection) -> Iterator[bytes]:

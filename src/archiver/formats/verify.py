@@ -5,13 +5,13 @@ from concurrent.futures import Executor
 from functools import partial
 
 from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
-from archiver.formats import tar
-from archiver.formats import zip as zip_format
-from archiver.formats.compression import CODECS, Decompression, Reader
-from archiver.formats.incoming import Parser
-from archiver.formats.links import Links
-from archiver.formats.meter import Meter
-from archiver.formats.tree import Tree
+from archiver.formats.archive_tree import Tree
+from archiver.formats.byte_reader import Parser
+from archiver.formats.compression.decompress import CODECS, Decompression, Reader
+from archiver.formats.limits import Meter
+from archiver.formats.symlinks import Links
+from archiver.formats.tar.reader import verify_tar
+from archiver.formats.zip.reader import verify_zip
 from archiver.model import Archive, Limits, Verified
 from archiver.runtime.threads import OrderedWork, run_in_thread
 from archiver.sealing import seal
@@ -41,7 +41,7 @@ def verify(
     meter = Meter(limits=limits)
     links = Links(refuse_outside=refuse_links_outside)
     beside = OrderedWork(pool=pool, depth=PIECES_AHEAD)
-    walk = zip_format.walk if archive.suffix == "zip" else tar.walk
+    walk = verify_zip if archive.suffix == "zip" else verify_tar
     tree = Tree(archive=archive, root=root)
     parser = Parser(partial(walk, tree=tree, meter=meter, links=links))
     reader = _reader(archive.suffix, parser, meter, beside)

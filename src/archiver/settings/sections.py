@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from archiver.formats.packing import cores
+from archiver.formats.compression.compress import cores
 from archiver.settings.section import Address, CaFile, HttpUrl, Network, Section
 from archiver.telemetry import LogFormat
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from archiver.formats.packing import cores
+from archiver.formats.compression.compress import cores
 from archiver.settings.section import Address, HttpUrl, Network, Section, SettingsError
 
 EVERY_ADDRESS = ("0.0.0.0:", "[::]:")

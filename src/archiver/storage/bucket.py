@@ -17,11 +17,11 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from archiver.binding import ARCHIVES, unbound
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
-from archiver.storage.body import Counted, whole_if_small
-from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
-from archiver.storage.proof import Proof
-from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
-from archiver.storage.unfinished import Unfinished
+from archiver.storage.multipart import Unfinished
+from archiver.storage.put_body import Counted, whole_if_small
+from archiver.storage.s3_errors import NO_SUCH_BUCKET, TIMEOUT, s3_code
+from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
+from archiver.storage.write_probe import Proof
 from archiver.telemetry import METRICS, log
 
 PART_BYTES = 5 << 20

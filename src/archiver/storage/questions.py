@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Region
-from archiver.storage.faults import TIMEOUT
+from archiver.storage.s3_errors import TIMEOUT
 
 T = TypeVar("T")
 

@@ -1,0 +1,32 @@
+"""A parser that is fed when it has come to its end."""
+
+import pytest
+
+from archiver.errors import CorruptArchive
+from archiver.formats.byte_reader import Incoming, Parser, Waiting
+
+
+def content(incoming: Incoming) -> Waiting:
+    yield from incoming.exactly(4)
+    yield from incoming.nothing()
+
+
+def refusing(incoming: Incoming) -> Waiting:
+    yield from incoming.exactly(4)
+    raise CorruptArchive("these are the wrong four")
+
+
+def test_what_comes_after_the_end_is_refused_again_and_again() -> None:
+    parser = Parser(content)
+    parser.feed(b"four")
+    parser.close()
+    for _ in range(3):
+        with pytest.raises(CorruptArchive, match="follows"):
+            parser.feed(b"more")
+
+
+def test_what_comes_after_a_refusal_is_refused_too() -> None:
+    parser = Parser(refusing)
+    for _ in range(3):
+        with pytest.raises(CorruptArchive):
+            parser.feed(b"four")

@@ -1,0 +1,115 @@
+"""Streams of several members, as parallel compressors write them."""
+
+import asyncio
+import lzma
+from collections.abc import Callable
+from zlib import crc32
+
+import pytest
+
+from archiver.errors import ArchiveTooLarge, CorruptArchive, NotAnArchive, TruncatedArchive
+from archiver.formats.compression.decompress import MEMBERS_FREE, STEP_BYTES
+from tests.formats.samples import COMPRESS, ROOT, an_archive, packed, tar, verdict
+
+Compress = Callable[[bytes], bytes]
+each_codec = pytest.mark.parametrize(
+    ("suffix", "compress"),
+    tuple((suffix, compress) for suffix, compress in COMPRESS.items() if suffix != "tar"),
+)
+
+
+@each_codec
+def test_a_tar_may_be_spread_over_members(suffix: str, compress: Compress) -> None:
+    whole = tar()
+    data = compress(whole[:700]) + compress(whole[700:5000]) + compress(whole[5000:])
+
+    async def play() -> None:
+        for size in (1, 7, len(data)):
+            chunks = [data[at : at + size] for at in range(0, len(data), size)]
+            assert (await verdict(an_archive(suffix), chunks)).size_bytes == len(data)
+
+    asyncio.run(play())
+
+
+@each_codec
+def test_a_stream_of_countless_members_is_refused(suffix: str, compress: Compress) -> None:
+    """It takes time to open each of them, although they hold nothing."""
+    data = compress(b"") * (MEMBERS_FREE + 1) + compress(tar())
+
+    with pytest.raises(ArchiveTooLarge, match="pieces"):
+        asyncio.run(verdict(an_archive(suffix), [data]))
+
+
+@each_codec
+def test_a_cut_between_two_members_is_seen(suffix: str, compress: Compress) -> None:
+    with pytest.raises(TruncatedArchive):
+        asyncio.run(verdict(an_archive(suffix), [compress(tar()[:1024])]))
+
+
+@each_codec
+def test_a_cut_in_the_first_bytes_of_a_further_member_is_no_end(
+    suffix: str, compress: Compress
+) -> None:
+    whole = compress(tar())
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive(suffix), [whole, compress(b"more")[:2]]))
+
+
+@each_codec
+@pytest.mark.parametrize("steps", (1, 2))
+def test_what_ends_with_a_step_of_the_decompressor_has_ended(
+    suffix: str, compress: Compress, steps: int
+) -> None:
+    whole = tar({f"{ROOT}/zeros": b""})
+    data = compress(whole + bytes(steps * STEP_BYTES - len(whole)))
+
+    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+
+
+@each_codec
+def test_a_compressed_archive_is_not_compressed_twice(suffix: str, compress: Compress) -> None:
+    once = packed(suffix, {f"{ROOT}/{number}": bytes([number]) * 9 for number in range(200)})
+
+    with pytest.raises(NotAnArchive):
+        asyncio.run(verdict(an_archive(suffix), [compress(once)]))
+
+
+@pytest.mark.parametrize("offset", (-1, -5))
+def test_the_checksum_and_the_length_of_gzip_count(offset: int) -> None:
+    data = bytearray(packed("tar.gz"))
+    data[offset] ^= 1
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
+
+
+def test_an_xz_that_needs_more_memory_than_it_should_get_is_refused() -> None:
+    greedy = lzma.compress(
+        tar(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 28}]
+    )
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.xz"), [greedy]))
+
+
+@pytest.mark.parametrize("flag", (0x20, 0x40, 0x80))
+def test_a_gzip_with_flags_that_mean_nothing_is_refused(flag: int) -> None:
+    """Python reads it, gzip and zlib do not."""
+    data = bytearray(packed("tar.gz"))
+    data[3] |= flag
+
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
+
+
+def test_an_xz_whose_sums_nobody_can_check_is_refused() -> None:
+    """Python reads it, and does not say that it could not check."""
+    data = bytearray(lzma.compress(tar(), check=lzma.CHECK_CRC32))
+    data[7] = data[-3] = 2  # in both its head and its foot, which have sums of their own
+    data[8:12] = crc32(data[6:8]).to_bytes(4, "little")
+    data[-12:-8] = crc32(data[-8:-2]).to_bytes(4, "little")
+
+    assert lzma.decompress(data) == tar()
+    with pytest.raises(CorruptArchive):
+        asyncio.run(verdict(an_archive("tar.xz"), [bytes(data)]))

@@ -1,0 +1,99 @@
+"""A region that is silent: waited for when it is alone, left out when others answer."""
+
+import asyncio
+
+import pytest
+
+from archiver.errors import StorageUnavailable
+from archiver.model import Region
+from archiver.storage import fan_out
+from archiver.storage.questions import PATIENCE, Questions
+from archiver.storage.regional_storage import Regions
+from tests.parts.sink import Fault
+from tests.storage.conftest import EAST, WEST, Coast, an_archive, kept, stream, verified
+
+
+async def never() -> int:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def after(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return 1
+
+
+async def failing() -> int:
+    raise StorageUnavailable("refused")
+
+
+def test_a_silent_region_is_left_out_and_hardly_waited_for_again() -> None:
+    ended: list[str] = []
+
+    async def ask(questions: Questions, name: str) -> None:
+        answers = await questions.ask({EAST: never(), WEST: after(0)})
+        assert isinstance(answers[EAST], StorageUnavailable)
+        assert answers[WEST] == 1
+        ended.append(name)
+
+    async def scenario() -> None:
+        trusting, wary = Questions(), Questions()
+        await ask(wary, "for the first time")
+        await asyncio.gather(ask(trusting, "as long"), ask(wary, "for the second time"))
+
+    asyncio.run(scenario())
+    assert ended == ["for the first time", "for the second time", "as long"]
+
+
+def test_a_region_that_answers_is_waited_for_as_before() -> None:
+    async def scenario() -> None:
+        questions = Questions()
+        await questions.ask({EAST: never(), WEST: after(0)})
+        await questions.ask({EAST: after(0), WEST: after(0)})
+        assert await questions.ask({EAST: after(0.5), WEST: after(0)}) == {EAST: 1, WEST: 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_no_answer_that_others_are_left_out_for() -> None:
+    async def scenario() -> None:
+        answers = await Questions().ask(
+            {EAST: after(PATIENCE.total_seconds() + 0.2), WEST: failing()}
+        )
+        assert answers[EAST] == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_that_is_cancelled_leaves_no_question_behind() -> None:
+    async def scenario() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await Questions().ask({EAST: never(), WEST: never()})
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("frozen", (EAST, WEST))
+def test_a_frozen_region_is_given_up_as_others_wait_and_not_for_its_own_silence(
+    coast: Coast, frozen: Region
+) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> None:
+        assert (await regions.find(archive)).unreachable == (frozen,)
+        refusal = (await regions.writable())[frozen]
+        assert refusal
+        assert "others have answered" in refusal.message
+        async with asyncio.timeout(fan_out.PATIENCE.total_seconds()):  # of a large archive
+            upload = await regions.upload(archive, stream(b"data"), attempt="a1")
+        assert "kept the other regions waiting" in upload.failures[frozen].message
+        copies = await regions.commit(
+            archive, upload, verified(b"data"), hold=kept, source_url="https://hg.example/ash"
+        )
+        assert copies.regions == tuple(r for r in (EAST, WEST) if r != frozen)
+
+    coast.sinks[frozen].misbehave = lambda _method, _target: Fault.HANG
+    coast.use(scenario)

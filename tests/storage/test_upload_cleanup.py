@@ -1,0 +1,201 @@
+"""What uploads leave behind that were given up, and what becomes of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from archiver.errors import NotPackable, StorageUnavailable
+from archiver.storage.regional_storage import Regions
+from archiver.storage.upload_cleanup import Leftovers
+from tests.parts.faulty import FaultyHost, Request, Step, serving, sized
+from tests.parts.s3 import Home, S3Server
+from tests.parts.sink import Fault
+from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, store, stream
+from tests.storage.test_bucket import run
+from tests.storage.test_fan_out import SHORT, at_parts
+
+MANY_PARTS = 3 * LARGE
+"""More than obstore has under way at a time: it then reads no further until one is acknowledged."""
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.05)
+
+
+async def cleared(coast: Coast) -> None:
+    await until(lambda: coast.home.unfinished() == NOTHING)
+
+
+def thaw(coast: Coast) -> None:
+    for sink in coast.sinks.values():
+        sink.misbehave = lambda _method, _target: None
+
+
+def test_a_region_that_froze_in_mid_upload_is_cleared_when_it_answers_again(coast: Coast) -> None:
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda _method, target: (
+            Fault.HANG if "partNumber" in target or "?uploads=&" in target else None
+        )
+        upload = await regions.upload(an_archive(), stream(bytes(MANY_PARTS)), attempt="a1")
+        assert upload.regions == (EAST,)
+        assert coast.home.unfinished()[WEST]
+        thaw(coast)
+        await cleared(coast)
+
+    coast.use(scenario, patience=SHORT, grace=SHORT)
+
+
+def test_a_cancelled_upload_ends_within_seconds_though_every_region_is_frozen(coast: Coast) -> None:
+    async def scenario(regions: Regions) -> None:
+        stuck = asyncio.Event()
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            async for chunk in stream(bytes(MANY_PARTS)):
+                yield chunk
+            stuck.set()
+            await asyncio.Event().wait()
+
+        for sink in coast.sinks.values():
+            sink.misbehave = at_parts(Fault.HANG)
+        uploading = asyncio.create_task(regions.upload(an_archive(), chunks(), attempt="a1"))
+        while not all(coast.home.unfinished().values()):
+            await asyncio.sleep(0.02)
+        for sink in coast.sinks.values():
+            sink.misbehave = lambda _method, _target: Fault.HANG
+        uploading.cancel()
+        async with asyncio.timeout(8):
+            with pytest.raises(asyncio.CancelledError):
+                await uploading
+        assert all(coast.home.unfinished().values())
+        thaw(coast)
+        await cleared(coast)
+
+    coast.use(scenario, grace=SHORT)
+    assert coast.home.keys() == NOTHING
+
+
+@pytest.mark.parametrize("server", ("weed", "rclone"))
+def test_uploads_that_killed_processes_left_are_aborted_once_they_are_old(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    s3: S3Server = request.getfixturevalue(server)
+    home = s3.make_home((EAST,))
+    name, bucket = home.names[EAST], home.bucket(EAST)
+    keys = [f"archives/{an_archive().key}/a~2B/a+b.zip", "elsewhere/x.zip"]
+    for key in keys:
+        assert s3.request("POST", f"/{name}/{key}", {"uploads": ""})[0] == 200
+
+    assert run(lambda: bucket.abort_old_uploads(timedelta(days=1))) == 0
+    assert sorted(s3.unfinished(name)) == keys
+    assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 1
+    assert s3.unfinished(name) == keys[1:]
+    long_ago, soon = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
+    run(lambda: bucket.abort_uploads(keys[1], until=long_ago))
+    assert s3.unfinished(name) == keys[1:]
+    run(lambda: bucket.abort_uploads(keys[1], until=soon))
+    assert s3.unfinished(name) == []
+
+
+def test_a_bucket_that_does_not_let_its_uploads_be_listed_says_so(coast: Coast) -> None:
+    coast.sinks[EAST].misbehave = lambda method, _: Fault.FORBID if method == "GET" else None
+    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+    with pytest.raises(StorageUnavailable) as raised:
+        run(lambda: bucket.abort_uploads("archives/x", until=datetime.now(UTC)))
+    assert raised.value.s3_code == "AccessDenied"
+
+
+def test_a_copy_that_came_while_its_region_was_to_be_cleared_stays(coast: Coast) -> None:
+    archive = an_archive()
+
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
+        copies = await store(regions, archive)
+        asked = len(coast.sinks[WEST].requests)
+        thaw(coast)
+        await regions.copy(archive, copies, WEST)
+        await until(lambda: any("?uploads=&" in t for _, t in coast.sinks[WEST].requests[asked:]))
+        await regions.close()
+        found = (await regions.find(archive)).copies
+        assert found
+        assert found.regions == (EAST, WEST)
+
+    coast.use(scenario, grace=SHORT)
+
+
+def test_what_an_upload_left_is_deleted_and_the_next_one_of_its_attempt_stays(coast: Coast) -> None:
+    archive, seen = an_archive(), coast.sinks[WEST].requests
+
+    async def failing() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        raise NotPackable("a date before 1970")
+
+    async def scenario(regions: Regions) -> None:
+        coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "DELETE" else None
+        uploading = asyncio.create_task(regions.upload(archive, failing(), attempt="a1"))
+        await until(lambda: any(method == "DELETE" for method, _ in seen))
+        copies = await store(regions, archive, attempt="a1")
+        thaw(coast)
+        with pytest.raises(NotPackable):
+            await uploading
+        await until(lambda: any("?uploads=&" in target for _, target in seen))
+        assert (await regions.find(archive)).copies == copies
+        assert copies.regions == (EAST, WEST)
+
+    coast.use(scenario, grace=SHORT)
+
+
+@pytest.mark.parametrize("fault", (Fault.FORBID, Fault.HANG))
+def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
+    coast: Coast, fault: Fault
+) -> None:
+    sink = coast.sinks[WEST]
+    sink.misbehave = lambda _method, _target: fault
+    bucket = coast.home.bucket(WEST, endpoint=sink.endpoint)
+
+    async def scenario(_regions: Regions) -> None:
+        uploads = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
+        leftovers = Leftovers(grace=SHORT, at_a_time=1)
+        first, surplus = (leftovers.take(bucket, "x", each, doomed=True) for each in uploads)
+        if fault is Fault.FORBID:
+            await surplus
+            assert not first.done()
+        await leftovers.close()
+        await asyncio.wait([first, surplus])
+        assert (first.cancelled(), surplus.cancelled()) == (True, fault is Fault.HANG)
+
+    coast.use(scenario)
+
+
+class DatesOfNowhere(FaultyHost):
+    """A bucket with three uploads, whose ids are their dates: two of them lack a time zone."""
+
+    dates = ("2026-01-01T12:00:00", "2026-01-01T12:00:01", "2026-01-01T12:00:02Z")
+
+    def steps(self, request: Request) -> tuple[Step, ...]:
+        if request.method == "DELETE":
+            return (sized(b"", "204 No Content"),)
+        uploads = "".join(
+            f"<Upload><Key>archives/x</Key><UploadId>{date}</UploadId>"
+            f"<Initiated>{date}</Initiated></Upload>"
+            for date in self.dates
+        )
+        return (sized(f"<Result>{uploads}</Result>".encode()),)
+
+    def aborted(self) -> list[str]:
+        sent = [urlsplit(each.target) for each in self.requests if each.method == "DELETE"]
+        return [parse_qs(url.query)["uploadId"][0] for url in sent]
+
+
+def test_a_date_of_an_upload_without_a_time_zone_is_in_utc() -> None:
+    with DatesOfNowhere() as host, serving(host):
+        home = Home(server=S3Server(endpoint=host.url, strict=True), names={EAST: "east"})
+        bucket = home.bucket(EAST)
+        until = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        run(lambda: bucket.abort_uploads("archives/x", until=until))
+        assert host.aborted() == [host.dates[0]]
+        assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 3
