@@ -31,7 +31,7 @@ from archiver.ports.formats import Converter, Verify
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Engine
 from archiver.ports.source import Source
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage, StoredState
 from archiver.resolver import Resolver
 from archiver.runtime.hedging import hedged
 from archiver.runtime.notifications import Notifications
@@ -215,7 +215,7 @@ class Archiver:
         """
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
-            regions = group.create_task(self._storage.check())
+            regions = group.create_task(self._storage.check_access())
             reports = group.create_task(self._reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
@@ -223,7 +223,7 @@ class Archiver:
         """Return whether the engine hands out tasks, and regions take writes of this process."""
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
-            regions = group.create_task(self._storage.writable())
+            regions = group.create_task(self._storage.check_writable())
         return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
 
     async def _reports(self) -> Sequence[WorkerReport] | ArchiverError:
@@ -258,7 +258,7 @@ class Archiver:
                 await self._engine.repaired(archive)
         return copies
 
-    async def _require_lost(self, archive: Archive, found: Found) -> None:
+    async def _require_lost(self, archive: Archive, found: StoredState) -> None:
         """Return unless a region that is silent now is known to have *archive*.
 
         A second fetch would give the archive a second manifest.
@@ -272,7 +272,7 @@ class Archiver:
         if known and set(known.regions).intersection(found.unreachable):
             raise StorageUnavailable("the regions that have the archive do not answer")
 
-    async def _writable(self, found: Found) -> Found:
+    async def _writable(self, found: StoredState) -> StoredState:
         """Return *found*, with the regions that take no writes now among those to avoid.
 
         Proven before the host is asked, which must not pay for an outage of ours.
@@ -280,7 +280,7 @@ class Archiver:
         Raises:
             StorageUnavailable: No region takes writes.
         """
-        answers = await self._storage.writable()
+        answers = await self._storage.check_writable()
         refusing = {region: failure for region, failure in answers.items() if failure}
         if len(refusing) == len(answers):
             raise StorageUnavailable("no region takes writes") from next(iter(refusing.values()))

@@ -51,7 +51,7 @@ from archiver.settings import (
 )
 from archiver.sources.hgweb import open_hgweb
 from archiver.storage.bucket import Bucket
-from archiver.storage.regional_storage import Regions, open_regions
+from archiver.storage.regional_storage import RegionalStorage, open_storage
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.web.app import Site, create_app
@@ -71,7 +71,7 @@ class Parts:
     archiver: Archiver
     connection: Connection
     engine: JetStream
-    storage: Regions
+    storage: RegionalStorage
 
 
 @asynccontextmanager
@@ -83,7 +83,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     """
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        storage = await stack.enter_async_context(open_storage(_buckets(settings)))
         answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
         connecting = connect(
             engine_servers(settings.engine),
@@ -128,7 +128,7 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
     require_regions(settings)
     workspace = _workspace(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        storage = await stack.enter_async_context(open_storage(_buckets(settings)))
         yield Auditor(
             sources=await _open_sources(settings, stack),
             storage=storage,
@@ -147,7 +147,7 @@ async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Reb
     """
     require_outside_world(settings)
     async with (
-        open_regions(_buckets(settings)) as storage,
+        open_storage(_buckets(settings)) as storage,
         connect(
             engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-index"
         ) as connection,

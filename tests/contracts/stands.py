@@ -13,9 +13,9 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.model import Archive, Copies, Node, Region, Verified
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.sealing import seal
-from archiver.storage.regional_storage import open_regions
+from archiver.storage.regional_storage import open_storage
 from archiver.testing import MemoryStorage
 from tests.parts.s3 import REGIONS, Home
 from tests.parts.sink import Fault, Sink, sink
@@ -118,7 +118,7 @@ class S3Stand:
             self.home.bucket(region, endpoint=self.sinks[region].endpoint)
             for region in self.home.regions
         ]
-        async with open_regions(buckets) as regions:
+        async with open_storage(buckets) as regions:
             yield regions
 
     def take_down(self, *regions: Region) -> None:
@@ -210,18 +210,18 @@ def verified(data: bytes) -> Verified:
 
 
 async def kept() -> None:
-    """Hold a lease that nobody takes away."""
+    """ProveLease a lease that nobody takes away."""
 
 
 async def taken() -> None:
-    """Hold a lease that went over to somebody else."""
+    """ProveLease a lease that went over to somebody else."""
     raise LeaseLost("another worker has the task")
 
 
 async def listed(
     storage: Storage, source: str | None = None, *, region: Region | None = None
 ) -> list[Archive]:
-    return [archive async for archive in storage.archives(source, region=region)]
+    return [archive async for archive in storage.iter_archives(source, region=region)]
 
 
 async def store(
@@ -229,15 +229,23 @@ async def store(
 ) -> Copies:
     """Upload and commit, as ``service.build`` does."""
     upload = await storage.upload(archive, stream(data), attempt=attempt)
-    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
+    return await storage.commit(
+        Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL),
+        prove_lease=kept,
+    )
 
 
-async def put_back(storage: Storage, archive: Archive, lost: Found, data: bytes = DATA) -> Copies:
+async def put_back(
+    storage: Storage, archive: Archive, lost: StoredState, data: bytes = DATA
+) -> Copies:
     """Upload and commit *data* as what was promised, where the regions answered."""
     upload = await storage.upload(
-        archive, stream(data), attempt="a2", avoid=lost.unreachable, promised=lost.promised
+        archive, stream(data), attempt="a2", avoid=lost.unreachable, restore=lost.dangling_manifest
     )
-    return await storage.commit(archive, upload, verified(data), hold=kept, source_url=SOURCE_URL)
+    return await storage.commit(
+        Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL),
+        prove_lease=kept,
+    )
 
 
 class InMemory:

@@ -9,7 +9,7 @@ import pytest
 
 from archiver.errors import EngineUnavailable, LeaseLost, SourceTimeout
 from archiver.model import Copies
-from archiver.ports.storage import Storage
+from archiver.ports.storage import Commit, Storage
 from tests.contracts.stands import (
     DATA,
     EAST,
@@ -43,7 +43,10 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             assert (await storage.find(archive)).copies is None
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                Commit(
+                    archive=archive, upload=upload, verified=verified(DATA), source_url=SOURCE_URL
+                ),
+                prove_lease=kept,
             )
             assert (await storage.find(archive)).copies == copies
             assert copies.regions == storage.regions == REGIONS
@@ -72,7 +75,13 @@ class StorageContract:
             later = await storage.upload(archive, stream(b"later"), attempt="a2")
             first = await store(storage, archive, attempt="a1")
             assert first == await storage.commit(
-                archive, later, verified(b"later"), hold=kept, source_url=SOURCE_URL
+                Commit(
+                    archive=archive,
+                    upload=later,
+                    verified=verified(b"later"),
+                    source_url=SOURCE_URL,
+                ),
+                prove_lease=kept,
             )
             assert (await storage.find(archive)).copies == first
             return first
@@ -167,7 +176,13 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             with pytest.raises(LeaseLost):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=taken, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=taken,
                 )
             assert (await storage.find(archive)).copies is None
 
@@ -182,7 +197,13 @@ class StorageContract:
             first = await store(storage, archive, attempt="a2")
             with pytest.raises(LeaseLost):
                 await storage.commit(
-                    archive, late, verified(b"late"), hold=taken, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=late,
+                        verified=verified(b"late"),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=taken,
                 )
             assert (await storage.find(archive)).copies == first
             return first
@@ -204,7 +225,15 @@ class StorageContract:
 
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             committing = asyncio.create_task(
-                storage.commit(archive, upload, verified(DATA), hold=endless, source_url=SOURCE_URL)
+                storage.commit(
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=endless,
+                )
             )
             await asked.wait()
             committing.cancel()
@@ -225,7 +254,13 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             with pytest.raises(EngineUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=silent, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=silent,
                 )
 
         use(stand, scenario)

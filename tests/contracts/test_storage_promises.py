@@ -7,7 +7,7 @@ import pytest
 
 from archiver.errors import BytesChanged, StorageUnavailable
 from archiver.model import Copies, Region
-from archiver.ports.storage import Storage
+from archiver.ports.storage import Commit, Storage
 from tests.contracts.stands import (
     DATA,
     EAST,
@@ -61,18 +61,21 @@ class PromisesContract:
             for region in REGIONS:
                 stand.delete(region, first.manifest.object_key)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first.manifest)
+            assert (lost.copies, lost.dangling_manifest) == (None, first.manifest)
             with pytest.raises(BytesChanged):
                 await storage.upload(
-                    archive, stream(damaged(data)), attempt="a2", promised=lost.promised
+                    archive, stream(damaged(data)), attempt="a2", restore=lost.dangling_manifest
                 )
             assert stand.objects(archive) == NOTHING
             upload = await storage.upload(
-                archive, stream(data), attempt="a3", promised=lost.promised
+                archive, stream(data), attempt="a3", restore=lost.dangling_manifest
             )
             await storage.discard(upload)
             again = await storage.commit(
-                archive, upload, verified(data), hold=kept, source_url=SOURCE_URL
+                Commit(
+                    archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL
+                ),
+                prove_lease=kept,
             )
             assert again == first == (await storage.find(archive)).copies
             return storage.presign(again, WEST, method="GET")
@@ -97,7 +100,7 @@ class PromisesContract:
             if trouble == "bare region blind":
                 stand.blind(bare)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first.manifest)
+            assert (lost.copies, lost.dangling_manifest) == (None, first.manifest)
             again = await put_back(storage, archive, lost)
             regions = REGIONS if trouble == "none" else rest
             assert again == Copies(manifest=first.manifest, regions=regions)
@@ -132,7 +135,7 @@ class PromisesContract:
             stand.delete(bare, first.object_key)
             disturb(other)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first)
+            assert (lost.copies, lost.dangling_manifest) == (None, first)
             assert lost.unreachable == ((other,) if trouble == "out" or has == "a copy" else ())
             with pytest.raises(BytesChanged):
                 await put_back(storage, archive, lost, damaged(DATA))
@@ -161,12 +164,18 @@ class PromisesContract:
             stand.delete(EAST, first.manifest.object_key)
             lost = await storage.find(archive)
             upload = await storage.upload(
-                archive, stream(DATA), attempt="a2", promised=lost.promised
+                archive, stream(DATA), attempt="a2", restore=lost.dangling_manifest
             )
             stand.take_down(EAST)
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=kept,
                 )
             stand.bring_up()
             assert (await storage.find(archive)).copies == Copies(
@@ -185,9 +194,15 @@ class PromisesContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a2")
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=kept,
                 )
-            assert (await storage.find(archive)).promised == first.manifest
+            assert (await storage.find(archive)).dangling_manifest == first.manifest
 
         use(stand, scenario)
         assert stand.objects(archive) == NOTHING
@@ -204,7 +219,7 @@ class PromisesContract:
             stand.blind(blind)
             found = await storage.find(archive)
             assert found.copies == Copies(manifest=both.manifest, regions=rest)
-            assert (found.unreachable, found.promised) == ((blind,), None)
+            assert (found.unreachable, found.dangling_manifest) == ((blind,), None)
 
         use(stand, scenario)
 
@@ -222,11 +237,17 @@ class PromisesContract:
             stand.blind(blind)
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (None, (blind,))
-            assert found.promised == first.manifest
+            assert found.dangling_manifest == first.manifest
             upload = await storage.upload(archive, stream(b"other"), attempt="a2", avoid=(blind,))
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(b"other"), hold=kept, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(b"other"),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=kept,
                 )
             stand.bring_up()
             assert (await storage.find(archive)).copies == first
@@ -254,7 +275,7 @@ class PromisesContract:
             stand.delete(EAST, held[EAST].manifest.object_key)
             found = await storage.find(archive)
             assert found.copies == (held[WEST] if served else None)
-            assert found.promised == (None if served else held[EAST].manifest)
+            assert found.dangling_manifest == (None if served else held[EAST].manifest)
             stand.blind(EAST)
             unsure = await storage.find(archive)
             assert unsure.copies == (held[WEST] if data == DATA else None)
@@ -275,7 +296,7 @@ class PromisesContract:
             stand.bring_up()
             stand.blind(EAST)
             found = await storage.find(archive)
-            assert (found.copies, found.promised) == (None, first.manifest)
+            assert (found.copies, found.dangling_manifest) == (None, first.manifest)
 
         use(stand, scenario)
 

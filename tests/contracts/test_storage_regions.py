@@ -6,7 +6,7 @@ import pytest
 
 from archiver.errors import CorruptArchive, StorageUnavailable
 from archiver.model import Copies, Region
-from archiver.ports.storage import Storage
+from archiver.ports.storage import Commit, Storage
 from tests.contracts.stands import (
     DATA,
     EAST,
@@ -40,7 +40,10 @@ class RegionsContract:
             assert upload.regions == rest
             assert isinstance(upload.failures[region], StorageUnavailable)
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                Commit(
+                    archive=archive, upload=upload, verified=verified(DATA), source_url=SOURCE_URL
+                ),
+                prove_lease=kept,
             )
             assert copies.regions == rest
             found = await storage.find(archive)
@@ -58,7 +61,10 @@ class RegionsContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             stand.take_down(region)
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                Commit(
+                    archive=archive, upload=upload, verified=verified(DATA), source_url=SOURCE_URL
+                ),
+                prove_lease=kept,
             )
             assert copies.regions == tuple(other for other in REGIONS if other != region)
 
@@ -85,7 +91,13 @@ class RegionsContract:
                 await storage.upload(archive, stream(DATA), attempt="a2")
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    Commit(
+                        archive=archive,
+                        upload=upload,
+                        verified=verified(DATA),
+                        source_url=SOURCE_URL,
+                    ),
+                    prove_lease=kept,
                 )
             with pytest.raises(StorageUnavailable):
                 await storage.find(archive)
@@ -96,11 +108,11 @@ class RegionsContract:
         self, stand: Stand
     ) -> None:
         async def scenario(storage: Storage) -> None:
-            assert await storage.writable() == {EAST: None, WEST: None}
+            assert await storage.check_writable() == {EAST: None, WEST: None}
 
         async def full(storage: Storage) -> None:
             stand.fill(WEST)
-            answers = await storage.writable()
+            answers = await storage.check_writable()
             assert answers[EAST] is None
             assert isinstance(answers[WEST], StorageUnavailable)
             assert (await storage.find(an_archive())).unreachable == ()  # it is read all the same
@@ -110,9 +122,9 @@ class RegionsContract:
 
     def test_each_region_is_asked_whether_it_answers(self, stand: Stand) -> None:
         async def scenario(storage: Storage) -> None:
-            assert await storage.check() == {EAST: None, WEST: None}
+            assert await storage.check_access() == {EAST: None, WEST: None}
             stand.take_down(WEST)
-            answers = await storage.check()
+            answers = await storage.check_access()
             assert answers[EAST] is None
             assert isinstance(answers[WEST], StorageUnavailable)
 

@@ -12,9 +12,10 @@ from typing import TypeVar
 import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.ports.storage import Commit
 from archiver.sealing import seal
-from archiver.storage.fan_out import PATIENCE
-from archiver.storage.regional_storage import LAST_WORDS_S, Regions
+from archiver.storage.fan_out import MAX_LAG
+from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
 from tests.parts.sink import Sink, sink
@@ -36,10 +37,10 @@ class Coast:
 
     def use(
         self,
-        scenario: Callable[[Regions], Awaitable[T]],
+        scenario: Callable[[RegionalStorage], Awaitable[T]],
         *,
         regions: tuple[Region, ...] = REGIONS,
-        patience: timedelta = PATIENCE,
+        max_lag: timedelta = MAX_LAG,
         grace: timedelta = GRACE,
     ) -> T:
         """Run *scenario* in a loop of its own, with *regions* seen through their sinks."""
@@ -49,9 +50,11 @@ class Coast:
 
         async def run() -> T:
             try:
-                return await scenario(Regions(buckets=buckets, patience=patience, grace=grace))
+                return await scenario(
+                    RegionalStorage(buckets=buckets, max_lag=max_lag, grace=grace)
+                )
             finally:
-                await asyncio.sleep(LAST_WORDS_S)
+                await asyncio.sleep(OBSTORE_EXIT_S)
 
         return asyncio.run(run())
 
@@ -85,9 +88,15 @@ async def kept() -> None:
 
 
 async def store(
-    regions: Regions, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
+    regions: RegionalStorage, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
 ) -> Copies:
     upload = await regions.upload(archive, stream(data), attempt=attempt)
     return await regions.commit(
-        archive, upload, verified(data), hold=kept, source_url="https://hg.example/ash"
+        Commit(
+            archive=archive,
+            upload=upload,
+            verified=verified(data),
+            source_url="https://hg.example/ash",
+        ),
+        prove_lease=kept,
     )

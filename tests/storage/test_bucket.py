@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Region
-from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, Stands
-from archiver.storage.regional_storage import LAST_WORDS_S
+from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, ManifestWrite
+from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault, sink
@@ -33,7 +33,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
         finally:
-            await asyncio.sleep(LAST_WORDS_S)
+            await asyncio.sleep(OBSTORE_EXIT_S)
 
     return asyncio.run(main())
 
@@ -86,7 +86,7 @@ def test_a_download_says_what_it_is_and_what_to_save_it_as(
 ) -> None:
     archive, bucket = an_archive(suffix=suffix), home.bucket(EAST)
     key = f"archives/{archive.key}/a1/{archive.file_name}"
-    run(lambda: bucket.put(key, stream(b"data")))
+    run(lambda: bucket.put_object(key, stream(b"data")))
     headers = _headers(bucket.presign(key, "GET"))
     assert headers["Content-Type"] == content_type
     assert headers["Content-Disposition"] == f'attachment; filename="{archive.file_name}"'
@@ -102,7 +102,7 @@ def _headers(url: str, method: str = "GET") -> HTTPMessage:
 
 def test_a_presigned_url_ends_with_its_time(home: Home) -> None:
     bucket = home.bucket(EAST, presigned_ttl=timedelta(seconds=1))
-    run(lambda: bucket.put("archives/x.zip", stream(b"data")))
+    run(lambda: bucket.put_object("archives/x.zip", stream(b"data")))
     url = bucket.presign("archives/x.zip", "GET")
     _headers(url)
     time.sleep(2.1)
@@ -121,8 +121,8 @@ def test_links_lead_to_the_public_endpoint_and_all_else_to_the_other_one(
         bucket = s3.make_home((EAST,)).bucket(
             EAST, endpoint=inner.endpoint, public_endpoint=public.endpoint
         )
-        run(lambda: bucket.put("archives/x.zip", stream(b"data")))
-        run(bucket.check)
+        run(lambda: bucket.put_object("archives/x.zip", stream(b"data")))
+        run(bucket.check_access)
         assert not public.requests
         asked = len(inner.requests)
         methods: tuple[Literal["GET", "HEAD"], ...] = ("GET", "HEAD")
@@ -144,7 +144,7 @@ def test_what_fits_into_one_part_is_sent_in_one_request(
     coast: Coast, size_bytes: int, requests: int
 ) -> None:
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    assert run(lambda: bucket.put("archives/x.zip", stream(bytes(size_bytes)))) == size_bytes
+    run(lambda: bucket.put_object("archives/x.zip", stream(bytes(size_bytes))))
     writes = [method for method, _ in coast.sinks[EAST].requests if method in {"PUT", "POST"}]
     assert len(writes) == requests
 
@@ -152,8 +152,10 @@ def test_what_fits_into_one_part_is_sent_in_one_request(
 def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.create_manifest(archive, manifest)) == ManifestWrite(
+        manifest=manifest
+    )
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
     text = home.read(EAST, f"manifests/{archive.key}.json")
     assert text.startswith(b'{\n  "key": "v1/hgmo/')
     assert json.loads(text)["node"] == archive.node
@@ -165,7 +167,7 @@ def test_a_manifest_from_before_links_were_counted_has_none_that_lead_out(home: 
     earlier = json.loads(msgspec.json.encode(manifest))
     del earlier["links_outside"]
     write_manifest(home, archive, json.dumps(earlier).encode())
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
 
 
 @pytest.mark.parametrize(
@@ -186,14 +188,14 @@ def test_a_manifest_that_cannot_be_read_is_a_fault_of_its_archive(home: Home, bo
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, body)
     with pytest.raises(UnreadableManifest):
-        run(lambda: bucket.manifest(archive))
+        run(lambda: bucket.read_manifest(archive))
 
 
 def test_a_manifest_of_another_archive_is_not_taken_for_this_ones(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, msgspec.json.encode(manifest_of(an_archive())))
     with pytest.raises(StorageUnavailable):
-        run(lambda: bucket.manifest(archive))
+        run(lambda: bucket.read_manifest(archive))
 
 
 def test_a_manifest_that_names_an_object_elsewhere_is_not_believed(home: Home) -> None:
@@ -203,7 +205,7 @@ def test_a_manifest_that_names_an_object_elsewhere_is_not_believed(home: Home) -
     ignored = METRICS.unreadable.labels(place="manifests")._value  # noqa: SLF001
     before = ignored.get()
     with capture_logs() as logs, pytest.raises(StorageUnavailable):
-        run(lambda: bucket.copy(archive))
+        run(lambda: bucket.find_copy(archive))
     assert [(line["event"], line["field"]) for line in logs] == [
         ("manifest.unreadable", "object_key")
     ]
@@ -215,8 +217,10 @@ def test_a_manifest_is_committed_even_if_the_answer_is_lost(coast: Coast) -> Non
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
     coast.sinks[EAST].misbehave = lambda method, _: Fault.MUTE if method == "PUT" else None
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.create_manifest(archive, manifest)) == ManifestWrite(
+        manifest=manifest
+    )
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
 
 
 def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> None:
@@ -229,14 +233,16 @@ def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> Non
 
     coast.sinks[EAST].misbehave = come_first
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    assert run(lambda: bucket.commit(archive, manifest_of(archive))) == Stands(manifest=first)
+    assert run(lambda: bucket.create_manifest(archive, manifest_of(archive))) == ManifestWrite(
+        manifest=first
+    )
 
 
 @pytest.mark.parametrize(
     "ask",
     (
-        lambda bucket: bucket.manifest(an_archive()),
-        lambda bucket: bucket.confirm("archives/x", 1),
+        lambda bucket: bucket.read_manifest(an_archive()),
+        lambda bucket: bucket.require_object("archives/x", 1),
         lambda bucket: bucket.abort_old_uploads(timedelta(0)),
     ),
 )
@@ -267,7 +273,7 @@ def test_all_requests_go_through_the_proxy_of_the_environment(
     monkeypatch.setenv(f"{variable}_proxy", proxy.endpoint)
     monkeypatch.setenv("no_proxy", excluded)
     bucket = coast.home.bucket(EAST)
-    run(bucket.check)
+    run(bucket.check_access)
     run(lambda: bucket.abort_old_uploads(timedelta(0)))
     through = [target for _, target in proxy.requests if target.startswith("http://")]
     assert len(through) == (0 if excluded else 2)
@@ -278,23 +284,23 @@ def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:
     coast.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match="in time"):
-        run(lambda: bucket.manifest(an_archive()))
+        run(lambda: bucket.read_manifest(an_archive()))
     assert time.monotonic() - began < 5
 
 
 def test_a_missing_bucket_is_told_from_a_missing_object(home: Home) -> None:
-    run(home.bucket(EAST).check)
+    run(home.bucket(EAST).check_access)
     missing = Home(server=home.server, names={EAST: "nowhere"}).bucket(EAST)
     with pytest.raises(StorageUnavailable):
-        run(missing.check)
+        run(missing.check_access)
 
 
 def test_an_error_is_in_our_own_words(coast: Coast) -> None:
     coast.sinks[EAST].misbehave = lambda _method, _target: Fault.FORBID
     bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
     with pytest.raises(StorageUnavailable) as raised:
-        run(lambda: bucket.manifest(an_archive()))
-    assert raised.value.message == "us-east-1 did not give a manifest"
+        run(lambda: bucket.read_manifest(an_archive()))
+    assert raised.value.message == "us-east-1 did not return a manifest"
 
 
 def test_configured_keys_are_not_mixed_with_a_session_of_the_environment(
@@ -328,6 +334,9 @@ def test_a_bucket_is_named_in_the_path_or_in_the_host(
 
 def test_a_region_that_is_pointed_at_another_bucket_is_another_place(home: Home) -> None:
     other = replace(home, names={EAST: "another"})
-    assert home.bucket(EAST).place == home.bucket(EAST).place
-    elsewhere = {home.bucket(EAST, endpoint="http://127.0.0.1:1").place, other.bucket(EAST).place}
-    assert len(elsewhere | {home.bucket(EAST).place}) == 3
+    assert home.bucket(EAST).bucket_id == home.bucket(EAST).bucket_id
+    elsewhere = {
+        home.bucket(EAST, endpoint="http://127.0.0.1:1").bucket_id,
+        other.bucket(EAST).bucket_id,
+    }
+    assert len(elsewhere | {home.bucket(EAST).bucket_id}) == 3

@@ -10,7 +10,7 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.regional_storage import LAST_WORDS_S
+from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
 from tests.parts.secured import Certificates
@@ -51,12 +51,12 @@ def stored(endpoint: str, ca_file: Path | None) -> bytes:
 
     async def play() -> bytes:
         try:
-            await bucket.check()
-            await bucket.put("archives/x.zip", aiter(chunks()))
+            await bucket.check_access()
+            await bucket.put_object("archives/x.zip", aiter(chunks()))
             await bucket.abort_old_uploads(timedelta(0))
-            return b"".join([chunk async for chunk in bucket.get("archives/x.zip")])
+            return b"".join([chunk async for chunk in bucket.read_object("archives/x.zip")])
         finally:
-            await asyncio.sleep(LAST_WORDS_S)
+            await asyncio.sleep(OBSTORE_EXIT_S)
 
     return asyncio.run(play())
 

@@ -1,4 +1,4 @@
-"""Regions that fail, hang and dawdle while others do not."""
+"""RegionalStorage that fail, hang and dawdle while others do not."""
 
 import asyncio
 import secrets
@@ -14,8 +14,8 @@ import pytest
 
 from archiver.errors import SourceTimeout, StorageUnavailable
 from archiver.ports.storage import Upload
-from archiver.storage.fan_out import PATIENCE
-from archiver.storage.regional_storage import Regions
+from archiver.storage.fan_out import MAX_LAG
+from archiver.storage.regional_storage import RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from archiver.telemetry import METRICS
 from tests.parts.s3 import REGIONS, S3Server
@@ -39,11 +39,11 @@ def at_writes(fault: Fault) -> Misbehave:
 
 
 def upload(
-    coast: Coast, data: bytes, *, patience: timedelta = PATIENCE, grace: timedelta = GRACE
+    coast: Coast, data: bytes, *, max_lag: timedelta = MAX_LAG, grace: timedelta = GRACE
 ) -> Upload:
     return coast.use(
         lambda regions: regions.upload(an_archive(), stream(data), attempt="a1"),
-        patience=patience,
+        max_lag=max_lag,
         grace=grace,
     )
 
@@ -63,7 +63,7 @@ def test_a_region_that_hangs_does_not_hold_up_the_other(
     (sick,) = [other for other in REGIONS if other == region]
     (sound,) = [other for other in REGIONS if other != region]
     coast.sinks[sick].misbehave = at_writes(Fault.HANG)
-    uploaded = upload(coast, data, patience=SHORT, grace=SHORT)
+    uploaded = upload(coast, data, max_lag=SHORT, grace=SHORT)
     assert uploaded.regions == (sound,)
     assert "waiting" in uploaded.failures[sick].message
     assert coast.home.keys() == {sick: [], sound: [uploaded.object_key]}
@@ -75,7 +75,7 @@ def test_a_region_that_hangs_does_not_hold_up_the_other(
 )
 def test_a_region_that_hangs_midway_is_left_behind(coast: Coast, misbehave: Misbehave) -> None:
     coast.sinks[WEST].misbehave = misbehave
-    uploaded = upload(coast, bytes(LARGE), patience=SHORT, grace=SHORT)
+    uploaded = upload(coast, bytes(LARGE), max_lag=SHORT, grace=SHORT)
     assert uploaded.regions == (EAST,)
     assert coast.home.keys() == {EAST: [uploaded.object_key], WEST: []}
 
@@ -105,12 +105,12 @@ def test_a_part_that_is_lost_on_the_way_is_sent_again(coast: Coast) -> None:
 def test_regions_that_are_slow_together_have_all_their_time(coast: Coast) -> None:
     def dawdle(method: str, _target: str) -> None:
         if method == "PUT":
-            time.sleep(1.5 * patience.total_seconds())
+            time.sleep(1.5 * max_lag.total_seconds())
 
-    patience = timedelta(seconds=1.5)  # they cannot be that far apart, however busy the machine is
+    max_lag = timedelta(seconds=1.5)  # they cannot be that far apart, however busy the machine is
     for sink in coast.sinks.values():
         sink.misbehave = dawdle
-    assert upload(coast, bytes(1000), patience=patience).regions == REGIONS
+    assert upload(coast, bytes(1000), max_lag=max_lag).regions == REGIONS
 
 
 def test_a_source_is_read_no_further_when_every_region_failed(coast: Coast) -> None:
@@ -147,7 +147,7 @@ def test_a_stream_that_fails_leaves_no_part_behind(coast: Coast) -> None:
 
 
 def test_a_cancelled_upload_leaves_no_part_behind(coast: Coast) -> None:
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         begun = asyncio.Event()
 
         async def stuck() -> AsyncGenerator[bytes, None]:
@@ -171,7 +171,7 @@ def test_a_cancelled_upload_leaves_no_part_behind(coast: Coast) -> None:
 def test_an_upload_that_is_cancelled_at_its_end_leaves_no_object_behind(coast: Coast) -> None:
     coast.sinks[WEST].misbehave = at_completion(Fault.HANG)
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         task = asyncio.create_task(regions.upload(an_archive(), stream(bytes(LARGE)), attempt="a1"))
         while not coast.home.keys()[EAST]:
             await asyncio.sleep(0.02)
@@ -208,7 +208,7 @@ def test_a_copy_that_its_region_does_not_show_has_failed(coast: Coast) -> None:
     before = counted()
     coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "HEAD" else None
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         with pytest.raises(StorageUnavailable):
             await regions.copy(archive, copies, WEST)
 
@@ -222,7 +222,7 @@ from datetime import timedelta
 from pathlib import Path
 from archiver.model import Archive, Node, Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.regional_storage import open_regions
+from archiver.storage.regional_storage import open_storage
 
 endpoint, access_key, secret_key, *names = sys.argv[1:]
 
@@ -236,7 +236,7 @@ async def chunks():
 
 async def main():
     archive = Archive(source="s", repo="r", node=Node("0" * 40), subdir="", suffix="zip")
-    async with open_regions([
+    async with open_storage([
         Bucket(
             region=Region(name), bucket=name, endpoint=endpoint, aws_region="us-east-1",
             access_key_id=access_key, secret_access_key=secret_key, virtual_hosted=False,

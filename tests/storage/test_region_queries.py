@@ -6,9 +6,10 @@ import pytest
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
+from archiver.ports.storage import Commit
 from archiver.storage import fan_out
-from archiver.storage.questions import PATIENCE, Questions
-from archiver.storage.regional_storage import Regions
+from archiver.storage.region_queries import PATIENCE, RegionQueries
+from archiver.storage.regional_storage import RegionalStorage
 from tests.parts.sink import Fault
 from tests.storage.conftest import EAST, WEST, Coast, an_archive, kept, stream, verified
 
@@ -30,14 +31,14 @@ async def failing() -> int:
 def test_a_silent_region_is_left_out_and_hardly_waited_for_again() -> None:
     ended: list[str] = []
 
-    async def ask(questions: Questions, name: str) -> None:
-        answers = await questions.ask({EAST: never(), WEST: after(0)})
+    async def ask(queries: RegionQueries, name: str) -> None:
+        answers = await queries.run({EAST: never(), WEST: after(0)})
         assert isinstance(answers[EAST], StorageUnavailable)
         assert answers[WEST] == 1
         ended.append(name)
 
     async def scenario() -> None:
-        trusting, wary = Questions(), Questions()
+        trusting, wary = RegionQueries(), RegionQueries()
         await ask(wary, "for the first time")
         await asyncio.gather(ask(trusting, "as long"), ask(wary, "for the second time"))
 
@@ -47,17 +48,17 @@ def test_a_silent_region_is_left_out_and_hardly_waited_for_again() -> None:
 
 def test_a_region_that_answers_is_waited_for_as_before() -> None:
     async def scenario() -> None:
-        questions = Questions()
-        await questions.ask({EAST: never(), WEST: after(0)})
-        await questions.ask({EAST: after(0), WEST: after(0)})
-        assert await questions.ask({EAST: after(0.5), WEST: after(0)}) == {EAST: 1, WEST: 1}
+        queries = RegionQueries()
+        await queries.run({EAST: never(), WEST: after(0)})
+        await queries.run({EAST: after(0), WEST: after(0)})
+        assert await queries.run({EAST: after(0.5), WEST: after(0)}) == {EAST: 1, WEST: 1}
 
     asyncio.run(scenario())
 
 
 def test_a_failure_is_no_answer_that_others_are_left_out_for() -> None:
     async def scenario() -> None:
-        answers = await Questions().ask(
+        answers = await RegionQueries().run(
             {EAST: after(PATIENCE.total_seconds() + 0.2), WEST: failing()}
         )
         assert answers[EAST] == 1
@@ -69,7 +70,7 @@ def test_a_caller_that_is_cancelled_leaves_no_question_behind() -> None:
     async def scenario() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await Questions().ask({EAST: never(), WEST: never()})
+                await RegionQueries().run({EAST: never(), WEST: never()})
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
 
@@ -82,16 +83,22 @@ def test_a_frozen_region_is_given_up_as_others_wait_and_not_for_its_own_silence(
 ) -> None:
     archive = an_archive()
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         assert (await regions.find(archive)).unreachable == (frozen,)
-        refusal = (await regions.writable())[frozen]
+        refusal = (await regions.check_writable())[frozen]
         assert refusal
-        assert "others have answered" in refusal.message
-        async with asyncio.timeout(fan_out.PATIENCE.total_seconds()):  # of a large archive
+        assert "other regions do" in refusal.message
+        async with asyncio.timeout(fan_out.MAX_LAG.total_seconds()):  # of a large archive
             upload = await regions.upload(archive, stream(b"data"), attempt="a1")
         assert "kept the other regions waiting" in upload.failures[frozen].message
         copies = await regions.commit(
-            archive, upload, verified(b"data"), hold=kept, source_url="https://hg.example/ash"
+            Commit(
+                archive=archive,
+                upload=upload,
+                verified=verified(b"data"),
+                source_url="https://hg.example/ash",
+            ),
+            prove_lease=kept,
         )
         assert copies.regions == tuple(r for r in (EAST, WEST) if r != frozen)
 

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Copies, Region
-from archiver.ports.storage import Upload
+from archiver.ports.storage import Commit, Upload
 from archiver.storage.bucket import PAGE_KEYS
-from archiver.storage.regional_storage import LAST_WORDS_S, Regions, open_regions
+from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage, open_storage
 from tests.parts.s3 import REGIONS, Home, S3Server
 from tests.parts.sink import Fault, Misbehave, sink
 from tests.storage.conftest import (
@@ -55,7 +55,7 @@ def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
     contents = [secrets.token_bytes(100) for _ in range(16)]
 
     async def scenario() -> tuple[list[Copies], Copies | None]:
-        regions = Regions(buckets=home.buckets())
+        regions = RegionalStorage(buckets=home.buckets())
         uploads = await asyncio.gather(
             *(
                 regions.upload(archive, stream(data), attempt=f"a{number}")
@@ -64,11 +64,14 @@ def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
         )
         committed = await asyncio.gather(
             *(
-                regions.commit(archive, upload, verified(data), hold=kept, source_url=URL)
+                regions.commit(
+                    Commit(archive=archive, upload=upload, verified=verified(data), source_url=URL),
+                    prove_lease=kept,
+                )
                 for upload, data in zip(uploads, contents, strict=True)
             )
         )
-        await asyncio.sleep(LAST_WORDS_S)
+        await asyncio.sleep(OBSTORE_EXIT_S)
         return committed, (await regions.find(archive)).copies
 
     with capture_logs() as logs:
@@ -84,10 +87,16 @@ def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
 def test_what_is_committed_twice_stays(coast: Coast) -> None:
     archive = an_archive()
 
-    async def scenario(regions: Regions) -> Copies:
+    async def scenario(regions: RegionalStorage) -> Copies:
         upload = await regions.upload(archive, stream(b"data"), attempt="a1")
-        first = await regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
-        again = await regions.commit(archive, upload, verified(b"data"), hold=kept, source_url=URL)
+        first = await regions.commit(
+            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
+            prove_lease=kept,
+        )
+        again = await regions.commit(
+            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
+            prove_lease=kept,
+        )
         assert again == first
         return first
 
@@ -99,7 +108,7 @@ def test_what_is_committed_twice_stays(coast: Coast) -> None:
 def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -> None:
     archive = an_archive()
 
-    async def scenario(regions: Regions) -> Copies | None:
+    async def scenario(regions: RegionalStorage) -> Copies | None:
         return (await regions.find(archive)).copies
 
     coast.use(lambda regions: store(regions, archive, b"one", attempt="a1"), regions=(EAST,))
@@ -124,7 +133,7 @@ def test_a_damaged_manifest_is_neither_an_outage_nor_absent_whatever_the_other_r
     if elsewhere == "away":
         coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         with pytest.raises(UnreadableManifest):
             await regions.find(archive)
 
@@ -145,13 +154,13 @@ def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:
     east = coast.use(lambda regions: store(regions, archive, b"one"), regions=(EAST,))
     west = coast.use(lambda regions: store(regions, archive, b"two"), regions=(WEST,))
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         with pytest.raises(StorageUnavailable):
             await regions.copy(archive, east, WEST)
 
     coast.use(scenario)
 
-    async def find(regions: Regions) -> Copies | None:
+    async def find(regions: RegionalStorage) -> Copies | None:
         return (await regions.find(archive)).copies
 
     assert coast.use(find, regions=(WEST,)) == west
@@ -160,10 +169,13 @@ def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:
 def test_a_decision_without_the_primary_yields_to_what_the_primary_has(coast: Coast) -> None:
     archive = an_archive()
 
-    async def scenario(regions: Regions) -> Copies:
+    async def scenario(regions: RegionalStorage) -> Copies:
         upload = await regions.upload(archive, stream(b"late"), attempt="a2")
         western = Upload(object_key=upload.object_key, regions=(WEST,))
-        return await regions.commit(archive, western, verified(b"late"), hold=kept, source_url=URL)
+        return await regions.commit(
+            Commit(archive=archive, upload=western, verified=verified(b"late"), source_url=URL),
+            prove_lease=kept,
+        )
 
     first = coast.use(lambda regions: store(regions, archive, b"first"), regions=(EAST,))
     coast.sinks[EAST].misbehave = once(Fault.FORBID, "GET")
@@ -185,11 +197,14 @@ def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast)
             return Fault.MUTE
         return None
 
-    async def scenario(regions: Regions) -> tuple[Upload, Copies]:
+    async def scenario(regions: RegionalStorage) -> tuple[Upload, Copies]:
         upload = await regions.upload(archive, stream(b"two"), attempt="a2")
         coast.sinks[EAST].misbehave = write_and_fall_silent
         coast.sinks[WEST].misbehave = forbid_once
-        copies = await regions.commit(archive, upload, verified(b"two"), hold=kept, source_url=URL)
+        copies = await regions.commit(
+            Commit(archive=archive, upload=upload, verified=verified(b"two"), source_url=URL),
+            prove_lease=kept,
+        )
         return upload, copies
 
     first = coast.use(lambda regions: store(regions, archive, b"one"), regions=(WEST,))
@@ -256,9 +271,12 @@ def test_the_lease_is_proven_while_the_regions_are_looked_at_and_before_a_manife
         await asyncio.sleep(0.1)  # in which nothing else may happen
         assert not any("/manifests/" in t for asked in seen for m, t in asked if m == "PUT")
 
-    async def scenario(regions: Regions) -> Copies:
+    async def scenario(regions: RegionalStorage) -> Copies:
         upload = await regions.upload(archive, stream(b"data"), attempt="a1")
-        return await regions.commit(archive, upload, verified(b"data"), hold=hold, source_url=URL)
+        return await regions.commit(
+            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
+            prove_lease=hold,
+        )
 
     assert coast.use(scenario).regions == REGIONS
 
@@ -297,7 +315,7 @@ def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(
             return Fault.HANG
         return Fault.FORBID if method == refused else None
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         coast.sinks[WEST].misbehave = refuse_to_be_swept
         storing = asyncio.create_task(store(regions, archive, attempt="a2"))
         async with asyncio.timeout(20):
@@ -316,7 +334,7 @@ def test_a_copy_that_came_short_is_none(coast: Coast) -> None:
     copies = coast.use(lambda regions: store(regions, archive), regions=(WEST,))
     coast.sinks[EAST].misbehave = shorten(coast)
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         with pytest.raises(StorageUnavailable, match="3 bytes"):
             await regions.copy(archive, copies, EAST)
         assert (await regions.find(archive)).copies == copies
@@ -342,10 +360,10 @@ def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -
     archive = an_archive()
 
     async def scenario() -> Copies | None:
-        copies = await store(Regions(buckets=[one, two]), archive)
+        copies = await store(RegionalStorage(buckets=[one, two]), archive)
         path = f"/{home.names[one.region]}/{copies.manifest.object_key}"
         assert weed.request("PUT", path, body=b"DATA")[0] == 200
-        regions = Regions(buckets=[one, two, three])
+        regions = RegionalStorage(buckets=[one, two, three])
         await regions.copy(archive, copies, three.region)
         await asyncio.sleep(0.05)
         return (await regions.find(archive)).copies
@@ -362,7 +380,7 @@ def test_a_copy_that_breaks_off_midway_leaves_no_part_behind(coast: Coast) -> No
     archive, data = an_archive(), secrets.token_bytes(LARGE)
     copies = coast.use(lambda regions: store(regions, archive, data), regions=(WEST,))
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         coast.sinks[WEST].misbehave = lambda method, target: (
             Fault.CUT if method == "GET" and "/archives/" in target else None
         )
@@ -375,7 +393,7 @@ def test_a_copy_that_breaks_off_midway_leaves_no_part_behind(coast: Coast) -> No
 
 def test_there_are_no_links_to_regions_that_are_not_configured_any_more(coast: Coast) -> None:
     copies = coast.use(lambda regions: store(regions, an_archive()))
-    elsewhere = Regions(buckets=[coast.home.bucket(WEST)])
+    elsewhere = RegionalStorage(buckets=[coast.home.bucket(WEST)])
     with pytest.raises(StorageUnavailable):
         elsewhere.presign(copies, EAST, method="GET")
 
@@ -388,13 +406,13 @@ def test_a_list_goes_on_over_its_pages_and_never_over_to_another_region(weed: S3
     with ThreadPoolExecutor(8) as pool:
         assert {status for status, _ in pool.map(partial(weed.request, "PUT"), paths)} == {200}
 
-    async def read(regions: Regions, keys: list[str]) -> None:
-        async for archive in regions.archives():
+    async def read(regions: RegionalStorage, keys: list[str]) -> None:
+        async for archive in regions.iter_archives():
             keys.append(archive.key)  # noqa: PERF401 - those before a failure count
 
     async def scenario(endpoint: str) -> None:
         buckets = [home.bucket(EAST, endpoint=endpoint), home.bucket(WEST)]
-        async with open_regions(buckets) as regions:
+        async with open_storage(buckets) as regions:
             await read(regions, whole)
             east.misbehave = lambda _, target: Fault.FORBID if "token" in target else None
             with pytest.raises(StorageUnavailable):

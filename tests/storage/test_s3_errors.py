@@ -7,7 +7,7 @@ from obstore.exceptions import GenericError
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
-from archiver.storage.s3_errors import READ_CHARS, s3_code
+from archiver.storage.s3_errors import SCAN_CHARS, s3_code
 from tests.parts.process import free_port
 from tests.parts.s3 import Home
 from tests.parts.sink import Fault
@@ -33,7 +33,7 @@ Generic { source: RetryError( RetryErrorImpl { inner: Http( HttpError { %s } ) }
         ("400 Bad Request: <html>InvalidCertificate</html>", "http_400"),
         ("400 Bad Request: <Code>" + "A" * 65 + "</Code>", "http_400"),
         ("400 Bad Request: <Code>a b\r\nc</Code>", "http_400"),
-        ("500 Oops: " + "." * READ_CHARS + "<Code>InternalError</Code>", "http_500"),
+        ("500 Oops: " + "." * SCAN_CHARS + "<Code>InternalError</Code>", "http_500"),
     ),
 )
 def test_an_answer_has_the_code_that_s3_gave_it_or_its_status(text: str, code: str) -> None:
@@ -71,8 +71,8 @@ def test_real_regions_say_why_they_refuse(home: Home) -> None:
     for code, sick in homes.items():
         bucket = sick.bucket(EAST)
         for ask in (
-            lambda bucket=bucket: bucket.put("archives/x.zip", stream(b"data")),
-            lambda bucket=bucket: bucket.manifest(an_archive()),
+            lambda bucket=bucket: bucket.put_object("archives/x.zip", stream(b"data")),
+            lambda bucket=bucket: bucket.read_manifest(an_archive()),
         ):
             with pytest.raises(StorageUnavailable) as raised:
                 run(ask)
@@ -83,7 +83,7 @@ def test_real_regions_say_why_they_refuse(home: Home) -> None:
 def test_a_missing_bucket_is_an_outage_and_not_an_absent_archive(home: Home) -> None:
     missing = replace(home, names={Region("us-east-1"): "nowhere"}).bucket(EAST)
     with pytest.raises(StorageUnavailable):
-        run(lambda: missing.copy(an_archive()))
+        run(lambda: missing.find_copy(an_archive()))
 
 
 def test_what_wraps_a_failure_tells_its_code(coast: Coast) -> None:

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from archiver.errors import NotPackable, StorageUnavailable
-from archiver.storage.regional_storage import Regions
-from archiver.storage.upload_cleanup import Leftovers
+from archiver.storage.regional_storage import RegionalStorage
+from archiver.storage.upload_cleanup import UploadCleanup
 from tests.parts.faulty import FaultyHost, Request, Step, serving, sized
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault
@@ -37,7 +37,7 @@ def thaw(coast: Coast) -> None:
 
 
 def test_a_region_that_froze_in_mid_upload_is_cleared_when_it_answers_again(coast: Coast) -> None:
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         coast.sinks[WEST].misbehave = lambda _method, target: (
             Fault.HANG if "partNumber" in target or "?uploads=&" in target else None
         )
@@ -47,11 +47,11 @@ def test_a_region_that_froze_in_mid_upload_is_cleared_when_it_answers_again(coas
         thaw(coast)
         await cleared(coast)
 
-    coast.use(scenario, patience=SHORT, grace=SHORT)
+    coast.use(scenario, max_lag=SHORT, grace=SHORT)
 
 
 def test_a_cancelled_upload_ends_within_seconds_though_every_region_is_frozen(coast: Coast) -> None:
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         stuck = asyncio.Event()
 
         async def chunks() -> AsyncGenerator[bytes, None]:
@@ -112,7 +112,7 @@ def test_a_bucket_that_does_not_let_its_uploads_be_listed_says_so(coast: Coast) 
 def test_a_copy_that_came_while_its_region_was_to_be_cleared_stays(coast: Coast) -> None:
     archive = an_archive()
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
         copies = await store(regions, archive)
         asked = len(coast.sinks[WEST].requests)
@@ -134,7 +134,7 @@ def test_what_an_upload_left_is_deleted_and_the_next_one_of_its_attempt_stays(co
         yield b"first"
         raise NotPackable("a date before 1970")
 
-    async def scenario(regions: Regions) -> None:
+    async def scenario(regions: RegionalStorage) -> None:
         coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "DELETE" else None
         uploading = asyncio.create_task(regions.upload(archive, failing(), attempt="a1"))
         await until(lambda: any(method == "DELETE" for method, _ in seen))
@@ -157,14 +157,14 @@ def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
     sink.misbehave = lambda _method, _target: fault
     bucket = coast.home.bucket(WEST, endpoint=sink.endpoint)
 
-    async def scenario(_regions: Regions) -> None:
+    async def scenario(_regions: RegionalStorage) -> None:
         uploads = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
-        leftovers = Leftovers(grace=SHORT, at_a_time=1)
-        first, surplus = (leftovers.take(bucket, "x", each, doomed=True) for each in uploads)
+        cleanup = UploadCleanup(grace=SHORT, max_retried=1)
+        first, surplus = (cleanup.start(bucket, "x", each, delete_object=True) for each in uploads)
         if fault is Fault.FORBID:
             await surplus
             assert not first.done()
-        await leftovers.close()
+        await cleanup.close()
         await asyncio.wait([first, surplus])
         assert (first.cancelled(), surplus.cancelled()) == (True, fault is Fault.HANG)
 

@@ -19,6 +19,7 @@ from archiver.errors import SourceUnavailable
 from archiver.formats.inventory import Inventory
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region, Served
+from archiver.ports.storage import Commit
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
 from archiver.upkeep.audit import Auditor, Finding, Outcome
 from tests.world import ASH, FILES, World
@@ -52,11 +53,13 @@ def put(world: World, archive: Archive, data: bytes) -> None:
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(
-            archive,
-            upload,
-            await verifier.finish(),
-            hold=FakeAttempt(archive=archive).hold,
-            source_url="https://hg.example/ash",
+            Commit(
+                archive=archive,
+                upload=upload,
+                verified=await verifier.finish(),
+                source_url="https://hg.example/ash",
+            ),
+            prove_lease=FakeAttempt(archive=archive).hold,
         )
 
     asyncio.run(play())

@@ -26,7 +26,7 @@ from archiver.ports.formats import Converter, Verifier, Verify
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt
 from archiver.ports.source import Source, Stream
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.runtime.prefetch import prefetch
 from archiver.runtime.tasks import concurrently
 from archiver.tasks import Phase
@@ -417,7 +417,7 @@ class Builder:
             return None
 
     async def make(
-        self, source: Source, archive: Archive, attempt: Attempt, found: Found
+        self, source: Source, archive: Archive, attempt: Attempt, found: StoredState
     ) -> Copies:
         """Put *archive* into the regions, where none was *found*; return those that have it.
 
@@ -429,7 +429,7 @@ class Builder:
         for relative, copies in await self.relatives(source, archive):
             if remade := await self._remake(source, archive, relative, copies, attempt, found):
                 return remade
-        convert = bool(found.promised and found.promised.conversion)
+        convert = bool(found.dangling_manifest and found.dangling_manifest.conversion)
 
         async def fetch(candidate: Archive) -> Copies:
             progress = Progress(attempt.report)
@@ -447,7 +447,7 @@ class Builder:
         relative: Archive,
         copies: Copies,
         attempt: Attempt,
-        found: Found,
+        found: StoredState,
     ) -> Copies | None:
         """Make *archive* of *relative*; return None if it cannot be.
 
@@ -461,7 +461,7 @@ class Builder:
         self._workshop.require_room(copies.manifest, relative, archive)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
-            chunks = progress.receiving(self._storage.read(copies, region))
+            chunks = progress.receiving(self._storage.read_copy(copies, region))
             progress.begin()
             try:
                 async with (
@@ -477,7 +477,9 @@ class Builder:
                     break
         return None
 
-    async def _store(self, archive: Archive, made: Made, attempt: Attempt, found: Found) -> Copies:
+    async def _store(
+        self, archive: Archive, made: Made, attempt: Attempt, found: StoredState
+    ) -> Copies:
         """Put what was made into the regions, and let it be seen once it is whole there."""
         async with prefetch(made.checked.chunks(), CHUNKS_AHEAD) as chunks:
             upload = await self._storage.upload(
@@ -485,18 +487,20 @@ class Builder:
                 chunks,
                 attempt=attempt.id,
                 avoid=found.unreachable,
-                promised=found.promised,
+                restore=found.dangling_manifest,
             )
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, **exc.log_fields)
         verified = made.checked.verified
         attempt.report(Phase.COMMITTING, verified.size_bytes)
         return await self._storage.commit(
-            archive,
-            upload,
-            verified,
-            hold=attempt.hold,
-            source_url=made.source_url,
-            completeness=made.completeness,
-            conversion=made.conversion,
+            Commit(
+                archive=archive,
+                upload=upload,
+                verified=verified,
+                source_url=made.source_url,
+                completeness=made.completeness,
+                conversion=made.conversion,
+            ),
+            prove_lease=attempt.hold,
         )

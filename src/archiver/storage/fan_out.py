@@ -1,7 +1,7 @@
-"""One stream into several buckets, none of which may hold up or harm the others.
+"""Sends one stream to several buckets, so that a slow or failing one does not affect the others.
 
-An upload that is to give up learns so through its own chunks, because only then does obstore abort
-it at the server. What becomes of it afterwards is in ``leftovers``.
+An upload is abandoned by an exception from its own chunks, because only then does obstore abort it
+at the server. ``upload_cleanup`` does the rest.
 """
 
 import asyncio
@@ -21,42 +21,43 @@ from typing import Any
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.upload_cleanup import Leftovers
+from archiver.storage.upload_cleanup import UploadCleanup
 from archiver.telemetry import METRICS
 
 CHUNK_BYTES = 1 << 20
-"""What a chunk at least has: handing one over costs the same whatever its size."""
+"""Minimum size of a chunk: passing on a chunk costs the same whatever its size."""
 
-CHUNKS_AHEAD = 2
-"""How far the quickest region may be ahead of the slowest, but for what is under way."""
+QUEUED_CHUNKS = 2
+"""How far the fastest region may be ahead of the slowest, besides the parts in flight."""
 
-PATIENCE = timedelta(seconds=30)
-"""How long a region may keep another one waiting. With 27 MiB under way, it is then dead, or slower
-than 1 MB/s. A region that is alone, or no slower than the others, may take all its time."""
+MAX_LAG = timedelta(seconds=30)
+"""How long a region may keep the others waiting. With 27 MiB in flight, it is then dead or slower
+than 1 MB/s. A region that is the only one, or no slower than the others, has no such limit."""
 
-LEAST_PATIENCE = timedelta(seconds=3)
-"""The same for an archive of a few bytes, whose copy follows by a repair. What is in between has a
-second more for each MiB."""
+MIN_LAG = timedelta(seconds=3)
+"""The limit for an archive of a few bytes, whose copy a repair adds later. Each MiB adds a second,
+up to MAX_LAG."""
 
 
 class _Abandoned(Exception):
     """Ends an upload from within."""
 
 
-class _Feed:
-    """Chunks on their way into one upload: an iterator that owns nothing and needs no closing."""
+class _ChunkQueue:
+    """Chunks on their way into one upload: an iterator that needs no closing."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_CHUNKS)
         self._abandoned = False
+        self.read_bytes = 0
 
     async def put(self, chunk: bytes | None) -> None:
-        """Hand on *chunk*, or None for the end, as soon as there is room."""
+        """Add *chunk*, or None for the end, as soon as there is room."""
         if not self._abandoned:
             await self._queue.put(chunk)
 
     def abandon(self) -> None:
-        """Let go of whoever waits at either end."""
+        """Release both the writer and the reader if they are waiting."""
         self._abandoned = True
         while not self._queue.empty():
             self._queue.get_nowait()
@@ -71,68 +72,69 @@ class _Feed:
             raise _Abandoned
         if chunk is None:
             raise StopAsyncIteration
+        self.read_bytes += len(chunk)
         return chunk
 
 
-class _Branch:
-    """One region's upload: running, stored, or given up (for ``failure``, if it was its own)."""
+class _RegionUpload:
+    """One region's upload. ``failure`` is why it was dropped, None if it was only aborted."""
 
     def __init__(self, *, bucket: Bucket, object_key: str) -> None:
         self.bucket = bucket
         self.region = bucket.region
         self.failure: ArchiverError | None = None
         self.stored = False
-        self.ended = False
-        self._given_up = False
-        self._feed = _Feed()
-        self.running = asyncio.create_task(self._put(object_key))
+        self.all_sent = False
+        self._abandoned = False
+        self._chunks = _ChunkQueue()
+        self.task = asyncio.create_task(self._put(object_key))
 
     @property
-    def alive(self) -> bool:
+    def active(self) -> bool:
         return self.failure is None
 
     async def write(self, chunk: bytes | None) -> bool:
-        """Hand on *chunk*, or None for the end; return whether the region is still with us."""
-        self.ended = self.ended or chunk is None
-        await self._feed.put(chunk)
-        return self.alive
+        """Send *chunk*, or None for the end; return whether the region is still active."""
+        self.all_sent = self.all_sent or chunk is None
+        await self._chunks.put(chunk)
+        return self.active
 
     async def wait(self) -> bool:
-        """Return, when the upload is over, whether the region has it."""
-        await asyncio.wait([self.running])
-        if not self.running.cancelled():
-            self.running.result()
+        """Wait for the end of the upload; return whether the region stored the object."""
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.result()
         return self.stored
 
     def abandon(self, failure: ArchiverError | None = None) -> None:
-        """Have the upload give up."""
-        if not self.running.done():
+        """Have the upload abort itself."""
+        if not self.task.done():
             self.failure = self.failure or failure
-            self._given_up = True
-            self._feed.abandon()
+            self._abandoned = True
+            self._chunks.abandon()
 
     async def _put(self, object_key: str) -> None:
         try:
-            size_bytes = await self.bucket.put(object_key, self._feed)
+            await self.bucket.put_object(object_key, self._chunks)
         except ArchiverError as exc:
             self.failure = self.failure or exc
         except _Abandoned:
             pass
         else:
-            self.stored = self.failure is None and not self._given_up
-            METRICS.upload_bytes.labels(region=self.region).inc(size_bytes)
+            self.stored = self.failure is None and not self._abandoned
+            METRICS.upload_bytes.labels(region=self.region).inc(self._chunks.read_bytes)
         finally:
-            self._feed.abandon()
+            self._chunks.abandon()
             if not self.stored:
-                _count(self.region, "failed" if self.failure else "aborted")
+                _count_upload(self.region, "failed" if self.failure else "aborted")
 
 
-class Tee:
-    """Sends one stream to several buckets under one key. Runs once.
+class FanOutUpload:
+    """Uploads one stream to several buckets under one key. Runs once.
 
-    Afterwards every region is either in ``stored`` or in ``failures``, unless ``run`` raised. What
-    is stored is to be confirmed: only then does it count as a success. What is not goes to
-    *leftovers*. A key that is *shared* with other uploads is that of a committed archive.
+    Afterwards each region is in ``stored`` or in ``failures``, unless ``run`` raised. A stored
+    object counts as a success only after ``confirm_upload``. Uploads that failed go to *cleanup*.
+    A *shared* key is that of a committed archive, so its object is never deleted.
     """
 
     def __init__(
@@ -140,137 +142,139 @@ class Tee:
         *,
         buckets: Sequence[Bucket],
         object_key: str,
-        leftovers: Leftovers,
+        cleanup: UploadCleanup,
         shared: bool = False,
-        patience: timedelta = PATIENCE,
+        max_lag: timedelta = MAX_LAG,
     ) -> None:
         self._buckets = buckets
         self._object_key = object_key
-        self._leftovers = leftovers
+        self._cleanup = cleanup
         self._shared = shared
-        self._patience_s = patience.total_seconds()
-        self._branches: list[_Branch] = []
+        self._max_lag_s = max_lag.total_seconds()
+        self._uploads: list[_RegionUpload] = []
         self._sent_bytes = 0
 
     @property
     def stored(self) -> tuple[Region, ...]:
-        return tuple(branch.region for branch in self._branches if branch.stored)
+        return tuple(upload.region for upload in self._uploads if upload.stored)
 
     @property
     def failures(self) -> dict[Region, ArchiverError]:
-        return {branch.region: branch.failure for branch in self._branches if branch.failure}
+        return {upload.region: upload.failure for upload in self._uploads if upload.failure}
 
     @property
     def uncertain(self) -> tuple[Region, ...]:
-        """The regions that have said no at the end of the stream, and may have the object."""
+        """Regions that failed after the last chunk. They may have the object nevertheless."""
         return tuple(
-            branch.region
-            for branch in self._branches
-            if branch.ended and branch.running.done() and not branch.stored
+            upload.region
+            for upload in self._uploads
+            if upload.all_sent and upload.task.done() and not upload.stored
         )
 
     async def run(self, chunks: AsyncIterable[bytes]) -> None:
-        """Send *chunks* until one region has all of them, and the others have or have failed.
+        """Send *chunks* until at least one region has stored them and the others have or failed.
 
         Raises:
             StorageUnavailable: Every region failed.
             whatever *chunks* raises: Every upload was aborted.
         """
-        self._branches = [
-            _Branch(bucket=bucket, object_key=self._object_key) for bucket in self._buckets
+        self._uploads = [
+            _RegionUpload(bucket=bucket, object_key=self._object_key) for bucket in self._buckets
         ]
         try:
             await self._send(chunks)
         except BaseException:
             for region in self.stored:
-                _count(region, "aborted")
-            if clearing := self._clear(self._branches, doomed=not self._shared):
-                await asyncio.wait(clearing, timeout=self._leftovers.patience_s)
+                _count_upload(region, "aborted")
+            if tasks := self._clean_up(self._uploads, delete_object=not self._shared):
+                await asyncio.wait(tasks, timeout=self._cleanup.build_wait_s)
             raise
-        failed = [branch for branch in self._branches if not branch.stored]
-        self._clear(failed, doomed=False)
+        failed = [upload for upload in self._uploads if not upload.stored]
+        self._clean_up(failed, delete_object=False)
 
     async def _send(self, chunks: AsyncIterable[bytes]) -> None:
         async with aclosing(_coalesced(chunks)) as coalesced:
             async for chunk in coalesced:
                 self._sent_bytes += len(chunk)
-                await self._each(_Branch.write, chunk)
-        await self._each(_Branch.write, None)
-        await self._each(_Branch.wait)
+                await self._step(_RegionUpload.write, chunk)
+        await self._step(_RegionUpload.write, None)
+        await self._step(_RegionUpload.wait)
 
-    def _clear(self, branches: Iterable[_Branch], *, doomed: bool) -> list[asyncio.Task[None]]:
-        clearing = []
-        for branch in branches:
-            branch.abandon()
-            upload = self._leftovers.take(
-                branch.bucket, self._object_key, branch.running, doomed=doomed
+    def _clean_up(
+        self, uploads: Iterable[_RegionUpload], *, delete_object: bool
+    ) -> list[asyncio.Task[None]]:
+        tasks = []
+        for upload in uploads:
+            upload.abandon()
+            task = self._cleanup.start(
+                upload.bucket, self._object_key, upload.task, delete_object=delete_object
             )
-            clearing.append(upload)
-        return clearing
+            tasks.append(task)
+        return tasks
 
-    async def _each(
+    async def _step(
         self, step: Callable[..., Coroutine[Any, Any, bool]], *args: bytes | None
     ) -> None:
-        """Take a step in every region that is left, and leave behind those that are late."""
-        steps = {
-            asyncio.create_task(step(branch, *args)): branch
-            for branch in self._branches
-            if branch.alive
+        """Run *step* for every active region, and abandon those that lag too far behind."""
+        tasks = {
+            asyncio.create_task(step(upload, *args)): upload
+            for upload in self._uploads
+            if upload.active
         }
         try:
-            late = await self._late(set(steps))
+            late = await self._wait_for_others(set(tasks))
         finally:
-            for task in steps:
+            for task in tasks:
                 task.cancel()
         for task in late:
-            region = steps[task].region
-            steps[task].abandon(StorageUnavailable(f"{region} kept the other regions waiting"))
-        if len(self.failures) == len(self._branches):
+            region = tasks[task].region
+            tasks[task].abandon(StorageUnavailable(f"{region} kept the other regions waiting"))
+        if len(self.failures) == len(self._uploads):
             first = next(iter(self.failures.values()))
             raise StorageUnavailable("no region took the archive") from first
 
     @property
-    def _enough_s(self) -> float:
-        """Return how long the others wait for a region, by what it may have to send yet."""
-        return min(self._patience_s, LEAST_PATIENCE.total_seconds() + self._sent_bytes / (1 << 20))
+    def _allowed_lag_s(self) -> float:
+        """Seconds that the others wait for a region, depending on how much it may have to send."""
+        return min(self._max_lag_s, MIN_LAG.total_seconds() + self._sent_bytes / (1 << 20))
 
-    async def _late(self, steps: set[asyncio.Task[bool]]) -> set[asyncio.Task[bool]]:
-        """Wait for one step to succeed, then a while for each of the others; return the late."""
-        patience_s: float | None = None
+    async def _wait_for_others(self, steps: set[asyncio.Task[bool]]) -> set[asyncio.Task[bool]]:
+        """Wait until one step succeeds, then a while for each other; return the late ones."""
+        timeout_s: float | None = None
         while steps:
             done, steps = await asyncio.wait(
-                steps, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                steps, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 break
             if any(task.result() for task in done):
-                patience_s = self._enough_s
+                timeout_s = self._allowed_lag_s
         return steps
 
 
-async def confirm(bucket: Bucket, object_key: str, size_bytes: int) -> None:
-    """Return if *bucket* shows all of an upload, which it has taken; count what came of it.
+async def confirm_upload(bucket: Bucket, object_key: str, size_bytes: int) -> None:
+    """Return if *bucket* shows a stored object with its full size; count the upload's outcome.
 
     Raises:
         StorageUnavailable: It does not.
     """
     outcome = "aborted"
     try:
-        await bucket.confirm(object_key, size_bytes)
+        await bucket.require_object(object_key, size_bytes)
         outcome = "succeeded"
     except StorageUnavailable:
         outcome = "failed"
         raise
     finally:
-        _count(bucket.region, outcome)
+        _count_upload(bucket.region, outcome)
 
 
-def _count(region: Region, outcome: str) -> None:
+def _count_upload(region: Region, outcome: str) -> None:
     METRICS.uploads.labels(region=region, outcome=outcome).inc()
 
 
 async def _coalesced(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield *chunks* as fewer ones, of at least CHUNK_BYTES but for the last."""
+    """Yield *chunks* joined to at least CHUNK_BYTES, except for the last."""
     held: list[bytes] = []
     size_bytes = 0
     async for chunk in chunks:

@@ -1,47 +1,35 @@
-"""The body of a put: iterators that own nothing, since obstore closes none that it gives up."""
+"""The body of an S3 put.
+
+Bodies are iterators without resources of their own, since obstore never closes an iterator that it
+abandons.
+"""
 
 from collections.abc import AsyncIterator
 
 
-class Counted:
-    """Chunks, and how many bytes they were."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-        self.size_bytes = 0
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await anext(self._chunks)
-        self.size_bytes += len(chunk)
-        return chunk
-
-
 class _Resumed:
-    """Chunks that were read ahead, and the rest."""
+    """Chunks that were read already, followed by the rest."""
 
-    def __init__(self, read: list[bytes], rest: AsyncIterator[bytes]) -> None:
-        self._read = read[::-1]
+    def __init__(self, chunks: list[bytes], rest: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks[::-1]
         self._rest = rest
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        return self._read.pop() if self._read else await anext(self._rest)
+        return self._chunks.pop() if self._chunks else await anext(self._rest)
 
 
-async def whole_if_small(
+async def join_if_small(
     chunks: AsyncIterator[bytes], part_bytes: int
 ) -> bytes | AsyncIterator[bytes]:
-    """Return all bytes if they are less than one part: a request then does for three."""
-    read: list[bytes] = []
+    """Return all bytes if they are less than one part. This takes one request instead of three."""
+    head: list[bytes] = []
     size_bytes = 0
     async for chunk in chunks:
-        read.append(chunk)
+        head.append(chunk)
         size_bytes += len(chunk)
         if size_bytes >= part_bytes:
-            return _Resumed(read, chunks)
-    return b"".join(read)
+            return _Resumed(head, chunks)
+    return b"".join(head)

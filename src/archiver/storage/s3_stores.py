@@ -1,4 +1,4 @@
-"""obstore's clients of one bucket: how each signs, waits and tries again."""
+"""obstore's clients for one bucket, each with its own timeouts, retries and signatures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,31 +11,31 @@ from urllib.request import getproxies, proxy_bypass
 from obstore.store import S3Store
 
 from archiver import __version__
-from archiver.storage.s3_errors import NOWHERE
+from archiver.storage.s3_errors import BLOCKED_PROXY
 
 if TYPE_CHECKING:  # they exist in obstore's stubs alone
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 CONTROL_TIMEOUT = timedelta(seconds=3)
-"""Of a manifest, a HEAD, a delete: they take milliseconds, and a client may be waiting."""
+"""Timeout of a small request. It normally takes milliseconds, and a client may be waiting."""
 
 BULK_TIMEOUT = timedelta(minutes=2)
-"""Of silence: until a part of an upload is acknowledged, or the next bytes of a download come.
-Four parts of 5 MiB at a time need 180 kB/s."""
+"""How long an upload may wait for the acknowledgement of a part, and a download for its next bytes.
+Four concurrent parts of 5 MiB need 180 kB/s."""
 
 BULK_RETRY_TIMEOUT = timedelta(seconds=150)
-"""A retry carries the first signature, which S3 takes for five minutes."""
+"""A retry reuses the first signature, which S3 accepts for five minutes."""
 
 DOWNLOAD_TIMEOUT = timedelta(hours=6)
-"""Of one whole download, however lively."""
+"""Limit for one whole download, even if bytes keep coming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
-    """Where a bucket is, and who asks. Without keys, the environment or the machine provides them.
+    """A bucket's address and credentials.
 
-    ``virtual_hosted`` tells whether the bucket's name is part of the host's. ``ca_file`` holds
-    authorities to trust besides the system's.
+    Without keys, they come from the environment or the machine. ``virtual_hosted`` puts the
+    bucket's name into the host name. ``ca_file`` adds authorities to those of the system.
     """
 
     bucket: str
@@ -48,12 +48,12 @@ class S3Settings:
 
     @property
     def plain(self) -> bool:
-        """Whether the bytes travel without TLS."""
+        """Whether the connection is without TLS."""
         return self.endpoint is not None and self.endpoint.startswith("http:")
 
 
 def bulk_store(settings: S3Settings) -> S3Store:
-    """Return the client for the archives themselves, which is patient."""
+    """Return the client for archives, with long timeouts and retries."""
     return _store(
         settings,
         {"timeout": DOWNLOAD_TIMEOUT, "read_timeout": BULK_TIMEOUT},
@@ -62,15 +62,15 @@ def bulk_store(settings: S3Settings) -> S3Store:
 
 
 def control_store(settings: S3Settings) -> S3Store:
-    """Return the client for all that is small, with which a sick region fails fast."""
+    """Return the client for small requests, which fails fast if the region has problems."""
     return _store(settings, {"timeout": CONTROL_TIMEOUT}, {"max_retries": 1})
 
 
 def signing_store(settings: S3Settings, target: str) -> S3Store:
-    """Return what signs *target* of the bucket, a path and a query, whatever is asked for by key.
+    """Return a client that signs *target*, a path and query of the bucket, for any key.
 
-    obstore appends the key to the endpoint and signs whatever query is in it. Behind a ``#`` the
-    key is a fragment, which no client sends.
+    obstore appends the key to the endpoint, and signs the query in it. After a ``#`` the key
+    becomes a fragment, which clients do not send.
     """
     config = _config(settings) | {
         "endpoint": f"{_bucket_url(settings)}{target}#",
@@ -84,8 +84,8 @@ def signing_store(settings: S3Settings, target: str) -> S3Store:
     )
 
 
-def proxy_of(settings: S3Settings) -> str | None:
-    """Return the proxy that the environment names for the bucket, as obstore takes it."""
+def proxy_url(settings: S3Settings) -> str | None:
+    """Return the proxy that the environment sets for the bucket, as a URL for obstore."""
     url = urlsplit(_bucket_url(settings))
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
@@ -96,7 +96,7 @@ def proxy_of(settings: S3Settings) -> str | None:
 
 def _bucket_url(settings: S3Settings) -> str:
     endpoint = settings.endpoint or f"https://s3.{settings.region}.amazonaws.com"
-    address = _address(endpoint, settings).rstrip("/")
+    address = _with_bucket_host(endpoint, settings).rstrip("/")
     return address if settings.virtual_hosted else f"{address}/{settings.bucket}"
 
 
@@ -108,7 +108,7 @@ def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -
             "allow_http": settings.plain,
             "connect_timeout": CONTROL_TIMEOUT,
             "user_agent": f"archiver/{__version__}",
-            **_authorities(settings),
+            **_trusted_authorities(settings),
             **_without_redirects(settings),
             **client,
         },
@@ -117,48 +117,49 @@ def _store(settings: S3Settings, client: "ClientConfig", retry: "RetryConfig") -
     )
 
 
-def _authorities(settings: S3Settings) -> "ClientConfig":
+def _trusted_authorities(settings: S3Settings) -> "ClientConfig":
     return {"root_certificate": settings.ca_file.read_bytes()} if settings.ca_file else {}
 
 
 def _without_redirects(settings: S3Settings) -> "ClientConfig":
-    """Return what sends requests for other hosts than the endpoint's to where nothing listens.
+    """Return options that block requests to other hosts than the endpoint.
 
-    obstore follows redirects to any host, and has no option that forbids it. A credential of a role
-    comes from other hosts, and a proxy that the environment names is the only way out of some
-    networks: there, redirects are followed.
+    obstore follows redirects to any host, and has no option against it. Redirects have to be
+    followed in two cases: the credentials of a role come from other hosts, and in some networks the
+    proxy of the environment is the only way out.
     """
     keys = settings.access_key_id and settings.secret_access_key
-    if not settings.endpoint or not keys or proxy_of(settings):
+    if not settings.endpoint or not keys or proxy_url(settings):
         return {}
     host = urlsplit(_bucket_url(settings)).hostname or ""
-    return {"proxy_url": f"http://{NOWHERE}", "proxy_excludes": host}
+    return {"proxy_url": f"http://{BLOCKED_PROXY}", "proxy_excludes": host}
 
 
 def _config(settings: S3Settings) -> "S3Config":
     config: S3Config = {
         "region": settings.region,
         "virtual_hosted_style_request": settings.virtual_hosted,
-        "disable_bulk_delete": True,  # not every server understands it
+        "disable_bulk_delete": True,  # not every server supports it
     }
     if settings.endpoint:
-        config["endpoint"] = _address(settings.endpoint, settings)
-    if not settings.plain:  # TLS guards the bytes on their way, the checksum at its end
+        config["endpoint"] = _with_bucket_host(settings.endpoint, settings)
+    if not settings.plain:  # TLS protects the bytes in transit, the checksum end to end
         config["unsigned_payload"] = True
         config["checksum_algorithm"] = "CRC64NVME"
     return config
 
 
-def _address(endpoint: str, settings: S3Settings) -> str:
+def _with_bucket_host(endpoint: str, settings: S3Settings) -> str:
     url = urlsplit(endpoint)
     host = f"{settings.bucket}.{url.netloc}" if settings.virtual_hosted else url.netloc
     return url._replace(netloc=host).geturl()
 
 
 def _static_keys(settings: S3Settings) -> "Callable[[], S3Credential] | None":
-    """Return who hands out the configured keys and no session token, if keys are configured.
+    """Return a provider of the configured keys, without a session token; None without keys.
 
-    Keys given as they are would be sent with the ``AWS_SESSION_TOKEN`` of whoever's environment.
+    obstore would send keys from its options together with ``AWS_SESSION_TOKEN`` of the
+    environment.
     """
     if settings.access_key_id is None or settings.secret_access_key is None:
         return None

@@ -1,4 +1,4 @@
-"""What uploads leave behind that were given up: cleared away beside all else, sooner or later."""
+"""Removes, in the background, what abandoned uploads leave in their regions."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -8,72 +8,71 @@ from archiver.storage.bucket import Bucket
 from archiver.telemetry import describe, log
 
 GRACE = timedelta(seconds=2)
-"""How long an upload that was told to give up may take to abort by itself."""
+"""How long an abandoned upload may take to abort by itself."""
 
-LAST_LOOK = timedelta(seconds=2)
-"""How much longer a build that failed waits until nothing is left. What a frozen region has is
-cleared later."""
+BUILD_WAIT = timedelta(seconds=2)
+"""How much longer than the grace period a failed build waits for the cleanup. Frozen regions are
+cleaned up later."""
 
-AT_A_TIME = 1000
-"""Each is a task that sleeps. What comes on top is tried once; its parts are aborted a day later
-(``Regions.clear_old_uploads``)."""
+MAX_RETRIED = 1000
+"""Cleanups that retry at a time; each is a sleeping task. A cleanup beyond this number is tried
+once. Its parts are aborted a day later (``RegionalStorage.clear_old_uploads``)."""
 
 TRIES = 60
-"""With a minute between them, about an hour of a region that is frozen."""
+"""With a minute between tries, a cleanup outlasts about an hour of a frozen region."""
 
-LONGEST_PAUSE_S = 60.0
+MAX_PAUSE_S = 60.0
 
-LAST_MOMENT = timedelta(seconds=1)
-"""How long a process that is about to end still waits for all this."""
+CLOSE_WAIT = timedelta(seconds=1)
+"""How long an ending process waits for running cleanups."""
 
 
-class Leftovers:
-    """Ends uploads that were given up, and removes what their regions have of them.
+class UploadCleanup:
+    """Ends abandoned uploads and removes their objects and parts.
 
-    An upload was told through its own stream to give up, so obstore aborts it, if it can: not while
-    it waits for parts that a frozen region does not acknowledge. After *grace* it is cancelled, and
-    what it left is looked for.
+    An upload learns from its own stream that it is abandoned, and obstore then aborts it. It cannot
+    do so while it waits for a frozen region to acknowledge parts. So the upload is cancelled after
+    *grace*, and its parts are listed and aborted.
     """
 
-    def __init__(self, *, grace: timedelta, at_a_time: int = AT_A_TIME) -> None:
+    def __init__(self, *, grace: timedelta, max_retried: int = MAX_RETRIED) -> None:
         self._grace_s = grace.total_seconds()
-        self.patience_s = self._grace_s + LAST_LOOK.total_seconds()
-        self._at_a_time = at_a_time
-        self._clearing: set[asyncio.Task[None]] = set()
+        self.build_wait_s = self._grace_s + BUILD_WAIT.total_seconds()
+        self._max_retried = max_retried
+        self._running: set[asyncio.Task[None]] = set()
 
-    def take(
-        self, bucket: Bucket, object_key: str, upload: asyncio.Task[None], *, doomed: bool
+    def start(
+        self, bucket: Bucket, object_key: str, upload: asyncio.Task[None], *, delete_object: bool
     ) -> asyncio.Task[None]:
-        """Return what ends when *upload* has, and nothing is left of it as far as that may be.
+        """Return a task that ends *upload* and removes what is left of it.
 
-        The object is deleted only if its key is *doomed*, so that no manifest will ever name it.
-        Any other key may be that of a committed archive by the time that its region answers, and
-        the object its copy.
+        Pass *delete_object* only if no manifest will ever name the key. Otherwise, by the time that
+        the region answers, the object may be a committed copy.
         """
-        tries = TRIES if len(self._clearing) < self._at_a_time else 1
-        clearing = asyncio.create_task(
-            self._clear(bucket, object_key, upload, doomed=doomed, tries=tries)
+        tries = TRIES if len(self._running) < self._max_retried else 1
+        task = asyncio.create_task(
+            self._clean_up(bucket, object_key, upload, delete_object=delete_object, tries=tries)
         )
-        self._clearing.add(clearing)
-        clearing.add_done_callback(self._clearing.discard)
-        return clearing
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def close(self) -> None:
-        if self._clearing:
-            await asyncio.wait(self._clearing, timeout=LAST_MOMENT.total_seconds())
-        for clearing in self._clearing:
-            clearing.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_WAIT.total_seconds())
+        for task in self._running:
+            task.cancel()
 
-    async def _clear(
+    async def _clean_up(
         self,
         bucket: Bucket,
         object_key: str,
         upload: asyncio.Task[None],
         *,
-        doomed: bool,
+        delete_object: bool,
         tries: int,
     ) -> None:
-        given_up_at = datetime.now(UTC)
+        abandoned_at = datetime.now(UTC)
         await asyncio.wait([upload], timeout=self._grace_s)
         upload.cancel()
         await asyncio.wait([upload])
@@ -83,14 +82,16 @@ class Leftovers:
         for attempt in range(tries):
             if attempt:
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
             try:
-                if doomed:
-                    await bucket.delete(object_key)
-                await bucket.abort_uploads(object_key, until=given_up_at)
+                if delete_object:
+                    await bucket.delete_object(object_key)
+                await bucket.abort_uploads(object_key, until=abandoned_at)
             except StorageUnavailable as exc:
                 if not attempt:
-                    told = {**exc.log_fields, "cause": describe(exc)}
-                    log.warning("upload.left_behind", region=bucket.region, key=object_key, **told)
+                    fields = {**exc.log_fields, "cause": describe(exc)}
+                    log.warning(
+                        "upload.left_behind", region=bucket.region, key=object_key, **fields
+                    )
             else:
                 return

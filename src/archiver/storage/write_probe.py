@@ -1,4 +1,4 @@
-"""The proof that a bucket takes writes: a write that it took, some seconds ago at most."""
+"""Whether a bucket accepts writes, as proven by a recent write."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -8,40 +8,39 @@ from datetime import timedelta
 from archiver.errors import StorageUnavailable
 from archiver.runtime.single_flight import SingleFlight
 
-PROVEN_FOR = timedelta(seconds=10)
-"""How long a write is believed. An archive that is fetched from its host in this time is wasted if
-the bucket has just begun to refuse."""
+PROOF_TTL = timedelta(seconds=10)
+"""How long a successful write proves that the bucket accepts writes. If the bucket starts to reject
+them within this time, an archive is fetched from its host in vain."""
 
 
-class Proof:
-    """Remembers whether the last write succeeded; asks for a *probe* where none is known.
+class WriteProbe:
+    """Remembers the last successful write, and runs *probe* if it is too old.
 
-    A bucket that answers questions may refuse writes: it is over its quota, or its keys only read.
+    A bucket that can be read may still reject writes: it is over its quota, or the keys are
+    read-only.
     """
 
-    def __init__(
-        self, *, probe: Callable[[], Awaitable[None]], good_for: timedelta = PROVEN_FOR
-    ) -> None:
+    def __init__(self, *, probe: Callable[[], Awaitable[None]], ttl: timedelta = PROOF_TTL) -> None:
         self._probe = probe
-        self._good_for_s = good_for.total_seconds()
+        self._ttl_s = ttl.total_seconds()
         self._probing: SingleFlight[None, None] = SingleFlight()
-        self._good_until = 0.0
+        self._proven_until = 0.0
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Take the block for a write: its end proves something, its failure disproves it."""
+    def record_write(self) -> Iterator[None]:
+        """Count the block as a write: success renews the proof, StorageUnavailable revokes it."""
         try:
             yield
         except StorageUnavailable:
-            self._good_until = 0.0
+            self._proven_until = 0.0
             raise
-        self._good_until = time.monotonic() + self._good_for_s
+        self._proven_until = time.monotonic() + self._ttl_s
 
-    async def require(self) -> None:
-        """Return if the bucket takes writes. One probe answers all who ask at a time.
+    async def require_writable(self) -> None:
+        """Return if the bucket accepts writes. Concurrent callers share one probe.
 
         Raises:
-            StorageUnavailable: It does not.
+            StorageUnavailable: It rejects them.
         """
-        if time.monotonic() >= self._good_until:
+        if time.monotonic() >= self._proven_until:
             await self._probing.run(None, self._probe)

@@ -20,7 +20,7 @@ from archiver.errors import (
 from archiver.model import Archive, Conversion, Copies, Manifest, Region
 from archiver.ports.formats import Converter, Keep, Kept, Verify
 from archiver.ports.source import Source
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage, StoredState
 from archiver.tasks import Failure, Phase
 from archiver.telemetry import log
 
@@ -105,7 +105,7 @@ class Auditor:
 
     def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
         """Yield all that could be audited. Raises StorageUnavailable."""
-        return self._storage.archives(source)
+        return self._storage.iter_archives(source)
 
     async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
         """Return *size* of all archives, or of those of *source*; each is as likely as any other.
@@ -181,9 +181,9 @@ class Auditor:
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
 
-    async def _find(self, archive: Archive) -> tuple[Found, Manifest]:
+    async def _find(self, archive: Archive) -> tuple[StoredState, Manifest]:
         found = await self._storage.find(archive)
-        manifest = found.copies.manifest if found.copies else found.promised
+        manifest = found.copies.manifest if found.copies else found.dangling_manifest
         if manifest is None:
             raise StorageUnavailable("no region gives its manifest")
         return found, manifest
@@ -265,7 +265,7 @@ class Auditor:
         report: Report,
     ) -> None:
         size_bytes = 0
-        async with aclosing(self._storage.read(copies, region)) as chunks:
+        async with aclosing(self._storage.read_copy(copies, region)) as chunks:
             async for chunk in chunks:
                 await stored.write(chunk)
                 size_bytes += len(chunk)
@@ -295,9 +295,9 @@ async def _ends_early(source: Source, archive: Archive, members: _Members) -> bo
     return expected is not None and expected != members.last_file
 
 
-def _is_lost(found: Found) -> bool:
+def _is_lost(found: StoredState) -> bool:
     """Tell whether it is certain that no region has the bytes which are promised."""
-    return found.copies is None and found.promised is not None and not found.unreachable
+    return found.copies is None and found.dangling_manifest is not None and not found.unreachable
 
 
 def _failed(finding: Finding, exc: ArchiverError) -> Finding:

@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import count
 
 from archiver.binding import object_prefix
@@ -15,31 +14,21 @@ from archiver.errors import (
     StorageUnavailable,
     UnreadableManifest,
 )
-from archiver.model import (
-    Archive,
-    Completeness,
-    Conversion,
-    Copies,
-    Manifest,
-    PresignedUrl,
-    Region,
-    Verified,
-    parse_key,
-)
-from archiver.ports.storage import Found, Hold, Upload
+from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region, parse_key
+from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 
 
 class MemoryStorage:
-    """Buckets in memory. ``down`` are the regions that do not answer.
+    """Buckets in memory. Regions in ``down`` do not answer.
 
-    Those that are ``blind`` give their manifests, but do not say whether they have an object; those
-    that are ``full`` take nothing. No manifest of the ``unreadable`` archives can be read.
-    ``objects`` and ``manifests`` lie open, so that a test can count, damage or remove them.
+    Regions in ``blind`` return manifests, but do not tell whether they have an object. Regions in
+    ``full`` reject writes. Manifests of archives in ``unreadable`` are damaged. Tests may count,
+    damage and remove entries of ``objects`` and ``manifests``.
     """
 
     def __init__(self, *, regions: Sequence[str] = ("us-east-1", "us-west-2")) -> None:
         self.regions = tuple(Region(region) for region in regions)
-        self.places: Mapping[Region, str] = {region: f"at {region}" for region in self.regions}
+        self.bucket_ids: Mapping[Region, str] = {region: f"at {region}" for region in self.regions}
         self.down: set[Region] = set()
         self.blind: set[Region] = set()
         self.full: set[Region] = set()
@@ -47,30 +36,30 @@ class MemoryStorage:
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
-        self._uploads = count(1)
+        self._upload_numbers = count(1)
 
-    async def find(self, archive: Archive) -> Found:
+    async def find(self, archive: Archive) -> StoredState:
         if not self._up(self.regions):
             raise StorageUnavailable("no region answers")
         if archive in self.unreadable:
-            raise UnreadableManifest("the manifest of the archive cannot be read")
+            raise UnreadableManifest("the archive's manifest cannot be read")
         copies = self._copies(archive)
-        return Found(
+        return StoredState(
             copies=copies,
-            unreachable=tuple(region for region in self.regions if self._is_open(archive, region)),
-            promised=None if copies else self._manifest(archive),
+            unreachable=tuple(r for r in self.regions if self._is_unknown(archive, r)),
+            dangling_manifest=None if copies else self._manifest(archive),
         )
 
-    async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
-        taking = self._taking(self.regions)
+    async def check_writable(self) -> Mapping[Region, StorageUnavailable | None]:
+        writable = self._writable(self.regions)
         return {
             region: None
-            if region in taking
-            else StorageUnavailable(f"{region} takes nothing", s3_code="QuotaExceeded")
+            if region in writable
+            else StorageUnavailable(f"{region} rejects writes", s3_code="QuotaExceeded")
             for region in self.regions
         }
 
-    async def archives(
+    async def iter_archives(
         self, source: str | None = None, *, region: Region | None = None
     ) -> AsyncGenerator[Archive, None]:
         up = self._up([region] if region else self.regions)
@@ -87,72 +76,52 @@ class MemoryStorage:
         *,
         attempt: str,
         avoid: Collection[Region] = (),
-        promised: Manifest | None = None,
+        restore: Manifest | None = None,
     ) -> Upload:
         data = b"".join([chunk async for chunk in chunks])
-        if promised and hashlib.sha256(data).hexdigest() != promised.sha256:
-            raise BytesChanged("these are not the bytes that were promised")
+        if restore and hashlib.sha256(data).hexdigest() != restore.sha256:
+            raise BytesChanged("the bytes differ from the manifest to restore")
         tried = tuple(region for region in self.regions if region not in avoid) or self.regions
-        regions = self._taking(tried)
+        regions = self._writable(tried)
         if not regions:
             raise StorageUnavailable("no region took the archive")
-        object_key = f"{object_prefix(archive)}{attempt}-{next(self._uploads)}/{archive.file_name}"
-        if promised:
-            object_key = promised.object_key
+        number = next(self._upload_numbers)
+        object_key = f"{object_prefix(archive)}{attempt}-{number}/{archive.file_name}"
+        if restore:
+            object_key = restore.object_key
         for region in regions:
             self.objects[region][object_key] = data
         return Upload(
             object_key=object_key,
             regions=regions,
             failures={
-                region: StorageUnavailable(f"{region} does not take it")
+                region: StorageUnavailable(f"{region} rejects writes")
                 for region in tried
                 if region not in regions
             },
-            promised=promised is not None,
+            restored=restore is not None,
         )
 
-    async def commit(
-        self,
-        archive: Archive,
-        upload: Upload,
-        verified: Verified,
-        *,
-        hold: Hold,
-        source_url: str,
-        conversion: Conversion | None = None,
-        completeness: Completeness | None = None,
-    ) -> Copies:
+    async def commit(self, commit: Commit, *, prove_lease: ProveLease) -> Copies:
+        archive, upload = commit.archive, commit.upload
         try:
-            await hold()
+            await prove_lease()
         except BaseException:
             await self.discard(upload)
             raise
-        confirmed = [r for r in self._taking(upload.regions) if r not in self.blind]
-        standing = self._manifest(archive)
-        if upload.promised and standing and standing.object_key == upload.object_key:
+        confirmed = [r for r in self._writable(upload.regions) if r not in self.blind]
+        existing = self._manifest(archive)
+        if upload.restored and existing and existing.object_key == upload.object_key:
             for region in confirmed:
-                self.manifests[region].setdefault(archive.key, standing)
+                self.manifests[region].setdefault(archive.key, existing)
         if first := self._copies(archive):
             if first.manifest.object_key != upload.object_key:
                 await self.discard(upload)
             return first
-        if standing or upload.promised:
+        if existing or upload.restored:
             await self.discard(upload)
-            raise StorageUnavailable("other bytes were promised")
-        manifest = Manifest(
-            key=archive.key,
-            node=archive.node,
-            sha256=verified.sha256,
-            size_bytes=verified.size_bytes,
-            object_key=upload.object_key,
-            root=verified.root,
-            source_url=source_url,
-            created_at=datetime.now(UTC),
-            conversion=conversion,
-            completeness=completeness,
-            links_outside=verified.links_outside,
-        )
+            raise StorageUnavailable("a manifest promises bytes that differ from the upload's")
+        manifest = commit.new_manifest()
         for region in confirmed:
             self.manifests[region][archive.key] = manifest
         committed = self._copies(archive)
@@ -161,17 +130,17 @@ class MemoryStorage:
         return committed
 
     async def discard(self, upload: Upload) -> None:
-        for region in self._up(() if upload.promised else upload.regions):
+        for region in self._up(() if upload.restored else upload.regions):
             self.objects[region].pop(upload.object_key, None)
 
-    async def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+    async def read_copy(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
         manifest = copies.manifest
         body = self.objects[region].get(manifest.object_key)
         if body is None or region in self.down:
-            raise StorageUnavailable(f"{region} does not give the archive")
+            raise StorageUnavailable(f"{region} did not return the archive")
         yield body
         if hashlib.sha256(body).hexdigest() != manifest.sha256:
-            raise CorruptArchive(f"{region} has other bytes than its manifest says")
+            raise CorruptArchive(f"the bytes in {region} do not match the manifest")
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
         manifest = copies.manifest
@@ -187,27 +156,27 @@ class MemoryStorage:
                 self.objects[region][manifest.object_key] = body
                 self.manifests[region].setdefault(archive.key, manifest)
                 return
-        raise CorruptArchive("no region has the bytes that the manifest promises")
+        raise CorruptArchive("no region has bytes that match the manifest")
 
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         address = f"https://{region}.s3.example/{copies.manifest.object_key}"
         return PresignedUrl(f"{address}?X-Amz-Signature={self._sign(method, address)}")
 
-    async def check(self) -> Mapping[Region, ArchiverError | None]:
+    async def check_access(self) -> Mapping[Region, ArchiverError | None]:
         return {
             region: StorageUnavailable(f"{region} does not answer") if region in self.down else None
             for region in self.regions
         }
 
     def download(self, url: str) -> bytes:
-        """Return what a client gets who sends GET to a presigned *url*.
+        """Return the response body of a GET of a presigned *url*.
 
         Raises:
-            PermissionError: It was not signed here, or not for GET.
+            PermissionError: The URL was not signed here, or not for GET.
         """
         address, _, signature = url.partition("?X-Amz-Signature=")
         if not hmac.compare_digest(signature, self._sign("GET", address)):
-            raise PermissionError("the signature does not fit")
+            raise PermissionError("the signature does not match")
         host, object_key = address.removeprefix("https://").split("/", 1)
         return self.objects[Region(host.removesuffix(".s3.example"))][object_key]
 
@@ -217,19 +186,19 @@ class MemoryStorage:
     def _up(self, regions: Sequence[Region]) -> tuple[Region, ...]:
         return tuple(region for region in regions if region not in self.down)
 
-    def _taking(self, regions: Sequence[Region]) -> tuple[Region, ...]:
+    def _writable(self, regions: Sequence[Region]) -> tuple[Region, ...]:
         return tuple(region for region in self._up(regions) if region not in self.full)
 
-    def _is_open(self, archive: Archive, region: Region) -> bool:
-        asked_twice = archive.key in self.manifests[region]
-        return region in self.down or (asked_twice and region in self.blind)
+    def _is_unknown(self, archive: Archive, region: Region) -> bool:
+        has_manifest = archive.key in self.manifests[region]
+        return region in self.down or (has_manifest and region in self.blind)
 
     def _copies(self, archive: Archive) -> Copies | None:
-        """Return the first copies that no earlier region's manifest forbids."""
+        """Return the first copies that do not contradict an earlier region's manifest."""
         manifests = self._manifests(archive)
-        lost = not any(self._is_open(archive, region) for region in self.regions)
+        lost = not any(self._is_unknown(archive, region) for region in self.regions)
         for manifest in manifests:
-            regions = tuple(r for r in self._up(self.regions) if self._has(manifest, r))
+            regions = tuple(r for r in self._up(self.regions) if self._is_complete(manifest, r))
             older = lost and manifest.created_at < manifests[0].created_at
             if regions and (older or manifest.sha256 == manifests[0].sha256):
                 return Copies(manifest=manifest, regions=regions)
@@ -239,11 +208,11 @@ class MemoryStorage:
         return next(iter(self._manifests(archive)), None)
 
     def _manifests(self, archive: Archive) -> list[Manifest]:
-        held = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
-        return [manifest for manifest in held if manifest]
+        stored = (self.manifests[region].get(archive.key) for region in self._up(self.regions))
+        return [manifest for manifest in stored if manifest]
 
-    def _has(self, manifest: Manifest, region: Region) -> bool:
+    def _is_complete(self, manifest: Manifest, region: Region) -> bool:
         body = self.objects[region].get(manifest.object_key)
-        stands = self.manifests[region].get(manifest.key) == manifest
-        shown = region not in self.blind
-        return stands and shown and body is not None and len(body) == manifest.size_bytes
+        same = self.manifests[region].get(manifest.key) == manifest
+        visible = region not in self.blind
+        return same and visible and body is not None and len(body) == manifest.size_bytes
