@@ -62,7 +62,7 @@ class Workshop:
                 engine=MemoryEngine(),
                 verify=verify,
                 converter=Converter(
-                    workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1
+                    workspace=Workspace(folder=self.folder, max_bytes=1 << 30), threads=1
                 ),
                 news=news,
                 nearest={},

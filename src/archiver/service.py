@@ -27,7 +27,7 @@ from archiver.model import (
     Ready,
     Region,
 )
-from archiver.ports.formats import Converter, Verify
+from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Engine
 from archiver.ports.source import Source
@@ -63,7 +63,7 @@ class Archiver:
         storage: Storage,
         index: Index,
         engine: Engine,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
         news: Notifications,
         nearest: Mapping[Region, Sequence[Region]],

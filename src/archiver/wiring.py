@@ -13,7 +13,7 @@ from typing import Any
 from archiver import __version__
 from archiver.errors import NoRoom
 from archiver.formats.convert import Converter
-from archiver.formats.inventory import Inventory
+from archiver.formats.inventory import SpooledInventories
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.health import Heartbeat
@@ -30,7 +30,7 @@ from archiver.jetstream.repairs import Repairs
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.worker import Policy, Worker
 from archiver.model import Region
-from archiver.ports.formats import Verify
+from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
 from archiver.runtime.notifications import Notifications
 from archiver.runtime.tasks import in_background
@@ -134,7 +134,7 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
             storage=storage,
             verify=_verify(settings, stack),
             converter=_converter(settings, workspace),
-            keep=Inventory(workspace=workspace),
+            keep=SpooledInventories(workspace=workspace),
         )
 
 
@@ -170,7 +170,7 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
         yield Streams(connection=connection, wanted=settings.engine.replicas)
 
 
-def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
+def _verify(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
     """Return ``verify``, with the limits of each archive's source, and a thread beside its own."""
     pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
     verifies = {
@@ -188,7 +188,7 @@ def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
 def _workspace(settings: Settings) -> Workspace:
     worker = settings.worker
     return Workspace(
-        folder=worker.work_dir or settings.data_dir / "work", most_bytes=worker.work_max_bytes
+        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
     )
 
 
@@ -324,7 +324,7 @@ async def run_worker(settings: Settings) -> None:
 
 def _try_out(workspace: Workspace) -> None:
     try:
-        workspace.try_out()
+        workspace.require_room()
     except NoRoom as exc:
         log.warning("work_dir.unusable", work_dir=str(workspace.folder), reason=exc.message)
 

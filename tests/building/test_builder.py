@@ -200,7 +200,7 @@ def test_what_cannot_be_converted_is_so_in_every_region() -> None:
     async def scenario() -> Copies:
         await build(world, world.archive(suffix="zip"))
         await build(world, world.archive(suffix="tar.zst"))
-        world.converter.unfit.add("tar.zst")
+        world.converter.not_convertible.add("tar.zst")
         return await build(world, world.archive(suffix="tar.gz"))
 
     with capture_logs() as logs:

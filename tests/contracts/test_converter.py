@@ -22,7 +22,7 @@ PART = {name: content for name, content in TREE.items() if name.startswith(f"{RO
 def converter(request: pytest.FixtureRequest, tmp_path: Path) -> Converter:
     if request.param == "fake":
         return FakeConverter()
-    return RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+    return RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
 
 
 async def chunks(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
@@ -44,8 +44,8 @@ def converted(
     async def play() -> bytes:
         async with converter.convert(
             chunks(data, failure),
-            given=an_archive(given),
-            wanted=an_archive(wanted, subdir),
+            original=an_archive(given),
+            target=an_archive(wanted, subdir),
             root=ROOT,
         ) as pieces:
             return b"".join([piece async for piece in pieces])
@@ -97,20 +97,20 @@ def test_a_converter_has_a_version_for_every_format(converter: Converter, suffix
 
 
 def test_room_is_asked_for_where_a_zip_is_read_or_made(tmp_path: Path) -> None:
-    narrow = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1), threads=1)
-    ample = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=1)
+    narrow = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1), threads=1)
+    ample = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=1)
     tar, zipped = an_archive("tar.gz"), an_archive("zip")
     for given, wanted in ((zipped, tar), (tar, zipped), (zipped, zipped)):
-        ample.require_room(given=given, wanted=wanted)
+        ample.require_room(original=given, target=wanted)
         with pytest.raises(NoRoom):
-            narrow.require_room(given=given, wanted=wanted)
+            narrow.require_room(original=given, target=wanted)
     with pytest.raises(NoRoom):
-        ample.require_room(given=zipped, wanted=tar, size_bytes=2 << 30)
-    narrow.require_room(given=tar, wanted=tar)
+        ample.require_room(original=zipped, target=tar, size_bytes=2 << 30)
+    narrow.require_room(original=tar, target=tar)
 
 
 def test_what_is_no_archive_is_refused_even_if_nobody_verified_it(tmp_path: Path) -> None:
-    real = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+    real = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
     for given in SUFFIXES:
         for data in (b"", b"<html>", packed(given)[:100]):
             with pytest.raises(BadArchive):

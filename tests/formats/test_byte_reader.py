@@ -3,30 +3,30 @@
 import pytest
 
 from archiver.errors import CorruptArchive
-from archiver.formats.byte_reader import Incoming, Parser, Waiting
+from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
 
 
-def content(incoming: Incoming) -> Waiting:
-    yield from incoming.exactly(4)
-    yield from incoming.nothing()
+def content(reader: ByteReader) -> Parsing:
+    yield from reader.read_exactly(4)
+    yield from reader.require_end()
 
 
-def refusing(incoming: Incoming) -> Waiting:
-    yield from incoming.exactly(4)
+def refusing(reader: ByteReader) -> Parsing:
+    yield from reader.read_exactly(4)
     raise CorruptArchive("these are the wrong four")
 
 
 def test_what_comes_after_the_end_is_refused_again_and_again() -> None:
-    parser = Parser(content)
+    parser = IncrementalParser(content)
     parser.feed(b"four")
     parser.close()
     for _ in range(3):
-        with pytest.raises(CorruptArchive, match="follows"):
+        with pytest.raises(CorruptArchive, match="after the end"):
             parser.feed(b"more")
 
 
 def test_what_comes_after_a_refusal_is_refused_too() -> None:
-    parser = Parser(refusing)
+    parser = IncrementalParser(refusing)
     for _ in range(3):
         with pytest.raises(CorruptArchive):
             parser.feed(b"four")

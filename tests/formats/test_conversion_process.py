@@ -33,9 +33,9 @@ def conversions(pid: int) -> list[int]:
 def convert(
     chunks: Pieces, folder: Path, *, given: str = "tar", threads: int = 1
 ) -> AbstractAsyncContextManager[Pieces]:
-    workspace = Workspace(folder=folder, most_bytes=1 << 30)
+    workspace = Workspace(folder=folder, max_bytes=1 << 30)
     return Converter(workspace=workspace, threads=threads).convert(
-        chunks, given=an_archive(given), wanted=an_archive("tar.gz"), root=ROOT
+        chunks, original=an_archive(given), target=an_archive("tar.gz"), root=ROOT
     )
 
 

@@ -24,7 +24,7 @@ from archiver.errors import NotConvertible
 from archiver.formats import conversion
 from archiver.formats.convert import Converter
 from archiver.formats.workspace import Workspace
-from archiver.formats.zip.file_reader import Unzip
+from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.model import SUFFIXES
 from tests.formats.samples import ROOT, an_archive, verdict
 from tests.formats.trees import RICH, Item, pack, tar_of, unpack, zip_of
@@ -56,11 +56,11 @@ async def convert(
         for start in range(0, len(data), chunk_bytes):
             yield data[start : start + chunk_bytes]
 
-    converter = Converter(workspace=Workspace(folder=folder, most_bytes=AMPLE), threads=threads)
+    converter = Converter(workspace=Workspace(folder=folder, max_bytes=AMPLE), threads=threads)
     async with converter.convert(
         chunks(),
-        given=an_archive(source),
-        wanted=an_archive(target, subdir),
+        original=an_archive(source),
+        target=an_archive(target, subdir),
         root=ROOT,
     ) as pieces:
         return b"".join([piece async for piece in pieces])
@@ -75,15 +75,15 @@ def converted_here(data: bytes, source: str, target: str, folder: Path) -> bytes
     with TemporaryFile(dir=folder, buffering=0) as spool:
         spool.write(data)
         job = conversion.Job(
-            given=an_archive(source),
-            wanted=an_archive(target),
+            original=an_archive(source),
+            target=an_archive(target),
             root=ROOT,
             threads=2,
             folder=str(folder),
-            most_bytes=AMPLE,
+            max_bytes=AMPLE,
             spool=spool.fileno() if source == "zip" else None,
         )
-        return b"".join(conversion.converted(job, iter(() if source == "zip" else (data,))))
+        return b"".join(conversion.convert_stream(job, iter(() if source == "zip" else (data,))))
 
 
 @pytest.mark.parametrize("target", SUFFIXES)
@@ -274,6 +274,8 @@ def test_an_end_whose_own_numbers_look_like_one_is_found(tmp_path: Path) -> None
         file.write(data[at : start + 16] + struct.pack("<I", offset) + data[start + 20 :])
         file.flush()
 
-        names = [packed.member.name.decode() for packed in Unzip(file.fileno(), file.tell())]
+        names = [
+            packed.member.name.decode() for packed in ZipFileReader(file.fileno(), file.tell())
+        ]
 
     assert names == [item.name for item in RICH]

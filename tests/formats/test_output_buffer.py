@@ -3,32 +3,32 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.formats.member import Output
+from archiver.formats.member import OutputBuffer
 
 
 @given(pieces=st.lists(st.binary(max_size=20)), size=st.integers(1, 25))
 def test_what_was_put_comes_out_in_its_order_and_cut_to_size(
     pieces: list[bytes], size: int
 ) -> None:
-    output, taken = Output(), []
+    output, taken = OutputBuffer(), []
     for piece in pieces:
-        output.put(piece)
+        output.append(piece)
         while cut := output.take(size):
             taken.append(cut)
-    rest = output.rest()
+    rest = output.take_all()
 
     assert {len(cut) for cut in taken} <= {size}
     assert len(rest) < size
     assert b"".join([*taken, rest]) == b"".join(pieces)
-    assert (output.position, output.held_bytes) == (sum(map(len, pieces)), 0)
+    assert (output.total_bytes, output.held_bytes) == (sum(map(len, pieces)), 0)
 
 
 @given(pieces=st.lists(st.binary(max_size=20)), size=st.integers(1, 25))
 def test_many_may_be_put_before_one_is_taken(pieces: list[bytes], size: int) -> None:
-    output = Output()
+    output = OutputBuffer()
     for piece in pieces:
-        output.put(piece)
+        output.append(piece)
     taken = output.take(size)
 
-    assert len(taken) == (size if output.position >= size else 0)
-    assert taken + output.rest() == b"".join(pieces)
+    assert len(taken) == (size if output.total_bytes >= size else 0)
+    assert taken + output.take_all() == b"".join(pieces)

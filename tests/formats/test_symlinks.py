@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from archiver.errors import ArchiveTooLarge, BadArchive, UnsafeMember
 from archiver.formats.archive_tree import NAME_MAX_BYTES
-from archiver.formats.name_folding import fold
+from archiver.formats.name_folding import fold_name
 from archiver.formats.symlinks import (
     HELD_MAX_BYTES,
-    HELD_PER_TURN_BYTES,
+    HELD_PER_UNRESOLVED_BYTES,
     LINK_MAX_BYTES,
-    TURNS_MAX_BYTES,
-    Course,
-    Links,
-    course,
+    UNRESOLVED_MAX_BYTES,
+    LinkTarget,
+    SymlinkChecker,
+    classify_target,
 )
 from tests.formats.samples import ROOT, an_archive, verdict
 from tests.formats.trees import Item, pack, tar_of
@@ -108,12 +108,12 @@ def test_a_folder_with_the_name_of_a_link_is_refused() -> None:
 
 
 def test_no_link_can_lead_to_an_empty_target() -> None:
-    assert course(b"r/l", b"") is Course.NOWHERE
+    assert classify_target(b"r/l", b"") is LinkTarget.IMPOSSIBLE
     with pytest.raises(UnsafeMember):
-        Links().enter(b"r/l", Course.NOWHERE, b"")
+        SymlinkChecker().add_link(b"r/l", LinkTarget.IMPOSSIBLE, b"")
 
 
-HARMLESS = {
+ALLOWED_EXTRA_FIELDS = {
     "up, then down": [link("a/l", "../c/d"), FILE],
     "down through folders and up again": [link("l", "a/b/../b/file"), FILE],
     "through a link": [link("l", "a"), link("m", "l/b/file"), FILE],
@@ -141,9 +141,9 @@ HARMLESS = {
 
 
 @each_format
-@pytest.mark.parametrize("case", HARMLESS)
+@pytest.mark.parametrize("case", ALLOWED_EXTRA_FIELDS)
 def test_links_within_the_root_are_links_like_any_other(case: str, suffix: str) -> None:
-    assert links_outside(HARMLESS[case], suffix, refuse=True) == 0
+    assert links_outside(ALLOWED_EXTRA_FIELDS[case], suffix, refuse=True) == 0
 
 
 OUTSIDE = {
@@ -181,12 +181,14 @@ def test_links_that_turn_often_take_little_memory(suffix: str) -> None:
 
 
 def test_of_links_that_turn_only_so_many_are_looked_into() -> None:
-    links = Links()
-    most = TURNS_MAX_BYTES // (LINK_MAX_BYTES + HELD_PER_TURN_BYTES)
+    links = SymlinkChecker()
+    most = UNRESOLVED_MAX_BYTES // (LINK_MAX_BYTES + HELD_PER_UNRESOLVED_BYTES)
 
     for number in range(most + 10):
-        links.enter(b"r/%d" % number, Course.TURNING, b"a/.." + b"/" * (LINK_MAX_BYTES - 4))
-    links.close()
+        links.add_link(
+            b"r/%d" % number, LinkTarget.UNRESOLVED, b"a/.." + b"/" * (LINK_MAX_BYTES - 4)
+        )
+    links.finish()
 
     assert links.outside == 10
 
@@ -217,33 +219,33 @@ thorough = pytest.mark.thorough
 def test_links_take_no_more_memory_than_they_may(name: bytes, target: bytes) -> None:
     tracemalloc.start()
     try:
-        links = Links()
+        links = SymlinkChecker()
         with pytest.raises(ArchiveTooLarge, match="more links"):
             _fill(links, name, target)
-        links.close()
+        links.finish()
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert HELD_MAX_BYTES // 2 < peak_bytes < HELD_MAX_BYTES
 
 
-def _fill(links: Links, name: bytes, target: bytes) -> None:
+def _fill(links: SymlinkChecker, name: bytes, target: bytes) -> None:
     """Enter links without end, each with a target of its own in memory."""
     for number in count():
         member = b"r/%d%s" % (number, name)
-        links.enter(member, course(member, target), bytes(bytearray(target)))
+        links.add_link(member, classify_target(member, target), bytes(bytearray(target)))
 
 
 def test_an_archive_may_have_as_many_links_as_icon_themes() -> None:
-    links = Links()
+    links = SymlinkChecker()
     for number in range(100_000):
-        links.enter(b"icons-0123456789ab/%s/%d" % (b"n" * 100, number), Course.INSIDE, b"x")
+        links.add_link(b"icons-0123456789ab/%s/%d" % (b"n" * 100, number), LinkTarget.INSIDE, b"x")
 
 
 @pytest.mark.parametrize("segment", (b"s/", "é/".encode()))
 def test_the_work_that_paths_make_is_bounded(segment: bytes) -> None:
-    links = Links(work_max_bytes=20_000_000)
-    links.enter(b"r/l", Course.INSIDE, b"x")
+    links = SymlinkChecker(work_max_bytes=20_000_000)
+    links.add_link(b"r/l", LinkTarget.INSIDE, b"x")
     names = [b"r/%d/" % number + segment * (4000 // len(segment)) + b"a" for number in range(6)]
 
     _check(links, names[:2])
@@ -251,9 +253,9 @@ def test_the_work_that_paths_make_is_bounded(segment: bytes) -> None:
         _check(links, names[2:])
 
 
-def _check(links: Links, names: Sequence[bytes]) -> None:
+def _check(links: SymlinkChecker, names: Sequence[bytes]) -> None:
     for name in names:
-        links.check_member(name)
+        links.add_member(name)
 
 
 @given(st.text())
@@ -264,14 +266,16 @@ def test_spellings_that_some_system_takes_for_one_are_folded_to_one(name: str) -
         for text in (name, name.casefold())
     ]
 
-    assert len({fold(spelling.encode(errors="replace")) for spelling in (name, *spellings)}) == 1
+    assert (
+        len({fold_name(spelling.encode(errors="replace")) for spelling in (name, *spellings)}) == 1
+    )
 
 
 @pytest.mark.parametrize(
     "invisible", ("\u00ad", "\u034f", "\u200b", "\u200c", "\u200d", "\u200f", "\ufe0f", "\ufeff")
 )
 def test_characters_that_some_system_ignores_are_folded_away(invisible: str) -> None:
-    assert fold(f"d/L{invisible}/x".encode()) == fold(b"d/l/x")
+    assert fold_name(f"d/L{invisible}/x".encode()) == fold_name(b"d/l/x")
 
 
 segments = st.sampled_from(("a", "b", "B", "..", ".", "a\\b", "..\\a", "a\\..", "\\a"))

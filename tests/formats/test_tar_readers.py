@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import BadArchive
-from archiver.formats.byte_reader import Incoming, Parser, Waiting
+from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
 from archiver.formats.tar.header import BLOCK, Header
-from archiver.formats.tar.reader import members
+from archiver.formats.tar.reader import parse_tar
 from tests.formats.samples import ROOT
 from tests.formats.tar_blocks import END, LONG, amended, header, padded, pax, record, verify_tar
 
@@ -53,11 +53,11 @@ def test_python_finds_in_what_is_accepted_the_members_that_were_looked_at(
 def names(data: bytes) -> list[bytes]:
     found = []
 
-    def take(incoming: Incoming, header: Header) -> Waiting:
+    def read_member(reader: ByteReader, header: Header) -> Parsing:
         found.append(header.name.rstrip(b"/"))
-        return incoming.skip(header.unread_bytes)
+        return reader.skip(header.unread_bytes)
 
-    parser = Parser(partial(members, take=take))
+    parser = IncrementalParser(partial(parse_tar, read_member=read_member))
     parser.feed(data)
     parser.close()
     return found

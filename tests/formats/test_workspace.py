@@ -9,8 +9,8 @@ from archiver.errors import NoRoom
 from archiver.formats.workspace import SPARE_BYTES, STEP_BYTES, Spool, Workspace
 
 
-def workspace(folder: Path, most_bytes: int = 4 * STEP_BYTES) -> Workspace:
-    return Workspace(folder=folder, most_bytes=most_bytes)
+def workspace(folder: Path, max_bytes: int = 4 * STEP_BYTES) -> Workspace:
+    return Workspace(folder=folder, max_bytes=max_bytes)
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_room_for_a_small_archive_can_be_asked_for_and_is_given_back(tmp_path: P
         shared.spool(expected_bytes=2 * STEP_BYTES),
         pytest.raises(NoRoom, match=r"work_max_bytes"),
     ):
-        shared.try_out()
-    shared.try_out(expected_bytes=2 * STEP_BYTES)
-    shared.try_out()
+        shared.require_room()
+    shared.require_room(expected_bytes=2 * STEP_BYTES)
+    shared.require_room()
     with pytest.raises(NoRoom):
-        shared.try_out(expected_bytes=2 * STEP_BYTES + 1)
+        shared.require_room(expected_bytes=2 * STEP_BYTES + 1)
 
 
 def test_the_disk_keeps_some_room_for_others(tmp_path: Path) -> None:

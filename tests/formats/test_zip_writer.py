@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import NotConvertible
-from archiver.formats.member import Kind, Member
+from archiver.formats.member import Member, MemberKind
 from archiver.formats.workspace import Workspace
-from archiver.formats.zip.file_reader import Unzip
+from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.formats.zip.writer import PIECE_BYTES, ZipWriter
 from archiver.model import Limits
 from tests.formats.samples import ROOT, an_archive, verdict
@@ -25,14 +25,14 @@ def a_file(name: str, size_bytes: int) -> Member:
 def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> None:
     pieces = (4 << 10) + 1
     zeros = bytes(PIECE_BYTES)
-    workspace = Workspace(folder=tmp_path, most_bytes=1 << 40)
+    workspace = Workspace(folder=tmp_path, max_bytes=1 << 40)
     with workspace.spool() as listing, workspace.spool() as spool:
-        writer = ZipWriter(listing=listing)
-        writer.begin(a_file("large", pieces * PIECE_BYTES))
+        writer = ZipWriter(directory=listing)
+        writer.start_member(a_file("large", pieces * PIECE_BYTES))
         for _ in range(pieces):
             writer.write(zeros)
-            spool.write(writer.take(1 << 10))
-        writer.begin(a_file("small", 5))
+            spool.write(writer.take_output(1 << 10))
+        writer.start_member(a_file("small", 5))
         writer.write(b"small")
         for piece in writer.finish():
             spool.write(piece)
@@ -43,16 +43,18 @@ def test_a_member_may_have_more_bytes_than_32_bits_can_count(tmp_path: Path) -> 
             large, small = read.infolist()
             assert (large.file_size, small.file_size) == (pieces * PIECE_BYTES, 5)
             assert read.read(small) == b"small"
-        assert [packed.unpacked_bytes for packed in Unzip(spool.descriptor, spool.size_bytes)] == [
+        assert [
+            packed.unpacked_bytes for packed in ZipFileReader(spool.descriptor, spool.size_bytes)
+        ] == [
             pieces * PIECE_BYTES,
             5,
         ]
 
 
 def test_names_are_refused_that_are_longer_than_a_header_can_say(tmp_path: Path) -> None:
-    with Workspace(folder=tmp_path, most_bytes=1 << 40).spool() as listing:
-        writer = ZipWriter(listing=listing)
-        writer.begin(Member(name=b"n" * 65_535, mode=0o644, mtime=0))
-        for kind, size in ((Kind.FILE, 65_536), (Kind.FOLDER, 65_535)):
+    with Workspace(folder=tmp_path, max_bytes=1 << 40).spool() as listing:
+        writer = ZipWriter(directory=listing)
+        writer.start_member(Member(name=b"n" * 65_535, mode=0o644, mtime=0))
+        for kind, size in ((MemberKind.FILE, 65_536), (MemberKind.FOLDER, 65_535)):
             with pytest.raises(NotConvertible, match="nnn"):
-                writer.begin(Member(name=b"n" * size, kind=kind, mode=0o644, mtime=0))
+                writer.start_member(Member(name=b"n" * size, kind=kind, mode=0o644, mtime=0))

@@ -92,14 +92,14 @@ def unpack(data: bytes, suffix: str) -> list[Item]:
 def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Item:
     mode = info.external_attr >> 16
     content = archive.read(info)
-    is_link = stat.S_ISLNK(mode)
+    is_symlink = stat.S_ISLNK(mode)
     mtime = struct.unpack("<l", info.extra[info.extra.index(b"UT\5\0\1") + 5 :][:4])[0]
     return Item(
         path=info.filename.removeprefix(f"{ROOT}/"),
-        content=b"" if is_link else content,
+        content=b"" if is_symlink else content,
         mode=stat.S_IMODE(mode),
         mtime=mtime,
-        link=content.decode() if is_link else "",
+        link=content.decode() if is_symlink else "",
     )
 
 

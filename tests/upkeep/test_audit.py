@@ -16,7 +16,7 @@ import pytest
 
 from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
-from archiver.formats.inventory import Inventory
+from archiver.formats.inventory import SpooledInventories
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region, Served
 from archiver.ports.storage import Commit
@@ -38,7 +38,7 @@ def auditor(
         storage=world.storage,
         verify=GzipVerifier,
         converter=world.converter,
-        keep=Inventory(workspace=Workspace(folder=folder, most_bytes=most_bytes)),
+        keep=SpooledInventories(workspace=Workspace(folder=folder, max_bytes=most_bytes)),
     )
 
 

@@ -22,7 +22,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Completeness, Conversion, Copies, Manifest, Verified
 from archiver.names import shown_path
-from archiver.ports.formats import Converter, Verifier, Verify
+from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt
 from archiver.ports.source import Source, Stream
@@ -236,7 +236,7 @@ class Made:
 class Workshop:
     """Makes archives of what comes, and has a verifier read what comes and what it makes."""
 
-    def __init__(self, *, verify: Verify, converter: Converter) -> None:
+    def __init__(self, *, verify: VerifierFactory, converter: Converter) -> None:
         self._verify = verify
         self._converter = converter
 
@@ -290,16 +290,16 @@ class Workshop:
         """Yield the host's answer, and whether it is to be converted. Raises NoRoom."""
         convert = convert or candidate != archive
         if convert:
-            self._converter.require_room(given=candidate, wanted=archive)
+            self._converter.require_room(original=candidate, target=archive)
         async with source.open(candidate) as stream:
             if not convert and stream.root != stream.client_root:
                 convert = True
-                self._converter.require_room(given=candidate, wanted=archive)
+                self._converter.require_room(original=candidate, target=archive)
             yield stream, convert
 
     def require_room(self, given: Manifest, relative: Archive, archive: Archive) -> None:
         """Return if *archive* can be made of *relative*, which *given* describes. Raises NoRoom."""
-        self._converter.require_room(given=relative, wanted=archive, size_bytes=given.size_bytes)
+        self._converter.require_room(original=relative, target=archive, size_bytes=given.size_bytes)
 
     @asynccontextmanager
     async def stored(
@@ -343,8 +343,8 @@ class Workshop:
         """Yield *archive* as it is made of *given*, verified as if a host had sent it."""
         async with self._converter.convert(
             given.chunks,
-            given=given.archive,
-            wanted=archive,
+            original=given.archive,
+            target=archive,
             root=given.root,
             client_root=given.client_root,
             size_bytes=given.size_bytes,
@@ -388,7 +388,7 @@ class Builder:
         *,
         storage: Storage,
         index: Index,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
     ) -> None:
         self._storage = storage

@@ -1,18 +1,21 @@
-"""Bytes that come when they come, for a parser that reads on as if they were all there."""
+"""Lets a parser read a stream sequentially while its chunks arrive.
+
+Parsers are generators. They yield whenever they need bytes that have not arrived yet.
+"""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
 from archiver.errors import CorruptArchive, TruncatedArchive
 
-Waiting: TypeAlias = Generator[None, None, None]
-"""A parser. It yields whenever it needs bytes that have not come yet."""
+Parsing: TypeAlias = Generator[None, None, None]
+"""A running parser."""
 
 
-class Incoming:
-    """What has come of a stream. ``position`` counts the bytes that were taken from it.
+class ByteReader:
+    """The bytes of a stream that have arrived. ``position`` is the number of bytes read.
 
-    Holds no more than one chunk and what a parser asked for with ``exactly``.
+    Holds at most one chunk, plus what a parser requests with ``read_exactly``.
     """
 
     def __init__(self) -> None:
@@ -25,16 +28,16 @@ class Incoming:
     def position(self) -> int:
         return self._dropped + self._at
 
-    def add(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes) -> None:
         self._held = self._held[self._at :] + chunk
         self._dropped += self._at
         self._at = 0
 
-    def end(self) -> None:
+    def mark_end(self) -> None:
         self._ended = True
 
-    def at_hand(self, size: int) -> bytes:
-        """Return the next *size* bytes if they have come; else nothing. For who is in a hurry."""
+    def read_buffered(self, size: int) -> bytes:
+        """Return the next *size* bytes if they have arrived, else nothing. Avoids a generator."""
         end = self._at + size
         if end > len(self._held):
             return b""
@@ -42,79 +45,79 @@ class Incoming:
         self._at = end
         return block
 
-    def skip_at_hand(self, size: int) -> bool:
-        """Pass over *size* bytes if they have come; tell whether they had."""
+    def skip_buffered(self, size: int) -> bool:
+        """Skip *size* bytes if they have arrived; return whether they had."""
         end = self._at + size
         if end > len(self._held):
             return False
         self._at = end
         return True
 
-    def exactly(self, size: int) -> Generator[None, None, bytes]:
-        """Return the next *size* bytes. Raises TruncatedArchive if so many never come."""
+    def read_exactly(self, size: int) -> Generator[None, None, bytes]:
+        """Return the next *size* bytes. Raises TruncatedArchive if the stream has fewer."""
         end = self._at + size
         while end > len(self._held):
-            yield from self._more()
+            yield from self._wait()
             end = self._at + size
         block = self._held[self._at : end]
         self._at = end
         return block
 
-    def some(self, most: int) -> Generator[None, None, bytes]:
-        """Return at least one byte and at most *most*; nothing if the stream has ended."""
+    def read_some(self, max_size: int) -> Generator[None, None, bytes]:
+        """Return one to *max_size* bytes, or nothing at the end of the stream."""
         while self._at == len(self._held):
             if self._ended:
                 return b""
             yield
-        block = self._held[self._at : self._at + most]
+        block = self._held[self._at : self._at + max_size]
         self._at += len(block)
         return block
 
     def unread(self, size: int) -> None:
-        """Give back the last *size* bytes of what ``some`` returned just now."""
+        """Push back the last *size* bytes of the preceding ``read_some``."""
         self._at -= size
 
-    def skip(self, size: int) -> Waiting:
-        """Pass over *size* bytes. Raises TruncatedArchive if so many never come."""
-        while size > (here := len(self._held) - self._at):
-            self._at += here
-            size -= here
-            yield from self._more()
+    def skip(self, size: int) -> Parsing:
+        """Skip *size* bytes. Raises TruncatedArchive if the stream has fewer."""
+        while size > (available := len(self._held) - self._at):
+            self._at += available
+            size -= available
+            yield from self._wait()
         self._at += size
 
-    def nothing(self) -> Waiting:
-        """Return when the stream ends here. Raises CorruptArchive if it goes on."""
-        if (yield from self.some(1)):
-            raise CorruptArchive("something follows the end of the archive")
+    def require_end(self) -> Parsing:
+        """Return at the end of the stream. Raises CorruptArchive if more bytes follow."""
+        if (yield from self.read_some(1)):
+            raise CorruptArchive("there are bytes after the end of the archive")
 
-    def _more(self) -> Waiting:
+    def _wait(self) -> Parsing:
         if self._ended:
-            raise TruncatedArchive("the archive ended before its end")
+            raise TruncatedArchive("the archive is truncated")
         yield
 
 
-class Parser:
+class IncrementalParser:
     """Runs a parser on the chunks that it is fed."""
 
-    def __init__(self, parse: Callable[[Incoming], Waiting]) -> None:
-        self._incoming = Incoming()
-        self._steps = parse(self._incoming)
+    def __init__(self, parse: Callable[[ByteReader], Parsing]) -> None:
+        self._reader = ByteReader()
+        self._parsing = parse(self._reader)
 
     def feed(self, data: bytes) -> None:
-        """Read on. Raises BadArchive as soon as it is certain, and of all that comes after."""
-        self._incoming.add(data)
+        """Parse *data*. Raises BadArchive as early as possible, and on every later call."""
+        self._reader.append(data)
         try:
-            next(self._steps)
+            next(self._parsing)
         except StopIteration:
-            raise CorruptArchive("something follows the end of the archive") from None
+            raise CorruptArchive("there are bytes after the end of the archive") from None
 
     def steps(self, data: bytes) -> Iterator[None]:
-        """Read on, in one step."""
+        """Parse *data* in one step."""
         self.feed(data)
         yield
 
     def close(self) -> None:
-        """Return if the parser is content that this is the end. Raises BadArchive if it is not."""
-        self._incoming.end()
-        for _ in self._steps:
-            raise CorruptArchive("the archive goes on after its end")
+        """Mark the end of the stream. Raises BadArchive if the parser expects more."""
+        self._reader.mark_end()
+        for _ in self._parsing:
+            raise CorruptArchive("there are bytes after the end of the archive")

@@ -1,13 +1,13 @@
 """Checks that no member is written through a symbolic link, and counts links that lead out.
 
-A link does no harm until something is written through it. So no member may lie below a link or
-have a link's name. Then a link may lead anywhere: links that lead out of the root are counted, or
-refused if the source is set to that.
+A link is harmless until something is written through it. So no member may be below a link or have
+the name of a link. Then links may lead anywhere. Links that lead out of the root are counted, or
+rejected if the source is configured that way.
 
-On file systems where letter case or Unicode normalisation does not count, or where some invisible
-characters do not, a member can also meet a link under another spelling; so it can on Windows, where
-a backslash divides as a slash does. Linux trees may hold such pairs, and they do no harm as long as
-no link leads out; otherwise the archive is refused.
+Some file systems ignore letter case, Unicode normalization or certain invisible characters. There,
+a member can also collide with a link of a different spelling. On Windows, a backslash separates
+segments as a slash does. Linux trees may contain such pairs. They are harmless as long as no link
+leads out; otherwise the archive is rejected.
 """
 
 import re
@@ -16,58 +16,56 @@ from enum import IntEnum
 
 from archiver.errors import ArchiveTooLarge, UnsafeMember
 from archiver.formats.archive_tree import shown
-from archiver.formats.name_folding import fold
+from archiver.formats.name_folding import fold_name
 
 LINK_MAX_BYTES = 4095
-"""Bytes of a link's target: Linux's PATH_MAX without the NUL at its end."""
+"""Maximum length of a link's target: Linux's PATH_MAX without the final NUL."""
 
 HELD_MAX_BYTES = 64 << 20
-"""Memory for the links of one archive, some 130,000 of them. Icon themes have up to 100,000."""
+"""Memory for the links of one archive, about 130,000 of them. Icon themes have up to 100,000."""
 
 HELD_PER_LINK_BYTES = 400
-"""What Python needs for two entries in two sets that have just grown, besides the names."""
+"""Python's overhead for an entry in each of two sets that have just grown."""
 
-TURNS_MAX_BYTES = 1 << 20
-"""Memory for targets that go down and up again, which are looked into at the end. Honest ones are
-few."""
+UNRESOLVED_MAX_BYTES = 1 << 20
+"""Memory for targets that can only be resolved at the end. Ordinary archives have few."""
 
-HELD_PER_TURN_BYTES = 250
-"""What Python needs for an entry in a dictionary that has just grown, besides the target. In a list
-it is less."""
+HELD_PER_UNRESOLVED_BYTES = 250
+"""Python's overhead for an entry in a dictionary that has just grown. A list needs less."""
 
 WORK_MAX_BYTES = 8 << 30
-"""Of paths that are compared with links: of each folder, as often as it has segments. Five million
-folders ten deep need less; it takes some ten seconds."""
+"""Bytes of paths that are compared with links: each directory counts once per segment. Five million
+directories of depth ten stay below it. This much work takes about ten seconds."""
 
 WORK_PER_CHARACTER = 64
-"""The work to fold a character that is not ASCII, in such bytes."""
+"""The work to fold a non-ASCII character, in the same unit."""
 
-_START = re.compile(rb"(?:\.{0,2}/)+")
-"""What only goes up, or nowhere, in the beginning of a target."""
+_LEADING_UP = re.compile(rb"(?:\.{0,2}/)+")
+"""The beginning of a target, as far as it only goes up or stays in place."""
 
 
-class Course(IntEnum):
-    """Where a link leads, judged by its name and its target alone."""
+class LinkTarget(IntEnum):
+    """Where a link leads, according to its name and its target alone."""
 
-    NOWHERE = 0
-    """No system can make such a link."""
+    IMPOSSIBLE = 0
+    """No system can create such a link."""
 
     INSIDE = 1
 
-    TO_ITSELF = 2
-    """To its own name, maybe in other letter case: where that does not count, to nothing."""
+    TO_SELF = 2
+    """To its own name, or to a different spelling of it: then to nothing where case is ignored."""
 
     OUTSIDE = 3
-    """It is absolute, or goes above the root; to Windows, too, where it may also name a drive."""
+    """An absolute path, a Windows drive, or a path that leaves the root, here or on Windows."""
 
-    TURNING = 4
-    """It goes down and up again, so it may go through another link and lead out from there."""
+    UNRESOLVED = 4
+    """It goes down and up again, so it may pass through another link and leave the root there."""
 
 
-class Links:
-    """The links of one archive. ``outside`` counts links that lead out; after ``close``, all.
+class SymlinkChecker:
+    """The links of one archive. ``outside`` is final after ``finish``.
 
-    With *refuse_outside* such links are refused. Takes HELD_MAX_BYTES of memory at most.
+    With *refuse_outside*, links that lead out are rejected. Takes at most HELD_MAX_BYTES of memory.
     """
 
     def __init__(
@@ -77,19 +75,19 @@ class Links:
         self._refuse_outside = refuse_outside
         self._names: set[bytes] = set()
         self._folded: set[bytes] = set()
-        self._turning: list[tuple[bytes, bytes]] = []
-        self._turning_bytes = 0
+        self._unresolved: list[tuple[bytes, bytes]] = []
+        self._unresolved_bytes = 0
         self._held_bytes = 0
         self._work_left_bytes = work_max_bytes
         self._folder: bytes | None = None
         self._folder_is_alias = False
         self._alias: bytes | None = None
 
-    def check_member(self, name: bytes) -> None:
-        """Take note of a member that is no link.
+    def add_member(self, name: bytes) -> None:
+        """Check a member that is not a link.
 
         Raises:
-            UnsafeMember: It would be written through a link, or in place of one.
+            UnsafeMember: It would be written through a link, or would replace one.
             ArchiveTooLarge: There are too many names to compare.
         """
         if not self._names:
@@ -100,66 +98,67 @@ class Links:
         if self._is_below_alias(name) or self._fold(name) in self._folded:
             self._alias = self._alias or name
 
-    def enter(self, name: bytes, course: Course, target: bytes | None) -> None:
-        """Take note of the link *name*; *target* is needed only if it is TURNING.
+    def add_link(self, name: bytes, kind: LinkTarget, target: bytes | None) -> None:
+        """Check the link *name*, and remember it. *target* is needed only if it is UNRESOLVED.
 
         Raises:
-            UnsafeMember: It would be written through another link or in place of one, or it cannot
-                be made, or it leads out and must not.
+            UnsafeMember: It would be written through another link or replace one, it is impossible,
+                or it leads out and must not.
             ArchiveTooLarge: There are too many links.
         """
-        if course is Course.NOWHERE or name.endswith(b"/") or b"/" not in name:
-            raise UnsafeMember(f"the link {shown(name)} is one that cannot be made")
+        if kind is LinkTarget.IMPOSSIBLE or name.endswith(b"/") or b"/" not in name:
+            raise UnsafeMember(f"the link {shown(name)} cannot be created on any system")
         if name in self._names:
             raise UnsafeMember(f"the link {shown(name)} has the name of another link")
         if self._names and self._is_below_alias(name):  # from there it could lead anywhere
-            raise UnsafeMember(f"the link {shown(name)} lies below a link to some systems")
-        self._hold(name, course)
-        if course is Course.OUTSIDE:
-            self._leads_out(name)
-        elif course is Course.TURNING:
-            self._turns(name, target)
+            raise UnsafeMember(f"the link {shown(name)} is below another link on some systems")
+        self._remember(name, kind)
+        if kind is LinkTarget.OUTSIDE:
+            self._count_outside(name)
+        elif kind is LinkTarget.UNRESOLVED:
+            self._defer(name, target)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Check what depends on all links. Raises UnsafeMember."""
-        for name, target in self._turning:
-            if self._turns_out(name, target):
-                self._leads_out(name)
+        for name, target in self._unresolved:
+            if self._leaves_root(name, target):
+                self._count_outside(name)
         if self.outside and self._alias:
             raise UnsafeMember(
-                f"the member {shown(self._alias)} would be written through a link where letter "
-                "case or Unicode normalisation does not count"
+                f"the member {shown(self._alias)} would be written through a link on systems that "
+                "ignore letter case or Unicode normalization"
             )
 
-    def _hold(self, name: bytes, course: Course) -> None:
-        folded = self._fold(name)  # which may be three times as long
-        self._charge(len(name) + len(folded) + HELD_PER_LINK_BYTES)
+    def _remember(self, name: bytes, kind: LinkTarget) -> None:
+        folded = self._fold(name)  # up to three times as long
+        self._reserve(len(name) + len(folded) + HELD_PER_LINK_BYTES)
         self._names.add(name)
-        if course is not Course.TO_ITSELF:
+        if kind is not LinkTarget.TO_SELF:
             self._folded.add(folded)
         self._folder = None
 
-    def _charge(self, size_bytes: int) -> None:
+    def _reserve(self, size_bytes: int) -> None:
         self._held_bytes += size_bytes
         if self._held_bytes > HELD_MAX_BYTES:
             raise ArchiveTooLarge("the archive has more links than can be checked")
 
-    def _leads_out(self, name: bytes) -> None:
+    def _count_outside(self, name: bytes) -> None:
         if self._refuse_outside:
             raise UnsafeMember(f"the link {shown(name)} leads out of the archive")
         self.outside += 1
 
-    def _turns(self, name: bytes, target: bytes | None) -> None:
-        """Keep a link for ``close``; one that cannot be kept counts as one that leads out."""
-        size_bytes = len(target or b"") + HELD_PER_TURN_BYTES
-        self._turning_bytes += size_bytes
-        if target is None or not is_worth_keeping(target) or self._turning_bytes > TURNS_MAX_BYTES:
-            self._leads_out(name)
+    def _defer(self, name: bytes, target: bytes | None) -> None:
+        """Keep a link for ``finish``. If that takes too much memory, it counts as leading out."""
+        size_bytes = len(target or b"") + HELD_PER_UNRESOLVED_BYTES
+        self._unresolved_bytes += size_bytes
+        fits = self._unresolved_bytes <= UNRESOLVED_MAX_BYTES
+        if target is None or not is_plausible(target) or not fits:
+            self._count_outside(name)
         else:
-            self._charge(size_bytes)
-            self._turning.append((name, target))
+            self._reserve(size_bytes)
+            self._unresolved.append((name, target))
 
-    def _turns_out(self, name: bytes, target: bytes) -> bool:
+    def _leaves_root(self, name: bytes, target: bytes) -> bool:
         """Return whether a link goes above the root, or up again from below another link."""
         path = name[: name.rfind(b"/")]
         below_link = [False] * (path.count(b"/") + 1)
@@ -175,23 +174,26 @@ class Links:
         return False
 
     def _is_below_alias(self, name: bytes) -> bool:
-        """Return whether *name* lies below a link in another spelling; raise if it is in its own.
+        """Return whether *name* is below a differently spelled link.
 
-        Members of a folder come together, so the last answer is kept.
+        Members of a directory usually follow each other, so the last answer is cached.
+
+        Raises:
+            UnsafeMember: *name* is below a link in its own spelling.
         """
         folder = name[: max(name.rfind(b"/"), name.rfind(b"\\")) + 1]
         if folder != self._folder:
             self._spend((folder.count(b"/") + folder.count(b"\\")) * len(folder))
-            if not self._names.isdisjoint(_above(folder)):
-                raise UnsafeMember(f"the member {shown(name)} lies below a link")
-            self._folder_is_alias = not self._folded.isdisjoint(_above(self._fold(folder)))
+            if not self._names.isdisjoint(_parents(folder)):
+                raise UnsafeMember(f"the member {shown(name)} is below a link")
+            self._folder_is_alias = not self._folded.isdisjoint(_parents(self._fold(folder)))
             self._folder = folder
         return self._folder_is_alias
 
     def _fold(self, name: bytes) -> bytes:
         if not name.isascii():
             self._spend(len(name) * WORK_PER_CHARACTER)
-        return fold(name)
+        return fold_name(name)
 
     def _spend(self, work_bytes: int) -> None:
         self._work_left_bytes -= work_bytes
@@ -199,73 +201,77 @@ class Links:
             raise ArchiveTooLarge("the archive has too many long paths to compare with its links")
 
 
-class Candidates:
-    """Where the members of a zip would lead if they were links, which its end says.
+class ZipLinkCandidates:
+    """Where each member of a zip would lead if it were a link, which only the directory shows.
 
-    Takes a byte or two for each member, and TURNS_MAX_BYTES for all targets that are TURNING.
+    Takes a byte or two per member, and UNRESOLVED_MAX_BYTES for all UNRESOLVED targets.
     """
 
-    def __init__(self, *, links: Links) -> None:
+    def __init__(self, *, links: SymlinkChecker) -> None:
         self._links = links
-        self._courses = bytearray()
+        self._kinds = bytearray()
         self._targets: dict[int, bytes] = {}
         self._held_bytes = 0
 
-    def add(self, name: bytes, content: bytes) -> None:
-        """Take note of the next member, and of its first LINK_MAX_BYTES + 1 bytes."""
-        found = course(name, content)
-        if found is Course.TURNING and is_worth_keeping(content):
-            self._held_bytes += len(content) + HELD_PER_TURN_BYTES
-            if self._held_bytes <= TURNS_MAX_BYTES:
-                self._targets[len(self._courses)] = content
-        self._courses.append(found)
+    def add_member(self, name: bytes, content: bytes) -> None:
+        """Add the next member, with its first LINK_MAX_BYTES + 1 bytes."""
+        kind = classify_target(name, content)
+        if kind is LinkTarget.UNRESOLVED and is_plausible(content):
+            self._held_bytes += len(content) + HELD_PER_UNRESOLVED_BYTES
+            if self._held_bytes <= UNRESOLVED_MAX_BYTES:
+                self._targets[len(self._kinds)] = content
+        self._kinds.append(kind)
 
-    def enter(self, number: int, name: bytes) -> None:
-        """Take the member of this *number* for a link. Raises as ``Links.enter`` does."""
-        found = self._courses[number] if number < len(self._courses) else Course.NOWHERE
-        self._links.enter(name, Course(found), self._targets.get(number))
+    def add_link(self, number: int, name: bytes) -> None:
+        """Treat the member of this *number* as a link. Raises as ``SymlinkChecker.add_link``."""
+        kind = self._kinds[number] if number < len(self._kinds) else LinkTarget.IMPOSSIBLE
+        self._links.add_link(name, LinkTarget(kind), self._targets.get(number))
 
 
-def course(name: bytes, target: bytes) -> Course:
-    """Return where a link *name* to *target* leads. Quick, as a zip has it asked for every file.
+def classify_target(name: bytes, target: bytes) -> LinkTarget:
+    """Return where a link *name* to *target* leads. Fast, since a zip needs it for every file.
 
-    If backslashes that divide might make it lead out, it is taken to do so.
+    A target that may lead out if backslashes are separators counts as leading out.
     """
     if not 0 < len(target) <= LINK_MAX_BYTES or b"\0" in target:
-        return Course.NOWHERE
+        return LinkTarget.IMPOSSIBLE
     if b"\\" not in target:
-        return _course(name, target)
+        return _classify_posix(name, target)
     readings = (target, target.replace(b"\\", b"/"))
-    leads_out = any(_course(name, each) >= Course.OUTSIDE for each in readings)
-    return Course.OUTSIDE if leads_out else Course.INSIDE
+    outside = any(_classify_posix(name, each) >= LinkTarget.OUTSIDE for each in readings)
+    return LinkTarget.OUTSIDE if outside else LinkTarget.INSIDE
 
 
-def _course(name: bytes, target: bytes) -> Course:
+def _classify_posix(name: bytes, target: bytes) -> LinkTarget:
     if target.startswith(b"/") or target[1:2] == b":":
-        return Course.OUTSIDE
-    way = target + b"/"
-    start = _START.match(way)
-    beginning = start[0] if start else b""
-    if beginning.count(b"..") >= name.count(b"/"):
-        return Course.OUTSIDE
-    if way.find(b"/../", len(beginning)) >= 0:
-        return Course.TURNING
-    return Course.TO_ITSELF if _is_alike(target, name) else Course.INSIDE
+        return LinkTarget.OUTSIDE
+    path = target + b"/"
+    match = _LEADING_UP.match(path)
+    leading = match[0] if match else b""
+    if leading.count(b"..") >= name.count(b"/"):
+        return LinkTarget.OUTSIDE
+    if path.find(b"/../", len(leading)) >= 0:
+        return LinkTarget.UNRESOLVED
+    return LinkTarget.TO_SELF if _is_own_name(target, name) else LinkTarget.INSIDE
 
 
-def is_worth_keeping(target: bytes) -> bool:
-    """Return whether to look into a TURNING target. Honest targets have no lines inside."""
+def is_plausible(target: bytes) -> bool:
+    """Return whether an UNRESOLVED target is worth resolving. Real targets have no newlines."""
     return b"\n" not in target
 
 
-def _is_alike(target: bytes, name: bytes) -> bool:
-    """Return whether *target* is the last segment of *name*, in some spelling of it."""
+def _is_own_name(target: bytes, name: bytes) -> bool:
+    """Return whether *target* is the last segment of *name*, in some spelling."""
     segment = name[name.rfind(b"/") + 1 :]
-    return len(target) <= 3 * len(segment) and b"/" not in target and fold(target) == fold(segment)
+    return (
+        len(target) <= 3 * len(segment)
+        and b"/" not in target
+        and fold_name(target) == fold_name(segment)
+    )
 
 
-def _above(name: bytes) -> Iterator[bytes]:
-    """Yield each folder that *name* lies below, the nearest first."""
+def _parents(name: bytes) -> Iterator[bytes]:
+    """Yield each directory above *name*, the nearest first."""
     at = name.rfind(b"/")
     while at > 0:
         yield name[:at]

@@ -20,9 +20,9 @@ from archiver.model import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredState:
-    """What the buckets hold of an archive.
+    """The state of an archive in all buckets.
 
-    ``copies`` is None if no region that answered has a copy. ``unreachable`` regions did not
+    ``copies`` is None unless a region that answered has a copy. ``unreachable`` regions did not
     answer, or not completely. ``dangling_manifest`` is a manifest whose object was deleted, or is
     not visible at the moment. It still promises its bytes to clients.
     """
@@ -142,7 +142,7 @@ class Storage(Protocol):
         """Write the manifest, create-only, to each region of the upload, the primary first.
 
         Before the first write, concurrently: *prove_lease* runs, each region confirms the size of
-        its object, and all regions are asked for a manifest. An existing manifest wins: the result
+        its object, and all regions look up a manifest. An existing manifest wins: the result
         is its copies, and the upload is discarded. After a restore, the existing manifest is
         written to the regions that stored the object and lack the manifest.
 

@@ -25,8 +25,8 @@ from archiver.telemetry import METRICS, log
 
 PART_BYTES = 5 << 20
 """The smallest part that S3 accepts: the last part is sent when everything else is done, so it
-should be small. S3 allows 10,000 parts, hence archives of up to 48 GiB. Less than one part is sent
-in a single request."""
+should be small. S3 allows 10,000 parts, so archives may have up to 48 GiB. An archive smaller than
+one part is sent in a single request."""
 
 CONCURRENT_PARTS = 4
 """Per upload. With the part that is being filled, this takes 25 MiB of memory per region."""
@@ -61,7 +61,7 @@ CACHE_CONTROL = "private, max-age=31536000, immutable"
 class DanglingManifest:
     """A manifest whose object was deleted or replaced.
 
-    If *uncertain*, the region returned the manifest, but did not tell whether it has the object.
+    If *uncertain*, the region returned the manifest, but the request for the object failed.
     """
 
     manifest: Manifest
@@ -126,7 +126,7 @@ class Bucket:
         )
 
     async def read_manifest(self, archive: Archive) -> Manifest | None:
-        """Return the manifest of *archive*, or None if there is none."""
+        """Return the manifest of *archive*, or None if it does not exist."""
         try:
             async with self._control_request("return a manifest"):
                 response = await obstore.get_async(self._control, _manifest_key(archive))

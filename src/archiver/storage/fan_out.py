@@ -215,7 +215,7 @@ class FanOutUpload:
     async def _step(
         self, step: Callable[..., Coroutine[Any, Any, bool]], *args: bytes | None
     ) -> None:
-        """Run *step* for every active region, and abandon those that lag too far behind."""
+        """Run *step* for every active region, and abandon regions that lag too far behind."""
         tasks = {
             asyncio.create_task(step(upload, *args)): upload
             for upload in self._uploads

@@ -50,16 +50,16 @@ def copies_of(archive: Archive, answers: Answers) -> Copies | None:
 
 
 def _require_conclusive(answers: Answers) -> None:
-    """Return if *answers* tell whether the archive exists.
+    """Return if *answers* show whether the archive exists.
 
-    A damaged manifest counts as a manifest, even if other regions have none.
+    A damaged manifest counts as a manifest, even if other regions return 404.
     """
     failures = [answer for answer in answers.values() if isinstance(answer, ArchiverError)]
     damaged = [failure for failure in failures if isinstance(failure, UnreadableManifest)]
     if damaged and not any(_iter_manifests(answers)):
         raise UnreadableManifest("the archive's manifest cannot be read") from damaged[0]
     if failures and len(failures) == len(answers):
-        raise StorageUnavailable("no region can tell whether it has the archive") from failures[0]
+        raise StorageUnavailable("no region answered whether it has the archive") from failures[0]
 
 
 def _log_differing(archive: Archive, first: Manifest, manifests: Mapping[Region, Manifest]) -> None:

@@ -10,7 +10,7 @@ from archiver.runtime.single_flight import SingleFlight
 
 PROOF_TTL = timedelta(seconds=10)
 """How long a successful write proves that the bucket accepts writes. If the bucket starts to reject
-them within this time, an archive is fetched from its host in vain."""
+them within this time, the fetch of an archive is wasted."""
 
 
 class WriteProbe:

@@ -21,7 +21,7 @@ from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 class MemoryStorage:
     """Buckets in memory. Regions in ``down`` do not answer.
 
-    Regions in ``blind`` return manifests, but do not tell whether they have an object. Regions in
+    Regions in ``blind`` return manifests, but no metadata of objects. Regions in
     ``full`` reject writes. Manifests of archives in ``unreadable`` are damaged. Tests may count,
     damage and remove entries of ``objects`` and ``manifests``.
     """

@@ -18,7 +18,7 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.model import Archive, Conversion, Copies, Manifest, Region
-from archiver.ports.formats import Converter, Keep, Kept, Verify
+from archiver.ports.formats import ArchiveInventory, Converter, InventoryFactory, VerifierFactory
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage, StoredState
 from archiver.tasks import Failure, Phase
@@ -94,9 +94,9 @@ class Auditor:
         *,
         sources: Mapping[str, Source],
         storage: Storage,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
-        keep: Keep,
+        keep: InventoryFactory,
     ) -> None:
         self._sources = sources
         self._storage = storage
@@ -173,7 +173,7 @@ class Auditor:
                     return replace(finding, outcome=Outcome.SAME)
                 async with self._copy(archive, copies, report) as stored:
                     ours = _Members(stored, manifest)
-                    drift = await compare(ours.listed(), kept.members())
+                    drift = await compare(ours.listed(), kept.iter_members())
                 if await _ends_early(source, archive, ours):
                     return replace(finding, outcome=Outcome.INCOMPLETE, drift=drift)
             except ArchiverError as exc:
@@ -209,12 +209,12 @@ class Auditor:
     @asynccontextmanager
     async def _fetched(
         self, source: Source, manifest: Manifest, archive: Archive, report: Report
-    ) -> AsyncIterator[tuple[Fetched, Kept]]:
+    ) -> AsyncIterator[tuple[Fetched, ArchiveInventory]]:
         """Yield what the host makes of *archive* today; what was converted is so again."""
         convert = manifest.conversion is not None
         with ExitStack() as stack:
 
-            async def fetch(candidate: Archive) -> tuple[Fetched, Kept]:
+            async def fetch(candidate: Archive) -> tuple[Fetched, ArchiveInventory]:
                 stack.close()
                 kept = stack.enter_context(self._keep(archive, size_bytes=manifest.size_bytes))
                 async with self._workshop.fetch(
@@ -235,7 +235,9 @@ class Auditor:
             yield await first_packable(source.candidates(archive), fetch)
 
     @asynccontextmanager
-    async def _copy(self, archive: Archive, copies: Copies, report: Report) -> AsyncIterator[Kept]:
+    async def _copy(
+        self, archive: Archive, copies: Copies, report: Report
+    ) -> AsyncIterator[ArchiveInventory]:
         """Yield the first copy that can be read whole.
 
         Raises:
@@ -261,7 +263,7 @@ class Auditor:
         self,
         copies: Copies,
         region: Region,
-        stored: Kept,
+        stored: ArchiveInventory,
         report: Report,
     ) -> None:
         size_bytes = 0
@@ -275,13 +277,13 @@ class Auditor:
 class _Members:
     """The members of a copy and, once they were listed, the last file of them."""
 
-    def __init__(self, kept: Kept, manifest: Manifest) -> None:
+    def __init__(self, kept: ArchiveInventory, manifest: Manifest) -> None:
         self._kept = kept
         self._below = f"{manifest.root}/".encode()
         self.last_file = b""
 
     async def listed(self) -> AsyncGenerator[Sequence[Content], None]:
-        async with aclosing(self._kept.members()) as listing:
+        async with aclosing(self._kept.iter_members()) as listing:
             async for contents in listing:
                 for content in contents:
                     if content.kind != "folder":

@@ -1,10 +1,10 @@
-"""Compresses a stream block by block, side by side, into what one compressor might have written.
+"""Compresses blocks of a stream in parallel, and joins them to one gzip, xz or bzip2 stream.
 
-Each block is compressed for itself, in any thread, and the pieces are joined in their order. So the
-result depends on the bytes alone and not on how many threads there were; and it is one gzip member,
-one xz stream, one bzip2 stream, since many readers stop after the first one.
+Each block is compressed independently, in any thread, so the result does not depend on the number
+of threads. It is a single gzip member, xz stream or bzip2 stream, since many readers stop after the
+first one.
 
-Formats: RFC 1951 and 1952; https://tukaani.org/xz/xz-file-format.txt; bzip2 has none but
+Formats: RFC 1951 and 1952; https://tukaani.org/xz/xz-file-format.txt; bzip2 is described in
 https://github.com/dsnet/compress/blob/master/doc/bzip2-format.pdf.
 """
 
@@ -18,19 +18,19 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 BLOCK_BYTES = 1 << 20
-"""Of what is deflated. Smaller ones would cost more, larger ones would keep few threads busy."""
+"""Size of deflated blocks. Smaller ones compress worse, larger ones occupy fewer threads."""
 
-REACH_BYTES = 32 * 1024
-"""How far deflate looks back, also into the block before."""
+WINDOW_BYTES = 32 * 1024
+"""How far deflate refers back, even into the previous block."""
 
 DEFLATE_LEVEL = 2
-"""The quickest that packs as well as others do. zlib-ng, since it makes the same bytes on every
-processor: those of isal hang on the instructions that it finds."""
+"""The fastest level that compresses as well as other programs. zlib-ng writes the same bytes on
+every processor; isal's depend on the available instructions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A piece of a stream; ``before`` is what came just before it, ``last`` whether it ends it."""
+    """A part of a stream. ``before`` precedes it; ``last`` marks the final block."""
 
     data: bytes
     before: bytes
@@ -38,39 +38,39 @@ class Block:
 
     @property
     def tail(self) -> bytes:
-        """What is ``before`` the next one."""
-        if len(self.data) >= REACH_BYTES:
-            return self.data[-REACH_BYTES:]
-        return (self.before + self.data)[-REACH_BYTES:]
+        """``before`` of the next block."""
+        if len(self.data) >= WINDOW_BYTES:
+            return self.data[-WINDOW_BYTES:]
+        return (self.before + self.data)[-WINDOW_BYTES:]
 
 
-class Join(Protocol):
-    """Makes one stream of blocks. Blocks have ``block_bytes``, but for the last."""
+class Joiner(Protocol):
+    """Joins compressed blocks to one stream. All blocks but the last have ``block_bytes``."""
 
     block_bytes: int
     head: bytes
 
     def compress(self, block: Block) -> bytes:
-        """Return *block* compressed: in any thread, in any order."""
+        """Return the compressed *block*. May be called in any thread and order."""
 
     def join(self, block: Block, compressed: bytes) -> bytes:
-        """Return what comes next of the stream: block by block, in their order."""
+        """Return the next bytes of the stream. Must be called in the order of the blocks."""
 
     def tail(self) -> bytes: ...
 
 
 def deflate(block: Block) -> bytes:
-    """Return *block* as a part of a deflate stream: it ends on a byte."""
+    """Return *block* as a part of a deflate stream, padded to a whole byte."""
     compressor = zlib_ng.compressobj(
         DEFLATE_LEVEL, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS, zdict=block.before
     )
-    # All at once: what comes out may depend on how it was handed in.
-    packed = compressor.compress(block.data)
-    return packed + compressor.flush(zlib_ng.Z_FINISH if block.last else zlib_ng.Z_SYNC_FLUSH)
+    # In one call, since the output may depend on how the input is split.
+    compressed = compressor.compress(block.data)
+    return compressed + compressor.flush(zlib_ng.Z_FINISH if block.last else zlib_ng.Z_SYNC_FLUSH)
 
 
-class GzipJoin:
-    """One gzip member (RFC 1952), with neither name nor time."""
+class GzipJoiner:
+    """One gzip member (RFC 1952) without name and time."""
 
     block_bytes = BLOCK_BYTES
     head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -92,8 +92,8 @@ class GzipJoin:
         return self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")
 
 
-class XzJoin:
-    """One xz stream of many blocks, as ``xz --threads`` writes them."""
+class XzJoiner:
+    """One xz stream of many blocks, as ``xz --threads`` writes it."""
 
     block_bytes = 8 << 20
     preset = 3
@@ -109,34 +109,34 @@ class XzJoin:
         return lzma.compress(block.data, check=lzma.CHECK_CRC64, preset=self.preset)
 
     def join(self, block: Block, compressed: bytes) -> bytes:
-        """Take the one block out of its own stream: its size is in the index that follows it."""
+        """Extract the block from its own stream. Its size is in the index at the end."""
         footer = compressed[-self._ends_bytes :]
         index_bytes = (int.from_bytes(footer[4:8], "little") + 1) * 4
         end = len(compressed) - self._ends_bytes - index_bytes
         index = compressed[end:]
-        unpadded, _ = _parse_varint(index, 2)  # after the index's mark, and the number of records
-        self._records.append(_varint(unpadded) + _varint(len(block.data)))
+        unpadded, _ = _parse_varint(index, 2)  # after the index indicator and the number of records
+        self._records.append(_encode_varint(unpadded) + _encode_varint(len(block.data)))
         return compressed[self._ends_bytes : end]
 
     def tail(self) -> bytes:
-        index = b"\0" + _varint(len(self._records)) + b"".join(self._records)
+        index = b"\0" + _encode_varint(len(self._records)) + b"".join(self._records)
         index += bytes(-len(index) % 4)
         index += zlib.crc32(index).to_bytes(4, "little")
         size = (len(index) // 4 - 1).to_bytes(4, "little") + self._flags
         return index + zlib.crc32(size).to_bytes(4, "little") + size + b"YZ"
 
 
-def _varint(number: int) -> bytes:
-    """Write a number as xz does: seven bits to a byte, the lowest first."""
-    written = bytearray()
-    while number >= 0x80:  # noqa: PLR2004 - the eighth bit says that more follows
-        written.append(number & 0x7F | 0x80)
+def _encode_varint(number: int) -> bytes:
+    """Return *number* as xz encodes it: seven bits per byte, the lowest first."""
+    encoded = bytearray()
+    while number >= 0x80:  # noqa: PLR2004 - the eighth bit: more bytes follow
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*written, number])
+    return bytes([*encoded, number])
 
 
 def _parse_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins *at* a place, and the place behind it."""
+    """Return the number at index *at*, and the index after it."""
     number = shift = 0
     while True:
         number |= (data[at] & 0x7F) << shift
@@ -146,11 +146,12 @@ def _parse_varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-class Bzip2Join:
-    """One bzip2 stream. Its blocks end on any bit, so they have to be shifted into their places."""
+class Bzip2Joiner:
+    """One bzip2 stream. Its blocks end at any bit, so they have to be shifted into place."""
 
     block_bytes = 719_984
-    """bzip2 writes 4 equal bytes as 5, and has blocks of 899,981 bytes: so it makes one of each."""
+    """bzip2 encodes 4 equal bytes as 5, and then fills blocks of 899,981 bytes. So a block of this
+    size always fits into one of bzip2's."""
 
     head = b"BZh9"
 
@@ -176,8 +177,8 @@ class Bzip2Join:
             ):
                 break
         else:
-            raise AssertionError("a bzip2 stream without an end")
-        crc = stream >> padding & 0xFFFFFFFF  # of a stream with one block it is the block's
+            raise AssertionError("the bzip2 stream has no end marker")
+        crc = stream >> padding & 0xFFFFFFFF  # the stream's CRC is that of its only block
         self._crc = ((self._crc << 1 | self._crc >> 31) & 0xFFFFFFFF) ^ crc
         return self._put(stream >> end_bits, bits - end_bits)
 
@@ -186,7 +187,7 @@ class Bzip2Join:
         return end + self._put(0, -self._rest_bits % 8)
 
     def _put(self, value: int, bits: int) -> bytes:
-        """Return the whole bytes that there are, now that *bits* more have come."""
+        """Append *bits* bits of *value*; return all complete bytes."""
         value |= self._rest << bits
         bits += self._rest_bits
         self._rest_bits = bits % 8

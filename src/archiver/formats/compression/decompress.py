@@ -1,4 +1,4 @@
-"""Compressed streams: one or more members, each with a sound end, and nothing else."""
+"""Decompresses a stream of one or more compressed members, and rejects anything between them."""
 
 import bz2
 import lzma
@@ -10,27 +10,27 @@ import zstandard
 from isal import igzip_lib
 
 from archiver.errors import ArchiveTooLarge, CorruptArchive, NotAnArchive, TruncatedArchive
-from archiver.formats.limits import Meter
+from archiver.formats.limits import LimitCounter
 
-IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub takes it for an instance
+IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub declares an instance
 
 STEP_BYTES = 1 << 20
-"""How much is inflated at a time: a chunk of 1 MiB may hold a gigabyte."""
+"""How much is decompressed at a time: a chunk of 1 MiB may contain a gigabyte."""
 
 WINDOW_MAX_BYTES = 128 << 20
-"""What xz and zstd may need to look back on. ``xz -9`` needs 65 MiB, ``zstd -19`` 8."""
+"""Memory for the window of xz and zstd. ``xz -9`` needs 65 MiB, ``zstd -19`` 8."""
 
-MEMBERS_FREE = 1 << 10
-MEMBER_LEAST_BYTES = 4 << 10
-"""A stream may have MEMBERS_FREE members, and one more for each MEMBER_LEAST_BYTES that it holds,
-since it takes time to open one. The smallest that packers make have 64 KiB."""
+FREE_MEMBERS = 1 << 10
+MEMBER_MIN_BYTES = 4 << 10
+"""A stream may have FREE_MEMBERS members, and one more for each MEMBER_MIN_BYTES of content, since
+opening a member takes time. The smallest members that compressors write have 64 KiB."""
 
 SLICE_BYTES = 1 << 10
-"""What zstd is given at a time, since it has no bound for what it makes of it: 32 MiB at worst."""
+"""Input of zstd at a time, since its output has no limit: 32 MiB in the worst case."""
 
 
 class Decompressor(Protocol):
-    """What those of bz2, lzma and igzip have in common."""
+    """The common interface of the decompressors of bz2, lzma and igzip."""
 
     @property
     def eof(self) -> bool: ...
@@ -44,8 +44,8 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
-class Reader(Protocol):
-    """Reads a stream piece by piece."""
+class StreamConsumer(Protocol):
+    """Accepts a stream piece by piece."""
 
     def feed(self, data: bytes) -> None: ...
 
@@ -58,10 +58,10 @@ def _never(_head: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """A compression. Each member begins with ``magic``; ``errors`` are what its library raises.
+    """A compression format. Each member begins with ``magic``; its library raises ``errors``.
 
-    What follows the magic at once may tell that nobody can read it: ``foreign`` says so of the
-    first ``head_bytes``, where the library does not.
+    ``is_unsupported`` checks the first ``head_bytes`` of a member for features that the library
+    ignores, and that others reject.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Codec:
     open: Callable[[], Decompressor]
     errors: tuple[type[Exception], ...]
     head_bytes: int = 0
-    foreign: Callable[[bytes], bool] = _never
+    is_unsupported: Callable[[bytes], bool] = _never
 
 
 class _ZstdFrame:
-    """A Decompressor of zstd, which its library has in another shape."""
+    """Adapts zstandard to the ``Decompressor`` interface."""
 
     def __init__(self) -> None:
         decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES)
@@ -112,12 +112,12 @@ def _open_xz() -> Decompressor:
 
 
 def _has_reserved_flags(head: bytes) -> bool:
-    """Tell whether gzip and zlib would refuse the flags of a gzip (RFC 1952, 2.3.1.2)."""
+    """Return whether gzip and zlib would reject the flags of a gzip (RFC 1952, 2.3.1.2)."""
     return bool(head[3] & 0xE0)
 
 
 def _has_unknown_check(head: bytes) -> bool:
-    """Tell whether the sums in an xz are of a kind that liblzma would pass over in silence."""
+    """Return whether liblzma would silently ignore the checksums of an xz stream."""
     return not lzma.is_check_supported(head[7] & 0x0F)
 
 
@@ -128,7 +128,7 @@ CODECS = {
         open=_open_gzip,
         errors=(IsalError,),
         head_bytes=4,
-        foreign=_has_reserved_flags,
+        is_unsupported=_has_reserved_flags,
     ),
     "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,)),
     "tar.xz": Codec(
@@ -137,7 +137,7 @@ CODECS = {
         open=_open_xz,
         errors=(lzma.LZMAError,),
         head_bytes=8,
-        foreign=_has_unknown_check,
+        is_unsupported=_has_unknown_check,
     ),
     "tar.zst": Codec(
         name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, errors=(zstandard.ZstdError,)
@@ -146,68 +146,70 @@ CODECS = {
 """By suffix."""
 
 
-class Decompression:
-    """Hands on to a reader what a compressed stream holds, within the limits of a meter, if any."""
+class StreamDecompressor:
+    """Passes on the content of a compressed stream to a consumer, within *limits* if given."""
 
-    def __init__(self, *, codec: Codec, reader: Reader, meter: Meter | None = None) -> None:
+    def __init__(
+        self, *, codec: Codec, consumer: StreamConsumer, limits: LimitCounter | None = None
+    ) -> None:
         self._codec = codec
-        self._meter = meter
-        self._reader = reader
+        self._limits = limits
+        self._consumer = consumer
         self._member: Decompressor | None = None
         self._members = 0
-        self._inflated_bytes = 0
+        self._content_bytes = 0
         self._head = b""
 
     def feed(self, data: bytes) -> None:
-        """Read on. Raises BadArchive as soon as it is certain."""
+        """Decompress *data*. Raises BadArchive as early as possible."""
         for _ in self.steps(data):
             pass
 
     def steps(self, data: bytes) -> Iterator[None]:
-        """Read on; come up for air whenever the reader got some STEP_BYTES at the most."""
+        """Decompress *data*, and yield whenever up to STEP_BYTES were passed on."""
         while data:
             if self._member:
-                data = yield from self._inflate(self._member, data)
+                data = yield from self._decompress(self._member, data)
             else:
-                data = self._begin(data)
+                data = self._open_member(data)
 
     def close(self) -> None:
-        """Return if the stream ends well here. Raises BadArchive if it does not."""
+        """Mark the end of the stream. Raises BadArchive if it is incomplete."""
         if self._member or not self._members:
-            raise TruncatedArchive(f"the {self._codec.name} stream ended before its end")
+            raise TruncatedArchive(f"the {self._codec.name} stream is truncated")
         if self._head:
-            raise self._trailing()
-        self._reader.close()
+            raise self._trailing_bytes()
+        self._consumer.close()
 
-    def _begin(self, data: bytes) -> bytes:
-        """Open the next member once its head is complete; return what is still to be read."""
+    def _open_member(self, data: bytes) -> bytes:
+        """Open the next member once its head is complete; return the unread bytes."""
         self._head += data
         magic = self._codec.magic
         if not magic.startswith(self._head[: len(magic)]):
-            raise self._trailing() if self._members else self._something_else()
+            raise self._trailing_bytes() if self._members else self._wrong_format()
         if len(self._head) < max(len(magic), self._codec.head_bytes):
             return b""
-        if self._codec.foreign(self._head):
+        if self._codec.is_unsupported(self._head):
             raise CorruptArchive(
-                f"the {self._codec.name} stream is of a kind that nobody can check"
+                f"the {self._codec.name} stream uses features that cannot be verified"
             )
         self._member = self._codec.open()
         data, self._head = self._head, b""
         return data
 
-    def _inflate(self, member: Decompressor, data: bytes) -> Generator[None, None, bytes]:
-        """Hand on what *data* holds of a member; return what follows the member's end."""
+    def _decompress(self, member: Decompressor, data: bytes) -> Generator[None, None, bytes]:
+        """Pass on the content of a member; return the bytes after its end."""
         while True:
             try:
-                inflated = member.decompress(data, STEP_BYTES)
+                content = member.decompress(data, STEP_BYTES)
             except self._codec.errors as exc:
                 raise CorruptArchive(f"the {self._codec.name} stream is damaged") from exc
-            if inflated:
-                if self._meter:
-                    self._meter.unpack(len(inflated))
-                self._reader.feed(inflated)
+            if content:
+                if self._limits:
+                    self._limits.count_unpacked(len(content))
+                self._consumer.feed(content)
                 yield
-            self._inflated_bytes += len(inflated)
+            self._content_bytes += len(content)
             if member.eof:
                 self._end_member()
                 return member.unused_data
@@ -218,13 +220,13 @@ class Decompression:
     def _end_member(self) -> None:
         self._member = None
         self._members += 1
-        if self._members > MEMBERS_FREE + self._inflated_bytes // MEMBER_LEAST_BYTES:
+        if self._members > FREE_MEMBERS + self._content_bytes // MEMBER_MIN_BYTES:
             raise ArchiveTooLarge(
-                f"the {self._codec.name} stream is cut into more pieces than packers make"
+                f"the {self._codec.name} stream has too many members for its size"
             )
 
-    def _something_else(self) -> NotAnArchive:
-        return NotAnArchive(f"what the host sent does not begin as {self._codec.name} does")
+    def _wrong_format(self) -> NotAnArchive:
+        return NotAnArchive(f"the body does not begin like {self._codec.name}")
 
-    def _trailing(self) -> CorruptArchive:
-        return CorruptArchive(f"something follows the end of the {self._codec.name} stream")
+    def _trailing_bytes(self) -> CorruptArchive:
+        return CorruptArchive(f"there are bytes after the end of the {self._codec.name} stream")

@@ -1,28 +1,27 @@
-"""Walks through a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
+"""Reads a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
 
 Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
-https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, it
-insists on the two blocks of zeros at the end: they alone tell a whole archive from one that was cut
-between two members.
+https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, this
+one requires the two blocks of zeros at the end: without them, an archive that was cut between two
+members would look complete.
 """
 
 from collections.abc import Callable, Generator
 from functools import partial
 
 from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember
-from archiver.formats.archive_tree import NOTE_MAX_BYTES, Tree, shown, special
-from archiver.formats.byte_reader import Incoming, Waiting
-from archiver.formats.limits import Meter
-from archiver.formats.symlinks import Links, course
+from archiver.formats.archive_tree import NOTE_MAX_BYTES, ArchiveTree, shown, special_bits_error
+from archiver.formats.byte_reader import ByteReader, Parsing
+from archiver.formats.limits import LimitCounter
+from archiver.formats.symlinks import SymlinkChecker, classify_target
+from archiver.formats.tar.extensions import EXTENSIONS, Extensions
 from archiver.formats.tar.header import (
     BLOCK,
-    EXTENSIONS,
     FILE,
     FOLDER,
     KINDS,
     SYMBOLIC_LINK,
     UNSAFE,
-    Extensions,
     Header,
     parse_header,
 )
@@ -31,112 +30,119 @@ ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
 
 EXTENSION_MAX_BYTES = 64 << 10
-"""Of a PAX header or a long name. Real ones have some hundred bytes."""
+"""Maximum size of a PAX header or a long name. Real ones have some hundred bytes."""
 
-Take = Callable[[Incoming, Header], Waiting | None]
-"""Reads ``Header.data_bytes``, and what fills up the last block; returns how, unless it is done."""
+ReadMember = Callable[[ByteReader, Header], Parsing | None]
+"""Reads ``Header.unread_bytes``. Returns None if that is done already, else a parser."""
 
 
-def verify_tar(incoming: Incoming, *, tree: Tree, meter: Meter, links: Links) -> Waiting:
-    """Read a tar to its end, see that its members belong to *tree*, and count them.
+def verify_tar(
+    reader: ByteReader, *, tree: ArchiveTree, limits: LimitCounter, links: SymlinkChecker
+) -> Parsing:
+    """Read a tar to its end, and check that its members belong to *tree*.
 
     Raises:
-        BadArchive: It is cut, damaged, empty, of something else, or goes on after its end.
+        BadArchive: It is truncated, damaged, empty, not a tar, or followed by other bytes.
     """
-    yield from members(incoming, partial(_inspect, tree=tree, links=links, meter=meter))
-    links.close()
+    yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
+    links.finish()
 
 
-def members(incoming: Incoming, take: Take) -> Waiting:
-    """Read a tar to its end, and have *take* read each of its members.
+def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
+    """Read a tar to its end, and call *read_member* for each of its members.
 
     Raises:
-        BadArchive: As for ``verify_tar``.
+        BadArchive: As ``verify_tar``.
     """
     extensions = Extensions()
     any_members = False
     while True:
-        block = incoming.at_hand(BLOCK) or (yield from incoming.exactly(BLOCK))
+        block = reader.read_buffered(BLOCK) or (yield from reader.read_exactly(BLOCK))
         if block == ZEROS:
             break
         header = parse_header(block)
         if not header:
-            raise _unreadable(first=incoming.position == BLOCK)
+            raise _unreadable(first=reader.position == BLOCK)
         if header.kind in EXTENSIONS:
             extensions.announce(header.kind)
-            extensions.learn(header.kind, (yield from _extension(incoming, header)))
+            extensions.add(header.kind, (yield from _read_extension(reader, header)))
         elif header.kind in KINDS or header.kind in UNSAFE:
-            yield from take(incoming, header.overruled(extensions.take())) or ()
+            yield from read_member(reader, header.extended(extensions.pop())) or ()
             any_members = True
-        else:  # as if it went on in another volume, or had more headers than one, or were sparse
+        else:  # such as parts of other volumes, and sparse files
             raise CorruptArchive("the tar has a member of a kind that no host sends")
     if not any_members:
         raise NotAnArchive("the tar has no members")
     if extensions.announced:
-        raise CorruptArchive("the tar ends where a member was announced")
-    yield from _end(incoming)
+        raise CorruptArchive("the tar ends after a header that announces a member")
+    yield from _read_end(reader)
 
 
 def _unreadable(*, first: bool) -> BadArchive:
     if first:
-        return NotAnArchive("what the host compressed is not a tar")
+        return NotAnArchive("the body does not begin like a tar")
     return CorruptArchive("a header in the tar is damaged")
 
 
-def _extension(incoming: Incoming, header: Header) -> Generator[None, None, bytes]:
+def _read_extension(reader: ByteReader, header: Header) -> Generator[None, None, bytes]:
     if header.size_bytes > EXTENSION_MAX_BYTES:
-        raise CorruptArchive("a header in the tar is larger than any that makes sense")
-    data = yield from incoming.exactly(header.size_bytes)
-    padding = yield from incoming.exactly(-header.size_bytes % BLOCK)
+        raise CorruptArchive(f"a header in the tar has more than {EXTENSION_MAX_BYTES:,} bytes")
+    data = yield from reader.read_exactly(header.size_bytes)
+    padding = yield from reader.read_exactly(-header.size_bytes % BLOCK)
     if padding.strip(b"\0"):  # GNU tar and Python would read a long name on
-        raise CorruptArchive("a header in the tar goes on behind its end")
+        raise CorruptArchive("a header in the tar continues after its end")
     return data
 
 
-def _inspect(
-    incoming: Incoming, header: Header, tree: Tree, links: Links, meter: Meter
-) -> Waiting | None:
-    meter.member()
-    tree.check_name(header.name)
+def _verify_member(
+    reader: ByteReader,
+    header: Header,
+    tree: ArchiveTree,
+    links: SymlinkChecker,
+    limits: LimitCounter,
+) -> Parsing | None:
+    limits.count_member()
+    tree.require_valid_name(header.name)
     if header.kind in UNSAFE:
         raise UnsafeMember(f"the member {shown(header.name)} is {UNSAFE[header.kind]}")
     if header.has_special_bits:
-        raise special(header.name)
+        raise special_bits_error(header.name)
     if header.kind == SYMBOLIC_LINK:
-        links.enter(header.name, course(header.name, header.link), header.link)
+        links.add_link(header.name, classify_target(header.name, header.link), header.link)
     else:
-        links.check_member(header.name)
+        links.add_member(header.name)
     if header.kind != FILE or header.name.endswith(b"/"):
-        _check_special(header)
+        _require_no_content(header)
     is_file = header.kind != FOLDER and not header.name.endswith(b"/")
-    if is_file and tree.enter(header.name):
-        return _inspect_note(incoming, header, tree)
-    return (
-        None if incoming.skip_at_hand(header.unread_bytes) else incoming.skip(header.unread_bytes)
-    )
+    if is_file and tree.record_file(header.name):
+        return _inspect_note(reader, header, tree)
+    return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
 
 
-def _check_special(header: Header) -> None:
-    """Refuse sizes of what has no contents, which some readers skip; and files named as folders."""
+def _require_no_content(header: Header) -> None:
+    """Reject files named like directories, and links and directories with a size.
+
+    Some readers skip as many bytes as the size says, others do not.
+    """
     if header.is_file_named_as_folder:
-        raise CorruptArchive("a file in the tar has the name of a folder, and some would make one")
+        raise CorruptArchive("a file in the tar is a directory to some readers")
     if header.kind == SYMBOLIC_LINK and header.size_bytes:
-        raise CorruptArchive("a link in the tar has a size, and some would skip so much")
+        raise CorruptArchive("a link in the tar has a size, which some readers would skip")
     is_folder = header.kind == FOLDER or header.name.endswith(b"/")
     if is_folder and header.size_bytes:
-        raise CorruptArchive("a folder in the tar has a size, and some would skip so much")
+        raise CorruptArchive("a directory in the tar has a size, which some readers would skip")
 
 
-def _inspect_note(incoming: Incoming, header: Header, tree: Tree) -> Waiting:
+def _inspect_note(reader: ByteReader, header: Header, tree: ArchiveTree) -> Parsing:
     start = min(header.data_bytes, NOTE_MAX_BYTES)
-    tree.check_note((yield from incoming.exactly(start)))
-    yield from incoming.skip(header.unread_bytes - start)
+    tree.check_note((yield from reader.read_exactly(start)))
+    yield from reader.skip(header.unread_bytes - start)
 
 
-def _end(incoming: Incoming) -> Waiting:
-    """Read the second block of zeros, and nothing but zeros after it."""
-    if (yield from incoming.exactly(BLOCK)) != ZEROS:
-        raise CorruptArchive("the tar goes on after a block of zeros")
-    while padding := (yield from incoming.some(PIECE_BYTES)):
+def _read_end(reader: ByteReader) -> Parsing:
+    """Read the second block of zeros, and require that only zeros follow."""
+    if (yield from reader.read_exactly(BLOCK)) != ZEROS:
+        raise CorruptArchive("the tar continues after a block of zeros")
+    while padding := (yield from reader.read_some(PIECE_BYTES)):
         if padding.count(0) != len(padding):
-            raise CorruptArchive("something follows the end of the tar")
+            raise CorruptArchive("there are bytes after the end of the tar")
