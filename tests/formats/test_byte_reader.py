@@ -16,7 +16,7 @@ def refusing(reader: ByteReader) -> Parsing:
     raise CorruptArchive("these are the wrong four")
 
 
-def test_what_comes_after_the_end_is_refused_again_and_again() -> None:
+def test_bytes_after_the_end_are_rejected_every_time() -> None:
     parser = IncrementalParser(content)
     parser.feed(b"four")
     parser.close()
@@ -25,7 +25,7 @@ def test_what_comes_after_the_end_is_refused_again_and_again() -> None:
             parser.feed(b"more")
 
 
-def test_what_comes_after_a_refusal_is_refused_too() -> None:
+def test_bytes_after_a_rejection_are_rejected() -> None:
     parser = IncrementalParser(refusing)
     for _ in range(3):
         with pytest.raises(CorruptArchive):

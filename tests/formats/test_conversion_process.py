@@ -44,7 +44,7 @@ async def endless() -> Pieces:
     await asyncio.Event().wait()
 
 
-def test_a_conversion_that_was_killed_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_killed_conversion_is_retryable(tmp_path: Path) -> None:
     async def chunks() -> Pieces:
         yield TAR[:1000]
         (process,) = conversions(os.getpid())
@@ -61,7 +61,7 @@ def test_a_conversion_that_was_killed_may_be_tried_again(tmp_path: Path) -> None
     assert raised.value.retryable
 
 
-def test_a_conversion_that_crashes_is_a_fault_of_ours_and_says_which(tmp_path: Path) -> None:
+def test_a_crashed_conversion_is_an_internal_error_with_its_cause(tmp_path: Path) -> None:
     async def chunks() -> Pieces:
         yield TAR
 
@@ -76,7 +76,7 @@ def test_a_conversion_that_crashes_is_a_fault_of_ours_and_says_which(tmp_path: P
 
 
 @pytest.mark.parametrize("given", ("tar", "zip"))
-def test_a_conversion_ends_with_the_one_who_asked_for_it(given: str, tmp_path: Path) -> None:
+def test_a_conversion_ends_with_its_caller(given: str, tmp_path: Path) -> None:
     async def chunks() -> Pieces:
         yield TAR if given == "tar" else pack(RICH, "zip")
         fed.set()
@@ -101,7 +101,7 @@ def test_a_conversion_ends_with_the_one_who_asked_for_it(given: str, tmp_path: P
     assert conversions(os.getpid()) == []
 
 
-def test_what_was_given_may_break_off_when_nobody_reads_any_longer(tmp_path: Path) -> None:
+def test_the_original_may_fail_after_the_reader_has_left(tmp_path: Path) -> None:
     async def chunks() -> Pieces:
         yield TAR[:1000]
         broken.set()
@@ -122,7 +122,7 @@ def test_what_was_given_may_break_off_when_nobody_reads_any_longer(tmp_path: Pat
     assert unseen == []
 
 
-def test_a_conversion_whose_reader_leaves_is_ended(tmp_path: Path) -> None:
+def test_a_conversion_ends_when_its_reader_leaves(tmp_path: Path) -> None:
     async def play() -> bytes:
         async with convert(endless(), tmp_path) as pieces:
             return await anext(pieces)
@@ -131,7 +131,7 @@ def test_a_conversion_whose_reader_leaves_is_ended(tmp_path: Path) -> None:
     assert conversions(os.getpid()) == []
 
 
-def test_it_is_left_to_the_worker_to_end_a_conversion(tmp_path: Path) -> None:
+def test_a_conversion_ignores_signals(tmp_path: Path) -> None:
     """Whoever ends a worker may tell all its processes so: it hands back its tasks by itself."""
 
     async def chunks() -> Pieces:

@@ -97,7 +97,7 @@ def test_names_modes_times_links_and_contents_survive(target: str, tmp_path: Pat
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("target", SUFFIXES)
-def test_the_result_does_not_depend_on_the_way(target: str, tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_the_originals_format(target: str, tmp_path: Path) -> None:
     made = {converted(pack(RICH, source), source, target, tmp_path) for source in SUFFIXES}
     for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         made.add(converted(tar_of(RICH, style=style), "tar", target, tmp_path))
@@ -106,7 +106,7 @@ def test_the_result_does_not_depend_on_the_way(target: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("target", SUFFIXES)
-def test_the_result_is_the_same_for_ever(target: str, tmp_path: Path) -> None:
+def test_the_result_has_a_pinned_sha256(target: str, tmp_path: Path) -> None:
     data = converted(pack(RICH, "zip"), "zip", target, tmp_path)
 
     assert hashlib.sha256(data).hexdigest() == GOLDEN[target]
@@ -117,7 +117,9 @@ def test_the_result_is_the_same_for_ever(target: str, tmp_path: Path) -> None:
     ("target", "blocks"),
     (("tar", 1), ("tar.gz", 3), ("zip", 3), ("tar.bz2", 2), ("tar.xz", 18), ("tar.zst", 18)),
 )
-def test_neither_threads_nor_chunks_matter(target: str, blocks: int, tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_threads_or_chunks(
+    target: str, blocks: int, tmp_path: Path
+) -> None:
     noise = random.Random(3).randbytes(100_000)  # noqa: S311 - has to be the same every time
     data = tar_of((*RICH, Item(path="large", content=noise * 10 * blocks)))
 
@@ -132,7 +134,7 @@ def test_neither_threads_nor_chunks_matter(target: str, blocks: int, tmp_path: P
     assert len(asyncio.run(play())) == 1
 
 
-def test_the_machine_does_not_matter(tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_the_machine(tmp_path: Path) -> None:
     (tmp_path / "given.zip").write_bytes(pack(RICH, "zip"))
     script = """if True:
         import asyncio, hashlib, sys
@@ -164,7 +166,7 @@ def test_the_machine_does_not_matter(tmp_path: Path) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("source", ("zip", "tar.zst"))
 @pytest.mark.parametrize("target", SUFFIXES)
-def test_a_part_is_the_same_whether_it_is_cut_from_the_whole_or_given(
+def test_a_subdir_is_the_same_whether_extracted_or_original(
     source: str, target: str, tmp_path: Path
 ) -> None:
     part = [item for item in RICH if item.path.startswith("testing/")]
@@ -175,7 +177,7 @@ def test_a_part_is_the_same_whether_it_is_cut_from_the_whole_or_given(
     assert cut == converted(pack(part, source), source, target, tmp_path)
 
 
-def test_one_stream_is_made_and_no_more(tmp_path: Path) -> None:
+def test_the_result_is_a_single_compressed_stream(tmp_path: Path) -> None:
     """Readers of streams, such as tarfile's ``r|gz``, stop after the first."""
     content = random.Random(5).randbytes(600_000)  # noqa: S311
 
@@ -187,7 +189,7 @@ def test_one_stream_is_made_and_no_more(tmp_path: Path) -> None:
             assert len(list(tar)) == len(items)
 
 
-def test_a_folder_stays_one(tmp_path: Path) -> None:
+def test_a_directory_stays_a_directory(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         folder = tarfile.TarInfo(f"{ROOT}/folder")
@@ -207,7 +209,7 @@ def test_a_folder_stays_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", (tarfile.CHRTYPE, tarfile.LNKTYPE))
-def test_devices_and_hard_links_are_not_carried_over(kind: bytes, tmp_path: Path) -> None:
+def test_devices_and_hard_links_are_not_convertible(kind: bytes, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         device = tarfile.TarInfo(f"{ROOT}/null")
@@ -262,7 +264,7 @@ def test_any_tree_survives(
     assert data == converted_here(data, target, target, folder)
 
 
-def test_an_end_whose_own_numbers_look_like_one_is_found(tmp_path: Path) -> None:
+def test_an_end_record_whose_numbers_contain_its_signature_is_found(tmp_path: Path) -> None:
     """As the offset of the directory may, once in four billion zips."""
     data = zip_of(RICH)
     offset = int.from_bytes(b"PK\x05\x06", "little")

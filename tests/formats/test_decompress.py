@@ -19,7 +19,7 @@ each_codec = pytest.mark.parametrize(
 
 
 @each_codec
-def test_a_tar_may_be_spread_over_members(suffix: str, compress: Compress) -> None:
+def test_a_tar_may_span_compressed_members(suffix: str, compress: Compress) -> None:
     whole = tar()
     data = compress(whole[:700]) + compress(whole[700:5000]) + compress(whole[5000:])
 
@@ -32,7 +32,7 @@ def test_a_tar_may_be_spread_over_members(suffix: str, compress: Compress) -> No
 
 
 @each_codec
-def test_a_stream_of_countless_members_is_refused(suffix: str, compress: Compress) -> None:
+def test_a_stream_with_too_many_members_is_rejected(suffix: str, compress: Compress) -> None:
     """It takes time to open each of them, although they hold nothing."""
     data = compress(b"") * (FREE_MEMBERS + 1) + compress(tar())
 
@@ -41,15 +41,13 @@ def test_a_stream_of_countless_members_is_refused(suffix: str, compress: Compres
 
 
 @each_codec
-def test_a_cut_between_two_members_is_seen(suffix: str, compress: Compress) -> None:
+def test_a_stream_cut_between_two_members_is_rejected(suffix: str, compress: Compress) -> None:
     with pytest.raises(TruncatedArchive):
         asyncio.run(verdict(an_archive(suffix), [compress(tar()[:1024])]))
 
 
 @each_codec
-def test_a_cut_in_the_first_bytes_of_a_further_member_is_no_end(
-    suffix: str, compress: Compress
-) -> None:
+def test_a_stream_cut_in_a_members_magic_is_rejected(suffix: str, compress: Compress) -> None:
     whole = compress(tar())
 
     with pytest.raises(CorruptArchive):
@@ -58,7 +56,7 @@ def test_a_cut_in_the_first_bytes_of_a_further_member_is_no_end(
 
 @each_codec
 @pytest.mark.parametrize("steps", (1, 2))
-def test_what_ends_with_a_step_of_the_decompressor_has_ended(
+def test_a_stream_may_end_with_a_step_of_the_decompressor(
     suffix: str, compress: Compress, steps: int
 ) -> None:
     whole = tar({f"{ROOT}/zeros": b""})
@@ -68,7 +66,7 @@ def test_what_ends_with_a_step_of_the_decompressor_has_ended(
 
 
 @each_codec
-def test_a_compressed_archive_is_not_compressed_twice(suffix: str, compress: Compress) -> None:
+def test_a_doubly_compressed_archive_is_rejected(suffix: str, compress: Compress) -> None:
     once = packed(suffix, {f"{ROOT}/{number}": bytes([number]) * 9 for number in range(200)})
 
     with pytest.raises(NotAnArchive):
@@ -76,7 +74,7 @@ def test_a_compressed_archive_is_not_compressed_twice(suffix: str, compress: Com
 
 
 @pytest.mark.parametrize("offset", (-1, -5))
-def test_the_checksum_and_the_length_of_gzip_count(offset: int) -> None:
+def test_the_checksum_and_the_length_of_gzip_are_checked(offset: int) -> None:
     data = bytearray(packed("tar.gz"))
     data[offset] ^= 1
 
@@ -84,7 +82,7 @@ def test_the_checksum_and_the_length_of_gzip_count(offset: int) -> None:
         asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
 
 
-def test_an_xz_that_needs_more_memory_than_it_should_get_is_refused() -> None:
+def test_an_xz_that_needs_too_much_memory_is_rejected() -> None:
     greedy = lzma.compress(
         tar(), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 28}]
     )
@@ -94,7 +92,7 @@ def test_an_xz_that_needs_more_memory_than_it_should_get_is_refused() -> None:
 
 
 @pytest.mark.parametrize("flag", (0x20, 0x40, 0x80))
-def test_a_gzip_with_flags_that_mean_nothing_is_refused(flag: int) -> None:
+def test_a_gzip_with_reserved_flags_is_rejected(flag: int) -> None:
     """Python reads it, gzip and zlib do not."""
     data = bytearray(packed("tar.gz"))
     data[3] |= flag
@@ -103,7 +101,7 @@ def test_a_gzip_with_flags_that_mean_nothing_is_refused(flag: int) -> None:
         asyncio.run(verdict(an_archive("tar.gz"), [bytes(data)]))
 
 
-def test_an_xz_whose_sums_nobody_can_check_is_refused() -> None:
+def test_an_xz_with_unknown_checksums_is_rejected() -> None:
     """Python reads it, and does not say that it could not check."""
     data = bytearray(lzma.compress(tar(), check=lzma.CHECK_CRC32))
     data[7] = data[-3] = 2  # in both its head and its foot, which have sums of their own

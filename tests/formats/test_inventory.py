@@ -48,13 +48,13 @@ def test_members_are_the_same_in_every_format(suffix: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", ("tar", "zip"))
-def test_there_may_be_many_of_them(suffix: str, tmp_path: Path) -> None:
+def test_an_archive_may_have_many_members(suffix: str, tmp_path: Path) -> None:
     many = [Item(path=f"{number:06}") for number in range(10_000)]
 
     assert members(pack(many, suffix), suffix, tmp_path) == expected(many)
 
 
-def test_nothing_is_left_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_does_not_fit_is_rejected_and_leaves_nothing(tmp_path: Path) -> None:
     keep = SpooledInventories(workspace=Workspace(folder=tmp_path, max_bytes=1))
 
     with pytest.raises(NoRoom), keep(an_archive("tar"), size_bytes=2):

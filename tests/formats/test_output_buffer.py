@@ -7,7 +7,7 @@ from archiver.formats.member import OutputBuffer
 
 
 @given(pieces=st.lists(st.binary(max_size=20)), size=st.integers(1, 25))
-def test_what_was_put_comes_out_in_its_order_and_cut_to_size(
+def test_output_is_returned_in_order_and_in_the_requested_sizes(
     pieces: list[bytes], size: int
 ) -> None:
     output, taken = OutputBuffer(), []
@@ -24,7 +24,9 @@ def test_what_was_put_comes_out_in_its_order_and_cut_to_size(
 
 
 @given(pieces=st.lists(st.binary(max_size=20)), size=st.integers(1, 25))
-def test_many_may_be_put_before_one_is_taken(pieces: list[bytes], size: int) -> None:
+def test_many_pieces_may_be_appended_before_the_first_is_taken(
+    pieces: list[bytes], size: int
+) -> None:
     output = OutputBuffer()
     for piece in pieces:
         output.append(piece)

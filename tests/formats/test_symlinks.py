@@ -91,12 +91,12 @@ HARMFUL = {
 @each_format
 @pytest.mark.parametrize("case", HARMFUL)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_members_that_could_be_written_through_a_link_are_refused(case: str, suffix: str) -> None:
+def test_members_that_could_be_written_through_a_link_are_rejected(case: str, suffix: str) -> None:
     with pytest.raises(UnsafeMember):
         links_outside(HARMFUL[case], suffix)
 
 
-def test_a_folder_with_the_name_of_a_link_is_refused() -> None:
+def test_a_directory_with_the_name_of_a_link_is_rejected() -> None:
     buffer = BytesIO(tar_of([FILE, link("l", "a")]))
     with tarfile.open(fileobj=buffer, mode="a") as tar:
         folder = tarfile.TarInfo(f"{ROOT}/l")
@@ -107,7 +107,7 @@ def test_a_folder_with_the_name_of_a_link_is_refused() -> None:
         asyncio.run(verdict(an_archive("tar"), [buffer.getvalue()]))
 
 
-def test_no_link_can_lead_to_an_empty_target() -> None:
+def test_a_link_with_an_empty_target_is_impossible() -> None:
     assert classify_target(b"r/l", b"") is LinkTarget.IMPOSSIBLE
     with pytest.raises(UnsafeMember):
         SymlinkChecker().add_link(b"r/l", LinkTarget.IMPOSSIBLE, b"")
@@ -142,7 +142,7 @@ ALLOWED_EXTRA_FIELDS = {
 
 @each_format
 @pytest.mark.parametrize("case", ALLOWED_EXTRA_FIELDS)
-def test_links_within_the_root_are_links_like_any_other(case: str, suffix: str) -> None:
+def test_links_within_the_root_are_accepted(case: str, suffix: str) -> None:
     assert links_outside(ALLOWED_EXTRA_FIELDS[case], suffix, refuse=True) == 0
 
 
@@ -160,14 +160,14 @@ OUTSIDE = {
 
 @each_format
 @pytest.mark.parametrize("case", OUTSIDE)
-def test_links_that_lead_out_are_counted_or_refused(case: str, suffix: str) -> None:
+def test_links_that_lead_out_are_counted_or_rejected(case: str, suffix: str) -> None:
     assert links_outside(OUTSIDE[case], suffix) == 1
     with pytest.raises(UnsafeMember, match="leads out"):
         links_outside(OUTSIDE[case], suffix, refuse=True)
 
 
 @each_format
-def test_links_that_turn_often_take_little_memory(suffix: str) -> None:
+def test_unresolved_links_take_little_memory(suffix: str) -> None:
     turning = [link(f"l{number:05}", "a/../" * 819) for number in range(60)]
     data = pack(turning, suffix)
 
@@ -180,7 +180,7 @@ def test_links_that_turn_often_take_little_memory(suffix: str) -> None:
     assert peak < len(data) + 3_000_000
 
 
-def test_of_links_that_turn_only_so_many_are_looked_into() -> None:
+def test_a_limited_number_of_unresolved_links_is_resolved() -> None:
     links = SymlinkChecker()
     most = UNRESOLVED_MAX_BYTES // (LINK_MAX_BYTES + HELD_PER_UNRESOLVED_BYTES)
 
@@ -194,7 +194,7 @@ def test_of_links_that_turn_only_so_many_are_looked_into() -> None:
 
 
 @each_format
-def test_files_may_say_what_links_would_be_refused_for(suffix: str) -> None:
+def test_a_file_may_contain_the_target_of_a_rejected_link(suffix: str) -> None:
     files = [Item(path=f"f{number}", content=b"a/../b" * number) for number in range(500)]
 
     assert links_outside(files, suffix, refuse=True) == 0
@@ -216,7 +216,7 @@ thorough = pytest.mark.thorough
     ),
     ids=("short", "turning", "thousands", "long", "longest", "longest, turning", "hangul"),
 )
-def test_links_take_no_more_memory_than_they_may(name: bytes, target: bytes) -> None:
+def test_links_take_a_limited_amount_of_memory(name: bytes, target: bytes) -> None:
     tracemalloc.start()
     try:
         links = SymlinkChecker()
@@ -236,14 +236,14 @@ def _fill(links: SymlinkChecker, name: bytes, target: bytes) -> None:
         links.add_link(member, classify_target(member, target), bytes(bytearray(target)))
 
 
-def test_an_archive_may_have_as_many_links_as_icon_themes() -> None:
+def test_an_archive_may_have_as_many_links_as_an_icon_theme() -> None:
     links = SymlinkChecker()
     for number in range(100_000):
         links.add_link(b"icons-0123456789ab/%s/%d" % (b"n" * 100, number), LinkTarget.INSIDE, b"x")
 
 
 @pytest.mark.parametrize("segment", (b"s/", "é/".encode()))
-def test_the_work_that_paths_make_is_bounded(segment: bytes) -> None:
+def test_the_work_to_compare_paths_is_limited(segment: bytes) -> None:
     links = SymlinkChecker(work_max_bytes=20_000_000)
     links.add_link(b"r/l", LinkTarget.INSIDE, b"x")
     names = [b"r/%d/" % number + segment * (4000 // len(segment)) + b"a" for number in range(6)]
@@ -259,7 +259,7 @@ def _check(links: SymlinkChecker, names: Sequence[bytes]) -> None:
 
 
 @given(st.text())
-def test_spellings_that_some_system_takes_for_one_are_folded_to_one(name: str) -> None:
+def test_spellings_that_some_system_treats_as_equal_fold_to_one_form(name: str) -> None:
     spellings = [
         unicodedata.normalize(form, text)
         for form in ("NFC", "NFD")
@@ -274,7 +274,7 @@ def test_spellings_that_some_system_takes_for_one_are_folded_to_one(name: str) -
 @pytest.mark.parametrize(
     "invisible", ("\u00ad", "\u034f", "\u200b", "\u200c", "\u200d", "\u200f", "\ufe0f", "\ufeff")
 )
-def test_characters_that_some_system_ignores_are_folded_away(invisible: str) -> None:
+def test_characters_that_some_system_ignores_are_removed(invisible: str) -> None:
     assert fold_name(f"d/L{invisible}/x".encode()) == fold_name(b"d/l/x")
 
 
@@ -299,7 +299,7 @@ def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
 @pytest.mark.parametrize("spelled", (str, str.lower, _to_windows))
 @settings(max_examples=120, deadline=None)
 @given(items=st.lists(entries, min_size=1, max_size=6))
-def test_whatever_is_accepted_stays_within_the_root_when_it_is_extracted(
+def test_accepted_archives_extract_within_the_root(
     spelled: Callable[[str], str], items: list[Item], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Where letter case does not count, it is as if all names were in lower case.

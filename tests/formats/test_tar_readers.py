@@ -35,7 +35,7 @@ EACH_KIND = (
 @example(nth=1, at=329, content=b"none")  # a device's number, where there is no device
 @example(nth=2, at=124, content=b"00000000004\0")  # a long name that goes on behind its end
 @example(nth=5, at=156, content=b"7")
-def test_python_finds_in_what_is_accepted_the_members_that_were_looked_at(
+def test_python_reads_the_same_members_from_accepted_tars(
     nth: int, at: int, content: bytes
 ) -> None:
     data = b"".join((*EACH_KIND[:nth], amended(EACH_KIND[nth], at, content)))

@@ -42,7 +42,7 @@ many = settings(max_examples=300, deadline=None)
 
 
 @each_suffix
-def test_a_whole_archive_is_digested(suffix: str) -> None:
+def test_a_complete_archive_is_verified_with_its_sha256(suffix: str) -> None:
     verified = asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]]))
 
     assert verified.sha256 == hashlib.sha256(GOOD[suffix]).hexdigest()
@@ -52,7 +52,7 @@ def test_a_whole_archive_is_digested(suffix: str) -> None:
 
 @few
 @given(suffix=any_suffix, cuts=st.lists(st.integers(0, 800), max_size=20))
-def test_it_does_not_matter_how_the_stream_is_cut_into_chunks(suffix: str, cuts: list[int]) -> None:
+def test_the_size_of_chunks_does_not_matter(suffix: str, cuts: list[int]) -> None:
     data = GOOD[suffix]
     bounds = [0, *sorted(cuts), len(data)]
     chunks = [data[start:end] for start, end in pairwise(bounds)]
@@ -63,7 +63,7 @@ def test_it_does_not_matter_how_the_stream_is_cut_into_chunks(suffix: str, cuts:
 
 
 @each_suffix
-def test_bytes_may_come_one_by_one(suffix: str) -> None:
+def test_bytes_may_arrive_one_by_one(suffix: str) -> None:
     data = GOOD[suffix]
 
     verified = asyncio.run(verdict(an_archive(suffix), [bytes([byte]) for byte in data]))
@@ -72,7 +72,7 @@ def test_bytes_may_come_one_by_one(suffix: str) -> None:
 
 
 @each_suffix
-def test_every_beginning_of_a_whole_archive_is_refused(suffix: str) -> None:
+def test_every_truncation_of_an_archive_is_rejected(suffix: str) -> None:
     data = GOOD[suffix]
 
     async def play() -> None:
@@ -84,34 +84,34 @@ def test_every_beginning_of_a_whole_archive_is_refused(suffix: str) -> None:
 
 
 @each_suffix
-def test_nothing_is_not_an_archive(suffix: str) -> None:
+def test_an_empty_stream_is_not_an_archive(suffix: str) -> None:
     with pytest.raises(NotAnArchive):
         asyncio.run(verdict(an_archive(suffix), []))
 
 
 @few
 @given(suffix=any_suffix, more=st.binary(min_size=1, max_size=2000))
-def test_nothing_may_follow_the_end(suffix: str, more: bytes) -> None:
+def test_bytes_after_the_end_are_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises((CorruptArchive, TruncatedArchive)):
         asyncio.run(verdict(an_archive(suffix), [GOOD[suffix] + more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("more", (b"Internal Server Error", b"\0", b"\n"))
-def test_what_servers_append_is_refused(suffix: str, more: bytes) -> None:
+def test_text_that_servers_append_is_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises(CorruptArchive):
         asyncio.run(verdict(an_archive(suffix), [GOOD[suffix], more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("page", (b"<!DOCTYPE html><html></html>", b"<", b"404"))
-def test_a_page_is_not_an_archive(suffix: str, page: bytes) -> None:
+def test_an_html_page_is_not_an_archive(suffix: str, page: bytes) -> None:
     with pytest.raises((NotAnArchive, TruncatedArchive)):
         asyncio.run(verdict(an_archive(suffix), [page]))
 
 
 @each_suffix
-def test_an_archive_of_another_format_is_refused(suffix: str) -> None:
+def test_an_archive_of_another_format_is_rejected(suffix: str) -> None:
     async def play() -> None:
         for other in set(SUFFIXES) - {suffix}:
             with pytest.raises(NotAnArchive):
@@ -122,7 +122,7 @@ def test_an_archive_of_another_format_is_refused(suffix: str) -> None:
 
 @many
 @given(suffix=any_suffix, position=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_a_damaged_byte_is_refused_or_harmless(suffix: str, position: int, flip: int) -> None:
+def test_a_damaged_byte_is_rejected_or_harmless(suffix: str, position: int, flip: int) -> None:
     damaged = bytearray(GOOD[suffix])
     damaged[position % len(damaged)] ^= flip
 
@@ -141,7 +141,7 @@ def test_a_damaged_byte_is_refused_or_harmless(suffix: str, position: int, flip:
     length=st.integers(0, 300),
     replacement=st.binary(max_size=300),
 )
-def test_no_damage_ends_in_another_error(
+def test_damage_always_raises_bad_archive(
     suffix: str, start: int, length: int, replacement: bytes
 ) -> None:
     data = GOOD[suffix]
@@ -164,7 +164,7 @@ def blocks(data: bytes) -> list[bytes]:
 @many
 @given(start=st.integers(0, 12_000), replacement=st.binary(max_size=600))
 @example(start=136, replacement=b"Br\xdc")  # the sum still fits, if bytes have signs
-def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
+def test_damage_to_a_tar_before_its_compression_always_raises_bad_archive(
     start: int, replacement: bytes
 ) -> None:
     whole = tar()
@@ -187,7 +187,7 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
 
 
 @each_suffix
-def test_what_was_refused_once_does_not_end_well(suffix: str) -> None:
+def test_a_rejected_stream_cannot_be_finished(suffix: str) -> None:
     async def play() -> None:
         verifier = verify(an_archive(suffix), root=ROOT)
         with pytest.raises(BadArchive):
@@ -215,7 +215,7 @@ def outcome(read: Read, suffix: str, chunks: Iterable[bytes]) -> Verified | tupl
     outside=st.one_of(st.none(), st.tuples(st.integers(0, 800), st.integers(1, 255))),
     more=st.sampled_from((b"", b"\n", b"\x1f\x8b\x08")),
 )
-def test_of_several_faults_two_threads_find_the_one_that_one_thread_finds(
+def test_two_threads_report_the_same_fault_as_one(
     suffix: str, inside: tuple[int, int] | None, outside: tuple[int, int] | None, more: bytes
 ) -> None:
     compress = COMPRESS[suffix]
@@ -233,6 +233,6 @@ def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
     return bytes(damaged)
 
 
-def test_a_format_that_cannot_be_verified_is_refused() -> None:
+def test_an_unsupported_format_is_rejected() -> None:
     with pytest.raises(SuffixRefused):
         verify(an_archive("rar"), root=ROOT)

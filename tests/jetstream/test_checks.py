@@ -23,7 +23,7 @@ from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from tests.jetstream.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive
 from tests.parts.process import free_port
-from tests.storage.conftest import kept
+from tests.storage.conftest import lease_held
 
 EAST, WEST = Region("east"), Region("west")
 AT_ONCE = timedelta(0)
@@ -73,7 +73,7 @@ async def committed(storage: MemoryStorage, archive: Archive) -> Copies:
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
     return await storage.commit(
         Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
-        prove_lease=kept,
+        prove_lease=lease_held,
     )
 
 

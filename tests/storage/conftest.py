@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
-from archiver.ports.storage import Commit
+from archiver.ports.storage import Commit, Upload
 from archiver.sealing import seal
 from archiver.storage.fan_out import MAX_LAG
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
@@ -25,11 +25,13 @@ EAST, WEST = REGIONS
 LARGE = 10_000_000
 """More than one part of a multipart upload."""
 
+SOURCE_URL = "https://hg.example/ash"
+
 NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coast:
+class TwoRegions:
     """Two regions, and what stands before them."""
 
     home: Home
@@ -60,10 +62,10 @@ class Coast:
 
 
 @pytest.fixture
-def coast(home: Home) -> Iterator[Coast]:
+def two_regions(home: Home) -> Iterator[TwoRegions]:
     with ExitStack() as stack:
         endpoint = home.server.endpoint
-        yield Coast(
+        yield TwoRegions(
             home=home, sinks={region: stack.enter_context(sink(endpoint)) for region in REGIONS}
         )
 
@@ -83,20 +85,20 @@ def verified(data: bytes) -> Verified:
     return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
-async def kept() -> None:
-    """Hold a lease that nobody takes away."""
+def commit_of(archive: Archive, upload: Upload, data: bytes) -> Commit:
+    """Return a commit of *upload*, which is assumed to hold *data*."""
+    return Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL)
+
+
+async def lease_held() -> None:
+    """Prove a lease that is still held."""
 
 
 async def store(
-    regions: RegionalStorage, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
+    storage: RegionalStorage, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
 ) -> Copies:
-    upload = await regions.upload(archive, stream(data), attempt=attempt)
-    return await regions.commit(
-        Commit(
-            archive=archive,
-            upload=upload,
-            verified=verified(data),
-            source_url="https://hg.example/ash",
-        ),
-        prove_lease=kept,
+    upload = await storage.upload(archive, stream(data), attempt=attempt)
+    return await storage.commit(
+        commit_of(archive, upload, data),
+        prove_lease=lease_held,
     )

@@ -61,7 +61,7 @@ def stored(endpoint: str, ca_file: Path | None) -> bytes:
     return asyncio.run(play())
 
 
-def test_the_authority_that_a_region_names_is_trusted_and_no_other(
+def test_only_the_configured_authority_is_trusted(
     endpoint: str, certificates: Certificates
 ) -> None:
     assert stored(endpoint, certificates.authority) == b"bytes"

@@ -6,12 +6,11 @@ import pytest
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
-from archiver.ports.storage import Commit
 from archiver.storage import fan_out
 from archiver.storage.region_queries import PATIENCE, RegionQueries
 from archiver.storage.regional_storage import RegionalStorage
 from tests.parts.sink import Fault
-from tests.storage.conftest import EAST, WEST, Coast, an_archive, kept, stream, verified
+from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, commit_of, lease_held, stream
 
 
 async def never() -> int:
@@ -28,7 +27,7 @@ async def failing() -> int:
     raise StorageUnavailable("refused")
 
 
-def test_a_silent_region_is_left_out_and_hardly_waited_for_again() -> None:
+def test_a_silent_region_is_skipped_and_hardly_waited_for_again() -> None:
     ended: list[str] = []
 
     async def ask(queries: RegionQueries, name: str) -> None:
@@ -46,7 +45,7 @@ def test_a_silent_region_is_left_out_and_hardly_waited_for_again() -> None:
     assert ended == ["for the first time", "for the second time", "as long"]
 
 
-def test_a_region_that_answers_is_waited_for_as_before() -> None:
+def test_a_region_that_answers_is_trusted_again() -> None:
     async def scenario() -> None:
         queries = RegionQueries()
         await queries.run({EAST: never(), WEST: after(0)})
@@ -56,7 +55,7 @@ def test_a_region_that_answers_is_waited_for_as_before() -> None:
     asyncio.run(scenario())
 
 
-def test_a_failure_is_no_answer_that_others_are_left_out_for() -> None:
+def test_a_failure_does_not_shorten_the_wait_for_other_regions() -> None:
     async def scenario() -> None:
         answers = await RegionQueries().run(
             {EAST: after(PATIENCE.total_seconds() + 0.2), WEST: failing()}
@@ -66,7 +65,7 @@ def test_a_failure_is_no_answer_that_others_are_left_out_for() -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_is_cancelled_leaves_no_question_behind() -> None:
+def test_cancellation_ends_all_queries() -> None:
     async def scenario() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -78,29 +77,24 @@ def test_a_caller_that_is_cancelled_leaves_no_question_behind() -> None:
 
 
 @pytest.mark.parametrize("frozen", (EAST, WEST))
-def test_a_frozen_region_is_given_up_as_others_wait_and_not_for_its_own_silence(
-    coast: Coast, frozen: Region
+def test_a_frozen_region_is_dropped_after_the_lag_that_others_allow(
+    two_regions: TwoRegions, frozen: Region
 ) -> None:
     archive = an_archive()
 
-    async def scenario(regions: RegionalStorage) -> None:
-        assert (await regions.find(archive)).unreachable == (frozen,)
-        refusal = (await regions.check_writable())[frozen]
+    async def scenario(storage: RegionalStorage) -> None:
+        assert (await storage.find(archive)).unreachable == (frozen,)
+        refusal = (await storage.check_writable())[frozen]
         assert refusal
         assert "other regions do" in refusal.message
         async with asyncio.timeout(fan_out.MAX_LAG.total_seconds()):  # of a large archive
-            upload = await regions.upload(archive, stream(b"data"), attempt="a1")
+            upload = await storage.upload(archive, stream(b"data"), attempt="a1")
         assert "kept the other regions waiting" in upload.failures[frozen].message
-        copies = await regions.commit(
-            Commit(
-                archive=archive,
-                upload=upload,
-                verified=verified(b"data"),
-                source_url="https://hg.example/ash",
-            ),
-            prove_lease=kept,
+        copies = await storage.commit(
+            commit_of(archive, upload, b"data"),
+            prove_lease=lease_held,
         )
         assert copies.regions == tuple(r for r in (EAST, WEST) if r != frozen)
 
-    coast.sinks[frozen].misbehave = lambda _method, _target: Fault.HANG
-    coast.use(scenario)
+    two_regions.sinks[frozen].misbehave = lambda _method, _target: Fault.HANG
+    two_regions.use(scenario)

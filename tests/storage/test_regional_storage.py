@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Copies, Region
-from archiver.ports.storage import Commit, Upload
+from archiver.ports.storage import Upload
 from archiver.storage.bucket import PAGE_KEYS
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage, open_storage
 from tests.parts.s3 import REGIONS, Home, S3Server
@@ -19,15 +19,13 @@ from tests.storage.conftest import (
     EAST,
     LARGE,
     WEST,
-    Coast,
+    TwoRegions,
     an_archive,
-    kept,
+    commit_of,
+    lease_held,
     store,
     stream,
-    verified,
 )
-
-URL = "https://hg.example/ash"
 
 
 def once(fault: Fault, method: str) -> Misbehave:
@@ -40,39 +38,39 @@ def once(fault: Fault, method: str) -> Misbehave:
     return misbehave
 
 
-def shorten(coast: Coast) -> Misbehave:
+def shorten(two_regions: TwoRegions) -> Misbehave:
     """Have an object be shorter than it was by the time that it is looked at."""
 
     def misbehave(method: str, target: str) -> None:
         if method == "HEAD":
-            coast.home.server.request("PUT", target, body=b"few")
+            two_regions.home.server.request("PUT", target, body=b"few")
 
     return misbehave
 
 
-def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
+def test_one_of_many_concurrent_commits_wins_in_all_regions(home: Home) -> None:
     archive = an_archive()
     contents = [secrets.token_bytes(100) for _ in range(16)]
 
     async def scenario() -> tuple[list[Copies], Copies | None]:
-        regions = RegionalStorage(buckets=home.buckets())
+        storage = RegionalStorage(buckets=home.buckets())
         uploads = await asyncio.gather(
             *(
-                regions.upload(archive, stream(data), attempt=f"a{number}")
+                storage.upload(archive, stream(data), attempt=f"a{number}")
                 for number, data in enumerate(contents)
             )
         )
         committed = await asyncio.gather(
             *(
-                regions.commit(
-                    Commit(archive=archive, upload=upload, verified=verified(data), source_url=URL),
-                    prove_lease=kept,
+                storage.commit(
+                    commit_of(archive, upload, data),
+                    prove_lease=lease_held,
                 )
                 for upload, data in zip(uploads, contents, strict=True)
             )
         )
         await asyncio.sleep(OBSTORE_EXIT_S)
-        return committed, (await regions.find(archive)).copies
+        return committed, (await storage.find(archive)).copies
 
     with capture_logs() as logs:
         committed, found = asyncio.run(scenario())
@@ -84,37 +82,39 @@ def test_of_many_that_commit_at_once_one_wins_everywhere(home: Home) -> None:
         assert set(keys) - unheard == {found.manifest.object_key}
 
 
-def test_what_is_committed_twice_stays(coast: Coast) -> None:
+def test_committing_an_upload_twice_returns_the_same_copies(two_regions: TwoRegions) -> None:
     archive = an_archive()
 
-    async def scenario(regions: RegionalStorage) -> Copies:
-        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
-        first = await regions.commit(
-            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
-            prove_lease=kept,
+    async def scenario(storage: RegionalStorage) -> Copies:
+        upload = await storage.upload(archive, stream(b"data"), attempt="a1")
+        first = await storage.commit(
+            commit_of(archive, upload, b"data"),
+            prove_lease=lease_held,
         )
-        again = await regions.commit(
-            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
-            prove_lease=kept,
+        again = await storage.commit(
+            commit_of(archive, upload, b"data"),
+            prove_lease=lease_held,
         )
         assert again == first
         return first
 
-    object_key = coast.use(scenario).manifest.object_key
-    assert coast.home.keys("archives/") == {EAST: [object_key], WEST: [object_key]}
+    object_key = two_regions.use(scenario).manifest.object_key
+    assert two_regions.home.keys("archives/") == {EAST: [object_key], WEST: [object_key]}
 
 
 @pytest.mark.parametrize("data", (b"one", b"another"))
-def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -> None:
+def test_a_region_with_a_different_manifest_has_no_copy(
+    two_regions: TwoRegions, data: bytes
+) -> None:
     archive = an_archive()
 
-    async def scenario(regions: RegionalStorage) -> Copies | None:
-        return (await regions.find(archive)).copies
+    async def scenario(storage: RegionalStorage) -> Copies | None:
+        return (await storage.find(archive)).copies
 
-    coast.use(lambda regions: store(regions, archive, b"one", attempt="a1"), regions=(EAST,))
-    coast.use(lambda regions: store(regions, archive, data, attempt="a2"), regions=(WEST,))
+    two_regions.use(lambda storage: store(storage, archive, b"one", attempt="a1"), regions=(EAST,))
+    two_regions.use(lambda storage: store(storage, archive, data, attempt="a2"), regions=(WEST,))
     with capture_logs() as logs:
-        copies = coast.use(scenario)
+        copies = two_regions.use(scenario)
     assert copies is not None
     assert copies.regions == (EAST,)
     (line,) = [line for line in logs if line["event"] == "copy.differs"]
@@ -123,66 +123,70 @@ def test_a_region_with_another_manifest_has_no_copy(coast: Coast, data: bytes) -
 
 
 @pytest.mark.parametrize("elsewhere", ("damaged", "away", "absent"))
-def test_a_damaged_manifest_is_neither_an_outage_nor_absent_whatever_the_other_region_says(
-    coast: Coast, elsewhere: str
+def test_a_damaged_manifest_is_reported_whatever_the_other_region_answers(
+    two_regions: TwoRegions, elsewhere: str
 ) -> None:
     archive = an_archive()
     for region in REGIONS[: 2 if elsewhere == "damaged" else 1]:
-        path = f"/{coast.home.names[region]}/manifests/{archive.key}.json"
-        assert coast.home.server.request("PUT", path, body=b"{}")[0] == 200
+        path = f"/{two_regions.home.names[region]}/manifests/{archive.key}.json"
+        assert two_regions.home.server.request("PUT", path, body=b"{}")[0] == 200
     if elsewhere == "away":
-        coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
+        two_regions.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
 
-    async def scenario(regions: RegionalStorage) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
         with pytest.raises(UnreadableManifest):
-            await regions.find(archive)
+            await storage.find(archive)
 
-    coast.use(scenario)
+    two_regions.use(scenario)
 
 
-def test_nothing_is_committed_beside_a_damaged_manifest(coast: Coast) -> None:
+def test_a_damaged_manifest_prevents_a_commit(two_regions: TwoRegions) -> None:
     archive = an_archive()
-    path = f"/{coast.home.names[WEST]}/manifests/{archive.key}.json"
-    assert coast.home.server.request("PUT", path, body=b"{}")[0] == 200
+    path = f"/{two_regions.home.names[WEST]}/manifests/{archive.key}.json"
+    assert two_regions.home.server.request("PUT", path, body=b"{}")[0] == 200
     with pytest.raises(UnreadableManifest):
-        coast.use(lambda regions: store(regions, archive))
-    assert coast.home.keys("archives/") == {EAST: [], WEST: []}
+        two_regions.use(lambda storage: store(storage, archive))
+    assert two_regions.home.keys("archives/") == {EAST: [], WEST: []}
 
 
-def test_a_region_with_another_manifest_keeps_it(coast: Coast) -> None:
+def test_a_copy_does_not_replace_a_different_manifest(two_regions: TwoRegions) -> None:
     archive = an_archive()
-    east = coast.use(lambda regions: store(regions, archive, b"one"), regions=(EAST,))
-    west = coast.use(lambda regions: store(regions, archive, b"two"), regions=(WEST,))
+    east = two_regions.use(lambda storage: store(storage, archive, b"one"), regions=(EAST,))
+    west = two_regions.use(lambda storage: store(storage, archive, b"two"), regions=(WEST,))
 
-    async def scenario(regions: RegionalStorage) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
         with pytest.raises(StorageUnavailable):
-            await regions.copy(archive, east, WEST)
+            await storage.copy(archive, east, WEST)
 
-    coast.use(scenario)
+    two_regions.use(scenario)
 
-    async def find(regions: RegionalStorage) -> Copies | None:
-        return (await regions.find(archive)).copies
+    async def find(storage: RegionalStorage) -> Copies | None:
+        return (await storage.find(archive)).copies
 
-    assert coast.use(find, regions=(WEST,)) == west
+    assert two_regions.use(find, regions=(WEST,)) == west
 
 
-def test_a_decision_without_the_primary_yields_to_what_the_primary_has(coast: Coast) -> None:
+def test_a_commit_without_the_primary_yields_to_the_primarys_manifest(
+    two_regions: TwoRegions,
+) -> None:
     archive = an_archive()
 
-    async def scenario(regions: RegionalStorage) -> Copies:
-        upload = await regions.upload(archive, stream(b"late"), attempt="a2")
+    async def scenario(storage: RegionalStorage) -> Copies:
+        upload = await storage.upload(archive, stream(b"late"), attempt="a2")
         western = Upload(object_key=upload.object_key, regions=(WEST,))
-        return await regions.commit(
-            Commit(archive=archive, upload=western, verified=verified(b"late"), source_url=URL),
-            prove_lease=kept,
+        return await storage.commit(
+            commit_of(archive, western, b"late"),
+            prove_lease=lease_held,
         )
 
-    first = coast.use(lambda regions: store(regions, archive, b"first"), regions=(EAST,))
-    coast.sinks[EAST].misbehave = once(Fault.FORBID, "GET")
-    assert coast.use(scenario) == first
+    first = two_regions.use(lambda storage: store(storage, archive, b"first"), regions=(EAST,))
+    two_regions.sinks[EAST].misbehave = once(Fault.FORBID, "GET")
+    assert two_regions.use(scenario) == first
 
 
-def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast) -> None:
+def test_an_object_stays_where_the_write_of_its_manifest_is_unconfirmed(
+    two_regions: TwoRegions,
+) -> None:
     archive = an_archive()
     forbid_once = once(Fault.FORBID, "GET")
     written: list[str] = []
@@ -197,47 +201,47 @@ def test_bytes_stay_where_a_manifest_may_have_been_written_unheard(coast: Coast)
             return Fault.MUTE
         return None
 
-    async def scenario(regions: RegionalStorage) -> tuple[Upload, Copies]:
-        upload = await regions.upload(archive, stream(b"two"), attempt="a2")
-        coast.sinks[EAST].misbehave = write_and_fall_silent
-        coast.sinks[WEST].misbehave = forbid_once
-        copies = await regions.commit(
-            Commit(archive=archive, upload=upload, verified=verified(b"two"), source_url=URL),
-            prove_lease=kept,
+    async def scenario(storage: RegionalStorage) -> tuple[Upload, Copies]:
+        upload = await storage.upload(archive, stream(b"two"), attempt="a2")
+        two_regions.sinks[EAST].misbehave = write_and_fall_silent
+        two_regions.sinks[WEST].misbehave = forbid_once
+        copies = await storage.commit(
+            commit_of(archive, upload, b"two"),
+            prove_lease=lease_held,
         )
         return upload, copies
 
-    first = coast.use(lambda regions: store(regions, archive, b"one"), regions=(WEST,))
-    upload, copies = coast.use(scenario)
+    first = two_regions.use(lambda storage: store(storage, archive, b"one"), regions=(WEST,))
+    upload, copies = two_regions.use(scenario)
     assert copies == first
-    assert coast.home.keys("archives/") == {
+    assert two_regions.home.keys("archives/") == {
         EAST: [upload.object_key],
         WEST: [first.manifest.object_key],
     }
 
 
-def test_bytes_stay_where_their_manifest_may_arrive_after_another_one_was_read(
-    coast: Coast,
+def test_an_object_stays_where_its_manifest_may_still_replace_another_one(
+    two_regions: TwoRegions,
 ) -> None:
     archive = an_archive()
-    first = coast.use(lambda regions: store(regions, archive, b"one", attempt="a1"))
-    path = f"/{coast.home.names[EAST]}/manifests/{archive.key}.json"
-    body = coast.home.read(EAST, f"manifests/{archive.key}.json")
+    first = two_regions.use(lambda storage: store(storage, archive, b"one", attempt="a1"))
+    path = f"/{two_regions.home.names[EAST]}/manifests/{archive.key}.json"
+    body = two_regions.home.read(EAST, f"manifests/{archive.key}.json")
     for region in REGIONS:
-        name = coast.home.names[region]
-        coast.home.server.request("DELETE", f"/{name}/manifests/{archive.key}.json")
+        name = two_regions.home.names[region]
+        two_regions.home.server.request("DELETE", f"/{name}/manifests/{archive.key}.json")
 
     def let_the_other_one_pass(method: str, target: str) -> Fault | None:
         if method != "PUT" or "/manifests/" not in target:
             return None
-        coast.home.server.request("PUT", path, body=body)
+        two_regions.home.server.request("PUT", path, body=body)
         return Fault.REFUSE
 
-    coast.sinks[EAST].misbehave = let_the_other_one_pass
+    two_regions.sinks[EAST].misbehave = let_the_other_one_pass
     with capture_logs() as logs:
-        copies = coast.use(lambda regions: store(regions, archive, b"two", attempt="a2"))
+        copies = two_regions.use(lambda storage: store(storage, archive, b"two", attempt="a2"))
     assert copies.manifest == first.manifest
-    objects = coast.home.keys("archives/")
+    objects = two_regions.home.keys("archives/")
     (late,) = set(objects[EAST]) - {first.manifest.object_key}
     assert "/a2-" in late
     assert objects[WEST] == [first.manifest.object_key]
@@ -245,24 +249,24 @@ def test_bytes_stay_where_their_manifest_may_arrive_after_another_one_was_read(
     assert [(line["region"], line["object_key"]) for line in kept_back] == [(EAST, late)]
 
 
-def test_bytes_that_are_kept_as_no_region_took_their_manifest_are_reported(coast: Coast) -> None:
-    for region in coast.sinks.values():
+def test_objects_whose_manifest_no_region_took_are_logged(two_regions: TwoRegions) -> None:
+    for region in two_regions.sinks.values():
         region.misbehave = lambda method, target: (
             Fault.FORBID if method == "PUT" and "/manifests/" in target else None
         )
     with capture_logs() as logs, pytest.raises(StorageUnavailable, match="no region took"):
-        coast.use(lambda regions: store(regions, an_archive()))
+        two_regions.use(lambda storage: store(storage, an_archive()))
     kept_back = [line for line in logs if line["event"] == "upload.kept"]
-    assert {line["region"]: [line["object_key"]] for line in kept_back} == coast.home.keys(
+    assert {line["region"]: [line["object_key"]] for line in kept_back} == two_regions.home.keys(
         "archives/"
     )
 
 
-def test_the_lease_is_proven_while_the_regions_are_looked_at_and_before_a_manifest(
-    coast: Coast,
+def test_the_lease_is_proven_during_the_lookup_and_before_the_first_write(
+    two_regions: TwoRegions,
 ) -> None:
     archive = an_archive()
-    seen = [coast.sinks[region].requests for region in REGIONS]
+    seen = [two_regions.sinks[region].requests for region in REGIONS]
 
     async def hold() -> None:
         async with asyncio.timeout(5):
@@ -271,43 +275,43 @@ def test_the_lease_is_proven_while_the_regions_are_looked_at_and_before_a_manife
         await asyncio.sleep(0.1)  # in which nothing else may happen
         assert not any("/manifests/" in t for asked in seen for m, t in asked if m == "PUT")
 
-    async def scenario(regions: RegionalStorage) -> Copies:
-        upload = await regions.upload(archive, stream(b"data"), attempt="a1")
-        return await regions.commit(
-            Commit(archive=archive, upload=upload, verified=verified(b"data"), source_url=URL),
+    async def scenario(storage: RegionalStorage) -> Copies:
+        upload = await storage.upload(archive, stream(b"data"), attempt="a1")
+        return await storage.commit(
+            commit_of(archive, upload, b"data"),
             prove_lease=hold,
         )
 
-    assert coast.use(scenario).regions == REGIONS
+    assert two_regions.use(scenario).regions == REGIONS
 
 
 @pytest.mark.parametrize("short", REGIONS)
-def test_a_region_that_has_less_than_was_verified_has_no_copy(coast: Coast, short: Region) -> None:
-    coast.sinks[short].misbehave = shorten(coast)
+def test_a_region_with_a_shorter_object_has_no_copy(two_regions: TwoRegions, short: Region) -> None:
+    two_regions.sinks[short].misbehave = shorten(two_regions)
     with capture_logs() as logs:
-        copies = coast.use(lambda regions: store(regions, an_archive()))
+        copies = two_regions.use(lambda storage: store(storage, an_archive()))
     assert copies.regions == tuple(region for region in REGIONS if region != short)
     assert [line["region"] for line in logs if line["event"] == "upload.failed"] == [short]
-    assert coast.home.keys()[short] == []
+    assert two_regions.home.keys()[short] == []
 
 
-def test_what_no_region_has_whole_is_not_committed(coast: Coast) -> None:
+def test_an_upload_that_no_region_has_completely_is_not_committed(two_regions: TwoRegions) -> None:
     for region in REGIONS:
-        coast.sinks[region].misbehave = shorten(coast)
+        two_regions.sinks[region].misbehave = shorten(two_regions)
     with pytest.raises(StorageUnavailable, match="whole"):
-        coast.use(lambda regions: store(regions, an_archive()))
-    assert coast.home.keys() == {EAST: [], WEST: []}
+        two_regions.use(lambda storage: store(storage, an_archive()))
+    assert two_regions.home.keys() == {EAST: [], WEST: []}
 
 
 @pytest.mark.parametrize("refused", ("PUT", "HEAD", "nothing"))
-def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(
-    coast: Coast, refused: str
+def test_a_commit_cancelled_during_its_cleanup_leaves_nothing(
+    two_regions: TwoRegions, refused: str
 ) -> None:
     archive = an_archive()
     swept: list[str] = []
     if refused == "nothing":  # then there is something to sweep if the archive is there already
-        coast.use(lambda regions: store(regions, archive, b"first"))
-    before = coast.home.keys("archives/")
+        two_regions.use(lambda storage: store(storage, archive, b"first"))
+    before = two_regions.home.keys("archives/")
 
     def refuse_to_be_swept(method: str, target: str) -> Fault | None:
         if method == "DELETE" and not swept:
@@ -315,9 +319,9 @@ def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(
             return Fault.HANG
         return Fault.FORBID if method == refused else None
 
-    async def scenario(regions: RegionalStorage) -> None:
-        coast.sinks[WEST].misbehave = refuse_to_be_swept
-        storing = asyncio.create_task(store(regions, archive, attempt="a2"))
+    async def scenario(storage: RegionalStorage) -> None:
+        two_regions.sinks[WEST].misbehave = refuse_to_be_swept
+        storing = asyncio.create_task(store(storage, archive, attempt="a2"))
         async with asyncio.timeout(20):
             while not swept:
                 await asyncio.sleep(0.01)
@@ -325,35 +329,37 @@ def test_who_is_cancelled_while_a_region_is_swept_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await storing
 
-    coast.use(scenario)
-    assert coast.home.keys("archives/") == before
+    two_regions.use(scenario)
+    assert two_regions.home.keys("archives/") == before
 
 
-def test_a_copy_that_came_short_is_none(coast: Coast) -> None:
+def test_an_incomplete_copy_gets_no_manifest(two_regions: TwoRegions) -> None:
     archive = an_archive()
-    copies = coast.use(lambda regions: store(regions, archive), regions=(WEST,))
-    coast.sinks[EAST].misbehave = shorten(coast)
+    copies = two_regions.use(lambda storage: store(storage, archive), regions=(WEST,))
+    two_regions.sinks[EAST].misbehave = shorten(two_regions)
 
-    async def scenario(regions: RegionalStorage) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
         with pytest.raises(StorageUnavailable, match="3 bytes"):
-            await regions.copy(archive, copies, EAST)
-        assert (await regions.find(archive)).copies == copies
+            await storage.copy(archive, copies, EAST)
+        assert (await storage.find(archive)).copies == copies
 
-    coast.use(scenario)
+    two_regions.use(scenario)
 
 
-def test_the_next_region_decides_when_the_primary_takes_no_manifest(coast: Coast) -> None:
+def test_the_next_region_decides_when_the_primary_rejects_the_manifest(
+    two_regions: TwoRegions,
+) -> None:
     archive = an_archive()
-    coast.sinks[EAST].misbehave = lambda method, target: (
+    two_regions.sinks[EAST].misbehave = lambda method, target: (
         Fault.FORBID if method == "PUT" and "/manifests/" in target else None
     )
     with capture_logs() as logs:
-        copies = coast.use(lambda regions: store(regions, archive))
+        copies = two_regions.use(lambda storage: store(storage, archive))
     assert copies.regions == (WEST,)
     assert [line["region"] for line in logs if line["event"] == "commit.failed"] == [EAST]
 
 
-def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -> None:
+def test_a_damaged_copy_is_replaced_by_the_next_regions_when_copying(weed: S3Server) -> None:
     names = tuple(Region(name) for name in ("one", "two", "three"))
     home = weed.make_home(names)
     one, two, three = home.buckets()
@@ -363,10 +369,10 @@ def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -
         copies = await store(RegionalStorage(buckets=[one, two]), archive)
         path = f"/{home.names[one.region]}/{copies.manifest.object_key}"
         assert weed.request("PUT", path, body=b"DATA")[0] == 200
-        regions = RegionalStorage(buckets=[one, two, three])
-        await regions.copy(archive, copies, three.region)
+        storage = RegionalStorage(buckets=[one, two, three])
+        await storage.copy(archive, copies, three.region)
         await asyncio.sleep(0.05)
-        return (await regions.find(archive)).copies
+        return (await storage.find(archive)).copies
 
     with capture_logs() as logs:
         copies = asyncio.run(scenario())
@@ -376,29 +382,29 @@ def test_a_copy_comes_from_the_next_region_when_one_is_damaged(weed: S3Server) -
     assert [line["region"] for line in logs if line["event"] == "copy.corrupt"] == [one.region]
 
 
-def test_a_copy_that_breaks_off_midway_leaves_no_part_behind(coast: Coast) -> None:
+def test_a_copy_that_fails_midway_leaves_no_part(two_regions: TwoRegions) -> None:
     archive, data = an_archive(), secrets.token_bytes(LARGE)
-    copies = coast.use(lambda regions: store(regions, archive, data), regions=(WEST,))
+    copies = two_regions.use(lambda storage: store(storage, archive, data), regions=(WEST,))
 
-    async def scenario(regions: RegionalStorage) -> None:
-        coast.sinks[WEST].misbehave = lambda method, target: (
+    async def scenario(storage: RegionalStorage) -> None:
+        two_regions.sinks[WEST].misbehave = lambda method, target: (
             Fault.CUT if method == "GET" and "/archives/" in target else None
         )
         with pytest.raises(StorageUnavailable):
-            await regions.copy(archive, copies, EAST)
+            await storage.copy(archive, copies, EAST)
 
-    coast.use(scenario)
-    assert coast.home.keys()[EAST] == coast.home.unfinished()[EAST] == []
+    two_regions.use(scenario)
+    assert two_regions.home.keys()[EAST] == two_regions.home.unfinished()[EAST] == []
 
 
-def test_there_are_no_links_to_regions_that_are_not_configured_any_more(coast: Coast) -> None:
-    copies = coast.use(lambda regions: store(regions, an_archive()))
-    elsewhere = RegionalStorage(buckets=[coast.home.bucket(WEST)])
+def test_presigning_for_an_unconfigured_region_raises(two_regions: TwoRegions) -> None:
+    copies = two_regions.use(lambda storage: store(storage, an_archive()))
+    elsewhere = RegionalStorage(buckets=[two_regions.home.bucket(WEST)])
     with pytest.raises(StorageUnavailable):
         elsewhere.presign(copies, EAST, method="GET")
 
 
-def test_a_list_goes_on_over_its_pages_and_never_over_to_another_region(weed: S3Server) -> None:
+def test_a_listing_spans_pages_and_never_switches_regions(weed: S3Server) -> None:
     home = weed.make_home()
     archives = [an_archive() for _ in range(PAGE_KEYS + 10)]
     names = [*(f"{archive.key}.json" for archive in archives), "v1/hgmo/stranger", "v1/a.json"]
@@ -406,17 +412,17 @@ def test_a_list_goes_on_over_its_pages_and_never_over_to_another_region(weed: S3
     with ThreadPoolExecutor(8) as pool:
         assert {status for status, _ in pool.map(partial(weed.request, "PUT"), paths)} == {200}
 
-    async def read(regions: RegionalStorage, keys: list[str]) -> None:
-        async for archive in regions.iter_archives():
+    async def read(storage: RegionalStorage, keys: list[str]) -> None:
+        async for archive in storage.iter_archives():
             keys.append(archive.key)  # noqa: PERF401 - those before a failure count
 
     async def scenario(endpoint: str) -> None:
         buckets = [home.bucket(EAST, endpoint=endpoint), home.bucket(WEST)]
-        async with open_storage(buckets) as regions:
-            await read(regions, whole)
+        async with open_storage(buckets) as storage:
+            await read(storage, whole)
             east.misbehave = lambda _, target: Fault.FORBID if "token" in target else None
             with pytest.raises(StorageUnavailable):
-                await read(regions, broken)
+                await read(storage, broken)
 
     whole: list[str] = []
     broken: list[str] = []

@@ -11,7 +11,7 @@ from archiver.storage.s3_errors import SCAN_CHARS, s3_code
 from tests.parts.process import free_port
 from tests.parts.s3 import Home
 from tests.parts.sink import Fault
-from tests.storage.conftest import EAST, Coast, an_archive, stream
+from tests.storage.conftest import EAST, TwoRegions, an_archive, stream
 from tests.storage.test_bucket import run
 
 ANSWERED = "Error performing PUT http://s3/b/k in 1ms - Server returned non-2xx status code: "
@@ -36,7 +36,7 @@ Generic { source: RetryError( RetryErrorImpl { inner: Http( HttpError { %s } ) }
         ("500 Oops: " + "." * SCAN_CHARS + "<Code>InternalError</Code>", "http_500"),
     ),
 )
-def test_an_answer_has_the_code_that_s3_gave_it_or_its_status(text: str, code: str) -> None:
+def test_an_error_response_has_the_code_of_s3_or_its_status(text: str, code: str) -> None:
     assert s3_code(GenericError(ANSWERED + text)) == code
 
 
@@ -55,11 +55,13 @@ def test_an_answer_has_the_code_that_s3_gave_it_or_its_status(text: str, code: s
         ("something new", None),
     ),
 )
-def test_a_region_that_gives_no_answer_has_a_word_of_ours(inner: str, code: str | None) -> None:
+def test_a_failure_without_response_has_a_code_of_archivers_own(
+    inner: str, code: str | None
+) -> None:
     assert s3_code(GenericError(UNANSWERED % inner)) == code
 
 
-def test_real_regions_say_why_they_refuse(home: Home) -> None:
+def test_real_servers_errors_have_their_codes(home: Home) -> None:
     server = home.server
     closed = f"http://127.0.0.1:{free_port()}"
     homes = {
@@ -86,10 +88,10 @@ def test_a_missing_bucket_is_an_outage_and_not_an_absent_archive(home: Home) -> 
         run(lambda: missing.find_copy(an_archive()))
 
 
-def test_what_wraps_a_failure_tells_its_code(coast: Coast) -> None:
-    for sink in coast.sinks.values():
+def test_an_error_has_the_code_of_its_cause(two_regions: TwoRegions) -> None:
+    for sink in two_regions.sinks.values():
         sink.misbehave = lambda _method, _target: Fault.FORBID
     with pytest.raises(StorageUnavailable, match="no region took") as raised:
-        coast.use(lambda regions: regions.upload(an_archive(), stream(b"data"), attempt="a1"))
+        two_regions.use(lambda storage: storage.upload(an_archive(), stream(b"data"), attempt="a1"))
     assert raised.value.log_fields["s3_code"] == "AccessDenied"
     assert raised.value.reason == "no region took the archive (AccessDenied)"

@@ -13,7 +13,7 @@ from archiver.storage.upload_cleanup import UploadCleanup
 from tests.parts.faulty import FaultyHost, Request, Step, serving, sized
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault
-from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, Coast, an_archive, store, stream
+from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, TwoRegions, an_archive, store, stream
 from tests.storage.test_bucket import run
 from tests.storage.test_fan_out import SHORT, at_parts
 
@@ -27,31 +27,35 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def cleared(coast: Coast) -> None:
-    await until(lambda: coast.home.unfinished() == NOTHING)
+async def cleared(two_regions: TwoRegions) -> None:
+    await until(lambda: two_regions.home.unfinished() == NOTHING)
 
 
-def thaw(coast: Coast) -> None:
-    for sink in coast.sinks.values():
+def thaw(two_regions: TwoRegions) -> None:
+    for sink in two_regions.sinks.values():
         sink.misbehave = lambda _method, _target: None
 
 
-def test_a_region_that_froze_in_mid_upload_is_cleared_when_it_answers_again(coast: Coast) -> None:
-    async def scenario(regions: RegionalStorage) -> None:
-        coast.sinks[WEST].misbehave = lambda _method, target: (
+def test_a_region_that_froze_during_an_upload_is_cleaned_up_when_it_answers_again(
+    two_regions: TwoRegions,
+) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
+        two_regions.sinks[WEST].misbehave = lambda _method, target: (
             Fault.HANG if "partNumber" in target or "?uploads=&" in target else None
         )
-        upload = await regions.upload(an_archive(), stream(bytes(MANY_PARTS)), attempt="a1")
+        upload = await storage.upload(an_archive(), stream(bytes(MANY_PARTS)), attempt="a1")
         assert upload.regions == (EAST,)
-        assert coast.home.unfinished()[WEST]
-        thaw(coast)
-        await cleared(coast)
+        assert two_regions.home.unfinished()[WEST]
+        thaw(two_regions)
+        await cleared(two_regions)
 
-    coast.use(scenario, max_lag=SHORT, grace=SHORT)
+    two_regions.use(scenario, max_lag=SHORT, grace=SHORT)
 
 
-def test_a_cancelled_upload_ends_within_seconds_though_every_region_is_frozen(coast: Coast) -> None:
-    async def scenario(regions: RegionalStorage) -> None:
+def test_a_cancelled_upload_ends_within_seconds_even_if_every_region_is_frozen(
+    two_regions: TwoRegions,
+) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
         stuck = asyncio.Event()
 
         async def chunks() -> AsyncGenerator[bytes, None]:
@@ -60,27 +64,27 @@ def test_a_cancelled_upload_ends_within_seconds_though_every_region_is_frozen(co
             stuck.set()
             await asyncio.Event().wait()
 
-        for sink in coast.sinks.values():
+        for sink in two_regions.sinks.values():
             sink.misbehave = at_parts(Fault.HANG)
-        uploading = asyncio.create_task(regions.upload(an_archive(), chunks(), attempt="a1"))
-        while not all(coast.home.unfinished().values()):
+        uploading = asyncio.create_task(storage.upload(an_archive(), chunks(), attempt="a1"))
+        while not all(two_regions.home.unfinished().values()):
             await asyncio.sleep(0.02)
-        for sink in coast.sinks.values():
+        for sink in two_regions.sinks.values():
             sink.misbehave = lambda _method, _target: Fault.HANG
         uploading.cancel()
         async with asyncio.timeout(8):
             with pytest.raises(asyncio.CancelledError):
                 await uploading
-        assert all(coast.home.unfinished().values())
-        thaw(coast)
-        await cleared(coast)
+        assert all(two_regions.home.unfinished().values())
+        thaw(two_regions)
+        await cleared(two_regions)
 
-    coast.use(scenario, grace=SHORT)
-    assert coast.home.keys() == NOTHING
+    two_regions.use(scenario, grace=SHORT)
+    assert two_regions.home.keys() == NOTHING
 
 
 @pytest.mark.parametrize("server", ("weed", "rclone"))
-def test_uploads_that_killed_processes_left_are_aborted_once_they_are_old(
+def test_old_uploads_of_killed_processes_are_aborted(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     s3: S3Server = request.getfixturevalue(server)
@@ -101,63 +105,69 @@ def test_uploads_that_killed_processes_left_are_aborted_once_they_are_old(
     assert s3.unfinished(name) == []
 
 
-def test_a_bucket_that_does_not_let_its_uploads_be_listed_says_so(coast: Coast) -> None:
-    coast.sinks[EAST].misbehave = lambda method, _: Fault.FORBID if method == "GET" else None
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+def test_a_bucket_that_rejects_the_listing_of_uploads_raises_its_code(
+    two_regions: TwoRegions,
+) -> None:
+    two_regions.sinks[EAST].misbehave = lambda method, _: Fault.FORBID if method == "GET" else None
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
     with pytest.raises(StorageUnavailable) as raised:
         run(lambda: bucket.abort_uploads("archives/x", until=datetime.now(UTC)))
     assert raised.value.s3_code == "AccessDenied"
 
 
-def test_a_copy_that_came_while_its_region_was_to_be_cleared_stays(coast: Coast) -> None:
+def test_a_copy_that_arrives_before_the_cleanup_stays(two_regions: TwoRegions) -> None:
     archive = an_archive()
 
-    async def scenario(regions: RegionalStorage) -> None:
-        coast.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
-        copies = await store(regions, archive)
-        asked = len(coast.sinks[WEST].requests)
-        thaw(coast)
-        await regions.copy(archive, copies, WEST)
-        await until(lambda: any("?uploads=&" in t for _, t in coast.sinks[WEST].requests[asked:]))
-        await regions.close()
-        found = (await regions.find(archive)).copies
+    async def scenario(storage: RegionalStorage) -> None:
+        two_regions.sinks[WEST].misbehave = lambda _method, _target: Fault.FORBID
+        copies = await store(storage, archive)
+        asked = len(two_regions.sinks[WEST].requests)
+        thaw(two_regions)
+        await storage.copy(archive, copies, WEST)
+        await until(
+            lambda: any("?uploads=&" in t for _, t in two_regions.sinks[WEST].requests[asked:])
+        )
+        await storage.close()
+        found = (await storage.find(archive)).copies
         assert found
         assert found.regions == (EAST, WEST)
 
-    coast.use(scenario, grace=SHORT)
+    two_regions.use(scenario, grace=SHORT)
 
 
-def test_what_an_upload_left_is_deleted_and_the_next_one_of_its_attempt_stays(coast: Coast) -> None:
-    archive, seen = an_archive(), coast.sinks[WEST].requests
+def test_the_cleanup_of_an_upload_does_not_affect_the_next_one_of_its_attempt(
+    two_regions: TwoRegions,
+) -> None:
+    archive, seen = an_archive(), two_regions.sinks[WEST].requests
 
     async def failing() -> AsyncGenerator[bytes, None]:
         yield b"first"
         raise NotPackable("a date before 1970")
 
-    async def scenario(regions: RegionalStorage) -> None:
-        coast.sinks[WEST].misbehave = lambda method, _: Fault.FORBID if method == "DELETE" else None
-        uploading = asyncio.create_task(regions.upload(archive, failing(), attempt="a1"))
+    async def scenario(storage: RegionalStorage) -> None:
+        two_regions.sinks[WEST].misbehave = lambda method, _: (
+            Fault.FORBID if method == "DELETE" else None
+        )
+        uploading = asyncio.create_task(storage.upload(archive, failing(), attempt="a1"))
         await until(lambda: any(method == "DELETE" for method, _ in seen))
-        copies = await store(regions, archive, attempt="a1")
-        thaw(coast)
+        copies = await store(storage, archive, attempt="a1")
+        thaw(two_regions)
         with pytest.raises(NotPackable):
             await uploading
         await until(lambda: any("?uploads=&" in target for _, target in seen))
-        assert (await regions.find(archive)).copies == copies
+        assert (await storage.find(archive)).copies == copies
         assert copies.regions == (EAST, WEST)
 
-    coast.use(scenario, grace=SHORT)
+    two_regions.use(scenario, grace=SHORT)
 
 
 @pytest.mark.parametrize("fault", (Fault.FORBID, Fault.HANG))
-def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
-    coast: Coast, fault: Fault
-) -> None:
-    sink = coast.sinks[WEST]
+def test_cleanups_beyond_the_limit_are_tried_once(two_regions: TwoRegions, fault: Fault) -> None:
+    sink = two_regions.sinks[WEST]
     sink.misbehave = lambda _method, _target: fault
-    bucket = coast.home.bucket(WEST, endpoint=sink.endpoint)
+    bucket = two_regions.home.bucket(WEST, endpoint=sink.endpoint)
 
-    async def scenario(_regions: RegionalStorage) -> None:
+    async def scenario(_storage: RegionalStorage) -> None:
         uploads = [asyncio.create_task(asyncio.sleep(0)) for _ in range(2)]
         cleanup = UploadCleanup(grace=SHORT, max_retried=1)
         first, surplus = (cleanup.start(bucket, "x", each, delete_object=True) for each in uploads)
@@ -168,7 +178,7 @@ def test_leftovers_beyond_a_bound_are_tried_once_and_end_with_the_others(
         await asyncio.wait([first, surplus])
         assert (first.cancelled(), surplus.cancelled()) == (True, fault is Fault.HANG)
 
-    coast.use(scenario)
+    two_regions.use(scenario)
 
 
 class DatesOfNowhere(FaultyHost):
@@ -191,7 +201,7 @@ class DatesOfNowhere(FaultyHost):
         return [parse_qs(url.query)["uploadId"][0] for url in sent]
 
 
-def test_a_date_of_an_upload_without_a_time_zone_is_in_utc() -> None:
+def test_an_upload_time_without_time_zone_is_in_utc() -> None:
     with DatesOfNowhere() as host, serving(host):
         home = Home(server=S3Server(endpoint=host.url, strict=True), names={EAST: "east"})
         bucket = home.bucket(EAST)

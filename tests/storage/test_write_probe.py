@@ -9,27 +9,29 @@ from archiver.errors import StorageUnavailable
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.storage.write_probe import WriteProbe
 from tests.parts.sink import Fault
-from tests.storage.conftest import EAST, WEST, Coast, an_archive, store, stream
+from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, store, stream
 
 
-def probes(coast: Coast) -> int:
+def probes(two_regions: TwoRegions) -> int:
     """Return how many small objects were written to the eastern region to prove something."""
-    asked = coast.sinks[EAST].requests
+    asked = two_regions.sinks[EAST].requests
     return sum(method == "PUT" and "/probes/" in target for method, target in asked)
 
 
-def test_one_probe_answers_all_who_ask_and_is_believed_for_a_while(coast: Coast) -> None:
-    async def scenario(regions: RegionalStorage) -> None:
-        for answers in await asyncio.gather(*(regions.check_writable() for _ in range(20))):
+def test_concurrent_callers_share_one_probe_and_its_result_is_cached(
+    two_regions: TwoRegions,
+) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
+        for answers in await asyncio.gather(*(storage.check_writable() for _ in range(20))):
             assert answers == {EAST: None, WEST: None}
-        await regions.check_writable()
+        await storage.check_writable()
 
-    coast.use(scenario)
-    assert probes(coast) == 1
+    two_regions.use(scenario)
+    assert probes(two_regions) == 1
 
 
 @pytest.mark.parametrize(("ttl", "probed"), ((timedelta(0), 2), (timedelta(hours=1), 1)))
-def test_a_proof_is_ttl_as_long_as_it_is_said(ttl: timedelta, probed: int) -> None:
+def test_a_proof_expires_after_its_ttl(ttl: timedelta, probed: int) -> None:
     probes: list[str] = []
 
     async def scenario() -> None:
@@ -45,27 +47,29 @@ def test_a_proof_is_ttl_as_long_as_it_is_said(ttl: timedelta, probed: int) -> No
     assert len(probes) == probed
 
 
-def test_an_archive_that_was_stored_is_proof_enough(coast: Coast) -> None:
-    async def scenario(regions: RegionalStorage) -> None:
-        await store(regions, an_archive())
-        await regions.check_writable()
+def test_a_stored_archive_replaces_the_probe(two_regions: TwoRegions) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
+        await store(storage, an_archive())
+        await storage.check_writable()
 
-    coast.use(scenario)
-    assert probes(coast) == 0
+    two_regions.use(scenario)
+    assert probes(two_regions) == 0
 
 
-def test_a_write_that_fails_ends_the_proof_of_those_before(coast: Coast) -> None:
-    async def scenario(regions: RegionalStorage) -> None:
-        await store(regions, an_archive())
-        coast.sinks[EAST].misbehave = lambda method, _: Fault.FORBID if method == "PUT" else None
-        await regions.upload(an_archive(), stream(b"data"), attempt="a1")
-        refused = (await regions.check_writable())[EAST]
+def test_a_failed_write_revokes_the_proof(two_regions: TwoRegions) -> None:
+    async def scenario(storage: RegionalStorage) -> None:
+        await store(storage, an_archive())
+        two_regions.sinks[EAST].misbehave = lambda method, _: (
+            Fault.FORBID if method == "PUT" else None
+        )
+        await storage.upload(an_archive(), stream(b"data"), attempt="a1")
+        refused = (await storage.check_writable())[EAST]
         assert isinstance(refused, StorageUnavailable)
         assert refused.s3_code == "AccessDenied"
-        coast.sinks[EAST].misbehave = lambda _method, _target: None
-        assert (await regions.check_writable())[
+        two_regions.sinks[EAST].misbehave = lambda _method, _target: None
+        assert (await storage.check_writable())[
             EAST
         ] is None  # a refusal is not believed for longer
 
-    coast.use(scenario)
-    assert probes(coast) == 2
+    two_regions.use(scenario)
+    assert probes(two_regions) == 2

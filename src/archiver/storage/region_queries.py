@@ -66,7 +66,7 @@ class RegionQueries:
         return result
 
     def _suspect(self, region: Region) -> StorageUnavailable:
-        """Suspect *region*. A suspicion is never extended: repeated queries would keep it forever."""
+        """Suspect *region*. A suspicion that is renewed by every query would never end."""
         if not self._is_suspect(region):
             self._suspect_until[region] = time.monotonic() + SUSPECT_FOR.total_seconds()
         return StorageUnavailable(

@@ -13,7 +13,7 @@ import pytest
 
 from archiver.errors import LeaseLost
 from archiver.model import Archive, Copies, Node, Region, Verified
-from archiver.ports.storage import Commit, Storage, StoredState
+from archiver.ports.storage import Commit, Storage, StoredState, Upload
 from archiver.sealing import seal
 from archiver.storage.regional_storage import open_storage
 from archiver.testing import MemoryStorage
@@ -40,7 +40,7 @@ ODD_NAMES = (
 )
 
 
-class Stand(Protocol):
+class Backend(Protocol):
     """A storage of two regions, and the means to look behind and to disturb it."""
 
     def open(self) -> AbstractAsyncContextManager[Storage]: ...
@@ -68,7 +68,7 @@ class Stand(Protocol):
         """Return what a client gets. Raises PermissionError when it is refused."""
 
 
-class MemoryStand:
+class MemoryBackend:
     def __init__(self) -> None:
         self.storage = MemoryStorage(regions=REGIONS)
 
@@ -105,7 +105,7 @@ class MemoryStand:
         return self.storage.download(url)
 
 
-class S3Stand:
+class S3Backend:
     """Two buckets of a real server, each behind a sink that can forbid everything."""
 
     def __init__(self, *, home: Home, sinks: dict[Region, Sink]) -> None:
@@ -167,17 +167,17 @@ class S3Stand:
 
 
 @contextmanager
-def s3_stand(home: Home) -> Iterator[S3Stand]:
+def s3_backend(home: Home) -> Iterator[S3Backend]:
     with ExitStack() as stack:
         sinks = {region: stack.enter_context(sink(home.server.endpoint)) for region in home.regions}
-        yield S3Stand(home=home, sinks=sinks)
+        yield S3Backend(home=home, sinks=sinks)
 
 
-def use(stand: Stand, scenario: Callable[[Storage], Awaitable[T]]) -> T:
-    """Run *scenario* with the storage of *stand*, in a loop of its own."""
+def use(backend: Backend, scenario: Callable[[Storage], Awaitable[T]]) -> T:
+    """Run *scenario* with the storage of *backend*, in a loop of its own."""
 
     async def run() -> T:
-        async with stand.open() as storage:
+        async with backend.open() as storage:
             return await scenario(storage)
 
     return asyncio.run(run())
@@ -209,12 +209,17 @@ def verified(data: bytes) -> Verified:
     )
 
 
-async def kept() -> None:
-    """ProveLease a lease that nobody takes away."""
+def commit_of(archive: Archive, upload: Upload, data: bytes) -> Commit:
+    """Return a commit of *upload*, which is assumed to hold *data*."""
+    return Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL)
 
 
-async def taken() -> None:
-    """ProveLease a lease that went over to somebody else."""
+async def lease_held() -> None:
+    """Prove a lease that is still held."""
+
+
+async def lease_lost() -> None:
+    """Prove a lease that another worker has taken over."""
     raise LeaseLost("another worker has the task")
 
 
@@ -230,12 +235,12 @@ async def store(
     """Upload and commit, as ``service.build`` does."""
     upload = await storage.upload(archive, stream(data), attempt=attempt)
     return await storage.commit(
-        Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL),
-        prove_lease=kept,
+        commit_of(archive, upload, data),
+        prove_lease=lease_held,
     )
 
 
-async def put_back(
+async def restore(
     storage: Storage, archive: Archive, lost: StoredState, data: bytes = DATA
 ) -> Copies:
     """Upload and commit *data* as what was promised, where the regions answered."""
@@ -243,26 +248,26 @@ async def put_back(
         archive, stream(data), attempt="a2", avoid=lost.unreachable, restore=lost.dangling_manifest
     )
     return await storage.commit(
-        Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL),
-        prove_lease=kept,
+        commit_of(archive, upload, data),
+        prove_lease=lease_held,
     )
 
 
 class InMemory:
     @pytest.fixture
-    def stand(self) -> Stand:
-        return MemoryStand()
+    def backend(self) -> Backend:
+        return MemoryBackend()
 
 
 class InSeaweedFS:
     @pytest.fixture
-    def stand(self, weed_home: Home) -> Iterator[Stand]:
-        with s3_stand(weed_home) as stand:
-            yield stand
+    def backend(self, weed_home: Home) -> Iterator[Backend]:
+        with s3_backend(weed_home) as backend:
+            yield backend
 
 
 class InRclone:
     @pytest.fixture
-    def stand(self, rclone_home: Home) -> Iterator[Stand]:
-        with s3_stand(rclone_home) as stand:
-            yield stand
+    def backend(self, rclone_home: Home) -> Iterator[Backend]:
+        with s3_backend(rclone_home) as backend:
+            yield backend
