@@ -1,4 +1,4 @@
-"""Storages of two regions as the contract finds them, and what its tests have in common."""
+"""Storages under contract, each with two regions, and helpers of the contract's tests."""
 
 import asyncio
 import hashlib
@@ -41,31 +41,31 @@ ODD_NAMES = (
 
 
 class Backend(Protocol):
-    """A storage of two regions, and the means to look behind and to disturb it."""
+    """A storage with two regions that tests can inspect and disturb."""
 
     def open(self) -> AbstractAsyncContextManager[Storage]: ...
 
     def take_down(self, *regions: Region) -> None: ...
 
     def blind(self, *regions: Region) -> None:
-        """Have them give their manifests, but not say whether they have an object."""
+        """Have *regions* return manifests, but no metadata of objects."""
 
     def fill(self, *regions: Region) -> None:
-        """Have them take nothing more."""
+        """Have *regions* reject writes."""
 
     def bring_up(self) -> None: ...
 
     def objects(self, archive: Archive) -> dict[Region, list[str]]:
-        """Return the keys under which the archive's bytes lie, committed or not."""
+        """Return the keys of the archive's objects, committed or not."""
 
     def damage(self, region: Region, object_key: str) -> None:
-        """Put other bytes in the place of those that are there, as many of them."""
+        """Replace an object by other bytes of the same size."""
 
     def delete(self, region: Region, object_key: str) -> None:
-        """Delete an object, as an operator does by hand."""
+        """Delete an object, as an operator might."""
 
     def download(self, url: str) -> bytes:
-        """Return what a client gets. Raises PermissionError when it is refused."""
+        """Return a client's download. Raises PermissionError if it is rejected."""
 
 
 class MemoryBackend:
@@ -106,7 +106,7 @@ class MemoryBackend:
 
 
 class S3Backend:
-    """Two buckets of a real server, each behind a sink that can forbid everything."""
+    """Two buckets of a real server, each behind a proxy that can reject requests."""
 
     def __init__(self, *, home: Home, sinks: dict[Region, Sink]) -> None:
         self.home = home
@@ -174,7 +174,7 @@ def s3_backend(home: Home) -> Iterator[S3Backend]:
 
 
 def use(backend: Backend, scenario: Callable[[Storage], Awaitable[T]]) -> T:
-    """Run *scenario* with the storage of *backend*, in a loop of its own."""
+    """Run *scenario* with the storage of *backend*, in a new event loop."""
 
     async def run() -> T:
         async with backend.open() as storage:
@@ -189,7 +189,7 @@ def an_archive(*, repo: str = "projects/ash", subdir: str = "") -> Archive:
 
 
 async def stream(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
-    """Yield *data* in pieces; then fail, if there is something to fail with."""
+    """Yield *data* in pieces; then raise *failure*, if given."""
     for start in range(0, len(data), 10_000):
         yield data[start : start + 10_000]
     if failure:
@@ -232,7 +232,7 @@ async def listed(
 async def store(
     storage: Storage, archive: Archive, data: bytes = DATA, *, attempt: str = "a1"
 ) -> Copies:
-    """Upload and commit, as ``service.build`` does."""
+    """Upload and commit *data*."""
     upload = await storage.upload(archive, stream(data), attempt=attempt)
     return await storage.commit(
         commit_of(archive, upload, data),
@@ -243,7 +243,7 @@ async def store(
 async def restore(
     storage: Storage, archive: Archive, lost: StoredState, data: bytes = DATA
 ) -> Copies:
-    """Upload and commit *data* as what was promised, where the regions answered."""
+    """Upload and commit *data* as the bytes of the dangling manifest in *lost*."""
     upload = await storage.upload(
         archive, stream(data), attempt="a2", avoid=lost.unreachable, restore=lost.dangling_manifest
     )

@@ -1,4 +1,4 @@
-"""Who converts archives keeps this contract: the fake and the real one alike."""
+"""The contract of ``ports.Converter``, for the fake and the real one."""
 
 import asyncio
 from collections.abc import AsyncGenerator

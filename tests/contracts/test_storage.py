@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises: of the fake, of S3 as it should be, and of S3 as it may be."""
+"""The contract of ``ports.Storage``, for the fake and for two S3 servers."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises of manifests whose objects are lost, or are not shown."""
+"""The contract of ``ports.Storage`` for manifests whose objects are lost or not shown."""
 
 import secrets
 from dataclasses import replace
@@ -80,7 +80,7 @@ class PromisesContract:
         assert backend.download(use(backend, scenario)) == data
 
     @pytest.mark.parametrize("bare", REGIONS)
-    @pytest.mark.parametrize("trouble", ("none", "bare region full", "bare region blind"))
+    @pytest.mark.parametrize("trouble", ("none", "its region full", "its region blind"))
     def test_restored_bytes_count_in_every_region_that_stores_them(
         self, backend: Backend, bare: Region, trouble: str
     ) -> None:
@@ -92,9 +92,9 @@ class PromisesContract:
             first = await store(storage, archive)
             backend.bring_up()
             backend.delete(bare, first.manifest.object_key)
-            if trouble == "bare region full":
+            if trouble == "its region full":
                 backend.fill(bare)
-            if trouble == "bare region blind":
+            if trouble == "its region blind":
                 backend.blind(bare)
             lost = await storage.find(archive)
             assert (lost.copies, lost.dangling_manifest) == (None, first.manifest)

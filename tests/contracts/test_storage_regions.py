@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises when a region is out, or lacks what another one has."""
+"""The contract of ``ports.Storage`` for unreachable regions and missing copies."""
 
 import secrets
 
@@ -103,7 +103,7 @@ class RegionsContract:
             answers = await storage.check_writable()
             assert answers[EAST] is None
             assert isinstance(answers[WEST], StorageUnavailable)
-            assert (await storage.find(an_archive())).unreachable == ()  # it is read all the same
+            assert (await storage.find(an_archive())).unreachable == ()  # reads still work
 
         use(backend, scenario)
         use(backend, full)

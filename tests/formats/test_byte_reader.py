@@ -1,4 +1,4 @@
-"""A parser that is fed when it has come to its end."""
+"""Bytes after the end of a parser."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A conversion is a process: how it ends, when its archive, its worker or anybody wants it to."""
+"""The process of a conversion, and how it ends."""
 
 import asyncio
 import gc
@@ -20,13 +20,13 @@ from tests.formats.samples import ROOT, an_archive
 from tests.formats.trees import RICH, Item, pack, tar_of
 from tests.parts.process import descendants, wait_until
 
-NOISE = Random(7).randbytes(30_000_000)  # noqa: S311 - more than waits for a thread, twice
+NOISE = Random(7).randbytes(30_000_000)  # noqa: S311 - twice as much as can be buffered
 TAR = tar_of([Item(path="noise", content=NOISE)])
 Pieces = AsyncGenerator[bytes, None]
 
 
 def conversions(pid: int) -> list[int]:
-    """Return the conversions that *pid* has started and that have not ended."""
+    """Return the running conversions that *pid* has started."""
     return [child for child, command in descendants(pid).items() if "conversion" in command]
 
 
@@ -132,7 +132,7 @@ def test_a_conversion_ends_when_its_reader_leaves(tmp_path: Path) -> None:
 
 
 def test_a_conversion_ignores_signals(tmp_path: Path) -> None:
-    """Whoever ends a worker may tell all its processes so: it hands back its tasks by itself."""
+    """Signals may go to the whole process group of a worker, which ends conversions itself."""
 
     async def chunks() -> Pieces:
         yield TAR[: len(TAR) // 2]

@@ -1,4 +1,4 @@
-"""What survives a conversion, and what its result depends on: on the members, and nothing else."""
+"""Conversions preserve members, and their result depends on the members alone."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ from archiver.formats.convert import Converter
 from archiver.formats.workspace import Workspace
 from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.model import SUFFIXES
-from tests.formats.samples import ROOT, an_archive, verdict
+from tests.formats.samples import ROOT, an_archive, verify_chunks
 from tests.formats.trees import RICH, Item, pack, tar_of, unpack, zip_of
 
 AMPLE = 1 << 40
@@ -38,8 +38,8 @@ GOLDEN = {
     "tar.zst": "1c723197e268a1ee4dc3c9fc8aa569775443f35d049782e7e96c5a58a18796cd",
     "zip": "400ec304ec4a8320b4ee0d3c0fe042c47f7ab2c6b291a223422e07d9e0159e70",
 }
-"""SHA-256 of RICH, converted. When one of them changes, so do archives that people have pinned:
-raise ``convert.VERSION``, unless the version of a library, which is in ``version``, tells of it."""
+"""SHA-256 of the converted RICH. If one of them changes, archives that people have pinned change as
+well: increase ``convert.VERSION``, unless ``version`` already contains a library's new version."""
 
 
 async def convert(
@@ -71,7 +71,7 @@ def converted(data: bytes, source: str, target: str, folder: Path, subdir: str =
 
 
 def converted_here(data: bytes, source: str, target: str, folder: Path) -> bytes:
-    """Return the same, made without a process of its own."""
+    """Return the same, converted within this process."""
     with TemporaryFile(dir=folder, buffering=0) as spool:
         spool.write(data)
         job = conversion.Job(
@@ -88,11 +88,11 @@ def converted_here(data: bytes, source: str, target: str, folder: Path) -> bytes
 
 @pytest.mark.parametrize("target", SUFFIXES)
 def test_names_modes_times_links_and_contents_survive(target: str, tmp_path: Path) -> None:
-    """From whichever source: the next test shows that the result is the same of each."""
+    """From one format; the next test shows that the result is the same from all others."""
     data = converted(pack(RICH, "zip"), "zip", target, tmp_path)
 
     assert unpack(data, target) == list(RICH)
-    assert asyncio.run(verdict(an_archive(target), [data])).root == ROOT
+    assert asyncio.run(verify_chunks(an_archive(target), [data])).root == ROOT
 
 
 @pytest.mark.thorough
@@ -120,7 +120,7 @@ def test_the_result_has_a_pinned_sha256(target: str, tmp_path: Path) -> None:
 def test_the_result_does_not_depend_on_threads_or_chunks(
     target: str, blocks: int, tmp_path: Path
 ) -> None:
-    noise = random.Random(3).randbytes(100_000)  # noqa: S311 - has to be the same every time
+    noise = random.Random(3).randbytes(100_000)  # noqa: S311 - must be the same every time
     data = tar_of((*RICH, Item(path="large", content=noise * 10 * blocks)))
 
     async def play() -> set[bytes]:
@@ -178,7 +178,7 @@ def test_a_subdir_is_the_same_whether_extracted_or_original(
 
 
 def test_the_result_is_a_single_compressed_stream(tmp_path: Path) -> None:
-    """Readers of streams, such as tarfile's ``r|gz``, stop after the first."""
+    """Readers of streams, such as tarfile's ``r|gz``, stop after the first one."""
     content = random.Random(5).randbytes(600_000)  # noqa: S311
 
     for target, number in (("tar.gz", 4), ("tar.bz2", 3), ("tar.xz", 16)):
@@ -265,7 +265,7 @@ def test_any_tree_survives(
 
 
 def test_an_end_record_whose_numbers_contain_its_signature_is_found(tmp_path: Path) -> None:
-    """As the offset of the directory may, once in four billion zips."""
+    """The offset of the directory contains it in one of four billion zips."""
     data = zip_of(RICH)
     offset = int.from_bytes(b"PK\x05\x06", "little")
     with TemporaryFile(dir=tmp_path) as file:

@@ -1,4 +1,4 @@
-"""What is in an archive that was put by."""
+"""The inventory of a stored archive."""
 
 import asyncio
 import hashlib

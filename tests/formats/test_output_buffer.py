@@ -1,4 +1,4 @@
-"""What writers have packed comes out in pieces of the size that was asked for, and whole."""
+"""Output is returned completely and in pieces of the requested size."""
 
 from hypothesis import given
 from hypothesis import strategies as st

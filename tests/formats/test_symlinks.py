@@ -1,4 +1,4 @@
-"""Links that do no harm by themselves, and members that would be written through them."""
+"""Symbolic links, and members that would be written through them."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from archiver.formats.symlinks import (
     SymlinkChecker,
     classify_target,
 )
-from tests.formats.samples import ROOT, an_archive, verdict
+from tests.formats.samples import ROOT, an_archive, verify_chunks
 from tests.formats.trees import Item, pack, tar_of
 
 each_format = pytest.mark.parametrize("suffix", ("tar", "zip"))
@@ -38,8 +38,8 @@ def link(path: str, target: str) -> Item:
 
 
 def links_outside(items: Sequence[Item], suffix: str, *, refuse: bool = False) -> int:
-    """Return how many links lead out, by the word of a verifier that accepts the archive."""
-    reading = verdict(an_archive(suffix), [pack(items, suffix)], refuse_links_outside=refuse)
+    """Return how many links lead out, according to a verifier that accepts the archive."""
+    reading = verify_chunks(an_archive(suffix), [pack(items, suffix)], refuse_links_outside=refuse)
     return asyncio.run(reading).links_outside
 
 
@@ -104,7 +104,7 @@ def test_a_directory_with_the_name_of_a_link_is_rejected() -> None:
         tar.addfile(folder)
 
     with pytest.raises(UnsafeMember):
-        asyncio.run(verdict(an_archive("tar"), [buffer.getvalue()]))
+        asyncio.run(verify_chunks(an_archive("tar"), [buffer.getvalue()]))
 
 
 def test_a_link_with_an_empty_target_is_impossible() -> None:
@@ -172,7 +172,7 @@ def test_unresolved_links_take_little_memory(suffix: str) -> None:
     data = pack(turning, suffix)
 
     tracemalloc.start()
-    verified = asyncio.run(verdict(an_archive(suffix), [data]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [data]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -208,7 +208,9 @@ thorough = pytest.mark.thorough
     (
         pytest.param(b"", b"x", marks=thorough),
         pytest.param(b"", b"a/../b", marks=thorough),
-        pytest.param(b"n" * 216, b"x", marks=thorough),  # so many that both sets have just grown
+        pytest.param(
+            b"n" * 216, b"x", marks=thorough
+        ),  # a number at which both sets have just grown
         (b"n" * 1484, b"x"),
         (b"n" * 4000, b"x"),
         (b"n" * 4000, b"a/../" * 800),
@@ -230,7 +232,7 @@ def test_links_take_a_limited_amount_of_memory(name: bytes, target: bytes) -> No
 
 
 def _fill(links: SymlinkChecker, name: bytes, target: bytes) -> None:
-    """Enter links without end, each with a target of its own in memory."""
+    """Add links forever, each with a target of its own in memory."""
     for number in count():
         member = b"r/%d%s" % (number, name)
         links.add_link(member, classify_target(member, target), bytes(bytearray(target)))
@@ -302,7 +304,7 @@ def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
 def test_accepted_archives_extract_within_the_root(
     spelled: Callable[[str], str], items: list[Item], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Where letter case does not count, it is as if all names were in lower case.
+    """If letter case is ignored, all names behave as if they were in lower case.
 
     To Windows, it is as if backslashes were slashes, too.
     """
@@ -315,12 +317,12 @@ def test_accepted_archives_extract_within_the_root(
     items = [replace(item, path=spelled(item.path), link=spelled(item.link)) for item in items]
 
     with tarfile.open(fileobj=BytesIO(tar_of(items))) as tar:
-        tar.extraction_filter = _as_it_is  # what Python 3.11.2, which has no filters, does anyway
+        tar.extraction_filter = _as_it_is  # the behaviour of Python 3.11.2, which has no filters
         for member in tar:
             try:
                 tar.extract(member, folder)
             except (OSError, RecursionError, KeyError):
-                continue  # as when a folder stands where a file should be
+                continue  # such as a directory in place of a file
 
     everything = {*folder.parent.parent.rglob("*")} - {folder.parent, folder}
     root = folder / ROOT

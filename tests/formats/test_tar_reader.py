@@ -1,4 +1,4 @@
-"""Tar's dialects, and the ways in which a tar can lie."""
+"""Dialects of tar, and tars on which readers disagree."""
 
 import tarfile
 
@@ -205,7 +205,7 @@ def test_a_long_name_must_not_continue_after_its_header(kind: bytes) -> None:
 
 
 def announcements(kinds: bytes) -> bytes:
-    """Return a header of each of these *kinds*. None of them changes what comes next."""
+    """Return a header of each of these *kinds*, without effect on the next member."""
     said = {b"g": record(b"comment", b"c"), b"x": record(b"mtime", b"1"), b"K": b"README\0"}
     data = [(bytes((k,)), said.get(bytes((k,)), f"{ROOT}/file\0".encode())) for k in kinds]
     return b"".join(header("pax", len(d), kind) + padded(d) for kind, d in data)
@@ -232,7 +232,7 @@ def test_header_sequences_that_readers_combine_differently_are_rejected(kinds: b
     (record(b"size", b"1024"), record(b"path", f"{ROOT}/x".encode()), record(b"linkpath", b"x")),
 )
 def test_a_second_pax_header_cannot_hide_the_first_one(first: bytes) -> None:
-    """GNU tar and bsdtar forget the first one, and would read the contents as members."""
+    """GNU tar and bsdtar ignore the first one, and would read the content as members."""
     second = pax(record(b"mtime", b"1"))
     smuggled = header("../../etc/passwd") * 2
 
@@ -272,7 +272,7 @@ def test_pax_records_of_real_hosts_are_accepted() -> None:
     ),
 )
 def test_other_pax_records_are_rejected(keyword: str, kind: bytes) -> None:
-    """As is a size that bsdtar alone heeds: it would make a file of 10 GB."""
+    """One of them is a size that only bsdtar applies: it would create a file of 10 GB."""
     with pytest.raises(CorruptArchive, match="no host writes"):
         verify_tar(pax(record(keyword.encode(), b"10000000000"), kind=kind), header(), END)
 
@@ -300,7 +300,7 @@ def test_invalid_pax_values_are_rejected(keyword: bytes, value: bytes) -> None:
     ((b"path", (b"a", b"b")), (b"uid", (b"1", b"1")), (b"comment", (b"", b""))),
 )
 def test_a_pax_keyword_may_occur_only_once(keyword: bytes, values: tuple[bytes, ...]) -> None:
-    """Else a header of 64 KiB has 8,000 records, and an archive of 132 kB takes 28 s."""
+    """Otherwise a header of 64 KiB has 8,000 records, and an archive of 132 kB takes 28 s."""
     records = [record(keyword, value) for value in values]
 
     with pytest.raises(CorruptArchive, match="one keyword twice"):
@@ -308,7 +308,7 @@ def test_a_pax_keyword_may_occur_only_once(keyword: bytes, values: tuple[bytes, 
 
 
 def test_a_prefix_without_a_name_is_rejected() -> None:
-    """GNU tar and bsdtar take it for a folder, and its contents for members."""
+    """GNU tar and bsdtar treat it as a directory, and its content as members."""
     end = b"ustar\x0000".ljust(345 - 257, b"\0")
     prefix = f"{ROOT}/file".encode()
 
@@ -329,7 +329,7 @@ def test_a_name_in_fields_that_only_some_readers_use_is_rejected(magic: bytes) -
     ((b"ustar  \0", 386), (b"ustar  \0", 483), (bytes(8), 500), (b"ustar\x0000", 508)),
 )
 def test_fields_that_only_some_readers_use_must_be_empty(magic: bytes, at: int) -> None:
-    """A map of a sparse file, its size, and a mark that another prefix is meant."""
+    """The map of a sparse file, its size, and a marker for another prefix."""
     end = magic.ljust(at - 257, b"\0") + b"tar\0"
 
     with pytest.raises(CorruptArchive):
@@ -354,7 +354,7 @@ def test_only_relevant_global_records_are_kept() -> None:
 
 
 def test_a_file_named_like_a_directory_is_rejected() -> None:
-    """GNU tar and bsdtar make a folder; Python makes a file."""
+    """GNU tar and bsdtar create a directory, Python a file."""
     name = f"{ROOT}/d/"
     long_name = header("././@LongLink", len(name) + 1, b"L") + padded(name.encode())
 
@@ -367,7 +367,7 @@ def test_a_file_named_like_a_directory_is_rejected() -> None:
 
 
 def test_a_directory_from_before_ustar_has_no_content() -> None:
-    """Python and GNU tar would go on behind its header, where another one could be."""
+    """Python and GNU tar would continue after its header, where another one could be."""
     name = f"{ROOT}/folder/"
 
     assert verify_tar(header(name, kind=b"\0", end=bytes(8)), END).root == ROOT
@@ -381,6 +381,6 @@ def test_the_block_of_a_file_with_a_longer_name_may_end_with_a_slash() -> None:
 
     for before in (long_name, longer):
         assert verify_tar(before, header(f"{ROOT}/d/", BLOCK), bytes(BLOCK), END).root == ROOT
-        for size in (0, BLOCK):  # before ustar, Python takes it for a folder
+        for size in (0, BLOCK):  # before ustar, Python treats it as a directory
             with pytest.raises(CorruptArchive, match="directory"):
                 verify_tar(before, header(f"{ROOT}/d/", size, b"\0"), bytes(size), END)

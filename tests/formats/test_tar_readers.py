@@ -1,4 +1,4 @@
-"""What is accepted as a tar is the same tar to Python."""
+"""Python reads accepted tars in the same way."""
 
 import io
 import tarfile
@@ -31,9 +31,9 @@ EACH_KIND = (
     at=st.integers(0, BLOCK - 1),
     content=st.binary(min_size=1, max_size=16) | st.text("01 7/.\0", min_size=1).map(str.encode),
 )
-@example(nth=1, at=124, content=b"\0" + b"0000001000\0")  # a size behind the end of a number
+@example(nth=1, at=124, content=b"\0" + b"0000001000\0")  # a size after the end of a number
 @example(nth=1, at=329, content=b"none")  # a device's number, where there is no device
-@example(nth=2, at=124, content=b"00000000004\0")  # a long name that goes on behind its end
+@example(nth=2, at=124, content=b"00000000004\0")  # a long name that continues after its end
 @example(nth=5, at=156, content=b"7")
 def test_python_reads_the_same_members_from_accepted_tars(
     nth: int, at: int, content: bytes

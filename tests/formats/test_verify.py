@@ -1,4 +1,4 @@
-"""Whether a stream is a whole and sound archive, of whatever format."""
+"""Verification of complete, truncated and damaged archives in all formats."""
 
 import asyncio
 import bz2
@@ -32,8 +32,8 @@ from tests.formats.samples import (
     contents,
     each_suffix,
     tar,
-    verdict,
-    verdict_of_one_thread,
+    verify_chunks,
+    verify_in_one_thread,
 )
 
 any_suffix = st.sampled_from(SUFFIXES)
@@ -43,7 +43,7 @@ many = settings(max_examples=300, deadline=None)
 
 @each_suffix
 def test_a_complete_archive_is_verified_with_its_sha256(suffix: str) -> None:
-    verified = asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]]))
 
     assert verified.sha256 == hashlib.sha256(GOOD[suffix]).hexdigest()
     assert verified.size_bytes == len(GOOD[suffix])
@@ -57,7 +57,7 @@ def test_the_size_of_chunks_does_not_matter(suffix: str, cuts: list[int]) -> Non
     bounds = [0, *sorted(cuts), len(data)]
     chunks = [data[start:end] for start, end in pairwise(bounds)]
 
-    verified = asyncio.run(verdict(an_archive(suffix), chunks))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), chunks))
 
     assert verified.sha256 == hashlib.sha256(data).hexdigest()
 
@@ -66,7 +66,7 @@ def test_the_size_of_chunks_does_not_matter(suffix: str, cuts: list[int]) -> Non
 def test_bytes_may_arrive_one_by_one(suffix: str) -> None:
     data = GOOD[suffix]
 
-    verified = asyncio.run(verdict(an_archive(suffix), [bytes([byte]) for byte in data]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [bytes([byte]) for byte in data]))
 
     assert verified.size_bytes == len(data)
 
@@ -78,7 +78,7 @@ def test_every_truncation_of_an_archive_is_rejected(suffix: str) -> None:
     async def play() -> None:
         for end in range(1, len(data)):
             with pytest.raises(TruncatedArchive):
-                await verdict(an_archive(suffix), [data[:end]])
+                await verify_chunks(an_archive(suffix), [data[:end]])
 
     asyncio.run(play())
 
@@ -86,28 +86,28 @@ def test_every_truncation_of_an_archive_is_rejected(suffix: str) -> None:
 @each_suffix
 def test_an_empty_stream_is_not_an_archive(suffix: str) -> None:
     with pytest.raises(NotAnArchive):
-        asyncio.run(verdict(an_archive(suffix), []))
+        asyncio.run(verify_chunks(an_archive(suffix), []))
 
 
 @few
 @given(suffix=any_suffix, more=st.binary(min_size=1, max_size=2000))
 def test_bytes_after_the_end_are_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises((CorruptArchive, TruncatedArchive)):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix] + more]))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix] + more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("more", (b"Internal Server Error", b"\0", b"\n"))
 def test_text_that_servers_append_is_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises(CorruptArchive):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix], more]))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix], more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("page", (b"<!DOCTYPE html><html></html>", b"<", b"404"))
 def test_an_html_page_is_not_an_archive(suffix: str, page: bytes) -> None:
     with pytest.raises((NotAnArchive, TruncatedArchive)):
-        asyncio.run(verdict(an_archive(suffix), [page]))
+        asyncio.run(verify_chunks(an_archive(suffix), [page]))
 
 
 @each_suffix
@@ -115,7 +115,7 @@ def test_an_archive_of_another_format_is_rejected(suffix: str) -> None:
     async def play() -> None:
         for other in set(SUFFIXES) - {suffix}:
             with pytest.raises(NotAnArchive):
-                await verdict(an_archive(suffix), [GOOD[other]])
+                await verify_chunks(an_archive(suffix), [GOOD[other]])
 
     asyncio.run(play())
 
@@ -127,7 +127,7 @@ def test_a_damaged_byte_is_rejected_or_harmless(suffix: str, position: int, flip
     damaged[position % len(damaged)] ^= flip
 
     try:
-        asyncio.run(verdict(an_archive(suffix), [bytes(damaged)]))
+        asyncio.run(verify_chunks(an_archive(suffix), [bytes(damaged)]))
     except BadArchive:
         return
 
@@ -148,7 +148,7 @@ def test_damage_always_raises_bad_archive(
     damaged = data[:start] + replacement + data[start + length :]
 
     try:
-        verified = asyncio.run(verdict(an_archive(suffix), [damaged]))
+        verified = asyncio.run(verify_chunks(an_archive(suffix), [damaged]))
     except BadArchive:
         return
 
@@ -157,13 +157,13 @@ def test_damage_always_raises_bad_archive(
 
 
 def blocks(data: bytes) -> list[bytes]:
-    """All that tar has against damage is the sum of the bytes of a header, a block of 512."""
+    """The only checksum of a tar is the sum of the bytes in each header."""
     return [data[at : at + 512] for at in range(0, len(data), 512)]
 
 
 @many
 @given(start=st.integers(0, 12_000), replacement=st.binary(max_size=600))
-@example(start=136, replacement=b"Br\xdc")  # the sum still fits, if bytes have signs
+@example(start=136, replacement=b"Br\xdc")  # the sum still matches with signed bytes
 def test_damage_to_a_tar_before_its_compression_always_raises_bad_archive(
     start: int, replacement: bytes
 ) -> None:
@@ -177,7 +177,7 @@ def test_damage_to_a_tar_before_its_compression_always_raises_bad_archive(
     compressed = bz2.compress(damaged, 1)
 
     try:
-        verified = asyncio.run(verdict(an_archive("tar.bz2"), [compressed]))
+        verified = asyncio.run(verify_chunks(an_archive("tar.bz2"), [compressed]))
     except BadArchive:
         return
 
@@ -222,7 +222,7 @@ def test_two_threads_report_the_same_fault_as_one(
     whole = flipped(tar(), inside)
     data = flipped(compress(whole[:3000]) + compress(whole[3000:]), outside) + more
 
-    assert outcome(verdict, suffix, [data]) == outcome(verdict_of_one_thread, suffix, [data])
+    assert outcome(verify_chunks, suffix, [data]) == outcome(verify_in_one_thread, suffix, [data])
 
 
 def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:

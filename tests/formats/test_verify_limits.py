@@ -1,4 +1,4 @@
-"""What an archive of whatever format may cost who reads it: bytes, members, memory and time."""
+"""Limits on bytes, members, memory and time in all formats."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from tests.formats.samples import (
     each_suffix,
     packed,
     tar,
-    verdict,
+    verify_chunks,
 )
 
 
@@ -33,7 +33,7 @@ from tests.formats.samples import (
 )
 def test_an_archive_over_a_limit_is_rejected(suffix: str, limits: Limits) -> None:
     with pytest.raises(ArchiveTooLarge):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]], limits=limits))
 
 
 @each_suffix
@@ -45,7 +45,7 @@ def test_an_archive_at_its_limits_is_accepted(suffix: str) -> None:
         members=len(TREE),
     )
 
-    asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+    asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]], limits=limits))
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
@@ -53,7 +53,7 @@ def test_a_bomb_is_rejected_long_before_its_end(suffix: str) -> None:
     bomb = packed(suffix, {**TREE, f"{ROOT}/zeros": bytes(2 * RATIO_FROM_BYTES)})
 
     with pytest.raises(ArchiveTooLarge, match="200 times"):
-        asyncio.run(verdict(an_archive(suffix), [bomb]))
+        asyncio.run(verify_chunks(an_archive(suffix), [bomb]))
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
@@ -61,7 +61,7 @@ def test_highly_compressed_input_takes_little_memory(suffix: str) -> None:
     data = packed(suffix, {f"{ROOT}/zeros": bytes(100_000_000)})
 
     tracemalloc.start()
-    asyncio.run(verdict(an_archive(suffix), [data]))
+    asyncio.run(verify_chunks(an_archive(suffix), [data]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -83,7 +83,7 @@ def test_the_event_loop_runs_while_a_chunk_is_verified() -> None:
     async def play() -> None:
         async with asyncio.TaskGroup() as group:
             ticking = group.create_task(tick())
-            await verdict(an_archive("tar.bz2"), [data])
+            await verify_chunks(an_archive("tar.bz2"), [data])
             ticking.cancel()
 
     asyncio.run(play())

@@ -1,4 +1,4 @@
-"""Which members an archive may have, of whatever format: in its root, its subdir, of its node."""
+"""Requirements on members in all formats: root, subdir, node and links."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ from tests.formats.samples import (
     linked_zip,
     note,
     packed,
-    verdict,
+    verify_chunks,
 )
 
 
@@ -37,7 +37,7 @@ def test_members_outside_the_root_are_rejected_by_name(suffix: str, name: str) -
     data = packed(suffix, {**TREE, name: b"stray"})
 
     with pytest.raises(WrongRoot, match=re.escape(repr(name))):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 @each_suffix
@@ -62,7 +62,7 @@ def test_members_with_unsafe_names_are_rejected_by_name(suffix: str, name: str) 
     data = packed(suffix, {**TREE, name: b"stray"})
 
     with pytest.raises(UnsafeMember, match=re.escape(repr(name))):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 def test_a_shown_name_is_short_and_printable() -> None:
@@ -77,7 +77,7 @@ def test_a_shown_name_is_short_and_printable() -> None:
 def test_harmless_backslashes_in_names_are_accepted(suffix: str) -> None:
     data = packed(suffix, {**TREE, f"{ROOT}/a\\b": b"x", f"{ROOT}/..a\\b..": b"x"})
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).size_bytes == len(data)
 
 
 LINKS_INSIDE = (
@@ -116,7 +116,7 @@ def test_links_within_the_root_are_accepted(
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
-    verified = asyncio.run(verdict(an_archive(suffix), [data]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
     assert (verified.size_bytes, verified.links_outside) == (len(data), 0)
 
@@ -128,9 +128,9 @@ def test_links_that_lead_out_are_counted_or_rejected_by_name(
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).links_outside == 1
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).links_outside == 1
     with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
-        asyncio.run(verdict(an_archive(suffix), [data], refuse_links_outside=True))
+        asyncio.run(verify_chunks(an_archive(suffix), [data], refuse_links_outside=True))
 
 
 @pytest.mark.parametrize("link", (linked_tar, linked_zip))
@@ -141,14 +141,14 @@ def test_impossible_links_are_rejected_by_name(
     suffix, data = link(f"{ROOT}/testing/link", target)
 
     with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 def test_a_file_may_contain_an_impossible_target() -> None:
     members = {**TREE, f"{ROOT}/file": b"/etc/passwd", f"{ROOT}/other": b"../../.."}
 
     for suffix in SUFFIXES:
-        asyncio.run(verdict(an_archive(suffix), [packed(suffix, members)]))
+        asyncio.run(verify_chunks(an_archive(suffix), [packed(suffix, members)]))
 
 
 @each_suffix
@@ -156,16 +156,18 @@ def test_members_outside_the_subdir_are_rejected(suffix: str) -> None:
     inside = {f"{ROOT}/testing/{name}": b"" for name in ("a", "b/c")}
     archive = an_archive(suffix, "testing")
 
-    asyncio.run(verdict(archive, [packed(suffix, inside)]))
+    asyncio.run(verify_chunks(archive, [packed(suffix, inside)]))
     with pytest.raises(WrongRoot):
-        asyncio.run(verdict(archive, [packed(suffix, {**inside, f"{ROOT}/testing-too": b""})]))
+        asyncio.run(
+            verify_chunks(archive, [packed(suffix, {**inside, f"{ROOT}/testing-too": b""})])
+        )
 
 
 @each_suffix
 def test_a_subdir_may_be_a_file(suffix: str) -> None:
     archive = an_archive(suffix, "README")
 
-    verified = asyncio.run(verdict(archive, [packed(suffix, {f"{ROOT}/README": b"read me"})]))
+    verified = asyncio.run(verify_chunks(archive, [packed(suffix, {f"{ROOT}/README": b"read me"})]))
 
     assert verified.root == ROOT
 
@@ -176,17 +178,17 @@ def test_an_archive_of_another_changeset_is_rejected(suffix: str, content: bytes
     data = packed(suffix, {**TREE, f"{ROOT}/.hg_archival.txt": content})
 
     with pytest.raises(WrongNode):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 @each_suffix
 def test_a_host_may_omit_the_note(suffix: str) -> None:
     data = packed(suffix, {f"{ROOT}/README": b"read me"})
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).size_bytes == len(data)
 
 
 @each_suffix
 def test_an_archive_without_members_is_rejected(suffix: str) -> None:
     with pytest.raises(NotAnArchive):
-        asyncio.run(verdict(an_archive(suffix), [packed(suffix, {})]))
+        asyncio.run(verify_chunks(an_archive(suffix), [packed(suffix, {})]))

@@ -1,4 +1,4 @@
-"""Room on the disk is bounded, asked for beforehand, and given back."""
+"""Disk space is limited, reserved in advance and released."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_created_raises_no_room(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_raises_no_room(tmp_path: Path) -> None:
-    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - has to be unbuffered
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - must be unbuffered
         spool = Spool(workspace=workspace(tmp_path), file=full)
 
         with pytest.raises(NoRoom):
@@ -50,7 +50,7 @@ def test_a_full_disk_raises_no_room(tmp_path: Path) -> None:
 
 
 def test_other_failures_within_the_block_are_not_translated(tmp_path: Path) -> None:
-    """A TimeoutError is an OSError as well, and so is whatever breaks a connection."""
+    """TimeoutError and errors of connections are OSErrors as well."""
     with pytest.raises(TimeoutError), workspace(tmp_path).spool():
         raise TimeoutError
 

@@ -1,4 +1,4 @@
-"""Zip's dialects, and the ways in which a zip can lie."""
+"""Dialects of zip, and zips on which readers disagree."""
 
 import asyncio
 import io
@@ -19,13 +19,13 @@ from archiver.errors import (
 )
 from archiver.formats.zip.extraction_paths import HELD_MAX_BYTES, ExtractionPaths
 from archiver.model import Verified
-from tests.formats.samples import ROOT, TREE, an_archive, verdict, zipped
+from tests.formats.samples import ROOT, TREE, an_archive, verify_chunks, zipped
 
 END_BYTES = 22
 
 
 def verify_zip(data: bytes) -> Verified:
-    return asyncio.run(verdict(an_archive("zip"), [data]))
+    return asyncio.run(verify_chunks(an_archive("zip"), [data]))
 
 
 @pytest.mark.parametrize("seekable", (True, False))
@@ -50,7 +50,7 @@ def test_other_compression_methods_are_rejected(method: int) -> None:
 
 @pytest.mark.parametrize("at", (14, 18, 22))
 def test_the_local_header_must_agree_with_the_descriptor(at: int) -> None:
-    """Or nothing: who reads a stream would skip so much, or have other contents."""
+    """Zeros are allowed. Readers of streams use these sizes."""
     data = bytearray(zipped({f"{ROOT}/a": b"a", f"{ROOT}/b": b"b"}, seekable=False))
     behind = data.index(b"PK\x07\x08") + at - 10
     data[at : at + 4] = data[behind : behind + 4]
@@ -95,7 +95,7 @@ def test_a_directory_with_64_bit_numbers_is_accepted(monkeypatch: pytest.MonkeyP
 
 
 def _expect_refusal_unless_spare(data: bytes, position: int) -> None:
-    """Damage a byte of the end; only versions have nothing to be held against."""
+    """Damage a byte of the end records. Only the versions cannot be checked."""
     damaged = bytearray(data)
     damaged[position] ^= 0x55
     start = data.index(b"PK\x06\x06")
@@ -117,7 +117,7 @@ def test_a_comment_is_part_of_the_end_record() -> None:
 
 @pytest.mark.parametrize("before", (0, 15, 18))
 def test_a_comment_that_contains_an_end_record_is_rejected(before: int) -> None:
-    """Most readers take the last record that looks like an end, wherever it stands."""
+    """Most readers use the last record that looks like an end record, wherever it is."""
     end = b"PK\x05\x06" + bytes(18)
     data = zipped(comment=b" " * before + end)
 
@@ -349,7 +349,7 @@ def test_two_members_that_unzip_extracts_to_one_path_are_rejected(names: tuple[s
 
 
 def test_two_members_that_python_extracts_to_one_path_are_rejected() -> None:
-    """As git and older Mercurials write them: without the flag that says UTF-8."""
+    """Older versions of Mercurial, and git, write such names without the flag for UTF-8."""
     raw = zipped({f"{ROOT}/zz": b"1", f"{ROOT}/other": b"2"}).replace(b"/zz", b"/\x82z")
     taken = zipped({f"{ROOT}/zz": b"1", f"{ROOT}/\xe9z": b"2"}).replace(b"/zz", b"/\x82z")
 

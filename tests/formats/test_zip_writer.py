@@ -1,4 +1,4 @@
-"""What is peculiar to zips that are written here."""
+"""Limits of written zips."""
 
 import asyncio
 import zipfile
@@ -12,7 +12,7 @@ from archiver.formats.workspace import Workspace
 from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.formats.zip.writer import PIECE_BYTES, ZipWriter
 from archiver.model import Limits
-from tests.formats.samples import ROOT, an_archive, verdict
+from tests.formats.samples import ROOT, an_archive, verify_chunks
 
 
 def a_file(name: str, size_bytes: int) -> Member:
@@ -38,7 +38,7 @@ def test_a_member_may_have_more_than_4_gib(tmp_path: Path) -> None:
             spool.write(piece)
 
         limits = Limits(ratio=100_000)
-        asyncio.run(verdict(an_archive("zip"), spool.read(PIECE_BYTES), limits=limits))
+        asyncio.run(verify_chunks(an_archive("zip"), spool.read(PIECE_BYTES), limits=limits))
         with Path(f"/dev/fd/{spool.descriptor}").open("rb") as file, zipfile.ZipFile(file) as read:
             large, small = read.infolist()
             assert (large.file_size, small.file_size) == (pieces * PIECE_BYTES, 5)

@@ -1,4 +1,4 @@
-"""What the tests of storage share: two regions, each behind a sink that can misbehave."""
+"""Fixtures for storage tests: two regions, each behind a proxy that can misbehave."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoRegions:
-    """Two regions, and what stands before them."""
+    """Two regions, and the proxies in front of them."""
 
     home: Home
     sinks: Mapping[Region, Sink]
@@ -45,7 +45,7 @@ class TwoRegions:
         max_lag: timedelta = MAX_LAG,
         grace: timedelta = GRACE,
     ) -> T:
-        """Run *scenario* in a loop of its own, with *regions* seen through their sinks."""
+        """Run *scenario* in a new event loop, with *regions* behind their proxies."""
         buckets = [
             self.home.bucket(region, endpoint=self.sinks[region].endpoint) for region in regions
         ]

@@ -1,4 +1,4 @@
-"""One region's bucket: what it stores, what it hands out, and how it says that it cannot."""
+"""One region's bucket: its objects, presigned URLs and errors."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def write_manifest(home: Home, archive: Archive, body: bytes) -> None:
 def a_bucket(
     *, endpoint: str | None, virtual_hosted: bool = False, public_endpoint: str | None = None
 ) -> Bucket:
-    """Return a bucket that nobody asks for anything but signatures."""
+    """Return a bucket that only signs URLs."""
     return Bucket(
         region=Region("eu-west-1"),
         bucket="attic",

@@ -1,4 +1,4 @@
-"""A region whose certificate is of an authority that only the settings trust."""
+"""A region with a certificate from an authority that only the settings trust."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -33,7 +33,7 @@ def endpoint(tmp_path: Path, certificates: Certificates) -> Iterator[str]:
 
 
 def stored(endpoint: str, ca_file: Path | None) -> bytes:
-    """Return what a region gives back of an object that it was given."""
+    """Return an object after a round trip through a region."""
     bucket = Bucket(
         region=Region("one"),
         bucket="bucket",

@@ -1,4 +1,4 @@
-"""Regions that fail, hang and dawdle while others do not."""
+"""Uploads to regions of which one fails, hangs or is slow."""
 
 import asyncio
 import secrets
@@ -49,7 +49,7 @@ def upload(
 
 
 def counted() -> Counter[tuple[str, str]]:
-    """Return how many uploads there were so far, by region and outcome."""
+    """Return the number of uploads so far, by region and outcome."""
     outcomes = [(region, outcome) for region in REGIONS for outcome in OUTCOMES]
     return Counter({each: METRICS.uploads.labels(*each)._value.get() for each in outcomes})  # noqa: SLF001
 
@@ -109,7 +109,7 @@ def test_equally_slow_regions_have_no_time_limit(two_regions: TwoRegions) -> Non
         if method == "PUT":
             time.sleep(1.5 * max_lag.total_seconds())
 
-    max_lag = timedelta(seconds=1.5)  # they cannot be that far apart, however busy the machine is
+    max_lag = timedelta(seconds=1.5)  # more than their difference, even on a busy machine
     for sink in two_regions.sinks.values():
         sink.misbehave = dawdle
     assert upload(two_regions, bytes(1000), max_lag=max_lag).regions == REGIONS

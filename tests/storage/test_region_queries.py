@@ -1,4 +1,4 @@
-"""A region that is silent: waited for when it is alone, left out when others answer."""
+"""Queries to silent regions: awaited if no other region answers, skipped otherwise."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What several regions hold together, when they do not all say the same."""
+"""Several regions as one storage, when their answers differ."""
 
 import asyncio
 import secrets
@@ -29,7 +29,7 @@ from tests.storage.conftest import (
 
 
 def once(fault: Fault, method: str) -> Misbehave:
-    """Do this to the first manifest that is asked for, or written, and to nothing else."""
+    """Return *fault* for the first request of a manifest with *method*, and for no other."""
     faults = [fault]
 
     def misbehave(asked: str, target: str) -> Fault | None:
@@ -39,7 +39,7 @@ def once(fault: Fault, method: str) -> Misbehave:
 
 
 def shorten(two_regions: TwoRegions) -> Misbehave:
-    """Have an object be shorter than it was by the time that it is looked at."""
+    """Truncate objects before HEAD requests."""
 
     def misbehave(method: str, target: str) -> None:
         if method == "HEAD":
@@ -77,9 +77,11 @@ def test_one_of_many_concurrent_commits_wins_in_all_regions(home: Home) -> None:
     assert found is not None
     assert found.regions == REGIONS
     assert {copies.manifest.sha256 for copies in committed} == {found.manifest.sha256}
-    for region, keys in home.keys("archives/").items():  # a busy server may leave a write unheard
-        unheard = {line.get("object_key") for line in logs if line.get("region") == region}
-        assert set(keys) - unheard == {found.manifest.object_key}
+    for region, keys in home.keys(
+        "archives/"
+    ).items():  # on a busy server, a write may stay unconfirmed
+        unconfirmed = {line.get("object_key") for line in logs if line.get("region") == region}
+        assert set(keys) - unconfirmed == {found.manifest.object_key}
 
 
 def test_committing_an_upload_twice_returns_the_same_copies(two_regions: TwoRegions) -> None:
@@ -191,7 +193,7 @@ def test_an_object_stays_where_the_write_of_its_manifest_is_unconfirmed(
     forbid_once = once(Fault.FORBID, "GET")
     written: list[str] = []
 
-    def write_and_fall_silent(method: str, target: str) -> Fault | None:
+    def write_without_response(method: str, target: str) -> Fault | None:
         if "/manifests/" not in target:
             return None
         if written:
@@ -203,7 +205,7 @@ def test_an_object_stays_where_the_write_of_its_manifest_is_unconfirmed(
 
     async def scenario(storage: RegionalStorage) -> tuple[Upload, Copies]:
         upload = await storage.upload(archive, stream(b"two"), attempt="a2")
-        two_regions.sinks[EAST].misbehave = write_and_fall_silent
+        two_regions.sinks[EAST].misbehave = write_without_response
         two_regions.sinks[WEST].misbehave = forbid_once
         copies = await storage.commit(
             commit_of(archive, upload, b"two"),
@@ -231,13 +233,13 @@ def test_an_object_stays_where_its_manifest_may_still_replace_another_one(
         name = two_regions.home.names[region]
         two_regions.home.server.request("DELETE", f"/{name}/manifests/{archive.key}.json")
 
-    def let_the_other_one_pass(method: str, target: str) -> Fault | None:
+    def let_the_other_one_win(method: str, target: str) -> Fault | None:
         if method != "PUT" or "/manifests/" not in target:
             return None
         two_regions.home.server.request("PUT", path, body=body)
         return Fault.REFUSE
 
-    two_regions.sinks[EAST].misbehave = let_the_other_one_pass
+    two_regions.sinks[EAST].misbehave = let_the_other_one_win
     with capture_logs() as logs:
         copies = two_regions.use(lambda storage: store(storage, archive, b"two", attempt="a2"))
     assert copies.manifest == first.manifest
@@ -245,8 +247,8 @@ def test_an_object_stays_where_its_manifest_may_still_replace_another_one(
     (late,) = set(objects[EAST]) - {first.manifest.object_key}
     assert "/a2-" in late
     assert objects[WEST] == [first.manifest.object_key]
-    kept_back = [line for line in logs if line["event"] == "upload.kept"]
-    assert [(line["region"], line["object_key"]) for line in kept_back] == [(EAST, late)]
+    kept = [line for line in logs if line["event"] == "upload.kept"]
+    assert [(line["region"], line["object_key"]) for line in kept] == [(EAST, late)]
 
 
 def test_objects_whose_manifest_no_region_took_are_logged(two_regions: TwoRegions) -> None:
@@ -256,8 +258,8 @@ def test_objects_whose_manifest_no_region_took_are_logged(two_regions: TwoRegion
         )
     with capture_logs() as logs, pytest.raises(StorageUnavailable, match="no region took"):
         two_regions.use(lambda storage: store(storage, an_archive()))
-    kept_back = [line for line in logs if line["event"] == "upload.kept"]
-    assert {line["region"]: [line["object_key"]] for line in kept_back} == two_regions.home.keys(
+    kept = [line for line in logs if line["event"] == "upload.kept"]
+    assert {line["region"]: [line["object_key"]] for line in kept} == two_regions.home.keys(
         "archives/"
     )
 
@@ -272,7 +274,7 @@ def test_the_lease_is_proven_during_the_lookup_and_before_the_first_write(
         async with asyncio.timeout(5):
             while not all({"HEAD", "GET"} <= {method for method, _ in asked} for asked in seen):
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)  # in which nothing else may happen
+        await asyncio.sleep(0.1)  # no write may happen meanwhile
         assert not any("/manifests/" in t for asked in seen for m, t in asked if m == "PUT")
 
     async def scenario(storage: RegionalStorage) -> Copies:
@@ -308,22 +310,22 @@ def test_a_commit_cancelled_during_its_cleanup_leaves_nothing(
     two_regions: TwoRegions, refused: str
 ) -> None:
     archive = an_archive()
-    swept: list[str] = []
-    if refused == "nothing":  # then there is something to sweep if the archive is there already
+    cleaned: list[str] = []
+    if refused == "nothing":  # an existing archive makes a cleanup necessary
         two_regions.use(lambda storage: store(storage, archive, b"first"))
     before = two_regions.home.keys("archives/")
 
-    def refuse_to_be_swept(method: str, target: str) -> Fault | None:
-        if method == "DELETE" and not swept:
-            swept.append(target)
+    def reject_cleanup(method: str, target: str) -> Fault | None:
+        if method == "DELETE" and not cleaned:
+            cleaned.append(target)
             return Fault.HANG
         return Fault.FORBID if method == refused else None
 
     async def scenario(storage: RegionalStorage) -> None:
-        two_regions.sinks[WEST].misbehave = refuse_to_be_swept
+        two_regions.sinks[WEST].misbehave = reject_cleanup
         storing = asyncio.create_task(store(storage, archive, attempt="a2"))
         async with asyncio.timeout(20):
-            while not swept:
+            while not cleaned:
                 await asyncio.sleep(0.01)
         storing.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Why a region did not do it: S3's own code, or a word for what kept it from answering."""
+"""Codes of failed requests: from S3's response, or Archiver's own without a response."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ from tests.parts.sink import Fault
 from tests.storage.conftest import EAST, TwoRegions, an_archive, stream
 from tests.storage.test_bucket import run
 
-ANSWERED = "Error performing PUT http://s3/b/k in 1ms - Server returned non-2xx status code: "
-UNANSWERED = """HTTP error: error sending request
+WITH_RESPONSE = "Error performing PUT http://s3/b/k in 1ms - Server returned non-2xx status code: "
+WITHOUT_RESPONSE = """HTTP error: error sending request
 
 Debug source:
 Generic { source: RetryError( RetryErrorImpl { inner: Http( HttpError { %s } ) } ) }"""
@@ -37,7 +37,7 @@ Generic { source: RetryError( RetryErrorImpl { inner: Http( HttpError { %s } ) }
     ),
 )
 def test_an_error_response_has_the_code_of_s3_or_its_status(text: str, code: str) -> None:
-    assert s3_code(GenericError(ANSWERED + text)) == code
+    assert s3_code(GenericError(WITH_RESPONSE + text)) == code
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_error_response_has_the_code_of_s3_or_its_status(text: str, code: str
 def test_a_failure_without_response_has_a_code_of_archivers_own(
     inner: str, code: str | None
 ) -> None:
-    assert s3_code(GenericError(UNANSWERED % inner)) == code
+    assert s3_code(GenericError(WITHOUT_RESPONSE % inner)) == code
 
 
 def test_real_servers_errors_have_their_codes(home: Home) -> None:

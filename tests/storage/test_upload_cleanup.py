@@ -1,4 +1,4 @@
-"""What uploads leave behind that were given up, and what becomes of it."""
+"""The cleanup of abandoned uploads."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -18,7 +18,7 @@ from tests.storage.test_bucket import run
 from tests.storage.test_fan_out import SHORT, at_parts
 
 MANY_PARTS = 3 * LARGE
-"""More than obstore has under way at a time: it then reads no further until one is acknowledged."""
+"""More than obstore sends at a time: it stops reading until a part is acknowledged."""
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -27,7 +27,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def cleared(two_regions: TwoRegions) -> None:
+async def wait_until_clean(two_regions: TwoRegions) -> None:
     await until(lambda: two_regions.home.unfinished() == NOTHING)
 
 
@@ -47,7 +47,7 @@ def test_a_region_that_froze_during_an_upload_is_cleaned_up_when_it_answers_agai
         assert upload.regions == (EAST,)
         assert two_regions.home.unfinished()[WEST]
         thaw(two_regions)
-        await cleared(two_regions)
+        await wait_until_clean(two_regions)
 
     two_regions.use(scenario, max_lag=SHORT, grace=SHORT)
 
@@ -77,7 +77,7 @@ def test_a_cancelled_upload_ends_within_seconds_even_if_every_region_is_frozen(
                 await uploading
         assert all(two_regions.home.unfinished().values())
         thaw(two_regions)
-        await cleared(two_regions)
+        await wait_until_clean(two_regions)
 
     two_regions.use(scenario, grace=SHORT)
     assert two_regions.home.keys() == NOTHING
@@ -181,8 +181,8 @@ def test_cleanups_beyond_the_limit_are_tried_once(two_regions: TwoRegions, fault
     two_regions.use(scenario)
 
 
-class DatesOfNowhere(FaultyHost):
-    """A bucket with three uploads, whose ids are their dates: two of them lack a time zone."""
+class ServerWithoutTimeZone(FaultyHost):
+    """A bucket with three uploads whose ids are their dates. Two dates lack a time zone."""
 
     dates = ("2026-01-01T12:00:00", "2026-01-01T12:00:01", "2026-01-01T12:00:02Z")
 
@@ -202,7 +202,7 @@ class DatesOfNowhere(FaultyHost):
 
 
 def test_an_upload_time_without_time_zone_is_in_utc() -> None:
-    with DatesOfNowhere() as host, serving(host):
+    with ServerWithoutTimeZone() as host, serving(host):
         home = Home(server=S3Server(endpoint=host.url, strict=True), names={EAST: "east"})
         bucket = home.bucket(EAST)
         until = datetime(2026, 1, 1, 12, tzinfo=UTC)

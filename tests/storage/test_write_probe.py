@@ -1,4 +1,4 @@
-"""Whether a region takes writes: proven by writes, and asked for only where there were none."""
+"""Whether a region accepts writes: proven by a recent write, or by a probe."""
 
 import asyncio
 from datetime import timedelta
@@ -13,7 +13,7 @@ from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, store, st
 
 
 def probes(two_regions: TwoRegions) -> int:
-    """Return how many small objects were written to the eastern region to prove something."""
+    """Return the number of probes written to the eastern region."""
     asked = two_regions.sinks[EAST].requests
     return sum(method == "PUT" and "/probes/" in target for method, target in asked)
 
@@ -67,9 +67,7 @@ def test_a_failed_write_revokes_the_proof(two_regions: TwoRegions) -> None:
         assert isinstance(refused, StorageUnavailable)
         assert refused.s3_code == "AccessDenied"
         two_regions.sinks[EAST].misbehave = lambda _method, _target: None
-        assert (await storage.check_writable())[
-            EAST
-        ] is None  # a refusal is not believed for longer
+        assert (await storage.check_writable())[EAST] is None  # a rejection is not cached
 
     two_regions.use(scenario)
     assert probes(two_regions) == 2
