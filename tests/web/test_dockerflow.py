@@ -68,7 +68,7 @@ def test_a_service_without_workers_is_not_well(web: Client) -> None:
 
 
 def test_a_region_that_no_worker_can_write_to_is_a_warning(web: Client) -> None:
-    full = WorkerReport(name="w:1", regions={Region("us-west-2"): "us-west-2 did not take a probe"})
+    full = WorkerReport(name="w:1", regions={Region("us-west-2"): "us-west-2 did not store a probe"})
     web.world.engine.reports[:] = [full]
     answer = web.get("/__heartbeat__")
     assert (answer.status, answer.json["checks"]["region.us-west-2"]) == (200, "warning")
