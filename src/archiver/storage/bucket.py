@@ -1,8 +1,6 @@
 """One region's bucket, accessed through obstore."""
 
 import asyncio
-import hashlib
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,8 +13,17 @@ import obstore
 
 from archiver.binding import ARCHIVES, unbound
 from archiver.errors import StorageUnavailable, UnreadableManifest
-from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
+from archiver.model import Archive, Manifest, PresignedUrl, Region
 from archiver.storage.multipart import MultipartUploads
+from archiver.storage.object_keys import (
+    EMPTY_PREFIX,
+    bucket_id,
+    manifest_key,
+    manifest_prefix,
+    object_attributes,
+    parse_manifest_key,
+    random_probe_key,
+)
 from archiver.storage.put_body import join_if_small
 from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_errors
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
@@ -38,23 +45,6 @@ MANIFEST_MAX_BYTES = 64 << 10
 
 PAGE_KEYS = 1000
 """Keys per page of a listing, the most that S3 returns."""
-
-PROBES = 64
-"""Number of probe objects in a bucket. It bounds them however many processes come and go."""
-
-EMPTY_PREFIX = "check/"
-"""A prefix without objects. Listing it is the cheapest request that needs a working bucket."""
-
-CONTENT_TYPES = {
-    ".tar.gz": "application/gzip",
-    ".tar.bz2": "application/x-bzip2",
-    ".tar.xz": "application/x-xz",
-    ".tar.zst": "application/zstd",
-    ".tar": "application/x-tar",
-    ".zip": "application/zip",
-}
-CACHE_CONTROL = "private, max-age=31536000, immutable"
-"""The bytes under a key never change. Private, because presigned URLs are secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +93,7 @@ class Bucket:
         ca_file: Path | None = None,
     ) -> None:
         self.region = region
-        self.bucket_id = _bucket_id(endpoint or aws_region or region, bucket)
+        self.bucket_id = bucket_id(endpoint or aws_region or region, bucket)
         self._presigned_ttl = presigned_ttl
         settings = S3Settings(
             bucket=bucket,
@@ -114,7 +104,7 @@ class Bucket:
             virtual_hosted=virtual_hosted,
             ca_file=ca_file,
         )
-        self._probe_key = f"probes/{secrets.randbelow(PROBES):02}"
+        self._probe_key = random_probe_key()
         self._write_probe = WriteProbe(probe=self._put_probe)
         self._multipart_uploads = MultipartUploads(settings)
         self._bulk = bulk_store(settings)
@@ -129,7 +119,7 @@ class Bucket:
         """Return the manifest of *archive*, or None if it does not exist."""
         try:
             async with self._control_request("return a manifest"):
-                response = await obstore.get_async(self._control, _manifest_key(archive))
+                response = await obstore.get_async(self._control, manifest_key(archive))
                 small = response.meta["size"] <= MANIFEST_MAX_BYTES
                 body = await response.bytes_async() if small else b""
         except ObjectMissing:
@@ -162,10 +152,10 @@ class Bucket:
         """Yield the archives that have a manifest here: all, or those of *source*."""
         with self._request("list its manifests"):
             async for page in obstore.list(
-                self._bulk, _manifest_prefix(source), chunk_size=PAGE_KEYS
+                self._bulk, manifest_prefix(source), chunk_size=PAGE_KEYS
             ):
                 for meta in page:
-                    if archive := _archive_of(meta["path"]):
+                    if archive := parse_manifest_key(meta["path"]):
                         yield archive
 
     async def create_manifest(
@@ -195,7 +185,7 @@ class Bucket:
             async with self._control_request("store a manifest"):
                 await obstore.put_async(
                     self._control,
-                    _manifest_key(archive),
+                    manifest_key(archive),
                     body,
                     mode="create",
                     attributes={"Content-Type": "application/json"},
@@ -223,7 +213,7 @@ class Bucket:
                 await join_if_small(chunks, PART_BYTES),
                 chunk_size=PART_BYTES,
                 max_concurrency=CONCURRENT_PARTS,
-                attributes=_attributes(object_key),
+                attributes=object_attributes(object_key),
             )
 
     async def require_object(self, object_key: str, size_bytes: int) -> None:
@@ -291,31 +281,3 @@ class Bucket:
 
     def _request(self, action: str) -> AbstractContextManager[None]:
         return translate_errors(self.region, action)
-
-
-def _bucket_id(server: str, bucket: str) -> str:
-    return hashlib.sha256(f"{server}\0{bucket}".encode()).hexdigest()[:16]
-
-
-def _manifest_key(archive: Archive) -> str:
-    return f"manifests/{archive.key}.json"
-
-
-def _manifest_prefix(source: str | None) -> str:
-    return f"manifests/{KEY_VERSION}/{source or ''}"
-
-
-def _archive_of(manifest_key: str) -> Archive | None:
-    key = manifest_key.removeprefix("manifests/").removesuffix(".json")
-    archive = parse_key(key)
-    return archive if archive and _manifest_key(archive) == manifest_key else None
-
-
-def _attributes(object_key: str) -> dict[str, str]:
-    name = object_key.rpartition("/")[2]
-    known = (kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix))
-    return {
-        "Content-Type": next(known, "application/octet-stream"),
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "Cache-Control": CACHE_CONTROL,
-    }

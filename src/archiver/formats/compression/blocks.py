@@ -18,7 +18,7 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 BLOCK_BYTES = 1 << 20
-"""Size of deflated blocks. Smaller ones compress worse, larger ones occupy fewer threads."""
+"""Size of deflated blocks. Smaller ones have more overhead, larger ones occupy fewer threads."""
 
 WINDOW_BYTES = 32 * 1024
 """How far deflate refers back, even into the previous block."""
