@@ -149,8 +149,8 @@ class Storage(Protocol):
         If anything fails before the first write, cancellation included, the upload is discarded.
 
         Raises:
-            StorageUnavailable: No region took the manifest, or an existing manifest promises
-                other bytes.
+            StorageUnavailable: No region took the manifest, or a manifest without its object has
+                appeared, or the manifest to restore has disappeared.
             LeaseLost: From *prove_lease*.
         """
 

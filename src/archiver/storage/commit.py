@@ -1,10 +1,10 @@
 """Turns an upload into a committed archive: the first manifest wins and is never overwritten."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Copies, Manifest, Region
@@ -37,7 +37,7 @@ class Committer:
             return earlier
         async with self.discard_on_failure(upload):
             if state.dangling_manifest or upload.restored:
-                raise StorageUnavailable("a manifest promises bytes that differ from the upload's")
+                raise StorageUnavailable("the archive's manifest changed during the upload")
             if not confirmed:
                 raise StorageUnavailable("no region has the whole archive")
             incomplete = set(upload.regions).difference(confirmed)
@@ -93,7 +93,7 @@ class Committer:
         return await self._recheck(archive, Copies(manifest=manifest, regions=regions))
 
     async def _write_manifest(self, commit: Commit, unreachable: Collection[Region]) -> Copies:
-        """Write a new manifest, region by region until one accepts it, then to all others."""
+        """Write a new manifest to a first region, which decides, and then to all others."""
         archive, upload, manifest = commit.archive, commit.upload, commit.new_manifest()
         unconfirmed: set[Region] = set()
 
@@ -104,12 +104,7 @@ class Committer:
                 unconfirmed.add(bucket.region)
             return write.manifest
 
-        decided: PerRegion[Manifest] = {}
-        for region in upload.regions:
-            decided |= await self._buckets.query_all([region], create)
-            if isinstance(decided[region], Manifest):
-                break
-        _log_failures("commit.failed", archive, decided)
+        decided = await self._decide(archive, upload.regions, create)
         copies = copies_of(archive, decided)
         if copies is None:  # the manifest may still arrive in any region
             _log_kept(archive, upload, upload.regions)
@@ -123,6 +118,21 @@ class Committer:
             _log_failures("commit.failed", archive, answers)
             copies = copies_of(archive, decided | answers) or copies
         return await self._recheck(archive, copies)
+
+    async def _decide(
+        self,
+        archive: Archive,
+        regions: Iterable[Region],
+        create: Callable[[Bucket], Coroutine[Any, Any, Manifest]],
+    ) -> PerRegion[Manifest]:
+        """Create the manifest in one region after another, until one has a manifest."""
+        decided: PerRegion[Manifest] = {}
+        for region in regions:
+            decided |= await self._buckets.query_all([region], create)
+            if isinstance(decided[region], Manifest):
+                break
+        _log_failures("commit.failed", archive, decided)
+        return decided
 
     async def _recheck(self, archive: Archive, copies: Copies) -> Copies:
         """Return *copies*, or what the regions hold by now if the primary has no copy.

@@ -120,7 +120,7 @@ class MemoryStorage:
             return first
         if existing or upload.restored:
             await self.discard(upload)
-            raise StorageUnavailable("a manifest promises bytes that differ from the upload's")
+            raise StorageUnavailable("the archive's manifest changed during the upload")
         manifest = commit.new_manifest()
         for region in confirmed:
             self.manifests[region][archive.key] = manifest
