@@ -189,7 +189,7 @@ def test_the_result_is_a_single_compressed_stream(tmp_path: Path) -> None:
             assert len(list(tar)) == len(items)
 
 
-def test_a_directory_stays_a_directory(tmp_path: Path) -> None:
+def test_a_folder_stays_a_folder(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         folder = tarfile.TarInfo(f"{ROOT}/folder")

@@ -96,7 +96,7 @@ def test_members_that_could_be_written_through_a_link_are_rejected(case: str, su
         links_outside(HARMFUL[case], suffix)
 
 
-def test_a_directory_with_the_name_of_a_link_is_rejected() -> None:
+def test_a_folder_with_the_name_of_a_link_is_rejected() -> None:
     buffer = BytesIO(tar_of([FILE, link("l", "a")]))
     with tarfile.open(fileobj=buffer, mode="a") as tar:
         folder = tarfile.TarInfo(f"{ROOT}/l")
@@ -322,7 +322,7 @@ def test_accepted_archives_extract_within_the_root(
             try:
                 tar.extract(member, folder)
             except (OSError, RecursionError, KeyError):
-                continue  # such as a directory in place of a file
+                continue  # such as a folder in place of a file
 
     everything = {*folder.parent.parent.rglob("*")} - {folder.parent, folder}
     root = folder / ROOT

@@ -121,7 +121,7 @@ def test_devices_are_rejected(kind: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", (b"2", b"5"))
-def test_links_and_directories_with_a_size_are_rejected(kind: bytes) -> None:
+def test_links_and_folders_with_a_size_are_rejected(kind: bytes) -> None:
     assert verify_tar(header(kind=kind, link="README"), END).root == ROOT
     for sized in (
         header(size=BLOCK, kind=kind, link="README"),
@@ -146,7 +146,7 @@ def test_members_of_other_kinds_are_rejected(kind: bytes) -> None:
         verify_tar(header(kind=kind), END)
 
 
-def test_a_directory_may_be_the_root_itself() -> None:
+def test_a_folder_may_be_the_root_itself() -> None:
     assert verify_tar(header(f"{ROOT}/", kind=b"5"), header(), END).root == ROOT
 
 
@@ -308,7 +308,7 @@ def test_a_pax_keyword_may_occur_only_once(keyword: bytes, values: tuple[bytes, 
 
 
 def test_a_prefix_without_a_name_is_rejected() -> None:
-    """GNU tar and bsdtar treat it as a directory, and its content as members."""
+    """GNU tar and bsdtar treat it as a folder, and its content as members."""
     end = b"ustar\x0000".ljust(345 - 257, b"\0")
     prefix = f"{ROOT}/file".encode()
 
@@ -353,25 +353,25 @@ def test_only_relevant_global_records_are_kept() -> None:
     assert extensions.all == {b"mtime": b"1"}
 
 
-def test_a_file_named_like_a_directory_is_rejected() -> None:
-    """GNU tar and bsdtar create a directory, Python a file."""
+def test_a_file_named_like_a_folder_is_rejected() -> None:
+    """GNU tar and bsdtar create a folder, Python a file."""
     name = f"{ROOT}/d/"
     long_name = header("././@LongLink", len(name) + 1, b"L") + padded(name.encode())
 
     for before in (b"", pax(record(b"path", name.encode())), long_name):
         for size in (0, BLOCK):
-            with pytest.raises(CorruptArchive, match="directory"):
+            with pytest.raises(CorruptArchive, match="folder"):
                 verify_tar(before, header(name, size), bytes(size), END)
-    with pytest.raises(CorruptArchive, match="directory"):
+    with pytest.raises(CorruptArchive, match="folder"):
         verify_tar(long_name, header(f"{ROOT}/d", kind=b"\0"), END)
 
 
-def test_a_directory_from_before_ustar_has_no_content() -> None:
+def test_a_folder_from_before_ustar_has_no_content() -> None:
     """Python and GNU tar would continue after its header, where another one could be."""
     name = f"{ROOT}/folder/"
 
     assert verify_tar(header(name, kind=b"\0", end=bytes(8)), END).root == ROOT
-    with pytest.raises(CorruptArchive, match="directory"):
+    with pytest.raises(CorruptArchive, match="folder"):
         verify_tar(header(name, BLOCK, kind=b"\0"), header("../../etc/passwd"), END)
 
 
@@ -381,6 +381,6 @@ def test_the_block_of_a_file_with_a_longer_name_may_end_with_a_slash() -> None:
 
     for before in (long_name, longer):
         assert verify_tar(before, header(f"{ROOT}/d/", BLOCK), bytes(BLOCK), END).root == ROOT
-        for size in (0, BLOCK):  # before ustar, Python treats it as a directory
-            with pytest.raises(CorruptArchive, match="directory"):
+        for size in (0, BLOCK):  # before ustar, Python treats it as a folder
+            with pytest.raises(CorruptArchive, match="folder"):
                 verify_tar(before, header(f"{ROOT}/d/", size, b"\0"), bytes(size), END)

@@ -258,8 +258,8 @@ def test_a_member_of_unambiguous_kind_is_accepted(name: str, attributes: int) ->
     assert verify_zip(zipped_one(info)).root == ROOT
 
 
-def test_a_directory_with_content_is_rejected() -> None:
-    with pytest.raises(UnsafeMember, match="directory"):
+def test_a_folder_with_content_is_rejected() -> None:
+    with pytest.raises(UnsafeMember, match="folder"):
         verify_zip(zipped({FOLDER: b"data"}))
 
 
@@ -279,7 +279,7 @@ def zipped_one(info: zipfile.ZipInfo) -> bytes:
     return buffer.getvalue()
 
 
-def test_directories_are_members() -> None:
+def test_folders_are_members() -> None:
     assert verify_zip(zipped({f"{ROOT}/": b"", **TREE})).root == ROOT
 
 
@@ -358,7 +358,7 @@ def test_two_members_that_python_extracts_to_one_path_are_rejected() -> None:
         verify_zip(taken)
 
 
-def test_directories_take_a_limited_amount_of_memory() -> None:
+def test_folders_take_a_limited_amount_of_memory() -> None:
     paths = ExtractionPaths()
 
     def fill() -> None:

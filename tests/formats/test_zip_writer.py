@@ -26,8 +26,8 @@ def test_a_member_may_have_more_than_4_gib(tmp_path: Path) -> None:
     pieces = (4 << 10) + 1
     zeros = bytes(PIECE_BYTES)
     workspace = Workspace(folder=tmp_path, max_bytes=1 << 40)
-    with workspace.spool() as listing, workspace.spool() as spool:
-        writer = ZipWriter(directory=listing)
+    with workspace.spool() as directory, workspace.spool() as spool:
+        writer = ZipWriter(directory=directory)
         writer.start_member(a_file("large", pieces * PIECE_BYTES))
         for _ in range(pieces):
             writer.write(zeros)
@@ -52,8 +52,8 @@ def test_a_member_may_have_more_than_4_gib(tmp_path: Path) -> None:
 
 
 def test_names_longer_than_a_header_allows_are_rejected(tmp_path: Path) -> None:
-    with Workspace(folder=tmp_path, max_bytes=1 << 40).spool() as listing:
-        writer = ZipWriter(directory=listing)
+    with Workspace(folder=tmp_path, max_bytes=1 << 40).spool() as directory:
+        writer = ZipWriter(directory=directory)
         writer.start_member(Member(name=b"n" * 65_535, mode=0o644, mtime=0))
         for kind, size in ((MemberKind.FILE, 65_536), (MemberKind.FOLDER, 65_535)):
             with pytest.raises(NotConvertible, match="nnn"):

@@ -20,7 +20,7 @@ _NODE_LINE = re.compile(rb"^node: ([0-9a-f]{40})$", re.MULTILINE)
 
 @dataclass(slots=True, kw_only=True)
 class ArchiveTree:
-    """The part of a repository in *archive*, packed below the directory ``root``.
+    """The part of a repository in *archive*, packed below the folder ``root``.
 
     ``note`` is the member that hg adds to archives of whole trees, unless its host is configured
     otherwise. It is the first member. A later member of that name is a file of the repository.

@@ -34,8 +34,8 @@ HELD_PER_UNRESOLVED_BYTES = 250
 """Python's overhead for an entry in a dictionary that has just grown. A list needs less."""
 
 WORK_MAX_BYTES = 8 << 30
-"""Bytes of paths that are compared with links: each directory counts once per segment. Five million
-directories of depth ten stay below it. This much work takes about ten seconds."""
+"""Bytes of paths that are compared with links: each folder counts once per segment. Five million
+folders of depth ten stay below it. This much work takes about ten seconds."""
 
 WORK_PER_CHARACTER = 64
 """The work to fold a non-ASCII character, in the same unit."""
@@ -176,7 +176,7 @@ class SymlinkChecker:
     def _is_below_alias(self, name: bytes) -> bool:
         """Return whether *name* is below a differently spelled link.
 
-        Members of a directory usually follow each other, so the last answer is cached.
+        Members of a folder usually follow each other, so the last answer is cached.
 
         Raises:
             UnsafeMember: *name* is below a link in its own spelling.
@@ -271,7 +271,7 @@ def _is_own_name(target: bytes, name: bytes) -> bool:
 
 
 def _parents(name: bytes) -> Iterator[bytes]:
-    """Yield each directory above *name*, the nearest first."""
+    """Yield each folder above *name*, the nearest first."""
     at = name.rfind(b"/")
     while at > 0:
         yield name[:at]

@@ -27,7 +27,7 @@ def _writing() -> Iterator[None]:
 
 
 class Workspace:
-    """A directory with temporary files of at most *max_bytes* in total.
+    """A folder with temporary files of at most *max_bytes* in total.
 
     The files have no names, so they disappear with the process, however it ends.
     """

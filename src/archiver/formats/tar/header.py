@@ -95,9 +95,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_file_named_as_folder(self) -> bool:
-        """Whether only some readers treat the member as a directory.
+        """Whether only some readers treat the member as a folder.
 
-        Before ustar, a directory had the kind NUL and a name with a trailing slash. Python checks
+        Before ustar, a folder had the kind NUL and a name with a trailing slash. Python checks
         the name in the block, even if an extension overrides it. The block of a file with a longer
         name may happen to end with a slash.
         """
@@ -133,7 +133,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         mtime = _parse_time(self.block[_MTIME]) if self.mtime is None else parse_seconds(self.mtime)
         if kind is None or mode is None or mtime is None:
             raise NotConvertible(f"the member {shown(self.name)} is of a kind that only tar has")
-        if kind is MemberKind.FILE and self.name.endswith(b"/"):  # a directory before ustar
+        if kind is MemberKind.FILE and self.name.endswith(b"/"):  # a folder before ustar
             kind = MemberKind.FOLDER
         return Member(
             name=self.name.rstrip(b"/"),
@@ -157,7 +157,7 @@ def parse_header(block: bytes) -> Header | None:
         return None
     name = block[_NAME].partition(b"\0")[0]
     if prefix := block[_PREFIX].partition(b"\0")[0]:
-        if not name:  # Python reads ``prefix``, GNU tar and bsdtar the directory ``prefix/``
+        if not name:  # Python reads ``prefix``, GNU tar and bsdtar the folder ``prefix/``
             return None
         name = prefix + b"/" + name
     link = block[_LINK].partition(b"\0")[0] if block[_LINK_AT] else b""

@@ -120,17 +120,17 @@ def _verify_member(
 
 
 def _require_no_content(header: Header) -> None:
-    """Reject files named like directories, and links and directories with a size.
+    """Reject files named like folders, and links and folders with a size.
 
     Some readers skip as many bytes as the size says, others do not.
     """
     if header.is_file_named_as_folder:
-        raise CorruptArchive("a file in the tar is a directory to some readers")
+        raise CorruptArchive("a file in the tar is a folder to some readers")
     if header.kind == SYMBOLIC_LINK and header.size_bytes:
         raise CorruptArchive("a link in the tar has a size, which some readers would skip")
     is_folder = header.kind == FOLDER or header.name.endswith(b"/")
     if is_folder and header.size_bytes:
-        raise CorruptArchive("a directory in the tar has a size, which some readers would skip")
+        raise CorruptArchive("a folder in the tar has a size, which some readers would skip")
 
 
 def _inspect_note(reader: ByteReader, header: Header, tree: ArchiveTree) -> Parsing:

@@ -65,7 +65,7 @@ def _shorten(text: bytes) -> bytes:
 
 
 def _fits_ustar(path: bytes, member: Member) -> bool:
-    """Return whether a file or directory certainly needs no records. A shortcut: most need none."""
+    """Return whether a file or folder certainly needs no records. A shortcut: most need none."""
     return (
         len(path) <= _TEXT_BYTES
         and path.isascii()

@@ -12,7 +12,7 @@ from archiver.formats.archive_tree import shown
 from archiver.formats.zip.records import UTF_8
 
 HELD_MAX_BYTES = 64 << 20
-"""Memory for the directories and the ambiguous names of one archive: about 400,000 of them."""
+"""Memory for the folders and the ambiguous names of one archive: about 400,000 of them."""
 
 HELD_PER_NAME_BYTES = 100
 """Python's overhead for a name in a set."""
@@ -23,7 +23,7 @@ _VERSION = re.compile(rb";[0-9]*\Z")
 
 
 class ExtractionPaths:
-    """The paths of one archive's directories and of its ambiguous names.
+    """The paths of one archive's folders and of its ambiguous names.
 
     Takes at most HELD_MAX_BYTES of memory.
     """
@@ -38,7 +38,7 @@ class ExtractionPaths:
 
         Raises:
             UnsafeMember: Some reader extracts it to the path of an earlier one.
-            ArchiveTooLarge: There are too many directories or ambiguous names.
+            ArchiveTooLarge: There are too many folders or ambiguous names.
         """
         if name.endswith(b"/"):
             self._add_folders(name[:-1])
@@ -55,7 +55,7 @@ class ExtractionPaths:
             raise _collision(name)
 
     def _add_folders(self, path: bytes) -> None:
-        """Add *path* and its parents. The parents of a known directory are known, too."""
+        """Add *path* and its parents. The parents of a known folder are known, too."""
         while path and path not in self._folders:
             self._add(self._folders, path)
             path = path[: max(0, path.rfind(b"/"))]
@@ -63,7 +63,7 @@ class ExtractionPaths:
     def _add(self, names: set[bytes], name: bytes) -> None:
         self._held_bytes += len(name) + HELD_PER_NAME_BYTES
         if self._held_bytes > HELD_MAX_BYTES:
-            raise ArchiveTooLarge("the zip has more directories and unusual names than are allowed")
+            raise ArchiveTooLarge("the zip has more folders and unusual names than are allowed")
         names.add(name)
 
 

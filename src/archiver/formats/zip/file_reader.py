@@ -231,7 +231,7 @@ def _inflate(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _kind(name: bytes, mode: int) -> MemberKind:
     kind = MemberKind.FOLDER if name.endswith(b"/") else _KINDS.get(mode & _KIND_BITS)
     if kind is None:
-        raise NotConvertible(f"the member {shown(name)} is not a file, a directory or a link")
+        raise NotConvertible(f"the member {shown(name)} is not a file, a folder or a link")
     return kind
 
 

@@ -140,7 +140,7 @@ def _verify_member(
     if not content.matches(entry):
         raise CorruptArchive("a member of the zip is damaged")
     if content.unpacked_bytes and entry.name.endswith(b"/"):
-        raise UnsafeMember(f"the directory {shown(entry.name)} has content, which readers ignore")
+        raise UnsafeMember(f"the folder {shown(entry.name)} has content, which readers ignore")
     if is_note:
         tree.check_note(content.head)
     return entry, content.head
