@@ -48,17 +48,17 @@ class _ChunkQueue:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_CHUNKS)
-        self._abandoned = False
+        self.abandoned = False
         self.read_bytes = 0
 
     async def put(self, chunk: bytes | None) -> None:
         """Add *chunk*, or None for the end, as soon as there is room."""
-        if not self._abandoned:
+        if not self.abandoned:
             await self._queue.put(chunk)
 
     def abandon(self) -> None:
         """Release both the writer and the reader if they are waiting."""
-        self._abandoned = True
+        self.abandoned = True
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(None)
@@ -68,7 +68,7 @@ class _ChunkQueue:
 
     async def __anext__(self) -> bytes:
         chunk = await self._queue.get()
-        if self._abandoned:
+        if self.abandoned:
             raise _Abandoned
         if chunk is None:
             raise StopAsyncIteration
@@ -85,7 +85,6 @@ class _RegionUpload:
         self.failure: ArchiverError | None = None
         self.stored = False
         self.all_sent = False
-        self._abandoned = False
         self._chunks = _ChunkQueue()
         self.task = asyncio.create_task(self._put(object_key))
 
@@ -110,7 +109,6 @@ class _RegionUpload:
         """Have the upload abort itself."""
         if not self.task.done():
             self.failure = self.failure or failure
-            self._abandoned = True
             self._chunks.abandon()
 
     async def _put(self, object_key: str) -> None:
@@ -121,7 +119,7 @@ class _RegionUpload:
         except _Abandoned:
             pass
         else:
-            self.stored = self.failure is None and not self._abandoned
+            self.stored = self.failure is None and not self._chunks.abandoned
             METRICS.upload_bytes.labels(region=self.region).inc(self._chunks.read_bytes)
         finally:
             self._chunks.abandon()
