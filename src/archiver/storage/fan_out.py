@@ -11,7 +11,6 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Coroutine,
-    Iterable,
     Sequence,
 )
 from contextlib import aclosing
@@ -199,16 +198,16 @@ class FanOutUpload:
         await self._step(_RegionUpload.wait)
 
     def _clean_up(
-        self, uploads: Iterable[_RegionUpload], *, delete_object: bool
+        self, uploads: Sequence[_RegionUpload], *, delete_object: bool
     ) -> list[asyncio.Task[None]]:
-        tasks = []
         for upload in uploads:
             upload.abandon()
-            task = self._cleanup.start(
+        return [
+            self._cleanup.start(
                 upload.bucket, self._object_key, upload.task, delete_object=delete_object
             )
-            tasks.append(task)
-        return tasks
+            for upload in uploads
+        ]
 
     async def _step(
         self, step: Callable[..., Coroutine[Any, Any, bool]], *args: bytes | None

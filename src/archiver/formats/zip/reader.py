@@ -18,14 +18,14 @@ from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.compression.decompress import IsalError
 from archiver.formats.limits import LimitCounter
 from archiver.formats.symlinks import LINK_MAX_BYTES, SymlinkChecker, ZipLinkCandidates
-from archiver.formats.zip.directory_end import read_directory_end
-from archiver.formats.zip.entries import (
+from archiver.formats.zip.extraction_paths import ExtractionPaths
+from archiver.formats.zip.record_reader import (
     Entry,
     read_descriptor,
+    read_directory_end,
     read_directory_entry,
     read_local_header,
 )
-from archiver.formats.zip.extraction_paths import ExtractionPaths
 from archiver.formats.zip.records import (
     CENTRAL,
     ENCRYPTED,

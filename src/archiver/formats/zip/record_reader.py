@@ -1,24 +1,36 @@
-"""Reads what a zip says of its members: local headers, data descriptors and directory entries."""
+"""Reads the records of a zip stream: local headers, descriptors, the directory and its end."""
 
 from collections.abc import Generator
+from typing import TypeAlias
 
 import msgspec
 
 from archiver.errors import CorruptArchive
-from archiver.formats.byte_reader import ByteReader
+from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.zip.member_kind import is_symlink
 from archiver.formats.zip.records import (
     CENTRAL_FIELDS,
     DESCRIPTOR,
     DESCRIPTOR_64_FIELDS,
     DESCRIPTOR_FIELDS,
+    END,
+    END_64,
+    END_64_FIELDS,
+    END_FIELDS,
+    FULL_16,
+    FULL_32,
     LOCAL_FIELDS,
+    LOCATOR_64,
+    LOCATOR_64_FIELDS,
     VERSION_MAX,
     ZIP64,
     extra_field,
     require_unambiguous_name,
     resolve_zip64,
 )
+
+Directory: TypeAlias = tuple[int, int, int, int, int]
+"""As in the end record: disk numbers, number of entries (twice), size and offset."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +95,7 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
     name_size, extra_size, comment_size, disk = sizes
     _require_known_version(version)
     if disk:
-        raise multiple_disks_error()
+        raise _multiple_disks()
     name = yield from reader.read_exactly(name_size)
     extra = yield from reader.read_exactly(extra_size)
     yield from reader.skip(comment_size)
@@ -93,7 +105,52 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
     return entry, is_symlink(name, system, attributes)
 
 
-def multiple_disks_error() -> CorruptArchive:
+def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
+    """Read the end records, of which the first *signature* was read already.
+
+    Raises:
+        CorruptArchive: They do not describe *directory*.
+    """
+    zip64 = signature == END_64
+    if zip64:
+        yield from _read_zip64_end(reader, directory)
+        signature = yield from reader.read_exactly(4)
+    if signature != END:
+        raise CorruptArchive("the zip has no end record after its directory")
+    block = yield from reader.read_exactly(END_FIELDS.size)
+    *stated, comment_size = END_FIELDS.unpack(block)
+    full = (FULL_32, FULL_16, FULL_16, FULL_32, FULL_32)
+    for value, actual, in_zip64 in zip(stated, directory, full, strict=True):
+        if value != actual and not (zip64 and value == in_zip64):
+            raise _mismatch()
+    comment = yield from reader.read_exactly(comment_size)
+    # Readers search for the record from the end of the file, and may find another one.
+    if comment and END in block + comment:
+        raise CorruptArchive("the zip's comment contains the signature of an end record")
+
+
+def _read_zip64_end(reader: ByteReader, directory: Directory) -> Parsing:
+    offset = reader.position - 4
+    rest_size, _, _, *stated = END_64_FIELDS.unpack(
+        (yield from reader.read_exactly(END_64_FIELDS.size))
+    )
+    if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
+        raise _mismatch()
+    signature = yield from reader.read_exactly(4)
+    disk, end_offset, disks = LOCATOR_64_FIELDS.unpack(
+        (yield from reader.read_exactly(LOCATOR_64_FIELDS.size))
+    )
+    if signature != LOCATOR_64 or end_offset != offset:
+        raise _mismatch()
+    if disk or disks != 1:
+        raise _multiple_disks()
+
+
+def _mismatch() -> CorruptArchive:
+    return CorruptArchive("the zip's end record does not match its directory")
+
+
+def _multiple_disks() -> CorruptArchive:
     return CorruptArchive("the zip is a part of a zip on several disks")
 
 
