@@ -143,7 +143,7 @@ def test_the_result_does_not_depend_on_the_machine(tmp_path: Path) -> None:
         data = Path("given.zip").read_bytes()
         print(hashlib.sha256(converted(data, "zip", "tar.gz", Path("."))).hexdigest())
     """
-    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join((str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")))
     elsewhere = (
         {"TZ": "Pacific/Auckland", "PYTHONHASHSEED": "1", "LC_ALL": "C"},
         {"TZ": "UTC", "PYTHONHASHSEED": "2", "PYTHONUTF8": "1", "LC_ALL": "de_DE.UTF-8"},
@@ -153,7 +153,7 @@ def test_the_result_does_not_depend_on_the_machine(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": root, **env},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path, **env},
             check=True,
             capture_output=True,
         ).stdout.strip()
