@@ -18,7 +18,7 @@ from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Region
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import open_regions
+from archiver.storage.regional_storage import open_storage
 from benchmarks.inputs import BASENAME, NODE, ROOT
 
 CHUNK_BYTES = 1 << 20
@@ -63,7 +63,7 @@ def buckets(regions: str) -> list[Bucket]:
 
 
 async def _upload(regions: str, pieces: list[str]) -> None:
-    async with open_regions(buckets(regions)) as storage, aclosing(_read(pieces)) as chunks:
+    async with open_storage(buckets(regions)) as storage, aclosing(_read(pieces)) as chunks:
         await storage.upload(ARCHIVE, chunks, attempt=f"{time.monotonic_ns():x}")
 
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from archiver.formats.compression.compress import available_cores
 from archiver.formats.convert import Converter
-from archiver.formats.packing import cores
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
@@ -33,12 +33,12 @@ async def convert(given: Path, name: str, node: str, suffix: str, target: Path) 
     root = f"{name}-{node[:12]}"
     wanted = replace(archive, suffix=suffix)
     converter = Converter(
-        workspace=Workspace(folder=target.parent, most_bytes=1 << 40), threads=cores()
+        workspace=Workspace(folder=target.parent, max_bytes=1 << 40), threads=available_cores()
     )
     with ThreadPoolExecutor(1) as pool:
         verifier = verify(wanted, root=root, identity=HgArchivalCheck(wanted.node), pool=pool)
         async with converter.convert(
-            _read(given), given=archive, wanted=wanted, root=root
+            _read(given), original=archive, target=wanted, root=root
         ) as pieces:
             with target.open("wb") as file:
                 async for piece in pieces:

@@ -67,7 +67,7 @@ class LocalArchiver:
                 engine=MemoryEngine(),
                 verify=verify,
                 converter=Converter(
-                    workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1
+                    workspace=Workspace(folder=self.folder, max_bytes=1 << 30), threads=1
                 ),
                 notifications=notifications,
                 nearest={},

@@ -60,14 +60,14 @@ def test_a_region_works_if_one_worker_can_write_to_it(
 
 def test_an_unreachable_region_reports_its_own_error() -> None:
     silent = StorageUnavailable("us-west-2 did not list its bucket in time")
-    reports = reporting({EAST: None, WEST: "us-west-2 did not take a probe"})
+    reports = reporting({EAST: None, WEST: "us-west-2 did not store a probe"})
     health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
     assert health.regions[WEST] is silent
 
 
 def test_the_log_has_the_reason_of_a_failed_region() -> None:
     refusing = StorageUnavailable("us-east-1 did not list its bucket", s3_code="AccessDenied")
-    reports = reporting({WEST: "us-west-2 did not take a probe (QuotaExceeded)"})
+    reports = reporting({WEST: "us-west-2 did not store a probe (QuotaExceeded)"})
 
     async def check() -> Health:
         return health_of(engine=None, regions={EAST: refusing, WEST: None}, reports=reports)
@@ -76,7 +76,7 @@ def test_the_log_has_the_reason_of_a_failed_region() -> None:
         asyncio.run(Heartbeat(check=check).checks())
     assert {line["part"]: line["reason"] for line in lines} == {
         "region.us-east-1": "us-east-1 did not list its bucket (AccessDenied)",
-        "region.us-west-2": "us-west-2 did not take a probe (QuotaExceeded)",
+        "region.us-west-2": "us-west-2 did not store a probe (QuotaExceeded)",
     }
 
 

@@ -9,7 +9,7 @@ from archiver.errors import (
     StorageUnavailable,
 )
 from archiver.model import Archive, Region
-from archiver.ports.storage import Found
+from archiver.ports.storage import StoredState
 from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
@@ -24,7 +24,7 @@ class CountingStorage(MemoryStorage):
 
     looks = 0
 
-    async def find(self, archive: Archive) -> Found:
+    async def find(self, archive: Archive) -> StoredState:
         self.looks += 1
         await asyncio.sleep(0)
         return await super().find(archive)

@@ -48,7 +48,7 @@ def test_a_worker_that_cannot_write_anywhere_is_not_well() -> None:
     (beat,) = asked(world, "/__heartbeat__")
     assert (beat.status, beat.json["checks"]["region.us-east-1"]) == (500, "error")
     assert beat.json["details"]["region.us-east-1"]["messages"] == {
-        "storage_unavailable": "us-east-1 takes nothing (QuotaExceeded)"
+        "storage_unavailable": "us-east-1 rejects writes (QuotaExceeded)"
     }
 
 

@@ -19,7 +19,7 @@ from archiver.errors import (
 from archiver.health import Health, WorkerReport, health_of
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
-from archiver.ports.formats import Converter, Verify
+from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Engine
 from archiver.ports.source import Source
@@ -43,7 +43,7 @@ class Archiver:
         storage: Storage,
         index: Index,
         engine: Engine,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
         notifications: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
@@ -173,7 +173,7 @@ class Archiver:
         """
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
-            regions = group.create_task(self._storage.check())
+            regions = group.create_task(self._storage.check_access())
             reports = group.create_task(self._worker_reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
@@ -181,7 +181,7 @@ class Archiver:
         """Return the health of a worker: the engine, and the regions that take its writes."""
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._engine.check())
-            regions = group.create_task(self._storage.writable())
+            regions = group.create_task(self._storage.check_writable())
         return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
 
     async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:

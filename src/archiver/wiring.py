@@ -13,7 +13,7 @@ from typing import Any
 from archiver import __version__
 from archiver.errors import NoRoom
 from archiver.formats.convert import Converter
-from archiver.formats.inventory import Inventory
+from archiver.formats.inventory import SpooledInventories
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.health import Heartbeat
@@ -31,7 +31,7 @@ from archiver.jetstream.streams import Streams
 from archiver.jetstream.worker import Policy, Worker
 from archiver.locality.cloud_ranges import CloudRanges
 from archiver.model import Region
-from archiver.ports.formats import Verify
+from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
 from archiver.runtime.notifications import Notifications
 from archiver.runtime.tasks import in_background
@@ -53,7 +53,7 @@ from archiver.settings import (
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import Regions, open_regions
+from archiver.storage.regional_storage import RegionalStorage, open_storage
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.web.app import create_app
@@ -73,7 +73,7 @@ class Parts:
     archiver: Archiver
     connection: Connection
     engine: JetStream
-    storage: Regions
+    storage: RegionalStorage
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     """
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        storage = await stack.enter_async_context(open_storage(_buckets(settings)))
         answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
         connecting = connect(
             engine_servers(settings.engine),
@@ -130,13 +130,13 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
     require_regions(settings)
     workspace = _workspace(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_regions(_buckets(settings)))
+        storage = await stack.enter_async_context(open_storage(_buckets(settings)))
         yield Auditor(
             sources=await _open_sources(settings, stack),
             storage=storage,
             verify=_verify(settings, stack),
             converter=_converter(settings, workspace),
-            keep=Inventory(workspace=workspace),
+            keep=SpooledInventories(workspace=workspace),
         )
 
 
@@ -149,7 +149,7 @@ async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Reb
     """
     require_outside_world(settings)
     async with (
-        open_regions(_buckets(settings)) as storage,
+        open_storage(_buckets(settings)) as storage,
         connect(
             engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-index"
         ) as connection,
@@ -172,7 +172,7 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
         yield Streams(connection=connection, wanted=settings.engine.replicas)
 
 
-def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
+def _verify(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
     """Return ``verify``, with the limits of each archive's source, and a thread beside its own."""
     pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
     verifies = {
@@ -192,7 +192,7 @@ def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:
 def _workspace(settings: Settings) -> Workspace:
     worker = settings.worker
     return Workspace(
-        folder=worker.work_dir or settings.data_dir / "work", most_bytes=worker.work_max_bytes
+        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
     )
 
 
@@ -330,7 +330,7 @@ async def run_worker(settings: Settings) -> None:
 
 def _try_out(workspace: Workspace) -> None:
     try:
-        workspace.try_out()
+        workspace.require_room()
     except NoRoom as exc:
         log.warning("work_dir.unusable", work_dir=str(workspace.folder), reason=exc.message)
 

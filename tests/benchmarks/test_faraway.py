@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archiver.model import Copies
-from archiver.storage.regions import open_regions
+from archiver.storage.regional_storage import open_storage
 from benchmarks.alone import buckets
 from benchmarks.inputs import Inputs
 from benchmarks.lab import Lab
@@ -18,7 +18,7 @@ from tests.storage.conftest import LARGE, an_archive, store
 def test_what_is_stored_there_is_found(size_bytes: int, tmp_path: Path) -> None:
     async def scenario(settings: Mapping[str, str]) -> tuple[Copies, Copies | None]:
         archive = an_archive()
-        async with open_regions(buckets(settings["ARCHIVER_REGIONS"])) as storage:
+        async with open_storage(buckets(settings["ARCHIVER_REGIONS"])) as storage:
             assert not (await storage.find(archive)).copies
             stored = await store(storage, archive, bytes(size_bytes))
             return stored, (await storage.find(archive)).copies

@@ -200,7 +200,7 @@ def test_an_inconvertible_archive_is_read_from_one_region_only() -> None:
     async def scenario() -> Copies:
         await build(world, world.archive(suffix="zip"))
         await build(world, world.archive(suffix="tar.zst"))
-        world.converter.unfit.add("tar.zst")
+        world.converter.not_convertible.add("tar.zst")
         return await build(world, world.archive(suffix="tar.gz"))
 
     with capture_logs() as logs:

@@ -44,7 +44,7 @@ async def convert_stored(world: World, archive: Archive) -> None:
     copies = await world.archiver.build(relative, FakeAttempt(archive=relative))
     world.source.trusted = False
     pipeline = Pipeline(verify=verify, converter=FakeConverter())
-    chunks = world.storage.read(copies, copies.regions[0])
+    chunks = world.storage.read_copy(copies, copies.regions[0])
     progress = Progress(FakeAttempt(archive=archive).report)
     async with (
         pipeline.stored(world.source, relative, copies.manifest, chunks) as stored,

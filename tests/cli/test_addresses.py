@@ -48,7 +48,7 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
     *log, last = ended.stderr.splitlines()
     assert last == f"Error: {setting}: {taken} cannot be had: Address already in use"
     assert "Traceback" not in "".join(log)
-    assert ("worker.work_dir cannot be written to" in "".join(log)) is (command == "worker")
+    assert ("worker.work_dir is not writable" in "".join(log)) is (command == "worker")
 
 
 def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.formats.samples import ROOT, an_archive, note, verdict
+from tests.formats.samples import ROOT, an_archive, note, verify_chunks
 from tests.formats.trees import LONG, Item, pack
 
 pytestmark = pytest.mark.programs
@@ -47,7 +47,7 @@ def test_links_that_are_accepted_are_placed_alike(
     file.write_bytes(pack(TREE, suffix))
     folder.mkdir()
 
-    verified = asyncio.run(verdict(an_archive(suffix), [file.read_bytes()]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [file.read_bytes()]))
     _run(*(part.format(file=file, folder=folder) for part in command))
 
     assert verified.links_outside == OUTSIDE
@@ -90,7 +90,7 @@ def test_what_git_packs_is_accepted(suffix: str, tmp_path: Path) -> None:
     ):
         _run("git", "-C", str(repo), *arguments)
 
-    verified = asyncio.run(verdict(an_archive(suffix), [file.read_bytes()]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [file.read_bytes()]))
 
     assert verified.links_outside == OUTSIDE
 
@@ -105,4 +105,4 @@ def test_what_gnu_tar_packs_is_accepted(style: str, tmp_path: Path) -> None:
 
     _run("tar", "--create", f"--format={style}", f"--file={file}", "-C", str(tmp_path), ROOT)
 
-    assert asyncio.run(verdict(an_archive("tar"), [file.read_bytes()])).links_outside == 1
+    assert asyncio.run(verify_chunks(an_archive("tar"), [file.read_bytes()])).links_outside == 1

@@ -1,4 +1,4 @@
-"""Who converts archives keeps this contract: the fake and the real one alike."""
+"""The contract of ``ports.Converter``, for the fake and the real one."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -22,7 +22,7 @@ PART = {name: content for name, content in TREE.items() if name.startswith(f"{RO
 def converter(request: pytest.FixtureRequest, tmp_path: Path) -> Converter:
     if request.param == "fake":
         return FakeConverter()
-    return RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+    return RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
 
 
 async def chunks(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
@@ -44,8 +44,8 @@ def converted(
     async def play() -> bytes:
         async with converter.convert(
             chunks(data, failure),
-            given=an_archive(given),
-            wanted=an_archive(wanted, subdir),
+            original=an_archive(given),
+            target=an_archive(wanted, subdir),
             root=ROOT,
         ) as pieces:
             return b"".join([piece async for piece in pieces])
@@ -54,7 +54,7 @@ def converted(
 
 
 @pytest.mark.parametrize(("given", "wanted"), tuple(product(SUFFIXES, SUFFIXES)))
-def test_every_format_is_made_of_every_format(
+def test_every_format_converts_to_every_format(
     converter: Converter, given: str, wanted: str
 ) -> None:
     data = converted(converter, packed(given), given, wanted)
@@ -64,7 +64,7 @@ def test_every_format_is_made_of_every_format(
 
 @pytest.mark.parametrize("given", SUFFIXES)
 @pytest.mark.parametrize("wanted", ("tar", "zip"))
-def test_a_subdir_is_cut_out(converter: Converter, given: str, wanted: str) -> None:
+def test_a_subdir_is_extracted(converter: Converter, given: str, wanted: str) -> None:
     data = converted(converter, packed(given), given, wanted, subdir="testing/mozharness")
 
     assert contents(wanted, data) == list(PART.items())
@@ -78,15 +78,13 @@ def test_a_subdir_may_be_a_file(converter: Converter) -> None:
 
 @pytest.mark.parametrize("subdir", ("nowhere", "test", "testing/mozharness/run.py/x"))
 @pytest.mark.parametrize("given", ("zip", "tar.gz"))
-def test_a_subdir_that_is_not_there_is_unknown(
-    converter: Converter, given: str, subdir: str
-) -> None:
+def test_a_missing_subdir_is_unknown(converter: Converter, given: str, subdir: str) -> None:
     with pytest.raises(UnknownSubdir):
         converted(converter, packed(given), given, "tar.gz", subdir=subdir)
 
 
 @pytest.mark.parametrize("given", ("zip", "tar.gz"))
-def test_what_breaks_off_is_not_converted_to_an_end(converter: Converter, given: str) -> None:
+def test_the_failure_of_the_original_ends_the_conversion(converter: Converter, given: str) -> None:
     with pytest.raises(CorruptArchive, match="as told"):
         converted(converter, packed(given), given, "tar", failure=CorruptArchive("as told"))
 
@@ -96,21 +94,21 @@ def test_a_converter_has_a_version_for_every_format(converter: Converter, suffix
     assert converter.version(suffix)
 
 
-def test_room_is_asked_for_where_a_zip_is_read_or_made(tmp_path: Path) -> None:
-    narrow = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1), threads=1)
-    ample = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=1)
+def test_room_is_required_to_read_or_write_a_zip(tmp_path: Path) -> None:
+    narrow = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1), threads=1)
+    ample = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=1)
     tar, zipped = an_archive("tar.gz"), an_archive("zip")
     for given, wanted in ((zipped, tar), (tar, zipped), (zipped, zipped)):
-        ample.require_room(given=given, wanted=wanted)
+        ample.require_room(original=given, target=wanted)
         with pytest.raises(NoRoom):
-            narrow.require_room(given=given, wanted=wanted)
+            narrow.require_room(original=given, target=wanted)
     with pytest.raises(NoRoom):
-        ample.require_room(given=zipped, wanted=tar, size_bytes=2 << 30)
-    narrow.require_room(given=tar, wanted=tar)
+        ample.require_room(original=zipped, target=tar, size_bytes=2 << 30)
+    narrow.require_room(original=tar, target=tar)
 
 
-def test_what_is_no_archive_is_refused_even_if_nobody_verified_it(tmp_path: Path) -> None:
-    real = RealConverter(workspace=Workspace(folder=tmp_path, most_bytes=1 << 30), threads=2)
+def test_an_unverified_original_that_is_not_an_archive_is_rejected(tmp_path: Path) -> None:
+    real = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
     for given in SUFFIXES:
         for data in (b"", b"<html>", packed(given)[:100]):
             with pytest.raises(BadArchive):

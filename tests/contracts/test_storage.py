@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises: of the fake, of S3 as it should be, and of S3 as it may be."""
+"""The contract of ``ports.Storage``, for the fake and for two S3 servers."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,7 @@ import pytest
 from archiver.errors import EngineUnavailable, LeaseLost, SourceTimeout
 from archiver.model import Copies
 from archiver.ports.storage import Storage
-from tests.contracts.stands import (
+from tests.contracts.storage_backends import (
     DATA,
     EAST,
     LARGE,
@@ -18,24 +18,24 @@ from tests.contracts.stands import (
     ODD_NAMES,
     SOURCE_URL,
     WEST,
+    Backend,
     InMemory,
     InRclone,
     InSeaweedFS,
-    Stand,
     an_archive,
-    kept,
+    commit_of,
+    lease_held,
+    lease_lost,
     listed,
     store,
     stream,
-    taken,
     use,
-    verified,
 )
 from tests.parts.s3 import REGIONS
 
 
 class StorageContract:
-    def test_an_archive_is_found_once_it_is_committed_and_not_before(self, stand: Stand) -> None:
+    def test_an_archive_is_found_only_after_its_commit(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
@@ -43,16 +43,19 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             assert (await storage.find(archive)).copies is None
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                commit_of(archive, upload, DATA),
+                prove_lease=lease_held,
             )
             assert (await storage.find(archive)).copies == copies
             assert copies.regions == storage.regions == REGIONS
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_a_manifest_says_what_was_verified_and_where_it_came_from(self, stand: Stand) -> None:
+    def test_a_manifest_records_the_verified_measures_and_the_source_url(
+        self, backend: Backend
+    ) -> None:
         archive = an_archive(subdir="testing")
-        manifest = use(stand, lambda storage: store(storage, archive)).manifest
+        manifest = use(backend, lambda storage: store(storage, archive)).manifest
         assert manifest.key == archive.key
         assert manifest.node == archive.node
         assert (manifest.sha256, manifest.size_bytes) == (
@@ -62,27 +65,30 @@ class StorageContract:
         assert (manifest.root, manifest.source_url) == ("ash-012345", SOURCE_URL)
         assert manifest.links_outside == 2
         assert manifest.created_at.tzinfo is not None
-        assert stand.objects(archive) == {region: [manifest.object_key] for region in REGIONS}
+        assert backend.objects(archive) == {region: [manifest.object_key] for region in REGIONS}
         assert manifest.object_key.endswith(f"/{archive.file_name}")
 
-    def test_the_first_manifest_wins_and_the_later_bytes_are_forgotten(self, stand: Stand) -> None:
+    def test_the_first_manifest_wins_and_the_later_upload_is_discarded(
+        self, backend: Backend
+    ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> Copies:
             later = await storage.upload(archive, stream(b"later"), attempt="a2")
             first = await store(storage, archive, attempt="a1")
             assert first == await storage.commit(
-                archive, later, verified(b"later"), hold=kept, source_url=SOURCE_URL
+                commit_of(archive, later, b"later"),
+                prove_lease=lease_held,
             )
             assert (await storage.find(archive)).copies == first
             return first
 
-        first = use(stand, scenario).manifest
-        assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
+        first = use(backend, scenario).manifest
+        assert backend.objects(archive) == {region: [first.object_key] for region in REGIONS}
 
     @pytest.mark.parametrize("attempt", ("a1", "a2"))
     def test_uploads_of_one_archive_do_not_overwrite_each_other(
-        self, stand: Stand, attempt: str
+        self, backend: Backend, attempt: str
     ) -> None:
         archive = an_archive()
 
@@ -93,21 +99,23 @@ class StorageContract:
             assert (await storage.find(archive)).copies == copies
             return storage.presign(copies, WEST, method="GET")
 
-        assert stand.download(use(stand, scenario)) == DATA
+        assert backend.download(use(backend, scenario)) == DATA
 
     @pytest.mark.parametrize("size_bytes", (0, 1, LARGE))
-    def test_a_presigned_url_gives_the_very_bytes(self, stand: Stand, size_bytes: int) -> None:
+    def test_a_presigned_url_returns_the_uploaded_bytes(
+        self, backend: Backend, size_bytes: int
+    ) -> None:
         data = secrets.token_bytes(size_bytes)
 
         async def scenario(storage: Storage) -> list[str]:
             copies = await store(storage, an_archive(), data)
             return [storage.presign(copies, region, method="GET") for region in REGIONS]
 
-        for url in use(stand, scenario):
-            assert stand.download(url) == data
+        for url in use(backend, scenario):
+            assert backend.download(url) == data
 
-    def test_a_url_for_another_method_or_with_another_signature_is_refused(
-        self, stand: Stand
+    def test_a_url_for_another_method_or_with_another_signature_is_rejected(
+        self, backend: Backend
     ) -> None:
         async def scenario(storage: Storage) -> tuple[str, str]:
             copies = await store(storage, an_archive())
@@ -116,15 +124,15 @@ class StorageContract:
                 storage.presign(copies, EAST, method="GET"),
             )
 
-        for_head, for_get = use(stand, scenario)
-        assert stand.download(for_get) == DATA
+        for_head, for_get = use(backend, scenario)
+        assert backend.download(for_get) == DATA
         flipped = for_get[:-1] + ("0" if for_get[-1] != "0" else "1")
         for url in (for_head, flipped):
             with pytest.raises(PermissionError):
-                stand.download(url)
+                backend.download(url)
 
     @pytest.mark.parametrize("name", ODD_NAMES)
-    def test_odd_names_are_places_like_any_other(self, stand: Stand, name: str) -> None:
+    def test_unusual_names_have_keys_of_their_own(self, backend: Backend, name: str) -> None:
         archive, other = an_archive(subdir=name), an_archive(repo=name)
 
         async def scenario(storage: Storage) -> str:
@@ -133,11 +141,11 @@ class StorageContract:
             assert (await storage.find(other)).copies is None
             return storage.presign(await store(storage, other, b"other"), EAST, method="GET")
 
-        assert stand.download(use(stand, scenario)) == b"other"
+        assert backend.download(use(backend, scenario)) == b"other"
 
     @pytest.mark.parametrize("size_bytes", (100, LARGE))
-    def test_a_stream_that_fails_leaves_nothing_and_says_why(
-        self, stand: Stand, size_bytes: int
+    def test_a_failing_stream_leaves_nothing_and_its_error_is_raised(
+        self, backend: Backend, size_bytes: int
     ) -> None:
         archive, failure = an_archive(), SourceTimeout("the host fell silent")
 
@@ -146,10 +154,10 @@ class StorageContract:
                 await storage.upload(an_archive(), stream(bytes(size_bytes), failure), attempt="a1")
             assert raised.value is failure
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
-    def test_a_discarded_upload_leaves_nothing(self, stand: Stand) -> None:
+    def test_a_discarded_upload_leaves_nothing(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
@@ -157,24 +165,29 @@ class StorageContract:
             await storage.discard(upload)
             await storage.discard(upload)
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
-    def test_who_lost_the_lease_commits_nothing_and_leaves_nothing(self, stand: Stand) -> None:
+    def test_an_attempt_without_its_lease_commits_nothing_and_leaves_nothing(
+        self, backend: Backend
+    ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             with pytest.raises(LeaseLost):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=taken, source_url=SOURCE_URL
+                    commit_of(archive, upload, DATA),
+                    prove_lease=lease_lost,
                 )
             assert (await storage.find(archive)).copies is None
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
-    def test_who_lost_the_lease_takes_nothing_from_who_has_it(self, stand: Stand) -> None:
+    def test_an_attempt_without_its_lease_does_not_affect_the_copies_of_another(
+        self, backend: Backend
+    ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> Copies:
@@ -182,17 +195,16 @@ class StorageContract:
             first = await store(storage, archive, attempt="a2")
             with pytest.raises(LeaseLost):
                 await storage.commit(
-                    archive, late, verified(b"late"), hold=taken, source_url=SOURCE_URL
+                    commit_of(archive, late, b"late"),
+                    prove_lease=lease_lost,
                 )
             assert (await storage.find(archive)).copies == first
             return first
 
-        first = use(stand, scenario).manifest
-        assert stand.objects(archive) == {region: [first.object_key] for region in REGIONS}
+        first = use(backend, scenario).manifest
+        assert backend.objects(archive) == {region: [first.object_key] for region in REGIONS}
 
-    def test_who_is_cancelled_before_a_manifest_is_written_leaves_nothing(
-        self, stand: Stand
-    ) -> None:
+    def test_a_commit_cancelled_before_the_manifest_leaves_nothing(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
@@ -204,7 +216,10 @@ class StorageContract:
 
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             committing = asyncio.create_task(
-                storage.commit(archive, upload, verified(DATA), hold=endless, source_url=SOURCE_URL)
+                storage.commit(
+                    commit_of(archive, upload, DATA),
+                    prove_lease=endless,
+                )
             )
             await asked.wait()
             committing.cancel()
@@ -212,10 +227,10 @@ class StorageContract:
                 await committing
             assert (await storage.find(archive)).copies is None
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
-    def test_who_cannot_prove_the_lease_leaves_nothing(self, stand: Stand) -> None:
+    def test_an_attempt_that_cannot_prove_its_lease_leaves_nothing(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def silent() -> None:
@@ -225,13 +240,14 @@ class StorageContract:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             with pytest.raises(EngineUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=silent, source_url=SOURCE_URL
+                    commit_of(archive, upload, DATA),
+                    prove_lease=silent,
                 )
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
-    def test_what_is_committed_is_listed_and_nothing_else(self, stand: Stand) -> None:
+    def test_only_committed_archives_are_listed(self, backend: Backend) -> None:
         source, other = f"s{secrets.token_hex(4)}", f"s{secrets.token_hex(4)}"
         mine = {replace(an_archive(subdir=name), source=source) for name in ODD_NAMES}
         theirs = replace(an_archive(), source=other)
@@ -246,7 +262,7 @@ class StorageContract:
             assert set(found) == mine
             assert {*mine, theirs} <= set(await listed(storage))
 
-        use(stand, scenario)
+        use(backend, scenario)
 
 
 class TestMemoryStorage(InMemory, StorageContract):

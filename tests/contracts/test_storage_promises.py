@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises of manifests whose objects are lost, or are not shown."""
+"""The contract of ``ports.Storage`` for manifests whose objects are lost or not shown."""
 
 import secrets
 from dataclasses import replace
@@ -8,103 +8,103 @@ import pytest
 from archiver.errors import BytesChanged, StorageUnavailable
 from archiver.model import Copies, Region
 from archiver.ports.storage import Storage
-from tests.contracts.stands import (
+from tests.contracts.storage_backends import (
     DATA,
     EAST,
     LARGE,
     NOTHING,
-    SOURCE_URL,
     WEST,
+    Backend,
     InMemory,
     InRclone,
     InSeaweedFS,
-    Stand,
     an_archive,
+    commit_of,
     damaged,
-    kept,
-    put_back,
+    lease_held,
+    restore,
     store,
     stream,
     use,
-    verified,
 )
 from tests.parts.s3 import REGIONS
 
 
 class PromisesContract:
     @pytest.mark.parametrize("lost", REGIONS)
-    def test_a_manifest_without_its_object_is_no_copy_until_it_has_one_again(
-        self, stand: Stand, lost: Region
+    def test_a_dangling_manifest_is_not_a_copy_until_its_object_is_restored(
+        self, backend: Backend, lost: Region
     ) -> None:
         archive = an_archive()
-        kept = tuple(region for region in REGIONS if region != lost)
+        rest = tuple(region for region in REGIONS if region != lost)
 
         async def scenario(storage: Storage) -> str:
             both = await store(storage, archive)
-            stand.delete(lost, both.manifest.object_key)
+            backend.delete(lost, both.manifest.object_key)
             found = (await storage.find(archive)).copies
-            assert found == Copies(manifest=both.manifest, regions=kept)
+            assert found == Copies(manifest=both.manifest, regions=rest)
             await storage.copy(archive, found, lost)
             assert (await storage.find(archive)).copies == both
             return storage.presign(both, lost, method="GET")
 
-        assert stand.download(use(stand, scenario)) == DATA
+        assert backend.download(use(backend, scenario)) == DATA
 
     @pytest.mark.parametrize("size_bytes", (100, LARGE))
-    def test_bytes_that_every_region_lost_come_back_under_their_name_or_not_at_all(
-        self, stand: Stand, size_bytes: int
+    def test_lost_bytes_are_restored_under_their_key_only_if_they_are_unchanged(
+        self, backend: Backend, size_bytes: int
     ) -> None:
         archive, data = an_archive(), secrets.token_bytes(size_bytes)
 
         async def scenario(storage: Storage) -> str:
             first = await store(storage, archive, data)
             for region in REGIONS:
-                stand.delete(region, first.manifest.object_key)
+                backend.delete(region, first.manifest.object_key)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first.manifest)
+            assert (lost.copies, lost.dangling_manifest) == (None, first.manifest)
             with pytest.raises(BytesChanged):
                 await storage.upload(
-                    archive, stream(damaged(data)), attempt="a2", promised=lost.promised
+                    archive, stream(damaged(data)), attempt="a2", restore=lost.dangling_manifest
                 )
-            assert stand.objects(archive) == NOTHING
+            assert backend.objects(archive) == NOTHING
             upload = await storage.upload(
-                archive, stream(data), attempt="a3", promised=lost.promised
+                archive, stream(data), attempt="a3", restore=lost.dangling_manifest
             )
             await storage.discard(upload)
             again = await storage.commit(
-                archive, upload, verified(data), hold=kept, source_url=SOURCE_URL
+                commit_of(archive, upload, data),
+                prove_lease=lease_held,
             )
             assert again == first == (await storage.find(archive)).copies
             return storage.presign(again, WEST, method="GET")
 
-        assert stand.download(use(stand, scenario)) == data
+        assert backend.download(use(backend, scenario)) == data
 
     @pytest.mark.parametrize("bare", REGIONS)
-    @pytest.mark.parametrize("trouble", ("none", "bare region full", "bare region blind"))
-    def test_bytes_that_came_back_count_wherever_they_are_taken(
-        self, stand: Stand, bare: Region, trouble: str
+    @pytest.mark.parametrize("trouble", ("none", "its region full", "its region blind"))
+    def test_restored_bytes_count_in_every_region_that_stores_them(
+        self, backend: Backend, bare: Region, trouble: str
     ) -> None:
         archive = an_archive()
         rest = tuple(region for region in REGIONS if region != bare)
 
         async def scenario(storage: Storage) -> str:
-            stand.take_down(*rest)
+            backend.take_down(*rest)
             first = await store(storage, archive)
-            stand.bring_up()
-            stand.delete(bare, first.manifest.object_key)
-            if trouble == "bare region full":
-                stand.fill(bare)
-            if trouble == "bare region blind":
-                stand.blind(bare)
+            backend.bring_up()
+            backend.delete(bare, first.manifest.object_key)
+            if trouble == "its region full":
+                backend.fill(bare)
+            if trouble == "its region blind":
+                backend.blind(bare)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first.manifest)
-            again = await put_back(storage, archive, lost)
+            assert (lost.copies, lost.dangling_manifest) == (None, first.manifest)
+            again = await restore(storage, archive, lost)
             regions = REGIONS if trouble == "none" else rest
             assert again == Copies(manifest=first.manifest, regions=regions)
             assert (await storage.find(archive)).copies == again
             return storage.presign(again, rest[0], method="GET")
 
-        assert stand.download(use(stand, scenario)) == DATA
+        assert backend.download(use(backend, scenario)) == DATA
 
     @pytest.mark.parametrize("bare", REGIONS)
     @pytest.mark.parametrize(
@@ -117,167 +117,170 @@ class PromisesContract:
             ("full", "nothing"),
         ),
     )
-    def test_a_promise_is_kept_while_the_other_region_is_in_trouble(
-        self, stand: Stand, bare: Region, trouble: str, has: str
+    def test_a_dangling_manifest_is_respected_while_the_other_region_fails(
+        self, backend: Backend, bare: Region, trouble: str, has: str
     ) -> None:
         archive = an_archive()
         (other,) = (region for region in REGIONS if region != bare)
-        disturb = {"out": stand.take_down, "blind": stand.blind, "full": stand.fill}[trouble]
+        disturb = {"out": backend.take_down, "blind": backend.blind, "full": backend.fill}[trouble]
 
         async def scenario(storage: Storage) -> str:
             if has == "nothing":
-                stand.take_down(other)
+                backend.take_down(other)
             first = (await store(storage, archive)).manifest
-            stand.bring_up()
-            stand.delete(bare, first.object_key)
+            backend.bring_up()
+            backend.delete(bare, first.object_key)
             disturb(other)
             lost = await storage.find(archive)
-            assert (lost.copies, lost.promised) == (None, first)
+            assert (lost.copies, lost.dangling_manifest) == (None, first)
             assert lost.unreachable == ((other,) if trouble == "out" or has == "a copy" else ())
             with pytest.raises(BytesChanged):
-                await put_back(storage, archive, lost, damaged(DATA))
+                await restore(storage, archive, lost, damaged(DATA))
             with pytest.raises(StorageUnavailable):
                 await store(storage, archive, b"new", attempt="a3")
-            assert stand.objects(archive)[bare] == []
-            again = await put_back(storage, archive, lost)
+            assert backend.objects(archive)[bare] == []
+            again = await restore(storage, archive, lost)
             assert again == Copies(manifest=first, regions=(bare,))
-            stand.bring_up()
+            backend.bring_up()
             regions = REGIONS if has == "a copy" else (bare,)
             assert (await storage.find(archive)).copies == replace(again, regions=regions)
             return storage.presign(again, bare, method="GET")
 
-        assert stand.download(use(stand, scenario)) == DATA
-        assert not any("/a3-" in key for keys in stand.objects(archive).values() for key in keys)
+        assert backend.download(use(backend, scenario)) == DATA
+        assert not any("/a3-" in key for keys in backend.objects(archive).values() for key in keys)
 
-    def test_bytes_that_came_back_to_a_region_of_which_nothing_is_known_are_no_copy(
-        self, stand: Stand
+    def test_restored_bytes_in_a_region_that_stops_answering_are_not_a_copy(
+        self, backend: Backend
     ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
-            stand.take_down(WEST)
+            backend.take_down(WEST)
             first = await store(storage, archive)
-            stand.bring_up()
-            stand.delete(EAST, first.manifest.object_key)
+            backend.bring_up()
+            backend.delete(EAST, first.manifest.object_key)
             lost = await storage.find(archive)
             upload = await storage.upload(
-                archive, stream(DATA), attempt="a2", promised=lost.promised
+                archive, stream(DATA), attempt="a2", restore=lost.dangling_manifest
             )
-            stand.take_down(EAST)
+            backend.take_down(EAST)
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    commit_of(archive, upload, DATA),
+                    prove_lease=lease_held,
                 )
-            stand.bring_up()
+            backend.bring_up()
             assert (await storage.find(archive)).copies == Copies(
                 manifest=first.manifest, regions=(EAST,)
             )
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_nothing_is_committed_over_a_promise_that_is_seen_late(self, stand: Stand) -> None:
+    def test_a_dangling_manifest_found_at_the_commit_prevents_it(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
             first = await store(storage, archive)
             for region in REGIONS:
-                stand.delete(region, first.manifest.object_key)
+                backend.delete(region, first.manifest.object_key)
             upload = await storage.upload(archive, stream(DATA), attempt="a2")
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    commit_of(archive, upload, DATA),
+                    prove_lease=lease_held,
                 )
-            assert (await storage.find(archive)).promised == first.manifest
+            assert (await storage.find(archive)).dangling_manifest == first.manifest
 
-        use(stand, scenario)
-        assert stand.objects(archive) == NOTHING
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
 
     @pytest.mark.parametrize("blind", REGIONS)
-    def test_a_region_that_does_not_show_its_object_has_no_copy_and_is_not_certain(
-        self, stand: Stand, blind: Region
+    def test_a_region_that_does_not_show_its_object_counts_as_unreachable(
+        self, backend: Backend, blind: Region
     ) -> None:
         archive = an_archive()
         rest = tuple(region for region in REGIONS if region != blind)
 
         async def scenario(storage: Storage) -> None:
             both = await store(storage, archive)
-            stand.blind(blind)
+            backend.blind(blind)
             found = await storage.find(archive)
             assert found.copies == Copies(manifest=both.manifest, regions=rest)
-            assert (found.unreachable, found.promised) == ((blind,), None)
+            assert (found.unreachable, found.dangling_manifest) == ((blind,), None)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
     @pytest.mark.parametrize("blind", REGIONS)
-    def test_a_manifest_is_a_promise_although_its_region_does_not_show_the_object(
-        self, stand: Stand, blind: Region
+    def test_a_manifest_is_respected_even_if_its_region_does_not_show_the_object(
+        self, backend: Backend, blind: Region
     ) -> None:
         archive = an_archive()
         rest = tuple(region for region in REGIONS if region != blind)
 
         async def scenario(storage: Storage) -> None:
-            stand.take_down(*rest)
+            backend.take_down(*rest)
             first = await store(storage, archive)
-            stand.bring_up()
-            stand.blind(blind)
+            backend.bring_up()
+            backend.blind(blind)
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (None, (blind,))
-            assert found.promised == first.manifest
+            assert found.dangling_manifest == first.manifest
             upload = await storage.upload(archive, stream(b"other"), attempt="a2", avoid=(blind,))
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(b"other"), hold=kept, source_url=SOURCE_URL
+                    commit_of(archive, upload, b"other"),
+                    prove_lease=lease_held,
                 )
-            stand.bring_up()
+            backend.bring_up()
             assert (await storage.find(archive)).copies == first
 
-        use(stand, scenario)
-        assert stand.objects(archive)[rest[0]] == []
+        use(backend, scenario)
+        assert backend.objects(archive)[rest[0]] == []
 
     @pytest.mark.parametrize(
         ("earlier", "data", "served"),
         ((WEST, b"other", True), (EAST, DATA, True), (EAST, b"other", False)),
     )
-    def test_when_the_first_region_lost_its_object_another_ones_stands_in_for_the_same_promise(
-        self, stand: Stand, earlier: Region, data: bytes, *, served: bool
+    def test_another_regions_manifest_stands_in_when_the_first_region_lost_its_object(
+        self, backend: Backend, earlier: Region, data: bytes, *, served: bool
     ) -> None:
         archive = an_archive()
         held: dict[Region, Copies] = {}
 
         async def scenario(storage: Storage) -> None:
             for region in (earlier, WEST if earlier == EAST else EAST):
-                stand.take_down(*(other for other in REGIONS if other != region))
+                backend.take_down(*(other for other in REGIONS if other != region))
                 body = data if region == WEST else DATA
                 held[region] = await store(storage, archive, body, attempt=region)
-                stand.bring_up()
+                backend.bring_up()
             assert (await storage.find(archive)).copies == held[EAST]
-            stand.delete(EAST, held[EAST].manifest.object_key)
+            backend.delete(EAST, held[EAST].manifest.object_key)
             found = await storage.find(archive)
             assert found.copies == (held[WEST] if served else None)
-            assert found.promised == (None if served else held[EAST].manifest)
-            stand.blind(EAST)
+            assert found.dangling_manifest == (None if served else held[EAST].manifest)
+            backend.blind(EAST)
             unsure = await storage.find(archive)
             assert unsure.copies == (held[WEST] if data == DATA else None)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_the_first_region_is_right_although_it_does_not_show_its_object(
-        self, stand: Stand
+    def test_the_first_region_is_authoritative_even_if_it_does_not_show_its_object(
+        self, backend: Backend
     ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
-            stand.take_down(WEST)
+            backend.take_down(WEST)
             first = await store(storage, archive)
-            stand.bring_up()
-            stand.take_down(EAST)
+            backend.bring_up()
+            backend.take_down(EAST)
             await store(storage, archive, b"other", attempt="a2")
-            stand.bring_up()
-            stand.blind(EAST)
+            backend.bring_up()
+            backend.blind(EAST)
             found = await storage.find(archive)
-            assert (found.copies, found.promised) == (None, first.manifest)
+            assert (found.copies, found.dangling_manifest) == (None, first.manifest)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
 
 class TestMemoryStorage(InMemory, PromisesContract):

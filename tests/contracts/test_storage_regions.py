@@ -1,4 +1,4 @@
-"""What ``ports.Storage`` promises when a region is out, or lacks what another one has."""
+"""The contract of ``ports.Storage`` for unreachable regions and missing copies."""
 
 import secrets
 
@@ -7,64 +7,65 @@ import pytest
 from archiver.errors import CorruptArchive, StorageUnavailable
 from archiver.model import Copies, Region
 from archiver.ports.storage import Storage
-from tests.contracts.stands import (
+from tests.contracts.storage_backends import (
     DATA,
     EAST,
     LARGE,
-    SOURCE_URL,
     WEST,
+    Backend,
     InMemory,
     InRclone,
     InSeaweedFS,
-    Stand,
     an_archive,
-    kept,
+    commit_of,
+    lease_held,
     listed,
     store,
     stream,
     use,
-    verified,
 )
 from tests.parts.s3 import REGIONS
 
 
 class RegionsContract:
     @pytest.mark.parametrize("region", REGIONS)
-    def test_a_region_that_is_out_is_left_behind(self, stand: Stand, region: Region) -> None:
+    def test_an_unreachable_region_is_skipped(self, backend: Backend, region: Region) -> None:
         archive = an_archive()
         rest = tuple(other for other in REGIONS if other != region)
-        stand.take_down(region)
+        backend.take_down(region)
 
         async def scenario(storage: Storage) -> None:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
             assert upload.regions == rest
             assert isinstance(upload.failures[region], StorageUnavailable)
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                commit_of(archive, upload, DATA),
+                prove_lease=lease_held,
             )
             assert copies.regions == rest
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (copies, (region,))
 
-        use(stand, scenario)
+        use(backend, scenario)
 
     @pytest.mark.parametrize("region", REGIONS)
-    def test_a_region_that_goes_out_before_the_commit_is_left_behind(
-        self, stand: Stand, region: Region
+    def test_a_region_that_becomes_unreachable_before_the_commit_is_skipped(
+        self, backend: Backend, region: Region
     ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
-            stand.take_down(region)
+            backend.take_down(region)
             copies = await storage.commit(
-                archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                commit_of(archive, upload, DATA),
+                prove_lease=lease_held,
             )
             assert copies.regions == tuple(other for other in REGIONS if other != region)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_a_region_to_avoid_is_not_tried_unless_there_is_no_other(self, stand: Stand) -> None:
+    def test_a_region_to_avoid_is_used_only_if_there_is_no_other(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
@@ -73,120 +74,121 @@ class RegionsContract:
             every = await storage.upload(archive, stream(DATA), attempt="a2", avoid=REGIONS)
             assert every.regions == REGIONS
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_without_a_region_nothing_is_stored(self, stand: Stand) -> None:
+    def test_without_reachable_regions_every_call_raises(self, backend: Backend) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
             upload = await storage.upload(archive, stream(DATA), attempt="a1")
-            stand.take_down(*REGIONS)
+            backend.take_down(*REGIONS)
             with pytest.raises(StorageUnavailable):
                 await storage.upload(archive, stream(DATA), attempt="a2")
             with pytest.raises(StorageUnavailable):
                 await storage.commit(
-                    archive, upload, verified(DATA), hold=kept, source_url=SOURCE_URL
+                    commit_of(archive, upload, DATA),
+                    prove_lease=lease_held,
                 )
             with pytest.raises(StorageUnavailable):
                 await storage.find(archive)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_a_region_that_refuses_writes_is_told_from_one_that_does_not(
-        self, stand: Stand
-    ) -> None:
+    def test_a_region_that_rejects_writes_is_reported(self, backend: Backend) -> None:
         async def scenario(storage: Storage) -> None:
-            assert await storage.writable() == {EAST: None, WEST: None}
+            assert await storage.check_writable() == {EAST: None, WEST: None}
 
         async def full(storage: Storage) -> None:
-            stand.fill(WEST)
-            answers = await storage.writable()
+            backend.fill(WEST)
+            answers = await storage.check_writable()
             assert answers[EAST] is None
             assert isinstance(answers[WEST], StorageUnavailable)
-            assert (await storage.find(an_archive())).unreachable == ()  # it is read all the same
+            assert (await storage.find(an_archive())).unreachable == ()  # reads still work
 
-        use(stand, scenario)
-        use(stand, full)
+        use(backend, scenario)
+        use(backend, full)
 
-    def test_each_region_is_asked_whether_it_answers(self, stand: Stand) -> None:
+    def test_the_access_check_reports_each_region(self, backend: Backend) -> None:
         async def scenario(storage: Storage) -> None:
-            assert await storage.check() == {EAST: None, WEST: None}
-            stand.take_down(WEST)
-            answers = await storage.check()
+            assert await storage.check_access() == {EAST: None, WEST: None}
+            backend.take_down(WEST)
+            answers = await storage.check_access()
             assert answers[EAST] is None
             assert isinstance(answers[WEST], StorageUnavailable)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
     @pytest.mark.parametrize("size_bytes", (100, LARGE))
-    def test_a_region_that_lacks_an_archive_gets_it_from_another(
-        self, stand: Stand, size_bytes: int
+    def test_an_archive_is_copied_to_a_region_that_lacks_it(
+        self, backend: Backend, size_bytes: int
     ) -> None:
         archive, data = an_archive(), secrets.token_bytes(size_bytes)
 
         async def scenario(storage: Storage) -> str:
-            stand.take_down(EAST)
+            backend.take_down(EAST)
             copies = await store(storage, archive, data)
-            stand.bring_up()
+            backend.bring_up()
             await storage.copy(archive, copies, EAST)
             found = (await storage.find(archive)).copies
             assert found == Copies(manifest=copies.manifest, regions=REGIONS)
             return storage.presign(found, EAST, method="GET")
 
-        assert stand.download(use(stand, scenario)) == data
+        assert backend.download(use(backend, scenario)) == data
 
     @pytest.mark.parametrize("size_bytes", (100, LARGE))
-    def test_a_damaged_copy_is_not_copied(self, stand: Stand, size_bytes: int) -> None:
+    def test_a_damaged_copy_is_not_copied(self, backend: Backend, size_bytes: int) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
-            stand.take_down(EAST)
+            backend.take_down(EAST)
             copies = await store(storage, archive, bytes(size_bytes))
-            stand.bring_up()
-            stand.damage(WEST, copies.manifest.object_key)
+            backend.bring_up()
+            backend.damage(WEST, copies.manifest.object_key)
             with pytest.raises(CorruptArchive):
                 await storage.copy(archive, copies, EAST)
             assert (await storage.find(archive)).copies == copies
 
-        use(stand, scenario)
-        assert stand.objects(archive)[EAST] == []
+        use(backend, scenario)
+        assert backend.objects(archive)[EAST] == []
 
-    def test_a_region_that_shows_no_object_takes_no_manifest(self, stand: Stand) -> None:
+    def test_a_region_that_does_not_show_the_object_gets_no_manifest(
+        self, backend: Backend
+    ) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
-            stand.blind(EAST)
+            backend.blind(EAST)
             copies = await store(storage, archive)
             assert copies.regions == (WEST,)
             found = await storage.find(archive)
             assert (found.copies, found.unreachable) == (copies, ())
 
-        use(stand, scenario)
+        use(backend, scenario)
 
     @pytest.mark.parametrize("out", REGIONS)
-    def test_a_copy_needs_both_regions(self, stand: Stand, out: Region) -> None:
+    def test_copying_needs_both_regions(self, backend: Backend, out: Region) -> None:
         archive = an_archive()
 
         async def scenario(storage: Storage) -> None:
-            stand.take_down(EAST)
+            backend.take_down(EAST)
             copies = await store(storage, archive)
-            stand.bring_up()
-            stand.take_down(out)
+            backend.bring_up()
+            backend.take_down(out)
             with pytest.raises(StorageUnavailable):
                 await storage.copy(archive, copies, EAST)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
-    def test_the_first_region_that_answers_is_the_one_that_is_listed(self, stand: Stand) -> None:
+    def test_the_first_region_that_answers_is_listed(self, backend: Backend) -> None:
         both, eastern, western = an_archive(), an_archive(), an_archive()
 
         async def scenario(storage: Storage) -> None:
             await store(storage, both)
-            stand.take_down(WEST)
+            backend.take_down(WEST)
             await store(storage, eastern)
             assert {both, eastern} <= set(await listed(storage))
-            stand.bring_up()
-            stand.take_down(EAST)
+            backend.bring_up()
+            backend.take_down(EAST)
             await store(storage, western)
             found = await listed(storage)
             assert {both, western} <= set(found)
@@ -194,11 +196,11 @@ class RegionsContract:
             assert set(await listed(storage, western.source, region=WEST)) >= {both, western}
             with pytest.raises(StorageUnavailable):
                 await listed(storage, region=EAST)
-            stand.take_down(WEST)
+            backend.take_down(WEST)
             with pytest.raises(StorageUnavailable):
                 await listed(storage)
 
-        use(stand, scenario)
+        use(backend, scenario)
 
 
 class TestMemoryStorage(InMemory, RegionsContract):

@@ -1,4 +1,4 @@
-"""Archives as hosts pack them, made by the standard library, and what a verifier says of them."""
+"""Archives as hosts pack them, made with the standard library, and their verification."""
 
 import bz2
 import gzip
@@ -22,7 +22,7 @@ NODE = Node("0123456789abcdef0123456789abcdef01234567")
 OTHER = Node("f" * 40)
 ROOT = f"ash-{NODE[:12]}"
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip")
-"""All in which a checksum guards every byte of a member: all but the plain tar."""
+"""The suffixes with a checksum for every byte of a member: all except tar."""
 
 each_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
 
@@ -41,7 +41,7 @@ COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def decompress(suffix: str, data: bytes) -> bytes:
-    """Return the tar that *data* holds, read in other ways than Archiver does."""
+    """Return the tar in *data*, decompressed with other libraries than Archiver's."""
     match suffix:
         case "tar.gz":
             return gzip.decompress(data)
@@ -87,7 +87,7 @@ def tar(members: Mapping[str, bytes] = TREE, *, style: int = tarfile.PAX_FORMAT)
 
 
 class Unseekable(io.RawIOBase):
-    """Where hgweb writes its zips: sizes and CRC follow each member, since nothing goes back."""
+    """An output like hgweb's, so that sizes and CRC follow each member of a zip."""
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -108,7 +108,7 @@ def zipped(
     comment: bytes = b"",
     wide: bool = False,
 ) -> bytes:
-    """Return a zip; a *wide* one has 64-bit sizes where 32 bits would do."""
+    """Return a zip. A *wide* one has 64-bit sizes where 32 bits suffice."""
     buffer = io.BytesIO() if seekable else Unseekable()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = comment
@@ -145,14 +145,14 @@ def linked_zip(name: str, target: str) -> tuple[str, bytes]:
     return "zip", buffer.getvalue()
 
 
-async def verdict(
+async def verify_chunks(
     archive: Archive,
     chunks: Iterable[bytes],
     *,
     limits: Limits = DEFAULT_LIMITS,
     refuse_links_outside: bool = False,
 ) -> Verified:
-    """Return what a verifier found at the end of *chunks*, or raise what it raises."""
+    """Return or raise the result of verifying *chunks*."""
     with ThreadPoolExecutor(1) as pool:
         verifier = verify(
             archive,
@@ -165,8 +165,8 @@ async def verdict(
         return await _read_by(verifier, chunks)
 
 
-async def verdict_of_one_thread(archive: Archive, chunks: Iterable[bytes]) -> Verified:
-    """Return or raise what a verifier does that nobody helps."""
+async def verify_in_one_thread(archive: Archive, chunks: Iterable[bytes]) -> Verified:
+    """Return or raise the result of a verifier without a pool."""
     return await _read_by(
         verify(archive, root=ROOT, identity=HgArchivalCheck(archive.node)), chunks
     )
@@ -179,7 +179,7 @@ async def _read_by(verifier: Verifier, chunks: Iterable[bytes]) -> Verified:
 
 
 def contents(suffix: str, data: bytes) -> list[tuple[str, bytes]]:
-    """Return the names and contents of all members, by the standard library's word."""
+    """Return the names and contents of all members, as the standard library reads them."""
     if suffix == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return [(name, archive.read(name)) for name in archive.namelist()]

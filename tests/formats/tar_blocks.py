@@ -1,17 +1,17 @@
-"""Tars made block by block, as no library would."""
+"""Builds tars block by block, including invalid ones."""
 
 import asyncio
 
-from archiver.formats.tar_header import BLOCK
+from archiver.formats.tar.header import BLOCK
 from archiver.model import Verified
-from tests.formats.samples import ROOT, an_archive, verdict
+from tests.formats.samples import ROOT, an_archive, verify_chunks
 
 END = bytes(2 * BLOCK)
 LONG = f"{ROOT}/{'long/' * 60}name"
 
 
 def verify_tar(*blocks: bytes) -> Verified:
-    return asyncio.run(verdict(an_archive("tar"), [b"".join(blocks)]))
+    return asyncio.run(verify_chunks(an_archive("tar"), [b"".join(blocks)]))
 
 
 def header(
@@ -49,7 +49,7 @@ def record(keyword: bytes, value: bytes) -> bytes:
 
 
 def amended(member: bytes, at: int, content: bytes) -> bytes:
-    """Return a header, and what follows it, with other *content* and a sum that fits."""
+    """Return a member with other *content* in its header, and with a valid checksum."""
     block = bytearray(member[:at] + content + member[at + len(content) :])[:BLOCK]
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)

@@ -1,4 +1,4 @@
-"""What is in an archive that was put by."""
+"""The inventory of a stored archive."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,7 @@ import pytest
 
 from archiver.drift import Content
 from archiver.errors import NoRoom
-from archiver.formats.inventory import Inventory
+from archiver.formats.inventory import SpooledInventories
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
 from tests.formats.samples import an_archive
@@ -18,11 +18,11 @@ from tests.formats.trees import RICH, Item, pack
 
 def members(data: bytes, suffix: str, folder: Path) -> list[Content]:
     async def play() -> list[Content]:
-        keep = Inventory(workspace=Workspace(folder=folder, most_bytes=1 << 30))
+        keep = SpooledInventories(workspace=Workspace(folder=folder, max_bytes=1 << 30))
         with keep(an_archive(suffix), size_bytes=len(data)) as kept:
             for start in range(0, len(data), 10_000):
                 await kept.write(data[start : start + 10_000])
-            return [content async for some in kept.members() for content in some]
+            return [content async for some in kept.iter_members() for content in some]
 
     return asyncio.run(play())
 
@@ -48,14 +48,14 @@ def test_members_are_the_same_in_every_format(suffix: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", ("tar", "zip"))
-def test_there_may_be_many_of_them(suffix: str, tmp_path: Path) -> None:
+def test_an_archive_may_have_many_members(suffix: str, tmp_path: Path) -> None:
     many = [Item(path=f"{number:06}") for number in range(10_000)]
 
     assert members(pack(many, suffix), suffix, tmp_path) == expected(many)
 
 
-def test_nothing_is_left_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    keep = Inventory(workspace=Workspace(folder=tmp_path, most_bytes=1))
+def test_an_archive_that_does_not_fit_is_rejected_and_leaves_nothing(tmp_path: Path) -> None:
+    keep = SpooledInventories(workspace=Workspace(folder=tmp_path, max_bytes=1))
 
     with pytest.raises(NoRoom), keep(an_archive("tar"), size_bytes=2):
         pass

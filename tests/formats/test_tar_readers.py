@@ -1,4 +1,4 @@
-"""What is accepted as a tar is the same tar to Python."""
+"""Python reads accepted tars in the same way."""
 
 import io
 import tarfile
@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import BadArchive
-from archiver.formats.incoming import Incoming, Parser, Waiting
-from archiver.formats.tar import members
-from archiver.formats.tar_header import BLOCK, Header
+from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
+from archiver.formats.tar.header import BLOCK, Header
+from archiver.formats.tar.reader import parse_tar
 from tests.formats.samples import ROOT
 from tests.formats.tar_blocks import END, LONG, amended, header, padded, pax, record, verify_tar
 
@@ -31,11 +31,11 @@ EACH_KIND = (
     at=st.integers(0, BLOCK - 1),
     content=st.binary(min_size=1, max_size=16) | st.text("01 7/.\0", min_size=1).map(str.encode),
 )
-@example(nth=1, at=124, content=b"\0" + b"0000001000\0")  # a size behind the end of a number
+@example(nth=1, at=124, content=b"\0" + b"0000001000\0")  # a size after the end of a number
 @example(nth=1, at=329, content=b"none")  # a device's number, where there is no device
-@example(nth=2, at=124, content=b"00000000004\0")  # a long name that goes on behind its end
+@example(nth=2, at=124, content=b"00000000004\0")  # a long name that continues after its end
 @example(nth=5, at=156, content=b"7")
-def test_python_finds_in_what_is_accepted_the_members_that_were_looked_at(
+def test_python_reads_the_same_members_from_accepted_tars(
     nth: int, at: int, content: bytes
 ) -> None:
     data = b"".join((*EACH_KIND[:nth], amended(EACH_KIND[nth], at, content)))
@@ -53,11 +53,11 @@ def test_python_finds_in_what_is_accepted_the_members_that_were_looked_at(
 def names(data: bytes) -> list[bytes]:
     found = []
 
-    def take(incoming: Incoming, header: Header) -> Waiting:
+    def read_member(reader: ByteReader, header: Header) -> Parsing:
         found.append(header.name.rstrip(b"/"))
-        return incoming.skip(header.unread_bytes)
+        return reader.skip(header.unread_bytes)
 
-    parser = Parser(partial(members, take=take))
+    parser = IncrementalParser(partial(parse_tar, read_member=read_member))
     parser.feed(data)
     parser.close()
     return found

@@ -1,4 +1,4 @@
-"""Whether a stream is a whole and sound archive, of whatever format."""
+"""Verification of complete, truncated and damaged archives in all formats."""
 
 import asyncio
 import bz2
@@ -32,8 +32,8 @@ from tests.formats.samples import (
     contents,
     each_suffix,
     tar,
-    verdict,
-    verdict_of_one_thread,
+    verify_chunks,
+    verify_in_one_thread,
 )
 
 any_suffix = st.sampled_from(SUFFIXES)
@@ -42,8 +42,8 @@ many = settings(max_examples=300, deadline=None)
 
 
 @each_suffix
-def test_a_whole_archive_is_digested(suffix: str) -> None:
-    verified = asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]]))
+def test_a_complete_archive_is_verified_with_its_sha256(suffix: str) -> None:
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]]))
 
     assert verified.sha256 == hashlib.sha256(GOOD[suffix]).hexdigest()
     assert verified.size_bytes == len(GOOD[suffix])
@@ -52,82 +52,82 @@ def test_a_whole_archive_is_digested(suffix: str) -> None:
 
 @few
 @given(suffix=any_suffix, cuts=st.lists(st.integers(0, 800), max_size=20))
-def test_it_does_not_matter_how_the_stream_is_cut_into_chunks(suffix: str, cuts: list[int]) -> None:
+def test_the_size_of_chunks_does_not_matter(suffix: str, cuts: list[int]) -> None:
     data = GOOD[suffix]
     bounds = [0, *sorted(cuts), len(data)]
     chunks = [data[start:end] for start, end in pairwise(bounds)]
 
-    verified = asyncio.run(verdict(an_archive(suffix), chunks))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), chunks))
 
     assert verified.sha256 == hashlib.sha256(data).hexdigest()
 
 
 @each_suffix
-def test_bytes_may_come_one_by_one(suffix: str) -> None:
+def test_bytes_may_arrive_one_by_one(suffix: str) -> None:
     data = GOOD[suffix]
 
-    verified = asyncio.run(verdict(an_archive(suffix), [bytes([byte]) for byte in data]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [bytes([byte]) for byte in data]))
 
     assert verified.size_bytes == len(data)
 
 
 @each_suffix
-def test_every_beginning_of_a_whole_archive_is_refused(suffix: str) -> None:
+def test_every_truncation_of_an_archive_is_rejected(suffix: str) -> None:
     data = GOOD[suffix]
 
     async def play() -> None:
         for end in range(1, len(data)):
             with pytest.raises(TruncatedArchive):
-                await verdict(an_archive(suffix), [data[:end]])
+                await verify_chunks(an_archive(suffix), [data[:end]])
 
     asyncio.run(play())
 
 
 @each_suffix
-def test_nothing_is_not_an_archive(suffix: str) -> None:
+def test_an_empty_stream_is_not_an_archive(suffix: str) -> None:
     with pytest.raises(NotAnArchive):
-        asyncio.run(verdict(an_archive(suffix), []))
+        asyncio.run(verify_chunks(an_archive(suffix), []))
 
 
 @few
 @given(suffix=any_suffix, more=st.binary(min_size=1, max_size=2000))
-def test_nothing_may_follow_the_end(suffix: str, more: bytes) -> None:
+def test_bytes_after_the_end_are_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises((CorruptArchive, TruncatedArchive)):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix] + more]))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix] + more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("more", (b"Internal Server Error", b"\0", b"\n"))
-def test_what_servers_append_is_refused(suffix: str, more: bytes) -> None:
+def test_text_that_servers_append_is_rejected(suffix: str, more: bytes) -> None:
     with pytest.raises(CorruptArchive):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix], more]))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix], more]))
 
 
 @each_suffix
 @pytest.mark.parametrize("page", (b"<!DOCTYPE html><html></html>", b"<", b"404"))
-def test_a_page_is_not_an_archive(suffix: str, page: bytes) -> None:
+def test_an_html_page_is_not_an_archive(suffix: str, page: bytes) -> None:
     with pytest.raises((NotAnArchive, TruncatedArchive)):
-        asyncio.run(verdict(an_archive(suffix), [page]))
+        asyncio.run(verify_chunks(an_archive(suffix), [page]))
 
 
 @each_suffix
-def test_an_archive_of_another_format_is_refused(suffix: str) -> None:
+def test_an_archive_of_another_format_is_rejected(suffix: str) -> None:
     async def play() -> None:
         for other in set(SUFFIXES) - {suffix}:
             with pytest.raises(NotAnArchive):
-                await verdict(an_archive(suffix), [GOOD[other]])
+                await verify_chunks(an_archive(suffix), [GOOD[other]])
 
     asyncio.run(play())
 
 
 @many
 @given(suffix=any_suffix, position=st.integers(0, 10_000), flip=st.integers(1, 255))
-def test_a_damaged_byte_is_refused_or_harmless(suffix: str, position: int, flip: int) -> None:
+def test_a_damaged_byte_is_rejected_or_harmless(suffix: str, position: int, flip: int) -> None:
     damaged = bytearray(GOOD[suffix])
     damaged[position % len(damaged)] ^= flip
 
     try:
-        asyncio.run(verdict(an_archive(suffix), [bytes(damaged)]))
+        asyncio.run(verify_chunks(an_archive(suffix), [bytes(damaged)]))
     except BadArchive:
         return
 
@@ -141,14 +141,14 @@ def test_a_damaged_byte_is_refused_or_harmless(suffix: str, position: int, flip:
     length=st.integers(0, 300),
     replacement=st.binary(max_size=300),
 )
-def test_no_damage_ends_in_another_error(
+def test_damage_always_raises_bad_archive(
     suffix: str, start: int, length: int, replacement: bytes
 ) -> None:
     data = GOOD[suffix]
     damaged = data[:start] + replacement + data[start + length :]
 
     try:
-        verified = asyncio.run(verdict(an_archive(suffix), [damaged]))
+        verified = asyncio.run(verify_chunks(an_archive(suffix), [damaged]))
     except BadArchive:
         return
 
@@ -157,14 +157,14 @@ def test_no_damage_ends_in_another_error(
 
 
 def blocks(data: bytes) -> list[bytes]:
-    """All that tar has against damage is the sum of the bytes of a header, a block of 512."""
+    """The only checksum of a tar is the sum of the bytes in each header."""
     return [data[at : at + 512] for at in range(0, len(data), 512)]
 
 
 @many
 @given(start=st.integers(0, 12_000), replacement=st.binary(max_size=600))
-@example(start=136, replacement=b"Br\xdc")  # the sum still fits, if bytes have signs
-def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
+@example(start=136, replacement=b"Br\xdc")  # the sum still matches with signed bytes
+def test_damage_to_a_tar_before_its_compression_always_raises_bad_archive(
     start: int, replacement: bytes
 ) -> None:
     whole = tar()
@@ -177,7 +177,7 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
     compressed = bz2.compress(damaged, 1)
 
     try:
-        verified = asyncio.run(verdict(an_archive("tar.bz2"), [compressed]))
+        verified = asyncio.run(verify_chunks(an_archive("tar.bz2"), [compressed]))
     except BadArchive:
         return
 
@@ -187,7 +187,7 @@ def test_no_damage_to_a_tar_before_its_compression_ends_in_another_error(
 
 
 @each_suffix
-def test_what_was_refused_once_does_not_end_well(suffix: str) -> None:
+def test_a_rejected_stream_cannot_be_finished(suffix: str) -> None:
     async def play() -> None:
         verifier = verify(an_archive(suffix), root=ROOT, identity=None)
         with pytest.raises(BadArchive):
@@ -215,14 +215,14 @@ def outcome(read: Read, suffix: str, chunks: Iterable[bytes]) -> Verified | tupl
     outside=st.one_of(st.none(), st.tuples(st.integers(0, 800), st.integers(1, 255))),
     more=st.sampled_from((b"", b"\n", b"\x1f\x8b\x08")),
 )
-def test_of_several_faults_two_threads_find_the_one_that_one_thread_finds(
+def test_two_threads_report_the_same_fault_as_one(
     suffix: str, inside: tuple[int, int] | None, outside: tuple[int, int] | None, more: bytes
 ) -> None:
     compress = COMPRESS[suffix]
     whole = flipped(tar(), inside)
     data = flipped(compress(whole[:3000]) + compress(whole[3000:]), outside) + more
 
-    assert outcome(verdict, suffix, [data]) == outcome(verdict_of_one_thread, suffix, [data])
+    assert outcome(verify_chunks, suffix, [data]) == outcome(verify_in_one_thread, suffix, [data])
 
 
 def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
@@ -233,6 +233,6 @@ def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
     return bytes(damaged)
 
 
-def test_a_format_that_cannot_be_verified_is_refused() -> None:
+def test_an_unsupported_format_is_rejected() -> None:
     with pytest.raises(SuffixRefused):
         verify(an_archive("rar"), root=ROOT, identity=None)

@@ -1,4 +1,4 @@
-"""What an archive of whatever format may cost who reads it: bytes, members, memory and time."""
+"""Limits on bytes, members, memory and time in all formats."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from archiver.errors import ArchiveTooLarge
-from archiver.formats.meter import RATIO_FROM_BYTES
+from archiver.formats.limits import RATIO_FROM_BYTES
 from archiver.model import Limits
 from tests.formats.samples import (
     GOOD,
@@ -18,7 +18,7 @@ from tests.formats.samples import (
     each_suffix,
     packed,
     tar,
-    verdict,
+    verify_chunks,
 )
 
 
@@ -31,13 +31,13 @@ from tests.formats.samples import (
         Limits(members=len(TREE) - 1),
     ),
 )
-def test_an_archive_over_a_limit_is_refused(suffix: str, limits: Limits) -> None:
+def test_an_archive_over_a_limit_is_rejected(suffix: str, limits: Limits) -> None:
     with pytest.raises(ArchiveTooLarge):
-        asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+        asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]], limits=limits))
 
 
 @each_suffix
-def test_an_archive_at_its_limits_is_not_over_them(suffix: str) -> None:
+def test_an_archive_at_its_limits_is_accepted(suffix: str) -> None:
     inside = sum(len(content) for _, content in contents(suffix, GOOD[suffix]))
     limits = Limits(
         packed_bytes=len(GOOD[suffix]),
@@ -45,23 +45,23 @@ def test_an_archive_at_its_limits_is_not_over_them(suffix: str) -> None:
         members=len(TREE),
     )
 
-    asyncio.run(verdict(an_archive(suffix), [GOOD[suffix]], limits=limits))
+    asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]], limits=limits))
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
-def test_a_bomb_is_refused_long_before_it_is_unpacked(suffix: str) -> None:
+def test_a_bomb_is_rejected_long_before_its_end(suffix: str) -> None:
     bomb = packed(suffix, {**TREE, f"{ROOT}/zeros": bytes(2 * RATIO_FROM_BYTES)})
 
     with pytest.raises(ArchiveTooLarge, match="200 times"):
-        asyncio.run(verdict(an_archive(suffix), [bomb]))
+        asyncio.run(verify_chunks(an_archive(suffix), [bomb]))
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
-def test_a_little_that_holds_a_lot_takes_little_memory(suffix: str) -> None:
+def test_highly_compressed_input_takes_little_memory(suffix: str) -> None:
     data = packed(suffix, {f"{ROOT}/zeros": bytes(100_000_000)})
 
     tracemalloc.start()
-    asyncio.run(verdict(an_archive(suffix), [data]))
+    asyncio.run(verify_chunks(an_archive(suffix), [data]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -69,7 +69,7 @@ def test_a_little_that_holds_a_lot_takes_little_memory(suffix: str) -> None:
     assert peak < 16_000_000
 
 
-def test_the_loop_goes_on_while_a_chunk_is_read() -> None:
+def test_the_event_loop_runs_while_a_chunk_is_verified() -> None:
     noise = random.Random(1).randbytes(2_000_000)  # noqa: S311 - hard to compress
     data = packed("tar.bz2", {f"{ROOT}/noise": noise})
     ticks = 0
@@ -83,7 +83,7 @@ def test_the_loop_goes_on_while_a_chunk_is_read() -> None:
     async def play() -> None:
         async with asyncio.TaskGroup() as group:
             ticking = group.create_task(tick())
-            await verdict(an_archive("tar.bz2"), [data])
+            await verify_chunks(an_archive("tar.bz2"), [data])
             ticking.cancel()
 
     asyncio.run(play())

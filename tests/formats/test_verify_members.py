@@ -1,4 +1,4 @@
-"""Which members an archive may have, of whatever format: in its root, its subdir, of its node."""
+"""Requirements on members in all formats: root, subdir, node and links."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from archiver.errors import NotAnArchive, UnsafeMember, WrongNode, WrongRoot
-from archiver.formats.tree import shown
+from archiver.formats.archive_tree import shown
 from tests.formats.samples import (
     NODE,
     OTHER,
@@ -20,7 +20,7 @@ from tests.formats.samples import (
     linked_zip,
     note,
     packed,
-    verdict,
+    verify_chunks,
 )
 
 
@@ -33,11 +33,11 @@ from tests.formats.samples import (
         f"other/{ROOT}/README",
     ),
 )
-def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) -> None:
+def test_members_outside_the_root_are_rejected_by_name(suffix: str, name: str) -> None:
     data = packed(suffix, {**TREE, name: b"stray"})
 
     with pytest.raises(WrongRoot, match=re.escape(repr(name))):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 @each_suffix
@@ -58,16 +58,14 @@ def test_members_outside_the_root_are_refused_by_name(suffix: str, name: str) ->
         f"{ROOT}/a\\..",
     ),
 )
-def test_members_that_might_be_elsewhere_when_extracted_are_refused_by_name(
-    suffix: str, name: str
-) -> None:
+def test_members_with_unsafe_names_are_rejected_by_name(suffix: str, name: str) -> None:
     data = packed(suffix, {**TREE, name: b"stray"})
 
     with pytest.raises(UnsafeMember, match=re.escape(repr(name))):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
-def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
+def test_a_shown_name_is_short_and_printable() -> None:
     told = shown(b"\x1b[31m" + "ü".encode() + b"\xff" + bytes(1000))
 
     assert told.isascii()
@@ -76,10 +74,10 @@ def test_a_name_that_is_shown_is_short_and_cannot_play_tricks() -> None:
 
 
 @each_suffix
-def test_a_name_may_have_backslashes_that_lead_nowhere(suffix: str) -> None:
+def test_harmless_backslashes_in_names_are_accepted(suffix: str) -> None:
     data = packed(suffix, {**TREE, f"{ROOT}/a\\b": b"x", f"{ROOT}/..a\\b..": b"x"})
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).size_bytes == len(data)
 
 
 LINKS_INSIDE = (
@@ -113,82 +111,84 @@ LINKS_OUTSIDE = (
 
 @pytest.mark.parametrize("link", (linked_tar, linked_zip))
 @pytest.mark.parametrize("target", LINKS_INSIDE)
-def test_links_within_the_root_are_links_like_any_other(
+def test_links_within_the_root_are_accepted(
     link: Callable[[str, str], tuple[str, bytes]], target: str
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
-    verified = asyncio.run(verdict(an_archive(suffix), [data]))
+    verified = asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
     assert (verified.size_bytes, verified.links_outside) == (len(data), 0)
 
 
 @pytest.mark.parametrize("link", (linked_tar, linked_zip))
 @pytest.mark.parametrize("target", LINKS_OUTSIDE)
-def test_links_that_lead_out_are_counted_or_refused_by_name(
+def test_links_that_lead_out_are_counted_or_rejected_by_name(
     link: Callable[[str, str], tuple[str, bytes]], target: str
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).links_outside == 1
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).links_outside == 1
     with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
-        asyncio.run(verdict(an_archive(suffix), [data], refuse_links_outside=True))
+        asyncio.run(verify_chunks(an_archive(suffix), [data], refuse_links_outside=True))
 
 
 @pytest.mark.parametrize("link", (linked_tar, linked_zip))
 @pytest.mark.parametrize("target", ("", "x" * 4096))
-def test_links_that_no_system_can_make_are_refused_by_name(
+def test_impossible_links_are_rejected_by_name(
     link: Callable[[str, str], tuple[str, bytes]], target: str
 ) -> None:
     suffix, data = link(f"{ROOT}/testing/link", target)
 
     with pytest.raises(UnsafeMember, match=f"{ROOT}/testing/link"):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
-def test_a_file_may_say_what_a_link_must_not() -> None:
+def test_a_file_may_contain_an_impossible_target() -> None:
     members = {**TREE, f"{ROOT}/file": b"/etc/passwd", f"{ROOT}/other": b"../../.."}
 
     for suffix in SUFFIXES:
-        asyncio.run(verdict(an_archive(suffix), [packed(suffix, members)]))
+        asyncio.run(verify_chunks(an_archive(suffix), [packed(suffix, members)]))
 
 
 @each_suffix
-def test_members_outside_the_subdir_are_refused(suffix: str) -> None:
+def test_members_outside_the_subdir_are_rejected(suffix: str) -> None:
     inside = {f"{ROOT}/testing/{name}": b"" for name in ("a", "b/c")}
     archive = an_archive(suffix, "testing")
 
-    asyncio.run(verdict(archive, [packed(suffix, inside)]))
+    asyncio.run(verify_chunks(archive, [packed(suffix, inside)]))
     with pytest.raises(WrongRoot):
-        asyncio.run(verdict(archive, [packed(suffix, {**inside, f"{ROOT}/testing-too": b""})]))
+        asyncio.run(
+            verify_chunks(archive, [packed(suffix, {**inside, f"{ROOT}/testing-too": b""})])
+        )
 
 
 @each_suffix
 def test_a_subdir_may_be_a_file(suffix: str) -> None:
     archive = an_archive(suffix, "README")
 
-    verified = asyncio.run(verdict(archive, [packed(suffix, {f"{ROOT}/README": b"read me"})]))
+    verified = asyncio.run(verify_chunks(archive, [packed(suffix, {f"{ROOT}/README": b"read me"})]))
 
     assert verified.root == ROOT
 
 
 @each_suffix
 @pytest.mark.parametrize("content", (note(OTHER), b"", b"branch: default\n", note(NODE[:12])))
-def test_another_changeset_is_refused(suffix: str, content: bytes) -> None:
+def test_an_archive_of_another_changeset_is_rejected(suffix: str, content: bytes) -> None:
     data = packed(suffix, {**TREE, f"{ROOT}/.hg_archival.txt": content})
 
     with pytest.raises(WrongNode):
-        asyncio.run(verdict(an_archive(suffix), [data]))
+        asyncio.run(verify_chunks(an_archive(suffix), [data]))
 
 
 @each_suffix
-def test_a_host_may_leave_out_the_note(suffix: str) -> None:
+def test_a_host_may_omit_the_note(suffix: str) -> None:
     data = packed(suffix, {f"{ROOT}/README": b"read me"})
 
-    assert asyncio.run(verdict(an_archive(suffix), [data])).size_bytes == len(data)
+    assert asyncio.run(verify_chunks(an_archive(suffix), [data])).size_bytes == len(data)
 
 
 @each_suffix
-def test_an_archive_without_members_is_refused(suffix: str) -> None:
+def test_an_archive_without_members_is_rejected(suffix: str) -> None:
     with pytest.raises(NotAnArchive):
-        asyncio.run(verdict(an_archive(suffix), [packed(suffix, {})]))
+        asyncio.run(verify_chunks(an_archive(suffix), [packed(suffix, {})]))

@@ -1,4 +1,4 @@
-"""Room on the disk is bounded, asked for beforehand, and given back."""
+"""Disk space is limited, reserved in advance and released."""
 
 import shutil
 from pathlib import Path
@@ -9,11 +9,11 @@ from archiver.errors import NoRoom
 from archiver.formats.workspace import SPARE_BYTES, STEP_BYTES, Spool, Workspace
 
 
-def workspace(folder: Path, most_bytes: int = 4 * STEP_BYTES) -> Workspace:
-    return Workspace(folder=folder, most_bytes=most_bytes)
+def workspace(folder: Path, max_bytes: int = 4 * STEP_BYTES) -> Workspace:
+    return Workspace(folder=folder, max_bytes=max_bytes)
 
 
-def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+def test_a_spool_returns_what_was_written(tmp_path: Path) -> None:
     with workspace(tmp_path).spool() as spool:
         spool.write(b"one")
         spool.write(b"two")
@@ -22,45 +22,45 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
         assert spool.size_bytes == 6
 
 
-def test_the_file_has_no_name_and_is_gone_with_the_process(tmp_path: Path) -> None:
+def test_the_file_has_no_name(tmp_path: Path) -> None:
     with workspace(tmp_path).spool() as spool:
         spool.write(b"data")
 
         assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_is_made_if_it_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_created(tmp_path: Path) -> None:
     with workspace(tmp_path / "a" / "b").spool() as spool:
         spool.write(b"data")
 
 
-def test_a_folder_that_cannot_be_made_is_no_room(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_no_room(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(NoRoom), workspace(tmp_path / "file").spool():
         pass
 
 
-def test_a_disk_that_is_full_is_no_room(tmp_path: Path) -> None:
-    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - has to be unbuffered
+def test_a_full_disk_raises_no_room(tmp_path: Path) -> None:
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - must be unbuffered
         spool = Spool(workspace=workspace(tmp_path), file=full)
 
         with pytest.raises(NoRoom):
             spool.write(b"data")
 
 
-def test_what_fails_while_a_file_is_there_is_not_taken_for_the_disk(tmp_path: Path) -> None:
-    """A TimeoutError is an OSError as well, and so is whatever breaks a connection."""
+def test_other_failures_within_the_block_are_not_translated(tmp_path: Path) -> None:
+    """TimeoutError and errors of connections are OSErrors as well."""
     with pytest.raises(TimeoutError), workspace(tmp_path).spool():
         raise TimeoutError
 
 
-def test_what_is_expected_has_to_fit_before_anything_is_written(tmp_path: Path) -> None:
+def test_the_expected_size_must_fit_before_the_first_write(tmp_path: Path) -> None:
     with pytest.raises(NoRoom), workspace(tmp_path).spool(expected_bytes=4 * STEP_BYTES + 1):
         pass
 
 
-def test_what_lies_there_at_a_time_is_bounded_and_given_back(tmp_path: Path) -> None:
+def test_the_total_size_is_limited_and_released(tmp_path: Path) -> None:
     shared = workspace(tmp_path, 2 * STEP_BYTES)
     with shared.spool() as first, shared.spool() as second:
         first.write(b"x")
@@ -71,20 +71,20 @@ def test_what_lies_there_at_a_time_is_bounded_and_given_back(tmp_path: Path) -> 
         pass
 
 
-def test_room_for_a_small_archive_can_be_asked_for_and_is_given_back(tmp_path: Path) -> None:
+def test_required_room_is_released_at_once(tmp_path: Path) -> None:
     shared = workspace(tmp_path, 2 * STEP_BYTES)
     with (
         shared.spool(expected_bytes=2 * STEP_BYTES),
         pytest.raises(NoRoom, match=r"work_max_bytes"),
     ):
-        shared.try_out()
-    shared.try_out(expected_bytes=2 * STEP_BYTES)
-    shared.try_out()
+        shared.require_room()
+    shared.require_room(expected_bytes=2 * STEP_BYTES)
+    shared.require_room()
     with pytest.raises(NoRoom):
-        shared.try_out(expected_bytes=2 * STEP_BYTES + 1)
+        shared.require_room(expected_bytes=2 * STEP_BYTES + 1)
 
 
-def test_the_disk_keeps_some_room_for_others(tmp_path: Path) -> None:
+def test_some_room_on_the_disk_stays_free(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
 
     with (

@@ -1,4 +1,4 @@
-"""Trees with all that hosts pack, in every format, by the standard library."""
+"""Trees with all kinds of members, packed with the standard library in every format."""
 
 import io
 import stat
@@ -16,7 +16,7 @@ LONG = "long/" * 40 + "name"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A member below ROOT: a file with ``content``, or a ``link`` to somewhere."""
+    """A member below ROOT: a file with ``content``, or a ``link``."""
 
     path: str
     content: bytes = b""
@@ -61,7 +61,7 @@ def tar_of(items: Sequence[Item], *, style: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def zip_of(items: Sequence[Item]) -> bytes:
-    """Return a zip as hgweb makes them: sizes behind, the time in an extra field."""
+    """Return a zip like hgweb's: sizes after members, times in extra fields."""
     buffer = Unseekable()
     with zipfile.ZipFile(buffer, "w") as archive:
         for item in items:
@@ -81,7 +81,7 @@ def pack(items: Sequence[Item], suffix: str) -> bytes:
 
 
 def unpack(data: bytes, suffix: str) -> list[Item]:
-    """Return the members of an archive, by the standard library's word."""
+    """Return the members of an archive, as the standard library reads them."""
     if suffix == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return [_of_zip(archive, info) for info in archive.infolist()]
@@ -92,14 +92,14 @@ def unpack(data: bytes, suffix: str) -> list[Item]:
 def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Item:
     mode = info.external_attr >> 16
     content = archive.read(info)
-    is_link = stat.S_ISLNK(mode)
+    is_symlink = stat.S_ISLNK(mode)
     mtime = struct.unpack("<l", info.extra[info.extra.index(b"UT\5\0\1") + 5 :][:4])[0]
     return Item(
         path=info.filename.removeprefix(f"{ROOT}/"),
-        content=b"" if is_link else content,
+        content=b"" if is_symlink else content,
         mode=stat.S_IMODE(mode),
         mtime=mtime,
-        link=content.decode() if is_link else "",
+        link=content.decode() if is_symlink else "",
     )
 
 

@@ -17,13 +17,13 @@ from archiver.jetstream.jetstream import JetStream
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import decode_copies
 from archiver.model import Archive, Copies, Region
-from archiver.ports.storage import Found
+from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.tasks import in_background
 from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from tests.jetstream.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive
 from tests.parts.process import free_port
-from tests.storage.conftest import kept
+from tests.storage.conftest import lease_held
 
 EAST, WEST = Region("east"), Region("west")
 AT_ONCE = timedelta(0)
@@ -38,7 +38,7 @@ class CountingStorage(MemoryStorage):
         self.looks = 0
         self.stuck = False
 
-    async def find(self, archive: Archive) -> Found:
+    async def find(self, archive: Archive) -> StoredState:
         self.looks += 1
         if self.stuck:
             await asyncio.Event().wait()
@@ -72,7 +72,8 @@ async def committed(storage: MemoryStorage, archive: Archive) -> Copies:
     upload = await storage.upload(archive, chunks(), attempt="x")
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
     return await storage.commit(
-        archive, upload, verified, hold=kept, source_url="http://127.0.0.1/"
+        Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
+        prove_lease=lease_held,
     )
 
 

@@ -19,7 +19,7 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
-from archiver.ports.storage import Found
+from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.notifications import Notifications
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
@@ -42,7 +42,8 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
     hold = FakeAttempt(archive=archive).hold
     return await storage.commit(
-        archive, upload, verified, hold=hold, source_url="http://127.0.0.1/"
+        Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
+        prove_lease=hold,
     )
 
 
@@ -94,7 +95,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
             await connection.ensure_streams()
 
             class Storage(MemoryStorage):
-                async def find(self, archive: Archive) -> Found:
+                async def find(self, archive: Archive) -> StoredState:
                     given_up.append(asking.done())
                     return await super().find(archive)
 
@@ -193,7 +194,7 @@ class _SlowStorage(MemoryStorage):
         self.asked = asyncio.Event()
         self.allowed = asyncio.Event()
 
-    async def find(self, archive: Archive) -> Found:
+    async def find(self, archive: Archive) -> StoredState:
         found = await super().find(archive)
         self.asked.set()
         await self.allowed.wait()
@@ -460,7 +461,7 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index:
             await index.record(archive, copies)
-        storage.places = {**storage.places, west: "elsewhere"}
+        storage.bucket_ids = {**storage.bucket_ids, west: "elsewhere"}
         del storage.manifests[west][archive.key]
         asked: list[Archive] = []
         async with index_of(fleet, storage) as index:
@@ -487,11 +488,11 @@ def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index:
             await index.record(archive, copies)
-        storage.places = {storage.regions[0]: "elsewhere"}
+        storage.bucket_ids = {storage.regions[0]: "elsewhere"}
         async with index_of(fleet, storage) as index:
             assert await index.copies(archive) == copies  # the new bucket has it, too
         storage.manifests[storage.regions[0]].clear()
-        storage.places = {storage.regions[0]: "nowhere"}
+        storage.bucket_ids = {storage.regions[0]: "nowhere"}
         async with index_of(fleet, storage) as index:
             assert await index.copies(archive) is None
 

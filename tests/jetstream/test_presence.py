@@ -25,7 +25,7 @@ def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> N
             return [report.regions[WEST] for report in await heard(web, 2)]
 
     problems = asyncio.run(play())
-    assert sorted(map(str, problems)) == ["None", "two takes nothing (QuotaExceeded)"]
+    assert sorted(map(str, problems)) == ["None", "two rejects writes (QuotaExceeded)"]
 
 
 def test_without_a_worker_there_is_no_report(fleet: Fleet) -> None:

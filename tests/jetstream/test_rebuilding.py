@@ -15,7 +15,7 @@ from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.link import Servers
 from archiver.jetstream.rebuilding import Rebuilder, Tally
 from archiver.model import Archive, Copies, Region
-from archiver.ports.storage import Found
+from archiver.ports.storage import StoredState
 from archiver.testing import MemoryStorage
 from tests.jetstream.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
 from tests.parts.process import free_port
@@ -42,7 +42,7 @@ class _Storage(MemoryStorage):
         for manifests in self.manifests.values():
             manifests.pop(archive.key, None)
 
-    async def find(self, archive: Archive) -> Found:
+    async def find(self, archive: Archive) -> StoredState:
         found = await super().find(archive)
         if self.after_find:
             await self.after_find(archive)

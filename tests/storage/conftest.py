@@ -1,4 +1,4 @@
-"""What the tests of storage share: two regions, each behind a sink that can misbehave."""
+"""Fixtures for storage tests: two regions, each behind a proxy that can misbehave."""
 
 import asyncio
 import hashlib
@@ -12,10 +12,11 @@ from typing import TypeVar
 import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.ports.storage import Commit, Upload
 from archiver.sealing import seal
-from archiver.storage.leftovers import GRACE
-from archiver.storage.regions import LAST_WORDS_S, Regions
-from archiver.storage.tee import PATIENCE
+from archiver.storage.fan_out import MAX_LAG
+from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
+from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
 from tests.parts.sink import Sink, sink
 
@@ -24,43 +25,47 @@ EAST, WEST = REGIONS
 LARGE = 10_000_000
 """More than one part of a multipart upload."""
 
+SOURCE_URL = "https://hg.example/ash"
+
 NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coast:
-    """Two regions, and what stands before them."""
+class TwoRegions:
+    """Two regions, and the proxies in front of them."""
 
     home: Home
     sinks: Mapping[Region, Sink]
 
     def use(
         self,
-        scenario: Callable[[Regions], Awaitable[T]],
+        scenario: Callable[[RegionalStorage], Awaitable[T]],
         *,
         regions: tuple[Region, ...] = REGIONS,
-        patience: timedelta = PATIENCE,
+        max_lag: timedelta = MAX_LAG,
         grace: timedelta = GRACE,
     ) -> T:
-        """Run *scenario* in a loop of its own, with *regions* seen through their sinks."""
+        """Run *scenario* in a new event loop, with *regions* behind their proxies."""
         buckets = [
             self.home.bucket(region, endpoint=self.sinks[region].endpoint) for region in regions
         ]
 
         async def run() -> T:
             try:
-                return await scenario(Regions(buckets=buckets, patience=patience, grace=grace))
+                return await scenario(
+                    RegionalStorage(buckets=buckets, max_lag=max_lag, grace=grace)
+                )
             finally:
-                await asyncio.sleep(LAST_WORDS_S)
+                await asyncio.sleep(OBSTORE_EXIT_S)
 
         return asyncio.run(run())
 
 
 @pytest.fixture
-def coast(home: Home) -> Iterator[Coast]:
+def two_regions(home: Home) -> Iterator[TwoRegions]:
     with ExitStack() as stack:
         endpoint = home.server.endpoint
-        yield Coast(
+        yield TwoRegions(
             home=home, sinks={region: stack.enter_context(sink(endpoint)) for region in REGIONS}
         )
 
@@ -80,14 +85,20 @@ def verified(data: bytes) -> Verified:
     return seal(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data), root="ash-012345")
 
 
-async def kept() -> None:
-    """Hold a lease that nobody takes away."""
+def commit_of(archive: Archive, upload: Upload, data: bytes) -> Commit:
+    """Return a commit of *upload*, which is assumed to hold *data*."""
+    return Commit(archive=archive, upload=upload, verified=verified(data), source_url=SOURCE_URL)
+
+
+async def lease_held() -> None:
+    """Prove a lease that is still held."""
 
 
 async def store(
-    regions: Regions, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
+    storage: RegionalStorage, archive: Archive, data: bytes = b"data", *, attempt: str = "a1"
 ) -> Copies:
-    upload = await regions.upload(archive, stream(data), attempt=attempt)
-    return await regions.commit(
-        archive, upload, verified(data), hold=kept, source_url="https://hg.example/ash"
+    upload = await storage.upload(archive, stream(data), attempt=attempt)
+    return await storage.commit(
+        commit_of(archive, upload, data),
+        prove_lease=lease_held,
     )

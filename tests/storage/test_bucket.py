@@ -1,4 +1,4 @@
-"""One region's bucket: what it stores, what it hands out, and how it says that it cannot."""
+"""One region's bucket: its objects, presigned URLs and errors."""
 
 import asyncio
 import json
@@ -18,12 +18,12 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Region
-from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, Stands
-from archiver.storage.regions import LAST_WORDS_S
+from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, ManifestWrite
+from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.sink import Fault, sink
-from tests.storage.conftest import EAST, LARGE, WEST, Coast, an_archive, stream
+from tests.storage.conftest import EAST, LARGE, WEST, TwoRegions, an_archive, stream
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
         finally:
-            await asyncio.sleep(LAST_WORDS_S)
+            await asyncio.sleep(OBSTORE_EXIT_S)
 
     return asyncio.run(main())
 
@@ -59,7 +59,7 @@ def write_manifest(home: Home, archive: Archive, body: bytes) -> None:
 def a_bucket(
     *, endpoint: str | None, virtual_hosted: bool = False, public_endpoint: str | None = None
 ) -> Bucket:
-    """Return a bucket that nobody asks for anything but signatures."""
+    """Return a bucket that only signs URLs."""
     return Bucket(
         region=Region("eu-west-1"),
         bucket="attic",
@@ -81,12 +81,12 @@ def a_bucket(
         ("zip", "application/zip"),
     ),
 )
-def test_a_download_says_what_it_is_and_what_to_save_it_as(
+def test_a_download_has_a_content_type_and_a_file_name(
     home: Home, suffix: str, content_type: str
 ) -> None:
     archive, bucket = an_archive(suffix=suffix), home.bucket(EAST)
     key = f"archives/{archive.key}/a1/{archive.file_name}"
-    run(lambda: bucket.put(key, stream(b"data")))
+    run(lambda: bucket.put_object(key, stream(b"data")))
     headers = _headers(bucket.presign(key, "GET"))
     assert headers["Content-Type"] == content_type
     assert headers["Content-Disposition"] == f'attachment; filename="{archive.file_name}"'
@@ -100,9 +100,9 @@ def _headers(url: str, method: str = "GET") -> HTTPMessage:
         return headers
 
 
-def test_a_presigned_url_ends_with_its_time(home: Home) -> None:
+def test_a_presigned_url_expires(home: Home) -> None:
     bucket = home.bucket(EAST, presigned_ttl=timedelta(seconds=1))
-    run(lambda: bucket.put("archives/x.zip", stream(b"data")))
+    run(lambda: bucket.put_object("archives/x.zip", stream(b"data")))
     url = bucket.presign("archives/x.zip", "GET")
     _headers(url)
     time.sleep(2.1)
@@ -113,7 +113,7 @@ def test_a_presigned_url_ends_with_its_time(home: Home) -> None:
 
 
 @pytest.mark.parametrize("server", ("weed", "rclone"))
-def test_links_lead_to_the_public_endpoint_and_all_else_to_the_other_one(
+def test_only_presigned_urls_use_the_public_endpoint(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     s3: S3Server = request.getfixturevalue(server)
@@ -121,8 +121,8 @@ def test_links_lead_to_the_public_endpoint_and_all_else_to_the_other_one(
         bucket = s3.make_home((EAST,)).bucket(
             EAST, endpoint=inner.endpoint, public_endpoint=public.endpoint
         )
-        run(lambda: bucket.put("archives/x.zip", stream(b"data")))
-        run(bucket.check)
+        run(lambda: bucket.put_object("archives/x.zip", stream(b"data")))
+        run(bucket.check_access)
         assert not public.requests
         asked = len(inner.requests)
         methods: tuple[Literal["GET", "HEAD"], ...] = ("GET", "HEAD")
@@ -133,39 +133,41 @@ def test_links_lead_to_the_public_endpoint_and_all_else_to_the_other_one(
         assert len(inner.requests) == asked
 
 
-def test_links_need_no_public_endpoint_that_can_be_reached_from_here() -> None:
+def test_presigning_sends_no_request_to_the_public_endpoint() -> None:
     bucket = a_bucket(endpoint="http://127.0.0.1:1", public_endpoint="https://s3.example.invalid")
     url = bucket.presign("archives/x.zip", "GET")
     assert url.startswith("https://s3.example.invalid/attic/archives/x.zip?")
 
 
 @pytest.mark.parametrize(("size_bytes", "requests"), ((1000, 1), (LARGE, 4)))
-def test_what_fits_into_one_part_is_sent_in_one_request(
-    coast: Coast, size_bytes: int, requests: int
+def test_less_than_one_part_is_sent_in_one_request(
+    two_regions: TwoRegions, size_bytes: int, requests: int
 ) -> None:
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    assert run(lambda: bucket.put("archives/x.zip", stream(bytes(size_bytes)))) == size_bytes
-    writes = [method for method, _ in coast.sinks[EAST].requests if method in {"PUT", "POST"}]
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
+    run(lambda: bucket.put_object("archives/x.zip", stream(bytes(size_bytes))))
+    writes = [method for method, _ in two_regions.sinks[EAST].requests if method in {"PUT", "POST"}]
     assert len(writes) == requests
 
 
-def test_a_manifest_is_a_page_of_json_for_people(home: Home) -> None:
+def test_a_manifest_is_indented_json(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.create_manifest(archive, manifest)) == ManifestWrite(
+        manifest=manifest
+    )
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
     text = home.read(EAST, f"manifests/{archive.key}.json")
     assert text.startswith(b'{\n  "key": "v1/hgmo/')
     assert json.loads(text)["node"] == archive.node
 
 
-def test_a_manifest_from_before_links_were_counted_has_none_that_lead_out(home: Home) -> None:
+def test_a_manifest_without_links_outside_counts_as_zero_links(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     manifest = manifest_of(archive)
     earlier = json.loads(msgspec.json.encode(manifest))
     del earlier["links_outside"]
     write_manifest(home, archive, json.dumps(earlier).encode())
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
 
 
 @pytest.mark.parametrize(
@@ -182,71 +184,75 @@ def test_a_manifest_from_before_links_were_counted_has_none_that_lead_out(home: 
     ),
     ids=("empty", "words", "no keys", "a number", "no text", "no text within", "deep", "long"),
 )
-def test_a_manifest_that_cannot_be_read_is_a_fault_of_its_archive(home: Home, body: bytes) -> None:
+def test_a_damaged_manifest_raises_unreadable_manifest(home: Home, body: bytes) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, body)
     with pytest.raises(UnreadableManifest):
-        run(lambda: bucket.manifest(archive))
+        run(lambda: bucket.read_manifest(archive))
 
 
-def test_a_manifest_of_another_archive_is_not_taken_for_this_ones(home: Home) -> None:
+def test_a_manifest_of_another_archive_is_rejected(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     write_manifest(home, archive, msgspec.json.encode(manifest_of(an_archive())))
     with pytest.raises(StorageUnavailable):
-        run(lambda: bucket.manifest(archive))
+        run(lambda: bucket.read_manifest(archive))
 
 
-def test_a_manifest_that_names_an_object_elsewhere_is_not_believed(home: Home) -> None:
+def test_a_manifest_that_names_another_archives_object_is_rejected(home: Home) -> None:
     archive, bucket = an_archive(), home.bucket(EAST)
     stolen = replace(manifest_of(archive), object_key="private/backup.zip")
     write_manifest(home, archive, msgspec.json.encode(stolen))
     ignored = METRICS.unreadable.labels(place="manifests")._value  # noqa: SLF001
     before = ignored.get()
     with capture_logs() as logs, pytest.raises(StorageUnavailable):
-        run(lambda: bucket.copy(archive))
+        run(lambda: bucket.find_copy(archive))
     assert [(line["event"], line["field"]) for line in logs] == [
         ("manifest.unreadable", "object_key")
     ]
     assert ignored.get() == before + 1
 
 
-def test_a_manifest_is_committed_even_if_the_answer_is_lost(coast: Coast) -> None:
+def test_a_manifest_is_committed_even_if_the_response_is_lost(two_regions: TwoRegions) -> None:
     archive = an_archive()
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    coast.sinks[EAST].misbehave = lambda method, _: Fault.MUTE if method == "PUT" else None
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
+    two_regions.sinks[EAST].misbehave = lambda method, _: Fault.MUTE if method == "PUT" else None
     manifest = manifest_of(archive)
-    assert run(lambda: bucket.commit(archive, manifest)) == Stands(manifest=manifest)
-    assert run(lambda: bucket.manifest(archive)) == manifest
+    assert run(lambda: bucket.create_manifest(archive, manifest)) == ManifestWrite(
+        manifest=manifest
+    )
+    assert run(lambda: bucket.read_manifest(archive)) == manifest
 
 
-def test_a_manifest_that_came_in_between_is_not_overwritten(coast: Coast) -> None:
+def test_a_concurrently_written_manifest_is_not_overwritten(two_regions: TwoRegions) -> None:
     archive = an_archive()
     first = manifest_of(archive, sha256="1" * 64)
 
     def come_first(method: str, _target: str) -> None:
         if method == "PUT":
-            write_manifest(coast.home, archive, msgspec.json.encode(first))
+            write_manifest(two_regions.home, archive, msgspec.json.encode(first))
 
-    coast.sinks[EAST].misbehave = come_first
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    assert run(lambda: bucket.commit(archive, manifest_of(archive))) == Stands(manifest=first)
+    two_regions.sinks[EAST].misbehave = come_first
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
+    assert run(lambda: bucket.create_manifest(archive, manifest_of(archive))) == ManifestWrite(
+        manifest=first
+    )
 
 
 @pytest.mark.parametrize(
     "ask",
     (
-        lambda bucket: bucket.manifest(an_archive()),
-        lambda bucket: bucket.confirm("archives/x", 1),
+        lambda bucket: bucket.read_manifest(an_archive()),
+        lambda bucket: bucket.require_object("archives/x", 1),
         lambda bucket: bucket.abort_old_uploads(timedelta(0)),
     ),
 )
-def test_no_redirect_of_a_region_leads_to_another_host(
-    coast: Coast, ask: Callable[[Bucket], Awaitable[object]]
+def test_redirects_to_other_hosts_are_not_followed(
+    two_regions: TwoRegions, ask: Callable[[Bucket], Awaitable[object]]
 ) -> None:
-    asked, other = coast.sinks[EAST], coast.sinks[WEST]
+    asked, other = two_regions.sinks[EAST], two_regions.sinks[WEST]
     asked.elsewhere = other.endpoint.replace("127.0.0.1", "localhost")
     asked.misbehave = lambda _method, _target: Fault.REDIRECT
-    bucket = coast.home.bucket(EAST, endpoint=asked.endpoint)
+    bucket = two_regions.home.bucket(EAST, endpoint=asked.endpoint)
     with pytest.raises(StorageUnavailable) as caught:
         run(lambda: ask(bucket))
     assert caught.value.s3_code in {"redirected", "http_302"}
@@ -258,46 +264,46 @@ def test_no_redirect_of_a_region_leads_to_another_host(
     ("variable", "excluded"), (("http", ""), ("all", ""), ("http", "127.0.0.1"))
 )
 def test_all_requests_go_through_the_proxy_of_the_environment(
-    coast: Coast, monkeypatch: pytest.MonkeyPatch, variable: str, excluded: str
+    two_regions: TwoRegions, monkeypatch: pytest.MonkeyPatch, variable: str, excluded: str
 ) -> None:
     for name in ("http_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    proxy = coast.sinks[EAST]
+    proxy = two_regions.sinks[EAST]
     monkeypatch.setenv(f"{variable}_proxy", proxy.endpoint)
     monkeypatch.setenv("no_proxy", excluded)
-    bucket = coast.home.bucket(EAST)
-    run(bucket.check)
+    bucket = two_regions.home.bucket(EAST)
+    run(bucket.check_access)
     run(lambda: bucket.abort_old_uploads(timedelta(0)))
     through = [target for _, target in proxy.requests if target.startswith("http://")]
     assert len(through) == (0 if excluded else 2)
 
 
-def test_a_silent_region_is_given_up_within_seconds(coast: Coast) -> None:
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
-    coast.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG
+def test_a_silent_region_times_out_within_seconds(two_regions: TwoRegions) -> None:
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
+    two_regions.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match="in time"):
-        run(lambda: bucket.manifest(an_archive()))
+        run(lambda: bucket.read_manifest(an_archive()))
     assert time.monotonic() - began < 5
 
 
-def test_a_missing_bucket_is_told_from_a_missing_object(home: Home) -> None:
-    run(home.bucket(EAST).check)
+def test_a_missing_bucket_differs_from_a_missing_object(home: Home) -> None:
+    run(home.bucket(EAST).check_access)
     missing = Home(server=home.server, names={EAST: "nowhere"}).bucket(EAST)
     with pytest.raises(StorageUnavailable):
-        run(missing.check)
+        run(missing.check_access)
 
 
-def test_an_error_is_in_our_own_words(coast: Coast) -> None:
-    coast.sinks[EAST].misbehave = lambda _method, _target: Fault.FORBID
-    bucket = coast.home.bucket(EAST, endpoint=coast.sinks[EAST].endpoint)
+def test_an_error_message_contains_no_text_of_the_server(two_regions: TwoRegions) -> None:
+    two_regions.sinks[EAST].misbehave = lambda _method, _target: Fault.FORBID
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
     with pytest.raises(StorageUnavailable) as raised:
-        run(lambda: bucket.manifest(an_archive()))
-    assert raised.value.message == "us-east-1 did not give a manifest"
+        run(lambda: bucket.read_manifest(an_archive()))
+    assert raised.value.message == "us-east-1 did not return a manifest"
 
 
-def test_configured_keys_are_not_mixed_with_a_session_of_the_environment(
+def test_configured_keys_are_not_combined_with_a_session_token_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "somebody")
@@ -315,7 +321,7 @@ def test_configured_keys_are_not_mixed_with_a_session_of_the_environment(
         ("https://s3.example", True, "https://attic.s3.example/archives/x.zip"),
     ),
 )
-def test_a_bucket_is_named_in_the_path_or_in_the_host(
+def test_the_bucket_name_is_in_the_path_or_in_the_host(
     endpoint: str | None,
     virtual_hosted: bool,  # noqa: FBT001 - a parameter of the test
     place: str,
@@ -326,8 +332,11 @@ def test_a_bucket_is_named_in_the_path_or_in_the_host(
     assert "eu-west-1" in url.query
 
 
-def test_a_region_that_is_pointed_at_another_bucket_is_another_place(home: Home) -> None:
+def test_another_bucket_has_another_bucket_id(home: Home) -> None:
     other = replace(home, names={EAST: "another"})
-    assert home.bucket(EAST).place == home.bucket(EAST).place
-    elsewhere = {home.bucket(EAST, endpoint="http://127.0.0.1:1").place, other.bucket(EAST).place}
-    assert len(elsewhere | {home.bucket(EAST).place}) == 3
+    assert home.bucket(EAST).bucket_id == home.bucket(EAST).bucket_id
+    elsewhere = {
+        home.bucket(EAST, endpoint="http://127.0.0.1:1").bucket_id,
+        other.bucket(EAST).bucket_id,
+    }
+    assert len(elsewhere | {home.bucket(EAST).bucket_id}) == 3

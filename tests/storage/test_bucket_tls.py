@@ -1,4 +1,4 @@
-"""A region whose certificate is of an authority that only the settings trust."""
+"""A region with a certificate from an authority that only the settings trust."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
-from archiver.storage.regions import LAST_WORDS_S
+from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
 from tests.parts.secured import Certificates
@@ -33,7 +33,7 @@ def endpoint(tmp_path: Path, certificates: Certificates) -> Iterator[str]:
 
 
 def stored(endpoint: str, ca_file: Path | None) -> bytes:
-    """Return what a region gives back of an object that it was given."""
+    """Return an object after a round trip through a region."""
     bucket = Bucket(
         region=Region("one"),
         bucket="bucket",
@@ -51,17 +51,17 @@ def stored(endpoint: str, ca_file: Path | None) -> bytes:
 
     async def play() -> bytes:
         try:
-            await bucket.check()
-            await bucket.put("archives/x.zip", aiter(chunks()))
+            await bucket.check_access()
+            await bucket.put_object("archives/x.zip", aiter(chunks()))
             await bucket.abort_old_uploads(timedelta(0))
-            return b"".join([chunk async for chunk in bucket.get("archives/x.zip")])
+            return b"".join([chunk async for chunk in bucket.read_object("archives/x.zip")])
         finally:
-            await asyncio.sleep(LAST_WORDS_S)
+            await asyncio.sleep(OBSTORE_EXIT_S)
 
     return asyncio.run(play())
 
 
-def test_the_authority_that_a_region_names_is_trusted_and_no_other(
+def test_only_the_configured_authority_is_trusted(
     endpoint: str, certificates: Certificates
 ) -> None:
     assert stored(endpoint, certificates.authority) == b"bytes"

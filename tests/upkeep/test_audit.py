@@ -16,9 +16,10 @@ import pytest
 
 from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
-from archiver.formats.inventory import Inventory
+from archiver.formats.inventory import SpooledInventories
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region, ServedFormats
+from archiver.ports.storage import Commit
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.finding import Finding, Outcome
@@ -38,7 +39,7 @@ def auditor(
         storage=world.storage,
         verify=GzipVerifier,
         converter=world.converter,
-        keep=Inventory(workspace=Workspace(folder=folder, most_bytes=most_bytes)),
+        keep=SpooledInventories(workspace=Workspace(folder=folder, max_bytes=most_bytes)),
     )
 
 
@@ -53,11 +54,13 @@ def put(world: World, archive: Archive, data: bytes) -> None:
         await verifier.update(data)
         upload = await world.storage.upload(archive, chunks(), attempt="a1")
         await world.storage.commit(
-            archive,
-            upload,
-            await verifier.finish(),
-            hold=FakeAttempt(archive=archive).hold,
-            source_url="https://hg.example/ash",
+            Commit(
+                archive=archive,
+                upload=upload,
+                verified=await verifier.finish(),
+                source_url="https://hg.example/ash",
+            ),
+            prove_lease=FakeAttempt(archive=archive).hold,
         )
 
     asyncio.run(play())

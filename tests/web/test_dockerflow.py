@@ -68,7 +68,8 @@ def test_a_service_without_workers_is_not_well(web: Client) -> None:
 
 
 def test_a_region_that_no_worker_can_write_to_is_a_warning(web: Client) -> None:
-    full = WorkerReport(name="w:1", regions={Region("us-west-2"): "us-west-2 did not take a probe"})
+    reason = "us-west-2 did not store a probe"
+    full = WorkerReport(name="w:1", regions={Region("us-west-2"): reason})
     web.world.engine.reports[:] = [full]
     response = web.get("/__heartbeat__")
     assert (response.status, response.json["checks"]["region.us-west-2"]) == (200, "warning")

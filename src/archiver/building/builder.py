@@ -16,11 +16,11 @@ from archiver.errors import (
     StorageUnavailable,
 )
 from archiver.model import Archive, Copies
-from archiver.ports.formats import Converter, Verify
+from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt
 from archiver.ports.source import Source
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.tasks import Phase
 from archiver.telemetry import log
 
@@ -36,7 +36,7 @@ class Builder:
         *,
         storage: Storage,
         index: Index,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
     ) -> None:
         self._storage = storage
@@ -67,7 +67,7 @@ class Builder:
             return None
 
     async def build(
-        self, source: Source, archive: Archive, attempt: Attempt, found: Found
+        self, source: Source, archive: Archive, attempt: Attempt, found: StoredState
     ) -> Copies:
         """Store *archive*, which was not *found*, and return its copies.
 
@@ -83,7 +83,7 @@ class Builder:
         for relative, copies in await self.find_relatives(source, archive):
             if built := await self._convert(source, archive, relative, copies, attempt, found):
                 return built
-        convert = bool(found.promised and found.promised.conversion)
+        convert = bool(found.dangling_manifest and found.dangling_manifest.conversion)
 
         async def fetch(candidate: Archive) -> Copies:
             progress = Progress(attempt.report)
@@ -94,7 +94,7 @@ class Builder:
 
         return await first_packable(source.candidates(archive), fetch)
 
-    async def _require_lost(self, archive: Archive, found: Found) -> None:
+    async def _require_lost(self, archive: Archive, found: StoredState) -> None:
         """Return if no unreachable region is known to have *archive*.
 
         A second fetch would give the archive a second manifest.
@@ -108,7 +108,7 @@ class Builder:
         if known and set(known.regions).intersection(found.unreachable):
             raise StorageUnavailable("the regions that have the archive do not respond")
 
-    async def _without_read_only(self, found: Found) -> Found:
+    async def _without_read_only(self, found: StoredState) -> StoredState:
         """Return *found* with the regions that refuse writes among the unreachable ones.
 
         Checked before the host is asked, so that an outage of ours costs it no fetch.
@@ -116,7 +116,7 @@ class Builder:
         Raises:
             StorageUnavailable: No region takes writes.
         """
-        answers = await self._storage.writable()
+        answers = await self._storage.check_writable()
         refusing = {region: failure for region, failure in answers.items() if failure}
         if len(refusing) == len(answers):
             raise StorageUnavailable("no region takes writes") from next(iter(refusing.values()))
@@ -129,7 +129,7 @@ class Builder:
         relative: Archive,
         copies: Copies,
         attempt: Attempt,
-        found: Found,
+        found: StoredState,
     ) -> Copies | None:
         """Convert *relative* to *archive*; return None if that is not possible.
 
@@ -143,7 +143,7 @@ class Builder:
         self._pipeline.require_room(copies.manifest, relative, archive)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
-            chunks = progress.receive(self._storage.read(copies, region))
+            chunks = progress.receive(self._storage.read_copy(copies, region))
             progress.start()
             try:
                 async with (
@@ -160,7 +160,7 @@ class Builder:
         return None
 
     async def _store(
-        self, archive: Archive, output: Output, attempt: Attempt, found: Found
+        self, archive: Archive, output: Output, attempt: Attempt, found: StoredState
     ) -> Copies:
         """Upload *output* to the regions, and commit it once all of it is verified there."""
         async with aclosing(output.stream.chunks()) as chunks:
@@ -169,18 +169,20 @@ class Builder:
                 chunks,
                 attempt=attempt.id,
                 avoid=found.unreachable,
-                promised=found.promised,
+                restore=found.dangling_manifest,
             )
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, **exc.log_fields)
         verified = output.stream.verified
         attempt.report(Phase.COMMITTING, verified.size_bytes)
         return await self._storage.commit(
-            archive,
-            upload,
-            verified,
-            hold=attempt.hold,
-            source_url=output.source_url,
-            completeness=output.completeness,
-            conversion=output.conversion,
+            Commit(
+                archive=archive,
+                upload=upload,
+                verified=verified,
+                source_url=output.source_url,
+                completeness=output.completeness,
+                conversion=output.conversion,
+            ),
+            prove_lease=attempt.hold,
         )

@@ -8,7 +8,7 @@ from archiver.building.completeness import prove_completeness
 from archiver.building.progress import Progress
 from archiver.building.verified_stream import VerifiedStream
 from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
-from archiver.ports.formats import Converter, Verifier, Verify
+from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.source import Source, Stream
 
 
@@ -62,7 +62,7 @@ class Output:
 class Pipeline:
     """Connects inputs, the converter and verifiers. Both input and output are verified."""
 
-    def __init__(self, *, verify: Verify, converter: Converter) -> None:
+    def __init__(self, *, verify: VerifierFactory, converter: Converter) -> None:
         self._verify = verify
         self._converter = converter
 
@@ -119,16 +119,18 @@ class Pipeline:
         """Yield the host's stream, and whether to convert it. Raises NoRoom."""
         convert = convert or candidate != archive
         if convert:
-            self._converter.require_room(given=candidate, wanted=archive)
+            self._converter.require_room(original=candidate, target=archive)
         async with source.open(candidate) as stream:
             if not convert and stream.root != stream.client_root:
                 convert = True
-                self._converter.require_room(given=candidate, wanted=archive)
+                self._converter.require_room(original=candidate, target=archive)
             yield stream, convert
 
     def require_room(self, manifest: Manifest, relative: Archive, archive: Archive) -> None:
         """Return if *relative*, with this *manifest*, can be converted now. Raises NoRoom."""
-        self._converter.require_room(given=relative, wanted=archive, size_bytes=manifest.size_bytes)
+        self._converter.require_room(
+            original=relative, target=archive, size_bytes=manifest.size_bytes
+        )
 
     @asynccontextmanager
     async def stored(
@@ -172,8 +174,8 @@ class Pipeline:
         """Yield *archive* converted from *input_*, and verified like the bytes of a host."""
         async with self._converter.convert(
             input_.chunks,
-            given=input_.archive,
-            wanted=archive,
+            original=input_.archive,
+            target=archive,
             root=input_.root,
             client_root=input_.client_root,
             size_bytes=input_.size_bytes,

@@ -1,1 +1,1 @@
-"""What an archive looks like on the wire, and whether a stream is a whole one."""
+"""Archive formats: verification, conversion, and inventories of members."""

@@ -1,8 +1,9 @@
-"""One conversion, in a process of its own: what comes in by stdin goes out by stdout.
+"""One conversion in a process of its own, from stdin to stdout.
 
-``python -m archiver.formats.conversion JOB``. So it has a lock of Python's to itself, and what it
-holds is gone with it. A zip lies in a file that is open already, and is whole once stdin has ended.
-What an archive is refused for goes to stderr, as a ``Refusal``, and the status is REFUSED.
+``python -m archiver.formats.conversion JOB``. The process has its own interpreter lock, and its
+memory is freed when it ends. A zip is read from an inherited file, which is complete once stdin has
+ended. If the archive is rejected, the process writes a ``Refusal`` to stderr and exits with
+REFUSED.
 """
 
 import fcntl
@@ -18,79 +19,83 @@ from typing import BinaryIO
 import msgspec
 
 from archiver.errors import ArchiverError
-from archiver.formats.packing import ZSTD_PIECE_BYTES, keep_freed_memory, packed
-from archiver.formats.repack import from_tar, from_zip
-from archiver.formats.selection import PIECE_BYTES, Selection
-from archiver.formats.tar_writer import TarWriter
+from archiver.formats.compression.compress import (
+    ZSTD_PIECE_BYTES,
+    compress_tar,
+    keep_freed_memory,
+)
+from archiver.formats.member_filter import PIECE_BYTES, MemberFilter
+from archiver.formats.repack import repack_tar, repack_zip
+from archiver.formats.tar.writer import TarWriter
 from archiver.formats.workspace import Workspace
-from archiver.formats.zip_writer import ZipWriter
+from archiver.formats.zip.writer import ZipWriter
 from archiver.model import Archive
 
 REFUSED = 3
-"""The status of a process that has said why."""
+"""Exit status after a ``Refusal``."""
 
 PIPE_BYTES = 1 << 20
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What *given* is to be made into, below *root*, or below *client_root* if that is given.
+    """The arguments of ``ports.Converter.convert``, and the process's resources.
 
-    ``spool`` is the descriptor of the file with a zip. In ``folder`` may lie up to ``most_bytes``
-    of what is only known at the end of a zip that is made.
+    ``spool`` is the descriptor of the file with a zip. The directory of a zip that is written goes
+    to a file in ``folder``, of up to ``max_bytes``.
     """
 
-    given: Archive
-    wanted: Archive
+    original: Archive
+    target: Archive
     root: str
     threads: int
     folder: str
-    most_bytes: int
+    max_bytes: int
     spool: int | None = None
     client_root: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """An ArchiverError, on its way into another process."""
+    """An ArchiverError, serialized for the parent process."""
 
     code: str
     message: str
 
 
-def converted(job: Job, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what *job* makes of *chunks*.
+def convert_stream(job: Job, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the converted archive.
 
     Raises:
-        BadArchive, UnknownSubdir, NoRoom: Nothing can be made of it.
+        BadArchive, UnknownSubdir, NoRoom: The archive cannot be converted.
     """
     with ExitStack() as stack:
-        selection = _selection(job, stack)
+        members = _member_filter(job, stack)
         if job.spool is None:
-            pieces = from_tar(chunks, job.given.suffix, selection)
+            pieces = repack_tar(chunks, job.original.suffix, members)
         else:
-            next(chunks, None)  # there are none, but it is whole once they have ended
-            pieces = from_zip(job.spool, selection)
-        if job.wanted.suffix != "zip":
-            pieces = packed(pieces, suffix=job.wanted.suffix, threads=job.threads)
+            next(chunks, None)  # stdin stays empty, and ends when the file is complete
+            pieces = repack_zip(job.spool, members)
+        if job.target.suffix != "zip":
+            pieces = compress_tar(pieces, suffix=job.target.suffix, threads=job.threads)
         yield from pieces
 
 
-def _selection(job: Job, stack: ExitStack) -> Selection:
-    select = partial(
-        Selection,
-        given=job.given,
-        wanted=job.wanted,
+def _member_filter(job: Job, stack: ExitStack) -> MemberFilter:
+    new_filter = partial(
+        MemberFilter,
+        original=job.original,
+        target=job.target,
         root=job.root,
         client_root=job.client_root,
     )
-    if job.wanted.suffix == "zip":
-        workspace = Workspace(folder=Path(job.folder), most_bytes=job.most_bytes)
-        return select(writer=ZipWriter(listing=stack.enter_context(workspace.spool())))
-    size = ZSTD_PIECE_BYTES if job.wanted.suffix == "tar.zst" else PIECE_BYTES
-    return select(writer=TarWriter(), piece_bytes=size)
+    if job.target.suffix == "zip":
+        workspace = Workspace(folder=Path(job.folder), max_bytes=job.max_bytes)
+        return new_filter(writer=ZipWriter(directory=stack.enter_context(workspace.spool())))
+    size = ZSTD_PIECE_BYTES if job.target.suffix == "tar.zst" else PIECE_BYTES
+    return new_filter(writer=TarWriter(), piece_bytes=size)
 
 
-def _widen(*pipes: BinaryIO) -> None:
-    """Have *pipes* hold more, where the system lets them: it spares turns."""
+def _enlarge(*pipes: BinaryIO) -> None:
+    """Enlarge the buffers of *pipes* where the system supports it. Saves context switches."""
     for pipe in pipes:
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):
@@ -98,15 +103,15 @@ def _widen(*pipes: BinaryIO) -> None:
 
 
 def main() -> int:
-    # Whoever stops a worker with all that belongs to it leaves it to the worker to end this.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
-    _widen(sys.stdin.buffer, sys.stdout.buffer)
+    # A signal to the process group of a worker leaves it to the worker to end this process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _enlarge(sys.stdin.buffer, sys.stdout.buffer)
     keep_freed_memory()
     job = msgspec.json.decode(os.fsencode(sys.argv[1]), type=Job)
     chunks = iter(partial(os.read, sys.stdin.fileno(), PIPE_BYTES), b"")
     try:
-        for piece in converted(job, chunks):
+        for piece in convert_stream(job, chunks):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     except ArchiverError as exc:

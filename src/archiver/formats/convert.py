@@ -1,4 +1,4 @@
-"""Makes an archive of another one of the same tree: in another format, or a part of it."""
+"""Converts an archive to another format or to a part of its tree, in a child process."""
 
 import asyncio
 import sys
@@ -19,18 +19,18 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats import conversion
+from archiver.formats.compression.compress import keep_freed_memory, library_version
 from archiver.formats.conversion import REFUSED, Job, Refusal
-from archiver.formats.packing import keep_freed_memory, library
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
-from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
+from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
 
 VERSION = 2
-"""To be raised by whoever changes the bytes that come out."""
+"""Increase it with every change to the bytes of converted archives."""
 
 PIECE_BYTES = 1 << 20
-"""What is handed on at a time: whoever reads it on has a price for each piece."""
+"""Size of the pieces of output: each has a cost for its consumer."""
 
 _REFUSED: tuple[type[ArchiverError], ...] = (NoRoom, UnknownSubdir, *BadArchive.__subclasses__())
 _REFUSALS: Mapping[str, type[ArchiverError]] = {error.code: error for error in _REFUSED}
@@ -39,8 +39,8 @@ _REFUSALS: Mapping[str, type[ArchiverError]] = {error.code: error for error in _
 class Converter:
     """Implements ``ports.Converter``. Each conversion is a process: see ``conversion``.
 
-    Tars are converted as they come. A zip tells only at its end what its members are, so it has to
-    be there whole: in the workspace.
+    A tar is converted as it arrives. The kinds of a zip's members are only in the directory at its
+    end, so a zip is stored in the workspace first.
     """
 
     def __init__(self, *, workspace: Workspace, threads: int) -> None:
@@ -49,48 +49,46 @@ class Converter:
         self._threads = threads
 
     def version(self, suffix: str) -> str:
-        return f"archiver {VERSION}, {library(suffix)}"
+        return f"archiver {VERSION}, {library_version(suffix)}"
 
-    def require_room(self, *, given: Archive, wanted: Archive, size_bytes: int = 0) -> None:
-        if given.suffix == "zip":
-            self._workspace.try_out(expected_bytes=size_bytes)
-        elif wanted.suffix == "zip":
-            self._workspace.try_out()  # for the list of its members
+    def require_room(self, *, original: Archive, target: Archive, size_bytes: int = 0) -> None:
+        if original.suffix == "zip":
+            self._workspace.require_room(expected_bytes=size_bytes)
+        elif target.suffix == "zip":
+            self._workspace.require_room()  # for its directory
 
     @asynccontextmanager
     async def convert(
         self,
         chunks: AsyncGenerator[bytes, None],
         *,
-        given: Archive,
-        wanted: Archive,
+        original: Archive,
+        target: Archive,
         root: str,
         client_root: str = "",
         size_bytes: int = 0,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with AsyncExitStack() as stack:
             spool = None
-            if given.suffix == "zip":
+            if original.suffix == "zip":
                 spool = stack.enter_context(self._workspace.spool(expected_bytes=size_bytes))
             job = Job(
-                given=given,
-                wanted=wanted,
+                original=original,
+                target=target,
                 root=root,
                 client_root=client_root,
                 threads=self._threads,
                 folder=str(self._workspace.folder),
-                most_bytes=self._workspace.most_bytes,
+                max_bytes=self._workspace.max_bytes,
                 spool=spool.descriptor if spool else None,
             )
-            running = await stack.enter_async_context(_started(job))
-            feeding = asyncio.create_task(running.feed(chunks, spool))
-            feeding.add_done_callback(_seen)
-            stack.push_async_callback(cancel_and_wait, feeding)
-            yield await stack.enter_async_context(aclosing(running.pieces(feeding)))
+            process = await stack.enter_async_context(_start(job))
+            feeding = await stack.enter_async_context(concurrently(process.feed(chunks, spool)))
+            yield await stack.enter_async_context(aclosing(process.iter_output(feeding)))
 
 
-class _Running:
-    """The process of a conversion."""
+class _ConversionProcess:
+    """The running process of a conversion."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -99,7 +97,7 @@ class _Running:
         self._stderr = cast("StreamReader", process.stderr)
 
     async def feed(self, chunks: AsyncGenerator[bytes, None], spool: Spool | None) -> None:
-        """Hand on *chunks*. When they break off, kill it, lest it take that for their end."""
+        """Pass on *chunks*. If they fail, kill the process, which would take that for the end."""
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -113,29 +111,30 @@ class _Running:
         self._stdin.close()
 
     async def _write(self, chunk: bytes) -> None:
-        with suppress(ConnectionError):  # how it ended tells more than that it did
+        with suppress(ConnectionError):  # the exit status says more
             self._stdin.write(chunk)
             await self._stdin.drain()
 
-    async def pieces(self, feeding: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
-        """Yield what it makes. Raises what *feeding* ended with, or what it was refused for."""
-        while piece := await _read(self._stdout):
+    async def iter_output(self, feeding: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
+        """Yield the output. Raises the failure of *feeding* or of the process."""
+        while piece := await _read_piece(self._stdout):
             yield piece
-        said = await self._stderr.read()
+        stderr = await self._stderr.read()
         status = await self._process.wait()
         if status:
             await cancel_and_wait(feeding)
         if status == 0 or not feeding.cancelled():
             await feeding
         if status:
-            raise _failure(status, said)
+            raise _failure(status, stderr)
 
-    async def end(self) -> None:
+    async def close(self) -> None:
+        """Kill the process and wait for its end."""
         self._kill()
         self._stdin.close()
         await complete_despite_cancellation(
             self._process.communicate()
-        )  # what is left in its pipes keeps them open
+        )  # unread output keeps the pipes open
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -143,8 +142,8 @@ class _Running:
 
 
 @asynccontextmanager
-async def _started(job: Job) -> AsyncIterator[_Running]:
-    """Yield the process that does *job*; at the end of the block it has ended, too."""
+async def _start(job: Job) -> AsyncIterator[_ConversionProcess]:
+    """Yield a process that does *job*. The process does not outlive the block."""
     command = (sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job))
     try:
         process = await asyncio.create_subprocess_exec(
@@ -157,33 +156,27 @@ async def _started(job: Job) -> AsyncIterator[_Running]:
         )
     except OSError as exc:
         raise ConversionLost("the process of a conversion could not be started") from exc
-    running = _Running(process)
+    running = _ConversionProcess(process)
     try:
         yield running
     finally:
-        await running.end()
+        await running.close()
 
 
-def _seen(feeding: asyncio.Task[None]) -> None:
-    """Take note of what it failed with: whoever left before would not."""
-    if not feeding.cancelled():
-        feeding.exception()
-
-
-async def _read(stream: StreamReader) -> bytes:
+async def _read_piece(stream: StreamReader) -> bytes:
     try:
         return await stream.readexactly(PIECE_BYTES)
     except IncompleteReadError as exc:
         return exc.partial
 
 
-def _failure(status: int, said: bytes) -> ArchiverError:
-    """Return what a process ended with that *said* why on its last line, if it could."""
+def _failure(status: int, stderr: bytes) -> ArchiverError:
+    """Return the error of a process with this exit status. A refusal is its last line of stderr."""
     if status == REFUSED:
-        refusal = msgspec.json.decode(said.splitlines()[-1], type=Refusal)
+        refusal = msgspec.json.decode(stderr.splitlines()[-1], type=Refusal)
         return _REFUSALS[refusal.code](refusal.message)
     if status < 0:
         return ConversionLost(f"the process of a conversion was killed by signal {-status}")
     failure = InternalError("a conversion crashed")
-    failure.__cause__ = RuntimeError(said.decode(errors="replace"))
+    failure.__cause__ = RuntimeError(stderr.decode(errors="replace"))
     return failure

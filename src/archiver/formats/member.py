@@ -1,4 +1,4 @@
-"""One member of an archive, as any format has it."""
+"""A member of an archive, independent of the format, and the interface of archive writers."""
 
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 
-class Kind(Enum):
-    """What a member may be, to be converted. A LINK is symbolic."""
+class MemberKind(Enum):
+    """The kinds that all formats have. A LINK is symbolic."""
 
     FILE = auto()
     LINK = auto()
@@ -16,61 +16,61 @@ class Kind(Enum):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """``mtime`` is in seconds since 1970, ``mode`` are the twelve bits of permission.
+    """``mtime`` is in seconds since 1970, ``mode`` has the twelve permission bits.
 
-    ``name`` has no slash at its end. ``link`` is what a link points to; only a file has bytes.
+    ``name`` has no trailing slash. ``link`` is a link's target. Only files have content.
     """
 
     name: bytes
-    kind: Kind = Kind.FILE
+    kind: MemberKind = MemberKind.FILE
     mode: int
     mtime: int
     link: bytes = b""
     size_bytes: int = 0
 
 
-class Writer(Protocol):
-    """Packs members, one after the other, and gives out what has been packed.
+class MemberWriter(Protocol):
+    """Packs members one after another. The bytes depend only on the members."""
 
-    The bytes depend on the members and on nothing else.
-    """
-
-    def begin(self, member: Member) -> None:
-        """Go on to *member*, of which ``size_bytes`` bytes must follow.
+    def start_member(self, member: Member) -> None:
+        """Start the next member. Its ``size_bytes`` bytes of content must be written next.
 
         Raises:
-            NotConvertible: The format has no such members.
+            NotConvertible: The format cannot represent the member.
         """
 
     def write(self, data: bytes) -> None: ...
 
     def finish(self) -> Iterator[bytes]:
-        """Yield what has not been taken yet, and the archive's end."""
+        """Yield the remaining output, and the end of the archive."""
 
-    def take(self, size: int) -> bytes:
-        """Return *size* bytes of what was packed, or more where it cannot be cut.
+    def take_output(self, size: int) -> bytes:
+        """Return the next *size* bytes of the output, or nothing if there are fewer.
 
-        Nothing if there is less.
+        May return more if the output cannot be split there.
         """
 
 
-class Output:
-    """What has been made of a stream and nobody has taken yet."""
+class OutputBuffer:
+    """Output that was produced and not taken yet.
+
+    ``total_bytes`` counts everything that was ever appended.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self.held_bytes = 0
-        self.position = 0
+        self.total_bytes = 0
 
-    def put(self, data: bytes) -> None:
+    def append(self, data: bytes) -> None:
         self._pieces.append(data)
         self.held_bytes += len(data)
-        self.position += len(data)
+        self.total_bytes += len(data)
 
     def take(self, size: int) -> bytes:
-        """Return the next *size* bytes, if there are so many; else nothing.
+        """Return the next *size* bytes, or nothing if there are fewer.
 
-        Cuts pieces in their middle, so that nobody further on has to put others together.
+        Splits pieces, so that later stages need not join them again.
         """
         if self.held_bytes < size:
             return b""
@@ -87,8 +87,7 @@ class Output:
                 pieces.append(piece[:cut])
         return b"".join(pieces)
 
-    def rest(self) -> bytes:
-        """Return all of it."""
+    def take_all(self) -> bytes:
         taken = b"".join(self._pieces)
         self._pieces.clear()
         self.held_bytes = 0

@@ -1,4 +1,4 @@
-"""Reads archives for the sake of their members, and hands these on."""
+"""Reads the members of an archive and passes them on to a filter."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -7,67 +7,68 @@ from functools import partial
 import msgspec
 
 from archiver.errors import TruncatedArchive
-from archiver.formats.compression import CODECS, Decompression
-from archiver.formats.incoming import Incoming, Parser, Waiting
-from archiver.formats.member import Kind
-from archiver.formats.selection import Selection
-from archiver.formats.tar import members
-from archiver.formats.tar_header import Header
-from archiver.formats.unzip import Unzip
+from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
+from archiver.formats.compression.decompress import CODECS, StreamDecompressor
+from archiver.formats.member import MemberKind
+from archiver.formats.member_filter import MemberFilter
+from archiver.formats.tar.header import Header
+from archiver.formats.tar.reader import parse_tar
+from archiver.formats.zip.file_reader import ZipFileReader
 
 
-def from_zip(descriptor: int, selection: Selection) -> Iterator[bytes]:
-    """Yield what *selection* makes of the zip in the file *descriptor*.
+def repack_zip(descriptor: int, members: MemberFilter) -> Iterator[bytes]:
+    """Yield the output of *members* for the zip in the file *descriptor*.
 
     Raises:
-        BadArchive, UnknownSubdir: Nothing can be made of it.
+        BadArchive, UnknownSubdir: It cannot be repacked.
     """
-    zipped = Unzip(descriptor, os.fstat(descriptor).st_size)
-    for packed in zipped:
-        member = packed.member
-        if not selection.has(member.name):
+    zip_file = ZipFileReader(descriptor, os.fstat(descriptor).st_size)
+    for entry in zip_file:
+        member = entry.member
+        if not members.includes(member.name):
             continue
-        if member.kind is Kind.LINK:
-            member = msgspec.structs.replace(member, link=b"".join(zipped.data(packed)))
-        selection.begin(member)
-        if member.kind is Kind.FILE:
-            for data in zipped.data(packed):
-                selection.write(data)
-                while piece := selection.take():
+        if member.kind is MemberKind.LINK:
+            link = b"".join(zip_file.iter_content(entry))
+            member = msgspec.structs.replace(member, link=link)
+        members.start_member(member)
+        if member.kind is MemberKind.FILE:
+            for data in zip_file.iter_content(entry):
+                members.write(data)
+                while piece := members.take_output():
                     yield piece
-        while piece := selection.take():  # what has no bytes takes up room, too
+        while piece := members.take_output():  # members without content produce output, too
             yield piece
-    yield from selection.finish()
+    yield from members.finish()
 
 
-def from_tar(chunks: Iterable[bytes], suffix: str, selection: Selection) -> Iterator[bytes]:
-    """Yield what *selection* makes of the tar that *chunks* are, compressed as *suffix* says.
+def repack_tar(chunks: Iterable[bytes], suffix: str, members: MemberFilter) -> Iterator[bytes]:
+    """Yield the output of *members* for the tar in *chunks*, compressed according to *suffix*.
 
     Raises:
-        BadArchive, UnknownSubdir: Nothing can be made of it.
+        BadArchive, UnknownSubdir: It cannot be repacked.
     """
-    parser = Parser(partial(members, take=partial(_hand_on, selection=selection)))
+    parser = IncrementalParser(partial(parse_tar, read_member=partial(_pass_on, members=members)))
     codec = CODECS.get(suffix)
-    reader = Decompression(codec=codec, reader=parser) if codec else parser
+    consumer = StreamDecompressor(codec=codec, consumer=parser) if codec else parser
     for chunk in chunks:
-        for _ in reader.steps(chunk):
-            while piece := selection.take():
+        for _ in consumer.steps(chunk):
+            while piece := members.take_output():
                 yield piece
-    reader.close()
-    yield from selection.finish()
+    consumer.close()
+    yield from members.finish()
 
 
-def _hand_on(incoming: Incoming, header: Header, selection: Selection) -> Waiting:
+def _pass_on(reader: ByteReader, header: Header, members: MemberFilter) -> Parsing:
     unread = header.unread_bytes
-    if selection.has(header.name.rstrip(b"/")):
+    if members.includes(header.name.rstrip(b"/")):
         member = header.member()
-        selection.begin(member)
+        members.start_member(member)
         left = member.size_bytes
         unread -= left
         while left:
-            data = yield from incoming.some(left)
+            data = yield from reader.read_some(left)
             if not data:
-                raise TruncatedArchive("the tar ended in the middle of a member")
-            selection.write(data)
+                raise TruncatedArchive("the tar is truncated within a member")
+            members.write(data)
             left -= len(data)
-    yield from incoming.skip(unread)
+    yield from reader.skip(unread)

@@ -1,17 +1,17 @@
-"""Tells whether a stream is the whole archive that was asked for."""
+"""Verifies that a stream is the complete archive that was requested."""
 
 import hashlib
 from concurrent.futures import Executor
 from functools import partial
 
 from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
-from archiver.formats import tar
-from archiver.formats import zip as zip_format
-from archiver.formats.compression import CODECS, Decompression, Reader
-from archiver.formats.incoming import Parser
-from archiver.formats.links import Links
-from archiver.formats.meter import Meter
-from archiver.formats.tree import Tree
+from archiver.formats.archive_tree import ArchiveTree
+from archiver.formats.byte_reader import IncrementalParser
+from archiver.formats.compression.decompress import CODECS, StreamConsumer, StreamDecompressor
+from archiver.formats.limits import LimitCounter
+from archiver.formats.symlinks import SymlinkChecker
+from archiver.formats.tar.reader import verify_tar
+from archiver.formats.zip.reader import verify_zip
 from archiver.model import Archive, Limits, Verified
 from archiver.ports.source import IdentityCheck
 from archiver.runtime.threads import OrderedWork, run_in_thread
@@ -19,8 +19,8 @@ from archiver.sealing import seal
 
 DEFAULT_LIMITS = Limits()
 
-PIECES_AHEAD = 2
-"""How far inflating may be ahead of the walk, in steps of a decompressor: in MiB, mostly."""
+STEPS_AHEAD = 2
+"""How many steps of a decompressor, usually 1 MiB each, may wait for the parser."""
 
 
 def verify(
@@ -32,110 +32,120 @@ def verify(
     refuse_links_outside: bool = False,
     pool: Executor | None = None,
 ) -> "StreamVerifier":
-    """Return the verifier of a stream that ought to be *archive*, packed below *root*.
+    """Return a verifier for the stream of *archive*, packed below *root*.
 
-    Links that lead out of the root are counted, unless they are refused. A *pool* helps: one thread
-    is enough, for all the verifiers of a process.
+    Links that lead out of the root are counted, or rejected. *pool* speeds this up: one thread is
+    enough for all verifiers of a process.
 
     Raises:
-        SuffixRefused: Nothing can be said of such a format.
+        SuffixRefused: There is no verifier for this format.
     """
-    meter = Meter(limits=limits)
-    links = Links(refuse_outside=refuse_links_outside)
-    beside = OrderedWork(pool=pool, depth=PIECES_AHEAD)
-    walk = zip_format.walk if archive.suffix == "zip" else tar.walk
-    tree = Tree(archive=archive, root=root, identity=identity)
-    parser = Parser(partial(walk, tree=tree, meter=meter, links=links))
-    reader = _reader(archive.suffix, parser, meter, beside)
-    return StreamVerifier(reader=reader, tree=tree, meter=meter, links=links, beside=beside)
+    counter = LimitCounter(limits=limits)
+    links = SymlinkChecker(refuse_outside=refuse_links_outside)
+    background = OrderedWork(pool=pool, depth=STEPS_AHEAD)
+    parse = verify_zip if archive.suffix == "zip" else verify_tar
+    tree = ArchiveTree(archive=archive, root=root, identity=identity)
+    parser = IncrementalParser(partial(parse, tree=tree, limits=counter, links=links))
+    consumer = _consumer(archive.suffix, parser, counter, background)
+    return StreamVerifier(
+        consumer=consumer, tree=tree, limits=counter, links=links, background=background
+    )
 
 
-def _reader(suffix: str, parser: Parser, meter: Meter, beside: OrderedWork) -> Reader:
+def _consumer(
+    suffix: str, parser: IncrementalParser, limits: LimitCounter, background: OrderedWork
+) -> StreamConsumer:
     match suffix:
         case "zip":
             return parser
         case "tar":
-            return _Unpacked(reader=parser, meter=meter)
+            return _UncompressedStream(consumer=parser, limits=limits)
         case _ if codec := CODECS.get(suffix):
-            walk = _Beside(reader=parser, beside=beside)
-            return Decompression(codec=codec, reader=walk, meter=meter)
+            in_background = _BackgroundConsumer(consumer=parser, background=background)
+            return StreamDecompressor(codec=codec, consumer=in_background, limits=limits)
         case _:
-            raise SuffixRefused(f"a {suffix} cannot be verified")
+            raise SuffixRefused(f"unsupported suffix {suffix!r}: it cannot be verified")
 
 
-class _Unpacked:
-    """Hands on to a reader what was never compressed."""
+class _UncompressedStream:
+    """Passes on a stream without compression, and counts its bytes as unpacked."""
 
-    def __init__(self, *, reader: Reader, meter: Meter) -> None:
-        self._reader = reader
-        self._meter = meter
-        self.close = reader.close
-
-    def feed(self, data: bytes) -> None:
-        self._meter.unpack(len(data))
-        self._reader.feed(data)
-
-
-class _Beside:
-    """Has a reader read while who feeds it goes on."""
-
-    def __init__(self, *, reader: Reader, beside: OrderedWork) -> None:
-        self._reader = reader
-        self._beside = beside
-        self.close = reader.close
+    def __init__(self, *, consumer: StreamConsumer, limits: LimitCounter) -> None:
+        self._consumer = consumer
+        self._limits = limits
+        self.close = consumer.close
 
     def feed(self, data: bytes) -> None:
-        self._beside.submit(partial(self._reader.feed, data))
+        self._limits.count_unpacked(len(data))
+        self._consumer.feed(data)
+
+
+class _BackgroundConsumer:
+    """Feeds a consumer in a pool while the feeding thread continues."""
+
+    def __init__(self, *, consumer: StreamConsumer, background: OrderedWork) -> None:
+        self._consumer = consumer
+        self._background = background
+        self.close = consumer.close
+
+    def feed(self, data: bytes) -> None:
+        self._background.submit(partial(self._consumer.feed, data))
 
 
 class StreamVerifier:
-    """Digests a stream and reads it to its end, chunk by chunk, in two threads.
+    """Implements ``ports.Verifier`` with two threads.
 
-    One inflates; the other, with Python's lock, walks through what was inflated. Nothing of either
-    goes on once a chunk has been read.
+    One decompresses. The other, which holds Python's lock, parses the result and computes the
+    SHA-256. Both are idle again when ``update`` returns.
     """
 
     def __init__(
-        self, *, reader: Reader, tree: Tree, meter: Meter, links: Links, beside: OrderedWork
+        self,
+        *,
+        consumer: StreamConsumer,
+        tree: ArchiveTree,
+        limits: LimitCounter,
+        links: SymlinkChecker,
+        background: OrderedWork,
     ) -> None:
-        self._reader = reader
+        self._consumer = consumer
         self._tree = tree
-        self._meter = meter
+        self._limits = limits
         self._links = links
-        self._beside = beside
+        self._background = background
         self._sha256 = hashlib.sha256()
-        self._sound = True
+        self._valid = True
 
     @property
     def last_file(self) -> bytes:
         return self._tree.last_file
 
     async def update(self, chunk: bytes) -> None:
-        await run_in_thread(self._read, chunk)
+        await run_in_thread(self._update, chunk)
 
     async def finish(self) -> Verified:
-        await run_in_thread(self._end)
+        await run_in_thread(self._finish)
         return seal(
             sha256=self._sha256.hexdigest(),
-            size_bytes=self._meter.packed_bytes,
+            size_bytes=self._limits.packed_bytes,
             root=self._tree.root,
             last_file=self.last_file,
             links_outside=self._links.outside,
         )
 
-    def _read(self, chunk: bytes) -> None:
-        self._sound = False
-        self._beside.submit(partial(self._sha256.update, chunk))
-        self._meter.take(len(chunk))
+    def _update(self, chunk: bytes) -> None:
+        self._valid = False
+        self._background.submit(partial(self._sha256.update, chunk))
+        self._limits.count_packed(len(chunk))
         try:
-            self._reader.feed(chunk)
+            self._consumer.feed(chunk)
         finally:
-            self._beside.join()  # what the walk met with comes first: it is further ahead
-        self._sound = True
+            self._background.join()  # the parser's error comes first: it is further ahead
+        self._valid = True
 
-    def _end(self) -> None:
-        if not self._meter.packed_bytes:
-            raise NotAnArchive("the host sent nothing")
-        if not self._sound:
-            raise CorruptArchive("the stream was refused before its end")
-        self._reader.close()
+    def _finish(self) -> None:
+        if not self._limits.packed_bytes:
+            raise NotAnArchive("the host sent an empty body")
+        if not self._valid:
+            raise CorruptArchive("the stream was rejected before its end")
+        self._consumer.close()

@@ -1,4 +1,4 @@
-"""Where archives wait on disk that can only be converted once they are there whole."""
+"""Temporary files on disk, for archives that must be complete before they can be converted."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from typing import BinaryIO
 from archiver.errors import NoRoom
 
 STEP_BYTES = 64 << 20
-"""How much room is taken at a time, so that the disk is not asked at every chunk."""
+"""Room is reserved in steps of this size, to avoid a look at the disk for every chunk."""
 
 SPARE_BYTES = 256 << 20
-"""What must stay free on the disk, which others use as well."""
+"""Must stay free on the disk, which other programs use as well."""
 
 
 @contextmanager
@@ -23,27 +23,27 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise NoRoom("worker.work_dir cannot be written to") from exc
+        raise NoRoom("worker.work_dir is not writable") from exc
 
 
 class Workspace:
-    """A folder, and how many bytes may lie there at a time.
+    """A folder with temporary files of at most *max_bytes* in total.
 
-    The files have no names: they are gone with the process, however it ends.
+    The files have no names, so they disappear with the process, however it ends.
     """
 
-    def __init__(self, *, folder: Path, most_bytes: int) -> None:
+    def __init__(self, *, folder: Path, max_bytes: int) -> None:
         self.folder = folder
-        self.most_bytes = most_bytes
-        self._taken_bytes = 0
-        self._taking = threading.Lock()
+        self.max_bytes = max_bytes
+        self._reserved_bytes = 0
+        self._lock = threading.Lock()
 
     @contextmanager
     def spool(self, *, expected_bytes: int = 0) -> Iterator["Spool"]:
         """Yield an empty file.
 
         Raises:
-            NoRoom: There is no room for *expected_bytes*, or, later, for what is written.
+            NoRoom: There is no room for *expected_bytes*, or, later, for the bytes written.
         """
         with _writing():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,29 +54,29 @@ class Workspace:
                 spool.make_room(expected_bytes)
                 yield spool
             finally:
-                self._give_back(spool.room_bytes)
+                self._release(spool.room_bytes)
 
-    def try_out(self, *, expected_bytes: int = 0) -> None:
+    def require_room(self, *, expected_bytes: int = 0) -> None:
         """Return if an archive of *expected_bytes*, or a small one, fits now. Raises NoRoom."""
         with self.spool(expected_bytes=expected_bytes or 1):
             pass
 
-    def take(self, size_bytes: int) -> None:
-        """Set room aside. Raises NoRoom."""
-        with self._taking, _writing():
-            if self._taken_bytes + size_bytes > self.most_bytes:
+    def reserve(self, size_bytes: int) -> None:
+        """Reserve room for *size_bytes*. Raises NoRoom."""
+        with self._lock, _writing():
+            if self._reserved_bytes + size_bytes > self.max_bytes:
                 raise NoRoom("worker.work_dir has no room within worker.work_max_bytes now")
             if size_bytes + SPARE_BYTES > shutil.disk_usage(self.folder).free:
                 raise NoRoom("the disk of worker.work_dir has no room for another archive now")
-            self._taken_bytes += size_bytes
+            self._reserved_bytes += size_bytes
 
-    def _give_back(self, size_bytes: int) -> None:
-        with self._taking:
-            self._taken_bytes -= size_bytes
+    def _release(self, size_bytes: int) -> None:
+        with self._lock:
+            self._reserved_bytes -= size_bytes
 
 
 class Spool:
-    """A file that grows as long as there is room for it."""
+    """A temporary file that grows as long as its workspace has room."""
 
     def __init__(self, *, workspace: Workspace, file: BinaryIO) -> None:
         self._workspace = workspace
@@ -97,15 +97,15 @@ class Spool:
         self.size_bytes += len(data)
 
     def read(self, piece_bytes: int) -> Iterator[bytes]:
-        """Yield all that was written."""
+        """Yield everything that was written."""
         position = 0
         while piece := os.pread(self.descriptor, piece_bytes, position):
             position += len(piece)
             yield piece
 
     def make_room(self, size_bytes: int) -> None:
-        """See to it that *size_bytes* fit. Raises NoRoom."""
+        """Reserve room for a file of *size_bytes*. Raises NoRoom."""
         if (more := size_bytes - self.room_bytes) > 0:
             more += -more % STEP_BYTES
-            self._workspace.take(more)
+            self._workspace.reserve(more)
             self.room_bytes += more

@@ -7,7 +7,7 @@ from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.jetstream.index import JetStreamIndex, Sighting
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Engine
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage, StoredState
 from archiver.telemetry import METRICS, log
 
 WAITING_MAX = 1000
@@ -77,7 +77,7 @@ class Checks:
         METRICS.checks.labels(outcome="unanswered").inc()
         self._index.put_off(archive, seen.copies)
 
-    def _true(self, believed: Copies, found: Found) -> Copies | None:
+    def _true(self, believed: Copies, found: StoredState) -> Copies | None:
         """Return which of the believed copies are there, or may be, and which others are."""
         same = found.copies is not None and found.copies.manifest == believed.manifest
         sound = found.copies.regions if same and found.copies else ()

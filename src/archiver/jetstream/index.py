@@ -274,15 +274,15 @@ class JetStreamIndex:
         return self._parse(record, revision)
 
     def _encoded(self, seen: Sighting) -> bytes:
-        return encode(CopiesRecord.of(seen.copies, seen.checked_at, self._storage.places))
+        return encode(CopiesRecord.of(seen.copies, seen.checked_at, self._storage.bucket_ids))
 
     def _tell_moved(self, record: CopiesRecord) -> None:
-        for region in record.moved(self._storage.places) - self._moved_regions:
+        for region in record.moved(self._storage.bucket_ids) - self._moved_regions:
             self._moved_regions.add(region)
             log.warning("region.moved", region=region, key=record.manifest.key)
 
     def _parse(self, record: CopiesRecord, revision: int = 0) -> Sighting | None:
-        moved = record.moved(self._storage.places)
+        moved = record.moved(self._storage.bucket_ids)
         regions = tuple(r for r in self._storage.regions if r in record.regions and r not in moved)
         if not regions:
             return None

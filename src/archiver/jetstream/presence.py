@@ -38,7 +38,7 @@ class Reporter:
         return said
 
     async def _report(self) -> WorkerReport:
-        answers = await self._storage.writable()
+        answers = await self._storage.check_writable()
         regions = {region: error.reason if error else None for region, error in answers.items()}
         return WorkerReport(name=self._name, regions=regions)
 

@@ -16,7 +16,7 @@ from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.translation import WrongRevision
 from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Region, parse_key
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage, StoredState
 from archiver.telemetry import log
 
 AT_A_TIME = 64
@@ -128,7 +128,7 @@ class Rebuilder:
         failure = StorageUnavailable("there is no region")
         for region in self._storage.regions:
             try:
-                async with aclosing(self._storage.archives(source, region=region)) as archives:
+                async with aclosing(self._storage.iter_archives(source, region=region)) as archives:
                     async for archive in archives:
                         keys[archive.key] = None
                         self._tally.listed = len(keys)
@@ -164,13 +164,13 @@ class Rebuilder:
         archive = parse_key(key)
         found = await self._find(archive) if archive else None
         if archive and found and found.copies:
-            record = CopiesRecord.of(found.copies, datetime.now(UTC), self._storage.places)
+            record = CopiesRecord.of(found.copies, datetime.now(UTC), self._storage.bucket_ids)
             await self._write(archive, record, certain=not found.unreachable)
         self._tally.read += 1
         self._tally.unread += found is None or bool(found.unreachable)
         self._told(self._tally)
 
-    async def _find(self, archive: Archive) -> Found | None:
+    async def _find(self, archive: Archive) -> StoredState | None:
         with suppress(StorageUnavailable):
             return await self._storage.find(archive)
         return None

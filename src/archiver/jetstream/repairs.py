@@ -51,7 +51,7 @@ class Repairs:
         digests = await self._connection.matching(REPAIRS, ">")
         if not digests:
             return
-        health = await self._storage.check()
+        health = await self._storage.check_access()
         healthy = {region for region, fault in health.items() if fault is None}
         for digest in digests:
             await self._consider(digest, healthy)

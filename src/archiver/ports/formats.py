@@ -5,31 +5,32 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 from archiver.drift import Content
-from archiver.model import (
-    Archive,
-    Verified,
-)
+from archiver.model import Archive, Verified
 from archiver.ports.source import IdentityCheck
 
 
 class Verifier(Protocol):
-    """Reads a stream along with those who store it, and says at its end whether it was whole.
+    """Checks a stream chunk by chunk while it is stored elsewhere.
 
-    ``last_file`` is the path, below the root, of the last file that it has come to so far.
+    ``last_file`` is the path of the last file so far, relative to the root.
     """
 
     @property
     def last_file(self) -> bytes: ...
 
     async def update(self, chunk: bytes) -> None:
-        """Read on. Raises BadArchive as soon as it is certain."""
+        """Check the next chunk. Raises BadArchive as early as possible."""
 
     async def finish(self) -> Verified:
-        """Return what was found. Raises BadArchive unless it ended, and nothing came after."""
+        """Return the measures of the whole archive.
+
+        Raises:
+            BadArchive: The archive is incomplete, or was rejected before.
+        """
 
 
-class Verify(Protocol):
-    """Makes the verifier of one archive's stream."""
+class VerifierFactory(Protocol):
+    """Returns a new verifier for the stream of *archive*, packed below *root*."""
 
     def __call__(
         self, archive: Archive, *, root: str, identity: IdentityCheck | None
@@ -37,67 +38,66 @@ class Verify(Protocol):
 
 
 class Converter(Protocol):
-    """Makes an archive of another one of the same tree: in another format, or a part of it.
+    """Makes an archive from another one of the same tree: another format, or a part of the tree.
 
-    What comes out depends on nothing but the members that go in and ``version``; it does not matter
-    in which format they were.
+    The result depends only on the members and on ``version``, not on the original's format.
     """
 
     def version(self, suffix: str) -> str:
-        """Return the name of all that decides how members become an archive of this format."""
+        """Return the name of everything that determines the bytes of a converted archive."""
 
-    def require_room(self, *, given: Archive, wanted: Archive, size_bytes: int = 0) -> None:
-        """Return if there is room now to make *wanted* of *given*, of *size_bytes* if known.
+    def require_room(self, *, original: Archive, target: Archive, size_bytes: int = 0) -> None:
+        """Return if there is room to convert *original*, of *size_bytes* if known, to *target*.
 
-        To be asked before the bytes of *given* are asked for, which would come in vain.
+        Callers check this before they request the bytes of *original*.
 
         Raises:
-            NoRoom: There is none, not even for a small archive if the size is not known.
+            NoRoom: There is not enough room, or not even for a small archive if the size is
+                unknown.
         """
 
     def convert(
         self,
         chunks: AsyncGenerator[bytes, None],
         *,
-        given: Archive,
-        wanted: Archive,
+        original: Archive,
+        target: Archive,
         root: str,
         client_root: str = "",
         size_bytes: int = 0,
     ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
-        """Return the bytes of *wanted*, as they are made of those of *given*, below *root*.
+        """Return the bytes of *target*, made from *chunks* of *original*, packed below *root*.
 
-        They are packed below *client_root*, if that is given, else below the same root.
+        *target* is packed below *client_root*, or below *root* by default. *size_bytes* is the
+        size of *original*, 0 if unknown. The result ends only after *chunks* ended. *original* must
+        be verified before, or while it is converted.
 
-        They end only if *chunks* do. *size_bytes* is how many will come, if that is known. *given*
-        must be verified while it is read, or have been before.
-
-        Raises, as do the bytes:
-            UnknownSubdir: *given* has nothing there.
-            NotConvertible: The format of *wanted* has no words for it.
-            NoRoom: It does not fit into the working directory.
-            ConversionLost: It was killed on the way.
+        Raises, while entering or iterating:
+            UnknownSubdir: *original* has no member below the subdir of *target*.
+            NotConvertible: The format of *target* cannot represent a member.
+            NoRoom: The working directory is full.
+            ConversionLost: The process of the conversion was killed.
             whatever *chunks* raise.
         """
 
 
-class Kept(Protocol):
-    """The bytes of an archive, put by so that they can be looked into."""
+class ArchiveInventory(Protocol):
+    """A temporary copy of an archive whose members can be listed."""
 
     async def write(self, chunk: bytes) -> None:
-        """Put by some more of it. Raises NoRoom."""
+        """Append the archive's next bytes. Raises NoRoom."""
 
-    def members(self) -> AsyncGenerator[Sequence[Content], None]:
-        """Yield all that is in it, in its order, once it is there whole and verified.
+    def iter_members(self) -> AsyncGenerator[Sequence[Content], None]:
+        """Yield all members in their order. The archive must be complete and verified.
 
         Raises:
-            NotConvertible: There is something in it that only its own format has words for.
+            NotConvertible: It has a member that only its own format can represent.
         """
 
 
-class Keep(Protocol):
-    """Puts an archive by, of about *size_bytes*, for as long as its block runs. Raises NoRoom."""
+class InventoryFactory(Protocol):
+    """Opens an inventory of *archive*, of about *size_bytes*, for a block. Raises NoRoom."""
 
     def __call__(
         self, archive: Archive, *, size_bytes: int = 0
-    ) -> AbstractContextManager[Kept]: ...
+    ) -> AbstractContextManager[ArchiveInventory]: ...

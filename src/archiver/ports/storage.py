@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from archiver.errors import ArchiverError, StorageUnavailable
@@ -18,75 +19,100 @@ from archiver.model import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the buckets say of an archive.
+class StoredState:
+    """The state of an archive in all buckets.
 
-    ``copies`` is None when no bucket that answered has it, which at least one did;
-    ``unreachable`` are those that did not, or not to the end. If there is a manifest all the same,
-    whose bytes somebody has deleted, or whose bucket does not show them now, they are ``promised``.
+    ``copies`` is None unless a region that answered has a copy. ``unreachable`` regions did not
+    answer, or not completely. ``dangling_manifest`` is a manifest whose object was deleted, or is
+    not visible at the moment. It still promises its bytes to clients.
     """
 
     copies: Copies | None
     unreachable: tuple[Region, ...] = ()
-    promised: Manifest | None = None
+    dangling_manifest: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """Bytes that lie whole in some regions, under a key that no client knows yet.
+    """A complete object in some regions, under a key that no client knows yet.
 
-    Unless they were ``promised``: then a manifest names it, and nobody may delete them.
+    A *restored* object is the exception: a manifest already names it, so it must not be deleted.
     """
 
     object_key: str
     regions: tuple[Region, ...]
     failures: Mapping[Region, ArchiverError] = field(default_factory=dict)
-    promised: bool = False
+    restored: bool = False
 
 
-Hold = Callable[[], Awaitable[None]]
-"""``Attempt.hold``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A verified upload, and all that its manifest records."""
+
+    archive: Archive
+    upload: Upload
+    verified: Verified
+    source_url: str
+    conversion: Conversion | None = None
+    completeness: Completeness | None = None
+
+    def new_manifest(self) -> Manifest:
+        """Return a manifest that is created now."""
+        return Manifest(
+            key=self.archive.key,
+            node=self.archive.node,
+            sha256=self.verified.sha256,
+            size_bytes=self.verified.size_bytes,
+            object_key=self.upload.object_key,
+            root=self.verified.root,
+            source_url=self.source_url,
+            created_at=datetime.now(UTC),
+            conversion=self.conversion,
+            completeness=self.completeness,
+            links_outside=self.verified.links_outside,
+        )
+
+
+ProveLease = Callable[[], Awaitable[None]]
+"""Returns if the attempt still holds its lease. Raises LeaseLost."""
 
 
 class Storage(Protocol):
-    """One bucket per region. ``regions`` are in the configured order, the first is the primary.
+    """One bucket per region. ``regions`` are in the configured order; the first is the primary.
 
-    ``places`` has a word for each region's bucket: if its name leads to another bucket, as the
-    settings have changed, it is another word.
+    ``bucket_ids`` identifies each region's bucket. The id changes if the settings point the
+    region's name at another bucket.
     """
 
     regions: tuple[Region, ...]
-    places: Mapping[Region, str]
+    bucket_ids: Mapping[Region, str]
 
-    async def find(self, archive: Archive) -> Found:
-        """Look in every region for the archive's manifest, and the object that it names.
+    async def find(self, archive: Archive) -> StoredState:
+        """Look up the archive's manifest, and the object that it names, in every region.
 
-        The first region that has a manifest says what the archive is, with or without its bytes.
+        The first region with a manifest decides what the archive is, even if its object is gone.
 
         Raises:
-            StorageUnavailable: No region answers, so nobody knows whether there is an archive.
-            UnreadableManifest: A region has one, and no region has a sound one.
+            StorageUnavailable: No region answers, so it is unknown whether the archive exists.
+            UnreadableManifest: A region has a damaged manifest, and no region has a valid one.
         """
 
-    async def writable(self) -> Mapping[Region, StorageUnavailable | None]:
-        """Tell for each region whether it takes writes; if not, ``s3_code`` of the error says why.
+    async def check_writable(self) -> Mapping[Region, StorageUnavailable | None]:
+        """Return for each region the reason why it rejects writes, or None if it accepts them.
 
-        A write of at most some seconds ago proves it: that of an archive, or else of a small object
-        that is written for this purpose. Cheap to repeat.
+        A successful write within the last few seconds is proof. Without one, a small object is
+        written. Cheap to repeat. ``s3_code`` of the error is the reason.
         """
 
-    def archives(
+    def iter_archives(
         self, source: str | None = None, *, region: Region | None = None
     ) -> AsyncGenerator[Archive, None]:
-        """Yield the archives that *region* has: all, or those of *source*.
+        """Yield the archives in *region*, or in the first region that answers, page by page.
 
-        Without a region, it is the first one that answers.
-
-        They come a page at a time, so that there may be any number. What is not named as a manifest
-        of ours is passed over.
+        Yields all archives, or those of *source*. Skips objects that are not named as manifests.
 
         Raises:
-            StorageUnavailable: No region answers, or the one that did broke off.
+            StorageUnavailable: No region answers, or the listing failed midway.
         """
 
     async def upload(
@@ -96,69 +122,59 @@ class Storage(Protocol):
         *,
         attempt: str,
         avoid: Collection[Region] = (),
-        promised: Manifest | None = None,
+        restore: Manifest | None = None,
     ) -> Upload:
         """Send one stream to every region at once, as an object of this upload alone.
 
-        An attempt may upload more than once, so *attempt* is only the beginning of its name.
-
-        Regions to *avoid* are not tried, unless there are no others. One that fails is left behind.
-        When *chunks* raises, or this call is cancelled, every region's upload is aborted and
-        nothing remains. Bytes that were *promised* are put back under the key of their manifest,
-        once they have come and are the ones.
+        *attempt* is only a prefix of the object's name, since an attempt may upload repeatedly.
+        Regions to *avoid* are used only if there are no others. Regions that fail are dropped. If
+        *chunks* raises, or the call is cancelled, every region's upload is aborted and leaves
+        nothing behind. With *restore*, the bytes go under the key of that manifest, provided that
+        they match its sha256.
 
         Raises:
-            StorageUnavailable: No region has it.
-            BytesChanged: They are not those that were promised.
+            StorageUnavailable: No region stored the object.
+            BytesChanged: The bytes differ from the manifest to restore.
             whatever *chunks* raises.
         """
 
-    async def commit(
-        self,
-        archive: Archive,
-        upload: Upload,
-        verified: Verified,
-        *,
-        hold: Hold,
-        source_url: str,
-        conversion: Conversion | None = None,
-        completeness: Completeness | None = None,
-    ) -> Copies:
-        """Write the manifest, create-only, to each region of *upload*, the primary first.
+    async def commit(self, commit: Commit, *, prove_lease: ProveLease) -> Copies:
+        """Write the manifest, create-only, to each region of the upload, the primary first.
 
-        Before that, all at once: the lease is proven by *hold*, each region has to show that it has
-        the whole archive, and all are asked for a manifest. The first manifest wins: if there is
-        one already, it is what comes back, with the regions that hold it, and the upload is
-        forgotten. Bytes that were promised have their manifest: it goes to the regions that took
-        them and lack it.
+        Before the first write, concurrently: *prove_lease* runs, each region confirms the size of
+        its object, and all regions look up a manifest. An existing manifest wins: the result
+        is its copies, and the upload is discarded. After a restore, the existing manifest is
+        written to the regions that stored the object and lack the manifest.
+
+        If anything fails before the first write, cancellation included, the upload is discarded.
 
         Raises:
-            StorageUnavailable: No region took it; or other bytes were promised, as is known now.
-            LeaseLost: By *hold*. Whatever ends this before a manifest is written, be it that or
-                that it was cancelled, the upload is discarded.
+            StorageUnavailable: No region took the manifest, or a manifest without its object has
+                appeared, or the manifest to restore has disappeared.
+            LeaseLost: From *prove_lease*.
         """
 
     async def discard(self, upload: Upload) -> None:
-        """Delete an upload that will not be committed, as far as the regions let us."""
+        """Delete an upload that will not be committed, wherever its regions allow it."""
 
-    def read(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
-        """Yield the archive's bytes as *region* has them; they end only if they are whole.
+    def read_copy(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of the copy in *region*.
 
         Raises:
-            StorageUnavailable: The region does not give them.
-            CorruptArchive: They are not what the manifest says.
+            StorageUnavailable: The region does not return them.
+            CorruptArchive: Their sha256 differs from the manifest's. Raised after the last chunk.
         """
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
-        """Bring the archive from a region that has it to one that has not; verify its sha256.
+        """Copy the archive from one of its regions to *region*, and verify its sha256.
 
         Raises:
-            StorageUnavailable: No region gave it, or *region* did not take it.
-            CorruptArchive: What the regions gave is not what the manifest says.
+            StorageUnavailable: No region returned the bytes, or *region* did not store them.
+            CorruptArchive: The bytes that the regions returned do not match the manifest.
         """
 
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
-        """Return a link that allows *method* (GET or HEAD) on the copy in *region*, for a while."""
+        """Return a time-limited link that allows *method* (GET or HEAD) on the copy in *region*."""
 
-    async def check(self) -> Mapping[Region, ArchiverError | None]:
-        """Tell for each region whether its bucket answers."""
+    async def check_access(self) -> Mapping[Region, ArchiverError | None]:
+        """Return for each region why its bucket cannot be listed, or None if it can."""

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from archiver.formats.packing import cores
+from archiver.formats.compression.compress import available_cores
 from archiver.settings.section import Address, CaFile, HttpUrl, Network, Section
 from archiver.telemetry import LogFormat
 
@@ -108,7 +108,7 @@ class WorkerSettings(Section):
         description="Bytes that may lie in `work_dir` at a time, of one process.",
     )
     compression_threads: int = Field(
-        default_factory=cores,
+        default_factory=available_cores,
         ge=1,
         le=256,
         description="Blocks that one conversion compresses at a time.",

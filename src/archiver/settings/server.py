@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from archiver.formats.packing import cores
+from archiver.formats.compression.compress import available_cores
 from archiver.settings.section import Address, HttpUrl, Network, Section, SettingsError
 
 EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
@@ -20,7 +20,7 @@ class ServerSettings(Section):
         default="127.0.0.1:8010", description="Address and port of the web processes."
     )
     processes: int = Field(
-        default_factory=cores,
+        default_factory=available_cores,
         ge=1,
         le=256,
         description="Web processes that share `listen`.",

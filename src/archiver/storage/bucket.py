@@ -1,10 +1,8 @@
-"""One region's bucket, through obstore. Here, and nowhere else, its errors become ours."""
+"""One region's bucket, accessed through obstore."""
 
 import asyncio
-import hashlib
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,80 +10,72 @@ from typing import Literal
 
 import msgspec
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import ARCHIVES, find_invalid_field
-from archiver.model import KEY_VERSION, Archive, Manifest, PresignedUrl, Region, parse_key
-from archiver.storage.body import Counted, whole_if_small
-from archiver.storage.faults import NO_SUCH_BUCKET, TIMEOUT, s3_code
-from archiver.storage.proof import Proof
-from archiver.storage.stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
-from archiver.storage.unfinished import Unfinished
+from archiver.model import Archive, Manifest, PresignedUrl, Region
+from archiver.storage.multipart import MultipartUploads
+from archiver.storage.object_keys import (
+    EMPTY_PREFIX,
+    bucket_id,
+    manifest_key,
+    manifest_prefix,
+    object_attributes,
+    parse_manifest_key,
+    random_probe_key,
+)
+from archiver.storage.put_body import join_if_small
+from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_errors
+from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
+from archiver.storage.write_probe import WriteProbe
 from archiver.telemetry import METRICS, log
 
 PART_BYTES = 5 << 20
-"""The least that S3 takes, since the last one goes its way when all else is done. S3 allows 10,000
-of them, so an archive may have 48 GiB. What is smaller than one is sent whole."""
+"""The smallest part that S3 accepts: the last part is sent when everything else is done, so it
+should be small. S3 allows 10,000 parts, so archives may have up to 48 GiB. An archive smaller than
+one part is sent in a single request."""
 
-PARTS_AT_A_TIME = 4
-"""Of one upload: with the part that is being filled, 25 MiB of memory per region."""
+CONCURRENT_PARTS = 4
+"""Per upload. With the part that is being filled, this takes 25 MiB of memory per region."""
 
 READ_BYTES = 1 << 20
 
 MANIFEST_MAX_BYTES = 64 << 10
-"""A manifest has some 1 kB, and with the longest names a quarter of this."""
+"""A manifest has about 1 kB, and with the longest possible names a quarter of this limit."""
 
 PAGE_KEYS = 1000
-"""What S3 lists at a time."""
-
-PROBES = 64
-"""Objects in a bucket that prove that it takes writes, however many processes come and go."""
-
-NOTHING = "check/"
-"""A prefix without objects, whose listing is as cheap as a bucket's answer can be."""
-
-CONTENT_TYPES = {
-    ".tar.gz": "application/gzip",
-    ".tar.bz2": "application/x-bzip2",
-    ".tar.xz": "application/x-xz",
-    ".tar.zst": "application/zstd",
-    ".tar": "application/x-tar",
-    ".zip": "application/zip",
-}
-CACHE_CONTROL = "private, max-age=31536000, immutable"
-"""The bytes under a key never change. Private, because the URLs that lead to them are secrets."""
+"""Keys per page of a listing, the most that S3 returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bare:
-    """A manifest whose bytes are not there: somebody deleted or replaced them.
+class DanglingManifest:
+    """A manifest whose object was deleted or replaced.
 
-    Or *unsure*: the region gave the manifest, and did not say whether it has the bytes.
+    If *uncertain*, the region returned the manifest, but the request for the object failed.
     """
 
     manifest: Manifest
-    unsure: bool = False
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stands:
-    """The manifest that a region shows after it was asked to take one.
+class ManifestWrite:
+    """The manifest that a region has after a request to create one.
 
-    Another one may still replace it if *unheard*: the region did not say what became of the write,
-    which may be on its way, and not every server knows ``If-None-Match``.
+    If *unconfirmed*, the write failed without a response. It may still arrive and replace the
+    manifest, since not every server knows ``If-None-Match``.
     """
 
     manifest: Manifest
-    unheard: bool = False
+    unconfirmed: bool = False
 
 
 class Bucket:
-    """Where one region keeps its archives and their manifests.
+    """One region's archives and manifests.
 
-    Without keys, the environment, the container or the machine's role has to provide them.
-    Whatever the region is asked to do and does not, raises StorageUnavailable. Links are signed for
-    *public_endpoint*, if it has one, to which nothing is ever sent from here.
+    Without configured keys, they come from the environment, the container or the machine's role.
+    Every failed request raises StorageUnavailable. Presigned URLs use *public_endpoint*, if there
+    is one. Archiver itself sends nothing there.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -103,7 +93,7 @@ class Bucket:
         ca_file: Path | None = None,
     ) -> None:
         self.region = region
-        self.place = _place(endpoint or aws_region or region, bucket)
+        self.bucket_id = bucket_id(endpoint or aws_region or region, bucket)
         self._presigned_ttl = presigned_ttl
         settings = S3Settings(
             bucket=bucket,
@@ -114,9 +104,9 @@ class Bucket:
             virtual_hosted=virtual_hosted,
             ca_file=ca_file,
         )
-        self._probe_key = f"probes/{secrets.randbelow(PROBES):02}"
-        self._proof = Proof(probe=self._probe)
-        self._unfinished = Unfinished(settings)
+        self._probe_key = random_probe_key()
+        self._write_probe = WriteProbe(probe=self._put_probe)
+        self._multipart_uploads = MultipartUploads(settings)
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
         self._public = (
@@ -125,153 +115,154 @@ class Bucket:
             else self._control
         )
 
-    async def manifest(self, archive: Archive) -> Manifest | None:
-        """Return the manifest that makes *archive* exist here, if there is one."""
+    async def read_manifest(self, archive: Archive) -> Manifest | None:
+        """Return the manifest of *archive*, or None if it does not exist."""
         try:
-            async with self._soon_asked_to("give a manifest"):
-                answer = await obstore.get_async(self._control, _manifest_key(archive))
-                small = answer.meta["size"] <= MANIFEST_MAX_BYTES
-                body = await answer.bytes_async() if small else b""
-        except _Absent:
+            async with self._control_request("return a manifest"):
+                response = await obstore.get_async(self._control, manifest_key(archive))
+                small = response.meta["size"] <= MANIFEST_MAX_BYTES
+                body = await response.bytes_async() if small else b""
+        except ObjectMissing:
             return None
-        return self._read(archive, bytes(body))
+        return self._parse_manifest(archive, bytes(body))
 
-    async def copy(self, archive: Archive) -> Manifest | Bare | None:
-        """Return the manifest of *archive*, bare if the object that it names is not here whole.
+    async def find_copy(self, archive: Archive) -> Manifest | DanglingManifest | None:
+        """Return the manifest of *archive*, dangling unless its object exists with its size.
 
-        Whole is what has its size: reading it through would take as long as a download.
+        The object is not read: that would take as long as a download.
         """
-        manifest = await self.manifest(archive)
+        manifest = await self.read_manifest(archive)
         if manifest is None:
             return None
         try:
-            there = await self._has(manifest)
-        except StorageUnavailable:  # what was read is a promise all the same
-            return Bare(manifest=manifest, unsure=True)
-        return manifest if there else Bare(manifest=manifest)
+            complete = await self._has_object(manifest)
+        except StorageUnavailable:  # the manifest is a promise in any case
+            return DanglingManifest(manifest=manifest, uncertain=True)
+        return manifest if complete else DanglingManifest(manifest=manifest)
 
-    async def _has(self, manifest: Manifest) -> bool:
+    async def _has_object(self, manifest: Manifest) -> bool:
         try:
-            async with self._soon_asked_to("show an archive"):
+            async with self._control_request("show an archive"):
                 meta = await obstore.head_async(self._control, manifest.object_key)
-        except _Absent:
+        except ObjectMissing:
             return False
         return meta["size"] == manifest.size_bytes
 
-    async def archives(self, source: str | None) -> AsyncGenerator[Archive, None]:
+    async def iter_archives(self, source: str | None) -> AsyncGenerator[Archive, None]:
         """Yield the archives that have a manifest here: all, or those of *source*."""
-        with self._asked_to("list its manifests"):
-            async for page in obstore.list(self._bulk, _folder(source), chunk_size=PAGE_KEYS):
+        with self._request("list its manifests"):
+            async for page in obstore.list(
+                self._bulk, manifest_prefix(source), chunk_size=PAGE_KEYS
+            ):
                 for meta in page:
-                    if archive := _archive_of(meta["path"]):
+                    if archive := parse_manifest_key(meta["path"]):
                         yield archive
 
-    async def commit(
+    async def create_manifest(
         self, archive: Archive, manifest: Manifest, *, known_absent: bool = False
-    ) -> Stands:
-        """Write *manifest* unless there is one; return the one that stands.
+    ) -> ManifestWrite:
+        """Write *manifest* unless one exists; return the one that the region then has.
 
-        An answer that was lost is no answer: what counts is what can be read afterwards. And it is
-        read before, because there are servers that know nothing of ``If-None-Match``: unless the
-        caller has just seen that there is none.
+        If the response is lost, the manifest that can be read afterwards counts. Some servers
+        ignore ``If-None-Match``, so the manifest is also read before, unless it is *known_absent*.
         """
-        if not known_absent and (standing := await self.manifest(archive)):
-            return Stands(manifest=standing)
+        if not known_absent and (existing := await self.read_manifest(archive)):
+            return ManifestWrite(manifest=existing)
         try:
-            await self._create(archive, manifest)
+            await self._put_manifest(archive, manifest)
         except StorageUnavailable as exc:
-            if standing := await self.manifest(archive):
-                refused = isinstance(exc, _Taken)
-                return Stands(manifest=standing, unheard=standing != manifest and not refused)
+            if existing := await self.read_manifest(archive):
+                rejected = isinstance(exc, ObjectExists)
+                return ManifestWrite(
+                    manifest=existing, unconfirmed=existing != manifest and not rejected
+                )
             raise
-        return Stands(manifest=manifest)
+        return ManifestWrite(manifest=manifest)
 
-    async def _create(self, archive: Archive, manifest: Manifest) -> None:
+    async def _put_manifest(self, archive: Archive, manifest: Manifest) -> None:
         body = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        with self._proof.writing():
-            async with self._soon_asked_to("take a manifest"):
+        with self._write_probe.record_write():
+            async with self._control_request("store a manifest"):
                 await obstore.put_async(
                     self._control,
-                    _manifest_key(archive),
+                    manifest_key(archive),
                     body,
                     mode="create",
                     attributes={"Content-Type": "application/json"},
                 )
 
     async def require_writable(self) -> None:
-        """Return if the bucket takes writes, as one of the last seconds showed or a probe does."""
-        await self._proof.require()
+        """Return if the bucket accepts writes, as a recent write or a probe proves."""
+        await self._write_probe.require_writable()
 
-    async def _probe(self) -> None:
-        with self._proof.writing():
-            async with self._soon_asked_to("take a probe"):
+    async def _put_probe(self) -> None:
+        with self._write_probe.record_write():
+            async with self._control_request("store a probe"):
                 await obstore.put_async(self._control, self._probe_key, b"archiver\n")
 
-    async def put(self, object_key: str, chunks: AsyncIterator[bytes]) -> int:
-        """Store what *chunks* yields, all of it or nothing; return how many bytes were sent.
+    async def put_object(self, object_key: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store all *chunks*, or nothing.
 
-        Do not cancel this: the parts that were sent would stay behind, unseen. Let *chunks* raise.
-        It has to be an iterator that needs no closing, since obstore would not do it.
+        To end this early, let *chunks* raise: if the task is cancelled instead, the parts that were
+        sent stay behind. *chunks* must not need closing, since obstore would not close it.
         """
-        counted = Counted(chunks)
-        with self._proof.writing(), self._asked_to("take an archive"):
+        with self._write_probe.record_write(), self._request("store an archive"):
             await obstore.put_async(
                 self._bulk,
                 object_key,
-                await whole_if_small(counted, PART_BYTES),
+                await join_if_small(chunks, PART_BYTES),
                 chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_A_TIME,
-                attributes=_attributes(object_key),
+                max_concurrency=CONCURRENT_PARTS,
+                attributes=object_attributes(object_key),
             )
-        return counted.size_bytes
 
-    async def confirm(self, object_key: str, size_bytes: int) -> None:
-        """Return if the object is here and has so many bytes, whatever was said when it came.
+    async def require_object(self, object_key: str, size_bytes: int) -> None:
+        """Return if the object exists with this size, whatever the response to its upload was.
 
-        It is asked for over the connections that it came by, which are open.
+        Reuses the upload's connections, which are open.
         """
-        async with self._soon_asked_to("show an archive"):
+        async with self._control_request("show an archive"):
             meta = await obstore.head_async(self._bulk, object_key)
         if (stored := meta["size"]) != size_bytes:
             raise StorageUnavailable(
                 f"{self.region} has {stored} bytes of an archive of {size_bytes}"
             )
 
-    async def get(self, object_key: str) -> AsyncGenerator[bytes, None]:
-        """Yield the object's bytes. An object that ends early raises."""
-        with self._asked_to("give an archive"):
-            answer = await obstore.get_async(self._bulk, object_key)
-            async for chunk in answer.stream(min_chunk_size=READ_BYTES):
+    async def read_object(self, object_key: str) -> AsyncGenerator[bytes, None]:
+        """Yield the object's bytes. Raises StorageUnavailable if it ends early."""
+        with self._request("return an archive"):
+            response = await obstore.get_async(self._bulk, object_key)
+            async for chunk in response.stream(min_chunk_size=READ_BYTES):
                 yield bytes(chunk)
 
-    async def delete(self, object_key: str) -> None:
-        async with self._soon_asked_to("delete an object"):
+    async def delete_object(self, object_key: str) -> None:
+        async with self._control_request("delete an object"):
             await obstore.delete_async(self._control, object_key)
 
     async def abort_uploads(self, object_key: str, *, until: datetime) -> None:
-        """Abort the uploads of *object_key* that began by then."""
-        await self._unfinished.abort(object_key, until=until)
+        """Abort multipart uploads of *object_key* that were initiated at or before *until*."""
+        await self._multipart_uploads.abort(object_key, until=until)
 
-    async def abort_old_uploads(self, than: timedelta) -> int:
-        """Abort uploads of archives that began longer ago *than* that; return how many."""
-        return await self._unfinished.abort_old(ARCHIVES, than=than)
+    async def abort_old_uploads(self, min_age: timedelta) -> int:
+        """Abort multipart uploads of archives that are older than *min_age*; return how many."""
+        return await self._multipart_uploads.abort_old(ARCHIVES, min_age=min_age)
 
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
-        """Return a link to the object. Asks nobody, unless credentials have just run out."""
-        with self._asked_to("sign a link"):
+        """Return a link to the object. Sends no request, unless credentials have expired."""
+        with self._request("sign a link"):
             url = obstore.sign(self._public, method, object_key, self._presigned_ttl)
         return PresignedUrl(url)
 
-    async def check(self) -> None:
-        """Return if the bucket exists and lets itself be listed."""
-        async with self._soon_asked_to("list its bucket"):
-            await obstore.list_with_delimiter_async(self._control, NOTHING)
+    async def check_access(self) -> None:
+        """Return if the bucket exists and can be listed."""
+        async with self._control_request("list its bucket"):
+            await obstore.list_with_delimiter_async(self._control, EMPTY_PREFIX)
 
-    def _read(self, archive: Archive, body: bytes) -> Manifest:
-        """Return *body* as the manifest of *archive*, and of no other.
+    def _parse_manifest(self, archive: Archive, body: bytes) -> Manifest:
+        """Return *body* as the manifest of *archive*. Raises UnreadableManifest if it is not.
 
-        File systems that take ``A`` for ``a`` would have one answer for two keys, and a manifest
-        that somebody else wrote may name any object.
+        On file systems that ignore letter case, two keys may lead to one object. And a manifest
+        that others wrote into the bucket may name any object.
         """
         manifest = foreign = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -279,64 +270,14 @@ class Bucket:
         if manifest is None or (foreign := find_invalid_field(manifest, archive)):
             METRICS.unreadable.labels(place="manifests").inc()
             log.error("manifest.unreadable", region=self.region, key=archive.key, field=foreign)
-            raise UnreadableManifest(f"the manifest in {self.region} is not one of this archive")
+            raise UnreadableManifest(f"the manifest in {self.region} is damaged or of another key")
         return manifest
 
     @asynccontextmanager
-    async def _soon_asked_to(self, doing: str) -> AsyncGenerator[None, None]:
-        with self._asked_to(doing):
+    async def _control_request(self, action: str) -> AsyncGenerator[None, None]:
+        with self._request(action):
             async with asyncio.timeout(CONTROL_TIMEOUT.total_seconds()):
                 yield
 
-    @contextmanager
-    def _asked_to(self, doing: str) -> Iterator[None]:
-        """Tell what the region was asked to do, when it did not."""
-        try:
-            yield
-        except TimeoutError as exc:
-            message = f"{self.region} did not {doing} in time"
-            raise StorageUnavailable(message, s3_code=TIMEOUT) from exc
-        except (BaseError, OSError, ValueError) as exc:
-            message, code = f"{self.region} did not {doing}", s3_code(exc)
-            if isinstance(exc, FileNotFoundError) and code != NO_SUCH_BUCKET:
-                raise _Absent(f"{message}: there is none", s3_code=code) from exc
-            if isinstance(exc, AlreadyExistsError):
-                raise _Taken(f"{message}: there is one", s3_code=code) from exc
-            raise StorageUnavailable(message, s3_code=code) from exc
-
-
-class _Absent(StorageUnavailable):
-    """404: the object does not exist. That a whole bucket does not is an outage."""
-
-
-class _Taken(StorageUnavailable):
-    """412: the object exists, and the server compares before it writes, early or late."""
-
-
-def _place(server: str, bucket: str) -> str:
-    return hashlib.sha256(f"{server}\0{bucket}".encode()).hexdigest()[:16]
-
-
-def _manifest_key(archive: Archive) -> str:
-    return f"manifests/{archive.key}.json"
-
-
-def _archive_of(manifest_key: str) -> Archive | None:
-    key = manifest_key.removeprefix("manifests/").removesuffix(".json")
-    archive = parse_key(key)
-    return archive if archive and _manifest_key(archive) == manifest_key else None
-
-
-def _folder(source: str | None) -> str:
-    """Return where the manifests lie: all, or those of *source*."""
-    return f"manifests/{KEY_VERSION}/{source or ''}"
-
-
-def _attributes(object_key: str) -> dict[str, str]:
-    name = object_key.rpartition("/")[2]
-    known = (kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix))
-    return {
-        "Content-Type": next(known, "application/octet-stream"),
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "Cache-Control": CACHE_CONTROL,
-    }
+    def _request(self, action: str) -> AbstractContextManager[None]:
+        return translate_errors(self.region, action)

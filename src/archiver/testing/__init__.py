@@ -4,10 +4,10 @@ For tests of what uses them. ``tests/contracts`` holds them to what ``ports.py``
 switches to make it fail in the ways that the real part does.
 """
 
-from archiver.testing.buckets import MemoryStorage
 from archiver.testing.engine import FakeAttempt, MemoryEngine, MemoryIndex
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
+from archiver.testing.storage import MemoryStorage
 
 __all__ = [
     "FakeAttempt",

@@ -1,4 +1,4 @@
-"""Archives made, taken apart and verified in memory."""
+"""Fakes that pack, convert and verify archives in memory."""
 
 import bz2
 import gzip
@@ -29,7 +29,7 @@ _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def packed(members: Mapping[str, bytes], suffix: str) -> bytes:
-    """Return an archive of these files."""
+    """Return an archive with these files."""
     return _zip(members) if suffix == "zip" else _COMPRESS[suffix](_tar(members))
 
 
@@ -52,13 +52,13 @@ _MAGIC: Mapping[str, bytes] = {
 }
 
 
-async def _read(chunks: AsyncGenerator[bytes, None], suffix: str) -> bytes:
-    """Return what comes; what does not begin as it ought to is not read to its end."""
+async def _read_all(chunks: AsyncGenerator[bytes, None], suffix: str) -> bytes:
+    """Return all bytes. Raises CorruptArchive early if they do not begin like *suffix*."""
     data = b""
     async for chunk in chunks:
         data += chunk
         if not data.startswith(_MAGIC.get(suffix, b"")):
-            raise CorruptArchive("that does not begin as it ought to")
+            raise CorruptArchive(f"the bytes do not begin like {suffix}")
     return data
 
 
@@ -72,15 +72,15 @@ _DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 class FakeConverter:
-    """Converts files, by the standard library and all at once. Of modes and links it knows nothing.
+    """Converts archives in memory with the standard library. Ignores modes and links.
 
-    ``conversions`` counts what was done. If it is ``full``, it has no room for any. Of an archive
-    with one of the ``unfit`` suffixes nothing can be made.
+    ``conversions`` counts them. If ``full``, there is no room. Archives with a suffix in
+    ``not_convertible`` are rejected.
     """
 
     def __init__(self) -> None:
         self.conversions = 0
-        self.unfit: set[str] = set()
+        self.not_convertible: set[str] = set()
         self.full = False
 
     def version(self, suffix: str) -> str:
@@ -89,44 +89,44 @@ class FakeConverter:
     def require_room(
         self,
         *,
-        given: Archive,  # noqa: ARG002 - it has room for all or for none
-        wanted: Archive,  # noqa: ARG002
+        original: Archive,  # noqa: ARG002 - there is room for all or none
+        target: Archive,  # noqa: ARG002
         size_bytes: int = 0,  # noqa: ARG002
     ) -> None:
         if self.full:
-            raise NoRoom("as told")
+            raise NoRoom("the fake converter is full")
 
     @asynccontextmanager
     async def convert(
         self,
         chunks: AsyncGenerator[bytes, None],
         *,
-        given: Archive,
-        wanted: Archive,
+        original: Archive,
+        target: Archive,
         root: str,
         client_root: str = "",
-        size_bytes: int = 0,  # noqa: ARG002 - it has all the room in the world
+        size_bytes: int = 0,  # noqa: ARG002 - memory suffices
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async def converted() -> AsyncGenerator[bytes, None]:
             async with aclosing(chunks):
-                members = _unpacked(await _read(chunks, given.suffix), given.suffix)
-            if given.suffix in self.unfit:
-                raise NotConvertible(f"{wanted.suffix} has no words for it")
-            top = f"{root}/{wanted.subdir}".rstrip("/")
-            if given.subdir != wanted.subdir:
+                members = _unpacked(await _read_all(chunks, original.suffix), original.suffix)
+            if original.suffix in self.not_convertible:
+                raise NotConvertible(f"a {target.suffix} cannot represent a member")
+            top = f"{root}/{target.subdir}".rstrip("/")
+            if original.subdir != target.subdir:
                 members = {
                     name: content
                     for name, content in members.items()
                     if name == top or name.startswith(f"{top}/")
                 }
             if not members:
-                raise UnknownSubdir(f"there is no {wanted.subdir} in {wanted.repo}")
+                raise UnknownSubdir(f"there is no {target.subdir} in {target.repo}")
             self.conversions += 1
             moved = {
                 (client_root or root) + name.removeprefix(root): content
                 for name, content in members.items()
             }
-            yield packed(moved, wanted.suffix)
+            yield packed(moved, target.suffix)
 
         async with aclosing(converted()) as pieces:
             yield pieces
@@ -151,7 +151,7 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 
 
 class GzipVerifier:
-    """Sees whether a gzip stream came to its end. Of other formats it believes everything."""
+    """Verifies that a gzip stream is complete. Accepts everything in other formats."""
 
     def __init__(
         self,
@@ -187,9 +187,9 @@ class GzipVerifier:
 
     async def finish(self) -> Verified:
         if self._gzip and not self._gzip.eof:
-            raise TruncatedArchive("the gzip stream has no end")
+            raise TruncatedArchive("the gzip stream is truncated")
         if self._gzip and self._gzip.unused_data:
-            raise CorruptArchive("something follows the gzip stream")
+            raise CorruptArchive("there are bytes after the gzip stream")
         return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._size_bytes,

@@ -18,9 +18,9 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.model import Archive, Copies, Manifest, Region
-from archiver.ports.formats import Converter, Keep, Kept, Verify
+from archiver.ports.formats import ArchiveInventory, Converter, InventoryFactory, VerifierFactory
 from archiver.ports.source import Source
-from archiver.ports.storage import Found, Storage
+from archiver.ports.storage import Storage, StoredState
 from archiver.tasks import Phase
 from archiver.telemetry import log
 from archiver.upkeep.finding import CorruptCopy, Fetched, Finding, Outcome, with_failure
@@ -34,9 +34,9 @@ class Auditor:
         *,
         sources: Mapping[str, Source],
         storage: Storage,
-        verify: Verify,
+        verify: VerifierFactory,
         converter: Converter,
-        keep: Keep,
+        keep: InventoryFactory,
     ) -> None:
         self._sources = sources
         self._storage = storage
@@ -45,7 +45,7 @@ class Auditor:
 
     def archives(self, source: str | None = None) -> AsyncGenerator[Archive, None]:
         """Yield all stored archives, or those of *source*. Raises StorageUnavailable."""
-        return self._storage.archives(source)
+        return self._storage.iter_archives(source)
 
     async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
         """Return a uniform random sample of *size* stored archives, or of those of *source*.
@@ -113,7 +113,7 @@ class Auditor:
                     return replace(finding, outcome=Outcome.SAME)
                 async with self._open_copy(archive, copies, report) as stored:
                     ours = _Members(stored, manifest)
-                    drift = await compare(ours.listed(), kept.members())
+                    drift = await compare(ours.listed(), kept.iter_members())
                 if await _ends_early(source, archive, ours):
                     return replace(finding, outcome=Outcome.INCOMPLETE, drift=drift)
             except ArchiverError as exc:
@@ -121,9 +121,9 @@ class Auditor:
         outcome = Outcome.DIFFERS if drift else Outcome.REPACKED
         return replace(finding, outcome=outcome, drift=drift)
 
-    async def _find(self, archive: Archive) -> tuple[Found, Manifest]:
+    async def _find(self, archive: Archive) -> tuple[StoredState, Manifest]:
         found = await self._storage.find(archive)
-        manifest = found.copies.manifest if found.copies else found.promised
+        manifest = found.copies.manifest if found.copies else found.dangling_manifest
         if manifest is None:
             raise StorageUnavailable("no region returned the manifest")
         return found, manifest
@@ -149,12 +149,12 @@ class Auditor:
     @asynccontextmanager
     async def _fetch(
         self, source: Source, manifest: Manifest, archive: Archive, report: Report
-    ) -> AsyncIterator[tuple[Fetched, Kept]]:
+    ) -> AsyncIterator[tuple[Fetched, ArchiveInventory]]:
         """Yield *archive* as the host sends it today, converted if the stored one was."""
         convert = manifest.conversion is not None
         with ExitStack() as stack:
 
-            async def fetch(candidate: Archive) -> tuple[Fetched, Kept]:
+            async def fetch(candidate: Archive) -> tuple[Fetched, ArchiveInventory]:
                 stack.close()
                 kept = stack.enter_context(self._keep(archive, size_bytes=manifest.size_bytes))
                 async with self._pipeline.fetch(
@@ -177,7 +177,7 @@ class Auditor:
     @asynccontextmanager
     async def _open_copy(
         self, archive: Archive, copies: Copies, report: Report
-    ) -> AsyncIterator[Kept]:
+    ) -> AsyncIterator[ArchiveInventory]:
         """Yield the first copy that can be read to its end.
 
         Raises:
@@ -203,11 +203,11 @@ class Auditor:
         self,
         copies: Copies,
         region: Region,
-        stored: Kept,
+        stored: ArchiveInventory,
         report: Report,
     ) -> None:
         size_bytes = 0
-        async with aclosing(self._storage.read(copies, region)) as chunks:
+        async with aclosing(self._storage.read_copy(copies, region)) as chunks:
             async for chunk in chunks:
                 await stored.write(chunk)
                 size_bytes += len(chunk)
@@ -217,13 +217,13 @@ class Auditor:
 class _Members:
     """The members of a copy. ``last_file`` is known once they were listed."""
 
-    def __init__(self, kept: Kept, manifest: Manifest) -> None:
+    def __init__(self, kept: ArchiveInventory, manifest: Manifest) -> None:
         self._kept = kept
         self._below = f"{manifest.root}/".encode()
         self.last_file = b""
 
     async def listed(self) -> AsyncGenerator[Sequence[Content], None]:
-        async with aclosing(self._kept.members()) as listing:
+        async with aclosing(self._kept.iter_members()) as listing:
             async for contents in listing:
                 for content in contents:
                     if content.kind != "folder":
@@ -237,6 +237,6 @@ async def _ends_early(source: Source, archive: Archive, members: _Members) -> bo
     return expected is not None and expected != members.last_file
 
 
-def _is_lost(found: Found) -> bool:
+def _is_lost(found: StoredState) -> bool:
     """Return whether it is certain that no region has the bytes of the manifest."""
-    return found.copies is None and found.promised is not None and not found.unreachable
+    return found.copies is None and found.dangling_manifest is not None and not found.unreachable

@@ -1,0 +1,1 @@
+"""Compressed tar streams: reading them within limits, and writing them on all cores."""

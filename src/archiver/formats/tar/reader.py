@@ -1,0 +1,148 @@
+"""Reads a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
+
+Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
+https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, this
+one requires the two blocks of zeros at the end: without them, an archive that was cut between two
+members would look complete.
+"""
+
+from collections.abc import Callable, Generator
+from functools import partial
+
+from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember
+from archiver.formats.archive_tree import IDENTITY_MAX_BYTES, ArchiveTree, shown, special_bits_error
+from archiver.formats.byte_reader import ByteReader, Parsing
+from archiver.formats.limits import LimitCounter
+from archiver.formats.symlinks import SymlinkChecker, classify_target
+from archiver.formats.tar.extensions import EXTENSIONS, Extensions
+from archiver.formats.tar.header import (
+    BLOCK,
+    FILE,
+    FOLDER,
+    KINDS,
+    SYMBOLIC_LINK,
+    UNSAFE,
+    Header,
+    parse_header,
+)
+
+ZEROS = bytes(BLOCK)
+PIECE_BYTES = 1 << 20
+
+EXTENSION_MAX_BYTES = 64 << 10
+"""Maximum size of a PAX header or a long name. Real ones have some hundred bytes."""
+
+ReadMember = Callable[[ByteReader, Header], Parsing | None]
+"""Reads ``Header.unread_bytes``. Returns None if that is done already, else a parser."""
+
+
+def verify_tar(
+    reader: ByteReader, *, tree: ArchiveTree, limits: LimitCounter, links: SymlinkChecker
+) -> Parsing:
+    """Read a tar to its end, and check that its members belong to *tree*.
+
+    Raises:
+        BadArchive: It is truncated, damaged, empty, not a tar, or followed by other bytes.
+    """
+    yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
+    links.finish()
+
+
+def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
+    """Read a tar to its end, and call *read_member* for each of its members.
+
+    Raises:
+        BadArchive: As ``verify_tar``.
+    """
+    extensions = Extensions()
+    any_members = False
+    while True:
+        block = reader.read_buffered(BLOCK) or (yield from reader.read_exactly(BLOCK))
+        if block == ZEROS:
+            break
+        header = parse_header(block)
+        if not header:
+            raise _unreadable(first=reader.position == BLOCK)
+        if header.kind in EXTENSIONS:
+            extensions.announce(header.kind)
+            extensions.add(header.kind, (yield from _read_extension(reader, header)))
+        elif header.kind in KINDS or header.kind in UNSAFE:
+            yield from read_member(reader, header.extended(extensions.pop())) or ()
+            any_members = True
+        else:  # such as parts of other volumes, and sparse files
+            raise CorruptArchive("the tar has a member of a kind that no host sends")
+    if not any_members:
+        raise NotAnArchive("the tar has no members")
+    if extensions.announced:
+        raise CorruptArchive("the tar ends after a header that announces a member")
+    yield from _read_end(reader)
+
+
+def _unreadable(*, first: bool) -> BadArchive:
+    if first:
+        return NotAnArchive("the body does not begin like a tar")
+    return CorruptArchive("a header in the tar is damaged")
+
+
+def _read_extension(reader: ByteReader, header: Header) -> Generator[None, None, bytes]:
+    if header.size_bytes > EXTENSION_MAX_BYTES:
+        raise CorruptArchive(f"a header in the tar has more than {EXTENSION_MAX_BYTES:,} bytes")
+    data = yield from reader.read_exactly(header.size_bytes)
+    padding = yield from reader.read_exactly(-header.size_bytes % BLOCK)
+    if padding.strip(b"\0"):  # GNU tar and Python would read a long name on
+        raise CorruptArchive("a header in the tar continues after its end")
+    return data
+
+
+def _verify_member(
+    reader: ByteReader,
+    header: Header,
+    tree: ArchiveTree,
+    links: SymlinkChecker,
+    limits: LimitCounter,
+) -> Parsing | None:
+    limits.count_member()
+    tree.require_valid_name(header.name)
+    if header.kind in UNSAFE:
+        raise UnsafeMember(f"the member {shown(header.name)} is {UNSAFE[header.kind]}")
+    if header.has_special_bits:
+        raise special_bits_error(header.name)
+    if header.kind == SYMBOLIC_LINK:
+        links.add_link(header.name, classify_target(header.name, header.link), header.link)
+    else:
+        links.add_member(header.name)
+    if header.kind != FILE or header.name.endswith(b"/"):
+        _require_no_content(header)
+    is_file = header.kind != FOLDER and not header.name.endswith(b"/")
+    if is_file and tree.record_file(header.name):
+        return _inspect_identity(reader, header, tree)
+    return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
+
+
+def _require_no_content(header: Header) -> None:
+    """Reject files named like folders, and links and folders with a size.
+
+    Some readers skip as many bytes as the size says, others do not.
+    """
+    if header.is_file_named_as_folder:
+        raise CorruptArchive("a file in the tar is a folder to some readers")
+    if header.kind == SYMBOLIC_LINK and header.size_bytes:
+        raise CorruptArchive("a link in the tar has a size, which some readers would skip")
+    is_folder = header.kind == FOLDER or header.name.endswith(b"/")
+    if is_folder and header.size_bytes:
+        raise CorruptArchive("a folder in the tar has a size, which some readers would skip")
+
+
+def _inspect_identity(reader: ByteReader, header: Header, tree: ArchiveTree) -> Parsing:
+    start = min(header.data_bytes, IDENTITY_MAX_BYTES)
+    tree.check_identity((yield from reader.read_exactly(start)))
+    yield from reader.skip(header.unread_bytes - start)
+
+
+def _read_end(reader: ByteReader) -> Parsing:
+    """Read the second block of zeros, and require that only zeros follow."""
+    if (yield from reader.read_exactly(BLOCK)) != ZEROS:
+        raise CorruptArchive("the tar continues after a block of zeros")
+    while padding := (yield from reader.read_some(PIECE_BYTES)):
+        if padding.count(0) != len(padding):
+            raise CorruptArchive("there are bytes after the end of the tar")

@@ -1,0 +1,1 @@
+"""The zip format: records, a strict stream reader, a file reader and a deterministic writer."""

@@ -1,0 +1,261 @@
+"""Reads the members of a zip file that was verified before, in little memory.
+
+Modes and links are only in the directory at the end. So the directory and the members are read in
+parallel, each sequentially.
+"""
+
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+from isal import igzip_lib
+from isal.isal_zlib import crc32
+
+from archiver.errors import CorruptArchive, NotConvertible
+from archiver.formats.archive_tree import shown
+from archiver.formats.compression.decompress import STEP_BYTES, IsalError
+from archiver.formats.member import Member, MemberKind
+from archiver.formats.tar.header import MODE_BITS
+from archiver.formats.zip.records import (
+    CENTRAL,
+    END,
+    END_64,
+    END_64_FIELDS,
+    END_FIELDS,
+    FULL_16,
+    FULL_32,
+    LOCATOR_64,
+    LOCATOR_64_FIELDS,
+    UNIX_TIME,
+    Method,
+    extra_field,
+    resolve_zip64,
+)
+
+WINDOW_BYTES = 1 << 20
+"""How much is read at a time."""
+
+# 4.3.12 and 4.3.7, with their signatures, without fields that are not used here.
+_DIRECTORY_ENTRY = struct.Struct("<4s6xHIIIIHHH4xII")
+_LOCAL = struct.Struct("<26xHH")
+
+_SIGNATURE_BYTES = 4
+_TAIL_BYTES = FULL_16 + _SIGNATURE_BYTES + END_FIELDS.size
+"""The record with the offset of the directory is within this many bytes at the end."""
+
+_KIND_BITS = 0o170000
+_KINDS = {0: MemberKind.FILE, stat.S_IFREG: MemberKind.FILE, stat.S_IFLNK: MemberKind.LINK}
+_MODES = {MemberKind.FILE: 0o644, MemberKind.LINK: 0o777, MemberKind.FOLDER: 0o755}
+"""For zips from systems without modes."""
+
+
+class ZipMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member and the location of its content."""
+
+    member: Member
+    method: int
+    crc: int
+    packed_bytes: int
+    unpacked_bytes: int
+    offset: int
+
+
+class _FileCursor:
+    """Reads a file sequentially, independently of other cursors."""
+
+    def __init__(self, descriptor: int, position: int = 0) -> None:
+        self._descriptor = descriptor
+        self._window = b""
+        self._start = position
+        self._at = 0
+
+    def seek(self, position: int) -> None:
+        if self._start <= position <= self._start + len(self._window):
+            self._at = position - self._start
+        else:
+            self._window, self._start, self._at = b"", position, 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next *size* bytes. Raises CorruptArchive if there are fewer."""
+        end = self._at + size
+        if end > len(self._window):
+            self._start += self._at
+            self._window = self._read_at(self._start, max(size, WINDOW_BYTES))
+            self._at, end = 0, size
+            if end > len(self._window):
+                raise _damaged()
+        data = self._window[self._at : end]
+        self._at = end
+        return data
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        pieces = []
+        while size and (piece := os.pread(self._descriptor, size, position)):
+            pieces.append(piece)
+            position += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+
+class ZipFileReader:
+    """Iterates over the members of the zip in the file *descriptor*, of *size_bytes*."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._size_bytes = size_bytes
+        self._contents = _FileCursor(descriptor)
+
+    def __iter__(self) -> Iterator[ZipMember]:
+        entries, offset = self._find_directory()
+        directory = _FileCursor(self._descriptor, offset)
+        for _ in range(entries):
+            yield self._read_entry(directory)
+
+    def iter_content(self, entry: ZipMember) -> Iterable[bytes]:
+        """Return the content of *entry*, in pieces of at most STEP_BYTES.
+
+        Raises:
+            CorruptArchive: It does not match the directory. May be raised after the last piece.
+        """
+        contents = self._contents
+        contents.seek(entry.offset)
+        name_size, extra_size = _LOCAL.unpack(contents.read(_LOCAL.size))
+        contents.read(name_size + extra_size)
+        if max(entry.packed_bytes, entry.unpacked_bytes) <= STEP_BYTES:
+            return (self._read_small(entry),)
+        return self._iter_large(entry)
+
+    def _read_small(self, entry: ZipMember) -> bytes:
+        """Return the content of a small member at once. Faster, and most members are small."""
+        data = self._contents.read(entry.packed_bytes)
+        if entry.method != Method.STORED:
+            data = _inflate_small(data, entry.unpacked_bytes)
+        if len(data) != entry.unpacked_bytes or crc32(data) != entry.crc:
+            raise _damaged()
+        return data
+
+    def _iter_large(self, entry: ZipMember) -> Iterator[bytes]:
+        pieces = self._iter_packed(entry.packed_bytes)
+        size_bytes = crc = 0
+        for piece in pieces if entry.method == Method.STORED else _inflate(pieces):
+            crc = crc32(piece, crc)
+            size_bytes += len(piece)
+            yield piece
+        if (crc, size_bytes) != (entry.crc, entry.unpacked_bytes):
+            raise _damaged()
+
+    def _iter_packed(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self._contents.read(min(size, WINDOW_BYTES))
+            size -= len(piece)
+            yield piece
+
+    def _find_directory(self) -> tuple[int, int]:
+        """Return the number of entries in the directory, and its offset."""
+        start = max(0, self._size_bytes - _TAIL_BYTES)
+        tail = _FileCursor(self._descriptor, start).read(self._size_bytes - start)
+        at = len(tail) - _SIGNATURE_BYTES - END_FIELDS.size
+        if not tail.startswith(END, at):  # There is a comment. A record's numbers may contain END.
+            at = tail.rfind(END)
+        if at < 0:
+            raise _damaged()
+        *_, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)
+        if entries != FULL_16 and offset != FULL_32:
+            return entries, offset
+        return self._find_zip64_directory(start + at) or (entries, offset)
+
+    def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
+        """Return the same from the ZIP64 record, if there is one before the *end* record."""
+        size = _SIGNATURE_BYTES + LOCATOR_64_FIELDS.size
+        locator = _FileCursor(self._descriptor, end - size).read(size)
+        if not locator.startswith(LOCATOR_64):
+            return None
+        _, position, _ = LOCATOR_64_FIELDS.unpack_from(locator, _SIGNATURE_BYTES)
+        record = _FileCursor(self._descriptor, position).read(_SIGNATURE_BYTES + END_64_FIELDS.size)
+        if not record.startswith(END_64):
+            raise _damaged()
+        *_, entries, _, offset = END_64_FIELDS.unpack_from(record, _SIGNATURE_BYTES)
+        return entries, offset
+
+    def _read_entry(self, directory: _FileCursor) -> ZipMember:
+        fields = _DIRECTORY_ENTRY.unpack(directory.read(_DIRECTORY_ENTRY.size))
+        signature, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
+        if signature != CENTRAL:
+            raise _damaged()
+        name_size, extra_size, comment_size = sizes
+        name = directory.read(name_size)
+        extra = directory.read(extra_size)
+        directory.read(comment_size)
+        unpacked, packed, offset = resolve_zip64((unpacked, packed, offset), extra)
+        kind = _kind(name, attributes >> 16)
+        member = Member(
+            name=name.rstrip(b"/"),
+            kind=kind,
+            mode=attributes >> 16 & MODE_BITS or _MODES[kind],
+            mtime=_mtime(extra, stamp),
+            size_bytes=unpacked if kind is MemberKind.FILE else 0,
+        )
+        return ZipMember(
+            member=member,
+            method=method,
+            crc=crc,
+            packed_bytes=packed,
+            unpacked_bytes=unpacked,
+            offset=offset,
+        )
+
+
+def _inflate_small(data: bytes, size_bytes: int) -> bytes:
+    try:
+        return igzip_lib.decompress(data, flag=igzip_lib.DECOMP_DEFLATE, bufsize=size_bytes + 1)
+    except IsalError as exc:
+        raise _damaged() from exc
+
+
+def _inflate(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
+    while not inflater.eof:
+        data = next(pieces, b"") if inflater.needs_input else b""
+        if inflater.needs_input and not data:
+            raise _damaged()
+        try:
+            yield inflater.decompress(data, STEP_BYTES)
+        except IsalError as exc:
+            raise _damaged() from exc
+
+
+def _kind(name: bytes, mode: int) -> MemberKind:
+    kind = MemberKind.FOLDER if name.endswith(b"/") else _KINDS.get(mode & _KIND_BITS)
+    if kind is None:
+        raise NotConvertible(f"the member {shown(name)} is not a file, a folder or a link")
+    return kind
+
+
+@lru_cache(maxsize=256)
+def _mtime(extra: bytes, stamp: int) -> int:
+    """Return the modification time: exact, or the DOS time, taken as UTC as it has no time zone."""
+    exact = extra_field(UNIX_TIME, extra) if extra else None
+    if exact and exact[0] & 1 and len(exact) >= 5:  # noqa: PLR2004 - flags, and four bytes of time
+        return int.from_bytes(exact[1:5], "little", signed=True)
+    date, time = stamp >> 16, stamp & FULL_16
+    try:
+        moment = datetime(
+            1980 + (date >> 9),
+            date >> 5 & 15,
+            date & 31,
+            time >> 11,
+            time >> 5 & 63,
+            min(time % 32 * 2, 59),
+            tzinfo=UTC,
+        )
+    except ValueError:
+        return 0
+    return int(moment.timestamp())
+
+
+def _damaged() -> CorruptArchive:
+    return CorruptArchive("the stored zip is damaged")

@@ -1,0 +1,175 @@
+"""Reads the records of a zip stream: local headers, descriptors, the directory and its end."""
+
+from collections.abc import Generator
+from typing import TypeAlias
+
+import msgspec
+
+from archiver.errors import CorruptArchive
+from archiver.formats.byte_reader import ByteReader, Parsing
+from archiver.formats.zip.member_kind import is_symlink
+from archiver.formats.zip.records import (
+    CENTRAL_FIELDS,
+    DESCRIPTOR,
+    DESCRIPTOR_64_FIELDS,
+    DESCRIPTOR_FIELDS,
+    END,
+    END_64,
+    END_64_FIELDS,
+    END_FIELDS,
+    FULL_16,
+    FULL_32,
+    LOCAL_FIELDS,
+    LOCATOR_64,
+    LOCATOR_64_FIELDS,
+    VERSION_MAX,
+    ZIP64,
+    extra_field,
+    require_unambiguous_name,
+    resolve_zip64,
+)
+
+Directory: TypeAlias = tuple[int, int, int, int, int]
+"""As in the end record: disk numbers, number of entries (twice), size and offset."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that a member's local header and its directory entry have in common."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed_bytes: int
+    unpacked_bytes: int
+    offset: int
+
+    def agrees_with(self, final: "Entry") -> bool:
+        """Return whether this local header has no CRC and sizes, or those of *final*.
+
+        Readers of a stream use the local header.
+        """
+        return (
+            self.crc in (0, final.crc)
+            and self.packed_bytes in (0, final.packed_bytes)
+            and self.unpacked_bytes in (0, final.unpacked_bytes)
+        )
+
+
+def read_local_header(reader: ByteReader, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
+    """Return a member's local header, and whether it has 64-bit sizes."""
+    block = yield from reader.read_exactly(LOCAL_FIELDS.size)
+    version, flags, method, _, crc, packed, unpacked, *sizes = LOCAL_FIELDS.unpack(block)
+    name_size, extra_size = sizes
+    _require_known_version(version)
+    name = yield from reader.read_exactly(name_size)
+    extra = yield from reader.read_exactly(extra_size)
+    require_unambiguous_name(name, flags, extra)
+    unpacked, packed = resolve_zip64((unpacked, packed), extra)
+    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
+    return entry, extra_field(ZIP64, extra) is not None
+
+
+def read_descriptor(
+    reader: ByteReader, entry: Entry, *, zip64: bool
+) -> Generator[None, None, Entry]:
+    """Return *entry* with the CRC and sizes that follow the member (4.3.9).
+
+    The signature of these fields is optional (4.3.9.3).
+    """
+    fields = DESCRIPTOR_64_FIELDS if zip64 else DESCRIPTOR_FIELDS
+    start = yield from reader.read_exactly(4)
+    if start == DESCRIPTOR:
+        block = yield from reader.read_exactly(fields.size)
+    else:
+        block = start + (yield from reader.read_exactly(fields.size - 4))
+    crc, packed, unpacked = fields.unpack(block)
+    return msgspec.structs.replace(entry, crc=crc, packed_bytes=packed, unpacked_bytes=unpacked)
+
+
+def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entry, bool]]:
+    """Return the directory's entry for a member, and whether the member is a symbolic link."""
+    header = yield from reader.read_exactly(CENTRAL_FIELDS.size)
+    fields = CENTRAL_FIELDS.unpack(header)
+    _, system, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
+    name_size, extra_size, comment_size, disk = sizes
+    _require_known_version(version)
+    if disk:
+        raise _multiple_disks()
+    name = yield from reader.read_exactly(name_size)
+    extra = yield from reader.read_exactly(extra_size)
+    yield from reader.skip(comment_size)
+    require_unambiguous_name(name, flags, extra)
+    unpacked, packed, offset = resolve_zip64((unpacked, packed, offset), extra)
+    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
+    return entry, is_symlink(name, system, attributes)
+
+
+def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
+    """Read the end records, of which the first *signature* was read already.
+
+    Raises:
+        CorruptArchive: They do not describe *directory*.
+    """
+    zip64 = signature == END_64
+    if zip64:
+        yield from _read_zip64_end(reader, directory)
+        signature = yield from reader.read_exactly(4)
+    if signature != END:
+        raise CorruptArchive("the zip has no end record after its directory")
+    block = yield from reader.read_exactly(END_FIELDS.size)
+    *stated, comment_size = END_FIELDS.unpack(block)
+    full = (FULL_32, FULL_16, FULL_16, FULL_32, FULL_32)
+    for value, actual, in_zip64 in zip(stated, directory, full, strict=True):
+        if value != actual and not (zip64 and value == in_zip64):
+            raise _mismatch()
+    comment = yield from reader.read_exactly(comment_size)
+    # Readers search for the record from the end of the file, and may find another one.
+    if comment and END in block + comment:
+        raise CorruptArchive("the zip's comment contains the signature of an end record")
+
+
+def _read_zip64_end(reader: ByteReader, directory: Directory) -> Parsing:
+    offset = reader.position - 4
+    rest_size, _, _, *stated = END_64_FIELDS.unpack(
+        (yield from reader.read_exactly(END_64_FIELDS.size))
+    )
+    if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
+        raise _mismatch()
+    signature = yield from reader.read_exactly(4)
+    disk, end_offset, disks = LOCATOR_64_FIELDS.unpack(
+        (yield from reader.read_exactly(LOCATOR_64_FIELDS.size))
+    )
+    if signature != LOCATOR_64 or end_offset != offset:
+        raise _mismatch()
+    if disk or disks != 1:
+        raise _multiple_disks()
+
+
+def _mismatch() -> CorruptArchive:
+    return CorruptArchive("the zip's end record does not match its directory")
+
+
+def _multiple_disks() -> CorruptArchive:
+    return CorruptArchive("the zip is a part of a zip on several disks")
+
+
+def _entry(name: bytes, flags: int, method: int, measures: tuple[int, int, int, int]) -> Entry:
+    """Return the entry with these *measures*: CRC, packed and unpacked bytes, offset."""
+    crc, packed, unpacked, offset = measures
+    return Entry(
+        name=name,
+        flags=flags,
+        method=method,
+        crc=crc,
+        packed_bytes=packed,
+        unpacked_bytes=unpacked,
+        offset=offset,
+    )
+
+
+def _require_known_version(version: int) -> None:
+    if version > VERSION_MAX:
+        raise CorruptArchive(
+            f"the zip requires version {version / 10} of the format, which not every reader knows"
+        )

@@ -1,0 +1,185 @@
+"""Turns an upload into a committed archive: the first manifest wins and is never overwritten."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.model import Archive, Copies, Manifest, Region
+from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
+from archiver.storage.bucket import Bucket, ManifestWrite
+from archiver.storage.fan_out import confirm_upload
+from archiver.storage.region_buckets import RegionBuckets
+from archiver.storage.region_queries import PerRegion, outcome
+from archiver.storage.stored_state import copies_of
+from archiver.telemetry import log
+
+T = TypeVar("T")
+
+
+class Committer:
+    """Implements ``ports.Storage.commit``."""
+
+    def __init__(self, *, buckets: RegionBuckets) -> None:
+        self._buckets = buckets
+
+    async def commit(self, commit: Commit, prove_lease: ProveLease) -> Copies:
+        upload = commit.upload
+        async with self.discard_on_failure(upload):
+            state, confirmed = await self._examine(commit, prove_lease)
+        existing = state.copies.manifest if state.copies else state.dangling_manifest
+        if upload.restored and existing and existing.object_key == upload.object_key:
+            return await self._restore(commit.archive, existing, state.copies, confirmed)
+        if earlier := state.copies:
+            await self._discard_unless_committed(upload, earlier)
+            return earlier
+        async with self.discard_on_failure(upload):
+            if state.dangling_manifest or upload.restored:
+                raise StorageUnavailable("the archive's manifest changed during the upload")
+            if not confirmed:
+                raise StorageUnavailable("no region has the whole archive")
+            incomplete = set(upload.regions).difference(confirmed)
+            await self._buckets.delete_object(upload.object_key, incomplete)
+        commit = replace(commit, upload=replace(upload, regions=confirmed))
+        return await self._write_manifest(commit, state.unreachable)
+
+    async def _examine(
+        self, commit: Commit, prove_lease: ProveLease
+    ) -> tuple[StoredState, tuple[Region, ...]]:
+        """Return the stored state, and the regions that confirm the upload. Writes nothing.
+
+        Raises what *prove_lease* raises.
+        """
+        async with asyncio.TaskGroup() as group:
+            finding = group.create_task(outcome(self._buckets.find(commit.archive)))
+            confirming = group.create_task(self._confirmed_regions(commit))
+            proving = group.create_task(outcome(prove_lease()))
+        if failure := proving.result():
+            raise failure
+        if isinstance(state := finding.result(), ArchiverError):
+            raise state
+        return state, confirming.result()
+
+    async def _confirmed_regions(self, commit: Commit) -> tuple[Region, ...]:
+        """Return the regions that show the complete object."""
+        object_key, size_bytes = commit.upload.object_key, commit.verified.size_bytes
+        answers = await self._buckets.query_all(
+            commit.upload.regions, lambda bucket: confirm_upload(bucket, object_key, size_bytes)
+        )
+        _log_failures("upload.failed", commit.archive, answers)
+        return tuple(region for region, answer in answers.items() if answer is None)
+
+    async def _restore(
+        self,
+        archive: Archive,
+        manifest: Manifest,
+        copies: Copies | None,
+        confirmed: Iterable[Region],
+    ) -> Copies:
+        """Write *manifest* to regions that restored its object; return all copies."""
+        complete = set(copies.regions) if copies else set()
+        answers = await self._buckets.query_all(
+            (region for region in confirmed if region not in complete),
+            lambda bucket: bucket.create_manifest(archive, manifest),
+        )
+        _log_failures("commit.failed", archive, answers)
+        written = ManifestWrite(manifest=manifest)
+        complete.update(region for region, answer in answers.items() if answer == written)
+        if not complete:
+            raise StorageUnavailable("no region took the manifest of the restored archive")
+        regions = tuple(region for region in self._buckets.regions if region in complete)
+        return await self._recheck(archive, Copies(manifest=manifest, regions=regions))
+
+    async def _write_manifest(self, commit: Commit, unreachable: Collection[Region]) -> Copies:
+        """Write a new manifest to a first region, which decides, and then to all others."""
+        archive, upload, manifest = commit.archive, commit.upload, commit.new_manifest()
+        unconfirmed: set[Region] = set()
+
+        async def create(bucket: Bucket) -> Manifest:
+            known_absent = bucket.region not in unreachable
+            write = await bucket.create_manifest(archive, manifest, known_absent=known_absent)
+            if write.unconfirmed:
+                unconfirmed.add(bucket.region)
+            return write.manifest
+
+        decided = await self._decide(archive, upload.regions, create)
+        copies = copies_of(archive, decided)
+        if copies is None:  # the manifest may still arrive in any region
+            _log_kept(archive, upload, upload.regions)
+            raise StorageUnavailable("no region took the manifest")
+        if copies.manifest != manifest:
+            unconfirmed.update(r for r in decided if isinstance(decided[r], ArchiverError))
+            await self._withdraw(archive, upload, copies, unconfirmed)
+        else:
+            rest = [region for region in upload.regions if region not in decided]
+            answers = await self._buckets.query_all(rest, create)
+            _log_failures("commit.failed", archive, answers)
+            copies = copies_of(archive, decided | answers) or copies
+        return await self._recheck(archive, copies)
+
+    async def _decide(
+        self,
+        archive: Archive,
+        regions: Iterable[Region],
+        create: Callable[[Bucket], Coroutine[Any, Any, Manifest]],
+    ) -> PerRegion[Manifest]:
+        """Create the manifest in one region after another, until one has a manifest."""
+        decided: PerRegion[Manifest] = {}
+        for region in regions:
+            decided |= await self._buckets.query_all([region], create)
+            if isinstance(decided[region], Manifest):
+                break
+        _log_failures("commit.failed", archive, decided)
+        return decided
+
+    async def _recheck(self, archive: Archive, copies: Copies) -> Copies:
+        """Return *copies*, or what the regions hold by now if the primary has no copy.
+
+        While the primary is unreachable, two attempts can each find a region that accepts their
+        manifest.
+        """
+        if self._buckets.regions[0] in copies.regions:
+            return copies
+        with suppress(StorageUnavailable):
+            return (await self._buckets.find(archive)).copies or copies
+        return copies
+
+    @asynccontextmanager
+    async def discard_on_failure(self, upload: Upload) -> AsyncGenerator[None, None]:
+        """Discard *upload* if the block raises or is cancelled."""
+        try:
+            yield
+        except BaseException:
+            await self.discard(upload)
+            raise
+
+    async def discard(self, upload: Upload) -> None:
+        if not upload.restored:
+            await self._buckets.delete_object(upload.object_key, upload.regions)
+
+    async def _discard_unless_committed(self, upload: Upload, copies: Copies) -> None:
+        """Discard *upload*, unless it is what was committed: by an earlier call of this attempt."""
+        if upload.object_key != copies.manifest.object_key:
+            async with self.discard_on_failure(upload):  # again, if cancelled before the end
+                await self.discard(upload)
+
+    async def _withdraw(
+        self, archive: Archive, upload: Upload, copies: Copies, unconfirmed: Collection[Region]
+    ) -> None:
+        """Discard *upload*, except where its manifest is *unconfirmed* and may still arrive."""
+        _log_kept(archive, upload, unconfirmed)
+        regions = tuple(region for region in upload.regions if region not in unconfirmed)
+        await self._discard_unless_committed(replace(upload, regions=regions), copies)
+
+
+def _log_kept(archive: Archive, upload: Upload, regions: Iterable[Region]) -> None:
+    for region in regions:
+        log.warning("upload.kept", region=region, key=archive.key, object_key=upload.object_key)
+
+
+def _log_failures(event: str, archive: Archive, answers: PerRegion[T]) -> None:
+    for region, answer in answers.items():
+        if isinstance(answer, ArchiverError):
+            log.warning(event, region=region, key=archive.key, **answer.log_fields)
