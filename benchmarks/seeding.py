@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region

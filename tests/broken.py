@@ -42,7 +42,7 @@ class Workshop:
 
     @asynccontextmanager
     async def _opened(self, served: Served, *, trusted: bool) -> AsyncIterator[Archiver]:
-        news = Notifications()
+        news, engine = Notifications(), MemoryEngine()
         async with open_hgweb(
             name="hgmo",
             url_template=self.host.template,
@@ -59,7 +59,9 @@ class Workshop:
                 sources={"hgmo": source},
                 storage=self.storage,
                 index=MemoryIndex(storage=self.storage, news=news),
-                engine=MemoryEngine(),
+                queue=engine,
+                repairs=engine,
+                fleet=engine,
                 verify=verify,
                 converter=Converter(
                     workspace=Workspace(folder=self.folder, most_bytes=1 << 30), threads=1

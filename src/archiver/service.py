@@ -29,7 +29,7 @@ from archiver.model import (
 )
 from archiver.ports.formats import Converter, Verify
 from archiver.ports.index import Index
-from archiver.ports.queue import Attempt, Engine
+from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Found, Storage
 from archiver.resolver import Resolver
@@ -56,13 +56,15 @@ class Status:
 class Archiver:
     """Hands out archives that are in the buckets, and puts those there that are not."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per port
         self,
         *,
         sources: Mapping[str, Source],
         storage: Storage,
         index: Index,
-        engine: Engine,
+        queue: TaskQueue,
+        repairs: RepairList,
+        fleet: Fleet,
         verify: Verify,
         converter: Converter,
         news: Notifications,
@@ -72,7 +74,9 @@ class Archiver:
         self._sources = sources
         self._storage = storage
         self._index = index
-        self._engine = engine
+        self._queue = queue
+        self._repairs = repairs
+        self._fleet = fleet
         self._maker = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
         self._nearness = RegionChoice(regions=storage.regions, nearest=nearest)
@@ -123,11 +127,11 @@ class Archiver:
             if not await self._maker.relatives(source, archive):
                 raise
         self._raise_recent_failure(archive)
-        return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
+        return Pending(archive=archive, outcome=await self._queue.enqueue(archive))
 
     async def backlog(self, source: str) -> Backlog | None:
         """Return how long the queue of *source* is, if that can be told."""
-        return await self._engine.backlog(source)
+        return await self._queue.backlog(source)
 
     async def locate(
         self,
@@ -156,7 +160,7 @@ class Archiver:
         Raises:
             EngineUnavailable: It cannot be asked.
         """
-        return await self._engine.task(archive)
+        return await self._queue.task(archive)
 
     async def status(self, archive: Archive) -> Status:
         """Return how far *archive* is: SUCCESS if and only if a region has it, whoever built it.
@@ -177,7 +181,7 @@ class Archiver:
     async def _status(self, archive: Archive) -> Status:
         try:
             # Asked before the buckets: the other way round, a commit in between would look undone.
-            task = await self._engine.task(archive)
+            task = await self._queue.task(archive)
         except EngineUnavailable:
             if stored := await self._status_if_stored(archive):
                 return stored
@@ -214,7 +218,7 @@ class Archiver:
         Web processes may have no right to write, so the workers say which regions take writes.
         """
         async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._engine.check())
+            engine = group.create_task(self._fleet.check())
             regions = group.create_task(self._storage.check())
             reports = group.create_task(self._reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
@@ -222,13 +226,13 @@ class Archiver:
     async def check_worker(self) -> Health:
         """Return whether the engine hands out tasks, and regions take writes of this process."""
         async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._engine.check())
+            engine = group.create_task(self._fleet.check())
             regions = group.create_task(self._storage.writable())
         return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
 
     async def _reports(self) -> Sequence[WorkerReport] | ArchiverError:
         try:
-            return await self._engine.workers()
+            return await self._fleet.workers()
         except EngineUnavailable as exc:
             return exc
 
@@ -253,9 +257,9 @@ class Archiver:
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := self._missing(copies):
-                await self._engine.repair_later(archive, missing)
+                await self._repairs.note(archive, missing)
             elif found.copies:
-                await self._engine.repaired(archive)
+                await self._repairs.forget(archive)
         return copies
 
     async def _require_lost(self, archive: Archive, found: Found) -> None:
@@ -307,7 +311,7 @@ class Archiver:
 
     def _raise_recent_failure(self, archive: Archive) -> None:
         """Spare the host: what failed for good a moment ago would fail again."""
-        if failure := self._engine.recent_failure(archive):
+        if failure := self._queue.recent_failure(archive):
             raise TaskFailed(failure.message, code=failure.code)
 
     def _missing(self, copies: Copies) -> tuple[Region, ...]:
@@ -324,7 +328,7 @@ class Archiver:
         if missing := self._missing(copies):
             with suppress(EngineUnavailable, TimeoutError):
                 async with asyncio.timeout(PATIENCE.total_seconds()):
-                    await self._engine.repair_later(archive, missing)
+                    await self._repairs.note(archive, missing)
         region = self._nearness.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")

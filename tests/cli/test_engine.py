@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from archiver.cli.engine import as_table
-from archiver.jetstream.streams import Standing, Stream
+from archiver.jetstream.replication import Standing, Stream
 from archiver.wiring import NAMESPACE
 from tests.cli.conftest import Run
-from tests.jetstream.conftest import prepared
+from tests.parts.fleet import prepared
 from tests.parts.nats import Nats, command
 from tests.parts.process import accepts, free_port, running
 

@@ -9,11 +9,11 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from archiver.binding import OBJECT_MAX_BYTES, URL_MAX_CHARS, object_prefix, unbound
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.jetstream.connection import Connection
+from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import KEY_MAX_BYTES, Conversion, Copies, Region
-from tests.jetstream.conftest import Fleet, an_archive, copies_of
+from tests.parts.fleet import Fleet, an_archive, copies_of
 
 
 async def config_of(connection: Connection, bucket: str) -> StreamConfig:

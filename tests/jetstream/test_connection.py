@@ -11,10 +11,10 @@ import pytest
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
-from tests.jetstream.conftest import Fleet
+from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats
 from tests.parts.secured import secured
 

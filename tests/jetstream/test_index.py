@@ -10,20 +10,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.digests import NAMED_MAX
 from archiver.jetstream.feed import COPIES, relay
 from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
+from archiver.jetstream.sha256_index import NAMED_MAX
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Found
 from archiver.runtime.notifications import Notifications
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
-from tests.jetstream.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
@@ -464,7 +464,7 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
         del storage.manifests[west][archive.key]
         asked: list[Archive] = []
         async with index_of(fleet, storage) as index:
-            index.on_old(asked.append)
+            index.stale.add(asked.append)
             with capture_logs() as logs:
                 for _ in range(3):
                     assert await index.copies(archive) == replace(copies, regions=(east,))
@@ -472,11 +472,11 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
             assert [(line["event"], line["region"]) for line in logs] == [("region.moved", west)]
             seen = await index.latest(archive)
             assert seen
-            assert index.is_old(seen)
-            await index.settle(archive, seen, seen.copies)
+            assert index.is_stale(seen)
+            await index.replace(archive, seen, seen.copies)
             mended = await index.latest(archive)
             assert mended
-            assert not index.is_old(mended)
+            assert not index.is_stale(mended)
 
     asyncio.run(play())
 

@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import connect
-from archiver.jetstream.faults import CHECKS, UnreadableFile
+from archiver.jetstream.connection_faults import CHECKS, UnreadableFile
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.settings.engine import EngineSettings
 from archiver.wiring import engine_servers

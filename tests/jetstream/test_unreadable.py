@@ -11,13 +11,11 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from archiver.errors import LeaseLost
-from archiver.jetstream.buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.digests import digest_key
 from archiver.jetstream.feed import FAILED, FEED, FINISHED
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.jetstream import JetStream
-from archiver.jetstream.rebuilding import Rebuilder, Tally
+from archiver.jetstream.index_store import JetStreamIndexStore
+from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.records import (
     CopiesRecord,
     FinishedRecord,
@@ -36,13 +34,17 @@ from archiver.jetstream.records import (
     decode_waiting,
     encode,
 )
-from archiver.jetstream.repairs import Repairs
+from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.sha256_index import sha256_key
+from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Attempt
 from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
-from tests.jetstream.conftest import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
-from tests.jetstream.test_claims import bench
+from archiver.upkeep.rebuild import Rebuilder, Tally
+from archiver.upkeep.repair import Repairer
+from tests.jetstream.test_leases import bench
+from tests.parts.fleet import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
 
 NOW = datetime.now(UTC)
 GARBAGE = (
@@ -114,7 +116,7 @@ def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
     yield STATES, archive.key_hash
     yield INDEX, archive.key_hash
     yield REVS, rev_hash(archive.source, archive.repo, archive.node)
-    yield DIGESTS, digest_key(archive.key_hash, archive)
+    yield DIGESTS, sha256_key(archive.key_hash, archive)
     yield REPAIRS, archive.key_hash
 
 
@@ -168,8 +170,8 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
         lacking, waiting = an_archive(), an_archive()
         repair = encode(RepairRecord(key=lacking.key, missing=[Region("two")], due_at=NOW))
         async with fleet.connection() as connection:
-            engine = JetStream(connection=connection)
-            await engine.enqueue(waiting)
+            queue = JetStreamTaskQueue(connection=connection)
+            await queue.enqueue(waiting)
             subject = connection.subject("tasks", "hi", waiting.source, waiting.key_hash)
             message = await connection.last_message(connection.tasks_stream, subject)
             order = decode_order(message.value) if message else None
@@ -183,7 +185,7 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
             forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
             await connection.put(REPAIRS, lacking.key_hash, forged)
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                await until(engine, waiting, TaskState.SUCCESS)
+                await until(queue, waiting, TaskState.SUCCESS)
                 while await connection.trace(REPAIRS, lacking.key_hash):
                     await asyncio.sleep(0.02)
 
@@ -193,7 +195,7 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
 def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fleet) -> None:
     first, second = an_archive(), an_archive()
 
-    class Engine(JetStream):
+    class Queue(JetStreamTaskQueue):
         async def enqueue(
             self, archive: Archive, *, priority: Priority = Priority.HIGH
         ) -> EnqueueOutcome:
@@ -204,16 +206,17 @@ def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fl
     async def play() -> None:
         storage = MemoryStorage(regions=("one", "two"))
         async with fleet.connection() as connection:
-            engine, hour = Engine(connection=connection), timedelta(hours=1)
+            queue, hour = Queue(connection=connection), timedelta(hours=1)
+            repairs = JetStreamRepairList(connection=connection)
             for archive in (first, second):
-                await engine.repair_later(archive, [Region("two")])
-            repairs = Repairs(connection=connection, engine=engine, storage=storage, interval=hour)
-            await repairs.sweep()
+                await repairs.note(archive, [Region("two")])
+            repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=hour)
+            await repairer.sweep()
             entry = await connection.get(REPAIRS, first.key_hash)
             record = decode_repair(entry.value) if entry else None
             assert record
             assert record.due_at > NOW + hour / 2
-            assert await engine.task(second)
+            assert await queue.task(second)
 
     with capture_logs() as logs:
         asyncio.run(play())
@@ -255,17 +258,17 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
     async def play() -> None:
         archives = [an_archive() for _ in GARBAGE]
         async with fleet.connection() as connection, fleet.worker(build):
-            engine = JetStream(connection=connection)
+            queue = JetStreamTaskQueue(connection=connection)
             index = JetStreamIndex(connection=connection, storage=MemoryStorage())
             for archive, garbage in zip(archives, GARBAGE, strict=True):
                 await spoil(connection, archive, garbage)
-                assert await engine.task(archive) is None
+                assert await queue.task(archive) is None
                 assert await index.copies(archive) is None
                 assert await index.node(archive.source, archive.repo, archive.node) is None
                 assert await index.by_sha256(archive.key_hash) == ()
-                assert await engine.enqueue(archive) is EnqueueOutcome.MISS
+                assert await queue.enqueue(archive) is EnqueueOutcome.MISS
             for archive in archives:
-                await until(engine, archive, TaskState.SUCCESS)
+                await until(queue, archive, TaskState.SUCCESS)
                 for bucket, key in buckets_of(archive):
                     async with asyncio.timeout(
                         HUNG_AFTER_S
@@ -304,12 +307,12 @@ def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
             claim = here.claim(await here.message())
-            assert await claim.take()
+            assert await claim.begin()
             await here.connection.put(STATES, here.archive.key_hash, b"?")
             with pytest.raises(LeaseLost):  # the writer might have the task
                 await claim.hold()
             again = here.claim(await here.message())
-            assert await again.take()
+            assert await again.begin()
             await again.succeed()
             return await here.state()
 
@@ -326,18 +329,19 @@ def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -
         async with fleet.connection() as connection:
             for archive in (there, gone):
                 await spoil(connection, archive, b"?")
-            rebuilder = Rebuilder(connection=connection, storage=storage, told=lambda _: None)
+            store = JetStreamIndexStore(connection=connection, storage=storage)
+            rebuilder = Rebuilder(store=store, storage=storage, on_progress=lambda _: None)
             tally: Tally = await rebuilder.rebuild()
             entry = await connection.get(INDEX, there.key_hash)
             record = decode_copies(entry.value) if entry else None
-            digest = await connection.get(DIGESTS, digest_key(there.key_hash, there))
+            digest = await connection.get(DIGESTS, sha256_key(there.key_hash, there))
             assert (tally.listed, tally.written, tally.kept) == (1, 1, 0)
             assert record
             assert record.manifest == copies.manifest
             assert digest
             assert digest.value == there.key.encode()
             assert await connection.trace(INDEX, gone.key_hash) is None
-            assert await connection.trace(DIGESTS, digest_key(gone.key_hash, gone)) is None
+            assert await connection.trace(DIGESTS, sha256_key(gone.key_hash, gone)) is None
 
     asyncio.run(play())
 

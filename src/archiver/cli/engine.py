@@ -15,7 +15,7 @@ from rich.table import Table
 from archiver.cli.failures import CommandFailed, RetryLater
 from archiver.cli.options import config_option, json_option, settings_from
 from archiver.errors import ArchiverError
-from archiver.jetstream.streams import Stream, Streams, TooFewServers
+from archiver.jetstream.replication import Stream, Streams, TooFewServers
 from archiver.settings import Settings, require_engine
 from archiver.telemetry import set_up_logging
 from archiver.wiring import open_streams

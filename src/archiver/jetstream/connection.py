@@ -27,12 +27,12 @@ from nats.js.api import (
 )
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.leftovers import left_over
+from archiver.jetstream.direct_get import Entry, Lookups
 from archiver.jetstream.link import Link, Servers
-from archiver.jetstream.lookups import Entry, Lookups
 from archiver.jetstream.provision import Provision
 from archiver.jetstream.roll_call import Say, answer, gather
 from archiver.jetstream.scan import scan
+from archiver.jetstream.stale_consumers import withheld_message
 from archiver.jetstream.translation import FAILURES, WRONG_LAST_SEQUENCE, translated
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.tasks import cancel_and_wait
@@ -306,10 +306,10 @@ class Connection:
         with translated("remove a consumer"):
             await self.js.delete_consumer(self.tasks_stream, name)
 
-    async def left_over(self, consumer: ConsumerInfo) -> int | None:
-        """Return what ``leftovers.left_over`` does. Raises EngineUnavailable."""
+    async def withheld_message(self, consumer: ConsumerInfo) -> int | None:
+        """Return what ``stale_consumers.withheld_message`` does. Raises EngineUnavailable."""
         with translated("look at a consumer"):
-            return await left_over(self.js, consumer)
+            return await withheld_message(self.js, consumer)
 
     async def consumers(self, stream: str, *, offset: int) -> ConsumerPage:
         """Return a page of a stream's consumers. Raises EngineUnavailable.

@@ -1,25 +1,27 @@
 """From archives to their copies, from revs to nodes: this process, then NATS, then the buckets."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace as evolve
 from datetime import UTC, datetime, timedelta
 
 from archiver.binding import unbound
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import INDEX, REVS
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.digests import Digests
+from archiver.jetstream.direct_get import Entry
 from archiver.jetstream.feed import COPIES, MOVED
-from archiver.jetstream.looks import Look, Looks
-from archiver.jetstream.lookups import Entry
+from archiver.jetstream.kv_buckets import INDEX, REVS
 from archiver.jetstream.records import CopiesRecord, RevRecord, decode_copies, decode_rev, encode
+from archiver.jetstream.sha256_index import Sha256Index
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, Copies, Region, rev_hash
 from archiver.ports.index import Resolved
+from archiver.ports.index_entries import IndexEntry
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.hedging import hedged
+from archiver.runtime.lookups import Lookup, Lookups
+from archiver.runtime.subscribers import Subscribers
 from archiver.telemetry import METRICS, log
 
 RECHECK_AFTER = timedelta(minutes=10)
@@ -53,20 +55,6 @@ MOVED_MAX_BYTES = 4 * MEGABYTE
 NOTHING = Entry(value=b"", revision=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """Copies, and when somebody last saw them in the buckets; ``revision`` is the entry's in NATS.
-
-    0 says that there was no entry. ``moved`` says that some copies were seen in other buckets than
-    those of this process, and are left out.
-    """
-
-    copies: Copies
-    checked_at: datetime
-    revision: int = 0
-    moved: bool = False
-
-
 class JetStreamIndex:
     """Implements ``ports.Index``.
 
@@ -88,7 +76,7 @@ class JetStreamIndex:
         self._storage = storage
         self._recheck_after = recheck_after
         self._hedge_after = hedge_after
-        self._on_old: Callable[[Archive], None] | None = None
+        self.stale: Subscribers[[Archive]] = Subscribers()
         self._copies: BoundedCache[str, bytes] = BoundedCache(max_bytes=COPIES_MAX_BYTES)
         self._absent: BoundedCache[str, datetime] = BoundedCache(
             ttl=ABSENT_TTL, max_bytes=ABSENT_MAX_BYTES
@@ -98,8 +86,8 @@ class JetStreamIndex:
             ttl=min(recheck_after, MOVED_TTL), max_bytes=MOVED_MAX_BYTES
         )
         self._moved_regions: set[Region] = set()
-        self._digests = Digests(connection=connection)
-        self._looks: Looks[Sighting | None] = Looks()
+        self._sha256s = Sha256Index(connection=connection)
+        self._lookups: Lookups[IndexEntry | None] = Lookups()
         self._asides = 0
         self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
         connection.on_gap(self._drop_all)
@@ -107,10 +95,10 @@ class JetStreamIndex:
         connection.watch(MOVED, self._drop_node)
 
     def _drop(self, digest: str, sha256: bytes) -> None:
-        self._digests.drop(sha256.decode(errors="replace"))
+        self._sha256s.drop(sha256.decode(errors="replace"))
         self._copies.pop(digest)
         self._absent.pop(digest)
-        self._looks.overtake(digest)
+        self._lookups.overtake(digest)
 
     def _drop_node(self, digest: str, _payload: bytes) -> None:
         self._nodes.pop(digest)
@@ -119,8 +107,8 @@ class JetStreamIndex:
         self._copies.clear()
         self._absent.clear()
         self._nodes.clear()
-        self._digests.drop_all()
-        self._looks.overtake_all()
+        self._sha256s.drop_all()
+        self._lookups.overtake_all()
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
         if seen := self._remembered(archive):
@@ -129,7 +117,7 @@ class JetStreamIndex:
         if self._is_absent(archive, since):
             self._count["absent"]()
             return None
-        seen = await self._looks.run(
+        seen = await self._lookups.run(
             archive.key_hash,
             lambda: hedged(
                 self._look(archive), lambda: self._look_aside(archive), after=self._hedge_after
@@ -143,21 +131,17 @@ class JetStreamIndex:
         looked_at = self._absent.get(archive.key_hash)
         return looked_at is not None and (since is None or looked_at >= since)
 
-    def on_old(self, ask: Callable[[Archive], None]) -> None:
-        """Call *ask* whenever copies are given out that nobody has seen for too long."""
-        self._on_old = ask
-
-    def is_old(self, seen: Sighting) -> bool:
+    def is_stale(self, seen: IndexEntry) -> bool:
         return seen.moved or datetime.now(UTC) - seen.checked_at >= self._recheck_after
 
-    def _given(self, archive: Archive, seen: Sighting) -> Copies:
-        if self._on_old and self.is_old(seen) and archive.key_hash not in self._moved:
-            self._on_old(archive)
+    def _given(self, archive: Archive, seen: IndexEntry) -> Copies:
+        if self.is_stale(seen) and archive.key_hash not in self._moved:
+            self.stale.notify(archive)
         if seen.moved:
             self._moved.put(archive.key_hash, None)
         return seen.copies
 
-    async def latest(self, archive: Archive) -> Sighting | None:
+    async def latest(self, archive: Archive) -> IndexEntry | None:
         """Return what the fleet says of *archive*, or if it says nothing, what is remembered."""
         before = self._remembered(archive)
         _entry, stored = await self._stored(archive)
@@ -170,18 +154,18 @@ class JetStreamIndex:
             self._remember(archive, stored)
         return stored
 
-    async def settle(self, archive: Archive, seen: Sighting, copies: Copies | None) -> None:
+    async def replace(self, archive: Archive, seen: IndexEntry, copies: Copies | None) -> None:
         """Put the *copies* that are there in the place of what ``latest`` had *seen*.
 
         Whoever wrote in between knows better. Only a difference is news.
         """
         if copies == seen.copies:
             self.put_off(archive, copies)
-            await self._update(archive, replace(seen, checked_at=datetime.now(UTC)))
+            await self._update(archive, evolve(seen, checked_at=datetime.now(UTC)))
             return
         self._drop(archive.key_hash, b"")
         if copies:
-            checked = replace(seen, copies=copies, checked_at=datetime.now(UTC))
+            checked = evolve(seen, copies=copies, checked_at=datetime.now(UTC))
             await self._update(archive, checked)
             await self._lead(archive, copies)
         else:
@@ -190,7 +174,7 @@ class JetStreamIndex:
         sha256 = (copies or seen.copies).manifest.sha256
         await self._connection.tell(COPIES, archive.key_hash, sha256.encode())
 
-    async def _update(self, archive: Archive, checked: Sighting) -> None:
+    async def _update(self, archive: Archive, checked: IndexEntry) -> None:
         """Write over the revision that was read; if another stands there by now, let it stand."""
         entry = self._encoded(checked)
         try:
@@ -205,36 +189,36 @@ class JetStreamIndex:
         """Have this process take *copies* for true once more, if that is what it remembers."""
         remembered = self._remembered(archive)
         if remembered and remembered.copies == copies:
-            self._remember(archive, replace(remembered, checked_at=datetime.now(UTC)))
+            self._remember(archive, evolve(remembered, checked_at=datetime.now(UTC)))
 
-    def _remembered(self, archive: Archive) -> Sighting | None:
+    def _remembered(self, archive: Archive) -> IndexEntry | None:
         value = self._copies.get(archive.key_hash)
         record = decode_copies(value) if value else None
         return self._parse(record) if record else None
 
-    def _remember(self, archive: Archive, seen: Sighting) -> None:
+    def _remember(self, archive: Archive, seen: IndexEntry) -> None:
         self._copies.put(archive.key_hash, self._encoded(seen))
 
-    def _remember_look(self, archive: Archive, look: Look[Sighting | None]) -> None:
+    def _remember_look(self, archive: Archive, look: Lookup[IndexEntry | None]) -> None:
         if look.found:
             self._remember(archive, look.found)
         else:
-            self._absent.put(archive.key_hash, look.at)
+            self._absent.put(archive.key_hash, look.began_at)
 
-    async def _look(self, archive: Archive) -> Sighting | None:
+    async def _look(self, archive: Archive) -> IndexEntry | None:
         level = "index"
         entry, seen = await self._stored(archive)
         if seen is None:
             level, copies = "buckets", (await self._storage.find(archive)).copies
             if copies:
                 now, revision = datetime.now(UTC), (entry or NOTHING).revision
-                seen = Sighting(copies=copies, checked_at=now, revision=revision)
+                seen = IndexEntry(copies=copies, checked_at=now, revision=revision)
                 if entry:  # else the engine would take as long again to write nothing
                     await asyncio.gather(self._update(archive, seen), self._lead(archive, copies))
         self._count[level if seen else "absent"]()
         return seen
 
-    async def _look_aside(self, archive: Archive) -> Sighting | None:
+    async def _look_aside(self, archive: Archive) -> IndexEntry | None:
         """Look into the buckets while the engine is silent, as when it elects a leader.
 
         Returns None where only the engine can answer, or where too many looks are under way.
@@ -249,9 +233,9 @@ class JetStreamIndex:
         if copies is None:
             return None
         self._count["buckets"]()
-        return Sighting(copies=copies, checked_at=datetime.now(UTC))
+        return IndexEntry(copies=copies, checked_at=datetime.now(UTC))
 
-    async def _stored(self, archive: Archive) -> tuple[Entry | None, Sighting | None]:
+    async def _stored(self, archive: Archive) -> tuple[Entry | None, IndexEntry | None]:
         """Return what stands in NATS, with the revision to write over, and what it says.
 
         None in place of an entry says that the engine does not answer.
@@ -266,14 +250,14 @@ class JetStreamIndex:
             return NOTHING, None
         return entry, seen
 
-    def _read(self, archive: Archive, value: bytes, revision: int = 0) -> Sighting | None:
+    def _read(self, archive: Archive, value: bytes, revision: int = 0) -> IndexEntry | None:
         record = _record(archive, value)
         if record is None:
             return None
         self._tell_moved(record)
         return self._parse(record, revision)
 
-    def _encoded(self, seen: Sighting) -> bytes:
+    def _encoded(self, seen: IndexEntry) -> bytes:
         return encode(CopiesRecord.of(seen.copies, seen.checked_at, self._storage.places))
 
     def _tell_moved(self, record: CopiesRecord) -> None:
@@ -281,26 +265,26 @@ class JetStreamIndex:
             self._moved_regions.add(region)
             log.warning("region.moved", region=region, key=record.manifest.key)
 
-    def _parse(self, record: CopiesRecord, revision: int = 0) -> Sighting | None:
+    def _parse(self, record: CopiesRecord, revision: int = 0) -> IndexEntry | None:
         moved = record.moved(self._storage.places)
         regions = tuple(r for r in self._storage.regions if r in record.regions and r not in moved)
         if not regions:
             return None
         copies = Copies(manifest=record.manifest, regions=regions)
-        return Sighting(
+        return IndexEntry(
             copies=copies, checked_at=record.checked_at, revision=revision, moved=bool(moved)
         )
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.key_hash, b"")
-        seen = Sighting(copies=copies, checked_at=datetime.now(UTC))
+        seen = IndexEntry(copies=copies, checked_at=datetime.now(UTC))
         entry = self._connection.put(INDEX, archive.key_hash, self._encoded(seen))
         await asyncio.gather(self._written(archive, entry), self._lead(archive, copies))
         await self._connection.tell(COPIES, archive.key_hash, copies.manifest.sha256.encode())
 
     async def _lead(self, archive: Archive, copies: Copies) -> None:
         """Have the digest of *copies* lead to *archive*."""
-        await self._written(archive, self._digests.store(copies.manifest.sha256, archive))
+        await self._written(archive, self._sha256s.store(copies.manifest.sha256, archive))
 
     async def _written(self, archive: Archive, writing: Awaitable[object]) -> None:
         """Raises what *writing* does, unless it is that the engine is away."""
@@ -310,7 +294,7 @@ class JetStreamIndex:
             log.warning("index.not_written", key=archive.key, code=exc.code)
 
     async def by_sha256(self, sha256: str) -> Sequence[Archive]:
-        return await self._digests.find(sha256)
+        return await self._sha256s.find(sha256)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
         try:

@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
+from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.runtime.tasks import cancellable, reraise_cancellation, uninterrupted
 from archiver.telemetry import describe, log
 from archiver.tls import trusting

@@ -7,7 +7,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
-from archiver.jetstream.buckets import BUCKETS, ENTRY_MAX_BYTES, Bounds
+from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, Bounds
 from archiver.telemetry import log
 
 STREAM_NAME_IN_USE = 10058

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.jetstream.buckets import ENTRY_MAX_BYTES
+from archiver.jetstream.kv_buckets import ENTRY_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
 from archiver.ports.index import Resolved
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState

@@ -5,9 +5,12 @@ switches to make it fail in the ways that the real part does.
 """
 
 from archiver.testing.buckets import MemoryStorage
-from archiver.testing.engine import FakeAttempt, MemoryEngine, MemoryIndex
+from archiver.testing.engine import MemoryEngine
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
+from archiver.testing.index import MemoryIndex
+from archiver.testing.tasks import FakeAttempt
+from archiver.testing.work_queue import MemoryWorkQueue
 
 __all__ = [
     "FakeAttempt",
@@ -17,4 +20,5 @@ __all__ = [
     "MemoryEngine",
     "MemoryIndex",
     "MemoryStorage",
+    "MemoryWorkQueue",
 ]

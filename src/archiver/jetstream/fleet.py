@@ -1,0 +1,33 @@
+"""The fleet's running workers, and the health of its queue."""
+
+from collections.abc import Sequence
+
+from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.health import WorkerReport
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.replication import Streams
+from archiver.jetstream.worker_reports import workers
+
+
+class JetStreamFleet:
+    """Implements ``ports.queue.Fleet``."""
+
+    def __init__(self, *, connection: Connection) -> None:
+        self._connection = connection
+        self._streams = Streams(connection=connection, wanted=connection.provision.replicas)
+
+    async def workers(self) -> Sequence[WorkerReport]:
+        return await workers(self._connection)
+
+    async def check(self) -> ArchiverError | None:
+        try:
+            await self._require_leaders()
+            await self._streams.prove()
+        except EngineUnavailable as exc:
+            return exc
+        return None
+
+    async def _require_leaders(self) -> None:
+        streams = await self._streams.look()
+        if leaderless := [name for stream in streams for name in stream.leaderless]:
+            raise EngineUnavailable(f"no server of the engine leads {', '.join(leaderless)}")

@@ -1,0 +1,194 @@
+"""The queue as its clients use it: creates or joins the task of an archive, and reports on it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from archiver.errors import EngineUnavailable
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.consumers import consumer_name
+from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
+from archiver.jetstream.kv_buckets import STATES, TASKS
+from archiver.jetstream.records import (
+    Order,
+    decode_failure,
+    decode_finished,
+    decode_order,
+    encode,
+)
+from archiver.jetstream.task_states import read_state
+from archiver.jetstream.translation import WrongRevision
+from archiver.model import Archive, EnqueueOutcome
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.single_flight import SingleFlight
+from archiver.runtime.subscribers import Subscribers
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
+
+FAILURE_TTL = timedelta(seconds=10)
+"""As for unknown revs: a fault on the host's side may be mended at any time."""
+
+BACKLOG_TTL = timedelta(seconds=1)
+"""However many ask how long to wait, the server is asked as often."""
+
+NEWEST_SHARE = 0.2
+"""Of the last attempt in the mean: some ten of them make it."""
+
+LOOK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
+"""A cluster needs milliseconds to store a message, or to lose it."""
+
+FAILURES_MAX_BYTES = 8 * MEGABYTE
+SOURCES_MAX_BYTES = MEGABYTE
+"""Of what is remembered by source: more than any installation has."""
+
+
+class JetStreamTaskQueue:
+    """Implements ``ports.queue.TaskQueue`` and ``TaskEvents``.
+
+    An archive's message has the subject ``tasks.{priority}.{source}.{key_hash}`` in a work queue.
+    The server refuses a second one on any ``tasks.*.*.{key_hash}`` for as long as the first is
+    waiting, running or backing off.
+    """
+
+    def __init__(self, *, connection: Connection) -> None:
+        self._connection = connection
+        self._enqueuing: SingleFlight[str, EnqueueOutcome] = SingleFlight()
+        self._failures: BoundedCache[str, Failure] = BoundedCache(
+            ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES
+        )
+        self._backlogs: BoundedCache[str, Backlog | None] = BoundedCache(
+            ttl=BACKLOG_TTL, max_bytes=SOURCES_MAX_BYTES
+        )
+        self._counting: SingleFlight[str, Backlog | None] = SingleFlight()
+        self._mean_s: BoundedCache[str, float] = BoundedCache(max_bytes=SOURCES_MAX_BYTES)
+        self.accepted: Subscribers[[Archive]] = Subscribers()
+        self.ended: Subscribers[[str]] = Subscribers()
+        self.gaps: Subscribers[[]] = Subscribers()
+        connection.watch(FAILED, self._remember_failure)
+        connection.watch(FINISHED, self._remember_duration)
+        for event in (COPIES, FAILED):
+            connection.watch(event, lambda key_hash, _payload: self.ended.notify(key_hash))
+        connection.on_gap(self.gaps.notify)
+
+    def _remember_failure(self, key_hash: str, payload: bytes) -> None:
+        if failure := decode_failure(payload):
+            self._failures.put(key_hash, failure)
+        else:
+            self._connection.note_unreadable(FEED, key_hash)
+
+    def _remember_duration(self, key_hash: str, payload: bytes) -> None:
+        finished = decode_finished(payload)
+        if finished is None:
+            self._connection.note_unreadable(FEED, key_hash)
+            return
+        mean_s = self._mean_s.get(finished.source)
+        if mean_s is None:
+            mean_s = finished.duration_s
+        mean_s += NEWEST_SHARE * (finished.duration_s - mean_s)
+        self._mean_s.put(finished.source, mean_s)
+
+    async def backlog(self, source: str) -> Backlog | None:
+        if source in self._backlogs:
+            return self._backlogs.get(source)
+        return await self._counting.run(source, lambda: self._count(source))
+
+    async def _count(self, source: str) -> Backlog | None:
+        stream, name = self._connection.tasks_stream, consumer_name(source, Priority.HIGH)
+        try:
+            consumer = await self._connection.consumer(stream, name)
+        except EngineUnavailable:
+            consumer = None
+        backlog = None
+        if consumer:
+            mean_s = self._mean_s.get(source)
+            backlog = Backlog(
+                waiting=consumer.num_pending or 0,
+                running=consumer.num_ack_pending or 0,
+                mean=None if mean_s is None else timedelta(seconds=mean_s),
+            )
+        self._backlogs.put(source, backlog)
+        return backlog
+
+    def recent_failure(self, archive: Archive) -> Failure | None:
+        return self._failures.get(archive.key_hash)
+
+    async def enqueue(
+        self, archive: Archive, *, priority: Priority = Priority.HIGH
+    ) -> EnqueueOutcome:
+        outcome = EnqueueOutcome.JOINED
+
+        async def publish() -> EnqueueOutcome:
+            nonlocal outcome
+            outcome = await self._publish(archive, priority)
+            return outcome
+
+        await self._enqueuing.run(archive.key_hash, publish)
+        if priority is Priority.HIGH:
+            self.accepted.notify(archive)
+        return outcome
+
+    async def _publish(self, archive: Archive, priority: Priority) -> EnqueueOutcome:
+        """Store the archive's message; return JOINED only once another one was seen in the queue.
+
+        Raises:
+            EngineUnavailable: There is no message, as far as can be told.
+        """
+        connection = self._connection
+        order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
+        only_one = {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence-Subject": self._subject_of_any_priority(archive),
+        }
+        await connection.wait()
+        subject = connection.subject("tasks", priority, archive.source, archive.key_hash)
+        for pause in LOOK_AGAIN_AFTER:
+            try:
+                await connection.publish(subject, order, only_one)
+            except WrongRevision:
+                if standing := await self._order(archive):
+                    return (
+                        EnqueueOutcome.MISS if encode(standing) == order else EnqueueOutcome.JOINED
+                    )
+            else:
+                return EnqueueOutcome.MISS
+            await asyncio.sleep(pause.total_seconds())
+        raise EngineUnavailable("the engine refused a task, and has none for this archive")
+
+    async def _order(self, archive: Archive) -> Order | None:
+        """Return the order in the queue for *archive*, in any lane.
+
+        A message that cannot be read is removed: no worker could build anything from it, and the
+        queue takes no second message for the archive.
+        """
+        connection = self._connection
+        stream, subject = connection.tasks_stream, self._subject_of_any_priority(archive)
+        message = await connection.last_message(stream, subject)
+        if message is None:
+            return None
+        order = decode_order(message.value)
+        if order is None or order.key != archive.key:
+            connection.note_unreadable(TASKS, archive.key_hash, message.revision)
+            await connection.remove(stream, subject, revision=message.revision)
+            return None
+        return order
+
+    def _subject_of_any_priority(self, archive: Archive) -> str:
+        return self._connection.subject("tasks", "*", "*", archive.key_hash)
+
+    async def task(self, archive: Archive) -> Task | None:
+        entry = await self._connection.get(STATES, archive.key_hash)
+        record = read_state(self._connection, archive, entry)
+        if record and not record.state.terminal:
+            return record.task(archive)
+        created_at = await self._waiting_since(archive)
+        if created_at and (record is None or record.created_at != created_at):
+            return Task(
+                archive=archive,
+                state=TaskState.PENDING,
+                phase=Phase.QUEUED,
+                created_at=created_at,
+            )
+        return record.task(archive) if record else None
+
+    async def _waiting_since(self, archive: Archive) -> datetime | None:
+        """Return when the archive's message came into the queue, if it is still there."""
+        order = await self._order(archive)
+        return order.created_at if order else None

@@ -1,0 +1,70 @@
+"""An index in the memory of one process."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from archiver.errors import ArchiverError
+from archiver.model import Archive, Copies, rev_hash
+from archiver.ports.index import Resolved
+from archiver.ports.storage import Storage
+from archiver.runtime.notifications import Notifications
+
+
+class MemoryIndex:
+    """An index of one process. With *storage*, it asks the buckets about what it does not know.
+
+    ``digests`` lie open, for a test to make them wrong; ``outage`` is why they cannot be asked.
+    ``shared`` are the revs that other processes would know of.
+    """
+
+    def __init__(
+        self, *, storage: Storage | None = None, news: Notifications | None = None
+    ) -> None:
+        self._storage = storage
+        self._news = news or Notifications()
+        self._copies: dict[str, Copies] = {}
+        self.digests: dict[str, list[Archive]] = {}
+        self.outage: ArchiverError | None = None
+        self._nodes: dict[tuple[str, str, str], Resolved] = {}
+        self.shared: set[tuple[str, str, str]] = set()
+
+    async def copies(
+        self,
+        archive: Archive,
+        *,
+        since: datetime | None = None,  # noqa: ARG002 - no absence is remembered
+    ) -> Copies | None:
+        if archive.key not in self._copies and self._storage:
+            found = await self._storage.find(archive)
+            if found.copies:
+                await self.record(archive, found.copies)
+        return self._copies.get(archive.key)
+
+    async def record(self, archive: Archive, copies: Copies) -> None:
+        self._copies[archive.key] = copies
+        named = self.digests.setdefault(copies.manifest.sha256, [])
+        if archive in named:
+            named.remove(archive)
+        named.insert(0, archive)
+        self._news.tell(archive.key_hash)
+
+    async def forget(self, archive: Archive) -> None:
+        """Have the buckets asked again, as after a check that found a copy gone."""
+        self._copies.pop(archive.key, None)
+        self._news.tell(archive.key_hash)
+
+    async def by_sha256(self, sha256: str) -> Sequence[Archive]:
+        if self.outage:
+            raise self.outage
+        return tuple(self.digests.get(sha256, ()))
+
+    async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
+        return self._nodes.get((source, repo, rev))
+
+    async def remember(
+        self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
+    ) -> None:
+        if share:
+            self.shared.add((source, repo, rev))
+        self._nodes[source, repo, rev] = resolved
+        self._news.tell(rev_hash(source, repo, rev))

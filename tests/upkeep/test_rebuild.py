@@ -1,0 +1,326 @@
+"""The index is made anew of the manifests, whatever became of it, beside a fleet at work."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from archiver.errors import EngineUnavailable, StorageUnavailable
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.index_store import JetStreamIndexStore
+from archiver.jetstream.kv_buckets import DIGESTS, INDEX
+from archiver.jetstream.link import Servers
+from archiver.model import Archive, Copies, Region
+from archiver.ports.storage import Found
+from archiver.testing import MemoryStorage
+from archiver.upkeep.rebuild import Rebuilder, Tally
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
+from tests.parts.process import free_port
+
+ONE, TWO = Region("one"), Region("two")
+
+
+class _Storage(MemoryStorage):
+    """``after_find`` happens between the answer and whatever is made of it."""
+
+    def __init__(self) -> None:
+        super().__init__(regions=(ONE, TWO))
+        self.after_find: Callable[[Archive], Awaitable[None]] | None = None
+
+    def commit_to(self, *regions: Region, source: str = "hgmo") -> tuple[Archive, Copies]:
+        archive = an_archive(source)
+        copies = copies_of(archive, *regions, sha256=secrets.token_hex(32))
+        for region in regions:
+            self.manifests[region][archive.key] = copies.manifest
+            self.objects[region][copies.manifest.object_key] = bytes(copies.manifest.size_bytes)
+        return archive, copies
+
+    def take_away(self, archive: Archive) -> None:
+        for manifests in self.manifests.values():
+            manifests.pop(archive.key, None)
+
+    async def find(self, archive: Archive) -> Found:
+        found = await super().find(archive)
+        if self.after_find:
+            await self.after_find(archive)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """A web process's ``index``, and the means to rebuild it from another one."""
+
+    fleet: Fleet
+    storage: _Storage
+    connection: Connection
+    index: JetStreamIndex
+
+    async def rebuild(self, source: str | None = None) -> Tally:
+        async with self.fleet.connection() as connection:
+            store = JetStreamIndexStore(connection=connection, storage=self.storage)
+            rebuilder = Rebuilder(
+                store=store, storage=self.storage, on_progress=lambda _tally: None
+            )
+            return await rebuilder.rebuild(source)
+
+    async def stored(self, archive: Archive) -> Copies | None:
+        """Return what the index itself has of an archive, without a look into the buckets."""
+        index = JetStreamIndex(
+            connection=self.connection, storage=MemoryStorage(), hedge_after=PATIENT
+        )
+        index._storage = MemoryStorage(regions=(ONE, TWO))  # noqa: SLF001 - empty ones
+        return await index.copies(archive)
+
+
+@asynccontextmanager
+async def bench_of(fleet: Fleet) -> AsyncIterator[Bench]:
+    storage = _Storage()
+    async with fleet.connection() as connection:
+        index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
+        yield Bench(fleet=fleet, storage=storage, connection=connection, index=index)
+
+
+Play = Callable[[Bench], Awaitable[None]]
+
+
+def play(fleet: Fleet, scenario: Play) -> None:
+    async def run() -> None:
+        async with bench_of(fleet) as bench:
+            await scenario(bench)
+
+    asyncio.run(run())
+
+
+def counts(tally: Tally) -> tuple[int, int, int, int]:
+    return tally.listed, tally.written, tally.kept, tally.dropped
+
+
+def test_after_a_wipe_every_archive_of_every_region_is_indexed_and_found_by_digest(
+    fleet: Fleet,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        held = [(ONE, TWO)] * 200 + [(ONE,), (TWO,)]
+        archives = dict(bench.storage.commit_to(*regions) for regions in held)
+        tally = await bench.rebuild()
+        assert counts(tally) == (202, 202, 0, 0)
+        assert tally.complete
+        for archive, copies in archives.items():
+            assert await bench.stored(archive) == copies
+            assert await bench.index.by_sha256(copies.manifest.sha256) == (archive,)
+
+    play(fleet, scenario)
+
+
+def test_a_second_rebuild_finds_everything_as_it_should_be(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        recorded, copies = bench.storage.commit_to(ONE, TWO)
+        bench.storage.commit_to(ONE)
+        await bench.index.record(recorded, copies)
+        assert counts(await bench.rebuild()) == (2, 1, 1, 0)
+        assert counts(await bench.rebuild()) == (2, 0, 2, 0)
+
+    play(fleet, scenario)
+
+
+def test_what_the_index_has_wrong_is_set_right_and_every_process_hears_of_it(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, both = bench.storage.commit_to(ONE, TWO)
+        await bench.index.record(archive, replace(both, regions=(TWO,)))
+        assert await bench.index.copies(archive) != both
+        assert counts(await bench.rebuild()) == (1, 1, 0, 0)
+        async with asyncio.timeout(HUNG_AFTER_S):
+            while await bench.index.copies(archive) != both:
+                await asyncio.sleep(0.005)
+
+    play(fleet, scenario)
+
+
+def test_an_entry_that_was_removed_is_written_again(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, copies = bench.storage.commit_to(ONE, TWO)
+        await bench.index.record(archive, copies)
+        await bench.connection.delete(INDEX, archive.key_hash)
+        assert counts(await bench.rebuild("hgmo")) == (1, 1, 0, 0)
+        assert await bench.stored(archive) == copies
+
+    play(fleet, scenario)
+
+
+def test_a_digest_that_is_lacking_is_added_though_the_index_is_right(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, copies = bench.storage.commit_to(ONE, TWO)
+        await bench.index.record(archive, copies)
+        await bench.connection.js.delete_stream(f"KV_{fleet.namespace}_{DIGESTS}")
+        assert counts(await bench.rebuild()) == (1, 1, 0, 0)
+        assert await bench.index.by_sha256(copies.manifest.sha256) == (archive,)
+
+    play(fleet, scenario)
+
+
+def test_what_no_region_has_any_more_is_dropped(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        gone, was = bench.storage.commit_to(ONE, TWO)
+        twin, _ = bench.storage.commit_to(ONE, TWO)
+        same = copies_of(twin, ONE, TWO, sha256=was.manifest.sha256)
+        for region in (ONE, TWO):
+            bench.storage.manifests[region][twin.key] = same.manifest
+        await bench.index.record(twin, same)
+        await bench.index.record(gone, was)
+        bench.storage.take_away(gone)
+        assert counts(await bench.rebuild()) == (1, 0, 1, 1)
+        assert await bench.connection.get(INDEX, gone.key_hash) is None
+        async with asyncio.timeout(HUNG_AFTER_S):
+            while await bench.index.copies(gone):
+                await asyncio.sleep(0.005)
+        assert await bench.index.by_sha256(was.manifest.sha256) == (twin,)
+
+    play(fleet, scenario)
+
+
+def test_the_digest_that_an_archive_had_before_it_was_made_anew_is_dropped(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, anew = bench.storage.commit_to(ONE, TWO)
+        await bench.index.record(archive, copies_of(archive, ONE, TWO, sha256="d" * 64))
+        assert counts(await bench.rebuild()) == (1, 1, 0, 1)
+        assert await bench.connection.matching(DIGESTS, f"{'d' * 64}.*") == []
+        assert await bench.index.by_sha256(anew.manifest.sha256) == (archive,)
+
+    play(fleet, scenario)
+
+
+def test_a_region_that_does_not_answer_takes_nothing_out_of_the_index(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, copies = bench.storage.commit_to(ONE, TWO)
+        fresh, _ = bench.storage.commit_to(ONE, TWO)
+        far, only = bench.storage.commit_to(TWO)
+        await bench.index.record(archive, copies)
+        await bench.index.record(far, only)
+        bench.storage.down.add(TWO)
+        tally = await bench.rebuild()
+        assert counts(tally) == (2, 1, 1, 0)
+        assert (tally.complete, tally.silent, tally.unread) == (False, [TWO], 2)
+        assert await bench.stored(archive) == copies
+        assert await bench.stored(far) == only
+        known = await bench.stored(fresh)
+        assert known
+        assert known.regions == (ONE,)
+
+    play(fleet, scenario)
+
+
+def test_what_is_committed_meanwhile_is_not_overwritten_by_what_was_read_before(
+    fleet: Fleet,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, one = bench.storage.commit_to(ONE)
+        both = replace(one, regions=(ONE, TWO))
+
+        async def repair(_archive: Archive) -> None:
+            bench.storage.after_find = None
+            await bench.index.record(archive, both)
+
+        bench.storage.after_find = repair
+        assert counts(await bench.rebuild()) == (1, 0, 1, 0)
+        assert await bench.stored(archive) == both
+
+    play(fleet, scenario)
+
+
+def test_what_is_committed_again_meanwhile_is_not_dropped(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, copies = bench.storage.commit_to(ONE, TWO)
+        await bench.index.record(archive, copies)
+        bench.storage.take_away(archive)
+
+        async def build_again(_archive: Archive) -> None:
+            await bench.index.record(archive, copies)
+
+        bench.storage.after_find = build_again
+        await bench.rebuild()
+        assert await bench.stored(archive) == copies
+        assert await bench.index.by_sha256(copies.manifest.sha256) == (archive,)
+
+    play(fleet, scenario)
+
+
+def test_a_rebuild_of_one_source_leaves_the_others_alone(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        theirs, _ = bench.storage.commit_to(ONE, TWO, source="other")
+        gone, was = bench.storage.commit_to(ONE, TWO, source="other")
+        await bench.index.record(gone, was)
+        bench.storage.take_away(gone)
+        ours, copies = bench.storage.commit_to(ONE, TWO)
+        assert counts(await bench.rebuild("hgmo")) == (1, 1, 0, 0)
+        assert await bench.stored(ours) == copies
+        assert await bench.stored(theirs) is None
+        assert await bench.stored(gone) == was
+        assert await bench.connection.matching(DIGESTS, f"{was.manifest.sha256}.*")
+
+    play(fleet, scenario)
+
+
+def test_entries_that_nobody_can_read_do_no_harm(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, copies = bench.storage.commit_to(ONE, TWO)
+        await bench.connection.put(INDEX, archive.key_hash, b"?")
+        await bench.connection.put(INDEX, "0" * 64, b"?")
+        await bench.connection.put(DIGESTS, f"{'0' * 64}.{'0' * 64}", b"\xff")
+        assert counts(await bench.rebuild()) == (1, 1, 0, 1)
+        assert await bench.stored(archive) == copies
+
+    play(fleet, scenario)
+
+
+def test_without_any_region_nothing_is_rebuilt(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.storage.down.update((ONE, TWO))
+        with pytest.raises(StorageUnavailable):
+            await bench.rebuild()
+
+    play(fleet, scenario)
+
+
+def test_without_an_engine_nothing_is_rebuilt(namespace: str) -> None:
+    fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
+
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(EngineUnavailable):
+            await bench.rebuild()
+
+    play(fleet, scenario)
+
+
+def test_a_bucket_of_any_size_is_read_through(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        connection = bench.connection
+        await connection.ensure_streams()
+        assert [key async for key, _ in connection.entries(INDEX)] == []
+        for number in range(1203):
+            await connection.put(INDEX, str(number), b"x")
+        await connection.delete(INDEX, "7")
+        found = {key: entry.value async for key, entry in connection.entries(INDEX)}
+        assert found.keys() == {str(number) for number in range(1203)}
+        assert [key for key, value in found.items() if not value] == ["7"]
+
+    play(fleet, scenario)
+
+
+def test_a_purge_spares_what_is_newer(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        connection = bench.connection
+        await connection.put(INDEX, "k", b"old")
+        old = await connection.get(INDEX, "k")
+        assert old
+        await connection.put(INDEX, "k", b"new")
+        await connection.purge(INDEX, "k", revision=old.revision)
+        new = await connection.get(INDEX, "k")
+        assert new
+        assert new.value == b"new"
+        await connection.purge(INDEX, "k", revision=new.revision)
+        assert await connection.get(INDEX, "k") is None
+
+    play(fleet, scenario)
