@@ -102,7 +102,7 @@ async def _require_success(engine: JetStreamTaskQueue, archives: list[Archive]) 
 
 async def _waiting(connection: Connection) -> bool:
     with suppress(EngineUnavailable):  # on a busy machine, the server may take its time
-        return await connection.count(connection.tasks_stream) > 0
+        return await connection.tasks.count() > 0
     return True
 
 

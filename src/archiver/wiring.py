@@ -24,7 +24,7 @@ from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.link import Servers
 from archiver.jetstream.repair_list import JetStreamRepairList
-from archiver.jetstream.replication import Streams
+from archiver.jetstream.replication import Replication
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.jetstream.worker_reports import WORKERS, Reporter
@@ -87,7 +87,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_regions(_buckets(settings)))
-        answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
+        answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
         connecting = connect(
             engine_servers(settings.engine),
             namespace=NAMESPACE,
@@ -113,7 +113,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         await stack.enter_async_context(upkeep)
         news = Notifications()
-        relay(connection, news)
+        relay(connection.feed, news)
         archiver = Archiver(
             sources=sources,
             storage=storage,
@@ -177,7 +177,7 @@ async def open_rebuilder(
 
 
 @asynccontextmanager
-async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
+async def open_replication(settings: Settings) -> AsyncIterator[Replication]:
     """Yield the fleet's streams, to look at or to change: this needs nothing but the engine.
 
     Raises:
@@ -188,7 +188,7 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
         engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-engine", prepares=False
     )
     async with connecting as connection:
-        yield Streams(connection=connection, wanted=settings.engine.replicas)
+        yield Replication(connection=connection, wanted=settings.engine.replicas)
 
 
 def _verify(settings: Settings, stack: AsyncExitStack) -> Verify:

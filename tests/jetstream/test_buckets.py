@@ -27,19 +27,19 @@ def test_a_bucket_that_is_there_gets_its_bounds(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             config = await config_of(connection, REVS)
-            await connection.put(REVS, "key", b"value")
+            await connection.kv.put(REVS, "key", b"value")
             old = replace(
                 config, max_age=0, max_msgs=-1, max_msg_size=-1, discard=DiscardPolicy.NEW
             )
             await connection.js.update_stream(old)
-            await connection.ensure_streams()
+            await connection.provision.ensure()
             assert await config_of(connection, REVS) == config
             for bucket, bounds in BUCKETS.items():
                 there = await config_of(connection, bucket)
                 assert there.max_age == (bounds.max_age.total_seconds() if bounds.max_age else 0)
                 assert there.max_msgs == bounds.max_entries
                 assert there.max_msg_size == ENTRY_MAX_BYTES
-            entry = await connection.get(REVS, "key")
+            entry = await connection.kv.get(REVS, "key")
             assert entry
             assert entry.value == b"value"
 
@@ -53,8 +53,8 @@ def test_a_full_bucket_takes_what_comes_and_drops_the_oldest(fleet: Fleet) -> No
             small = connection.provision.bucket_config("small", bounds)
             await connection.js.add_stream(small)
             for key in ("a", "b", "c", "a", "d"):
-                await connection.put("small", key, b"value")
-            return [key for key in "abcd" if await connection.get("small", key)]
+                await connection.kv.put("small", key, b"value")
+            return [key for key in "abcd" if await connection.kv.get("small", key)]
 
     assert asyncio.run(play()) == ["a", "c", "d"]
 
@@ -88,7 +88,7 @@ def test_an_entry_that_is_too_large_is_refused(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             with pytest.raises(EngineUnavailable):
-                await connection.put(REVS, "key", bytes(ENTRY_MAX_BYTES))
-            await connection.put(REVS, "key", bytes(ENTRY_MAX_BYTES // 2))
+                await connection.kv.put(REVS, "key", bytes(ENTRY_MAX_BYTES))
+            await connection.kv.put(REVS, "key", bytes(ENTRY_MAX_BYTES // 2))
 
     asyncio.run(play())

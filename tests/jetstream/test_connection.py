@@ -27,9 +27,9 @@ Call = Callable[[Connection], Coroutine[Any, Any, object]]
 @pytest.mark.parametrize(
     "call",
     (
-        lambda connection: connection.put(INDEX, "key", b"value"),
-        lambda connection: connection.get(INDEX, "key"),
-        lambda connection: connection.consumer("no_such_stream", "name"),
+        lambda connection: connection.kv.put(INDEX, "key", b"value"),
+        lambda connection: connection.kv.get(INDEX, "key"),
+        lambda connection: connection.tasks.consumer("no_such_stream", "name"),
     ),
     ids=("one that returns nothing", "one that returns something", "one that fails"),
 )
@@ -39,7 +39,7 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
     async def cancel(connection: Connection, turns: int) -> bool:
         """Return whether a call was cancelled, *turns* after there was an answer, or had ended."""
         calling = asyncio.create_task(call(connection))
-        received = connection._link.client.stats  # noqa: SLF001 - when there is an answer
+        received = connection.link.client.stats
         before = received["in_msgs"]
         while received["in_msgs"] == before:
             await asyncio.sleep(0)
@@ -51,7 +51,7 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
 
     async def play() -> None:
         async with fleet.connection() as connection, asyncio.timeout(10):
-            await connection.put(INDEX, "key", b"value")
+            await connection.kv.put(INDEX, "key", b"value")
             assert all([await cancel(connection, turns) for turns in range(TURNS)])
 
     asyncio.run(play())
@@ -99,7 +99,7 @@ def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
                 await fleet.prepare()
                 async with asyncio.timeout(30):
                     await connection.prepared.wait()
-                await connection.js.delete_stream(connection.tasks_stream)
+                await connection.js.delete_stream(connection.tasks.name)
                 connection.gap()
                 await until(lambda: len(reasons(lines)) > 1)
         return reasons(lines)
@@ -116,12 +116,12 @@ def test_a_task_is_stored_although_the_queue_is_gone_and_a_worker_listens(fleet:
 
             async def hear(_message: Msg) -> None:
                 if worker_makes_it:
-                    await worker.ensure_streams()
+                    await worker.provision.ensure()
 
-            subject = connection.subject("tasks", "hi", "hgmo", "digest")
-            await worker.listen(subject, hear)
-            await connection.js.delete_stream(connection.tasks_stream)
-            return await connection.publish(subject, b"", only_one)
+            subject = connection.tasks.subject("hi", "hgmo", "digest")
+            await worker.subscriptions.subscribe(subject, hear)
+            await connection.js.delete_stream(connection.tasks.name)
+            return await connection.messages.publish(subject, b"", only_one)
 
     async def play() -> list[int]:
         places = await asyncio.gather(

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Lookups
+from archiver.jetstream.direct_get import DirectGet
 from archiver.jetstream.kv_buckets import INDEX
 from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats, settled
@@ -50,7 +50,7 @@ async def watched(server: Nats, stream: str) -> AsyncIterator[Witness]:
 
 
 async def values(connection: Connection, *keys: str) -> list[bytes | None]:
-    entries = await asyncio.gather(*(connection.get(INDEX, key) for key in keys))
+    entries = await asyncio.gather(*(connection.kv.get(INDEX, key) for key in keys))
     return [entry.value if entry else None for entry in entries]
 
 
@@ -59,8 +59,8 @@ def test_each_key_is_asked_for_once_in_a_turn(fleet: Fleet, nats: Nats) -> None:
         stream = f"KV_{fleet.namespace}_{INDEX}"
         async with fleet.connection() as connection, watched(nats, stream) as witness:
             for key in ("a", "b", "gone"):
-                await connection.put(INDEX, key, key.encode())
-            await connection.delete(INDEX, "gone")
+                await connection.kv.put(INDEX, key, key.encode())
+            await connection.kv.delete(INDEX, "gone")
             asked = ("a", "b", "gone", "never", "a")
             assert await values(connection, *asked) == [b"a", b"b", None, None, b"a"]
             assert await values(connection, "a") == [b"a"]
@@ -75,7 +75,7 @@ def test_a_thousand_answers_come_to_those_who_asked(fleet: Fleet) -> None:
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            await asyncio.gather(*(connection.put(INDEX, key, key.encode()) for key in keys))
+            await asyncio.gather(*(connection.kv.put(INDEX, key, key.encode()) for key in keys))
             assert await values(connection, *keys) == [key.encode() for key in keys]
 
     asyncio.run(play())
@@ -84,9 +84,9 @@ def test_a_thousand_answers_come_to_those_who_asked(fleet: Fleet) -> None:
 def test_whoever_asked_first_and_leaves_keeps_nobody_waiting(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
-            await connection.put(INDEX, "a", b"a")
-            first = asyncio.create_task(connection.get(INDEX, "a"))
-            second = asyncio.create_task(connection.get(INDEX, "a"))
+            await connection.kv.put(INDEX, "a", b"a")
+            first = asyncio.create_task(connection.kv.get(INDEX, "a"))
+            second = asyncio.create_task(connection.kv.get(INDEX, "a"))
             await asyncio.sleep(0)
             first.cancel()
             entry = await second
@@ -106,7 +106,7 @@ def test_whoever_waits_when_the_lookups_are_closed_goes_without_an_answer(
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
-            lookups = Lookups(timeout=timedelta(seconds=30))
+            lookups = DirectGet(timeout=timedelta(seconds=30))
             await lookups.listen(client)
             asking = [
                 asyncio.create_task(lookups.get(client, namespace, key)) for key in ("a", "b")
@@ -124,7 +124,7 @@ def test_a_server_that_falls_silent_is_waited_for_together(nats: Nats, namespace
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
-            lookups = Lookups(timeout=timedelta(seconds=0.2))
+            lookups = DirectGet(timeout=timedelta(seconds=0.2))
             await lookups.listen(client)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b", "c")),
@@ -138,7 +138,7 @@ def test_a_server_that_falls_silent_is_waited_for_together(nats: Nats, namespace
 def test_a_stream_that_is_not_there_has_nobody_to_answer(nats: Nats, namespace: str) -> None:
     async def play() -> None:
         async with client_of(nats) as client:
-            lookups = Lookups(timeout=timedelta(seconds=3))
+            lookups = DirectGet(timeout=timedelta(seconds=3))
             await lookups.listen(client)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b")),

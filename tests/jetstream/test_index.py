@@ -52,7 +52,7 @@ def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fle
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
             assert await index.copies(archive) == copies
-            assert await connection.get(INDEX, archive.key_hash)
+            assert await connection.kv.get(INDEX, archive.key_hash)
 
     asyncio.run(play())
 
@@ -65,7 +65,7 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
         copies = await _committed(storage, archive)
         resolved = Resolved(node=archive.node, at=datetime.now(UTC))
         async with fleet.connection() as connection:
-            await connection.ensure_streams()
+            await connection.provision.ensure()
             index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             nats.freeze()
             try:
@@ -79,7 +79,7 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
             await connection.wait(timedelta(seconds=10))
             await connection.js.account_info()  # what was sent before has arrived by then
             for bucket in (INDEX, DIGESTS, REVS):
-                assert not await connection.matching(bucket, ">")
+                assert not await connection.kv.keys(bucket, ">")
 
     asyncio.run(play())
 
@@ -91,7 +91,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            await connection.ensure_streams()
+            await connection.provision.ensure()
 
             class Storage(MemoryStorage):
                 async def find(self, archive: Archive) -> Found:
@@ -103,7 +103,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
             index = JetStreamIndex(connection=connection, storage=storage)
             nats.freeze()
             try:
-                asking = asyncio.create_task(connection.get(INDEX, archive.key_hash))
+                asking = asyncio.create_task(connection.kv.get(INDEX, archive.key_hash))
                 assert await index.copies(archive) == copies
             finally:
                 nats.thaw()
@@ -154,7 +154,7 @@ def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Flee
         storage, archive, news = MemoryStorage(), an_archive(), Notifications()
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            relay(connection, news)
+            relay(connection.feed, news)
             assert await web.copies(archive) is None
             with news.bell(archive.key_hash) as bell:
                 await worker.record(archive, copies := copies_of(archive, "us-east-1"))
@@ -172,7 +172,7 @@ def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None
         )
         async with fleet.connection() as connection, index_of(fleet, storage) as other:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            relay(connection, news)
+            relay(connection.feed, news)
             with news.bell(rev_hash("hg", "ash", "default")) as bell:
                 await other.remember("hg", "ash", "default", first)
                 assert await web.node("hg", "ash", "default") == first
@@ -206,7 +206,7 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
         copies = copies_of(archive, "one")
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            connection.watch(COPIES, lambda *_: told.set())
+            connection.feed.subscribe(COPIES, lambda *_: told.set())
             looking = asyncio.create_task(web.copies(archive))
             await storage.asked.wait()
             await worker.record(archive, copies)
@@ -247,11 +247,11 @@ def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
-            await connection.put(INDEX, archive.key_hash, b"?")
+            await connection.kv.put(INDEX, archive.key_hash, b"?")
             if removed:
-                await connection.delete(INDEX, archive.key_hash)
+                await connection.kv.delete(INDEX, archive.key_hash)
             assert await index.copies(archive) == copies
-            entry = await connection.get(INDEX, archive.key_hash)
+            entry = await connection.kv.get(INDEX, archive.key_hash)
             assert entry
             record = decode_copies(entry.value)
             assert record
@@ -292,7 +292,7 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
     """Write an entry, the news of which is missed."""
     entry = encode(CopiesRecord.of(copies, datetime.now(UTC), {}))
-    await connection.put(INDEX, archive.key_hash, entry)
+    await connection.kv.put(INDEX, archive.key_hash, entry)
 
 
 def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:
@@ -376,18 +376,18 @@ def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> No
     async def play() -> None:
         async with fleet.connection() as connection:
             name = f"KV_{fleet.namespace}_{INDEX}"
-            await connection.put(INDEX, "key", b"value")
+            await connection.kv.put(INDEX, "key", b"value")
             config = (await connection.js.stream_info(name)).config
             await connection.js.update_stream(replace(config, allow_direct=False))
-            entry = await connection.get(INDEX, "key")
+            entry = await connection.kv.get(INDEX, "key")
             assert entry
             assert (entry.value, entry.revision) == (b"value", 1)
-            await connection.ensure_streams()
+            await connection.provision.ensure()
             assert (await connection.js.stream_info(name)).config.allow_direct
-            assert await connection.get(INDEX, "key") == entry
-            await connection.delete(INDEX, "key")
-            assert await connection.get(INDEX, "key") is None
-            assert await connection.get(INDEX, "another") is None
+            assert await connection.kv.get(INDEX, "key") == entry
+            await connection.kv.delete(INDEX, "key")
+            assert await connection.kv.get(INDEX, "key") is None
+            assert await connection.kv.get(INDEX, "another") is None
 
     asyncio.run(play())
 
@@ -411,11 +411,11 @@ def test_an_entry_that_cannot_be_one_of_its_archive_is_ignored_and_mended(
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
-            await connection.put(INDEX, archive.key_hash, _forged(copies, entry))
+            await connection.kv.put(INDEX, archive.key_hash, _forged(copies, entry))
             with capture_logs() as logs:
                 assert await index.copies(archive) == copies
             assert [line["event"] for line in logs] == ["value.unreadable"]
-            mended = await connection.get(INDEX, archive.key_hash)
+            mended = await connection.kv.get(INDEX, archive.key_hash)
             record = decode_copies(mended.value) if mended else None
             assert record
             assert record.manifest == copies.manifest
@@ -442,10 +442,12 @@ def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) 
         sha256, archive = "c" * 64, an_archive()
         rev = rev_hash("hgmo", "projects/ash", "tip")
         async with index_of(fleet, MemoryStorage()) as index, fleet.connection() as connection:
-            await connection.put(DIGESTS, f"{sha256}.{an_archive().key_hash}", archive.key.encode())
+            await connection.kv.put(
+                DIGESTS, f"{sha256}.{an_archive().key_hash}", archive.key.encode()
+            )
             assert await index.by_sha256(sha256) == ()
             for node, at in (("../etc", datetime.now(UTC)), ("a" * 40, datetime(2026, 1, 1))):  # noqa: DTZ001
-                await connection.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
+                await connection.kv.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
                 assert await index.node("hgmo", "projects/ash", "tip") is None
 
     asyncio.run(play())

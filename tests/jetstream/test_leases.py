@@ -40,7 +40,7 @@ class Bench:
     async def message(self, within: timedelta = timedelta(seconds=HUNG_AFTER_S)) -> Msg:
         """Return the next delivery of the task, new or again."""
         await self.consumer.ensure()
-        stream = self.connection.tasks_stream
+        stream = self.connection.tasks.name
         lane = await self.connection.js.pull_subscribe_bind(self.consumer.name, stream)
         try:
             return (await lane.fetch(1, within.total_seconds()))[0]
@@ -120,7 +120,7 @@ def test_a_task_that_was_given_back_is_claimed_although_its_lane_was_made_again(
             claim = here.claim(deliveries[-1])
             assert await claim.begin()
             await claim.hand_back()
-            await here.connection.delete_consumer(here.consumer.name)
+            await here.connection.tasks.delete_consumer(here.consumer.name)
             deliveries.append(await here.message())
             claim = here.claim(deliveries[-1])
             assert await claim.begin()
@@ -168,14 +168,14 @@ def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) ->
         async with bench(fleet) as here:
             claim = here.claim(await here.message())
             assert await claim.begin()
-            await here.connection.js.delete_stream(here.connection.tasks_stream)
-            await here.connection.ensure_streams()
+            await here.connection.js.delete_stream(here.connection.tasks.name)
+            await here.connection.provision.ensure()
             if asked_anew:
                 await here.queue.enqueue(an_archive())  # which has the number of the lost one
                 await here.queue.enqueue(here.archive)
             async with asyncio.timeout(HUNG_AFTER_S):
                 await claim.succeed()
-            entry = await here.connection.get(STATES, here.archive.key_hash)
+            entry = await here.connection.kv.get(STATES, here.archive.key_hash)
             record = decode_task(entry.value) if entry else None
             return record.state if record else None
 
@@ -191,8 +191,8 @@ def test_after_a_wipe_of_the_queue_alone_a_new_task_is_not_taken_for_the_old_one
             claim = here.claim(await here.message())
             assert await claim.begin()
             await claim.fail(Busy("for good"))
-            await here.connection.js.delete_stream(here.connection.tasks_stream)
-            await here.connection.ensure_streams()
+            await here.connection.js.delete_stream(here.connection.tasks.name)
+            await here.connection.provision.ensure()
             await here.queue.enqueue(here.archive)
             assert await here.state() is TaskState.PENDING
             return await here.claim(await here.message()).begin()
@@ -232,7 +232,7 @@ def test_a_state_that_an_operator_removed_is_written_again(fleet: Fleet) -> None
         async with bench(fleet) as here:
             claim = here.claim(await here.message())
             assert await claim.begin()
-            await here.connection.delete(STATES, here.archive.key_hash)
+            await here.connection.kv.delete(STATES, here.archive.key_hash)
             await claim.succeed()
             return await here.state()
 

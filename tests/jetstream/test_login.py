@@ -61,8 +61,8 @@ def writes(**settings: Any) -> bool:  # noqa: ANN401 - whatever the section take
         ):
             while True:
                 with suppress(EngineUnavailable):
-                    await connection.put(INDEX, "key", b"value")
-                    entry = await connection.get(INDEX, "key")
+                    await connection.kv.put(INDEX, "key", b"value")
+                    entry = await connection.kv.get(INDEX, "key")
                     return entry is not None and entry.value == b"value"
 
     return asyncio.run(play())

@@ -21,7 +21,8 @@ from archiver.jetstream.consumers import SourceConsumer, consumer_name
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
-from archiver.jetstream.replication import PROBE_LANE, Streams, TooFewServers
+from archiver.jetstream.queue_probe import PROBE_PRIORITY, QueueProbe
+from archiver.jetstream.replication import Replication, TooFewServers
 from archiver.jetstream.stale_consumers import withheld_message
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.runtime.tasks import in_background
@@ -54,7 +55,7 @@ def lane(connection: Connection) -> SourceConsumer:
 
 async def replicas_of(connection: Connection) -> set[int]:
     """Return on how many servers the streams and consumers are: one number, if all is well."""
-    streams = await Streams(connection=connection, wanted=1).look()
+    streams = await Replication(connection=connection, wanted=1).status()
     standings = [one for stream in streams for one in (stream.stream, *stream.consumers)]
     assert all(one.leader for one in standings)
     return {one.replicas for one in standings}
@@ -90,22 +91,22 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
     async def written_and_read(connection: Connection, value: bytes) -> bool:
         while True:
             with suppress(EngineUnavailable):  # as while a leader is elected
-                await connection.put(INDEX, "key", value)
-                entry = await connection.get(INDEX, "key")
+                await connection.kv.put(INDEX, "key", value)
+                entry = await connection.kv.get(INDEX, "key")
                 return entry is not None and entry.value == value
 
     async def play() -> Sequence[set[int]]:
         async with asyncio.timeout(2 * HUNG_AFTER_S), fleet.connection() as connection:
-            streams = Streams(connection=connection, wanted=1)
+            replication = Replication(connection=connection, wanted=1)
             await lane(connection).ensure()
             assert await written_and_read(connection, b"one")
             before = await replicas_of(connection)
-            await streams.set_replicas(3, within=SOON)
+            await replication.set_replicas(3, within=SOON)
             there = await replicas_of(connection)
             infos = [await connection.js.stream_info(name) for name in connection.provision.buckets]
             assert not any(info.config.allow_direct for info in infos)
             assert all([await written_and_read(connection, bytes([n])) for n in range(50)])
-            await streams.set_replicas(1, within=SOON)
+            await replication.set_replicas(1, within=SOON)
             assert await written_and_read(connection, b"two")
             return before, there, await replicas_of(connection)
 
@@ -118,11 +119,11 @@ def test_more_replicas_than_servers_are_refused_and_one_server_is_left_as_it_is(
     async def play() -> None:
         async with fleet.connection() as connection:
             with pytest.raises(TooFewServers):
-                await Streams(connection=connection, wanted=1).set_replicas(3, within=SOON)
+                await Replication(connection=connection, wanted=1).set_replicas(3, within=SOON)
             assert await replicas_of(connection) == {1}
         three = replace(fleet, servers=replace(fleet.servers, replicas=3))
         async with three.connection() as connection:
-            await connection.ensure_streams()
+            await connection.provision.ensure()
 
     asyncio.run(play())
 
@@ -130,11 +131,11 @@ def test_more_replicas_than_servers_are_refused_and_one_server_is_left_as_it_is(
 def test_what_an_operator_set_on_a_stream_stays(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
-            info = await connection.js.stream_info(connection.tasks_stream)
+            info = await connection.js.stream_info(connection.tasks.name)
             changed = info.config.evolve(max_bytes=1 << 30, max_msgs_per_subject=2)
             await connection.js.update_stream(changed)
-            await connection.ensure_streams()
-            after = (await connection.js.stream_info(connection.tasks_stream)).config
+            await connection.provision.ensure()
+            after = (await connection.js.stream_info(connection.tasks.name)).config
             assert (after.max_bytes, after.max_msgs_per_subject) == (1 << 30, 1)
 
     asyncio.run(play())
@@ -144,15 +145,19 @@ def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fle
     async def play() -> None:
         async with fleet.connection() as connection, fleet.queue() as queue:
             await queue.enqueue(an_archive())
-            streams = Streams(connection=connection, wanted=1)
-            await streams.prove()
-            await streams.prove()
-            tasks = next(s for s in await streams.look() if s.stream.name.endswith("_tasks"))
+            probe = QueueProbe(connection=connection)
+            await probe.run()
+            await probe.run()
+            tasks = next(
+                s
+                for s in await Replication(connection=connection, wanted=1).status()
+                if s.stream.name.endswith("_tasks")
+            )
             assert (tasks.messages, tasks.consumers) == (1, ())
-            info = await connection.js.stream_info(connection.tasks_stream)
+            info = await connection.js.stream_info(connection.tasks.name)
             await connection.js.update_stream(info.config.evolve(max_msgs=1))
             with pytest.raises(EngineUnavailable):
-                await streams.prove()
+                await probe.run()
 
     asyncio.run(play())
 
@@ -160,31 +165,33 @@ def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fle
 def test_after_a_probe_that_failed_the_next_one_shows_that_all_is_well(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
-            streams, stream = Streams(connection=connection, wanted=1), connection.tasks_stream
-            probes = connection.subject("tasks", PROBE_LANE, "*", "*")
-            await connection.ensure_consumer(ConsumerConfig(name="other", filter_subject=probes))
+            probe = QueueProbe(connection=connection)
+            probes = connection.tasks.subject(PROBE_PRIORITY, "*", "*")
+            await connection.tasks.ensure_consumer(
+                ConsumerConfig(name="other", filter_subject=probes)
+            )
             with pytest.raises(EngineUnavailable):  # its own consumer is refused
-                await streams.prove()
-            assert await connection.count(stream) == 0
-            await connection.delete_consumer("other")
+                await probe.run()
+            assert await connection.tasks.count() == 0
+            await connection.tasks.delete_consumer("other")
 
-            await streams.prove()
+            await probe.run()
             await take_all_probes(connection)
             with pytest.raises(EngineUnavailable):
-                await streams.prove()
-            await streams.prove()
+                await probe.run()
+            await probe.run()
 
     asyncio.run(play())
 
 
 async def take_all_probes(connection: Connection) -> None:
     """Have the consumer that is there hand out its messages elsewhere."""
-    stream, elsewhere = connection.tasks_stream, connection.subject("elsewhere")
+    stream, elsewhere = connection.tasks.name, f"{connection.namespace}.elsewhere"
     taken: asyncio.Queue[Msg] = asyncio.Queue()
-    await connection.listen(elsewhere, taken.put)
+    await connection.subscriptions.subscribe(elsewhere, taken.put)
     (consumer,) = await connection.js.consumers_info(stream)
     many = json.dumps({"batch": 100, "expires": 60_000_000_000}).encode()
-    await connection.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer.name}", many, elsewhere)
+    await connection.tasks.send_pull_request(consumer.name, many, elsewhere)
 
 
 @pytest.mark.thorough
@@ -251,7 +258,7 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
                 while not await taken(connection):
                     pass
             name = consumer_name("hgmo", Priority.HIGH)
-            info = await connection.consumer(connection.tasks_stream, name)
+            info = await connection.tasks.consumer(name)
             assert info
             assert await withheld_message(connection.js, info) is None
             return await play(connection, info)
@@ -270,13 +277,11 @@ def test_a_consumer_that_is_left_over_is_renewed_by_one_worker_alone(
             making = group.create_task(lane(connection).ensure())
             if renewed:
                 await until_seen(connection)
-                await connection.delete_consumer(consumer_name("hgmo", Priority.HIGH))
+                await connection.tasks.delete_consumer(consumer_name("hgmo", Priority.HIGH))
                 while not await taken(connection):
                     pass
             await making
-        info = await connection.consumer(
-            connection.tasks_stream, consumer_name("hgmo", Priority.HIGH)
-        )
+        info = await connection.tasks.consumer(consumer_name("hgmo", Priority.HIGH))
         return info.num_ack_pending if info else None
 
     async def connected() -> int | None:
@@ -297,19 +302,19 @@ async def leave_over(connection: Connection) -> None:
     queue, name = JetStreamTaskQueue(connection=connection), consumer_name("hgmo", Priority.HIGH)
     for source in ("hgmo", "other"):
         await queue.enqueue(an_archive(source))
-    others = connection.subject("tasks", Priority.HIGH, "other", "*")
-    await connection.ensure_consumer(ConsumerConfig(durable_name=name, filter_subject=others))
-    pulling = await connection.js.pull_subscribe_bind(name, connection.tasks_stream)
+    others = connection.tasks.subject(Priority.HIGH, "other", "*")
+    await connection.tasks.ensure_consumer(ConsumerConfig(durable_name=name, filter_subject=others))
+    pulling = await connection.js.pull_subscribe_bind(name, connection.tasks.name)
     await (await pulling.fetch(1, 60))[0].ack_sync()
     await pulling.unsubscribe()
 
 
 async def until_seen(connection: Connection) -> None:
     """Return once the lane's consumer has its own filter: it was looked at by then."""
-    own = connection.subject("tasks", Priority.HIGH, "hgmo", "*")
+    own = connection.tasks.subject(Priority.HIGH, "hgmo", "*")
     name = consumer_name("hgmo", Priority.HIGH)
     while True:
-        info = await connection.consumer(connection.tasks_stream, name)
+        info = await connection.tasks.consumer(name)
         if info and info.config.filter_subject == own:
             return
         await asyncio.sleep(0.01)
@@ -319,7 +324,7 @@ async def taken(connection: Connection) -> Msg | None:
     """Return the next message of the lane, made as a worker makes it, or None after a second."""
     queue = lane(connection)
     await queue.ensure()
-    pulling = await connection.js.pull_subscribe_bind(queue.name, connection.tasks_stream)
+    pulling = await connection.js.pull_subscribe_bind(queue.name, connection.tasks.name)
     try:
         return (await pulling.fetch(1, 1))[0]
     except nats.errors.TimeoutError:

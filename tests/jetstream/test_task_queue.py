@@ -55,7 +55,7 @@ def test_a_task_that_the_queue_has_no_room_for_is_not_accepted(
         async with fleet.connection() as connection:
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(queued)
-            async with limited(connection, connection.tasks_stream, **limit):
+            async with limited(connection, connection.tasks.name, **limit):
                 with pytest.raises(EngineUnavailable):
                     await queue.enqueue(refused)
                 told = await queue.task(refused), await queue.enqueue(queued)
@@ -77,10 +77,10 @@ def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_there(fleet:
             await message.respond(left.pop(0) if len(left) > 1 else left[0])
 
         async with fleet.connection() as connection:
-            elsewhere = [connection.subject("elsewhere")]
-            async with limited(connection, connection.tasks_stream, subjects=elsewhere):
-                client = connection._link.client  # noqa: SLF001 - what a cluster would answer
-                await client.subscribe(connection.subject("tasks", ">"), cb=answer)
+            elsewhere = [f"{connection.namespace}.elsewhere"]
+            async with limited(connection, connection.tasks.name, subjects=elsewhere):
+                client = connection.link.client
+                await client.subscribe(f"{connection.namespace}.tasks.>", cb=answer)
                 return await JetStreamTaskQueue(connection=connection).enqueue(an_archive())
 
     assert asyncio.run(enqueue(BEING_STORED, STORED)) is EnqueueOutcome.MISS

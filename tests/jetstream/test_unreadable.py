@@ -123,12 +123,12 @@ def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
 async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> None:
     """Put *garbage* wherever something may stand of *archive*."""
     for bucket, key in buckets_of(archive):
-        await connection.put(bucket, key, garbage)
-    await connection.publish(
-        connection.subject("tasks", "hi", archive.source, archive.key_hash), garbage, {}
+        await connection.kv.put(bucket, key, garbage)
+    await connection.messages.publish(
+        connection.tasks.subject("hi", archive.source, archive.key_hash), garbage, {}
     )
     for event in (FAILED, FINISHED):
-        await connection.tell(event, archive.key_hash, garbage)
+        await connection.feed.publish(event, archive.key_hash, garbage)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
         async with fleet.connection() as connection:
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(waiting)
-            subject = connection.subject("tasks", "hi", waiting.source, waiting.key_hash)
-            message = await connection.last_message(connection.tasks_stream, subject)
+            subject = connection.tasks.subject("hi", waiting.source, waiting.key_hash)
+            message = await connection.messages.last(connection.tasks.name, subject)
             order = decode_order(message.value) if message else None
             assert message
             assert order
@@ -181,12 +181,12 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
                 a_task(waiting), sequence=message.revision, created_at=order.created_at, attempt=777
             )
             forged = encode(state).replace(b"777", ENDLESS)
-            await connection.put(STATES, waiting.key_hash, forged)
+            await connection.kv.put(STATES, waiting.key_hash, forged)
             forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
-            await connection.put(REPAIRS, lacking.key_hash, forged)
+            await connection.kv.put(REPAIRS, lacking.key_hash, forged)
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
                 await until(queue, waiting, TaskState.SUCCESS)
-                while await connection.trace(REPAIRS, lacking.key_hash):
+                while await connection.kv.get_or_marker(REPAIRS, lacking.key_hash):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())
@@ -212,7 +212,7 @@ def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fl
                 await repairs.note(archive, [Region("two")])
             repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=hour)
             await repairer.sweep()
-            entry = await connection.get(REPAIRS, first.key_hash)
+            entry = await connection.kv.get(REPAIRS, first.key_hash)
             record = decode_repair(entry.value) if entry else None
             assert record
             assert record.due_at > NOW + hour / 2
@@ -231,11 +231,11 @@ def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Flee
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            connection.watch(FAILED, break_down)
-            connection.watch(FAILED, lambda digest, _payload: heard.append(digest))
+            connection.feed.subscribe(FAILED, break_down)
+            connection.feed.subscribe(FAILED, lambda digest, _payload: heard.append(digest))
             async with asyncio.timeout(HUNG_AFTER_S):
                 for count in (1, 2):
-                    await connection.tell(FAILED, "d")
+                    await connection.feed.publish(FAILED, "d")
                     while len(heard) < count:
                         await asyncio.sleep(0.01)
 
@@ -273,7 +273,7 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
                     async with asyncio.timeout(
                         HUNG_AFTER_S
                     ):  # a sweep of repairs comes every 0.1 s
-                        while bucket != STATES and await connection.trace(bucket, key):
+                        while bucket != STATES and await connection.kv.get_or_marker(bucket, key):
                             await asyncio.sleep(0.02)
 
     before = noted()
@@ -292,10 +292,10 @@ def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet
     async def play() -> None:
         archive = an_archive()
         async with fleet.connection() as connection:
-            subject = connection.subject("tasks", "hi", archive.source, archive.key_hash)
-            await connection.publish(subject, b"?", {})
+            subject = connection.tasks.subject("hi", archive.source, archive.key_hash)
+            await connection.messages.publish(subject, b"?", {})
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                while await connection.last_message(connection.tasks_stream, subject):
+                while await connection.messages.last(connection.tasks.name, subject):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())
@@ -308,7 +308,7 @@ def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
         async with bench(fleet) as here:
             claim = here.claim(await here.message())
             assert await claim.begin()
-            await here.connection.put(STATES, here.archive.key_hash, b"?")
+            await here.connection.kv.put(STATES, here.archive.key_hash, b"?")
             with pytest.raises(LeaseLost):  # the writer might have the task
                 await claim.hold()
             again = here.claim(await here.message())
@@ -332,16 +332,18 @@ def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -
             store = JetStreamIndexStore(connection=connection, storage=storage)
             rebuilder = Rebuilder(store=store, storage=storage, on_progress=lambda _: None)
             tally: Tally = await rebuilder.rebuild()
-            entry = await connection.get(INDEX, there.key_hash)
+            entry = await connection.kv.get(INDEX, there.key_hash)
             record = decode_copies(entry.value) if entry else None
-            digest = await connection.get(DIGESTS, sha256_key(there.key_hash, there))
+            digest = await connection.kv.get(DIGESTS, sha256_key(there.key_hash, there))
             assert (tally.listed, tally.written, tally.kept) == (1, 1, 0)
             assert record
             assert record.manifest == copies.manifest
             assert digest
             assert digest.value == there.key.encode()
-            assert await connection.trace(INDEX, gone.key_hash) is None
-            assert await connection.trace(DIGESTS, sha256_key(gone.key_hash, gone)) is None
+            assert await connection.kv.get_or_marker(INDEX, gone.key_hash) is None
+            assert (
+                await connection.kv.get_or_marker(DIGESTS, sha256_key(gone.key_hash, gone)) is None
+            )
 
     asyncio.run(play())
 

@@ -64,7 +64,7 @@ class Bench:
         """Have every dispatcher ask for tasks that do not exist, and wait for them."""
         for source in sources:
             record = WaitingRecord(source=source, priority=Priority.HIGH)
-            await self.connection.tell(WAITING, "0" * 64, encode(record))
+            await self.connection.feed.publish(WAITING, "0" * 64, encode(record))
 
     async def enqueue(self, source: str, priority: Priority = Priority.HIGH) -> None:
         archive = an_archive(source)
@@ -212,7 +212,7 @@ def test_a_lane_whose_consumer_is_gone_has_it_made_again(fleet: Fleet) -> None:
             async with in_background(here.dispatcher.run()):
                 await here.enqueue("one")
                 await here.end(0)
-                await here.connection.js.delete_stream(here.connection.tasks_stream)
+                await here.connection.js.delete_stream(here.connection.tasks.name)
                 await here.enqueue("one")
                 await here.end(1)
             return here.sources

@@ -8,7 +8,7 @@ import msgspec
 
 from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.worker_reports import WORKERS, Reporter, workers
+from archiver.jetstream.worker_reports import WORKERS, Reporter, request_reports
 from archiver.model import Region
 from archiver.testing import MemoryStorage
 from tests.parts.fleet import HUNG_AFTER_S, Fleet
@@ -31,7 +31,7 @@ def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> N
 def test_without_a_worker_there_is_no_report(fleet: Fleet) -> None:
     async def play() -> int:
         async with fleet.connection() as web:
-            return len(await workers(web))
+            return len(await request_reports(web.requests))
 
     assert asyncio.run(play()) == 0
 
@@ -69,7 +69,7 @@ def test_a_worker_that_takes_its_time_is_waited_for(fleet: Fleet) -> None:
 async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:
     """Return the reports of so many workers, which may still be connecting."""
     async with asyncio.timeout(HUNG_AFTER_S):
-        while len(reports := await workers(web)) < count:
+        while len(reports := await request_reports(web.requests)) < count:
             await asyncio.sleep(0.02)
     return reports
 
@@ -79,5 +79,5 @@ def _worker(fleet: Fleet, storage: MemoryStorage) -> AbstractAsyncContextManager
         fleet.servers,
         namespace=fleet.namespace,
         name="test",
-        answers={WORKERS: Reporter(storage=storage).say},
+        answers={WORKERS: Reporter(storage=storage).answer},
     )

@@ -143,7 +143,7 @@ def test_an_entry_that_was_removed_is_written_again(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
-        await bench.connection.delete(INDEX, archive.key_hash)
+        await bench.connection.kv.delete(INDEX, archive.key_hash)
         assert counts(await bench.rebuild("hgmo")) == (1, 1, 0, 0)
         assert await bench.stored(archive) == copies
 
@@ -172,7 +172,7 @@ def test_what_no_region_has_any_more_is_dropped(fleet: Fleet) -> None:
         await bench.index.record(gone, was)
         bench.storage.take_away(gone)
         assert counts(await bench.rebuild()) == (1, 0, 1, 1)
-        assert await bench.connection.get(INDEX, gone.key_hash) is None
+        assert await bench.connection.kv.get(INDEX, gone.key_hash) is None
         async with asyncio.timeout(HUNG_AFTER_S):
             while await bench.index.copies(gone):
                 await asyncio.sleep(0.005)
@@ -186,7 +186,7 @@ def test_the_digest_that_an_archive_had_before_it_was_made_anew_is_dropped(fleet
         archive, anew = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies_of(archive, ONE, TWO, sha256="d" * 64))
         assert counts(await bench.rebuild()) == (1, 1, 0, 1)
-        assert await bench.connection.matching(DIGESTS, f"{'d' * 64}.*") == []
+        assert await bench.connection.kv.keys(DIGESTS, f"{'d' * 64}.*") == []
         assert await bench.index.by_sha256(anew.manifest.sha256) == (archive,)
 
     play(fleet, scenario)
@@ -258,7 +258,7 @@ def test_a_rebuild_of_one_source_leaves_the_others_alone(fleet: Fleet) -> None:
         assert await bench.stored(ours) == copies
         assert await bench.stored(theirs) is None
         assert await bench.stored(gone) == was
-        assert await bench.connection.matching(DIGESTS, f"{was.manifest.sha256}.*")
+        assert await bench.connection.kv.keys(DIGESTS, f"{was.manifest.sha256}.*")
 
     play(fleet, scenario)
 
@@ -266,9 +266,9 @@ def test_a_rebuild_of_one_source_leaves_the_others_alone(fleet: Fleet) -> None:
 def test_entries_that_nobody_can_read_do_no_harm(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
-        await bench.connection.put(INDEX, archive.key_hash, b"?")
-        await bench.connection.put(INDEX, "0" * 64, b"?")
-        await bench.connection.put(DIGESTS, f"{'0' * 64}.{'0' * 64}", b"\xff")
+        await bench.connection.kv.put(INDEX, archive.key_hash, b"?")
+        await bench.connection.kv.put(INDEX, "0" * 64, b"?")
+        await bench.connection.kv.put(DIGESTS, f"{'0' * 64}.{'0' * 64}", b"\xff")
         assert counts(await bench.rebuild()) == (1, 1, 0, 1)
         assert await bench.stored(archive) == copies
 
@@ -297,12 +297,12 @@ def test_without_an_engine_nothing_is_rebuilt(namespace: str) -> None:
 def test_a_bucket_of_any_size_is_read_through(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         connection = bench.connection
-        await connection.ensure_streams()
-        assert [key async for key, _ in connection.entries(INDEX)] == []
+        await connection.provision.ensure()
+        assert [key async for key, _ in connection.kv.entries(INDEX)] == []
         for number in range(1203):
-            await connection.put(INDEX, str(number), b"x")
-        await connection.delete(INDEX, "7")
-        found = {key: entry.value async for key, entry in connection.entries(INDEX)}
+            await connection.kv.put(INDEX, str(number), b"x")
+        await connection.kv.delete(INDEX, "7")
+        found = {key: entry.value async for key, entry in connection.kv.entries(INDEX)}
         assert found.keys() == {str(number) for number in range(1203)}
         assert [key for key, value in found.items() if not value] == ["7"]
 
@@ -312,15 +312,15 @@ def test_a_bucket_of_any_size_is_read_through(fleet: Fleet) -> None:
 def test_a_purge_spares_what_is_newer(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         connection = bench.connection
-        await connection.put(INDEX, "k", b"old")
-        old = await connection.get(INDEX, "k")
+        await connection.kv.put(INDEX, "k", b"old")
+        old = await connection.kv.get(INDEX, "k")
         assert old
-        await connection.put(INDEX, "k", b"new")
-        await connection.purge(INDEX, "k", revision=old.revision)
-        new = await connection.get(INDEX, "k")
+        await connection.kv.put(INDEX, "k", b"new")
+        await connection.kv.purge(INDEX, "k", revision=old.revision)
+        new = await connection.kv.get(INDEX, "k")
         assert new
         assert new.value == b"new"
-        await connection.purge(INDEX, "k", revision=new.revision)
-        assert await connection.get(INDEX, "k") is None
+        await connection.kv.purge(INDEX, "k", revision=new.revision)
+        assert await connection.kv.get(INDEX, "k") is None
 
     play(fleet, scenario)

@@ -98,7 +98,7 @@ def test_a_copy_that_is_gone_is_taken_out_everywhere_and_noted_for_repair(
             async def known_and_noted() -> bool:
                 if not await one.index.copies(archive) == await two.index.copies(archive) == left:
                     return False
-                return await one.connection.get(REPAIRS, archive.key_hash) is not None
+                return await one.connection.kv.get(REPAIRS, archive.key_hash) is not None
 
             with capture_logs() as logs:
                 async with in_background(one.rechecker.run()):
@@ -190,7 +190,7 @@ def test_what_was_written_meanwhile_is_not_written_over(fleet: Fleet) -> None:
             await two.index.record(archive, both)
             western = Copies(manifest=both.manifest, regions=(WEST,))
             await one.index.replace(archive, seen, western)
-            entry = await one.connection.get(INDEX, archive.key_hash)
+            entry = await one.connection.kv.get(INDEX, archive.key_hash)
             assert entry
             record = decode_copies(entry.value)
             assert record
@@ -210,11 +210,11 @@ def test_what_was_written_meanwhile_is_not_taken_out_with_what_is_gone(fleet: Fl
             assert seen
             await two.index.record(archive, both)
             await one.index.replace(archive, seen, None)
-            assert await one.connection.get(INDEX, archive.key_hash)
+            assert await one.connection.kv.get(INDEX, archive.key_hash)
             seen = await one.index.latest(archive)
             assert seen
             await one.index.replace(archive, seen, None)
-            assert await one.connection.get(INDEX, archive.key_hash) is None
+            assert await one.connection.kv.get(INDEX, archive.key_hash) is None
 
     asyncio.run(play())
 

@@ -31,9 +31,9 @@ class Web:
 
     async def wipe(self) -> None:
         """Lose the engine's data, as a server does that comes back without its folder."""
-        for stream in (self.connection.tasks_stream, f"KV_{self.connection.namespace}_{STATES}"):
+        for stream in (self.connection.tasks.name, f"KV_{self.connection.namespace}_{STATES}"):
             await self.connection.js.delete_stream(stream)
-        await self.connection.ensure_streams()
+        await self.connection.provision.ensure()
         self.connection.gap()
 
     async def restored(self) -> set[str]:

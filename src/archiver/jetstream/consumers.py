@@ -69,7 +69,7 @@ class SourceConsumer:
         self._connection = connection
         self._config = ConsumerConfig(
             durable_name=self.name,
-            filter_subject=connection.subject("tasks", priority, source, "*"),
+            filter_subject=connection.tasks.subject(priority, source, "*"),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=lease.total_seconds(),
             max_deliver=-1,  # a limit would leave the last message in the queue, blocking its key
@@ -81,21 +81,23 @@ class SourceConsumer:
 
     async def ensure(self) -> None:
         """Create the consumer if it is missing or stale. Raises EngineUnavailable."""
-        consumer = await self._connection.ensure_consumer(self._config)
+        consumer = await self._connection.tasks.ensure_consumer(self._config)
         if await self._is_stale(consumer):
             log.warning("lane.renewed", lane=self.name)
-            await self._connection.delete_consumer(self.name)
-            await self._connection.ensure_consumer(self._config)
+            await self._connection.tasks.delete_consumer(self.name)
+            await self._connection.tasks.ensure_consumer(self._config)
         self.exists = True
 
     async def _is_stale(self, consumer: ConsumerInfo) -> bool:
         """Return whether the consumer would withhold tasks for ever (see ``stale_consumers``)."""
-        first = await self._connection.withheld_message(consumer)
+        first = await self._connection.tasks.withheld_message(consumer)
         if not first:
             return first is not None
         await asyncio.sleep(REMOVED_AFTER.total_seconds())
-        fresh = await self._connection.ensure_consumer(self._config)  # another worker may renew it
-        return await self._connection.withheld_message(fresh) in (0, first)
+        fresh = await self._connection.tasks.ensure_consumer(
+            self._config
+        )  # another worker may renew it
+        return await self._connection.tasks.withheld_message(fresh) in (0, first)
 
     async def send_request(self, reply: str, *, lingering: bool) -> None:
         """Request one message, to be sent to *reply*.
@@ -108,5 +110,5 @@ class SourceConsumer:
         """
         patience = {"expires": LINGER_NS} if lingering else {"no_wait": True}
         request = {"batch": 1, **patience}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._connection.tasks_stream}.{self.name}"
-        await self._connection.send(subject, json.dumps(request).encode(), reply)
+        payload = json.dumps(request).encode()
+        await self._connection.tasks.send_pull_request(self.name, payload, reply)

@@ -63,7 +63,7 @@ class Batch:
             self.ended.set_result(None)
 
 
-class Lookups:
+class DirectGet:
     """Direct gets (ADR-31 of NATS): no JSON and no base64 come back, which is half the work.
 
     Each key has a question of its own; what is dear about one, its deadline and its turn in the

@@ -87,7 +87,7 @@ class Dispatcher:
         self._missing = asyncio.Event()
         self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._published = connection.subject("tasks", "*", "*", "*")
+        self._published = connection.tasks.subject("*", "*", "*")
 
     async def next_message(self) -> Msg | None:
         """Wait for a message; return None after ``close``."""
@@ -118,10 +118,10 @@ class Dispatcher:
     async def run(self) -> None:
         """Request tasks for the waiting claims until cancelled."""
         connection = self._connection
-        connection.on_gap(self._start_over)
-        connection.watch(WAITING, self._hear_of_waiting)
-        await connection.listen(f"{self._inbox}.*", self._receive)
-        await connection.listen(self._published, self._hear_of_task)
+        connection.feed.gaps.add(self._start_over)
+        connection.feed.subscribe(WAITING, self._hear_of_waiting)
+        await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
+        await connection.subscriptions.subscribe(self._published, self._hear_of_task)
         self._missing.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._create_missing())
@@ -130,8 +130,8 @@ class Dispatcher:
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""
-        await self._connection.unlisten(self._published)
-        await self._connection.unlisten(f"{self._inbox}.*")
+        await self._connection.subscriptions.unsubscribe(self._published)
+        await self._connection.subscriptions.unsubscribe(f"{self._inbox}.*")
 
     async def _create_missing(self) -> None:
         """Create the missing consumers, now and whenever the server reports one missing."""
@@ -249,7 +249,9 @@ class Dispatcher:
         with suppress(nats.errors.Error, OSError):  # the lease runs out instead
             await message.nak()
         record = WaitingRecord(source=consumer.source, priority=consumer.priority)
-        await self._connection.tell(WAITING, message.subject.rpartition(".")[2], encode(record))
+        await self._connection.feed.publish(
+            WAITING, message.subject.rpartition(".")[2], encode(record)
+        )
 
     def _consumer_of(self, subject: str) -> SourceConsumer | None:
         priority, source, _key_hash = subject.split(".")[-3:]
@@ -264,7 +266,7 @@ class Dispatcher:
         """Note that a task was given back, or will be offered again after a delay."""
         record = decode_waiting(payload)
         if record is None:
-            self._connection.note_unreadable(FEED, key_hash)
+            self._connection.unreadable.note(FEED, key_hash)
         elif consumer := self.consumers.get((record.priority.value, record.source)):
             loop = asyncio.get_running_loop()
             loop.call_later(record.after_s, self._raise_hint, consumer, Hint.ANNOUNCED)
@@ -289,8 +291,7 @@ class Dispatcher:
             await asyncio.sleep(SWEEP_EVERY.total_seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - not used for security
             self._give_up_requests()
             try:
-                stream = self._connection.tasks_stream
-                subjects = await self._connection.subjects(stream, most=LISTED_MAX)
+                subjects = await self._connection.tasks.subjects(most=LISTED_MAX)
             except EngineUnavailable as exc:
                 log.debug("lanes.not_swept", code=exc.code)
                 continue

@@ -90,9 +90,9 @@ class JetStreamIndex:
         self._lookups: Lookups[IndexEntry | None] = Lookups()
         self._asides = 0
         self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
-        connection.on_gap(self._drop_all)
-        connection.watch(COPIES, self._drop)
-        connection.watch(MOVED, self._drop_node)
+        connection.feed.gaps.add(self._drop_all)
+        connection.feed.subscribe(COPIES, self._drop)
+        connection.feed.subscribe(MOVED, self._drop_node)
 
     def _drop(self, digest: str, sha256: bytes) -> None:
         self._sha256s.drop(sha256.decode(errors="replace"))
@@ -169,10 +169,10 @@ class JetStreamIndex:
             await self._update(archive, checked)
             await self._lead(archive, copies)
         else:
-            purge = self._connection.purge(INDEX, archive.key_hash, revision=seen.revision)
+            purge = self._connection.kv.purge(INDEX, archive.key_hash, revision=seen.revision)
             await self._written(archive, purge)
         sha256 = (copies or seen.copies).manifest.sha256
-        await self._connection.tell(COPIES, archive.key_hash, sha256.encode())
+        await self._connection.feed.publish(COPIES, archive.key_hash, sha256.encode())
 
     async def _update(self, archive: Archive, checked: IndexEntry) -> None:
         """Write over the revision that was read; if another stands there by now, let it stand."""
@@ -180,7 +180,9 @@ class JetStreamIndex:
         try:
             await self._written(
                 archive,
-                self._connection.update(INDEX, archive.key_hash, entry, revision=checked.revision),
+                self._connection.kv.update(
+                    INDEX, archive.key_hash, entry, revision=checked.revision
+                ),
             )
         except WrongRevision:
             self._drop(archive.key_hash, b"")
@@ -241,12 +243,12 @@ class JetStreamIndex:
         None in place of an entry says that the engine does not answer.
         """
         try:
-            entry = await self._connection.trace(INDEX, archive.key_hash) or NOTHING
+            entry = await self._connection.kv.get_or_marker(INDEX, archive.key_hash) or NOTHING
         except EngineUnavailable:
             return None, None
         seen = self._read(archive, entry.value, entry.revision) if entry.value else None
         if seen is None and entry.value and _record(archive, entry.value) is None:
-            await self._connection.set_aside(INDEX, archive.key_hash, entry)
+            await self._connection.kv.remove_unreadable(INDEX, archive.key_hash, entry)
             return NOTHING, None
         return entry, seen
 
@@ -278,9 +280,11 @@ class JetStreamIndex:
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._drop(archive.key_hash, b"")
         seen = IndexEntry(copies=copies, checked_at=datetime.now(UTC))
-        entry = self._connection.put(INDEX, archive.key_hash, self._encoded(seen))
+        entry = self._connection.kv.put(INDEX, archive.key_hash, self._encoded(seen))
         await asyncio.gather(self._written(archive, entry), self._lead(archive, copies))
-        await self._connection.tell(COPIES, archive.key_hash, copies.manifest.sha256.encode())
+        await self._connection.feed.publish(
+            COPIES, archive.key_hash, copies.manifest.sha256.encode()
+        )
 
     async def _lead(self, archive: Archive, copies: Copies) -> None:
         """Have the digest of *copies* lead to *archive*."""
@@ -306,12 +310,12 @@ class JetStreamIndex:
         """Raises EngineUnavailable: Only the engine could tell."""
         if remembered := self._nodes.get(key):
             return remembered
-        entry = await self._connection.get(REVS, key)
+        entry = await self._connection.kv.get(REVS, key)
         if entry is None:
             return None
         record = decode_rev(entry.value)
         if record is None:
-            await self._connection.set_aside(REVS, key, entry)
+            await self._connection.kv.remove_unreadable(REVS, key, entry)
             return None
         self._nodes.put(key, record.resolved())
         return record.resolved()
@@ -323,11 +327,11 @@ class JetStreamIndex:
         try:
             before = await self._node(key)
             if share:
-                await self._connection.put(REVS, key, encode(RevRecord.of(resolved)))
+                await self._connection.kv.put(REVS, key, encode(RevRecord.of(resolved)))
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
         if before and before.node != resolved.node:
-            await self._connection.tell(MOVED, key)
+            await self._connection.feed.publish(MOVED, key)
         self._nodes.put(key, resolved)
 
 

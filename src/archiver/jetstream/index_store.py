@@ -31,7 +31,7 @@ class JetStreamIndexTable:
         self._yields_deleted = yields_deleted
 
     async def scan(self) -> AsyncGenerator[StoredEntry, None]:
-        async with aclosing(self._connection.entries(self._bucket)) as entries:
+        async with aclosing(self._connection.kv.entries(self._bucket)) as entries:
             async for key, entry in entries:
                 if stored := await self._checked(key, entry):
                     yield stored
@@ -41,20 +41,20 @@ class JetStreamIndexTable:
         if stored := self._decode(key, entry) if entry.value else None:
             return stored
         if entry.value:
-            self._connection.note_unreadable(self._bucket, key, entry.revision)
+            self._connection.unreadable.note(self._bucket, key, entry.revision)
         elif self._yields_deleted:
             return StoredEntry(key=key, revision=entry.revision)
-        await self._connection.purge(self._bucket, key, revision=entry.revision)
+        await self._connection.kv.purge(self._bucket, key, revision=entry.revision)
         if not entry.value:
             return None
         return StoredEntry(key=key, revision=entry.revision, unreadable=True)
 
     async def read(self, key: str) -> StoredEntry | None:
-        entry = await self._connection.get(self._bucket, key)
+        entry = await self._connection.kv.get(self._bucket, key)
         return self._decode(key, entry) if entry else None
 
     async def remove(self, entry: StoredEntry) -> None:
-        await self._connection.purge(self._bucket, entry.key, revision=entry.revision)
+        await self._connection.kv.purge(self._bucket, entry.key, revision=entry.revision)
 
 
 class JetStreamIndexStore:
@@ -71,7 +71,7 @@ class JetStreamIndexStore:
         )
 
     async def prepare(self) -> None:
-        await self._connection.ensure_streams()
+        await self._connection.provision.ensure()
 
     def fingerprint(self, copies: Copies) -> int:
         return _fingerprint(self._record(copies))
@@ -87,13 +87,13 @@ class JetStreamIndexStore:
 
     async def _write(self, bucket: str, key: str, value: bytes, revision: int) -> bool:
         try:
-            await self._connection.update(bucket, key, value, revision=revision)
+            await self._connection.kv.update(bucket, key, value, revision=revision)
         except WrongRevision:
             return False
         return True
 
     async def publish_change(self, key_hash: str, sha256: str) -> None:
-        await self._connection.tell(COPIES, key_hash, sha256.encode())
+        await self._connection.feed.publish(COPIES, key_hash, sha256.encode())
 
     def _record(self, copies: Copies) -> CopiesRecord:
         return CopiesRecord.of(copies, datetime.now(UTC), self._storage.places)

@@ -96,7 +96,7 @@ class JetStreamLease:
             EngineUnavailable: It is not recorded; the message will be delivered again.
             LeaseLost: A later delivery of the task is running.
         """
-        entry = await self._connection.trace(STATES, self.archive.key_hash)
+        entry = await self._connection.kv.get_or_marker(STATES, self.archive.key_hash)
         last = self._earlier_record(entry)
         if last and last.state.terminal:
             await self._acknowledge()
@@ -189,7 +189,9 @@ class JetStreamLease:
         self.report(Phase.DONE, self._bytes_done)
         await self._end(TaskState.SUCCESS, error=None, failures=self.failures)
         if built and self._priority is Priority.HIGH:
-            await self._connection.tell(FINISHED, self.archive.key_hash, encode(self._finished()))
+            await self._connection.feed.publish(
+                FINISHED, self.archive.key_hash, encode(self._finished())
+            )
 
     @property
     def _priority(self) -> Priority:
@@ -224,7 +226,7 @@ class JetStreamLease:
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
             await self._until_done(self._write)
             if publish:
-                await self._connection.tell(FAILED, self.archive.key_hash, encode(error))
+                await self._connection.feed.publish(FAILED, self.archive.key_hash, encode(error))
             await self._until_done(self._acknowledge)
 
     async def _until_done(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -281,7 +283,7 @@ class JetStreamLease:
         waiting = WaitingRecord(
             source=self.archive.source, priority=self._priority, after_s=after.total_seconds()
         )
-        await self._connection.tell(WAITING, self.archive.key_hash, encode(waiting))
+        await self._connection.feed.publish(WAITING, self.archive.key_hash, encode(waiting))
 
     async def _acknowledge(self) -> None:
         try:
@@ -295,8 +297,8 @@ class JetStreamLease:
 
     async def _is_gone(self) -> bool:
         """Return whether the message is no longer in the queue, as after a wipe."""
-        stream, subject = self._connection.tasks_stream, self._message.subject
-        last = await self._connection.last_message(stream, subject)
+        stream, subject = self._connection.tasks.name, self._message.subject
+        last = await self._connection.messages.last(stream, subject)
         return last is None or last.revision != self._message.metadata.sequence.stream
 
     async def _write(self) -> None:
@@ -314,7 +316,7 @@ class JetStreamLease:
         )
         for _ in range(WRITES_MAX):
             try:
-                self._revision = await self._connection.update(
+                self._revision = await self._connection.kv.update(
                     STATES, self.archive.key_hash, encode(self._record), revision=self._revision
                 )
             except WrongRevision:
@@ -324,7 +326,7 @@ class JetStreamLease:
         else:
             raise EngineUnavailable("the engine does not accept the state of a task")
         self._written = self._record.state
-        await self._connection.tell(PROGRESS, self.archive.key_hash)
+        await self._connection.feed.publish(PROGRESS, self.archive.key_hash)
 
     async def _refresh_revision(self) -> None:
         """Read the revision to replace: our own if a reply was lost, 0 after a wipe.
@@ -332,7 +334,7 @@ class JetStreamLease:
         Raises:
             LeaseLost: The record there belongs to another worker, or is unreadable.
         """
-        entry = await self._connection.trace(STATES, self.archive.key_hash)
+        entry = await self._connection.kv.get_or_marker(STATES, self.archive.key_hash)
         current = read_state(self._connection, self.archive, entry)
         if current is None and entry and entry.value:
             raise LeaseLost("the record of this attempt was replaced by an unreadable one")

@@ -12,12 +12,16 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.runtime.tasks import cancellable, reraise_cancellation, uninterrupted
 from archiver.telemetry import describe, log
 from archiver.tls import trusting
+
+REQUEST_TIMEOUT = timedelta(seconds=3)
+"""A healthy server answers in milliseconds; one that elects a leader takes about this long."""
 
 KEEP_ALIVE = timedelta(seconds=2)
 """A server that is silent is given up when it has not answered for two to three times as long.
@@ -133,6 +137,11 @@ class Link:
         if self._client is None or not self._client.is_connected:
             raise EngineUnavailable("the engine is not connected")
         return self._client
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream of that client. Raises EngineUnavailable."""
+        return self.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
     @property
     def is_up(self) -> bool:

@@ -8,6 +8,8 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, Bounds
+from archiver.jetstream.link import Link
+from archiver.jetstream.translation import translated
 from archiver.telemetry import log
 
 STREAM_NAME_IN_USE = 10058
@@ -16,7 +18,8 @@ STREAM_NAME_IN_USE = 10058
 class Provision:
     """Sees to the streams of *namespace*. Those that it makes are on so many *replicas*."""
 
-    def __init__(self, *, namespace: str, replicas: int) -> None:
+    def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
+        self._link = link
         self.replicas = replicas
         self._namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"
@@ -41,11 +44,19 @@ class Provision:
         """Read a stream through its leader until it is seen again."""
         self._standing.pop(stream, None)
 
-    async def ensure(self, js: JetStreamContext) -> None:
-        """Make what is missing: the work queue and the buckets. Raises as nats-py does."""
-        for config in self._configs():
-            self._standing[str(config.name)] = (await _ensure(js, config)).config
-        self._compare_replicas()
+    def task_subject(self, priority: str, source: str, key_hash: str) -> str:
+        """Return the subject of a task. Each token may be ``*``."""
+        return f"{self._namespace}.tasks.{priority}.{source}.{key_hash}"
+
+    def is_task_subject(self, subject: str) -> bool:
+        return subject.startswith(f"{self._namespace}.tasks.")
+
+    async def ensure(self) -> None:
+        """Create what is missing of the work queue and the buckets. Raises EngineUnavailable."""
+        with translated("create its streams"):
+            for config in self._configs():
+                self._standing[str(config.name)] = (await _ensure(self._link.js, config)).config
+            self._compare_replicas()
 
     def _configs(self) -> Iterator[StreamConfig]:
         yield self._tasks_config()
@@ -56,7 +67,7 @@ class Provision:
         """At most one message per subject, refused rather than replaced: single flight."""
         return StreamConfig(
             name=self.tasks_stream,
-            subjects=[f"{self._namespace}.tasks.*.*.*"],
+            subjects=[self.task_subject("*", "*", "*")],
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,

@@ -26,34 +26,34 @@ class JetStreamRepairList:
         self._noted: BoundedCache[str, None] = BoundedCache(
             ttl=NOTED_TTL, max_bytes=NOTED_MAX_BYTES
         )
-        connection.watch(COPIES, lambda key_hash, _payload: self._noted.pop(key_hash))
+        connection.feed.subscribe(COPIES, lambda key_hash, _payload: self._noted.pop(key_hash))
 
     async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
         if archive.key_hash in self._noted:
             return
-        if await self._connection.get(REPAIRS, archive.key_hash) is None:
+        if await self._connection.kv.get(REPAIRS, archive.key_hash) is None:
             record = RepairRecord(key=archive.key, missing=missing, due_at=datetime.now(UTC))
-            await self._connection.put(REPAIRS, archive.key_hash, encode(record))
+            await self._connection.kv.put(REPAIRS, archive.key_hash, encode(record))
         self._noted.put(archive.key_hash, None)
 
     async def forget(self, archive: Archive) -> None:
         self._noted.pop(archive.key_hash)
-        if entry := await self._connection.get(REPAIRS, archive.key_hash):
-            await self._connection.purge(REPAIRS, archive.key_hash, revision=entry.revision)
+        if entry := await self._connection.kv.get(REPAIRS, archive.key_hash):
+            await self._connection.kv.purge(REPAIRS, archive.key_hash, revision=entry.revision)
 
     async def due(self) -> AsyncGenerator[Repair, None]:
-        for key_hash in await self._connection.matching(REPAIRS, ">"):
+        for key_hash in await self._connection.kv.keys(REPAIRS, ">"):
             if repair := await self._read_due(key_hash):
                 yield repair
 
     async def _read_due(self, key_hash: str) -> Repair | None:
-        entry = await self._connection.get(REPAIRS, key_hash)
+        entry = await self._connection.kv.get(REPAIRS, key_hash)
         if entry is None:
             return None
         record = decode_repair(entry.value)
         archive = parse_key(record.key) if record else None
         if record is None or archive is None or archive.key_hash != key_hash:
-            await self._connection.set_aside(REPAIRS, key_hash, entry)
+            await self._connection.kv.remove_unreadable(REPAIRS, key_hash, entry)
             return None
         if record.due_at > datetime.now(UTC):
             return None
@@ -66,7 +66,7 @@ class JetStreamRepairList:
             key=repair.archive.key, missing=repair.missing, due_at=until, tries=repair.tries + 1
         )
         try:
-            await self._connection.update(
+            await self._connection.kv.update(
                 REPAIRS, repair.archive.key_hash, encode(record), revision=repair.revision
             )
         except WrongRevision:

@@ -69,8 +69,8 @@ class Sha256Index:
         )
 
     async def _look(self, sha256: str) -> tuple[Archive, ...]:
-        places = await self._connection.matching(DIGESTS, f"{sha256}.*")
-        gets = (self._connection.get(DIGESTS, place) for place in places[:NAMED_MAX])
+        places = await self._connection.kv.keys(DIGESTS, f"{sha256}.*")
+        gets = (self._connection.kv.get(DIGESTS, place) for place in places[:NAMED_MAX])
         entries = zip(places, await asyncio.gather(*gets), strict=False)
         there = [(place, entry) for place, entry in entries if entry]
         there.sort(key=lambda placed: placed[1].revision, reverse=True)
@@ -79,7 +79,7 @@ class Sha256Index:
 
     async def _named(self, place: str, entry: Entry) -> Archive | None:
         if not (archive := parse_sha256_entry(place, entry)):
-            await self._connection.set_aside(DIGESTS, place, entry)
+            await self._connection.kv.remove_unreadable(DIGESTS, place, entry)
         return archive
 
     def _remember(self, sha256: str, archives: tuple[Archive, ...]) -> None:
@@ -91,7 +91,7 @@ class Sha256Index:
     async def store(self, sha256: str, archive: Archive) -> None:
         """Raises EngineUnavailable: It is not stored."""
         self.drop(sha256)
-        await self._connection.put(DIGESTS, sha256_key(sha256, archive), archive.key.encode())
+        await self._connection.kv.put(DIGESTS, sha256_key(sha256, archive), archive.key.encode())
 
     def drop(self, sha256: str) -> None:
         """Remember nothing of a digest that there is news of."""

@@ -32,7 +32,7 @@ BACKLOG_TTL = timedelta(seconds=1)
 NEWEST_SHARE = 0.2
 """Of the last attempt in the mean: some ten of them make it."""
 
-LOOK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
+CHECK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
 """A cluster needs milliseconds to store a message, or to lose it."""
 
 FAILURES_MAX_BYTES = 8 * MEGABYTE
@@ -62,22 +62,22 @@ class JetStreamTaskQueue:
         self.accepted: Subscribers[[Archive]] = Subscribers()
         self.ended: Subscribers[[str]] = Subscribers()
         self.gaps: Subscribers[[]] = Subscribers()
-        connection.watch(FAILED, self._remember_failure)
-        connection.watch(FINISHED, self._remember_duration)
+        connection.feed.subscribe(FAILED, self._remember_failure)
+        connection.feed.subscribe(FINISHED, self._remember_duration)
         for event in (COPIES, FAILED):
-            connection.watch(event, lambda key_hash, _payload: self.ended.notify(key_hash))
-        connection.on_gap(self.gaps.notify)
+            connection.feed.subscribe(event, lambda key_hash, _payload: self.ended.notify(key_hash))
+        connection.feed.gaps.add(self.gaps.notify)
 
     def _remember_failure(self, key_hash: str, payload: bytes) -> None:
         if failure := decode_failure(payload):
             self._failures.put(key_hash, failure)
         else:
-            self._connection.note_unreadable(FEED, key_hash)
+            self._connection.unreadable.note(FEED, key_hash)
 
     def _remember_duration(self, key_hash: str, payload: bytes) -> None:
         finished = decode_finished(payload)
         if finished is None:
-            self._connection.note_unreadable(FEED, key_hash)
+            self._connection.unreadable.note(FEED, key_hash)
             return
         mean_s = self._mean_s.get(finished.source)
         if mean_s is None:
@@ -91,9 +91,9 @@ class JetStreamTaskQueue:
         return await self._counting.run(source, lambda: self._count(source))
 
     async def _count(self, source: str) -> Backlog | None:
-        stream, name = self._connection.tasks_stream, consumer_name(source, Priority.HIGH)
+        name = consumer_name(source, Priority.HIGH)
         try:
-            consumer = await self._connection.consumer(stream, name)
+            consumer = await self._connection.tasks.consumer(name)
         except EngineUnavailable:
             consumer = None
         backlog = None
@@ -126,55 +126,50 @@ class JetStreamTaskQueue:
         return outcome
 
     async def _publish(self, archive: Archive, priority: Priority) -> EnqueueOutcome:
-        """Store the archive's message; return JOINED only once another one was seen in the queue.
+        """Store the archive's message; return JOINED only if another one is in the queue.
 
         Raises:
-            EngineUnavailable: There is no message, as far as can be told.
+            EngineUnavailable: No message is known to be stored.
         """
-        connection = self._connection
+        tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
-        only_one = {
-            "Nats-Expected-Last-Subject-Sequence": "0",
-            "Nats-Expected-Last-Subject-Sequence-Subject": self._subject_of_any_priority(archive),
-        }
-        await connection.wait()
-        subject = connection.subject("tasks", priority, archive.source, archive.key_hash)
-        for pause in LOOK_AGAIN_AFTER:
+        await self._connection.wait()
+        subject = tasks.subject(priority, archive.source, archive.key_hash)
+        for delay in CHECK_AGAIN_AFTER:
             try:
-                await connection.publish(subject, order, only_one)
+                await tasks.publish_new(subject, order, unique=self._any_subject(archive))
             except WrongRevision:
-                if standing := await self._order(archive):
-                    return (
-                        EnqueueOutcome.MISS if encode(standing) == order else EnqueueOutcome.JOINED
-                    )
+                if stored := await self._order(archive):
+                    ours = encode(stored) == order
+                    return EnqueueOutcome.MISS if ours else EnqueueOutcome.JOINED
             else:
                 return EnqueueOutcome.MISS
-            await asyncio.sleep(pause.total_seconds())
+            await asyncio.sleep(delay.total_seconds())
         raise EngineUnavailable("the engine refused a task, and has none for this archive")
 
     async def _order(self, archive: Archive) -> Order | None:
-        """Return the order in the queue for *archive*, in any lane.
+        """Return the order in the queue for *archive*, of any priority.
 
-        A message that cannot be read is removed: no worker could build anything from it, and the
-        queue takes no second message for the archive.
+        An unreadable message is removed: no worker could build anything from it, and the queue
+        accepts no second message for the archive.
         """
-        connection = self._connection
-        stream, subject = connection.tasks_stream, self._subject_of_any_priority(archive)
-        message = await connection.last_message(stream, subject)
+        tasks, subject = self._connection.tasks, self._any_subject(archive)
+        message = await tasks.last(subject)
         if message is None:
             return None
         order = decode_order(message.value)
         if order is None or order.key != archive.key:
-            connection.note_unreadable(TASKS, archive.key_hash, message.revision)
-            await connection.remove(stream, subject, revision=message.revision)
+            self._connection.unreadable.note(TASKS, archive.key_hash, message.revision)
+            await tasks.remove(subject, revision=message.revision)
             return None
         return order
 
-    def _subject_of_any_priority(self, archive: Archive) -> str:
-        return self._connection.subject("tasks", "*", "*", archive.key_hash)
+    def _any_subject(self, archive: Archive) -> str:
+        """Return a pattern for the archive's subjects of every priority."""
+        return self._connection.tasks.subject("*", "*", archive.key_hash)
 
     async def task(self, archive: Archive) -> Task | None:
-        entry = await self._connection.get(STATES, archive.key_hash)
+        entry = await self._connection.kv.get(STATES, archive.key_hash)
         record = read_state(self._connection, archive, entry)
         if record and not record.state.terminal:
             return record.task(archive)

@@ -17,6 +17,6 @@ def read_state(connection: Connection, archive: Archive, entry: Entry | None) ->
         return None
     record = decode_task(entry.value)
     if record is None or record.key != archive.key:
-        connection.note_unreadable(STATES, archive.key_hash, entry.revision)
+        connection.unreadable.note(STATES, archive.key_hash, entry.revision)
         return None
     return record

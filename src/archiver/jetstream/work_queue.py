@@ -60,7 +60,7 @@ class JetStreamWorkQueue:
     async def _reject(self, message: Msg) -> None:
         """Remove a message from which nothing can be built."""
         key_hash, revision = message.subject.rpartition(".")[2], message.metadata.sequence.stream
-        self._connection.note_unreadable(TASKS, key_hash, revision)
+        self._connection.unreadable.note(TASKS, key_hash, revision)
         with suppress(nats.errors.Error, OSError):
             await message.term()
 

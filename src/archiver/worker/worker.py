@@ -112,7 +112,7 @@ class Worker:
             line.write("lost")
         except ArchiverError as exc:
             await self._retry_or_fail(lease, exc, line)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must end in FAILURE, not in silence
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task for ever
             log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
             await self._fail(lease, InternalError(INTERNAL_ERROR), line)
         else:
