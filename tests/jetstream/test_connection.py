@@ -1,4 +1,4 @@
-"""A connection keeps up its streams, and its calls end when they are told to, on real servers."""
+"""A connection ensures its streams, and its calls can be cancelled, on real servers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
@@ -19,7 +19,7 @@ from tests.parts.nats import Nats
 from tests.parts.secured import secured
 
 TURNS = 6
-"""So many at most does the loop take from the arrival of an answer to whoever waits for it."""
+"""The loop takes at most so many turns from the arrival of an answer to its waiter."""
 
 Call = Callable[[Connection], Coroutine[Any, Any, object]]
 
@@ -29,7 +29,7 @@ Call = Callable[[Connection], Coroutine[Any, Any, object]]
     (
         lambda connection: connection.kv.put(INDEX, "key", b"value"),
         lambda connection: connection.kv.get(INDEX, "key"),
-        lambda connection: connection.tasks.consumer("no_such_stream", "name"),
+        lambda connection: connection.messages.last("no_such_stream", "name"),
     ),
     ids=("one that returns nothing", "one that returns something", "one that fails"),
 )

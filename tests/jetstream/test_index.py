@@ -16,7 +16,7 @@ from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
-from archiver.jetstream.sha256_index import NAMED_MAX
+from archiver.jetstream.sha256_index import ARCHIVES_MAX
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Found
@@ -350,12 +350,12 @@ def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: F
 def test_of_a_crowd_of_archives_with_the_same_bytes_some_are_named(fleet: Fleet) -> None:
     async def play() -> None:
         storage, digest = MemoryStorage(), "7" * 64
-        crowd = [an_archive() for _ in range(NAMED_MAX + 1)]
+        crowd = [an_archive() for _ in range(ARCHIVES_MAX + 1)]
         async with index_of(fleet, storage) as index:
             for archive in crowd:
                 await index.record(archive, copies_of(archive, sha256=digest))
             named = await index.by_sha256(digest)
-            assert len(named) == NAMED_MAX
+            assert len(named) == ARCHIVES_MAX
             assert set(named) <= set(crowd)
 
     asyncio.run(play())

@@ -151,7 +151,7 @@ def fleet(nats: Nats, namespace: str) -> Fleet:
 
 
 async def until(queue: JetStreamTaskQueue, archive: Archive, state: TaskState) -> Task:
-    """Return the task as soon as it is in *state*."""
+    """Return the task once it has reached *state*."""
     async with asyncio.timeout(HUNG_AFTER_S):
         while True:
             task = await queue.task(archive)

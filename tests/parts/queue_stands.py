@@ -64,7 +64,7 @@ class QueueStand:
             yield
 
     async def until(self, archive: Archive, state: TaskState) -> Task:
-        """Return the task as soon as it is in *state*."""
+        """Return the task once it has reached *state*."""
         async with asyncio.timeout(HUNG_AFTER_S):
             while True:
                 task = await self.queue.task(archive)

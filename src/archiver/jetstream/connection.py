@@ -70,7 +70,7 @@ class Connection:
     async def keep(self, *, prepares: bool = True) -> None:
         """Stay connected until cancelled, and ensure the streams after each reconnection.
 
-        The server may have lost its folder meanwhile.
+        The server may have lost its folder in between.
         """
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,7 +1,7 @@
-"""What keeps a process from NATS: a stable word for each fault, and what an operator should check.
+"""Reasons why a process cannot use NATS: a stable word for each, and what an operator should check.
 
-nats-py reports a fault several times a second for as long as it lasts, in words of its own or of a
-library below it. The log gets one line, and another one when the fault is still there later.
+nats-py reports a fault several times a second while it lasts, in its own words or in those of a
+library below it. The log gets one line, and another one if the fault lasts.
 """
 
 import socket
@@ -29,23 +29,24 @@ TOO_FEW_SERVERS = frozenset({10005, 10023, 10052, 10074})
 NO_ROOM = frozenset({10028, 10047})
 
 CHECKS = {
-    "unknown_host": "the host's name in engine.url, and this machine's DNS",
-    "refused": "host and port in engine.url, and whether the server runs",
-    "timed_out": "host and port in engine.url, the way there, and DNS",
-    "unreachable": "host and port in engine.url, and the way there",
-    "broken_off": "whether engine.url leads to NATS, and whether it demands a client certificate",
-    "untrusted_certificate": "engine.ca_file: it must hold the authority of the server's "
+    "unknown_host": "the host name in engine.url, and this machine's DNS",
+    "refused": "host and port in engine.url, and whether the server is running",
+    "timed_out": "host and port in engine.url, the route to it, and DNS",
+    "unreachable": "host and port in engine.url, and the route to it",
+    "broken_off": "whether engine.url is the address of NATS, "
+    "and whether it requires a client certificate",
+    "untrusted_certificate": "engine.ca_file: it must contain the authority of the server's "
     "certificate, which must be valid today",
-    "wrong_host_name": "the host's name in engine.url: the server's certificate has another one",
-    "demands_certificate": "engine.tls_cert and engine.tls_key: the server demands a client "
+    "wrong_host_name": "the host name in engine.url: the server's certificate names another host",
+    "demands_certificate": "engine.tls_cert and engine.tls_key: the server requires a client "
     "certificate of an authority that it trusts",
     "tls_failed": "whether server and client have a TLS version and a cipher in common",
-    "tls_not_offered": "engine.url and the other TLS settings: they ask for TLS, "
+    "tls_not_offered": "engine.url and the other TLS settings: they require TLS, "
     "and the server does not offer it; nothing was sent",
     "not_authorized": "engine.user and engine.password, or engine.credentials_file",
     "not_permitted": "the permissions of the account's user in NATS",
     "unreadable_file": "whether this user may read engine.credentials_file, engine.ca_file, "
-    "engine.tls_cert and engine.tls_key, and whether they are still what they have to be: "
+    "engine.tls_cert and engine.tls_key, and whether they contain what they should: "
     "a JWT and a seed, authorities, a certificate, and its key without a password",
     "no_jetstream": "whether JetStream is enabled, on the server and for the account",
     "too_few_servers": "engine.replicas: a new stream needs as many servers in the cluster",
@@ -55,18 +56,18 @@ CHECKS = {
 }
 
 VAGUE = frozenset({"broken_off", "silent", "timed_out", "other"})
-"""Reasons that another one explains if it is heard before the fault ends."""
+"""Reasons that are not logged if a more precise one is reported before the fault ends."""
 
 
 class TlsNotOffered(nats.errors.Error):
-    """The settings ask for TLS and the server does not speak it."""
+    """The settings require TLS and the server does not offer it."""
 
 
 class UnreadableFile(nats.errors.Error):
-    """A file that the settings name cannot be read, or holds something else."""
+    """A file that the settings name cannot be read, or has other content."""
 
 
-_PLAIN: tuple[tuple[type[BaseException], str], ...] = (  # the first one that fits
+_PLAIN: tuple[tuple[type[BaseException], str], ...] = (  # the first match counts
     (TlsNotOffered, "tls_not_offered"),
     (UnreadableFile, "unreadable_file"),
     (socket.gaierror, "unknown_host"),
@@ -83,7 +84,7 @@ _PLAIN: tuple[tuple[type[BaseException], str], ...] = (  # the first one that fi
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return the reason for *exc*, which is a key of CHECKS."""
+    """Return the reason for *exc*: a key of CHECKS."""
     match exc:
         case ssl.SSLError():
             return _tls_reason(exc)
@@ -113,13 +114,13 @@ def _jetstream_reason(exc: nats.js.errors.APIError) -> str:
         case code if code in NO_ROOM:
             return "no_room"
         case None if isinstance(exc, nats.js.errors.ServiceUnavailableError):
-            return "no_jetstream"  # no server answers for it
+            return "no_jetstream"  # no server answers
         case _:
             return "other"
 
 
 def _server_reason(message: str) -> str:
-    """Read an ``-ERR`` of the server (https://docs.nats.io/reference/nats-protocol)."""
+    """Return the reason in an ``-ERR`` (https://docs.nats.io/reference/nats-protocol)."""
     if "permissions violation" in message:
         return "not_permitted"
     if "authorization" in message or "authentication" in message:
@@ -128,37 +129,37 @@ def _server_reason(message: str) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Heard:
-    """When a fault was heard first, and when it was logged last."""
+class Reported:
+    """When a fault was reported first, and when it was logged last."""
 
     first: float
     logged: float | None = None
 
 
 class Faults:
-    """Logs each reason once a minute at most, as the event that its caller names.
+    """Logs each reason at most once a minute, as the event that the caller names.
 
-    A vague reason is logged when it has lasted, unless another one explains it.
+    A vague reason is logged only if it lasts and no precise one was reported.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._heard: dict[str, Heard] = {}
+        self._reported: dict[str, Reported] = {}
 
     def report(self, event: str, exc: BaseException) -> None:
         reason, now = reason_of(exc), self._clock()
-        heard = self._heard.setdefault(reason, Heard(first=now))
-        if self._is_due(reason, heard, now):
-            heard.logged = now
+        reported = self._reported.setdefault(reason, Reported(first=now))
+        if self._is_due(reason, reported, now):
+            reported.logged = now
             log.warning(event, reason=reason, check=CHECKS[reason], cause=describe(exc))
 
-    def _is_due(self, reason: str, heard: Heard, now: float) -> bool:
+    def _is_due(self, reason: str, reported: Reported, now: float) -> bool:
         if reason in VAGUE and (
-            now - heard.first < VAGUE_FOR.total_seconds() or not VAGUE.issuperset(self._heard)
+            now - reported.first < VAGUE_FOR.total_seconds() or not VAGUE.issuperset(self._reported)
         ):
             return False
-        return heard.logged is None or now - heard.logged >= REPEAT_AFTER.total_seconds()
+        return reported.logged is None or now - reported.logged >= REPEAT_AFTER.total_seconds()
 
     def end(self) -> None:
-        """Forget what was heard: the absence is over, or another one begins."""
-        self._heard.clear()
+        """Forget what was reported: the fault is over, or another one begins."""
+        self._reported.clear()

@@ -89,7 +89,7 @@ class SourceConsumer:
         self.exists = True
 
     async def _is_stale(self, consumer: ConsumerInfo) -> bool:
-        """Return whether the consumer would withhold tasks for ever (see ``stale_consumers``)."""
+        """Return whether the consumer would withhold tasks permanently (see ``stale_consumers``)."""
         first = await self._connection.tasks.withheld_message(consumer)
         if not first:
             return first is not None
@@ -102,7 +102,7 @@ class SourceConsumer:
     async def send_request(self, reply: str, *, lingering: bool) -> None:
         """Request one message, to be sent to *reply*.
 
-        If there is none, the server answers at once, or after ``LINGER`` to a *lingering* request.
+        Without a message, the server answers at once, or after ``LINGER`` to a *lingering* request.
         At the source's cap, both kinds wait.
 
         Raises:

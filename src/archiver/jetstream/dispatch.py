@@ -235,7 +235,7 @@ class Dispatcher:
             self._missing.set()
 
     async def _receive_task(self, message: Msg) -> None:
-        """Hand a task to a waiting claim, or give it back if there is none."""
+        """Hand a task to a waiting claim. Without a claim, give it back."""
         consumer = self._consumer_of(message.subject)
         if consumer is None:
             return

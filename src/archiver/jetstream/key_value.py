@@ -100,7 +100,7 @@ class KeyValue:
     async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, Entry], None]:
         """Yield each key of a bucket with its entry, or with the marker of a deleted one.
 
-        An entry that is written meanwhile may come twice, or not at all.
+        An entry that is written during the scan may come twice, or not at all.
         """
         prefix = self._provision.key_subject(bucket, "")
         config = ConsumerConfig(

@@ -1,4 +1,4 @@
-"""The buckets that Archiver keeps in NATS: their names, and how much each of them holds."""
+"""The key-value buckets of a fleet in NATS: their names and bounds."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,22 +6,22 @@ from datetime import timedelta
 STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
 
 TASKS = "tasks"
-"""The work queue, which is not a bucket, as a place of values."""
+"""The work queue. It is no bucket, but its messages may be unreadable as well."""
 
 DIGESTS = "digests"
-"""Keys of two tokens: a SHA-256, and an archive that has it."""
+"""Keys of two tokens: a SHA-256, and the hash of an archive that has it."""
 
 ENTRY_MAX_BYTES = 16 * 1024
-"""Of a value with its headers. The longest is an entry of the index: with the longest names it has
-some 4 kB, and if the host sent the archive from a URL of 8 kB, some 12."""
+"""For a value with its headers. The longest is an entry of the index: about 4 kB with the longest
+names, and about 12 kB if the host sent the archive from a URL of 8 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How long a bucket keeps an entry that is not written again, and how many entries it keeps.
+    """How long a bucket keeps an entry after its last write, and how many entries it keeps.
 
-    The oldest entry goes first. Number and ENTRY_MAX_BYTES bound the bytes: a bound in bytes would
-    have the server set them aside, and refuse to make the bucket on a smaller disk.
+    The oldest entry is removed first. The number of entries and ENTRY_MAX_BYTES bound the bytes.
+    With a bound in bytes, the server would reserve them, and refuse the bucket on a smaller disk.
     """
 
     max_age: timedelta | None
@@ -35,4 +35,4 @@ BUCKETS = {
     REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
     DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
 }
-"""docs/architecture.md says of each why the loss of an entry does no harm."""
+"""docs/architecture.md explains why the loss of an entry does no harm, for each bucket."""

@@ -1,4 +1,4 @@
-"""The streams that a fleet needs: makes them, and changes those of an older Archiver."""
+"""Creates the streams of a fleet, and updates those of an older Archiver."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,7 +16,7 @@ STREAM_NAME_IN_USE = 10058
 
 
 class Provision:
-    """Sees to the streams of *namespace*. Those that it makes are on so many *replicas*."""
+    """Ensures the streams of *namespace*. New ones get so many *replicas*."""
 
     def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
         self._link = link
@@ -25,7 +25,7 @@ class Provision:
         self.tasks_stream = f"{namespace}_tasks"
         self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
         self.streams = (self.tasks_stream, *self.buckets)
-        self._standing: dict[str, StreamConfig] = {}
+        self._existing: dict[str, StreamConfig] = {}
 
     def bucket_stream(self, bucket: str) -> str:
         """Return the name of a bucket's stream."""
@@ -36,13 +36,13 @@ class Provision:
         return f"$KV.{self._namespace}_{bucket}.{key}"
 
     def reads_directly(self, stream: str) -> bool:
-        """Return whether a stream was seen to have no followers, whose answers may be old."""
-        standing = self._standing.get(stream)
-        return standing is not None and standing.allow_direct is True
+        """Return whether a stream is known to have no followers, whose answers may be old."""
+        existing = self._existing.get(stream)
+        return existing is not None and existing.allow_direct is True
 
     def forget(self, stream: str) -> None:
         """Read a stream through its leader until it is seen again."""
-        self._standing.pop(stream, None)
+        self._existing.pop(stream, None)
 
     def task_subject(self, priority: str, source: str, key_hash: str) -> str:
         """Return the subject of a task. Each token may be ``*``."""
@@ -55,7 +55,7 @@ class Provision:
         """Create what is missing of the work queue and the buckets. Raises EngineUnavailable."""
         with translated("create its streams"):
             for config in self._configs():
-                self._standing[str(config.name)] = (await _ensure(self._link.js, config)).config
+                self._existing[str(config.name)] = (await _ensure(self._link.js, config)).config
             self._compare_replicas()
 
     def _configs(self) -> Iterator[StreamConfig]:
@@ -64,7 +64,7 @@ class Provision:
             yield self.bucket_config(bucket, bounds)
 
     def _tasks_config(self) -> StreamConfig:
-        """At most one message per subject, refused rather than replaced: single flight."""
+        """At most one message per subject. A second one is refused, and replaces nothing."""
         return StreamConfig(
             name=self.tasks_stream,
             subjects=[self.task_subject("*", "*", "*")],
@@ -79,8 +79,8 @@ class Provision:
     def bucket_config(self, bucket: str, bounds: Bounds) -> StreamConfig:
         """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
 
-        Reads go to the leader, because a follower may answer with a value that has just been
-        replaced. A bucket on one server has no followers, so its reads take the short way.
+        Reads go to the leader, because a follower may return a value that has just been replaced.
+        A bucket on one server has no followers, so it allows direct gets.
         """
         return StreamConfig(
             name=self.bucket_stream(bucket),
@@ -98,8 +98,8 @@ class Provision:
         )
 
     def _compare_replicas(self) -> None:
-        """Say so if streams have other replicas than this process's setting; leave them."""
-        actual = {name: config.num_replicas or 1 for name, config in self._standing.items()}
+        """Log if streams have other replicas than this process's setting, and leave them."""
+        actual = {name: config.num_replicas or 1 for name, config in self._existing.items()}
         different = sorted(name for name in actual if actual[name] != self.replicas)
         if different:
             log.warning(
@@ -127,18 +127,18 @@ async def _create(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
 
 
 async def _adapt(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
-    """Change an existing stream where Archiver depends on it, but never its replicas."""
-    standing = await js.stream_info(str(wanted.name))
-    adapted = adapt(standing.config, wanted)
-    if adapted == standing.config:
-        return standing
+    """Update an existing stream where Archiver depends on it, but never its replicas."""
+    existing = await js.stream_info(str(wanted.name))
+    adapted = adapt(existing.config, wanted)
+    if adapted == existing.config:
+        return existing
     return await js.update_stream(adapted)
 
 
-def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
-    """Return *standing* with what *wanted* sets, except for replicas and what follows from them.
+def adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+    """Return *existing* with the settings of *wanted*, except for replicas and their consequences.
 
-    What only the operator sets, such as limits or placement, stays.
+    Settings of the operator, such as limits or placement, stay.
     """
     changes = {
         field.name: value
@@ -148,5 +148,5 @@ def adapt(standing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
     changes["discard"] = wanted.discard  # one of the two is the default
     del changes["num_replicas"]
     if wanted.allow_direct is not None:
-        changes["allow_direct"] = standing.num_replicas == 1
-    return standing.evolve(**changes)
+        changes["allow_direct"] = existing.num_replicas == 1
+    return existing.evolve(**changes)

@@ -24,28 +24,28 @@ from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)
-"""As for unknown revs: a fault on the host's side may be mended at any time."""
+"""As for unknown revs: a fault of the host may be corrected at any time."""
 
 BACKLOG_TTL = timedelta(seconds=1)
-"""However many ask how long to wait, the server is asked as often."""
+"""Bounds the requests to the server, however many clients wait."""
 
 NEWEST_SHARE = 0.2
-"""Of the last attempt in the mean: some ten of them make it."""
+"""Weight of the last attempt in the mean, which about ten attempts determine."""
 
 CHECK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
-"""A cluster needs milliseconds to store a message, or to lose it."""
+"""A cluster needs milliseconds to store or to lose a message."""
 
 FAILURES_MAX_BYTES = 8 * MEGABYTE
 SOURCES_MAX_BYTES = MEGABYTE
-"""Of what is remembered by source: more than any installation has."""
+"""For values per source: more than any installation has."""
 
 
 class JetStreamTaskQueue:
     """Implements ``ports.queue.TaskQueue`` and ``TaskEvents``.
 
-    An archive's message has the subject ``tasks.{priority}.{source}.{key_hash}`` in a work queue.
-    The server refuses a second one on any ``tasks.*.*.{key_hash}`` for as long as the first is
-    waiting, running or backing off.
+    An archive's message in the work queue has the subject
+    ``tasks.{priority}.{source}.{key_hash}``. The server refuses a second one on any
+    ``tasks.*.*.{key_hash}`` while the first is waiting, running or backing off.
     """
 
     def __init__(self, *, connection: Connection) -> None:
@@ -145,7 +145,9 @@ class JetStreamTaskQueue:
             else:
                 return EnqueueOutcome.MISS
             await asyncio.sleep(delay.total_seconds())
-        raise EngineUnavailable("the engine refused a task, and has none for this archive")
+        raise EngineUnavailable(
+            "the engine refused a task, and its queue holds no task for this archive"
+        )
 
     async def _order(self, archive: Archive) -> Order | None:
         """Return the order in the queue for *archive*, of any priority.
@@ -184,6 +186,6 @@ class JetStreamTaskQueue:
         return record.task(archive) if record else None
 
     async def _waiting_since(self, archive: Archive) -> datetime | None:
-        """Return when the archive's message came into the queue, if it is still there."""
+        """Return when the archive's message was queued, if it is still there."""
         order = await self._order(archive)
         return order.created_at if order else None

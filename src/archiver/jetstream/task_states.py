@@ -1,4 +1,4 @@
-"""How far a task is, as the bucket of states has it."""
+"""The state of a task, as its bucket has it."""
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import Entry
@@ -8,10 +8,10 @@ from archiver.model import Archive
 
 
 def read_state(connection: Connection, archive: Archive, entry: Entry | None) -> TaskRecord | None:
-    """Return what *entry* says of *archive*: nothing, if it is empty or cannot be read.
+    """Return the record in *entry*, or None if it is empty or unreadable.
 
-    One that cannot be read stays where it is, since a newer worker may have written it; the next
-    attempt at the task writes over it.
+    An unreadable entry is not removed, since a newer worker may have written it. The next attempt
+    at the task overwrites it.
     """
     if entry is None or not entry.value:
         return None

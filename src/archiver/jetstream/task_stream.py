@@ -21,7 +21,7 @@ LIST_TIMEOUT = timedelta(seconds=6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerPage:
-    """Consumers of the stream, and the names of those that no server answers for."""
+    """Consumers of the stream, and the names of consumers without a responding server."""
 
     consumers: Sequence[ConsumerInfo]
     missing: Sequence[str]

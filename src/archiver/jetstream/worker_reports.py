@@ -13,7 +13,7 @@ from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 
 WORKERS = "workers"
-"""The request. Only workers answer it, so the server itself reports if there is none."""
+"""The request. Only workers answer it, so the server itself reports that no worker is subscribed."""
 
 REPORT_TTL = timedelta(seconds=2)
 """Many web processes may ask. A silent region is not waited for once for each of them."""

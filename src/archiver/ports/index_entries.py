@@ -13,7 +13,7 @@ from archiver.runtime.subscribers import Subscribers
 class IndexEntry:
     """Copies, and when they were last seen in the buckets.
 
-    ``revision`` is that of the stored entry, or 0 if there is none. ``moved`` is true if the entry
+    ``revision`` is that of the stored entry, or 0 without one. ``moved`` is true if the entry
     names copies in other buckets than those of this process; these copies are left out.
     """
 
@@ -29,15 +29,15 @@ class IndexEntries(Protocol):
     stale: Subscribers[[Archive]]
 
     async def latest(self, archive: Archive) -> IndexEntry | None:
-        """Return the stored entry of *archive* or, without one, the one that is remembered."""
+        """Return the stored entry of *archive* or, without one, the remembered entry."""
 
     def is_stale(self, entry: IndexEntry) -> bool:
-        """Return whether the copies must be looked for in the buckets again."""
+        """Return whether the copies must be checked in the buckets again."""
 
     async def replace(self, archive: Archive, entry: IndexEntry, copies: Copies | None) -> None:
         """Replace *entry*, as ``latest`` returned it, by *copies*, seen in the buckets just now.
 
-        An entry that was written meanwhile is newer and stays. A difference is published.
+        An entry that was written in between is newer and stays. A difference is published.
         """
 
     def put_off(self, archive: Archive, copies: Copies) -> None:
@@ -48,8 +48,8 @@ class IndexEntries(Protocol):
 class StoredEntry:
     """An entry as a scan yields it. ``key`` ends in the key hash of its archive.
 
-    ``archive`` is None if the entry was deleted, or if it was ``unreadable`` and has just been
-    removed. Entries with the same ``fingerprint`` have the same content.
+    If the entry was deleted, or if it was ``unreadable`` and has just been removed, ``archive`` is
+    None. Entries with the same ``fingerprint`` have the same content.
     """
 
     key: str
@@ -68,7 +68,7 @@ class IndexTable(Protocol):
     """One kind of entries. Every method raises EngineUnavailable."""
 
     def scan(self) -> AsyncGenerator[StoredEntry, None]:
-        """Yield every entry. One that is written meanwhile may come twice, or not at all."""
+        """Yield every entry. Entries that change during the scan may come twice, or not at all."""
 
     async def read(self, key: str) -> StoredEntry | None: ...
 

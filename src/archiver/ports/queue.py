@@ -22,14 +22,14 @@ class TaskQueue(Protocol):
     async def enqueue(
         self, archive: Archive, *, priority: Priority = Priority.HIGH
     ) -> EnqueueOutcome:
-        """Create the archive's task, or join the one that is waiting or running.
+        """Create the archive's task, or join its waiting or running task.
 
         Raises:
             EngineUnavailable: No task is known to have been created.
         """
 
     async def task(self, archive: Archive) -> Task | None:
-        """Return the archive's task, or None if it had none in the last days.
+        """Return the archive's task, or None if none was created in the last days.
 
         Raises:
             EngineUnavailable: The task cannot be read.
@@ -91,8 +91,8 @@ class OutageHistory:
 class Lease(Attempt, Protocol):
     """A worker's exclusive right to a task, until the attempt ends or the lease runs out.
 
-    ``attempt`` counts runs of the task from 1, ``failures`` those that ended in an error, and
-    ``vanished`` the workers whose lease ran out. ``phase`` is the last one that was reported.
+    ``attempt`` counts runs of the task from 1, ``failures`` runs that ended in an error, and
+    ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase.
     ``is_open`` is true until the end of the attempt is recorded.
 
     After the lease has run out, another worker may claim the task. From then on every method but

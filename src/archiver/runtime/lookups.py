@@ -40,7 +40,7 @@ class Lookups(Generic[V]):
     ) -> V:
         """Return the result of *look_up*, or of a lookup of the same key that is running.
 
-        The lookup is repeated once if the key changed meanwhile, or if it began before *since*.
+        The lookup is repeated once if the key changed during it, or if it began before *since*.
         *remember* is called with the result of each lookup that was not overtaken.
         """
 

@@ -76,7 +76,7 @@ class MemoryTasks:
         return self._failures.get(archive.key)
 
     def claim(self, *, low_first: bool = False) -> FakeAttempt | None:
-        """Begin an attempt at the next task, of high priority first; None if there is none."""
+        """Begin an attempt at the next task, of high priority first; None if the queue is empty."""
         for priority in sorted(Priority, key=lambda one: (one is Priority.HIGH) is low_first):
             if task := self._next(priority):
                 if task.state is TaskState.STARTED:

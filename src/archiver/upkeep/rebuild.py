@@ -20,7 +20,7 @@ manifests a second; S3 allows thousands of requests a second."""
 class Tally:
     """Progress of a rebuild, in archives.
 
-    ``kept`` counts entries that were right or that another process wrote meanwhile, ``unread``
+    ``kept`` counts entries that were right or that another process wrote first, ``unread``
     archives that some region did not answer for. ``silent`` are the regions that were not listed.
     """
 

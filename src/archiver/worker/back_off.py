@@ -16,7 +16,7 @@ OUTAGE_MAX = timedelta(days=1)
 missed the log lines see the failures."""
 
 OUTAGE_DELAY_MAX = timedelta(seconds=10)
-"""How long a task may wait after the end of an outage. An attempt in vain costs a few requests."""
+"""How long a task may wait after the end of an outage. A useless attempt costs a few requests."""
 
 SPOILED_MAX = 5
 """Attempts per task that an outage may interrupt after they have begun to fetch. Each costs the
@@ -61,7 +61,7 @@ class Outage:
 def outage_delay(outage: Outage, *, base: timedelta) -> timedelta:
     """Return how long to wait before checking whether an outage of ours is over.
 
-    About as long as it has lasted, at most 10 s, because only we pay for an attempt in vain. If the
+    About as long as it has lasted, at most 10 s, because a useless attempt costs only us. If the
     host paid for one, the delay is longer and doubles up to 60 s.
     """
     if outage.spoils:

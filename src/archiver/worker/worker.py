@@ -57,7 +57,7 @@ class Worker:
         self._attempts = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until *stopping*. Then wait for attempts, and hand back those that do not end."""
+        """Work until *stopping*. Then wait for attempts, and hand back the rest."""
         slots = [asyncio.create_task(self.work()) for _ in range(self._policy.concurrency)]
         try:
             await stopping.wait()
@@ -76,7 +76,7 @@ class Worker:
                 if lease is None:
                     return
                 await self._attempt(lease)
-            except Exception as exc:  # noqa: BLE001 - a slot must outlive any attempt
+            except Exception as exc:  # noqa: BLE001 - a slot must survive any attempt
                 log.error("attempt.broken", exc_info=exc)
                 await asyncio.sleep(PAUSE.total_seconds())
 
@@ -88,7 +88,7 @@ class Worker:
             await self._build_and_end(lease, line)
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
             log.warning("task.let_go", key=lease.archive.key, cause=describe(exc))
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task for ever
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
             log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
             if lease.is_open:
                 await self._fail(lease, InternalError(INTERNAL_ERROR), line)
@@ -112,7 +112,7 @@ class Worker:
             line.write("lost")
         except ArchiverError as exc:
             await self._retry_or_fail(lease, exc, line)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task for ever
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
             log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
             await self._fail(lease, InternalError(INTERNAL_ERROR), line)
         else:
