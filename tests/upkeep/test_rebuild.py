@@ -70,9 +70,10 @@ class Bench:
     async def stored(self, archive: Archive) -> Copies | None:
         """Return what the index itself has of an archive, without a look into the buckets."""
         index = JetStreamIndex(
-            connection=self.connection, storage=MemoryStorage(), hedge_after=PATIENT
+            connection=self.connection,
+            storage=MemoryStorage(regions=(ONE, TWO)),
+            hedge_after=PATIENT,
         )
-        index._storage = MemoryStorage(regions=(ONE, TWO))  # noqa: SLF001 - empty ones
         return await index.copies(archive)
 
 

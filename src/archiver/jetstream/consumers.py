@@ -89,7 +89,7 @@ class SourceConsumer:
         self.exists = True
 
     async def _is_stale(self, consumer: ConsumerInfo) -> bool:
-        """Return whether the consumer would withhold tasks permanently (see ``stale_consumers``)."""
+        """Return whether the consumer would never deliver some task (see ``stale_consumers``)."""
         first = await self._connection.tasks.withheld_message(consumer)
         if not first:
             return first is not None

@@ -49,11 +49,12 @@ class CopiesEntries:
         if record is None or unbound(record.manifest, archive):
             await self._connection.kv.remove_unreadable(INDEX, archive.key_hash, stored)
             return NO_ENTRY, None
-        self._log_moved(record)
         return stored, self._parse(record, revision=stored.revision)
 
     def _parse(self, record: CopiesRecord, *, revision: int) -> IndexEntry | None:
         moved = record.moved(self._storage.places)
+        if moved:
+            self._log_moved(record, moved)
         regions = tuple(r for r in self._storage.regions if r in record.regions and r not in moved)
         if not regions:
             return None
@@ -64,8 +65,8 @@ class CopiesEntries:
             moved=bool(moved),
         )
 
-    def _log_moved(self, record: CopiesRecord) -> None:
-        for region in record.moved(self._storage.places) - self._moved_regions:
+    def _log_moved(self, record: CopiesRecord, moved: frozenset[Region]) -> None:
+        for region in moved - self._moved_regions:
             self._moved_regions.add(region)
             log.warning("region.moved", region=region, key=record.manifest.key)
 

@@ -13,7 +13,7 @@ from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 
 WORKERS = "workers"
-"""The request. Only workers answer it, so the server itself reports that no worker is subscribed."""
+"""The request. Only workers answer it. Without a worker, the server itself reports that at once."""
 
 REPORT_TTL = timedelta(seconds=2)
 """Many web processes may ask. A silent region is not waited for once for each of them."""
