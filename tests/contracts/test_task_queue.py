@@ -37,7 +37,7 @@ async def _be_busy(_archive: Archive, _attempt: Attempt) -> Copies:
     raise Busy("later")
 
 
-def test_nothing_is_known_of_a_task_that_was_never_created(open_stand: OpenStand) -> None:
+def test_a_task_that_was_never_created_is_none(open_stand: OpenStand) -> None:
     async def play() -> Task | None:
         async with open_stand() as stand:
             return await stand.queue.task(an_archive())
@@ -70,7 +70,7 @@ def test_different_archives_have_different_tasks(open_stand: OpenStand) -> None:
     assert asyncio.run(play()) == [EnqueueOutcome.MISS] * 3
 
 
-def test_a_task_that_waits_is_pending_and_says_since_when(open_stand: OpenStand) -> None:
+def test_a_waiting_task_is_pending_and_has_its_creation_time(open_stand: OpenStand) -> None:
     async def play() -> Task | None:
         archive = an_archive()
         async with open_stand() as stand:
@@ -101,7 +101,7 @@ def test_a_task_that_is_built_ends_in_success(open_stand: OpenStand) -> None:
     assert task.started_at
 
 
-def test_after_its_end_the_task_can_be_created_anew(open_stand: OpenStand) -> None:
+def test_an_ended_task_can_be_created_again(open_stand: OpenStand) -> None:
     async def play() -> None:
         archive = an_archive()
         async with open_stand() as stand:
@@ -115,7 +115,7 @@ def test_after_its_end_the_task_can_be_created_anew(open_stand: OpenStand) -> No
     asyncio.run(play())
 
 
-def test_an_error_for_good_is_a_failure_that_is_remembered(open_stand: OpenStand) -> None:
+def test_a_final_error_is_remembered_as_a_recent_failure(open_stand: OpenStand) -> None:
     async def play() -> tuple[Task, str]:
         archive = an_archive()
         async with open_stand() as stand, stand.worker(_refuse):
@@ -132,7 +132,7 @@ def test_an_error_for_good_is_a_failure_that_is_remembered(open_stand: OpenStand
     assert (task.error.code, task.error.message, remembered) == ("refused", "no", "refused")
 
 
-def test_an_error_that_a_retry_may_mend_is_retried_and_not_held_against_anyone(
+def test_a_retryable_error_is_retried_and_not_remembered(
     open_stand: OpenStand,
 ) -> None:
     async def play() -> tuple[Task, object]:
@@ -148,7 +148,7 @@ def test_an_error_that_a_retry_may_mend_is_retried_and_not_held_against_anyone(
     assert remembered is None
 
 
-def test_a_repair_may_be_asked_for_and_forgotten_any_number_of_times(open_stand: OpenStand) -> None:
+def test_a_repair_may_be_noted_and_forgotten_any_number_of_times(open_stand: OpenStand) -> None:
     async def play() -> None:
         archive = an_archive()
         async with open_stand() as stand:
@@ -185,7 +185,7 @@ def test_a_repair_is_due_until_it_is_postponed_or_forgotten(open_stand: OpenStan
     asyncio.run(play())
 
 
-def test_the_backlog_says_how_many_wait_and_run_and_how_long_they_took(
+def test_the_backlog_has_waiting_and_running_tasks_and_their_mean_duration(
     open_stand: OpenStand,
 ) -> None:
     async def play() -> tuple[Backlog, Backlog]:
@@ -212,7 +212,7 @@ def test_the_backlog_says_how_many_wait_and_run_and_how_long_they_took(
     assert idle.mean
 
 
-def test_the_mean_is_of_what_was_made_while_clients_may_have_waited_for_it(
+def test_the_mean_covers_builds_for_which_clients_may_have_waited(
     open_stand: OpenStand,
 ) -> None:
     quick, found, slow = an_archive(), an_archive(), an_archive()
@@ -252,7 +252,7 @@ async def _backlog(queue: TaskQueue, until: Callable[[Backlog], bool]) -> Backlo
             await asyncio.sleep(0.02)
 
 
-def test_a_healthy_engine_has_no_complaint(open_stand: OpenStand) -> None:
+def test_a_healthy_fleet_passes_its_check(open_stand: OpenStand) -> None:
     async def play() -> object:
         async with open_stand() as stand:
             return await stand.fleet.check()

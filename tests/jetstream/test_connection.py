@@ -37,7 +37,7 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
     fleet: Fleet, call: Call
 ) -> None:
     async def cancel(connection: Connection, turns: int) -> bool:
-        """Return whether a call was cancelled, *turns* after there was an answer, or had ended."""
+        """Return whether a call was cancelled, *turns* after its answer arrived, or had ended."""
         calling = asyncio.create_task(call(connection))
         received = connection.link.client.stats
         before = received["in_msgs"]
@@ -45,9 +45,9 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
             await asyncio.sleep(0)
         for _ in range(turns):
             await asyncio.sleep(0)
-        told = calling.cancel()
+        running = calling.cancel()
         await asyncio.wait({calling})
-        return calling.cancelled() or not told
+        return calling.cancelled() or not running
 
     async def play() -> None:
         async with fleet.connection() as connection, asyncio.timeout(10):
@@ -67,7 +67,7 @@ def reasons(lines: list[MutableMapping[str, Any]]) -> list[str]:
     return [line["reason"] for line in lines if "reason" in line]
 
 
-def test_an_answer_that_nobody_expects_does_not_end_a_connection(tmp_path: Path) -> None:
+def test_an_unexpected_answer_does_not_end_a_connection(tmp_path: Path) -> None:
     asked: list[str] = []
 
     async def answer(message: Msg) -> None:
@@ -86,11 +86,11 @@ def test_an_answer_that_nobody_expects_does_not_end_a_connection(tmp_path: Path)
         assert asyncio.run(play(f"nats://127.0.0.1:{port}"))
 
 
-def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
-    nats: Nats, namespace: str
-) -> None:
+def test_a_fault_that_returns_after_its_end_is_reported_again(nats: Nats, namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
-    demanding = replace(fleet.servers, replicas=3)  # of a single server: no stream can be made
+    demanding = replace(
+        fleet.servers, replicas=3
+    )  # on a single server, which cannot create such streams
 
     async def play() -> list[str]:
         with capture_logs() as lines:
@@ -107,7 +107,7 @@ def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
     assert asyncio.run(play()) == ["too_few_servers"] * 2
 
 
-def test_a_task_is_stored_although_the_queue_is_gone_and_a_worker_listens(fleet: Fleet) -> None:
+def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet) -> None:
     another = replace(fleet, namespace=f"{fleet.namespace}_another")
     only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
 

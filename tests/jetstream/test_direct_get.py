@@ -1,4 +1,4 @@
-"""Many keys at once, of a real server."""
+"""Direct gets of many keys at once, from a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from tests.parts.nats import Nats, settled
 
 @dataclass(slots=True)
 class Witness:
-    """Hears what any client asks of one stream."""
+    """Receives the requests of every client to one stream."""
 
     stream: str
     questions: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ async def values(connection: Connection, *keys: str) -> list[bytes | None]:
     return [entry.value if entry else None for entry in entries]
 
 
-def test_each_key_is_asked_for_once_in_a_turn(fleet: Fleet, nats: Nats) -> None:
+def test_each_key_is_requested_once_per_turn(fleet: Fleet, nats: Nats) -> None:
     async def play() -> None:
         stream = f"KV_{fleet.namespace}_{INDEX}"
         async with fleet.connection() as connection, watched(nats, stream) as witness:
@@ -70,7 +70,7 @@ def test_each_key_is_asked_for_once_in_a_turn(fleet: Fleet, nats: Nats) -> None:
     asyncio.run(play())
 
 
-def test_a_thousand_answers_come_to_those_who_asked(fleet: Fleet) -> None:
+def test_a_thousand_answers_reach_their_callers(fleet: Fleet) -> None:
     keys = [f"key{number}" for number in range(1000)]
 
     async def play() -> None:
@@ -81,7 +81,7 @@ def test_a_thousand_answers_come_to_those_who_asked(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_whoever_asked_first_and_leaves_keeps_nobody_waiting(fleet: Fleet) -> None:
+def test_a_first_caller_that_is_cancelled_does_not_delay_the_others(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             await connection.kv.put(INDEX, "a", b"a")
@@ -99,9 +99,7 @@ def test_whoever_asked_first_and_leaves_keeps_nobody_waiting(fleet: Fleet) -> No
 
 
 @pytest.mark.parametrize("pause_s", (0, 0.1))
-def test_whoever_waits_when_the_lookups_are_closed_goes_without_an_answer(
-    nats: Nats, namespace: str, pause_s: float
-) -> None:
+def test_closing_fails_the_waiting_gets(nats: Nats, namespace: str, pause_s: float) -> None:
     async def play() -> None:
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
@@ -119,7 +117,7 @@ def test_whoever_waits_when_the_lookups_are_closed_goes_without_an_answer(
     asyncio.run(play())
 
 
-def test_a_server_that_falls_silent_is_waited_for_together(nats: Nats, namespace: str) -> None:
+def test_gets_of_one_batch_share_the_timeout(nats: Nats, namespace: str) -> None:
     async def play() -> None:
         async with client_of(nats) as client, client_of(nats) as mute:
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
@@ -135,7 +133,7 @@ def test_a_server_that_falls_silent_is_waited_for_together(nats: Nats, namespace
     asyncio.run(play())
 
 
-def test_a_stream_that_is_not_there_has_nobody_to_answer(nats: Nats, namespace: str) -> None:
+def test_a_missing_stream_has_no_responders(nats: Nats, namespace: str) -> None:
     async def play() -> None:
         async with client_of(nats) as client:
             lookups = DirectGet(timeout=timedelta(seconds=3))

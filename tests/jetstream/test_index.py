@@ -1,4 +1,4 @@
-"""The index's three levels, and how processes keep each other honest, on a real server."""
+"""The three levels of the index, and how processes stay coherent, on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
     )
 
 
-def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fleet) -> None:
+def test_copies_that_only_the_buckets_know_are_found_and_indexed(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
@@ -57,9 +57,7 @@ def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fle
     asyncio.run(play())
 
 
-def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
-    fleet: Fleet, nats: Nats
-) -> None:
+def test_after_a_failed_read_the_engine_is_not_written_to(fleet: Fleet, nats: Nats) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
@@ -77,16 +75,14 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
             assert found == copies
             assert await index.node("hgmo", "projects/ash", "tip") == resolved
             await connection.wait(timedelta(seconds=10))
-            await connection.js.account_info()  # what was sent before has arrived by then
+            await connection.js.account_info()  # earlier messages have arrived by then
             for bucket in (INDEX, DIGESTS, REVS):
                 assert not await connection.kv.keys(bucket, ">")
 
     asyncio.run(play())
 
 
-def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
-    fleet: Fleet, nats: Nats
-) -> None:
+def test_the_buckets_answer_while_the_engine_is_silent(fleet: Fleet, nats: Nats) -> None:
     given_up: list[bool] = []
 
     async def play() -> None:
@@ -113,7 +109,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
     assert given_up == [False]
 
 
-def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
+def test_an_empty_engine_loses_no_archive(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         async with index_of(fleet, storage) as index:
@@ -127,7 +123,7 @@ def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_commit_ends_what_other_processes_believe_of_an_archive(fleet: Fleet) -> None:
+def test_a_commit_updates_what_other_processes_remember(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
@@ -149,7 +145,7 @@ async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -
             await asyncio.sleep(0.005)
 
 
-def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Fleet) -> None:
+def test_a_commit_notifies_waiters_in_other_processes(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive, news = MemoryStorage(), an_archive(), Notifications()
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
@@ -164,7 +160,7 @@ def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Flee
     asyncio.run(play())
 
 
-def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None:
+def test_only_a_moved_branch_notifies_waiters(fleet: Fleet) -> None:
     async def play() -> None:
         news, storage = Notifications(), MemoryStorage()
         first, second = (
@@ -186,7 +182,7 @@ def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None
 
 
 class _SlowStorage(MemoryStorage):
-    """Answers what was true when it was asked, but only when it is allowed to."""
+    """Returns the state at the time of the call, but only once it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__(regions=("one", "two"))
@@ -200,17 +196,17 @@ class _SlowStorage(MemoryStorage):
         return found
 
 
-def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: Fleet) -> None:
+def test_a_change_during_a_lookup_is_not_lost(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive, told = _SlowStorage(), an_archive(), asyncio.Event()
+        storage, archive, received = _SlowStorage(), an_archive(), asyncio.Event()
         copies = copies_of(archive, "one")
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            connection.feed.subscribe(COPIES, lambda *_: told.set())
+            connection.feed.subscribe(COPIES, lambda *_: received.set())
             looking = asyncio.create_task(web.copies(archive))
             await storage.asked.wait()
             await worker.record(archive, copies)
-            await told.wait()
+            await received.wait()
             later = asyncio.create_task(web.copies(archive))
             storage.allowed.set()
             assert await later == copies
@@ -220,7 +216,7 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
     asyncio.run(play())
 
 
-def test_a_look_writes_over_nothing_that_was_recorded_meanwhile(fleet: Fleet) -> None:
+def test_a_lookup_does_not_overwrite_what_was_recorded_during_it(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = _SlowStorage(), an_archive()
         storage.down.add(Region("two"))
@@ -239,7 +235,7 @@ def test_a_look_writes_over_nothing_that_was_recorded_meanwhile(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize("removed", (True, False))
-def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
+def test_a_deleted_or_unreadable_entry_is_written_again(
     fleet: Fleet,
     removed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -260,7 +256,7 @@ def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
     asyncio.run(play())
 
 
-def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> None:
+def test_after_a_gap_in_the_feed_everything_is_forgotten(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with fleet.connection() as connection:
@@ -275,7 +271,7 @@ def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> N
     asyncio.run(play())
 
 
-def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fleet) -> None:
+def test_a_remembered_absence_does_not_cover_later_events(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
@@ -290,12 +286,12 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
-    """Write an entry, the news of which is missed."""
+    """Write an entry without publishing the change."""
     entry = encode(CopiesRecord.of(copies, datetime.now(UTC), {}))
     await connection.kv.put(INDEX, archive.key_hash, entry)
 
 
-def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:
+def test_without_an_engine_hits_are_found_in_the_buckets(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def play() -> None:
@@ -307,7 +303,7 @@ def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) 
     asyncio.run(play())
 
 
-def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) -> None:
+def test_regions_that_are_no_longer_configured_are_left_out(fleet: Fleet) -> None:
     async def play() -> None:
         archive = an_archive()
         async with index_of(fleet, MemoryStorage(regions=("one", "two"))) as index:
@@ -320,7 +316,7 @@ def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) 
     asyncio.run(play())
 
 
-def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded(
+def test_a_recorded_sha256_is_known_to_every_process_at_once(
     fleet: Fleet,
 ) -> None:
     async def play() -> None:
@@ -335,7 +331,7 @@ def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded
     asyncio.run(play())
 
 
-def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: Fleet) -> None:
+def test_an_archive_found_in_the_buckets_is_known_by_its_sha256(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
@@ -347,7 +343,7 @@ def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: F
     asyncio.run(play())
 
 
-def test_of_a_crowd_of_archives_with_the_same_bytes_some_are_named(fleet: Fleet) -> None:
+def test_of_many_archives_with_the_same_bytes_some_are_returned(fleet: Fleet) -> None:
     async def play() -> None:
         storage, digest = MemoryStorage(), "7" * 64
         crowd = [an_archive() for _ in range(ARCHIVES_MAX + 1)]
@@ -361,7 +357,7 @@ def test_of_a_crowd_of_archives_with_the_same_bytes_some_are_named(fleet: Fleet)
     asyncio.run(play())
 
 
-def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) -> None:
+def test_without_an_engine_a_sha256_is_not_reported_as_unknown(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def play() -> None:
@@ -372,7 +368,7 @@ def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) 
     asyncio.run(play())
 
 
-def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> None:
+def test_streams_of_an_older_fleet_are_read_and_then_updated(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             name = f"KV_{fleet.namespace}_{INDEX}"
@@ -404,7 +400,7 @@ def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> No
     ),
     ids=("words", "deep", "key", "object", "digest", "time"),
 )
-def test_an_entry_that_cannot_be_one_of_its_archive_is_ignored_and_mended(
+def test_an_entry_of_another_archive_is_ignored_and_replaced(
     fleet: Fleet, entry: str | bytes
 ) -> None:
     async def play() -> None:
@@ -415,8 +411,8 @@ def test_an_entry_that_cannot_be_one_of_its_archive_is_ignored_and_mended(
             with capture_logs() as logs:
                 assert await index.copies(archive) == copies
             assert [line["event"] for line in logs] == ["value.unreadable"]
-            mended = await connection.kv.get(INDEX, archive.key_hash)
-            record = decode_copies(mended.value) if mended else None
+            corrected = await connection.kv.get(INDEX, archive.key_hash)
+            record = decode_copies(corrected.value) if corrected else None
             assert record
             assert record.manifest == copies.manifest
 
@@ -437,7 +433,7 @@ def _forged(copies: Copies, entry: str | bytes) -> bytes:
     return encode(record)
 
 
-def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) -> None:
+def test_forged_entries_for_a_sha256_and_a_rev_are_ignored(fleet: Fleet) -> None:
     async def play() -> None:
         sha256, archive = "c" * 64, an_archive()
         rev = rev_hash("hgmo", "projects/ash", "tip")
@@ -453,7 +449,7 @@ def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) 
     asyncio.run(play())
 
 
-def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_looked_at(
+def test_a_region_with_another_bucket_has_no_copy_until_it_is_checked(
     fleet: Fleet,
 ) -> None:
     async def play() -> None:
@@ -476,14 +472,14 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
             assert seen
             assert index.is_stale(seen)
             await index.replace(archive, seen, seen.copies)
-            mended = await index.latest(archive)
-            assert mended
-            assert not index.is_stale(mended)
+            corrected = await index.latest(archive)
+            assert corrected
+            assert not index.is_stale(corrected)
 
     asyncio.run(play())
 
 
-def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
+def test_an_entry_whose_only_region_has_moved_is_ignored(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one",)), an_archive()
         copies = await _committed(storage, archive)
@@ -491,7 +487,7 @@ def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
             await index.record(archive, copies)
         storage.places = {storage.regions[0]: "elsewhere"}
         async with index_of(fleet, storage) as index:
-            assert await index.copies(archive) == copies  # the new bucket has it, too
+            assert await index.copies(archive) == copies  # the new bucket has the archive, too
         storage.manifests[storage.regions[0]].clear()
         storage.places = {storage.regions[0]: "nowhere"}
         async with index_of(fleet, storage) as index:

@@ -1,4 +1,4 @@
-"""Leases and fences: two attempts at one task, on a real server."""
+"""Leases and their fences in NATS: two attempts at one task, on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from tests.parts.fleet import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, limi
 
 
 class Bench:
-    """A lane of one source, and claims on whatever it hands out."""
+    """A consumer of one source, and leases on the messages that it delivers."""
 
     def __init__(self, connection: Connection, archive: Archive) -> None:
         self.connection = connection
@@ -38,16 +38,16 @@ class Bench:
         )
 
     async def message(self, within: timedelta = timedelta(seconds=HUNG_AFTER_S)) -> Msg:
-        """Return the next delivery of the task, new or again."""
+        """Return the next delivery of the task."""
         await self.consumer.ensure()
         stream = self.connection.tasks.name
-        lane = await self.connection.js.pull_subscribe_bind(self.consumer.name, stream)
+        subscription = await self.connection.js.pull_subscribe_bind(self.consumer.name, stream)
         try:
-            return (await lane.fetch(1, within.total_seconds()))[0]
+            return (await subscription.fetch(1, within.total_seconds()))[0]
         finally:
-            await lane.unsubscribe()
+            await subscription.unsubscribe()
 
-    def claim(self, message: Msg) -> JetStreamLease:
+    def lease(self, message: Msg) -> JetStreamLease:
         order = decode_order(message.data)
         assert order
         return JetStreamLease(
@@ -65,7 +65,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(fleet: Fleet) -> AsyncIterator[Bench]:
-    """Yield a bench on which one task waits."""
+    """Yield a bench with one waiting task."""
     archive = an_archive()
     async with fleet.connection() as connection:
         ready = Bench(connection, archive)
@@ -77,9 +77,9 @@ def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(flee
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
             message = await here.message()
-            silent = here.claim(message)
+            silent = here.lease(message)
             assert await silent.begin()
-            other = here.claim(await here.message())  # after a lease without a heartbeat
+            other = here.lease(await here.message())  # after a lease without a heartbeat
             assert await other.begin()
 
             with pytest.raises(LeaseLost):
@@ -87,7 +87,7 @@ def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(flee
             with pytest.raises(LeaseLost):
                 await silent.fail(Busy("I am late"))
             with pytest.raises(LeaseLost):
-                await here.claim(message).begin()
+                await here.lease(message).begin()
             await other.hold()
             await other.succeed()
             return await here.state()
@@ -95,11 +95,11 @@ def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(flee
     assert asyncio.run(play()) is TaskState.SUCCESS
 
 
-def test_workers_that_vanish_over_a_task_are_counted(fleet: Fleet) -> None:
+def test_vanished_workers_are_counted(fleet: Fleet) -> None:
     async def play() -> list[int]:
         async with bench(fleet) as here:
             message = await here.message()
-            leases = [here.claim(message) for _ in range(3)]
+            leases = [here.lease(message) for _ in range(3)]
             for lease in leases:
                 assert await lease.begin()
             return [lease.vanished for lease in leases]
@@ -107,74 +107,74 @@ def test_workers_that_vanish_over_a_task_are_counted(fleet: Fleet) -> None:
     assert asyncio.run(play()) == [0, 1, 2]
 
 
-def test_a_task_that_was_given_back_is_claimed_although_its_lane_was_made_again(
+def test_a_task_that_was_given_back_is_claimed_although_its_consumer_was_recreated(
     fleet: Fleet,
 ) -> None:
     async def play() -> tuple[list[int], int]:
         async with bench(fleet) as here:
             deliveries = [await here.message()]
-            claim = here.claim(deliveries[-1])
-            assert await claim.begin()
-            await claim.hand_back()
+            lease = here.lease(deliveries[-1])
+            assert await lease.begin()
+            await lease.hand_back()
             deliveries.append(await here.message())
-            claim = here.claim(deliveries[-1])
-            assert await claim.begin()
-            await claim.hand_back()
+            lease = here.lease(deliveries[-1])
+            assert await lease.begin()
+            await lease.hand_back()
             await here.connection.tasks.delete_consumer(here.consumer.name)
             deliveries.append(await here.message())
-            claim = here.claim(deliveries[-1])
-            assert await claim.begin()
-            return [message.metadata.num_delivered for message in deliveries], claim.attempt
+            lease = here.lease(deliveries[-1])
+            assert await lease.begin()
+            return [message.metadata.num_delivered for message in deliveries], lease.attempt
 
     assert asyncio.run(play()) == ([1, 2, 1], 3)
 
 
-def test_a_task_that_is_handed_back_after_a_failure_says_so(fleet: Fleet) -> None:
+def test_a_task_that_is_handed_back_after_a_failure_has_its_own_status(fleet: Fleet) -> None:
     async def play() -> dict[str, object]:
         async with bench(fleet) as here:
-            failing = here.claim(await here.message())
+            failing = here.lease(await here.message())
             assert await failing.begin()
             await failing.retry(Busy("the host is busy"), after=timedelta(0))
-            stopping = here.claim(await here.message())
+            stopping = here.lease(await here.message())
             assert await stopping.begin()
             await stopping.hand_back()
             task = await here.queue.task(here.archive)
             assert task
             return render(Status(task=task, source_url=""))
 
-    told = asyncio.run(play())
-    assert told["status"] == "Handed back by a worker that stopped; another one will take it."
-    assert (told["state"], told["failures"], told["error"]) == ("RETRY", 1, None)
+    status = asyncio.run(play())
+    assert status["status"] == "Handed back by a worker that stopped; another one will take it."
+    assert (status["state"], status["failures"], status["error"]) == ("RETRY", 1, None)
 
 
-def test_a_claim_outlives_a_wipe_of_the_state_it_wrote(fleet: Fleet) -> None:
+def test_a_lease_survives_a_wipe_of_its_record(fleet: Fleet) -> None:
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
             bucket = f"{fleet.namespace}_{STATES}"
             await here.connection.js.delete_stream(f"KV_{bucket}")
 
-            claim.report(Phase.FETCHING, 10)
-            await claim.hold()
-            await claim.succeed()
+            lease.report(Phase.FETCHING, 10)
+            await lease.hold()
+            await lease.succeed()
             return await here.state()
 
     assert asyncio.run(play()) is TaskState.SUCCESS
 
 
-def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) -> None:
+def test_a_lease_whose_message_was_wiped_can_still_end(fleet: Fleet) -> None:
     async def play(*, asked_anew: bool) -> TaskState | None:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
             await here.connection.js.delete_stream(here.connection.tasks.name)
             await here.connection.provision.ensure()
             if asked_anew:
-                await here.queue.enqueue(an_archive())  # which has the number of the lost one
+                await here.queue.enqueue(an_archive())  # it gets the number of the lost message
                 await here.queue.enqueue(here.archive)
             async with asyncio.timeout(HUNG_AFTER_S):
-                await claim.succeed()
+                await lease.succeed()
             entry = await here.connection.kv.get(STATES, here.archive.key_hash)
             record = decode_task(entry.value) if entry else None
             return record.state if record else None
@@ -183,57 +183,57 @@ def test_a_claim_whose_message_was_wiped_away_ends_all_the_same(fleet: Fleet) ->
     assert asyncio.run(play(asked_anew=True)) is TaskState.SUCCESS
 
 
-def test_after_a_wipe_of_the_queue_alone_a_new_task_is_not_taken_for_the_old_one(
+def test_after_a_wipe_of_the_queue_a_new_task_is_not_mistaken_for_the_old_one(
     fleet: Fleet,
 ) -> None:
     async def play() -> bool:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
-            await claim.fail(Busy("for good"))
+            lease = here.lease(await here.message())
+            assert await lease.begin()
+            await lease.fail(Busy("for good"))
             await here.connection.js.delete_stream(here.connection.tasks.name)
             await here.connection.provision.ensure()
             await here.queue.enqueue(here.archive)
             assert await here.state() is TaskState.PENDING
-            return await here.claim(await here.message()).begin()
+            return await here.lease(await here.message()).begin()
 
     assert asyncio.run(play())
 
 
-def test_a_message_whose_task_has_ended_is_not_run_again(fleet: Fleet) -> None:
+def test_a_redelivered_message_of_an_ended_task_is_not_run_again(fleet: Fleet) -> None:
     async def play() -> bool:
         async with bench(fleet) as here:
             message = await here.message()
-            claim = here.claim(message)
-            assert await claim.begin()
-            await claim.succeed()
-            return await here.claim(message).begin()
+            lease = here.lease(message)
+            assert await lease.begin()
+            await lease.succeed()
+            return await here.lease(message).begin()
 
     assert asyncio.run(play()) is False
 
 
-def test_an_attempt_outlives_a_time_in_which_nothing_can_be_written(fleet: Fleet) -> None:
+def test_an_attempt_survives_a_time_without_writes(fleet: Fleet) -> None:
     async def play() -> tuple[int, TaskState | None]:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
             async with limited(here.connection, f"KV_{fleet.namespace}_{STATES}", max_bytes=1):
-                claim.report(Phase.FETCHING, 1)
-                await claim.hold()
-            await claim.hold()
-            await claim.succeed()
-            return claim.attempt, await here.state()
+                lease.report(Phase.FETCHING, 1)
+                await lease.hold()
+            await lease.hold()
+            await lease.succeed()
+            return lease.attempt, await here.state()
 
     assert asyncio.run(play()) == (1, TaskState.SUCCESS)
 
 
-def test_a_state_that_an_operator_removed_is_written_again(fleet: Fleet) -> None:
+def test_a_deleted_record_is_written_again(fleet: Fleet) -> None:
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
             await here.connection.kv.delete(STATES, here.archive.key_hash)
-            await claim.succeed()
+            await lease.succeed()
             return await here.state()
 
     assert asyncio.run(play()) is TaskState.SUCCESS

@@ -1,4 +1,4 @@
-"""The fleet's streams on one server and on three, and how they get from one to the other."""
+"""The fleet's streams on one server and on three, and the way between."""
 
 import asyncio
 import json
@@ -47,21 +47,21 @@ def fleet_on(servers: Cluster, namespace: str, replicas: int) -> Fleet:
     return fleet
 
 
-def lane(connection: Connection) -> SourceConsumer:
+def a_consumer(connection: Connection) -> SourceConsumer:
     return SourceConsumer(
         connection=connection, source="hgmo", priority=Priority.HIGH, cap=8, lease=LEASE
     )
 
 
 async def replicas_of(connection: Connection) -> set[int]:
-    """Return on how many servers the streams and consumers are: one number, if all is well."""
+    """Return the numbers of replicas of the streams and consumers: normally one number."""
     streams = await Replication(connection=connection, wanted=1).status()
     standings = [one for stream in streams for one in (stream.stream, *stream.consumers)]
     assert all(one.leader for one in standings)
     return {one.replicas for one in standings}
 
 
-def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
+def test_a_process_with_another_setting_keeps_the_replicas_and_logs_once(
     three: Cluster, namespace: str
 ) -> None:
     fleet = fleet_on(three, namespace, replicas=3)
@@ -69,28 +69,28 @@ def test_a_process_with_another_setting_leaves_the_replicas_and_says_so_once(
 
     async def play() -> tuple[set[int], list[object]]:
         async with fleet.connection() as first:
-            await lane(first).ensure()
+            await a_consumer(first).ensure()
         with capture_logs() as lines:
             async with asyncio.timeout(HUNG_AFTER_S), other.connection() as connection:
                 while not any(line["event"] == "engine.replicas_differ" for line in lines):
                     await asyncio.sleep(0.02)
-                told = [line for line in lines if line["event"] == "engine.replicas_differ"]
+                logged = [line for line in lines if line["event"] == "engine.replicas_differ"]
                 return await replicas_of(connection), [
-                    (line["log_level"], line["setting"], line["actual"]) for line in told
+                    (line["log_level"], line["setting"], line["actual"]) for line in logged
                 ]
 
     assert asyncio.run(play()) == ({3}, [("warning", 1, [3])])
 
 
 @pytest.mark.thorough
-def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhile(
+def test_set_replicas_moves_streams_and_consumers_and_reads_no_follower(
     three: Cluster, namespace: str
 ) -> None:
     fleet = fleet_on(three, namespace, replicas=1)
 
     async def written_and_read(connection: Connection, value: bytes) -> bool:
         while True:
-            with suppress(EngineUnavailable):  # as while a leader is elected
+            with suppress(EngineUnavailable):  # during an election
                 await connection.kv.put(INDEX, "key", value)
                 entry = await connection.kv.get(INDEX, "key")
                 return entry is not None and entry.value == value
@@ -98,7 +98,7 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
     async def play() -> Sequence[set[int]]:
         async with asyncio.timeout(2 * HUNG_AFTER_S), fleet.connection() as connection:
             replication = Replication(connection=connection, wanted=1)
-            await lane(connection).ensure()
+            await a_consumer(connection).ensure()
             assert await written_and_read(connection, b"one")
             before = await replicas_of(connection)
             await replication.set_replicas(3, within=SOON)
@@ -113,7 +113,7 @@ def test_the_command_moves_streams_and_consumers_and_no_follower_is_read_meanwhi
     assert asyncio.run(play()) == ({1}, {3}, {1})
 
 
-def test_more_replicas_than_servers_are_refused_and_one_server_is_left_as_it_is(
+def test_more_replicas_than_servers_are_refused_without_a_change(
     fleet: Fleet,
 ) -> None:
     async def play() -> None:
@@ -128,7 +128,7 @@ def test_more_replicas_than_servers_are_refused_and_one_server_is_left_as_it_is(
     asyncio.run(play())
 
 
-def test_what_an_operator_set_on_a_stream_stays(fleet: Fleet) -> None:
+def test_settings_of_an_operator_on_a_stream_stay(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             info = await connection.js.stream_info(connection.tasks.name)
@@ -141,7 +141,7 @@ def test_what_an_operator_set_on_a_stream_stays(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fleet) -> None:
+def test_the_probe_succeeds_until_the_stream_is_full(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection, fleet.queue() as queue:
             await queue.enqueue(an_archive())
@@ -162,7 +162,7 @@ def test_a_task_can_be_queued_and_handed_out_until_the_stream_is_full(fleet: Fle
     asyncio.run(play())
 
 
-def test_after_a_probe_that_failed_the_next_one_shows_that_all_is_well(fleet: Fleet) -> None:
+def test_a_probe_succeeds_after_a_failed_one(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             probe = QueueProbe(connection=connection)
@@ -170,7 +170,7 @@ def test_after_a_probe_that_failed_the_next_one_shows_that_all_is_well(fleet: Fl
             await connection.tasks.ensure_consumer(
                 ConsumerConfig(name="other", filter_subject=probes)
             )
-            with pytest.raises(EngineUnavailable):  # its own consumer is refused
+            with pytest.raises(EngineUnavailable):  # the consumer of the probe is refused
                 await probe.run()
             assert await connection.tasks.count() == 0
             await connection.tasks.delete_consumer("other")
@@ -185,7 +185,7 @@ def test_after_a_probe_that_failed_the_next_one_shows_that_all_is_well(fleet: Fl
 
 
 async def take_all_probes(connection: Connection) -> None:
-    """Have the consumer that is there hand out its messages elsewhere."""
+    """Send the messages of the existing consumer to another subject."""
     stream, elsewhere = connection.tasks.name, f"{connection.namespace}.elsewhere"
     taken: asyncio.Queue[Msg] = asyncio.Queue()
     await connection.subscriptions.subscribe(elsewhere, taken.put)
@@ -195,8 +195,8 @@ async def take_all_probes(connection: Connection) -> None:
 
 
 @pytest.mark.thorough
-def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespace: str) -> None:
-    """As docs/operations.md has it: the first server's store does not come along."""
+def test_growing_from_one_server_to_three_loses_no_task(tmp_path: Path, namespace: str) -> None:
+    """Follow the documented way, on which the first server's store is deleted."""
     archive = an_archive()
 
     async def play(servers: Cluster) -> None:
@@ -228,7 +228,7 @@ def test_the_way_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
 def test_a_single_server_leads_its_streams_and_consumers(fleet: Fleet) -> None:
     async def play() -> tuple[set[int], object]:
         async with fleet.connection() as connection:
-            await lane(connection).ensure()
+            await a_consumer(connection).ensure()
             return await replicas_of(connection), await JetStreamFleet(
                 connection=connection
             ).check()
@@ -236,8 +236,8 @@ def test_a_single_server_leads_its_streams_and_consumers(fleet: Fleet) -> None:
     assert asyncio.run(play()) == ({1}, None)
 
 
-def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: Fleet) -> None:
-    """As on a server that was a single one before: its store remembers consumers of that time."""
+def test_a_consumer_that_acknowledged_queued_messages_is_stale(fleet: Fleet) -> None:
+    """As on a former single server, whose store remembers the consumers of that time."""
 
     async def play(connection: Connection, info: ConsumerInfo) -> list[int | None]:
         def one_that_is_at(delivered: int, acknowledged: int) -> ConsumerInfo:
@@ -268,13 +268,11 @@ def test_a_consumer_that_acknowledged_what_is_still_queued_is_left_over(fleet: F
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("renewed", (False, True), ids=("here", "elsewhere"))
-def test_a_consumer_that_is_left_over_is_renewed_by_one_worker_alone(
-    fleet: Fleet, *, renewed: bool
-) -> None:
+def test_a_stale_consumer_is_recreated_by_one_worker_only(fleet: Fleet, *, renewed: bool) -> None:
     async def play(connection: Connection) -> int | None:
-        await leave_over(connection)
+        await make_stale(connection)
         async with asyncio.timeout(HUNG_AFTER_S), asyncio.TaskGroup() as group:
-            making = group.create_task(lane(connection).ensure())
+            making = group.create_task(a_consumer(connection).ensure())
             if renewed:
                 await until_seen(connection)
                 await connection.tasks.delete_consumer(consumer_name("hgmo", Priority.HIGH))
@@ -294,8 +292,8 @@ def test_a_consumer_that_is_left_over_is_renewed_by_one_worker_alone(
     assert (held, "lane.renewed" in events) == ((1, False) if renewed else (0, True))
 
 
-async def leave_over(connection: Connection) -> None:
-    """Put a task in the queue, and have the lane's consumer believe that it is done.
+async def make_stale(connection: Connection) -> None:
+    """Queue a task, and make its consumer stale, as if the task were acknowledged.
 
     It had another filter, and acknowledged what came after the task.
     """
@@ -310,7 +308,7 @@ async def leave_over(connection: Connection) -> None:
 
 
 async def until_seen(connection: Connection) -> None:
-    """Return once the lane's consumer has its own filter: it was looked at by then."""
+    """Return once the consumer has its own filter: it was checked by then."""
     own = connection.tasks.subject(Priority.HIGH, "hgmo", "*")
     name = consumer_name("hgmo", Priority.HIGH)
     while True:
@@ -321,8 +319,8 @@ async def until_seen(connection: Connection) -> None:
 
 
 async def taken(connection: Connection) -> Msg | None:
-    """Return the next message of the lane, made as a worker makes it, or None after a second."""
-    queue = lane(connection)
+    """Return the next message of a worker's consumer, or None after a second."""
+    queue = a_consumer(connection)
     await queue.ensure()
     pulling = await connection.js.pull_subscribe_bind(queue.name, connection.tasks.name)
     try:
@@ -334,7 +332,7 @@ async def taken(connection: Connection) -> Msg | None:
 
 
 async def handed_out(connection: Connection) -> str:
-    """Return the digest of the next task that a worker gets, and take it out of the queue."""
+    """Return the key hash of the next task, and remove it from the queue."""
     while True:
         with suppress(EngineUnavailable, nats.errors.Error):
             if message := await taken(connection):

@@ -1,4 +1,4 @@
-"""Single flight, and what the queue says of a task, on a real server."""
+"""How tasks are created, joined and reported, on a real server."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ from tests.parts.fleet import (
 from tests.parts.process import free_port
 
 
-def test_of_many_requests_one_creates_the_task_and_all_others_join_it(fleet: Fleet) -> None:
+def test_one_of_many_requests_creates_the_task_and_the_others_join_it(fleet: Fleet) -> None:
     async def ask() -> Counter[EnqueueOutcome]:
         archive = an_archive()
         async with fleet.queue() as one, fleet.queue() as two, fleet.queue() as three:
@@ -47,9 +47,7 @@ def test_a_task_of_the_other_priority_is_joined_too(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("limit", ({"max_msgs": 1}, {"max_bytes": 1}), ids=("messages", "bytes"))
-def test_a_task_that_the_queue_has_no_room_for_is_not_accepted(
-    fleet: Fleet, limit: Mapping[str, int]
-) -> None:
+def test_a_full_queue_accepts_no_task(fleet: Fleet, limit: Mapping[str, int]) -> None:
     async def play() -> tuple[object, ...]:
         queued, refused = an_archive(), an_archive()
         async with fleet.connection() as connection:
@@ -58,8 +56,8 @@ def test_a_task_that_the_queue_has_no_room_for_is_not_accepted(
             async with limited(connection, connection.tasks.name, **limit):
                 with pytest.raises(EngineUnavailable):
                     await queue.enqueue(refused)
-                told = await queue.task(refused), await queue.enqueue(queued)
-            return (*told, await queue.enqueue(refused))
+                outcomes = await queue.task(refused), await queue.enqueue(queued)
+            return (*outcomes, await queue.enqueue(refused))
 
     assert asyncio.run(play()) == (None, EnqueueOutcome.JOINED, EnqueueOutcome.MISS)
 
@@ -68,9 +66,9 @@ BEING_STORED = b'{"error": {"code": 400, "err_code": 10164, "description": ""}}'
 STORED = b'{"stream": "tasks", "seq": 1}'
 
 
-def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_there(fleet: Fleet) -> None:
+def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_stored(fleet: Fleet) -> None:
     async def enqueue(*answers: bytes) -> EnqueueOutcome:
-        """Have the server answer with *answers*, and with the last of them from then on."""
+        """Enqueue a task while the server gives these *answers*, and repeats the last one."""
         left = list(answers)
 
         async def answer(message: Msg) -> None:
@@ -133,7 +131,7 @@ def test_after_a_failure_a_new_request_creates_a_new_task(fleet: Fleet) -> None:
     assert asyncio.run(play()) == (EnqueueOutcome.MISS, TaskState.PENDING)
 
 
-def test_every_process_hears_why_a_task_failed_for_good(fleet: Fleet) -> None:
+def test_every_process_receives_the_reason_of_a_final_failure(fleet: Fleet) -> None:
     async def refuse(_archive: Archive, _attempt: Attempt) -> Copies:
         raise Refused("no such thing")
 
@@ -152,7 +150,7 @@ def test_every_process_hears_why_a_task_failed_for_good(fleet: Fleet) -> None:
     assert asyncio.run(play()) == "no such thing"
 
 
-def test_a_failure_that_a_retry_might_mend_is_not_held_against_the_next_request(
+def test_a_retryable_failure_does_not_block_the_next_request(
     fleet: Fleet,
 ) -> None:
     async def busy(_archive: Archive, _attempt: Attempt) -> Copies:
@@ -170,7 +168,7 @@ def test_a_failure_that_a_retry_might_mend_is_not_held_against_the_next_request(
     assert asyncio.run(play()) is None
 
 
-def test_a_process_starts_and_answers_while_no_server_is_there(namespace: str) -> None:
+def test_a_process_starts_and_answers_without_a_server(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def check() -> object:

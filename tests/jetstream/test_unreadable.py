@@ -1,4 +1,4 @@
-"""Values in the engine that cannot be read end no process, no task and no request."""
+"""Unreadable values in the engine end no process, no task and no request."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
 
 
 ENDLESS = b"9" * 4300
-"""The longest number that Python reads: it cannot write the next one."""
+"""The longest number that Python reads. It cannot write the next one."""
 
 HOSTILE = (
     ENDLESS,
@@ -112,7 +112,7 @@ def fields_of(record: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
-    """Yield each bucket and the key in it that has to do with *archive*."""
+    """Yield each bucket and its key for *archive*."""
     yield STATES, archive.key_hash
     yield INDEX, archive.key_hash
     yield REVS, rev_hash(archive.source, archive.repo, archive.node)
@@ -121,7 +121,7 @@ def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
 
 
 async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> None:
-    """Put *garbage* wherever something may stand of *archive*."""
+    """Put *garbage* at every place that may have a value of *archive*."""
     for bucket, key in buckets_of(archive):
         await connection.kv.put(bucket, key, garbage)
     await connection.messages.publish(
@@ -145,7 +145,7 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     ),
     ids=lambda value: type(value).__name__,
 )
-def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
+def test_no_field_accepts_a_value_that_overflows_or_cannot_be_encoded(
     record: object, decode: Callable[[bytes], object]
 ) -> None:
     assert decode(encode(record))
@@ -155,14 +155,14 @@ def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
             assert decode(text.replace(b"GAP", value)) is None, (name, value[:30])
 
 
-def test_a_repair_that_would_never_be_due_is_not_believed() -> None:
+def test_a_repair_that_would_never_be_due_is_unreadable() -> None:
     written = json.loads(encode(RepairRecord(key="k", missing=[], due_at=NOW)))
     never = written | {"due_at": str(NOW + timedelta(days=100))}
 
     assert decode_repair(json.dumps(never).encode()) is None
 
 
-def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: Fleet) -> None:
+def test_numbers_that_cannot_be_encoded_end_no_worker_and_no_task(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
@@ -192,7 +192,7 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
     asyncio.run(play())
 
 
-def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fleet) -> None:
+def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(fleet: Fleet) -> None:
     first, second = an_archive(), an_archive()
 
     class Queue(JetStreamTaskQueue):
@@ -223,20 +223,20 @@ def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fl
     assert [line["event"] for line in logs].count("repair.broken") == 1
 
 
-def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Fleet) -> None:
-    heard: list[str] = []
+def test_an_event_that_breaks_one_subscriber_reaches_the_next(fleet: Fleet) -> None:
+    received: list[str] = []
 
-    def break_down(_digest: str, _payload: bytes) -> None:
+    def break_down(_key_hash: str, _payload: bytes) -> None:
         raise RuntimeError("a fault of ours")
 
     async def play() -> None:
         async with fleet.connection() as connection:
             connection.feed.subscribe(FAILED, break_down)
-            connection.feed.subscribe(FAILED, lambda digest, _payload: heard.append(digest))
+            connection.feed.subscribe(FAILED, lambda key_hash, _payload: received.append(key_hash))
             async with asyncio.timeout(HUNG_AFTER_S):
                 for count in (1, 2):
                     await connection.feed.publish(FAILED, "d")
-                    while len(heard) < count:
+                    while len(received) < count:
                         await asyncio.sleep(0.01)
 
     with capture_logs() as logs:
@@ -251,7 +251,7 @@ def noted() -> dict[str, float]:
     }
 
 
-def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: Fleet) -> None:
+def test_an_archive_whose_records_are_all_garbage_is_requested_and_built(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
@@ -281,11 +281,11 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
         asyncio.run(play())
     assert all(noted()[place] - before[place] >= len(GARBAGE) - 1 for place in PLACES)
     lines = [line for line in logs if line["event"] == "value.unreadable"]
-    told = [(line["place"], line["key"], line["revision"]) for line in lines]
-    assert max(told.count(value) for value in told) <= 2  # by each of both processes
+    noted_values = [(line["place"], line["key"], line["revision"]) for line in lines]
+    assert max(noted_values.count(value) for value in noted_values) <= 2  # once per process
 
 
-def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet) -> None:
+def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
@@ -301,17 +301,17 @@ def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet
     asyncio.run(play())
 
 
-def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
+def test_a_record_that_becomes_garbage_ends_the_attempt_but_not_the_task(
     fleet: Fleet,
 ) -> None:
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.begin()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
             await here.connection.kv.put(STATES, here.archive.key_hash, b"?")
-            with pytest.raises(LeaseLost):  # the writer might have the task
-                await claim.hold()
-            again = here.claim(await here.message())
+            with pytest.raises(LeaseLost):  # its writer might have the task
+                await lease.hold()
+            again = here.lease(await here.message())
             assert await again.begin()
             await again.succeed()
             return await here.state()
@@ -319,7 +319,7 @@ def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
     assert asyncio.run(play()) is TaskState.SUCCESS
 
 
-def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -> None:
+def test_a_rebuild_replaces_garbage_and_drops_missing_archives(fleet: Fleet) -> None:
     async def play() -> None:
         storage, there, gone = MemoryStorage(regions=("one", "two")), an_archive(), an_archive()
         copies = copies_of(there, "one", "two", sha256=there.key_hash)
@@ -348,7 +348,7 @@ def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -
     asyncio.run(play())
 
 
-def test_what_a_newer_version_adds_is_passed_over_and_what_it_leaves_out_is_missed() -> None:
+def test_new_fields_are_ignored_and_missing_fields_make_a_record_unreadable() -> None:
     archive = an_archive()
     written = json.loads(encode(Order(key=archive.key, created_at=NOW)))
 
@@ -356,7 +356,7 @@ def test_what_a_newer_version_adds_is_passed_over_and_what_it_leaves_out_is_miss
     assert decode_order(json.dumps({"key": archive.key}).encode()) is None
 
 
-def test_a_value_of_the_future_or_of_no_time_zone_is_not_believed() -> None:
+def test_times_in_the_future_or_without_a_zone_are_unreadable() -> None:
     future = NOW + timedelta(days=1)
     copies, missing = copies_of(an_archive()), [Region("two")]
 

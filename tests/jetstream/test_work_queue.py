@@ -1,4 +1,4 @@
-"""Which task a worker begins next, and how soon, on a real server."""
+"""Which task a worker claims next, and how soon, on a real server."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -32,7 +32,7 @@ SOURCES = tuple(f"source{number}" for number in range(MANY))
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """A worker whose attempts end when the test says so."""
+    """A worker whose attempts end on the test's command."""
 
     connection: Connection
     queue: JetStreamTaskQueue
@@ -49,7 +49,7 @@ class Bench:
 
     @property
     def sources(self) -> list[str]:
-        """The sources of the tasks that were claimed, in their order."""
+        """The sources of the claimed tasks, in order."""
         return [lease.archive.source for lease in self.leases]
 
     @property
@@ -61,7 +61,7 @@ class Bench:
         return sum(bool(consumer.request) for consumer in self.consumers)
 
     async def announce(self, *sources: str) -> None:
-        """Have every dispatcher ask for tasks that do not exist, and wait for them."""
+        """Announce tasks that do not exist, so every dispatcher waits for them."""
         for source in sources:
             record = WaitingRecord(source=source, priority=Priority.HIGH)
             await self.connection.feed.publish(WAITING, "0" * 64, encode(record))
@@ -77,7 +77,7 @@ class Bench:
                 await asyncio.sleep(0.005)
 
     async def end(self, number: int) -> None:
-        """Have the attempt that was claimed as this *number* succeed, from 0."""
+        """Have an attempt succeed, by its *number* in the order of claims."""
         await self.until(lambda: len(self.leases) > number)
         self.ended[number].set()
         await self.until(lambda: not self.leases[number].is_open)
@@ -91,7 +91,7 @@ class Bench:
                 await lease.succeed()
 
     def lose(self, number: int) -> None:
-        """Have the attempt end without a trace, as if its worker had died."""
+        """End an attempt without a trace, as if its worker had died."""
         self.lost.add(number)
         self.ended[number].set()
 
@@ -117,7 +117,7 @@ async def bench(
         await dispatcher.leave()
 
 
-def test_sources_without_a_task_hold_no_slot_while_they_are_asked(fleet: Fleet) -> None:
+def test_sources_without_a_task_occupy_no_claim(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, *SOURCES, slots=1) as here:
             async with in_background(here.dispatcher.run()), asyncio.timeout(HUNG_AFTER_S):
@@ -149,7 +149,7 @@ def test_a_source_with_many_tasks_takes_turns_with_the_others(fleet: Fleet) -> N
     assert order.count("big") == 6
 
 
-def test_high_priority_comes_first_and_low_priority_comes_all_the_same(fleet: Fleet) -> None:
+def test_high_priority_comes_first_and_low_priority_in_between(fleet: Fleet) -> None:
     async def play() -> str:
         async with bench(fleet, "one") as here:
             async with in_background(here.dispatcher.run()):
@@ -168,9 +168,9 @@ def test_high_priority_comes_first_and_low_priority_comes_all_the_same(fleet: Fl
     assert order.count("l") == 2
 
 
-def test_a_source_at_its_cap_holds_no_slot_and_goes_on_when_a_seat_is_free(fleet: Fleet) -> None:
+def test_a_source_at_its_cap_occupies_no_claim_and_continues_below_it(fleet: Fleet) -> None:
     async def play() -> list[str]:
-        async with bench(fleet, "full", "idle", slots=3, cap=2) as here:  # one seat each
+        async with bench(fleet, "full", "idle", slots=3, cap=2) as here:  # one task each
             async with in_background(here.dispatcher.run()):
                 for _ in range(3):
                     await here.enqueue("full")
@@ -185,7 +185,7 @@ def test_a_source_at_its_cap_holds_no_slot_and_goes_on_when_a_seat_is_free(fleet
     assert asyncio.run(play()) == ["full", "idle", "idle", "idle", "full"]
 
 
-def test_a_task_that_comes_when_no_slot_is_free_goes_to_a_worker_that_has_one(
+def test_a_task_without_a_waiting_claim_goes_to_another_worker(
     fleet: Fleet,
 ) -> None:
     async def play() -> list[str]:
@@ -206,7 +206,7 @@ def test_a_task_that_comes_when_no_slot_is_free_goes_to_a_worker_that_has_one(
     assert asyncio.run(play()) == ["one", "two"]
 
 
-def test_a_lane_whose_consumer_is_gone_has_it_made_again(fleet: Fleet) -> None:
+def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:
             async with in_background(here.dispatcher.run()):
@@ -220,7 +220,7 @@ def test_a_lane_whose_consumer_is_gone_has_it_made_again(fleet: Fleet) -> None:
     assert asyncio.run(play()) == ["one", "one"]
 
 
-def test_a_task_that_nothing_tells_of_is_found_by_a_sweep(fleet: Fleet) -> None:
+def test_an_unannounced_task_is_found_by_a_sweep(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:
             async with in_background(here.dispatcher.run()):
@@ -233,7 +233,7 @@ def test_a_task_that_nothing_tells_of_is_found_by_a_sweep(fleet: Fleet) -> None:
     assert asyncio.run(play()) == ["one", "one"]
 
 
-def test_what_comes_after_a_worker_was_told_to_stop_is_there_for_another_one(
+def test_a_task_that_arrives_after_close_goes_to_another_worker(
     fleet: Fleet,
 ) -> None:
     async def play() -> list[str]:
@@ -243,9 +243,7 @@ def test_what_comes_after_a_worker_was_told_to_stop_is_there_for_another_one(
                 await here.announce("one")
                 await here.until(lambda: bool(here.consumers[0].request))
             here.dispatcher.close()
-            await here.enqueue(
-                "one"
-            )  # which the question that waits at the server is answered with
+            await here.enqueue("one")  # the answer to the request that waits at the server
             await here.dispatcher.leave()
             async with in_background(other.dispatcher.run()):
                 await other.until(lambda: bool(other.leases))
@@ -254,7 +252,7 @@ def test_what_comes_after_a_worker_was_told_to_stop_is_there_for_another_one(
     assert asyncio.run(play()) == ["one"]
 
 
-def test_a_consumer_that_cannot_be_made_is_a_warning_while_the_engine_answers(
+def test_a_consumer_that_cannot_be_created_is_a_warning_while_the_engine_answers(
     nats: Nats, namespace: str
 ) -> None:
     """A server, an account or a stream may allow fewer consumers than a worker needs."""
@@ -289,7 +287,7 @@ def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) ->
         if running[source] == caps[source]:
             full[source].set()
         await full[source].wait()
-        await asyncio.sleep(0.1)  # in which one too many would come
+        await asyncio.sleep(0.1)  # time for one attempt too many
         running[source] -= 1
         return copies_of(archive)
 

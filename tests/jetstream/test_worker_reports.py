@@ -1,4 +1,4 @@
-"""Which workers run, as another process finds out."""
+"""Reports of the running workers, as another process receives them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def test_without_a_worker_there_is_no_report(fleet: Fleet) -> None:
     assert asyncio.run(play()) == 0
 
 
-def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> None:
+def test_an_unreadable_report_still_proves_a_worker(fleet: Fleet) -> None:
     async def say() -> bytes:
         return b"\xff{"
 
@@ -50,7 +50,7 @@ def test_an_answer_that_cannot_be_read_still_proves_a_worker(fleet: Fleet) -> No
     assert asyncio.run(play()) == 1
 
 
-def test_a_worker_that_takes_its_time_is_waited_for(fleet: Fleet) -> None:
+def test_a_slow_worker_is_waited_for(fleet: Fleet) -> None:
     async def say() -> bytes:
         await asyncio.sleep(1)
         return msgspec.json.encode(WorkerReport(name="slow", regions={WEST: None}))
@@ -67,7 +67,7 @@ def test_a_worker_that_takes_its_time_is_waited_for(fleet: Fleet) -> None:
 
 
 async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:
-    """Return the reports of so many workers, which may still be connecting."""
+    """Return the reports of *count* workers, which may still be connecting."""
     async with asyncio.timeout(HUNG_AFTER_S):
         while len(reports := await request_reports(web.requests)) < count:
             await asyncio.sleep(0.02)

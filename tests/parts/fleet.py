@@ -1,4 +1,4 @@
-"""What every test of the engine needs: archives, and fleets of workers on a real server."""
+"""Archives, and fleets of workers on a real NATS server."""
 
 import asyncio
 import secrets
@@ -26,10 +26,10 @@ from tests.parts.nats import Nats
 LEASE = timedelta(seconds=2)
 
 HUNG_AFTER_S = 120.0
-"""However busy the machine, a state that has not come by then will not come."""
+"""Even on a busy machine, a state that has not been reached by then is never reached."""
 
 PATIENT = timedelta(minutes=1)
-"""An index that asks no bucket because the machine is busy and NATS answers late."""
+"""Keeps an index from asking the buckets when NATS answers late on a busy machine."""
 
 
 def an_archive(source: str = "hgmo") -> Archive:
@@ -53,14 +53,14 @@ def copies_of(archive: Archive, *regions: str, sha256: str = "0" * 64) -> Copies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """Web and worker processes of one namespace, as far as the engine goes."""
+    """The engine's side of the web and worker processes of one namespace."""
 
     servers: Servers
     namespace: str
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Yield a connection that has seen to its streams, and changes them no more."""
+        """Yield a connection that has ensured its streams."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
             if connection.is_up:
                 async with asyncio.timeout(HUNG_AFTER_S):
@@ -68,7 +68,7 @@ class Fleet:
             yield connection
 
     async def prepare(self) -> None:
-        """Have its streams there, for which a busy disk may take longer than a process waits."""
+        """Create the streams. On a busy disk this takes longer than a process waits."""
         async with self.connection() as connection, asyncio.timeout(HUNG_AFTER_S):
             while True:
                 with suppress(EngineUnavailable):
@@ -97,7 +97,7 @@ class Fleet:
         retry_base: timedelta = timedelta(seconds=0.1),
         storage: MemoryStorage | None = None,
     ) -> AsyncIterator[None]:
-        """Have a worker run for as long as the block does; leaving it is SIGTERM."""
+        """Run a worker while the block runs, and stop it as SIGTERM does."""
         policy = Policy(
             concurrency=concurrency,
             grace=grace,
@@ -131,7 +131,7 @@ async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterat
 
 @asynccontextmanager
 async def limited(connection: Connection, stream: str, **limits: object) -> AsyncIterator[None]:
-    """Have *stream* keep to *limits* for as long as the block runs."""
+    """Set *limits* on *stream* while the block runs."""
     config = (await connection.js.stream_info(stream)).config
     await connection.js.update_stream(config.evolve(**limits))
     yield
@@ -139,7 +139,7 @@ async def limited(connection: Connection, stream: str, **limits: object) -> Asyn
 
 
 def prepared(nats: Nats, namespace: str) -> Fleet:
-    """Return a fleet that has its streams."""
+    """Return a fleet whose streams exist."""
     fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
     asyncio.run(fleet.prepare())
     return fleet

@@ -1,4 +1,4 @@
-"""Looks that many share, and what becomes of one that news overtakes."""
+"""Lookups that callers share, and that changes overtake."""
 
 import asyncio
 import traceback
@@ -16,7 +16,7 @@ def run(scenario: Coroutine[Any, Any, T]) -> T:
 
 
 class Place:
-    """Something to look at: tells what was there when a look began, but only when it may."""
+    """A place whose lookups return its state at their beginning, once they are allowed to."""
 
     def __init__(self) -> None:
         self.there = "nothing"
@@ -29,7 +29,7 @@ class Place:
         self.begun += 1
         there = self.there
         await self.allowed.wait()
-        await asyncio.sleep(0)  # nobody is told of a place elsewhere within the same turn
+        await asyncio.sleep(0)  # a real lookup takes at least a turn
         return there
 
     async def ask(self, *, since: datetime | None = None, key: str = "key") -> str:
@@ -39,13 +39,13 @@ class Place:
 
 
 async def asked(place: Place, *, key: str = "key") -> "asyncio.Task[str]":
-    """Return a question whose look is under way."""
+    """Return a call whose lookup is running."""
     asking = asyncio.create_task(place.ask(key=key))
     await asyncio.sleep(0.01)
     return asking
 
 
-def test_many_share_one_look() -> None:
+def test_concurrent_callers_share_one_lookup() -> None:
     async def scenario() -> None:
         place = Place()
         asking = [await asked(place) for _ in range(5)]
@@ -56,7 +56,7 @@ def test_many_share_one_look() -> None:
     run(scenario())
 
 
-def test_whoever_asks_after_the_news_is_not_told_what_was_before() -> None:
+def test_a_caller_after_a_change_gets_the_new_value() -> None:
     async def scenario() -> None:
         place = Place()
         before = await asked(place)
@@ -70,7 +70,7 @@ def test_whoever_asks_after_the_news_is_not_told_what_was_before() -> None:
     run(scenario())
 
 
-def test_news_of_one_key_costs_others_no_look() -> None:
+def test_a_change_of_one_key_repeats_no_lookup_of_another() -> None:
     async def scenario() -> None:
         place = Place()
         asking = await asked(place, key="another")
@@ -82,7 +82,7 @@ def test_news_of_one_key_costs_others_no_look() -> None:
     run(scenario())
 
 
-def test_after_a_gap_every_look_that_was_under_way_is_made_again() -> None:
+def test_after_a_gap_every_running_lookup_is_repeated() -> None:
     async def scenario() -> None:
         place = Place()
         asking = [await asked(place, key=key) for key in ("key", "another")]
@@ -94,7 +94,7 @@ def test_after_a_gap_every_look_that_was_under_way_is_made_again() -> None:
     run(scenario())
 
 
-def test_a_look_that_began_too_early_is_made_again() -> None:
+def test_a_lookup_that_began_too_early_is_repeated() -> None:
     async def scenario() -> None:
         place = Place()
         early = await asked(place)
@@ -108,7 +108,7 @@ def test_a_look_that_began_too_early_is_made_again() -> None:
     run(scenario())
 
 
-def test_news_without_end_end_in_an_answer() -> None:
+def test_a_lookup_is_repeated_only_once() -> None:
     async def scenario() -> None:
         place = Place()
         place.allowed.set()
@@ -137,7 +137,7 @@ def test_a_caller_that_is_cancelled_leaves_the_lookup_to_the_others() -> None:
     run(scenario())
 
 
-def test_what_a_look_raises_comes_to_all_who_wait_for_it() -> None:
+def test_an_exception_reaches_every_caller() -> None:
     async def scenario() -> None:
         place = Place()
 

@@ -1,4 +1,4 @@
-"""The index is made anew of the manifests, whatever became of it, beside a fleet at work."""
+"""The index is rebuilt from the manifests, beside a working fleet."""
 
 import asyncio
 import secrets
@@ -25,7 +25,7 @@ ONE, TWO = Region("one"), Region("two")
 
 
 class _Storage(MemoryStorage):
-    """``after_find`` happens between the answer and whatever is made of it."""
+    """``after_find`` runs between the answer and its use."""
 
     def __init__(self) -> None:
         super().__init__(regions=(ONE, TWO))
@@ -52,7 +52,7 @@ class _Storage(MemoryStorage):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A web process's ``index``, and the means to rebuild it from another one."""
+    """The ``index`` of a web process, which another process rebuilds."""
 
     fleet: Fleet
     storage: _Storage
@@ -68,7 +68,7 @@ class Bench:
             return await rebuilder.rebuild(source)
 
     async def stored(self, archive: Archive) -> Copies | None:
-        """Return what the index itself has of an archive, without a look into the buckets."""
+        """Return the copies that the index has, without the buckets."""
         index = JetStreamIndex(
             connection=self.connection,
             storage=MemoryStorage(regions=(ONE, TWO)),
@@ -100,7 +100,7 @@ def counts(tally: Tally) -> tuple[int, int, int, int]:
     return tally.listed, tally.written, tally.kept, tally.dropped
 
 
-def test_after_a_wipe_every_archive_of_every_region_is_indexed_and_found_by_digest(
+def test_after_a_wipe_every_archive_is_indexed_and_found_by_its_sha256(
     fleet: Fleet,
 ) -> None:
     async def scenario(bench: Bench) -> None:
@@ -116,7 +116,7 @@ def test_after_a_wipe_every_archive_of_every_region_is_indexed_and_found_by_dige
     play(fleet, scenario)
 
 
-def test_a_second_rebuild_finds_everything_as_it_should_be(fleet: Fleet) -> None:
+def test_a_second_rebuild_changes_nothing(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         recorded, copies = bench.storage.commit_to(ONE, TWO)
         bench.storage.commit_to(ONE)
@@ -127,7 +127,7 @@ def test_a_second_rebuild_finds_everything_as_it_should_be(fleet: Fleet) -> None
     play(fleet, scenario)
 
 
-def test_what_the_index_has_wrong_is_set_right_and_every_process_hears_of_it(fleet: Fleet) -> None:
+def test_wrong_entries_are_replaced_and_every_process_is_notified(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, both = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, replace(both, regions=(TWO,)))
@@ -140,7 +140,7 @@ def test_what_the_index_has_wrong_is_set_right_and_every_process_hears_of_it(fle
     play(fleet, scenario)
 
 
-def test_an_entry_that_was_removed_is_written_again(fleet: Fleet) -> None:
+def test_a_deleted_entry_is_written_again(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
@@ -151,7 +151,7 @@ def test_an_entry_that_was_removed_is_written_again(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
-def test_a_digest_that_is_lacking_is_added_though_the_index_is_right(fleet: Fleet) -> None:
+def test_a_missing_sha256_is_added_to_a_correct_index(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
@@ -162,7 +162,7 @@ def test_a_digest_that_is_lacking_is_added_though_the_index_is_right(fleet: Flee
     play(fleet, scenario)
 
 
-def test_what_no_region_has_any_more_is_dropped(fleet: Fleet) -> None:
+def test_archives_that_no_region_has_are_dropped(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         gone, was = bench.storage.commit_to(ONE, TWO)
         twin, _ = bench.storage.commit_to(ONE, TWO)
@@ -182,7 +182,7 @@ def test_what_no_region_has_any_more_is_dropped(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
-def test_the_digest_that_an_archive_had_before_it_was_made_anew_is_dropped(fleet: Fleet) -> None:
+def test_the_former_sha256_of_a_rebuilt_archive_is_dropped(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, anew = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies_of(archive, ONE, TWO, sha256="d" * 64))
@@ -193,7 +193,7 @@ def test_the_digest_that_an_archive_had_before_it_was_made_anew_is_dropped(fleet
     play(fleet, scenario)
 
 
-def test_a_region_that_does_not_answer_takes_nothing_out_of_the_index(fleet: Fleet) -> None:
+def test_a_silent_region_removes_no_entry(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         fresh, _ = bench.storage.commit_to(ONE, TWO)
@@ -213,7 +213,7 @@ def test_a_region_that_does_not_answer_takes_nothing_out_of_the_index(fleet: Fle
     play(fleet, scenario)
 
 
-def test_what_is_committed_meanwhile_is_not_overwritten_by_what_was_read_before(
+def test_a_commit_during_the_rebuild_is_not_overwritten(
     fleet: Fleet,
 ) -> None:
     async def scenario(bench: Bench) -> None:
@@ -231,7 +231,7 @@ def test_what_is_committed_meanwhile_is_not_overwritten_by_what_was_read_before(
     play(fleet, scenario)
 
 
-def test_what_is_committed_again_meanwhile_is_not_dropped(fleet: Fleet) -> None:
+def test_an_archive_committed_again_during_the_rebuild_is_not_dropped(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
@@ -264,7 +264,7 @@ def test_a_rebuild_of_one_source_leaves_the_others_alone(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
-def test_entries_that_nobody_can_read_do_no_harm(fleet: Fleet) -> None:
+def test_unreadable_entries_do_no_harm(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.connection.kv.put(INDEX, archive.key_hash, b"?")
@@ -295,7 +295,7 @@ def test_without_an_engine_nothing_is_rebuilt(namespace: str) -> None:
     play(fleet, scenario)
 
 
-def test_a_bucket_of_any_size_is_read_through(fleet: Fleet) -> None:
+def test_a_bucket_of_any_size_is_read_completely(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         connection = bench.connection
         await connection.provision.ensure()

@@ -1,4 +1,4 @@
-"""What becomes of an entry of the index whose copies somebody took away, on a real server."""
+"""Entries of the index whose copies were removed, on a real server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -83,7 +83,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 @pytest.mark.parametrize("lost", ("objects", "manifests"))
-def test_a_copy_that_is_gone_is_taken_out_everywhere_and_noted_for_repair(
+def test_a_missing_copy_is_removed_everywhere_and_listed_for_repair(
     fleet: Fleet, lost: str
 ) -> None:
     async def play() -> None:
@@ -127,7 +127,7 @@ def test_an_archive_that_every_region_lost_is_absent(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_what_is_sound_is_looked_for_once_in_the_fleet(fleet: Fleet) -> None:
+def test_a_sound_entry_is_rechecked_once_in_the_fleet(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
         async with a_process(fleet, storage) as first:
@@ -165,7 +165,7 @@ def test_a_region_that_does_not_answer_keeps_its_copy(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_manifest_that_was_replaced_is_believed(fleet: Fleet) -> None:
+def test_a_replaced_manifest_replaces_the_entry(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
         async with a_process(fleet, storage) as process:
@@ -179,7 +179,7 @@ def test_a_manifest_that_was_replaced_is_believed(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_what_was_written_meanwhile_is_not_written_over(fleet: Fleet) -> None:
+def test_a_newer_entry_is_not_overwritten(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
         async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
@@ -200,7 +200,7 @@ def test_what_was_written_meanwhile_is_not_written_over(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_what_was_written_meanwhile_is_not_taken_out_with_what_is_gone(fleet: Fleet) -> None:
+def test_a_newer_entry_is_not_removed(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
         async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
@@ -219,7 +219,7 @@ def test_what_was_written_meanwhile_is_not_taken_out_with_what_is_gone(fleet: Fl
     asyncio.run(play())
 
 
-def test_nobody_waits_for_a_check_and_few_are_made_at_a_time(fleet: Fleet) -> None:
+def test_no_request_waits_for_a_check_and_few_run_at_a_time(fleet: Fleet) -> None:
     async def play() -> None:
         storage = CountingStorage()
         archives = [an_archive() for _ in range(30)]
@@ -239,7 +239,7 @@ def test_nobody_waits_for_a_check_and_few_are_made_at_a_time(fleet: Fleet) -> No
     asyncio.run(play())
 
 
-def test_what_finds_no_room_among_those_to_be_checked_is_left_for_later(fleet: Fleet) -> None:
+def test_an_archive_that_finds_no_room_is_checked_later(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
         async with a_process(fleet, storage) as process:
@@ -260,7 +260,7 @@ def test_what_finds_no_room_among_those_to_be_checked_is_left_for_later(fleet: F
     asyncio.run(play())
 
 
-def test_without_an_engine_a_process_finds_out_by_itself(namespace: str) -> None:
+def test_without_an_engine_a_process_corrects_its_own_memory(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def play() -> None:

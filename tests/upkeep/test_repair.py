@@ -1,4 +1,4 @@
-"""A copy that is missing is made later, by a task, once its region answers."""
+"""Missing copies get a task once their region answers."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def test_a_repair_waits_for_its_region_and_then_becomes_a_task(fleet: Fleet) -> 
     assert asyncio.run(play()) == (0, 1)
 
 
-def test_a_repair_that_does_not_help_is_tried_less_and_less_often(fleet: Fleet) -> None:
+def test_a_repair_that_does_not_help_is_retried_less_often(fleet: Fleet) -> None:
     built: list[str] = []
 
     async def build(archive: Archive, _attempt: Attempt) -> Copies:

@@ -1,4 +1,4 @@
-"""What was accepted is done, although the engine lost it, on a real server."""
+"""Accepted tasks survive a loss of the engine's data, on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,14 +30,14 @@ class Web:
         self.restorer = Restorer(queue=self.queue, events=self.queue, lease=LEASE)
 
     async def wipe(self) -> None:
-        """Lose the engine's data, as a server does that comes back without its folder."""
+        """Delete the engine's data, as if the server had lost its folder."""
         for stream in (self.connection.tasks.name, f"KV_{self.connection.namespace}_{STATES}"):
             await self.connection.js.delete_stream(stream)
         await self.connection.provision.ensure()
         self.connection.gap()
 
     async def restored(self) -> set[str]:
-        """Return the keys of the tasks that are made anew while it can be expected."""
+        """Return the keys of the tasks that are restored within the expected time."""
         with capture_logs() as lines:
             await asyncio.sleep(LONG)
         return {line["key"] for line in lines if line["event"] == "task.restored"}
@@ -51,7 +51,7 @@ async def web(fleet: Fleet) -> AsyncIterator[Web]:
             yield ready
 
 
-def test_tasks_that_the_engine_lost_are_made_anew_and_no_others(fleet: Fleet) -> None:
+def test_only_tasks_that_the_engine_lost_are_created_again(fleet: Fleet) -> None:
     lost, repair, ended = an_archive(), an_archive(), an_archive()
 
     async def play() -> None:
@@ -68,7 +68,7 @@ def test_tasks_that_the_engine_lost_are_made_anew_and_no_others(fleet: Fleet) ->
     asyncio.run(play())
 
 
-def test_an_absence_in_which_nothing_was_lost_makes_nothing_anew(fleet: Fleet) -> None:
+def test_an_outage_without_a_loss_creates_nothing(fleet: Fleet) -> None:
     async def play() -> None:
         async with web(fleet) as here:
             await here.queue.enqueue(an_archive())
@@ -78,7 +78,7 @@ def test_an_absence_in_which_nothing_was_lost_makes_nothing_anew(fleet: Fleet) -
     asyncio.run(play())
 
 
-def test_what_a_worker_is_busy_with_is_left_to_it(fleet: Fleet) -> None:
+def test_a_running_task_is_left_to_its_worker(fleet: Fleet) -> None:
     archive, go_on, builds = an_archive(), asyncio.Event(), []
 
     async def build(archive: Archive, attempt: Attempt) -> Copies:
@@ -99,7 +99,7 @@ def test_what_a_worker_is_busy_with_is_left_to_it(fleet: Fleet) -> None:
     assert len(builds) == 1
 
 
-def test_what_has_failed_by_now_is_not_tried_again(fleet: Fleet) -> None:
+def test_a_failed_task_is_not_created_again(fleet: Fleet) -> None:
     archive = an_archive()
 
     async def build(_archive: Archive, _attempt: Attempt) -> Copies:

@@ -1,4 +1,4 @@
-"""Backoff, as arithmetic."""
+"""Delays between attempts."""
 
 from datetime import timedelta
 
@@ -22,42 +22,42 @@ ERROR = SourceUnavailable("away")
 
 
 @given(failures=st.integers(1, 1000))
-def test_a_delay_is_never_nothing_and_never_longer_than_a_seat_may_be_held(failures: int) -> None:
+def test_a_delay_has_a_lower_and_an_upper_bound(failures: int) -> None:
     assert BASE / 2 <= delay(failures, ERROR, base=BASE) <= RETRY_MAX
 
 
 @given(failures=st.integers(1, 6))
-def test_two_failures_later_the_least_delay_is_as_long_as_the_longest_was(failures: int) -> None:
+def test_delays_double(failures: int) -> None:
     longest = max(delay(failures, ERROR, base=BASE) for _ in range(20))
 
     assert delay(failures + 2, ERROR, base=BASE) >= min(longest, RETRY_MAX / 2)
 
 
-def test_tasks_that_failed_together_do_not_come_back_together() -> None:
+def test_tasks_that_failed_together_do_not_return_together() -> None:
     assert len({delay(3, ERROR, base=BASE) for _ in range(20)}) > 10
 
 
-def test_a_host_that_names_a_time_is_given_it() -> None:
+def test_a_host_that_names_a_time_gets_it() -> None:
     busy = SourceBusy("busy", retry_after=timedelta(seconds=42))
 
     assert delay(1, busy, base=BASE) == timedelta(seconds=42)
 
 
-def test_a_host_that_asks_for_an_hour_gets_the_longest_there_is() -> None:
+def test_a_host_that_asks_for_an_hour_gets_the_longest_delay() -> None:
     busy = SourceBusy("busy", retry_after=timedelta(hours=1))
 
     assert delay(1, busy, base=BASE) == RETRY_MAX
 
 
 @given(lasted_s=st.integers(0, 86_400))
-def test_an_outage_of_ours_is_asked_after_often_enough_to_notice_its_end(lasted_s: int) -> None:
+def test_the_end_of_an_outage_is_noticed_soon(lasted_s: int) -> None:
     outage = Outage(lasted=timedelta(seconds=lasted_s), spoiled=0, spoils=False)
 
     assert BASE / 2 <= outage_delay(outage, base=BASE) <= OUTAGE_DELAY_MAX
 
 
 @given(spoiled=st.integers(1, SPOILED_MAX))
-def test_a_host_that_paid_for_an_outage_is_left_alone_for_longer(spoiled: int) -> None:
+def test_a_host_that_paid_for_an_outage_is_spared_for_longer(spoiled: int) -> None:
     outage = Outage(lasted=timedelta(0), spoiled=spoiled, spoils=True)
 
     assert BASE * 4 <= outage_delay(outage, base=BASE) <= RETRY_MAX
@@ -71,7 +71,7 @@ def test_a_host_that_paid_for_an_outage_is_left_alone_for_longer(spoiled: int) -
         (timedelta(0), SPOILED_MAX, True),
     ),
 )
-def test_an_outage_is_waited_for_with_a_bound(
+def test_a_task_waits_for_an_outage_with_a_bound(
     lasted: timedelta,
     spoiled: int,
     outlasts: bool,  # noqa: FBT001 - a parameter of the test

@@ -35,7 +35,7 @@ def test_a_retryable_error_is_tried_again_until_it_works(open_stand: OpenStand) 
     assert asyncio.run(play()) == (3, 2)
 
 
-def test_an_outage_of_ours_is_waited_for_and_not_counted(open_stand: OpenStand) -> None:
+def test_an_outage_of_ours_is_waited_for_and_counts_no_failure(open_stand: OpenStand) -> None:
     attempts = 0
 
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
@@ -58,7 +58,7 @@ def test_an_outage_of_ours_is_waited_for_and_not_counted(open_stand: OpenStand) 
     assert (done.attempt, done.failures, done.error) == (4, 0, None)
 
 
-def test_a_damaged_manifest_holds_no_seat_for_longer_than_other_failures(
+def test_a_damaged_manifest_occupies_its_source_no_longer_than_other_failures(
     open_stand: OpenStand,
 ) -> None:
     damaged = [an_archive() for _ in range(2)]
@@ -71,7 +71,7 @@ def test_a_damaged_manifest_holds_no_seat_for_longer_than_other_failures(
     async def play() -> list[Task]:
         innocent = an_archive()
         async with open_stand() as stand, stand.worker(build, caps={"hgmo": 3}, max_failures=2):
-            for archive in (*damaged, innocent):  # two seats are for tasks of high priority
+            for archive in (*damaged, innocent):  # two of high priority may run
                 await stand.queue.enqueue(archive)
             await stand.until(innocent, TaskState.SUCCESS)
             return [await stand.until(archive, TaskState.FAILURE) for archive in damaged]
@@ -81,7 +81,7 @@ def test_a_damaged_manifest_holds_no_seat_for_longer_than_other_failures(
         assert (task.error.code, task.failures) == ("unreadable_manifest", 2)
 
 
-def test_an_outage_that_breaks_off_one_fetch_after_the_other_ends_the_task(
+def test_an_outage_that_interrupts_several_fetches_ends_the_task(
     open_stand: OpenStand,
 ) -> None:
     async def build(_archive: Archive, attempt: Attempt) -> Copies:
@@ -120,7 +120,7 @@ def test_between_attempts_the_task_is_in_retry_and_says_why(open_stand: OpenStan
     assert asyncio.run(play()) == ("the host is busy", "busy")
 
 
-def test_an_error_that_no_retry_can_mend_fails_the_task_at_once(open_stand: OpenStand) -> None:
+def test_an_error_that_is_not_retryable_fails_the_task_at_once(open_stand: OpenStand) -> None:
     async def build(_archive: Archive, _attempt: Attempt) -> Copies:
         raise Refused("no")
 
@@ -139,10 +139,10 @@ def test_an_error_that_no_retry_can_mend_fails_the_task_at_once(open_stand: Open
     (ZeroDivisionError("secret-text"), Refused("secret-text \udc80"), Busy("secret-text \udc80")),
     ids=("in-the-build", "in-its-failure", "in-its-retry"),
 )
-def test_a_fault_of_our_own_ends_in_failure_and_its_text_stays_inside(
+def test_a_bug_ends_in_failure_and_its_text_is_not_published(
     open_stand: OpenStand, fault: Exception
 ) -> None:
-    """No text of a failure can be written that has half of a UTF-16 pair."""
+    """The text of a failure cannot be encoded if it has half of a UTF-16 pair."""
 
     async def build(_archive: Archive, _attempt: Attempt) -> Copies:
         raise fault
@@ -208,7 +208,7 @@ def test_a_stopping_worker_hands_its_task_to_another_one(open_stand: OpenStand) 
     assert asyncio.run(play()) == (2, 0)
 
 
-def test_a_worker_without_a_free_slot_stops_and_hands_back_only_what_it_began(
+def test_a_busy_worker_that_stops_hands_back_only_its_own_tasks(
     open_stand: OpenStand,
 ) -> None:
     async def endless(_archive: Archive, _attempt: Attempt) -> Copies:

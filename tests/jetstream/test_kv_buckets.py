@@ -1,4 +1,4 @@
-"""The buckets in NATS keep so many entries for so long, on a real server."""
+"""The bounds of the key-value buckets, on a real server."""
 
 import asyncio
 from dataclasses import replace
@@ -21,8 +21,8 @@ async def config_of(connection: Connection, bucket: str) -> StreamConfig:
     return (await connection.js.stream_info(name)).config
 
 
-def test_a_bucket_that_is_there_gets_its_bounds(fleet: Fleet) -> None:
-    """Those of an older Archiver had none, and refused what came when they were full."""
+def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
+    """Buckets of an older Archiver had no bounds, and refused entries when they were full."""
 
     async def play() -> None:
         async with fleet.connection() as connection:
@@ -46,7 +46,7 @@ def test_a_bucket_that_is_there_gets_its_bounds(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_full_bucket_takes_what_comes_and_drops_the_oldest(fleet: Fleet) -> None:
+def test_a_full_bucket_accepts_new_entries_and_drops_the_oldest(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with fleet.connection() as connection:
             bounds = Bounds(max_age=None, max_entries=3)
