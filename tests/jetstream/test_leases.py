@@ -13,7 +13,8 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import SourceConsumer
 from archiver.jetstream.kv_buckets import STATES
 from archiver.jetstream.leases import JetStreamLease
-from archiver.jetstream.records import decode_order, decode_task
+from archiver.jetstream.records import decode_task
+from archiver.jetstream.task_message import TaskMessage
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive
 from archiver.service import Status
@@ -48,12 +49,13 @@ class Bench:
             await subscription.unsubscribe()
 
     def lease(self, message: Msg) -> JetStreamLease:
-        order = decode_order(message.data)
-        assert order
+        task_message = TaskMessage(message, connection=self.connection)
+        readable = task_message.order()
+        assert readable
         return JetStreamLease(
             connection=self.connection,
-            message=message,
-            order=order,
+            message=task_message,
+            order=readable[0],
             archive=self.archive,
             duration=LEASE,
         )

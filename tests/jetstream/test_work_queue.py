@@ -45,7 +45,7 @@ class Bench:
 
     @property
     def consumers(self) -> list[SourceConsumer]:
-        return [*self.dispatcher.consumers.values()]
+        return [*self.dispatcher.consumers]
 
     @property
     def sources(self) -> list[str]:

@@ -5,20 +5,19 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
+from archiver.jetstream.consumer_set import ConsumerSet
 from archiver.jetstream.consumers import LINGER, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
-from archiver.jetstream.records import WaitingRecord, decode_waiting, encode
-from archiver.tasks import Priority
+from archiver.jetstream.records import decode_waiting
+from archiver.jetstream.task_message import TaskMessage
 from archiver.telemetry import describe, log
 
 RESERVED_FOR = timedelta(seconds=0.05)
@@ -36,14 +35,8 @@ REQUEST_MAX = 2 * LINGER
 
 PAUSE = timedelta(seconds=0.5)
 
-CREATIONS_MAX = 8
-"""Consumers that are created at a time: a worker with 100 sources has 200."""
-
 LOW_EVERY = 8
 """One task in so many is of low priority, so repairs go on while a worker is busy."""
-
-WARN_EVERY = timedelta(minutes=1)
-"""How often a worker warns of consumers that it cannot create. There may be hundreds."""
 
 NO_RESPONDERS = "503"
 
@@ -68,32 +61,24 @@ class Dispatcher:
     def __init__(
         self, *, connection: Connection, caps: Mapping[str, int], lease: timedelta
     ) -> None:
-        consumers = [
-            SourceConsumer(
-                connection=connection, source=source, priority=priority, cap=cap, lease=lease
-            )
-            for priority in Priority
-            for source, cap in caps.items()
-        ]
-        self.consumers = {(c.priority.value, c.source): c for c in consumers}
+        self.consumers = ConsumerSet(
+            connection=connection, caps=caps, lease=lease, on_ready=self._on_ready
+        )
         self._connection = connection
-        self._turns = {p: [c for c in consumers if c.priority is p] for p in Priority}
-        self._claims: deque[asyncio.Future[Msg | None]] = deque()
+        self._claims: deque[asyncio.Future[TaskMessage | None]] = deque()
         self._reserved = 0
         self._handed_out = 0
-        self._warn_after = 0.0
         self._closed = False
         self._changed = asyncio.Event()
-        self._missing = asyncio.Event()
         self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._published = connection.tasks.subject("*", "*", "*")
 
-    async def next_message(self) -> Msg | None:
+    async def next_message(self) -> TaskMessage | None:
         """Wait for a message; return None after ``close``."""
         if self._closed:
             return None
-        claim: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        claim: asyncio.Future[TaskMessage | None] = asyncio.get_running_loop().create_future()
         self._claims.append(claim)
         self._changed.set()
         try:
@@ -102,7 +87,7 @@ class Dispatcher:
             if claim in self._claims:
                 self._claims.remove(claim)
 
-    def _pop_claim(self) -> asyncio.Future[Msg | None] | None:
+    def _pop_claim(self) -> asyncio.Future[TaskMessage | None] | None:
         """Return the oldest claim that was not cancelled."""
         while self._claims:
             if not (claim := self._claims.popleft()).done():
@@ -122,9 +107,8 @@ class Dispatcher:
         connection.feed.subscribe(WAITING, self._hear_of_waiting)
         await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
         await connection.subscriptions.subscribe(self._published, self._hear_of_task)
-        self._missing.set()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._create_missing())
+            group.create_task(self.consumers.keep())
             group.create_task(self._request_tasks())
             group.create_task(self._sweep())
 
@@ -132,36 +116,6 @@ class Dispatcher:
         """Stop listening, after everything that was sent to this worker is given back."""
         await self._connection.subscriptions.unsubscribe(self._published)
         await self._connection.subscriptions.unsubscribe(f"{self._inbox}.*")
-
-    async def _create_missing(self) -> None:
-        """Create the missing consumers, now and whenever the server reports one missing."""
-        while True:
-            await self._missing.wait()
-            self._missing.clear()
-            missing = iter([c for c in self.consumers.values() if not c.exists])
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CREATIONS_MAX):
-                    group.create_task(self._create(missing))
-
-    async def _create(self, consumers: Iterator[SourceConsumer]) -> None:
-        for consumer in consumers:
-            try:
-                await consumer.ensure()
-            except Exception as exc:  # noqa: BLE001 - the other consumers must still be created
-                self._log_broken(consumer, exc)
-                await asyncio.sleep(PAUSE.total_seconds())
-                self._missing.set()
-            else:
-                self._raise_hint(consumer, Hint.MAYBE)
-
-    def _log_broken(self, consumer: SourceConsumer, exc: Exception) -> None:
-        """Warn of a consumer that cannot be created, unless the whole engine is away."""
-        due = time.monotonic() >= self._warn_after and self._connection.is_up
-        if due:
-            self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
-            log.warning("lane.broken", lane=consumer.name, cause=describe(exc))
-        else:
-            log.debug("lane.broken", lane=consumer.name, cause=describe(exc))
 
     @property
     def _has_free_claim(self) -> bool:
@@ -172,21 +126,12 @@ class Dispatcher:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while self._has_free_claim and (consumer := self._choose()):
+            while self._has_free_claim and (consumer := self._next_consumer()):
                 await self._request(consumer)
 
-    def _choose(self) -> SourceConsumer | None:
-        """Return the next consumer that may have a task, usually of high priority first."""
-        order = list(Priority)
-        if self._handed_out % LOW_EVERY == LOW_EVERY - 1:
-            order.reverse()
-        for turns in (self._turns[priority] for priority in order):
-            for consumer in turns:
-                if consumer.hint and consumer.exists and consumer.request is None:
-                    turns.remove(consumer)
-                    turns.append(consumer)
-                    return consumer
-        return None
+    def _next_consumer(self) -> SourceConsumer | None:
+        low_first = self._handed_out % LOW_EVERY == LOW_EVERY - 1
+        return self.consumers.choose(low_first=low_first)
 
     async def _request(self, consumer: SourceConsumer) -> None:
         token = secrets.token_hex(8)
@@ -231,35 +176,26 @@ class Dispatcher:
         request = self._requests.get(token)
         self._settle(token)
         if request and status == NO_RESPONDERS:
-            request.consumer.exists = False
-            self._missing.set()
+            self.consumers.recreate(request.consumer)
 
     async def _receive_task(self, message: Msg) -> None:
         """Hand a task to a waiting claim. Without a claim, give it back."""
-        consumer = self._consumer_of(message.subject)
+        consumer = self.consumers.of_subject(message.subject)
         if consumer is None:
             return
         if consumer.request:
             self._settle(consumer.request)
         consumer.raise_hint(Hint.MAYBE)
+        task_message = TaskMessage(message, connection=self._connection)
         if self._has_free_claim and (claim := self._pop_claim()):
             self._handed_out += 1
-            claim.set_result(message)
-            return
-        with suppress(nats.errors.Error, OSError):  # the lease runs out instead
-            await message.nak()
-        record = WaitingRecord(source=consumer.source, priority=consumer.priority)
-        await self._connection.feed.publish(
-            WAITING, message.subject.rpartition(".")[2], encode(record)
-        )
-
-    def _consumer_of(self, subject: str) -> SourceConsumer | None:
-        priority, source, _key_hash = subject.split(".")[-3:]
-        return self.consumers.get((priority, source))
+            claim.set_result(task_message)
+        else:
+            await task_message.give_back()
 
     async def _hear_of_task(self, message: Msg) -> None:
         """Note that a task was published. It may not be stored yet."""
-        if consumer := self._consumer_of(message.subject):
+        if consumer := self.consumers.of_subject(message.subject):
             self._raise_hint(consumer, Hint.ANNOUNCED)
 
     def _hear_of_waiting(self, key_hash: str, payload: bytes) -> None:
@@ -267,9 +203,12 @@ class Dispatcher:
         record = decode_waiting(payload)
         if record is None:
             self._connection.unreadable.note(FEED, key_hash)
-        elif consumer := self.consumers.get((record.priority.value, record.source)):
+        elif consumer := self.consumers.get(record.priority, record.source):
             loop = asyncio.get_running_loop()
             loop.call_later(record.after_s, self._raise_hint, consumer, Hint.ANNOUNCED)
+
+    def _on_ready(self, consumer: SourceConsumer) -> None:
+        self._raise_hint(consumer, Hint.MAYBE)
 
     def _raise_hint(self, consumer: SourceConsumer, hint: Hint) -> None:
         consumer.raise_hint(hint)
@@ -282,9 +221,7 @@ class Dispatcher:
         """
         for token in tuple(self._requests):
             self._settle(token)
-        for consumer in self.consumers.values():
-            consumer.exists = False
-        self._missing.set()
+        self.consumers.recreate(*self.consumers)
 
     async def _sweep(self) -> None:
         while True:
@@ -299,8 +236,8 @@ class Dispatcher:
                 log.exception("lanes.broken")
                 continue
             held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
-            for name, consumer in self.consumers.items():
-                if held is None or name in held:
+            for consumer in self.consumers:
+                if held is None or (consumer.priority, consumer.source) in held:
                     self._raise_hint(consumer, Hint.MAYBE)
 
     def _give_up_requests(self) -> None:

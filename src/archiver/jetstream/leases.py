@@ -1,4 +1,4 @@
-"""Leases on tasks: how they are won, written, renewed and ended in NATS."""
+"""Leases on tasks: how they begin, are renewed, and end in NATS."""
 
 import asyncio
 import secrets
@@ -7,52 +7,39 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import nats.errors
-from nats.aio.msg import Msg
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Entry
-from archiver.jetstream.feed import FAILED, FINISHED, PROGRESS, WAITING
-from archiver.jetstream.kv_buckets import STATES
+from archiver.jetstream.feed import FAILED, FINISHED
 from archiver.jetstream.records import (
     DURATION_MAX_S,
     FinishedRecord,
     Order,
     TaskRecord,
-    WaitingRecord,
     encode,
 )
-from archiver.jetstream.task_states import read_state
-from archiver.jetstream.translation import WrongRevision
+from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.task_states import TaskStateWriter
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
 from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.telemetry import describe, log
 
 PROGRESS_INTERVAL = timedelta(seconds=0.5)
-HEARTBEATS_PER_LEASE = 4
-
-WRITES_MAX = 3
-"""A lost reply costs one. The others allow for refusals without a foreign record."""
+RENEWALS_PER_LEASE = 4
 
 FINAL_WRITE_TIMEOUT = timedelta(minutes=5)
-"""After a longer outage of the engine, the task is handed out again and found complete."""
+"""After a longer outage of the engine, the task is delivered again and found complete."""
 
 
 class JetStreamLease:
-    """Implements ``ports.queue.Lease``.
-
-    The fence: every write of the task's state names the revision that it replaces. If the write
-    fails because a foreign record is there, the lease is lost. Any other failed write proves
-    nothing and never ends the attempt.
-    """
+    """Implements ``ports.queue.Lease``. ``TaskStateWriter`` fences it off from other attempts."""
 
     def __init__(
         self,
         *,
         connection: Connection,
-        message: Msg,
+        message: TaskMessage,
         order: Order,
         archive: Archive,
         duration: timedelta,
@@ -62,10 +49,10 @@ class JetStreamLease:
         self.phase = Phase.CONNECTING
         self._connection = connection
         self._message = message
-        self._duration = duration
-        self._revision = 0
-        self._bytes_done = 0
         self._order = order
+        self._duration = duration
+        self._states = TaskStateWriter(connection=connection, archive=archive, owner=self.id)
+        self._bytes_done = 0
         self._record: TaskRecord
         self._written: TaskState | None = None
 
@@ -96,29 +83,22 @@ class JetStreamLease:
             EngineUnavailable: It is not recorded; the message will be delivered again.
             LeaseLost: A later delivery of the task is running.
         """
-        entry = await self._connection.kv.get_or_marker(STATES, self.archive.key_hash)
-        last = self._earlier_record(entry)
+        last = await self._states.read()
+        if last and not self._is_of_this_message(last):
+            last = None
         if last and last.state.terminal:
-            await self._acknowledge()
+            await self._message.acknowledge()
             return False
         if last and self._is_outrun_by(last):
             raise LeaseLost("a later delivery of this task has been claimed")
-        self._revision = entry.revision if entry else 0
         self._record = self._first_record(last)
         await self._write()
         return True
 
-    def _earlier_record(self, entry: Entry | None) -> TaskRecord | None:
-        """Return the record of an earlier attempt at this very message, if there is one.
-
-        The message's number alone does not identify it: a wiped queue counts from 1 again.
-        """
-        last = read_state(self._connection, self.archive, entry)
-        same = last and (last.sequence, last.created_at) == (
-            self._message.metadata.sequence.stream,
-            self._order.created_at,
-        )
-        return last if same else None
+    def _is_of_this_message(self, record: TaskRecord) -> bool:
+        """The message's number alone does not identify it: a wiped queue counts from 1 again."""
+        ours = self._message.sequence, self._order.created_at
+        return (record.sequence, record.created_at) == ours
 
     def _is_outrun_by(self, last: TaskRecord) -> bool:
         """Return whether a later delivery runs the task.
@@ -126,18 +106,16 @@ class JetStreamLease:
         An attempt that gave the task back may have a higher number, because a consumer that is
         created again counts deliveries from 1.
         """
-        later = last.delivery > self._message.metadata.num_delivered
-        return later and last.state is TaskState.STARTED
+        return last.delivery > self._message.delivery and last.state is TaskState.STARTED
 
     def _first_record(self, last: TaskRecord | None) -> TaskRecord:
         now = datetime.now(UTC)
-        metadata = self._message.metadata
         vanished = last.vanished + (last.state is TaskState.STARTED) if last else 0
         return TaskRecord(
             key=self.archive.key,
             owner=self.id,
-            sequence=metadata.sequence.stream,
-            delivery=metadata.num_delivered,
+            sequence=self._message.sequence,
+            delivery=self._message.delivery,
             vanished=vanished,
             state=TaskState.STARTED,
             phase=self.phase,
@@ -161,24 +139,22 @@ class JetStreamLease:
             await self._write()
 
     async def keep_renewed(self) -> None:
-        interval = self._duration / HEARTBEATS_PER_LEASE
+        interval = self._duration / RENEWALS_PER_LEASE
         renewed_at = datetime.now(UTC)
         while True:
             await asyncio.sleep(min(PROGRESS_INTERVAL, interval).total_seconds())
             with suppress(EngineUnavailable):
                 if datetime.now(UTC) - renewed_at >= interval:
-                    await self._renew()
+                    await self._message.renew()
                     await self._write()
                     renewed_at = datetime.now(UTC)
-                elif (self.phase, self._bytes_done) != (
-                    self._record.phase,
-                    self._record.bytes_done,
-                ):
+                elif self._has_progress:
                     await self._write()
 
-    async def _renew(self) -> None:
-        with suppress(nats.errors.Error, OSError):
-            await self._message.in_progress()
+    @property
+    def _has_progress(self) -> bool:
+        written = self._record.phase, self._record.bytes_done
+        return (self.phase, self._bytes_done) != written
 
     async def succeed(self) -> None:
         """End the task in SUCCESS.
@@ -188,14 +164,9 @@ class JetStreamLease:
         built = self.phase is Phase.COMMITTING
         self.report(Phase.DONE, self._bytes_done)
         await self._end(TaskState.SUCCESS, error=None, failures=self.failures)
-        if built and self._priority is Priority.HIGH:
-            await self._connection.feed.publish(
-                FINISHED, self.archive.key_hash, encode(self._finished())
-            )
-
-    @property
-    def _priority(self) -> Priority:
-        return Priority(self._message.subject.split(".")[-3])
+        if built and self._message.priority is Priority.HIGH:
+            finished = encode(self._finished())
+            await self._connection.feed.publish(FINISHED, self.archive.key_hash, finished)
 
     def _finished(self) -> FinishedRecord:
         took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))
@@ -203,11 +174,10 @@ class JetStreamLease:
         return FinishedRecord(source=self.archive.source, duration_s=duration_s)
 
     async def fail(self, error: ArchiverError) -> None:
-        failure = Failure(code=error.code, message=error.message)
         self.report(Phase.DONE, self._bytes_done)
         await self._end(
             TaskState.FAILURE,
-            error=failure,
+            error=_failure(error),
             failures=self.failures + 1,
             publish=not error.retryable,
         )
@@ -227,7 +197,7 @@ class JetStreamLease:
             await self._until_done(self._write)
             if publish:
                 await self._connection.feed.publish(FAILED, self.archive.key_hash, encode(error))
-            await self._until_done(self._acknowledge)
+            await self._until_done(self._message.acknowledge)
 
     async def _until_done(self, write: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -271,41 +241,20 @@ class JetStreamLease:
         self._record = msgspec.structs.replace(
             self._record,
             state=TaskState.RETRY,
-            error=Failure(code=error.code, message=error.message) if error else None,
+            error=_failure(error) if error else None,
             failures=failures,
             outage_since=outages.since,
             spoiled=outages.spoiled,
         )
         with suppress(EngineUnavailable):  # the lease runs out instead, with the same effect
             await self._write()
-        with suppress(nats.errors.Error, OSError):
-            await self._message.nak(delay=after.total_seconds() or None)
-        waiting = WaitingRecord(
-            source=self.archive.source, priority=self._priority, after_s=after.total_seconds()
-        )
-        await self._connection.feed.publish(WAITING, self.archive.key_hash, encode(waiting))
-
-    async def _acknowledge(self) -> None:
-        try:
-            await self._message.ack_sync(timeout=2)
-        except nats.errors.MsgAlreadyAckdError:
-            return
-        except (nats.errors.Error, TimeoutError, OSError) as exc:
-            if await self._is_gone():
-                return
-            raise EngineUnavailable("the engine did not confirm an acknowledgement") from exc
-
-    async def _is_gone(self) -> bool:
-        """Return whether the message is no longer in the queue, as after a wipe."""
-        stream, subject = self._connection.tasks.name, self._message.subject
-        last = await self._connection.messages.last(stream, subject)
-        return last is None or last.revision != self._message.metadata.sequence.stream
+        await self._message.give_back(after=after)
 
     async def _write(self) -> None:
-        """Write the record over the revision that this attempt wrote or read last.
+        """Write the record with the progress of the attempt.
 
         Raises:
-            LeaseLost: A foreign record is there.
+            LeaseLost: Another worker's record is there.
             EngineUnavailable: The record is not known to be written.
         """
         self._record = msgspec.structs.replace(
@@ -314,35 +263,10 @@ class JetStreamLease:
             bytes_done=self._bytes_done,
             updated_at=datetime.now(UTC),
         )
-        for _ in range(WRITES_MAX):
-            try:
-                self._revision = await self._connection.kv.update(
-                    STATES, self.archive.key_hash, encode(self._record), revision=self._revision
-                )
-            except WrongRevision:
-                await self._refresh_revision()
-            else:
-                break
-        else:
-            raise EngineUnavailable("the engine does not accept the state of a task")
+        await self._states.write(self._record)
         self._written = self._record.state
-        await self._connection.feed.publish(PROGRESS, self.archive.key_hash)
+        await self._states.publish()
 
-    async def _refresh_revision(self) -> None:
-        """Read the revision to replace: our own if a reply was lost, 0 after a wipe.
 
-        Raises:
-            LeaseLost: The record there belongs to another worker, or is unreadable.
-        """
-        entry = await self._connection.kv.get_or_marker(STATES, self.archive.key_hash)
-        current = read_state(self._connection, self.archive, entry)
-        if current is None and entry and entry.value:
-            raise LeaseLost("the record of this attempt was replaced by an unreadable one")
-        if current and current.owner != self.id and not self._supersedes(current):
-            raise LeaseLost("another worker has claimed this task")
-        self._revision = entry.revision if entry else 0
-
-    def _supersedes(self, other: TaskRecord) -> bool:
-        """Return whether *other* is of an earlier delivery of the same message."""
-        ours = self._record
-        return other.sequence == ours.sequence and other.delivery < ours.delivery
+def _failure(error: ArchiverError) -> Failure:
+    return Failure(code=error.code, message=error.message)

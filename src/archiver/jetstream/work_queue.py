@@ -2,18 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
-
-import nats.errors
-from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.dispatch import Dispatcher
-from archiver.jetstream.kv_buckets import TASKS
 from archiver.jetstream.leases import JetStreamLease
-from archiver.jetstream.records import decode_order
+from archiver.jetstream.task_message import TaskMessage
 from archiver.runtime.tasks import cancel_and_wait
 from archiver.telemetry import describe, log
 
@@ -35,13 +31,13 @@ class JetStreamWorkQueue:
     def close(self) -> None:
         self._dispatcher.close()
 
-    async def _lease_of(self, message: Msg) -> JetStreamLease | None:
-        """Begin the attempt that *message* asks for. If that fails, the lease runs out."""
-        order = decode_order(message.data)
-        archive = order.archive(message.subject) if order else None
-        if order is None or archive is None:
-            await self._reject(message)
+    async def _lease_of(self, message: TaskMessage) -> JetStreamLease | None:
+        """Begin an attempt at the task of *message*. If that fails, the lease runs out."""
+        readable = message.order()
+        if readable is None:
+            await message.reject()
             return None
+        order, archive = readable
         lease = JetStreamLease(
             connection=self._connection,
             message=message,
@@ -56,13 +52,6 @@ class JetStreamWorkQueue:
         except Exception as exc:  # noqa: BLE001 - one task must not end the worker
             log.error("attempt.broken", key=archive.key, exc_info=exc)
         return None
-
-    async def _reject(self, message: Msg) -> None:
-        """Remove a message from which nothing can be built."""
-        key_hash, revision = message.subject.rpartition(".")[2], message.metadata.sequence.stream
-        self._connection.unreadable.note(TASKS, key_hash, revision)
-        with suppress(nats.errors.Error, OSError):
-            await message.term()
 
 
 @asynccontextmanager
