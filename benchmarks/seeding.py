@@ -61,7 +61,7 @@ async def _seed(port: int, count: int) -> None:
     )
     async with connect(servers, namespace=NAMESPACE, name="seeding") as connection:
         await connection.wait(CONNECT_TIMEOUT)
-        await connection.provision.ensure()
+        await connection.streams.ensure()
         numbers = iter(range(count))
         async with asyncio.TaskGroup() as group:
             for _ in range(WRITES_AT_A_TIME):

@@ -116,7 +116,7 @@ def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet)
 
             async def hear(_message: Msg) -> None:
                 if worker_makes_it:
-                    await worker.provision.ensure()
+                    await worker.streams.ensure()
 
             subject = connection.tasks.subject("hi", "hgmo", "digest")
             await worker.subscriptions.subscribe(subject, hear)

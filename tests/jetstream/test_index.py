@@ -63,7 +63,7 @@ def test_after_a_failed_read_the_engine_is_not_written_to(fleet: Fleet, nats: Na
         copies = await _committed(storage, archive)
         resolved = Resolved(node=archive.node, at=datetime.now(UTC))
         async with fleet.connection() as connection:
-            await connection.provision.ensure()
+            await connection.streams.ensure()
             index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             nats.freeze()
             try:
@@ -87,7 +87,7 @@ def test_the_buckets_answer_while_the_engine_is_silent(fleet: Fleet, nats: Nats)
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            await connection.provision.ensure()
+            await connection.streams.ensure()
 
             class Storage(MemoryStorage):
                 async def find(self, archive: Archive) -> Found:
@@ -378,7 +378,7 @@ def test_streams_of_an_older_fleet_are_read_and_then_updated(fleet: Fleet) -> No
             entry = await connection.kv.get(INDEX, "key")
             assert entry
             assert (entry.value, entry.revision) == (b"value", 1)
-            await connection.provision.ensure()
+            await connection.streams.ensure()
             assert (await connection.js.stream_info(name)).config.allow_direct
             assert await connection.kv.get(INDEX, "key") == entry
             await connection.kv.delete(INDEX, "key")

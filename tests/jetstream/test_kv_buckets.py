@@ -32,7 +32,7 @@ def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
                 config, max_age=0, max_msgs=-1, max_msg_size=-1, discard=DiscardPolicy.NEW
             )
             await connection.js.update_stream(old)
-            await connection.provision.ensure()
+            await connection.streams.ensure()
             assert await config_of(connection, REVS) == config
             for bucket, bounds in BUCKETS.items():
                 there = await config_of(connection, bucket)
@@ -50,7 +50,7 @@ def test_a_full_bucket_accepts_new_entries_and_drops_the_oldest(fleet: Fleet) ->
     async def play() -> list[str]:
         async with fleet.connection() as connection:
             bounds = Bounds(max_age=None, max_entries=3)
-            small = connection.provision.bucket_config("small", bounds)
+            small = connection.streams.bucket_config("small", bounds)
             await connection.js.add_stream(small)
             for key in ("a", "b", "c", "a", "d"):
                 await connection.kv.put("small", key, b"value")

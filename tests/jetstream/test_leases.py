@@ -171,7 +171,7 @@ def test_a_lease_whose_message_was_wiped_can_still_end(fleet: Fleet) -> None:
             lease = here.lease(await here.message())
             assert await lease.begin()
             await here.connection.js.delete_stream(here.connection.tasks.name)
-            await here.connection.provision.ensure()
+            await here.connection.streams.ensure()
             if asked_anew:
                 await here.queue.enqueue(an_archive())  # it gets the number of the lost message
                 await here.queue.enqueue(here.archive)
@@ -194,7 +194,7 @@ def test_after_a_wipe_of_the_queue_a_new_task_is_not_mistaken_for_the_old_one(
             assert await lease.begin()
             await lease.fail(Busy("for good"))
             await here.connection.js.delete_stream(here.connection.tasks.name)
-            await here.connection.provision.ensure()
+            await here.connection.streams.ensure()
             await here.queue.enqueue(here.archive)
             assert await here.state() is TaskState.PENDING
             return await here.lease(await here.message()).begin()

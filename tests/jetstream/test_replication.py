@@ -103,7 +103,7 @@ def test_set_replicas_moves_streams_and_consumers_and_reads_no_follower(
             before = await replicas_of(connection)
             await replication.set_replicas(3, within=SOON)
             there = await replicas_of(connection)
-            infos = [await connection.js.stream_info(name) for name in connection.provision.buckets]
+            infos = [await connection.js.stream_info(name) for name in connection.streams.buckets]
             assert not any(info.config.allow_direct for info in infos)
             assert all([await written_and_read(connection, bytes([n])) for n in range(50)])
             await replication.set_replicas(1, within=SOON)
@@ -123,7 +123,7 @@ def test_more_replicas_than_servers_are_refused_without_a_change(
             assert await replicas_of(connection) == {1}
         three = replace(fleet, servers=replace(fleet.servers, replicas=3))
         async with three.connection() as connection:
-            await connection.provision.ensure()
+            await connection.streams.ensure()
 
     asyncio.run(play())
 
@@ -134,7 +134,7 @@ def test_settings_of_an_operator_on_a_stream_stay(fleet: Fleet) -> None:
             info = await connection.js.stream_info(connection.tasks.name)
             changed = info.config.evolve(max_bytes=1 << 30, max_msgs_per_subject=2)
             await connection.js.update_stream(changed)
-            await connection.provision.ensure()
+            await connection.streams.ensure()
             after = (await connection.js.stream_info(connection.tasks.name)).config
             assert (after.max_bytes, after.max_msgs_per_subject) == (1 << 30, 1)
 

@@ -72,7 +72,7 @@ class Fleet:
         async with self.connection() as connection, asyncio.timeout(HUNG_AFTER_S):
             while True:
                 with suppress(EngineUnavailable):
-                    return await connection.provision.ensure()
+                    return await connection.streams.ensure()
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[JetStreamTaskQueue]:

@@ -298,7 +298,7 @@ def test_without_an_engine_nothing_is_rebuilt(namespace: str) -> None:
 def test_a_bucket_of_any_size_is_read_completely(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         connection = bench.connection
-        await connection.provision.ensure()
+        await connection.streams.ensure()
         assert [key async for key, _ in connection.kv.entries(INDEX)] == []
         for number in range(1203):
             await connection.kv.put(INDEX, str(number), b"x")

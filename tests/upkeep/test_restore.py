@@ -33,7 +33,7 @@ class Web:
         """Delete the engine's data, as if the server had lost its folder."""
         for stream in (self.connection.tasks.name, f"KV_{self.connection.namespace}_{STATES}"):
             await self.connection.js.delete_stream(stream)
-        await self.connection.provision.ensure()
+        await self.connection.streams.ensure()
         self.connection.gap()
 
     async def restored(self) -> set[str]:

@@ -10,10 +10,10 @@ from nats.js import JetStreamContext
 
 from archiver.jetstream.feed import Feed
 from archiver.jetstream.fleet_requests import Answer, FleetRequests
+from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.key_value import KeyValue
 from archiver.jetstream.link import REQUEST_TIMEOUT, Link, Servers
 from archiver.jetstream.messages import Messages
-from archiver.jetstream.provision import Provision
 from archiver.jetstream.subscriptions import Subscriptions
 from archiver.jetstream.task_stream import TaskStream
 from archiver.jetstream.unreadable import UnreadableValues
@@ -39,16 +39,16 @@ class Connection:
         self.prepared = asyncio.Event()
         self._returned = asyncio.Event()
         self.link = Link(servers=servers, name=name, on_dialled=self._move_to, on_gap=self.gap)
-        self.provision = Provision(link=self.link, namespace=namespace, replicas=servers.replicas)
+        self.streams = FleetStreams(link=self.link, namespace=namespace, replicas=servers.replicas)
         self.feed = Feed(link=self.link, namespace=namespace)
         self.requests = FleetRequests(link=self.link, namespace=namespace, answers=answers)
         self.subscriptions = Subscriptions()
         self.unreadable = UnreadableValues()
-        self.messages = Messages(link=self.link, provision=self.provision)
-        self.tasks = TaskStream(link=self.link, provision=self.provision, messages=self.messages)
+        self.messages = Messages(link=self.link, streams=self.streams)
+        self.tasks = TaskStream(link=self.link, streams=self.streams, messages=self.messages)
         self.kv = KeyValue(
             link=self.link,
-            provision=self.provision,
+            streams=self.streams,
             messages=self.messages,
             unreadable=self.unreadable,
             timeout=REQUEST_TIMEOUT,
@@ -86,7 +86,7 @@ class Connection:
         while True:
             await self.link.wait()
             try:
-                await self.provision.ensure()
+                await self.streams.ensure()
             except Exception as exc:  # noqa: BLE001 - whatever it is, trying again is the answer
                 self.link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)

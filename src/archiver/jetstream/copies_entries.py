@@ -37,7 +37,7 @@ class CopiesEntries:
     async def read(self, archive: Archive) -> tuple[Entry | None, IndexEntry | None]:
         """Return the stored value, whose revision an update must name, and its content.
 
-        If the engine does not answer, the value is None.
+        The value is ``None`` if the engine does not answer.
         """
         try:
             stored = await self._connection.kv.get_or_marker(INDEX, archive.key_hash) or NO_ENTRY

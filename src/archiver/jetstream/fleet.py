@@ -15,7 +15,7 @@ class JetStreamFleet:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._replication = Replication(connection=connection, wanted=connection.provision.replicas)
+        self._replication = Replication(connection=connection, wanted=connection.streams.replicas)
         self._probe = QueueProbe(connection=connection)
 
     async def workers(self) -> Sequence[WorkerReport]:

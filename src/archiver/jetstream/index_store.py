@@ -71,7 +71,7 @@ class JetStreamIndexStore:
         )
 
     async def prepare(self) -> None:
-        await self._connection.provision.ensure()
+        await self._connection.streams.ensure()
 
     def fingerprint(self, copies: Copies) -> int:
         return _fingerprint(self._record(copies))

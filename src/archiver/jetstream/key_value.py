@@ -10,9 +10,9 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import DirectGet, Entry
+from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.link import Link
 from archiver.jetstream.messages import Messages
-from archiver.jetstream.provision import Provision
 from archiver.jetstream.scan import scan
 from archiver.jetstream.translation import FAILURES, translated
 from archiver.jetstream.unreadable import UnreadableValues
@@ -25,13 +25,13 @@ class KeyValue:
         self,
         *,
         link: Link,
-        provision: Provision,
+        streams: FleetStreams,
         messages: Messages,
         unreadable: UnreadableValues,
         timeout: timedelta,
     ) -> None:
         self._link = link
-        self._provision = provision
+        self._streams = streams
         self._messages = messages
         self._unreadable = unreadable
         self._timeout = timeout
@@ -43,21 +43,21 @@ class KeyValue:
 
     async def get_or_marker(self, bucket: str, key: str) -> Entry | None:
         """Return the entry, or the marker of a deleted one, whose revision an update must name."""
-        stream = self._provision.bucket_stream(bucket)
-        subject = self._provision.key_subject(bucket, key)
-        if not self._provision.reads_directly(stream):
+        stream = self._streams.bucket_stream(bucket)
+        subject = self._streams.key_subject(bucket, key)
+        if not self._streams.reads_directly(stream):
             return await self._messages.last(stream, subject)
         try:
             return await self.direct_get.get(self._link.client, stream, subject)
         except nats.errors.NoRespondersError:  # the stream is gone, or has followers by now
-            self._provision.forget(stream)
+            self._streams.forget(stream)
             return await self._messages.last(stream, subject)
         except FAILURES as exc:
             raise EngineUnavailable("the engine could not read a key") from exc
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Write *value*, whatever is there."""
-        await self._messages.publish(self._provision.key_subject(bucket, key), value, {})
+        await self._messages.publish(self._streams.key_subject(bucket, key), value, {})
 
     async def update(self, bucket: str, key: str, value: bytes, *, revision: int) -> int:
         """Write *value* over *revision* (0: there is no entry); return the new revision.
@@ -66,18 +66,18 @@ class KeyValue:
             WrongRevision: Another revision is there.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        subject = self._provision.key_subject(bucket, key)
+        subject = self._streams.key_subject(bucket, key)
         return await self._messages.publish(subject, value, headers)
 
     async def delete(self, bucket: str, key: str) -> None:
         """Replace the entry by a marker, as NATS's own clients do."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
-        await self._messages.publish(self._provision.key_subject(bucket, key), b"", headers)
+        await self._messages.publish(self._streams.key_subject(bucket, key), b"", headers)
 
     async def purge(self, bucket: str, key: str, *, revision: int) -> None:
         """Remove the entry without a marker, unless it is newer than *revision*."""
-        stream = self._provision.bucket_stream(bucket)
-        subject = self._provision.key_subject(bucket, key)
+        stream = self._streams.bucket_stream(bucket)
+        subject = self._streams.key_subject(bucket, key)
         await self._messages.remove(stream, subject, revision=revision)
 
     async def remove_unreadable(self, bucket: str, key: str, entry: Entry) -> None:
@@ -88,10 +88,10 @@ class KeyValue:
 
     async def keys(self, bucket: str, pattern: str) -> Sequence[str]:
         """Return the keys that match *pattern*, which may have wildcards; deleted ones too."""
-        prefix = self._provision.key_subject(bucket, "")
+        prefix = self._streams.key_subject(bucket, "")
         with translated("list keys"):
             try:
-                stream = self._provision.bucket_stream(bucket)
+                stream = self._streams.bucket_stream(bucket)
                 info = await self._link.js.stream_info(stream, f"{prefix}{pattern}")
             except nats.js.errors.NotFoundError:
                 return ()
@@ -102,7 +102,7 @@ class KeyValue:
 
         An entry that is written during the scan may come twice, or not at all.
         """
-        prefix = self._provision.key_subject(bucket, "")
+        prefix = self._streams.key_subject(bucket, "")
         config = ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
@@ -110,7 +110,7 @@ class KeyValue:
         )
         with translated("list a bucket"):
             subscription = await self._link.js.pull_subscribe(
-                f"{prefix}>", stream=self._provision.bucket_stream(bucket), config=config
+                f"{prefix}>", stream=self._streams.bucket_stream(bucket), config=config
             )
             async with aclosing(scan(subscription, timeout=self._timeout)) as messages:
                 async for message in messages:

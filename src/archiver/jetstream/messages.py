@@ -4,8 +4,8 @@ import nats.errors
 import nats.js.errors
 
 from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.link import Link
-from archiver.jetstream.provision import Provision
 from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
 
@@ -13,9 +13,9 @@ from archiver.telemetry import log
 class Messages:
     """Streams that are missing, as after a wipe of the server's folder, are created on a write."""
 
-    def __init__(self, *, link: Link, provision: Provision) -> None:
+    def __init__(self, *, link: Link, streams: FleetStreams) -> None:
         self._link = link
-        self._provision = provision
+        self._streams = streams
 
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Store a message in the stream of its subject; return its revision.
@@ -30,9 +30,9 @@ class Messages:
             try:
                 return await self._publish(subject, payload, headers)
             except nats.js.errors.NoStreamResponseError:
-                await self._provision.ensure()
+                await self._streams.ensure()
             except nats.errors.TimeoutError:
-                if not self._provision.is_task_subject(subject):
+                if not self._streams.is_task_subject(subject):
                     raise
                 await self._ensure_queue()
             return await self._publish(subject, payload, headers)
@@ -44,9 +44,9 @@ class Messages:
         they receive the message. One of them may have created the queue by now.
         """
         try:
-            await self._link.js.stream_info(self._provision.tasks_stream)
+            await self._link.js.stream_info(self._streams.tasks_stream)
         except nats.js.errors.NotFoundError:
-            await self._provision.ensure()
+            await self._streams.ensure()
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         try:

@@ -29,8 +29,8 @@ class TooFewServers(Exception):
 class ReplicaStatus:
     """The replicas of a stream or a consumer.
 
-    ``leader`` is None if no server answers for it. ``current`` counts the servers, including the
-    leader, that have all of it.
+    Without a server that answers for it, ``leader`` is ``None``. ``current`` counts the servers,
+    including the leader, that have all of it.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Replication:
         """Return the status of every stream of the fleet that exists."""
         with _translated("describe its streams"):
             _ = self._connection.js
-            reads = [self._read_status(name) for name in self._connection.provision.streams]
+            reads = [self._read_status(name) for name in self._connection.streams.names]
             return [stream for stream in await asyncio.gather(*reads) if stream]
 
     async def _read_status(self, name: str) -> StreamStatus | None:
@@ -158,7 +158,7 @@ class Replication:
 
     async def _allow_direct(self, *, allowed: bool) -> None:
         for stream in await self.status():
-            if stream.stream.name in self._connection.provision.buckets:
+            if stream.stream.name in self._connection.streams.buckets:
                 await self._update(stream.stream.name, allow_direct=allowed)
 
     async def _update(self, name: str, **changes: bool | int) -> None:

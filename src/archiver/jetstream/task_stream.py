@@ -9,9 +9,9 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
 
 from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.link import Link
 from archiver.jetstream.messages import Messages
-from archiver.jetstream.provision import Provision
 from archiver.jetstream.stale_consumers import withheld_message
 from archiver.jetstream.translation import translated
 
@@ -30,15 +30,15 @@ class ConsumerPage:
 class TaskStream:
     """Every method raises EngineUnavailable if its effect or its answer is not certain."""
 
-    def __init__(self, *, link: Link, provision: Provision, messages: Messages) -> None:
-        self.name = provision.tasks_stream
+    def __init__(self, *, link: Link, streams: FleetStreams, messages: Messages) -> None:
+        self.name = streams.tasks_stream
         self._link = link
-        self._provision = provision
+        self._streams = streams
         self._messages = messages
 
     def subject(self, priority: str, source: str, key_hash: str) -> str:
         """Return the subject of a task. Each token may be ``*``."""
-        return self._provision.task_subject(priority, source, key_hash)
+        return self._streams.task_subject(priority, source, key_hash)
 
     async def publish_new(self, subject: str, payload: bytes, *, unique: str) -> None:
         """Store a message unless one is stored whose subject matches *unique*.
@@ -80,7 +80,7 @@ class TaskStream:
             try:
                 return await self._link.js.add_consumer(self.name, config)
             except nats.js.errors.NotFoundError:
-                await self._provision.ensure()
+                await self._streams.ensure()
                 return await self._link.js.add_consumer(self.name, config)
 
     async def delete_consumer(self, name: str) -> None:

@@ -1,7 +1,7 @@
-"""The four ports in memory: quick, without a network, and as strict as the real ones.
+"""The ports in memory: quick, without a network, and as strict as the real adapters.
 
-For tests of what uses them. ``tests/contracts`` holds them to what ``ports.py`` promises. Each has
-switches to make it fail in the ways that the real part does.
+``tests/contracts`` holds both to the promises in ``ports/``. Each fake has switches that make it
+fail in the ways of the real part.
 """
 
 from archiver.testing.buckets import MemoryStorage

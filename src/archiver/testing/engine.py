@@ -83,7 +83,7 @@ class MemoryEngine(MemoryTasks):
         return EngineUnavailable("the engine does not answer") if self.down else None
 
     async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
-        """Build all queued tasks, including those that are queued during the call.
+        """Build all queued tasks, including tasks that are queued during the call.
 
         Retries come at once. A task that waits for an outage is left for the next call.
         """

@@ -11,10 +11,10 @@ from archiver.runtime.notifications import Notifications
 
 
 class MemoryIndex:
-    """An index of one process. With *storage*, it asks the buckets about what it does not know.
+    """Implements ``ports.index.Index``. With *storage*, it looks up unknown archives there.
 
-    ``digests`` lie open, for a test to make them wrong; ``outage`` is why they cannot be asked.
-    ``shared`` are the revs that other processes would know of.
+    ``digests`` leads from a sha256 to archives; tests may falsify it. ``outage`` is raised by
+    ``by_sha256``. ``shared`` are the revs that other processes would know.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class MemoryIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._copies[archive.key] = copies
-        named = self.digests.setdefault(copies.manifest.sha256, [])
-        if archive in named:
-            named.remove(archive)
-        named.insert(0, archive)
+        archives = self.digests.setdefault(copies.manifest.sha256, [])
+        if archive in archives:
+            archives.remove(archive)
+        archives.insert(0, archive)
         self._news.tell(archive.key_hash)
 
     async def forget(self, archive: Archive) -> None:
-        """Have the buckets asked again, as after a check that found a copy gone."""
+        """Forget the copies of *archive*, as after a recheck that found one missing."""
         self._copies.pop(archive.key, None)
         self._news.tell(archive.key_hash)
 

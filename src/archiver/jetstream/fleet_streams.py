@@ -1,4 +1,4 @@
-"""Creates the streams of a fleet, and updates those of an older Archiver."""
+"""The streams of a fleet: their names and subjects, created if missing, updated if outdated."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -15,8 +15,8 @@ from archiver.telemetry import log
 STREAM_NAME_IN_USE = 10058
 
 
-class Provision:
-    """Ensures the streams of *namespace*. New ones get so many *replicas*."""
+class FleetStreams:
+    """The streams of *namespace*. New ones get so many *replicas*."""
 
     def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
         self._link = link
@@ -24,7 +24,7 @@ class Provision:
         self._namespace = namespace
         self.tasks_stream = f"{namespace}_tasks"
         self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
-        self.streams = (self.tasks_stream, *self.buckets)
+        self.names = (self.tasks_stream, *self.buckets)
         self._existing: dict[str, StreamConfig] = {}
 
     def bucket_stream(self, bucket: str) -> str:
@@ -41,7 +41,7 @@ class Provision:
         return existing is not None and existing.allow_direct is True
 
     def forget(self, stream: str) -> None:
-        """Read a stream through its leader until it is seen again."""
+        """Read a stream through its leader until ``ensure`` has seen it again."""
         self._existing.pop(stream, None)
 
     def task_subject(self, priority: str, source: str, key_hash: str) -> str:
