@@ -16,7 +16,7 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import DirectGet
 from archiver.jetstream.kv_buckets import INDEX
-from tests.parts.fleet import Fleet
+from tests.parts.fleet import Fleet, delete
 from tests.parts.nats import Nats, settled
 
 
@@ -60,7 +60,7 @@ def test_each_key_is_requested_once_per_turn(fleet: Fleet, nats: Nats) -> None:
         async with fleet.connection() as connection, watched(nats, stream) as witness:
             for key in ("a", "b", "gone"):
                 await connection.kv.put(INDEX, key, key.encode())
-            await connection.kv.delete(INDEX, "gone")
+            await delete(connection, INDEX, "gone")
             asked = ("a", "b", "gone", "never", "a")
             assert await values(connection, *asked) == [b"a", b"b", None, None, b"a"]
             assert await values(connection, "a") == [b"a"]

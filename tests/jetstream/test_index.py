@@ -23,7 +23,7 @@ from archiver.ports.storage import Found
 from archiver.runtime.notifications import Notifications
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
-from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of, delete
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
@@ -245,7 +245,7 @@ def test_a_deleted_or_unreadable_entry_is_written_again(
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
             await connection.kv.put(INDEX, archive.key_hash, b"?")
             if removed:
-                await connection.kv.delete(INDEX, archive.key_hash)
+                await delete(connection, INDEX, archive.key_hash)
             assert await index.copies(archive) == copies
             entry = await connection.kv.get(INDEX, archive.key_hash)
             assert entry
@@ -381,7 +381,7 @@ def test_streams_of_an_older_fleet_are_read_and_then_updated(fleet: Fleet) -> No
             await connection.streams.ensure()
             assert (await connection.js.stream_info(name)).config.allow_direct
             assert await connection.kv.get(INDEX, "key") == entry
-            await connection.kv.delete(INDEX, "key")
+            await delete(connection, INDEX, "key")
             assert await connection.kv.get(INDEX, "key") is None
             assert await connection.kv.get(INDEX, "another") is None
 

@@ -20,7 +20,7 @@ from archiver.model import Archive
 from archiver.service import Status
 from archiver.tasks import Phase, Priority, TaskState
 from archiver.web.status import render
-from tests.parts.fleet import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, limited
+from tests.parts.fleet import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, delete, limited
 
 
 class Bench:
@@ -234,7 +234,7 @@ def test_a_deleted_record_is_written_again(fleet: Fleet) -> None:
         async with bench(fleet) as here:
             lease = here.lease(await here.message())
             assert await lease.begin()
-            await here.connection.kv.delete(STATES, here.archive.key_hash)
+            await delete(here.connection, STATES, here.archive.key_hash)
             await lease.succeed()
             return await here.state()
 

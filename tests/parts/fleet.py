@@ -138,6 +138,13 @@ async def limited(connection: Connection, stream: str, **limits: object) -> Asyn
     await connection.js.update_stream(config)
 
 
+async def delete(connection: Connection, bucket: str, key: str) -> None:
+    """Delete a key as NATS's own clients do, which leave a marker."""
+    headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+    subject = connection.streams.key_subject(bucket, key)
+    await connection.messages.publish(subject, b"", headers)
+
+
 def prepared(nats: Nats, namespace: str) -> Fleet:
     """Return a fleet whose streams exist."""
     fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)

@@ -18,7 +18,7 @@ from archiver.model import Archive, Copies, Region
 from archiver.ports.storage import Found
 from archiver.testing import MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder, Tally
-from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of, delete
 from tests.parts.process import free_port
 
 ONE, TWO = Region("one"), Region("two")
@@ -144,7 +144,7 @@ def test_a_deleted_entry_is_written_again(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
-        await bench.connection.kv.delete(INDEX, archive.key_hash)
+        await delete(bench.connection, INDEX, archive.key_hash)
         assert counts(await bench.rebuild("hgmo")) == (1, 1, 0, 0)
         assert await bench.stored(archive) == copies
 
@@ -302,7 +302,7 @@ def test_a_bucket_of_any_size_is_read_completely(fleet: Fleet) -> None:
         assert [key async for key, _ in connection.kv.entries(INDEX)] == []
         for number in range(1203):
             await connection.kv.put(INDEX, str(number), b"x")
-        await connection.kv.delete(INDEX, "7")
+        await delete(connection, INDEX, "7")
         found = {key: entry.value async for key, entry in connection.kv.entries(INDEX)}
         assert found.keys() == {str(number) for number in range(1203)}
         assert [key for key, value in found.items() if not value] == ["7"]

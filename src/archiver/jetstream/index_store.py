@@ -22,13 +22,10 @@ Decode = Callable[[str, Entry], StoredEntry | None]
 class JetStreamIndexTable:
     """Implements ``ports.index_entries.IndexTable`` for one bucket."""
 
-    def __init__(
-        self, *, connection: Connection, bucket: str, decode: Decode, yields_deleted: bool
-    ) -> None:
+    def __init__(self, *, connection: Connection, bucket: str, decode: Decode) -> None:
         self._connection = connection
         self._bucket = bucket
         self._decode = decode
-        self._yields_deleted = yields_deleted
 
     async def scan(self) -> AsyncGenerator[StoredEntry, None]:
         async with aclosing(self._connection.kv.entries(self._bucket)) as entries:
@@ -37,17 +34,14 @@ class JetStreamIndexTable:
                     yield stored
 
     async def _checked(self, key: str, entry: Entry) -> StoredEntry | None:
-        """Return what *entry* says. An unreadable or unneeded one is removed."""
+        """Return what *entry* says. Unreadable entries and markers are removed."""
         if stored := self._decode(key, entry) if entry.value else None:
             return stored
-        if entry.value:
-            self._connection.unreadable.note(self._bucket, key, entry.revision)
-        elif self._yields_deleted:
-            return StoredEntry(key=key, revision=entry.revision)
         await self._connection.kv.purge(self._bucket, key, revision=entry.revision)
         if not entry.value:
             return None
-        return StoredEntry(key=key, revision=entry.revision, unreadable=True)
+        self._connection.unreadable.note(self._bucket, key, entry.revision)
+        return StoredEntry(key=key, revision=entry.revision)
 
     async def read(self, key: str) -> StoredEntry | None:
         entry = await self._connection.kv.get(self._bucket, key)
@@ -64,10 +58,10 @@ class JetStreamIndexStore:
         self._connection = connection
         self._storage = storage
         self.archives: IndexTable = JetStreamIndexTable(
-            connection=connection, bucket=INDEX, decode=_decode_copies, yields_deleted=True
+            connection=connection, bucket=INDEX, decode=_decode_copies
         )
         self.sha256s: IndexTable = JetStreamIndexTable(
-            connection=connection, bucket=DIGESTS, decode=_decode_sha256, yields_deleted=False
+            connection=connection, bucket=DIGESTS, decode=_decode_sha256
         )
 
     async def prepare(self) -> None:

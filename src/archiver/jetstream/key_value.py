@@ -69,11 +69,6 @@ class KeyValue:
         subject = self._streams.key_subject(bucket, key)
         return await self._messages.publish(subject, value, headers)
 
-    async def delete(self, bucket: str, key: str) -> None:
-        """Replace the entry by a marker, as NATS's own clients do."""
-        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
-        await self._messages.publish(self._streams.key_subject(bucket, key), b"", headers)
-
     async def purge(self, bucket: str, key: str, *, revision: int) -> None:
         """Remove the entry without a marker, unless it is newer than *revision*."""
         stream = self._streams.bucket_stream(bucket)

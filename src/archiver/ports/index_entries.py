@@ -48,16 +48,15 @@ class IndexEntries(Protocol):
 class StoredEntry:
     """An entry as a scan yields it. ``key`` ends in the key hash of its archive.
 
-    If the entry was deleted, or if it was ``unreadable`` and has just been removed, ``archive`` is
-    None. Entries with the same ``fingerprint`` have the same content.
+    ``archive`` is None if the entry was unreadable and has just been removed. Entries with the same
+    ``fingerprint`` have the same content.
     """
 
     key: str
     revision: int
     archive: Archive | None = None
     sha256: str = ""
-    fingerprint: int | None = None
-    unreadable: bool = False
+    fingerprint: int = 0
 
     @property
     def key_hash(self) -> str:

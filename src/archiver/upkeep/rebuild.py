@@ -43,7 +43,7 @@ OnProgress = Callable[[Tally], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """Revision and fingerprint of an entry; without a fingerprint, the entry was deleted."""
+    """Revision and fingerprint of an entry, in the place of a million entries in memory."""
 
     revision: int = 0
     fingerprint: int | None = None
@@ -80,22 +80,18 @@ class Rebuilder:
         keys = await self._list_archives(source)
         await self._for_each("reading", keys, self._index_archive)
         if not self._tally.silent:
-            rest = [
-                key for key, indexed in self._indexed.items() if indexed.fingerprint is not None
-            ]
-            await self._for_each("dropping", rest, self._drop_if_gone)
+            await self._for_each("dropping", self._indexed, self._drop_if_gone)
             await self._for_each("dropping", self._sha256_keys, self._drop_sha256_if_gone)
         for key_hash in self._unreadable:
             self._count_dropped(key_hash)
         return self._tally
 
     async def _read_index(self, source: str | None) -> None:
-        """Remember every entry. Of deleted entries, the revision is needed to write again."""
         async with aclosing(self._store.archives.scan()) as entries:
             async for entry in entries:
-                if entry.unreadable:
+                if entry.archive is None:
                     self._unreadable.add(entry.key_hash)
-                elif entry.archive is None or source in {None, entry.archive.source}:
+                elif source in {None, entry.archive.source}:
                     self._indexed[entry.key] = Indexed(
                         revision=entry.revision, fingerprint=entry.fingerprint
                     )
