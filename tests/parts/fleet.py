@@ -80,11 +80,6 @@ class Fleet:
             yield JetStreamTaskQueue(connection=connection)
 
     @asynccontextmanager
-    async def repairs(self) -> AsyncIterator[JetStreamRepairList]:
-        async with self.connection() as connection:
-            yield JetStreamRepairList(connection=connection)
-
-    @asynccontextmanager
     async def worker(
         self,
         build: Build,
@@ -95,7 +90,6 @@ class Fleet:
         grace: timedelta = timedelta(seconds=10),
         max_failures: int = 3,
         retry_base: timedelta = timedelta(seconds=0.1),
-        storage: MemoryStorage | None = None,
     ) -> AsyncIterator[None]:
         """Run a worker while the block runs, and stop it as SIGTERM does."""
         policy = Policy(
@@ -108,7 +102,7 @@ class Fleet:
             repairing = repair_copies(
                 repairs=JetStreamRepairList(connection=connection),
                 queue=JetStreamTaskQueue(connection=connection),
-                storage=storage or MemoryStorage(regions=(Region("one"), Region("two"))),
+                storage=MemoryStorage(regions=(Region("one"), Region("two"))),
                 interval=timedelta(seconds=0.1),
             )
             opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
