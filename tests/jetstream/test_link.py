@@ -29,7 +29,7 @@ class Wire:
         self.link = Link(
             servers=Servers(urls=[f"nats://127.0.0.1:{self.port}"]),
             name="test",
-            on_dialled=self._note,
+            on_new_client=self._note,
             on_gap=self._count,
             renew_after=timedelta(seconds=2),
         )

@@ -38,7 +38,7 @@ class Connection:
         self.namespace = namespace
         self.prepared = asyncio.Event()
         self._returned = asyncio.Event()
-        self.link = Link(servers=servers, name=name, on_dialled=self._move_to, on_gap=self.gap)
+        self.link = Link(servers=servers, name=name, on_new_client=self._move_to, on_gap=self.gap)
         self.streams = FleetStreams(link=self.link, namespace=namespace, replicas=servers.replicas)
         self.feed = Feed(link=self.link, namespace=namespace)
         self.requests = FleetRequests(link=self.link, namespace=namespace, answers=answers)

@@ -104,9 +104,9 @@ class Dispatcher:
         """Request tasks for the waiting claims until cancelled."""
         connection = self._connection
         connection.feed.gaps.add(self._start_over)
-        connection.feed.subscribe(WAITING, self._hear_of_waiting)
+        connection.feed.subscribe(WAITING, self._on_waiting)
         await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
-        await connection.subscriptions.subscribe(self._published, self._hear_of_task)
+        await connection.subscriptions.subscribe(self._published, self._on_task_published)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.consumers.keep())
             group.create_task(self._request_tasks())
@@ -193,12 +193,12 @@ class Dispatcher:
         else:
             await task_message.give_back()
 
-    async def _hear_of_task(self, message: Msg) -> None:
+    async def _on_task_published(self, message: Msg) -> None:
         """Note that a task was published. It may not be stored yet."""
         if consumer := self.consumers.of_subject(message.subject):
             self._raise_hint(consumer, Hint.ANNOUNCED)
 
-    def _hear_of_waiting(self, key_hash: str, payload: bytes) -> None:
+    def _on_waiting(self, key_hash: str, payload: bytes) -> None:
         """Note that a task was given back, or will be offered again after a delay."""
         record = decode_waiting(payload)
         if record is None:

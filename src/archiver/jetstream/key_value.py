@@ -19,7 +19,10 @@ from archiver.jetstream.unreadable import UnreadableValues
 
 
 class KeyValue:
-    """Every method raises EngineUnavailable if its effect or its answer is not certain."""
+    """Entries by bucket and key.
+
+    Every method raises EngineUnavailable if its effect or its answer is not certain.
+    """
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class Servers:
     replicas: int = 1
 
     @property
-    def demand_tls(self) -> bool:
+    def requires_tls(self) -> bool:
         """Whether to send nothing to a server that does not offer TLS."""
         named = any(url.startswith("tls://") for url in self.urls)
         return named or self.ca_file is not None or self.tls_cert is not None
@@ -89,7 +89,7 @@ class _Client(Client):
 
     def _connect_command(self) -> bytes:
         """Return the first bytes to send. They contain the password or the signature."""
-        if self._servers.demand_tls and not self._server_info.get("tls_required"):
+        if self._servers.requires_tls and not self._server_info.get("tls_required"):
             raise TlsNotOffered
         if not self._servers.credentials_file:
             return super()._connect_command()
@@ -109,7 +109,7 @@ def _require_credentials(path: Path) -> None:
 class Link:
     """One client of NATS at a time.
 
-    ``on_dialled`` is awaited with each new client before it is used. ``on_gap`` is called when
+    ``on_new_client`` is awaited with each new client before it is used. ``on_gap`` is called when
     messages may have been missed.
     """
 
@@ -118,13 +118,13 @@ class Link:
         *,
         servers: Servers,
         name: str,
-        on_dialled: Callable[[Client], Awaitable[None]],
+        on_new_client: Callable[[Client], Awaitable[None]],
         on_gap: Callable[[], None],
         renew_after: timedelta = RENEW_AFTER,
     ) -> None:
         self._servers = servers
         self._name = name
-        self._on_dialled = on_dialled
+        self._on_new_client = on_new_client
         self._on_gap = on_gap
         self._renew_after = renew_after
         self._client: Client | None = None
@@ -159,7 +159,7 @@ class Link:
         while True:
             client = _Client(self._servers)
             try:
-                await self._dial(client)
+                await self._connect(client)
                 await self._watch_over(client)
             except Exception as exc:  # noqa: BLE001 - any failure is answered by a new client
                 self.faults.report("engine.unreachable", exc)
@@ -167,11 +167,11 @@ class Link:
             finally:
                 await self._drop(client)
 
-    async def _dial(self, client: Client) -> None:
+    async def _connect(self, client: Client) -> None:
         with reraise_cancellation():
             async with asyncio.timeout(self._renew_after.total_seconds()):
                 await cancellable(client.connect(**self._options()))
-            await self._on_dialled(client)
+            await self._on_new_client(client)
         self._client = client
         self._connected()
         log.info("engine.connected")
@@ -214,12 +214,12 @@ class Link:
             "connect_timeout": 2,
             "ping_interval": KEEP_ALIVE.total_seconds(),
             "max_outstanding_pings": 2,
-            "error_cb": self._heard_error,
-            "disconnected_cb": self._heard_disconnect,
-            "reconnected_cb": self._heard_reconnect,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_reconnect,
         }
 
-    async def _heard_error(self, exc: Exception) -> None:
+    async def _on_error(self, exc: Exception) -> None:
         if isinstance(exc, nats.errors.SlowConsumerError):
             self._on_gap()
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
@@ -234,12 +234,12 @@ class Link:
         if not self._up.is_set():
             self.faults.report("engine.unreachable", exc)
 
-    async def _heard_disconnect(self) -> None:
+    async def _on_disconnect(self) -> None:
         self._down()
         if self._client:
             log.warning("engine.disconnected")
 
-    async def _heard_reconnect(self) -> None:
+    async def _on_reconnect(self) -> None:
         if self._client:
             self._connected()
             log.info("engine.reconnected")

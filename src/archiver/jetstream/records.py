@@ -198,7 +198,7 @@ def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
     """
     decode = msgspec.json.Decoder(kind).decode
 
-    def read(value: bytes) -> R | None:
+    def decode_or_none(value: bytes) -> R | None:
         if len(value) > RECORD_MAX_BYTES:
             return None
         try:
@@ -206,7 +206,7 @@ def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError):
             return None
 
-    return read
+    return decode_or_none
 
 
 encode = msgspec.json.encode

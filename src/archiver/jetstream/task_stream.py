@@ -28,7 +28,10 @@ class ConsumerPage:
 
 
 class TaskStream:
-    """Every method raises EngineUnavailable if its effect or its answer is not certain."""
+    """Messages by subject, and consumers by name.
+
+    Every method raises EngineUnavailable if its effect or its answer is not certain.
+    """
 
     def __init__(self, *, link: Link, streams: FleetStreams, messages: Messages) -> None:
         self.name = streams.tasks_stream

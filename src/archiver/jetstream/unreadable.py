@@ -11,6 +11,8 @@ MAX_BYTES = 4 * MEGABYTE
 
 
 class UnreadableValues:
+    """Remembers which values were noted, for a day."""
+
     def __init__(self) -> None:
         self._noted: BoundedCache[tuple[str, str, int], None] = BoundedCache(
             ttl=TTL, max_bytes=MAX_BYTES
