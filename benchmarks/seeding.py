@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region
@@ -61,7 +61,7 @@ async def _seed(port: int, count: int) -> None:
     )
     async with connect(servers, namespace=NAMESPACE, name="seeding") as connection:
         await connection.wait(CONNECT_TIMEOUT)
-        await connection.ensure_streams()
+        await connection.streams.ensure()
         numbers = iter(range(count))
         async with asyncio.TaskGroup() as group:
             for _ in range(WRITES_AT_A_TIME):
@@ -71,7 +71,7 @@ async def _seed(port: int, count: int) -> None:
 async def _write(connection: Connection, numbers: Iterator[int]) -> None:
     for number in numbers:
         seeded = _seeded(number)
-        await connection.put(INDEX, seeded.archive.key_hash, encode(seeded.record))
+        await connection.kv.put(INDEX, seeded.archive.key_hash, encode(seeded.record))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class LocalArchiver:
 
     @asynccontextmanager
     async def _opened(self, served: ServedFormats, *, trusted: bool) -> AsyncIterator[Archiver]:
-        notifications = Notifications()
+        notifications, engine = Notifications(), MemoryEngine()
         config = SourceConfig(
             kind="hgweb",
             name="hgmo",
@@ -64,7 +64,9 @@ class LocalArchiver:
                 sources={"hgmo": source},
                 storage=self.storage,
                 index=MemoryIndex(storage=self.storage, notifications=notifications),
-                engine=MemoryEngine(),
+                queue=engine,
+                repairs=engine,
+                fleet=engine,
                 verify=verify,
                 converter=Converter(
                     workspace=Workspace(folder=self.folder, max_bytes=1 << 30), threads=1

@@ -4,6 +4,8 @@ pytest_plugins = [
     "tests.parts.hgweb",
     "tests.parts.wsgi",
     "tests.parts.nats",
+    "tests.parts.fleet",
+    "tests.parts.queue_stands",
     "tests.parts.s3",
     "tests.parts.secured",
 ]

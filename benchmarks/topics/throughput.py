@@ -10,8 +10,8 @@ from functools import partial
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.jetstream import JetStream
 from archiver.jetstream.link import Servers
+from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Node
 from archiver.tasks import TaskState
 from archiver.wiring import NAMESPACE
@@ -76,7 +76,7 @@ async def _build(parts: Stack, archives: list[Archive]) -> float:
         RuntimeError: A task was not built: a failure leaves the queue, too.
     """
     async with _connection(parts) as connection, asyncio.timeout(TIMEOUT_S):
-        engine, left = JetStream(connection=connection), iter(archives)
+        engine, left = JetStreamTaskQueue(connection=connection), iter(archives)
 
         async def enqueue() -> None:
             for archive in left:
@@ -93,7 +93,7 @@ async def _build(parts: Stack, archives: list[Archive]) -> float:
         return duration_s
 
 
-async def _require_success(engine: JetStream, archives: list[Archive]) -> None:
+async def _require_success(engine: JetStreamTaskQueue, archives: list[Archive]) -> None:
     for archive in archives:
         task = await engine.task(archive)
         if task is None or task.state is not TaskState.SUCCESS:
@@ -102,7 +102,7 @@ async def _require_success(engine: JetStream, archives: list[Archive]) -> None:
 
 async def _waiting(connection: Connection) -> bool:
     with suppress(EngineUnavailable):  # on a busy machine, the server may take its time
-        return await connection.count(connection.tasks_stream) > 0
+        return await connection.tasks.count() > 0
     return True
 
 

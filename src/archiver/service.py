@@ -21,7 +21,7 @@ from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
-from archiver.ports.queue import Attempt, Engine
+from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.resolver import Resolver
@@ -36,13 +36,15 @@ REPAIR_PATIENCE = timedelta(milliseconds=200)
 class Archiver:
     """Returns presigned URLs of archives in the buckets, and builds archives that are missing."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per port
         self,
         *,
         sources: Mapping[str, Source],
         storage: Storage,
         index: Index,
-        engine: Engine,
+        queue: TaskQueue,
+        repairs: RepairList,
+        fleet: Fleet,
         verify: VerifierFactory,
         converter: Converter,
         notifications: Notifications,
@@ -52,12 +54,14 @@ class Archiver:
         self._sources = sources
         self._storage = storage
         self._index = index
-        self._engine = engine
+        self._queue = queue
+        self._repairs = repairs
+        self._fleet = fleet
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
         self._reporter = StatusReporter(
-            storage=storage, index=index, engine=engine, source=self.source
+            storage=storage, index=index, queue=queue, source=self.source
         )
 
     async def request(
@@ -96,7 +100,7 @@ class Archiver:
         if not create:
             return Absent(archive=archive)
         await self._require_buildable(source, archive, client=client)
-        return Pending(archive=archive, outcome=await self._engine.enqueue(archive))
+        return Pending(archive=archive, outcome=await self._queue.enqueue(archive))
 
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
         """Store *archive* in every region: copied from another region, or built.
@@ -117,9 +121,9 @@ class Archiver:
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := copies.missing_from(self._storage.regions):
-                await self._engine.repair_later(archive, missing)
+                await self._repairs.note(archive, missing)
             elif found.copies:
-                await self._engine.repaired(archive)
+                await self._repairs.forget(archive)
         return copies
 
     async def locate(
@@ -153,11 +157,11 @@ class Archiver:
         Raises:
             EngineUnavailable: The engine does not respond.
         """
-        return await self._engine.task(archive)
+        return await self._queue.task(archive)
 
     async def backlog(self, source: str) -> Backlog | None:
         """Return the length of the queue of *source*, if known."""
-        return await self._engine.backlog(source)
+        return await self._queue.backlog(source)
 
     def source(self, name: str) -> Source:
         """Return the configured source. Raises UnknownSource."""
@@ -172,7 +176,7 @@ class Archiver:
         Web processes may lack the right to write, so workers report which regions take writes.
         """
         async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._engine.check())
+            engine = group.create_task(self._fleet.check())
             regions = group.create_task(self._storage.check_access())
             reports = group.create_task(self._worker_reports())
         return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
@@ -180,13 +184,13 @@ class Archiver:
     async def check_worker_health(self) -> Health:
         """Return the health of a worker: the engine, and the regions that take its writes."""
         async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._engine.check())
+            engine = group.create_task(self._fleet.check())
             regions = group.create_task(self._storage.check_writable())
         return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
 
     async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:
         try:
-            return await self._engine.workers()
+            return await self._fleet.workers()
         except EngineUnavailable as exc:
             return exc
 
@@ -203,7 +207,7 @@ class Archiver:
         except SourceError:
             if not await self._builder.find_relatives(source, archive):
                 raise
-        if failure := self._engine.recent_failure(archive):
+        if failure := self._queue.recent_failure(archive):
             raise TaskFailed(failure.message, code=failure.code)
 
     async def _hit(
@@ -217,7 +221,7 @@ class Archiver:
         if missing := copies.missing_from(self._storage.regions):
             with suppress(EngineUnavailable, TimeoutError):
                 async with asyncio.timeout(REPAIR_PATIENCE.total_seconds()):
-                    await self._engine.repair_later(archive, missing)
+                    await self._repairs.note(archive, missing)
         region = self._region_choice.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Copies, PresignedUrl, Region
 from archiver.ports.index import Index
-from archiver.ports.queue import Engine
+from archiver.ports.queue import TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.runtime.hedging import hedged
@@ -36,12 +36,12 @@ class StatusReporter:
         *,
         storage: Storage,
         index: Index,
-        engine: Engine,
+        queue: TaskQueue,
         source: Callable[[str], Source],
     ) -> None:
         self._storage = storage
         self._index = index
-        self._engine = engine
+        self._queue = queue
         self._source = source
 
     async def status(self, archive: Archive) -> Status:
@@ -58,7 +58,7 @@ class StatusReporter:
     async def _status(self, archive: Archive) -> Status:
         try:
             # The task first: in the other order, a commit in between would look undone.
-            task = await self._engine.task(archive)
+            task = await self._queue.task(archive)
         except EngineUnavailable:
             if stored := await self._status_if_stored(archive):
                 return stored

@@ -17,18 +17,17 @@ from archiver.formats.inventory import SpooledInventories
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.health import Heartbeat
-from archiver.jetstream.accepted import Accepted
-from archiver.jetstream.checks import Checks
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.feed import relay
+from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.jetstream import JetStream
+from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.link import Servers
-from archiver.jetstream.presence import WORKERS, Reporter
-from archiver.jetstream.rebuilding import Rebuilder, Told
-from archiver.jetstream.repairs import Repairs
-from archiver.jetstream.streams import Streams
-from archiver.jetstream.worker import Policy, Worker
+from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.replication import Replication
+from archiver.jetstream.task_queue import JetStreamTaskQueue
+from archiver.jetstream.work_queue import open_work_queue
+from archiver.jetstream.worker_reports import WORKERS, Reporter
 from archiver.locality.cloud_ranges import CloudRanges
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
@@ -56,11 +55,14 @@ from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import RegionalStorage, open_storage
 from archiver.telemetry import METRICS, log, set_up_logging
 from archiver.upkeep.audit import Auditor
+from archiver.upkeep.background import recheck_and_restore, repair_copies
+from archiver.upkeep.rebuild import OnProgress, Rebuilder
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
 from archiver.web.server import on_stop
 from archiver.web.waiting.admission import WaitLimits
 from archiver.web.web_config import WebConfig
+from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import CannotListen, listening
 
 NAMESPACE = "archiver"
@@ -72,7 +74,8 @@ class Parts:
 
     archiver: Archiver
     connection: Connection
-    engine: JetStream
+    queue: JetStreamTaskQueue
+    repairs: JetStreamRepairList
     storage: RegionalStorage
 
 
@@ -86,7 +89,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(_buckets(settings)))
-        answers = {WORKERS: Reporter(storage=storage).say} if process == "worker" else {}
+        answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
         connecting = connect(
             engine_servers(settings.engine),
             namespace=NAMESPACE,
@@ -95,29 +98,44 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         connection = await stack.enter_async_context(connecting)
         sources = await _open_sources(settings, stack)
-        engine = JetStream(connection=connection)
+        queue = JetStreamTaskQueue(connection=connection)
+        repairs = JetStreamRepairList(connection=connection)
         index = JetStreamIndex(
             connection=connection,
             storage=storage,
             recheck_after=timedelta(seconds=settings.server.recheck_s),
         )
-        checks = Checks(index=index, storage=storage, engine=engine)
-        accepted = Accepted(connection=connection, engine=engine, lease=settings.engine.lease)
+        upkeep = recheck_and_restore(
+            entries=index,
+            storage=storage,
+            repairs=repairs,
+            queue=queue,
+            events=queue,
+            lease=settings.engine.lease,
+        )
+        await stack.enter_async_context(upkeep)
         notifications = Notifications()
-        relay(connection, notifications)
+        relay(connection.feed, notifications)
         archiver = Archiver(
             sources=sources,
             storage=storage,
             index=index,
-            engine=engine,
+            queue=queue,
+            repairs=repairs,
+            fleet=JetStreamFleet(connection=connection),
             verify=_verify(settings, stack),
             converter=_converter(settings, _workspace(settings)),
             notifications=notifications,
             nearest=nearest(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
-        await stack.enter_async_context(in_background(checks.run(), accepted.keep()))
-        yield Parts(archiver=archiver, connection=connection, engine=engine, storage=storage)
+        yield Parts(
+            archiver=archiver,
+            connection=connection,
+            queue=queue,
+            repairs=repairs,
+            storage=storage,
+        )
 
 
 @asynccontextmanager
@@ -141,7 +159,9 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
 
 
 @asynccontextmanager
-async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Rebuilder]:
+async def open_rebuilder(
+    settings: Settings, *, on_progress: OnProgress
+) -> AsyncIterator[Rebuilder]:
     """Yield what makes the index anew: it needs the engine and the regions, and no source.
 
     Raises:
@@ -154,11 +174,12 @@ async def open_rebuilder(settings: Settings, *, told: Told) -> AsyncIterator[Reb
             engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-index"
         ) as connection,
     ):
-        yield Rebuilder(connection=connection, storage=storage, told=told)
+        store = JetStreamIndexStore(connection=connection, storage=storage)
+        yield Rebuilder(store=store, storage=storage, on_progress=on_progress)
 
 
 @asynccontextmanager
-async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
+async def open_replication(settings: Settings) -> AsyncIterator[Replication]:
     """Yield the fleet's streams, to look at or to change: this needs nothing but the engine.
 
     Raises:
@@ -169,7 +190,7 @@ async def open_streams(settings: Settings) -> AsyncIterator[Streams]:
         engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-engine", prepares=False
     )
     async with connecting as connection:
-        yield Streams(connection=connection, wanted=settings.engine.replicas)
+        yield Replication(connection=connection, wanted=settings.engine.replicas)
 
 
 def _verify(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
@@ -324,7 +345,7 @@ async def run_worker(settings: Settings) -> None:
     async with open_parts(settings, process="worker") as parts, _listening(settings, parts):
         log.info("worker.started", sources=sorted(settings.sources))
         async with in_background(parts.storage.clear_old_uploads()):
-            await _worker(settings, parts).run(stopping)
+            await _work(settings, parts, stopping)
     log.info("worker.stopped")
 
 
@@ -350,21 +371,25 @@ async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
         raise SettingsError(f"worker.metrics_listen: {address} cannot be had: {exc}") from exc
 
 
-def _worker(settings: Settings, parts: Parts) -> Worker:
-    repairs = Repairs(
-        connection=parts.connection,
-        engine=parts.engine,
-        storage=parts.storage,
-        interval=timedelta(seconds=settings.worker.repair_interval_s),
-    )
+async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> None:
+    worker = settings.worker
     policy = Policy(
-        caps={name: source.concurrency for name, source in settings.sources.items()},
-        concurrency=settings.worker.concurrency,
-        lease=settings.engine.lease,
-        grace=timedelta(seconds=settings.worker.grace_s),
-        max_failures=settings.worker.max_failures,
-        retry_base=timedelta(seconds=settings.worker.retry_base_s),
+        concurrency=worker.concurrency,
+        grace=timedelta(seconds=worker.grace_s),
+        max_failures=worker.max_failures,
+        retry_base=timedelta(seconds=worker.retry_base_s),
     )
-    return Worker(
-        build=parts.archiver.build, connection=parts.connection, repairs=repairs, policy=policy
-    )
+    async with (
+        repair_copies(
+            repairs=parts.repairs,
+            queue=parts.queue,
+            storage=parts.storage,
+            interval=timedelta(seconds=worker.repair_interval_s),
+        ),
+        open_work_queue(
+            connection=parts.connection,
+            caps={name: source.concurrency for name, source in settings.sources.items()},
+            lease=settings.engine.lease,
+        ) as queue,
+    ):
+        await Worker(build=parts.archiver.build, queue=queue, policy=policy).run(stopping)

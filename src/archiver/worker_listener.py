@@ -1,4 +1,4 @@
-"""A worker's own HTTP address: its metrics, and the routes of Dockerflow."""
+"""A worker's own HTTP address: metrics, and the routes of Dockerflow."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _LOG.setLevel(logging.CRITICAL)
 
 
 class CannotListen(Exception):
-    """The system does not give the address to this process. The text says why."""
+    """The address cannot be bound. The text has the reason."""
 
 
 @asynccontextmanager
@@ -27,7 +27,7 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Serve ``/metrics`` and Dockerflow's routes on *address* (``host:port``) during the block.
 
-    The routes are answered by the loop that runs the worker, so a worker that hangs is silent.
+    The worker's own event loop answers, so a worker that hangs does not.
 
     Raises:
         CannotListen: The address cannot be bound.
@@ -73,7 +73,7 @@ async def listening(
 async def _log_crashes(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Log a handler's exception as web processes do. aiohttp, which is silent, answers with 500."""
+    """Log a handler's exception as web processes do. aiohttp answers 500 and logs nothing."""
     try:
         return await handler(request)
     except web.HTTPException:
@@ -84,7 +84,7 @@ async def _log_crashes(
 
 
 def _why(exc: OSError | UnicodeError) -> str:
-    """Return why an address cannot be bound. The resolver's numbers are not those of the system."""
+    """Return why an address cannot be bound. Error numbers of the resolver are not the system's."""
     if isinstance(exc, (socket.gaierror, UnicodeError)) or not exc.errno:
         return "no such host"
     return os.strerror(exc.errno)

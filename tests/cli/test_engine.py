@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from archiver.cli.engine import as_table
-from archiver.jetstream.streams import Standing, Stream
+from archiver.jetstream.replication import ReplicaStatus, StreamStatus
 from archiver.wiring import NAMESPACE
 from tests.cli.conftest import Run
-from tests.jetstream.conftest import prepared
+from tests.parts.fleet import prepared
 from tests.parts.nats import Nats, command
 from tests.parts.process import accepts, free_port, running
 
@@ -54,12 +54,12 @@ def test_an_engine_without_streams_cannot_have_replicas(tmp_path: Path) -> None:
 
 
 def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[str]) -> None:
-    led = Standing(name="hi_hgmo", replicas=3, leader="a", current=3)
-    tasks = Standing(name="archiver_tasks", replicas=3, leader="a", current=2)
-    lost = Standing(name="KV_archiver_revs", replicas=0, leader=None, current=0)
+    led = ReplicaStatus(name="hi_hgmo", replicas=3, leader="a", current=3)
+    tasks = ReplicaStatus(name="archiver_tasks", replicas=3, leader="a", current=2)
+    lost = ReplicaStatus(name="KV_archiver_revs", replicas=0, leader=None, current=0)
     streams = [
-        Stream(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
-        Stream(stream=lost, messages=0, size_bytes=0, consumers=()),
+        StreamStatus(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
+        StreamStatus(stream=lost, messages=0, size_bytes=0, consumers=()),
     ]
     Console(width=100).print(as_table(streams))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

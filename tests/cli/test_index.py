@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from archiver.cli.index import Lines, as_line, summary
-from archiver.jetstream.rebuilding import Tally
 from archiver.model import Region
+from archiver.upkeep.rebuild import Tally
 from tests.cli.conftest import Run
 from tests.parts.nats import Nats
 from tests.parts.process import free_port

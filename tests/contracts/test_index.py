@@ -11,7 +11,7 @@ from archiver.jetstream.index import JetStreamIndex
 from archiver.model import Node
 from archiver.ports.index import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage
-from tests.jetstream.conftest import an_archive, copies_of, prepared
+from tests.parts.fleet import an_archive, copies_of, prepared
 from tests.parts.nats import Nats
 
 Open = Callable[[], AbstractAsyncContextManager[Index]]

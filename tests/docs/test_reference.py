@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from archiver.cli import main
-from archiver.jetstream.faults import CHECKS
+from archiver.jetstream.connection_faults import CHECKS
 from archiver.settings import RegionSettings, Settings, SourceSettings
 from archiver.telemetry import METRICS
 from archiver.web.app import ROUTES

@@ -1,4 +1,4 @@
-"""A connection keeps up its streams, and its calls end when they are told to, on real servers."""
+"""A connection ensures its streams, and its calls can be cancelled, on real servers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
@@ -11,15 +11,15 @@ import pytest
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
-from tests.jetstream.conftest import Fleet
+from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats
 from tests.parts.secured import secured
 
 TURNS = 6
-"""So many at most does the loop take from the arrival of an answer to whoever waits for it."""
+"""The loop takes at most so many turns from the arrival of an answer to its waiter."""
 
 Call = Callable[[Connection], Coroutine[Any, Any, object]]
 
@@ -27,9 +27,9 @@ Call = Callable[[Connection], Coroutine[Any, Any, object]]
 @pytest.mark.parametrize(
     "call",
     (
-        lambda connection: connection.put(INDEX, "key", b"value"),
-        lambda connection: connection.get(INDEX, "key"),
-        lambda connection: connection.consumer("no_such_stream", "name"),
+        lambda connection: connection.kv.put(INDEX, "key", b"value"),
+        lambda connection: connection.kv.get(INDEX, "key"),
+        lambda connection: connection.messages.last("no_such_stream", "name"),
     ),
     ids=("one that returns nothing", "one that returns something", "one that fails"),
 )
@@ -37,21 +37,21 @@ def test_a_call_that_is_cancelled_as_its_answer_comes_is_cancelled(
     fleet: Fleet, call: Call
 ) -> None:
     async def cancel(connection: Connection, turns: int) -> bool:
-        """Return whether a call was cancelled, *turns* after there was an answer, or had ended."""
+        """Return whether a call was cancelled, *turns* after its answer arrived, or had ended."""
         calling = asyncio.create_task(call(connection))
-        received = connection._link.client.stats  # noqa: SLF001 - when there is an answer
+        received = connection.link.client.stats
         before = received["in_msgs"]
         while received["in_msgs"] == before:
             await asyncio.sleep(0)
         for _ in range(turns):
             await asyncio.sleep(0)
-        told = calling.cancel()
+        running = calling.cancel()
         await asyncio.wait({calling})
-        return calling.cancelled() or not told
+        return calling.cancelled() or not running
 
     async def play() -> None:
         async with fleet.connection() as connection, asyncio.timeout(10):
-            await connection.put(INDEX, "key", b"value")
+            await connection.kv.put(INDEX, "key", b"value")
             assert all([await cancel(connection, turns) for turns in range(TURNS)])
 
     asyncio.run(play())
@@ -67,7 +67,7 @@ def reasons(lines: list[MutableMapping[str, Any]]) -> list[str]:
     return [line["reason"] for line in lines if "reason" in line]
 
 
-def test_an_answer_that_nobody_expects_does_not_end_a_connection(tmp_path: Path) -> None:
+def test_an_unexpected_answer_does_not_end_a_connection(tmp_path: Path) -> None:
     asked: list[str] = []
 
     async def answer(message: Msg) -> None:
@@ -86,11 +86,11 @@ def test_an_answer_that_nobody_expects_does_not_end_a_connection(tmp_path: Path)
         assert asyncio.run(play(f"nats://127.0.0.1:{port}"))
 
 
-def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
-    nats: Nats, namespace: str
-) -> None:
+def test_a_fault_that_returns_after_its_end_is_reported_again(nats: Nats, namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
-    demanding = replace(fleet.servers, replicas=3)  # of a single server: no stream can be made
+    demanding = replace(
+        fleet.servers, replicas=3
+    )  # on a single server, which cannot create such streams
 
     async def play() -> list[str]:
         with capture_logs() as lines:
@@ -99,7 +99,7 @@ def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
                 await fleet.prepare()
                 async with asyncio.timeout(30):
                     await connection.prepared.wait()
-                await connection.js.delete_stream(connection.tasks_stream)
+                await connection.js.delete_stream(connection.tasks.name)
                 connection.gap()
                 await until(lambda: len(reasons(lines)) > 1)
         return reasons(lines)
@@ -107,7 +107,7 @@ def test_a_fault_that_comes_back_after_it_ended_is_reported_again(
     assert asyncio.run(play()) == ["too_few_servers"] * 2
 
 
-def test_a_task_is_stored_although_the_queue_is_gone_and_a_worker_listens(fleet: Fleet) -> None:
+def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet) -> None:
     another = replace(fleet, namespace=f"{fleet.namespace}_another")
     only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
@@ -116,12 +116,12 @@ def test_a_task_is_stored_although_the_queue_is_gone_and_a_worker_listens(fleet:
 
             async def hear(_message: Msg) -> None:
                 if worker_makes_it:
-                    await worker.ensure_streams()
+                    await worker.streams.ensure()
 
-            subject = connection.subject("tasks", "hi", "hgmo", "digest")
-            await worker.listen(subject, hear)
-            await connection.js.delete_stream(connection.tasks_stream)
-            return await connection.publish(subject, b"", only_one)
+            subject = connection.tasks.subject("hi", "hgmo", "digest")
+            await worker.subscriptions.subscribe(subject, hear)
+            await connection.js.delete_stream(connection.tasks.name)
+            return await connection.messages.publish(subject, b"", only_one)
 
     async def play() -> list[int]:
         places = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""The index's three levels, and how processes keep each other honest, on a real server."""
+"""The three levels of the index, and how processes stay coherent, on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,20 +10,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.digests import NAMED_MAX
 from archiver.jetstream.feed import COPIES, relay
 from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
+from archiver.jetstream.sha256_index import ARCHIVES_MAX
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.notifications import Notifications
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
-from tests.jetstream.conftest import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of, delete
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 
@@ -47,26 +47,24 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
     )
 
 
-def test_copies_that_only_the_buckets_know_are_found_and_written_down(fleet: Fleet) -> None:
+def test_copies_that_only_the_buckets_know_are_found_and_indexed(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
             assert await index.copies(archive) == copies
-            assert await connection.get(INDEX, archive.key_hash)
+            assert await connection.kv.get(INDEX, archive.key_hash)
 
     asyncio.run(play())
 
 
-def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
-    fleet: Fleet, nats: Nats
-) -> None:
+def test_after_a_failed_read_the_engine_is_not_written_to(fleet: Fleet, nats: Nats) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         resolved = Resolved(node=archive.node, at=datetime.now(UTC))
         async with fleet.connection() as connection:
-            await connection.ensure_streams()
+            await connection.streams.ensure()
             index = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
             nats.freeze()
             try:
@@ -78,21 +76,19 @@ def test_an_engine_that_could_not_be_read_is_not_waited_for_once_more_to_write(
             assert found == copies
             assert await index.node("hgmo", "projects/ash", "tip") == resolved
             await connection.wait(timedelta(seconds=10))
-            await connection.js.account_info()  # what was sent before has arrived by then
+            await connection.js.account_info()  # earlier messages have arrived by then
             for bucket in (INDEX, DIGESTS, REVS):
-                assert not await connection.matching(bucket, ">")
+                assert not await connection.kv.keys(bucket, ">")
 
     asyncio.run(play())
 
 
-def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
-    fleet: Fleet, nats: Nats
-) -> None:
+def test_the_buckets_answer_while_the_engine_is_silent(fleet: Fleet, nats: Nats) -> None:
     given_up: list[bool] = []
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            await connection.ensure_streams()
+            await connection.streams.ensure()
 
             class Storage(MemoryStorage):
                 async def find(self, archive: Archive) -> StoredState:
@@ -104,7 +100,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
             index = JetStreamIndex(connection=connection, storage=storage)
             nats.freeze()
             try:
-                asking = asyncio.create_task(connection.get(INDEX, archive.key_hash))
+                asking = asyncio.create_task(connection.kv.get(INDEX, archive.key_hash))
                 assert await index.copies(archive) == copies
             finally:
                 nats.thaw()
@@ -114,7 +110,7 @@ def test_a_silent_engine_is_not_waited_for_if_the_buckets_have_the_archive(
     assert given_up == [False]
 
 
-def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
+def test_an_empty_engine_loses_no_archive(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         async with index_of(fleet, storage) as index:
@@ -128,7 +124,7 @@ def test_emptying_the_engine_loses_no_archive(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_commit_ends_what_other_processes_believe_of_an_archive(fleet: Fleet) -> None:
+def test_a_commit_updates_what_other_processes_remember(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
@@ -150,44 +146,44 @@ async def _until_seen(index: JetStreamIndex, archive: Archive, copies: Copies) -
             await asyncio.sleep(0.005)
 
 
-def test_a_commit_is_news_to_whoever_waits_for_it_in_another_process(fleet: Fleet) -> None:
+def test_a_commit_notifies_waiters_in_other_processes(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive, news = MemoryStorage(), an_archive(), Notifications()
+        storage, archive, notifications = MemoryStorage(), an_archive(), Notifications()
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            relay(connection, news)
+            relay(connection.feed, notifications)
             assert await web.copies(archive) is None
-            with news.listen(archive.key_hash) as bell:
+            with notifications.listen(archive.key_hash) as listener:
                 await worker.record(archive, copies := copies_of(archive, "us-east-1"))
-                assert await bell.wait(timedelta(seconds=5))
+                assert await listener.wait(timedelta(seconds=5))
                 assert await web.copies(archive) == copies
 
     asyncio.run(play())
 
 
-def test_a_moved_branch_is_news_and_one_that_stays_is_none(fleet: Fleet) -> None:
+def test_only_a_moved_branch_notifies_waiters(fleet: Fleet) -> None:
     async def play() -> None:
-        news, storage = Notifications(), MemoryStorage()
+        notifications, storage = Notifications(), MemoryStorage()
         first, second = (
             Resolved(node=Node(digit * 40), at=datetime.now(UTC)) for digit in ("1", "2")
         )
         async with fleet.connection() as connection, index_of(fleet, storage) as other:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            relay(connection, news)
-            with news.listen(rev_hash("hg", "ash", "default")) as bell:
+            relay(connection.feed, notifications)
+            with notifications.listen(rev_hash("hg", "ash", "default")) as listener:
                 await other.remember("hg", "ash", "default", first)
                 assert await web.node("hg", "ash", "default") == first
                 await other.remember("hg", "ash", "default", first)
-                assert not await bell.wait(timedelta(milliseconds=50))
+                assert not await listener.wait(timedelta(milliseconds=50))
                 await other.remember("hg", "ash", "default", second)
-                assert await bell.wait(timedelta(seconds=5))
+                assert await listener.wait(timedelta(seconds=5))
                 assert await web.node("hg", "ash", "default") == second
 
     asyncio.run(play())
 
 
 class _SlowStorage(MemoryStorage):
-    """Answers what was true when it was asked, but only when it is allowed to."""
+    """Returns the state at the time of the call, but only once it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__(regions=("one", "two"))
@@ -201,17 +197,17 @@ class _SlowStorage(MemoryStorage):
         return found
 
 
-def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: Fleet) -> None:
+def test_a_change_during_a_lookup_is_not_lost(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive, told = _SlowStorage(), an_archive(), asyncio.Event()
+        storage, archive, received = _SlowStorage(), an_archive(), asyncio.Event()
         copies = copies_of(archive, "one")
         async with fleet.connection() as connection, index_of(fleet, storage) as worker:
             web = JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
-            connection.watch(COPIES, lambda *_: told.set())
+            connection.feed.subscribe(COPIES, lambda *_: received.set())
             looking = asyncio.create_task(web.copies(archive))
             await storage.asked.wait()
             await worker.record(archive, copies)
-            await told.wait()
+            await received.wait()
             later = asyncio.create_task(web.copies(archive))
             storage.allowed.set()
             assert await later == copies
@@ -221,7 +217,7 @@ def test_news_that_come_while_an_archive_is_looked_for_are_not_forgotten(fleet: 
     asyncio.run(play())
 
 
-def test_a_look_writes_over_nothing_that_was_recorded_meanwhile(fleet: Fleet) -> None:
+def test_a_lookup_does_not_overwrite_what_was_recorded_during_it(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = _SlowStorage(), an_archive()
         storage.down.add(Region("two"))
@@ -240,7 +236,7 @@ def test_a_look_writes_over_nothing_that_was_recorded_meanwhile(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize("removed", (True, False))
-def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
+def test_a_deleted_or_unreadable_entry_is_written_again(
     fleet: Fleet,
     removed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -248,11 +244,11 @@ def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
-            await connection.put(INDEX, archive.key_hash, b"?")
+            await connection.kv.put(INDEX, archive.key_hash, b"?")
             if removed:
-                await connection.delete(INDEX, archive.key_hash)
+                await delete(connection, INDEX, archive.key_hash)
             assert await index.copies(archive) == copies
-            entry = await connection.get(INDEX, archive.key_hash)
+            entry = await connection.kv.get(INDEX, archive.key_hash)
             assert entry
             record = decode_copies(entry.value)
             assert record
@@ -261,7 +257,7 @@ def test_an_entry_that_was_removed_or_that_nobody_can_read_is_written_anew(
     asyncio.run(play())
 
 
-def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> None:
+def test_after_a_gap_in_the_feed_everything_is_forgotten(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with fleet.connection() as connection:
@@ -276,7 +272,7 @@ def test_after_a_gap_in_the_feed_nothing_is_believed_any_more(fleet: Fleet) -> N
     asyncio.run(play())
 
 
-def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fleet) -> None:
+def test_a_remembered_absence_does_not_cover_later_events(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
@@ -291,12 +287,12 @@ def test_an_absence_is_not_believed_of_what_happened_after_it_was_seen(fleet: Fl
 
 
 async def _write_behind_its_back(connection: Connection, archive: Archive, copies: Copies) -> None:
-    """Write an entry, the news of which is missed."""
+    """Write an entry without publishing the change."""
     entry = encode(CopiesRecord.of(copies, datetime.now(UTC), {}))
-    await connection.put(INDEX, archive.key_hash, entry)
+    await connection.kv.put(INDEX, archive.key_hash, entry)
 
 
-def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) -> None:
+def test_without_an_engine_hits_are_found_in_the_buckets(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def play() -> None:
@@ -308,7 +304,7 @@ def test_hits_are_found_in_the_buckets_while_no_engine_is_there(namespace: str) 
     asyncio.run(play())
 
 
-def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) -> None:
+def test_regions_that_are_no_longer_configured_are_left_out(fleet: Fleet) -> None:
     async def play() -> None:
         archive = an_archive()
         async with index_of(fleet, MemoryStorage(regions=("one", "two"))) as index:
@@ -321,7 +317,7 @@ def test_an_entry_names_no_region_that_is_not_configured_any_more(fleet: Fleet) 
     asyncio.run(play())
 
 
-def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded(
+def test_a_recorded_sha256_is_known_to_every_process_at_once(
     fleet: Fleet,
 ) -> None:
     async def play() -> None:
@@ -336,7 +332,7 @@ def test_a_digest_that_nobody_knew_is_known_everywhere_as_soon_as_it_is_recorded
     asyncio.run(play())
 
 
-def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: Fleet) -> None:
+def test_an_archive_found_in_the_buckets_is_known_by_its_sha256(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
@@ -348,21 +344,21 @@ def test_an_archive_that_is_found_in_the_buckets_is_known_by_its_digest(fleet: F
     asyncio.run(play())
 
 
-def test_of_a_crowd_of_archives_with_the_same_bytes_some_are_named(fleet: Fleet) -> None:
+def test_of_many_archives_with_the_same_bytes_some_are_returned(fleet: Fleet) -> None:
     async def play() -> None:
         storage, digest = MemoryStorage(), "7" * 64
-        crowd = [an_archive() for _ in range(NAMED_MAX + 1)]
+        crowd = [an_archive() for _ in range(ARCHIVES_MAX + 1)]
         async with index_of(fleet, storage) as index:
             for archive in crowd:
                 await index.record(archive, copies_of(archive, sha256=digest))
             named = await index.by_sha256(digest)
-            assert len(named) == NAMED_MAX
+            assert len(named) == ARCHIVES_MAX
             assert set(named) <= set(crowd)
 
     asyncio.run(play())
 
 
-def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) -> None:
+def test_without_an_engine_a_sha256_is_not_reported_as_unknown(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 
     async def play() -> None:
@@ -373,22 +369,22 @@ def test_without_an_engine_nobody_says_that_a_digest_is_unknown(namespace: str) 
     asyncio.run(play())
 
 
-def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> None:
+def test_streams_of_an_older_fleet_are_read_and_then_updated(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             name = f"KV_{fleet.namespace}_{INDEX}"
-            await connection.put(INDEX, "key", b"value")
+            await connection.kv.put(INDEX, "key", b"value")
             config = (await connection.js.stream_info(name)).config
             await connection.js.update_stream(replace(config, allow_direct=False))
-            entry = await connection.get(INDEX, "key")
+            entry = await connection.kv.get(INDEX, "key")
             assert entry
             assert (entry.value, entry.revision) == (b"value", 1)
-            await connection.ensure_streams()
+            await connection.streams.ensure()
             assert (await connection.js.stream_info(name)).config.allow_direct
-            assert await connection.get(INDEX, "key") == entry
-            await connection.delete(INDEX, "key")
-            assert await connection.get(INDEX, "key") is None
-            assert await connection.get(INDEX, "another") is None
+            assert await connection.kv.get(INDEX, "key") == entry
+            await delete(connection, INDEX, "key")
+            assert await connection.kv.get(INDEX, "key") is None
+            assert await connection.kv.get(INDEX, "another") is None
 
     asyncio.run(play())
 
@@ -405,19 +401,19 @@ def test_streams_of_an_older_fleet_are_read_and_then_changed(fleet: Fleet) -> No
     ),
     ids=("words", "deep", "key", "object", "digest", "time"),
 )
-def test_an_entry_that_cannot_be_one_of_its_archive_is_ignored_and_mended(
+def test_an_entry_of_another_archive_is_ignored_and_replaced(
     fleet: Fleet, entry: str | bytes
 ) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()
         copies = await _committed(storage, archive)
         async with index_of(fleet, storage) as index, fleet.connection() as connection:
-            await connection.put(INDEX, archive.key_hash, _forged(copies, entry))
+            await connection.kv.put(INDEX, archive.key_hash, _forged(copies, entry))
             with capture_logs() as logs:
                 assert await index.copies(archive) == copies
             assert [line["event"] for line in logs] == ["value.unreadable"]
-            mended = await connection.get(INDEX, archive.key_hash)
-            record = decode_copies(mended.value) if mended else None
+            corrected = await connection.kv.get(INDEX, archive.key_hash)
+            record = decode_copies(corrected.value) if corrected else None
             assert record
             assert record.manifest == copies.manifest
 
@@ -438,21 +434,23 @@ def _forged(copies: Copies, entry: str | bytes) -> bytes:
     return encode(record)
 
 
-def test_a_digest_and_a_rev_that_somebody_else_wrote_lead_nowhere(fleet: Fleet) -> None:
+def test_forged_entries_for_a_sha256_and_a_rev_are_ignored(fleet: Fleet) -> None:
     async def play() -> None:
         sha256, archive = "c" * 64, an_archive()
         rev = rev_hash("hgmo", "projects/ash", "tip")
         async with index_of(fleet, MemoryStorage()) as index, fleet.connection() as connection:
-            await connection.put(DIGESTS, f"{sha256}.{an_archive().key_hash}", archive.key.encode())
+            await connection.kv.put(
+                DIGESTS, f"{sha256}.{an_archive().key_hash}", archive.key.encode()
+            )
             assert await index.by_sha256(sha256) == ()
             for node, at in (("../etc", datetime.now(UTC)), ("a" * 40, datetime(2026, 1, 1))):  # noqa: DTZ001
-                await connection.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
+                await connection.kv.put(REVS, rev, encode(Resolved(node=Node(node), at=at)))
                 assert await index.node("hgmo", "projects/ash", "tip") is None
 
     asyncio.run(play())
 
 
-def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_looked_at(
+def test_a_region_with_another_bucket_has_no_copy_until_it_is_checked(
     fleet: Fleet,
 ) -> None:
     async def play() -> None:
@@ -465,7 +463,7 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
         del storage.manifests[west][archive.key]
         asked: list[Archive] = []
         async with index_of(fleet, storage) as index:
-            index.on_old(asked.append)
+            index.stale.add(asked.append)
             with capture_logs() as logs:
                 for _ in range(3):
                     assert await index.copies(archive) == replace(copies, regions=(east,))
@@ -473,16 +471,16 @@ def test_a_region_that_was_pointed_at_another_bucket_has_no_copy_until_it_is_loo
             assert [(line["event"], line["region"]) for line in logs] == [("region.moved", west)]
             seen = await index.latest(archive)
             assert seen
-            assert index.is_old(seen)
-            await index.settle(archive, seen, seen.copies)
-            mended = await index.latest(archive)
-            assert mended
-            assert not index.is_old(mended)
+            assert index.is_stale(seen)
+            await index.replace(archive, seen, seen.copies)
+            corrected = await index.latest(archive)
+            assert corrected
+            assert not index.is_stale(corrected)
 
     asyncio.run(play())
 
 
-def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
+def test_an_entry_whose_only_region_has_moved_is_ignored(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one",)), an_archive()
         copies = await _committed(storage, archive)
@@ -490,7 +488,7 @@ def test_an_entry_whose_only_region_has_moved_is_no_entry(fleet: Fleet) -> None:
             await index.record(archive, copies)
         storage.bucket_ids = {storage.regions[0]: "elsewhere"}
         async with index_of(fleet, storage) as index:
-            assert await index.copies(archive) == copies  # the new bucket has it, too
+            assert await index.copies(archive) == copies  # the new bucket has the archive, too
         storage.manifests[storage.regions[0]].clear()
         storage.bucket_ids = {storage.regions[0]: "nowhere"}
         async with index_of(fleet, storage) as index:

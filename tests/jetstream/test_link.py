@@ -1,4 +1,4 @@
-"""The wire to NATS, when a server, or nats-py itself, lets it down."""
+"""The link to NATS, when a server or nats-py itself fails."""
 
 import asyncio
 import subprocess
@@ -19,7 +19,7 @@ from tests.parts.process import accepts, free_port, running
 
 
 class Wire:
-    """A link to a server that is not there yet. ``dialled`` are the clients it had."""
+    """A link to a server that does not run yet. ``dialled`` are its clients so far."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -29,7 +29,7 @@ class Wire:
         self.link = Link(
             servers=Servers(urls=[f"nats://127.0.0.1:{self.port}"]),
             name="test",
-            on_dialled=self._note,
+            on_new_client=self._note,
             on_gap=self._count,
             renew_after=timedelta(seconds=2),
         )
@@ -56,7 +56,7 @@ class Wire:
             return self.link.client
 
     async def down(self) -> None:
-        """Return when the client has noticed that its server is gone."""
+        """Return once the client has noticed the loss of its server."""
         async with asyncio.timeout(10):
             while True:
                 try:
@@ -71,7 +71,7 @@ def wire(tmp_path: Path) -> Wire:
     return Wire(tmp_path)
 
 
-def test_without_a_server_there_is_no_client_and_with_one_there_is(wire: Wire) -> None:
+def test_a_client_exists_only_with_a_server(wire: Wire) -> None:
     async def play() -> None:
         async with wire.kept() as link:
             await link.wait(timedelta(seconds=0.2))
@@ -83,7 +83,7 @@ def test_without_a_server_there_is_no_client_and_with_one_there_is(wire: Wire) -
     asyncio.run(play())
 
 
-def test_after_a_restart_of_the_server_the_client_is_the_same_and_a_gap_is_told(
+def test_a_restarted_server_keeps_its_client_and_a_gap_is_reported(
     wire: Wire,
 ) -> None:
     async def play() -> tuple[bool, int]:
@@ -97,7 +97,7 @@ def test_after_a_restart_of_the_server_the_client_is_the_same_and_a_gap_is_told(
     assert asyncio.run(play()) == (True, 2)
 
 
-def test_a_client_that_never_reconnects_is_given_up_for_a_new_one(wire: Wire) -> None:
+def test_a_client_that_never_reconnects_is_replaced(wire: Wire) -> None:
     async def play() -> tuple[bool, int]:
         async with wire.kept():
             with wire.server():
@@ -105,14 +105,14 @@ def test_a_client_that_never_reconnects_is_given_up_for_a_new_one(wire: Wire) ->
             await wire.down()
             reconnecting = before._reconnection_task  # noqa: SLF001
             assert reconnecting
-            reconnecting.cancel()  # as if it had died of an error of its own
+            reconnecting.cancel()  # as if nats-py's task had died of an error
             with wire.server():
                 return await wire.up() is before, len(wire.dialled)
 
     assert asyncio.run(play()) == (False, 2)
 
 
-def test_what_was_heard_while_there_was_a_server_does_not_hide_why_it_is_lost(wire: Wire) -> None:
+def test_errors_before_a_disconnection_do_not_hide_its_reason(wire: Wire) -> None:
     async def play() -> list[str]:
         with capture_logs() as lines:
             async with wire.kept() as link, asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""Each documented way to log in to NATS, and each way to fail, on servers that insist."""
+"""Each documented way to log in to NATS, and each way to fail, on real servers."""
 
 import asyncio
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.buckets import INDEX
 from archiver.jetstream.connection import connect
-from archiver.jetstream.faults import CHECKS, UnreadableFile
+from archiver.jetstream.connection_faults import CHECKS, UnreadableFile
+from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.settings.engine import EngineSettings
 from archiver.wiring import engine_servers
@@ -51,7 +51,7 @@ def with_mutual_tls(
 
 
 def writes(**settings: Any) -> bool:  # noqa: ANN401 - whatever the section takes
-    """Return whether a key can be written and read, logged in as *settings* say."""
+    """Return whether a key can be written and read with these *settings*."""
 
     async def play() -> bool:
         servers = engine_servers(EngineSettings(**settings))
@@ -61,8 +61,8 @@ def writes(**settings: Any) -> bool:  # noqa: ANN401 - whatever the section take
         ):
             while True:
                 with suppress(EngineUnavailable):
-                    await connection.put(INDEX, "key", b"value")
-                    entry = await connection.get(INDEX, "key")
+                    await connection.kv.put(INDEX, "key", b"value")
+                    entry = await connection.kv.get(INDEX, "key")
                     return entry is not None and entry.value == b"value"
 
     return asyncio.run(play())
@@ -88,7 +88,7 @@ def test_a_credentials_file_logs_in(tmp_path: Path) -> None:
         assert writes(url=f"nats://127.0.0.1:{port}", credentials_file=path)
 
 
-def test_a_client_certificate_logs_in_to_a_server_that_our_authority_vouches_for(
+def test_a_client_certificate_logs_in_to_a_server_of_a_trusted_authority(
     with_mutual_tls: int, certificates: Certificates
 ) -> None:
     assert writes(
@@ -98,7 +98,7 @@ def test_a_client_certificate_logs_in_to_a_server_that_our_authority_vouches_for
     )
 
 
-def test_a_client_certificate_may_have_its_key_in_a_file_of_its_own(
+def test_a_client_certificate_may_have_its_key_in_a_separate_file(
     with_mutual_tls: int, certificates: Certificates, tmp_path: Path
 ) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
@@ -119,7 +119,7 @@ Line = MutableMapping[str, Any]
 
 
 def first_fault(servers: Servers) -> Sequence[Line]:
-    """Return all that is logged until a fault has been, and for a while after it."""
+    """Return the log lines up to a fault, and for some time after it."""
 
     async def play() -> Sequence[Line]:
         with capture_logs() as lines:
@@ -133,7 +133,7 @@ def first_fault(servers: Servers) -> Sequence[Line]:
 
 
 def assert_one_fault(servers: Servers, reason: str, event: str = "engine.unreachable") -> None:
-    """Assert that the log has one line about the fault, although it was met many times."""
+    """Assert that the log has one line about the fault, although it occurred many times."""
     faults = [line for line in first_fault(servers) if line["event"] != "engine.connected"]
     assert [(line["event"], line["log_level"], line["reason"]) for line in faults] == [
         (event, "warning", reason)
@@ -141,21 +141,19 @@ def assert_one_fault(servers: Servers, reason: str, event: str = "engine.unreach
     assert faults[0]["check"] == CHECKS[reason]
 
 
-def test_a_host_that_does_not_resolve_and_one_that_refuses_are_two_reasons() -> None:
+def test_an_unknown_host_and_a_refused_connection_are_different_reasons() -> None:
     assert_one_fault(Servers(urls=["nats://no-such-host.invalid:4222"]), "unknown_host")
     assert_one_fault(Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), "refused")
 
 
-def test_a_wrong_password_and_missing_permissions_are_two_reasons(with_users: int) -> None:
+def test_a_wrong_password_and_missing_permissions_are_different_reasons(with_users: int) -> None:
     servers = Servers(urls=[f"nats://127.0.0.1:{with_users}"], user="archiver", password="wrong")  # noqa: S106
     assert_one_fault(servers, "not_authorized")
     reader = replace(servers, user="reader", password="reader")  # noqa: S106
     assert_one_fault(reader, "not_permitted", "engine.not_ready")
 
 
-def test_credentials_that_are_none_are_a_reason_and_hold_nothing_up(
-    tmp_path: Path, with_users: int
-) -> None:
+def test_invalid_credentials_are_a_reason_and_do_not_hang(tmp_path: Path, with_users: int) -> None:
     path = tmp_path / "no.creds"
     path.write_text("nothing of the kind")
     servers = Servers(urls=[f"nats://127.0.0.1:{with_users}"], credentials_file=path)
@@ -163,7 +161,7 @@ def test_credentials_that_are_none_are_a_reason_and_hold_nothing_up(
 
 
 @pytest.mark.parametrize("setting", ("ca_file", "tls_cert", "tls_key"))
-def test_a_file_for_tls_that_cannot_be_read_any_more_is_a_reason(
+def test_an_unreadable_tls_file_is_a_reason(
     setting: str, certificates: Certificates, tmp_path: Path
 ) -> None:
     files = Servers(urls=[], ca_file=certificates.authority, tls_cert=certificates.client)
@@ -175,12 +173,12 @@ def test_a_file_for_tls_that_cannot_be_read_any_more_is_a_reason(
         path.write_text("nothing of the kind")
 
 
-def test_a_file_that_is_gone_when_a_server_is_dialled_is_a_reason(tmp_path: Path) -> None:
+def test_a_file_that_disappears_before_a_connection_is_a_reason(tmp_path: Path) -> None:
     servers = Servers(urls=[f"tls://127.0.0.1:{free_port()}"], ca_file=tmp_path / "gone.pem")
     assert_one_fault(servers, "unreadable_file")
 
 
-def test_a_certificate_of_a_stranger_or_for_another_host_is_not_trusted(
+def test_a_certificate_of_another_authority_or_host_is_not_trusted(
     with_tls: int, certificates: Certificates
 ) -> None:
     here = Servers(urls=[f"tls://127.0.0.1:{with_tls}"], ca_file=certificates.stranger)
@@ -189,14 +187,14 @@ def test_a_certificate_of_a_stranger_or_for_another_host_is_not_trusted(
     assert_one_fault(elsewhere, "wrong_host_name")
 
 
-def test_a_server_that_demands_a_certificate_is_a_reason(
+def test_a_required_client_certificate_is_a_reason(
     with_mutual_tls: int, certificates: Certificates
 ) -> None:
     urls = [f"tls://127.0.0.1:{with_mutual_tls}"]
     assert_one_fault(Servers(urls=urls, ca_file=certificates.authority), "demands_certificate")
 
 
-def test_no_password_is_sent_without_tls_where_the_settings_ask_for_it(with_users: int) -> None:
+def test_no_password_is_sent_without_tls_if_the_settings_require_it(with_users: int) -> None:
     servers = Servers(
         urls=[f"tls://127.0.0.1:{with_users}"],
         user="archiver",

@@ -1,4 +1,4 @@
-"""A stream is read through to its end, or it is said that it was not."""
+"""A scan yields all messages of a stream, or raises an error."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from archiver.jetstream.scan import PORTION, scan
 
 
 class Script:
-    """A consumer that has been told what to answer to each question for messages.
+    """A consumer with scripted answers.
 
-    With the first answer, as many as are ``lost`` are sent and do not arrive, and as many as are
-    ``taken`` are not there any more. ``ended`` says that nobody reads any longer.
+    With the first answer, ``lost`` messages are sent and do not arrive, and ``taken`` messages are
+    removed. ``ended`` is set when the reader unsubscribes.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ async def count(script: Script) -> int:
 
 
 @pytest.mark.parametrize("answers", ((), (1,), (PORTION, PORTION, 3), (2, 0, 1)))
-def test_all_that_is_there_comes(answers: tuple[int, ...]) -> None:
+def test_all_messages_arrive(answers: tuple[int, ...]) -> None:
     script = Script(sum(answers), answers)
     assert asyncio.run(count(script)) == sum(answers)
     assert script.ended
 
 
 @pytest.mark.parametrize(("pending", "arrive"), ((3, 1), (2, 0)))
-def test_what_is_taken_away_when_it_is_asked_for_is_not_missed(pending: int, arrive: int) -> None:
+def test_messages_removed_after_the_count_are_not_missed(pending: int, arrive: int) -> None:
     script = Script(pending, [arrive], taken=2)
     assert asyncio.run(count(script)) == arrive
     assert script.ended
 
 
 @pytest.mark.parametrize("script", (Script(2, [1]), Script(3, [2], lost=1)))
-def test_what_is_left_and_does_not_come_is_missed(script: Script) -> None:
+def test_messages_that_do_not_arrive_are_an_error(script: Script) -> None:
     with pytest.raises(nats.errors.TimeoutError):
         asyncio.run(count(script))
     assert script.ended
 
 
-def test_who_wants_no_more_ends_it() -> None:
+def test_a_reader_that_stops_ends_the_subscription() -> None:
     script = Script(9, [3, 3, 3])
 
     async def play() -> None:

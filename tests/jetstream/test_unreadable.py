@@ -1,4 +1,4 @@
-"""Values in the engine that cannot be read end no process, no task and no request."""
+"""Unreadable values in the engine end no process, no task and no request."""
 
 import asyncio
 import json
@@ -11,13 +11,11 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from archiver.errors import LeaseLost
-from archiver.jetstream.buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.digests import digest_key
 from archiver.jetstream.feed import FAILED, FEED, FINISHED
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.jetstream import JetStream
-from archiver.jetstream.rebuilding import Rebuilder, Tally
+from archiver.jetstream.index_store import JetStreamIndexStore
+from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.records import (
     CopiesRecord,
     FinishedRecord,
@@ -36,13 +34,17 @@ from archiver.jetstream.records import (
     decode_waiting,
     encode,
 )
-from archiver.jetstream.repairs import Repairs
+from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.sha256_index import sha256_key
+from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Attempt
 from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
-from tests.jetstream.conftest import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
-from tests.jetstream.test_claims import bench
+from archiver.upkeep.rebuild import Rebuilder, Tally
+from archiver.upkeep.repair import Repairer
+from tests.jetstream.test_leases import bench
+from tests.parts.fleet import HUNG_AFTER_S, Fleet, an_archive, copies_of, until
 
 NOW = datetime.now(UTC)
 GARBAGE = (
@@ -62,7 +64,7 @@ PLACES = (STATES, INDEX, REVS, DIGESTS, REPAIRS, TASKS, FEED)
 
 
 ENDLESS = b"9" * 4300
-"""The longest number that Python reads: it cannot write the next one."""
+"""The longest number that Python reads. It cannot write the next one."""
 
 HOSTILE = (
     ENDLESS,
@@ -110,23 +112,23 @@ def fields_of(record: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def buckets_of(archive: Archive) -> Iterator[tuple[str, str]]:
-    """Yield each bucket and the key in it that has to do with *archive*."""
+    """Yield each bucket and its key for *archive*."""
     yield STATES, archive.key_hash
     yield INDEX, archive.key_hash
     yield REVS, rev_hash(archive.source, archive.repo, archive.node)
-    yield DIGESTS, digest_key(archive.key_hash, archive)
+    yield DIGESTS, sha256_key(archive.key_hash, archive)
     yield REPAIRS, archive.key_hash
 
 
 async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> None:
-    """Put *garbage* wherever something may stand of *archive*."""
+    """Put *garbage* at every place that may have a value of *archive*."""
     for bucket, key in buckets_of(archive):
-        await connection.put(bucket, key, garbage)
-    await connection.publish(
-        connection.subject("tasks", "hi", archive.source, archive.key_hash), garbage, {}
+        await connection.kv.put(bucket, key, garbage)
+    await connection.messages.publish(
+        connection.tasks.subject("hi", archive.source, archive.key_hash), garbage, {}
     )
     for event in (FAILED, FINISHED):
-        await connection.tell(event, archive.key_hash, garbage)
+        await connection.feed.publish(event, archive.key_hash, garbage)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     ),
     ids=lambda value: type(value).__name__,
 )
-def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
+def test_no_field_accepts_a_value_that_overflows_or_cannot_be_encoded(
     record: object, decode: Callable[[bytes], object]
 ) -> None:
     assert decode(encode(record))
@@ -153,14 +155,14 @@ def test_no_field_takes_a_value_that_cannot_be_reckoned_with_or_written_again(
             assert decode(text.replace(b"GAP", value)) is None, (name, value[:30])
 
 
-def test_a_repair_that_would_never_be_due_is_not_believed() -> None:
+def test_a_repair_that_would_never_be_due_is_unreadable() -> None:
     written = json.loads(encode(RepairRecord(key="k", missing=[], due_at=NOW)))
     never = written | {"due_at": str(NOW + timedelta(days=100))}
 
     assert decode_repair(json.dumps(never).encode()) is None
 
 
-def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: Fleet) -> None:
+def test_numbers_that_cannot_be_encoded_end_no_worker_and_no_task(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
@@ -168,10 +170,10 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
         lacking, waiting = an_archive(), an_archive()
         repair = encode(RepairRecord(key=lacking.key, missing=[Region("two")], due_at=NOW))
         async with fleet.connection() as connection:
-            engine = JetStream(connection=connection)
-            await engine.enqueue(waiting)
-            subject = connection.subject("tasks", "hi", waiting.source, waiting.key_hash)
-            message = await connection.last_message(connection.tasks_stream, subject)
+            queue = JetStreamTaskQueue(connection=connection)
+            await queue.enqueue(waiting)
+            subject = connection.tasks.subject("hi", waiting.source, waiting.key_hash)
+            message = await connection.messages.last(connection.tasks.name, subject)
             order = decode_order(message.value) if message else None
             assert message
             assert order
@@ -179,21 +181,21 @@ def test_numbers_that_cannot_be_written_again_end_no_worker_and_no_task(fleet: F
                 a_task(waiting), sequence=message.revision, created_at=order.created_at, attempt=777
             )
             forged = encode(state).replace(b"777", ENDLESS)
-            await connection.put(STATES, waiting.key_hash, forged)
+            await connection.kv.put(STATES, waiting.key_hash, forged)
             forged = repair.replace(b'"tries":0', b'"tries":%s' % ENDLESS)
-            await connection.put(REPAIRS, lacking.key_hash, forged)
+            await connection.kv.put(REPAIRS, lacking.key_hash, forged)
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                await until(engine, waiting, TaskState.SUCCESS)
-                while await connection.trace(REPAIRS, lacking.key_hash):
+                await until(queue, waiting, TaskState.SUCCESS)
+                while await connection.kv.get_or_marker(REPAIRS, lacking.key_hash):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())
 
 
-def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fleet) -> None:
+def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(fleet: Fleet) -> None:
     first, second = an_archive(), an_archive()
 
-    class Engine(JetStream):
+    class Queue(JetStreamTaskQueue):
         async def enqueue(
             self, archive: Archive, *, priority: Priority = Priority.HIGH
         ) -> EnqueueOutcome:
@@ -204,36 +206,37 @@ def test_a_repair_that_cannot_be_begun_is_put_off_and_the_others_go_on(fleet: Fl
     async def play() -> None:
         storage = MemoryStorage(regions=("one", "two"))
         async with fleet.connection() as connection:
-            engine, hour = Engine(connection=connection), timedelta(hours=1)
+            queue, hour = Queue(connection=connection), timedelta(hours=1)
+            repairs = JetStreamRepairList(connection=connection)
             for archive in (first, second):
-                await engine.repair_later(archive, [Region("two")])
-            repairs = Repairs(connection=connection, engine=engine, storage=storage, interval=hour)
-            await repairs.sweep()
-            entry = await connection.get(REPAIRS, first.key_hash)
+                await repairs.note(archive, [Region("two")])
+            repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=hour)
+            await repairer.sweep()
+            entry = await connection.kv.get(REPAIRS, first.key_hash)
             record = decode_repair(entry.value) if entry else None
             assert record
             assert record.due_at > NOW + hour / 2
-            assert await engine.task(second)
+            assert await queue.task(second)
 
     with capture_logs() as logs:
         asyncio.run(play())
     assert [line["event"] for line in logs].count("repair.broken") == 1
 
 
-def test_news_that_one_watcher_cannot_take_in_still_reaches_the_next(fleet: Fleet) -> None:
-    heard: list[str] = []
+def test_an_event_that_breaks_one_subscriber_reaches_the_next(fleet: Fleet) -> None:
+    received: list[str] = []
 
-    def break_down(_digest: str, _payload: bytes) -> None:
+    def break_down(_key_hash: str, _payload: bytes) -> None:
         raise RuntimeError("a fault of ours")
 
     async def play() -> None:
         async with fleet.connection() as connection:
-            connection.watch(FAILED, break_down)
-            connection.watch(FAILED, lambda digest, _payload: heard.append(digest))
+            connection.feed.subscribe(FAILED, break_down)
+            connection.feed.subscribe(FAILED, lambda key_hash, _payload: received.append(key_hash))
             async with asyncio.timeout(HUNG_AFTER_S):
                 for count in (1, 2):
-                    await connection.tell(FAILED, "d")
-                    while len(heard) < count:
+                    await connection.feed.publish(FAILED, "d")
+                    while len(received) < count:
                         await asyncio.sleep(0.01)
 
     with capture_logs() as logs:
@@ -248,29 +251,29 @@ def noted() -> dict[str, float]:
     }
 
 
-def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: Fleet) -> None:
+def test_an_archive_whose_records_are_all_garbage_is_requested_and_built(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
     async def play() -> None:
         archives = [an_archive() for _ in GARBAGE]
         async with fleet.connection() as connection, fleet.worker(build):
-            engine = JetStream(connection=connection)
+            queue = JetStreamTaskQueue(connection=connection)
             index = JetStreamIndex(connection=connection, storage=MemoryStorage())
             for archive, garbage in zip(archives, GARBAGE, strict=True):
                 await spoil(connection, archive, garbage)
-                assert await engine.task(archive) is None
+                assert await queue.task(archive) is None
                 assert await index.copies(archive) is None
                 assert await index.node(archive.source, archive.repo, archive.node) is None
                 assert await index.by_sha256(archive.key_hash) == ()
-                assert await engine.enqueue(archive) is EnqueueOutcome.CREATED
+                assert await queue.enqueue(archive) is EnqueueOutcome.CREATED
             for archive in archives:
-                await until(engine, archive, TaskState.SUCCESS)
+                await until(queue, archive, TaskState.SUCCESS)
                 for bucket, key in buckets_of(archive):
                     async with asyncio.timeout(
                         HUNG_AFTER_S
                     ):  # a sweep of repairs comes every 0.1 s
-                        while bucket != STATES and await connection.trace(bucket, key):
+                        while bucket != STATES and await connection.kv.get_or_marker(bucket, key):
                             await asyncio.sleep(0.02)
 
     before = noted()
@@ -278,45 +281,45 @@ def test_an_archive_whose_every_record_is_garbage_is_asked_for_and_built(fleet: 
         asyncio.run(play())
     assert all(noted()[place] - before[place] >= len(GARBAGE) - 1 for place in PLACES)
     lines = [line for line in logs if line["event"] == "value.unreadable"]
-    told = [(line["place"], line["key"], line["revision"]) for line in lines]
-    assert max(told.count(value) for value in told) <= 2  # by each of both processes
+    noted_values = [(line["place"], line["key"], line["revision"]) for line in lines]
+    assert max(noted_values.count(value) for value in noted_values) <= 2  # once per process
 
 
-def test_a_message_that_no_web_process_meets_is_removed_by_a_worker(fleet: Fleet) -> None:
+def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
     async def play() -> None:
         archive = an_archive()
         async with fleet.connection() as connection:
-            subject = connection.subject("tasks", "hi", archive.source, archive.key_hash)
-            await connection.publish(subject, b"?", {})
+            subject = connection.tasks.subject("hi", archive.source, archive.key_hash)
+            await connection.messages.publish(subject, b"?", {})
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                while await connection.last_message(connection.tasks_stream, subject):
+                while await connection.messages.last(connection.tasks.name, subject):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())
 
 
-def test_a_record_that_became_garbage_under_an_attempt_ends_it_and_not_the_task(
+def test_a_record_that_becomes_garbage_ends_the_attempt_but_not_the_task(
     fleet: Fleet,
 ) -> None:
     async def play() -> TaskState | None:
         async with bench(fleet) as here:
-            claim = here.claim(await here.message())
-            assert await claim.take()
-            await here.connection.put(STATES, here.archive.key_hash, b"?")
-            with pytest.raises(LeaseLost):  # the writer might have the task
-                await claim.hold()
-            again = here.claim(await here.message())
-            assert await again.take()
+            lease = here.lease(await here.message())
+            assert await lease.begin()
+            await here.connection.kv.put(STATES, here.archive.key_hash, b"?")
+            with pytest.raises(LeaseLost):  # its writer might have the task
+                await lease.hold()
+            again = here.lease(await here.message())
+            assert await again.begin()
             await again.succeed()
             return await here.state()
 
     assert asyncio.run(play()) is TaskState.SUCCESS
 
 
-def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -> None:
+def test_a_rebuild_replaces_garbage_and_drops_missing_archives(fleet: Fleet) -> None:
     async def play() -> None:
         storage, there, gone = MemoryStorage(regions=("one", "two")), an_archive(), an_archive()
         copies = copies_of(there, "one", "two", sha256=there.key_hash)
@@ -326,23 +329,26 @@ def test_a_rebuild_replaces_garbage_and_drops_what_no_region_has(fleet: Fleet) -
         async with fleet.connection() as connection:
             for archive in (there, gone):
                 await spoil(connection, archive, b"?")
-            rebuilder = Rebuilder(connection=connection, storage=storage, told=lambda _: None)
+            store = JetStreamIndexStore(connection=connection, storage=storage)
+            rebuilder = Rebuilder(store=store, storage=storage, on_progress=lambda _: None)
             tally: Tally = await rebuilder.rebuild()
-            entry = await connection.get(INDEX, there.key_hash)
+            entry = await connection.kv.get(INDEX, there.key_hash)
             record = decode_copies(entry.value) if entry else None
-            digest = await connection.get(DIGESTS, digest_key(there.key_hash, there))
+            digest = await connection.kv.get(DIGESTS, sha256_key(there.key_hash, there))
             assert (tally.listed, tally.written, tally.kept) == (1, 1, 0)
             assert record
             assert record.manifest == copies.manifest
             assert digest
             assert digest.value == there.key.encode()
-            assert await connection.trace(INDEX, gone.key_hash) is None
-            assert await connection.trace(DIGESTS, digest_key(gone.key_hash, gone)) is None
+            assert await connection.kv.get_or_marker(INDEX, gone.key_hash) is None
+            assert (
+                await connection.kv.get_or_marker(DIGESTS, sha256_key(gone.key_hash, gone)) is None
+            )
 
     asyncio.run(play())
 
 
-def test_what_a_newer_version_adds_is_passed_over_and_what_it_leaves_out_is_missed() -> None:
+def test_new_fields_are_ignored_and_missing_fields_make_a_record_unreadable() -> None:
     archive = an_archive()
     written = json.loads(encode(Order(key=archive.key, created_at=NOW)))
 
@@ -350,7 +356,7 @@ def test_what_a_newer_version_adds_is_passed_over_and_what_it_leaves_out_is_miss
     assert decode_order(json.dumps({"key": archive.key}).encode()) is None
 
 
-def test_a_value_of_the_future_or_of_no_time_zone_is_not_believed() -> None:
+def test_times_in_the_future_or_without_a_zone_are_unreadable() -> None:
     future = NOW + timedelta(days=1)
     copies, missing = copies_of(an_archive()), [Region("two")]
 

@@ -15,10 +15,10 @@ from rich.table import Table
 from archiver.cli.failures import CommandFailed, RetryLater
 from archiver.cli.options import config_option, json_option, settings_from
 from archiver.errors import ArchiverError
-from archiver.jetstream.streams import Stream, Streams, TooFewServers
+from archiver.jetstream.replication import Replication, StreamStatus, TooFewServers
 from archiver.settings import Settings, require_engine
 from archiver.telemetry import set_up_logging
-from archiver.wiring import open_streams
+from archiver.wiring import open_replication
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ def show(*, as_json: bool, config: Path | None) -> None:
     """  # noqa: D301 - \b is click's: keep these lines
     settings = _settings(config)
 
-    async def look(streams: Streams) -> tuple[Sequence[Stream], Sequence[str]]:
-        there = await streams.look()
-        return there, streams.differing(there)
+    async def look(replication: Replication) -> tuple[Sequence[StreamStatus], Sequence[str]]:
+        streams = await replication.status()
+        return streams, replication.differing(streams)
 
     streams, differing = _run(settings, look)
     if as_json:
@@ -77,10 +77,10 @@ def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> Non
     """  # noqa: D301 - \b is click's: keep these lines
     settings, number = _settings(config), int(replicas)
 
-    async def change(streams: Streams) -> Sequence[Stream]:
+    async def change(replication: Replication) -> Sequence[StreamStatus]:
         within = timedelta(seconds=timeout_s)
-        await streams.set_replicas(number, within=within)
-        return await streams.look()
+        await replication.set_replicas(number, within=within)
+        return await replication.status()
 
     try:
         changed = _run(settings, change)
@@ -99,10 +99,10 @@ def _settings(config: Path | None) -> Settings:
     return settings
 
 
-def _run(settings: Settings, ask: Callable[[Streams], Awaitable[T]]) -> T:
+def _run(settings: Settings, ask: Callable[[Replication], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with open_streams(settings) as streams:
-            return await ask(streams)
+        async with open_replication(settings) as replication:
+            return await ask(replication)
 
     try:
         return asyncio.run(run())
@@ -110,13 +110,13 @@ def _run(settings: Settings, ask: Callable[[Streams], Awaitable[T]]) -> T:
         raise RetryLater(f"{exc.code}: {exc.message}") from exc
 
 
-def _flat(stream: Stream) -> dict[str, object]:
+def _flat(stream: StreamStatus) -> dict[str, object]:
     sizes = {"messages": stream.messages, "size_bytes": stream.size_bytes}
     consumers = [asdict(consumer) for consumer in stream.consumers]
     return {**asdict(stream.stream), **sizes, "consumers": consumers}
 
 
-def as_table(streams: Sequence[Stream]) -> Table:
+def as_table(streams: Sequence[StreamStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("stream")
     table.add_column("leader")

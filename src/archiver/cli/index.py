@@ -16,9 +16,9 @@ from archiver.cli.options import config_option, json_option, settings_beside
 from archiver.cli.progress import counting
 from archiver.cli.signals import interruptible
 from archiver.errors import ArchiverError
-from archiver.jetstream.rebuilding import Tally
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
+from archiver.upkeep.rebuild import Tally
 from archiver.wiring import open_rebuilder
 
 LINE_EVERY_S = 10.0
@@ -67,7 +67,7 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
 
 async def _rebuild(settings: Settings, source: str | None, *, quiet: bool) -> Tally:
     with _teller(quiet=quiet) as tell:
-        async with open_rebuilder(settings, told=tell) as rebuilder:
+        async with open_rebuilder(settings, on_progress=tell) as rebuilder:
             return await rebuilder.rebuild(source)
 
 

@@ -1,1 +1,1 @@
-"""The fleet's queue, task states and index, on NATS JetStream."""
+"""The fleet's queue, task states and index, on NATS JetStream. Nothing else imports nats-py."""

@@ -1,284 +1,248 @@
-"""Fills the slots of a worker with tasks: asks each lane in turn that may have one."""
+"""Requests tasks from each consumer in turn, for the waiting claims of a worker."""
 
 import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
+from archiver.jetstream.consumer_set import ConsumerSet
+from archiver.jetstream.consumers import LINGER, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
-from archiver.jetstream.lanes import LINGER, Hint, Lane
-from archiver.jetstream.records import WaitingRecord, decode_waiting, encode
-from archiver.tasks import Priority
+from archiver.jetstream.records import decode_waiting
+from archiver.jetstream.task_message import TaskMessage
 from archiver.telemetry import describe, log
 
-PATIENCE = timedelta(seconds=0.05)
-"""How long a slot is kept for the answer to a question. Most answers take a millisecond."""
+RESERVED_FOR = timedelta(seconds=0.05)
+"""How long a claim is reserved for the answer to a request. Most answers take a millisecond."""
 
-SWEEP = timedelta(seconds=2)
-"""How often the lanes that hold anything are asked. A worker that is killed announces nothing, and
-one that is disconnected misses announcements."""
+SWEEP_EVERY = timedelta(seconds=2)
+"""How often to check the consumers that have tasks. A killed worker announces nothing, and a
+disconnected one misses announcements."""
 
 LISTED_MAX = 1000
-"""Tasks that the server lists for a sweep, in 100 kB. If there are more, all lanes are asked."""
+"""Tasks that the server lists for a sweep, in 100 kB. With more, every consumer is asked."""
 
-QUESTION_MAX = 2 * LINGER
-"""An older question was lost with the server that had it."""
+REQUEST_MAX = 2 * LINGER
+"""An older request was lost together with its server."""
 
 PAUSE = timedelta(seconds=0.5)
 
-MAKERS = 8
-"""Consumers that are made at a time: a worker with 100 sources has 200."""
-
 LOW_EVERY = 8
-"""One task of so many is of low priority, so that repairs go on while a worker is busy."""
-
-WARN_EVERY = timedelta(minutes=1)
-"""How often a worker warns of consumers that cannot be made, of which there may be hundreds."""
+"""One task in so many is of low priority, so repairs go on while a worker is busy."""
 
 NO_RESPONDERS = "503"
 
 
 @dataclass(slots=True, kw_only=True)
-class Question:
-    """A request for one task of a lane. A slot is ``kept`` for the answer for a short while."""
+class PullRequest:
+    """A request for one task of a consumer. A claim is ``reserved`` for a short while."""
 
-    lane: Lane
-    asked_at: float
-    kept: bool = True
+    consumer: SourceConsumer
+    sent_at: float
+    reserved: bool = True
 
 
 class Dispatcher:
-    """Calls *start* with a message whenever there is one, and a slot for it.
+    """Hands each message of the queue to a waiting claim.
 
-    A lane is asked when it may have a task: one was published or given back, the last answer was a
-    task, or a sweep comes by. An idle lane costs nothing and holds no slot. A message that comes
-    when every slot is taken goes back to the queue, for a worker that has room.
+    A consumer is asked when it may have a task: one was published or given back, its last answer
+    was a task, or a sweep found one. An idle consumer costs nothing and occupies no claim. A
+    message that arrives when no claim waits goes back to the queue, for a worker that has room.
     """
 
     def __init__(
-        self,
-        *,
-        connection: Connection,
-        lanes: Sequence[Lane],
-        slots: int,
-        start: Callable[[Msg], None],
+        self, *, connection: Connection, caps: Mapping[str, int], lease: timedelta
     ) -> None:
+        self.consumers = ConsumerSet(
+            connection=connection, caps=caps, lease=lease, on_ready=self._on_ready
+        )
         self._connection = connection
-        self._lanes = {(lane.priority.value, lane.source): lane for lane in lanes}
-        self._turns = {p: [lane for lane in lanes if lane.priority is p] for p in Priority}
-        self._free = slots
-        self._start = start
-        self._started = 0
-        self._warn_after = 0.0
+        self._claims: deque[asyncio.Future[TaskMessage | None]] = deque()
+        self._reserved = 0
+        self._handed_out = 0
         self._closed = False
         self._changed = asyncio.Event()
-        self._unmade = asyncio.Event()
-        self._questions: dict[str, Question] = {}
+        self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._published = connection.subject("tasks", "*", "*", "*")
+        self._published = connection.tasks.subject("*", "*", "*")
 
-    async def run(self) -> None:
-        """Dispatch until cancelled."""
-        connection = self._connection
-        connection.on_gap(self._look_anew)
-        connection.watch(WAITING, self._hear_of_waiting)
-        await connection.listen(f"{self._inbox}.*", self._receive)
-        await connection.listen(self._published, self._hear_of_task)
-        self._unmade.set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._make())
-            group.create_task(self._fill())
-            group.create_task(self._sweep())
+    async def next_message(self) -> TaskMessage | None:
+        """Wait for a message; return None after ``close``."""
+        if self._closed:
+            return None
+        claim: asyncio.Future[TaskMessage | None] = asyncio.get_running_loop().create_future()
+        self._claims.append(claim)
+        self._changed.set()
+        try:
+            return await claim
+        finally:
+            if claim in self._claims:
+                self._claims.remove(claim)
+
+    def _pop_claim(self) -> asyncio.Future[TaskMessage | None] | None:
+        """Return the oldest claim that was not cancelled."""
+        while self._claims:
+            if not (claim := self._claims.popleft()).done():
+                return claim
+        return None
 
     def close(self) -> None:
-        """Start nothing more; give back whatever comes."""
+        """End the waiting claims, and give back every message that arrives from now on."""
         self._closed = True
+        while claim := self._pop_claim():
+            claim.set_result(None)
+
+    async def run(self) -> None:
+        """Request tasks for the waiting claims until cancelled."""
+        connection = self._connection
+        connection.feed.gaps.add(self._start_over)
+        connection.feed.subscribe(WAITING, self._on_waiting)
+        await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
+        await connection.subscriptions.subscribe(self._published, self._on_task_published)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.consumers.keep())
+            group.create_task(self._request_tasks())
+            group.create_task(self._sweep())
 
     async def leave(self) -> None:
-        """Stop listening, once everything that was sent to this worker is given back."""
-        await self._connection.unlisten(self._published)
-        await self._connection.unlisten(f"{self._inbox}.*")
+        """Stop listening, after everything that was sent to this worker is given back."""
+        await self._connection.subscriptions.unsubscribe(self._published)
+        await self._connection.subscriptions.unsubscribe(f"{self._inbox}.*")
 
-    def freed(self) -> None:
-        """Count a slot whose task has ended as free."""
-        self._free += 1
-        self._changed.set()
+    @property
+    def _has_free_claim(self) -> bool:
+        return len(self._claims) > self._reserved
 
-    async def _make(self) -> None:
-        """Make the consumers that are missing, now and whenever the server says that one is."""
-        while True:
-            await self._unmade.wait()
-            self._unmade.clear()
-            lanes = iter([lane for lane in self._lanes.values() if not lane.made])
-            async with asyncio.TaskGroup() as group:
-                for _ in range(MAKERS):
-                    group.create_task(self._make_some(lanes))
-
-    async def _make_some(self, lanes: Iterator[Lane]) -> None:
-        for lane in lanes:
-            try:
-                await lane.make()
-            except Exception as exc:  # noqa: BLE001 - the other lanes have to be made all the same
-                self._tell_broken(lane, exc)
-                await asyncio.sleep(PAUSE.total_seconds())
-                self._unmade.set()
-            else:
-                self._wake(lane, Hint.MAYBE)
-
-    def _tell_broken(self, lane: Lane, exc: Exception) -> None:
-        """Warn of a consumer that cannot be made, unless the whole engine is away anyway."""
-        due = time.monotonic() >= self._warn_after and self._connection.is_up
-        if due:
-            self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
-            log.warning("lane.broken", lane=lane.name, cause=describe(exc))
-        else:
-            log.debug("lane.broken", lane=lane.name, cause=describe(exc))
-
-    async def _fill(self) -> None:
-        """Ask for a task for each free slot, as long as a lane may have one."""
+    async def _request_tasks(self) -> None:
+        """Request a task for each free claim while a consumer may have one."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while self._free and (lane := self._choose()):
-                await self._ask(lane)
+            while self._has_free_claim and (consumer := self._next_consumer()):
+                await self._request(consumer)
 
-    def _choose(self) -> Lane | None:
-        """Return the next lane that may have a task, of high priority first."""
-        order = list(Priority)
-        if self._started % LOW_EVERY == LOW_EVERY - 1:
-            order.reverse()
-        for turns in (self._turns[priority] for priority in order):
-            for lane in turns:
-                if lane.hint and lane.made and lane.question is None:
-                    turns.remove(lane)
-                    turns.append(lane)
-                    return lane
-        return None
+    def _next_consumer(self) -> SourceConsumer | None:
+        low_first = self._handed_out % LOW_EVERY == LOW_EVERY - 1
+        return self.consumers.choose(low_first=low_first)
 
-    async def _ask(self, lane: Lane) -> None:
+    async def _request(self, consumer: SourceConsumer) -> None:
         token = secrets.token_hex(8)
-        lingering, lane.hint, lane.question = lane.hint is Hint.NEWS, Hint.NONE, token
-        self._free -= 1
-        self._questions[token] = Question(lane=lane, asked_at=time.monotonic())
-        asyncio.get_running_loop().call_later(PATIENCE.total_seconds(), self._release, token)
+        lingering = consumer.hint is Hint.ANNOUNCED
+        consumer.hint, consumer.request = Hint.NONE, token
+        self._reserved += 1
+        self._requests[token] = PullRequest(consumer=consumer, sent_at=time.monotonic())
+        asyncio.get_running_loop().call_later(RESERVED_FOR.total_seconds(), self._release, token)
         try:
-            await lane.ask(f"{self._inbox}.{token}", lingering=lingering)
-        except Exception as exc:  # noqa: BLE001 - the other lanes have to be asked all the same
-            log.debug("lane.broken", lane=lane.name, cause=describe(exc))
+            await consumer.send_request(f"{self._inbox}.{token}", lingering=lingering)
+        except Exception as exc:  # noqa: BLE001 - the other consumers must still be asked
+            log.debug("lane.broken", lane=consumer.name, cause=describe(exc))
             self._settle(token)
-            lane.wake(Hint.MAYBE)
+            consumer.raise_hint(Hint.MAYBE)
             await asyncio.sleep(PAUSE.total_seconds())
 
     def _release(self, token: str) -> None:
-        """Keep no slot any longer for the answer to a question; it may come all the same."""
-        question = self._questions.get(token)
-        if question and question.kept:
-            question.kept = False
-            self.freed()
+        """Reserve no claim any longer for a request, whose answer may still come."""
+        request = self._requests.get(token)
+        if request and request.reserved:
+            request.reserved = False
+            self._reserved -= 1
+            self._changed.set()
 
     def _settle(self, token: str) -> None:
-        """Forget a question that is answered or lost, and free the slot that was kept for it."""
+        """Forget a request that was answered or lost."""
         self._release(token)
-        if question := self._questions.pop(token, None):
-            question.lane.question = None
+        if request := self._requests.pop(token, None):
+            request.consumer.request = None
 
     async def _receive(self, message: Msg) -> None:
-        """Take an answer. A task comes on its own subject, all else on that of the question."""
+        """Handle an answer. A task arrives on its own subject, a status on the request's."""
         if message.subject.startswith(self._inbox):
             status = (message.headers or {}).get("Status", "")
-            self._hear_of_nothing(message.subject.rpartition(".")[2], status)
+            self._receive_status(message.subject.rpartition(".")[2], status)
         else:
-            await self._take(message)
+            await self._receive_task(message)
         self._changed.set()
 
-    def _hear_of_nothing(self, token: str, status: str) -> None:
-        """Believe that a lane has no task now, or lacks its consumer."""
-        question = self._questions.get(token)
+    def _receive_status(self, token: str, status: str) -> None:
+        """Note that a consumer has no task now, or does not exist."""
+        request = self._requests.get(token)
         self._settle(token)
-        if question and status == NO_RESPONDERS:
-            question.lane.made = False
-            self._unmade.set()
+        if request and status == NO_RESPONDERS:
+            self.consumers.recreate(request.consumer)
 
-    async def _take(self, message: Msg) -> None:
-        """Start a task, or give it back if there is no room for it."""
-        lane = self._lane(message.subject)
-        if lane is None:
+    async def _receive_task(self, message: Msg) -> None:
+        """Hand a task to a waiting claim. Without a claim, give it back."""
+        consumer = self.consumers.of_subject(message.subject)
+        if consumer is None:
             return
-        if lane.question:
-            self._settle(lane.question)
-        lane.wake(Hint.MAYBE)
-        if self._free and not self._closed:
-            self._free -= 1
-            self._started += 1
-            self._start(message)
-            return
-        with suppress(nats.errors.Error, OSError):  # then the lease runs out, which is the same
-            await message.nak()
-        record = WaitingRecord(source=lane.source, priority=lane.priority)
-        await self._connection.tell(WAITING, message.subject.rpartition(".")[2], encode(record))
+        if consumer.request:
+            self._settle(consumer.request)
+        consumer.raise_hint(Hint.MAYBE)
+        task_message = TaskMessage(message, connection=self._connection)
+        if self._has_free_claim and (claim := self._pop_claim()):
+            self._handed_out += 1
+            claim.set_result(task_message)
+        else:
+            await task_message.give_back()
 
-    def _lane(self, subject: str) -> Lane | None:
-        priority, source, _digest = subject.split(".")[-3:]
-        return self._lanes.get((priority, source))
+    async def _on_task_published(self, message: Msg) -> None:
+        """Note that a task was published. It may not be stored yet."""
+        if consumer := self.consumers.of_subject(message.subject):
+            self._raise_hint(consumer, Hint.ANNOUNCED)
 
-    async def _hear_of_task(self, message: Msg) -> None:
-        """Take notice that a task was published. It may not be stored yet."""
-        if lane := self._lane(message.subject):
-            self._wake(lane, Hint.NEWS)
-
-    def _hear_of_waiting(self, digest: str, payload: bytes) -> None:
-        """Take notice that a task waits again, or will after a while."""
+    def _on_waiting(self, key_hash: str, payload: bytes) -> None:
+        """Note that a task was given back, or will be offered again after a delay."""
         record = decode_waiting(payload)
         if record is None:
-            self._connection.note_unreadable(FEED, digest)
-        elif lane := self._lanes.get((record.priority.value, record.source)):
-            asyncio.get_running_loop().call_later(record.after_s, self._wake, lane, Hint.NEWS)
+            self._connection.unreadable.note(FEED, key_hash)
+        elif consumer := self.consumers.get(record.priority, record.source):
+            loop = asyncio.get_running_loop()
+            loop.call_later(record.after_s, self._raise_hint, consumer, Hint.ANNOUNCED)
 
-    def _wake(self, lane: Lane, hint: Hint) -> None:
-        lane.wake(hint)
+    def _on_ready(self, consumer: SourceConsumer) -> None:
+        self._raise_hint(consumer, Hint.MAYBE)
+
+    def _raise_hint(self, consumer: SourceConsumer, hint: Hint) -> None:
+        consumer.raise_hint(hint)
         self._changed.set()
 
-    def _look_anew(self) -> None:
-        """Make all consumers and ask all lanes once more: questions and news may have been lost.
+    def _start_over(self) -> None:
+        """Ensure and ask all consumers again: requests and announcements may have been lost.
 
-        The server may be another one, with consumers of an older stream (``leftovers``).
+        The server may be another one, with stale consumers.
         """
-        for token in tuple(self._questions):
+        for token in tuple(self._requests):
             self._settle(token)
-        for lane in self._lanes.values():
-            lane.made = False
-        self._unmade.set()
+        self.consumers.recreate(*self.consumers)
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP.total_seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-            self._give_up_questions()
+            await asyncio.sleep(SWEEP_EVERY.total_seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - not used for security
+            self._give_up_requests()
             try:
-                stream = self._connection.tasks_stream
-                subjects = await self._connection.subjects(stream, most=LISTED_MAX)
+                subjects = await self._connection.tasks.subjects(most=LISTED_MAX)
             except EngineUnavailable as exc:
                 log.debug("lanes.not_swept", code=exc.code)
                 continue
-            except Exception:  # noqa: BLE001 - the next sweep may do better
+            except Exception:  # noqa: BLE001 - the next sweep may succeed
                 log.exception("lanes.broken")
                 continue
             held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
-            for name, lane in self._lanes.items():
-                if held is None or name in held:
-                    self._wake(lane, Hint.MAYBE)
+            for consumer in self.consumers:
+                if held is None or (consumer.priority, consumer.source) in held:
+                    self._raise_hint(consumer, Hint.MAYBE)
 
-    def _give_up_questions(self) -> None:
-        oldest = time.monotonic() - QUESTION_MAX.total_seconds()
-        for token, question in tuple(self._questions.items()):
-            if question.asked_at < oldest:
+    def _give_up_requests(self) -> None:
+        oldest = time.monotonic() - REQUEST_MAX.total_seconds()
+        for token, request in tuple(self._requests.items()):
+            if request.sent_at < oldest:
                 self._settle(token)
-                question.lane.wake(Hint.NEWS)  # at its cap: see ``Lane.ask``
+                request.consumer.raise_hint(Hint.ANNOUNCED)  # it may be at its cap

@@ -1,4 +1,4 @@
-"""The wire to NATS: dialled, kept up, and dialled again when nothing else helps."""
+"""The client of NATS: connected, kept up, and replaced if it does not recover."""
 
 import asyncio
 import ssl
@@ -12,36 +12,40 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
+from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
 from archiver.tls import trusting
 
+REQUEST_TIMEOUT = timedelta(seconds=3)
+"""A healthy server answers in milliseconds; one that elects a leader takes about this long."""
+
 KEEP_ALIVE = timedelta(seconds=2)
-"""A server that is silent is given up when it has not answered for two to three times as long.
-Until then, whoever needs it waits for it in vain."""
+"""A silent server is given up after two to three times as long. Until then, callers wait for it in
+vain."""
 
 RENEW_AFTER = timedelta(seconds=10)
-"""nats-py reconnects by itself, until its task dies of an error that it did not expect; then it
-never does. When it dials, a handshake that failed leaves it waiting permanently. So a client that
-has been without a server for this long is given up for a new one."""
+"""nats-py reconnects by itself, until its task dies of an unexpected error. A failed handshake
+leaves it waiting permanently. So a client that has been without a server for this long is replaced
+by a new one."""
 
-LOOK_EVERY = timedelta(seconds=1)
+CHECK_EVERY = timedelta(seconds=1)
 
 CLOSE_TIMEOUT = timedelta(seconds=5)
 
 QUIET_FOR = timedelta(seconds=1)
-"""A server that restarts, or another one of its cluster, is there again by then."""
+"""By then a restarted server, or another one of its cluster, is available again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """Where NATS is and how to log in. ``urls`` may name several servers of one cluster.
+    """The addresses of NATS, and how to log in. ``urls`` may name several servers of one cluster.
 
     ``ca_file`` holds authorities to trust besides the system's. ``tls_cert`` and ``tls_key`` are
-    for servers that demand a certificate of their clients.
+    for servers that require a client certificate.
     """
 
     urls: Sequence[str]
@@ -55,17 +59,17 @@ class Servers:
     replicas: int = 1
 
     @property
-    def demand_tls(self) -> bool:
-        """Whether nothing may be sent to a server that does not offer TLS."""
+    def requires_tls(self) -> bool:
+        """Whether to send nothing to a server that does not offer TLS."""
         named = any(url.startswith("tls://") for url in self.urls)
         return named or self.ca_file is not None or self.tls_cert is not None
 
     def tls(self) -> ssl.SSLContext:
-        """Return what the files say now. Raises UnreadableFile."""
+        """Return the context of the files as they are now. Raises UnreadableFile."""
         try:
             context = trusting(self.ca_file)
             if self.tls_cert:
-                # With a password, OpenSSL does not ask for one on the terminal.
+                # An empty password keeps OpenSSL from asking for one on the terminal.
                 context.load_cert_chain(self.tls_cert, self.tls_key, password="")
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
             raise UnreadableFile from exc
@@ -73,9 +77,10 @@ class Servers:
 
 
 class _Client(Client):
-    """nats-py lets the server decide on TLS: it would send a password over a plain connection.
+    """Closes two gaps of nats-py.
 
-    Its search for the JWT in a credentials file never ends if the file has none.
+    It lets the server decide on TLS, so it would send a password over a plain connection. Its
+    search for the JWT in a credentials file never ends if the JWT is missing.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -83,15 +88,15 @@ class _Client(Client):
         self._servers = servers
 
     def _connect_command(self) -> bytes:
-        """Return the first bytes that are sent, with the password or the signature in them."""
-        if self._servers.demand_tls and not self._server_info.get("tls_required"):
+        """Return the first bytes to send. They contain the password or the signature."""
+        if self._servers.requires_tls and not self._server_info.get("tls_required"):
             raise TlsNotOffered
         if not self._servers.credentials_file:
             return super()._connect_command()
         try:
             _require_credentials(self._servers.credentials_file)
             return super()._connect_command()
-        except Exception as exc:  # such a file can be wrong in many ways
+        except Exception as exc:  # a broken file raises many kinds of errors
             raise UnreadableFile from exc
 
 
@@ -104,7 +109,7 @@ def _require_credentials(path: Path) -> None:
 class Link:
     """One client of NATS at a time.
 
-    ``on_dialled`` is awaited with each new client before it is used; ``on_gap`` is called when
+    ``on_new_client`` is awaited with each new client before it is used. ``on_gap`` is called when
     messages may have been missed.
     """
 
@@ -113,13 +118,13 @@ class Link:
         *,
         servers: Servers,
         name: str,
-        on_dialled: Callable[[Client], Awaitable[None]],
+        on_new_client: Callable[[Client], Awaitable[None]],
         on_gap: Callable[[], None],
         renew_after: timedelta = RENEW_AFTER,
     ) -> None:
         self._servers = servers
         self._name = name
-        self._on_dialled = on_dialled
+        self._on_new_client = on_new_client
         self._on_gap = on_gap
         self._renew_after = renew_after
         self._client: Client | None = None
@@ -129,49 +134,54 @@ class Link:
 
     @property
     def client(self) -> Client:
-        """The client, if it has a server now. Raises EngineUnavailable."""
+        """The client, if it is connected now. Raises EngineUnavailable."""
         if self._client is None or not self._client.is_connected:
             raise EngineUnavailable("the engine is not connected")
         return self._client
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream of that client. Raises EngineUnavailable."""
+        return self.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
     @property
     def is_up(self) -> bool:
         return self._client is not None and self._client.is_connected
 
     async def wait(self, within: timedelta | None = None) -> None:
-        """Return as soon as there is a server, or when the time is over."""
+        """Return as soon as a server is connected, or when the time is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within.total_seconds() if within else None):
                 await self._up.wait()
 
     async def keep(self) -> None:
-        """Be connected, whatever happens, until cancelled."""
+        """Stay connected until cancelled."""
         while True:
             client = _Client(self._servers)
             try:
-                await self._dial(client)
+                await self._connect(client)
                 await self._watch_over(client)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, dialling again is the answer
+            except Exception as exc:  # noqa: BLE001 - any failure is answered by a new client
                 self.faults.report("engine.unreachable", exc)
-                await asyncio.sleep(LOOK_EVERY.total_seconds())
+                await asyncio.sleep(CHECK_EVERY.total_seconds())
             finally:
                 await self._drop(client)
 
-    async def _dial(self, client: Client) -> None:
+    async def _connect(self, client: Client) -> None:
         with reraise_cancellation():
             async with asyncio.timeout(self._renew_after.total_seconds()):
                 await cancellable(client.connect(**self._options()))
-            await self._on_dialled(client)
+            await self._on_new_client(client)
         self._client = client
         self._connected()
         log.info("engine.connected")
 
     async def _watch_over(self, client: Client) -> None:
-        """Return when *client* has been without a server for too long."""
-        looks_left = looks = self._renew_after // LOOK_EVERY
-        while looks_left:
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
-            looks_left = looks if client.is_connected else looks_left - 1
+        """Return once *client* has been without a server for too long."""
+        checks_left = checks = self._renew_after // CHECK_EVERY
+        while checks_left:
+            await asyncio.sleep(CHECK_EVERY.total_seconds())
+            checks_left = checks if client.is_connected else checks_left - 1
 
     async def _drop(self, client: Client) -> None:
         self._client = None
@@ -204,12 +214,12 @@ class Link:
             "connect_timeout": 2,
             "ping_interval": KEEP_ALIVE.total_seconds(),
             "max_outstanding_pings": 2,
-            "error_cb": self._heard_error,
-            "disconnected_cb": self._heard_disconnect,
-            "reconnected_cb": self._heard_reconnect,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_reconnect,
         }
 
-    async def _heard_error(self, exc: Exception) -> None:
+    async def _on_error(self, exc: Exception) -> None:
         if isinstance(exc, nats.errors.SlowConsumerError):
             self._on_gap()
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
@@ -224,19 +234,19 @@ class Link:
         if not self._up.is_set():
             self.faults.report("engine.unreachable", exc)
 
-    async def _heard_disconnect(self) -> None:
+    async def _on_disconnect(self) -> None:
         self._down()
         if self._client:
             log.warning("engine.disconnected")
 
-    async def _heard_reconnect(self) -> None:
+    async def _on_reconnect(self) -> None:
         if self._client:
             self._connected()
             log.info("engine.reconnected")
 
 
 async def _close(client: Client) -> None:
-    """Close what can be closed: whoever disturbs it half-way leaves a socket behind."""
+    """Close the client. Interrupted half-way, it would leave a socket open."""
     with suppress(nats.errors.Error, OSError):
         async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
             await client.close()

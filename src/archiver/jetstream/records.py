@@ -1,4 +1,4 @@
-"""How tasks, copies and revs are written in NATS: JSON, one flat object each."""
+"""The records in NATS of tasks, copies, revs and repairs: one JSON object each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.jetstream.buckets import ENTRY_MAX_BYTES
+from archiver.jetstream.kv_buckets import ENTRY_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
 from archiver.ports.index import Resolved
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState
@@ -14,20 +14,20 @@ from archiver.tasks import Failure, Phase, Priority, Task, TaskState
 R = TypeVar("R")
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""No count comes near this limit. Python writes no number of more than 4300 digits."""
+"""No count comes near this limit. Python cannot write a number of more than 4300 digits."""
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with a zone: Python does not compare it with one that has none."""
+"""A time with a zone. Python cannot compare times with and without a zone."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2200, 1, 1, tzinfo=UTC)
-"""Between these, adding a wait to a time, or changing its zone, never overflows."""
+"""Between these, adding a delay to a time or changing its zone never overflows."""
 
 DUE_MAX = timedelta(days=30)
-"""How far ahead a repair may be due. Its entry keeps out any other one for the archive."""
+"""How far ahead a repair may be due. While it is listed, the archive gets no other one."""
 
 RECORD_MAX_BYTES = 4 * ENTRY_MAX_BYTES
-"""A longer value is not decoded. No bucket takes one; the queue and the feed might bring one."""
+"""Longer values are not decoded. No bucket accepts one, but the queue or the feed might."""
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
@@ -37,25 +37,25 @@ WAIT_MAX_S = 3600.0
 
 
 def _require_sane(*moments: datetime | None) -> None:
-    """Raise ValueError if a time is so far away that nothing can be reckoned with it."""
+    """Raise ValueError if calculations with one of the times might overflow."""
     if not all(BEGINNING <= moment <= END for moment in moments if moment):
-        raise ValueError("it is of another age")
+        raise ValueError("time out of range")
 
 
 def _require_past(moment: datetime) -> None:
-    """Raise ValueError if a value claims to be of the future: it would never grow old."""
+    """Raise ValueError if *moment* is in the future: the record would never grow old."""
     _require_sane(moment)
     if moment > datetime.now(UTC) + AHEAD_MAX:
-        raise ValueError("it is of the future")
+        raise ValueError("time in the future")
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A task's state, and who may write it.
 
-    ``owner`` is the attempt that holds the lease; ``sequence`` the message in the work queue that
-    is being worked on; ``delivery`` how often that message was handed out when the owner took it;
-    ``vanished`` how many owners fell silent. ``outage_since`` tells for how long an outage of ours
-    has kept the task waiting, ``spoiled`` how many attempts it broke off that had begun to fetch.
+    ``owner`` is the attempt that holds the lease, ``sequence`` the number of its message in the
+    work queue, ``delivery`` how often that message had been delivered when the owner received it,
+    and ``vanished`` how many owners' leases ran out. ``outage_since`` and ``spoiled`` are those of
+    ``OutageHistory``.
     """
 
     key: str
@@ -103,10 +103,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         _require_sane(self.created_at)
 
     def archive(self, subject: str) -> Archive | None:
-        """Return what to build, or None if no message on *subject* may ask for it."""
+        """Return the archive to build, or None if a message on *subject* may not name it."""
         archive = parse_key(self.key)
-        lane = (archive.source, archive.key_hash) if archive else None
-        return archive if lane == tuple(subject.split(".")[-2:]) else None
+        tokens = (archive.source, archive.key_hash) if archive else None
+        return archive if tokens == tuple(subject.split(".")[-2:]) else None
 
 
 NEVER = BEGINNING
@@ -115,8 +115,8 @@ NEVER = BEGINNING
 class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets.
 
-    ``places`` are those buckets, as ``ports.Storage`` has them: a region's name may lead to another
-    one by now, or in another process.
+    ``places`` identify these buckets, as in ``ports.storage.Storage``. A region's name may stand
+    for another bucket by now, or in another process.
     """
 
     manifest: Manifest
@@ -139,7 +139,7 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def moved(self, places: Mapping[Region, str]) -> frozenset[Region]:
-        """Return the regions that are not where they were, to who has these *places*."""
+        """Return the regions whose buckets are others than in *places*."""
         return frozenset(r for r, place in self.places.items() if places.get(r, place) != place)
 
 
@@ -152,7 +152,7 @@ class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require_past(self.at)
         if parse_node(self.node) != self.node:
-            raise ValueError("it is no node")
+            raise ValueError("not a node")
 
     @classmethod
     def of(cls, resolved: Resolved) -> "RevRecord":
@@ -163,7 +163,7 @@ class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Regions that lack a copy, and when to try next; ``tries`` counts tasks made for it."""
+    """Regions that lack a copy, and when to try next. ``tries`` counts the tasks created so far."""
 
     key: str
     missing: Sequence[Region]
@@ -173,18 +173,18 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require_sane(self.due_at)
         if self.due_at > datetime.now(UTC) + DUE_MAX:
-            raise ValueError("it would never be due")
+            raise ValueError("due too far in the future")
 
 
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the feed tells of an archive that was made."""
+    """An event of the feed: an archive was built."""
 
     source: str
     duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)]
 
 
 class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """News that a task can be claimed again, in ``after_s`` seconds."""
+    """An event of the feed: a task can be claimed again in ``after_s`` seconds."""
 
     source: str
     priority: Priority
@@ -192,13 +192,13 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
-    """Return a function that reads a record, and returns None for any other bytes.
+    """Return a function that decodes a record, and returns None for any other bytes.
 
-    The limit on a record's length is a limit on each of its strings and lists.
+    The limit on a record's length limits each of its strings and lists.
     """
     decode = msgspec.json.Decoder(kind).decode
 
-    def read(value: bytes) -> R | None:
+    def decode_or_none(value: bytes) -> R | None:
         if len(value) > RECORD_MAX_BYTES:
             return None
         try:
@@ -206,7 +206,7 @@ def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError):
             return None
 
-    return read
+    return decode_or_none
 
 
 encode = msgspec.json.encode

@@ -1,4 +1,4 @@
-"""Reads a stream through, some messages at a time, or says that these were not all."""
+"""Reads all messages of a stream, in portions, or raises an error."""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -10,11 +10,11 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
 
 PORTION = 500
-"""Entries of a bucket that come at a time: less than 1 MB."""
+"""Entries of a bucket per request: less than 1 MB."""
 
 
-class Reading(Protocol):
-    """A ``JetStreamContext.PullSubscription`` of a consumer that nobody else reads from."""
+class Subscription(Protocol):
+    """A ``JetStreamContext.PullSubscription`` of a consumer with no other reader."""
 
     async def consumer_info(self) -> ConsumerInfo: ...
 
@@ -23,19 +23,19 @@ class Reading(Protocol):
     async def unsubscribe(self) -> None: ...
 
 
-async def scan(reading: Reading, *, timeout: timedelta) -> AsyncGenerator[Msg, None]:  # noqa: ASYNC109
-    """Yield all messages that there are for *reading*, and end it.
+async def scan(subscription: Subscription, *, timeout: timedelta) -> AsyncGenerator[Msg, None]:  # noqa: ASYNC109
+    """Yield all messages of *subscription*, and end it.
 
-    What was left may have been taken away when it was asked for: if nothing comes within *timeout*,
-    there is a second look at how much is left.
+    The remaining messages may have been removed since they were counted. If none arrives within
+    *timeout*, they are counted once more.
 
     Raises:
-        nats.errors.Error: These are not all.
+        nats.errors.Error: Not all messages arrived.
     """
     received, silent = 0, False
     try:
-        while left := await _left(reading, received):
-            messages = await _portion(reading, min(left, PORTION), timeout)
+        while remaining := await _remaining(subscription, received):
+            messages = await _fetch(subscription, min(remaining, PORTION), timeout)
             if silent and not messages:
                 raise nats.errors.TimeoutError
             silent = not messages
@@ -43,19 +43,19 @@ async def scan(reading: Reading, *, timeout: timedelta) -> AsyncGenerator[Msg, N
             for message in messages:
                 yield message
     finally:
-        with suppress(nats.errors.Error):  # the connection is lost, and the reading with it
-            await reading.unsubscribe()
+        with suppress(nats.errors.Error):  # the connection is lost, and with it the subscription
+            await subscription.unsubscribe()
 
 
-async def _left(reading: Reading, received: int) -> int:
-    """Return how many have not come, those that were sent and are lost among them."""
-    info = await reading.consumer_info()
+async def _remaining(subscription: Subscription, received: int) -> int:
+    """Return how many messages have not arrived, including messages that were sent and lost."""
+    info = await subscription.consumer_info()
     sent = info.delivered.consumer_seq if info.delivered else 0
     return sent + (info.num_pending or 0) - received
 
 
-async def _portion(reading: Reading, size: int, timeout: timedelta) -> list[Msg]:  # noqa: ASYNC109
+async def _fetch(subscription: Subscription, size: int, timeout: timedelta) -> list[Msg]:  # noqa: ASYNC109
     try:
-        return await reading.fetch(size, timeout.total_seconds())
+        return await subscription.fetch(size, timeout.total_seconds())
     except TimeoutError:
         return []

@@ -1,4 +1,4 @@
-"""What nats-py raises, as errors of ours."""
+"""Translates errors of nats-py into Archiver's."""
 
 import nats.errors
 import nats.js.errors
@@ -7,10 +7,10 @@ from archiver.errors import EngineUnavailable
 from archiver.runtime.tasks import reraise_cancellation
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-"""The expected-sequence header does not hold; 10164 means that a cluster is storing another message
-at this moment. Neither proves that a message is there: the server also sends 10071 when it could
-not read, and a cluster may lose what it is storing. 10077 does not belong here: the server sends it
-at every limit of a stream."""
+"""The revision in the expected-sequence header is not the last one. 10164 means that a cluster is
+storing another message at this moment. Neither proves that a message is there: the server also
+sends 10071 if it could not read, and a cluster may lose what it is storing. 10077 does not belong
+here: the server sends it at every limit of a stream."""
 
 FAILURES = (nats.errors.Error, TimeoutError, OSError)
 
@@ -22,15 +22,15 @@ class WrongRevision(Exception):
     """
 
 
-class translated(reraise_cancellation):  # noqa: N801 - as the one that it is made of
-    """Turns what nats-py raises into WrongRevision or EngineUnavailable, once, here."""
+class translated(reraise_cancellation):  # noqa: N801 - like its base
+    """Turns errors of nats-py in its block into WrongRevision or EngineUnavailable."""
 
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
+    def __init__(self, action: str) -> None:
+        self._action = action
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         super().__exit__(kind, exc, traceback)
         if isinstance(exc, nats.js.errors.APIError) and exc.err_code in WRONG_LAST_SEQUENCE:
             raise WrongRevision from exc
         if isinstance(exc, FAILURES):
-            raise EngineUnavailable(f"the engine could not {self._doing}") from exc
+            raise EngineUnavailable(f"the engine could not {self._action}") from exc

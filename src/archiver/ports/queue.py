@@ -1,87 +1,210 @@
-"""The queue of the fleet: one task per archive at a time, its state, and a lease on it."""
+"""The fleet's queue, as its clients, its workers and its operators need it.
 
-from collections.abc import Sequence
+There is at most one task per archive. A task is PENDING until a worker claims it, STARTED while an
+attempt runs, RETRY between attempts, and ends in SUCCESS or FAILURE.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from archiver.errors import ArchiverError
 from archiver.health import WorkerReport
-from archiver.model import (
-    Archive,
-    EnqueueOutcome,
-    Region,
-)
+from archiver.model import Archive, EnqueueOutcome, Region
+from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 
 
-class Engine(Protocol):
-    """The fleet's queue: one task per archive at a time, and its state."""
+class TaskQueue(Protocol):
+    """Creates tasks and reports on them."""
 
     async def enqueue(
         self, archive: Archive, *, priority: Priority = Priority.HIGH
     ) -> EnqueueOutcome:
-        """Create the archive's task, or join the one that is waiting or running.
+        """Create the archive's task, or join its waiting or running task.
 
         Raises:
-            EngineUnavailable: Nothing was created, as far as can be told.
+            EngineUnavailable: No task is known to have been created.
         """
 
     async def task(self, archive: Archive) -> Task | None:
-        """Return the archive's task, or None when there was none lately.
+        """Return the archive's task, or None if none was created in the last days.
 
         Raises:
-            EngineUnavailable: It cannot be told.
+            EngineUnavailable: The task cannot be read.
         """
 
     async def backlog(self, source: str) -> Backlog | None:
-        """Return how long the queue of *source* is, as of a second ago; None if it cannot be told.
+        """Return the length of the source's queue, at most a second old; None if it is unknown.
 
-        Cheap to repeat. What has low priority is left out: nobody waits for it.
+        Cheap to repeat. Tasks of low priority are not counted, since no client waits for them.
         """
 
     def recent_failure(self, archive: Archive) -> Failure | None:
         """Return why the archive's task failed for good, for some seconds after it did."""
 
-    async def repair_later(self, archive: Archive, missing: Sequence[Region]) -> None:
-        """See to it that a task of low priority is created while *missing* regions answer.
 
-        Cheap to repeat. Ends with ``repaired``.
+class TaskEvents(Protocol):
+    """Events of the fleet's tasks, as this process receives them.
 
-        Raises:
-            EngineUnavailable: It will not be.
+    ``accepted``: a task was created or joined here for a client. ``ended``: the archive with this
+    key hash was stored, or its task failed for good. ``gaps``: events may have been missed.
+    """
+
+    accepted: Subscribers[[Archive]]
+    ended: Subscribers[[str]]
+    gaps: Subscribers[[]]
+
+
+class Attempt(Protocol):
+    """One run of a task, as the code that builds the archive sees it. ``id`` is unique."""
+
+    id: str
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        """Set the progress of the attempt. Cheap: the queue decides when it is written.
+
+        If the last phase of a successful attempt is COMMITTING, the archive was built, not found.
         """
 
-    async def repaired(self, archive: Archive) -> None:
-        """Forget what ``repair_later`` was told, if anything.
+    async def hold(self) -> None:
+        """Prove that the lease is still held, before a commit.
 
         Raises:
-            EngineUnavailable: It is not forgotten.
+            LeaseLost: Another worker has the task.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageHistory:
+    """Outages of our own parts that interrupted a task.
+
+    ``since`` is the beginning of the present one, or None. ``spoiled`` counts attempts that were
+    interrupted after they had begun to fetch.
+    """
+
+    since: datetime | None = None
+    spoiled: int = 0
+
+
+class Lease(Attempt, Protocol):
+    """A worker's exclusive right to a task, until the attempt ends or the lease runs out.
+
+    ``attempt`` counts runs of the task from 1, ``failures`` runs that ended in an error, and
+    ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase.
+    ``is_open`` is true until the end of the attempt is recorded.
+
+    After the lease has run out, another worker may claim the task. From then on every method but
+    ``report`` raises LeaseLost.
+    """
+
+    @property
+    def archive(self) -> Archive: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def vanished(self) -> int: ...
+    @property
+    def outages(self) -> OutageHistory: ...
+    @property
+    def phase(self) -> Phase: ...
+    @property
+    def is_open(self) -> bool: ...
+
+    async def keep_renewed(self) -> None:
+        """Renew the lease and write progress until cancelled.
+
+        Raises:
+            LeaseLost: Another worker has the task.
+        """
+
+    async def succeed(self) -> None:
+        """End the task in SUCCESS."""
+
+    async def fail(self, error: ArchiverError) -> None:
+        """End the task in FAILURE, and publish the reason if no retry can help."""
+
+    async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
+        """Count a failure, and offer the task again *after* a delay. Ends an outage."""
+
+    async def wait(self, error: ArchiverError, *, outages: OutageHistory, after: timedelta) -> None:
+        """Offer the task again *after* a delay without counting a failure."""
+
+    async def hand_back(self) -> None:
+        """Offer the task to other workers at once. The attempt counts as no failure."""
+
+
+class WorkQueue(Protocol):
+    """Hands tasks to one worker, never more per source than the fleet's cap."""
+
+    async def claim(self) -> Lease | None:
+        """Wait for a task, record it as STARTED, and return its lease; None after ``close``.
+
+        A worker has as many claims waiting as it has free slots. Tasks of high priority come
+        first, but some of low priority come in between.
+        """
+
+    def close(self) -> None:
+        """End the waiting claims, and leave further tasks to other workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """An archive that lacks copies in the *missing* regions; ``tries`` counts its repair tasks.
+
+    ``revision`` identifies this version of the entry.
+    """
+
+    archive: Archive
+    missing: Sequence[Region]
+    tries: int
+    revision: int
+
+
+class RepairList(Protocol):
+    """Archives that lack a copy in some region."""
+
+    async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
+        """Add *archive*, unless it is listed. Cheap to repeat.
+
+        Raises:
+            EngineUnavailable: It is not listed.
+        """
+
+    async def forget(self, archive: Archive) -> None:
+        """Remove *archive*, if it is listed.
+
+        Raises:
+            EngineUnavailable: It is still listed.
+        """
+
+    def due(self) -> AsyncGenerator[Repair, None]:
+        """Yield the repairs that are due. Unreadable entries are removed.
+
+        Raises:
+            EngineUnavailable: Not all were read.
+        """
+
+    async def postpone(self, repair: Repair, *, until: datetime) -> bool:
+        """Count a try of *repair*, due again *until* then; False if the entry has changed.
+
+        Raises:
+            EngineUnavailable: It is not postponed.
+        """
+
+
+class Fleet(Protocol):
+    """The processes that run now, and the health of the queue between them."""
 
     async def workers(self) -> Sequence[WorkerReport]:
-        """Return the report of each worker that answers within a second or so.
+        """Return the report of each worker that answers within some seconds.
 
         Raises:
             EngineUnavailable: The workers cannot be asked.
         """
 
     async def check(self) -> ArchiverError | None:
-        """Return None if a task can be queued, claimed and followed, else the reason."""
-
-
-class Attempt(Protocol):
-    """A worker's hold on a task, for as long as it keeps its lease. ``id`` is its own for ever."""
-
-    id: str
-
-    def report(self, phase: Phase, bytes_done: int = 0) -> None:
-        """Say how far it is. Cheap; what is written of it, and when, is the engine's business.
-
-        An attempt that succeeds when it was last COMMITTING has made its archive, not found it.
-        """
-
-    async def hold(self) -> None:
-        """Return if the lease is still held, so that a commit may follow.
-
-        Raises:
-            LeaseLost: Another worker has the task.
-        """
+        """Return None if a task can be queued and claimed now, else the reason why not."""

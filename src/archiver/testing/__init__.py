@@ -1,13 +1,16 @@
-"""The four ports in memory: quick, without a network, and as strict as the real ones.
+"""The ports in memory: quick, without a network, and as strict as the real adapters.
 
-For tests of what uses them. ``tests/contracts`` holds them to what ``ports.py`` promises. Each has
-switches to make it fail in the ways that the real part does.
+``tests/contracts`` holds both to the promises in ``ports/``. Each fake has switches that make it
+fail in the ways of the real part.
 """
 
-from archiver.testing.engine import FakeAttempt, MemoryEngine, MemoryIndex
+from archiver.testing.engine import MemoryEngine
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
+from archiver.testing.index import MemoryIndex
 from archiver.testing.storage import MemoryStorage
+from archiver.testing.tasks import FakeAttempt
+from archiver.testing.work_queue import MemoryWorkQueue
 
 __all__ = [
     "FakeAttempt",
@@ -17,4 +20,5 @@ __all__ = [
     "MemoryEngine",
     "MemoryIndex",
     "MemoryStorage",
+    "MemoryWorkQueue",
 ]

@@ -1,0 +1,117 @@
+"""The key-value buckets: read, written over a known revision, scanned and purged."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from datetime import timedelta
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from archiver.errors import EngineUnavailable
+from archiver.jetstream.direct_get import DirectGet, Entry
+from archiver.jetstream.fleet_streams import FleetStreams
+from archiver.jetstream.link import Link
+from archiver.jetstream.messages import Messages
+from archiver.jetstream.scan import scan
+from archiver.jetstream.translation import FAILURES, translated
+from archiver.jetstream.unreadable import UnreadableValues
+
+
+class KeyValue:
+    """Entries by bucket and key.
+
+    Every method raises EngineUnavailable if its effect or its answer is not certain.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        streams: FleetStreams,
+        messages: Messages,
+        unreadable: UnreadableValues,
+        timeout: timedelta,
+    ) -> None:
+        self._link = link
+        self._streams = streams
+        self._messages = messages
+        self._unreadable = unreadable
+        self._timeout = timeout
+        self.direct_get = DirectGet(timeout=timeout)
+
+    async def get(self, bucket: str, key: str) -> Entry | None:
+        entry = await self.get_or_marker(bucket, key)
+        return entry if entry and entry.value else None
+
+    async def get_or_marker(self, bucket: str, key: str) -> Entry | None:
+        """Return the entry, or the marker of a deleted one, whose revision an update must name."""
+        stream = self._streams.bucket_stream(bucket)
+        subject = self._streams.key_subject(bucket, key)
+        if not self._streams.reads_directly(stream):
+            return await self._messages.last(stream, subject)
+        try:
+            return await self.direct_get.get(self._link.client, stream, subject)
+        except nats.errors.NoRespondersError:  # the stream is gone, or has followers by now
+            self._streams.forget(stream)
+            return await self._messages.last(stream, subject)
+        except FAILURES as exc:
+            raise EngineUnavailable("the engine could not read a key") from exc
+
+    async def put(self, bucket: str, key: str, value: bytes) -> None:
+        """Write *value*, whatever is there."""
+        await self._messages.publish(self._streams.key_subject(bucket, key), value, {})
+
+    async def update(self, bucket: str, key: str, value: bytes, *, revision: int) -> int:
+        """Write *value* over *revision* (0: there is no entry); return the new revision.
+
+        Raises:
+            WrongRevision: Another revision is there.
+        """
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
+        subject = self._streams.key_subject(bucket, key)
+        return await self._messages.publish(subject, value, headers)
+
+    async def purge(self, bucket: str, key: str, *, revision: int) -> None:
+        """Remove the entry without a marker, unless it is newer than *revision*."""
+        stream = self._streams.bucket_stream(bucket)
+        subject = self._streams.key_subject(bucket, key)
+        await self._messages.remove(stream, subject, revision=revision)
+
+    async def remove_unreadable(self, bucket: str, key: str, entry: Entry) -> None:
+        """Log an unreadable entry, and remove it from a bucket whose entries can be rebuilt."""
+        self._unreadable.note(bucket, key, entry.revision)
+        with suppress(EngineUnavailable):  # the next reader skips it, and tries to remove it
+            await self.purge(bucket, key, revision=entry.revision)
+
+    async def keys(self, bucket: str, pattern: str) -> Sequence[str]:
+        """Return the keys that match *pattern*, which may have wildcards; deleted ones too."""
+        prefix = self._streams.key_subject(bucket, "")
+        with translated("list keys"):
+            try:
+                stream = self._streams.bucket_stream(bucket)
+                info = await self._link.js.stream_info(stream, f"{prefix}{pattern}")
+            except nats.js.errors.NotFoundError:
+                return ()
+        return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
+
+    async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield each key of a bucket with its entry, or with the marker of a deleted one.
+
+        An entry that is written during the scan may come twice, or not at all.
+        """
+        prefix = self._streams.key_subject(bucket, "")
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            inactive_threshold=10 * self._timeout.total_seconds(),
+        )
+        with translated("list a bucket"):
+            subscription = await self._link.js.pull_subscribe(
+                f"{prefix}>", stream=self._streams.bucket_stream(bucket), config=config
+            )
+            async with aclosing(scan(subscription, timeout=self._timeout)) as messages:
+                async for message in messages:
+                    revision = message.metadata.sequence.stream
+                    entry = Entry(value=message.data, revision=revision)
+                    yield message.subject.removeprefix(prefix), entry

@@ -1,0 +1,272 @@
+"""Leases on tasks: how they begin, are renewed, and end in NATS."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.feed import FAILED, FINISHED
+from archiver.jetstream.records import (
+    DURATION_MAX_S,
+    FinishedRecord,
+    Order,
+    TaskRecord,
+    encode,
+)
+from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.task_states import TaskStateWriter
+from archiver.model import Archive
+from archiver.ports.queue import OutageHistory
+from archiver.tasks import Failure, Phase, Priority, TaskState
+from archiver.telemetry import describe, log
+
+PROGRESS_INTERVAL = timedelta(seconds=0.5)
+RENEWALS_PER_LEASE = 4
+
+FINAL_WRITE_TIMEOUT = timedelta(minutes=5)
+"""After a longer outage of the engine, the task is delivered again and found complete."""
+
+
+class JetStreamLease:
+    """Implements ``ports.queue.Lease``. ``TaskStateWriter`` fences it off from other attempts."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        message: TaskMessage,
+        order: Order,
+        archive: Archive,
+        duration: timedelta,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.archive = archive
+        self.phase = Phase.CONNECTING
+        self._connection = connection
+        self._message = message
+        self._order = order
+        self._duration = duration
+        self._states = TaskStateWriter(connection=connection, archive=archive, owner=self.id)
+        self._bytes_done = 0
+        self._record: TaskRecord
+        self._written: TaskState | None = None
+
+    @property
+    def attempt(self) -> int:
+        return self._record.attempt
+
+    @property
+    def failures(self) -> int:
+        return self._record.failures
+
+    @property
+    def vanished(self) -> int:
+        return self._record.vanished
+
+    @property
+    def outages(self) -> OutageHistory:
+        return OutageHistory(since=self._record.outage_since, spoiled=self._record.spoiled)
+
+    @property
+    def is_open(self) -> bool:
+        return self._written is TaskState.STARTED
+
+    async def begin(self) -> bool:
+        """Record the task as STARTED by this attempt; return False if the task has ended.
+
+        Raises:
+            EngineUnavailable: It is not recorded; the message will be delivered again.
+            LeaseLost: A later delivery of the task is running.
+        """
+        last = await self._states.read()
+        if last and not self._is_of_this_message(last):
+            last = None
+        if last and last.state.terminal:
+            await self._message.acknowledge()
+            return False
+        if last and self._is_outrun_by(last):
+            raise LeaseLost("a later delivery of this task has been claimed")
+        self._record = self._first_record(last)
+        await self._write()
+        return True
+
+    def _is_of_this_message(self, record: TaskRecord) -> bool:
+        """The message's number alone does not identify it: a wiped queue counts from 1 again."""
+        ours = self._message.sequence, self._order.created_at
+        return (record.sequence, record.created_at) == ours
+
+    def _is_outrun_by(self, last: TaskRecord) -> bool:
+        """Return whether a later delivery runs the task.
+
+        An attempt that gave the task back may have a higher number, because a consumer that is
+        created again counts deliveries from 1.
+        """
+        return last.delivery > self._message.delivery and last.state is TaskState.STARTED
+
+    def _first_record(self, last: TaskRecord | None) -> TaskRecord:
+        now = datetime.now(UTC)
+        vanished = last.vanished + (last.state is TaskState.STARTED) if last else 0
+        return TaskRecord(
+            key=self.archive.key,
+            owner=self.id,
+            sequence=self._message.sequence,
+            delivery=self._message.delivery,
+            vanished=vanished,
+            state=TaskState.STARTED,
+            phase=self.phase,
+            bytes_done=0,
+            attempt=(last.attempt if last else 0) + 1,
+            failures=last.failures if last else 0,
+            error=last.error if last else None,
+            created_at=self._order.created_at,
+            started_at=now,
+            updated_at=now,
+            outage_since=last.outage_since if last else None,
+            spoiled=last.spoiled if last else 0,
+        )
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        self.phase = phase
+        self._bytes_done = bytes_done
+
+    async def hold(self) -> None:
+        with suppress(EngineUnavailable):
+            await self._write()
+
+    async def keep_renewed(self) -> None:
+        interval = self._duration / RENEWALS_PER_LEASE
+        renewed_at = datetime.now(UTC)
+        while True:
+            await asyncio.sleep(min(PROGRESS_INTERVAL, interval).total_seconds())
+            with suppress(EngineUnavailable):
+                if datetime.now(UTC) - renewed_at >= interval:
+                    await self._message.renew()
+                    await self._write()
+                    renewed_at = datetime.now(UTC)
+                elif self._has_progress:
+                    await self._write()
+
+    @property
+    def _has_progress(self) -> bool:
+        written = self._record.phase, self._record.bytes_done
+        return (self.phase, self._bytes_done) != written
+
+    async def succeed(self) -> None:
+        """End the task in SUCCESS.
+
+        Its duration is published only if the archive was built and a client may have waited for it.
+        """
+        built = self.phase is Phase.COMMITTING
+        self.report(Phase.DONE, self._bytes_done)
+        await self._end(TaskState.SUCCESS, error=None, failures=self.failures)
+        if built and self._message.priority is Priority.HIGH:
+            finished = encode(self._finished())
+            await self._connection.feed.publish(FINISHED, self.archive.key_hash, finished)
+
+    def _finished(self) -> FinishedRecord:
+        took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))
+        duration_s = min(max(took.total_seconds(), 0), DURATION_MAX_S)  # the clock may be adjusted
+        return FinishedRecord(source=self.archive.source, duration_s=duration_s)
+
+    async def fail(self, error: ArchiverError) -> None:
+        self.report(Phase.DONE, self._bytes_done)
+        await self._end(
+            TaskState.FAILURE,
+            error=_failure(error),
+            failures=self.failures + 1,
+            publish=not error.retryable,
+        )
+
+    async def _end(
+        self, state: TaskState, *, error: Failure | None, failures: int, publish: bool = False
+    ) -> None:
+        """Write the final state, publish a failure, and remove the task from the queue.
+
+        In this order, because a client that reads of the failure may repeat its request at once,
+        and the acknowledgement waits for a disk.
+        """
+        self._record = msgspec.structs.replace(
+            self._record, state=state, error=error, failures=failures
+        )
+        async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
+            await self._until_done(self._write)
+            if publish:
+                await self._connection.feed.publish(FAILED, self.archive.key_hash, encode(error))
+            await self._until_done(self._message.acknowledge)
+
+    async def _until_done(self, write: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await write()
+            except EngineUnavailable as exc:
+                log.warning(
+                    "task.write_failed",
+                    key=self.archive.key,
+                    attempt=self.attempt,
+                    code=exc.code,
+                    cause=describe(exc),
+                )
+                await asyncio.sleep(1)
+
+    async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
+        outages = OutageHistory(spoiled=self.outages.spoiled)
+        await self._give_back(error, failures=self.failures + 1, outages=outages, after=after)
+
+    async def wait(self, error: ArchiverError, *, outages: OutageHistory, after: timedelta) -> None:
+        await self._give_back(error, failures=self.failures, outages=outages, after=after)
+
+    async def hand_back(self) -> None:
+        """Offer the task to other workers at once.
+
+        The record has no error, since this attempt did not fail, even if an earlier one did.
+        """
+        await self._give_back(
+            None, failures=self.failures, outages=self.outages, after=timedelta(0)
+        )
+
+    async def _give_back(
+        self,
+        error: ArchiverError | None,
+        *,
+        failures: int,
+        outages: OutageHistory,
+        after: timedelta,
+    ) -> None:
+        self.report(Phase.WAITING)
+        self._record = msgspec.structs.replace(
+            self._record,
+            state=TaskState.RETRY,
+            error=_failure(error) if error else None,
+            failures=failures,
+            outage_since=outages.since,
+            spoiled=outages.spoiled,
+        )
+        with suppress(EngineUnavailable):  # the lease runs out instead, with the same effect
+            await self._write()
+        await self._message.give_back(after=after)
+
+    async def _write(self) -> None:
+        """Write the record with the progress of the attempt.
+
+        Raises:
+            LeaseLost: Another worker's record is there.
+            EngineUnavailable: The record is not known to be written.
+        """
+        self._record = msgspec.structs.replace(
+            self._record,
+            phase=self.phase,
+            bytes_done=self._bytes_done,
+            updated_at=datetime.now(UTC),
+        )
+        await self._states.write(self._record)
+        self._written = self._record.state
+        await self._states.publish()
+
+
+def _failure(error: ArchiverError) -> Failure:
+    return Failure(code=error.code, message=error.message)

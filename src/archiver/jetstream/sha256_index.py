@@ -1,0 +1,104 @@
+"""From the SHA-256 of bytes to the archives that have these bytes: this process, then NATS."""
+
+import asyncio
+from datetime import timedelta
+
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.kv_buckets import DIGESTS
+from archiver.model import Archive, parse_key
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.lookups import Lookups
+
+KNOWN_TTL = timedelta(minutes=10)
+"""Bytes never change, but archives are removed, and another one may have the same bytes."""
+
+UNKNOWN_TTL = timedelta(seconds=10)
+
+KNOWN_MAX_BYTES = 8 * MEGABYTE
+UNKNOWN_MAX_BYTES = 4 * MEGABYTE
+"""About 5,000 known sums, since few archives have the same bytes, and 10,000 unknown ones."""
+
+ARCHIVES_MAX = 16
+"""More have the same bytes only if a repository has as many clones of the same name."""
+
+
+def sha256_key(sha256: str, archive: Archive) -> str:
+    """Return the key that says that *archive* has this *sha256*.
+
+    Each archive has a key of its own. Two archives with the same bytes do not overwrite each other,
+    and neither must be read before the other is written.
+    """
+    return f"{sha256}.{archive.key_hash}"
+
+
+def parse_sha256_entry(key: str, entry: Entry) -> Archive | None:
+    """Return the archive that *entry* names, if it may be named under this key."""
+    archive = parse_key(entry.value.decode(errors="replace"))
+    return archive if archive and archive.key_hash == key.rpartition(".")[2] else None
+
+
+class Sha256Index:
+    """The buckets cannot be searched for a sum, so there is no other source."""
+
+    def __init__(self, *, connection: Connection) -> None:
+        self._connection = connection
+        self._known: BoundedCache[str, tuple[Archive, ...]] = BoundedCache(
+            ttl=KNOWN_TTL, max_bytes=KNOWN_MAX_BYTES
+        )
+        self._unknown: BoundedCache[str, None] = BoundedCache(
+            ttl=UNKNOWN_TTL, max_bytes=UNKNOWN_MAX_BYTES
+        )
+        self._lookups: Lookups[tuple[Archive, ...]] = Lookups()
+
+    async def find(self, sha256: str) -> tuple[Archive, ...]:
+        """Return archives with this *sha256*, in reverse order of recording.
+
+        Raises:
+            EngineUnavailable: The index cannot be read.
+        """
+        if known := self._known.get(sha256):
+            return known
+        if sha256 in self._unknown:
+            return ()
+        return await self._lookups.run(
+            sha256,
+            lambda: self._look_up(sha256),
+            remember=lambda lookup: self._remember(sha256, lookup.found),
+        )
+
+    async def _look_up(self, sha256: str) -> tuple[Archive, ...]:
+        keys = await self._connection.kv.keys(DIGESTS, f"{sha256}.*")
+        gets = (self._connection.kv.get(DIGESTS, key) for key in keys[:ARCHIVES_MAX])
+        entries = zip(keys, await asyncio.gather(*gets), strict=False)
+        existing = [(key, entry) for key, entry in entries if entry]
+        existing.sort(key=lambda item: item[1].revision, reverse=True)
+        archives = [await self._parse(key, entry) for key, entry in existing]
+        return tuple(archive for archive in archives if archive)
+
+    async def _parse(self, key: str, entry: Entry) -> Archive | None:
+        if not (archive := parse_sha256_entry(key, entry)):
+            await self._connection.kv.remove_unreadable(DIGESTS, key, entry)
+        return archive
+
+    def _remember(self, sha256: str, archives: tuple[Archive, ...]) -> None:
+        if archives:
+            self._known.put(sha256, archives)
+        else:
+            self._unknown.put(sha256, None)
+
+    async def store(self, sha256: str, archive: Archive) -> None:
+        """Have *sha256* lead to *archive*. Raises EngineUnavailable."""
+        self.forget(sha256)
+        await self._connection.kv.put(DIGESTS, sha256_key(sha256, archive), archive.key.encode())
+
+    def forget(self, sha256: str) -> None:
+        """Forget what is cached of a sum whose archives have changed."""
+        self._lookups.overtake(sha256)
+        self._known.pop(sha256)
+        self._unknown.pop(sha256)
+
+    def forget_all(self) -> None:
+        self._lookups.overtake_all()
+        self._known.clear()
+        self._unknown.clear()

@@ -1,0 +1,40 @@
+"""Starts the background work of a process: the one place that does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from archiver.ports.index_entries import IndexEntries
+from archiver.ports.queue import RepairList, TaskEvents, TaskQueue
+from archiver.ports.storage import Storage
+from archiver.runtime.tasks import in_background
+from archiver.upkeep.recheck import Rechecker
+from archiver.upkeep.repair import Repairer
+from archiver.upkeep.restore import Restorer
+
+
+@asynccontextmanager
+async def recheck_and_restore(
+    *,
+    entries: IndexEntries,
+    storage: Storage,
+    repairs: RepairList,
+    queue: TaskQueue,
+    events: TaskEvents,
+    lease: timedelta,
+) -> AsyncIterator[None]:
+    """Recheck indexed copies and restore lost tasks while the block runs, in every process."""
+    rechecker = Rechecker(entries=entries, storage=storage, repairs=repairs)
+    restorer = Restorer(queue=queue, events=events, lease=lease)
+    async with in_background(rechecker.run(), restorer.run()):
+        yield
+
+
+@asynccontextmanager
+async def repair_copies(
+    *, repairs: RepairList, queue: TaskQueue, storage: Storage, interval: timedelta
+) -> AsyncIterator[None]:
+    """Create the tasks for missing copies while the block runs, in every worker."""
+    repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=interval)
+    async with in_background(repairer.run()):
+        yield

@@ -1,0 +1,1 @@
+"""Claims tasks from the queue, builds their archives, and decides how each attempt ends."""

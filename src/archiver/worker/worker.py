@@ -1,0 +1,163 @@
+"""A worker: slots that claim tasks, and an orderly stop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from archiver.errors import (
+    ArchiverError,
+    BadArchive,
+    EngineUnavailable,
+    InternalError,
+    LeaseLost,
+    SourceError,
+    WorkersLost,
+)
+from archiver.model import Archive, Copies
+from archiver.ports.queue import Attempt, Lease, WorkQueue
+from archiver.runtime.tasks import cancel_and_wait
+from archiver.telemetry import METRICS, describe, log
+from archiver.worker import back_off
+from archiver.worker.attempt_log import AttemptLog
+
+Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
+"""``service.Archiver.build``."""
+
+INTERNAL_ERROR = "internal error; see Archiver's log"
+
+ABORT_TIME = timedelta(seconds=15)
+"""Time for a build to abort its uploads. A second cancellation would interrupt that."""
+
+PAUSE = timedelta(seconds=1)
+"""After an unexpected error of the queue."""
+
+VANISHED_MAX = 5
+"""Workers whose lease may run out over one task before the task is taken to be the cause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a worker works. ``grace`` is the time for builds to end after a request to stop."""
+
+    concurrency: int
+    grace: timedelta
+    max_failures: int
+    retry_base: timedelta
+
+
+class Worker:
+    """Runs up to ``policy.concurrency`` attempts at a time, of any source and priority."""
+
+    def __init__(self, *, build: Build, queue: WorkQueue, policy: Policy) -> None:
+        self._build = build
+        self._queue = queue
+        self._policy = policy
+        self._attempts = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until *stopping*. Then wait for attempts, and hand back the rest."""
+        slots = [asyncio.create_task(self.work()) for _ in range(self._policy.concurrency)]
+        try:
+            await stopping.wait()
+            self._queue.close()
+            if self._attempts:
+                log.info("worker.draining", attempts=self._attempts)
+            await asyncio.wait(slots, timeout=self._policy.grace.total_seconds())
+        finally:
+            await cancel_and_wait(*slots, insist_after=ABORT_TIME)
+
+    async def work(self) -> None:
+        """Run one attempt after the other until the queue is closed."""
+        while True:
+            try:
+                lease = await self._queue.claim()
+                if lease is None:
+                    return
+                await self._attempt(lease)
+            except Exception as exc:  # noqa: BLE001 - a slot must survive any attempt
+                log.error("attempt.broken", exc_info=exc)
+                await asyncio.sleep(PAUSE.total_seconds())
+
+    async def _attempt(self, lease: Lease) -> None:
+        """Run an attempt. If its end cannot be recorded, the lease runs out."""
+        self._attempts += 1
+        line = AttemptLog(lease)
+        try:
+            await self._build_and_end(lease, line)
+        except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
+            log.warning("task.let_go", key=lease.archive.key, cause=describe(exc))
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
+            log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
+            if lease.is_open:
+                await self._fail(lease, InternalError(INTERNAL_ERROR), line)
+        finally:
+            self._attempts -= 1
+
+    async def _build_and_end(self, lease: Lease, line: AttemptLog) -> None:
+        """Build, and end the attempt as the outcome requires: the one place that decides."""
+        if lease.vanished >= VANISHED_MAX:
+            lost = WorkersLost(f"{lease.vanished} workers vanished while they ran this task")
+            await self._fail(lease, lost, line)
+            return
+        try:
+            with METRICS.attempts_running.labels(source=lease.archive.source).track_inprogress():
+                copies = await self._build_under(lease)
+        except asyncio.CancelledError:
+            await lease.hand_back()
+            line.write("handed_back")
+            raise
+        except LeaseLost:
+            line.write("lost")
+        except ArchiverError as exc:
+            await self._retry_or_fail(lease, exc, line)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
+            log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
+            await self._fail(lease, InternalError(INTERNAL_ERROR), line)
+        else:
+            await lease.succeed()
+            size_bytes = copies.manifest.size_bytes
+            line.write("succeeded", size_bytes=size_bytes, regions=copies.regions)
+
+    async def _build_under(self, lease: Lease) -> Copies:
+        """Build for as long as the lease is held."""
+        building = asyncio.create_task(self._build(lease.archive, lease))
+        renewing = asyncio.create_task(lease.keep_renewed())
+        try:
+            await asyncio.wait({building, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if renewing.done():
+                renewing.result()
+            return building.result()
+        finally:
+            building.cancel()
+            await asyncio.wait({building})
+            await cancel_and_wait(renewing)
+
+    async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+        if isinstance(error, (SourceError, BadArchive)):
+            METRICS.source_errors.labels(source=lease.archive.source, code=error.code).inc()
+        if error.ours:
+            await self._wait_or_fail(lease, error, line)
+            return
+        failures = lease.failures + 1
+        if not error.retryable or failures >= self._policy.max_failures:
+            await self._fail(lease, error, line)
+            return
+        after = back_off.delay(failures, error, base=self._policy.retry_base)
+        await lease.retry(error, after=after)
+        line.write("retried", error, wait_s=round(after.total_seconds(), 3))
+
+    async def _wait_or_fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+        """Have the task wait for the end of an outage of ours, which is not its fault."""
+        outage = back_off.Outage.of(lease)
+        if outage.outlasts_patience:
+            await self._fail(lease, error, line)
+            return
+        after = back_off.outage_delay(outage, base=self._policy.retry_base)
+        await lease.wait(error, outages=outage.history, after=after)
+        line.write_waiting(error, first=not outage.lasted, after=after)
+
+    async def _fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+        await lease.fail(error)
+        line.write("failed", error)

@@ -1,0 +1,175 @@
+"""Archives, and fleets of workers on a real NATS server."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.link import Servers
+from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.task_queue import JetStreamTaskQueue
+from archiver.jetstream.work_queue import open_work_queue
+from archiver.model import Archive, Copies, Manifest, Node, Region
+from archiver.ports.queue import WorkQueue
+from archiver.tasks import Task, TaskState
+from archiver.testing import MemoryStorage
+from archiver.upkeep.background import repair_copies
+from archiver.worker.worker import Build, Policy, Worker
+from tests.parts.nats import Nats
+
+LEASE = timedelta(seconds=2)
+
+HUNG_AFTER_S = 120.0
+"""Even on a busy machine, a state that has not been reached by then is never reached."""
+
+PATIENT = timedelta(minutes=1)
+"""Keeps an index from asking the buckets when NATS answers late on a busy machine."""
+
+
+def an_archive(source: str = "hgmo") -> Archive:
+    node = Node(secrets.token_hex(20))
+    return Archive(source=source, repo="projects/ash", node=node, subdir="", suffix="zip")
+
+
+def copies_of(archive: Archive, *regions: str, sha256: str = "0" * 64) -> Copies:
+    manifest = Manifest(
+        key=archive.key,
+        node=archive.node,
+        sha256=sha256,
+        size_bytes=1,
+        object_key=f"archives/{archive.key}/x/{archive.file_name}",
+        root="ash",
+        source_url="http://127.0.0.1/",
+        created_at=datetime.now(UTC),
+    )
+    return Copies(manifest=manifest, regions=tuple(map(Region, regions or ("one",))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The engine's side of the web and worker processes of one namespace."""
+
+    servers: Servers
+    namespace: str
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection that has ensured its streams."""
+        async with connect(self.servers, namespace=self.namespace, name="test") as connection:
+            if connection.is_up:
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    await connection.prepared.wait()
+            yield connection
+
+    async def prepare(self) -> None:
+        """Create the streams. On a busy disk this takes longer than a process waits."""
+        async with self.connection() as connection, asyncio.timeout(HUNG_AFTER_S):
+            while True:
+                with suppress(EngineUnavailable):
+                    return await connection.streams.ensure()
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[JetStreamTaskQueue]:
+        async with self.connection() as connection:
+            yield JetStreamTaskQueue(connection=connection)
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        build: Build,
+        *,
+        caps: Mapping[str, int] | None = None,
+        concurrency: int = 4,
+        lease: timedelta = LEASE,
+        grace: timedelta = timedelta(seconds=10),
+        max_failures: int = 3,
+        retry_base: timedelta = timedelta(seconds=0.1),
+    ) -> AsyncIterator[None]:
+        """Run a worker while the block runs, and stop it as SIGTERM does."""
+        policy = Policy(
+            concurrency=concurrency,
+            grace=grace,
+            max_failures=max_failures,
+            retry_base=retry_base,
+        )
+        async with self.connection() as connection:
+            repairing = repair_copies(
+                repairs=JetStreamRepairList(connection=connection),
+                queue=JetStreamTaskQueue(connection=connection),
+                storage=MemoryStorage(regions=(Region("one"), Region("two"))),
+                interval=timedelta(seconds=0.1),
+            )
+            opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
+            async with repairing, opening as queue, running(queue, build, policy):
+                yield
+
+
+@asynccontextmanager
+async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterator[None]:
+    """Run a worker while the block runs, and stop it as SIGTERM does."""
+    stopping = asyncio.Event()
+    worker = Worker(build=build, queue=queue, policy=policy)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stopping))
+        try:
+            yield
+        finally:
+            stopping.set()
+
+
+@asynccontextmanager
+async def limited(connection: Connection, stream: str, **limits: object) -> AsyncIterator[None]:
+    """Set *limits* on *stream* while the block runs."""
+    config = (await connection.js.stream_info(stream)).config
+    await connection.js.update_stream(config.evolve(**limits))
+    yield
+    await connection.js.update_stream(config)
+
+
+async def delete(connection: Connection, bucket: str, key: str) -> None:
+    """Delete a key as NATS's own clients do, which leave a marker."""
+    headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+    subject = connection.streams.key_subject(bucket, key)
+    await connection.messages.publish(subject, b"", headers)
+
+
+def prepared(nats: Nats, namespace: str) -> Fleet:
+    """Return a fleet whose streams exist."""
+    fleet = Fleet(servers=Servers(urls=[nats.url]), namespace=namespace)
+    asyncio.run(fleet.prepare())
+    return fleet
+
+
+@pytest.fixture
+def fleet(nats: Nats, namespace: str) -> Fleet:
+    return prepared(nats, namespace)
+
+
+async def until(queue: JetStreamTaskQueue, archive: Archive, state: TaskState) -> Task:
+    """Return the task once it has reached *state*."""
+    async with asyncio.timeout(HUNG_AFTER_S):
+        while True:
+            task = await queue.task(archive)
+            if task and task.state is state:
+                return task
+            await asyncio.sleep(0.02)
+
+
+class Refused(ArchiverError):
+    code = "refused"
+
+
+class Busy(ArchiverError):
+    code = "busy"
+    retryable = True
+
+
+class Outage(Busy):
+    code = "outage"
+    ours = True

@@ -1,0 +1,130 @@
+"""The fake queue and the real one, as contract tests and tests of the worker use them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+
+from archiver.jetstream.fleet import JetStreamFleet
+from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.task_queue import JetStreamTaskQueue
+from archiver.jetstream.work_queue import open_work_queue
+from archiver.model import Archive
+from archiver.ports.queue import Fleet, Lease, RepairList, TaskQueue, WorkQueue
+from archiver.tasks import Task, TaskState
+from archiver.testing import MemoryEngine, MemoryWorkQueue
+from archiver.worker.worker import Build, Policy
+from tests.parts.fleet import HUNG_AFTER_S, LEASE, prepared, running
+from tests.parts.nats import Nats
+
+
+class OpenWorkQueue(Protocol):
+    def __call__(
+        self, *, caps: Mapping[str, int], lease: timedelta
+    ) -> AbstractAsyncContextManager[WorkQueue]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStand:
+    """One queue: the side of its clients, and a way to open it for a worker."""
+
+    queue: TaskQueue
+    repairs: RepairList
+    fleet: Fleet
+    open_work_queue: OpenWorkQueue
+
+    def work_queue(self, *, lease: timedelta = LEASE) -> AbstractAsyncContextManager[WorkQueue]:
+        return self.open_work_queue(caps={"hgmo": 8}, lease=lease)
+
+    @asynccontextmanager
+    async def worker(
+        self,
+        build: Build,
+        *,
+        caps: Mapping[str, int] | None = None,
+        concurrency: int = 4,
+        lease: timedelta = LEASE,
+        grace: timedelta = timedelta(seconds=10),
+        max_failures: int = 3,
+        retry_base: timedelta = timedelta(seconds=0.1),
+    ) -> AsyncIterator[None]:
+        """Run a worker while the block runs, and stop it as SIGTERM does."""
+        policy = Policy(
+            concurrency=concurrency,
+            grace=grace,
+            max_failures=max_failures,
+            retry_base=retry_base,
+        )
+        opening = self.open_work_queue(caps=caps or {"hgmo": 8}, lease=lease)
+        async with opening as queue, running(queue, build, policy):
+            yield
+
+    async def until(self, archive: Archive, state: TaskState) -> Task:
+        """Return the task once it has reached *state*."""
+        async with asyncio.timeout(HUNG_AFTER_S):
+            while True:
+                task = await self.queue.task(archive)
+                if task and task.state is state:
+                    return task
+                await asyncio.sleep(0.01)
+
+
+OpenStand = Callable[[], AbstractAsyncContextManager[QueueStand]]
+
+
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[QueueStand]:
+    engine = MemoryEngine()
+
+    @asynccontextmanager
+    async def open_queue(
+        *,
+        caps: Mapping[str, int],  # noqa: ARG001 - one worker has no caps to share
+        lease: timedelta,
+    ) -> AsyncIterator[WorkQueue]:
+        queue = MemoryWorkQueue(engine, lease=lease)
+        yield queue
+        queue.close()
+
+    yield QueueStand(queue=engine, repairs=engine, fleet=engine, open_work_queue=open_queue)
+
+
+@pytest.fixture(params=("memory", "jetstream"))
+def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> OpenStand:
+    if request.param == "memory":
+        return in_memory
+    fleet = prepared(nats, namespace)
+
+    @asynccontextmanager
+    async def on_jetstream() -> AsyncIterator[QueueStand]:
+        @asynccontextmanager
+        async def open_queue(
+            *, caps: Mapping[str, int], lease: timedelta
+        ) -> AsyncIterator[WorkQueue]:
+            async with (
+                fleet.connection() as connection,
+                open_work_queue(connection=connection, caps=caps, lease=lease) as queue,
+            ):
+                yield queue
+
+        async with fleet.connection() as connection:
+            yield QueueStand(
+                queue=JetStreamTaskQueue(connection=connection),
+                repairs=JetStreamRepairList(connection=connection),
+                fleet=JetStreamFleet(connection=connection),
+                open_work_queue=open_queue,
+            )
+
+    return on_jetstream
+
+
+async def claimed(queue: WorkQueue) -> Lease:
+    """Return the lease of the next task."""
+    async with asyncio.timeout(HUNG_AFTER_S):
+        lease = await queue.claim()
+    assert lease
+    return lease
