@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from archiver.web.status import render
+from archiver.web.api.status import render
 from nats.aio.msg import Msg
 
 from archiver.errors import LeaseLost
