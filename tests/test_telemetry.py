@@ -23,7 +23,7 @@ from archiver.telemetry import (
     METRICS,
     LogFormat,
     describe,
-    forget_dead,
+    forget_dead_processes,
     observe_many,
     set_up_logging,
 )
@@ -238,9 +238,9 @@ def test_what_a_dead_process_did_stays_and_what_it_was_doing_goes(tmp_path: Path
     ) as process:
         assert process.stdout
         assert process.stdout.read(7) == b"counted"
-        forget_dead(folder)
+        forget_dead_processes(folder)
         assert (folder / f"gauge_livesum_{process.pid}.db").exists()
         process.communicate(b"\n")
-    forget_dead(folder)
+    forget_dead_processes(folder)
     assert not (folder / f"gauge_livesum_{process.pid}.db").exists()
     assert (folder / f"counter_{process.pid}.db").exists()

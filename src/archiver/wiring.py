@@ -341,7 +341,7 @@ async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
         async with listening(address, heartbeat=heartbeat, version=version):
             yield
     except CannotListen as exc:
-        raise SettingsError(f"worker.metrics_listen: {address} cannot be had: {exc}") from exc
+        raise SettingsError(f"worker.metrics_listen: cannot listen on {address}: {exc}") from exc
 
 
 def _worker(settings: Settings, parts: Parts) -> Worker:

@@ -46,7 +46,7 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
 
     assert ended.returncode == 1
     *log, last = ended.stderr.splitlines()
-    assert last == f"Error: {setting}: {taken} cannot be had: Address already in use"
+    assert last == f"Error: {setting}: cannot listen on {taken}: Address already in use"
     assert "Traceback" not in "".join(log)
     assert ("worker.work_dir cannot be written to" in "".join(log)) is (command == "worker")
 
@@ -66,8 +66,9 @@ def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> Non
 
     assert ended.returncode == 1
     assert ended.stderr.strip() == (
-        f"Error: server.listen: 127.0.0.1:{port} cannot be had: another fleet serves at 127.0.0.1, "
-        f"port {port}, with other settings of `engine.url`; stop it first, or use another address"
+        f"Error: server.listen: cannot listen on 127.0.0.1:{port}: another fleet serves at "
+        f"127.0.0.1, port {port}, with other settings of `engine.url`; stop it first, "
+        "or use another address"
     )
 
 

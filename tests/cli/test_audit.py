@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archiver.cli.audit_report import SHOWN, as_line, exit_code, show, summary
+from archiver.cli.audit_report import (
+    DIFFERENCES_MAX,
+    exit_code,
+    format_summary,
+    print_finding,
+    to_json_line,
+)
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Archive, Conversion, Manifest, Node, Region
 from archiver.tasks import Failure
@@ -83,21 +89,21 @@ def test_the_exit_code_is_that_of_the_worst(outcomes: tuple[str, ...], code: int
 
 
 def test_the_summary_counts_what_there_was() -> None:
-    assert summary(Counter()) == "0 archives"
-    assert summary(Counter([Outcome.SAME])) == "1 archive: 1 same"
+    assert format_summary(Counter()) == "0 archives"
+    assert format_summary(Counter([Outcome.SAME])) == "1 archive: 1 same"
     counted = Counter([Outcome.GONE, Outcome.SAME, Outcome.SAME])
-    assert summary(counted) == "3 archives: 2 same, 1 gone"
+    assert format_summary(counted) == "3 archives: 2 same, 1 gone"
 
 
 def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixture[str]) -> None:
-    show(DIFFERS)
+    print_finding(DIFFERS)
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         f"differs     {ARCHIVE.task_id}",
         f"stored   sha256 {'a' * 64} (1,000 bytes), made by archiver 1, zstd 1",
         f"fetched  sha256 {'b' * 64} (1,001 bytes), made by archiver 2, zstd 1",
-        "the members come in another order",
+        "the order of the members differs",
         "ash/.hg_archival.txt: mode, time, content",
         "stored   mode 0644",
         "fetched  mode 0755",
@@ -113,27 +119,27 @@ def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixtu
 def test_a_person_is_told_of_no_more_than_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     drift = Drift(members=5000, differences=DIFFERENCES[2:] * 1000, reordered=False)
 
-    show(replace(DIFFERS, drift=drift))
+    print_finding(replace(DIFFERS, drift=drift))
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 + SHOWN + 1
+    assert len(lines) == 3 + DIFFERENCES_MAX + 1
     assert lines[-1].strip() == "and 4,980 more"
 
 
 def test_what_is_the_same_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    show(SAME)
+    print_finding(SAME)
 
     assert capsys.readouterr().out == f"same        {ARCHIVE.task_id}\n"
 
 
 def test_what_failed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    show(CORRUPT)
+    print_finding(CORRUPT)
 
     assert "corrupt_archive: the copy in us-east-1 is damaged" in capsys.readouterr().out
 
 
 def test_a_program_reads_the_same_in_a_line() -> None:
-    line = as_line(DIFFERS)
+    line = to_json_line(DIFFERS)
 
     assert "\n" not in line
     told = json.loads(line)
@@ -149,10 +155,10 @@ def test_a_program_reads_the_same_in_a_line() -> None:
 
 
 def test_a_program_is_told_what_is_not_known() -> None:
-    told = json.loads(as_line(CORRUPT))
+    told = json.loads(to_json_line(CORRUPT))
     assert (told["region"], told["error"]["code"]) == ("us-east-1", "corrupt_archive")
 
-    bare = json.loads(as_line(Finding(archive=ARCHIVE)))
+    bare = json.loads(to_json_line(Finding(archive=ARCHIVE)))
     assert {name: bare[name] for name in ("stored", "fetched", "drift", "region", "error")} == (
         dict.fromkeys(("stored", "fetched", "drift", "region", "error"))
     )

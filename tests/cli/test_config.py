@@ -104,7 +104,7 @@ def test_check_says_that_it_found_no_file_and_what_holds(run: Run, tmp_path: Pat
     assert result.exit_code == 0
     first, environment, *places = result.stderr.splitlines()
     assert first.startswith(f"There is no archiver.toml in {tmp_path}, and neither --config nor")
-    assert environment == "The environment counts more: ARCHIVER_SERVER__LISTEN"
+    assert environment == "These variables override it: ARCHIVER_SERVER__LISTEN"
     assert [line.split(maxsplit=1) for line in places] == [
         ["serves", "http://127.0.0.1:8020"],
         ["engine", "not set: `archiver serve` starts one"],
@@ -119,7 +119,7 @@ def test_check_names_the_file_that_it_read(run: Run, tmp_path: Path, *, named: b
     path = tmp_path / ("other.toml" if named else "archiver.toml")
     path.write_text(CONFIG)
     result = run("config", "check", *(("--config", "other.toml") if named else ()))
-    assert result.stderr.startswith(f"{path} is well-formed.\n")
+    assert result.stderr.startswith(f"{path} is valid.\n")
     assert "  engine   nats://***@n1:4222,nats://n2:4222\n" in result.stderr
     assert "hunter2" not in result.output
 

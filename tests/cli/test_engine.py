@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from archiver.cli.engine import as_table
+from archiver.cli.engine import format_table
 from archiver.jetstream.streams import Standing, Stream
 from archiver.wiring import NAMESPACE
 from tests.cli.conftest import Run
@@ -61,7 +61,7 @@ def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[
         Stream(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
         Stream(stream=lost, messages=0, size_bytes=0, consumers=()),
     ]
-    Console(width=100).print(as_table(streams))
+    Console(width=100).print(format_table(streams))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ["stream", "leader", "replicas", "complete", "messages", "bytes", "consumers"],

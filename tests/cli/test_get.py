@@ -233,7 +233,7 @@ def test_an_unknown_subdir_found_out_by_the_task_is_not_found(
 def test_a_server_that_does_not_answer_is_to_be_tried_later(run: Run) -> None:
     result = run(*WORDS, "--server", "http://127.0.0.1:9")
     assert result.exit_code == 75
-    assert "127.0.0.1:9 does not answer" in result.stderr
+    assert "127.0.0.1:9 does not respond" in result.stderr
 
 
 def test_an_archive_that_never_comes_ends_with_4(run: Run, script: Script, miss: Said) -> None:
@@ -321,4 +321,4 @@ def test_a_wait_that_was_too_short_is_to_be_tried_later(
     script.say(STATUS, progress("STARTED"))
     result = run(*WORDS, "--server", script.url, "--wait", "0.1")
     assert result.exit_code == 75
-    assert "being made" in result.stderr
+    assert "still being built after 0.1 s" in result.stderr

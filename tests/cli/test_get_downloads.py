@@ -148,5 +148,5 @@ def test_a_body_without_end_is_left_at_the_promised_size(
     script.say(OBJECT, Said(body=CONTENT, times=10_000))
     result = run(*HERE, "--server", script.url, "--retries", "0")
     assert result.exit_code == 5
-    assert "gives more than 23,000 bytes" in result.stderr
+    assert "sent more than 23,000 bytes" in result.stderr
     assert not list(tmp_path.iterdir())

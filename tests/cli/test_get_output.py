@@ -70,7 +70,7 @@ def test_a_reader_that_has_stopped_does_not_keep_it_beyond_its_time(
     ):
         for process in (to_stdout, to_fifo, to_nowhere):
             said = process.communicate(timeout=30)[1]
-            assert (process.returncode, said) == (4, b"Error: not there after 0.5 s\n")
+            assert (process.returncode, said) == (4, b"Error: not finished after 0.5 s\n")
     os.close(pipe)
 
 
@@ -126,7 +126,7 @@ def test_a_file_is_not_replaced_under_a_name_that_the_server_chose(
     (tmp_path / OWN_NAME).write_text("precious")
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 1
-    assert f"{OWN_NAME} is there already" in result.stderr
+    assert f"{OWN_NAME} exists with other bytes" in result.stderr
     assert (tmp_path / OWN_NAME).read_text() == "precious"
     assert run(*WORDS, "--server", script.url, "--force").exit_code == 0
     assert (tmp_path / OWN_NAME).read_bytes() == CONTENT
@@ -149,12 +149,12 @@ def test_what_was_got_before_is_not_downloaded_again(
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 0, result.output
     assert [target for target, _ in script.asked] == [ASKED + "?suffix=tar.gz"]
-    assert "bytes there already, sha256" in result.stderr
+    assert "bytes already downloaded, sha256" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "exit_code", "said"),
-    (((), 1, "--max-bytes allows"), (("--max-bytes", "9" * 18), 75, "has room for")),
+    (((), 1, "--max-bytes allows"), (("--max-bytes", "9" * 18), 75, "bytes free")),
 )
 def test_more_than_there_may_be_or_is_room_for_is_refused_beforehand(
     run: Run,

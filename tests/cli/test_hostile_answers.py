@@ -34,14 +34,14 @@ def test_a_status_that_is_none_is_one_sentence(run: Run, script: Script, body: b
         result = run("status", script.url + STATUS, *words)
         if result.exit_code or body != STATUSES["nested deeply"]:
             assert (result.exit_code, result.stdout) == (1, "")
-            assert result.stderr == "Error: the answer is not the status of a task\n"
+            assert result.stderr == "Error: the response is not the status of a task\n"
 
 
 def test_an_answer_without_end_is_not_read_to_its_end(run: Run, script: Script) -> None:
     script.say(ASKED, Said(status=404, body=b"x" * 65_536, times=10_000))
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 1
-    assert "answers with more than 1,048,576 bytes" in result.stderr
+    assert "sent more than 1,048,576 bytes" in result.stderr
 
 
 def test_text_from_a_server_does_nothing_to_a_terminal(
@@ -84,8 +84,8 @@ def test_a_public_url_that_is_unreachable_is_named_at_once(run: Run, script: Scr
     script.say(ASKED, Said(status=202, headers=location))
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 75
-    assert "127.0.0.1:9 does not answer: Connection refused" in result.stderr
-    assert f"{script.url} leads its clients there" in result.stderr
+    assert "127.0.0.1:9 does not respond: Connection refused" in result.stderr
+    assert f"{script.url} sends its clients there" in result.stderr
     assert "server.public_url" in result.stderr
 
 
@@ -100,7 +100,7 @@ def test_a_public_url_at_which_something_else_answers_is_named(
     script.say(STATUS, Said(status=status))
     result = run(*WORDS, "--server", script.url)
     assert result.exit_code == 1
-    assert f"{elsewhere} gives no status ({status}: {reason})" in result.stderr
+    assert f"{elsewhere} returns no status ({status}: {reason})" in result.stderr
     assert "server.public_url" in result.stderr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.index import Lines, as_line, summary
+from archiver.cli.index import ProgressLines, format_summary, to_json_line
 from archiver.jetstream.rebuilding import Tally
 from archiver.model import Region
 from tests.cli.conftest import Run
@@ -21,12 +21,12 @@ TALLY = Tally(phase="dropping", listed=1200, read=1200, written=1000, kept=199, 
 
 
 def test_the_summary_counts_archives() -> None:
-    assert summary(TALLY) == "1,200 archives: 1,000 written, 199 kept, 3 dropped"
-    assert summary(Tally(listed=1, kept=1)) == "1 archive: 0 written, 1 kept, 0 dropped"
+    assert format_summary(TALLY) == "1,200 archives: 1,000 written, 199 kept, 3 dropped"
+    assert format_summary(Tally(listed=1, kept=1)) == "1 archive: 0 written, 1 kept, 0 dropped"
 
 
 def test_a_program_reads_the_same_in_a_line() -> None:
-    assert json.loads(as_line(TALLY, 1.23456)) == {
+    assert json.loads(to_json_line(TALLY, 1.23456)) == {
         "listed": 1200,
         "written": 1000,
         "kept": 199,
@@ -52,16 +52,16 @@ def test_it_is_complete_if_every_region_had_its_say(tally: Tally, *, complete: b
 
 
 def test_where_no_terminal_is_lines_tell_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(every_s=0)
-    lines.tell(Tally(listed=2000))
-    lines.tell(Tally(phase="reading", listed=2000, read=1500))
-    lines.tell(TALLY)
+    lines = ProgressLines(interval_s=0)
+    lines.report(Tally(listed=2000))
+    lines.report(Tally(phase="reading", listed=2000, read=1500))
+    lines.report(TALLY)
     assert capsys.readouterr().err.splitlines() == [
         "listing: 2,000",
         "reading: 1,500 of 2,000",
         "dropping: 3",
     ]
-    Lines(every_s=60).tell(TALLY)
+    ProgressLines(interval_s=60).report(TALLY)
     assert capsys.readouterr().err == ""
 
 
@@ -125,4 +125,4 @@ def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> Non
     engine = {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"} if words else {}
     result = run("index", "rebuild", *words, **regions, **engine)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert words or "; none runs in " in result.stderr
+    assert words or "; no `archiver serve` runs in " in result.stderr

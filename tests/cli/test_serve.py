@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.serve import announce, is_well
+from archiver.cli.serve import is_healthy, print_summary
 from archiver.settings import Settings
 from tests.cli.conftest import Said, Script
 from tests.parts.process import descendants, free_port, running, wait_until
@@ -131,7 +131,7 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
         with serving_in_vain(tmp_path, port) as process:
             said = process.communicate(timeout=20)[1]
     assert process.returncode == 1
-    assert f"127.0.0.1:{port} is taken by another program" in said
+    assert f"127.0.0.1:{port} is in use by another program" in said
 
 
 @pytest.mark.thorough
@@ -181,15 +181,15 @@ def test_it_is_well_when_the_parts_that_it_did_not_start_are(
     script.say("/__heartbeat__", Said(status=500), Said())
     listen = script.url.removeprefix("http://")
     settings = Settings.model_validate({"server": {"listen": listen}, **elsewhere})
-    assert asyncio.run(is_well(settings))
+    assert asyncio.run(is_healthy(settings))
     assert len(script.asked) == asked
 
 
-@pytest.mark.parametrize("well", (True, False))
+@pytest.mark.parametrize("healthy", (True, False))
 def test_a_request_is_suggested_only_if_it_can_be_answered(
-    capsys: pytest.CaptureFixture[str], *, well: bool
+    capsys: pytest.CaptureFixture[str], *, healthy: bool
 ) -> None:
-    announce(Settings(), well=well)
+    print_summary(Settings(), healthy=healthy)
     said = capsys.readouterr().err
-    assert ("curl -i" in said) is well
-    assert ("/__heartbeat__, and the log" in said) is not well
+    assert ("curl -i" in said) is healthy
+    assert ("/__heartbeat__ and the log" in said) is not healthy

@@ -17,7 +17,7 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.runtime.tasks import cancellable, reraise_cancellation, uninterrupted
 from archiver.telemetry import describe, log
-from archiver.tls import trusting
+from archiver.tls import create_ssl_context
 
 KEEP_ALIVE = timedelta(seconds=2)
 """A server that is silent is given up when it has not answered for two to three times as long.
@@ -63,7 +63,7 @@ class Servers:
     def tls(self) -> ssl.SSLContext:
         """Return what the files say now. Raises UnreadableFile."""
         try:
-            context = trusting(self.ca_file)
+            context = create_ssl_context(self.ca_file)
             if self.tls_cert:
                 # With a password, OpenSSL does not ask for one on the terminal.
                 context.load_cert_chain(self.tls_cert, self.tls_key, password="")

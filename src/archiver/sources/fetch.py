@@ -26,7 +26,7 @@ from archiver.errors import (
 )
 from archiver.sources.pace import RATE_WINDOW, Pace
 from archiver.sources.perimeter import Perimeter
-from archiver.tls import trusting
+from archiver.tls import create_ssl_context
 
 CHUNK_BYTES = 1 << 20
 """How large a chunk becomes when bytes come faster than they are taken."""
@@ -234,7 +234,7 @@ async def open_fetch(
             resolver=resolver,
             socket_factory=guarded_socket,
             force_close=True,
-            ssl=trusting(ca_file),
+            ssl=create_ssl_context(ca_file),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={

@@ -21,7 +21,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
 
-from archiver.telemetry import forget_dead
+from archiver.telemetry import forget_dead_processes
 from archiver.web.fleet import Fleet, OtherFleet, marked
 
 HEADER_TIMEOUT_MS = 10_000
@@ -125,7 +125,9 @@ def _common_metrics() -> Iterator[None]:
 def _make(target: str, parent: int) -> ASGIApp:
     """Make the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # of whom this may be the successor
+    forget_dead_processes(
+        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    )  # of whom this may be the successor
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     _collect_seldom()

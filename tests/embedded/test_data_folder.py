@@ -7,42 +7,43 @@ from pathlib import Path
 
 import pytest
 
+from archiver.embedded.data_folder import find_running, open_data_folder
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import LOOPBACK, find_running, open_folder
+from archiver.embedded.local_ports import LOOPBACK
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with (
-        open_folder(tmp_path),
+        open_data_folder(tmp_path),
         pytest.raises(CannotServe, match="in use by another"),
-        open_folder(tmp_path, patience_s=0.1),
+        open_data_folder(tmp_path, release_s=0.1),
     ):
         pass
 
 
 def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path: Path) -> None:
     for _ in range(2):
-        with open_folder(tmp_path, patience_s=0) as folder:
+        with open_data_folder(tmp_path, release_s=0) as folder:
             assert folder.path == tmp_path
 
 
 def test_secrets_and_ports_are_found_again(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
+    with open_data_folder(tmp_path) as folder:
         first = folder.secret("one"), folder.secret("two"), folder.port("one"), folder.port("two")
-    with open_folder(tmp_path) as folder:
+    with open_data_folder(tmp_path) as folder:
         again = folder.secret("one"), folder.secret("two"), folder.port("one"), folder.port("two")
     assert again == first
     assert len(set(first)) == 4
 
 
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
+    with open_data_folder(tmp_path) as folder:
         folder.secret("one")
     assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
 
 
 def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
-    with open_folder(tmp_path, patience_s=0.1) as folder, socket.socket() as squatter:
+    with open_data_folder(tmp_path, release_s=0.1) as folder, socket.socket() as squatter:
         taken = folder.port("one")
         squatter.bind((LOOPBACK, taken))
         squatter.listen()
@@ -53,20 +54,20 @@ def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
 
 def test_other_commands_find_what_runs_in_a_folder_while_it_runs(tmp_path: Path) -> None:
     assert find_running(tmp_path / "nowhere") == {}
-    with open_folder(tmp_path) as folder:
-        folder.announce({"NAME": "value"})
+    with open_data_folder(tmp_path) as folder:
+        folder.publish_running({"NAME": "value"})
         assert find_running(tmp_path) == {"NAME": "value"}
         assert stat.S_IMODE((tmp_path / "running.json").stat().st_mode) == 0o600
     assert find_running(tmp_path) == {}
 
 
 def test_a_run_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
-        folder.announce({"NAME": "value"})
+    with open_data_folder(tmp_path) as folder:
+        folder.publish_running({"NAME": "value"})
         left = (tmp_path / "running.json").read_text()
     (tmp_path / "running.json").write_text(left)
     assert find_running(tmp_path) == {}
-    with open_folder(tmp_path):
+    with open_data_folder(tmp_path):
         assert find_running(tmp_path) == {}
 
 
@@ -74,25 +75,25 @@ def test_a_run_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) ->
 def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "credentials.json"
     path.write_text(content)
-    with open_folder(tmp_path) as folder, pytest.raises(CannotServe, match=str(path)):
+    with open_data_folder(tmp_path) as folder, pytest.raises(CannotServe, match=str(path)):
         folder.secret("one")
     assert path.read_text() == content
 
 
 def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CannotServe, match="cannot be used"), open_folder(tmp_path / "file"):
+    with pytest.raises(CannotServe, match="cannot be used"), open_data_folder(tmp_path / "file"):
         pass
 
 
 def test_a_log_begins_anew_with_each_run(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
-        folder.log("nats").write_text("of the last run")
-        assert folder.log("nats").read_text() == ""
+    with open_data_folder(tmp_path) as folder:
+        folder.create_log("nats").write_text("of the last run")
+        assert folder.create_log("nats").read_text() == ""
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    with open_folder(tmp_path) as folder:
+    with open_data_folder(tmp_path) as folder:
         folder.secret("one")
         folder.secret("two")
     assert json.loads((tmp_path / "credentials.json").read_text()).keys() == {"one", "two"}

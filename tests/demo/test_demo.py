@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.demo import USUAL_PORT, choose_address
+from archiver.demo.demo import DEFAULT_PORT, choose_address
 from tests.parts.process import free_port, running
 
 
 def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
     with ExitStack() as taken:
         with suppress(OSError):  # another program has it already
-            taken.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
+            taken.enter_context(socket.create_server(("127.0.0.1", DEFAULT_PORT)))
         listen, why = choose_address(None)
-        assert not listen.endswith(f":{USUAL_PORT}")
-        assert f"port {USUAL_PORT}" in why
+        assert not listen.endswith(f":{DEFAULT_PORT}")
+        assert f"port {DEFAULT_PORT}" in why
     assert choose_address("127.0.0.1:1") == ("127.0.0.1:1", "")
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("shown", "exit_code"), (("Archiver, from nothing", 130), ("Ctrl-C ends it", 0))
+    ("shown", "exit_code"), (("Archiver, from scratch", 130), ("Ctrl-C stops the demo", 0))
 )
 def test_a_signal_ends_the_demo_and_leaves_nothing(
     tmp_path: Path, shown: str, exit_code: int
