@@ -20,7 +20,8 @@ from archiver.telemetry import LogFormat, set_up_logging
 def command(*, once: bool, listen: str | None) -> None:
     """Show Archiver at work on this machine.
 
-    Starts a Mercurial host, NATS, two S3 regions and Archiver, and sends three requests. Needs no network and no configuration, and deletes all its files at the end.
+    Starts a Mercurial host, NATS, two S3 regions and Archiver, and sends three requests. Needs no
+    network and no configuration, and deletes all its files at the end.
     """
     for name in [name for name in os.environ if name.startswith("ARCHIVER_")]:
         del os.environ[name]  # the demo has its own settings

@@ -66,7 +66,8 @@ def show(*, as_json: bool, config: Path | None) -> None:
 def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> None:
     """Store each stream on N servers of the cluster.
 
-    N is 1, 3 or 5. Returns when every replica is complete. Safe to run while the fleet works, and to repeat.
+    N is 1, 3 or 5. Returns when every replica is complete. Safe to run while the fleet works, and
+    to repeat.
 
     \b
     Exit codes:
