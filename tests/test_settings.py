@@ -89,14 +89,14 @@ def test_a_network_is_near_one_region_alone() -> None:
     text = ""
     for name, network in (("a", "10.0.0.0/8"), ("b", "10.1.0.0/16"), ("c", "::ffff:10.0.0.0/104")):
         text += f'[regions.{name}]\nbucket = "bucket"\nnetworks = ["{network}"]\n'
-    assert "regions.c.networks: 10.0.0.0/8 is near a too" in complaint(text)
+    assert "regions.c.networks: 10.0.0.0/8 is also listed for a" in complaint(text)
     assert len(written(text.partition("[regions.c]")[0]).regions) == 2
 
 
 def test_a_cloud_s_region_is_near_one_region_alone() -> None:
     for kind in ("aws_regions", "google_regions"):
         text = "".join(f'[regions.{n}]\nbucket = "bucket"\n{kind} = ["x"]\n' for n in "ab")
-        assert f"regions.b.{kind}: x is near a too" in complaint(text)
+        assert f"regions.b.{kind}: x is also listed for a" in complaint(text)
 
 
 def test_the_files_of_clouds_are_mapped_to_the_regions_that_have_or_list_their_names() -> None:
@@ -225,14 +225,14 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(text: str, named: s
     ("text", "said"),
     (
         ('server.listen = "nonsense"', "server.listen: must be host:port"),
-        ("server.listn = 3", "server.listn: no such setting; server.listen is one"),
-        ("servr.listen = 3", "servr: no such setting; server is one"),
+        ("server.listn = 3", "server.listn: no such setting; did you mean server.listen?"),
+        ("servr.listen = 3", "servr: no such setting; did you mean server?"),
         (
             "sources.x.fetch_sufix = 3",
-            "sources.x.fetch_sufix: no such setting; sources.x.fetch_suffix is one",
+            "sources.x.fetch_sufix: no such setting; did you mean sources.x.fetch_suffix?",
         ),
         ("nonsense = 3", "nonsense: no such setting"),
-        ("[sources]", "sources: is empty; name a source, or leave it out to have `hgmo`"),
+        ("[sources]", "sources: is empty; name a source, or remove the table to use `hgmo`"),
     ),
 )
 def test_what_is_wrong_is_said_in_words_of_ours(text: str, said: str) -> None:
@@ -274,7 +274,7 @@ def test_a_variable_without_a_setting_is_refused_by_name(
     monkeypatch.setenv(variable, SECRET)
     with pytest.raises(SettingsError) as refused:
         load()
-    hint = f"; {likely} is one" if likely else ""
+    hint = f"; did you mean {likely}?" if likely else ""
     assert str(refused.value) == f"{variable}: no such setting{hint}"
 
 

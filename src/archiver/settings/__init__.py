@@ -1,21 +1,20 @@
-"""Configuration: one frozen tree, read once from TOML and the environment."""
+"""The settings: one frozen tree, loaded once from TOML and the environment."""
 
 from archiver.settings.engine import EngineSettings
-from archiver.settings.locality import nearest, networks, ranges_files, require_ranges
-from archiver.settings.section import SettingsError
-from archiver.settings.sections import RegionSettings
-from archiver.settings.server import ServerSettings
-from archiver.settings.source import SourceSettings
-from archiver.settings.tree import (
+from archiver.settings.load import (
     DEFAULT_CONFIG,
-    HGMO_URL_TEMPLATE,
-    Settings,
     find_config,
     load,
     require_engine,
     require_outside_world,
     require_regions,
 )
+from archiver.settings.locality import nearest, networks, ranges_files, require_ranges
+from archiver.settings.region import RegionSettings
+from archiver.settings.section import SettingsError
+from archiver.settings.server import ServerSettings
+from archiver.settings.source import SourceSettings
+from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings
 from archiver.settings.variables import setting_variables
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Settings of the web processes: each with its default, its bounds and its meaning."""
+"""Settings of the web processes."""
 
 import json
 from datetime import timedelta
@@ -107,9 +107,9 @@ class ServerSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _clients_can_follow(self) -> Self:
+    def _require_public_url(self) -> Self:
         if self.public_url is None and self.listen.startswith(EVERY_ADDRESS):
-            raise ValueError("public_url: must be set if `listen` is every address of the machine")
+            raise ValueError("public_url: is required if `listen` is every address of the machine")
         return self
 
     @property
@@ -117,7 +117,7 @@ class ServerSettings(Section):
         return self.public_url or f"http://{self.listen}"
 
     def version(self, installed: str) -> dict[str, str]:
-        """Return what is known of the version that runs, of which *installed* is the number.
+        """Return the body of `/__version__`; *installed* is the version of the package.
 
         Raises:
             SettingsError: ``version_file`` cannot be read.
@@ -128,7 +128,7 @@ class ServerSettings(Section):
             known = json.loads(self.version_file.read_text())
             return {"version": installed} | {key: str(value) for key, value in known.items()}
         except (OSError, ValueError, AttributeError) as exc:
-            raise SettingsError("server.version_file: is no JSON object that can be read") from exc
+            raise SettingsError("server.version_file: must be a readable JSON object") from exc
 
     @property
     def presigned_ttl(self) -> timedelta:
@@ -136,5 +136,5 @@ class ServerSettings(Section):
 
     @property
     def hit_ttl(self) -> timedelta:
-        """How old a hit may become before it is made anew: its link keeps half of its life."""
+        """Age at which a remembered hit is renewed. At twice this age, its link is still valid."""
         return min(timedelta(seconds=self.hit_ttl_s), self.presigned_ttl / 4)

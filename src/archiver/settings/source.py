@@ -1,4 +1,4 @@
-"""Settings of a version-control host: each with its default, its bounds and its meaning."""
+"""Settings of one version-control host."""
 
 import re
 from typing import Literal, Self
@@ -12,7 +12,7 @@ from archiver.settings.section import CaFile, Section, require_plain_http
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 
-PARTS_MAX_BYTES = 48 << 30
+MULTIPART_MAX_BYTES = 48 << 30
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _LIMITS = Limits()
@@ -77,7 +77,7 @@ class SourceSettings(Section):
     max_bytes: int = Field(
         default=_LIMITS.packed_bytes,
         gt=0,
-        le=PARTS_MAX_BYTES,
+        le=MULTIPART_MAX_BYTES,
         description="Bytes that an archive may have; no more than S3 takes in parts, 48 GiB.",
     )
     max_unpacked_bytes: int = Field(
@@ -121,7 +121,7 @@ class SourceSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _template_is_whole(self) -> Self:
+    def _require_complete_template(self) -> Self:
         try:
             require_plain_http(self.url_template)
         except ValueError as exc:
@@ -130,10 +130,10 @@ class SourceSettings(Section):
             raise ValueError("url_template: must have a fixed host")
         for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
             if self.url_template.count(name) != 1:
-                raise ValueError(f"url_template: must contain {name} once")
+                raise ValueError(f"url_template: must contain {name} exactly once")
         for host in self.redirect_hosts:
             if not _HOST.fullmatch(host):
-                raise ValueError("redirect_hosts: each must be host or host:port")
+                raise ValueError("redirect_hosts: must be a list of host or host:port")
         if self.subdirs and not self.url_template.endswith("/{subdir}"):
             raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
         return self
