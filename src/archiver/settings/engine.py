@@ -45,7 +45,7 @@ class EngineSettings(Section):
     url: str | None = Field(
         default=None,
         description="NATS servers, separated by commas: `nats://host:4222`, or `tls://host` for "
-        "servers that must offer TLS. None: `archiver serve` starts one.",
+        "servers that must offer TLS. If not set, `archiver serve` starts one.",
     )
     user: str | None = Field(default=None, description="User name for NATS.")
     password: SecretStr | None = Field(default=None, description="Password for NATS.")
@@ -55,28 +55,28 @@ class EngineSettings(Section):
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="PEM file with authorities to trust besides the system's. "
-        "The servers must offer TLS.",
+        description="PEM file with certificate authorities to trust besides the system's. The "
+        "servers must offer TLS.",
     )
     tls_cert: FilePath | None = Field(
         default=None,
-        description="PEM file with the certificate to show to servers that demand one. "
-        "The servers must offer TLS.",
+        description="PEM file with the client certificate, for servers that require one. The "
+        "servers must offer TLS.",
     )
     tls_key: FilePath | None = Field(
         default=None,
-        description="PEM file with the key of `tls_cert`, unless it is in the same file.",
+        description="PEM file with the key of `tls_cert`, if the key is in another file.",
     )
     replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_parse_number)] = Field(
         default=1,
-        description="On how many servers of a cluster each new stream is stored. "
-        "`archiver engine set-replicas` changes streams that exist.",
+        description="Number of servers that store each new stream. `archiver engine set-replicas` "
+        "changes existing streams.",
     )
     lease_s: float = Field(
         default=20,
         ge=2,
         le=600,
-        description="Seconds after which a silent worker's task is given to another one.",
+        description="Seconds of silence after which a worker loses its task to another worker.",
     )
 
     @field_validator("url")

@@ -12,49 +12,50 @@ class RegionSettings(Section):
 
     bucket: str = Field(description="Name of the bucket.", min_length=3, max_length=63)
     endpoint: HttpUrl | None = Field(
-        None, description="URL of an S3 server that is not AWS's. Default: AWS's in this region."
+        None, description="URL of an S3 server other than AWS. Default: AWS, in this region."
     )
     public_endpoint: HttpUrl | None = Field(
         None,
-        description="URL of the same S3 server as clients reach it; links are signed for it, and "
-        "nothing is sent there. Default: `endpoint`.",
+        description="URL at which clients reach the same S3 server. Presigned URLs are signed for "
+        "it, and Archiver sends nothing there. Default: `endpoint`.",
     )
     aws_region: str | None = Field(
-        None, description="The region to sign for. Default: the name of this region."
+        None, description="Region to sign requests for. Default: the name of this region."
     )
     access_key_id: str | None = Field(
-        None, description="Default: what the environment or the machine's role provides."
+        None, description="Access key. Default: from the environment or the machine's role."
     )
     secret_access_key: SecretStr | None = Field(
-        default=None, description="Goes with `access_key_id`."
+        default=None, description="Secret key of `access_key_id`."
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="PEM file with authorities to trust besides the system's, for `endpoint`.",
+        description="PEM file with certificate authorities to trust besides the system's, for "
+        "`endpoint`.",
     )
     virtual_hosted: bool = Field(
-        default=False, description="Whether the bucket's name is part of the host's, not the path."
+        default=False,
+        description="Whether the bucket's name is part of the host name instead of the path.",
     )
 
     networks: tuple[Network, ...] = Field(
         (),
-        description="Networks of the clients that are nearest to this region. "
-        "Of networks that lie in one another the smallest counts. "
-        "They count more than those that clouds publish.",
+        description="Networks whose clients are near this region. The smallest network that "
+        "contains a client decides. These networks override those that clouds publish.",
     )
     aws_regions: tuple[str, ...] = Field(
         (),
-        description="AWS's regions that are near, besides `aws_region`: their machines are sent "
-        "here, by `server.aws_ranges`.",
+        description="AWS regions near this one, besides `aws_region`. Their machines are "
+        "redirected here: see `server.aws_ranges`.",
     )
     google_regions: tuple[str, ...] = Field(
         (),
-        description="Google's regions that are near, besides the one of this name, if there is "
-        "one: their machines are sent here, by `server.google_ranges`.",
+        description="Google regions near this one, besides the one of the same name. Their "
+        "machines are redirected here: see `server.google_ranges`.",
     )
     nearest: tuple[str, ...] = Field(
         (),
-        description="Other regions, the nearest one first: where to send who is near this one when "
+        description="Other regions, nearest first: where to redirect clients near this region if "
         "it has no copy. Default: the order of the file.",
     )
 

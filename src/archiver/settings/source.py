@@ -21,103 +21,103 @@ _LIMITS = Limits()
 class SourceSettings(Section):
     """One version-control host."""
 
-    kind: Literal["hgweb"] = Field(default="hgweb", description="What the host runs.")
+    kind: Literal["hgweb"] = Field(default="hgweb", description="Software of the host.")
     url_template: str = Field(
         description="The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."
     )
     suffixes: tuple[Suffix, ...] = Field(
         default=SERVED_BY_HGWEB,
         min_length=1,
-        description="Formats that the host serves. Every other one is made of the first of them.",
+        description="Formats that the host serves. Other formats are converted from the first of "
+        "them.",
     )
     fetch_suffix: Suffix | None = Field(
         default=None,
-        description="The one format to fetch, and only if nothing is there that an archive can be "
-        "made of. None: each of `suffixes` is fetched, and kept as the host sends it. "
-        "For hg.mozilla.org: `zip`.",
+        description="The only format to fetch, and only if no stored archive can be converted. If "
+        "not set, each of `suffixes` is fetched, and stored as the host sends it. For "
+        "hg.mozilla.org: `zip`.",
     )
     subdirs: bool = Field(
         default=True,
-        description="Whether the host can send a part of a tree. If not, it is cut out here.",
+        description="Whether the host can send a part of a tree. If not, Archiver extracts the "
+        "part.",
     )
     concurrency: int = Field(
         default=8,
         ge=2,
         le=100,
-        description="Attempts at a time that may use the host, in the whole fleet. "
-        "A quarter is kept for low priority.",
+        description="Attempts of the whole fleet that may use the host at a time. A quarter is "
+        "reserved for low priority.",
     )
     lookup_concurrency: int = Field(
         default=2,
         ge=1,
         le=100,
-        description="Questions at a time of one process. "
-        "Beside them, a worker lists half as many folders, at least one.",
+        description="Lookups that one process may send at a time. A worker may list half as many "
+        "folders besides, and at least one.",
     )
     read_timeout_s: float = Field(
         default=120,
         gt=0,
-        description="Seconds of silence after which a transfer is given up: "
-        "of neither a whole head nor anything of the body.",
+        description="Seconds of silence after which a transfer fails: neither complete response "
+        "headers nor any bytes of the body.",
     )
-    deadline_s: float = Field(
-        default=3600, gt=0, description="Seconds that one fetch may take in all."
-    )
+    deadline_s: float = Field(default=3600, gt=0, description="Seconds that one fetch may take.")
     min_rate_bytes_s: int = Field(
         default=4096,
         ge=0,
-        description="Bytes a second that the host must send while it is waited for.",
+        description="Bytes per second that the host must send while Archiver waits for it.",
     )
     min_rate_window_s: float = Field(
         default=60,
         gt=0,
-        description="Seconds of waiting over which `min_rate_bytes_s` is measured: "
-        "hgweb pauses for some while it reads a large manifest.",
+        description="Seconds of waiting over which `min_rate_bytes_s` is measured. hgweb pauses "
+        "while it reads a large manifest.",
     )
     max_bytes: int = Field(
         default=_LIMITS.packed_bytes,
         gt=0,
         le=MULTIPART_MAX_BYTES,
-        description="Bytes that an archive may have; no more than S3 takes in parts, 48 GiB.",
+        description="Largest size of an archive in bytes. 48 GiB is the most that S3 takes in "
+        "parts.",
     )
     max_unpacked_bytes: int = Field(
         default=_LIMITS.unpacked_bytes,
         gt=0,
-        description="Bytes that an archive may have when it is unpacked.",
+        description="Largest unpacked size of an archive in bytes.",
     )
     max_ratio: int = Field(
         default=_LIMITS.ratio,
         gt=0,
-        description="How many times as large an archive may become when it is unpacked, once that "
-        "is more than 256 MiB.",
+        description="Largest ratio of unpacked to packed size. It applies above 256 MiB unpacked.",
     )
     max_members: int = Field(
-        default=_LIMITS.members, gt=0, description="Members that an archive may have."
+        default=_LIMITS.members, gt=0, description="Largest number of members of an archive."
     )
     completeness: Literal["verify", "trust"] = Field(
         default="verify",
-        description="Whether the host is asked which file an archive has to end with, since a zip "
-        "that it broke off may be sound. `verify`: what cannot be proven to be complete is not "
-        "stored. `trust`: the host is not asked.",
+        description="Whether the host is asked for the last file of each archive, because a zip "
+        "that it cut off may be valid. `verify`: an archive that is not proven complete is "
+        "rejected. `trust`: the host is not asked.",
     )
     links: Literal["serve", "refuse"] = Field(
         default="serve",
-        description="What to do with archives that have symbolic links which are absolute or lead "
-        "above the root: `serve` them and count these links, or `refuse` them. It holds for what "
-        "is fetched from then on.",
+        description="What to do with archives that have absolute symbolic links or links above "
+        "the root: `serve` them and count the links, or `refuse` them. Applies to archives that "
+        "are fetched afterwards.",
     )
     redirect_hosts: tuple[str, ...] = Field(
-        (), description="Hosts besides its own to which the host may redirect."
+        (), description="Other hosts to which the host may redirect."
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="PEM file with authorities to trust besides the system's, for this host and "
-        "`redirect_hosts`.",
+        description="PEM file with certificate authorities to trust besides the system's, for "
+        "this host and `redirect_hosts`.",
     )
     allow_private_addresses: bool = Field(
         default=False,
-        description="Whether the host's name may resolve to a private or loopback address. "
-        "An address that stands in `url_template` itself may always be contacted.",
+        description="Whether the host's name may resolve to a private or loopback address. An "
+        "address in `url_template` itself is always allowed.",
     )
 
     @model_validator(mode="after")

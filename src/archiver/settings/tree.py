@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     data_dir: Path = Field(
         default_factory=_default_data_dir,
-        description="Folder of the servers that `archiver serve` embeds.",
+        description="Folder for the data of the servers that `archiver serve` starts, and for "
+        "`worker.work_dir`.",
     )
 
     @classmethod

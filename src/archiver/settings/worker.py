@@ -12,40 +12,44 @@ class WorkerSettings(Section):
     """Worker processes."""
 
     processes: int = Field(
-        default=1, ge=1, le=64, description="Worker processes of `archiver serve`."
+        default=1, ge=1, le=64, description="Number of worker processes of `archiver serve`."
     )
     concurrency: int = Field(
-        default=4, ge=1, le=100, description="Builds at a time of one process."
+        default=4, ge=1, le=100, description="Builds that one process runs at a time."
     )
     grace_s: float = Field(
         default=10,
         ge=0,
-        description="Seconds that running builds get to end before they are handed back.",
+        description="Seconds for running builds to finish when a worker stops. Then their tasks "
+        "are handed back.",
     )
     max_failures: int = Field(
         default=5,
         ge=1,
         le=50,
-        description="Failed attempts after which a retryable error is final.",
+        description="Number of failed attempts after which a retryable error is final.",
     )
     retry_base_s: float = Field(
         default=1,
         gt=0,
         le=60,
-        description="Seconds before the first retry; doubles with each, up to 60.",
+        description="Seconds before the first retry. The delay doubles with each retry, up to 60 "
+        "s.",
     )
     repair_interval_s: float = Field(
-        default=30, gt=0, description="Seconds between two looks for regions that lack a copy."
+        default=30,
+        gt=0,
+        description="Seconds between searches for archives that lack a copy in a region.",
     )
     work_dir: Path | None = Field(
         default=None,
-        description="Folder in which zips wait to be converted. 256 MiB of its disk stay free. "
-        "Default: `work` in `data_dir`.",
+        description="Folder for zips that wait for their conversion. 256 MiB of its disk stay "
+        "free. Default: `work` in `data_dir`.",
     )
     work_max_bytes: int = Field(
         default=32 << 30,
         gt=0,
-        description="Bytes that may lie in `work_dir` at a time, of one process.",
+        description="Bytes that one process may use in `work_dir`.",
     )
     compression_threads: int = Field(
         default_factory=cores,
@@ -55,6 +59,7 @@ class WorkerSettings(Section):
     )
     metrics_listen: Address | None = Field(
         default=None,
-        description="Address and port on which a worker serves /metrics and Dockerflow's routes, "
-        "if any. `archiver serve` needs none: its web processes report on all processes.",
+        description="Address and port at which a worker serves /metrics and Dockerflow's routes. "
+        "Not needed with `archiver serve`, whose web processes report the metrics of all "
+        "processes.",
     )
