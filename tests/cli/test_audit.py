@@ -1,4 +1,4 @@
-"""``archiver audit``: what it takes, and how it tells what was found."""
+"""``archiver audit``: its arguments and its reports."""
 
 import json
 from collections import Counter
@@ -81,21 +81,21 @@ CORRUPT = Finding(
         (("lost", "same"), 1),
     ),
 )
-def test_the_exit_code_is_that_of_the_worst(outcomes: tuple[str, ...], code: int) -> None:
+def test_the_exit_code_is_that_of_the_worst_outcome(outcomes: tuple[str, ...], code: int) -> None:
     counted = Counter(map(Outcome, outcomes))
 
     assert exit_code(counted, complete=True) == code
     assert exit_code(counted, complete=False) == (code or 75)
 
 
-def test_the_summary_counts_what_there_was() -> None:
+def test_the_summary_counts_outcomes() -> None:
     assert format_summary(Counter()) == "0 archives"
     assert format_summary(Counter([Outcome.SAME])) == "1 archive: 1 same"
     counted = Counter([Outcome.GONE, Outcome.SAME, Outcome.SAME])
     assert format_summary(counted) == "3 archives: 2 same, 1 gone"
 
 
-def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_has_both_sha256_and_each_member(capsys: pytest.CaptureFixture[str]) -> None:
     print_finding(DIFFERS)
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -116,7 +116,7 @@ def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_a_person_is_told_of_no_more_than_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_lists_a_limited_number_of_members(capsys: pytest.CaptureFixture[str]) -> None:
     drift = Drift(members=5000, differences=DIFFERENCES[2:] * 1000, reordered=False)
 
     print_finding(replace(DIFFERS, drift=drift))
@@ -126,37 +126,37 @@ def test_a_person_is_told_of_no_more_than_can_be_read(capsys: pytest.CaptureFixt
     assert lines[-1].strip() == "and 4,980 more"
 
 
-def test_what_is_the_same_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unchanged_archive_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_finding(SAME)
 
     assert capsys.readouterr().out == f"same        {ARCHIVE.task_id}\n"
 
 
-def test_what_failed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_printed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     print_finding(CORRUPT)
 
     assert "corrupt_archive: the copy in us-east-1 is damaged" in capsys.readouterr().out
 
 
-def test_a_program_reads_the_same_in_a_line() -> None:
+def test_the_json_is_one_line_with_every_detail() -> None:
     line = to_json_line(DIFFERS)
 
     assert "\n" not in line
-    told = json.loads(line)
-    assert (told["task"], told["outcome"]) == (ARCHIVE.task_id, "differs")
-    assert (told["stored"]["sha256"], told["fetched"]["sha256"]) == ("a" * 64, "b" * 64)
-    assert told["stored"]["conversion"]["converter"] == "archiver 1, zstd 1"
-    assert told["drift"]["members"] == 3
-    assert told["drift"]["reordered"] is True
-    note, lacking, more = told["drift"]["differences"]
+    document = json.loads(line)
+    assert (document["task"], document["outcome"]) == (ARCHIVE.task_id, "differs")
+    assert (document["stored"]["sha256"], document["fetched"]["sha256"]) == ("a" * 64, "b" * 64)
+    assert document["stored"]["conversion"]["converter"] == "archiver 1, zstd 1"
+    assert document["drift"]["members"] == 3
+    assert document["drift"]["reordered"] is True
+    note, lacking, more = document["drift"]["differences"]
     assert (note["name"], note["aspects"]) == ("ash/.hg_archival.txt", ["mode", "time", "content"])
     assert (note["stored"]["mode"], note["fetched"]["mode"]) == ("0644", "0755")
     assert (lacking["fetched"], more["stored"]) == (None, None)
 
 
-def test_a_program_is_told_what_is_not_known() -> None:
-    told = json.loads(to_json_line(CORRUPT))
-    assert (told["region"], told["error"]["code"]) == ("us-east-1", "corrupt_archive")
+def test_the_json_has_null_for_unknown_values() -> None:
+    document = json.loads(to_json_line(CORRUPT))
+    assert (document["region"], document["error"]["code"]) == ("us-east-1", "corrupt_archive")
 
     bare = json.loads(to_json_line(Finding(archive=ARCHIVE)))
     assert {name: bare[name] for name in ("stored", "fetched", "drift", "region", "error")} == (
@@ -176,7 +176,7 @@ def test_a_program_is_told_what_is_not_known() -> None:
         (),
     ),
 )
-def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+def test_contradictory_or_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
     regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "b"}}'} if words else {}
 
     result = run("audit", *words, **regions)
@@ -187,7 +187,7 @@ def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("url", ("https://archiver.example/archiver/status/", ""))
-def test_a_task_may_be_named_by_its_status_url(run: Run, url: str) -> None:
+def test_a_task_may_be_given_as_its_status_url(run: Run, url: str) -> None:
     result = run("audit", f"{url}{ARCHIVE.task_id}")
 
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Settings of a command that works beside `archiver serve`."""
+"""How a command finds the servers of a running `archiver serve`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ ENGINE = "nats://127.0.0.1:1"
     ("requirement", "servers"),
     ((require_regions, []), (require_outside_world, [ENGINE])),
 )
-def test_embedded_servers_are_looked_for_only_if_something_is_lacking(
+def test_embedded_servers_are_used_only_for_missing_settings(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     requirement: Callable[[Settings], None],

@@ -1,4 +1,4 @@
-"""The data folder: one run at a time, and what it keeps."""
+"""The data folder: its lock, and what it keeps for the next run."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import LOOPBACK
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_rejected(tmp_path: Path) -> None:
     with (
         open_data_folder(tmp_path),
         pytest.raises(CannotServe, match="in use by another"),
@@ -21,13 +21,13 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path: Path) -> None:
+def test_a_folder_is_unlocked_when_its_run_has_ended(tmp_path: Path) -> None:
     for _ in range(2):
         with open_data_folder(tmp_path, release_s=0) as folder:
             assert folder.path == tmp_path
 
 
-def test_secrets_and_ports_are_found_again(tmp_path: Path) -> None:
+def test_the_next_run_has_the_same_secrets_and_ports(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         first = folder.secret("one"), folder.secret("two"), folder.port("one"), folder.port("two")
     with open_data_folder(tmp_path) as folder:
@@ -36,13 +36,13 @@ def test_secrets_and_ports_are_found_again(tmp_path: Path) -> None:
     assert len(set(first)) == 4
 
 
-def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_secrets(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         folder.secret("one")
     assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
 
 
-def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
+def test_a_port_in_use_is_replaced_permanently(tmp_path: Path) -> None:
     with open_data_folder(tmp_path, release_s=0.1) as folder, socket.socket() as squatter:
         taken = folder.port("one")
         squatter.bind((LOOPBACK, taken))
@@ -52,7 +52,7 @@ def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
         assert folder.port("one") == replaced
 
 
-def test_other_commands_find_what_runs_in_a_folder_while_it_runs(tmp_path: Path) -> None:
+def test_other_commands_find_the_servers_of_a_run(tmp_path: Path) -> None:
     assert find_running(tmp_path / "nowhere") == {}
     with open_data_folder(tmp_path) as folder:
         folder.publish_running({"NAME": "value"})
@@ -61,7 +61,7 @@ def test_other_commands_find_what_runs_in_a_folder_while_it_runs(tmp_path: Path)
     assert find_running(tmp_path) == {}
 
 
-def test_a_run_that_was_killed_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+def test_a_killed_run_does_not_count_as_running(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         folder.publish_running({"NAME": "value"})
         left = (tmp_path / "running.json").read_text()
@@ -80,19 +80,19 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: str) ->
     assert path.read_text() == content
 
 
-def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_is_rejected_as_data_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotServe, match="cannot be used"), open_data_folder(tmp_path / "file"):
         pass
 
 
-def test_a_log_begins_anew_with_each_run(tmp_path: Path) -> None:
+def test_each_run_begins_with_empty_logs(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         folder.create_log("nats").write_text("of the last run")
         assert folder.create_log("nats").read_text() == ""
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         folder.secret("one")
         folder.secret("two")

@@ -1,4 +1,4 @@
-"""The real servers of an all-in-one run, and what they leave on disk."""
+"""The embedded servers, and what they leave on disk."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def answers(program: Program) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_nats_comes_back_after_kill_9(tmp_path: Path) -> None:
+def test_nats_is_restarted_after_a_kill(tmp_path: Path) -> None:
     async def scenario(folder: DataFolder) -> None:
         program, _ = nats_server(folder)
         supervisor = Supervisor(stages=[[program]])
@@ -47,7 +47,7 @@ def test_nats_comes_back_after_kill_9(tmp_path: Path) -> None:
         asyncio.run(scenario(folder))
 
 
-def test_nats_comes_back_after_its_folder_was_wiped(tmp_path: Path) -> None:
+def test_nats_is_restarted_after_its_folder_is_deleted(tmp_path: Path) -> None:
     async def scenario(folder: DataFolder) -> None:
         program, _ = nats_server(folder)
         supervisor = Supervisor(stages=[[program]])
@@ -62,8 +62,8 @@ def test_nats_comes_back_after_its_folder_was_wiped(tmp_path: Path) -> None:
         asyncio.run(scenario(folder))
 
 
-def test_a_folder_remains_locked_while_its_nats_lives(tmp_path: Path) -> None:
-    """As when only the supervisor was killed: two servers on one store would ruin it."""
+def test_a_folder_stays_locked_while_its_nats_runs(tmp_path: Path) -> None:
+    """If only the supervisor is killed, a second server on the same store would corrupt it."""
 
     async def scenario() -> None:
         with open_data_folder(tmp_path) as folder:
@@ -83,7 +83,7 @@ def test_a_folder_remains_locked_while_its_nats_lives(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_each_region_has_a_server_and_a_bucket_that_outlives_it(tmp_path: Path) -> None:
+def test_each_region_has_a_server_and_a_lasting_bucket(tmp_path: Path) -> None:
     async def scenario(folder: DataFolder) -> Mapping[str, str]:
         programs, environment = s3_servers(folder)
         async with Supervisor(stages=[programs]).running():
@@ -100,8 +100,8 @@ def test_each_region_has_a_server_and_a_bucket_that_outlives_it(tmp_path: Path) 
         assert (tmp_path / "s3" / name / region["bucket"]).is_dir()
 
 
-def test_a_region_does_not_read_an_archive_through_to_say_how_large_it_is(tmp_path: Path) -> None:
-    """It would for a digest, which takes seconds per gigabyte, with an upload waiting for it."""
+def test_a_region_returns_the_size_of_an_archive_without_reading_it(tmp_path: Path) -> None:
+    """Hashing it takes seconds per gigabyte, while an upload waits."""
 
     async def scenario(folder: DataFolder) -> int:
         programs, environment = s3_servers(folder)
@@ -121,7 +121,7 @@ def test_a_region_does_not_read_an_archive_through_to_say_how_large_it_is(tmp_pa
         assert asyncio.run(scenario(folder)) == LARGE_BYTES
 
 
-def test_no_secret_is_an_argument_or_anyone_elses_to_read(tmp_path: Path) -> None:
+def test_no_secret_is_in_an_argument_or_a_file_for_others(tmp_path: Path) -> None:
     with open_data_folder(tmp_path) as folder:
         engine, environment = nats_server(folder)
         engine.prepare()
@@ -137,12 +137,12 @@ def test_no_secret_is_an_argument_or_anyone_elses_to_read(tmp_path: Path) -> Non
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_missing_server_is_named_with_its_remedy() -> None:
+def test_a_missing_program_is_named_with_its_remedy() -> None:
     with pytest.raises(CannotServe, match=r"pip install 'archiver\[embedded\]'"):
         find_program("no-such-server")
 
 
-def test_nothing_runs_on_when_the_run_is_over(tmp_path: Path) -> None:
+def test_no_server_outlives_the_run(tmp_path: Path) -> None:
     async def scenario(folder: DataFolder) -> list[int]:
         engine, _ = nats_server(folder)
         regions, _ = s3_servers(folder)

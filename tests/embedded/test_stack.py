@@ -1,4 +1,4 @@
-"""What `archiver serve` runs."""
+"""The programs of `archiver serve`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The supervisor, with real children: those that die, those that hang, those that have children."""
+"""The supervisor with real processes that die, hang or have children."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ def shell(script: str, *, name: str = "program", grace_s: float = 5) -> Program:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and was not yet waited for does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def test_nothing_a_child_started_outlives_the_run(tmp_path: Path) -> None:
     wait_until(lambda: not alive(grandchild), what="the end of the grandchild", timeout_s=5)
 
 
-def test_what_a_killed_child_started_ends_with_it(tmp_path: Path) -> None:
+def test_the_children_of_a_killed_child_end_with_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
     async def scenario() -> None:
@@ -79,7 +79,7 @@ def test_what_a_killed_child_started_ends_with_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_child_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> None:
+def test_a_child_that_ignores_sigterm_is_killed_after_its_grace_period() -> None:
     async def scenario() -> int:
         stubborn = shell("trap '' TERM; while :; do sleep 0.1; done", grace_s=0.3)
         supervisor = Supervisor(stages=[[stubborn]])
@@ -89,7 +89,7 @@ def test_a_child_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> None
     assert not alive(asyncio.run(scenario()))
 
 
-def test_stages_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None:
+def test_stages_stop_in_reverse_order(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
     def writer(name: str) -> Program:
@@ -109,7 +109,7 @@ def test_stages_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None
     assert ends == ["second ends", "first ends"]
 
 
-def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
+def test_a_stage_waits_for_the_previous_stage(tmp_path: Path) -> None:
     port = free_port()
     listen = (
         "import socket, time; time.sleep(0.3); s = socket.create_server(('127.0.0.1', "
@@ -135,7 +135,7 @@ def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_program_that_never_serves_is_given_up_and_the_others_are_ended() -> None:
+def test_a_program_that_never_becomes_ready_stops_the_others() -> None:
     pids = []
 
     async def scenario() -> None:
@@ -162,7 +162,7 @@ def test_a_program_that_never_serves_is_given_up_and_the_others_are_ended() -> N
     assert not alive(pids[0])
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_a_missing_executable_is_named() -> None:
     async def scenario() -> None:
         program = Program(name="ghost", command=("/no/such/program",))
         async with Supervisor(stages=[[program]]).running():
@@ -172,7 +172,7 @@ def test_a_program_that_is_not_there_is_named() -> None:
         asyncio.run(scenario())
 
 
-def test_a_child_whose_folder_vanished_is_restarted_with_a_new_one(tmp_path: Path) -> None:
+def test_a_child_whose_folder_is_deleted_is_restarted(tmp_path: Path) -> None:
     store = tmp_path / "store"
     program = Program(
         name="program",
@@ -192,7 +192,7 @@ def test_a_child_whose_folder_vanished_is_restarted_with_a_new_one(tmp_path: Pat
     asyncio.run(scenario())
 
 
-def test_an_error_of_the_block_comes_out_as_it_is() -> None:
+def test_an_exception_of_the_block_is_raised_unchanged() -> None:
     async def scenario() -> None:
         async with Supervisor(stages=[[shell("exec sleep 100")]]).running():
             raise LookupError("of the block")
@@ -201,7 +201,7 @@ def test_an_error_of_the_block_comes_out_as_it_is() -> None:
         asyncio.run(scenario())
 
 
-def test_children_are_spared_the_terminals_ctrl_c() -> None:
+def test_children_do_not_receive_the_terminals_ctrl_c() -> None:
     async def scenario() -> None:
         supervisor = Supervisor(stages=[[shell("exec sleep 100")]])
         async with supervisor.running():

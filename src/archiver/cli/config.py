@@ -29,7 +29,7 @@ def command() -> None:
 @command.command("check")
 @config_option
 def check(config: Path | None) -> None:
-    """Check the settings, and print where they lead.
+    """Check the settings, and print what runs where.
 
     If a setting is wrong, prints every problem and exits with 2.
     """
@@ -55,7 +55,7 @@ def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
             "ARCHIVER_CONFIG names a file, so the defaults apply."
         )
     if names := setting_variables():
-        yield f"These variables override it: {', '.join(names)}"
+        yield f"Environment variables in effect: {', '.join(names)}"
     engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
     embedded = " and ".join(each.name for each in EMBEDDED_REGIONS)
     for name, value in (

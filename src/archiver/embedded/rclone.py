@@ -77,7 +77,7 @@ def _server(folder: DataFolder, region: EmbeddedRegion, port: int, secret: str) 
             *("--dir-cache-time", DIR_CACHE_TIME),
             str(root),
         ),
-        # rclone parses it as CSV, hence the quotes. Other users could read it in an argument.
+        # The value is CSV, so it has quotes. As an argument, other users could read it.
         env={"RCLONE_AUTH_KEY": f'"{ACCESS_KEY_ID},{secret}"'},
         prepare=prepare,
         ready=http_probe(LOOPBACK, port, "/", expect=b"HTTP/1.1 "),

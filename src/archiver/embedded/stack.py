@@ -32,7 +32,7 @@ _LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compare
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What to run.
+    """The programs of one run.
 
     - ``servers`` are more programs of the first stage.
     - ``environment`` is for the web processes and the workers.

@@ -41,7 +41,7 @@ class RegionSettings(Section):
     networks: tuple[Network, ...] = Field(
         (),
         description="Networks whose clients are near this region. The smallest network that "
-        "contains a client decides. These networks override those that clouds publish.",
+        "contains a client decides. These networks override the published networks of clouds.",
     )
     aws_regions: tuple[str, ...] = Field(
         (),

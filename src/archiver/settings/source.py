@@ -96,15 +96,14 @@ class SourceSettings(Section):
     )
     completeness: Literal["verify", "trust"] = Field(
         default="verify",
-        description="Whether the host is asked for the last file of each archive, because a zip "
-        "that it cut off may be valid. `verify`: an archive that is not proven complete is "
-        "rejected. `trust`: the host is not asked.",
+        description="How to detect that the host cut an archive off, because such a zip may be "
+        "valid. `verify`: ask the host for the last file of each archive, and reject an archive "
+        "that is not proven complete. `trust`: do not ask.",
     )
     links: Literal["serve", "refuse"] = Field(
         default="serve",
-        description="What to do with archives that have absolute symbolic links or links above "
-        "the root: `serve` them and count the links, or `refuse` them. Applies to archives that "
-        "are fetched afterwards.",
+        description="Whether to `serve` archives that have absolute symbolic links or links above "
+        "the root, and count these links, or to `refuse` such archives. Applies to later fetches.",
     )
     redirect_hosts: tuple[str, ...] = Field(
         (), description="Other hosts to which the host may redirect."

@@ -57,7 +57,7 @@ def is_setting(root: type[BaseModel], path: Sequence[str]) -> bool:
 
 
 def closest_setting(root: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
-    """Return the path of the setting most like *path*; empty if there is none."""
+    """Return the path of the setting most like *path*; empty if none is similar."""
     paths = {".".join(each): each for each in _all_paths(root)}
     for match in get_close_matches(".".join(_without_name(path)), paths, n=1, cutoff=0.8):
         return [path[1] if part == ANY_NAME else part for part in paths[match]]

@@ -28,7 +28,7 @@ def exposition() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has none
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types
     return generate_latest(registry)
 
 

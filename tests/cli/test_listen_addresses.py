@@ -1,4 +1,4 @@
-"""What a command says that cannot have the address it is to listen at: one sentence."""
+"""A command that cannot listen on its address reports that in one sentence."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def taken() -> Iterator[str]:
     ("command", "setting"),
     (("web", "server.listen"), ("worker", "worker.metrics_listen")),
 )
-def test_an_address_that_is_taken_is_named_with_its_setting(
+def test_an_address_in_use_is_reported_with_its_setting(
     command: str, setting: str, taken: str, tmp_path: Path
 ) -> None:
     variable = f"ARCHIVER_{setting.upper().replace('.', '__')}"
@@ -51,7 +51,7 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
     assert ("worker.work_dir cannot be written to" in "".join(log)) is (command == "worker")
 
 
-def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> None:
+def test_an_address_of_another_fleet_is_rejected(tmp_path: Path) -> None:
     port = free_port()
     with marked("127.0.0.1", port, fleet_of(("nats://elsewhere",), {})):
         ended = subprocess.run(
@@ -72,7 +72,7 @@ def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> Non
     )
 
 
-def test_several_workers_are_not_to_serve_metrics_at_one_address(tmp_path: Path) -> None:
+def test_several_workers_cannot_serve_metrics_at_one_address(tmp_path: Path) -> None:
     settings = {
         "ARCHIVER_DATA_DIR": str(tmp_path),
         "ARCHIVER_WORKER__PROCESSES": "2",
