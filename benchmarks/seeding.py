@@ -15,7 +15,7 @@ from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT
 from tests.parts.process import accepts, running
 from tests.system.stack import REGIONS, Stack

@@ -14,7 +14,7 @@ from archiver.jetstream.jetstream import JetStream
 from archiver.jetstream.link import Servers
 from archiver.model import Archive, Node
 from archiver.tasks import TaskState
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
 from benchmarks.race import Row, Table, race

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from archiver.cli.engine import format_table
 from archiver.jetstream.streams import Standing, Stream
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from tests.cli.conftest import Run
 from tests.jetstream.conftest import prepared
 from tests.parts.nats import Nats, command

@@ -22,7 +22,7 @@ from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.audit import Auditor, Finding, Outcome
-from archiver.wiring import open_auditor
+from archiver.wiring.tools import open_auditor
 
 SAMPLE_SIZE = 10
 

@@ -18,7 +18,7 @@ from archiver.errors import ArchiverError
 from archiver.jetstream.streams import Stream, Streams, TooFewServers
 from archiver.settings import Settings, require_engine
 from archiver.telemetry import set_up_logging
-from archiver.wiring import open_streams
+from archiver.wiring.tools import open_streams
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from archiver.errors import ArchiverError
 from archiver.jetstream.rebuilding import Tally
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
-from archiver.wiring import open_rebuilder
+from archiver.wiring.tools import open_rebuilder
 
 LINE_INTERVAL_S = 10.0
 

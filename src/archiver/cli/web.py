@@ -10,7 +10,7 @@ from archiver.settings import require_outside_world, require_ranges
 from archiver.web.fleet import fleet_of
 from archiver.web.server import CannotListen, serve
 
-TARGET = "archiver.wiring:web_app"
+TARGET = "archiver.wiring.web:web_app"
 
 
 @click.command("web")

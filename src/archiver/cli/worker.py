@@ -8,7 +8,7 @@ import click
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
 from archiver.settings import SettingsError, require_outside_world
-from archiver.wiring import run_worker
+from archiver.wiring.worker import run_worker
 
 
 @click.command("worker")
