@@ -9,7 +9,6 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from archiver.binding import SHA256
 from archiver.client.failures import CommandFailed, Declined, InvalidUsage, NotFound, RetryLater
 from archiver.client.terminal import printable
 from archiver.client.urls import host, is_url, origin
@@ -33,6 +32,7 @@ _FAILURES = {
     504: RetryLater,
 }
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NODE = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REGION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SIZE = re.compile(r"[0-9]{1,18}")
@@ -205,7 +205,7 @@ def _parse_redirect(response: ApiResponse) -> Located:
     values = {
         name: match[0]
         for name, pattern in (
-            ("archiver-sha256", SHA256),
+            ("archiver-sha256", _SHA256),
             ("archiver-size", _SIZE),
             ("archiver-node", _NODE),
             ("archiver-region", _REGION),
