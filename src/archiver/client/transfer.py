@@ -77,7 +77,8 @@ async def _iter_chunks(
 def _count_known_bytes(response: aiohttp.ClientResponse, located: Located, start: int) -> int:
     """Return how many bytes at the beginning of the body are known already.
 
-    The Content-Range header says whether the body is a part: rclone sends a part with status 200.
+    Content-Range says whether the body is a part, because rclone's S3 server sends parts with 200
+    instead of 206: https://github.com/johannesboyne/gofakes3/pull/121
 
     Raises:
         RetryLater: The response is an error, or another part than requested.

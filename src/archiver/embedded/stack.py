@@ -58,26 +58,38 @@ def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
     host, port = _split_address(options.listen)
     if not wait_until_port_free(host, port):
         raise CannotServe(f"{options.listen} is in use by another program; see `server.listen`")
-    servers = list(options.servers)
-    embedded: dict[str, str] = {}
-    metrics = folder.path / "metrics"
-    environment = {**options.environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-    if options.embed_engine:
-        engine, engine_environment = nats_server(folder)
-        servers.append(engine)
-        embedded |= engine_environment
-    if options.embed_regions:
-        regions, regions_environment = s3_servers(folder)
-        servers += regions
-        embedded |= regions_environment
+    servers, embedded = _embedded_servers(options, folder)
     folder.publish_running(embedded)
-    environment |= embedded
+    metrics = folder.path / "metrics"
     empty_folder(metrics)
+    environment = {
+        **options.environment,
+        **embedded,
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+    }
     workers = _worker_programs(options, folder, environment)
     web = _web_program(options, folder, environment)
     return Supervisor(
-        stages=(servers, workers, [web]), on_exit=partial(forget_dead_processes, metrics)
+        stages=([*options.servers, *servers], workers, [web]),
+        on_exit=partial(forget_dead_processes, metrics),
     )
+
+
+def _embedded_servers(
+    options: StackOptions, folder: DataFolder
+) -> tuple[list[Program], dict[str, str]]:
+    """Return the embedded servers, and the environment variables that point Archiver to them."""
+    servers: list[Program] = []
+    environment: dict[str, str] = {}
+    if options.embed_engine:
+        engine, engine_environment = nats_server(folder)
+        servers.append(engine)
+        environment |= engine_environment
+    if options.embed_regions:
+        regions, regions_environment = s3_servers(folder)
+        servers += regions
+        environment |= regions_environment
+    return servers, environment
 
 
 def empty_folder(folder: Path) -> None:

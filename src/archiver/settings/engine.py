@@ -26,7 +26,10 @@ _SERVER = re.compile(
 
 
 def _parse_number(value: object) -> object:
-    """Return a number from an environment variable. pydantic compares a Literal without parsing."""
+    """Return the number in an environment variable.
+
+    pydantic does not parse strings for a Literal: https://github.com/pydantic/pydantic/issues/9991
+    """
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 

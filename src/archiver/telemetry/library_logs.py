@@ -35,5 +35,8 @@ def _is_connection_error(exc: BaseException | None) -> bool:
 
 
 def _is_eof_warning(record: logging.LogRecord) -> bool:
-    """Return whether this is asyncio's warning at the end of every TLS connection."""
+    """Return whether this is asyncio's warning at the end of every TLS connection of nats-py.
+
+    Bug: https://github.com/nats-io/nats.py/issues/574
+    """
     return isinstance(record.msg, str) and record.msg.startswith("returning true from eof_received")
