@@ -15,8 +15,8 @@ from archiver.settings import (
     ServerSettings,
     Settings,
     SettingsError,
+    cloud_ranges_files,
     load,
-    ranges_files,
     setting_variables,
 )
 from tests.parts.secured import Certificates
@@ -108,7 +108,7 @@ def test_cloud_regions_are_mapped_to_the_regions_that_list_or_share_their_names(
         'google_regions = ["us-west1"]\naws_regions = ["us-gov-west-1"]\n'
         '[regions.us-east4]\nbucket = "bucket"\naws_region = "us-gov-west-1"\n'
     )
-    aws, google = ranges_files(settings)
+    aws, google = cloud_ranges_files(settings)
     assert (aws.path, google.path) == (Path("aws.json"), Path("google.json"))
     assert aws.homes == {
         "us-east-1": "us-east-1",
@@ -123,7 +123,7 @@ def test_cloud_regions_are_mapped_to_the_regions_that_list_or_share_their_names(
         "us-west1": "mine",
         "us-east4": "us-east4",
     }
-    assert ranges_files(load()) == []
+    assert cloud_ranges_files(load()) == []
 
 
 def test_networks_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from archiver.settings import (
     DEFAULT_CONFIG,
     Settings,
     find_config,
-    require_ranges,
+    require_cloud_ranges,
     setting_variables,
 )
 
@@ -33,7 +33,7 @@ def check(config: Path | None) -> None:
 
     If a setting is wrong, prints every problem and exits with 2.
     """
-    settings = load_settings(config, require=(require_ranges,))
+    settings = load_settings(config, require=(require_cloud_ranges,))
     for line in _iter_report(settings, find_config(config)):
         click.echo(printable(line), err=True)
 

@@ -18,7 +18,7 @@ from archiver.embedded.probe import http_probe
 from archiver.embedded.rclone import EMBEDDED_REGIONS
 from archiver.embedded.stack import StackOptions, create_supervisor, run_until_stopped
 from archiver.embedded.supervisor import Supervisor
-from archiver.settings import Settings, SettingsError, require_ranges
+from archiver.settings import Settings, SettingsError, require_cloud_ranges
 from archiver.telemetry import set_up_logging
 
 HEALTHY_WITHIN_S = 6.0
@@ -36,7 +36,7 @@ def command(config: Path | None) -> None:
 
     Stops cleanly on SIGTERM or Ctrl-C, and at once on the second one.
     """
-    settings = load_settings(config, require=(require_ranges, require_one_metrics_listener))
+    settings = load_settings(config, require=(require_cloud_ranges, require_one_metrics_listener))
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:
         with open_data_folder(settings.data_dir) as folder:

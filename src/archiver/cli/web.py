@@ -6,7 +6,7 @@ import click
 
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
-from archiver.settings import require_outside_world, require_ranges
+from archiver.settings import require_cloud_ranges, require_outside_world
 from archiver.web.fleet import fleet_of
 from archiver.web.server import CannotListen, serve
 
@@ -17,7 +17,7 @@ TARGET = "archiver.wiring.web:web_app"
 @config_option
 def command(config: Path | None) -> None:
     """Run the web processes until SIGTERM or Ctrl-C."""
-    settings = load_settings(config, require=(require_outside_world, require_ranges))
+    settings = load_settings(config, require=(require_outside_world, require_cloud_ranges))
     listen = settings.server.listen
     regions = {name: (each.bucket, each.endpoint) for name, each in settings.regions.items()}
     fleet = fleet_of(settings.engine.servers, regions)

@@ -9,7 +9,12 @@ from archiver.settings.load import (
     require_outside_world,
     require_regions,
 )
-from archiver.settings.locality import nearest, networks, ranges_files, require_ranges
+from archiver.settings.locality import (
+    client_networks,
+    cloud_ranges_files,
+    nearest_regions,
+    require_cloud_ranges,
+)
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.server import ServerSettings
@@ -26,14 +31,14 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SourceSettings",
+    "client_networks",
+    "cloud_ranges_files",
     "find_config",
     "load",
-    "nearest",
-    "networks",
-    "ranges_files",
+    "nearest_regions",
+    "require_cloud_ranges",
     "require_engine",
     "require_outside_world",
-    "require_ranges",
     "require_regions",
     "setting_variables",
 ]

@@ -8,14 +8,14 @@ from archiver.settings.tree import Settings
 from archiver.web.ranges import Ranges, RangesFile, Unreadable, read_aws, read_google
 
 
-def networks(settings: Settings) -> Iterator[tuple[str, Region]]:
+def client_networks(settings: Settings) -> Iterator[tuple[str, Region]]:
     """Yield each network of the settings with the region that it is near."""
     for name, region in settings.regions.items():
         for network in region.networks:
             yield network, Region(name)
 
 
-def nearest(settings: Settings) -> dict[Region, tuple[Region, ...]]:
+def nearest_regions(settings: Settings) -> dict[Region, tuple[Region, ...]]:
     """Return the regions that each region lists as near."""
     return {
         Region(name): tuple(map(Region, region.nearest))
@@ -23,7 +23,7 @@ def nearest(settings: Settings) -> dict[Region, tuple[Region, ...]]:
     }
 
 
-def ranges_files(settings: Settings) -> list[RangesFile]:
+def cloud_ranges_files(settings: Settings) -> list[RangesFile]:
     """Return the published files of cloud networks that the settings name."""
     server, regions = settings.server, settings.regions
     files = []
@@ -66,9 +66,9 @@ def _homes(own: Mapping[str, str], others: Mapping[str, tuple[str, ...]]) -> dic
     return homes
 
 
-def require_ranges(settings: Settings) -> None:
+def require_cloud_ranges(settings: Settings) -> None:
     """Raise SettingsError if a published file of cloud networks cannot be read."""
     try:
-        Ranges(files=ranges_files(settings)).read()
+        Ranges(files=cloud_ranges_files(settings)).read()
     except Unreadable as exc:
         raise SettingsError(str(exc)) from exc

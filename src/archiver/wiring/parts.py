@@ -18,7 +18,7 @@ from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import (
     Settings,
-    nearest,
+    nearest_regions,
     require_outside_world,
 )
 from archiver.storage.regions import Regions, open_regions
@@ -81,7 +81,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             verify=open_verifier(settings, stack),
             converter=create_converter(settings, create_workspace(settings)),
             news=news,
-            nearest=nearest(settings),
+            nearest=nearest_regions(settings),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         await stack.enter_async_context(in_background(checks.run(), accepted.keep()))

@@ -10,9 +10,9 @@ from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import (
     Settings,
+    client_networks,
+    cloud_ranges_files,
     load,
-    networks,
-    ranges_files,
 )
 from archiver.telemetry import set_up_logging
 from archiver.web.app import Site, create_app
@@ -28,9 +28,9 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     settings = load()
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
-    ranges = Ranges(files=ranges_files(settings))
+    ranges = Ranges(files=cloud_ranges_files(settings))
     clients = Clients(
-        networks=networks(settings),
+        networks=client_networks(settings),
         published=ranges.try_read(),  # `archiver web` has checked the files
         trusted_proxies=settings.server.trusted_proxies,
     )
