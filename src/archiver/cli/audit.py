@@ -104,9 +104,7 @@ def command(
         sample_size=None if everything else sample or SAMPLE_SIZE,
         seed=seed,
     )
-    settings = load_settings_or_embedded(config, require=(require_regions,))
-    if source and source not in settings.sources:
-        raise InvalidUsage(f"the settings have no source {source}")
+    settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="audit")
     outcomes: Counter[Outcome] = Counter()
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from archiver.cli.options import config_option, json_option, load_settings_or_embedded
 from archiver.cli.progress import item_progress
 from archiver.cli.signals import interruptible
-from archiver.client.failures import InvalidUsage, RetryLater
+from archiver.client.failures import RetryLater
 from archiver.errors import ArchiverError
 from archiver.jetstream.rebuilding import Tally
 from archiver.settings import Settings, require_outside_world
@@ -46,9 +46,7 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
       2  wrong usage
      75  the engine or a region did not respond: run it again
     """  # noqa: D301 - click keeps the lines after \b
-    settings = load_settings_or_embedded(config, require=(require_outside_world,))
-    if source and source not in settings.sources:
-        raise InvalidUsage(f"the settings have no source {source}")
+    settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="index")
     started = time.monotonic()
     try:

@@ -56,7 +56,10 @@ def load_settings(
 
 
 def load_settings_or_embedded(
-    config: Path | None, *, require: Sequence[Callable[[Settings], None]]
+    config: Path | None,
+    *,
+    require: Sequence[Callable[[Settings], None]],
+    source: str | None = None,
 ) -> Settings:
     """Return the settings of a command that uses the engine and the regions of other processes.
 
@@ -64,7 +67,8 @@ def load_settings_or_embedded(
     data folder.
 
     Raises:
-        InvalidUsage: The settings are wrong, or name no servers and none run in the data folder.
+        InvalidUsage: The settings are wrong, lack *source*, or name no servers and none run in the
+            data folder.
         CommandFailed: The data folder cannot be read.
     """
     settings = load_settings(config)
@@ -74,11 +78,14 @@ def load_settings_or_embedded(
     except SettingsError:
         _use_embedded(settings)
     try:
-        return load_settings(config, require=require)
+        settings = load_settings(config, require=require)
     except InvalidUsage as exc:
         raise InvalidUsage(
             f"{exc.message}; no `archiver serve` runs in {settings.data_dir.absolute()}"
         ) from exc
+    if source and source not in settings.sources:
+        raise InvalidUsage(f"the settings have no source {source}")
+    return settings
 
 
 def _use_embedded(settings: Settings) -> None:

@@ -16,7 +16,12 @@ from archiver.embedded.data_folder import open_data_folder
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.probe import http_probe
 from archiver.embedded.rclone import EMBEDDED_REGIONS
-from archiver.embedded.stack import StackOptions, create_supervisor, run_until_stopped
+from archiver.embedded.stack import (
+    StackOptions,
+    create_supervisor,
+    run_until_stopped,
+    split_address,
+)
 from archiver.embedded.supervisor import Supervisor
 from archiver.settings import Settings, SettingsError, require_cloud_ranges
 from archiver.telemetry import set_up_logging
@@ -80,8 +85,8 @@ async def is_healthy(settings: Settings) -> bool:
     """
     if not settings.engine.servers and not settings.regions:
         return True
-    host, _, port = settings.server.listen.rpartition(":")
-    heartbeat = http_probe(host.strip("[]"), int(port), "/__heartbeat__", expect=b" 200")
+    host, port = split_address(settings.server.listen)
+    heartbeat = http_probe(host, port, "/__heartbeat__", expect=b" 200")
     deadline = time.monotonic() + HEALTHY_WITHIN_S
     while time.monotonic() < deadline:
         if await heartbeat.succeeds():

@@ -28,28 +28,19 @@ async def download_object(
         WrongBytes: S3 sent other bytes than promised.
     """
     if writer.size_bytes < located.size_bytes:
-        await _append_missing(session, located, writer, report)
-    if writer.sha256 != located.sha256:
-        raise WrongBytes(
-            f"the bytes from {located.label} have sha256 {writer.sha256}, not {located.sha256}"
-        )
-
-
-async def _append_missing(
-    session: aiohttp.ClientSession,
-    located: Located,
-    writer: ArchiveWriter,
-    report: Callable[[int], None],
-) -> None:
-    async for chunk in _iter_chunks(session, located, writer.size_bytes):
-        if writer.size_bytes + len(chunk) > located.size_bytes:
-            raise WrongBytes(f"{located.label} sent more than {located.size_bytes:,} bytes")
-        writer.write(chunk)
-        report(len(chunk))
+        async for chunk in _iter_chunks(session, located, writer.size_bytes):
+            if writer.size_bytes + len(chunk) > located.size_bytes:
+                raise WrongBytes(f"{located.label} sent more than {located.size_bytes:,} bytes")
+            writer.write(chunk)
+            report(len(chunk))
     if writer.size_bytes < located.size_bytes:
         raise RetryLater(
             f"the download from {located.label} broke off after {writer.size_bytes:,} "
             f"of {located.size_bytes:,} bytes"
+        )
+    if writer.sha256 != located.sha256:
+        raise WrongBytes(
+            f"the bytes from {located.label} have sha256 {writer.sha256}, not {located.sha256}"
         )
 
 

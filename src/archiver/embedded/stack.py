@@ -55,7 +55,7 @@ def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
     Raises:
         CannotServe: The address is in use, or a server is not installed.
     """
-    host, port = _split_address(options.listen)
+    host, port = split_address(options.listen)
     if not wait_until_port_free(host, port):
         raise CannotServe(f"{options.listen} is in use by another program; see `server.listen`")
     servers, embedded = _embedded_servers(options, folder)
@@ -101,7 +101,7 @@ def empty_folder(folder: Path) -> None:
 def _web_program(
     options: StackOptions, folder: DataFolder, environment: Mapping[str, str]
 ) -> Program:
-    host, port = _split_address(options.listen)
+    host, port = split_address(options.listen)
     ready_host = _LOOPBACK_OF_ANY.get(host, host)
     return Program(
         name="web",
@@ -140,7 +140,7 @@ def _ensure_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _split_address(listen: str) -> tuple[str, int]:
+def split_address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
 
