@@ -125,9 +125,7 @@ def _common_metrics() -> Iterator[None]:
 def _make(target: str, parent: int) -> ASGIApp:
     """Make the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    forget_dead_processes(
-        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    )  # of whom this may be the successor
+    forget_dead_processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # this may replace one
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     _collect_seldom()
