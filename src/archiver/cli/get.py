@@ -25,7 +25,7 @@ EXIT_MARGIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class GetResult:
     """A finished download."""
 
     located: Located
@@ -163,7 +163,7 @@ class GetArchive:
     progress: ProgressBar
     quiet: bool
 
-    async def run(self, server: str) -> Result:
+    async def run(self, server: str) -> GetResult:
         """Get the archive within the timeout. Raises TimeoutError after it."""
         async with asyncio.timeout(self.limits.timeout_s), open_client(server) as client:
             url = client.archive_url(*self.address, self.query)
@@ -176,7 +176,7 @@ class GetArchive:
             path = self.output.path or located.file_name
             if not (exists := self._exists(Path(path), located)):
                 located = await self._download(client, located, path)
-            return Result(located=located, path=path, waited=waited, downloaded=not exists)
+            return GetResult(located=located, path=path, waited=waited, downloaded=not exists)
 
     def _exists(self, path: Path, located: Located) -> bool:
         """Return whether the file exists already under the server's name for it.
@@ -242,7 +242,7 @@ class GetArchive:
         return location, waited
 
 
-def _print_result(result: Result, duration_s: float, *, as_json: bool, quiet: bool) -> None:
+def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet: bool) -> None:
     located = result.located
     if as_json:
         document = {
