@@ -1,5 +1,5 @@
-"""How fast Archiver is, beside what people would use instead: ``python -m benchmarks``.
+"""Benchmarks of Archiver and its alternatives: ``python -m benchmarks``.
 
-``topics/`` has one module per question; ``__main__`` asks them and writes the answers into
+``topics/`` has one module per question. ``__main__`` runs them and writes their tables into
 ``docs/benchmarks.md``.
 """

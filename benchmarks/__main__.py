@@ -1,4 +1,4 @@
-"""``python -m benchmarks [TOPIC …]``: measure, and write what came of it into the document."""
+"""Run benchmarks and write their tables into docs/benchmarks.md."""
 
 import argparse
 import os
@@ -18,20 +18,24 @@ ROUNDS = 5
 
 
 def _cache() -> Path:
-    named = os.environ.pop("ARCHIVER_BENCH_CACHE", None)  # is no setting of a process
+    named = os.environ.pop("ARCHIVER_BENCH_CACHE", None)  # not a setting of Archiver
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(named) if named else home / "archiver-bench"
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often; default: 5")
-    parser.add_argument("--quick", action="store_true", help="small inputs, once; write nothing")
-    parser.add_argument("--cache", type=Path, default=_cache(), help="where inputs are kept; 3 GB")
+    parser.add_argument(
+        "topics", nargs="*", metavar="TOPIC", help=f"{', '.join(TOPICS)}; default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds per topic; default: 5")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round with small inputs; write nothing"
+    )
+    parser.add_argument("--cache", type=Path, default=_cache(), help="folder for inputs, 3 GB")
     arguments = parser.parse_args(words)
     if unknown := set(arguments.topics) - set(TOPICS):
-        parser.error(f"no such topic: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown topic: {', '.join(sorted(unknown))}")
     return arguments
 
 
@@ -51,13 +55,13 @@ def main(words: list[str]) -> None:
             DOCUMENT.write_text(insert(DOCUMENT.read_text(), topic, measured))
 
 
-def _end(_signal: int, _frame: object) -> None:
-    sys.exit("ended")
+def _exit(_signal: int, _frame: object) -> None:
+    sys.exit("interrupted")
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)  # so that what was started is ended, even in the background
+        signal.signal(number, _exit)  # stops every process that was started
     try:
         main(sys.argv[1:])
     except MissingProgram as exc:

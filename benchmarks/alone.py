@@ -1,7 +1,7 @@
-"""One leg of the way alone, as Archiver's own code goes it; prints the seconds that it took.
+"""Runs one step of a build with Archiver's code, and prints its duration in seconds.
 
-A process of its own: ``python -m benchmarks.alone verify PIECE …`` keeps to one core;
-``python -m benchmarks.alone upload REGIONS PIECE …`` sends to the regions, given in JSON.
+``python -m benchmarks.alone verify PIECE …`` uses one core.
+``python -m benchmarks.alone upload REGIONS PIECE …`` uploads to the regions, given as JSON.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from archiver.storage.regional_storage import open_storage
 from benchmarks.inputs import BASENAME, NODE, ROOT
 
 CHUNK_BYTES = 1 << 20
-"""As large as those of a host that is faster than we are."""
+"""The size of chunks from a host that is faster than Archiver."""
 
 ARCHIVE = Archive(
     source="hgmo", repo=f"alone/{BASENAME}", node=Node(NODE), subdir="", suffix="tar.gz"

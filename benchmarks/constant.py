@@ -1,7 +1,7 @@
-"""The same server with no application to speak of: one answer, whatever is asked for.
+"""Archiver's server with an application that sends one constant response.
 
-A process of its own: ``python -m benchmarks.constant LISTEN``. The answer is in ``BENCH_ANSWER``,
-as JSON: ``status``, ``headers`` (a list of pairs) and ``body``.
+``python -m benchmarks.constant LISTEN``. The response is in ``BENCH_ANSWER``, as JSON: ``status``,
+``headers`` (a list of pairs) and ``body``.
 """
 
 import json
@@ -14,11 +14,11 @@ from archiver.web.server import serve
 
 
 def app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
-    """Return the application: plain ASGI, as short as can be."""
-    said = json.loads(os.environ["BENCH_ANSWER"])
-    headers = [(name.encode(), value.encode()) for name, value in said["headers"]]
-    start = {"type": "http.response.start", "status": said["status"], "headers": headers}
-    body = {"type": "http.response.body", "body": said["body"].encode()}
+    """Return a minimal ASGI application."""
+    response = json.loads(os.environ["BENCH_ANSWER"])
+    headers = [(name.encode(), value.encode()) for name, value in response["headers"]]
+    start = {"type": "http.response.start", "status": response["status"], "headers": headers}
+    body = {"type": "http.response.body", "body": response["body"].encode()}
 
     async def answer(scope: dict[str, object], receive: Any, send: Any) -> None:  # noqa: ANN401
         if scope["type"] == "lifespan":

@@ -1,7 +1,7 @@
-"""One conversion, as Archiver's own code does it; prints the seconds that it took.
+"""Runs one conversion with Archiver's code, and prints its duration in seconds.
 
-A process of its own: ``python -m benchmarks.converting ARCHIVE NAME NODE SUFFIX TARGET`` makes the
-zip *ARCHIVE* into *TARGET*, which is read through by a verifier meanwhile, as before a commit.
+``python -m benchmarks.converting ARCHIVE NAME NODE SUFFIX TARGET`` converts the zip *ARCHIVE* into
+*TARGET*. At the same time a verifier reads the result, as it does before a commit.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def _read(path: Path) -> AsyncGenerator[bytes, None]:
 
 
 async def convert(given: Path, name: str, node: str, suffix: str, target: Path) -> None:
-    """Make *given*, the zip of the changeset *node* of the repository *name*, into *target*."""
+    """Convert *given*, the zip of the changeset *node* of the repository *name*, into *target*."""
     archive = Archive(source="hgmo", repo=f"alone/{name}", node=Node(node), subdir="", suffix="zip")
     root = f"{name}-{node[:12]}"
     wanted = replace(archive, suffix=suffix)

@@ -1,10 +1,9 @@
-"""A crowd of clients that all want one thing, each over a connection of its own.
+"""Many clients that request one URL, each over its own connection.
 
-A process of its own: ``python -m benchmarks.crowd URL COUNT OVER_S BEGIN_AT``. They begin at
-BEGIN_AT, of ``time.time()``, spread evenly over OVER_S seconds or, with 0, as fast as one core can
-make them. Each follows redirects for as long as they lead to where it asked, and reads what is said
-with 200 to its end. It prints, as JSON, a list of ``[outcome, begun_at, ended_at]``; the outcome is
-the last status, or "lost".
+``python -m benchmarks.crowd URL COUNT OVER_S BEGIN_AT``. The clients start at BEGIN_AT (of
+``time.time()``), spread evenly over OVER_S seconds; with 0, as fast as one core can start them.
+Each follows redirects to the same server, and reads the body of a 200 to its end. Prints a JSON
+list of ``[outcome, begun_at, ended_at]``, where the outcome is the last status, or "lost".
 """
 
 import errno
@@ -19,17 +18,17 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 BATCH = 16
-"""So many begin before answers are looked for: what is measured should not wait for its measure."""
+"""Clients to start before reading responses, so that reading does not delay the starts."""
 
 READ_BYTES = 1 << 16
-PATIENCE_S = 110.0
+TIMEOUT_S = 110.0
 LOST = "lost"
 
 ADDRESSES = 250
-"""Of the clients: 127.1.0.1 and so on. Each has ports of its own, and one may ask only so often."""
+"""Number of client addresses, from 127.1.0.1 on. Each has its own ports and its own limits."""
 
 IP_BIND_ADDRESS_NO_PORT = 24
-"""Linux's: the port is chosen once the other end is known, so that there are enough of them."""
+"""Linux chooses the port at connect, so that one address can have more connections."""
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LOCATION = re.compile(rb"\r\nlocation: *([^\r]*)\r\n", re.IGNORECASE)
@@ -41,7 +40,7 @@ def _has_more(head: bytes) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Client:
-    """One of the crowd; its ``connection`` is a new one after each redirect."""
+    """One client. It opens a new ``connection`` after each redirect."""
 
     address: str
     begun_at: float
@@ -52,7 +51,7 @@ class Client:
 
 
 class Crowd:
-    """``answers`` has one entry for each client that is through."""
+    """``answers`` has one entry for each client that has finished."""
 
     def __init__(self, url: str) -> None:
         split = urlsplit(url)
@@ -64,10 +63,10 @@ class Crowd:
         self.answers: list[tuple[str, float, float]] = []
 
     def run(self, count: int, *, over_s: float, begin_at: float) -> None:
-        """Return when all *count* have their answers, or nobody would wait any longer."""
+        """Return when all *count* clients have finished, or the timeout is over."""
         time.sleep(max(0.0, begin_at - time.time()))
         begun = 0
-        while len(self.answers) < count and time.time() < begin_at + PATIENCE_S:
+        while len(self.answers) < count and time.time() < begin_at + TIMEOUT_S:
             due = int(count * (time.time() - begin_at) / over_s) if over_s else count
             for number in range(begun, min(count, due, begun + BATCH)):
                 self._connect(f"127.1.0.{number % ADDRESSES + 1}", self._target, time.time())
@@ -90,7 +89,7 @@ class Crowd:
         self._poll.register(connection, select.EPOLLOUT)
 
     def _go_on(self, client: Client) -> None:
-        """Send, or read on: the client's connection is ready for it."""
+        """Send or read: the client's connection is ready."""
         with suppress(OSError):
             if not client.sent:
                 client.connection.sendall(self._request(client.target))
@@ -116,7 +115,7 @@ class Crowd:
         return "\r\n".join(lines).encode()
 
     def _take(self, client: Client) -> None:
-        """Follow where the answer leads, or be content with it."""
+        """Follow a redirect, or finish with the response."""
         head, location = _HEAD.match(client.head), _LOCATION.search(client.head)
         status = head[1].decode() if head else LOST
         target = location[1].decode().removeprefix(self._origin) if location else ""

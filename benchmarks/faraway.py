@@ -1,8 +1,8 @@
-"""A region on another machine, as far as the cores of this one can tell: an S3 that keeps nothing.
+"""An S3 server that discards archives, to simulate a region on another machine.
 
-A process of its own: ``python -m benchmarks.faraway PORT``. It has the kernel throw an archive's
-bytes away unread, remembers sizes, and keeps what is small, so that manifests can be read. It knows
-of the S3 protocol what Archiver speaks, and checks no signature.
+``python -m benchmarks.faraway PORT``. The kernel discards the bytes of archives unread, so the
+server costs almost no CPU. It stores sizes and small objects, because manifests are read again. It
+implements the requests that Archiver sends, and checks no signatures.
 """
 
 import itertools
@@ -26,7 +26,7 @@ _COMPLETED = b'<CompleteMultipartUploadResult><ETag>"0"</ETag></CompleteMultipar
 
 
 class Region:
-    """``sizes`` of objects, and of uploads that are under way; ``kept`` are the small ones."""
+    """``sizes`` are of objects and unfinished uploads; ``kept`` has the small objects."""
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -107,7 +107,7 @@ class _Handler(QuietHandler):
             most = min(size_bytes, DISCARD_BYTES)
             gone = self.connection.recv_into(self._scrap, most, socket.MSG_TRUNC)
             if not gone:
-                raise ConnectionError("the client broke off")
+                raise ConnectionError("the client closed the connection")
             size_bytes -= gone
 
     def _answer(self, status: int, body: bytes = b"", *, size_bytes: int | None = None) -> None:

@@ -1,10 +1,10 @@
-"""A host as fast, or as slow, as it is told to be; answers what Archiver asks of an hgweb.
+"""A stand-in for hgweb that sends archives at a given rate.
 
-A process of its own: ``python -m benchmarks.host PORT RATE NAME=PIECE[:PIECE…] …``. A repository
-``ANYTHING/NAME/linux`` has the archive NAME. RATE is in bytes a second, 0 is as fast as it goes.
-``GET /ANYTHING/NAME/linux?ended`` waits a while for an archive's end, and answers when its last
-byte left, on the clock that all processes share (CLOCK_MONOTONIC); with nothing, if none has.
-``GET /ANYTHING/NAME/linux?fetched`` answers how often that archive was asked for.
+``python -m benchmarks.host PORT RATE NAME=PIECE[:PIECE…] …``. A repository ``ANYTHING/NAME/linux``
+has the archive NAME. RATE is in bytes per second; 0 is unlimited.
+``GET /ANYTHING/NAME/linux?ended`` waits for the end of an archive, and returns the time of its last
+byte on CLOCK_MONOTONIC, which all processes share, or an empty body after a timeout.
+``GET /ANYTHING/NAME/linux?fetched`` returns how often the archive was fetched.
 """
 
 import json
@@ -21,26 +21,26 @@ from benchmarks.serving import QuietHandler, serve
 
 FRAME_BYTES = 1 << 16
 BURST_BYTES = 1 << 20
-"""How much a host that had to wait may send at once: about what lies in sockets, and no more. One
-that compresses while it sends does not make up for the time in which nobody listens."""
+"""How much the host may send at once after a pause of its client: about the size of the socket
+buffers. A host that compresses while it sends cannot make up for the time of the pause."""
 
 WAIT_S = 10.0
 
 LISTING = json.dumps(
     {"node": NODE, "abspath": "/", "directories": [], "files": [{"basename": LAST_FILE}]}
 )
-"""What is in each tree, as far as Archiver asks: what its archive ends with."""
+"""The listing of each tree: the last file of its archive."""
 
 
 class Bucket:
-    """Tokens, *rate* of them a second; a rate of 0 is no limit."""
+    """A token bucket with *rate* tokens per second; a rate of 0 is unlimited."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._paid_until = time.monotonic()
 
     def take(self, size_bytes: int) -> None:
-        """Return when so many bytes may be sent."""
+        """Wait until so many bytes may be sent."""
         if not self._rate:
             return
         now = time.monotonic()
@@ -51,7 +51,7 @@ class Bucket:
 
 
 class Host:
-    """What is served, how often each archive was asked for, and when it had left."""
+    """The archives, how often each was fetched, and when its last byte was sent."""
 
     def __init__(self, archives: dict[str, list[Path]], *, rate: float) -> None:
         self.archives = archives

@@ -1,6 +1,6 @@
-"""What the host sends: archives of a real source tree, packed once and kept.
+"""The archives that the host sends: a real source tree, packed once and cached.
 
-An archive is a row of gzip members, one per file here: the tree, as often as it takes, then its
+An archive is a sequence of gzip members, one per cached file: the tree, repeated, then its
 last file and the two blocks of zeros that end a tar. Several members are one gzip (RFC 1952, 2.2),
 so that an archive of 8 GB needs no file of 8 GB.
 """
@@ -19,17 +19,17 @@ ROOT = f"{BASENAME}-{NODE[:12]}"
 NOTE = f"repo: {'0' * 40}\nnode: {NODE}\nbranch: default\nlatesttag: null\n".encode()
 
 LAST_FILE = "~last"
-"""Comes after all others, so that the host of a benchmark can say what an archive ends with."""
+"""The last file of every archive: `benchmarks.host` lists it."""
 
 LEVEL = 9
-"""hgweb's."""
+"""The level of hgweb."""
 
 MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """An archive, as the files that have to be sent one after the other."""
+    """An archive, as the files to send in order."""
 
     name: str
     pieces: tuple[Path, ...]
@@ -45,7 +45,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """So many bytes of the tree, unpacked, under so many names, and all that so many times."""
+    """Unpacked bytes of the tree, copies of it under other names, and repetitions of all that."""
 
     tree_bytes: int
     copies: int = 1
@@ -67,11 +67,11 @@ QUICK_RECIPES = {
     "1GB": Recipe(tree_bytes=2 * MB, copies=2),
     "8GB": Recipe(tree_bytes=2 * MB, copies=2, times=8),
 }
-"""Of Python's own library, which is always there. They only show that the benchmarks run."""
+"""Python's own library, which is always installed: only to show that the benchmarks run."""
 
 
 class Inputs:
-    """The archives, in a folder that outlives the run."""
+    """The archives, in a folder that is kept for the next run."""
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
         self.folder = folder / ("quick" if quick else "full")
@@ -80,11 +80,11 @@ class Inputs:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str) -> Input:
-        """Return the archive of this name; it is packed if it never was."""
+        """Return the archive of this name, packed if necessary."""
         recipe = self._recipes[name]
         piece = self.folder / f"{recipe.tree_bytes // MB}MB-times-{recipe.copies}.gz"
         if not piece.exists():
-            print(f"  packing {piece}: once, at zlib's pace")
+            print(f"  packing {piece}, for this run and later ones")
             self._pack(piece, recipe)
         return Input(name=name, pieces=(piece,) * recipe.times + (self._end(),))
 
@@ -97,7 +97,7 @@ class Inputs:
         return end
 
     def _pack(self, piece: Path, recipe: Recipe) -> None:
-        """Write the tree as hgweb does: regular files and links, owned by nobody, no folders."""
+        """Write the tree as hgweb does: regular files and links without owners, no folders."""
         unfinished = piece.with_suffix(".new")
         with gzip.open(unfinished, "wb", LEVEL) as packed:
             _add(packed, tarfile.TarInfo(f"{ROOT}/.hg_archival.txt"), NOTE)
@@ -108,7 +108,7 @@ class Inputs:
         unfinished.rename(piece)
 
     def members(self, most_bytes: int, tree: Tree = LINUX) -> Members:
-        """Yield what *tree* has, up to so many bytes; if all has to be quick, Python's library."""
+        """Yield members of *tree*, or of Python's library for a quick run, up to so many bytes."""
         room = most_bytes
         for member, content in library() if self.quick else tree.members(self.folder):
             room -= len(content)
@@ -118,7 +118,7 @@ class Inputs:
 
 
 def _add(packed: gzip.GzipFile, member: tarfile.TarInfo, content: bytes) -> None:
-    """Append one member, with nothing after it: `tarfile` would end the tar when it is closed."""
+    """Append one member only: closing a `tarfile` would also append the end of the tar."""
     member.size = len(content)
     buffer = io.BytesIO()
     buffer.write(member.tobuf(tarfile.PAX_FORMAT))

@@ -1,4 +1,4 @@
-"""What a topic measures with: the inputs, a host, Archiver among real servers, places to write."""
+"""The equipment of the topics: inputs, a host, and Archiver with real servers."""
 
 import json
 import os
@@ -24,13 +24,13 @@ _runs = count(1)
 
 
 def new_repo(archive: Input) -> str:
-    """Return a repository that Archiver has not seen yet, of which the host has *archive*."""
+    """Return the name of a repository that is new to Archiver, with *archive* on the host."""
     return f"run-{next(_runs)}/{archive.name}/{BASENAME}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A running host. See ``benchmarks.host`` for what it answers."""
+    """A running host: see ``benchmarks.host``."""
 
     address: str
 
@@ -42,21 +42,21 @@ class Host:
         return f"{self.address}/{new_repo(archive)}/archive/{NODE[:12]}.tar.gz"
 
     def fetched(self, repo: str) -> int:
-        """Return how often the archive of *repo* was asked for."""
+        """Return how often the archive of *repo* was fetched."""
         return int(fetch(f"{self.address}/{repo}?fetched").body)
 
     def ended_at(self, repo: str) -> float:
-        """Wait until the host has sent the archive of *repo*; return when its last byte left."""
+        """Wait until the host has sent the archive of *repo*; return the time of its last byte."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            if said := fetch(f"{self.address}/{repo}?ended").body:
-                return float(said)
-        raise TimeoutError(f"the host did not send {repo} to its end")
+            if ended := fetch(f"{self.address}/{repo}?ended").body:
+                return float(ended)
+        raise TimeoutError(f"the host did not send all of {repo}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A region, as its server sees it: an S3 endpoint before a folder."""
+    """A region: an S3 endpoint and the folder behind it."""
 
     region: str
     endpoint: str
@@ -70,7 +70,7 @@ class Bucket:
 
 
 def buckets(stack: Stack) -> list[Bucket]:
-    """Return the regions that *stack* is configured with."""
+    """Return the configured regions of *stack*."""
     regions = json.loads(stack.env["ARCHIVER_REGIONS"])
     return [
         Bucket(region=name, folder=stack.folder / name / region["bucket"], **region)
@@ -80,7 +80,7 @@ def buckets(stack: Stack) -> list[Bucket]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """Archiver at work: one web process, one worker, NATS, an S3 server for each of two regions."""
+    """A running Archiver: one web process, one worker, NATS, and S3 servers for two regions."""
 
     stack: Stack
     worker: Process
@@ -98,13 +98,13 @@ class Installation:
         return self.stack.url(repo, NODE)
 
     def store(self, archive: Input) -> float:
-        """Have *archive* fetched, verified and stored; return the seconds from GET to SUCCESS."""
+        """Build *archive* from a new repository, and return the seconds from GET to SUCCESS."""
         started = time.monotonic()
         succeed(self.url(new_repo(archive)), timeout_s=TIMEOUT_S)
         return time.monotonic() - started
 
     def empty(self) -> None:
-        """Make room in the buckets. The folders stay, since the servers remember them."""
+        """Delete all objects. The folders stay, because the servers cache them."""
         for bucket in self.buckets:
             for path in bucket.folder.rglob("*"):
                 if path.is_file():
@@ -113,7 +113,7 @@ class Installation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """``rounds`` is how often each thing is measured. ``folder`` is gone after the run."""
+    """Each contestant runs ``rounds`` times. ``folder`` is deleted after the run."""
 
     inputs: Inputs
     folder: Path
@@ -121,7 +121,7 @@ class Lab:
 
     @contextmanager
     def host(self, *archives: Input, rate: float = 0) -> Iterator[Host]:
-        """Yield a host that sends at most *rate* bytes a second; 0 is as fast as it goes."""
+        """Yield a host that sends at most *rate* bytes per second; 0 is unlimited."""
         port = free_port()
         named = [f"{a.name}={':'.join(map(str, a.pieces))}" for a in archives]
         command = [sys.executable, "-m", "benchmarks.host", str(port), str(rate), *named]
@@ -130,7 +130,7 @@ class Lab:
 
     @contextmanager
     def faraway(self) -> Iterator[Mapping[str, str]]:
-        """Yield settings for regions that cost this machine nearly nothing."""
+        """Yield settings for regions that use almost no CPU of this machine."""
         regions = {}
         with ExitStack() as stack:
             for name in REGIONS:
@@ -150,13 +150,13 @@ class Lab:
     def installation(
         self, host: Host, settings: Mapping[str, str] | None = None
     ) -> Iterator[Installation]:
-        """Yield Archiver, freshly started, for archives of *host*."""
+        """Yield a new Archiver for archives of *host*."""
         with self.servers(host, settings) as parts, parts.web(), parts.worker() as worker:
             yield Installation(stack=parts, worker=worker)
 
     @contextmanager
     def servers(self, host: Host, settings: Mapping[str, str] | None = None) -> Iterator[Stack]:
-        """Yield what Archiver needs, freshly started: NATS and the regions, but no Archiver yet."""
+        """Yield new servers, NATS and the regions, without processes of Archiver."""
         settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **(settings or {})}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         with ExitStack() as stack:
@@ -166,7 +166,7 @@ class Lab:
 
 @contextmanager
 def open_lab(inputs: Inputs, *, rounds: int) -> Iterator[Lab]:
-    """Yield a lab whose folder is deleted at the end: some 20 GB are written there at a time."""
+    """Yield a lab. Its folder needs about 20 GB, and is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="archiver-bench-") as folder:
         os.environ["NO_PROXY"] = "127.0.0.1"
         yield Lab(inputs=inputs, folder=Path(folder), rounds=rounds)

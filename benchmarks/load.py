@@ -1,4 +1,4 @@
-"""Load, as wrk makes it: how many redirects a second a server gives, and how long each takes."""
+"""Load from wrk: how many redirects per second a server sends, and how long each takes."""
 
 import json
 import subprocess
@@ -13,17 +13,16 @@ from benchmarks.programs import TIMEOUT_S
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 CONNECTIONS = 32
-"""Enough that a server never waits for the next request, few enough that it is not the queue that
-is measured."""
+"""Enough for the server never to wait for a request, and few enough not to measure a queue."""
 
 
-PATIENCE_S = 30
-"""Later answers are lost; earlier ones are late, and to be seen in the figures."""
+RESPONSE_TIMEOUT_S = 30
+"""wrk counts later responses as lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What came of one run: redirects alone."""
+    """The result of one run, in which every response was a redirect."""
 
     per_s: float
     p50_ms: float
@@ -31,19 +30,19 @@ class Answers:
 
 
 class NoRedirect(Exception):
-    """A server that is measured for its redirects answered with something else."""
+    """The server sent something other than a redirect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What to ask ``base`` for: each of the request targets in ``file``, in their order."""
+    """Request targets in ``file``, to send to ``base`` in order."""
 
     base: str
     file: Path
 
     @classmethod
     def write(cls, folder: Path, urls: Sequence[str]) -> "Targets":
-        """Return the targets of *urls*, which are all of one server, as a new file of *folder*."""
+        """Write the targets of *urls*, all of one server, into a new file in *folder*."""
         base = "{0.scheme}://{0.netloc}".format(urlsplit(urls[0]))
         with NamedTemporaryFile("w", dir=folder, prefix="targets-", delete=False) as file:
             file.writelines(f"{url.removeprefix(base)}\n" for url in urls)
@@ -57,23 +56,25 @@ def ask(
     once: bool = False,
     pause_ms: int = 0,
 ) -> Answers:
-    """Ask again and again, for so many seconds or, with *once*, until each target was asked for.
+    """Send requests for so many seconds or, with *once*, until each target was requested.
 
-    Each connection pauses for *pause_ms* between an answer and its next request.
+    Each connection pauses for *pause_ms* before its next request.
 
     Raises:
-        NoRedirect: There was any other answer, or none.
+        NoRedirect: A response was not a redirect, or is missing.
     """
     command: list[str | Path] = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS)]
-    command += ["--timeout", f"{PATIENCE_S}s"]
+    command += ["--timeout", f"{RESPONSE_TIMEOUT_S}s"]
     command += ["--duration", f"{TIMEOUT_S if once else seconds:.0f}s", "--script", SCRIPT]
     command += [targets.base, "--", targets.file, "once" if once else "always", str(pause_ms)]
     ended = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_S
     )
-    said = json.loads(ended.stdout.splitlines()[-1])
-    if said["others"] or said["lost"] or not said["answers"]:
-        raise NoRedirect(f"{targets.base} was asked for redirects alone, but: {said}")
+    counts = json.loads(ended.stdout.splitlines()[-1])
+    if counts["others"] or counts["lost"] or not counts["answers"]:
+        raise NoRedirect(f"not every response of {targets.base} is a redirect: {counts}")
     return Answers(
-        per_s=said["answers"] / said["duration_s"], p50_ms=said["p50_ms"], p99_ms=said["p99_ms"]
+        per_s=counts["answers"] / counts["duration_s"],
+        p50_ms=counts["p50_ms"],
+        p99_ms=counts["p99_ms"],
     )

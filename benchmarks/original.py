@@ -1,7 +1,7 @@
-"""The original's way of answering, written anew: ask S3, presign, redirect, remember nothing.
+"""The algorithm of the original service: query S3, presign, redirect, cache nothing.
 
-``gunicorn "benchmarks.original:create_app()"``. The bucket is in ``BENCH_BUCKET``, as JSON: what
-``boto3.client`` takes, and ``bucket`` and ``key``.
+``gunicorn "benchmarks.original:create_app()"``. ``BENCH_BUCKET`` has, as JSON, the arguments of
+``boto3.client``, and ``bucket`` and ``key``.
 """
 
 import json
@@ -20,7 +20,7 @@ def create_app() -> flask.Flask:
     client = boto3.client("s3", **bucket)
 
     def archive(repo: str, rev: str) -> flask.typing.ResponseReturnValue:
-        """Ask as boto 2's ``get_bucket`` and ``get_key`` do. Every archive is the same one."""
+        """Send the requests of boto 2's ``get_bucket`` and ``get_key``, always for one key."""
         del repo, rev
         client.head_bucket(Bucket=name)
         client.head_object(Bucket=name, Key=key)

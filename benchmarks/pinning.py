@@ -1,4 +1,4 @@
-"""On which cores a process runs: those of whoever starts it, at the moment it does."""
+"""Pins processes to cores: a process inherits the cores of the one that starts it."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ CORES = sorted(os.sched_getaffinity(0))
 
 SERVER = {CORES[0]}
 OTHERS = {CORES[-1]}
-"""The load generator's core, and everything else's. On a machine of one core, both are the same."""
+"""The cores of the load generator and of everything else. One core serves both, if need be."""
 
 EVERY = set(CORES)
 
 ONE_PROCESS = {"ARCHIVER_SERVER__PROCESSES": "1"}
 ONE_PER_CORE = {"ARCHIVER_SERVER__PROCESSES": str(len(CORES))}
-"""Settings: as many web processes as one core takes, and as there are without a setting."""
+"""Settings for one web process, and for the default of one per core."""
 
 
 @contextmanager
 def on(cores: set[int]) -> Iterator[None]:
-    """Keep to *cores* all processes that are started in this block, for as long as they live."""
+    """Pin all processes that the block starts to *cores*, for their lifetime."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:

@@ -1,4 +1,4 @@
-"""What a process has used so far, by Linux's word (proc(5))."""
+"""CPU time and memory of a process, from Linux's proc(5)."""
 
 import os
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """``cpu_s`` is user and system time of all threads, ``peak_mb`` the most memory ever held."""
+    """``cpu_s`` is user and system time of all threads; ``peak_mb`` is peak resident memory."""
 
     cpu_s: float
     peak_mb: float
 
 
 def usage(process: Process) -> Usage:
-    """Return what *process* has used since it began."""
+    """Return the usage of *process* since its start."""
     fields = (_PROC / str(process.pid) / "stat").read_text().rpartition(")")[2].split()
     user, system = fields[11:13]
     return Usage(cpu_s=(int(user) + int(system)) / _TICKS_PER_S, peak_mb=_mb(process.pid, "VmHWM"))
 
 
 def resident_mb(process: Process) -> float:
-    """Return what *process* and all that it started hold now, each counted for itself."""
+    """Return the sum of the resident memory of *process* and its descendants."""
     return sum(_mb(pid, "VmRSS") for pid in _family(process.pid))
 
 

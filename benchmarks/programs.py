@@ -1,4 +1,4 @@
-"""Programs that come with the system, not with Python."""
+"""Programs of the operating system."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TIMEOUT_S = 1800.0
-"""More than any of it takes; less than a run that hangs should."""
+"""Longer than any program runs, to end one that hangs."""
 
 
 class MissingProgram(Exception):
@@ -15,7 +15,7 @@ class MissingProgram(Exception):
 
 
 def need(*names: str) -> None:
-    """Return if all of these programs are there. Raises MissingProgram."""
+    """Raise MissingProgram unless all of these programs are installed."""
     if missing := [name for name in names if not shutil.which(name)]:
         raise MissingProgram(f"not installed: {', '.join(missing)} (apt-get install them)")
 
@@ -26,7 +26,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> float:
-    """Run *command* to its end, which has to be a good one; return the seconds it took."""
+    """Run *command*, which must exit with 0, and return its duration in seconds."""
     started = time.monotonic()
     subprocess.run(
         command, env=env, cwd=cwd, check=True, stdout=subprocess.DEVNULL, timeout=TIMEOUT_S

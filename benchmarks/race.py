@@ -1,11 +1,11 @@
-"""Contestants side by side, and what comes of it: medians, spreads, ratios, as a table."""
+"""Runs contestants in turn, and formats medians, spreads and ratios as a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 Contestant = Callable[[], float]
-"""Does its work once; returns the seconds that it took, or whatever else is measured."""
+"""Runs once; returns the duration in seconds, or another measured value."""
 
 Tell = Callable[[str], None]
 
@@ -18,9 +18,10 @@ def race(
     tell: Tell = print,
     unit: str = "s",
 ) -> dict[str, list[float]]:
-    """Return what each took in every round. They take turns, so that all see the same weather.
+    """Return the measured values of each contestant, one per round.
 
-    What they leave behind is for *tidy* to remove, in time that counts for nobody.
+    The contestants alternate, so that changes of the machine's load affect all of them. *tidy*
+    removes their files, outside of the measured time.
     """
     taken: dict[str, list[float]] = {what: [] for what in contestants}
     for number in range(1, rounds + 1):
@@ -33,7 +34,7 @@ def race(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What was measured, once per round. ``goal`` is for the ratio, where there are ratios."""
+    """Measured values, one per round. ``goal`` is for the ratio, if the table has ratios."""
 
     what: str
     samples: Sequence[float]
@@ -42,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows in one unit. With ``base``, the name of a row, each has its ratio to it as well."""
+    """Rows of one unit. ``base`` names the row to which every row has a ratio, if any."""
 
     unit: str
     rows: Sequence[Row]
@@ -74,7 +75,7 @@ class Table:
 
 
 def ratios(samples: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Return each round's ratio: what slowed down a whole round is not in it."""
+    """Return the ratio of each round, which a slow round does not change."""
     return [sample / other for sample, other in zip(samples, base, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Servers that stand beside Archiver, and always answer the same: how they are started."""
+"""Starts servers to compare Archiver with: each sends one constant redirect."""
 
 import json
 import sys
@@ -38,19 +38,19 @@ OF_THE_SERVER = frozenset({"date", "server", "connection", "transfer-encoding"})
 
 @contextmanager
 def constant(answer: Answer, folder: Path) -> Iterator[str]:
-    """Yield the URL of Archiver's own server with an application that always gives *answer*."""
+    """Yield the URL of Archiver's server with an application that always sends *answer*."""
     headers = [pair for pair in answer.headers.items() if pair[0].lower() not in OF_THE_SERVER]
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.constant", f"127.0.0.1:{port}"]
-    said = {"status": answer.status, "headers": headers, "body": answer.body.decode()}
-    env = {"BENCH_ANSWER": json.dumps(said)}
+    response = {"status": answer.status, "headers": headers, "body": answer.body.decode()}
+    env = {"BENCH_ANSWER": json.dumps(response)}
     with _started(command, port, folder / "constant.log", env=env) as url:
         yield url
 
 
 @contextmanager
 def nginx(answer: Answer, folder: Path) -> Iterator[str]:
-    """Yield the URL of an nginx that redirects to where *answer* does."""
+    """Yield the URL of an nginx that sends the redirect of *answer*."""
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, port=port, url=answer.location))
@@ -61,7 +61,7 @@ def nginx(answer: Answer, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def original(bucket: Bucket, key: str, folder: Path) -> Iterator[str]:
-    """Yield the URL of the original's algorithm, for one object of *bucket*."""
+    """Yield the URL of a server with the original's algorithm, for one object in *bucket*."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--workers", "1", "--log-level", "error"]
     command += ["--bind", f"127.0.0.1:{port}", "benchmarks.original:create_app()"]
@@ -80,7 +80,7 @@ def original(bucket: Bucket, key: str, folder: Path) -> Iterator[str]:
 def _started(
     command: Sequence[str], port: int, log: Path, *, env: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """Yield the server's URL; it keeps to the server's core."""
+    """Yield the URL of a server that is pinned to the server's core."""
     with ExitStack() as stack:
         with on(SERVER):
             stack.enter_context(running(command, log=log, ready=lambda: accepts(port), env=env))

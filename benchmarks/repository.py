@@ -1,4 +1,4 @@
-"""A real Mercurial repository of the source tree, made once, and the hgweb that serves its zip."""
+"""A Mercurial repository of a real source tree, and an hgweb that serves its zip."""
 
 import os
 import shutil
@@ -17,13 +17,15 @@ TREE_BYTES, QUICK_TREE_BYTES = 2_000 * MB, 2 * MB
 
 
 class Repository:
-    """The tree as one changeset. ``node`` is its id."""
+    """A repository with one changeset, ``node``."""
 
     def __init__(self, inputs: Inputs, tree: Tree) -> None:
         self._tree = tree
         self._path = inputs.folder / "hg" / tree.name
         if not (self._path / "done").exists():
-            print(f"  committing the tree in {self._path}: once, some minutes")
+            print(
+                f"  committing the tree in {self._path}, for this run and later ones: some minutes"
+            )
             self._make(inputs)
         self.node = self._hg("log", "--rev", ".", "--template", "{node}")
 
@@ -50,7 +52,7 @@ class Repository:
 
     @contextmanager
     def served(self, log: Path) -> Iterator[str]:
-        """Yield the URL of the zip, while an hgweb serves it."""
+        """Run an hgweb, and yield the URL of the zip."""
         port = free_port()
         command = [
             *(binary("hg"), "serve", "--cwd", str(self._path.parent)),

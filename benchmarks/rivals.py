@@ -1,4 +1,4 @@
-"""What people would use instead of Archiver, and what Archiver is made of, one by one."""
+"""Alternatives to Archiver, and single steps of Archiver."""
 
 import os
 import subprocess
@@ -18,12 +18,12 @@ KEY = "rivals/archive.tar.gz"
 
 
 def download(url: str, target: Path = Path(os.devnull)) -> float:
-    """Fetch with curl; return the seconds. To nowhere, this is the host's own time."""
+    """Download with curl, and return the seconds. To /dev/null, this is the host's own time."""
     return run(["curl", "--fail", "--silent", "--noproxy", "*", "--output", target, url])
 
 
 def download_then_upload(url: str, buckets: Sequence[Bucket], spool: Path) -> float:
-    """Fetch into a file, then have the AWS SDK send it to one region after the other."""
+    """Download to a file, then upload it with the AWS SDK to one region after the other."""
     taken = download(url, spool)
     started = time.monotonic()
     for bucket in buckets:
@@ -41,7 +41,7 @@ def download_then_upload(url: str, buckets: Sequence[Bucket], spool: Path) -> fl
 
 
 def copy_url(url: str, buckets: Sequence[Bucket]) -> float:
-    """Run ``rclone copyurl`` once for each region: each fetches from the host."""
+    """Run ``rclone copyurl`` once per region; each downloads from the host."""
     return sum(
         run(
             [
@@ -69,19 +69,19 @@ def copy_url(url: str, buckets: Sequence[Bucket]) -> float:
 
 
 def pipe(url: str, buckets: Sequence[Bucket]) -> float:
-    """Do what Archiver does, with programs: fetch into each region, then look at the archive."""
+    """Copy to each region, then test the archive, with programs instead of Archiver."""
     taken = copy_url(url, buckets)
     stored = buckets[0].path(KEY)
     return taken + run(["gzip", "--test", stored]) + run(["tar", "--list", "--file", stored])
 
 
 def verify_alone(archive: Input) -> float:
-    """Verify from the page cache, on one core; return the seconds."""
+    """Verify from the page cache on one core, and return the seconds."""
     return _alone("verify", *map(str, archive.pieces))
 
 
 def upload_alone(archive: Input, stack: Stack) -> float:
-    """Send from the page cache to all regions at once; return the seconds."""
+    """Upload from the page cache to all regions at once, and return the seconds."""
     return _alone("upload", stack.env["ARCHIVER_REGIONS"], *map(str, archive.pieces))
 
 

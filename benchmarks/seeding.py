@@ -1,6 +1,6 @@
-"""An index full of archives that nobody had to build: written into NATS by the engine's own code.
+"""Fills the index with archives that were never built, by the engine's own code.
 
-The buckets know nothing of them: what is measured with them must not look there.
+The buckets do not contain them, so a measured request must not reach the buckets.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.model import Archive, Manifest, Node, Region
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT
 from tests.parts.process import accepts, running
 from tests.system.stack import REGIONS, Stack
@@ -26,14 +26,14 @@ REPO = f"seeded/{BASENAME}"
 
 
 def urls(stack: Stack, numbers: Iterable[int]) -> list[str]:
-    """Return what to ask a web process of *stack* for these archives."""
+    """Return the URLs of these archives at a web process of *stack*."""
     return [stack.url(REPO, _node(number)) for number in numbers]
 
 
 def seed(stack: Stack, count: int) -> None:
     """Write *count* archives into the index. No process of Archiver may be running yet.
 
-    NATS, which flushes the disk at every write, is replaced meanwhile by one that does not.
+    A NATS that does not flush every write to the disk replaces the usual one for that time.
     """
     print(f"  writing {count:,} archives into the index")
     stack.nats.down()
@@ -99,6 +99,6 @@ def _seeded(number: int) -> _Seeded:
     record = CopiesRecord(
         manifest=manifest,
         regions=tuple(Region(name) for name in REGIONS),
-        checked_at=manifest.created_at,  # an older entry would be looked for in the buckets
+        checked_at=manifest.created_at,  # a check of an older entry would reach the buckets
     )
     return _Seeded(archive=archive, record=record)

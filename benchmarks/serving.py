@@ -1,4 +1,4 @@
-"""What the stand-ins for hosts and regions share: HTTP/1.1 on loopback, and no word about it."""
+"""An HTTP/1.1 server on loopback without a log, for stand-ins of hosts and regions."""
 
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,17 +9,17 @@ class QuietHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_args: object) -> None:
-        """Say nothing: that takes time."""
+        """Log nothing, to save time."""
 
 
 class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_args: object) -> None:
-        """Say nothing when a client leaves early: it sees its own failure."""
+        """Ignore clients that disconnect early: they report their own failure."""
 
 
 def serve(port: int, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     with _QuietServer(("127.0.0.1", port), handler) as server:
         server.serve_forever()

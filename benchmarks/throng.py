@@ -1,4 +1,4 @@
-"""Many clients at once, from processes of their own, and what became of each."""
+"""Runs many clients in another process, and returns the outcome of each."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ from statistics import quantiles
 from benchmarks.programs import TIMEOUT_S
 
 LEAD_S = 1.0
-"""For the clients' process to start: they all begin then."""
+"""Time for the process of the clients to start, before the first client begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one client got in the end. Times are ``time.time()``'s."""
+    """The outcome of one client. Times are of ``time.time()``."""
 
     outcome: str
     begun_at: float
@@ -29,23 +29,23 @@ class Reply:
 
 
 class Throng:
-    """Clients under way; in a block of its own, whose end is theirs, too."""
+    """Running clients. They end with the block of `throng`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def replies(self) -> list[Reply]:
-        """Wait until all have ended; return what they got."""
-        said, _ = self._process.communicate(timeout=TIMEOUT_S)
+        """Wait until all clients have finished, and return their outcomes."""
+        output, _ = self._process.communicate(timeout=TIMEOUT_S)
         return [
             Reply(outcome=outcome, begun_at=begun_at, ended_at=ended_at)
-            for outcome, begun_at, ended_at in json.loads(said)
+            for outcome, begun_at, ended_at in json.loads(output)
         ]
 
 
 @contextmanager
 def throng(url: str, count: int, *, over_s: float) -> Iterator[Throng]:
-    """Yield *count* clients of ``benchmarks.crowd``, who come within *over_s* seconds."""
+    """Yield *count* clients of ``benchmarks.crowd``, which start within *over_s* seconds."""
     words = [url, str(count), str(over_s), str(time.time() + LEAD_S)]
     command = [sys.executable, "-m", "benchmarks.crowd", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -56,7 +56,7 @@ def throng(url: str, count: int, *, over_s: float) -> Iterator[Throng]:
 
 
 def crowd(url: str, count: int, *, over_s: float) -> list[Reply]:
-    """Return what such clients got, once they all have it."""
+    """Run such clients, and return their outcomes."""
     with throng(url, count, over_s=over_s) as clients:
         return clients.replies()
 

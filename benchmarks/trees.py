@@ -1,4 +1,4 @@
-"""Real source trees, from Debian's packages of them."""
+"""Real source trees, from Debian packages."""
 
 import lzma
 import sysconfig
@@ -15,7 +15,7 @@ Members = Iterator[tuple[tarfile.TarInfo, bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """``packed`` is where the package has the tree, as a tar.xz."""
+    """``packed`` is the path of the tree within the package, as a tar.xz."""
 
     name: str
     title: str
@@ -26,11 +26,13 @@ class Tree:
         return _unpacked(self._tar(folder))
 
     def _tar(self, folder: Path) -> Path:
-        """Return the tree as a tar, which is kept in *folder*; Debian's archive is asked once."""
+        """Return the tree as a tar, which is downloaded once and cached in *folder*."""
         tar = folder / f"{self.package}.tar"
         if not tar.exists():
             need("apt-get", "dpkg-deb")
-            print(f"  downloading Debian's {self.package}: once, some 100 MB")
+            print(
+                f"  downloading Debian's {self.package}, for this run and later ones: some 100 MB"
+            )
             run(["apt-get", "download", self.package], cwd=folder)
             (package,) = folder.glob(f"{self.package}_*.deb")
             run(["dpkg-deb", "-x", package, folder])
@@ -53,7 +55,7 @@ GCC = Tree(
 
 
 def library() -> Members:
-    """Return Python's own library, which is always there."""
+    """Yield Python's own library, which is always installed."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         yield tarfile.TarInfo(str(path.relative_to(root))), path.read_bytes()

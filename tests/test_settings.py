@@ -1,4 +1,4 @@
-"""Configuration: what is wrong is named, what is secret is not shown."""
+"""Settings: defaults, errors that name the setting, and secrets that stay hidden."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from archiver.settings import (
     ServerSettings,
     Settings,
     SettingsError,
+    cloud_ranges_files,
     load,
-    ranges_files,
     setting_variables,
 )
 from tests.parts.secured import Certificates
@@ -28,28 +28,28 @@ WITH_SECRET = LOCAL.replace("//", f"//user:{SECRET}@")
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of whoever runs the tests has a say in them."""
+    """Remove the settings in the environment of the tests."""
     for name in os.environ:
         if name.startswith("ARCHIVER_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
-def written(text: str) -> Settings:
+def load_toml(text: str) -> Settings:
     """Return the settings of a TOML file with *text*."""
-    path = Path("written.toml")
+    path = Path("settings.toml")
     path.write_text(text)
     return load(path)
 
 
-def complaint(text: str) -> str:
+def load_error(text: str) -> str:
     with pytest.raises(SettingsError) as refused:
-        written(text)
+        load_toml(text)
     assert SECRET not in str(refused.value)
     return str(refused.value)
 
 
-def test_without_any_setting_there_is_hg_mozilla_org_which_serves_only_zip() -> None:
+def test_the_default_source_is_hg_mozilla_org_which_serves_only_zip() -> None:
     settings = load()
     assert settings.sources["hgmo"].url_template == HGMO_URL_TEMPLATE
     assert settings.sources["hgmo"].served.suffixes == ("zip",)
@@ -57,50 +57,50 @@ def test_without_any_setting_there_is_hg_mozilla_org_which_serves_only_zip() -> 
     assert (settings.engine.servers, settings.regions) == ((), {})
 
 
-def test_hgmo_at_another_host_serves_what_hgweb_serves() -> None:
-    settings = written(f'[sources.hgmo]\nurl_template = "{LOCAL}"')
+def test_hgmo_at_another_host_serves_all_formats_of_hgweb() -> None:
+    settings = load_toml(f'[sources.hgmo]\nurl_template = "{LOCAL}"')
     assert settings.sources["hgmo"].served.suffixes == ("tar.gz", "tar.bz2", "zip")
 
 
-def test_hgmo_is_absent_when_another_source_is_named() -> None:
-    assert [*written(f'[sources.x]\nurl_template = "{LOCAL}"').sources] == ["x"]
+def test_another_source_replaces_hgmo() -> None:
+    assert [*load_toml(f'[sources.x]\nurl_template = "{LOCAL}"').sources] == ["x"]
 
 
-def test_hgmo_may_be_named_beside_another_source() -> None:
-    settings = written(f'[sources.x]\nurl_template = "{LOCAL}"\n[sources.hgmo]')
+def test_hgmo_can_be_configured_beside_another_source() -> None:
+    settings = load_toml(f'[sources.x]\nurl_template = "{LOCAL}"\n[sources.hgmo]')
     assert {*settings.sources} == {"x", "hgmo"}
     assert settings.sources["hgmo"].url_template == HGMO_URL_TEMPLATE
     assert settings.sources["hgmo"].served.suffixes == ("zip",)
 
 
-def test_the_originals_variable_names_hgmo_beside_another_source(
+def test_the_originals_variable_configures_hgmo_beside_another_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ARCHIVER_HGMO_URL_TEMPLATE", LOCAL)
-    assert {*written(f'[sources.x]\nurl_template = "{LOCAL}"').sources} == {"x", "hgmo"}
+    assert {*load_toml(f'[sources.x]\nurl_template = "{LOCAL}"').sources} == {"x", "hgmo"}
 
 
 def test_regions_keep_the_order_of_the_file() -> None:
     text = "".join(f'[regions.{name}]\nbucket = "bucket-{name}"\n' for name in ("z", "a", "m"))
-    assert list(written(text).regions) == ["z", "a", "m"]
+    assert list(load_toml(text).regions) == ["z", "a", "m"]
 
 
-def test_a_network_is_near_one_region_alone() -> None:
+def test_a_network_is_near_only_one_region() -> None:
     text = ""
     for name, network in (("a", "10.0.0.0/8"), ("b", "10.1.0.0/16"), ("c", "::ffff:10.0.0.0/104")):
         text += f'[regions.{name}]\nbucket = "bucket"\nnetworks = ["{network}"]\n'
-    assert "regions.c.networks: 10.0.0.0/8 is near a too" in complaint(text)
-    assert len(written(text.partition("[regions.c]")[0]).regions) == 2
+    assert "regions.c.networks: 10.0.0.0/8 is also listed for a" in load_error(text)
+    assert len(load_toml(text.partition("[regions.c]")[0]).regions) == 2
 
 
-def test_a_cloud_s_region_is_near_one_region_alone() -> None:
+def test_a_cloud_region_is_near_only_one_region() -> None:
     for kind in ("aws_regions", "google_regions"):
         text = "".join(f'[regions.{n}]\nbucket = "bucket"\n{kind} = ["x"]\n' for n in "ab")
-        assert f"regions.b.{kind}: x is near a too" in complaint(text)
+        assert f"regions.b.{kind}: x is also listed for a" in load_error(text)
 
 
-def test_the_files_of_clouds_are_mapped_to_the_regions_that_have_or_list_their_names() -> None:
-    settings = written(
+def test_cloud_regions_are_mapped_to_the_regions_that_list_or_share_their_names() -> None:
+    settings = load_toml(
         '[server]\naws_ranges = "aws.json"\ngoogle_ranges = "google.json"\n'
         '[regions.us-east-1]\nbucket = "bucket"\naws_regions = ["us-east-2"]\n'
         '[regions.west]\nbucket = "bucket"\naws_region = "us-west-2"\n'
@@ -108,7 +108,7 @@ def test_the_files_of_clouds_are_mapped_to_the_regions_that_have_or_list_their_n
         'google_regions = ["us-west1"]\naws_regions = ["us-gov-west-1"]\n'
         '[regions.us-east4]\nbucket = "bucket"\naws_region = "us-gov-west-1"\n'
     )
-    aws, google = ranges_files(settings)
+    aws, google = cloud_ranges_files(settings)
     assert (aws.path, google.path) == (Path("aws.json"), Path("google.json"))
     assert aws.homes == {
         "us-east-1": "us-east-1",
@@ -123,22 +123,22 @@ def test_the_files_of_clouds_are_mapped_to_the_regions_that_have_or_list_their_n
         "us-west1": "mine",
         "us-east4": "us-east4",
     }
-    assert ranges_files(load()) == []
+    assert cloud_ranges_files(load()) == []
 
 
-def test_networks_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVER_SERVER__TRUSTED_PROXIES", '["10.0.0.0/8", "2001:DB8::/32"]')
     assert load().server.trusted_proxies == ("10.0.0.0/8", "2001:db8::/32")
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVER_SERVER__LISTEN", "0.0.0.0:80")
-    settings = written('[server]\nlisten = "127.0.0.1:1"\npublic_url = "https://a.example/"')
+    settings = load_toml('[server]\nlisten = "127.0.0.1:1"\npublic_url = "https://a.example/"')
     assert settings.server.listen == "0.0.0.0:80"
     assert settings.server.url == "https://a.example"
 
 
-def test_the_variables_of_the_original_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_originals_variables_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVER_HGMO_URL_TEMPLATE", LOCAL)
     monkeypatch.setenv("ARCHIVER_S3_BUCKETS", json.dumps({"us-east-1": "b-one", "x": "b-two"}))
     settings = load()
@@ -150,7 +150,7 @@ def test_the_variables_of_the_original_keep_working(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("value", ("{", "[1]", "3", '"a"', "null"))
-def test_buckets_that_are_no_object_are_refused_by_name(
+def test_malformed_buckets_are_rejected_by_name(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("ARCHIVER_S3_BUCKETS", value)
@@ -158,7 +158,7 @@ def test_buckets_that_are_no_object_are_refused_by_name(
         load()
 
 
-def test_the_file_is_found_by_the_environment_or_in_the_folder(
+def test_the_file_is_found_through_the_environment_or_in_the_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("archiver.toml").write_text("[server]\nretry_after_s = 7")
@@ -168,14 +168,14 @@ def test_the_file_is_found_by_the_environment_or_in_the_folder(
     assert load().server.retry_after_s == 8
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
+def test_a_missing_file_is_named() -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.toml"):
         load(Path("nowhere.toml"))
 
 
-def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
-    assert "written.toml" in complaint(f"[engine]\npassword = {SECRET}\n")
-    assert "written.toml" in complaint(f'[engine]\npassword = "{SECRET}\n')
+def test_a_file_that_is_not_toml_is_named_and_not_quoted() -> None:
+    assert "settings.toml" in load_error(f"[engine]\npassword = {SECRET}\n")
+    assert "settings.toml" in load_error(f'[engine]\npassword = "{SECRET}\n')
 
 
 @pytest.mark.parametrize(
@@ -218,29 +218,29 @@ def test_a_file_that_is_no_toml_is_named_and_not_quoted() -> None:
     ),
 )  # fmt: skip
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(text: str, named: str) -> None:
-    assert named in complaint(text)
+    assert named in load_error(text)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     (
         ('server.listen = "nonsense"', "server.listen: must be host:port"),
-        ("server.listn = 3", "server.listn: no such setting; server.listen is one"),
-        ("servr.listen = 3", "servr: no such setting; server is one"),
+        ("server.listn = 3", "server.listn: no such setting; did you mean server.listen?"),
+        ("servr.listen = 3", "servr: no such setting; did you mean server?"),
         (
             "sources.x.fetch_sufix = 3",
-            "sources.x.fetch_sufix: no such setting; sources.x.fetch_suffix is one",
+            "sources.x.fetch_sufix: no such setting; did you mean sources.x.fetch_suffix?",
         ),
         ("nonsense = 3", "nonsense: no such setting"),
-        ("[sources]", "sources: is empty; name a source, or leave it out to have `hgmo`"),
+        ("[sources]", "sources: is empty; name a source, or remove the table to use `hgmo`"),
     ),
 )
-def test_what_is_wrong_is_said_in_words_of_ours(text: str, said: str) -> None:
-    assert said in complaint(text).splitlines()
+def test_errors_have_our_own_messages(text: str, said: str) -> None:
+    assert said in load_error(text).splitlines()
 
 
 def test_every_wrong_setting_is_named_at_once() -> None:
-    text = complaint("[engine]\nlease_s = 0\n[worker]\nconcurrency = 0")
+    text = load_error("[engine]\nlease_s = 0\n[worker]\nconcurrency = 0")
     assert "engine.lease_s" in text
     assert "worker.concurrency" in text
 
@@ -268,17 +268,17 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
         ("ARCHIVER_", ""),
     ),
 )
-def test_a_variable_without_a_setting_is_refused_by_name(
+def test_a_variable_without_a_setting_is_rejected_by_name(
     monkeypatch: pytest.MonkeyPatch, variable: str, likely: str
 ) -> None:
     monkeypatch.setenv(variable, SECRET)
     with pytest.raises(SettingsError) as refused:
         load()
-    hint = f"; {likely} is one" if likely else ""
+    hint = f"; did you mean {likely}?" if likely else ""
     assert str(refused.value) == f"{variable}: no such setting{hint}"
 
 
-def test_names_in_a_variable_are_free_and_the_setting_behind_them_is_not(
+def test_a_variable_may_have_any_source_name_but_only_known_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ARCHIVER_SOURCES__STRANGE__URL_TEMPLATE", LOCAL)
@@ -292,7 +292,7 @@ def test_names_in_a_variable_are_free_and_the_setting_behind_them_is_not(
         load()
 
 
-def test_variables_of_kubernetes_for_a_service_of_our_name_are_no_settings(
+def test_variables_of_kubernetes_for_a_service_of_our_name_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for service in ("ARCHIVER", "ARCHIVER_WEB"):
@@ -304,8 +304,8 @@ def test_variables_of_kubernetes_for_a_service_of_our_name_are_no_settings(
     assert setting_variables() == []
 
 
-def test_secrets_are_not_in_the_text_of_the_settings() -> None:
-    settings = written(
+def test_secrets_are_not_in_the_repr_of_the_settings() -> None:
+    settings = load_toml(
         f'[engine]\nuser = "me"\npassword = "{SECRET}"\n'
         f'[regions.a]\nbucket = "abc"\naccess_key_id = "k"\nsecret_access_key = "{SECRET}"'
     )
@@ -313,13 +313,13 @@ def test_secrets_are_not_in_the_text_of_the_settings() -> None:
     assert SECRET not in str(settings.model_dump(mode="json"))
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.server.retry_after_s = 9
 
 
-def test_the_version_is_what_the_image_says_of_itself(tmp_path: Path) -> None:
+def test_the_version_comes_from_the_file_in_the_image(tmp_path: Path) -> None:
     file = tmp_path / "version.json"
     file.write_text('{"commit": "abc", "build": "https://ci.example/1"}')
     server = ServerSettings(version_file=file)
@@ -333,7 +333,7 @@ def test_the_version_is_what_the_image_says_of_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ("[]", "3", "{", ""))
-def test_a_version_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_version_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "version.json"
     file.write_text(text)
 
@@ -345,7 +345,7 @@ def engine(**settings: Any) -> EngineSettings:  # noqa: ANN401 - whatever a file
     return EngineSettings(**settings)
 
 
-def test_a_login_in_the_engines_url_is_decoded_and_taken_out_of_the_servers() -> None:
+def test_a_login_in_the_engines_url_is_decoded_and_removed_from_the_servers() -> None:
     both = engine(url="nats://me:a%40b%2Fc%2Cd@n1:4222, tls://me:a%40b%2Fc%2Cd@[::1]/")
     assert both.servers == ("nats://n1:4222", "tls://[::1]")
     assert (both.login.user, both.login.password, both.login.token) == ("me", "a@b/c,d", None)
@@ -356,9 +356,7 @@ def test_a_login_in_the_engines_url_is_decoded_and_taken_out_of_the_servers() ->
     assert "p@w" not in repr(plain.login)
 
 
-def test_files_for_the_engine_have_to_be_what_they_are_called(
-    tmp_path: Path, certificates: Certificates
-) -> None:
+def test_files_of_the_engine_are_validated(tmp_path: Path, certificates: Certificates) -> None:
     words = tmp_path / "words"
     words.write_text("swordfish")
     wrong: Sequence[dict[str, object]] = (
@@ -379,7 +377,7 @@ def test_files_for_the_engine_have_to_be_what_they_are_called(
     assert engine(url="nats://n1", tls_cert=certificates.client, ca_file=certificates.authority)
 
 
-def test_replicas_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHIVER_ENGINE__REPLICAS", "3")
     assert load().engine.replicas == 3
     for wrong in ("2", "three", ""):

@@ -1,4 +1,4 @@
-"""The log tells what happened and no secret; the metrics stand in one table."""
+"""The log and its secrets, and the table of metrics."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ from archiver.telemetry import (
     METRICS,
     LogFormat,
     describe,
-    forget_dead,
+    forget_dead_processes,
     observe_many,
     set_up_logging,
 )
@@ -33,7 +33,7 @@ SIGNED = "https://b.s3.example/k?X-Amz-Expires=900&X-Amz-Signature=c0ffee"
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave the log of the other tests as it was."""
+    """Restore the log for other tests."""
     root, ours = logging.getLogger(), logging.getLogger("archiver")
     handlers, level, our_level = root.handlers[:], root.level, ours.level
     yield
@@ -43,8 +43,8 @@ def _as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def lines(log_format: LogFormat, level: str = "info") -> io.StringIO:
-    """Set the log up, and return where it goes."""
+def capture_log(log_format: LogFormat, level: str = "info") -> io.StringIO:
+    """Set up the log, and return its output."""
     set_up_logging(log_format, level=level, process="web")
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
@@ -54,19 +54,19 @@ def lines(log_format: LogFormat, level: str = "info") -> io.StringIO:
 
 
 def logger() -> structlog.stdlib.BoundLogger:
-    """Return the logger as a process has it that sets up its log when it starts."""
+    """Return a logger that is created after the log is set up, as in a process."""
     return structlog.stdlib.get_logger("archiver")
 
 
-def test_text_from_elsewhere_does_nothing_to_a_terminal() -> None:
-    written = lines(LogFormat.CONSOLE)
+def test_text_from_clients_cannot_control_the_terminal() -> None:
+    written = capture_log(LogFormat.CONSOLE)
     logger().info("request.finished", path="/a\x1b[31m\x9b\u202e", client="a b\x07")
     assert written.getvalue().strip().isprintable()
     assert r"/a\x1b[31m\x9b\u202e" in written.getvalue()
 
 
 def test_a_line_is_one_json_object() -> None:
-    written = lines(LogFormat.JSON)
+    written = capture_log(LogFormat.JSON)
     logger().info("task.succeeded", key="v1/a", size_bytes=3)
     line = json.loads(written.getvalue())
     assert line.pop("timestamp").endswith("Z")
@@ -82,7 +82,7 @@ def test_a_line_is_one_json_object() -> None:
 
 
 def test_mozlog_has_the_keys_of_mozlog() -> None:
-    written = lines(LogFormat.MOZLOG)
+    written = capture_log(LogFormat.MOZLOG)
     logger().warning("upload.failed", region="us-west-2")
     line = json.loads(written.getvalue())
     assert line["Type"] == "upload.failed"
@@ -94,8 +94,8 @@ def test_mozlog_has_the_keys_of_mozlog() -> None:
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
-def test_no_signature_gets_into_any_log(log_format: LogFormat) -> None:
-    written = lines(log_format)
+def test_no_log_contains_a_signature(log_format: LogFormat) -> None:
+    written = capture_log(log_format)
     logger().info("x", url=SIGNED, other=f"see {SIGNED}")
     logging.getLogger("obstore").error("GET %s failed", SIGNED)
     assert "obstore" in written.getvalue()
@@ -108,8 +108,8 @@ def crash(text: str) -> NoReturn:
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
-def test_the_text_of_an_exception_stays_out_of_the_log(log_format: LogFormat) -> None:
-    written = lines(log_format)
+def test_no_log_contains_the_text_of_an_exception(log_format: LogFormat) -> None:
+    written = capture_log(log_format)
     text = "swordfish"
     try:
         crash(text)
@@ -121,8 +121,8 @@ def test_the_text_of_an_exception_stays_out_of_the_log(log_format: LogFormat) ->
     assert text not in written.getvalue()
 
 
-def test_a_library_is_named_and_its_text_and_failed_connections_are_left_out() -> None:
-    written = lines(LogFormat.JSON)
+def test_a_library_is_logged_without_its_text_and_failed_connections() -> None:
+    written = capture_log(LogFormat.JSON)
     library = logging.getLogger("asyncio")
     library.warning("returning true from eof_received() has no effect when using ssl")
     library.error("Future exception was never retrieved", exc_info=ConnectionError("swordfish"))
@@ -152,22 +152,22 @@ def test_a_library_is_named_and_its_text_and_failed_connections_are_left_out() -
         (PermissionError(errno.EACCES, "not allowed"), True),
     ),
 )
-def test_only_failed_connections_are_left_out_of_what_asyncio_reports(
+def test_only_failed_connections_are_dropped_from_asyncios_reports(
     failure: OSError, *, reported: bool
 ) -> None:
-    written = lines(LogFormat.JSON)
+    written = capture_log(LogFormat.JSON)
     logging.getLogger("asyncio").error("socket.accept() failed", exc_info=failure)
     assert ("library.spoke" in written.getvalue()) == reported
 
 
-def test_what_is_less_than_the_level_is_not_written() -> None:
-    written = lines(LogFormat.JSON, level="warning")
+def test_events_below_the_level_are_not_logged() -> None:
+    written = capture_log(LogFormat.JSON, level="warning")
     logger().info("quiet")
     logging.getLogger("a.library").info("quiet")
     assert written.getvalue() == ""
 
 
-def test_an_exception_is_described_by_its_kinds() -> None:
+def test_an_exception_is_described_by_its_types() -> None:
     cause = ValueError("secret")
     effect = KeyError("secret")
     effect.__cause__ = cause
@@ -175,7 +175,7 @@ def test_an_exception_is_described_by_its_kinds() -> None:
     assert describe(None) == ""
 
 
-def test_every_metric_has_a_prefix_and_says_its_unit() -> None:
+def test_every_metric_has_a_prefix_and_a_unit() -> None:
     for metric in vars(METRICS).values():
         assert isinstance(metric, MetricWrapperBase)
         (family,) = metric.describe()
@@ -196,7 +196,7 @@ def test_no_metric_has_a_label_that_grows_with_use() -> None:
     }  # fmt: skip
 
 
-def test_observing_many_times_at_once_is_observing_many_times() -> None:
+def test_observing_many_values_at_once_equals_observing_each() -> None:
     registry = CollectorRegistry()
     once, often = (
         Histogram(name, name, ("a",), buckets=(0.1, 1), registry=registry).labels(a="b")
@@ -207,15 +207,15 @@ def test_observing_many_times_at_once_is_observing_many_times() -> None:
         for value in values:
             often.observe(value)
 
-    told = {
+    samples = {
         name: [(s.name.removeprefix(name), s.labels, round(s.value, 9)) for s in metric.samples]
         for metric in registry.collect()
         if (name := metric.name)
     }
-    assert [s for s in told["once"] if s[0] != "_created"] == [
-        s for s in told["often"] if s[0] != "_created"
+    assert [s for s in samples["once"] if s[0] != "_created"] == [
+        s for s in samples["often"] if s[0] != "_created"
     ]
-    assert len(told["once"]) >= 5
+    assert len(samples["once"]) >= 5
 
 
 COUNT = """
@@ -227,7 +227,7 @@ input()
 """
 
 
-def test_what_a_dead_process_did_stays_and_what_it_was_doing_goes(tmp_path: Path) -> None:
+def test_a_dead_process_keeps_its_counters_and_loses_its_live_gauges(tmp_path: Path) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     with subprocess.Popen(
@@ -238,9 +238,9 @@ def test_what_a_dead_process_did_stays_and_what_it_was_doing_goes(tmp_path: Path
     ) as process:
         assert process.stdout
         assert process.stdout.read(7) == b"counted"
-        forget_dead(folder)
+        forget_dead_processes(folder)
         assert (folder / f"gauge_livesum_{process.pid}.db").exists()
         process.communicate(b"\n")
-    forget_dead(folder)
+    forget_dead_processes(folder)
     assert not (folder / f"gauge_livesum_{process.pid}.db").exists()
     assert (folder / f"counter_{process.pid}.db").exists()

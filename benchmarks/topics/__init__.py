@@ -1,6 +1,6 @@
-"""One module per question: ``measure(lab)`` returns the tables that answer it.
+"""One module per question; ``measure(lab)`` returns the tables that answer it.
 
-To add one: its module here, its name in ``TOPICS``, a place for its tables in docs/benchmarks.md.
+To add one, add its module here, its name to ``TOPICS``, and its markers to docs/benchmarks.md.
 """
 
 TOPICS = (
@@ -16,4 +16,4 @@ TOPICS = (
     "busy",
     "index_size",
 )
-"""In the order of the document. Each is imported when it is asked for: not all need the same."""
+"""In the order of the document. A topic is imported when it runs, because requirements differ."""

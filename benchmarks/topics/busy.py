@@ -1,4 +1,4 @@
-"""How soon is a hit answered while 50 builds run? At 1,500 hits a second, on the same cores."""
+"""How long does a hit take while 50 builds run? At 1,500 hits per second, on the same cores."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ BUILDS, QUICK_BUILDS = 50, 5
 
 ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
 RATE = 6e5
-"""Of each build, so that 50 of them are what a real host can send: 30 MB/s."""
+"""Bytes per second of each build: 50 of them reach 30 MB/s, the rate of a real host."""
 
 SECONDS, QUICK_SECONDS = 8, 2
 PAUSE_MS = 20
-"""With 32 connections some 1,500 hits a second: four times hg.mozilla.org's busiest hour."""
+"""With 32 connections about 1,500 hits per second, four times hg.mozilla.org's busiest hour."""
 
 SETTINGS = {
     **ONE_PER_CORE,
@@ -34,13 +34,13 @@ QUIET, BUSY = "nothing else", "{} builds"
 GOAL = "< 25"
 
 
-class NotBusy(Exception):
-    """Builds ended before the hits were measured that they should have been beside."""
+class BuildsEndedEarly(Exception):
+    """Builds ended before the measurement of the hits did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Office:
-    """An installation with one archive that is asked for, and others that are built meanwhile."""
+class BusyInstallation:
+    """An installation that serves one archive while it builds others."""
 
     stack: Stack
     archive: Input
@@ -56,7 +56,7 @@ class Office:
         with self._building() as statuses:
             p99_ms = self._ask(BUSY.format(self.builds))
             if any(_state(status) != "STARTED" for status in statuses):
-                raise NotBusy(Counter(map(_state, statuses)))
+                raise BuildsEndedEarly(Counter(map(_state, statuses)))
         return p99_ms
 
     def _ask(self, what: str) -> float:
@@ -66,7 +66,7 @@ class Office:
 
     @contextmanager
     def _building(self) -> Iterator[list[str]]:
-        """Have builds run; yield the URLs of their statuses. All have succeeded at the end."""
+        """Run builds, and yield their status URLs. All have succeeded after the block."""
         urls = [self.stack.url(new_repo(self.archive), NODE) for _ in range(self.builds)]
         statuses = [fetch(url).location for url in urls]
         for status in statuses:
@@ -75,7 +75,7 @@ class Office:
         for status in statuses:
             result = poll(status, ended, timeout_s=TIMEOUT_S)[-1]
             if result["state"] != "SUCCESS":
-                raise NotBusy(result)
+                raise BuildsEndedEarly(result)
 
 
 def _state(status: str) -> str:
@@ -88,16 +88,19 @@ def measure(lab: Lab) -> list[Table]:
     with lab.host(archive, rate=RATE) as host, lab.installation(host, SETTINGS) as archiver:
         url = archiver.url(new_repo(archive))
         succeed(url, timeout_s=TIMEOUT_S)
-        office = Office(
+        installation = BusyInstallation(
             stack=archiver.stack,
             archive=archive,
             targets=Targets.write(lab.folder, [url]),
             builds=QUICK_BUILDS if lab.inputs.quick else BUILDS,
             seconds=QUICK_SECONDS if lab.inputs.quick else SECONDS,
         )
-        contestants = {QUIET: office.quiet, BUSY.format(office.builds): office.busy}
+        contestants = {
+            QUIET: installation.quiet,
+            BUSY.format(installation.builds): installation.busy,
+        }
         race(contestants, rounds=lab.rounds, unit="ms")
-    return [_table(office.answers)]
+    return [_table(installation.answers)]
 
 
 def _table(answers: Mapping[str, Sequence[Answers]]) -> Table:

@@ -1,4 +1,4 @@
-"""How long does it take to make a tar.gz or a tar.zst of a zip? Of real trees, on all cores."""
+"""How long does the conversion of a zip to a tar.gz or a tar.zst take? Real trees, all cores."""
 
 import shlex
 import shutil
@@ -38,7 +38,7 @@ def measure(lab: Lab) -> list[Table]:
 
 
 def _contestants(folder: Path, tree: Tree, node: str, url: str) -> dict[str, Contestant]:
-    """Return all that work on *tree*, hgweb first: the others need its zip."""
+    """Return the contestants for *tree*, hgweb first, because the others need its zip."""
     given = folder / f"{tree.name}.zip"
     contestants: dict[str, Contestant] = {HGWEB: partial(download, url, given)}
     for suffix in PACKERS:
@@ -63,7 +63,7 @@ def _pipe(suffix: str) -> str:
 
 
 def _ratios(tree: Tree, suffix: str, taken: dict[str, list[float]]) -> Table:
-    """Return how many times as long the others take."""
+    """Return the table of durations and of ratios to Archiver's."""
     goals = {_pipe(suffix): "> 1", HGWEB: "> 10"}
     rows = [
         Row(what=what, samples=taken[_of(tree, what)], goal=goals.get(what, ""))
@@ -82,7 +82,7 @@ def _convert(given: Path, name: str, node: str, suffix: str, target: Path) -> fl
 
 
 def _unpack_and_pack(given: Path, folder: Path, suffix: str, target: Path) -> float:
-    """Take the zip apart on the disk, and pack what lies there then."""
+    """Unpack the zip to the disk, then pack the files."""
     taken = run(["unzip", "-q", given, "-d", folder])
     pack = f"tar --create --directory {shlex.quote(str(folder))} . | {PACKERS[suffix]}"
     return taken + run(["bash", "-o", "pipefail", "-c", f"{pack} > {shlex.quote(str(target))}"])

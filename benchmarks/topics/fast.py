@@ -1,4 +1,4 @@
-"""How fast is Archiver when the host is faster? 1 GB, to two regions, beside each leg alone."""
+"""How fast is Archiver when the host is faster? 1 GB to two regions, and each step alone."""
 
 from benchmarks.lab import Lab
 from benchmarks.programs import need

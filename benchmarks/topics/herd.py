@@ -1,4 +1,4 @@
-"""How soon is each answered, if 10,000 clients want one archive? There is none yet."""
+"""How long does a response take if 10,000 clients want one archive? It does not exist yet."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ COUNT, QUICK_COUNT = 10_000, 200
 
 ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
 RATE = 8e5
-"""The host needs 10 s for either: nothing is committed before the last client has its answer."""
+"""The host needs 10 s for either archive: every client has its response before the commit."""
 
 OVER_S = {"all at once": 0.0, "within 2 s": 2.0}
 GOAL = "< 300"
@@ -28,13 +28,13 @@ BARE = "the same server (granian), one constant 202"
 PINNED, SPREAD = "one process, on one core", "a process per core"
 
 
-class Unlike(Exception):
-    """Not everyone in a crowd got what it should, or the host was asked more than once."""
+class UnexpectedOutcome(Exception):
+    """A client had another outcome than expected, or the host was asked more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Herd:
-    """Crowds that come to one installation from these ``cores``, each for another archive."""
+    """Crowds of clients of one installation, each for another archive, on these ``cores``."""
 
     host: Host
     stack: Stack
@@ -43,10 +43,10 @@ class Herd:
     cores: set[int]
 
     def come(self, outcome: str, *, query: str = "", over_s: float) -> tuple[str, list[Reply]]:
-        """Return the repo that a crowd asked for, and what it got: *outcome*, all of it.
+        """Run a crowd whose clients all have *outcome*; return the repo and the replies.
 
         Raises:
-            Unlike: Somebody got something else, or the host was asked more than once.
+            UnexpectedOutcome: A client had another outcome, or the host was asked more than once.
         """
         repo = new_repo(self.archive)
         with on(self.cores):
@@ -54,15 +54,15 @@ class Herd:
         poll(status_url(self.stack, repo), ended, timeout_s=TIMEOUT_S)
         require(replies, outcome)
         if (fetched := self.host.fetched(repo)) != 1:
-            raise Unlike(f"the host was asked {fetched} times")
+            raise UnexpectedOutcome(f"the host was asked {fetched} times")
         return repo, replies
 
 
 def require(replies: Sequence[Reply], outcome: str) -> None:
-    """Return if everyone got *outcome*. Raises Unlike."""
+    """Raise UnexpectedOutcome unless every client had *outcome*."""
     outcomes = Counter(reply.outcome for reply in replies)
     if outcomes.keys() - {outcome}:
-        raise Unlike(f"not each got {outcome}: {outcomes}")
+        raise UnexpectedOutcome(f"expected only {outcome}: {outcomes}")
 
 
 def status_url(stack: Stack, repo: str) -> str:
@@ -74,9 +74,9 @@ def status_url(stack: Stack, repo: str) -> str:
 def herds(
     lab: Lab, *, rate: float, settings: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Herd]]:
-    """Yield an installation with one web process on its own core, and one as it comes.
+    """Yield an installation with one web process on its own core, and one with the defaults.
 
-    *rate* is the host's, in bytes a second.
+    *rate* is the host's, in bytes per second.
     """
     archive = lab.inputs.get(QUICK_ARCHIVE if lab.inputs.quick else ARCHIVE)
     count = QUICK_COUNT if lab.inputs.quick else COUNT
@@ -117,14 +117,14 @@ def measure(lab: Lab) -> list[Table]:
 
 @contextmanager
 def _bare(lab: Lab, herd: Herd) -> Iterator[str]:
-    """Yield the URL of the server that says what Archiver would, whatever it is asked."""
+    """Yield the URL of a server that sends Archiver's response to every request."""
     answer = fetch(herd.stack.url(new_repo(herd.archive), NODE))
     with on(herd.cores), constant(answer, lab.folder) as url:
         yield url
 
 
 def _answered(url: str, herd: Herd, over_s: float) -> float:
-    """Return the p99 of such a crowd that goes to *url* instead."""
+    """Return the p99 of such a crowd at *url*."""
     with on(herd.cores):
         replies = crowd(f"{url}/", herd.count, over_s=over_s)
     require(replies, "202")

@@ -1,4 +1,4 @@
-"""How many hits a second does a web process answer? Beside its server, with Archiver taken out."""
+"""How many hits per second does a web process serve? Compared with the bare server."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ ARCHIVES, QUICK_ARCHIVES = 100_000, 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Archiver's turns, beside those who need no web process started."""
+    """Contestants: Archiver, which starts a web process for each run, and running servers."""
 
     lab: Lab
     stack: Stack
@@ -47,7 +47,7 @@ class Course:
         return QUICK_ARCHIVES if self.lab.inputs.quick else ARCHIVES
 
     def contestants(self, url: str, rivals: Mapping[str, str]) -> dict[str, Contestant]:
-        """Return everyone. *url* is a hit's; *rivals*, each at its URL, get the same path."""
+        """Return all contestants. *url* is a hit's; *rivals* serve the same path at their URLs."""
         path = urlsplit(url).path
         constants: dict[str, Contestant] = {
             what: partial(self._ask, what, self._targets([rival + path]))
@@ -88,7 +88,7 @@ class Course:
 
 @contextmanager
 def _web(stack: Stack) -> Iterator[None]:
-    """Have one web process run that has answered nothing yet."""
+    """Run one new web process."""
     with ExitStack() as started:
         with on(SERVER):
             started.enter_context(stack.web(ONE_PROCESS))
@@ -112,7 +112,7 @@ def measure(lab: Lab) -> list[Table]:
 
 
 def _build(lab: Lab, stack: Stack) -> tuple[str, Answer]:
-    """Have one archive fetched and stored; return its URL, and how that is answered."""
+    """Build one archive, and return its URL and the response to it."""
     url = stack.url(new_repo(lab.inputs.get("10MB")), NODE)
     with stack.web(), stack.worker():
         succeed(url)
@@ -120,7 +120,7 @@ def _build(lab: Lab, stack: Stack) -> tuple[str, Answer]:
 
 
 def _rivals(lab: Lab, stack: Stack, answer: Answer) -> dict[str, AbstractContextManager[str]]:
-    """Return those that answer as *answer* does, or find the same object in the same bucket."""
+    """Return servers that send *answer*, and the original with the same object."""
     location = answer.location
     (bucket,) = (b for b in buckets(stack) if location.startswith(b.endpoint))
     key = urlsplit(location).path.removeprefix(f"/{bucket.bucket}/")
@@ -132,7 +132,7 @@ def _rivals(lab: Lab, stack: Stack, answer: Answer) -> dict[str, AbstractContext
 
 
 def _tables(answers: Mapping[str, Sequence[Answers]]) -> list[Table]:
-    """Return hits a second beside the bare server, beside the original, and how long each took."""
+    """Return hits per second, compared with the bare server and the original, and latencies."""
     rates = {what: [each.per_s for each in of_it] for what, of_it in answers.items()}
     (long_tail,) = answers.keys() - {CONSTANT, NGINX, ORIGINAL, ARCHIVER, EVERY_CORE}
     goals = {ARCHIVER: "≥ 0.75", long_tail: "≥ 0.3"}

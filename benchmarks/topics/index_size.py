@@ -1,4 +1,4 @@
-"""Does it matter to a hit how many archives there are? 1,000, 100,000 and 1,000,000 of them."""
+"""Does a hit depend on the number of archives? With 1,000, 100,000 and 1,000,000 archives."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from tests.system.stack import Stack
 
 SIZES, QUICK_SIZES = (1_000, 100_000, 1_000_000), (100, 1_000, 2_000)
 ASKED_FOR = 1_000
-"""So many different ones, evenly spread over all that there are."""
+"""Number of different archives requested, spread evenly over all archives."""
 
 SECONDS, QUICK_SECONDS = 8, 1
 WARM_UP_SECONDS = 2
@@ -23,7 +23,7 @@ WARM_UP_SECONDS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """An installation whose index holds so many archives. ``web_mb`` has an entry per round."""
+    """An installation with a seeded index. ``web_mb`` has one entry per round."""
 
     stack: Stack
     targets: Targets
@@ -31,7 +31,7 @@ class Index:
     web_mb: list[float] = field(default_factory=list)
 
     def hits(self) -> float:
-        """Return hits a second of a new web process."""
+        """Return hits per second of a new web process."""
         with ExitStack() as started:
             with on(SERVER):
                 web = started.enter_context(self.stack.web(ONE_PROCESS))

@@ -1,4 +1,4 @@
-"""How long after the host's last byte is the archive there? Until a client's first 302."""
+"""How soon after the host's last byte is an archive available? Until a client's first 302."""
 
 import http.client
 import time
@@ -46,7 +46,7 @@ def measure(lab: Lab) -> list[Table]:
 def _wait(host: Host, archiver: Installation, archive: Input) -> float:
     """Return the seconds between the host's last byte and the first 302.
 
-    The client asks once to have the archive built, and every POLL_S from the last byte on.
+    The client sends one request to start the build, and one every POLL_S after the last byte.
     """
     repo = new_repo(archive)
     url = urlsplit(archiver.url(repo))

@@ -15,7 +15,7 @@ SIZES = ("100MB", "1GB", "8GB")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one build. ``servers_cpu_s`` is what both regions' S3 servers took."""
+    """The cost of one build. ``servers_cpu_s`` is the CPU time of both S3 servers."""
 
     gigabytes: float
     peak_mb: float
@@ -38,7 +38,7 @@ def measure(lab: Lab) -> list[Table]:
 
 
 def _build(lab: Lab, host: Host, archive: Input) -> tuple[float, Cost]:
-    """Build once, in an installation of its own: a process's peak is for ever."""
+    """Build once in a new installation, because the peak of a process never goes down."""
     with lab.installation(host) as archiver:
         before, servers_before = usage(archiver.worker), _cpu_s(archiver.servers)
         taken = archiver.store(archive)

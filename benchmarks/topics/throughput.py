@@ -1,4 +1,4 @@
-"""How many small archives does a worker build a second? Of 1, 10 and 100 sources."""
+"""How many small archives does a worker build per second? From 1, 10 and 100 sources."""
 
 import asyncio
 import itertools
@@ -14,14 +14,14 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Node
 from archiver.tasks import TaskState
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import NODE, Input
 from benchmarks.lab import TIMEOUT_S, Host, Lab, new_repo
 from benchmarks.race import Row, Table, race
 from tests.system.stack import Stack
 
 ARCHIVES, QUICK_ARCHIVES = 200, 10
-"""Of each round, so that five rounds build 1,000."""
+"""Archives per round: five rounds build 1,000."""
 
 ENQUEUED_AT_A_TIME = 32
 POLL_S = 0.02
@@ -42,7 +42,7 @@ def measure(lab: Lab) -> list[Table]:
             sources = [f"source{number}" for number in range(count)]
             parts = stack.enter_context(_worker(lab, host, regions, sources))
             contestants[name] = partial(_rate, parts, tiny, sources, archives)
-            contestants[name]()  # until the worker has made its consumers
+            contestants[name]()  # until the worker has created its consumers
         rates = race(contestants, rounds=lab.rounds, unit="/s")
     goals = {NAMES[-1]: GOAL}
     rows = [Row(what=what, samples=s, goal=goals.get(what, "")) for what, s in rates.items()]
@@ -53,7 +53,7 @@ def measure(lab: Lab) -> list[Table]:
 def _worker(
     lab: Lab, host: Host, regions: Mapping[str, str], sources: list[str]
 ) -> Iterator[Stack]:
-    """Yield an installation with a worker for *sources*. It does nothing while others are at it."""
+    """Yield an installation with a worker for *sources*, which is idle while others run."""
     configured = {name: {"url_template": host.template} for name in sources}
     settings = {**regions, "ARCHIVER_SOURCES": json.dumps(configured)}
     with lab.servers(host, settings) as parts, parts.worker():
@@ -61,7 +61,7 @@ def _worker(
 
 
 def _rate(parts: Stack, archive: Input, sources: list[str], count: int) -> float:
-    """Return how many archives are built a second, from the first task to the end of the last."""
+    """Return archives per second, from the first task to the end of the last."""
     wanted = [
         Archive(source=source, repo=new_repo(archive), node=Node(NODE), subdir="", suffix="tar.gz")
         for source in itertools.islice(itertools.cycle(sources), count)
@@ -70,10 +70,10 @@ def _rate(parts: Stack, archive: Input, sources: list[str], count: int) -> float
 
 
 async def _build(parts: Stack, archives: list[Archive]) -> float:
-    """Create the tasks with the engine's own code; return the seconds until the queue is empty.
+    """Create tasks with the engine's own code, and return the seconds until the queue is empty.
 
     Raises:
-        RuntimeError: A task was not built: a failure leaves the queue, too.
+        RuntimeError: A task failed, which also removes it from the queue.
     """
     async with _connection(parts) as connection, asyncio.timeout(TIMEOUT_S):
         engine, left = JetStreamTaskQueue(connection=connection), iter(archives)

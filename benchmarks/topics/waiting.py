@@ -1,4 +1,4 @@
-"""How soon has a crowd what it waits for? And how much memory does it take as long as it waits."""
+"""How soon do waiting clients get their archive? And the memory of 5,000 that still wait."""
 
 import time
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from benchmarks.pinning import ONE_PROCESS
 from benchmarks.process import resident_mb
 from benchmarks.race import Contestant, Row, Table, race
 from benchmarks.throng import Reply, throng
-from benchmarks.topics.herd import COUNT, Herd, Unlike, herds, require, status_url
+from benchmarks.topics.herd import COUNT, Herd, UnexpectedOutcome, herds, require, status_url
 from tests.system.stack import Stack
 
 WAIT = "wait=80"
 OVER_S = 1.0
-"""In which a crowd comes that waits; the archive is there some seconds later."""
+"""Seconds over which the clients start; the archive exists some seconds later."""
 
 RATE = 2e6
-"""The host needs 4 s for the archive: everyone has come by then, and nobody was redirected yet."""
+"""The host needs 4 s for the archive: after every client has started, before any redirect."""
 
 FOUND_GOAL, MEMORY_GOAL = "< 200", "< 600"
 
 ROOM = {"ARCHIVER_SERVER__WAITERS": str(COUNT), "ARCHIVER_SERVER__HOLD_S": "10"}
-"""For all of a crowd in one process, with the holds of its first measurement."""
+"""Settings for all clients in one process, with the hold of the first measurement."""
 
 ARCHIVE, QUICK_ARCHIVE = "10MB", "8GB"
 SLOW_RATE = 5e5
-"""At which the host needs 18 s: everyone has come by then, and was redirected once."""
+"""The host needs 18 s: every client has started and was redirected once by then."""
 
 SETTLED_S = 8.0
-"""After which they are there, whatever it took."""
+"""Seconds after which all clients wait."""
 
 
 def measure(lab: Lab) -> list[Table]:
@@ -50,7 +50,7 @@ def _found(lab: Lab) -> Table:
 
 
 def _until_the_last(herd: Herd) -> float:
-    """Return the milliseconds between the commit and the last 302 of those who wait for it."""
+    """Return the milliseconds between the commit and the last 302 of the waiting clients."""
     repo, replies = herd.come("302", query=WAIT, over_s=OVER_S)
     return 1000 * (max(reply.ended_at for reply in replies) - _committed_at(herd.stack, repo))
 
@@ -64,7 +64,7 @@ def _committed_at(stack: Stack, repo: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowds:
-    """Those who wait for one archive: for a redirect, and for news of its task."""
+    """Clients that wait for one archive, and clients of its task's event stream."""
 
     waiters: int
     streams: int
@@ -73,7 +73,7 @@ class Crowds:
         return f"{self.waiters:,} who wait and {self.streams:,} streams of events"
 
     def held_mb(self, stack: Stack, archive: Input) -> float:
-        """Return what a new web process holds in memory once all of them are there."""
+        """Return the memory of a new web process while all of them wait."""
         repo = new_repo(archive)
         archive_url, events_url = stack.url(repo, NODE, WAIT), f"{status_url(stack, repo)}/events"
         with (
@@ -88,11 +88,11 @@ class Crowds:
         return held_mb
 
 
-def _check(replies: Sequence[Reply], outcome: str, there_at: float) -> None:
-    """Return if all had come by *there_at*, and stayed for *outcome*. Raises Unlike."""
+def _check(replies: Sequence[Reply], outcome: str, measured_at: float) -> None:
+    """Raise UnexpectedOutcome unless all waited at *measured_at* and then had *outcome*."""
     require(replies, outcome)
-    if not all(reply.begun_at < there_at < reply.ended_at for reply in replies):
-        raise Unlike("not everyone was there when memory was measured")
+    if not all(reply.begun_at < measured_at < reply.ended_at for reply in replies):
+        raise UnexpectedOutcome("not every client was waiting when memory was measured")
 
 
 def _memory(lab: Lab) -> Table:

@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, and a way to run commands against it."""
+"""A server with scripted responses, and a fixture that runs commands."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from archiver.cli import main
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """One answer. A body that is shorter than its Content-Length is a connection cut.
+class Response:
+    """One response. If the body is shorter than its Content-Length, the connection breaks off.
 
-    The body is sent as many ``times``, or until the client has had enough.
+    The body is repeated ``times``, or until the client disconnects.
     """
 
     status: int = 200
@@ -28,47 +28,47 @@ class Said:
     times: int = 1
 
 
-Saying = Callable[[Mapping[str, str]], Said]
-"""Makes an answer to a request with these headers."""
+Responder = Callable[[Mapping[str, str]], Response]
+"""Returns the response to a request with these headers."""
 
 
-def ranged(content: bytes, *, broken_at: int | None = None, status: int = 206) -> Saying:
-    """Return an object of S3, which is sent as a whole or from some byte on.
+def ranged(content: bytes, *, broken_at: int | None = None, status: int = 206) -> Responder:
+    """Return an S3 object that supports range requests.
 
-    If ``broken_at`` is given, each answer breaks off after so many bytes. ``status`` is that of a
-    part: 200 for rclone.
+    Each response breaks off after ``broken_at`` bytes. ``status`` is that of a part, which is 200
+    for rclone.
     """
 
-    def say(headers: Mapping[str, str]) -> Said:
+    def respond(headers: Mapping[str, str]) -> Response:
         start = int(headers.get("Range", "bytes=0-")[len("bytes=") : -1])
         body = content[start:]
         size = {"Content-Length": str(len(body))}
         if not start:
-            return Said(headers=size, body=body[:broken_at])
+            return Response(headers=size, body=body[:broken_at])
         part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        return Said(status=status, headers=size | part, body=body[:broken_at])
+        return Response(status=status, headers=size | part, body=body[:broken_at])
 
-    return say
+    return respond
 
 
 @dataclass(slots=True, kw_only=True)
-class Script:
-    """Answers per path, in their order; the last one is repeated. ``asked`` is what came."""
+class ScriptedServer:
+    """Sends the responses of each path in order, and repeats the last. Records ``requests``."""
 
     url: str = ""
-    answers: dict[str, list[Said | Saying]] = field(default_factory=dict)
-    asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    responses: dict[str, list[Response | Responder]] = field(default_factory=dict)
+    requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
 
-    def say(self, path: str, *answers: Said | Saying) -> None:
-        """Answer requests for *path*, or for *path* with this very query."""
-        self.answers[path] = list(answers)
+    def respond(self, path: str, *responses: Response | Responder) -> None:
+        """Set the responses for *path*, which may include a query."""
+        self.responses[path] = list(responses)
 
-    def next(self, target: str, headers: Mapping[str, str]) -> Said:
-        answers = self.answers.get(target) or self.answers.get(target.partition("?")[0])
-        if not answers:
-            return Said(status=404)
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        return answer if isinstance(answer, Said) else answer(headers)
+    def next(self, target: str, headers: Mapping[str, str]) -> Response:
+        responses = self.responses.get(target) or self.responses.get(target.partition("?")[0])
+        if not responses:
+            return Response(status=404)
+        response = responses.pop(0) if len(responses) > 1 else responses[0]
+        return response if isinstance(response, Response) else response(headers)
 
 
 @pytest.fixture(autouse=True)
@@ -87,31 +87,31 @@ def restored() -> Iterator[None]:
 
 
 @pytest.fixture
-def script() -> Iterator[Script]:
-    script = Script()
+def server() -> Iterator[ScriptedServer]:
+    server = ScriptedServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            script.asked.append((self.path, dict(self.headers)))
-            said = script.next(self.path, dict(self.headers))
-            size = {"Content-Length": str(len(said.body))} if said.times == 1 else {}
-            self.send_response(said.status)
-            for name, value in {**size, **said.headers}.items():
+            server.requests.append((self.path, dict(self.headers)))
+            response = server.next(self.path, dict(self.headers))
+            size = {"Content-Length": str(len(response.body))} if response.times == 1 else {}
+            self.send_response(response.status)
+            for name, value in {**size, **response.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             with suppress(ConnectionError):
-                for _ in range(said.times):
-                    self.wfile.write(said.body)
+                for _ in range(response.times):
+                    self.wfile.write(response.body)
             self.close_connection = True
 
         def log_message(self, *_args: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
-        script.url = f"http://127.0.0.1:{server.server_port}"
-        yield script
-        server.shutdown()
+        server.url = f"http://127.0.0.1:{httpd.server_port}"
+        yield server
+        httpd.shutdown()
         thread.join()
 
 
@@ -120,9 +120,10 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line in an empty folder, as a process would with no settings of ours."""
+    """Return a function that runs a command in an empty folder, without any settings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ARCHIVER_CONFIG", raising=False)
+    monkeypatch.setenv("ARCHIVER_CONFIG", "")  # restored, because --config sets it
+    monkeypatch.delenv("ARCHIVER_CONFIG")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nowhere"))
 
     def run_command(*words: str, **env: str) -> Result:

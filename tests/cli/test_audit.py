@@ -1,4 +1,4 @@
-"""``archiver audit``: what it takes, and how it tells what was found."""
+"""``archiver audit``: its arguments and its reports."""
 
 import json
 from collections import Counter
@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from archiver.cli.audit_report import SHOWN, as_line, exit_code, show, summary
+from archiver.cli.audit_report import (
+    DIFFERENCES_MAX,
+    exit_code,
+    format_summary,
+    print_finding,
+    to_json_line,
+)
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Archive, Conversion, Manifest, Node, Region
 from archiver.tasks import Failure
@@ -75,29 +81,29 @@ CORRUPT = Finding(
         (("lost", "same"), 1),
     ),
 )
-def test_the_exit_code_is_that_of_the_worst(outcomes: tuple[str, ...], code: int) -> None:
+def test_the_exit_code_is_that_of_the_worst_outcome(outcomes: tuple[str, ...], code: int) -> None:
     counted = Counter(map(Outcome, outcomes))
 
     assert exit_code(counted, complete=True) == code
     assert exit_code(counted, complete=False) == (code or 75)
 
 
-def test_the_summary_counts_what_there_was() -> None:
-    assert summary(Counter()) == "0 archives"
-    assert summary(Counter([Outcome.SAME])) == "1 archive: 1 same"
+def test_the_summary_counts_outcomes() -> None:
+    assert format_summary(Counter()) == "0 archives"
+    assert format_summary(Counter([Outcome.SAME])) == "1 archive: 1 same"
     counted = Counter([Outcome.GONE, Outcome.SAME, Outcome.SAME])
-    assert summary(counted) == "3 archives: 2 same, 1 gone"
+    assert format_summary(counted) == "3 archives: 2 same, 1 gone"
 
 
-def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixture[str]) -> None:
-    show(DIFFERS)
+def test_the_text_has_both_sha256_and_each_member(capsys: pytest.CaptureFixture[str]) -> None:
+    print_finding(DIFFERS)
 
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         f"differs     {ARCHIVE.task_id}",
         f"stored   sha256 {'a' * 64} (1,000 bytes), made by archiver 1, zstd 1",
         f"fetched  sha256 {'b' * 64} (1,001 bytes), made by archiver 2, zstd 1",
-        "the members come in another order",
+        "the order of the members differs",
         "ash/.hg_archival.txt: mode, time, content",
         "stored   mode 0644",
         "fetched  mode 0755",
@@ -110,49 +116,49 @@ def test_a_person_reads_both_digests_and_each_member(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_a_person_is_told_of_no_more_than_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_lists_a_limited_number_of_members(capsys: pytest.CaptureFixture[str]) -> None:
     drift = Drift(members=5000, differences=DIFFERENCES[2:] * 1000, reordered=False)
 
-    show(replace(DIFFERS, drift=drift))
+    print_finding(replace(DIFFERS, drift=drift))
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 + SHOWN + 1
+    assert len(lines) == 3 + DIFFERENCES_MAX + 1
     assert lines[-1].strip() == "and 4,980 more"
 
 
-def test_what_is_the_same_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    show(SAME)
+def test_an_unchanged_archive_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_finding(SAME)
 
     assert capsys.readouterr().out == f"same        {ARCHIVE.task_id}\n"
 
 
-def test_what_failed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    show(CORRUPT)
+def test_a_failure_is_printed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    print_finding(CORRUPT)
 
     assert "corrupt_archive: the copy in us-east-1 is damaged" in capsys.readouterr().out
 
 
-def test_a_program_reads_the_same_in_a_line() -> None:
-    line = as_line(DIFFERS)
+def test_the_json_is_one_line_with_every_detail() -> None:
+    line = to_json_line(DIFFERS)
 
     assert "\n" not in line
-    told = json.loads(line)
-    assert (told["task"], told["outcome"]) == (ARCHIVE.task_id, "differs")
-    assert (told["stored"]["sha256"], told["fetched"]["sha256"]) == ("a" * 64, "b" * 64)
-    assert told["stored"]["conversion"]["converter"] == "archiver 1, zstd 1"
-    assert told["drift"]["members"] == 3
-    assert told["drift"]["reordered"] is True
-    note, lacking, more = told["drift"]["differences"]
+    document = json.loads(line)
+    assert (document["task"], document["outcome"]) == (ARCHIVE.task_id, "differs")
+    assert (document["stored"]["sha256"], document["fetched"]["sha256"]) == ("a" * 64, "b" * 64)
+    assert document["stored"]["conversion"]["converter"] == "archiver 1, zstd 1"
+    assert document["drift"]["members"] == 3
+    assert document["drift"]["reordered"] is True
+    note, lacking, more = document["drift"]["differences"]
     assert (note["name"], note["aspects"]) == ("ash/.hg_archival.txt", ["mode", "time", "content"])
     assert (note["stored"]["mode"], note["fetched"]["mode"]) == ("0644", "0755")
     assert (lacking["fetched"], more["stored"]) == (None, None)
 
 
-def test_a_program_is_told_what_is_not_known() -> None:
-    told = json.loads(as_line(CORRUPT))
-    assert (told["region"], told["error"]["code"]) == ("us-east-1", "corrupt_archive")
+def test_the_json_has_null_for_unknown_values() -> None:
+    document = json.loads(to_json_line(CORRUPT))
+    assert (document["region"], document["error"]["code"]) == ("us-east-1", "corrupt_archive")
 
-    bare = json.loads(as_line(Finding(archive=ARCHIVE)))
+    bare = json.loads(to_json_line(Finding(archive=ARCHIVE)))
     assert {name: bare[name] for name in ("stored", "fetched", "drift", "region", "error")} == (
         dict.fromkeys(("stored", "fetched", "drift", "region", "error"))
     )
@@ -170,7 +176,7 @@ def test_a_program_is_told_what_is_not_known() -> None:
         (),
     ),
 )
-def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+def test_contradictory_or_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
     regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "b"}}'} if words else {}
 
     result = run("audit", *words, **regions)
@@ -181,7 +187,7 @@ def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("url", ("https://archiver.example/archiver/status/", ""))
-def test_a_task_may_be_named_by_its_status_url(run: Run, url: str) -> None:
+def test_a_task_may_be_given_as_its_status_url(run: Run, url: str) -> None:
     result = run("audit", f"{url}{ARCHIVE.task_id}")
 
     assert result.exit_code == 2

@@ -56,7 +56,7 @@ def test_show_hides_every_secret(run: Run, tmp_path: Path) -> None:
     ),
 )
 @pytest.mark.parametrize("command", ("check", "show"))
-def test_a_password_that_could_be_read_as_a_host_is_refused_and_no_part_of_it_is_shown(
+def test_a_password_that_could_be_parsed_as_a_host_is_rejected_and_not_shown(
     run: Run, tmp_path: Path, setting: str, command: str
 ) -> None:
     (tmp_path / "archiver.toml").write_text(setting)
@@ -66,7 +66,7 @@ def test_a_password_that_could_be_read_as_a_host_is_refused_and_no_part_of_it_is
     assert not [part for part in ("hun", "ter2", "ter@") if part in result.output]
 
 
-def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:
+def test_show_prints_toml_with_the_same_meaning(run: Run, tmp_path: Path) -> None:
     unusual = {"ARCHIVER_WORKER__CONCURRENCY": "7", "ARCHIVER_DATA_DIR": "/\x9b[31m\x7f\u202eé"}
     shown = run("config", "show", **unusual).stdout
     assert all(line.isprintable() for line in shown.split("\n"))
@@ -76,7 +76,7 @@ def test_show_is_toml_that_means_the_same(run: Run, tmp_path: Path) -> None:
     assert tomllib.loads(shown)["data_dir"] == unusual["ARCHIVER_DATA_DIR"]
 
 
-def test_show_has_the_sources_that_are_in_force_and_no_other(run: Run, tmp_path: Path) -> None:
+def test_show_prints_exactly_the_effective_sources(run: Run, tmp_path: Path) -> None:
     template = "https://hg.example/{repo}/archive/{rev}.{suffix}/{subdir}"
     assert [*tomllib.loads(run("config", "show").stdout)["sources"]] == ["hgmo"]
     (tmp_path / "archiver.toml").write_text(f'[sources.x]\nurl_template = "{template}"\n')
@@ -84,14 +84,16 @@ def test_show_has_the_sources_that_are_in_force_and_no_other(run: Run, tmp_path:
 
 
 @pytest.mark.parametrize("command", ("config check", "config show", "serve", "worker", "audit"))
-def test_a_variable_without_a_setting_is_named_and_ends_with_2(run: Run, command: str) -> None:
+def test_a_variable_without_a_setting_is_reported_with_exit_code_2(run: Run, command: str) -> None:
     result = run(*command.split(), ARCHIVER_SERVR__LISTEN="127.0.0.1:1")
     assert result.exit_code == 2
     assert "ARCHIVER_SERVR__LISTEN: no such setting" in result.stderr
 
 
 @pytest.mark.parametrize("command", ("config check", "config show", "serve", "web", "worker"))
-def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, command: str) -> None:
+def test_a_wrong_setting_is_reported_with_exit_code_2(
+    run: Run, tmp_path: Path, command: str
+) -> None:
     (tmp_path / "other.toml").write_text('[engine]\nlease_s = "hunter2"\n')
     result = run(*command.split(), "--config", "other.toml")
     assert result.exit_code == 2
@@ -99,12 +101,12 @@ def test_a_wrong_setting_is_named_and_ends_with_2(run: Run, tmp_path: Path, comm
     assert "hunter2" not in result.output
 
 
-def test_check_says_that_it_found_no_file_and_what_holds(run: Run, tmp_path: Path) -> None:
+def test_check_reports_a_missing_file_and_the_effective_settings(run: Run, tmp_path: Path) -> None:
     result = run("config", "check", ARCHIVER_SERVER__LISTEN="127.0.0.1:8020", ARCHIVER_URL="x")
     assert result.exit_code == 0
     first, environment, *places = result.stderr.splitlines()
     assert first.startswith(f"There is no archiver.toml in {tmp_path}, and neither --config nor")
-    assert environment == "The environment counts more: ARCHIVER_SERVER__LISTEN"
+    assert environment == "Environment variables in effect: ARCHIVER_SERVER__LISTEN"
     assert [line.split(maxsplit=1) for line in places] == [
         ["serves", "http://127.0.0.1:8020"],
         ["engine", "not set: `archiver serve` starts one"],
@@ -115,11 +117,11 @@ def test_check_says_that_it_found_no_file_and_what_holds(run: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize("named", (True, False))
-def test_check_names_the_file_that_it_read(run: Run, tmp_path: Path, *, named: bool) -> None:
+def test_check_names_the_file_it_read(run: Run, tmp_path: Path, *, named: bool) -> None:
     path = tmp_path / ("other.toml" if named else "archiver.toml")
     path.write_text(CONFIG)
     result = run("config", "check", *(("--config", "other.toml") if named else ()))
-    assert result.stderr.startswith(f"{path} is well-formed.\n")
+    assert result.stderr.startswith(f"{path} is valid.\n")
     assert "  engine   nats://***@n1:4222,nats://n2:4222\n" in result.stderr
     assert "hunter2" not in result.output
 
@@ -138,7 +140,7 @@ def test_no_home_directory_is_needed(
     assert "/var/lib/archiver" in result.output
 
 
-def test_without_room_for_temporary_files_a_command_says_so(
+def test_an_unusable_temporary_folder_is_reported(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
@@ -153,14 +155,14 @@ def test_without_room_for_temporary_files_a_command_says_so(
     assert result.stderr.endswith("No such file or directory\n")
 
 
-def test_a_file_that_is_not_there_is_named(run: Run) -> None:
+def test_a_missing_file_is_named(run: Run) -> None:
     result = run("config", "check", "--config", "nowhere.toml")
     assert result.exit_code == 2
     assert "nowhere.toml" in result.stderr
 
 
 @pytest.mark.parametrize("command", ("config check", "serve", "web"))
-def test_a_file_that_cannot_be_read_is_named_by_its_setting(
+def test_an_unreadable_file_is_reported_with_its_setting(
     run: Run, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "ranges.json").write_text("hunter2")
@@ -175,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_named_by_its_setting(
     assert "hunter2" not in result.output
 
 
-def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
+def test_help_lists_every_command(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
     for name in ("serve", "web", "worker", "get", "status", "audit", "config", "demo"):
@@ -183,7 +185,7 @@ def test_help_lists_every_command_with_what_it_does(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ("web", "worker"))
-def test_a_process_that_needs_others_names_the_setting_that_leads_to_them(
+def test_a_process_without_engine_or_regions_names_the_missing_setting(
     run: Run, command: str
 ) -> None:
     lonely = run(command)

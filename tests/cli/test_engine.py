@@ -1,4 +1,4 @@
-"""``archiver engine``: how it tells what is there, and what it cannot do."""
+"""``archiver engine``: its output and its errors."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from archiver.cli.engine import as_table
+from archiver.cli.engine import format_table
 from archiver.jetstream.replication import ReplicaStatus, StreamStatus
-from archiver.wiring import NAMESPACE
+from archiver.wiring.adapters import NAMESPACE
 from tests.cli.conftest import Run
 from tests.parts.fleet import prepared
 from tests.parts.nats import Nats, command
@@ -19,7 +19,7 @@ from tests.parts.process import accepts, free_port, running
 
 
 def engine(folder: Path, *words: str, url: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own, as it sets up the log of a whole process."""
+    """Run the command in its own process, because it sets up the log."""
     return subprocess.run(
         [sys.executable, "-m", "archiver", "engine", *words],
         env={**os.environ, "ARCHIVER_ENGINE__URL": url},
@@ -31,7 +31,9 @@ def engine(folder: Path, *words: str, url: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_one_server_is_shown_and_cannot_have_three_replicas(tmp_path: Path, nats: Nats) -> None:
+def test_a_single_server_is_shown_and_cannot_have_three_replicas(
+    tmp_path: Path, nats: Nats
+) -> None:
     prepared(nats, NAMESPACE)
     shown = engine(tmp_path, "show", "--json", url=nats.url)
     assert shown.returncode == 0, shown.stderr
@@ -53,7 +55,7 @@ def test_an_engine_without_streams_cannot_have_replicas(tmp_path: Path) -> None:
     assert "there are no streams yet" in refused.stderr
 
 
-def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_a_stream_without_a_leader(capsys: pytest.CaptureFixture[str]) -> None:
     led = ReplicaStatus(name="hi_hgmo", replicas=3, leader="a", current=3)
     tasks = ReplicaStatus(name="archiver_tasks", replicas=3, leader="a", current=2)
     lost = ReplicaStatus(name="KV_archiver_revs", replicas=0, leader=None, current=0)
@@ -61,7 +63,7 @@ def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[
         StreamStatus(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
         StreamStatus(stream=lost, messages=0, size_bytes=0, consumers=()),
     ]
-    Console(width=100).print(as_table(streams))
+    Console(width=100).print(format_table(streams))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ["stream", "leader", "replicas", "complete", "messages", "bytes", "consumers"],
@@ -71,6 +73,6 @@ def test_the_table_says_which_stream_nobody_leads(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("words", (("set-replicas", "2"), ("set-replicas",), ("show",)))
-def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+def test_contradictory_or_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
     settings = {} if words == ("show",) else {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"}
     assert run("engine", *words, **settings).exit_code == 2

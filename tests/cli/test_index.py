@@ -1,4 +1,4 @@
-"""``archiver index rebuild``: what it takes, and how it tells what it did."""
+"""``archiver index rebuild``: its arguments and its output."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.index import Lines, as_line, summary
+from archiver.cli.index import ProgressLines, format_summary, to_json_line
 from archiver.model import Region
 from archiver.upkeep.rebuild import Tally
 from tests.cli.conftest import Run
@@ -21,12 +21,12 @@ TALLY = Tally(phase="dropping", listed=1200, read=1200, written=1000, kept=199, 
 
 
 def test_the_summary_counts_archives() -> None:
-    assert summary(TALLY) == "1,200 archives: 1,000 written, 199 kept, 3 dropped"
-    assert summary(Tally(listed=1, kept=1)) == "1 archive: 0 written, 1 kept, 0 dropped"
+    assert format_summary(TALLY) == "1,200 archives: 1,000 written, 199 kept, 3 dropped"
+    assert format_summary(Tally(listed=1, kept=1)) == "1 archive: 0 written, 1 kept, 0 dropped"
 
 
-def test_a_program_reads_the_same_in_a_line() -> None:
-    assert json.loads(as_line(TALLY, 1.23456)) == {
+def test_the_json_is_one_line_with_every_detail() -> None:
+    assert json.loads(to_json_line(TALLY, 1.23456)) == {
         "listed": 1200,
         "written": 1000,
         "kept": 199,
@@ -47,21 +47,23 @@ def test_a_program_reads_the_same_in_a_line() -> None:
         (Tally(silent=[Region("us-west-2")]), False),
     ),
 )
-def test_it_is_complete_if_every_region_had_its_say(tally: Tally, *, complete: bool) -> None:
+def test_a_rebuild_is_complete_if_every_region_responded(tally: Tally, *, complete: bool) -> None:
     assert tally.complete is complete
 
 
-def test_where_no_terminal_is_lines_tell_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(every_s=0)
-    lines.tell(Tally(listed=2000))
-    lines.tell(Tally(phase="reading", listed=2000, read=1500))
-    lines.tell(TALLY)
+def test_progress_is_printed_in_lines_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = ProgressLines(interval_s=0)
+    lines.report(Tally(listed=2000))
+    lines.report(Tally(phase="reading", listed=2000, read=1500))
+    lines.report(TALLY)
     assert capsys.readouterr().err.splitlines() == [
         "listing: 2,000",
         "reading: 1,500 of 2,000",
         "dropping: 3",
     ]
-    Lines(every_s=60).tell(TALLY)
+    ProgressLines(interval_s=60).report(TALLY)
     assert capsys.readouterr().err == ""
 
 
@@ -77,7 +79,7 @@ def region(home: Home, name: str) -> dict[str, str]:
 def rebuild(
     folder: Path, *words: str, engine: str, regions: Mapping[str, Mapping[str, str]]
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own, as it sets up the log of a whole process."""
+    """Run the command in its own process, because it sets up the log."""
     return subprocess.run(
         [sys.executable, "-m", "archiver", "index", "rebuild", *words],
         env={
@@ -93,7 +95,7 @@ def rebuild(
     )
 
 
-def test_an_empty_installation_is_rebuilt_at_once(tmp_path: Path, home: Home, nats: Nats) -> None:
+def test_an_empty_installation_is_rebuilt(tmp_path: Path, home: Home, nats: Nats) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     result = rebuild(tmp_path, "--json", engine=nats.url, regions=regions)
     assert result.returncode == 0, result.stderr
@@ -105,14 +107,14 @@ def test_an_empty_installation_is_rebuilt_at_once(tmp_path: Path, home: Home, na
     assert "archives:" not in quiet.stderr
 
 
-def test_without_an_engine_it_is_to_be_tried_later(tmp_path: Path, home: Home) -> None:
+def test_a_missing_engine_exits_with_75(tmp_path: Path, home: Home) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     result = rebuild(tmp_path, engine=f"nats://127.0.0.1:{free_port()}", regions=regions)
     assert result.returncode == 75
     assert "Error: engine_unavailable" in result.stderr
 
 
-def test_without_any_region_it_is_to_be_tried_later(tmp_path: Path, home: Home, nats: Nats) -> None:
+def test_missing_regions_exit_with_75(tmp_path: Path, home: Home, nats: Nats) -> None:
     lost = {"us-east-1": region(home, "bucket-that-is-lost")}
     result = rebuild(tmp_path, engine=nats.url, regions=lost)
     assert result.returncode == 75
@@ -120,9 +122,9 @@ def test_without_any_region_it_is_to_be_tried_later(tmp_path: Path, home: Home, 
 
 
 @pytest.mark.parametrize("words", ((), ("--source", "nowhere"), ("--source", "../hgmo")))
-def test_what_makes_no_sense_is_refused(run: Run, words: tuple[str, ...]) -> None:
+def test_contradictory_or_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
     regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "b"}}'} if words else {}
     engine = {"ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1"} if words else {}
     result = run("index", "rebuild", *words, **regions, **engine)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert words or "; none runs in " in result.stderr
+    assert words or "; no `archiver serve` runs in " in result.stderr

@@ -1,12 +1,12 @@
-"""Settings of a command that works beside `archiver serve`."""
+"""How a command finds the servers of a running `archiver serve`."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from archiver.cli.options import settings_beside
-from archiver.embedded.folder import open_folder
+from archiver.cli.options import load_settings_or_embedded
+from archiver.embedded.data_folder import open_data_folder
 from archiver.settings import Settings, require_outside_world, require_regions
 
 REGIONS = '{"us-east-1": {"bucket": "archives"}}'
@@ -17,7 +17,7 @@ ENGINE = "nats://127.0.0.1:1"
     ("requirement", "servers"),
     ((require_regions, []), (require_outside_world, [ENGINE])),
 )
-def test_embedded_servers_are_looked_for_only_if_something_is_lacking(
+def test_embedded_servers_are_used_only_for_missing_settings(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     requirement: Callable[[Settings], None],
@@ -28,8 +28,8 @@ def test_embedded_servers_are_looked_for_only_if_something_is_lacking(
     monkeypatch.setenv("ARCHIVER_REGIONS", REGIONS)
     monkeypatch.setenv("ARCHIVER_ENGINE__URL", "")  # so that its absence is restored in the end
     monkeypatch.delenv("ARCHIVER_ENGINE__URL")
-    with open_folder(tmp_path / "data") as folder:
-        folder.announce({"ARCHIVER_ENGINE__URL": ENGINE, "ARCHIVER_REGIONS": "{}"})
-        settings = settings_beside(None, require=(requirement,))
+    with open_data_folder(tmp_path / "data") as folder:
+        folder.publish_running({"ARCHIVER_ENGINE__URL": ENGINE, "ARCHIVER_REGIONS": "{}"})
+        settings = load_settings_or_embedded(None, require=(requirement,))
     assert list(settings.engine.servers) == servers
     assert list(settings.regions) == ["us-east-1"]

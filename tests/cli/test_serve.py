@@ -1,4 +1,4 @@
-"""``archiver serve`` as a process: what it starts, what it survives, how it ends."""
+"""``archiver serve`` as a process: its start, its restarts and its end."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.serve import announce, is_well
+from archiver.cli.serve import is_healthy, print_summary
 from archiver.settings import Settings
-from tests.cli.conftest import Said, Script
+from tests.cli.conftest import Response, ScriptedServer
 from tests.parts.process import descendants, free_port, running, wait_until
 
-FILES_KEPT = ("credentials.json", "ports.json")
+STATE_FILES = ("credentials.json", "ports.json")
 SERVE = (sys.executable, "-m", "archiver", "serve")
 
 
@@ -65,8 +65,8 @@ def serving(folder: Path, port: int) -> Iterator[Serving]:
 
 
 @contextmanager
-def serving_in_vain(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    """Start a run that cannot get far, and see that it is gone in the end."""
+def failing_run(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Start a run that is expected to fail, and stop it at the end of the block."""
     with subprocess.Popen(
         SERVE,
         env={**os.environ, **environment(folder, port)},
@@ -82,7 +82,7 @@ def serving_in_vain(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def beside(folder: Path, *command: str) -> str:
-    """Run a command that finds the embedded servers in the data folder; return what it says."""
+    """Run a command that uses the embedded servers, and return its standard error."""
     return subprocess.run(
         (sys.executable, "-m", "archiver", *command),
         env={**os.environ, "ARCHIVER_DATA_DIR": str(folder / "data")},
@@ -95,15 +95,15 @@ def beside(folder: Path, *command: str) -> str:
 
 
 def child_with(pid: int, words: str) -> int:
-    """Return the child with these words in its command line; fail the test if there is none."""
+    """Return the child with *words* in its command line. Raises StopIteration without one."""
     return next(child for child, command in descendants(pid).items() if words in command)
 
 
 @pytest.mark.thorough
-def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:
+def test_serve_rejects_a_second_run_restarts_children_and_exits_with_0(tmp_path: Path) -> None:
     with (
         serving(tmp_path, free_port()) as it,
-        serving_in_vain(tmp_path, free_port()) as rival,
+        failing_run(tmp_path, free_port()) as rival,
     ):
         wait_until(lambda: it.answers("/__heartbeat__"), what="its health", timeout_s=20)
         for words in ("archiver web", "nats-server"):
@@ -125,28 +125,28 @@ def test_it_refuses_rivals_mends_itself_and_ends_with_0(tmp_path: Path) -> None:
         )
 
 
-def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
-        with serving_in_vain(tmp_path, port) as process:
+        with failing_run(tmp_path, port) as process:
             said = process.communicate(timeout=20)[1]
     assert process.returncode == 1
-    assert f"127.0.0.1:{port} is taken by another program" in said
+    assert f"127.0.0.1:{port} is in use by another program" in said
 
 
 @pytest.mark.thorough
-def test_a_killed_one_has_a_successor_with_the_same_addresses_and_secrets(tmp_path: Path) -> None:
+def test_a_run_after_a_kill_has_the_same_addresses_and_secrets(tmp_path: Path) -> None:
     port = free_port()
     with serving(tmp_path, port) as it:
-        kept = {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT}
+        kept = {name: (tmp_path / "data" / name).read_text() for name in STATE_FILES}
         it.process.kill()
     with serving(tmp_path, port) as it:
         wait_until(lambda: it.answers("/__heartbeat__"), what="its health", timeout_s=20)
-        assert {name: (tmp_path / "data" / name).read_text() for name in FILES_KEPT} == kept
+        assert {name: (tmp_path / "data" / name).read_text() for name in STATE_FILES} == kept
         assert "0 archives: 0 written" in beside(tmp_path, "index", "rebuild")
 
 
-def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+def test_the_second_signal_kills_everything(tmp_path: Path) -> None:
     with serving(tmp_path, free_port()) as it:
         worker = child_with(it.process.pid, "archiver worker")
         os.kill(worker, signal.SIGSTOP)  # so it cannot end but by being killed
@@ -166,21 +166,21 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     ),
     ids=("nothing", "engine", "regions"),
 )
-def test_it_is_well_when_the_parts_that_it_did_not_start_are(
-    script: Script, elsewhere: Mapping[str, object], asked: int
+def test_serve_is_healthy_once_its_configured_servers_respond(
+    server: ScriptedServer, elsewhere: Mapping[str, object], asked: int
 ) -> None:
-    script.say("/__heartbeat__", Said(status=500), Said())
-    listen = script.url.removeprefix("http://")
+    server.respond("/__heartbeat__", Response(status=500), Response())
+    listen = server.url.removeprefix("http://")
     settings = Settings.model_validate({"server": {"listen": listen}, **elsewhere})
-    assert asyncio.run(is_well(settings))
-    assert len(script.asked) == asked
+    assert asyncio.run(is_healthy(settings))
+    assert len(server.requests) == asked
 
 
-@pytest.mark.parametrize("well", (True, False))
-def test_a_request_is_suggested_only_if_it_can_be_answered(
-    capsys: pytest.CaptureFixture[str], *, well: bool
+@pytest.mark.parametrize("healthy", (True, False))
+def test_a_request_is_suggested_only_if_everything_is_healthy(
+    capsys: pytest.CaptureFixture[str], *, healthy: bool
 ) -> None:
-    announce(Settings(), well=well)
+    print_summary(Settings(), healthy=healthy)
     said = capsys.readouterr().err
-    assert ("curl -i" in said) is well
-    assert ("/__heartbeat__, and the log" in said) is not well
+    assert ("curl -i" in said) is healthy
+    assert ("/__heartbeat__ and the log" in said) is not healthy

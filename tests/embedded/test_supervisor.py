@@ -1,4 +1,4 @@
-"""The supervisor, with real children: those that die, those that hang, those that have children."""
+"""The supervisor with real processes that die, hang or have children."""
 
 import asyncio
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.embedded.child import Part
+from archiver.embedded.child import Program
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.probe import Probe, http
+from archiver.embedded.probe import Probe, http_probe
 from archiver.embedded.supervisor import Supervisor
 from tests.parts.process import free_port, running, wait_until
 
 
-def shell(script: str, *, name: str = "part", grace_s: float = 5) -> Part:
-    return Part(name=name, command=("/bin/sh", "-c", script), grace_s=grace_s)
+def shell(script: str, *, name: str = "program", grace_s: float = 5) -> Program:
+    return Program(name=name, command=("/bin/sh", "-c", script), grace_s=grace_s)
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and was not yet waited for does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -44,10 +44,10 @@ def test_a_killed_child_is_restarted() -> None:
     async def scenario() -> None:
         supervisor = Supervisor(stages=[[shell("exec sleep 100")]])
         async with supervisor.running():
-            first = supervisor.pids["part"]
+            first = supervisor.pids["program"]
             os.kill(first, signal.SIGKILL)
-            await until(lambda: supervisor.pids.get("part", first) != first)
-            assert alive(supervisor.pids["part"])
+            await until(lambda: supervisor.pids.get("program", first) != first)
+            assert alive(supervisor.pids["program"])
 
     asyncio.run(scenario())
 
@@ -81,23 +81,23 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 @pytest.mark.parametrize(
-    ("folder", "said"), ((None, "child.restarted"), (Path("/proc"), "child.disk_full"))
+    ("folder", "event"), ((None, "child.restarted"), (Path("/proc"), "child.disk_full"))
 )
-def test_a_child_that_says_it_is_broken_is_restarted_unless_its_disk_is_full(
-    folder: Path | None, said: str
+def test_a_broken_program_is_restarted_unless_its_disk_is_full(
+    folder: Path | None, event: str
 ) -> None:
     port = free_port()
-    part = Part(
-        name="part",
+    program = Program(
+        name="program",
         command=(sys.executable, "-c", BROKEN, str(port)),
-        ready=http("127.0.0.1", port, "/", expect=b"HTTP/1.0"),
-        broken=http("127.0.0.1", port, "/", expect=b" 503 "),
+        ready=http_probe("127.0.0.1", port, "/", expect=b"HTTP/1.0"),
+        broken=http_probe("127.0.0.1", port, "/", expect=b" 503 "),
         folder=folder,
     )
 
     async def scenario() -> None:
-        async with Supervisor(stages=[[part]], check_every_s=0.02).running():
-            await until(lambda: any(line["event"] == said for line in logs))
+        async with Supervisor(stages=[[program]], check_interval_s=0.02).running():
+            await until(lambda: any(line["event"] == event for line in logs))
 
     with capture_logs() as logs:
         asyncio.run(scenario())
@@ -119,7 +119,7 @@ def test_nothing_a_child_started_outlives_the_run(tmp_path: Path) -> None:
     wait_until(lambda: not alive(grandchild), what="the end of the grandchild", timeout_s=5)
 
 
-def test_what_a_killed_child_started_ends_with_it(tmp_path: Path) -> None:
+def test_the_children_of_a_killed_child_end_with_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
     async def scenario() -> None:
@@ -128,26 +128,26 @@ def test_what_a_killed_child_started_ends_with_it(tmp_path: Path) -> None:
         async with supervisor.running():
             await until(lambda: read_pid(pid_file) > 0)
             grandchild = read_pid(pid_file)
-            os.kill(supervisor.pids["part"], signal.SIGKILL)
+            os.kill(supervisor.pids["program"], signal.SIGKILL)
             await until(lambda: not alive(grandchild))
 
     asyncio.run(scenario())
 
 
-def test_a_child_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> None:
+def test_a_child_that_ignores_sigterm_is_killed_after_its_grace_period() -> None:
     async def scenario() -> int:
         stubborn = shell("trap '' TERM; while :; do sleep 0.1; done", grace_s=0.3)
         supervisor = Supervisor(stages=[[stubborn]])
         async with supervisor.running():
-            return supervisor.pids["part"]
+            return supervisor.pids["program"]
 
     assert not alive(asyncio.run(scenario()))
 
 
-def test_stages_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None:
+def test_stages_stop_in_reverse_order(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
-    def writer(name: str) -> Part:
+    def writer(name: str) -> Program:
         script = (
             f"trap 'sleep 0.2; echo {name} ends >> {journal}; exit' TERM; "
             f"echo {name} starts >> {journal}; while :; do sleep 0.05; done"
@@ -164,13 +164,13 @@ def test_stages_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None
     assert ends == ["second ends", "first ends"]
 
 
-def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
+def test_a_stage_waits_for_the_previous_stage(tmp_path: Path) -> None:
     port = free_port()
     listen = (
         "import socket, time; time.sleep(0.3); s = socket.create_server(('127.0.0.1', "
         f"{port})); c, _ = s.accept(); c.sendall(b'hello\\n'); time.sleep(100)"
     )
-    server = Part(
+    server = Program(
         name="server",
         command=(sys.executable, "-c", listen),
         ready=Probe(host="127.0.0.1", port=port, expect=b"hello"),
@@ -190,11 +190,11 @@ def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_part_that_never_serves_is_given_up_and_the_others_are_ended() -> None:
+def test_a_program_that_never_becomes_ready_stops_the_others() -> None:
     pids = []
 
     async def scenario() -> None:
-        broken = Part(
+        broken = Program(
             name="broken",
             command=("/bin/sh", "-c", "exit 3"),
             ready=Probe(host="127.0.0.1", port=free_port(), expect=b"hello"),
@@ -212,42 +212,42 @@ def test_a_part_that_never_serves_is_given_up_and_the_others_are_ended() -> None
         finally:
             await noting
 
-    with pytest.raises(CannotServe, match="broken was started 3 times and never served"):
+    with pytest.raises(CannotServe, match="broken was started 3 times and never became ready"):
         asyncio.run(scenario())
     assert not alive(pids[0])
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_a_missing_executable_is_named() -> None:
     async def scenario() -> None:
-        part = Part(name="ghost", command=("/no/such/program",))
-        async with Supervisor(stages=[[part]]).running():
+        program = Program(name="ghost", command=("/no/such/program",))
+        async with Supervisor(stages=[[program]]).running():
             pass
 
     with pytest.raises(CannotServe, match="ghost cannot be started: No such file"):
         asyncio.run(scenario())
 
 
-def test_a_child_whose_folder_vanished_is_restarted_with_a_new_one(tmp_path: Path) -> None:
+def test_a_child_whose_folder_is_deleted_is_restarted(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    part = Part(
-        name="part",
+    program = Program(
+        name="program",
         command=("/bin/sh", "-c", "exec sleep 100"),
         prepare=lambda: store.mkdir(exist_ok=True),
         folder=store,
     )
 
     async def scenario() -> None:
-        supervisor = Supervisor(stages=[[part]])
+        supervisor = Supervisor(stages=[[program]])
         async with supervisor.running():
-            first = supervisor.pids["part"]
+            first = supervisor.pids["program"]
             store.rmdir()
-            await until(lambda: supervisor.pids.get("part", first) != first)
+            await until(lambda: supervisor.pids.get("program", first) != first)
             assert store.is_dir()
 
     asyncio.run(scenario())
 
 
-def test_an_error_of_the_block_comes_out_as_it_is() -> None:
+def test_an_exception_of_the_block_is_raised_unchanged() -> None:
     async def scenario() -> None:
         async with Supervisor(stages=[[shell("exec sleep 100")]]).running():
             raise LookupError("of the block")
@@ -256,11 +256,11 @@ def test_an_error_of_the_block_comes_out_as_it_is() -> None:
         asyncio.run(scenario())
 
 
-def test_children_are_spared_the_terminals_ctrl_c() -> None:
+def test_children_do_not_receive_the_terminals_ctrl_c() -> None:
     async def scenario() -> None:
         supervisor = Supervisor(stages=[[shell("exec sleep 100")]])
         async with supervisor.running():
-            pid = supervisor.pids["part"]
+            pid = supervisor.pids["program"]
             assert os.getpgid(pid) == pid != os.getpgid(0)
 
     asyncio.run(scenario())
@@ -268,12 +268,13 @@ def test_children_are_spared_the_terminals_ctrl_c() -> None:
 
 SUPERVISING = """
 import asyncio, sys
-from archiver.embedded.child import Part
+from archiver.embedded.child import Program
 from archiver.embedded.supervisor import Supervisor
 
 async def main():
-    part = Part(name="part", command=("/bin/sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 100"))
-    async with Supervisor(stages=[[part]]).running():
+    script = f"echo $$ > {sys.argv[1]}; exec sleep 100"
+    program = Program(name="program", command=("/bin/sh", "-c", script))
+    async with Supervisor(stages=[[program]]).running():
         await asyncio.sleep(100)
 
 asyncio.run(main())

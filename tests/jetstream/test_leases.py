@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
-from archiver.web.api.status import render
 from nats.aio.msg import Msg
 
 from archiver.errors import LeaseLost
@@ -20,6 +19,7 @@ from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive
 from archiver.status import Status
 from archiver.tasks import Phase, Priority, TaskState
+from archiver.web.api.status import render
 from tests.parts.fleet import HUNG_AFTER_S, LEASE, Busy, Fleet, an_archive, delete, limited
 
 

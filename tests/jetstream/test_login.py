@@ -16,7 +16,7 @@ from archiver.jetstream.connection_faults import CHECKS, UnreadableFile
 from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.settings.engine import EngineSettings
-from archiver.wiring import engine_servers
+from archiver.wiring.adapters import engine_servers
 from tests.parts.process import free_port
 from tests.parts.secured import Certificates, operator, secured, tls
 

@@ -1,4 +1,4 @@
-"""The command line. Data goes to standard output, everything else to standard error."""
+"""The command line. Results go to standard output, messages to standard error."""
 
 import signal
 from importlib import import_module
@@ -6,13 +6,13 @@ from importlib import import_module
 import click
 
 from archiver import __version__
-from archiver.cli.failures import CommandFailed
+from archiver.client.failures import CommandFailed
 
 COMMANDS = ("serve", "web", "worker", "get", "status", "audit", "index", "engine", "config", "demo")
 
 
-class Commands(click.Group):
-    """Imports a command's module when it is asked for: `get` has no need of what `web` needs."""
+class LazyGroup(click.Group):
+    """Imports the module of a command on its first use: `get` starts without a web server's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
@@ -24,7 +24,7 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command. A disk that it cannot use is one sentence; Ctrl-C ends it with 130."""
+        """Run the command. Report an OSError in one sentence, and exit with 130 on Ctrl-C."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -33,10 +33,10 @@ class Commands(click.Group):
             raise
         except OSError as exc:
             name = f"{exc.filename}: " if exc.filename else ""
-            raise CommandFailed(f"{name}{exc.strerror or 'the system refuses'}") from exc
+            raise CommandFailed(f"{name}{exc.strerror or 'system error'}") from exc
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="archiver")
 def main() -> None:
-    """Keep the archives of a version-control host in S3, and say where they are."""
+    """Store the archives of version-control hosts in S3, and locate them."""

@@ -1,4 +1,4 @@
-"""``archiver audit``: whether the hosts would still send what is stored."""
+"""``archiver audit``: compare stored archives with what the hosts send today."""
 
 import asyncio
 from collections import Counter
@@ -11,44 +11,46 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from archiver.cli.audit_report import as_line, exit_code, show, summary
-from archiver.cli.failures import Misused
-from archiver.cli.options import config_option, json_option, settings_beside
-from archiver.cli.progress import bar
+from archiver.cli.audit_report import exit_code, format_summary, print_finding, to_json_line
+from archiver.cli.options import config_option, json_option, load_settings_or_embedded
+from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
-from archiver.cli.terminal import printable
+from archiver.client.failures import InvalidUsage
+from archiver.client.terminal import printable
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.finding import Finding, Outcome
-from archiver.wiring import open_auditor
+from archiver.wiring.tools import open_auditor
 
-SAMPLE = 10
+SAMPLE_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which archives to audit: the ``named`` ones, if any, else a sample of this ``size``, or all.
+class AuditSelection:
+    """Which archives to audit: ``named`` ones, else a sample of ``sample_size``, else all.
 
-    Whoever gives the same ``seed`` gets the same sample of the same archives.
+    The same ``seed`` and the same stored archives give the same sample.
     """
 
     named: tuple[Archive, ...]
     source: str | None
-    size: int | None
+    sample_size: int | None
     seed: int | None
 
-    async def archives(self, auditor: Auditor, *, quiet: bool) -> AsyncGenerator[Archive, None]:
+    async def iter_archives(
+        self, auditor: Auditor, *, quiet: bool
+    ) -> AsyncGenerator[Archive, None]:
         if self.named:
             for archive in self.named:
                 yield archive
-        elif self.size:
-            random = Random(self.seed)  # noqa: S311 - whoever knows the seed may know the sample
-            with bar(quiet=quiet) as shown:
-                shown.show("listing", 0)
-                sample = await auditor.sample(self.size, source=self.source, random=random)
+        elif self.sample_size:
+            random = Random(self.seed)  # noqa: S311 - the sample is no secret
+            with byte_progress(quiet=quiet) as progress:
+                progress.update("listing", 0)
+                sample = await auditor.sample(self.sample_size, source=self.source, random=random)
             for archive in sample:
                 yield archive
         else:
@@ -59,11 +61,15 @@ class Choice:
 
 @click.command("audit")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
-@click.option("--sample", type=click.IntRange(1), help=f"How many. [default: {SAMPLE}]")
-@click.option("--all", "everything", is_flag=True, help="All there are.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help=f"Number of random archives to audit.  [default: {SAMPLE_SIZE}]",
+)
+@click.option("--all", "everything", is_flag=True, help="Audit every stored archive.")
 @click.option("--source", help="Only archives of this source.")
-@click.option("--seed", type=int, help="Number that decides which archives are in the sample.")
-@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+@click.option("--seed", type=int, help="Number that selects the sample, to repeat an audit.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
 @config_option
 def command(
@@ -77,72 +83,74 @@ def command(
     as_json: bool,
     config: Path | None,
 ) -> None:
-    """Fetch archives anew, and compare them with what is stored. Changes nothing.
+    """Compare stored archives with what their hosts send now.
 
-    A sample of all that is stored, or each TASK, which is a task id or a status URL. What differs
-    is told member by member; --json writes one line for each archive.
+    Audits a random sample, or each TASK, which is a task id or a status URL. Differences are listed
+    by member; --json writes one line per archive. The audit changes nothing.
 
     \b
     Exit codes:
-      0  all are the same, or just packed otherwise
-      1  one differs, is incomplete, corrupt or lost, or is gone from its host
+      0  every archive is the same, or differs only in how it is packed
+      1  an archive differs, is incomplete, corrupt or lost, or its host no longer has it
       2  wrong usage
-     75  one could not be checked: try again later
-    """  # noqa: D301 - \b is click's: keep these lines
+     75  an archive could not be checked: try again later
+    """  # noqa: D301 - click keeps the lines after \b
     if sum((bool(tasks), everything, sample is not None)) > 1 or (tasks and source):
         raise click.UsageError(
-            "TASKs, --all and --sample exclude each other; so do TASKs, --source"
+            "TASK, --all and --sample exclude each other, and so do TASK and --source"
         )
-    choice = Choice(
-        named=tuple(map(_archive, tasks)),
+    selection = AuditSelection(
+        named=tuple(map(_parse_task, tasks)),
         source=source,
-        size=None if everything else sample or SAMPLE,
+        sample_size=None if everything else sample or SAMPLE_SIZE,
         seed=seed,
     )
-    settings = settings_beside(config, require=(require_regions,))
-    if source and source not in settings.sources:
-        raise Misused(f"there is no source {source} in the settings")
+    settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="audit")
     outcomes: Counter[Outcome] = Counter()
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         outcomes[finding.outcome] += 1
         if as_json:
-            click.echo(as_line(finding))
+            click.echo(to_json_line(finding))
         else:
-            show(finding)
+            print_finding(finding)
 
     failure = None
     try:
         with interruptible():
-            asyncio.run(_audit(settings, choice, tell, quiet=quiet))
+            asyncio.run(_audit(settings, selection, report, quiet=quiet))
     except StorageUnavailable as exc:
         failure = exc
         click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)
     if not quiet:
-        click.echo(summary(outcomes), err=True)
+        click.echo(format_summary(outcomes), err=True)
     click.get_current_context().exit(exit_code(outcomes, complete=failure is None))
 
 
-def _archive(task: str) -> Archive:
-    """Return what *task* is about, by its id or by its status URL."""
-    given = urlsplit(task)
-    is_url = given.scheme in {"http", "https"}
-    archive = parse_task_id(unquote(given.path.rpartition("/")[2]) if is_url else task)
+def _parse_task(task: str) -> Archive:
+    """Return the archive of a task id or of a status URL."""
+    url = urlsplit(task)
+    is_url = url.scheme in {"http", "https"}
+    archive = parse_task_id(unquote(url.path.rpartition("/")[2]) if is_url else task)
     if archive is None:
-        raise Misused(f"{task} is no task")
+        raise InvalidUsage(f"{task} is neither a task id nor a status URL")
     return archive
 
 
 async def _audit(
-    settings: Settings, choice: Choice, tell: Callable[[Finding], None], *, quiet: bool
+    settings: Settings,
+    selection: AuditSelection,
+    report: Callable[[Finding], None],
+    *,
+    quiet: bool,
 ) -> None:
-    """Tell of one archive after the other. The bar is gone by then, so it is never written over."""
+    """Audit one archive after the other. Each progress bar is gone before its report is printed."""
     async with (
         open_auditor(settings) as auditor,
-        aclosing(choice.archives(auditor, quiet=quiet)) as archives,
+        aclosing(selection.iter_archives(auditor, quiet=quiet)) as archives,
     ):
         async for archive in archives:
-            with bar(quiet=quiet) as shown:
-                finding = await auditor.audit(archive, shown.show)
-            tell(finding)
+            with byte_progress(quiet=quiet) as progress:
+                finding = await auditor.audit(archive, progress.update)
+            report(finding)

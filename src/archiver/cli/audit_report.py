@@ -1,4 +1,4 @@
-"""What an audit found, for people and for programs."""
+"""The findings of an audit, as text and as JSON."""
 
 import json
 from collections import Counter
@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from archiver.cli.terminal import printable
+from archiver.client.terminal import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
 from archiver.upkeep.finding import Fetched, Finding, Outcome
 
-SHOWN = 20
-"""Differences that are shown of an archive; programs are told more."""
+DIFFERENCES_MAX = 20
+"""Differences printed for one archive; the JSON has more."""
 
 ALARMS = (
     Outcome.DIFFERS,
@@ -44,135 +44,136 @@ def exit_code(outcomes: Counter[Outcome], *, complete: bool) -> int:
     return 75 if outcomes[Outcome.UNCHECKED] or not complete else 0
 
 
-def summary(outcomes: Counter[Outcome]) -> str:
+def format_summary(outcomes: Counter[Outcome]) -> str:
     total = outcomes.total()
     counts = ", ".join(f"{outcomes[each]} {each}" for each in Outcome if outcomes[each])
     return f"{total} {'archive' if total == 1 else 'archives'}{': ' if counts else ''}{counts}"
 
 
-def show(finding: Finding) -> None:
-    """Write to standard output what a person wants to know."""
+def print_finding(finding: Finding) -> None:
+    """Print a finding to standard output."""
     console = Console(highlight=False, soft_wrap=True)
     outcome = finding.outcome
     first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES[outcome])
     console.print(first.append(printable(finding.archive.task_id), style="default not bold"))
-    for line in _details(finding):
+    for line in _iter_details(finding):
         console.print(Text(" " * _WIDTH + printable(line)))
 
 
-def _details(finding: Finding) -> Iterator[str]:
+def _iter_details(finding: Finding) -> Iterator[str]:
     if failure := finding.failure:
         yield f"{failure.code}: {failure.message}"
     stored, fetched = finding.manifest, finding.fetched
     if not (stored and fetched) or finding.outcome is Outcome.SAME:
         return
-    yield f"stored   {_digest(stored)}, {_maker(stored)}"
-    yield f"fetched  {_digest(fetched)}, {_maker(fetched)}"
+    yield f"stored   {_format_sha256(stored)}, {_format_origin(stored)}"
+    yield f"fetched  {_format_sha256(fetched)}, {_format_origin(fetched)}"
     if drift := finding.drift:
-        yield from _members(drift)
+        yield from _iter_differences(drift)
 
 
-def _digest(it: Manifest | Fetched | Content) -> str:
-    return f"sha256 {it.sha256} ({it.size_bytes:,} bytes)"
+def _format_sha256(content: Manifest | Fetched | Content) -> str:
+    return f"sha256 {content.sha256} ({content.size_bytes:,} bytes)"
 
 
-def _maker(packed: Manifest | Fetched) -> str:
-    return f"made by {packed.conversion.converter}" if packed.conversion else "as the host sends it"
+def _format_origin(archive: Manifest | Fetched) -> str:
+    return (
+        f"made by {archive.conversion.converter}" if archive.conversion else "as sent by the host"
+    )
 
 
-def _members(drift: Drift) -> Iterator[str]:
+def _iter_differences(drift: Drift) -> Iterator[str]:
     if drift.reordered:
-        yield "the members come in another order"
-    for difference in drift.differences[:SHOWN]:
-        yield from _member(difference)
-    if (more := drift.members - SHOWN) > 0:
+        yield "the order of the members differs"
+    for difference in drift.differences[:DIFFERENCES_MAX]:
+        yield from _iter_aspects(difference)
+    if (more := drift.members - DIFFERENCES_MAX) > 0:
         yield f"and {more:,} more"
 
 
-def _member(difference: Difference) -> Iterator[str]:
-    name = _shown(difference.name)
+def _iter_aspects(difference: Difference) -> Iterator[str]:
+    name = _printable_name(difference.name)
     match difference.stored, difference.fetched:
         case Content() as stored, Content() as fetched:
             yield f"{name}: {', '.join(difference.aspects)}"
             for aspect in difference.aspects:
-                yield f"  stored   {_said(stored, aspect)}"
-                yield f"  fetched  {_said(fetched, aspect)}"
+                yield f"  stored   {_format_aspect(stored, aspect)}"
+                yield f"  fetched  {_format_aspect(fetched, aspect)}"
         case Content(), _:
             yield f"{name}: only stored"
         case _:
             yield f"{name}: only fetched"
 
 
-def _said(content: Content, aspect: str) -> str:
+def _format_aspect(content: Content, aspect: str) -> str:
     match aspect:
         case "content":
-            return _digest(content)
+            return _format_sha256(content)
         case "mode":
             return f"mode {content.mode:04o}"
         case "time":
             return f"time {datetime.fromtimestamp(content.mtime, UTC).isoformat()}"
         case "link":
-            return f"link to {_shown(content.link)}"
+            return f"link to {_printable_name(content.link)}"
         case _:
             return content.kind
 
 
-def _text(name: bytes) -> str:
+def _decode_name(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
 
-def _shown(name: bytes) -> str:
-    """Return a name that does nothing to a terminal."""
-    return printable(_text(name))
+def _printable_name(name: bytes) -> str:
+    return printable(_decode_name(name))
 
 
-def as_line(finding: Finding) -> str:
-    """Return the same, and more, as JSON in one line."""
+def to_json_line(finding: Finding) -> str:
+    """Return all details of a finding as one line of JSON."""
     stored, fetched, drift = finding.manifest, finding.fetched, finding.drift
     return json.dumps(
         {
             "task": finding.archive.task_id,
             "outcome": finding.outcome,
-            "stored": stored and _packed(stored),
-            "fetched": fetched and _packed(fetched),
-            "drift": None if drift is None else _drift(drift),
+            "stored": stored and _archive_to_json(stored),
+            "fetched": fetched and _archive_to_json(fetched),
+            "drift": None if drift is None else _drift_to_json(drift),
             "region": finding.region,
             "error": finding.failure and asdict(finding.failure),
         }
     )
 
 
-def _packed(packed: Manifest | Fetched) -> dict[str, object]:
+def _archive_to_json(archive: Manifest | Fetched) -> dict[str, object]:
     return {
-        "sha256": packed.sha256,
-        "size": packed.size_bytes,
-        "source_url": packed.source_url,
-        "conversion": packed.conversion and asdict(packed.conversion),
+        "sha256": archive.sha256,
+        "size": archive.size_bytes,
+        "source_url": archive.source_url,
+        "conversion": archive.conversion and asdict(archive.conversion),
     }
 
 
-def _drift(drift: Drift) -> dict[str, object]:
+def _drift_to_json(drift: Drift) -> dict[str, object]:
     return {
         "members": drift.members,
         "reordered": drift.reordered,
         "differences": [
             {
-                "name": _text(difference.name),
+                "name": _decode_name(difference.name),
                 "aspects": difference.aspects,
-                "stored": difference.stored and _content(difference.stored),
-                "fetched": difference.fetched and _content(difference.fetched),
+                "stored": difference.stored and _content_to_json(difference.stored),
+                "fetched": difference.fetched and _content_to_json(difference.fetched),
             }
             for difference in drift.differences
         ],
     }
 
 
-def _content(content: Content) -> dict[str, object]:
+def _content_to_json(content: Content) -> dict[str, object]:
     return {
         "kind": content.kind,
         "mode": f"{content.mode:04o}",
         "time": content.mtime,
-        "link": _text(content.link) or None,
+        "link": _decode_name(content.link) or None,
         "size": content.size_bytes,
         "sha256": content.sha256 or None,
     }

@@ -1,4 +1,4 @@
-"""``archiver config``: whether the settings are well-formed, and what they are."""
+"""``archiver config``: check and show the settings."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,53 +8,56 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
-from archiver.cli.options import config_option, settings_from
-from archiver.cli.secrets import HIDDEN, hide_user_info
-from archiver.cli.terminal import printable
-from archiver.embedded.rclone import PLACES
+from archiver.cli.options import config_option, load_settings
+from archiver.client.terminal import printable
+from archiver.client.urls import HIDDEN, hide_user_info
+from archiver.embedded.rclone import EMBEDDED_REGIONS
 from archiver.settings import (
     DEFAULT_CONFIG,
     Settings,
     find_config,
-    require_ranges,
+    require_cloud_ranges,
     setting_variables,
 )
 
 
 @click.group("config")
 def command() -> None:
-    """Check or show the settings, as TOML and environment make them."""
+    """Check or show the settings from the TOML file and the environment."""
 
 
 @command.command("check")
 @config_option
 def check(config: Path | None) -> None:
-    """Name the file and what it leads to, or what is wrong with it; then exit with 2."""
-    settings = settings_from(config, require=(require_ranges,))
-    for line in _report(settings, find_config(config)):
+    """Check the settings, and print what runs where.
+
+    If a setting is wrong, prints every problem and exits with 2.
+    """
+    settings = load_settings(config, require=(require_cloud_ranges,))
+    for line in _iter_report(settings, find_config(config)):
         click.echo(printable(line), err=True)
 
 
 @command.command("show")
 @config_option
 def show(config: Path | None) -> None:
-    """Write the settings in force as TOML, secrets hidden."""
-    click.echo("\n".join(_table(settings_from(config).model_dump(), ())).strip())
+    """Print the effective settings as TOML, with secrets hidden."""
+    click.echo("\n".join(_format_tables(load_settings(config).model_dump(), ())).strip())
 
 
-def _report(settings: Settings, path: Path | None) -> Iterator[str]:
-    """Yield which file was read, what stands above it, and what runs where as a result."""
+def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
+    """Yield which file and variables were read, and what runs where as a result."""
     if path:
-        yield f"{path.absolute()} is well-formed."
+        yield f"{path.absolute()} is valid."
     else:
         yield (
             f"There is no {DEFAULT_CONFIG} in {Path.cwd()}, and neither --config nor "
-            "ARCHIVER_CONFIG names a file, so the defaults hold."
+            "ARCHIVER_CONFIG names a file, so the defaults apply."
         )
     if names := setting_variables():
-        yield f"The environment counts more: {', '.join(names)}"
+        yield f"Environment variables in effect: {', '.join(names)}"
     engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
-    embedded = " and ".join(place.region for place in PLACES)
+    embedded = " and ".join(each.name for each in EMBEDDED_REGIONS)
     for name, value in (
         ("serves", settings.server.url),
         ("engine", engine or "not set: `archiver serve` starts one"),
@@ -65,25 +68,25 @@ def _report(settings: Settings, path: Path | None) -> Iterator[str]:
         yield f"  {name:<8} {value}"
 
 
-def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+def _format_tables(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in values.items() if name not in tables}
     if path and (plain or not tables):
         yield ""
         yield f"[{'.'.join(path)}]"
     for name, value in plain.items():
-        yield f"# {name} is not set" if value is None else f"{name} = {_value(value)}"
+        yield f"# {name} is not set" if value is None else f"{name} = {_format_value(value)}"
     for name, value in tables.items():
-        yield from _table(value, (*path, name))
+        yield from _format_tables(value, (*path, name))
 
 
-def _value(value: object) -> str:
-    """Write a value as TOML has it, which for these types is as JSON has it."""
+def _format_value(value: object) -> str:
+    """Return a value in TOML, which for these types looks like JSON."""
     match value:
         case SecretStr():
             return json.dumps(HIDDEN)
         case tuple():
-            return f"[{', '.join(map(_value, value))}]"
+            return f"[{', '.join(map(_format_value, value))}]"
         case bool() | int() | float():
             return json.dumps(value)
         case _:
@@ -91,5 +94,5 @@ def _value(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return *text* with what does something to a terminal in TOML's escapes."""
+    """Return *text* with unprintable characters as TOML escapes."""
     return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in text)

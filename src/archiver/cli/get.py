@@ -1,4 +1,4 @@
-"""``archiver get``: ask for an archive, wait for it, download it, verify it."""
+"""``archiver get``: request an archive, wait for it, download it, verify it."""
 
 import asyncio
 import json
@@ -8,23 +8,24 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.answers import Accepted, Located, Progress
-from archiver.cli.client import POLL_MIN_S, Client, open_client
-from archiver.cli.download import Download
-from archiver.cli.failures import CommandFailed, RetryLater, TookTooLong
 from archiver.cli.options import json_option, server_option
-from archiver.cli.output import STDOUT, check_absent, holds, open_output
-from archiver.cli.progress import Bar, bar
-from archiver.cli.signals import ending_after, interruptible
+from archiver.cli.progress import ProgressBar, byte_progress
+from archiver.cli.signals import exit_after, interruptible
+from archiver.client.api_client import ApiClient, open_client
+from archiver.client.api_response import Accepted, Located, TaskStatus
+from archiver.client.download import ResumableDownload
+from archiver.client.failures import CommandFailed, RetryLater, TimedOut
+from archiver.client.output import STDOUT, is_complete, open_output, require_absent
+from archiver.client.task_wait import POLL_MIN_S, wait_for_task
 
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
-SPARE_S = 1.0
-"""For a command that is out of time to end by itself. One that is stuck in a write does not."""
+EXIT_MARGIN_S = 1.0
+"""Time for a command past its timeout to end by itself, before a signal ends a blocked write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Got:
+class GetResult:
     """A finished download."""
 
     located: Located
@@ -34,7 +35,7 @@ class Got:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GetLimits:
     """Limits of time, of failed downloads in a row, and of size."""
 
     timeout_s: float
@@ -44,8 +45,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """The file to write, if the user named one, and whether an existing one may be replaced."""
+class OutputOptions:
+    """The path that the user named, if any, and whether an existing file may be replaced."""
 
     path: str | None
     force: bool
@@ -55,37 +56,43 @@ class Output:
 @click.argument("source")
 @click.argument("repo")
 @click.argument("rev")
-@click.option("--subdir", help="Only this part of the tree.")
-@click.option("--suffix", default="tar.gz", show_default=True, help="Format.")
+@click.option("--subdir", help="Only this directory of the tree.")
+@click.option("--suffix", default="tar.gz", show_default=True, help="Archive format.")
 @click.option("--region", help="Preferred region.")
 @click.option(
     "-o",
     "--output",
-    help="File, device or FIFO to write; - is standard output. [default: a file of its own name]",
+    help="File, device or FIFO to write; - is standard output.  [default: the archive's own name]",
 )
-@click.option("--force", is_flag=True, help="Replace a file of the archive's own name.")
-@click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds, in all.")
+@click.option("--force", is_flag=True, help="Replace an existing file of the archive's own name.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=900.0,
+    show_default=True,
+    help="Seconds for the whole command.",
+)
 @click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0),
-    help="Seconds to wait for one that has to be made; then it is 75.  [default: --timeout]",
+    help="Seconds to wait while the archive is built; then exit with 75.  [default: --timeout]",
 )
 @click.option(
     "--retries",
     type=click.IntRange(0, 100),
     default=4,
     show_default=True,
-    help="How often in a row a failed download is tried again.",
+    help="Number of failed downloads in a row to retry.",
 )
 @click.option(
     "--max-bytes",
     type=click.IntRange(min=1),
     default=MAX_BYTES,
     show_default="48 GiB",
-    help="Refuse an archive that is larger.",
+    help="Reject a larger archive.",
 )
-@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
 @server_option
 def command(  # noqa: PLR0913 - one per option
@@ -106,144 +113,153 @@ def command(  # noqa: PLR0913 - one per option
     as_json: bool,
     server: str,
 ) -> None:
-    """Download the archive of REV of REPO from SOURCE, made if need be, and verify it.
+    """Download the archive of REV of REPO from SOURCE, and verify it.
 
-    A download that breaks off is resumed, from another region if need be. A command that gives up
-    or is interrupted leaves FILE.DIGEST.part, and the same command continues it.
+    If the archive does not exist yet, the command waits until it is built.
+
+    A failed download is resumed, from another region if necessary. If the command gives up or is
+    interrupted, it leaves FILE.SHA256.part, and the same command resumes it.
 
     \b
     Exit codes:
-      0  done             4  took too long                130  interrupted (Ctrl-C)
-      1  it failed        5  other bytes than promised    143  terminated
+      0  success          4  timed out                    130  interrupted (Ctrl-C)
+      1  failure          5  wrong bytes downloaded       143  terminated
       2  wrong usage     75  try again later
       3  not found
-    """  # noqa: D301 - \b is click's: keep these lines
+    """  # noqa: D301 - click keeps the lines after \b
     if as_json and output == STDOUT:
         raise click.UsageError("--json and -o - would both write to standard output")
     if output is not None and (not output or output.endswith("/")):
-        raise click.UsageError("-o has to name a file")
+        raise click.UsageError("-o must name a file")
     query = {"subdir": subdir, "suffix": suffix, "preferred_region": region}
-    limits = Limits(timeout_s=timeout_s, wait_s=wait_s, retries=retries, max_bytes=max_bytes)
+    limits = GetLimits(timeout_s=timeout_s, wait_s=wait_s, retries=retries, max_bytes=max_bytes)
     began = time.monotonic()
-    with interruptible(), bar(quiet=quiet) as shown:
-        get = Get(
-            wanted=(source, repo, rev),
+    with interruptible(), byte_progress(quiet=quiet) as progress:
+        get = GetArchive(
+            address=(source, repo, rev),
             query=query,
-            output=Output(path=output, force=force),
+            output=OutputOptions(path=output, force=force),
             limits=limits,
-            shown=shown,
+            progress=progress,
             quiet=quiet,
         )
-        why = f"not there after {timeout_s:g} s"
+        message = f"not finished after {timeout_s:g} s"
         try:
-            with ending_after(timeout_s + SPARE_S, why):
-                got = asyncio.run(get.run(server))
+            with exit_after(timeout_s + EXIT_MARGIN_S, message):
+                result = asyncio.run(get.run(server))
         except TimeoutError:
-            raise TookTooLong(why) from None
-    _tell(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
+            raise TimedOut(message) from None
+    _print_result(result, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Get:
-    """One archive to get. ``wanted`` is source, repo and rev."""
+class GetArchive:
+    """Gets one archive. ``address`` is source, repo and rev."""
 
-    wanted: tuple[str, str, str]
+    address: tuple[str, str, str]
     query: dict[str, str | None]
-    output: Output
-    limits: Limits
-    shown: Bar
+    output: OutputOptions
+    limits: GetLimits
+    progress: ProgressBar
     quiet: bool
 
-    async def run(self, server: str) -> Got:
-        """Return what was got, within the time that there is. Raises TimeoutError after it."""
+    async def run(self, server: str) -> GetResult:
+        """Get the archive within the timeout. Raises TimeoutError after it."""
         async with asyncio.timeout(self.limits.timeout_s), open_client(server) as client:
-            url = client.archive_url(*self.wanted, self.query)
+            url = client.archive_url(*self.address, self.query)
             located, waited = await self._locate(client, url)
             if located.size_bytes > self.limits.max_bytes:
                 raise CommandFailed(
-                    f"it has {located.size_bytes:,} bytes, "
-                    f"and --max-bytes allows {self.limits.max_bytes:,}"
+                    f"the archive has {located.size_bytes:,} bytes; "
+                    f"--max-bytes allows {self.limits.max_bytes:,}"
                 )
             path = self.output.path or located.file_name
-            if not (there := self._is_there(Path(path), located)):
+            if not (exists := self._exists(Path(path), located)):
                 located = await self._download(client, located, path)
-            return Got(located=located, path=path, waited=waited, downloaded=not there)
+            return GetResult(located=located, path=path, waited=waited, downloaded=not exists)
 
-    def _is_there(self, path: Path, located: Located) -> bool:
-        """Return whether the file is there already, under the name that the server gives it.
+    def _exists(self, path: Path, located: Located) -> bool:
+        """Return whether the file exists already under the server's name for it.
 
         Raises:
-            CommandFailed: Something else has that name.
+            CommandFailed: Another file has that name.
         """
         if self.output.path or self.output.force:
             return False
-        if holds(path, located.sha256, located.size_bytes):
+        if is_complete(path, located.sha256, located.size_bytes):
             return True
-        check_absent(path)
+        require_absent(path)
         return False
 
-    async def _download(self, client: Client, located: Located, path: str) -> Located:
+    async def _download(self, client: ApiClient, located: Located, path: str) -> Located:
         async def locate(node: str, region: str) -> Located:
-            source, repo, _ = self.wanted
+            source, repo, _ = self.address
             query = {**self.query, "preferred_region": region}
             fresh, _ = await self._locate(client, client.archive_url(source, repo, node, query))
-            self.shown.show("download", sink.size_bytes, located.size_bytes)
+            self.progress.update("download", writer.size_bytes, located.size_bytes)
             return fresh
 
         replace = bool(self.output.path) or self.output.force
         with open_output(
             path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
-        ) as sink:
-            self.shown.show("download", sink.size_bytes, located.size_bytes)
-            download = Download(
-                client=client, locate=locate, retries=self.limits.retries, tell=self._warn
+        ) as writer:
+            self.progress.update("download", writer.size_bytes, located.size_bytes)
+            download = ResumableDownload(
+                client=client,
+                locate=locate,
+                retries=self.limits.retries,
+                on_retry=self._print_retry,
             )
-            return await download.run(located, sink, self.shown.advance)
+            return await download.run(located, writer, self.progress.advance)
 
-    def _warn(self, message: str) -> None:
+    def _print_retry(self, message: str) -> None:
         if not self.quiet:
             click.echo(f"{message}; trying again", err=True)
 
-    async def _locate(self, client: Client, url: str) -> tuple[Located, bool]:
-        """Return where the archive is, and whether a task had to make it first.
+    async def _locate(self, client: ApiClient, url: str) -> tuple[Located, bool]:
+        """Return where the archive is, and whether the command waited for its task.
 
         Raises:
-            RetryLater: It is not there after the seconds to wait for it.
+            RetryLater: The task did not end within ``--wait``.
         """
 
-        def report(progress: Progress) -> None:
-            self.shown.show(progress.phase or progress.state, progress.bytes_done)
+        def report(status: TaskStatus) -> None:
+            self.progress.update(status.phase or status.state, status.bytes_done)
 
         wait_s = self.limits.wait_s
-        waited, patience = False, asyncio.timeout(None)
+        waited, deadline = False, asyncio.timeout(None)
         try:
-            async with patience:
-                while isinstance(answer := await client.ask(url), Accepted):
+            async with deadline:
+                while isinstance(location := await client.locate(url), Accepted):
                     if wait_s is not None and not waited:
-                        patience.reschedule(asyncio.get_running_loop().time() + wait_s)
+                        deadline.reschedule(asyncio.get_running_loop().time() + wait_s)
                     if waited:
                         await asyncio.sleep(POLL_MIN_S)
                     waited = True
-                    await client.wait(answer, report)
+                    await wait_for_task(client, location, report)
         except TimeoutError:
-            raise RetryLater(f"it is being made, and not there after {wait_s:g} s") from None
-        return answer, waited
+            raise RetryLater(f"the archive is still being built after {wait_s:g} s") from None
+        return location, waited
 
 
-def _tell(got: Got, duration_s: float, *, as_json: bool, quiet: bool) -> None:
-    located = got.located
+def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet: bool) -> None:
+    located = result.located
     if as_json:
-        told = {
-            "file": got.path,
+        document = {
+            "file": result.path,
             "sha256": located.sha256,
             "size": located.size_bytes,
             "node": located.node,
             "region": located.region,
-            "waited": got.waited,
+            "waited": result.waited,
             "duration_s": round(duration_s, 3),
         }
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(document, indent=2))
     elif not quiet:
         size = f"{located.size_bytes:,} bytes"
-        came = f"from {located.region} in {duration_s:.1f} s" if got.downloaded else "there already"
-        click.echo(f"{got.path}: {size} {came}, sha256 {located.sha256}", err=True)
+        origin = (
+            f"from {located.region} in {duration_s:.1f} s"
+            if result.downloaded
+            else "already downloaded"
+        )
+        click.echo(f"{result.path}: {size} {origin}, sha256 {located.sha256}", err=True)

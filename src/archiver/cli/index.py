@@ -1,4 +1,4 @@
-"""``archiver index``: what the fleet knows by heart of its regions."""
+"""``archiver index``: maintain the index of stored archives, which the engine holds."""
 
 import asyncio
 import json
@@ -11,44 +11,42 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from archiver.cli.failures import Misused, RetryLater
-from archiver.cli.options import config_option, json_option, settings_beside
-from archiver.cli.progress import counting
+from archiver.cli.options import config_option, json_option, load_settings_or_embedded
+from archiver.cli.progress import item_progress
 from archiver.cli.signals import interruptible
+from archiver.client.failures import RetryLater
 from archiver.errors import ArchiverError
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.rebuild import Tally
-from archiver.wiring import open_rebuilder
+from archiver.wiring.tools import open_rebuilder
 
-LINE_EVERY_S = 10.0
+LINE_INTERVAL_S = 10.0
 
 
 @click.group("index")
 def command() -> None:
-    """Look after the index of archives and digests, which the engine keeps."""
+    """Maintain the index of archives, which the engine holds."""
 
 
 @command.command("rebuild")
 @click.option("--source", help="Only archives of this source.")
-@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
 @config_option
 def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | None) -> None:
-    """Make the index anew, by the manifests in all regions.
+    """Rebuild the index from the manifests in all regions.
 
-    May be run at any time and any number of times, beside a fleet at work. Entries of archives that
-    no region has are dropped, if all regions answer.
+    Safe to run at any time, also while the fleet works, and to repeat. Entries of archives that no
+    region has are dropped, if all regions respond.
 
     \b
     Exit codes:
-      0  done
+      0  success
       2  wrong usage
-     75  the engine or a region did not answer: run it again
-    """  # noqa: D301 - \b is click's: keep these lines
-    settings = settings_beside(config, require=(require_outside_world,))
-    if source and source not in settings.sources:
-        raise Misused(f"there is no source {source} in the settings")
+     75  the engine or a region did not respond: run it again
+    """  # noqa: D301 - click keeps the lines after \b
+    settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="index")
     started = time.monotonic()
     try:
@@ -58,41 +56,41 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
         raise RetryLater(f"{exc.code}: {exc.message}") from exc
     duration_s = time.monotonic() - started
     if as_json:
-        click.echo(as_line(tally, duration_s))
+        click.echo(to_json_line(tally, duration_s))
     if not quiet:
-        click.echo(f"{summary(tally)}, in {duration_s:.1f} s", err=True)
+        click.echo(f"{format_summary(tally)}, in {duration_s:.1f} s", err=True)
     if not tally.complete:
-        raise RetryLater(_lacking(tally))
+        raise RetryLater(_describe_incomplete(tally))
 
 
 async def _rebuild(settings: Settings, source: str | None, *, quiet: bool) -> Tally:
-    with _teller(quiet=quiet) as tell:
-        async with open_rebuilder(settings, on_progress=tell) as rebuilder:
+    with _open_reporter(quiet=quiet) as report:
+        async with open_rebuilder(settings, on_progress=report) as rebuilder:
             return await rebuilder.rebuild(source)
 
 
 @contextmanager
-def _teller(*, quiet: bool) -> Iterator[Callable[[Tally], None]]:
-    """Yield what shows a tally: as a bar on a terminal, else as a line from time to time."""
+def _open_reporter(*, quiet: bool) -> Iterator[Callable[[Tally], None]]:
+    """Yield a function that shows a tally: a bar on a terminal, else a line at intervals."""
     if quiet:
         yield lambda _tally: None
     elif Console(stderr=True).is_terminal:
-        with counting() as bar:
-            yield lambda tally: bar.show(tally.phase, *_position(tally))
+        with item_progress() as bar:
+            yield lambda tally: bar.update(tally.phase, *_position(tally))
     else:
-        yield Lines(every_s=LINE_EVERY_S).tell
+        yield ProgressLines(interval_s=LINE_INTERVAL_S).report
 
 
-class Lines:
-    """Writes a line to standard error when the last one is old enough."""
+class ProgressLines:
+    """Writes a line to standard error at most once per interval."""
 
-    def __init__(self, *, every_s: float) -> None:
-        self._every_s = every_s
-        self._next = time.monotonic() + every_s
+    def __init__(self, *, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._next = time.monotonic() + interval_s
 
-    def tell(self, tally: Tally) -> None:
+    def report(self, tally: Tally) -> None:
         if (now := time.monotonic()) >= self._next:
-            self._next = now + self._every_s
+            self._next = now + self._interval_s
             done, total = _position(tally)
             click.echo(f"{tally.phase}: {done:,}{f' of {total:,}' if total else ''}", err=True)
 
@@ -107,19 +105,19 @@ def _position(tally: Tally) -> tuple[int, int | None]:
             return tally.dropped, None
 
 
-def summary(tally: Tally) -> str:
+def format_summary(tally: Tally) -> str:
     archives = "archive" if tally.listed == 1 else "archives"
     counts = f"{tally.written:,} written, {tally.kept:,} kept, {tally.dropped:,} dropped"
     return f"{tally.listed:,} {archives}: {counts}"
 
 
-def as_line(tally: Tally, duration_s: float) -> str:
-    """Return the outcome as JSON in one line."""
-    told = {name: value for name, value in asdict(tally).items() if name not in {"phase", "read"}}
-    return json.dumps({**told, "complete": tally.complete, "duration_s": round(duration_s, 3)})
+def to_json_line(tally: Tally, duration_s: float) -> str:
+    """Return the tally as one line of JSON."""
+    counts = {name: value for name, value in asdict(tally).items() if name not in {"phase", "read"}}
+    return json.dumps({**counts, "complete": tally.complete, "duration_s": round(duration_s, 3)})
 
 
-def _lacking(tally: Tally) -> str:
+def _describe_incomplete(tally: Tally) -> str:
     if tally.silent:
-        return f"{', '.join(tally.silent)} did not list the archives there; nothing was dropped"
-    return f"not every region answered about {tally.unread:,} of them"
+        return f"{', '.join(tally.silent)} did not list their archives, so nothing was dropped"
+    return f"not every region responded about {tally.unread:,} of the archives"

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how a command loads its settings."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.failures import CommandFailed, Misused
+from archiver.client.failures import CommandFailed, InvalidUsage
+from archiver.embedded.data_folder import find_running
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import find_running
 from archiver.embedded.rclone import no_proxy
 from archiver.settings import Settings, SettingsError, load
 
@@ -17,10 +17,10 @@ DEFAULT_SERVER = "http://127.0.0.1:8010"
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file with the settings. [default: $ARCHIVER_CONFIG, or archiver.toml if it is here]",
+    help="TOML file with the settings.  [default: $ARCHIVER_CONFIG, else ./archiver.toml]",
 )
 
-# Not ARCHIVER_SERVER, which to the settings means their whole section of that name.
+# Not ARCHIVER_SERVER: that variable holds the settings' whole section "server".
 server_option = click.option(
     "--server",
     envvar="ARCHIVER_URL",
@@ -28,58 +28,67 @@ server_option = click.option(
     metavar="URL",
     show_default=True,
     show_envvar=True,
-    help="Where Archiver is.",
+    help="URL of Archiver.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 
 
-def settings_from(
+def load_settings(
     config: Path | None, *, require: Sequence[Callable[[Settings], None]] = ()
 ) -> Settings:
-    """Return the settings; every process that is started from here on finds the same ones.
+    """Return the settings; child processes of this one will load the same.
 
-    Each of *require* refuses those that do not name what the command needs.
+    Each function in *require* raises SettingsError if the settings lack what the command needs.
 
     Raises:
-        Misused: They are wrong; each that is, is named.
+        InvalidUsage: A setting is wrong or missing; the message names every one.
     """
     try:
         settings = load(config)
-        for check in require:
-            check(settings)
+        for require_settings in require:
+            require_settings(settings)
     except SettingsError as exc:
-        raise Misused(str(exc)) from exc
+        raise InvalidUsage(str(exc)) from exc
     if config:
         os.environ["ARCHIVER_CONFIG"] = str(config.absolute())
     return settings
 
 
-def settings_beside(
-    config: Path | None, *, require: Sequence[Callable[[Settings], None]]
+def load_settings_or_embedded(
+    config: Path | None,
+    *,
+    require: Sequence[Callable[[Settings], None]],
+    source: str | None = None,
 ) -> Settings:
-    """Return the settings of a command that works with an engine and regions elsewhere.
+    """Return the settings of a command that uses the engine and the regions of other processes.
 
-    Where the settings name none, the command uses those that `archiver serve` runs at this moment
-    in the data folder.
+    Where the settings name none, the command uses those of the `archiver serve` that runs in the
+    data folder.
 
     Raises:
-        Misused: The settings are wrong, or neither they nor the data folder lead anywhere.
+        InvalidUsage: The settings are wrong, lack *source*, or name no servers and none run in the
+            data folder.
         CommandFailed: The data folder cannot be read.
     """
-    settings = settings_from(config)
+    settings = load_settings(config)
     try:
-        for check in require:
-            check(settings)
+        for require_settings in require:
+            require_settings(settings)
     except SettingsError:
-        _find_embedded(settings)
+        _use_embedded(settings)
     try:
-        return settings_from(config, require=require)
-    except Misused as exc:
-        raise Misused(f"{exc.message}; none runs in {settings.data_dir.absolute()}") from exc
+        settings = load_settings(config, require=require)
+    except InvalidUsage as exc:
+        raise InvalidUsage(
+            f"{exc.message}; no `archiver serve` runs in {settings.data_dir.absolute()}"
+        ) from exc
+    if source and source not in settings.sources:
+        raise InvalidUsage(f"the settings have no source {source}")
+    return settings
 
 
-def _find_embedded(settings: Settings) -> None:
+def _use_embedded(settings: Settings) -> None:
     try:
         running = find_running(settings.data_dir)
     except CannotServe as exc:

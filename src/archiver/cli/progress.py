@@ -1,4 +1,4 @@
-"""How far a command is, on a terminal's standard error and nowhere else."""
+"""Progress bars, drawn on standard error if that is a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +17,14 @@ from rich.progress import (
 )
 
 
-class Bar:
-    """One line: what is being done, and how much of it is."""
+class ProgressBar:
+    """One line: the current phase and how much of it is done."""
 
     def __init__(self, *, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
-    def show(self, phase: str, done: int, total: int | None = None) -> None:
-        """Say that *phase* is at *done*, of *total* if that is known."""
+    def update(self, phase: str, done: int, total: int | None = None) -> None:
         self._progress.update(self._task, description=phase, completed=done, total=total)
 
     def advance(self, size_bytes: int) -> None:
@@ -33,8 +32,8 @@ class Bar:
 
 
 @contextmanager
-def bar(*, quiet: bool) -> Iterator[Bar]:
-    """Yield a bar, which is only drawn for people: on a terminal, and unless *quiet*."""
+def byte_progress(*, quiet: bool) -> Iterator[ProgressBar]:
+    """Yield a bar of bytes and their rate. It is drawn only on a terminal and unless *quiet*."""
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description:<10}", markup=False),
@@ -47,12 +46,12 @@ def bar(*, quiet: bool) -> Iterator[Bar]:
         disable=quiet or not console.is_terminal,
     )
     with progress:
-        yield Bar(progress=progress, task=progress.add_task("asking", total=None))
+        yield ProgressBar(progress=progress, task=progress.add_task("requesting", total=None))
 
 
 @contextmanager
-def counting() -> Iterator[Bar]:
-    """Yield a bar of things that are counted, and of the time that is left for them."""
+def item_progress() -> Iterator[ProgressBar]:
+    """Yield a bar of counted items and the time left for them."""
     progress = Progress(
         TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=28),
@@ -63,4 +62,4 @@ def counting() -> Iterator[Bar]:
         transient=True,
     )
     with progress:
-        yield Bar(progress=progress, task=progress.add_task("listing", total=None))
+        yield ProgressBar(progress=progress, task=progress.add_task("listing", total=None))

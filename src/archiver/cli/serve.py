@@ -1,4 +1,4 @@
-"""``archiver serve``: everything that is not configured to be elsewhere, on this machine."""
+"""``archiver serve``: run everything on this machine that is not configured to run elsewhere."""
 
 import asyncio
 import time
@@ -8,53 +8,60 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from archiver.cli.failures import CommandFailed
-from archiver.cli.options import config_option, settings_from
-from archiver.cli.secrets import hide_user_info
-from archiver.cli.terminal import printable
+from archiver.cli.options import config_option, load_settings
+from archiver.client.failures import CommandFailed
+from archiver.client.terminal import printable
+from archiver.client.urls import hide_user_info
+from archiver.embedded.data_folder import open_data_folder
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import open_folder
-from archiver.embedded.probe import http
-from archiver.embedded.rclone import PLACES
-from archiver.embedded.stack import Plan, assemble, run
+from archiver.embedded.probe import http_probe
+from archiver.embedded.rclone import EMBEDDED_REGIONS
+from archiver.embedded.stack import (
+    StackOptions,
+    create_supervisor,
+    run_until_stopped,
+    split_address,
+)
 from archiver.embedded.supervisor import Supervisor
-from archiver.settings import Settings, SettingsError, require_ranges
+from archiver.settings import Settings, SettingsError, require_cloud_ranges
 from archiver.telemetry import set_up_logging
 
-WELL_WITHIN_S = 6.0
-"""A frozen region is given up after three seconds, an engine after two."""
+HEALTHY_WITHIN_S = 6.0
+"""The heartbeat stops waiting for a region after three seconds, and for the engine after two."""
 
-LOOK_EVERY_S = 0.1
+POLL_S = 0.1
 
 
 @click.command("serve")
 @config_option
 def command(config: Path | None) -> None:
-    """Run web processes, workers and, unless they are configured, NATS and S3 servers.
+    """Run everything that is not configured to run elsewhere.
 
-    Ends in order at SIGTERM or Ctrl-C, and at once at the second one.
+    Starts web processes, workers and, unless the settings name others, NATS and S3 servers.
+
+    Stops cleanly on SIGTERM or Ctrl-C, and at once on the second one.
     """
-    settings = settings_from(config, require=(require_ranges, require_own_metrics))
+    settings = load_settings(config, require=(require_cloud_ranges, require_one_metrics_listener))
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:
-        with open_folder(settings.data_dir) as folder:
-            asyncio.run(_serve(settings, assemble(plan(settings), folder)))
+        with open_data_folder(settings.data_dir) as folder:
+            asyncio.run(_serve(settings, create_supervisor(stack_options(settings), folder)))
     except CannotServe as exc:
         raise CommandFailed(str(exc)) from exc
 
 
-def require_own_metrics(settings: Settings) -> None:
-    """Return if no two workers here are to serve metrics at one address. Raises SettingsError."""
+def require_one_metrics_listener(settings: Settings) -> None:
+    """Raise SettingsError if several workers would serve metrics at one address."""
     if settings.worker.metrics_listen and settings.worker.processes > 1:
         raise SettingsError(
-            "worker.metrics_listen: is one address, and `worker.processes` are several; "
-            "the web processes of `archiver serve` tell of all workers"
+            "worker.metrics_listen: is one address for several `worker.processes`; leave it out, "
+            "because the web processes of `archiver serve` report the metrics of all workers"
         )
 
 
-def plan(settings: Settings) -> Plan:
-    """Return what has to run here, because it is not configured to run elsewhere."""
-    return Plan(
+def stack_options(settings: Settings) -> StackOptions:
+    """Return what must run here, because it is not configured to run elsewhere."""
+    return StackOptions(
         listen=settings.server.listen,
         workers=settings.worker.processes,
         worker_grace_s=settings.worker.grace_s,
@@ -64,33 +71,33 @@ def plan(settings: Settings) -> Plan:
 
 
 async def _serve(settings: Settings, supervisor: Supervisor) -> None:
-    async def until_told() -> None:
-        announce(settings, well=await is_well(settings))
+    async def print_and_wait() -> None:
+        print_summary(settings, healthy=await is_healthy(settings))
         await asyncio.Event().wait()
 
-    await run(supervisor, until_told)
+    await run_until_stopped(supervisor, print_and_wait)
 
 
-async def is_well(settings: Settings) -> bool:
-    """Return True as soon as the heartbeat is 200, False if it is not within WELL_WITHIN_S.
+async def is_healthy(settings: Settings) -> bool:
+    """Return True as soon as the heartbeat is 200, and False if it is not in time.
 
-    The embedded parts answer, or nothing would have been started after them.
+    Embedded servers need no check: the web processes start only after them.
     """
     if not settings.engine.servers and not settings.regions:
         return True
-    host, _, port = settings.server.listen.rpartition(":")
-    heartbeat = http(host.strip("[]"), int(port), "/__heartbeat__", expect=b" 200")
-    deadline = time.monotonic() + WELL_WITHIN_S
+    host, port = split_address(settings.server.listen)
+    heartbeat = http_probe(host, port, "/__heartbeat__", expect=b" 200")
+    deadline = time.monotonic() + HEALTHY_WITHIN_S
     while time.monotonic() < deadline:
-        if await heartbeat.answers():
+        if await heartbeat.succeeds():
             return True
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_S)
     return False
 
 
-def announce(settings: Settings, *, well: bool) -> None:
-    """Say on standard error where what is, and what can be tried."""
-    regions = [*settings.regions] or [place.region for place in PLACES]
+def print_summary(settings: Settings, *, healthy: bool) -> None:
+    """Print to standard error where everything runs, and a request to try."""
+    regions = [*settings.regions] or [each.name for each in EMBEDDED_REGIONS]
     source = next(iter(settings.sources))
     url = settings.server.url
     engine = hide_user_info(settings.engine.url) if settings.engine.url else "embedded"
@@ -101,8 +108,8 @@ def announce(settings: Settings, *, well: bool) -> None:
         "sources": ", ".join(settings.sources),
         "data": str(settings.data_dir.absolute()),
         "try": f"curl -i '{url}/archiver/{source}/REPO/REV'"
-        if well
-        else f"nothing yet: see {url}/__heartbeat__, and the log for what does not answer",
+        if healthy
+        else f"nothing yet: {url}/__heartbeat__ and the log name the part that does not respond",
     }
     page = "\n".join(
         f"  [dim]{name:<8}[/] {escape(printable(said))}" for name, said in lines.items()

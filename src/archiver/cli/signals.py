@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and the end of its time do to a command that has something to tidy up."""
+"""How SIGINT, SIGTERM and a timeout end a command that must clean up."""
 
 import signal
 from collections.abc import Iterator
@@ -7,44 +7,44 @@ from types import FrameType
 
 import click
 
-from archiver.cli.failures import TookTooLong
+from archiver.client.failures import TimedOut
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-SHORTEST_S, LONGEST_S = 0.001, 1e8
-"""A timer of no seconds never ends, and the system refuses one of too many: this is three years."""
+TIMER_MIN_S, TIMER_MAX_S = 0.001, 1e8
+"""A timer of zero seconds never fires, and the system rejects very long ones: three years here."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a signal end the block with the exit code that shells use for it: 130 or 143.
+    """Let a signal end the block with the usual exit code: 130 or 143.
 
-    The handler raises at once, so it also interrupts a write to a pipe whose reader has stopped,
-    which asyncio's own handling of Ctrl-C does not.
+    The handler raises immediately, so it also interrupts a write to a pipe whose reader has
+    stopped. asyncio's own handling of Ctrl-C does not.
     """
-    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    before = [signal.signal(each, _exit) for each in heeded]
+    handled = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = [signal.signal(each, _exit) for each in handled]
     try:
         yield
     finally:
-        for number, handler in zip(heeded, before, strict=True):
+        for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)
 
 
 @contextmanager
-def ending_after(seconds: float, why: str) -> Iterator[None]:
-    """Let the block end after so many *seconds* with *why* and the exit code of TookTooLong.
+def exit_after(seconds: float, message: str) -> Iterator[None]:
+    """End the process with *message* and the exit code of TimedOut if the block takes longer.
 
-    The end comes from a signal, so it also interrupts what no deadline of asyncio's does: a write
-    to a pipe, or the opening of a FIFO, that waits for a reader.
+    A signal ends it, because asyncio's deadlines cannot interrupt a write to a pipe, or the opening
+    of a FIFO, that waits for a reader.
     """
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        click.echo(f"Error: {why}", err=True)
-        raise SystemExit(TookTooLong.exit_code)
+    def exit_timed_out(_number: int, _frame: FrameType | None) -> None:
+        click.echo(f"Error: {message}", err=True)
+        raise SystemExit(TimedOut.exit_code)
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, min(LONGEST_S, max(SHORTEST_S, seconds)))
+    before = signal.signal(signal.SIGALRM, exit_timed_out)
+    signal.setitimer(signal.ITIMER_REAL, min(TIMER_MAX_S, max(TIMER_MIN_S, seconds)))
     try:
         yield
     finally:

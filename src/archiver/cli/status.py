@@ -1,4 +1,4 @@
-"""``archiver status``: how far a task is."""
+"""``archiver status``: the status of a task."""
 
 import asyncio
 import json
@@ -6,77 +6,81 @@ from contextlib import suppress
 
 import click
 
-from archiver.cli.answers import POLL_MAX_S, Accepted, Progress
-from archiver.cli.client import open_client
-from archiver.cli.failures import CommandFailed
 from archiver.cli.options import json_option, server_option
-from archiver.cli.progress import bar
+from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
-from archiver.cli.terminal import printable
+from archiver.client.api_client import open_client
+from archiver.client.api_response import POLL_MAX_S, Accepted, TaskStatus
+from archiver.client.failures import CommandFailed
+from archiver.client.task_wait import wait_for_task
+from archiver.client.terminal import printable
 
 
 @click.command("status")
 @click.argument("task")
-@click.option("--watch", is_flag=True, help="Wait until it has ended.")
+@click.option("--watch", is_flag=True, help="Wait until the task has ended.")
 @click.option(
     "--wait",
     "wait_s",
     type=click.IntRange(min=0),
     default=0,
-    help="Seconds to wait for it to change.  [default: 0]",
+    help="Seconds to wait for the status to change.  [default: 0]",
 )
 @json_option
 @server_option
 def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) -> None:
-    """Say how far TASK is, which is a task id or a status URL.
+    """Show the status of TASK, which is a task id or a status URL.
 
-    Exits with 1 if the task failed, with 3 if that is because there is no such thing.
+    Exits with 1 if the task failed, and with 3 if it failed because the repository, the rev or the
+    directory does not exist.
     """
     with interruptible():
-        progress = asyncio.run(_ask(server, task, watch=watch, wait_s=wait_s))
-    told = _without_links(progress)
+        status = asyncio.run(_fetch(server, task, watch=watch, wait_s=wait_s))
+    result = _without_links(status)
     try:
-        shown = json.dumps(told, indent=2) if as_json else _page(told)
+        output = json.dumps(result, indent=2) if as_json else _format_table(result)
     except RecursionError as exc:
-        raise CommandFailed("the answer is not the status of a task") from exc
-    click.echo(shown)
-    progress.check()
+        raise CommandFailed("the response is not the status of a task") from exc
+    click.echo(output)
+    status.raise_if_failed()
 
 
-async def _ask(server: str, task: str, *, watch: bool, wait_s: int) -> Progress:
+async def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
     async with open_client(server) as client:
         url = client.status_url(task)
         if watch:
-            with bar(quiet=False) as shown:
+            with byte_progress(quiet=False) as progress:
                 accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
-                with suppress(CommandFailed):  # the status, asked for next, says why it failed
-                    await client.wait(
-                        accepted, lambda progress: shown.show(progress.phase, progress.bytes_done)
+                with suppress(CommandFailed):  # the status below says why the task failed
+                    await wait_for_task(
+                        client,
+                        accepted,
+                        lambda status: progress.update(status.phase, status.bytes_done),
                     )
-        progress = await client.progress(url)
-        if wait_s and progress.tag and not progress.ended:
-            progress = await client.change(url, progress, wait_s)
-        return progress
+        status = await client.fetch_status(url)
+        if wait_s and status.etag and not status.ended:
+            status = await client.wait_for_change(url, status, wait_s)
+        return status
 
 
-def _without_links(progress: Progress) -> dict[str, object]:
-    """Return the status with the regions in place of their presigned URLs, which are secrets."""
-    result = dict(progress.result)
+def _without_links(status: TaskStatus) -> dict[str, object]:
+    """Return the status with region names in place of their presigned URLs, which are secrets."""
+    result = dict(status.result)
     result.pop("s3_urls", None)
-    result["regions"] = sorted(progress.links)
+    result["regions"] = sorted(status.presigned_urls)
     return result
 
 
-def _page(told: dict[str, object]) -> str:
-    width = max(map(len, told))
+def _format_table(result: dict[str, object]) -> str:
+    width = max(map(len, result))
     return "\n".join(
-        printable(f"{name:<{width}}  {_text(value)}")
-        for name, value in told.items()
+        printable(f"{name:<{width}}  {_format_value(value)}")
+        for name, value in result.items()
         if value not in (None, [])
     )
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     match value:
         case list():
             return ", ".join(map(str, value))

@@ -1,1 +1,1 @@
-"""The servers and processes of an all-in-one run: started, kept alive and ended in order."""
+"""The servers and processes of `archiver serve`: started, kept running and stopped in order."""

@@ -1,4 +1,4 @@
-"""Where the real servers are, which come as wheels."""
+"""Finds the programs of the embedded servers, which are installed from wheels."""
 
 import shutil
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 from archiver.embedded.errors import CannotServe
 
 
-def find(name: str) -> Path:
-    """Return the program *name*: beside this Python, where wheels put theirs, or on the PATH.
+def find_program(name: str) -> Path:
+    """Return the path of a program: beside this Python, where wheels install it, or on the PATH.
 
     Raises:
         CannotServe: It is in neither place.

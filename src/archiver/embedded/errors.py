@@ -1,5 +1,5 @@
-"""The one way in which an all-in-one run can fail to begin."""
+"""Why `archiver serve` cannot start."""
 
 
 class CannotServe(Exception):
-    """A part cannot run here. The text says why, and what to do about it."""
+    """A program cannot run here. The text gives the reason and the remedy."""

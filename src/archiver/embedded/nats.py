@@ -3,16 +3,17 @@
 import json
 from collections.abc import Mapping
 
-from archiver.embedded import binaries
-from archiver.embedded.child import Part
-from archiver.embedded.folder import LOOPBACK, DataFolder, write_private
-from archiver.embedded.probe import Probe, http
+from archiver.embedded.binaries import find_program
+from archiver.embedded.child import Program
+from archiver.embedded.data_folder import DataFolder, write_private
+from archiver.embedded.local_ports import LOOPBACK
+from archiver.embedded.probe import Probe, http_probe
 
 USER = "archiver"
 
 
-def nats(folder: DataFolder) -> tuple[Part, Mapping[str, str]]:
-    """Return the server, and the environment that leads Archiver to it.
+def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
+    """Return the server, and the environment variables that point Archiver to it.
 
     Raises:
         CannotServe: It is not installed.
@@ -20,34 +21,34 @@ def nats(folder: DataFolder) -> tuple[Part, Mapping[str, str]]:
     port, password = folder.port("nats"), folder.secret("nats_password")
     monitor = folder.port("nats_monitor")
     store, config = folder.path / "nats", folder.path / "nats.conf"
-    streams = store / "jetstream"  # where nats-server puts them; if that goes, so do they
+    streams = store / "jetstream"  # nats-server creates its streams here
 
     def prepare() -> None:
         streams.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(config, _config(port, monitor, store=str(store), password=password))
+        write_private(config, _format_config(port, monitor, store=str(store), password=password))
 
-    part = Part(
+    program = Program(
         name="nats",
-        command=(str(binaries.find("nats-server")), "--config", str(config)),
+        command=(str(find_program("nats-server")), "--config", str(config)),
         prepare=prepare,
         ready=Probe(host=LOOPBACK, port=port, expect=b"INFO {"),
-        # After a write that failed, as on a full disk, a stream takes no other until a new start.
-        broken=http(LOOPBACK, monitor, "/healthz", expect=b" 503 "),
+        # After a failed write, as on a full disk, a stream stores nothing until a restart.
+        broken=http_probe(LOOPBACK, monitor, "/healthz", expect=b" 503 "),
         folder=streams,
         inherits=(folder.lock,),
-        log=folder.log("nats"),
+        log=folder.create_log("nats"),
     )
-    return part, {
+    return program, {
         "ARCHIVER_ENGINE__URL": f"nats://{LOOPBACK}:{port}",
         "ARCHIVER_ENGINE__USER": USER,
         "ARCHIVER_ENGINE__PASSWORD": password,
     }
 
 
-def _config(port: int, monitor: int, *, store: str, password: str) -> str:
-    """Write what nats-server reads: near enough to JSON that JSON's quotes serve.
+def _format_config(port: int, monitor: int, *, store: str, password: str) -> str:
+    """Return the configuration file. nats-server reads JSON strings as its own.
 
-    Without ``sync_interval: always`` a loss of power may lose two minutes of accepted tasks.
+    Without ``sync_interval: always``, a power failure may lose two minutes of accepted tasks.
     """
     return f"""\
 listen: "{LOOPBACK}:{port}"

@@ -1,85 +1,86 @@
-"""One S3 server per region, on loopback: ``rclone serve s3``, plain files in a folder."""
+"""One S3 server per region, on loopback: ``rclone serve s3``, which stores plain files."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from archiver.embedded import binaries
-from archiver.embedded.child import Part
-from archiver.embedded.folder import LOOPBACK, DataFolder
-from archiver.embedded.probe import http
+from archiver.embedded.binaries import find_program
+from archiver.embedded.child import Program
+from archiver.embedded.data_folder import DataFolder
+from archiver.embedded.local_ports import LOOPBACK
+from archiver.embedded.probe import http_probe
 
 ACCESS_KEY_ID = "archiver"
 
-FORGET_AFTER = "5s"
-"""How long rclone believes that a folder is as it saw it last: files removed by hand are then
-gone for its clients as well, where it would first announce them and then break off."""
+DIR_CACHE_TIME = "5s"
+"""How long rclone caches a directory listing. For a file deleted by hand within this time, it
+announces a body and then cuts it off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A region and the name of its bucket."""
+class EmbeddedRegion:
+    """A region and its bucket."""
 
-    region: str
+    name: str
     bucket: str
 
 
-PLACES = (
-    Place(region="us-east-1", bucket="archiver-us-east-1"),
-    Place(region="us-west-2", bucket="archiver-us-west-2"),
+EMBEDDED_REGIONS = (
+    EmbeddedRegion(name="us-east-1", bucket="archiver-us-east-1"),
+    EmbeddedRegion(name="us-west-2", bucket="archiver-us-west-2"),
 )
 
 
-def rclone(folder: DataFolder) -> tuple[list[Part], Mapping[str, str]]:
-    """Return a server per region, and the environment that leads Archiver to them.
+def s3_servers(folder: DataFolder) -> tuple[list[Program], Mapping[str, str]]:
+    """Return one server per region, and the environment variables that point Archiver to them.
 
     Raises:
         CannotServe: rclone is not installed.
     """
-    ports = {place: folder.port(f"s3-{place.region}") for place in PLACES}
+    ports = {region: folder.port(f"s3-{region.name}") for region in EMBEDDED_REGIONS}
     secret = folder.secret("s3_secret_access_key")
-    regions = {
-        place.region: {
-            "bucket": place.bucket,
+    settings = {
+        region.name: {
+            "bucket": region.bucket,
             "endpoint": f"http://{LOOPBACK}:{port}",
             "access_key_id": ACCESS_KEY_ID,
             "secret_access_key": secret,
         }
-        for place, port in ports.items()
+        for region, port in ports.items()
     }
-    parts = [_server(folder, place, port, secret) for place, port in ports.items()]
-    return parts, {"ARCHIVER_REGIONS": json.dumps(regions), "NO_PROXY": no_proxy()}
+    programs = [_server(folder, region, port, secret) for region, port in ports.items()]
+    return programs, {"ARCHIVER_REGIONS": json.dumps(settings), "NO_PROXY": no_proxy()}
 
 
 def no_proxy() -> str:
-    """Return the hosts that no proxy is asked for: those that were none before, and ours."""
+    """Return NO_PROXY with loopback added."""
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     return f"{before},{LOOPBACK}" if before else LOOPBACK
 
 
-def _server(folder: DataFolder, place: Place, port: int, secret: str) -> Part:
-    root = folder.path / "s3" / place.region
-    bucket = root / place.bucket
+def _server(folder: DataFolder, region: EmbeddedRegion, port: int, secret: str) -> Program:
+    root = folder.path / "s3" / region.name
+    bucket = root / region.bucket
 
     def prepare() -> None:
         bucket.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    return Part(
-        name=f"s3-{place.region}",
+    return Program(
+        name=f"s3-{region.name}",
         command=(
-            str(binaries.find("rclone")),
+            str(find_program("rclone")),
             *("serve", "s3", "--config", os.devnull),
             *("--addr", f"{LOOPBACK}:{port}"),
-            *("--etag-hash", ""),  # else it reads a file through to answer HEAD
-            "--no-checksum",  # else it digests a file while it answers GET
-            *("--dir-cache-time", FORGET_AFTER),
+            *("--etag-hash", ""),  # otherwise HEAD reads the whole file
+            "--no-checksum",  # otherwise GET hashes the file while it sends it
+            *("--dir-cache-time", DIR_CACHE_TIME),
             str(root),
         ),
-        # CSV, hence the quotes; and in the environment, because arguments are everyone's to read.
+        # The value is CSV, so it has quotes. As an argument, other users could read it.
         env={"RCLONE_AUTH_KEY": f'"{ACCESS_KEY_ID},{secret}"'},
         prepare=prepare,
-        ready=http(LOOPBACK, port, "/", expect=b"HTTP/1.1 "),
+        ready=http_probe(LOOPBACK, port, "/", expect=b"HTTP/1.1 "),
         folder=bucket,
-        log=folder.log(f"s3-{place.region}"),
+        log=folder.create_log(f"s3-{region.name}"),
     )

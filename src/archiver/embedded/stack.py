@@ -1,6 +1,7 @@
-"""An all-in-one run: the servers that are not configured, the workers, the web processes."""
+"""All programs of `archiver serve`: servers that are not configured, workers, web processes."""
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,33 +9,34 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from archiver.embedded import metrics
-from archiver.embedded.child import Part
+from archiver.embedded.child import Program
+from archiver.embedded.data_folder import DataFolder
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import DataFolder, wait_until_free
-from archiver.embedded.nats import nats
-from archiver.embedded.probe import http
-from archiver.embedded.rclone import rclone
+from archiver.embedded.local_ports import wait_until_port_free
+from archiver.embedded.nats import nats_server
+from archiver.embedded.probe import http_probe
+from archiver.embedded.rclone import s3_servers
 from archiver.embedded.supervisor import Supervisor
-from archiver.telemetry import forget_dead
+from archiver.telemetry import forget_dead_processes
 
 WEB_GRACE_S = 15.0
-"""More than requests under way are given; those that wait are sent on at once."""
+"""More than running requests get to finish; requests that wait are redirected at once."""
 
 HAND_BACK_S = 15.0
-"""What a worker needs beyond its own grace to hand its tasks back."""
+"""Time for a worker to hand back its tasks, after its own grace period."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised here, not bound
+_LOOPBACK_OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to run. ``servers`` are others to start first.
+class StackOptions:
+    """The programs of one run.
 
-    ``environment`` is for the web processes and the workers.
-    They write their log to this process's standard error; if ``quiet``, into the data folder.
+    - ``servers`` are more programs of the first stage.
+    - ``environment`` is for the web processes and the workers.
+    - ``quiet`` sends their logs to the data folder instead of this process's standard error.
     """
 
     listen: str
@@ -42,110 +44,135 @@ class Plan:
     worker_grace_s: float
     embed_engine: bool
     embed_regions: bool
-    servers: tuple[Part, ...] = ()
+    servers: tuple[Program, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     quiet: bool = False
 
 
-def assemble(plan: Plan, folder: DataFolder) -> Supervisor:
-    """Return the supervisor of everything in *plan*, not yet running.
+def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
+    """Return a supervisor of all programs, which has not started any yet.
 
     Raises:
-        CannotServe: The address is taken, or a server is not installed.
+        CannotServe: The address is in use, or a server is not installed.
     """
-    host, port = _split(plan.listen)
-    if not wait_until_free(host, port):
-        raise CannotServe(f"{plan.listen} is taken by another program; see `server.listen`")
-    servers = list(plan.servers)
-    embedded: dict[str, str] = {}
-    environment = {**plan.environment, "PROMETHEUS_MULTIPROC_DIR": str(folder.path / "metrics")}
-    if plan.embed_engine:
-        engine, engine_environment = nats(folder)
-        servers.append(engine)
-        embedded |= engine_environment
-    if plan.embed_regions:
-        regions, regions_environment = rclone(folder)
-        servers += regions
-        embedded |= regions_environment
-    folder.announce(embedded)
-    environment |= embedded
-    metrics.fresh(folder.path / "metrics")
+    host, port = split_address(options.listen)
+    if not wait_until_port_free(host, port):
+        raise CannotServe(f"{options.listen} is in use by another program; see `server.listen`")
+    servers, embedded = _embedded_servers(options, folder)
+    folder.publish_running(embedded)
+    metrics = folder.path / "metrics"
+    empty_folder(metrics)
+    environment = {
+        **options.environment,
+        **embedded,
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+    }
+    workers = _worker_programs(options, folder, environment)
+    web = _web_program(options, folder, environment)
     return Supervisor(
-        stages=(servers, _workers(plan, folder, environment), [_web(plan, folder, environment)]),
-        on_end=partial(forget_dead, folder.path / "metrics"),
+        stages=([*options.servers, *servers], workers, [web]),
+        on_exit=partial(forget_dead_processes, metrics),
     )
 
 
-def _web(plan: Plan, folder: DataFolder, environment: Mapping[str, str]) -> Part:
-    host, port = _split(plan.listen)
-    return Part(
+def _embedded_servers(
+    options: StackOptions, folder: DataFolder
+) -> tuple[list[Program], dict[str, str]]:
+    """Return the embedded servers, and the environment variables that point Archiver to them."""
+    servers: list[Program] = []
+    environment: dict[str, str] = {}
+    if options.embed_engine:
+        engine, engine_environment = nats_server(folder)
+        servers.append(engine)
+        environment |= engine_environment
+    if options.embed_regions:
+        regions, regions_environment = s3_servers(folder)
+        servers += regions
+        environment |= regions_environment
+    return servers, environment
+
+
+def empty_folder(folder: Path) -> None:
+    """Create *folder* or remove its contents: the counters of a run begin at zero."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+
+
+def _web_program(
+    options: StackOptions, folder: DataFolder, environment: Mapping[str, str]
+) -> Program:
+    host, port = split_address(options.listen)
+    ready_host = _LOOPBACK_OF_ANY.get(host, host)
+    return Program(
         name="web",
-        command=_archiver("web"),
+        command=_archiver_command("web"),
         env=environment,
-        prepare=partial(_make, folder.path / "metrics"),
-        ready=http(_ANY.get(host, host), port, "/__lbheartbeat__", expect=b" 200 "),
-        log=folder.log("web") if plan.quiet else None,
+        prepare=partial(_ensure_folder, folder.path / "metrics"),
+        ready=http_probe(ready_host, port, "/__lbheartbeat__", expect=b" 200 "),
+        log=folder.create_log("web") if options.quiet else None,
         grace_s=WEB_GRACE_S,
     )
 
 
-def _workers(plan: Plan, folder: DataFolder, environment: Mapping[str, str]) -> list[Part]:
-    names = [f"worker-{number}" for number in range(1, plan.workers + 1)]
+def _worker_programs(
+    options: StackOptions, folder: DataFolder, environment: Mapping[str, str]
+) -> list[Program]:
+    names = [f"worker-{number}" for number in range(1, options.workers + 1)]
     return [
-        Part(
+        Program(
             name=name,
-            command=_archiver("worker"),
+            command=_archiver_command("worker"),
             env=environment,
-            prepare=partial(_make, folder.path / "metrics"),
-            log=folder.log(name) if plan.quiet else None,
-            grace_s=plan.worker_grace_s + HAND_BACK_S,
+            prepare=partial(_ensure_folder, folder.path / "metrics"),
+            log=folder.create_log(name) if options.quiet else None,
+            grace_s=options.worker_grace_s + HAND_BACK_S,
         )
         for name in names
     ]
 
 
-def _archiver(command: str) -> tuple[str, ...]:
-    """Return how to run *command* of this very Archiver; -P: not of one in the current folder."""
+def _archiver_command(command: str) -> tuple[str, ...]:
+    """Return the command line for this Archiver: -P ignores one in the current folder."""
     return (sys.executable, "-P", "-m", "archiver", command)
 
 
-def _make(folder: Path) -> None:
+def _ensure_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _split(listen: str) -> tuple[str, int]:
+def split_address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
 
 
-async def run(supervisor: Supervisor, body: Callable[[], Awaitable[None]]) -> None:
-    """Run *body* while everything serves, until it returns or a signal says that it is enough.
+async def run_until_stopped(supervisor: Supervisor, body: Callable[[], Awaitable[None]]) -> None:
+    """Start everything, and run *body* until it returns or a signal arrives; then stop everything.
 
-    A second signal ends everything at once.
+    A second signal kills everything at once.
 
     Raises:
-        CannotServe: A part never served.
-        whatever *body* raises.
+        CannotServe: A program never became ready.
+        Exception: Any exception of *body*.
     """
-    running = asyncio.create_task(_run(supervisor, body))
-    told = asyncio.Event()
+    running = asyncio.create_task(_run_supervised(supervisor, body))
+    stopping = asyncio.Event()
 
     def stop() -> None:
-        if told.is_set():
+        if stopping.is_set():
             supervisor.kill()
         else:
-            told.set()
+            stopping.set()
             running.cancel()
 
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             loop.add_signal_handler(number, stop)
     await asyncio.wait({running})
     if not running.cancelled():
         running.result()
 
 
-async def _run(supervisor: Supervisor, body: Callable[[], Awaitable[None]]) -> None:
+async def _run_supervised(supervisor: Supervisor, body: Callable[[], Awaitable[None]]) -> None:
     async with supervisor.running():
         await body()

@@ -1,4 +1,4 @@
-"""Keeps parts running: each stage starts when the one before it serves, and ends before it."""
+"""Keeps programs running in stages: a stage starts once the previous stage is ready."""
 
 import asyncio
 import signal
@@ -7,162 +7,169 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from archiver.embedded.checkup import LOOK_EVERY_S as CHECK_EVERY_S
-from archiver.embedded.checkup import Checkup
-from archiver.embedded.child import Child, Part, start
+from archiver.embedded.checkup import CHECK_INTERVAL_S, Checkup
+from archiver.embedded.child import ChildProcess, Program, start_program
 from archiver.embedded.errors import CannotServe
 from archiver.telemetry import describe, log
 
-FIRST_DELAY_S = 0.2
-LAST_DELAY_S = 5.0
-SETTLED_S = 10.0
-"""A child that lived so long is restarted as quickly as the first time."""
+RESTART_DELAY_S = 0.2
+RESTART_DELAY_MAX_S = 5.0
+STABLE_S = 10.0
+"""A process that ran this long is restarted with the shortest delay."""
 
 READY_WITHIN_S = 20.0
 FIRST_STARTS = 3
-"""A part that never served is given up after so many starts; one that did, never."""
+"""Starts of a program that never becomes ready. Once ready, it is restarted without limit."""
 
-LOOK_EVERY_S = 0.5
-LOOK_EVERY_WHILE_STARTING_S = 0.05
+POLL_S = 0.5
+POLL_WHILE_STARTING_S = 0.05
 
 
-class Keeper:
-    """Keeps one part running until it is told to stop."""
+class SupervisedProgram:
+    """Keeps one program running until it is stopped."""
 
-    def __init__(self, *, part: Part, on_end: Callable[[], None], check_every_s: float) -> None:
-        self.part = part
-        self._check_every_s = check_every_s
-        self.served = asyncio.Event()
-        self.ended = asyncio.Event()
+    def __init__(
+        self, *, program: Program, on_exit: Callable[[], None], check_interval_s: float
+    ) -> None:
+        self.program = program
+        self._check_interval_s = check_interval_s
+        self.was_ready = asyncio.Event()
+        self.stopped = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._on_end = on_end
-        self._child: Child | None = None
+        self._on_exit = on_exit
+        self._child: ChildProcess | None = None
 
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
     async def run(self) -> None:
-        """Start the part, and again whenever it ends.
+        """Start the program, and restart it whenever it exits.
 
         Raises:
-            CannotServe: It never served.
+            CannotServe: It never became ready.
         """
-        delay_s, starts = FIRST_DELAY_S, 0
+        delay_s, starts = RESTART_DELAY_S, 0
         try:
             while not self._stopping.is_set():
                 starts += 1
-                lived_s = await self._try_to_live(restart=starts > 1)
-                if starts >= FIRST_STARTS and not self.served.is_set():
-                    raise CannotServe(_why_given_up(self.part))
-                delay_s = FIRST_DELAY_S if lived_s >= SETTLED_S else delay_s
-                await _wait(self._stopping, delay_s)
-                delay_s = min(2 * delay_s, LAST_DELAY_S)
+                lifetime_s = await self._try_run_child(restart=starts > 1)
+                if starts >= FIRST_STARTS and not self.was_ready.is_set():
+                    raise CannotServe(_explain_never_ready(self.program))
+                delay_s = RESTART_DELAY_S if lifetime_s >= STABLE_S else delay_s
+                await _wait_for(self._stopping, delay_s)
+                delay_s = min(2 * delay_s, RESTART_DELAY_MAX_S)
         finally:
-            self.ended.set()
+            self.stopped.set()
 
     def stop(self) -> None:
-        """Tell the part to end, and that this is meant. ``ended`` says when it has."""
+        """Begin to stop the program. ``stopped`` is set when it has exited."""
         self._stopping.set()
 
     def kill(self) -> None:
-        """End the part at once."""
+        """Kill the program at once."""
         self._stopping.set()
         if self._child:
             self._child.kill()
 
-    async def _try_to_live(self, *, restart: bool) -> float:
-        """Run one child; if it cannot be started again, as when the disk is full, let it pass."""
+    async def _try_run_child(self, *, restart: bool) -> float:
+        """Run one child process. A failed restart, for example on a full disk, is only logged."""
         try:
-            return await self._live(restart=restart)
+            return await self._run_child(restart=restart)
         except CannotServe as exc:
-            if not self.served.is_set():
+            if not self.was_ready.is_set():
                 raise
-            log.error("child.not_started", child=self.part.name, cause=describe(exc))
+            log.error("child.not_started", child=self.program.name, cause=describe(exc))
             return 0.0
 
-    async def _live(self, *, restart: bool) -> float:
-        """Run one child from start to end; return the seconds it lived."""
-        child = self._child = await start(self.part)
+    async def _run_child(self, *, restart: bool) -> float:
+        """Run one child process until it has exited, and return its lifetime in seconds."""
+        child = self._child = await start_program(self.program)
         began = time.monotonic()
         event = "child.restarted" if restart else "child.started"
-        log.info(event, child=self.part.name, pid=child.pid)
+        log.info(event, child=self.program.name, pid=child.pid)
         reason = "stopped"
         try:
-            reason = await self._watch(child, began)
+            reason = await self._wait_for_end(child, began)
         finally:
             await child.stop()
             self._child = None
-            self._on_end()
-            self._tell_end(child, reason)
+            self._on_exit()
+            self._log_end(child, reason)
         return time.monotonic() - began
 
-    def _tell_end(self, child: Child, reason: str) -> None:
-        ended = {"child": self.part.name, "pid": child.pid, "code": child.exit_code, "why": reason}
+    def _log_end(self, child: ChildProcess, reason: str) -> None:
+        program = self.program
+        end = {"child": program.name, "pid": child.pid, "code": child.exit_code, "why": reason}
         if reason == "stopped":
-            log.info("child.ended", **ended)
+            log.info("child.ended", **end)
         else:
-            words = {"last_words": str(self.part.log)} if self.part.log else {}
-            log.warning("child.ended", **ended, **words)
+            last_words = {"last_words": str(program.log)} if program.log else {}
+            log.warning("child.ended", **end, **last_words)
 
-    async def _watch(self, child: Child, began: float) -> str:
-        """Return why the child ended, or has to."""
-        folder, serves = _identity(self.part.folder), False
-        checkup = Checkup(part=self.part, look_every_s=self._check_every_s)
+    async def _wait_for_end(self, child: ChildProcess, began: float) -> str:
+        """Return why the child exited or must be stopped."""
+        folder, ready = _identify(self.program.folder), False
+        checkup = Checkup(program=self.program, interval_s=self._check_interval_s)
         async with asyncio.TaskGroup() as group:
             exited = group.create_task(child.wait())
             stopping = group.create_task(self._stopping.wait())
             try:
                 while True:
-                    serves = serves or await self._serves()
-                    look_s = LOOK_EVERY_S if serves else LOOK_EVERY_WHILE_STARTING_S
+                    ready = ready or await self._is_ready()
+                    poll_s = POLL_S if ready else POLL_WHILE_STARTING_S
                     done, _ = await asyncio.wait(
-                        {exited, stopping}, timeout=look_s, return_when=asyncio.FIRST_COMPLETED
+                        {exited, stopping}, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED
                     )
                     if stopping in done:
                         return "stopped"
                     if exited in done:
-                        return _how_it_ended(child.exit_code or 0)
-                    if folder != _identity(self.part.folder):
+                        return _explain_exit(child.exit_code or 0)
+                    if folder != _identify(self.program.folder):
                         return "its folder vanished"
-                    if serves and await checkup.is_broken():
+                    if ready and await checkup.needs_restart():
                         return "could not do its work"
-                    if not serves and time.monotonic() - began > READY_WITHIN_S:
+                    if not ready and time.monotonic() - began > READY_WITHIN_S:
                         return "did not answer"
             finally:
                 exited.cancel()
                 stopping.cancel()
 
-    async def _serves(self) -> bool:
-        if self.part.ready and not await self.part.ready.answers():
+    async def _is_ready(self) -> bool:
+        if self.program.ready and not await self.program.ready.succeeds():
             return False
-        self.served.set()
+        self.was_ready.set()
         return True
 
 
 class Supervisor:
-    """The keepers of all stages."""
+    """Starts and stops the programs of all stages."""
 
     def __init__(
         self,
         *,
-        stages: Sequence[Sequence[Part]],
-        on_end: Callable[[], None] = lambda: None,
-        check_every_s: float = CHECK_EVERY_S,
+        stages: Sequence[Sequence[Program]],
+        on_exit: Callable[[], None] = lambda: None,
+        check_interval_s: float = CHECK_INTERVAL_S,
     ) -> None:
         self._stages = [
-            [Keeper(part=part, on_end=on_end, check_every_s=check_every_s) for part in stage]
+            [
+                SupervisedProgram(
+                    program=program, on_exit=on_exit, check_interval_s=check_interval_s
+                )
+                for program in stage
+            ]
             for stage in stages
         ]
-        self._started: list[list[Keeper]] = []
+        self._started: list[list[SupervisedProgram]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Enter when every part serves; end them, the last stage first, when the block ends.
+        """Run the block once every program is ready, then stop the stages in reverse order.
 
         Raises:
-            CannotServe: A part never served; all that had been started has ended.
-            whatever the block raises.
+            CannotServe: A program never became ready; the others have been stopped.
+            Exception: Any exception of the block.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -171,39 +178,39 @@ class Supervisor:
                     yield
                 finally:
                     await self._stop()
-        except BaseExceptionGroup as faults:
-            raise _first(faults) from None
+        except BaseExceptionGroup as errors:
+            raise _first_error(errors) from None
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """The process of each part that runs now, by the part's name."""
-        keepers = [keeper for stage in self._started for keeper in stage]
-        return {keeper.part.name: keeper.pid for keeper in keepers if keeper.pid}
+        """The process ids of the running programs, by name."""
+        programs = [supervised for stage in self._started for supervised in stage]
+        return {each.program.name: each.pid for each in programs if each.pid}
 
     def kill(self) -> None:
-        """End every part at once, whatever it is doing."""
+        """Kill every program at once."""
         for stage in self._started:
-            for keeper in stage:
-                keeper.kill()
+            for supervised in stage:
+                supervised.kill()
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         for stage in self._stages:
             self._started.append(stage)
-            for keeper in stage:
-                group.create_task(keeper.run())
-            for keeper in stage:
-                await keeper.served.wait()
+            for supervised in stage:
+                group.create_task(supervised.run())
+            for supervised in stage:
+                await supervised.was_ready.wait()
 
     async def _stop(self) -> None:
         for stage in reversed(self._started):
-            for keeper in stage:
-                keeper.stop()
-            for keeper in stage:
-                await keeper.ended.wait()
+            for supervised in stage:
+                supervised.stop()
+            for supervised in stage:
+                await supervised.stopped.wait()
 
 
-def _identity(folder: Path | None) -> tuple[int, int] | None:
-    """Return what tells a folder from another one of the same name; None if there is none."""
+def _identify(folder: Path | None) -> tuple[int, int] | None:
+    """Return device and inode, which differ for another folder of the same name; None if absent."""
     if folder:
         with suppress(OSError):
             found = folder.stat()
@@ -211,8 +218,8 @@ def _identity(folder: Path | None) -> tuple[int, int] | None:
     return None
 
 
-def _how_it_ended(exit_code: int) -> str:
-    """Return what an exit code says: one below 0 is a signal."""
+def _explain_exit(exit_code: int) -> str:
+    """Return the meaning of an exit code. A negative one is the number of a signal."""
     if exit_code >= 0:
         return "exited"
     try:
@@ -221,20 +228,20 @@ def _how_it_ended(exit_code: int) -> str:
         return f"killed by signal {-exit_code}"
 
 
-def _why_given_up(part: Part) -> str:
-    where = f"; its last words are in {part.log}" if part.log else ""
-    return f"{part.name} was started {FIRST_STARTS} times and never served{where}"
+def _explain_never_ready(program: Program) -> str:
+    where = f"; see the end of {program.log}" if program.log else ""
+    return f"{program.name} was started {FIRST_STARTS} times and never became ready{where}"
 
 
-def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what made the others be cancelled, without the groups around it."""
-    exc: BaseException = faults
+def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the exception that cancelled the other tasks, without its groups."""
+    exc: BaseException = errors
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout_s):
             await event.wait()

@@ -18,7 +18,7 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
-from archiver.tls import trusting
+from archiver.tls import create_ssl_context
 
 REQUEST_TIMEOUT = timedelta(seconds=3)
 """A healthy server answers in milliseconds; one that elects a leader takes about this long."""
@@ -67,7 +67,7 @@ class Servers:
     def tls(self) -> ssl.SSLContext:
         """Return the context of the files as they are now. Raises UnreadableFile."""
         try:
-            context = trusting(self.ca_file)
+            context = create_ssl_context(self.ca_file)
             if self.tls_cert:
                 # An empty password keeps OpenSSL from asking for one on the terminal.
                 context.load_cert_chain(self.tls_cert, self.tls_key, password="")

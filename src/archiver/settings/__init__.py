@@ -1,21 +1,25 @@
-"""Configuration: one frozen tree, read once from TOML and the environment."""
+"""The settings: one frozen tree, loaded once from TOML and the environment."""
 
 from archiver.settings.engine import EngineSettings
-from archiver.settings.locality import nearest, networks, ranges_files, require_ranges
-from archiver.settings.section import SettingsError
-from archiver.settings.sections import RegionSettings
-from archiver.settings.server import ServerSettings
-from archiver.settings.source import SourceSettings
-from archiver.settings.tree import (
+from archiver.settings.load import (
     DEFAULT_CONFIG,
-    HGMO_URL_TEMPLATE,
-    Settings,
     find_config,
     load,
     require_engine,
     require_outside_world,
     require_regions,
 )
+from archiver.settings.locality import (
+    client_networks,
+    cloud_ranges_files,
+    nearest_regions,
+    require_cloud_ranges,
+)
+from archiver.settings.region import RegionSettings
+from archiver.settings.section import SettingsError
+from archiver.settings.server import ServerSettings
+from archiver.settings.source import SourceSettings
+from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings
 from archiver.settings.variables import setting_variables
 
 __all__ = [
@@ -27,14 +31,14 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SourceSettings",
+    "client_networks",
+    "cloud_ranges_files",
     "find_config",
     "load",
-    "nearest",
-    "networks",
-    "ranges_files",
+    "nearest_regions",
+    "require_cloud_ranges",
     "require_engine",
     "require_outside_world",
-    "require_ranges",
     "require_regions",
     "setting_variables",
 ]

@@ -1,4 +1,4 @@
-"""Settings of the engine: where NATS is, and how to log in."""
+"""Settings of the engine: the addresses of NATS, and how to log in."""
 
 import re
 import ssl
@@ -25,14 +25,17 @@ _SERVER = re.compile(
 )
 
 
-def _number(value: object) -> object:
-    """Return what a variable of the environment says as a number, which pydantic leaves a text."""
+def _parse_number(value: object) -> object:
+    """Return the number in an environment variable.
+
+    pydantic does not parse strings for a Literal: https://github.com/pydantic/pydantic/issues/9991
+    """
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """User and password, or a token."""
+    """A user and password, a token, or nothing."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -45,7 +48,7 @@ class EngineSettings(Section):
     url: str | None = Field(
         default=None,
         description="NATS servers, separated by commas: `nats://host:4222`, or `tls://host` for "
-        "servers that must offer TLS. None: `archiver serve` starts one.",
+        "servers that must offer TLS. If not set, `archiver serve` starts one.",
     )
     user: str | None = Field(default=None, description="User name for NATS.")
     password: SecretStr | None = Field(default=None, description="Password for NATS.")
@@ -55,80 +58,79 @@ class EngineSettings(Section):
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="PEM file with authorities to trust besides the system's. "
-        "The servers must offer TLS.",
+        description="PEM file with certificate authorities to trust besides the system's. The "
+        "servers must offer TLS.",
     )
     tls_cert: FilePath | None = Field(
         default=None,
-        description="PEM file with the certificate to show to servers that demand one. "
-        "The servers must offer TLS.",
+        description="PEM file with the client certificate, for servers that require one. The "
+        "servers must offer TLS.",
     )
     tls_key: FilePath | None = Field(
         default=None,
-        description="PEM file with the key of `tls_cert`, unless it is in the same file.",
+        description="PEM file with the key of `tls_cert`, if the key is in another file.",
     )
-    replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_number)] = Field(
+    replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_parse_number)] = Field(
         default=1,
-        description="On how many servers of a cluster each new stream is stored. "
-        "`archiver engine set-replicas` changes streams that exist.",
+        description="Number of servers that store each new stream. `archiver engine set-replicas` "
+        "changes existing streams.",
     )
     lease_s: float = Field(
         default=20,
         ge=2,
         le=600,
-        description="Seconds after which a silent worker's task is given to another one.",
+        description="Seconds of silence after which a worker loses its task to another worker.",
     )
 
     @field_validator("url")
     @classmethod
-    def _servers_are_readable_in_one_way(cls, value: str | None) -> str | None:
-        for server in _split(value):
+    def _require_unambiguous_servers(cls, value: str | None) -> str | None:
+        for server in _split_servers(value):
             match = _SERVER.fullmatch(server)
             if not match or int(match["port"] or 0) > PORT_MAX:
                 raise ValueError(
-                    "must be servers such as nats://host:4222, separated by commas; a password "
-                    "has %40 for @, %2F for / and %2C for comma, or stands in engine.password"
+                    "must be servers such as nats://host:4222, separated by commas; in a password, "
+                    "write %40 for @, %2F for / and %2C for a comma, or use engine.password"
                 )
             if match["login"] and not match["scheme"]:
-                raise ValueError("must begin with nats:// or tls:// where there is a password")
+                raise ValueError("must begin with nats:// or tls:// if it has a password")
         return value
 
     @model_validator(mode="after")
-    def _there_is_one_login(self) -> Self:
+    def _require_one_login(self) -> Self:
         if len(self._logins) > 1:
             raise ValueError("url: must have the same user and password for every server")
         if self.password and not self.user:
-            raise ValueError("password: goes with user")
-        ways = (self._logins, self.user, self.credentials_file)
-        if sum(map(bool, ways)) > 1:
+            raise ValueError("password: requires user")
+        if sum(map(bool, (self._logins, self.user, self.credentials_file))) > 1:
             raise ValueError(
-                "must name one way to log in: in url, by user and password, or by credentials_file"
+                "must have one login: in url, in user and password, or in credentials_file"
             )
         return self
 
     @model_validator(mode="after")
-    def _key_fits_certificate(self) -> Self:
+    def _require_matching_key(self) -> Self:
         if self.tls_key and not self.tls_cert:
-            raise ValueError("tls_key: goes with tls_cert")
+            raise ValueError("tls_key: requires tls_cert")
         if self.tls_cert:
             try:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # opens no prompt
+                context.load_cert_chain(self.tls_cert, self.tls_key, password="")  # no prompt
             except (OSError, ValueError):
                 raise ValueError(
-                    "tls_cert, tls_key: must be PEM files with a certificate and its own key, "
-                    "which must not be encrypted"
+                    "tls_cert, tls_key: must be PEM files with a certificate and its own "
+                    "unencrypted key"
                 ) from None
         return self
 
     @property
     def _logins(self) -> frozenset[str]:
-        matches = map(_SERVER.fullmatch, _split(self.url))
+        matches = map(_SERVER.fullmatch, _split_servers(self.url))
         return frozenset(match["login"][:-1] for match in matches if match and match["login"])
 
     @property
     def login(self) -> Login:
-        """The login of ``url``, or of the settings beside it."""
+        """The login in ``user`` and ``password``, else in ``url``."""
         if self.user:
             password = self.password.get_secret_value() if self.password else ""
             return Login(user=self.user, password=password)
@@ -145,12 +147,12 @@ class EngineSettings(Section):
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The servers' addresses, without user and password."""
-        matches = map(_SERVER.fullmatch, _split(self.url))
+        """The addresses of the servers, without user and password."""
+        matches = map(_SERVER.fullmatch, _split_servers(self.url))
         return tuple(
             match["address"].replace(match["login"] or "", "", 1) for match in matches if match
         )
 
 
-def _split(url: str | None) -> Iterator[str]:
+def _split_servers(url: str | None) -> Iterator[str]:
     return filter(None, (server.strip() for server in (url or "").split(",")))

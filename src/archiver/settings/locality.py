@@ -1,4 +1,4 @@
-"""Where clients are, as the settings tell it."""
+"""Which region is near a client, according to the settings."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,23 +14,23 @@ from archiver.settings.section import SettingsError
 from archiver.settings.tree import Settings
 
 
-def networks(settings: Settings) -> Iterator[tuple[str, Region]]:
-    """Yield each network that is near a region by the settings' own word."""
+def client_networks(settings: Settings) -> Iterator[tuple[str, Region]]:
+    """Yield each network of the settings with the region that it is near."""
     for name, region in settings.regions.items():
         for network in region.networks:
             yield network, Region(name)
 
 
-def nearest(settings: Settings) -> dict[Region, tuple[Region, ...]]:
-    """Return what each region names to be near it."""
+def nearest_regions(settings: Settings) -> dict[Region, tuple[Region, ...]]:
+    """Return the regions that each region lists as near."""
     return {
         Region(name): tuple(map(Region, region.nearest))
         for name, region in settings.regions.items()
     }
 
 
-def ranges_files(settings: Settings) -> list[RangesFile]:
-    """Return the files that clouds publish, as far as the settings say where they are."""
+def cloud_ranges_files(settings: Settings) -> list[RangesFile]:
+    """Return the published files of cloud networks that the settings name."""
     server, regions = settings.server, settings.regions
     files = []
     if server.aws_ranges:
@@ -58,9 +58,10 @@ def ranges_files(settings: Settings) -> list[RangesFile]:
 
 
 def _homes(own: Mapping[str, str], others: Mapping[str, tuple[str, ...]]) -> dict[str, Region]:
-    """Return our region near each of a cloud's: what lists it, else the first that has its name.
+    """Return the nearest region for each region of a cloud.
 
-    Buckets that are not AWS's may well be signed for one AWS region, all of them.
+    It is the region that lists it, else the first of that name. Several regions may share a name,
+    because all buckets of another S3 server may be signed for one AWS region.
     """
     homes: dict[str, Region] = {}
     for name, listed in others.items():
@@ -71,13 +72,9 @@ def _homes(own: Mapping[str, str], others: Mapping[str, tuple[str, ...]]) -> dic
     return homes
 
 
-def require_ranges(settings: Settings) -> None:
-    """Return if the files that clouds publish can be read.
-
-    Raises:
-        SettingsError: One cannot.
-    """
+def require_cloud_ranges(settings: Settings) -> None:
+    """Raise SettingsError if a published file of cloud networks cannot be read."""
     try:
-        CloudRanges(files=ranges_files(settings)).read()
+        CloudRanges(files=cloud_ranges_files(settings)).read()
     except UnreadableRanges as exc:
         raise SettingsError(str(exc)) from exc

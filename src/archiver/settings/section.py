@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base class of all sections, and the types of their fields."""
 
 import re
 import ssl
@@ -16,10 +16,10 @@ _LISTEN = re.compile(r"(?P<host>[^:\s]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})")
 
 
 class SettingsError(Exception):
-    """The configuration is not one. The text names each setting that is wrong, and why."""
+    """The settings are wrong or incomplete. The text names each problem and its setting."""
 
 
-def _http_url(value: str) -> str:
+def _validate_http_url(value: str) -> str:
     require_plain_http(value)
     url = urlsplit(value)
     if url.query or url.fragment:
@@ -28,51 +28,50 @@ def _http_url(value: str) -> str:
 
 
 def require_plain_http(value: str) -> None:
-    """Return if *value* is an http or https URL whose host and port can be read in one way only.
+    """Raise ValueError unless *value* is an unambiguous http or https URL. The text has no secret.
 
-    A raw ``/`` in a password would make its beginning the host, so no ``@`` may stand anywhere.
-
-    Raises:
-        ValueError: It is not; the text does not quote it.
+    A ``/`` in a password would make the password's beginning the host, so ``@`` is not allowed.
     """
     if "@" in value:
-        raise ValueError("must have no user name or password; a path has %40 for @")
+        raise ValueError("must not contain a user name or password; in a path, write %40 for @")
     try:
         url = urlsplit(value)
-        sound = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+        valid = url.scheme in {"http", "https"} and url.hostname and url.port != 0
     except ValueError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise ValueError("must be an http or https URL")
 
 
-def _address(value: str) -> str:
+def _validate_address(value: str) -> str:
     match = _LISTEN.fullmatch(value)
     if not match or int(match["port"]) > PORT_MAX:
         raise ValueError("must be host:port")
     return value
 
 
-def _network(value: str) -> str:
+def _validate_network(value: str) -> str:
     try:
         return str(parse_network(value))
     except ValueError:
         raise ValueError("must be a network such as 192.0.2.0/24 or 2001:db8::/32") from None
 
 
-def _authorities(path: Path) -> Path:
+def _validate_ca_file(path: Path) -> Path:
     try:
         ssl.create_default_context().load_verify_locations(path)
     except (OSError, ssl.SSLError):
-        raise ValueError("must be a file with certificates in PEM") from None
+        raise ValueError("must be a PEM file with certificates") from None
     return path
 
 
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Address = Annotated[str, AfterValidator(_address)]
-Network = Annotated[str, AfterValidator(_network)]
-CaFile = Annotated[FilePath, AfterValidator(_authorities)]
+HttpUrl = Annotated[str, AfterValidator(_validate_http_url)]
+Address = Annotated[str, AfterValidator(_validate_address)]
+Network = Annotated[str, AfterValidator(_validate_network)]
+CaFile = Annotated[FilePath, AfterValidator(_validate_ca_file)]
 
 
 class Section(BaseModel):
+    """A frozen table of settings that rejects unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)

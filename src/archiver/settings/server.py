@@ -1,4 +1,4 @@
-"""Settings of the web processes: each with its default, its bounds and its meaning."""
+"""Settings of the web processes."""
 
 import json
 from datetime import timedelta
@@ -23,93 +23,96 @@ class ServerSettings(Section):
         default_factory=available_cores,
         ge=1,
         le=256,
-        description="Web processes that share `listen`.",
+        description="Number of web processes that share `listen`.",
     )
     public_url: HttpUrl | None = Field(
         default=None,
-        description="The URL that clients see; every Location is made from it. "
-        "Default: http:// and `listen`, unless that is every address of the machine.",
+        description="URL at which clients reach Archiver; every Location begins with it. Default: "
+        "http:// and `listen`. Required if `listen` is every address of the machine.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
-        description="Networks of the proxies that are believed when they say, in X-Forwarded-For, "
-        "whom they forward.",
+        description="Networks of the proxies whose X-Forwarded-For header is trusted.",
     )
     aws_ranges: Path | None = Field(
         default=None,
-        description="File with the networks of AWS's regions, as AWS publishes it: "
-        "https://ip-ranges.amazonaws.com/ip-ranges.json. Read again within a minute of a change.",
+        description="File with the networks of AWS's regions, as published at "
+        "https://ip-ranges.amazonaws.com/ip-ranges.json. Reloaded within a minute of a change.",
     )
     google_ranges: Path | None = Field(
         default=None,
-        description="File with the networks of Google's regions, as Google publishes it: "
-        "https://www.gstatic.com/ipranges/cloud.json. Read again within a minute of a change.",
+        description="File with the networks of Google's regions, as published at "
+        "https://www.gstatic.com/ipranges/cloud.json. Reloaded within a minute of a change.",
     )
     presigned_ttl_s: int = Field(
         default=900,
         ge=60,
         le=604_800,
-        description="Seconds in which a download from a presigned URL must begin.",
+        description="Lifetime of a presigned URL in seconds: a download must begin within it.",
     )
     retry_after_s: int = Field(
         default=3,
         ge=1,
         le=300,
-        description="Seconds that a client with a 202 or 503 is asked to wait, more or less, if "
-        "neither the queue nor what attempts took of late tells better.",
+        description="Seconds in the `Retry-After` of a 202 or 503, with some variation, if "
+        "neither the queue nor recent attempts give an estimate.",
     )
     retry_after_max_s: int = Field(
-        default=60, ge=1, le=3600, description="Seconds that it is asked to wait at most."
+        default=60, ge=1, le=3600, description="Largest `Retry-After` in seconds."
     )
     recheck_s: float = Field(
         default=600,
         gt=0,
         le=86_400,
-        description="Seconds after which it is looked, in the background, whether the copies that "
-        "the index names are still in the buckets.",
+        description="Seconds between background checks that the indexed copies of an archive "
+        "still exist.",
     )
     hit_ttl_s: float = Field(
         default=30,
         ge=0,
         le=300,
-        description="Seconds for which a redirect is given again from memory before it is made "
-        "anew, behind the backs of those who ask; it is never given for more than twice as long, "
-        "and at most for half of `presigned_ttl_s`. 0: each is made anew.",
+        description="Seconds for which a redirect is repeated from memory. An older one is "
+        "renewed in the background. It is never used for more than twice as long, or for more "
+        "than half of `presigned_ttl_s`. 0: redirects are not remembered.",
     )
     hold_s: float = Field(
         default=8,
         ge=0.1,
         le=14,
-        description="Seconds that one request is held open. `wait` may be nine times as much. "
-        "Many clients have a timeout of 10 s, and pip one of 15 s.",
+        description="Seconds for which one request is held open. `wait` may be nine times as "
+        "long. Many clients time out after 10 s, and pip after 15 s.",
     )
     waiters: int = Field(
-        default=5000, ge=0, description="Requests that one process holds open at a time."
+        default=5000, ge=0, description="Requests that one web process may hold open at a time."
     )
     waiters_per_client: int = Field(
         default=500,
         ge=0,
-        description="How many of them may be of one client's address, or IPv6 network of 64 bits.",
+        description="Requests that one web process may hold open at a time for one client, which "
+        "is an address or an IPv6 network of 64 bits.",
     )
     event_streams: int = Field(
-        default=2000, ge=0, description="Streams of events that one process has open at a time."
+        default=2000,
+        ge=0,
+        description="Event streams that one web process may have open at a time.",
     )
     event_streams_per_client: int = Field(
         default=20,
         ge=0,
-        description="How many of them may be of one client's address, or IPv6 network of 64 bits.",
+        description="Event streams that one web process may have open at a time for one client, "
+        "which is an address or an IPv6 network of 64 bits.",
     )
 
     version_file: Path | None = Field(
         default=None,
-        description="JSON file whose keys (source, version, commit, build) `/__version__` answers "
-        "with, as Dockerflow has images made.",
+        description="JSON file with the keys of `/__version__` (source, version, commit, build), "
+        "as in Dockerflow's images.",
     )
 
     @model_validator(mode="after")
-    def _clients_can_follow(self) -> Self:
+    def _require_public_url(self) -> Self:
         if self.public_url is None and self.listen.startswith(EVERY_ADDRESS):
-            raise ValueError("public_url: must be set if `listen` is every address of the machine")
+            raise ValueError("public_url: is required if `listen` is every address of the machine")
         return self
 
     @property
@@ -117,7 +120,7 @@ class ServerSettings(Section):
         return self.public_url or f"http://{self.listen}"
 
     def version(self, installed: str) -> dict[str, str]:
-        """Return what is known of the version that runs, of which *installed* is the number.
+        """Return the body of `/__version__`; *installed* is the version of the package.
 
         Raises:
             SettingsError: ``version_file`` cannot be read.
@@ -128,7 +131,7 @@ class ServerSettings(Section):
             known = json.loads(self.version_file.read_text())
             return {"version": installed} | {key: str(value) for key, value in known.items()}
         except (OSError, ValueError, AttributeError) as exc:
-            raise SettingsError("server.version_file: is no JSON object that can be read") from exc
+            raise SettingsError("server.version_file: must be a readable JSON object") from exc
 
     @property
     def presigned_ttl(self) -> timedelta:
@@ -136,5 +139,5 @@ class ServerSettings(Section):
 
     @property
     def hit_ttl(self) -> timedelta:
-        """How old a hit may become before it is made anew: its link keeps half of its life."""
+        """Age at which a remembered hit is renewed. At twice this age, its link is still valid."""
         return min(timedelta(seconds=self.hit_ttl_s), self.presigned_ttl / 4)

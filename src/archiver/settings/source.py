@@ -1,4 +1,4 @@
-"""Settings of a version-control host: each with its default, its bounds and its meaning."""
+"""Settings of one version-control host."""
 
 import re
 from typing import Literal, Self
@@ -12,7 +12,7 @@ from archiver.settings.section import CaFile, Section, require_plain_http
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 
-PARTS_MAX_BYTES = 48 << 30
+MULTIPART_MAX_BYTES = 48 << 30
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _LIMITS = Limits()
@@ -21,107 +21,106 @@ _LIMITS = Limits()
 class SourceSettings(Section):
     """One version-control host."""
 
-    kind: Literal["hgweb"] = Field(default="hgweb", description="What the host runs.")
+    kind: Literal["hgweb"] = Field(default="hgweb", description="Software of the host.")
     url_template: str = Field(
         description="The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."
     )
     suffixes: tuple[Suffix, ...] = Field(
         default=SERVED_BY_HGWEB,
         min_length=1,
-        description="Formats that the host serves. Every other one is made of the first of them.",
+        description="Formats that the host serves. Other formats are converted from the first of "
+        "them.",
     )
     fetch_suffix: Suffix | None = Field(
         default=None,
-        description="The one format to fetch, and only if nothing is there that an archive can be "
-        "made of. None: each of `suffixes` is fetched, and kept as the host sends it. "
-        "For hg.mozilla.org: `zip`.",
+        description="The only format to fetch, and only if no stored archive can be converted. If "
+        "not set, each of `suffixes` is fetched, and stored as the host sends it. For "
+        "hg.mozilla.org: `zip`.",
     )
     subdirs: bool = Field(
         default=True,
-        description="Whether the host can send a part of a tree. If not, it is cut out here.",
+        description="Whether the host can send a part of a tree. If not, Archiver extracts the "
+        "part.",
     )
     concurrency: int = Field(
         default=8,
         ge=2,
         le=100,
-        description="Attempts at a time that may use the host, in the whole fleet. "
-        "A quarter is kept for low priority.",
+        description="Attempts of the whole fleet that may use the host at a time. A quarter is "
+        "reserved for low priority.",
     )
     lookup_concurrency: int = Field(
         default=2,
         ge=1,
         le=100,
-        description="Questions at a time of one process. "
-        "Beside them, a worker lists half as many folders, at least one.",
+        description="Lookups that one process may send at a time. A worker may list half as many "
+        "folders besides, and at least one.",
     )
     read_timeout_s: float = Field(
         default=120,
         gt=0,
-        description="Seconds of silence after which a transfer is given up: "
-        "of neither a whole head nor anything of the body.",
+        description="Seconds of silence after which a transfer fails: neither complete response "
+        "headers nor any bytes of the body.",
     )
-    deadline_s: float = Field(
-        default=3600, gt=0, description="Seconds that one fetch may take in all."
-    )
+    deadline_s: float = Field(default=3600, gt=0, description="Seconds that one fetch may take.")
     min_rate_bytes_s: int = Field(
         default=4096,
         ge=0,
-        description="Bytes a second that the host must send while it is waited for.",
+        description="Bytes per second that the host must send while Archiver waits for it.",
     )
     min_rate_window_s: float = Field(
         default=60,
         gt=0,
-        description="Seconds of waiting over which `min_rate_bytes_s` is measured: "
-        "hgweb pauses for some while it reads a large manifest.",
+        description="Seconds of waiting over which `min_rate_bytes_s` is measured. hgweb pauses "
+        "while it reads a large manifest.",
     )
     max_bytes: int = Field(
         default=_LIMITS.packed_bytes,
         gt=0,
-        le=PARTS_MAX_BYTES,
-        description="Bytes that an archive may have; no more than S3 takes in parts, 48 GiB.",
+        le=MULTIPART_MAX_BYTES,
+        description="Largest size of an archive in bytes. 48 GiB is the most that S3 takes in "
+        "parts.",
     )
     max_unpacked_bytes: int = Field(
         default=_LIMITS.unpacked_bytes,
         gt=0,
-        description="Bytes that an archive may have when it is unpacked.",
+        description="Largest unpacked size of an archive in bytes.",
     )
     max_ratio: int = Field(
         default=_LIMITS.ratio,
         gt=0,
-        description="How many times as large an archive may become when it is unpacked, once that "
-        "is more than 256 MiB.",
+        description="Largest ratio of unpacked to packed size. It applies above 256 MiB unpacked.",
     )
     max_members: int = Field(
-        default=_LIMITS.members, gt=0, description="Members that an archive may have."
+        default=_LIMITS.members, gt=0, description="Largest number of members of an archive."
     )
     completeness: Literal["verify", "trust"] = Field(
         default="verify",
-        description="Whether the host is asked which file an archive has to end with, since a zip "
-        "that it broke off may be sound. `verify`: what cannot be proven to be complete is not "
-        "stored. `trust`: the host is not asked.",
+        description="How to detect that the host cut an archive off, because such a zip may be "
+        "valid. `verify`: ask the host for the last file of each archive, and reject an archive "
+        "that is not proven complete. `trust`: do not ask.",
     )
     links: Literal["serve", "refuse"] = Field(
         default="serve",
-        description="What to do with archives that have symbolic links which are absolute or lead "
-        "above the root: `serve` them and count these links, or `refuse` them. It holds for what "
-        "is fetched from then on.",
+        description="Whether to `serve` archives that have absolute symbolic links or links above "
+        "the root, and count these links, or to `refuse` such archives. Applies to later fetches.",
     )
     redirect_hosts: tuple[str, ...] = Field(
-        (), description="Hosts besides its own to which the host may redirect."
+        (), description="Other hosts to which the host may redirect."
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="PEM file with authorities to trust besides the system's, for this host and "
-        "`redirect_hosts`.",
+        description="PEM file with certificate authorities to trust besides the system's, for "
+        "this host and `redirect_hosts`.",
     )
     allow_private_addresses: bool = Field(
         default=False,
-        description="Whether the host's name may resolve to a private or loopback address. "
-        "An address that stands in `url_template` itself may always be contacted.",
+        description="Whether the host's name may resolve to a private or loopback address. An "
+        "address in `url_template` itself is always allowed.",
     )
 
     @model_validator(mode="after")
-    def _template_is_whole(self) -> Self:
+    def _require_complete_template(self) -> Self:
         try:
             require_plain_http(self.url_template)
         except ValueError as exc:
@@ -130,10 +129,10 @@ class SourceSettings(Section):
             raise ValueError("url_template: must have a fixed host")
         for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
             if self.url_template.count(name) != 1:
-                raise ValueError(f"url_template: must contain {name} once")
+                raise ValueError(f"url_template: must contain {name} exactly once")
         for host in self.redirect_hosts:
             if not _HOST.fullmatch(host):
-                raise ValueError("redirect_hosts: each must be host or host:port")
+                raise ValueError("redirect_hosts: must be a list of host or host:port")
         if self.subdirs and not self.url_template.endswith("/{subdir}"):
             raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
         return self

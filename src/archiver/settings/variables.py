@@ -1,4 +1,4 @@
-"""The environment variables that hold settings, and those that look as if they did."""
+"""The environment variables that hold settings, and misspelled ones."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,66 +11,66 @@ PREFIX = "ARCHIVER_"
 DELIMITER = "__"
 
 ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
-"""Settings under the names that the original service gave them."""
+"""Variables of the original service, which hold settings too."""
 
 NAMED_TABLES = frozenset({"regions", "sources"})
-"""The tables whose keys are names that the operator chooses."""
+"""Tables whose keys are chosen by the operator."""
 
 ANY_NAME = "*"
 
-_NO_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_URL"})
-"""Options of the command line."""
+_NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_URL"})
+"""Options of commands."""
 
 _SERVICE_HOST = "_SERVICE_HOST"
 
 
 def setting_variables() -> list[str]:
-    """Return the variables of this process that are meant to be settings, known or not."""
-    services = _services()
+    """Return the environment variables that look like settings, known or not."""
+    prefixes = _kubernetes_prefixes()
     return sorted(
         name
         for name in os.environ
         if name.upper().startswith(PREFIX)
-        and name.upper() not in _NO_SETTINGS
-        and not name.startswith(services)
+        and name.upper() not in _NOT_SETTINGS
+        and not name.startswith(prefixes)
     )
 
 
 def unknown_variables(root: type[BaseModel]) -> Iterator[str]:
-    """Yield a sentence for each of them that no setting below *root* belongs to."""
+    """Yield a message for each such variable that matches no setting below *root*."""
     for name in setting_variables():
         path = path_of(name)
         if name.upper() not in ORIGINAL and not is_setting(root, path):
-            likely = likeliest(root, path)
-            hint = f"; {PREFIX}{DELIMITER.join(likely).upper()} is one" if likely else ""
+            closest = closest_setting(root, path)
+            hint = f"; did you mean {PREFIX}{DELIMITER.join(closest).upper()}?" if closest else ""
             yield f"{name}: no such setting{hint}"
 
 
 def path_of(variable: str) -> list[str]:
-    """Return the path of the setting that *variable* holds."""
+    """Return the path of the setting in *variable*."""
     return variable.upper().removeprefix(PREFIX).lower().split(DELIMITER)
 
 
 def is_setting(root: type[BaseModel], path: Sequence[str]) -> bool:
-    """Tell whether *path* leads to a setting below *root*, or to a table of some."""
-    return _unnamed(path) in _paths(root)
+    """Return whether *path* is a setting below *root*, or a table of settings."""
+    return _without_name(path) in _all_paths(root)
 
 
-def likeliest(root: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
-    """Return the setting that *path* is likely meant to be; empty if there is none like it."""
-    known = {".".join(known): known for known in _paths(root)}
-    for close in get_close_matches(".".join(_unnamed(path)), known, n=1, cutoff=0.8):
-        return [path[1] if part == ANY_NAME else part for part in known[close]]
+def closest_setting(root: type[BaseModel], path: Sequence[str]) -> Sequence[str]:
+    """Return the path of the setting most like *path*; empty if none is similar."""
+    paths = {".".join(each): each for each in _all_paths(root)}
+    for match in get_close_matches(".".join(_without_name(path)), paths, n=1, cutoff=0.8):
+        return [path[1] if part == ANY_NAME else part for part in paths[match]]
     return ()
 
 
-def _unnamed(path: Sequence[str]) -> tuple[str, ...]:
-    """Return *path* without the name that it gives to a region or a source."""
+def _without_name(path: Sequence[str]) -> tuple[str, ...]:
+    """Return *path* with ``*`` for the name of a region or a source."""
     named = len(path) > 1 and path[0] in NAMED_TABLES
     return (path[0], ANY_NAME, *path[2:]) if named else tuple(path)
 
 
-def _paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
+def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
     paths: set[tuple[str, ...]] = set()
     for name, field in model.model_fields.items():
         path: tuple[str, ...] = (name,)
@@ -81,15 +81,15 @@ def _paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
             paths.add(path)
             below = get_args(below)[1]
         if isinstance(below, type) and issubclass(below, BaseModel):
-            paths.update((*path, *rest) for rest in _paths(below))
+            paths.update((*path, *rest) for rest in _all_paths(below))
     return paths
 
 
-def _services() -> tuple[str, ...]:
-    """Return how the variables begin that Kubernetes sets for services whose names are like ours.
+def _kubernetes_prefixes() -> tuple[str, ...]:
+    """Return prefixes of variables that Kubernetes sets for services with similar names.
 
-    A service ``archiver-web`` gives every pod beside it ``ARCHIVER_WEB_SERVICE_HOST``,
-    ``ARCHIVER_WEB_PORT`` and more.
+    For a service ``archiver-web``, every pod of its namespace has ``ARCHIVER_WEB_SERVICE_HOST``,
+    ``ARCHIVER_WEB_PORT`` and others.
     """
     hosts = [
         name.removesuffix(_SERVICE_HOST) for name in os.environ if name.endswith(_SERVICE_HOST)

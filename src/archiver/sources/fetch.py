@@ -18,7 +18,7 @@ from archiver.sources.pace import RATE_WINDOW, Pace
 from archiver.sources.perimeter import Perimeter
 from archiver.sources.response import CHUNK_BYTES, CountBytes, HostResponse, read_header
 from archiver.sources.translation import OutsidePerimeterError, translated_errors
-from archiver.tls import trusting
+from archiver.tls import create_ssl_context
 
 REDIRECTS_MAX = 3
 CONNECT_TIMEOUT = timedelta(seconds=10)
@@ -125,7 +125,7 @@ async def open_fetch(
             resolver=resolver,
             socket_factory=guarded_socket,
             force_close=True,
-            ssl=trusting(ca_file),
+            ssl=create_ssl_context(ca_file),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={

@@ -20,7 +20,7 @@ from yarl import URL
 from archiver.errors import StorageUnavailable
 from archiver.storage.s3_errors import TIMEOUT, response_code, s3_code
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, proxy_url, signing_store
-from archiver.tls import trusting
+from archiver.tls import create_ssl_context
 
 SIGNATURE_TTL = timedelta(minutes=1)
 
@@ -70,7 +70,7 @@ class MultipartUploads:
     async def _session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT.total_seconds())
         try:
-            connector = aiohttp.TCPConnector(ssl=trusting(self._settings.ca_file))
+            connector = aiohttp.TCPConnector(ssl=create_ssl_context(self._settings.ca_file))
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
                 yield session
         except TimeoutError as exc:

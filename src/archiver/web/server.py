@@ -21,7 +21,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
 
-from archiver.telemetry import forget_dead
+from archiver.telemetry import forget_dead_processes
 from archiver.web.address_claim import ClaimedByOtherFleet, FleetIdentity, claimed_address
 
 HEADER_TIMEOUT_MS = 10_000
@@ -123,7 +123,9 @@ def _shared_metrics() -> Iterator[None]:
 def _create(target: str, parent: int) -> ASGIApp:
     """Create the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))  # this may replace a dead process
+    forget_dead_processes(
+        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    )  # this may replace a dead process
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     _collect_rarely()

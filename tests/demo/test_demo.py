@@ -1,4 +1,4 @@
-"""``archiver demo``, whole."""
+"""``archiver demo``, from start to end."""
 
 import os
 import re
@@ -11,25 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.demo import USUAL_PORT, choose_address
+from archiver.demo.demo import DEFAULT_PORT, choose_address
 from tests.parts.process import free_port, running
 
 
-def test_the_demo_says_why_it_is_not_at_the_usual_port() -> None:
+def test_the_demo_explains_why_it_does_not_use_the_default_port() -> None:
     with ExitStack() as taken:
         with suppress(OSError):  # another program has it already
-            taken.enter_context(socket.create_server(("127.0.0.1", USUAL_PORT)))
+            taken.enter_context(socket.create_server(("127.0.0.1", DEFAULT_PORT)))
         listen, why = choose_address(None)
-        assert not listen.endswith(f":{USUAL_PORT}")
-        assert f"port {USUAL_PORT}" in why
+        assert not listen.endswith(f":{DEFAULT_PORT}")
+        assert f"port {DEFAULT_PORT}" in why
     assert choose_address("127.0.0.1:1") == ("127.0.0.1:1", "")
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("shown", "exit_code"), (("Archiver, from nothing", 130), ("Ctrl-C ends it", 0))
+    ("shown", "exit_code"), (("Archiver, from scratch", 130), ("Ctrl-C stops the demo", 0))
 )
-def test_a_signal_ends_the_demo_and_leaves_nothing(
+def test_a_signal_stops_the_demo_and_leaves_no_files(
     tmp_path: Path, shown: str, exit_code: int
 ) -> None:
     log, folder = tmp_path / "log", tmp_path / "demo"
@@ -48,7 +48,7 @@ def test_a_signal_ends_the_demo_and_leaves_nothing(
 
 
 @pytest.mark.thorough
-def test_the_demo_comes_right_reads_well_when_piped_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo_passes_its_checks_prints_plain_lines_and_leaves_no_files(tmp_path: Path) -> None:
     ended = subprocess.run(
         (
             sys.executable,

@@ -1,4 +1,4 @@
-"""What a command says that cannot have the address it is to listen at: one sentence."""
+"""A command that cannot listen on its address reports that in one sentence."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def taken() -> Iterator[str]:
     ("command", "setting"),
     (("web", "server.listen"), ("worker", "worker.metrics_listen")),
 )
-def test_an_address_that_is_taken_is_named_with_its_setting(
+def test_an_address_in_use_is_reported_with_its_setting(
     command: str, setting: str, taken: str, tmp_path: Path
 ) -> None:
     variable = f"ARCHIVER_{setting.upper().replace('.', '__')}"
@@ -46,12 +46,12 @@ def test_an_address_that_is_taken_is_named_with_its_setting(
 
     assert ended.returncode == 1
     *log, last = ended.stderr.splitlines()
-    assert last == f"Error: {setting}: {taken} cannot be had: Address already in use"
+    assert last == f"Error: {setting}: cannot listen on {taken}: Address already in use"
     assert "Traceback" not in "".join(log)
     assert ("worker.work_dir is not writable" in "".join(log)) is (command == "worker")
 
 
-def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> None:
+def test_an_address_of_another_fleet_is_rejected(tmp_path: Path) -> None:
     port = free_port()
     with claimed_address("127.0.0.1", port, fleet_identity(("nats://elsewhere",), {})):
         ended = subprocess.run(
@@ -66,12 +66,13 @@ def test_an_address_where_another_fleet_serves_is_refused(tmp_path: Path) -> Non
 
     assert ended.returncode == 1
     assert ended.stderr.strip() == (
-        f"Error: server.listen: 127.0.0.1:{port} cannot be had: another fleet serves at 127.0.0.1, "
-        f"port {port}, with other settings of `engine.url`; stop it first, or use another address"
+        f"Error: server.listen: cannot listen on 127.0.0.1:{port}: another fleet serves at "
+        f"127.0.0.1, port {port}, with other settings of `engine.url`; stop it first, "
+        "or use another address"
     )
 
 
-def test_several_workers_are_not_to_serve_metrics_at_one_address(tmp_path: Path) -> None:
+def test_several_workers_cannot_serve_metrics_at_one_address(tmp_path: Path) -> None:
     settings = {
         "ARCHIVER_DATA_DIR": str(tmp_path),
         "ARCHIVER_WORKER__PROCESSES": "2",

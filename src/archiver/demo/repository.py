@@ -1,4 +1,4 @@
-"""A real Mercurial repository and the hgweb that serves it, for ``archiver demo``."""
+"""A Mercurial repository with generated files, and the hgweb that serves it."""
 
 import os
 import random
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiver.embedded import binaries
-from archiver.embedded.child import Part
+from archiver.embedded.binaries import find_program
+from archiver.embedded.child import Program
 from archiver.embedded.errors import CannotServe
-from archiver.embedded.folder import LOOPBACK
-from archiver.embedded.probe import http
+from archiver.embedded.local_ports import LOOPBACK
+from archiver.embedded.probe import http_probe
 
 REPO = "projects/ash"
 SUBDIR = "testing/mozharness"
 
 MERCURIAL_ENV = {"HGRCPATH": "", "HGPLAIN": "1"}
-"""Nobody's configuration but this module's."""
+"""Makes hg ignore the user's configuration."""
 
 UNCOMPRESSED = ("--config", "format.revlog-compression=none")
-"""To compress random bytes takes long, and is in vain."""
+"""Compressing random bytes takes long and gains nothing."""
 
 _FILES_AND_SIZE = {
     "browser/base": (60, 60_000),
@@ -32,14 +32,14 @@ _FILES_AND_SIZE = {
     "testing/mozharness/scripts": (20, 2_400_000),
     "toolkit/content": (40, 120_000),
 }
-"""About 360 files and 63 MB, of which 51 are in `SUBDIR`: enough to watch, soon done."""
+"""About 360 files and 63 MB, of which 51 MB are in `SUBDIR`: large enough to watch the progress."""
 
 COMMIT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repository:
-    """A repository on disk, and the address at which hgweb will serve it."""
+class DemoRepository:
+    """A repository on disk, and the port at which hgweb will serve it."""
 
     folder: Path
     port: int
@@ -53,12 +53,11 @@ class Repository:
         return f"http://{LOOPBACK}:{self.port}/{{repo}}/archive/{{rev}}.{{suffix}}/{{subdir}}"
 
     def archive_url(self, node: str, suffix: str) -> str:
-        """Return hgweb's own address of the archive; Archiver asks for twelve digits, too."""
+        """Return hgweb's URL of the archive, with twelve digits of the node as Archiver uses."""
         template = self.url_template
         return template.format(repo=REPO, rev=node[:12], suffix=suffix, subdir=SUBDIR)
 
-    def files_of(self, subdir: str) -> int:
-        """Return how many files *subdir* has."""
+    def count_files(self, subdir: str) -> int:
         return sum(
             count
             for folder, (count, _size) in _FILES_AND_SIZE.items()
@@ -66,8 +65,8 @@ class Repository:
         )
 
     def create(self) -> str:
-        """Write the files, commit them, and return the node. The same at every call: so is it."""
-        for name, content in _files():
+        """Write and commit the files. Return the node, which is the same for every demo."""
+        for name, content in _generate_files():
             path = self.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
@@ -75,8 +74,7 @@ class Repository:
         self._hg("commit", "--addremove", "--message", "Begin", "--user", "demo", "--date", "0 0")
         return self._hg("log", "--rev", ".", "--template", "{node}")
 
-    def hgweb(self) -> Part:
-        """Return the server."""
+    def hgweb_server(self) -> Program:
         config = self.folder / "hgweb.conf"
 
         def prepare() -> None:
@@ -84,7 +82,7 @@ class Repository:
                 f"[paths]\n{REPO} = {self.path}\n\n[web]\nallow-archive = gz zip bz2\n"
             )
 
-        return Part(
+        return Program(
             name="hgweb",
             command=(
                 *(*mercurial(), "serve", "--web-conf", str(config)),
@@ -93,12 +91,12 @@ class Repository:
             ),
             env=MERCURIAL_ENV,
             prepare=prepare,
-            ready=http(LOOPBACK, self.port, f"/{REPO}?cmd=capabilities", expect=b" 200 "),
+            ready=http_probe(LOOPBACK, self.port, f"/{REPO}?cmd=capabilities", expect=b" 200 "),
             log=self.folder / "hgweb.log",
         )
 
     def _hg(self, *arguments: str) -> str:
-        ran = subprocess.run(  # noqa: S603 - a program and words of our own
+        done = subprocess.run(  # noqa: S603 - no part of the command comes from outside
             (*mercurial(), *UNCOMPRESSED, *arguments),
             cwd=self.path,
             env={**os.environ, **MERCURIAL_ENV},
@@ -106,24 +104,24 @@ class Repository:
             timeout=COMMIT_TIMEOUT_S,
             check=False,
         )
-        if ran.returncode:
-            raise CannotServe(f"hg {arguments[0]} ended with {ran.returncode}")
-        return ran.stdout.decode()
+        if done.returncode:
+            raise CannotServe(f"hg {arguments[0]} exited with {done.returncode}")
+        return done.stdout.decode()
 
 
 def mercurial() -> tuple[str, ...]:
-    """Return how to call hg: with this Python, if it came as a wheel, lest it finds another one."""
+    """Return the command for hg: run by this Python if it was installed as a wheel."""
     try:
-        found = binaries.find("hg")
+        found = find_program("hg")
     except CannotServe:
         raise CannotServe("hg is not installed: pip install 'archiver[demo]'") from None
-    own = found.parent == Path(sys.executable).parent
-    return (sys.executable, str(found)) if own else (str(found),)
+    from_wheel = found.parent == Path(sys.executable).parent
+    return (sys.executable, str(found)) if from_wheel else (str(found),)
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents: hex digits, of which even hgweb's compressor has its work."""
-    content = random.Random(2015)  # noqa: S311 - has to be the same every time
+def _generate_files() -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents. The contents are random hex digits, which compress slowly."""
+    content = random.Random(2015)  # noqa: S311 - must be the same every time
     yield "README", b"A tree to try Archiver with.\n"
     for folder, (count, size_bytes) in _FILES_AND_SIZE.items():
         for number in range(count):

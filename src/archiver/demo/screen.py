@@ -1,4 +1,4 @@
-"""What ``archiver demo`` shows: calm on a terminal, plain lines where its output is piped."""
+"""The output of ``archiver demo``: live on a terminal, plain lines in a pipe."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from archiver.cli.answers import Answer
-from archiver.cli.answers import Progress as TaskProgress
-from archiver.cli.secrets import without_query
-from archiver.cli.terminal import printable
+from archiver.client.api_response import ApiResponse, TaskStatus
+from archiver.client.terminal import printable
+from archiver.client.urls import without_query
 
 INDENT = "   "
 NAME_WIDTH = 17
 PIPED_WIDTH = 100
-LINES_OF_A_LOG = 8
+LOG_TAIL_LINES = 8
 
 
 class Screen:
-    """Writes the demo to standard output, and remembers what did not come out right."""
+    """Writes to standard output, and records failed checks in ``failures``."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -44,24 +43,25 @@ class Screen:
     def command(self, text: str) -> None:
         self.line(f"{INDENT}{text}", "cyan")
 
-    def request(self, number: int, why: str, url: str) -> None:
-        """Announce a request."""
+    def request(self, number: int, title: str, url: str) -> None:
         self.line()
-        self._console.print(Text.assemble((f"{number}  ", "bold cyan"), (why, "bold")))
+        self._console.print(Text.assemble((f"{number}  ", "bold cyan"), (title, "bold")))
         address, question_mark, query = url.partition("?")
         self._console.print(Text.assemble((f"{INDENT}GET ", "bold"), self._fit(address)))
         if query:
             self.line(f"{INDENT}    {question_mark}{query}")
 
-    def answer(self, answer: Answer, names: Sequence[str], duration_s: float) -> None:
-        """Show a status line and those headers that matter, signatures hidden."""
-        style = "green" if answer.status < 400 else "red"  # noqa: PLR2004 - where HTTP's errors begin
-        status = printable(f"{answer.status} {answer.reason}")
+    def response(self, response: ApiResponse, names: Sequence[str], duration_s: float) -> None:
+        """Show the status line and the headers in *names*, without signatures."""
+        style = "green" if response.status < 400 else "red"  # noqa: PLR2004 - where HTTP's errors begin
+        status = printable(f"{response.status} {response.reason}")
         self._console.print(
-            Text.assemble((INDENT + status, f"bold {style}"), (f"  {_time(duration_s)}", "dim"))
+            Text.assemble(
+                (INDENT + status, f"bold {style}"), (f"  {_format_duration(duration_s)}", "dim")
+            )
         )
         for name in names:
-            if value := answer.headers.get(name.lower()):
+            if value := response.headers.get(name.lower()):
                 self.fact(name, without_query(value) if name == "Location" else value)
 
     def fact(self, name: str, value: str) -> None:
@@ -70,7 +70,7 @@ class Screen:
         )
 
     def check(self, text: str, *, ok: bool) -> None:
-        """Show whether something came out right."""
+        """Show whether a check passed."""
         sign, style = ("✓", "green") if ok else ("✗", "bold red")
         self._console.print(Text.assemble((f"{INDENT}{sign} ", style), text))
         if not ok:
@@ -87,26 +87,28 @@ class Screen:
         self.line(f"{INDENT}  … {count - len(names)} more", "dim")
 
     def _fit(self, value: str) -> str:
-        """Return *value* as it fits beside a name: of a long one, both ends."""
+        """Return *value* cut in the middle to the width of a line."""
         value = printable(value)
         room = self._width - len(INDENT) - NAME_WIDTH - 1
         half = (room - 1) // 2
         return value if len(value) <= room else f"{value[:half]}…{value[-half:]}"
 
     @contextmanager
-    def doing(self, text: str) -> Iterator[None]:
-        """Say what is being done, and afterwards how long it took."""
+    def timed(self, text: str) -> Iterator[None]:
+        """Show *text* while the block runs, and its duration afterwards."""
         began = time.monotonic()
         if self._console.is_terminal:
             with self._console.status(text):
                 yield
         else:
             yield
-        self._console.print(Text.assemble(text, (f"  {_time(time.monotonic() - began)}", "dim")))
+        self._console.print(
+            Text.assemble(text, (f"  {_format_duration(time.monotonic() - began)}", "dim"))
+        )
 
     @contextmanager
-    def watching(self) -> Iterator["Watch"]:
-        """Yield what shows a task's progress: a bar for people, else a line per phase."""
+    def task_display(self) -> Iterator["TaskDisplay"]:
+        """Yield a display of a task: a bar on a terminal, else a line per phase."""
         progress = Progress(
             TextColumn(INDENT + "{task.description:<13}", markup=False),
             BarColumn(bar_width=30),
@@ -116,43 +118,41 @@ class Screen:
             disable=not self._console.is_terminal,
         )
         with progress:
-            yield Watch(screen=self, progress=progress)
+            yield TaskDisplay(screen=self, progress=progress)
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
         return self._console.is_terminal
 
-    def tail(self, logs: Path) -> None:
-        """Show how each log ends, which is all that will be left of them."""
-        for path in sorted(logs.glob("*.log")):
-            last = path.read_text(errors="replace").splitlines()[-LINES_OF_A_LOG:]
+    def log_tails(self, folder: Path) -> None:
+        """Show the end of each log, because the logs will be deleted."""
+        for path in sorted(folder.glob("*.log")):
+            last = path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
             if last:
                 self.title(path.name)
             for line in last:
                 self.line(f"{INDENT}{line}", "dim")
 
 
-class Watch:
-    """Shows a task as its status URL describes it."""
+class TaskDisplay:
+    """Shows the status of a task."""
 
     def __init__(self, *, screen: Screen, progress: Progress) -> None:
         self._screen = screen
         self._progress = progress
         self._task = progress.add_task("PENDING", total=None)
         self._shown = ""
-        self.sizes_seen: set[int] = set()
 
-    def report(self, progress: TaskProgress) -> None:
-        label = progress.state if progress.ended else progress.phase or progress.state
-        self.sizes_seen.add(progress.bytes_done)
-        total = progress.bytes_done if progress.ended else None
+    def show(self, status: TaskStatus) -> None:
+        label = status.state if status.ended else status.phase or status.state
+        total = status.bytes_done if status.ended else None
         self._progress.update(
-            self._task, description=label, completed=progress.bytes_done, total=total
+            self._task, description=label, completed=status.bytes_done, total=total
         )
-        if not self._screen.live and label != self._shown:
-            self._screen.fact(label, f"{progress.bytes_done / 1e6:.1f} MB")
+        if not self._screen.is_live and label != self._shown:
+            self._screen.fact(label, f"{status.bytes_done / 1e6:.1f} MB")
         self._shown = label
 
 
-def _time(duration_s: float) -> str:
+def _format_duration(duration_s: float) -> str:
     return f"{duration_s * 1000:.0f} ms" if duration_s < 1 else f"{duration_s:.1f} s"

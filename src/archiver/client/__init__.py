@@ -1,0 +1,1 @@
+"""A client of Archiver's public HTTP interface: locate, wait, download, verify."""

@@ -1,0 +1,271 @@
+"""Parses the responses of Archiver. No field is trusted: any server may have sent them."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from archiver.client.failures import CommandFailed, Declined, InvalidUsage, NotFound, RetryLater
+from archiver.client.terminal import printable
+from archiver.client.urls import host, is_url, origin
+
+POLL_MAX_S = 3.0
+FILE_NAME_MAX = 200
+"""Leaves room for `.SHA256.part` within the 255 bytes that file systems allow."""
+PHASE_MAX = 13
+
+UNKNOWN = frozenset(
+    {"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"}
+)
+"""Error codes of failed tasks that mean "not found"."""
+
+_FAILURES = {
+    400: InvalidUsage,
+    404: NotFound,
+    429: RetryLater,
+    502: RetryLater,
+    503: RetryLater,
+    504: RetryLater,
+}
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NODE = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_REGION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SIZE = re.compile(r"[0-9]{1,18}")
+_DESCRIBED_BY = re.compile(r'<([^<>]*)>;\s?rel="describedby"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiResponse:
+    """An HTTP response without its connection. Header names are in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where the archive is and what its bytes must be. ``url`` is presigned: a secret."""
+
+    url: str = field(repr=False)
+    sha256: str
+    size_bytes: int
+    node: str
+    region: str
+    status_url: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """A file name made of the safe characters in the URL's last segment."""
+        last = unquote(urlsplit(self.url).path).rpartition("/")[2]
+        return re.sub(r"[^A-Za-z0-9._+-]", "-", last)[-FILE_NAME_MAX:].lstrip(".-") or "archive"
+
+    @property
+    def label(self) -> str:
+        """Region and host, for messages: nothing of it is secret."""
+        return f"{self.region} ({host(self.url)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A task builds the archive; ``status_url`` reports its progress.
+
+    ``requested_url`` is the URL that led to the task; None if the user named the task itself.
+    """
+
+    status_url: str
+    retry_after_s: float
+    requested_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """A task as its status URL reports it.
+
+    ``presigned_urls`` maps regions to secret links. ``result`` is everything that the server
+    sent, these links included.
+    """
+
+    state: str
+    phase: str
+    bytes_done: int
+    code: str
+    reason: str
+    etag: str | None = None
+    presigned_urls: Mapping[str, str] = field(repr=False)
+    result: Mapping[str, object] = field(repr=False)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"SUCCESS", "FAILURE"}
+
+    def raise_if_failed(self) -> None:
+        """Raise CommandFailed with the task's reason if it failed."""
+        if self.state == "FAILURE":
+            message = f"{self.code}: {self.reason}"
+            raise NotFound(message) if self.code in UNKNOWN else CommandFailed(message)
+
+
+class _Problem(msgspec.Struct):
+    """The members of an RFC 9457 problem that are shown to the user."""
+
+    code: str | None = None
+    detail: str | None = None
+    allowed: str | None = None
+
+
+class _Error(msgspec.Struct):
+    code: str | None = None
+    message: str | None = None
+
+
+class _Result(msgspec.Struct):
+    """The members of a task's status that commands depend on."""
+
+    state: str
+    status: str | None = None
+    phase: str | None = None
+    bytes_done: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    error: _Error | None = None
+    s3_urls: dict[str, str] | None = None
+
+
+class _StatusDocument(msgspec.Struct):
+    result: _Result
+
+
+class _RawDocument(msgspec.Struct):
+    result: dict[str, object]
+
+
+_T = TypeVar("_T")
+
+
+def parse_archive_response(
+    response: ApiResponse, requested_url: str | None = None
+) -> Located | Accepted:
+    """Return where the archive is, or the task that builds it.
+
+    Raises:
+        CommandFailed: The response is an error, or none that Archiver sends.
+    """
+    match response.status:
+        case 301 | 302 | 303 | 307 | 308:
+            return _parse_redirect(response)
+        case 202:
+            return _parse_accepted(response, requested_url)
+        case status if status < 400:  # noqa: PLR2004 - where HTTP's errors begin
+            raise CommandFailed(f"unexpected status {status}: Archiver sends 202, 302 or an error")
+        case _:
+            raise _failure(response)
+
+
+def parse_status_response(response: ApiResponse) -> TaskStatus:
+    """Return the status of a task.
+
+    Raises:
+        CommandFailed: The response is an error, or not the status of a task.
+    """
+    if response.status != 200:  # noqa: PLR2004
+        raise _failure(response)
+    document = _decode(response.body, _StatusDocument)
+    raw = _decode(response.body, _RawDocument)
+    if not document or not raw:
+        raise CommandFailed("the response is not the status of a task")
+    result = document.result
+    error = result.error or _Error()
+    return TaskStatus(
+        state=printable(result.state, length_max=PHASE_MAX),
+        phase=printable(result.phase or "", length_max=PHASE_MAX),
+        bytes_done=result.bytes_done or 0,
+        code=printable(error.code or "failed"),
+        reason=printable(error.message or result.status or "no reason given"),
+        etag=response.headers.get("etag"),
+        presigned_urls=result.s3_urls or {},
+        result=raw.result,
+    )
+
+
+def _decode(body: bytes, kind: type[_T]) -> _T | None:
+    """Return the JSON in *body*; None if it has another form or is nested too deeply."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _parse_redirect(response: ApiResponse) -> Located:
+    headers = response.headers
+    values = {
+        name: match[0]
+        for name, pattern in (
+            ("archiver-sha256", _SHA256),
+            ("archiver-size", _SIZE),
+            ("archiver-node", _NODE),
+            ("archiver-region", _REGION),
+        )
+        if (match := pattern.fullmatch(headers.get(name, "")))
+    }
+    url = headers.get("location", "")
+    try:
+        described = _DESCRIBED_BY.search(headers.get("link", ""))
+        return Located(
+            url=_require_url(url),
+            sha256=values["archiver-sha256"],
+            size_bytes=int(values["archiver-size"]),
+            node=values["archiver-node"],
+            region=values["archiver-region"],
+            status_url=_require_url(described[1]) if described else None,
+        )
+    except (KeyError, ValueError) as exc:
+        if is_url(url) and not values:
+            target = origin(url)
+            raise CommandFailed(
+                f"the server redirects to {target}, not to an archive; "
+                f"if Archiver moved there, use --server {target}"
+            ) from exc
+        raise CommandFailed("the redirect lacks a header of Archiver, or has a wrong one") from exc
+
+
+def _parse_accepted(response: ApiResponse, requested_url: str | None) -> Accepted:
+    try:
+        status_url = _require_url(response.headers.get("location", ""))
+    except ValueError as exc:
+        raise CommandFailed("the response has no valid status URL") from exc
+    return Accepted(
+        status_url=status_url,
+        retry_after_s=_retry_after_s(response),
+        requested_url=requested_url,
+    )
+
+
+def _require_url(url: str) -> str:
+    if not is_url(url):
+        raise ValueError
+    return url
+
+
+def _retry_after_s(response: ApiResponse) -> float:
+    try:
+        delay_s = float(response.headers.get("retry-after", POLL_MAX_S))
+    except ValueError:
+        return POLL_MAX_S
+    return delay_s if math.isfinite(delay_s) else POLL_MAX_S
+
+
+def _failure(response: ApiResponse) -> CommandFailed:
+    """Return the failure that an error response means for the command."""
+    problem = _decode(response.body, _Problem) or _Problem()
+    detail = problem.detail or response.reason or "no reason given"
+    if problem.allowed:
+        detail = f"{detail} (allowed: {problem.allowed})"
+    failure = _FAILURES.get(response.status, CommandFailed)
+    if failure is RetryLater and problem.code:
+        failure = Declined
+    return failure(printable(f"{problem.code or response.status}: {detail}"))

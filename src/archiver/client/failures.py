@@ -1,0 +1,59 @@
+"""How a command fails: an exit code for scripts and a sentence for people."""
+
+import click
+
+from archiver.client.terminal import printable
+
+
+class CommandFailed(click.ClickException):
+    """Ends the command with ``exit_code``; click writes the message to standard error.
+
+    A message may quote a server or a file, so anything unprintable in it is escaped.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
+
+
+class InvalidUsage(CommandFailed):
+    """An argument or a setting is wrong."""
+
+    exit_code = 2
+
+
+class NotFound(CommandFailed):
+    """Archiver or the version-control host reports that it does not exist."""
+
+    exit_code = 3
+
+
+class TimedOut(CommandFailed):
+    exit_code = 4
+
+
+class WrongBytes(CommandFailed):
+    """The downloaded bytes differ from the promised size or sha256."""
+
+    exit_code = 5
+
+
+class RetryLater(CommandFailed):
+    """A server does not respond or is busy, and may recover. EX_TEMPFAIL in sysexits.h."""
+
+    exit_code = 75
+
+
+class Declined(RetryLater):
+    """Archiver itself responded, with a problem code that no proxy sends."""
+
+
+class NoResponse(RetryLater):
+    """There was no HTTP response at all."""
+
+
+class Interrupted(CommandFailed):
+    """A signal ended the command: 128 plus the number of SIGINT."""
+
+    exit_code = 130

@@ -1,0 +1,46 @@
+"""URLs in responses and settings: validity, and the parts that are not secret."""
+
+import re
+from urllib.parse import urlsplit
+
+HIDDEN = "***"
+URL_MAX = 8192
+
+_USER_INFO = re.compile(r"//[^/@\s,]+@")
+
+
+def is_url(text: str) -> bool:
+    """Return whether *text* is an absolute http or https URL that can be requested as it is."""
+    try:
+        url = urlsplit(text)
+        return (
+            url.scheme in {"http", "https"}
+            and bool(url.hostname)
+            and url.port != 0
+            and text.isascii()
+            and text.isprintable()
+            and " " not in text
+            and len(text) <= URL_MAX
+        )
+    except ValueError:
+        return False
+
+
+def host(url: str) -> str:
+    """Return host and port, without user name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def origin(url: str) -> str:
+    return f"{urlsplit(url).scheme}://{host(url)}"
+
+
+def hide_user_info(text: str) -> str:
+    """Return *text* with ``***`` for the user names and passwords in its URLs."""
+    return _USER_INFO.sub(f"//{HIDDEN}@", text)
+
+
+def without_query(url: str) -> str:
+    """Return *url* with ``…`` for its query, which makes a presigned URL a secret."""
+    address, question_mark, _ = url.partition("?")
+    return f"{address}?…" if question_mark else address

@@ -1,0 +1,24 @@
+"""Logs and metrics."""
+
+from archiver.telemetry.exposition import (
+    METRICS_TYPE,
+    exposition,
+    forget_dead_processes,
+    observe_many,
+    request_bucket,
+)
+from archiver.telemetry.log_setup import LogFormat, describe, log, set_up_logging
+from archiver.telemetry.metrics import METRICS
+
+__all__ = [
+    "METRICS",
+    "METRICS_TYPE",
+    "LogFormat",
+    "describe",
+    "exposition",
+    "forget_dead_processes",
+    "log",
+    "observe_many",
+    "request_bucket",
+    "set_up_logging",
+]

@@ -1,0 +1,152 @@
+"""Sets up the log: its format, and what must never appear in it."""
+
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from archiver.telemetry.library_logs import LibraryFilter
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+    MOZLOG = "mozlog"
+
+
+_SIGNATURE = re.compile(r"X-Amz-[A-Za-z-]{1,64}=[^&\s\"'<>]*", re.IGNORECASE)
+"""The name is bounded to keep the search linear in a text with many ``X-Amz-``."""
+
+
+def _hide_signatures(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Remove the signatures of presigned URLs from every field, as a last resort."""
+    for name, value in event.items():
+        if isinstance(value, str) and "x-amz-" in value.lower():
+            event[name] = _SIGNATURE.sub("X-Amz-hidden", value)
+    return event
+
+
+def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Log types and traceback of an exception, not its text, which may hold secrets."""
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    exc = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(exc, BaseException):
+        event["exception"] = describe(exc)
+        event["traceback"] = "".join(traceback.format_tb(exc.__traceback__)).rstrip()
+    return event
+
+
+def describe(exc: BaseException | None) -> str:
+    """Return the types of *exc* and of its causes, outermost first: ``A < B < C``."""
+    names = []
+    while exc is not None:
+        names.append(type(exc).__name__)
+        exc = exc.__cause__ or exc.__context__
+    return " < ".join(names)
+
+
+_SEVERITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def _render_mozlog(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """Render as mozlog 2.0 (https://wiki.mozilla.org/Firefox/Services/Logging)."""
+    created = event.pop("timestamp")
+    line = {
+        "Timestamp": created,
+        "Type": event.pop("event"),
+        "Logger": event.pop("logger", "archiver"),
+        "Hostname": socket.gethostname(),
+        "EnvVersion": "2.0",
+        "Severity": _SEVERITY[event.pop("level")],
+        "Pid": os.getpid(),
+        "Fields": event,
+    }
+    return json.dumps(line, default=str)
+
+
+def _add_nanoseconds(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = time.time_ns()
+    return event
+
+
+def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
+    """Write the logs of Archiver and of its libraries to standard error, one line per event."""
+    mozlog = log_format is LogFormat.MOZLOG
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        *([] if log_format is LogFormat.CONSOLE else [structlog.stdlib.add_logger_name]),
+        structlog.stdlib.add_log_level,
+        _add_nanoseconds if mozlog else structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _describe_exception,
+        _hide_signatures,
+        _add_origin(process, None if mozlog else socket.gethostname()),  # mozlog has "Hostname"
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.addFilter(LibraryFilter())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(("library", "place")),
+                *shared,
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([_escape_unprintable] if log_format is LogFormat.CONSOLE else []),
+                _choose_renderer(log_format),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("archiver").setLevel(level.upper())
+
+
+def _escape_unprintable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters: paths and names come from clients and hosts."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(
+                char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value
+            )
+    return event
+
+
+def _add_origin(process: str, host: str | None) -> Processor:
+    """Return a processor that adds the process and the machine to every line."""
+
+    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("process", process)
+        if host:
+            event.setdefault("host", host)
+        return event
+
+    return add
+
+
+def _choose_renderer(log_format: LogFormat) -> Callable[[WrappedLogger, str, EventDict], Any]:
+    match log_format:
+        case LogFormat.CONSOLE:
+            return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
+        case LogFormat.JSON:
+            return structlog.processors.JSONRenderer()
+        case LogFormat.MOZLOG:
+            return _render_mozlog

@@ -1,0 +1,119 @@
+"""Creates single adapters from the settings."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import timedelta
+from functools import partial
+
+from archiver import __version__
+from archiver.formats.convert import Converter
+from archiver.formats.verify import verify
+from archiver.formats.workspace import Workspace
+from archiver.jetstream.link import Servers
+from archiver.model import Region
+from archiver.ports.formats import VerifierFactory
+from archiver.ports.source import Source
+from archiver.settings import (
+    EngineSettings,
+    RegionSettings,
+    Settings,
+    SourceSettings,
+)
+from archiver.sources.config import SourceConfig
+from archiver.sources.open import open_source
+from archiver.storage.bucket import Bucket
+
+NAMESPACE = "archiver"
+
+
+def open_verifier(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
+    """Return ``verify`` with the limits of each archive's source, and a thread for it."""
+    pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
+    verifies = {
+        name: partial(
+            verify,
+            limits=source.limits,
+            refuse_links_outside=source.links == "refuse",
+            pool=pool,
+        )
+        for name, source in settings.sources.items()
+    }
+    return lambda archive, *, root, identity: verifies[archive.source](
+        archive, root=root, identity=identity
+    )
+
+
+def create_workspace(settings: Settings) -> Workspace:
+    worker = settings.worker
+    return Workspace(
+        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
+    )
+
+
+def create_converter(settings: Settings, workspace: Workspace) -> Converter:
+    return Converter(workspace=workspace, threads=settings.worker.compression_threads)
+
+
+def configure_buckets(settings: Settings) -> list[Bucket]:
+    return [_bucket(name, region, settings) for name, region in settings.regions.items()]
+
+
+def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
+    secret = region.secret_access_key
+    return Bucket(
+        region=Region(name),
+        bucket=region.bucket,
+        endpoint=region.endpoint,
+        aws_region=region.aws_region,
+        access_key_id=region.access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        virtual_hosted=region.virtual_hosted,
+        presigned_ttl=settings.server.presigned_ttl,
+        public_endpoint=region.public_endpoint,
+        ca_file=region.ca_file,
+    )
+
+
+def engine_servers(engine: EngineSettings) -> Servers:
+    """Return the addresses of the engine, and the login."""
+    login = engine.login
+    return Servers(
+        urls=engine.servers,
+        user=login.user,
+        password=login.password,
+        token=login.token,
+        credentials_file=engine.credentials_file,
+        ca_file=engine.ca_file,
+        tls_cert=engine.tls_cert,
+        tls_key=engine.tls_key,
+        replicas=engine.replicas,
+    )
+
+
+async def open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, Source]:
+    return {
+        name: await stack.enter_async_context(_open_source(name, source, settings))
+        for name, source in settings.sources.items()
+    }
+
+
+def _open_source(
+    name: str, source: SourceSettings, settings: Settings
+) -> AbstractAsyncContextManager[Source]:
+    config = SourceConfig(
+        kind=source.kind,
+        name=name,
+        url_template=source.url_template,
+        served=source.served,
+        redirect_hosts=source.redirect_hosts,
+        allow_private_addresses=source.allow_private_addresses,
+        ca_file=source.ca_file,
+        lookup_concurrency=source.lookup_concurrency,
+        read_timeout=timedelta(seconds=source.read_timeout_s),
+        deadline=timedelta(seconds=source.deadline_s),
+        min_rate_bytes_s=source.min_rate_bytes_s,
+        min_rate_window=timedelta(seconds=source.min_rate_window_s),
+        trusted=source.completeness == "trust",
+        user_agent=f"Archiver/{__version__} (+{settings.server.url})",
+    )
+    return open_source(config)

@@ -1,0 +1,68 @@
+"""Puts a web process together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from archiver import __version__
+from archiver.locality.cloud_ranges import CloudRanges
+from archiver.runtime.tasks import in_background
+from archiver.service import Archiver
+from archiver.settings import (
+    Settings,
+    client_networks,
+    cloud_ranges_files,
+    load,
+)
+from archiver.telemetry import set_up_logging
+from archiver.web.app import create_app
+from archiver.web.client_address import ClientResolver
+from archiver.web.server import on_stop
+from archiver.web.waiting.admission import WaitLimits
+from archiver.web.web_config import WebConfig
+from archiver.wiring.parts import open_parts
+
+
+def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
+    """Return the web application with the settings of the environment. granian loads it."""
+    settings = load()
+    set_up_logging(settings.log.format, level=settings.log.level, process="web")
+
+    ranges = CloudRanges(files=cloud_ranges_files(settings))
+    clients = ClientResolver(
+        networks=client_networks(settings),
+        published=ranges.try_read(),  # the command checks them; a replacement must serve
+        trusted_proxies=settings.server.trusted_proxies,
+    )
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        async with (
+            open_parts(settings, process="web") as parts,
+            in_background(ranges.follow(clients.replace_published)),
+        ):
+            yield parts.archiver
+
+    config = WebConfig(
+        public_url=settings.server.url,
+        retry_after_s=settings.server.retry_after_s,
+        retry_after_max_s=settings.server.retry_after_max_s,
+        clients=clients,
+        hit_ttl=settings.server.hit_ttl,
+        hits_log_interval=timedelta(seconds=settings.log.hits_interval_s),
+        wait_limits=_wait_limits(settings),
+        version=settings.server.version(__version__),
+    )
+    return create_app(open_archiver=open_archiver, config=config, on_stop=on_stop)
+
+
+def _wait_limits(settings: Settings) -> WaitLimits:
+    server = settings.server
+    return WaitLimits(
+        hold_s=server.hold_s,
+        waiters=server.waiters,
+        waiters_per_client=server.waiters_per_client,
+        event_streams=server.event_streams,
+        event_streams_per_client=server.event_streams_per_client,
+    )
