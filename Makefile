@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test thorough clients check bench format lock clean
+.PHONY: help demo up test thorough clients check docs bench format lock clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ test: .venv/dev ## run the tests of four minutes, four at a time (ARGS=: more wo
 thorough: .venv/dev ## run the tests that take longer: outages, bad hosts, conversions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m thorough --numprocesses 3 --dist worksteal $(ARGS)
 
-clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)
+clients: .venv/dev ## run the commands in docs/how-to, and Apache, with the real programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \
 		$(ARGS)
 
@@ -34,7 +34,10 @@ check: .venv/dev ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: .venv/bench ## measure, and write docs/benchmarks.md (ARGS=: topics, --quick)
+docs: .venv/dev ## copy the texts of settings, metrics and engine errors into docs/reference
+	@$(BIN)/python -m tests.docs.reference
+
+bench: .venv/bench ## run the benchmarks, and write docs/benchmarks.md (ARGS=: topics, --quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: .venv/dev ## format, and mend what can be mended

@@ -1,4 +1,4 @@
-"""A repository in the place of the one that docs/clients.md names, and its snippets about it."""
+"""A repository in place of the one in docs/how-to, and the snippets of these pages about it."""
 
 import hashlib
 import os
@@ -10,7 +10,25 @@ from pathlib import Path
 
 from tests.parts.hgweb import Hgweb
 
-PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+PAGES = (
+    "download-archives",
+    "download-from-a-program",
+    "install-with-pip-or-uv",
+    "use-with-bazel",
+    "use-with-nix",
+)
+SECTIONS = {
+    heading: text
+    for name in PAGES
+    for heading, text in re.findall(
+        r"^## ([^\n]*)\n(.*?)(?=^## |\Z)",
+        (HOW_TO / f"{name}.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    if "```" in text
+}
+"""The sections with code: heading to text."""
 
 SERVER = "https://archiver.example.org"
 HOST = "https://hg.mozilla.org"
@@ -61,14 +79,9 @@ class Project:
         ]
 
 
-def sections() -> list[str]:
-    return re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-
-
 def snippet(section: str, language: str) -> str:
-    heading = rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)"
-    (text,) = re.findall(heading, PAGE, re.MULTILINE | re.DOTALL)
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code = rf"^```{language}\n(.*?)^```$"
+    (block,) = re.findall(code, SECTIONS[section], re.MULTILINE | re.DOTALL)
     return str(block)
 
 

@@ -11,8 +11,8 @@ from tests.system.client import fetch
 
 pytestmark = pytest.mark.programs
 
-ONE = "Bazel: one archive"
-ALL = "Bazel: all archives of a host"
+ONE = "Pin one archive with Bazel"
+ALL = "Redirect all archives of a host"
 
 
 def bazel(folder: Path) -> bytes:

@@ -9,6 +9,8 @@ from tests.clients.project import BRIEF, LONG, digest, paste
 
 pytestmark = pytest.mark.programs
 
+NIX = "Pin one archive with Nix"
+
 
 def nix(folder: Path, settings: str = "") -> dict[str, str]:
     """Return the environment of a Nix that has its store in *folder* and knows no cache."""
@@ -31,7 +33,7 @@ def test_prefetches_what_is_not_there_yet(
     project = projects(seconds)
 
     path = paste(
-        f"{project.snippet('Nix').strip()} --print-path", folder=tmp_path, env=nix(tmp_path)
+        f"{project.snippet(NIX).strip()} --print-path", folder=tmp_path, env=nix(tmp_path)
     ).split()[-1]
 
     assert digest(Path(path)) == project.digest()
@@ -42,7 +44,7 @@ def test_builds_of_what_is_not_there_yet(
     seconds: float, projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(seconds)
-    (tmp_path / "ash.nix").write_text(project.snippet("Nix", "nix"))
+    (tmp_path / "ash.nix").write_text(project.snippet(NIX, "nix"))
 
     path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=nix(tmp_path))
 
@@ -52,8 +54,8 @@ def test_builds_of_what_is_not_there_yet(
 def test_finds_by_its_digest_what_its_host_has_no_more(projects: Projects, tmp_path: Path) -> None:
     project = projects(0)
     paste(project.snippet("curl"), folder=tmp_path)
-    env = nix(tmp_path, project.snippet("Nix: hashed mirrors", "ini"))
-    expression = project.snippet("Nix", "nix").replace(project.server, "http://127.0.0.1:1")
+    env = nix(tmp_path, project.snippet("Use as a hashed mirror", "ini"))
+    expression = project.snippet(NIX, "nix").replace(project.server, "http://127.0.0.1:1")
     (tmp_path / "ash.nix").write_text(expression)
 
     path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=env)

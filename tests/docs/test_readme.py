@@ -1,4 +1,4 @@
-"""What the README tells people to type is there to be typed."""
+"""The commands and the configuration in the README work as they stand."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from archiver.settings import load
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+PAGES = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 
 
 def _blocks(language: str) -> list[str]:
@@ -47,7 +47,7 @@ def test_every_command_understands_itself(command: str) -> None:
     assert subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_can_be_pasted(path: Path) -> None:
     text = path.read_text()
     commands = [
