@@ -1,4 +1,4 @@
-# The menu: `make` shows it. Nothing here needs more than make and a Python of 3.11 or later.
+# `make` lists the targets. They need only make and Python 3.11 or later.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,50 +7,53 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test thorough clients check bench format lock clean
+.PHONY: help demo up test thorough clients check docs bench format lock clean
 
-help: ## this menu
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/demo ## see it work, on this machine alone (ONCE=1: end after the show)
+demo: .venv/demo ## watch it work on this machine (ONCE=1: end after the show)
 	@$(BIN)/archiver demo $(if $(ONCE),--once)
 
-up: .venv/demo ## run it for real: archiver.toml, if there is one; else all on this machine
+up: .venv/demo ## run it, with archiver.toml if that exists, else everything on this machine
 	@$(BIN)/archiver serve
 
-test: .venv/dev ## run the tests of four minutes, four at a time (ARGS=: more words for pytest)
+test: .venv/dev ## run the tests, four at a time, in four minutes (ARGS=: arguments for pytest)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet --numprocesses 4 --dist worksteal $(ARGS)
 
-thorough: .venv/dev ## run the tests that take longer: outages, bad hosts, conversions
+thorough: .venv/dev ## run the slow tests: outages, misbehaving hosts, conversions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m thorough --numprocesses 3 --dist worksteal $(ARGS)
 
-clients: .venv/dev ## try docs/clients.md, and Apache, with the system's own programs (.ci/run installs them)
+clients: .venv/dev ## run the commands in docs/how-to, and Apache, with the real programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \
 		$(ARGS)
 
-check: .venv/dev ## format, lint, types, layers
+check: .venv/dev ## check format, lint, types and layers
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: .venv/bench ## measure, and write docs/benchmarks.md (ARGS=: topics, --quick)
+docs: .venv/dev ## copy the texts of settings, metrics and engine errors into docs/reference
+	@$(BIN)/python -m tests.docs.reference
+
+bench: .venv/bench ## run the benchmarks, and write docs/benchmarks.md (ARGS=: topics, --quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-format: .venv/dev ## format, and mend what can be mended
+format: .venv/dev ## format, and fix what ruff can fix
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-lock: .venv/dev ## resolve requirements/*.txt anew
+lock: .venv/dev ## update requirements/*.txt
 	@$(LOCK) --upgrade --extra dev -o requirements/dev.txt
 	@$(LOCK) --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	@$(LOCK) --extra embedded -c requirements/dev.txt -o requirements/run.txt
 
-clean: ## remove what the above made
+clean: ## remove the virtual environment and all caches
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Each is an empty file that says when .venv last had what requirements/….txt asks for.
+# Each is an empty file: the time at which requirements/….txt was last installed into .venv.
 .venv/demo .venv/dev .venv/bench: .venv/%: requirements/%.txt pyproject.toml | .venv/bin
 	@echo "Installing requirements/$*.txt into .venv …" >&2
 	@$(INSTALL) --require-hashes -r $<

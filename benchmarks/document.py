@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: prose by hand, and between a topic's two markers what was measured last."""
+"""docs/benchmarks.md: prose by hand, and the latest figures between the markers of each topic."""
 
 import os
 import platform
@@ -19,21 +19,21 @@ def insert(document: str, topic: str, measured: str) -> str:
     between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
     changed, count = between.subn(lambda _: measured, document)
     if count != 1:
-        raise ValueError(f"the document has no place for {topic}, or has several")
+        raise ValueError(f"the document needs exactly one place for {topic}, and has {count}")
     return changed
 
 
 def render(tables: Sequence[Table], *, rounds: int, duration_s: float) -> str:
-    """Return the tables, and below them when and where they were measured."""
+    """Return the tables, followed by date, machine, rounds and load."""
     now = datetime.now(UTC)
-    where = f"{now:%Y-%m-%d}, Archiver {__version__}, {machine()}"
+    where = f"{now:%Y-%m-%d}, Archiver {__version__}, {machine()}."
     load = os.getloadavg()[2]
-    note = f"{where}. {rounds} rounds in {duration_s / 60:.0f} min; load of the machine {load:.1f}."
-    return "\n".join(["", *(table.markdown() for table in tables), f"{note}\n\n"])
+    how = f"{rounds} rounds in {duration_s / 60:.0f} min; load average {load:.1f}."
+    return "\n".join(["", *(table.markdown() for table in tables), where, f"{how}\n\n"])
 
 
 def machine() -> str:
-    """Return what the machine is, as far as it tells."""
+    """Return processor, cores, memory and system of this machine."""
     model = _first(r"^model name\s*: (.*)$", "/proc/cpuinfo") or platform.machine()
     memory_kb = int(_first(r"^MemTotal:\s*(\d+) kB$", "/proc/meminfo") or 0)
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"

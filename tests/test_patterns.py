@@ -50,7 +50,7 @@ def uses() -> Iterator[Use]:
 def _named(name: str) -> Iterator[Use]:
     for variable, value in vars(import_module(name)).items():
         if isinstance(value, re.Pattern):
-            found = frozenset(re.findall(rf"\b{variable}\.([a-z]+)\b", EVERYTHING))
+            found = frozenset(re.findall(rf"\b{variable}\.([a-z]+)\(", EVERYTHING))
             yield Use(place=f"{name}.{variable}", pattern=value, methods=found or UNKNOWN)
 
 

@@ -109,4 +109,4 @@ def _table(answers: Mapping[str, Sequence[Answers]]) -> Table:
         rows.append(Row(what=f"{what}: p50", samples=[each.p50_ms for each in of_it]))
         p99s = [each.p99_ms for each in of_it]
         rows.append(Row(what=f"{what}: p99", samples=p99s, goal="" if what == QUIET else GOAL))
-    return Table(title="until a hit, beside", unit="ms", rows=rows)
+    return Table(title="time to a hit, beside", unit="ms", rows=rows)

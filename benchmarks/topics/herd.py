@@ -112,7 +112,7 @@ def measure(lab: Lab) -> list[Table]:
         Row(what=what, samples=samples, goal="" if what.endswith(BARE) else GOAL)
         for what, samples in taken.items()
     ]
-    return [Table(title="until the 202: p99", unit="ms", rows=rows, digits=0)]
+    return [Table(title="time to the 202: p99", unit="ms", rows=rows, digits=0)]
 
 
 @contextmanager

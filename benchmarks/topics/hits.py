@@ -20,10 +20,10 @@ from tests.system.stack import Stack
 
 CONSTANT = "the same server (granian), one constant 302"
 NGINX = "nginx, one constant 302"
-ORIGINAL = "the original's way: Flask, two `HEAD`s and presigning by the AWS SDK"
+ORIGINAL = "the original's method: Flask, two `HEAD`s and presigning with the AWS SDK"
 ARCHIVER = "**Archiver**, one archive"
 EVERY_CORE = "**Archiver**, one archive, a process per core, nothing pinned"
-LONG_TAIL = "**Archiver**, {:,} archives, each asked for once"
+LONG_TAIL = "**Archiver**, {:,} archives, each requested once"
 
 SECONDS, QUICK_SECONDS = 8, 1
 WARM_UP_SECONDS = 1
@@ -142,9 +142,9 @@ def _tables(answers: Mapping[str, Sequence[Answers]]) -> list[Table]:
         for what in (ORIGINAL, ARCHIVER, long_tail)
     ]
     return [
-        Table(title="answers a second", unit="/s", rows=rows, base=CONSTANT, digits=0),
-        Table(title="answers a second", unit="/s", rows=beside, base=ORIGINAL, digits=0),
-        Table(title="until the answer", unit="ms", rows=_times(answers), digits=2),
+        Table(title="responses per second", unit="/s", rows=rows, base=CONSTANT, digits=0),
+        Table(title="responses per second", unit="/s", rows=beside, base=ORIGINAL, digits=0),
+        Table(title="time to the response", unit="ms", rows=_times(answers), digits=2),
     ]
 
 

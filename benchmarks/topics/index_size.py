@@ -76,7 +76,7 @@ def _tables(
             digits=0,
         )
         for title, unit, samples in (
-            ("hits a second", "/s", rates),
+            ("hits per second", "/s", rates),
             ("memory of the web process", "MB", web_mb),
         )
     ]

@@ -46,7 +46,7 @@ def measure(lab: Lab) -> list[Table]:
         rates = race(contestants, rounds=lab.rounds, unit="/s")
     goals = {NAMES[-1]: GOAL}
     rows = [Row(what=what, samples=s, goal=goals.get(what, "")) for what, s in rates.items()]
-    return [Table(title="builds a second", unit="/s", rows=rows, base=ONE)]
+    return [Table(title="builds per second", unit="/s", rows=rows, base=ONE)]
 
 
 @contextmanager

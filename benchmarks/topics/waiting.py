@@ -46,7 +46,7 @@ def _found(lab: Lab) -> Table:
         }
         taken = race(contestants, rounds=lab.rounds, unit="ms")
     rows = [Row(what=what, samples=samples, goal=FOUND_GOAL) for what, samples in taken.items()]
-    return Table(title="from the commit to the last 302", unit="ms", rows=rows, digits=0)
+    return Table(title="time from the commit to the last 302", unit="ms", rows=rows, digits=0)
 
 
 def _until_the_last(herd: Herd) -> float:
@@ -70,7 +70,7 @@ class Crowds:
     streams: int
 
     def __str__(self) -> str:
-        return f"{self.waiters:,} who wait and {self.streams:,} streams of events"
+        return f"{self.waiters:,} waiting requests and {self.streams:,} event streams"
 
     def held_mb(self, stack: Stack, archive: Input) -> float:
         """Return the memory of a new web process while all of them wait."""
@@ -97,7 +97,7 @@ def _check(replies: Sequence[Reply], outcome: str, measured_at: float) -> None:
 
 def _memory(lab: Lab) -> Table:
     archive = lab.inputs.get(QUICK_ARCHIVE if lab.inputs.quick else ARCHIVE)
-    nobody = Crowds(waiters=0, streams=0)
+    idle = Crowds(waiters=0, streams=0)
     many = QUICK_MANY if lab.inputs.quick else MANY
     with (
         lab.host(archive, rate=SLOW_RATE) as host,
@@ -106,7 +106,7 @@ def _memory(lab: Lab) -> Table:
     ):
         taken = race(
             {
-                "nobody": lambda: nobody.held_mb(stack, archive),
+                "no waiting clients": lambda: idle.held_mb(stack, archive),
                 str(many): lambda: many.held_mb(stack, archive),
             },
             rounds=lab.rounds,

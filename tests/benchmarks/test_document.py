@@ -23,7 +23,7 @@ def test_what_is_measured_anew_replaces_what_was_measured_before_and_nothing_els
 
 
 def test_a_topic_without_a_place_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no place for pace"):
+    with pytest.raises(ValueError, match="one place for pace, and has 0"):
         insert("nothing here", "pace", "")
 
 

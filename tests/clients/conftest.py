@@ -1,4 +1,4 @@
-"""A fleet whose host is slow, and repositories in it that nobody has asked for yet."""
+"""A fleet with a slow host, and repositories that were never requested."""
 
 import json
 import random
@@ -15,10 +15,10 @@ from tests.system.stack import REGIONS, Stack, servers
 
 HOLD_S = 1
 RATE = 400_000
-"""Bytes a second that the host sends."""
+"""Bytes per second that the host sends."""
 
 WITHOUT_PORT = "http://s3.test"
-"""Where the second region's links lead: for clients that know no other port than the usual one."""
+"""Public endpoint of the second region, at the default port, for clients that omit the port."""
 
 PROJECT = {
     "ash.py": b'GREETING = "hello"\n',
@@ -64,7 +64,7 @@ def stack(
 
 @pytest.fixture
 def projects(stack: Stack, hgweb: Hgweb) -> Projects:
-    """Return projects that it takes so many seconds to fetch, each of them a new one."""
+    """Return a function that creates a new project which takes so many seconds to fetch."""
 
     def create(seconds: float) -> Project:
         repository = hgweb.create(f"fresh/{secrets.token_hex(4)}")
@@ -75,7 +75,7 @@ def projects(stack: Stack, hgweb: Hgweb) -> Projects:
     return create
 
 
-def turned_away(stack: Stack, project: Project) -> bool:
-    """Return whether someone who waited for *project* was given a 503, and had to come again."""
+def got_503(stack: Stack, project: Project) -> bool:
+    """Return whether a waiting request for *project* ended in a 503."""
     lines = stack.logs().splitlines()
     return any(project.node in line and "not_ready_yet" in line for line in lines)

@@ -1,4 +1,4 @@
-"""A repository in the place of the one that docs/clients.md names, and its snippets about it."""
+"""A repository in place of the one in docs/how-to, and the snippets of these pages about it."""
 
 import hashlib
 import os
@@ -10,7 +10,25 @@ from pathlib import Path
 
 from tests.parts.hgweb import Hgweb
 
-PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+PAGES = (
+    "download-archives",
+    "download-from-a-program",
+    "install-with-pip-or-uv",
+    "use-with-bazel",
+    "use-with-nix",
+)
+SECTIONS = {
+    heading: text
+    for name in PAGES
+    for heading, text in re.findall(
+        r"^## ([^\n]*)\n(.*?)(?=^## |\Z)",
+        (HOW_TO / f"{name}.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    if "```" in text
+}
+"""The sections with code: heading to text."""
 
 SERVER = "https://archiver.example.org"
 HOST = "https://hg.mozilla.org"
@@ -19,14 +37,14 @@ NODE = "42bf5f2b8a1d6c3e9f70814d2a6b5c9e3f1d7a80"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 BRIEF, LONG = 3.0, 11.0
-"""Seconds that it takes to fetch one: some holds, and more than the nine that a request waits."""
+"""Seconds to fetch a project: a few holds, and more than the nine holds of one request."""
 
 TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A repository whose archives are what its host sends, to the byte."""
+    """A repository whose archives equal the bytes of its host."""
 
     server: str
     hgweb: Hgweb = field(repr=False)
@@ -37,11 +55,11 @@ class Project:
     def file_name(self) -> str:
         return f"{self.node}.tar.gz"
 
-    def digest(self, suffix: str = "tar.gz") -> str:
+    def sha256(self, suffix: str = "tar.gz") -> str:
         return hashlib.sha256(self.hgweb.archive(self.repo, self.node, suffix)).hexdigest()
 
     def snippet(self, section: str, language: str = "sh", *, suffix: str = "tar.gz") -> str:
-        """Return the one code block in *language* below the heading *section*, about this."""
+        """Return the code block in *language* below the heading *section*, about this project."""
         text = snippet(section, language)
         for theirs, ours in self._names(suffix):
             text = text.replace(theirs, ours)
@@ -57,25 +75,20 @@ class Project:
             (f"ash-{NODE[:12]}", f"{self.repo.rpartition('/')[2]}-{self.node[:12]}"),
             (NODE, self.node),
             (NODE[:12], self.node[:12]),
-            (SHA256, self.digest(suffix)),
+            (SHA256, self.sha256(suffix)),
         ]
 
 
-def sections() -> list[str]:
-    return re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-
-
 def snippet(section: str, language: str) -> str:
-    heading = rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)"
-    (text,) = re.findall(heading, PAGE, re.MULTILINE | re.DOTALL)
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code = rf"^```{language}\n(.*?)^```$"
+    (block,) = re.findall(code, SECTIONS[section], re.MULTILINE | re.DOTALL)
     return str(block)
 
 
 def shell(
     text: str, *, folder: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Have a shell run *text* in *folder*, which is its home too; return how that went."""
+    """Run *text* in a shell, with *folder* as current and home directory."""
     return subprocess.run(
         ["sh", "-ec", text],  # noqa: S607 - POSIX has one
         cwd=folder,
@@ -89,11 +102,11 @@ def shell(
 
 
 def paste(text: str, *, folder: Path, env: Mapping[str, str] | None = None) -> str:
-    """Run *text* as `shell` does, to a good end; return what it prints."""
+    """Run *text* as `shell` does, require success, and return its output."""
     done = shell(text, folder=folder, env=env)
     assert done.returncode == 0, (text, done.stdout, done.stderr)
     return done.stdout
 
 
-def digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()

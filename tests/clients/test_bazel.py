@@ -1,4 +1,4 @@
-"""Bazel, which comes with the operating system: `make clients`."""
+"""Bazel of the operating system: `make clients`."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from tests.system.client import fetch
 
 pytestmark = pytest.mark.programs
 
-ONE = "Bazel: one archive"
-ALL = "Bazel: all archives of a host"
+ONE = "Pin one archive with Bazel"
+ALL = "Redirect all archives of a host"
 
 
 def bazel(folder: Path) -> bytes:
-    """Fetch what WORKSPACE in *folder* names, pinned by its digest; return a file out of it."""
+    """Fetch the pinned archive of WORKSPACE in *folder*; return a file from it."""
     root = folder / "root"
     paste(f"bazel --batch --output_user_root={root} fetch @ash//:ash.py", folder=folder)
     (fetched,) = root.glob("*/external/ash/ash.py")
@@ -24,7 +24,7 @@ def bazel(folder: Path) -> bytes:
 
 
 def write_rules(project: Project, folder: Path) -> None:
-    """Have a rule in *folder* name the host, and the configuration send it to Archiver."""
+    """Write a rule that names the host, and a configuration that redirects it to Archiver."""
     rule = project.snippet(ONE, "starlark", suffix="zip")
     ours = f"{project.server}/get/hgmo/{project.repo}/{project.node}.tar.gz"
     theirs = f"{project.hgweb.url}/{project.repo}/archive/{project.node[:12]}.zip"
@@ -34,31 +34,31 @@ def write_rules(project: Project, folder: Path) -> None:
     (folder / ".bazelrc").write_text(project.snippet(ALL, "ini"))
 
 
-def is_there(project: Project) -> bool:
+def exists(project: Project) -> bool:
     url = f"{project.server}/get/hgmo/{project.repo}/{project.node}.zip"
     return fetch(url, method="HEAD").status == 302
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
-def test_fetches_what_is_not_there_yet(seconds: float, projects: Projects, tmp_path: Path) -> None:
+def test_bazel_fetches_a_missing_archive(
+    seconds: float, projects: Projects, tmp_path: Path
+) -> None:
     (tmp_path / "WORKSPACE").write_text(projects(seconds).snippet(ONE, "starlark"))
 
     assert bazel(tmp_path) == FILES["ash.py"]
 
 
-def test_asks_archiver_for_what_a_rule_wants_of_the_host(
+def test_a_rule_about_the_host_is_redirected_to_archiver(
     projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(BRIEF)
     write_rules(project, tmp_path)
 
     assert bazel(tmp_path) == FILES["ash.py"]
-    assert is_there(project)
+    assert exists(project)
 
 
-def test_asks_the_host_for_the_same_bytes_if_archiver_is_away(
-    projects: Projects, tmp_path: Path
-) -> None:
+def test_bazel_falls_back_to_the_same_bytes_of_the_host(projects: Projects, tmp_path: Path) -> None:
     project = projects(0)
     write_rules(project, tmp_path)
     rules = tmp_path / "archiver.cfg"
@@ -66,4 +66,4 @@ def test_asks_the_host_for_the_same_bytes_if_archiver_is_away(
     rules.write_text(rules.read_text().replace(server, f"127.0.0.1:{free_port()}"))
 
     assert bazel(tmp_path) == FILES["ash.py"]
-    assert not is_there(project)
+    assert not exists(project)

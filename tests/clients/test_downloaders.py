@@ -1,12 +1,12 @@
-"""Downloaders that come with the operating system: `make clients`."""
+"""Download programs of the operating system: `make clients`."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import Projects, turned_away
-from tests.clients.project import BRIEF, LONG, digest, paste, shell
+from tests.clients.conftest import Projects, got_503
+from tests.clients.project import BRIEF, LONG, paste, sha256_of, shell
 from tests.system.stack import REGIONS, Stack
 
 pytestmark = pytest.mark.programs
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
 @pytest.mark.parametrize("program", ("curl", "wget"))
-def test_saves_what_is_not_there_yet_under_the_name_in_its_url(
+def test_a_missing_archive_is_saved_under_the_name_in_its_url(
     program: str, seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
     project = projects(seconds)
@@ -22,26 +22,24 @@ def test_saves_what_is_not_there_yet_under_the_name_in_its_url(
     paste(project.snippet(program), folder=tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == [project.file_name]
-    assert digest(tmp_path / project.file_name) == project.digest()
-    assert turned_away(stack, project) or seconds == BRIEF
+    assert sha256_of(tmp_path / project.file_name) == project.sha256()
+    assert got_503(stack, project) or seconds == BRIEF
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
-def test_aria2_saves_what_is_not_there_yet(
-    seconds: float, projects: Projects, tmp_path: Path
-) -> None:
+def test_aria2_saves_a_missing_archive(seconds: float, projects: Projects, tmp_path: Path) -> None:
     project = projects(seconds)
 
     paste(project.snippet("aria2"), folder=tmp_path)
 
-    assert digest(tmp_path / "ash.tar.gz") == project.digest()
+    assert sha256_of(tmp_path / "ash.tar.gz") == project.sha256()
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
-def test_wget2_saves_what_is_not_there_yet(
+def test_wget2_saves_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
-    """By way of a proxy, which for an S3 server is itself: so its port stands in no Host."""
+    """Through the S3 server as its own proxy, because wget2 omits the port in Host."""
     project = projects(seconds)
     in_the_other_region = f"{project.file_name}?preferred_region={REGIONS[1]}"
     text = project.snippet("wget2").replace(project.file_name, f"'{in_the_other_region}'")
@@ -49,23 +47,23 @@ def test_wget2_saves_what_is_not_there_yet(
 
     paste(text, folder=tmp_path, env={"http_proxy": proxy, "no_proxy": "127.0.0.1"})
 
-    assert digest(tmp_path / "ash.tar.gz") == project.digest()
+    assert sha256_of(tmp_path / "ash.tar.gz") == project.sha256()
 
 
-def test_sha256sum_checks_what_was_not_there_yet(projects: Projects, tmp_path: Path) -> None:
+def test_sha256sum_checks_an_archive_that_was_missing(projects: Projects, tmp_path: Path) -> None:
     project = projects(BRIEF)
 
     printed = paste(project.snippet("sha256sum"), folder=tmp_path)
 
     assert printed == f"{project.file_name}: OK\n"
-    assert digest(tmp_path / project.file_name) == project.digest()
+    assert sha256_of(tmp_path / project.file_name) == project.sha256()
 
 
 @pytest.mark.parametrize(
     ("command", "status"),
     (("curl --fail --location --remote-name", 0), ("wget", 8), ("aria2c", 22)),
 )
-def test_an_authorization_header_is_sent_on_to_s3_by_some(
+def test_some_programs_send_an_authorization_header_on_to_s3(
     command: str, status: int, projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(0)

@@ -1,12 +1,12 @@
-"""Clients with a short timeout, few redirects or a HEAD in front: `make clients`."""
+"""Clients with a short timeout, few redirects or a HEAD first: `make clients`."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import HOLD_S, Projects, turned_away
-from tests.clients.project import BRIEF, LONG, digest, paste, shell
+from tests.clients.conftest import HOLD_S, Projects, got_503
+from tests.clients.project import BRIEF, LONG, paste, sha256_of, shell
 from tests.system.stack import Stack
 
 pytestmark = pytest.mark.programs
@@ -23,14 +23,14 @@ CLIENTS = {
     "Java": ("java", "java"),
     "LWP": ("perl", "perl"),
 }
-"""What each section's snippet is written in, and what runs it."""
+"""Section → language of its snippet, and the program that runs it."""
 
 FILE_NAMES = {"yaml": "get.yaml", "python": "get.py", "java": "Get.java", "perl": "get.pl"}
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
 @pytest.mark.parametrize("client", CLIENTS)
-def test_saves_what_is_not_there_yet(
+def test_the_example_saves_a_missing_archive(
     client: str, seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
     language, program = CLIENTS[client]
@@ -40,12 +40,12 @@ def test_saves_what_is_not_there_yet(
 
     paste(f"{program} {FILE_NAMES[language]}", folder=tmp_path)
 
-    assert digest(tmp_path / "ash.tar.gz") == project.digest()
-    assert turned_away(stack, project) or seconds == BRIEF
+    assert sha256_of(tmp_path / "ash.tar.gz") == project.sha256()
+    assert got_503(stack, project) or seconds == BRIEF
 
 
 def get(program: str, redirects: int) -> str:
-    """Return how *program* asks for ``$url`` with a wait for which it follows enough redirects."""
+    """Return a command with which *program* requests ``$url`` and follows *redirects*."""
     url = f"$url?wait={redirects * HOLD_S}"
     return {
         "urllib3": f"""{DEBIANS_PYTHON} -c 'import sys, urllib3
@@ -58,7 +58,7 @@ print LWP::UserAgent->new->get($ARGV[0])->code, "\\n"' {url}""",
 
 
 @pytest.mark.parametrize(("program", "redirects"), (("urllib3", 3), ("HTTP::Tiny", 5), ("LWP", 7)))
-def test_a_wait_for_which_few_redirects_are_enough_ends_in_a_503_or_the_archive(
+def test_a_short_wait_needs_few_redirects_and_ends_in_a_503_or_the_archive(
     program: str, redirects: int, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
     project = projects(LONG)
@@ -71,10 +71,12 @@ def test_a_wait_for_which_few_redirects_are_enough_ends_in_a_503_or_the_archive(
 
     assert {*statuses[:-1]} <= {"503"}
     assert statuses[-1] == "200"
-    assert turned_away(stack, project)
+    assert got_503(stack, project)
 
 
-def test_a_head_finds_what_a_request_had_made(projects: Projects, tmp_path: Path) -> None:
+def test_a_head_finds_an_archive_that_an_earlier_request_built(
+    projects: Projects, tmp_path: Path
+) -> None:
     project = projects(BRIEF)
     url = f"{project.server}/get/hgmo/{project.repo}/{project.file_name}"
     assert shell(f"curl --fail --location --head {url}", folder=tmp_path).returncode == 22

@@ -1,17 +1,19 @@
-"""Nix, which comes with the operating system: `make clients`."""
+"""Nix of the operating system: `make clients`."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.clients.conftest import Projects
-from tests.clients.project import BRIEF, LONG, digest, paste
+from tests.clients.project import BRIEF, LONG, paste, sha256_of
 
 pytestmark = pytest.mark.programs
 
+NIX = "Pin one archive with Nix"
+
 
 def nix(folder: Path, settings: str = "") -> dict[str, str]:
-    """Return the environment of a Nix that has its store in *folder* and knows no cache."""
+    """Return the environment of a Nix with its store in *folder* and without substituters."""
     (folder / "nix.conf").write_text(
         f"sandbox = false\nbuild-users-group =\nsubstituters =\n{settings}"
     )
@@ -25,37 +27,39 @@ def nix(folder: Path, settings: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
-def test_prefetches_what_is_not_there_yet(
+def test_nix_prefetches_a_missing_archive(
     seconds: float, projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(seconds)
 
     path = paste(
-        f"{project.snippet('Nix').strip()} --print-path", folder=tmp_path, env=nix(tmp_path)
+        f"{project.snippet(NIX).strip()} --print-path", folder=tmp_path, env=nix(tmp_path)
     ).split()[-1]
 
-    assert digest(Path(path)) == project.digest()
+    assert sha256_of(Path(path)) == project.sha256()
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, LONG))
-def test_builds_of_what_is_not_there_yet(
+def test_nix_builds_from_a_missing_archive(
     seconds: float, projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(seconds)
-    (tmp_path / "ash.nix").write_text(project.snippet("Nix", "nix"))
+    (tmp_path / "ash.nix").write_text(project.snippet(NIX, "nix"))
 
     path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=nix(tmp_path))
 
-    assert digest(Path(path.strip())) == project.digest()
+    assert sha256_of(Path(path.strip())) == project.sha256()
 
 
-def test_finds_by_its_digest_what_its_host_has_no_more(projects: Projects, tmp_path: Path) -> None:
+def test_a_hashed_mirror_serves_an_archive_whose_url_fails(
+    projects: Projects, tmp_path: Path
+) -> None:
     project = projects(0)
     paste(project.snippet("curl"), folder=tmp_path)
-    env = nix(tmp_path, project.snippet("Nix: hashed mirrors", "ini"))
-    expression = project.snippet("Nix", "nix").replace(project.server, "http://127.0.0.1:1")
+    env = nix(tmp_path, project.snippet("Use as a hashed mirror", "ini"))
+    expression = project.snippet(NIX, "nix").replace(project.server, "http://127.0.0.1:1")
     (tmp_path / "ash.nix").write_text(expression)
 
     path = paste("nix-build --no-out-link ash.nix", folder=tmp_path, env=env)
 
-    assert digest(Path(path.strip())) == project.digest()
+    assert sha256_of(Path(path.strip())) == project.sha256()

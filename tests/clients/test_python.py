@@ -1,11 +1,11 @@
-"""Python's installers, which come from the package index as Archiver does."""
+"""Python's installers, which are installed with the test dependencies."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import FILES, Projects, turned_away
+from tests.clients.conftest import FILES, Projects, got_503
 from tests.clients.project import BRIEF, LONG, paste
 from tests.system.stack import Stack
 
@@ -26,7 +26,7 @@ UV = {
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
-def test_pip_installs_what_is_not_there_yet(
+def test_pip_installs_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
     project = projects(seconds)
@@ -34,11 +34,11 @@ def test_pip_installs_what_is_not_there_yet(
     paste(project.snippet("pip"), folder=tmp_path, env=PIP)
 
     assert (tmp_path / "there" / "ash.py").read_bytes() == FILES["ash.py"]
-    assert turned_away(stack, project) or seconds == BRIEF
+    assert got_503(stack, project) or seconds == BRIEF
 
 
 @pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
-def test_uv_installs_what_is_not_there_yet(
+def test_uv_installs_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
     project = projects(seconds)
@@ -48,7 +48,7 @@ def test_uv_installs_what_is_not_there_yet(
 
     (installed,) = (tmp_path / "there").rglob("ash.py")
     assert installed.read_bytes() == FILES["ash.py"]
-    assert turned_away(stack, project) or seconds == BRIEF
+    assert got_503(stack, project) or seconds == BRIEF
 
 
 @pytest.mark.parametrize(

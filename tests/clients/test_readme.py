@@ -1,4 +1,4 @@
-"""The requests of the README, pasted into a shell: `make clients`."""
+"""The requests of the README and the quickstart, pasted into a shell: `make clients`."""
 
 import re
 import sys
@@ -7,25 +7,41 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import Projects
-from tests.clients.project import BRIEF, digest, paste
+from tests.clients.project import BRIEF, Project, paste, sha256_of
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-COMMANDS = re.findall(r"^\$ (.*)$|^\.venv/bin/(archiver get .*)$", README, re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text()
+
+CONSOLE = re.compile(r"^\$ (.*)$|^\.venv/bin/(archiver get .*)$", re.MULTILINE)
+REQUEST = re.compile(r"^(curl .*)$|^\.venv/bin/(archiver get .*)$", re.MULTILINE)
+
+
+def _paste(commands: list[tuple[str, str]], project: Project, folder: Path) -> str:
+    text = "\n".join(curl or f"{sys.executable} -m {get}" for curl, get in commands)
+    text = text.replace("http://127.0.0.1:8010", project.server)
+    text = text.replace("projects/ash", project.repo)
+    return paste(text, folder=folder, env={"ARCHIVER_URL": project.server})
 
 
 @pytest.mark.programs
-def test_what_the_readme_has_people_type_does_what_it_says(
-    projects: Projects, tmp_path: Path
-) -> None:
+def test_the_readmes_commands_do_what_it_says(projects: Projects, tmp_path: Path) -> None:
     project = projects(BRIEF)
-    text = "\n".join(curl or f"{sys.executable} -m {get}" for curl, get in COMMANDS)
-    text = text.replace("http://127.0.0.1:8010", project.server).replace(
-        "projects/ash", project.repo
-    )
 
-    said = paste(text, folder=tmp_path, env={"ARCHIVER_URL": project.server})
+    printed = _paste(CONSOLE.findall(README), project, tmp_path)
 
-    assert "202 Accepted" in said
-    assert '"state":' in said
-    assert "default.tar.gz: OK" in said
-    assert {digest(path) for path in tmp_path.glob("*.tar.gz")} == {project.digest()}
+    assert "202 Accepted" in printed
+    assert '"state":' in printed
+    assert "default.tar.gz: OK" in printed
+    assert {sha256_of(path) for path in tmp_path.glob("*.tar.gz")} == {project.sha256()}
+
+
+@pytest.mark.programs
+def test_the_quickstarts_requests_do_what_it_says(projects: Projects, tmp_path: Path) -> None:
+    project = projects(BRIEF)
+
+    printed = _paste(REQUEST.findall(QUICKSTART), project, tmp_path)
+
+    assert "202 Accepted" in printed
+    assert (tmp_path / "default.tar.xz").stat().st_size > 0
+    assert {sha256_of(path) for path in tmp_path.glob("*.tar.gz")} == {project.sha256()}

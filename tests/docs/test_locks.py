@@ -1,4 +1,4 @@
-"""The locks hold what pyproject.toml asks for, with hashes, and name no index."""
+"""requirements/*.txt lock the dependencies of pyproject.toml by hash, and name no index."""
 
 import re
 import tomllib

@@ -62,7 +62,7 @@ async def _listening(settings: Settings, parts: Parts) -> AsyncIterator[None]:
         async with listening(address, heartbeat=heartbeat, version=version):
             yield
     except CannotListen as exc:
-        raise SettingsError(f"worker.metrics_listen: {address} cannot be had: {exc}") from exc
+        raise SettingsError(f"worker.metrics_listen: cannot listen on {address}: {exc}") from exc
 
 
 async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> None:
