@@ -9,6 +9,7 @@ from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
 from archiver.settings import SettingsError, require_outside_world
 from archiver.wiring.worker import run_worker
+from archiver.worker_listener import CannotListen
 
 
 @click.command("worker")
@@ -20,3 +21,6 @@ def command(config: Path | None) -> None:
         asyncio.run(run_worker(settings))
     except SettingsError as exc:
         raise CommandFailed(str(exc)) from exc
+    except CannotListen as exc:
+        listen = settings.worker.metrics_listen
+        raise CommandFailed(f"worker.metrics_listen: cannot listen on {listen}: {exc}") from exc

@@ -8,14 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    FilePath,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, FilePath, SecretStr, field_validator, model_validator
 
 from archiver.settings.section import PORT_MAX, CaFile, Section
 

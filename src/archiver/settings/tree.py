@@ -17,10 +17,7 @@ from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
-from archiver.settings.variables import (
-    DELIMITER,
-    PREFIX,
-)
+from archiver.settings.variables import DELIMITER, PREFIX
 from archiver.settings.worker import WorkerSettings
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"

@@ -1,1 +1,1 @@
-"""The composition root: the only package that knows every concrete class."""
+"""Puts processes together from the settings: the only package that knows every concrete class."""

@@ -1,64 +1,71 @@
-"""Creates single adapters from the settings."""
+"""Creates each adapter that the settings describe."""
 
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from datetime import timedelta
 from functools import partial
 
 from archiver import __version__
-from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
+from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.fleet_requests import Answer
 from archiver.jetstream.link import Servers
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
-from archiver.settings import (
-    EngineSettings,
-    RegionSettings,
-    Settings,
-    SourceSettings,
-)
+from archiver.settings import EngineSettings, RegionSettings, Settings, SourceSettings
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
+from archiver.storage.regional_storage import RegionalStorage, open_storage
 
 NAMESPACE = "archiver"
 
 
-def open_verifier(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
-    """Return ``verify`` with the limits of each archive's source, and a thread for it."""
-    pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
-    verifies = {
-        name: partial(
-            verify,
-            limits=source.limits,
-            refuse_links_outside=source.links == "refuse",
-            pool=pool,
-        )
-        for name, source in settings.sources.items()
-    }
-    return lambda archive, *, root, identity: verifies[archive.source](
-        archive, root=root, identity=identity
+def connect_engine(
+    settings: Settings,
+    *,
+    process: str,
+    prepares: bool = True,
+    answers: Mapping[str, Answer] | None = None,
+) -> AbstractAsyncContextManager[Connection]:
+    return connect(
+        engine_servers(settings.engine),
+        namespace=NAMESPACE,
+        name=f"archiver-{process}",
+        prepares=prepares,
+        answers=answers,
     )
 
 
-def create_workspace(settings: Settings) -> Workspace:
-    worker = settings.worker
-    return Workspace(
-        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
+def engine_servers(engine: EngineSettings) -> Servers:
+    login = engine.login
+    return Servers(
+        urls=engine.servers,
+        user=login.user,
+        password=login.password,
+        token=login.token,
+        credentials_file=engine.credentials_file,
+        ca_file=engine.ca_file,
+        tls_cert=engine.tls_cert,
+        tls_key=engine.tls_key,
+        replicas=engine.replicas,
     )
 
 
-def create_converter(settings: Settings, workspace: Workspace) -> Converter:
-    return Converter(workspace=workspace, threads=settings.worker.compression_threads)
+def open_regions(settings: Settings) -> AbstractAsyncContextManager[RegionalStorage]:
+    regions = settings.regions.items()
+    return open_storage([_create_bucket(name, region, settings) for name, region in regions])
 
 
-def configure_buckets(settings: Settings) -> list[Bucket]:
-    return [_bucket(name, region, settings) for name, region in settings.regions.items()]
-
-
-def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
+def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
     secret = region.secret_access_key
     return Bucket(
         region=Region(name),
@@ -74,33 +81,19 @@ def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
     )
 
 
-def engine_servers(engine: EngineSettings) -> Servers:
-    """Return the addresses of the engine, and the login."""
-    login = engine.login
-    return Servers(
-        urls=engine.servers,
-        user=login.user,
-        password=login.password,
-        token=login.token,
-        credentials_file=engine.credentials_file,
-        ca_file=engine.ca_file,
-        tls_cert=engine.tls_cert,
-        tls_key=engine.tls_key,
-        replicas=engine.replicas,
-    )
+@asynccontextmanager
+async def open_sources(settings: Settings) -> AsyncIterator[dict[str, Source]]:
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(
+                open_source(_source_config(name, source, settings))
+            )
+            for name, source in settings.sources.items()
+        }
 
 
-async def open_sources(settings: Settings, stack: AsyncExitStack) -> dict[str, Source]:
-    return {
-        name: await stack.enter_async_context(_open_source(name, source, settings))
-        for name, source in settings.sources.items()
-    }
-
-
-def _open_source(
-    name: str, source: SourceSettings, settings: Settings
-) -> AbstractAsyncContextManager[Source]:
-    config = SourceConfig(
+def _source_config(name: str, source: SourceSettings, settings: Settings) -> SourceConfig:
+    return SourceConfig(
         kind=source.kind,
         name=name,
         url_template=source.url_template,
@@ -116,4 +109,28 @@ def _open_source(
         trusted=source.completeness == "trust",
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
-    return open_source(config)
+
+
+@contextmanager
+def open_verifier(settings: Settings) -> Iterator[VerifierFactory]:
+    """Yield ``verify`` with the limits of each archive's source, and a thread for it."""
+    with ThreadPoolExecutor(1, "verify") as pool:
+        verifies = {
+            name: partial(
+                verify,
+                limits=source.limits,
+                refuse_links_outside=source.links == "refuse",
+                pool=pool,
+            )
+            for name, source in settings.sources.items()
+        }
+        yield lambda archive, *, root, identity: verifies[archive.source](
+            archive, root=root, identity=identity
+        )
+
+
+def create_workspace(settings: Settings) -> Workspace:
+    worker = settings.worker
+    return Workspace(
+        folder=worker.work_dir or settings.data_dir / "work", max_bytes=worker.work_max_bytes
+    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from archiver import __version__
-from archiver.jetstream.connection import Connection, connect
+from archiver.formats.convert import Converter
+from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import relay
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
@@ -15,20 +16,14 @@ from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import WORKERS, Reporter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
-from archiver.settings import (
-    Settings,
-    nearest_regions,
-    require_outside_world,
-)
-from archiver.storage.regional_storage import RegionalStorage, open_storage
+from archiver.settings import Settings, nearest_regions
+from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
 from archiver.upkeep.background import recheck_and_restore
 from archiver.wiring.adapters import (
-    NAMESPACE,
-    configure_buckets,
-    create_converter,
+    connect_engine,
     create_workspace,
-    engine_servers,
+    open_regions,
     open_sources,
     open_verifier,
 )
@@ -36,8 +31,6 @@ from archiver.wiring.adapters import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The connected parts of one process."""
-
     archiver: Archiver
     connection: Connection
     queue: JetStreamTaskQueue
@@ -47,23 +40,14 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts]:
-    """Yield the parts. Servers that do not respond yet are connected later.
-
-    Raises:
-        SettingsError: No engine or no region is configured.
-    """
-    require_outside_world(settings)
+    """Yield the connected parts. Servers that do not respond yet are connected later."""
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_storage(configure_buckets(settings)))
+        storage = await stack.enter_async_context(open_regions(settings))
         answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
-        connecting = connect(
-            engine_servers(settings.engine),
-            namespace=NAMESPACE,
-            name=f"archiver-{process}",
-            answers=answers,
+        connection = await stack.enter_async_context(
+            connect_engine(settings, process=process, answers=answers)
         )
-        connection = await stack.enter_async_context(connecting)
-        sources = await open_sources(settings, stack)
+        sources = await stack.enter_async_context(open_sources(settings))
         queue = JetStreamTaskQueue(connection=connection)
         repairs = JetStreamRepairList(connection=connection)
         index = JetStreamIndex(
@@ -89,8 +73,10 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             queue=queue,
             repairs=repairs,
             fleet=JetStreamFleet(connection=connection),
-            verify=open_verifier(settings, stack),
-            converter=create_converter(settings, create_workspace(settings)),
+            verify=stack.enter_context(open_verifier(settings)),
+            converter=Converter(
+                workspace=create_workspace(settings), threads=settings.worker.compression_threads
+            ),
             notifications=notifications,
             nearest=nearest_regions(settings),
         )

@@ -1,27 +1,19 @@
 """Puts together what the commands for operators need."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
+from archiver.formats.convert import Converter
 from archiver.formats.inventory import SpooledInventories
-from archiver.jetstream.connection import connect
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.replication import Replication
-from archiver.settings import (
-    Settings,
-    require_engine,
-    require_outside_world,
-    require_regions,
-)
-from archiver.storage.regional_storage import open_storage
+from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
 from archiver.wiring.adapters import (
-    NAMESPACE,
-    configure_buckets,
-    create_converter,
+    connect_engine,
     create_workspace,
-    engine_servers,
+    open_regions,
     open_sources,
     open_verifier,
 )
@@ -29,39 +21,29 @@ from archiver.wiring.adapters import (
 
 @asynccontextmanager
 async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
-    """Yield an auditor, which needs the regions and the sources, but no engine.
-
-    Raises:
-        SettingsError: No region is configured.
-    """
-    require_regions(settings)
+    """Yield an auditor, which needs the regions and the sources, but no engine."""
     workspace = create_workspace(settings)
-    async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_storage(configure_buckets(settings)))
-        yield Auditor(
-            sources=await open_sources(settings, stack),
-            storage=storage,
-            verify=open_verifier(settings, stack),
-            converter=create_converter(settings, workspace),
-            keep=SpooledInventories(workspace=workspace),
-        )
+    async with open_regions(settings) as storage, open_sources(settings) as sources:
+        with open_verifier(settings) as verify:
+            yield Auditor(
+                sources=sources,
+                storage=storage,
+                verify=verify,
+                converter=Converter(
+                    workspace=workspace, threads=settings.worker.compression_threads
+                ),
+                keep=SpooledInventories(workspace=workspace),
+            )
 
 
 @asynccontextmanager
 async def open_rebuilder(
     settings: Settings, *, on_progress: OnProgress
 ) -> AsyncIterator[Rebuilder]:
-    """Yield a rebuilder of the index, which needs the engine and the regions, but no source.
-
-    Raises:
-        SettingsError: No engine or no region is configured.
-    """
-    require_outside_world(settings)
+    """Yield a rebuilder of the index, which needs the engine and the regions, but no source."""
     async with (
-        open_storage(configure_buckets(settings)) as storage,
-        connect(
-            engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-index"
-        ) as connection,
+        open_regions(settings) as storage,
+        connect_engine(settings, process="index") as connection,
     ):
         store = JetStreamIndexStore(connection=connection, storage=storage)
         yield Rebuilder(store=store, storage=storage, on_progress=on_progress)
@@ -69,14 +51,6 @@ async def open_rebuilder(
 
 @asynccontextmanager
 async def open_replication(settings: Settings) -> AsyncIterator[Replication]:
-    """Yield the streams of the fleet, which need only the engine.
-
-    Raises:
-        SettingsError: No engine is configured.
-    """
-    require_engine(settings)
-    connecting = connect(
-        engine_servers(settings.engine), namespace=NAMESPACE, name="archiver-engine", prepares=False
-    )
-    async with connecting as connection:
+    """Yield the streams of the fleet, which need only the engine."""
+    async with connect_engine(settings, process="engine", prepares=False) as connection:
         yield Replication(connection=connection, wanted=settings.engine.replicas)

@@ -9,12 +9,7 @@ from archiver import __version__
 from archiver.locality.cloud_ranges import CloudRanges
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
-from archiver.settings import (
-    Settings,
-    client_networks,
-    cloud_ranges_files,
-    load,
-)
+from archiver.settings import Settings, client_networks, cloud_ranges_files, load
 from archiver.telemetry import set_up_logging
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
@@ -25,7 +20,7 @@ from archiver.wiring.parts import open_parts
 
 
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
-    """Return the web application with the settings of the environment. granian loads it."""
+    """Return the application that granian loads, with the settings of the environment."""
     settings = load()
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
@@ -44,25 +39,26 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
         ):
             yield parts.archiver
 
-    config = WebConfig(
-        public_url=settings.server.url,
-        retry_after_s=settings.server.retry_after_s,
-        retry_after_max_s=settings.server.retry_after_max_s,
-        clients=clients,
-        hit_ttl=settings.server.hit_ttl,
-        hits_log_interval=timedelta(seconds=settings.log.hits_interval_s),
-        wait_limits=_wait_limits(settings),
-        version=settings.server.version(__version__),
+    return create_app(
+        open_archiver=open_archiver, config=_web_config(settings, clients), on_stop=on_stop
     )
-    return create_app(open_archiver=open_archiver, config=config, on_stop=on_stop)
 
 
-def _wait_limits(settings: Settings) -> WaitLimits:
+def _web_config(settings: Settings, clients: ClientResolver) -> WebConfig:
     server = settings.server
-    return WaitLimits(
-        hold_s=server.hold_s,
-        waiters=server.waiters,
-        waiters_per_client=server.waiters_per_client,
-        event_streams=server.event_streams,
-        event_streams_per_client=server.event_streams_per_client,
+    return WebConfig(
+        public_url=server.url,
+        retry_after_s=server.retry_after_s,
+        retry_after_max_s=server.retry_after_max_s,
+        clients=clients,
+        hit_ttl=server.hit_ttl,
+        hits_log_interval=timedelta(seconds=settings.log.hits_interval_s),
+        wait_limits=WaitLimits(
+            hold_s=server.hold_s,
+            waiters=server.waiters,
+            waiters_per_client=server.waiters_per_client,
+            event_streams=server.event_streams,
+            event_streams_per_client=server.event_streams_per_client,
+        ),
+        version=server.version(__version__),
     )
