@@ -1,8 +1,10 @@
 """HTTP client of one Archiver server."""
 
 import asyncio
+import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -19,9 +21,6 @@ from archiver.client.api_response import (
     parse_status_response,
 )
 from archiver.client.failures import CommandFailed, InvalidUsage, NoResponse
-from archiver.client.network_errors import NETWORK_ERRORS, reason
-from archiver.client.output import ArchiveWriter
-from archiver.client.transfer import download_object
 from archiver.client.urls import host, is_url
 
 BODY_MAX_BYTES = 1024 * 1024
@@ -33,6 +32,9 @@ RESPONSE_S = 90.0
 HOLD_S = 10
 """Seconds that a server may hold a status request. Servers that can do so send an ETag."""
 
+NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, ValueError)
+"""What aiohttp raises for a request that fails; ValueError is for a malformed response."""
+
 _PLAIN_REV = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 
 NOT_MODIFIED = 304
@@ -42,7 +44,7 @@ class ApiClient:
     """Sends requests to one Archiver server. Every failure is a CommandFailed."""
 
     def __init__(self, *, session: aiohttp.ClientSession, server: str) -> None:
-        self._session = session
+        self.session = session
         self._server = server.rstrip("/")
 
     def archive_url(self, source: str, repo: str, rev: str, query: Mapping[str, str | None]) -> str:
@@ -76,7 +78,7 @@ class ApiClient:
         try:
             async with (
                 asyncio.timeout(RESPONSE_S),
-                self._session.get(
+                self.session.get(
                     URL(url, encoded=True), headers=headers, allow_redirects=False
                 ) as response,
             ):
@@ -111,12 +113,6 @@ class ApiClient:
         response = await self.get(f"{status_url}{separator}wait={wait_s}", headers)
         return last if response.status == NOT_MODIFIED else parse_status_response(response)
 
-    async def download(
-        self, located: Located, writer: ArchiveWriter, report: Callable[[int], None]
-    ) -> None:
-        """Download the missing bytes of an archive: see `download_object`."""
-        await download_object(self._session, located, writer, report)
-
 
 @asynccontextmanager
 async def open_client(server: str) -> AsyncIterator[ApiClient]:
@@ -139,3 +135,23 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > BODY_MAX_BYTES:
             raise CommandFailed(f"{response.host} sent more than {BODY_MAX_BYTES:,} bytes")
     return bytes(body)
+
+
+def reason(exc: Exception) -> str:
+    """Return why a request failed, to append to a sentence; empty if that is unknown.
+
+    The words are ours, because those of libraries may quote secrets.
+    """
+    match exc:
+        case aiohttp.ClientConnectorDNSError():
+            return ": its name does not resolve"
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return ": its certificate is not trusted"
+        case aiohttp.ClientConnectorSSLError():
+            return ": TLS failed"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)) if number > 0:
+            return f": {os.strerror(number)}"
+        case TimeoutError():
+            return ": timed out"
+        case _:
+            return ""

@@ -16,6 +16,7 @@ from archiver.client.api_response import (
     TaskStatus,
     parse_archive_response,
 )
+from archiver.client.download import download_object
 from archiver.client.failures import CommandFailed
 from archiver.client.output import open_output
 from archiver.demo.repository import REPO, SUBDIR, DemoRepository
@@ -142,7 +143,7 @@ class Scenario:
         with open_output(
             str(path), sha256=located.sha256, size_bytes=located.size_bytes, replace=True
         ) as writer:
-            await self._client.download(located, writer, lambda _size_bytes: None)
+            await download_object(self._client.session, located, writer, lambda _size_bytes: None)
 
 
 async def _sha256(url: str) -> str:
