@@ -2,25 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from archiver.cli.options import config_option, json_option, load_settings
+from archiver.cli.options import config_option, json_option, load_settings, retry_later_on_errors
 from archiver.client.failures import CommandFailed, RetryLater
-from archiver.errors import ArchiverError
-from archiver.jetstream.replication import Replication, StreamStatus, TooFewServers
+from archiver.jetstream.replication import StreamStatus, TooFewServers
 from archiver.settings import Settings, require_engine
 from archiver.telemetry import set_up_logging
 from archiver.wiring.tools import open_replication
-
-T = TypeVar("T")
 
 
 @click.group("engine")
@@ -41,12 +37,8 @@ def show(*, as_json: bool, config: Path | None) -> None:
      75  the engine did not respond
     """  # noqa: D301 - click keeps the lines after \b
     settings = _load_settings(config)
-
-    async def look_up(replication: Replication) -> tuple[Sequence[StreamStatus], Sequence[str]]:
-        found = await replication.status()
-        return found, replication.differing(found)
-
-    streams, differing = _run(settings, look_up)
+    with retry_later_on_errors():
+        streams, differing = asyncio.run(_look_up(settings))
     if as_json:
         click.echo(json.dumps([_to_json(stream) for stream in streams]))
     else:
@@ -77,14 +69,9 @@ def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> Non
      75  the engine did not respond, or a replica is incomplete: run it again
     """  # noqa: D301 - click keeps the lines after \b
     settings, number = _load_settings(config), int(replicas)
-
-    async def change(replication: Replication) -> Sequence[StreamStatus]:
-        within = timedelta(seconds=timeout_s)
-        await replication.set_replicas(number, within=within)
-        return await replication.status()
-
     try:
-        changed = _run(settings, change)
+        with retry_later_on_errors():
+            changed = asyncio.run(_change(settings, number, timedelta(seconds=timeout_s)))
     except TooFewServers as exc:
         raise CommandFailed(f"{replicas} replicas need {replicas} servers: {exc}") from exc
     if not changed:
@@ -100,15 +87,17 @@ def _load_settings(config: Path | None) -> Settings:
     return settings
 
 
-def _run(settings: Settings, use: Callable[[Replication], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with open_replication(settings) as replication:
-            return await use(replication)
+async def _look_up(settings: Settings) -> tuple[Sequence[StreamStatus], Sequence[str]]:
+    """Return all streams, and the names of those whose number of replicas is not the setting."""
+    async with open_replication(settings) as replication:
+        streams = await replication.status()
+        return streams, replication.differing(streams)
 
-    try:
-        return asyncio.run(run())
-    except ArchiverError as exc:
-        raise RetryLater(f"{exc.code}: {exc.message}") from exc
+
+async def _change(settings: Settings, number: int, within: timedelta) -> Sequence[StreamStatus]:
+    async with open_replication(settings) as replication:
+        await replication.set_replicas(number, within=within)
+        return await replication.status()
 
 
 def _to_json(stream: StreamStatus) -> dict[str, object]:

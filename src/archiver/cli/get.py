@@ -24,34 +24,6 @@ EXIT_MARGIN_S = 1.0
 """Time for a command past its timeout to end by itself, before a signal ends a blocked write."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetResult:
-    """A finished download."""
-
-    located: Located
-    path: str
-    waited: bool
-    downloaded: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GetLimits:
-    """Limits of time, of failed downloads in a row, and of size."""
-
-    timeout_s: float
-    wait_s: float | None
-    retries: int
-    max_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputOptions:
-    """The path that the user named, if any, and whether an existing file may be replaced."""
-
-    path: str | None
-    force: bool
-
-
 @click.command("get")
 @click.argument("source")
 @click.argument("repo")
@@ -132,48 +104,67 @@ def command(  # noqa: PLR0913 - one per option
     if output is not None and (not output or output.endswith("/")):
         raise click.UsageError("-o must name a file")
     query = {"subdir": subdir, "suffix": suffix, "preferred_region": region}
-    limits = GetLimits(timeout_s=timeout_s, wait_s=wait_s, retries=retries, max_bytes=max_bytes)
     began = time.monotonic()
     with interruptible(), byte_progress(quiet=quiet) as progress:
         get = GetArchive(
-            address=(source, repo, rev),
+            source=source,
+            repo=repo,
             query=query,
-            output=OutputOptions(path=output, force=force),
-            limits=limits,
+            output=output,
+            force=force,
+            timeout_s=timeout_s,
+            wait_s=wait_s,
+            retries=retries,
+            max_bytes=max_bytes,
             progress=progress,
             quiet=quiet,
         )
         message = f"not finished after {timeout_s:g} s"
         try:
             with exit_after(timeout_s + EXIT_MARGIN_S, message):
-                result = asyncio.run(get.run(server))
+                result = asyncio.run(get.run(server, rev))
         except TimeoutError:
             raise TimedOut(message) from None
     _print_result(result, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GetArchive:
-    """Gets one archive. ``address`` is source, repo and rev."""
+class GetResult:
+    """An archive that is complete at ``path``."""
 
-    address: tuple[str, str, str]
+    located: Located
+    path: str
+    waited: bool
+    downloaded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetArchive:
+    """Gets one archive. ``output`` is the path that the user named, if any."""
+
+    source: str
+    repo: str
     query: dict[str, str | None]
-    output: OutputOptions
-    limits: GetLimits
+    output: str | None
+    force: bool
+    timeout_s: float
+    wait_s: float | None
+    retries: int
+    max_bytes: int
     progress: ProgressBar
     quiet: bool
 
-    async def run(self, server: str) -> GetResult:
+    async def run(self, server: str, rev: str) -> GetResult:
         """Get the archive within the timeout. Raises TimeoutError after it."""
-        async with asyncio.timeout(self.limits.timeout_s), open_client(server) as client:
-            url = client.archive_url(*self.address, self.query)
+        async with asyncio.timeout(self.timeout_s), open_client(server) as client:
+            url = client.archive_url(self.source, self.repo, rev, self.query)
             located, waited = await self._locate(client, url)
-            if located.size_bytes > self.limits.max_bytes:
+            if located.size_bytes > self.max_bytes:
                 raise CommandFailed(
                     f"the archive has {located.size_bytes:,} bytes; "
-                    f"--max-bytes allows {self.limits.max_bytes:,}"
+                    f"--max-bytes allows {self.max_bytes:,}"
                 )
-            path = self.output.path or located.file_name
+            path = self.output or located.file_name
             if not (exists := self._exists(Path(path), located)):
                 located = await self._download(client, located, path)
             return GetResult(located=located, path=path, waited=waited, downloaded=not exists)
@@ -184,7 +175,7 @@ class GetArchive:
         Raises:
             CommandFailed: Another file has that name.
         """
-        if self.output.path or self.output.force:
+        if self.output or self.force:
             return False
         if is_complete(path, located.sha256, located.size_bytes):
             return True
@@ -193,13 +184,13 @@ class GetArchive:
 
     async def _download(self, client: ApiClient, located: Located, path: str) -> Located:
         async def locate(node: str, region: str) -> Located:
-            source, repo, _ = self.address
             query = {**self.query, "preferred_region": region}
-            fresh, _ = await self._locate(client, client.archive_url(source, repo, node, query))
+            url = client.archive_url(self.source, self.repo, node, query)
+            fresh, _ = await self._locate(client, url)
             self.progress.update("download", writer.size_bytes, located.size_bytes)
             return fresh
 
-        replace = bool(self.output.path) or self.output.force
+        replace = bool(self.output) or self.force
         with open_output(
             path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
         ) as writer:
@@ -207,7 +198,7 @@ class GetArchive:
             download = ResumableDownload(
                 client=client,
                 locate=locate,
-                retries=self.limits.retries,
+                retries=self.retries,
                 on_retry=self._print_retry,
             )
             return await download.run(located, writer, self.progress.advance)
@@ -226,8 +217,7 @@ class GetArchive:
         def report(status: TaskStatus) -> None:
             self.progress.update(status.phase or status.state, status.bytes_done)
 
-        wait_s = self.limits.wait_s
-        waited, deadline = False, asyncio.timeout(None)
+        wait_s, waited, deadline = self.wait_s, False, asyncio.timeout(None)
         try:
             async with deadline:
                 while isinstance(location := await client.locate(url), Accepted):
@@ -256,10 +246,7 @@ def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet:
         }
         click.echo(json.dumps(document, indent=2))
     elif not quiet:
+        origin = f"from {located.region} in {duration_s:.1f} s"
+        how = origin if result.downloaded else "already downloaded"
         size = f"{located.size_bytes:,} bytes"
-        origin = (
-            f"from {located.region} in {duration_s:.1f} s"
-            if result.downloaded
-            else "already downloaded"
-        )
-        click.echo(f"{result.path}: {size} {origin}, sha256 {located.sha256}", err=True)
+        click.echo(f"{result.path}: {size} {how}, sha256 {located.sha256}", err=True)

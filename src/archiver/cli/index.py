@@ -11,11 +11,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from archiver.cli.options import config_option, json_option, load_settings_or_embedded
+from archiver.cli.options import (
+    config_option,
+    json_option,
+    load_settings_or_embedded,
+    retry_later_on_errors,
+)
 from archiver.cli.progress import item_progress
 from archiver.cli.signals import interruptible
 from archiver.client.failures import RetryLater
-from archiver.errors import ArchiverError
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.rebuild import Tally
@@ -49,11 +53,8 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
     settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="index")
     started = time.monotonic()
-    try:
-        with interruptible():
-            tally = asyncio.run(_rebuild(settings, source, quiet=quiet))
-    except ArchiverError as exc:
-        raise RetryLater(f"{exc.code}: {exc.message}") from exc
+    with retry_later_on_errors(), interruptible():
+        tally = asyncio.run(_rebuild(settings, source, quiet=quiet))
     duration_s = time.monotonic() - started
     if as_json:
         click.echo(to_json_line(tally, duration_s))

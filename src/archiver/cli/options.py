@@ -1,15 +1,17 @@
 """Options that several commands share, and how a command loads its settings."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from archiver.client.failures import CommandFailed, InvalidUsage
+from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
 from archiver.embedded.data_folder import find_running
 from archiver.embedded.errors import CannotServe
 from archiver.embedded.rclone import no_proxy
+from archiver.errors import ArchiverError
 from archiver.settings import Settings, SettingsError, load
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
@@ -37,7 +39,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON t
 def load_settings(
     config: Path | None, *, require: Sequence[Callable[[Settings], None]] = ()
 ) -> Settings:
-    """Return the settings; child processes of this one will load the same.
+    """Return the settings, and let child processes load the same.
 
     Each function in *require* raises SettingsError if the settings lack what the command needs.
 
@@ -99,3 +101,12 @@ def _use_embedded(settings: Settings) -> None:
     if not settings.regions and "ARCHIVER_REGIONS" in running:
         os.environ["ARCHIVER_REGIONS"] = running["ARCHIVER_REGIONS"]
         os.environ["NO_PROXY"] = no_proxy()
+
+
+@contextmanager
+def retry_later_on_errors() -> Iterator[None]:
+    """Let an ArchiverError in the block end the command with the exit code of RetryLater."""
+    try:
+        yield
+    except ArchiverError as exc:
+        raise RetryLater(f"{exc.code}: {exc.message}") from exc

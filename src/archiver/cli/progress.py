@@ -1,7 +1,7 @@
 """Progress bars, drawn on standard error if that is a terminal."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -9,6 +9,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -31,35 +32,24 @@ class ProgressBar:
         self._progress.advance(self._task, size_bytes)
 
 
-@contextmanager
-def byte_progress(*, quiet: bool) -> Iterator[ProgressBar]:
+def byte_progress(*, quiet: bool) -> AbstractContextManager[ProgressBar]:
     """Yield a bar of bytes and their rate. It is drawn only on a terminal and unless *quiet*."""
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description:<10}", markup=False),
-        BarColumn(bar_width=28),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
-    with progress:
-        yield ProgressBar(progress=progress, task=progress.add_task("requesting", total=None))
+    columns = (DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    return _open_bar("requesting", *columns, quiet=quiet)
+
+
+def item_progress() -> AbstractContextManager[ProgressBar]:
+    """Yield a bar of counted items and the time left for them, for a terminal."""
+    columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return _open_bar("listing", *columns, quiet=False)
 
 
 @contextmanager
-def item_progress() -> Iterator[ProgressBar]:
-    """Yield a bar of counted items and the time left for them."""
-    progress = Progress(
-        TextColumn("{task.description:<10}", markup=False),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with progress:
-        yield ProgressBar(progress=progress, task=progress.add_task("listing", total=None))
+def _open_bar(phase: str, *columns: ProgressColumn, quiet: bool) -> Iterator[ProgressBar]:
+    console = Console(stderr=True)
+    name = TextColumn("{task.description:<10}", markup=False)
+    disable = quiet or not console.is_terminal
+    with Progress(
+        name, BarColumn(bar_width=28), *columns, console=console, transient=True, disable=disable
+    ) as progress:
+        yield ProgressBar(progress=progress, task=progress.add_task(phase, total=None))
