@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from archiver.embedded.data_folder import find_running, open_data_folder
-from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import LOOPBACK
+from archiver.embedded.program import CannotServe
 
 
 def test_a_folder_in_use_is_rejected(tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from archiver.embedded.binaries import find_program
-from archiver.embedded.child import Program, start_program
+from archiver.embedded.child import start_program
 from archiver.embedded.data_folder import DataFolder, open_data_folder
-from archiver.embedded.errors import CannotServe
-from archiver.embedded.nats import nats_server
-from archiver.embedded.rclone import s3_servers
+from archiver.embedded.program import CannotServe, Program, find_program
+from archiver.embedded.servers import nats_server, s3_servers
 from archiver.embedded.supervisor import Supervisor
 from tests.embedded.test_supervisor import alive, until
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.embedded.child import Program
-from archiver.embedded.errors import CannotServe
-from archiver.embedded.probe import Probe, http_probe
+from archiver.embedded.program import CannotServe, Probe, Program, http_probe
 from archiver.embedded.supervisor import Supervisor
 from tests.parts.process import free_port, running, wait_until
 
@@ -268,7 +266,7 @@ def test_children_do_not_receive_the_terminals_ctrl_c() -> None:
 
 SUPERVISING = """
 import asyncio, sys
-from archiver.embedded.child import Program
+from archiver.embedded.program import Program
 from archiver.embedded.supervisor import Supervisor
 
 async def main():

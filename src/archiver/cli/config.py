@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from archiver.cli.options import config_option, load_settings
 from archiver.client.terminal import printable
 from archiver.client.urls import HIDDEN, hide_user_info
-from archiver.embedded.rclone import EMBEDDED_REGIONS
+from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.settings import (
     DEFAULT_CONFIG,
     Settings,

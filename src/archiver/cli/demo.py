@@ -10,7 +10,7 @@ import click
 
 from archiver.client.failures import CommandFailed, Interrupted
 from archiver.demo.demo import Demo
-from archiver.embedded.errors import CannotServe
+from archiver.embedded.program import CannotServe
 from archiver.telemetry import LogFormat, set_up_logging
 
 

@@ -9,8 +9,8 @@ import click
 
 from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
 from archiver.embedded.data_folder import find_running
-from archiver.embedded.errors import CannotServe
-from archiver.embedded.rclone import no_proxy
+from archiver.embedded.program import CannotServe
+from archiver.embedded.servers import no_proxy
 from archiver.errors import ArchiverError
 from archiver.settings import Settings, SettingsError, load
 

@@ -13,9 +13,8 @@ from archiver.client.failures import CommandFailed
 from archiver.client.terminal import printable
 from archiver.client.urls import hide_user_info
 from archiver.embedded.data_folder import open_data_folder
-from archiver.embedded.errors import CannotServe
-from archiver.embedded.probe import http_probe
-from archiver.embedded.rclone import EMBEDDED_REGIONS
+from archiver.embedded.program import CannotServe, http_probe
+from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.embedded.stack import (
     StackOptions,
     create_supervisor,

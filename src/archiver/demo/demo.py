@@ -12,8 +12,8 @@ from archiver.demo.repository import REPO, SUBDIR, DemoRepository, mercurial
 from archiver.demo.scenario import Scenario
 from archiver.demo.screen import Screen
 from archiver.embedded.data_folder import open_data_folder
-from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import LOOPBACK, find_free_port, is_port_free
+from archiver.embedded.program import CannotServe
 from archiver.embedded.stack import StackOptions, create_supervisor, run_until_stopped
 from archiver.embedded.supervisor import Supervisor
 

@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiver.embedded.binaries import find_program
-from archiver.embedded.child import Program
-from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import LOOPBACK
-from archiver.embedded.probe import http_probe
+from archiver.embedded.program import CannotServe, Program, find_program, http_probe
 
 REPO = "projects/ash"
 SUBDIR = "testing/mozharness"

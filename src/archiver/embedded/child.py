@@ -1,48 +1,27 @@
-"""One child process: how it starts, and how it stops together with its own children."""
+"""One child process: how it starts, when it must be restarted, and how it stops."""
 
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from archiver.embedded.errors import CannotServe
-from archiver.embedded.probe import Probe
+from archiver.embedded.program import CannotServe, Program
+from archiver.telemetry import log
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
+CHECK_INTERVAL_S = 5.0
+CHECK_FAILURES = 3
+"""One failure is not enough: nats-server also reports a consumer that is just being removed."""
 
-def _do_nothing() -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """A program to keep running.
-
-    - ``prepare`` creates the files it needs, before every start.
-    - ``ready`` succeeds when it serves; without one, it serves at once.
-    - ``broken`` succeeds when the program cannot work until it is restarted.
-    - ``folder`` must stay the same directory; if it is replaced, the program is restarted.
-    - ``inherits`` are file descriptors that it keeps open.
-    - ``log`` receives its output; without one, this process's standard error does.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    prepare: Callable[[], None] = _do_nothing
-    ready: Probe | None = None
-    broken: Probe | None = None
-    folder: Path | None = None
-    inherits: tuple[int, ...] = ()
-    log: Path | None = None
-    grace_s: float = 5.0
+CHECK_ROOM_BYTES = 64 * 1024 * 1024
+"""On a fuller disk a restart repairs nothing, and takes away what can still be read."""
 
 
 class ChildProcess:
@@ -130,3 +109,37 @@ def _end_with_parent() -> Callable[[], None]:
             os.kill(os.getpid(), sigterm)
 
     return end_with_parent
+
+
+class Checkup:
+    """Decides whether one run of a program must end because it cannot recover by itself."""
+
+    def __init__(self, *, program: Program, interval_s: float) -> None:
+        self._program = program
+        self._interval_s = interval_s
+        self._due = time.monotonic()
+        self._failures = 0
+        self._logged = False
+
+    async def needs_restart(self) -> bool:
+        """Return whether several checks in a row found the program broken, and a restart may help.
+
+        Checks at most once per interval.
+        """
+        if not self._program.broken or time.monotonic() < self._due:
+            return False
+        self._due = time.monotonic() + self._interval_s
+        self._failures = self._failures + 1 if await self._program.broken.succeeds() else 0
+        return self._failures >= CHECK_FAILURES and self._has_room()
+
+    def _has_room(self) -> bool:
+        folder = self._program.folder
+        try:
+            if folder is None or shutil.disk_usage(folder).free >= CHECK_ROOM_BYTES:
+                return True
+        except OSError:  # the folder vanished, which is another reason for a restart
+            return False
+        if not self._logged:
+            log.error("child.disk_full", child=self._program.name, folder=str(folder))
+            self._logged = True
+        return False

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import (
     LOOPBACK,
     POLL_S,
@@ -18,6 +17,7 @@ from archiver.embedded.local_ports import (
     find_free_port,
     wait_until_port_free,
 )
+from archiver.embedded.program import CannotServe
 
 RUNNING = "running.json"
 """Addresses and credentials of the running servers. It exists while the run holds the lock."""

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from archiver.embedded.child import Program
 from archiver.embedded.data_folder import DataFolder
-from archiver.embedded.errors import CannotServe
 from archiver.embedded.local_ports import wait_until_port_free
-from archiver.embedded.nats import nats_server
-from archiver.embedded.probe import http_probe
-from archiver.embedded.rclone import s3_servers
+from archiver.embedded.program import CannotServe, Program, http_probe
+from archiver.embedded.servers import nats_server, s3_servers
 from archiver.embedded.supervisor import Supervisor
 from archiver.telemetry import forget_dead_processes
 

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from archiver.embedded.checkup import CHECK_INTERVAL_S, Checkup
-from archiver.embedded.child import ChildProcess, Program, start_program
-from archiver.embedded.errors import CannotServe
+from archiver.embedded.child import CHECK_INTERVAL_S, Checkup, ChildProcess, start_program
+from archiver.embedded.program import CannotServe, Program
 from archiver.telemetry import describe, log
 
 RESTART_DELAY_S = 0.2
