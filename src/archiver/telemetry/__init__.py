@@ -1,14 +1,14 @@
 """Logs and metrics."""
 
-from archiver.telemetry.exposition import (
+from archiver.telemetry.log_setup import LogFormat, describe, log, set_up_logging
+from archiver.telemetry.metrics import (
+    METRICS,
     METRICS_TYPE,
     exposition,
     forget_dead_processes,
     observe_many,
     request_bucket,
 )
-from archiver.telemetry.log_setup import LogFormat, describe, log, set_up_logging
-from archiver.telemetry.metrics import METRICS
 
 __all__ = [
     "METRICS",

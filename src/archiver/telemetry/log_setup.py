@@ -1,10 +1,16 @@
-"""Sets up the log: its format, and what must never appear in it."""
+"""The log: its format, and what must never appear in it.
 
+The texts of libraries and of exceptions are left out, because they may quote addresses and
+credentials.
+"""
+
+import errno
 import json
 import logging
 import os
 import re
 import socket
+import ssl
 import sys
 import time
 import traceback
@@ -14,8 +20,6 @@ from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
-
-from archiver.telemetry.library_logs import LibraryFilter
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("archiver")
 
@@ -102,13 +106,10 @@ def set_up_logging(log_format: LogFormat, *, level: str, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
-    handler.addFilter(LibraryFilter())
+    handler.addFilter(_LibraryFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.ExtraAdder(("library", "place")),
-                *shared,
-            ],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(("library", "place")), *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *([_escape_unprintable] if log_format is LogFormat.CONSOLE else []),
@@ -150,3 +151,40 @@ def _choose_renderer(log_format: LogFormat) -> Callable[[WrappedLogger, str, Eve
             return structlog.processors.JSONRenderer()
         case LogFormat.MOZLOG:
             return _render_mozlog
+
+
+_CONNECTION_ERRNOS = {None, errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""Plain OSErrors of failed connections. asyncio merges several failures into one without errno."""
+
+
+class _LibraryFilter(logging.Filter):
+    """Replaces the text of a library's log record by its place in the library's code.
+
+    Drops asyncio's reports of failed connections, because the code that connects reports them too.
+    Other reports stay: for example, nothing else says that a process has too many open files.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "archiver":
+            return True
+        exc = record.exc_info[1] if record.exc_info else None
+        if record.name == "asyncio" and (_is_connection_error(exc) or _is_eof_warning(record)):
+            return False
+        record.msg, record.args = "library.spoke", None
+        record.library, record.place = record.name, f"{record.module}:{record.lineno}"
+        record.exc_text = record.stack_info = None
+        return True
+
+
+def _is_connection_error(exc: BaseException | None) -> bool:
+    if isinstance(exc, (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror)):
+        return True
+    return isinstance(exc, OSError) and exc.errno in _CONNECTION_ERRNOS
+
+
+def _is_eof_warning(record: logging.LogRecord) -> bool:
+    """Return whether this is asyncio's warning at the end of every TLS connection of nats-py.
+
+    Bug: https://github.com/nats-io/nats.py/issues/574
+    """
+    return isinstance(record.msg, str) and record.msg.startswith("returning true from eof_received")

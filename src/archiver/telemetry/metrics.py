@@ -1,8 +1,29 @@
-"""The table of all metrics."""
+"""The table of all metrics, and their values in Prometheus's format."""
 
-from prometheus_client import Counter, Gauge, Histogram
+import os
+import re
+from bisect import bisect_left
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+METRICS_TYPE = CONTENT_TYPE_LATEST
+
+_LIVE_GAUGE = re.compile(r"gauge_live\w*_(\d+)\.db")
+
+_REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ATTEMPT_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
@@ -14,7 +35,7 @@ class Metrics:
             "archiver_http_request_duration_seconds",
             "Time to respond to a request.",
             ("route", "method", "code"),
-            buckets=REQUEST_SECONDS,
+            buckets=_REQUEST_SECONDS,
         )
         self.requests = Counter(
             "archiver_requests_total",
@@ -28,9 +49,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self.event_streams = Gauge(
-            "archiver_event_streams",
-            "Event streams open now.",
-            multiprocess_mode="livesum",
+            "archiver_event_streams", "Event streams open now.", multiprocess_mode="livesum"
         )
         self.resolves = Counter(
             "archiver_resolves_total",
@@ -103,3 +122,45 @@ class Metrics:
 
 
 METRICS = Metrics()
+
+
+def exposition() -> bytes:
+    """Return the metrics of this process, or of all that share PROMETHEUS_MULTIPROC_DIR."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types
+    return generate_latest(registry)
+
+
+def request_bucket(seconds: float) -> int:
+    """Return the index of the bucket of ``METRICS.http_requests`` that counts this duration."""
+    return bisect_left(_REQUEST_SECONDS, seconds)
+
+
+def observe_many(histogram: Any, *, bucket: int, times: int, total: float) -> None:  # noqa: ANN401 - a child of one
+    """Observe *times* values of one *bucket* at once, with the sum *total*.
+
+    prometheus_client has no public function for it; a test compares the result with single ones.
+    """
+    histogram._sum.inc(total)  # noqa: SLF001
+    histogram._buckets[bucket].inc(times)  # noqa: SLF001
+
+
+def forget_dead_processes(folder: Path) -> None:
+    """Remove processes that have ended from the gauges of what runs now.
+
+    *folder* is PROMETHEUS_MULTIPROC_DIR, which the processes of one machine share.
+    """
+    for path in folder.glob("gauge_live*.db"):
+        if (match := _LIVE_GAUGE.fullmatch(path.name)) and not _is_alive(int(match[1])):
+            multiprocess.mark_process_dead(int(match[1]), str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
