@@ -90,11 +90,12 @@ def test_a_broken_program_is_restarted_unless_its_disk_is_full(
         command=(sys.executable, "-c", BROKEN, str(port)),
         ready=http_probe("127.0.0.1", port, "/", expect=b"HTTP/1.0"),
         broken=http_probe("127.0.0.1", port, "/", expect=b" 503 "),
+        check_interval_s=0.02,
         folder=folder,
     )
 
     async def scenario() -> None:
-        async with Supervisor(stages=[[program]], check_interval_s=0.02).running():
+        async with Supervisor(stages=[[program]]).running():
             await until(lambda: any(line["event"] == event for line in logs))
 
     with capture_logs() as logs:

@@ -16,7 +16,6 @@ from archiver.telemetry import log
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-CHECK_INTERVAL_S = 5.0
 CHECK_FAILURES = 3
 """One failure is not enough: nats-server also reports a consumer that is just being removed."""
 
@@ -114,9 +113,8 @@ def _end_with_parent() -> Callable[[], None]:
 class Checkup:
     """Decides whether one run of a program must end because it cannot recover by itself."""
 
-    def __init__(self, *, program: Program, interval_s: float) -> None:
+    def __init__(self, *, program: Program) -> None:
         self._program = program
-        self._interval_s = interval_s
         self._due = time.monotonic()
         self._failures = 0
         self._logged = False
@@ -128,7 +126,7 @@ class Checkup:
         """
         if not self._program.broken or time.monotonic() < self._due:
             return False
-        self._due = time.monotonic() + self._interval_s
+        self._due = time.monotonic() + self._program.check_interval_s
         self._failures = self._failures + 1 if await self._program.broken.succeeds() else 0
         return self._failures >= CHECK_FAILURES and self._has_room()
 

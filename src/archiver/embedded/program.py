@@ -54,7 +54,8 @@ class Program:
 
     - ``prepare`` creates the files it needs, before every start.
     - ``ready`` succeeds when it serves; without one, it serves at once.
-    - ``broken`` succeeds when the program cannot work until it is restarted.
+    - ``broken`` succeeds when the program cannot work until it is restarted. It is tried at
+      most once in ``check_interval_s``.
     - ``folder`` must stay the same directory; if it is replaced, the program is restarted.
     - ``inherits`` are file descriptors that it keeps open.
     - ``log`` receives its output; without one, this process's standard error does.
@@ -66,6 +67,7 @@ class Program:
     prepare: Callable[[], None] = lambda: None
     ready: Probe | None = None
     broken: Probe | None = None
+    check_interval_s: float = 5.0
     folder: Path | None = None
     inherits: tuple[int, ...] = ()
     log: Path | None = None

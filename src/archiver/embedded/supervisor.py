@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from archiver.embedded.child import CHECK_INTERVAL_S, Checkup, ChildProcess, start_program
+from archiver.embedded.child import Checkup, ChildProcess, start_program
 from archiver.embedded.program import CannotServe, Program
 from archiver.telemetry import describe, log
 
@@ -27,11 +27,8 @@ POLL_WHILE_STARTING_S = 0.05
 class SupervisedProgram:
     """Keeps one program running until it is stopped."""
 
-    def __init__(
-        self, *, program: Program, on_exit: Callable[[], None], check_interval_s: float
-    ) -> None:
+    def __init__(self, *, program: Program, on_exit: Callable[[], None]) -> None:
         self.program = program
-        self._check_interval_s = check_interval_s
         self.was_ready = asyncio.Event()
         self.stopped = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -109,7 +106,7 @@ class SupervisedProgram:
     async def _wait_for_end(self, child: ChildProcess, began: float) -> str:
         """Return why the child exited or must be stopped."""
         folder, ready = _identify(self.program.folder), False
-        checkup = Checkup(program=self.program, interval_s=self._check_interval_s)
+        checkup = Checkup(program=self.program)
         async with asyncio.TaskGroup() as group:
             exited = group.create_task(child.wait())
             stopping = group.create_task(self._stopping.wait())
@@ -149,15 +146,9 @@ class Supervisor:
         *,
         stages: Sequence[Sequence[Program]],
         on_exit: Callable[[], None] = lambda: None,
-        check_interval_s: float = CHECK_INTERVAL_S,
     ) -> None:
         self._stages = [
-            [
-                SupervisedProgram(
-                    program=program, on_exit=on_exit, check_interval_s=check_interval_s
-                )
-                for program in stage
-            ]
+            [SupervisedProgram(program=program, on_exit=on_exit) for program in stage]
             for stage in stages
         ]
         self._started: list[list[SupervisedProgram]] = []
