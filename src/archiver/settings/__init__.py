@@ -8,6 +8,7 @@ from archiver.settings.load import (
     require_engine,
     require_outside_world,
     require_regions,
+    setting_variables,
 )
 from archiver.settings.locality import (
     client_networks,
@@ -20,7 +21,6 @@ from archiver.settings.section import SettingsError
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
 from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings
-from archiver.settings.variables import setting_variables
 
 __all__ = [
     "DEFAULT_CONFIG",

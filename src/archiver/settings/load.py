@@ -1,23 +1,31 @@
-"""Loads the settings, and explains which of them are wrong or missing."""
+"""Loads the settings, and explains which are wrong, missing or misspelled."""
 
 import os
 import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError as PydanticSettingsError
 
 from archiver.settings.section import SettingsError
-from archiver.settings.tree import Settings
-from archiver.settings.variables import (
-    closest_setting,
-    path_of,
-    setting_variables,
-    unknown_variables,
-)
+from archiver.settings.tree import DELIMITER, PREFIX, Settings
 
 DEFAULT_CONFIG = Path("archiver.toml")
+
+_ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
+"""Variables of the original service, which hold settings too."""
+
+_NAMED_TABLES = frozenset({"regions", "sources"})
+"""Tables whose keys are chosen by the operator."""
+
+_ANY_NAME = "*"
+
+_NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_URL"})
+"""Options of commands."""
 
 
 def find_config(config: Path | None = None) -> Path | None:
@@ -35,7 +43,7 @@ def load(config: Path | None = None) -> Settings:
     Raises:
         SettingsError: The file cannot be read, or a setting is wrong or unknown.
     """
-    if unknown := "\n".join(unknown_variables(Settings)):
+    if unknown := "\n".join(_iter_unknown_variables()):
         raise SettingsError(unknown)
     path = find_config(config)
     try:
@@ -44,8 +52,11 @@ def load(config: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path}: not TOML: {exc}") from exc
-    except (ValidationError, PydanticSettingsError) as exc:
-        raise SettingsError(_explain(exc)) from None
+    except ValidationError as exc:
+        errors = exc.errors(include_input=False, include_url=False)  # a value may be a secret
+        raise SettingsError("\n".join(map(_format_error, errors))) from None
+    except PydanticSettingsError as exc:
+        raise SettingsError(_explain_json(exc)) from None
 
 
 def require_outside_world(settings: Settings) -> None:
@@ -70,18 +81,11 @@ def require_regions(settings: Settings) -> None:
         )
 
 
-def _explain(exc: ValidationError | PydanticSettingsError) -> str:
-    """Return each wrong setting with its problem, without its value, which may be a secret."""
-    if isinstance(exc, PydanticSettingsError):
-        return _explain_json(exc)
-    return "\n".join(map(_format_error, exc.errors(include_input=False, include_url=False)))
-
-
 def _format_error(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     match error["type"]:
         case "extra_forbidden":
-            closest = ".".join(closest_setting(Settings, path))
+            closest = ".".join(_closest_setting(path))
             text = f"no such setting; did you mean {closest}?" if closest else "no such setting"
         case "value_error":
             text = str(error["ctx"]["error"])
@@ -93,5 +97,71 @@ def _format_error(error: ErrorDetails) -> str:
 def _explain_json(exc: PydanticSettingsError) -> str:
     """Return which variables must be JSON: those of a table, or one setting."""
     table = str(exc).partition('"')[2].partition('"')[0]
-    names = [name for name in setting_variables() if path_of(name)[0] == table]
+    names = [name for name in setting_variables() if _path_of(name)[0] == table]
     return f"{' or '.join(names) or table}: must be JSON"
+
+
+def setting_variables() -> list[str]:
+    """Return the environment variables that look like settings, known or not."""
+    prefixes = _kubernetes_prefixes()
+    return sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in _NOT_SETTINGS
+        and not name.startswith(prefixes)
+    )
+
+
+def _iter_unknown_variables() -> Iterator[str]:
+    """Yield a message for each of these variables that matches no setting."""
+    for name in setting_variables():
+        path = _path_of(name)
+        if name.upper() not in _ORIGINAL and _without_name(path) not in _all_paths(Settings):
+            closest = _closest_setting(path)
+            hint = f"; did you mean {PREFIX}{DELIMITER.join(closest).upper()}?" if closest else ""
+            yield f"{name}: no such setting{hint}"
+
+
+def _path_of(variable: str) -> list[str]:
+    return variable.upper().removeprefix(PREFIX).lower().split(DELIMITER)
+
+
+def _closest_setting(path: Sequence[str]) -> Sequence[str]:
+    """Return the path of the setting most like *path*; empty if none is similar."""
+    paths = {".".join(each): each for each in _all_paths(Settings)}
+    for match in get_close_matches(".".join(_without_name(path)), paths, n=1, cutoff=0.8):
+        return [path[1] if part == _ANY_NAME else part for part in paths[match]]
+    return ()
+
+
+def _without_name(path: Sequence[str]) -> tuple[str, ...]:
+    """Return *path* with ``*`` for the name of a region or a source."""
+    named = len(path) > 1 and path[0] in _NAMED_TABLES
+    return (path[0], _ANY_NAME, *path[2:]) if named else tuple(path)
+
+
+def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
+    paths: set[tuple[str, ...]] = set()
+    for name, field in model.model_fields.items():
+        path: tuple[str, ...] = (name,)
+        paths.add(path)
+        below = field.annotation
+        if name in _NAMED_TABLES:
+            path = (name, _ANY_NAME)
+            paths.add(path)
+            below = get_args(below)[1]
+        if isinstance(below, type) and issubclass(below, BaseModel):
+            paths.update((*path, *rest) for rest in _all_paths(below))
+    return paths
+
+
+def _kubernetes_prefixes() -> tuple[str, ...]:
+    """Return prefixes of variables that Kubernetes sets for services with similar names.
+
+    For a service ``archiver-web``, every pod of its namespace has ``ARCHIVER_WEB_SERVICE_HOST``,
+    ``ARCHIVER_WEB_PORT`` and others.
+    """
+    suffix = "_SERVICE_HOST"
+    hosts = [name.removesuffix(suffix) for name in os.environ if name.endswith(suffix)]
+    return tuple(f"{host}_{kind}" for host in hosts for kind in ("SERVICE_", "PORT"))

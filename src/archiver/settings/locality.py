@@ -33,27 +33,16 @@ def cloud_ranges_files(settings: Settings) -> list[RangesFile]:
     """Return the published files of cloud networks that the settings name."""
     server, regions = settings.server, settings.regions
     files = []
-    if server.aws_ranges:
+    if path := server.aws_ranges:
         own = {name: region.aws_region or name for name, region in regions.items()}
-        others = {name: region.aws_regions for name, region in regions.items()}
-        files.append(
-            RangesFile(
-                setting="server.aws_ranges",
-                path=server.aws_ranges,
-                read=read_aws,
-                homes=_homes(own, others),
-            )
-        )
-    if server.google_ranges:
-        others = {name: region.google_regions for name, region in regions.items()}
-        files.append(
-            RangesFile(
-                setting="server.google_ranges",
-                path=server.google_ranges,
-                read=read_google,
-                homes=_homes({name: name for name in regions}, others),
-            )
-        )
+        homes = _homes(own, {name: region.aws_regions for name, region in regions.items()})
+        file = RangesFile(setting="server.aws_ranges", path=path, read=read_aws, homes=homes)
+        files.append(file)
+    if path := server.google_ranges:
+        own = {name: name for name in regions}
+        homes = _homes(own, {name: region.google_regions for name, region in regions.items()})
+        file = RangesFile(setting="server.google_ranges", path=path, read=read_google, homes=homes)
+        files.append(file)
     return files
 
 

@@ -17,8 +17,10 @@ from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
-from archiver.settings.variables import DELIMITER, PREFIX
 from archiver.settings.worker import WorkerSettings
+
+PREFIX = "ARCHIVER_"
+DELIMITER = "__"
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
 RESERVED_SOURCES = frozenset({"status"})
@@ -47,10 +49,7 @@ class Settings(BaseSettings):
     """All settings. Environment: ``ARCHIVER_`` and the path, ``__`` between its parts."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter=DELIMITER,
-        extra="forbid",
-        frozen=True,
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="forbid", frozen=True
     )
 
     server: ServerSettings = ServerSettings()
