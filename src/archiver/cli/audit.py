@@ -139,11 +139,7 @@ def _parse_task(task: str) -> Archive:
 
 
 async def _audit(
-    settings: Settings,
-    selection: AuditSelection,
-    report: Callable[[Finding], None],
-    *,
-    quiet: bool,
+    settings: Settings, selection: AuditSelection, report: Callable[[Finding], None], *, quiet: bool
 ) -> None:
     """Audit one archive after the other. Each progress bar is gone before its report is printed."""
     async with (

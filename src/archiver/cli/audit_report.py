@@ -17,13 +17,7 @@ from archiver.upkeep.finding import Fetched, Finding, Outcome
 DIFFERENCES_MAX = 20
 """Differences printed for one archive; the JSON has more."""
 
-ALARMS = (
-    Outcome.DIFFERS,
-    Outcome.INCOMPLETE,
-    Outcome.GONE,
-    Outcome.CORRUPT,
-    Outcome.LOST,
-)
+ALARMS = (Outcome.DIFFERS, Outcome.INCOMPLETE, Outcome.GONE, Outcome.CORRUPT, Outcome.LOST)
 
 _STYLES = {
     Outcome.SAME: "green",

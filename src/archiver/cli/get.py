@@ -196,10 +196,7 @@ class GetArchive:
         ) as writer:
             self.progress.update("download", writer.size_bytes, located.size_bytes)
             download = ResumableDownload(
-                client=client,
-                locate=locate,
-                retries=self.retries,
-                on_retry=self._print_retry,
+                client=client, locate=locate, retries=self.retries, on_retry=self._print_retry
             )
             return await download.run(located, writer, self.progress.advance)
 

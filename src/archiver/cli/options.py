@@ -58,10 +58,7 @@ def load_settings(
 
 
 def load_settings_or_embedded(
-    config: Path | None,
-    *,
-    require: Sequence[Callable[[Settings], None]],
-    source: str | None = None,
+    config: Path | None, *, require: Sequence[Callable[[Settings], None]], source: str | None = None
 ) -> Settings:
     """Return the settings of a command that uses the engine and the regions of other processes.
 

@@ -239,9 +239,7 @@ def _parse_accepted(response: ApiResponse, requested_url: str | None) -> Accepte
     except ValueError as exc:
         raise CommandFailed("the response has no valid status URL") from exc
     return Accepted(
-        status_url=status_url,
-        retry_after_s=_retry_after_s(response),
-        requested_url=requested_url,
+        status_url=status_url, retry_after_s=_retry_after_s(response), requested_url=requested_url
     )
 
 

@@ -33,12 +33,7 @@ class ResumableDownload:
     """
 
     def __init__(
-        self,
-        *,
-        client: ApiClient,
-        locate: Locate,
-        retries: int,
-        on_retry: Callable[[str], None],
+        self, *, client: ApiClient, locate: Locate, retries: int, on_retry: Callable[[str], None]
     ) -> None:
         self._client = client
         self._locate = locate

@@ -59,11 +59,7 @@ def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
     folder.publish_running(embedded)
     metrics = folder.path / "metrics"
     empty_folder(metrics)
-    environment = {
-        **options.environment,
-        **embedded,
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-    }
+    environment = {**options.environment, **embedded, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     workers = _worker_programs(options, folder, environment)
     web = _web_program(options, folder, environment)
     return Supervisor(

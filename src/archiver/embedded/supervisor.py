@@ -142,10 +142,7 @@ class Supervisor:
     """Starts and stops the programs of all stages."""
 
     def __init__(
-        self,
-        *,
-        stages: Sequence[Sequence[Program]],
-        on_exit: Callable[[], None] = lambda: None,
+        self, *, stages: Sequence[Sequence[Program]], on_exit: Callable[[], None] = lambda: None
     ) -> None:
         self._stages = [
             [SupervisedProgram(program=program, on_exit=on_exit) for program in stage]

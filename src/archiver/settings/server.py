@@ -31,8 +31,7 @@ class ServerSettings(Section):
         "http:// and `listen`. Required if `listen` is every address of the machine.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
-        default=(),
-        description="Networks of the proxies whose X-Forwarded-For header is trusted.",
+        default=(), description="Networks of the proxies whose X-Forwarded-For header is trusted."
     )
     aws_ranges: Path | None = Field(
         default=None,

@@ -47,9 +47,7 @@ class WorkerSettings(Section):
         "free. Default: `work` in `data_dir`.",
     )
     work_max_bytes: int = Field(
-        default=32 << 30,
-        gt=0,
-        description="Bytes that one process may use in `work_dir`.",
+        default=32 << 30, gt=0, description="Bytes that one process may use in `work_dir`."
     )
     compression_threads: int = Field(
         default_factory=available_cores,

@@ -82,9 +82,5 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(
-            archiver=archiver,
-            connection=connection,
-            queue=queue,
-            repairs=repairs,
-            storage=storage,
+            archiver=archiver, connection=connection, queue=queue, repairs=repairs, storage=storage
         )

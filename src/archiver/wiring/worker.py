@@ -32,10 +32,7 @@ async def run_worker(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     _warn_if_no_room(settings)
-    async with (
-        open_parts(settings, process="worker") as parts,
-        _listen(settings, parts.archiver),
-    ):
+    async with open_parts(settings, process="worker") as parts, _listen(settings, parts.archiver):
         log.info("worker.started", sources=sorted(settings.sources))
         async with in_background(parts.storage.clear_old_uploads()):
             await _work(settings, parts, stopping)
