@@ -1,7 +1,11 @@
 """Texts that docs/reference has from the code. To copy them: ``python -m tests.docs.reference``."""
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator, Mapping
+from copy import copy
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -19,12 +23,32 @@ ROW = re.compile(r"^(\| `([\w.]+)` \|(?:.*\|)?) .* \|$", re.MULTILINE)
 
 
 def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    texts = _docstrings_of_fields(model)
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _settings(kind, f"{path}{name}.")
         elif name not in {"regions", "sources"}:
-            yield f"{path}{name}", field
+            setting = copy(field)
+            setting.description = texts.get(name)
+            yield f"{path}{name}", setting
+
+
+def _docstrings_of_fields(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring below each field. pydantic could read them too, but for every start."""
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in pairwise(definition.body):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str() as text)),
+            ):
+                texts[name] = " ".join(text.split())
+            case _:
+                pass  # a field without a docstring, or a method
+    return texts
 
 
 ALL_SETTINGS = {

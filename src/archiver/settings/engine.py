@@ -38,42 +38,32 @@ class Login:
 class EngineSettings(Section):
     """NATS JetStream."""
 
-    url: str | None = Field(
-        default=None,
-        description="NATS servers, separated by commas: `nats://host:4222`, or `tls://host` for "
-        "servers that must offer TLS. If not set, `archiver serve` starts one.",
-    )
-    user: str | None = Field(default=None, description="User name for NATS.")
-    password: SecretStr | None = Field(default=None, description="Password for NATS.")
-    credentials_file: FilePath | None = Field(
-        default=None,
-        description="NATS credentials file (JWT and seed), instead of user and password.",
-    )
-    ca_file: CaFile | None = Field(
-        default=None,
-        description="PEM file with certificate authorities to trust besides the system's. The "
-        "servers must offer TLS.",
-    )
-    tls_cert: FilePath | None = Field(
-        default=None,
-        description="PEM file with the client certificate, for servers that require one. The "
-        "servers must offer TLS.",
-    )
-    tls_key: FilePath | None = Field(
-        default=None,
-        description="PEM file with the key of `tls_cert`, if the key is in another file.",
-    )
-    replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_parse_number)] = Field(
-        default=1,
-        description="Number of servers that store each new stream. `archiver engine set-replicas` "
-        "changes existing streams.",
-    )
-    lease_s: float = Field(
-        default=20,
-        ge=2,
-        le=600,
-        description="Seconds of silence after which a worker loses its task to another worker.",
-    )
+    url: str | None = None
+    """NATS servers, separated by commas: `nats://host:4222`, or `tls://host` for servers that must
+    offer TLS. If not set, `archiver serve` starts one.
+    """
+    user: str | None = None
+    """User name for NATS."""
+    password: SecretStr | None = None
+    """Password for NATS."""
+    credentials_file: FilePath | None = None
+    """NATS credentials file (JWT and seed), instead of user and password."""
+    ca_file: CaFile | None = None
+    """PEM file with certificate authorities to trust besides the system's. The servers must offer
+    TLS.
+    """
+    tls_cert: FilePath | None = None
+    """PEM file with the client certificate, for servers that require one. The servers must offer
+    TLS.
+    """
+    tls_key: FilePath | None = None
+    """PEM file with the key of `tls_cert`, if the key is in another file."""
+    replicas: Annotated[Literal[1, 3, 5], BeforeValidator(_parse_number)] = 1
+    """Number of servers that store each new stream. `archiver engine set-replicas` changes existing
+    streams.
+    """
+    lease_s: float = Field(default=20, ge=2, le=600)
+    """Seconds of silence after which a worker loses its task to another worker."""
 
     @field_validator("url")
     @classmethod

@@ -114,7 +114,7 @@ def setting_variables() -> list[str]:
 
 
 def _iter_unknown_variables() -> Iterator[str]:
-    """Yield a message for each of these variables that matches no setting."""
+    """Yield a message for each setting variable that matches no setting."""
     for name in setting_variables():
         path = _path_of(name)
         if name.upper() not in _ORIGINAL and _without_name(path) not in _all_paths(Settings):

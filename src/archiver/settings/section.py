@@ -72,6 +72,9 @@ CaFile = Annotated[FilePath, AfterValidator(_validate_ca_file)]
 
 
 class Section(BaseModel):
-    """A frozen table of settings that rejects unknown keys."""
+    """A frozen table of settings that rejects unknown keys.
+
+    The docstrings of the settings are also their descriptions in docs/reference/settings.md.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)

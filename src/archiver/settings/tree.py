@@ -54,17 +54,14 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
-    regions: dict[str, RegionSettings] = Field(
-        default={}, description="In order of preference; the first is the primary one."
-    )
-    sources: dict[str, SourceSettings] = Field(default={})
+    regions: dict[str, RegionSettings] = {}
+    """In order of preference; the first is the primary one."""
+    sources: dict[str, SourceSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
-    data_dir: Path = Field(
-        default_factory=_default_data_dir,
-        description="Folder for the data of the servers that `archiver serve` starts, and for "
-        "`worker.work_dir`.",
-    )
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`.
+    """
 
     @classmethod
     def settings_customise_sources(
