@@ -19,16 +19,8 @@ DIFFERENCES_MAX = 20
 
 ALARMS = (Outcome.DIFFERS, Outcome.INCOMPLETE, Outcome.GONE, Outcome.CORRUPT, Outcome.LOST)
 
-_STYLES = {
-    Outcome.SAME: "green",
-    Outcome.REPACKED: "cyan",
-    Outcome.DIFFERS: "bold red",
-    Outcome.INCOMPLETE: "bold red",
-    Outcome.GONE: "bold red",
-    Outcome.CORRUPT: "bold red",
-    Outcome.LOST: "bold red",
-    Outcome.UNCHECKED: "yellow",
-}
+_STYLES = {Outcome.SAME: "green", Outcome.REPACKED: "cyan", Outcome.UNCHECKED: "yellow"}
+_ALARM_STYLE = "bold red"
 _WIDTH = max(map(len, Outcome)) + 2
 
 
@@ -48,7 +40,7 @@ def print_finding(finding: Finding) -> None:
     """Print a finding to standard output."""
     console = Console(highlight=False, soft_wrap=True)
     outcome = finding.outcome
-    first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES[outcome])
+    first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES.get(outcome, _ALARM_STYLE))
     console.print(first.append(printable(finding.archive.task_id), style="default not bold"))
     for line in _iter_details(finding):
         console.print(Text(" " * _WIDTH + printable(line)))

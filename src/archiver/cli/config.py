@@ -57,7 +57,7 @@ def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
     if names := setting_variables():
         yield f"Environment variables in effect: {', '.join(names)}"
     engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
-    embedded = " and ".join(each.name for each in EMBEDDED_REGIONS)
+    embedded = " and ".join(EMBEDDED_REGIONS)
     for name, value in (
         ("serves", settings.server.url),
         ("engine", engine or "not set: `archiver serve` starts one"),

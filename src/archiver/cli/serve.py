@@ -96,7 +96,7 @@ async def is_healthy(settings: Settings) -> bool:
 
 def print_summary(settings: Settings, *, healthy: bool) -> None:
     """Print to standard error where everything runs, and a request to try."""
-    regions = [*settings.regions] or [each.name for each in EMBEDDED_REGIONS]
+    regions = settings.regions or EMBEDDED_REGIONS
     source = next(iter(settings.sources))
     url = settings.server.url
     engine = hide_user_info(settings.engine.url) if settings.engine.url else "embedded"

@@ -32,10 +32,13 @@ _FAILURES = {
     504: RetryLater,
 }
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NODE = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_REGION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_SIZE = re.compile(r"[0-9]{1,18}")
+_PATTERNS = {
+    "archiver-sha256": re.compile(r"[0-9a-f]{64}"),
+    "archiver-size": re.compile(r"[0-9]{1,18}"),
+    "archiver-node": re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?"),
+    "archiver-region": re.compile(r"[a-z0-9][a-z0-9_-]{0,62}"),
+}
+"""The headers of a redirect to an archive."""
 _DESCRIBED_BY = re.compile(r'<([^<>]*)>;\s?rel="describedby"')
 
 
@@ -204,49 +207,37 @@ def _parse_redirect(response: ApiResponse) -> Located:
     headers = response.headers
     values = {
         name: match[0]
-        for name, pattern in (
-            ("archiver-sha256", _SHA256),
-            ("archiver-size", _SIZE),
-            ("archiver-node", _NODE),
-            ("archiver-region", _REGION),
-        )
+        for name, pattern in _PATTERNS.items()
         if (match := pattern.fullmatch(headers.get(name, "")))
     }
     url = headers.get("location", "")
-    try:
-        described = _DESCRIBED_BY.search(headers.get("link", ""))
+    described = _DESCRIBED_BY.search(headers.get("link", ""))
+    status_url = described[1] if described else None
+    if is_url(url) and len(values) == len(_PATTERNS) and (status_url is None or is_url(status_url)):
         return Located(
-            url=_require_url(url),
+            url=url,
             sha256=values["archiver-sha256"],
             size_bytes=int(values["archiver-size"]),
             node=values["archiver-node"],
             region=values["archiver-region"],
-            status_url=_require_url(described[1]) if described else None,
+            status_url=status_url,
         )
-    except (KeyError, ValueError) as exc:
-        if is_url(url) and not values:
-            target = origin(url)
-            raise CommandFailed(
-                f"the server redirects to {target}, not to an archive; "
-                f"if Archiver moved there, use --server {target}"
-            ) from exc
-        raise CommandFailed("the redirect lacks a header of Archiver, or has a wrong one") from exc
+    if is_url(url) and not values:
+        target = origin(url)
+        raise CommandFailed(
+            f"the server redirects to {target}, not to an archive; "
+            f"if Archiver moved there, use --server {target}"
+        )
+    raise CommandFailed("the redirect lacks a header of Archiver, or has a wrong one")
 
 
 def _parse_accepted(response: ApiResponse, requested_url: str | None) -> Accepted:
-    try:
-        status_url = _require_url(response.headers.get("location", ""))
-    except ValueError as exc:
-        raise CommandFailed("the response has no valid status URL") from exc
+    status_url = response.headers.get("location", "")
+    if not is_url(status_url):
+        raise CommandFailed("the response has no valid status URL")
     return Accepted(
         status_url=status_url, retry_after_s=_retry_after_s(response), requested_url=requested_url
     )
-
-
-def _require_url(url: str) -> str:
-    if not is_url(url):
-        raise ValueError
-    return url
 
 
 def _retry_after_s(response: ApiResponse) -> float:

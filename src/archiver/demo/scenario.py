@@ -13,7 +13,6 @@ from archiver.client.api_response import (
     Accepted,
     ApiResponse,
     Located,
-    TaskStatus,
     parse_archive_response,
 )
 from archiver.client.download import download_object
@@ -87,17 +86,15 @@ class Scenario:
     async def _watch_task(self, accepted: Accepted) -> None:
         self._screen.request(2, "Poll the status", accepted.status_url)
         began = time.monotonic()
-        with self._screen.task_display() as display:
+        with self._screen.task_display() as show:
             while True:
                 status = await self._client.fetch_status(accepted.status_url)
-                display.show(status)
+                show(status)
                 if status.ended:
                     break
                 await asyncio.sleep(POLL_S)
         status.raise_if_failed()
-        self._show_copies(status, time.monotonic() - began)
-
-    def _show_copies(self, status: TaskStatus, duration_s: float) -> None:
+        duration_s = time.monotonic() - began
         self._screen.regions(status.presigned_urls)
         self._screen.check(
             f"a copy in each region after {duration_s:.1f} s",

@@ -1,7 +1,7 @@
 """The output of ``archiver demo``: live on a terminal, plain lines in a pipe."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,22 +101,30 @@ class Screen:
         )
 
     @contextmanager
-    def task_display(self) -> Iterator["TaskDisplay"]:
-        """Yield a display of a task: a bar on a terminal, else a line per phase."""
-        progress = Progress(
+    def task_display(self) -> Iterator[Callable[[TaskStatus], None]]:
+        """Yield a function that shows a status: a bar on a terminal, else a line per phase."""
+        is_live, shown = self._console.is_terminal, ""
+        with Progress(
             TextColumn(INDENT + "{task.description:<13}", markup=False),
             BarColumn(bar_width=30),
             DownloadColumn(),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        with progress:
-            yield TaskDisplay(screen=self, progress=progress)
+            disable=not is_live,
+        ) as progress:
+            task = progress.add_task("PENDING", total=None)
 
-    @property
-    def is_live(self) -> bool:
-        return self._console.is_terminal
+            def show(status: TaskStatus) -> None:
+                nonlocal shown
+                done = status.bytes_done
+                label = status.state if status.ended else status.phase or status.state
+                total = done if status.ended else None
+                progress.update(task, description=label, completed=done, total=total)
+                if not is_live and label != shown:
+                    self.fact(label, f"{done / 1e6:.1f} MB")
+                shown = label
+
+            yield show
 
     def log_tails(self, folder: Path) -> None:
         """Show the end of each log, because the logs will be deleted."""
@@ -126,26 +134,6 @@ class Screen:
                 self.title(path.name)
             for line in last:
                 self.line(f"{INDENT}{line}", "dim")
-
-
-class TaskDisplay:
-    """Shows the status of a task."""
-
-    def __init__(self, *, screen: Screen, progress: Progress) -> None:
-        self._screen = screen
-        self._progress = progress
-        self._task = progress.add_task("PENDING", total=None)
-        self._shown = ""
-
-    def show(self, status: TaskStatus) -> None:
-        label = status.state if status.ended else status.phase or status.state
-        total = status.bytes_done if status.ended else None
-        self._progress.update(
-            self._task, description=label, completed=status.bytes_done, total=total
-        )
-        if not self._screen.is_live and label != self._shown:
-            self._screen.fact(label, f"{status.bytes_done / 1e6:.1f} MB")
-        self._shown = label
 
 
 def _format_duration(duration_s: float) -> str:

@@ -33,7 +33,7 @@ class DataFolder:
 
     path: Path
     lock: int
-    release_s: float = RELEASE_S
+    release_s: float
 
     def secret(self, name: str) -> str:
         """Return the generated secret *name*, which is the same for every run."""

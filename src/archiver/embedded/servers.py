@@ -6,7 +6,7 @@ The S3 server is ``rclone serve s3``, which stores plain files.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 
 from archiver.embedded.data_folder import DataFolder, write_private
 from archiver.embedded.local_ports import LOOPBACK
@@ -20,18 +20,7 @@ DIR_CACHE_TIME = "5s"
 announces a body and then cuts it off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedRegion:
-    """A region and its bucket."""
-
-    name: str
-    bucket: str
-
-
-EMBEDDED_REGIONS = (
-    EmbeddedRegion(name="us-east-1", bucket="archiver-us-east-1"),
-    EmbeddedRegion(name="us-west-2", bucket="archiver-us-west-2"),
-)
+EMBEDDED_REGIONS = ("us-east-1", "us-west-2")
 
 
 def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
@@ -92,11 +81,11 @@ def s3_servers(folder: DataFolder) -> tuple[list[Program], Mapping[str, str]]:
     Raises:
         CannotServe: rclone is not installed.
     """
-    ports = {region: folder.port(f"s3-{region.name}") for region in EMBEDDED_REGIONS}
+    ports = {region: folder.port(f"s3-{region}") for region in EMBEDDED_REGIONS}
     secret = folder.secret("s3_secret_access_key")
     settings = {
-        region.name: {
-            "bucket": region.bucket,
+        region: {
+            "bucket": _bucket(region),
             "endpoint": f"http://{LOOPBACK}:{port}",
             "access_key_id": ACCESS_KEY_ID,
             "secret_access_key": secret,
@@ -107,21 +96,21 @@ def s3_servers(folder: DataFolder) -> tuple[list[Program], Mapping[str, str]]:
     return programs, {"ARCHIVER_REGIONS": json.dumps(settings), "NO_PROXY": no_proxy()}
 
 
+def _bucket(region: str) -> str:
+    return f"archiver-{region}"
+
+
 def no_proxy() -> str:
     """Return NO_PROXY with loopback added."""
     before = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     return f"{before},{LOOPBACK}" if before else LOOPBACK
 
 
-def _s3_server(folder: DataFolder, region: EmbeddedRegion, port: int, secret: str) -> Program:
-    root = folder.path / "s3" / region.name
-    bucket = root / region.bucket
-
-    def prepare() -> None:
-        bucket.mkdir(mode=0o700, parents=True, exist_ok=True)
-
+def _s3_server(folder: DataFolder, region: str, port: int, secret: str) -> Program:
+    root = folder.path / "s3" / region
+    bucket = root / _bucket(region)
     return Program(
-        name=f"s3-{region.name}",
+        name=f"s3-{region}",
         command=(
             str(find_program("rclone")),
             *("serve", "s3", "--config", os.devnull),
@@ -133,8 +122,8 @@ def _s3_server(folder: DataFolder, region: EmbeddedRegion, port: int, secret: st
         ),
         # The value is CSV, so it has quotes. As an argument, other users could read it.
         env={"RCLONE_AUTH_KEY": f'"{ACCESS_KEY_ID},{secret}"'},
-        prepare=prepare,
+        prepare=partial(bucket.mkdir, mode=0o700, parents=True, exist_ok=True),
         ready=http_probe(LOOPBACK, port, "/", expect=b"HTTP/1.1 "),
         folder=bucket,
-        log=folder.create_log(f"s3-{region.name}"),
+        log=folder.create_log(f"s3-{region}"),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from archiver.embedded.data_folder import DataFolder
 from archiver.embedded.local_ports import wait_until_port_free
-from archiver.embedded.program import CannotServe, Program, http_probe
+from archiver.embedded.program import CannotServe, Probe, Program, http_probe
 from archiver.embedded.servers import nats_server, s3_servers
 from archiver.embedded.supervisor import Supervisor
 from archiver.telemetry import forget_dead_processes
@@ -60,8 +60,13 @@ def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
     metrics = folder.path / "metrics"
     empty_folder(metrics)
     environment = {**options.environment, **embedded, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-    workers = _worker_programs(options, folder, environment)
-    web = _web_program(options, folder, environment)
+    create = partial(_archiver_program, options=options, folder=folder, environment=environment)
+    ready = http_probe(_LOOPBACK_OF_ANY.get(host, host), port, "/__lbheartbeat__", expect=b" 200 ")
+    web = create("web", name="web", ready=ready, grace_s=WEB_GRACE_S)
+    workers = [
+        create("worker", name=f"worker-{number}", grace_s=options.worker_grace_s + HAND_BACK_S)
+        for number in range(1, options.workers + 1)
+    ]
     return Supervisor(
         stages=([*options.servers, *servers], workers, [web]),
         on_exit=partial(forget_dead_processes, metrics),
@@ -91,46 +96,26 @@ def empty_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True)
 
 
-def _web_program(
-    options: StackOptions, folder: DataFolder, environment: Mapping[str, str]
+def _archiver_program(
+    command: str,
+    *,
+    name: str,
+    options: StackOptions,
+    folder: DataFolder,
+    environment: Mapping[str, str],
+    ready: Probe | None = None,
+    grace_s: float,
 ) -> Program:
-    host, port = split_address(options.listen)
-    ready_host = _LOOPBACK_OF_ANY.get(host, host)
+    metrics = folder.path / "metrics"
     return Program(
-        name="web",
-        command=_archiver_command("web"),
+        name=name,
+        command=(sys.executable, "-P", "-m", "archiver", command),  # -P: not the current folder's
         env=environment,
-        prepare=partial(_ensure_folder, folder.path / "metrics"),
-        ready=http_probe(ready_host, port, "/__lbheartbeat__", expect=b" 200 "),
-        log=folder.create_log("web") if options.quiet else None,
-        grace_s=WEB_GRACE_S,
+        prepare=partial(metrics.mkdir, mode=0o700, parents=True, exist_ok=True),
+        ready=ready,
+        log=folder.create_log(name) if options.quiet else None,
+        grace_s=grace_s,
     )
-
-
-def _worker_programs(
-    options: StackOptions, folder: DataFolder, environment: Mapping[str, str]
-) -> list[Program]:
-    names = [f"worker-{number}" for number in range(1, options.workers + 1)]
-    return [
-        Program(
-            name=name,
-            command=_archiver_command("worker"),
-            env=environment,
-            prepare=partial(_ensure_folder, folder.path / "metrics"),
-            log=folder.create_log(name) if options.quiet else None,
-            grace_s=options.worker_grace_s + HAND_BACK_S,
-        )
-        for name in names
-    ]
-
-
-def _archiver_command(command: str) -> tuple[str, ...]:
-    """Return the command line for this Archiver: -P ignores one in the current folder."""
-    return (sys.executable, "-P", "-m", "archiver", command)
-
-
-def _ensure_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def split_address(listen: str) -> tuple[str, int]:
