@@ -16,7 +16,7 @@ from archiver.cli.options import config_option, json_option, load_settings_or_em
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.failures import InvalidUsage
-from archiver.client.terminal import printable
+from archiver.client.text import printable
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, require_regions

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from archiver.client.terminal import printable
+from archiver.client.text import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
 from archiver.upkeep.finding import Fetched, Finding, Outcome

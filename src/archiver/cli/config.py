@@ -9,8 +9,7 @@ import click
 from pydantic import SecretStr
 
 from archiver.cli.options import config_option, load_settings
-from archiver.client.terminal import printable
-from archiver.client.urls import HIDDEN, hide_user_info
+from archiver.client.text import HIDDEN, hide_user_info, printable
 from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.settings import (
     DEFAULT_CONFIG,

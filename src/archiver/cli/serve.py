@@ -10,8 +10,7 @@ from rich.markup import escape
 
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
-from archiver.client.terminal import printable
-from archiver.client.urls import hide_user_info
+from archiver.client.text import hide_user_info, printable
 from archiver.embedded.data_folder import open_data_folder
 from archiver.embedded.program import CannotServe, http_probe
 from archiver.embedded.servers import EMBEDDED_REGIONS

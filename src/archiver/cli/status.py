@@ -13,7 +13,7 @@ from archiver.client.api_client import open_client
 from archiver.client.api_response import POLL_MAX_S, Accepted, TaskStatus
 from archiver.client.failures import CommandFailed
 from archiver.client.task_wait import wait_for_task
-from archiver.client.terminal import printable
+from archiver.client.text import printable
 
 
 @click.command("status")

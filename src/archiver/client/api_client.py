@@ -21,7 +21,7 @@ from archiver.client.api_response import (
     parse_status_response,
 )
 from archiver.client.failures import CommandFailed, InvalidUsage, NoResponse
-from archiver.client.urls import host, is_url
+from archiver.client.text import host, is_url
 
 BODY_MAX_BYTES = 1024 * 1024
 """Thousands of times the size of any JSON that Archiver sends."""

@@ -10,8 +10,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from archiver.client.failures import CommandFailed, Declined, InvalidUsage, NotFound, RetryLater
-from archiver.client.terminal import printable
-from archiver.client.urls import host, is_url, origin
+from archiver.client.text import host, is_url, origin, printable
 
 POLL_MAX_S = 3.0
 FILE_NAME_MAX = 200

@@ -2,7 +2,7 @@
 
 import click
 
-from archiver.client.terminal import printable
+from archiver.client.text import printable
 
 
 class CommandFailed(click.ClickException):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import POLL_MAX_S, Accepted, Located, TaskStatus
 from archiver.client.failures import CommandFailed, Declined, NoResponse, RetryLater
-from archiver.client.urls import origin
+from archiver.client.text import origin
 
 POLL_MIN_S = 0.2
 POLL_GROWTH = 1.5

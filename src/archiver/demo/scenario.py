@@ -9,12 +9,7 @@ from pathlib import Path
 import aiohttp
 
 from archiver.client.api_client import ApiClient
-from archiver.client.api_response import (
-    Accepted,
-    ApiResponse,
-    Located,
-    parse_archive_response,
-)
+from archiver.client.api_response import Accepted, ApiResponse, Located, parse_archive_response
 from archiver.client.download import download_object
 from archiver.client.failures import CommandFailed
 from archiver.client.output import open_output

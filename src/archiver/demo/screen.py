@@ -10,8 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.text import Text
 
 from archiver.client.api_response import ApiResponse, TaskStatus
-from archiver.client.terminal import printable
-from archiver.client.urls import without_query
+from archiver.client.text import printable, without_query
 
 INDENT = "   "
 NAME_WIDTH = 17

@@ -16,9 +16,9 @@ from archiver.settings.locality import (
     nearest_regions,
     require_cloud_ranges,
 )
+from archiver.settings.processes import ServerSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
-from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
 from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings
 

@@ -12,12 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from archiver.settings.engine import EngineSettings
-from archiver.settings.log import LogSettings
+from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
-from archiver.settings.server import ServerSettings
 from archiver.settings.source import SourceSettings
-from archiver.settings.worker import WorkerSettings
 
 PREFIX = "ARCHIVER_"
 DELIMITER = "__"

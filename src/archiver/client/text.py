@@ -1,10 +1,11 @@
-"""URLs in responses and settings: validity, and the parts that are not secret."""
+"""Untrusted text and URLs: which URLs are valid, and what a terminal may show of both."""
 
 import re
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
 URL_MAX = 8192
+LENGTH_MAX = 2000
 
 _USER_INFO = re.compile(r"//[^/@\s,]+@")
 
@@ -44,3 +45,15 @@ def without_query(url: str) -> str:
     """Return *url* with ``…`` for its query, which makes a presigned URL a secret."""
     address, question_mark, _ = url.partition("?")
     return f"{address}?…" if question_mark else address
+
+
+def printable(text: str, *, length_max: int = LENGTH_MAX) -> str:
+    r"""Return *text* on one line, cut after *length_max* characters.
+
+    Escape sequences, line breaks and characters that change the writing direction are shown as
+    escapes such as ``\x1b``.
+    """
+    shown = text if len(text) <= length_max else f"{text[:length_max]}…"
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)

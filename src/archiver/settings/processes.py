@@ -1,14 +1,15 @@
-"""Settings of the web processes."""
+"""Settings of the processes: web processes, workers, and the log of all."""
 
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from archiver.formats.compression.compress import available_cores
 from archiver.settings.section import Address, HttpUrl, Network, Section, SettingsError
+from archiver.telemetry import LogFormat
 
 EVERY_ADDRESS = ("0.0.0.0:", "[::]:")
 
@@ -103,3 +104,46 @@ class ServerSettings(Section):
     def hit_ttl(self) -> timedelta:
         """Age at which a remembered hit is renewed. At twice this age, its link is still valid."""
         return min(timedelta(seconds=self.hit_ttl_s), self.presigned_ttl / 4)
+
+
+class WorkerSettings(Section):
+    """Worker processes."""
+
+    processes: int = Field(default=1, ge=1, le=64)
+    """Number of worker processes of `archiver serve`."""
+    concurrency: int = Field(default=4, ge=1, le=100)
+    """Builds that one process runs at a time."""
+    grace_s: float = Field(default=10, ge=0)
+    """Seconds for running builds to finish when a worker stops. Then their tasks are handed back.
+    """
+    max_failures: int = Field(default=5, ge=1, le=50)
+    """Number of failed attempts after which a retryable error is final."""
+    retry_base_s: float = Field(default=1, gt=0, le=60)
+    """Seconds before the first retry. The delay doubles with each retry, up to 60 s."""
+    repair_interval_s: float = Field(default=30, gt=0)
+    """Seconds between searches for archives that lack a copy in a region."""
+    work_dir: Path | None = None
+    """Folder for zips that wait for their conversion. 256 MiB of its disk stay free. Default:
+    `work` in `data_dir`.
+    """
+    work_max_bytes: int = Field(default=32 << 30, gt=0)
+    """Bytes that one process may use in `work_dir`."""
+    compression_threads: int = Field(default_factory=available_cores, ge=1, le=256)
+    """Blocks that one conversion compresses at a time."""
+    metrics_listen: Address | None = None
+    """Address and port at which a worker serves /metrics and Dockerflow's routes. Not needed with
+    `archiver serve`, whose web processes report the metrics of all processes.
+    """
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    format: LogFormat = LogFormat.CONSOLE
+    """`console`, `json` or `mozlog`."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level to log."""
+    hits_interval_s: float = Field(default=10, ge=0, le=3600)
+    """Seconds over which hits, and misses that join a task, are counted in one line per source. 0:
+    one line per request.
+    """
