@@ -37,7 +37,6 @@ def format_summary(outcomes: Counter[Outcome]) -> str:
 
 
 def print_finding(finding: Finding) -> None:
-    """Print a finding to standard output."""
     console = Console(highlight=False, soft_wrap=True)
     outcome = finding.outcome
     first = Text(f"{outcome:<{_WIDTH}}", style=_STYLES.get(outcome, _ALARM_STYLE))
@@ -114,7 +113,6 @@ def _printable_name(name: bytes) -> str:
 
 
 def to_json_line(finding: Finding) -> str:
-    """Return all details of a finding as one line of JSON."""
     stored, fetched, drift = finding.manifest, finding.fetched, finding.drift
     return json.dumps(
         {

@@ -170,11 +170,7 @@ class GetArchive:
             return GetResult(located=located, path=path, waited=waited, downloaded=not exists)
 
     def _exists(self, path: Path, located: Located) -> bool:
-        """Return whether the file exists already under the server's name for it.
-
-        Raises:
-            CommandFailed: Another file has that name.
-        """
+        """Return whether the file is complete. Raises CommandFailed if another one exists."""
         if self.output or self.force:
             return False
         if is_complete(path, located.sha256, located.size_bytes):
@@ -205,11 +201,7 @@ class GetArchive:
             click.echo(f"{message}; trying again", err=True)
 
     async def _locate(self, client: ApiClient, url: str) -> tuple[Located, bool]:
-        """Return where the archive is, and whether the command waited for its task.
-
-        Raises:
-            RetryLater: The task did not end within ``--wait``.
-        """
+        """Return where the archive is, and whether its task had to end first."""
 
         def report(status: TaskStatus) -> None:
             self.progress.update(status.phase or status.state, status.bytes_done)

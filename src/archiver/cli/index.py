@@ -113,7 +113,6 @@ def format_summary(tally: Tally) -> str:
 
 
 def to_json_line(tally: Tally, duration_s: float) -> str:
-    """Return the tally as one line of JSON."""
     counts = {name: value for name, value in asdict(tally).items() if name not in {"phase", "read"}}
     return json.dumps({**counts, "complete": tally.complete, "duration_s": round(duration_s, 3)})
 

@@ -69,12 +69,7 @@ class ApiClient:
         return f"{self._server}/archiver/status/{quote(task, safe=':')}"
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
-        """Send a GET request without following redirects.
-
-        Raises:
-            NoResponse: The server did not respond.
-            CommandFailed: The response is too long.
-        """
+        """Send a GET request without following redirects. Raises NoResponse, or CommandFailed."""
         try:
             async with (
                 asyncio.timeout(RESPONSE_S),

@@ -152,11 +152,7 @@ _T = TypeVar("_T")
 def parse_archive_response(
     response: ApiResponse, requested_url: str | None = None
 ) -> Located | Accepted:
-    """Return where the archive is, or the task that builds it.
-
-    Raises:
-        CommandFailed: The response is an error, or none that Archiver sends.
-    """
+    """Return where the archive is, or its task. Raises CommandFailed for any other response."""
     match response.status:
         case 301 | 302 | 303 | 307 | 308:
             return _parse_redirect(response)
@@ -169,11 +165,7 @@ def parse_archive_response(
 
 
 def parse_status_response(response: ApiResponse) -> TaskStatus:
-    """Return the status of a task.
-
-    Raises:
-        CommandFailed: The response is an error, or not the status of a task.
-    """
+    """Return the status of a task. Raises CommandFailed for any other response."""
     if response.status != 200:  # noqa: PLR2004
         raise _failure(response)
     document = _decode(response.body, _StatusDocument)

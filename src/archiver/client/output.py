@@ -51,7 +51,6 @@ class ArchiveWriter:
         self._count(chunk)
 
     def read_existing(self) -> None:
-        """Read and count the bytes that an earlier download left in the file."""
         while chunk := self._file.read(CHUNK_BYTES):
             self._count(chunk)
 
@@ -102,7 +101,6 @@ def open_output(
 
 
 def require_absent(path: Path) -> None:
-    """Raise CommandFailed if *path* exists."""
     if os.path.lexists(path):
         raise CommandFailed(
             f"{path} exists with other bytes; --force replaces it, and -o writes to another file"
@@ -181,12 +179,7 @@ def _open_part(
 
 
 def _open_locked(part: Path) -> int:
-    """Return a descriptor of *part*, created if necessary, that this process has locked.
-
-    Raises:
-        CommandFailed: It is not a file.
-        RetryLater: Another process has locked it.
-    """
+    """Return a descriptor of *part*, created if necessary, that this process has locked."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         descriptor = os.open(part, flags, 0o666)

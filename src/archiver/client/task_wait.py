@@ -79,11 +79,7 @@ def _has_responded(accepted: Accepted) -> bool:
 def _require_retryable(
     exc: CommandFailed, accepted: Accepted, responded_at: float | None, *, now: float
 ) -> float:
-    """Return when Archiver last responded, if the failed poll is worth repeating.
-
-    Raises:
-        CommandFailed: It is not.
-    """
+    """Return when Archiver last responded. Raises *exc* if the poll is not worth repeating."""
     is_archiver = responded_at is not None or not accepted.requested_url
     if isinstance(exc, Declined) or (is_archiver and type(exc) is RetryLater):
         return now

@@ -33,12 +33,7 @@ class Demo:
         self._finished = False
 
     def run(self) -> None:
-        """Run the demo.
-
-        Raises:
-            CannotServe: A program could not be started.
-            CommandFailed: A check failed, or a signal interrupted the scenario.
-        """
+        """Run the demo. Raises CannotServe, or CommandFailed after a failed check or a signal."""
         self._screen.title("Archiver, from scratch, on this machine")
         self._screen.line(f"http://{self._listen}{self._address_note}")
         self._screen.line()
@@ -103,7 +98,6 @@ class Demo:
             await asyncio.Event().wait()
 
     def _print_suggestions(self, url: str) -> None:
-        """Print commands to try."""
         hg = shlex.join([*mercurial(), "-R", str(self._repository.path)])
         readme = self._repository.path / "README"
         screen = self._screen

@@ -139,7 +139,6 @@ class Scenario:
 
 
 async def _sha256(url: str) -> str:
-    """Return the sha256 of an archive that hgweb sends."""
     sha256 = hashlib.sha256()
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as response:

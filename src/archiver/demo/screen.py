@@ -70,7 +70,6 @@ class Screen:
             self.failures.append(text)
 
     def regions(self, urls: Mapping[str, str]) -> None:
-        """Show a line for each region that has a copy."""
         for region, url in urls.items():
             self.fact(region, without_query(url))
 

@@ -55,7 +55,6 @@ class ChildProcess:
         await self.wait()
 
     def kill(self) -> None:
-        """Kill the whole process group at once."""
         if not self._group_ended:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -64,8 +63,7 @@ class ChildProcess:
 async def start_program(program: Program) -> ChildProcess:
     """Start *program*. When this process dies, even by SIGKILL, the child receives SIGTERM.
 
-    Raises:
-        CannotServe: The system cannot start it.
+    Raises CannotServe if the system cannot start it.
     """
     try:
         program.prepare()
@@ -120,10 +118,7 @@ class Checkup:
         self._logged = False
 
     async def needs_restart(self) -> bool:
-        """Return whether several checks in a row found the program broken, and a restart may help.
-
-        Checks at most once per interval.
-        """
+        """Return whether several checks in a row found it broken, and a restart may help."""
         if not self._program.broken or time.monotonic() < self._due:
             return False
         self._due = time.monotonic() + self._program.check_interval_s

@@ -79,8 +79,7 @@ class DataFolder:
 def open_data_folder(path: Path, *, release_s: float = RELEASE_S) -> Iterator[DataFolder]:
     """Yield the data folder, created if necessary and locked until the end of the block.
 
-    Raises:
-        CannotServe: Another run has locked it, or it is not writable.
+    Raises CannotServe if another run has locked it, or if it is not writable.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

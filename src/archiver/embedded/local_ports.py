@@ -13,7 +13,6 @@ POLL_S = 0.05
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Return whether a server could listen there now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

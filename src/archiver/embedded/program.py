@@ -75,12 +75,8 @@ class Program:
 
 
 def find_program(name: str) -> Path:
-    """Return the path of a program: beside this Python, where wheels install it, or on the PATH.
-
-    Raises:
-        CannotServe: It is in neither place.
-    """
-    beside = Path(sys.executable).parent / name
+    """Return the path of a program that is installed. Raises CannotServe if it is not."""
+    beside = Path(sys.executable).parent / name  # where wheels install it
     if beside.exists():
         return beside
     if found := shutil.which(name):

@@ -24,11 +24,7 @@ EMBEDDED_REGIONS = ("us-east-1", "us-west-2")
 
 
 def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
-    """Return the server, and the environment variables that point Archiver to it.
-
-    Raises:
-        CannotServe: It is not installed.
-    """
+    """Return the server, and the environment variables that point Archiver to it."""
     port, password = folder.port("nats"), folder.secret("nats_password")
     monitor = folder.port("nats_monitor")
     store, config = folder.path / "nats", folder.path / "nats.conf"
@@ -76,11 +72,7 @@ authorization {{
 
 
 def s3_servers(folder: DataFolder) -> tuple[list[Program], Mapping[str, str]]:
-    """Return one server per region, and the environment variables that point Archiver to them.
-
-    Raises:
-        CannotServe: rclone is not installed.
-    """
+    """Return one server per region, and the environment variables that point Archiver to them."""
     ports = {region: folder.port(f"s3-{region}") for region in EMBEDDED_REGIONS}
     secret = folder.secret("s3_secret_access_key")
     settings = {

@@ -25,8 +25,6 @@ POLL_WHILE_STARTING_S = 0.05
 
 
 class SupervisedProgram:
-    """Keeps one program running until it is stopped."""
-
     def __init__(self, *, program: Program, on_exit: Callable[[], None]) -> None:
         self.program = program
         self.was_ready = asyncio.Event()
@@ -40,11 +38,7 @@ class SupervisedProgram:
         return self._child.pid if self._child else None
 
     async def run(self) -> None:
-        """Start the program, and restart it whenever it exits.
-
-        Raises:
-            CannotServe: It never became ready.
-        """
+        """Start the program, and restart it after each exit. Raises CannotServe if never ready."""
         delay_s, starts = RESTART_DELAY_S, 0
         try:
             while not self._stopping.is_set():
@@ -63,7 +57,6 @@ class SupervisedProgram:
         self._stopping.set()
 
     def kill(self) -> None:
-        """Kill the program at once."""
         self._stopping.set()
         if self._child:
             self._child.kill()
@@ -104,7 +97,6 @@ class SupervisedProgram:
             log.warning("child.ended", **end, **last_words)
 
     async def _wait_for_end(self, child: ChildProcess, began: float) -> str:
-        """Return why the child exited or must be stopped."""
         folder, ready = _identify(self.program.folder), False
         checkup = Checkup(program=self.program)
         async with asyncio.TaskGroup() as group:
@@ -175,7 +167,6 @@ class Supervisor:
         return {each.program.name: each.pid for each in programs if each.pid}
 
     def kill(self) -> None:
-        """Kill every program at once."""
         for stage in self._started:
             for supervised in stage:
                 supervised.kill()

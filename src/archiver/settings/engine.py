@@ -28,8 +28,6 @@ def _parse_number(value: object) -> object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A user and password, a token, or nothing."""
-
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)

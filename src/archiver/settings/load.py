@@ -60,13 +60,11 @@ def load(config: Path | None = None) -> Settings:
 
 
 def require_outside_world(settings: Settings) -> None:
-    """Raise SettingsError unless an engine and regions are configured."""
     require_engine(settings)
     require_regions(settings)
 
 
 def require_engine(settings: Settings) -> None:
-    """Raise SettingsError unless an engine is configured."""
     if not settings.engine.servers:
         raise SettingsError(
             "engine.url: is required, except for `archiver serve`, which can start an engine"
@@ -74,7 +72,6 @@ def require_engine(settings: Settings) -> None:
 
 
 def require_regions(settings: Settings) -> None:
-    """Raise SettingsError unless a region is configured."""
     if not settings.regions:
         raise SettingsError(
             "regions: at least one is required, except for `archiver serve`, which can start two"

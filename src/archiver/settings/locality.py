@@ -22,7 +22,6 @@ def client_networks(settings: Settings) -> Iterator[tuple[str, Region]]:
 
 
 def nearest_regions(settings: Settings) -> dict[Region, tuple[Region, ...]]:
-    """Return the regions that each region lists as near."""
     return {
         Region(name): tuple(map(Region, region.nearest))
         for name, region in settings.regions.items()
@@ -62,7 +61,6 @@ def _homes(own: Mapping[str, str], others: Mapping[str, tuple[str, ...]]) -> dic
 
 
 def require_cloud_ranges(settings: Settings) -> None:
-    """Raise SettingsError if a published file of cloud networks cannot be read."""
     try:
         CloudRanges(files=cloud_ranges_files(settings)).read()
     except UnreadableRanges as exc:

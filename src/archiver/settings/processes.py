@@ -83,11 +83,7 @@ class ServerSettings(Section):
         return self.public_url or f"http://{self.listen}"
 
     def version(self, installed: str) -> dict[str, str]:
-        """Return the body of `/__version__`; *installed* is the version of the package.
-
-        Raises:
-            SettingsError: ``version_file`` cannot be read.
-        """
+        """Return the body of `/__version__`. Raises SettingsError for a bad ``version_file``."""
         if self.version_file is None:
             return {"version": installed}
         try:
