@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -18,18 +19,18 @@ from rich.progress import (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressBar:
     """One line: the current phase and how much of it is done."""
 
-    def __init__(self, *, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
+    progress: Progress
+    task: TaskID
 
     def update(self, phase: str, done: int, total: int | None = None) -> None:
-        self._progress.update(self._task, description=phase, completed=done, total=total)
+        self.progress.update(self.task, description=phase, completed=done, total=total)
 
     def advance(self, size_bytes: int) -> None:
-        self._progress.advance(self._task, size_bytes)
+        self.progress.advance(self.task, size_bytes)
 
 
 def byte_progress(*, quiet: bool) -> AbstractContextManager[ProgressBar]:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -15,7 +16,7 @@ from archiver.client.output import ArchiveWriter
 
 CHUNK_BYTES = 1024 * 1024
 PAUSE_S = 0.2
-PAUSE_GROWTH = 3
+PAUSE_GROWTH = 3.0
 PAUSE_MAX_S = 10.0
 PROGRESS_BYTES = 1024 * 1024
 """A request that brings this much resets the count of failures."""
@@ -24,6 +25,7 @@ Locate = Callable[[str, str], Awaitable[Located]]
 """Locates the archive of a node, preferably in a region, and waits for it if necessary."""
 
 
+@dataclass(slots=True, kw_only=True)
 class ResumableDownload:
     """Downloads one archive with as many requests as necessary.
 
@@ -32,15 +34,12 @@ class ResumableDownload:
     copy.
     """
 
-    def __init__(
-        self, *, client: ApiClient, locate: Locate, retries: int, on_retry: Callable[[str], None]
-    ) -> None:
-        self._client = client
-        self._locate = locate
-        self._retries = retries
-        self._on_retry = on_retry
-        self._bad_regions: set[str] = set()
-        self._discards = 0
+    client: ApiClient
+    locate: Locate
+    retries: int
+    on_retry: Callable[[str], None]
+    bad_regions: set[str] = field(default_factory=set)
+    discards: int = 0
 
     async def run(
         self, located: Located, writer: ArchiveWriter, report: Callable[[int], None]
@@ -55,7 +54,7 @@ class ResumableDownload:
         while True:
             before, resumed = writer.size_bytes, writer.size_bytes > 0
             try:
-                await download_object(self._client.session, located, writer, report)
+                await download_object(self.client.session, located, writer, report)
             except WrongBytes as exc:
                 failure: CommandFailed = exc
                 self._discard(located, writer, exc, resumed=resumed)
@@ -66,9 +65,9 @@ class ResumableDownload:
             else:
                 return located
             failures = 1 if progressed else failures + 1
-            if failures > self._retries:
+            if failures > self.retries:
                 raise failure
-            self._on_retry(failure.message)
+            self.on_retry(failure.message)
             await asyncio.sleep(_pause_s(failures))
             located = await self._relocate(located, failure, progressed=progressed)
 
@@ -76,11 +75,11 @@ class ResumableDownload:
         self, located: Located, writer: ArchiveWriter, failure: WrongBytes, *, resumed: bool
     ) -> None:
         """Discard all bytes. A region that sent all of them is not used again."""
-        self._discards += 1
-        if self._discards > self._retries or not writer.restart():
+        self.discards += 1
+        if self.discards > self.retries or not writer.restart():
             raise failure
         if not resumed:
-            self._bad_regions.add(located.region)
+            self.bad_regions.add(located.region)
 
     async def _relocate(
         self, last: Located, failure: CommandFailed, *, progressed: bool
@@ -88,10 +87,10 @@ class ResumableDownload:
         """Return a fresh link, or the last one if Archiver does not respond."""
         try:
             region = last.region if progressed else await self._next_region(last)
-            fresh = await self._locate(last.node, region)
+            fresh = await self.locate(last.node, region)
         except RetryLater:
             fresh = last
-        if fresh.region in self._bad_regions:
+        if fresh.region in self.bad_regions:
             raise failure
         if fresh.sha256 != last.sha256:
             raise WrongBytes(f"Archiver promised sha256 {last.sha256}, and now {fresh.sha256}")
@@ -102,16 +101,14 @@ class ResumableDownload:
         regions = {last.region}
         if last.status_url:
             with suppress(CommandFailed):
-                status = await self._client.fetch_status(last.status_url)
+                status = await self.client.fetch_status(last.status_url)
                 regions |= status.presigned_urls.keys()
-        ring = sorted(regions - self._bad_regions | {last.region})
+        ring = sorted(regions - self.bad_regions | {last.region})
         return ring[(ring.index(last.region) + 1) % len(ring)]
 
 
 def _pause_s(failures: int) -> float:
-    pause_s = PAUSE_S
-    for _ in range(failures - 1):
-        pause_s = min(pause_s * PAUSE_GROWTH, PAUSE_MAX_S)
+    pause_s = min(PAUSE_S * PAUSE_GROWTH ** (failures - 1), PAUSE_MAX_S)
     return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, to spread a fleet's retries
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from archiver.embedded.local_ports import LOOPBACK
@@ -73,12 +74,7 @@ class DemoRepository:
 
     def hgweb_server(self) -> Program:
         config = self.folder / "hgweb.conf"
-
-        def prepare() -> None:
-            config.write_text(
-                f"[paths]\n{REPO} = {self.path}\n\n[web]\nallow-archive = gz zip bz2\n"
-            )
-
+        settings = f"[paths]\n{REPO} = {self.path}\n\n[web]\nallow-archive = gz zip bz2\n"
         return Program(
             name="hgweb",
             command=(
@@ -87,7 +83,7 @@ class DemoRepository:
                 *("--accesslog", os.devnull),
             ),
             env=MERCURIAL_ENV,
-            prepare=prepare,
+            prepare=partial(config.write_text, settings),
             ready=http_probe(LOOPBACK, self.port, f"/{REPO}?cmd=capabilities", expect=b" 200 "),
             log=self.folder / "hgweb.log",
         )

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import tarfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -26,23 +27,15 @@ TIMEOUT_S = 60.0
 MEMBERS_SHOWN = 6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """Sends requests, polls and downloads as a client would. ``screen`` records failed checks."""
 
-    def __init__(
-        self,
-        *,
-        client: ApiClient,
-        screen: Screen,
-        repository: DemoRepository,
-        node: str,
-        folder: Path,
-    ) -> None:
-        self._client = client
-        self._screen = screen
-        self._repository = repository
-        self._node = node
-        self._folder = folder
+    client: ApiClient
+    screen: Screen
+    repository: DemoRepository
+    node: str
+    folder: Path
 
     async def play(self) -> None:
         """Play every step. Raises CommandFailed if a step makes the next one impossible."""
@@ -52,26 +45,27 @@ class Scenario:
             near = await self._request_hit(3, "Request it again: it exists", NEAR)
             await self._download(near)
             far = await self._request_hit(4, "The same from the other region", FAR)
-            self._screen.check("the same bytes in both regions", ok=await self._equal(near, far))
+            await self._save(far, self.folder / "second")
+            self.screen.check("the same bytes in both regions", ok=near.sha256 == far.sha256)
 
     def archive_url(self, region: str | None = None) -> str:
         query = {"subdir": SUBDIR, "preferred_region": region}
-        return self._client.archive_url(SOURCE, REPO, REV, query)
+        return self.client.archive_url(SOURCE, REPO, REV, query)
 
     async def _request(
         self, number: int, title: str, url: str, headers: tuple[str, ...]
     ) -> ApiResponse:
-        self._screen.request(number, title, url)
+        self.screen.request(number, title, url)
         began = time.monotonic()
-        response = await self._client.get(url)
-        self._screen.response(response, headers, time.monotonic() - began)
+        response = await self.client.get(url)
+        self.screen.response(response, headers, time.monotonic() - began)
         return response
 
     async def _request_miss(self) -> Accepted:
         headers = ("Location", "Retry-After", "Archiver-Node")
         response = await self._request(1, "Request an archive", self.archive_url(NEAR), headers)
-        self._screen.check(
-            f"{REV} is {self._node[:12]}", ok=response.headers.get("archiver-node") == self._node
+        self.screen.check(
+            f"{REV} is {self.node[:12]}", ok=response.headers.get("archiver-node") == self.node
         )
         location = parse_archive_response(response)
         if not isinstance(location, Accepted):
@@ -79,19 +73,19 @@ class Scenario:
         return location
 
     async def _watch_task(self, accepted: Accepted) -> None:
-        self._screen.request(2, "Poll the status", accepted.status_url)
+        self.screen.request(2, "Poll the status", accepted.status_url)
         began = time.monotonic()
-        with self._screen.task_display() as show:
+        with self.screen.task_display() as show:
             while True:
-                status = await self._client.fetch_status(accepted.status_url)
+                status = await self.client.fetch_status(accepted.status_url)
                 show(status)
                 if status.ended:
                     break
                 await asyncio.sleep(POLL_S)
         status.raise_if_failed()
         duration_s = time.monotonic() - began
-        self._screen.regions(status.presigned_urls)
-        self._screen.check(
+        self.screen.regions(status.presigned_urls)
+        self.screen.check(
             f"a copy in each region after {duration_s:.1f} s",
             ok=set(status.presigned_urls) == {NEAR, FAR},
         )
@@ -102,40 +96,35 @@ class Scenario:
         location = parse_archive_response(response)
         if not isinstance(location, Located):
             raise CommandFailed("the archive does not exist although its task succeeded")
-        self._screen.check(f"redirected to {region}", ok=location.region == region)
+        self.screen.check(f"redirected to {region}", ok=location.region == region)
         return location
 
     async def _download(self, located: Located) -> None:
-        path = self._folder / located.file_name
+        path = self.folder / located.file_name
         began = time.monotonic()
         await self._save(located, path)
         duration_s = time.monotonic() - began
         speed = located.size_bytes / 1e6 / duration_s
-        self._screen.fact("downloaded", f"{located.size_bytes / 1e6:.1f} MB, {speed:.0f} MB/s")
+        self.screen.fact("downloaded", f"{located.size_bytes / 1e6:.1f} MB, {speed:.0f} MB/s")
         self._show_members(path)
-        self._screen.check(
+        self.screen.check(
             "its sha256 is that of hgweb's own archive",
-            ok=located.sha256 == await _sha256(self._repository.archive_url(self._node, SUFFIX)),
+            ok=located.sha256 == await _sha256(self.repository.archive_url(self.node, SUFFIX)),
         )
 
     def _show_members(self, path: Path) -> None:
         with tarfile.open(path) as tar:
             names = [member.name for member in tar]
-        self._screen.members(names[:MEMBERS_SHOWN], len(names))
-        expected = self._repository.count_files(SUBDIR)
-        self._screen.check(f"it has all {expected} files of {SUBDIR}", ok=len(names) == expected)
-
-    async def _equal(self, first: Located, second: Located) -> bool:
-        """Download the second copy, and return whether both have the same sha256."""
-        await self._save(second, self._folder / "second")
-        return first.sha256 == second.sha256
+        self.screen.members(names[:MEMBERS_SHOWN], len(names))
+        expected = self.repository.count_files(SUBDIR)
+        self.screen.check(f"it has all {expected} files of {SUBDIR}", ok=len(names) == expected)
 
     async def _save(self, located: Located, path: Path) -> None:
         """Download an archive. Raises WrongBytes if its sha256 is wrong."""
         with open_output(
             str(path), sha256=located.sha256, size_bytes=located.size_bytes, replace=True
         ) as writer:
-            await download_object(self._client.session, located, writer, lambda _size_bytes: None)
+            await download_object(self.client.session, located, writer, lambda _size_bytes: None)
 
 
 async def _sha256(url: str) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -89,10 +89,7 @@ class Screen:
     def timed(self, text: str) -> Iterator[None]:
         """Show *text* while the block runs, and its duration afterwards."""
         began = time.monotonic()
-        if self._console.is_terminal:
-            with self._console.status(text):
-                yield
-        else:
+        with self._console.status(text) if self._console.is_terminal else nullcontext():
             yield
         self._console.print(
             Text.assemble(text, (f"  {_format_duration(time.monotonic() - began)}", "dim"))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from archiver.embedded.program import CannotServe, Program
 from archiver.telemetry import log
@@ -75,21 +75,17 @@ async def start_program(program: Program) -> ChildProcess:
 async def _spawn(program: Program) -> asyncio.subprocess.Process:
     if program.log:
         program.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    output = program.log.open("ab") if program.log else None
-    try:
+    with program.log.open("ab") if program.log else nullcontext(sys.stderr) as output:
         return await asyncio.create_subprocess_exec(
             *program.command,
             stdin=subprocess.DEVNULL,
-            stdout=output or sys.stderr.fileno(),
-            stderr=output or sys.stderr.fileno(),
+            stdout=output.fileno(),
+            stderr=output.fileno(),
             env={**os.environ, **program.env},
             pass_fds=program.inherits,
             start_new_session=True,
             preexec_fn=_end_with_parent() if sys.platform == "linux" else None,
         )
-    finally:
-        if output:
-            output.close()
 
 
 def _end_with_parent() -> Callable[[], None]:

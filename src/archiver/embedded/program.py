@@ -64,7 +64,7 @@ class Program:
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    prepare: Callable[[], None] = lambda: None
+    prepare: Callable[[], object] = lambda: None
     ready: Probe | None = None
     broken: Probe | None = None
     check_interval_s: float = 5.0

@@ -3,7 +3,6 @@
 import os
 import re
 from bisect import bisect_left
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,10 @@ def forget_dead_processes(folder: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True
