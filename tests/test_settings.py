@@ -10,15 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from archiver.settings import (
-    HGMO_URL_TEMPLATE,
     EngineSettings,
-    ServerSettings,
     Settings,
     SettingsError,
     cloud_ranges_files,
     load,
     setting_variables,
 )
+from archiver.settings.processes import ServerSettings
+from archiver.settings.tree import HGMO_URL_TEMPLATE
 from tests.parts.secured import Certificates
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, SourceTimeout, SourceUnavailable, WrongRoot
 from archiver.model import Node, Region
-from archiver.settings import ServerSettings
+from archiver.settings.processes import ServerSettings
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
 from archiver.web.api.files import DEFAULT_WAIT_S

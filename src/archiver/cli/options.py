@@ -42,9 +42,7 @@ def load_settings(
     """Return the settings, and let child processes load the same.
 
     Each function in *require* raises SettingsError if the settings lack what the command needs.
-
-    Raises:
-        InvalidUsage: A setting is wrong or missing; the message names every one.
+    Raises InvalidUsage, with every setting that is wrong or missing.
     """
     try:
         settings = load(config)
@@ -62,12 +60,10 @@ def load_settings_or_embedded(
 ) -> Settings:
     """Return the settings of a command that uses the engine and the regions of other processes.
 
-    Where the settings name none, the command uses those of the `archiver serve` that runs in the
-    data folder.
+    If the settings name none, they are those of the `archiver serve` in the data folder.
 
     Raises:
-        InvalidUsage: The settings are wrong, lack *source*, or name no servers and none run in the
-            data folder.
+        InvalidUsage: The settings are wrong, lack *source*, or name no servers and none run.
         CommandFailed: The data folder cannot be read.
     """
     settings = load_settings(config)

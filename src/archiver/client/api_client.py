@@ -98,10 +98,7 @@ class ApiClient:
     ) -> TaskStatus:
         """Return the status once it differs from *last*, or after *wait_s* seconds.
 
-        *last* must have an ETag.
-
-        Raises:
-            RetryLater: The server did not respond, or holds too many requests.
+        *last* must have an ETag. Raises RetryLater if the server holds too many requests.
         """
         separator = "&" if urlsplit(status_url).query else "?"
         headers = {"If-None-Match": last.etag or ""}

@@ -46,9 +46,7 @@ class ResumableDownload:
     ) -> Located:
         """Download the archive, and return the location of its last byte.
 
-        Raises:
-            RetryLater: Too many requests in a row have failed.
-            WrongBytes: Every region has other bytes than promised.
+        Raises RetryLater after too many failures in a row, or WrongBytes from every region.
         """
         failures = 0
         while True:

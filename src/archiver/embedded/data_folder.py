@@ -37,7 +37,7 @@ class DataFolder:
 
     def secret(self, name: str) -> str:
         """Return the generated secret *name*, which is the same for every run."""
-        stored = self._read("credentials.json")
+        stored = _read_object(self.path / "credentials.json")
         if name not in stored:
             stored[name] = secrets.token_urlsafe(24)
             self._write("credentials.json", stored)
@@ -48,7 +48,7 @@ class DataFolder:
 
         Presigned URLs from before a restart work as long as the port stays the same.
         """
-        stored = self._read("ports.json")
+        stored = _read_object(self.path / "ports.json")
         port = stored.get(name)
         if not isinstance(port, int) or not wait_until_port_free(
             LOOPBACK, port, timeout_s=self.release_s
@@ -67,9 +67,6 @@ class DataFolder:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_bytes(b"")
         return path
-
-    def _read(self, name: str) -> dict[str, object]:
-        return _read_object(self.path / name)
 
     def _write(self, name: str, content: dict[str, object]) -> None:
         write_private(self.path / name, json.dumps(content, indent=2) + "\n")
@@ -115,10 +112,7 @@ def _acquire(lock: int, path: Path, release_s: float) -> None:
 def find_running(path: Path) -> Mapping[str, str]:
     """Return the settings, as environment variables, of the servers running in a data folder.
 
-    They are empty if no `archiver serve` runs there.
-
-    Raises:
-        CannotServe: The folder cannot be read.
+    Empty if none run there. Raises CannotServe if the folder cannot be read.
     """
     try:
         with (path / "lock").open("rb") as lock:

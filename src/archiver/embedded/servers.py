@@ -27,16 +27,24 @@ def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
     """Return the server, and the environment variables that point Archiver to it."""
     port, password = folder.port("nats"), folder.secret("nats_password")
     monitor = folder.port("nats_monitor")
-    store, config = folder.path / "nats", folder.path / "nats.conf"
+    store, path = folder.path / "nats", folder.path / "nats.conf"
     streams = store / "jetstream"  # nats-server creates its streams here
+
+    config = {  # nats-server reads JSON
+        "listen": f"{LOOPBACK}:{port}",
+        "http": f"{LOOPBACK}:{monitor}",
+        # Without "always", a power failure may lose two minutes of accepted tasks.
+        "jetstream": {"store_dir": str(store), "sync_interval": "always"},
+        "authorization": {"user": NATS_USER, "password": password},
+    }
 
     def prepare() -> None:
         streams.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(config, _format_config(port, monitor, store=str(store), password=password))
+        write_private(path, json.dumps(config, indent=2))
 
     program = Program(
         name="nats",
-        command=(str(find_program("nats-server")), "--config", str(config)),
+        command=(str(find_program("nats-server")), "--config", str(path)),
         prepare=prepare,
         ready=Probe(host=LOOPBACK, port=port, expect=b"INFO {"),
         # After a failed write, as on a full disk, a stream stores nothing until a restart.
@@ -50,25 +58,6 @@ def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
         "ARCHIVER_ENGINE__USER": NATS_USER,
         "ARCHIVER_ENGINE__PASSWORD": password,
     }
-
-
-def _format_config(port: int, monitor: int, *, store: str, password: str) -> str:
-    """Return the configuration file. nats-server reads JSON strings as its own.
-
-    Without ``sync_interval: always``, a power failure may lose two minutes of accepted tasks.
-    """
-    return f"""\
-listen: "{LOOPBACK}:{port}"
-http: "{LOOPBACK}:{monitor}"
-jetstream {{
-  store_dir: {json.dumps(store)}
-  sync_interval: always
-}}
-authorization {{
-  user: {json.dumps(NATS_USER)}
-  password: {json.dumps(password)}
-}}
-"""
 
 
 def s3_servers(folder: DataFolder) -> tuple[list[Program], Mapping[str, str]]:

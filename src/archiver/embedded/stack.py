@@ -47,10 +47,9 @@ class StackOptions:
 
 
 def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
-    """Return a supervisor of all programs, which has not started any yet.
+    """Return a supervisor that has not started any program yet.
 
-    Raises:
-        CannotServe: The address is in use, or a server is not installed.
+    Raises CannotServe if the address is in use, or if a server is not installed.
     """
     host, port = split_address(options.listen)
     if not wait_until_port_free(host, port):
@@ -126,11 +125,7 @@ def split_address(listen: str) -> tuple[str, int]:
 async def run_until_stopped(supervisor: Supervisor, body: Callable[[], Awaitable[None]]) -> None:
     """Start everything, and run *body* until it returns or a signal arrives; then stop everything.
 
-    A second signal kills everything at once.
-
-    Raises:
-        CannotServe: A program never became ready.
-        Exception: Any exception of *body*.
+    A second signal kills everything at once. Raises CannotServe, or any exception of *body*.
     """
     running = asyncio.create_task(_run_supervised(supervisor, body))
     stopping = asyncio.Event()

@@ -146,9 +146,7 @@ class Supervisor:
     async def running(self) -> AsyncIterator[None]:
         """Run the block once every program is ready, then stop the stages in reverse order.
 
-        Raises:
-            CannotServe: A program never became ready; the others have been stopped.
-            Exception: Any exception of the block.
+        Raises CannotServe if a program never became ready, or any exception of the block.
         """
         try:
             async with asyncio.TaskGroup() as group:

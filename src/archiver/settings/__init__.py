@@ -16,18 +16,15 @@ from archiver.settings.locality import (
     nearest_regions,
     require_cloud_ranges,
 )
-from archiver.settings.processes import ServerSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.source import SourceSettings
-from archiver.settings.tree import HGMO_URL_TEMPLATE, Settings
+from archiver.settings.tree import Settings
 
 __all__ = [
     "DEFAULT_CONFIG",
-    "HGMO_URL_TEMPLATE",
     "EngineSettings",
     "RegionSettings",
-    "ServerSettings",
     "Settings",
     "SettingsError",
     "SourceSettings",

@@ -106,8 +106,7 @@ class EngineSettings(Section):
 
     @property
     def _logins(self) -> frozenset[str]:
-        matches = map(_SERVER.fullmatch, _split_servers(self.url))
-        return frozenset(match["login"][:-1] for match in matches if match and match["login"])
+        return frozenset(each["login"][:-1] for each in _match_servers(self.url) if each["login"])
 
     @property
     def login(self) -> Login:
@@ -129,11 +128,13 @@ class EngineSettings(Section):
     @property
     def servers(self) -> tuple[str, ...]:
         """The addresses of the servers, without user and password."""
-        matches = map(_SERVER.fullmatch, _split_servers(self.url))
-        return tuple(
-            match["address"].replace(match["login"] or "", "", 1) for match in matches if match
-        )
+        matches = _match_servers(self.url)
+        return tuple(each["address"].replace(each["login"] or "", "", 1) for each in matches)
 
 
 def _split_servers(url: str | None) -> Iterator[str]:
     return filter(None, (server.strip() for server in (url or "").split(",")))
+
+
+def _match_servers(url: str | None) -> Iterator[re.Match[str]]:
+    return filter(None, map(_SERVER.fullmatch, _split_servers(url)))

@@ -38,10 +38,9 @@ def find_config(config: Path | None = None) -> Path | None:
 
 
 def load(config: Path | None = None) -> Settings:
-    """Return the settings from the environment and the TOML file. The environment wins.
+    """Return the settings from the environment, which wins, and the TOML file.
 
-    Raises:
-        SettingsError: The file cannot be read, or a setting is wrong or unknown.
+    Raises SettingsError if the file cannot be read, or if a setting is wrong or unknown.
     """
     if unknown := "\n".join(_iter_unknown_variables()):
         raise SettingsError(unknown)

@@ -8,8 +8,12 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from archiver.settings.engine import EngineSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
@@ -70,7 +74,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, _OriginalNames(settings_cls), init_settings)
+        original = InitSettingsSource(settings_cls, _read_original_variables())
+        return (env_settings, original, init_settings)
 
     @model_validator(mode="before")
     @classmethod
@@ -127,23 +132,18 @@ class Settings(BaseSettings):
         return self
 
 
-class _OriginalNames(PydanticBaseSettingsSource):
-    """The two environment variables of the original service."""
-
-    def __call__(self) -> dict[str, Any]:
-        data: dict[str, Any] = {}
-        if template := os.environ.get("ARCHIVER_HGMO_URL_TEMPLATE"):
-            data["sources"] = {"hgmo": {"url_template": template}}
-        if buckets := os.environ.get("ARCHIVER_S3_BUCKETS"):
-            try:
-                data["regions"] = {
-                    region: {"bucket": bucket} for region, bucket in json.loads(buckets).items()
-                }
-            except (ValueError, AttributeError):
-                raise SettingsError(
-                    "ARCHIVER_S3_BUCKETS: must be a JSON object that maps regions to buckets"
-                ) from None
-        return data
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        return None, field_name, False
+def _read_original_variables() -> dict[str, Any]:
+    """Return the settings in the two environment variables of the original service."""
+    data: dict[str, Any] = {}
+    if template := os.environ.get("ARCHIVER_HGMO_URL_TEMPLATE"):
+        data["sources"] = {"hgmo": {"url_template": template}}
+    if buckets := os.environ.get("ARCHIVER_S3_BUCKETS"):
+        try:
+            data["regions"] = {
+                region: {"bucket": bucket} for region, bucket in json.loads(buckets).items()
+            }
+        except (ValueError, AttributeError):
+            raise SettingsError(
+                "ARCHIVER_S3_BUCKETS: must be a JSON object that maps regions to buckets"
+            ) from None
+    return data

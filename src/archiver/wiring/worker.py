@@ -23,9 +23,7 @@ from archiver.worker_listener import listening
 async def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT. Then finish running builds, or hand them back.
 
-    Raises:
-        SettingsError: The file of the version cannot be read.
-        CannotListen: `worker.metrics_listen` cannot be bound.
+    Raises SettingsError, or CannotListen if `worker.metrics_listen` cannot be bound.
     """
     set_up_logging(settings.log.format, level=settings.log.level, process="worker")
     stopping = asyncio.Event()
