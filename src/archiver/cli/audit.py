@@ -29,8 +29,8 @@ SAMPLE_SIZE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditSelection:
-    """Which archives to audit: ``named`` ones, else a sample of ``sample_size``, else all.
+class Audit:
+    """Audits archives one after the other: ``named`` ones, else ``sample_size``, else all.
 
     The same ``seed`` and the same stored archives give the same sample.
     """
@@ -39,16 +39,25 @@ class AuditSelection:
     source: str | None
     sample_size: int | None
     seed: int | None
+    quiet: bool
 
-    async def iter_archives(
-        self, auditor: Auditor, *, quiet: bool
-    ) -> AsyncGenerator[Archive, None]:
+    async def run(self, settings: Settings, report: Callable[[Finding], None]) -> None:
+        async with (
+            open_auditor(settings) as auditor,
+            aclosing(self._iter_archives(auditor)) as archives,
+        ):
+            async for archive in archives:
+                with byte_progress(quiet=self.quiet) as progress:
+                    finding = await auditor.audit(archive, progress.update)
+                report(finding)  # after the progress bar is gone
+
+    async def _iter_archives(self, auditor: Auditor) -> AsyncGenerator[Archive, None]:
         if self.named:
             for archive in self.named:
                 yield archive
         elif self.sample_size:
             random = Random(self.seed)  # noqa: S311 - the sample is no secret
-            with byte_progress(quiet=quiet) as progress:
+            with byte_progress(quiet=self.quiet) as progress:
                 progress.update("listing", 0)
                 sample = await auditor.sample(self.sample_size, source=self.source, random=random)
             for archive in sample:
@@ -99,11 +108,12 @@ def command(
         raise click.UsageError(
             "TASK, --all and --sample exclude each other, and so do TASK and --source"
         )
-    selection = AuditSelection(
+    audit = Audit(
         named=tuple(map(_parse_task, tasks)),
         source=source,
         sample_size=None if everything else sample or SAMPLE_SIZE,
         seed=seed,
+        quiet=quiet,
     )
     settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="audit")
@@ -119,7 +129,7 @@ def command(
     failure = None
     try:
         with interruptible():
-            asyncio.run(_audit(settings, selection, report, quiet=quiet))
+            asyncio.run(audit.run(settings, report))
     except StorageUnavailable as exc:
         failure = exc
         click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)
@@ -136,17 +146,3 @@ def _parse_task(task: str) -> Archive:
     if archive is None:
         raise InvalidUsage(f"{task} is neither a task id nor a status URL")
     return archive
-
-
-async def _audit(
-    settings: Settings, selection: AuditSelection, report: Callable[[Finding], None], *, quiet: bool
-) -> None:
-    """Audit one archive after the other. Each progress bar is gone before its report is printed."""
-    async with (
-        open_auditor(settings) as auditor,
-        aclosing(selection.iter_archives(auditor, quiet=quiet)) as archives,
-    ):
-        async for archive in archives:
-            with byte_progress(quiet=quiet) as progress:
-                finding = await auditor.audit(archive, progress.update)
-            report(finding)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
 from archiver.client.text import hide_user_info, printable
-from archiver.embedded.data_folder import open_data_folder
+from archiver.embedded.data_folder import DataFolder, open_data_folder
 from archiver.embedded.program import CannotServe, http_probe
 from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.embedded.stack import (
@@ -20,7 +20,6 @@ from archiver.embedded.stack import (
     run_until_stopped,
     split_address,
 )
-from archiver.embedded.supervisor import Supervisor
 from archiver.settings import Settings, SettingsError, require_cloud_ranges
 from archiver.telemetry import set_up_logging
 
@@ -43,7 +42,7 @@ def command(config: Path | None) -> None:
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:
         with open_data_folder(settings.data_dir) as folder:
-            asyncio.run(_serve(settings, create_supervisor(stack_options(settings), folder)))
+            asyncio.run(_serve(settings, folder))
     except CannotServe as exc:
         raise CommandFailed(str(exc)) from exc
 
@@ -57,9 +56,8 @@ def require_one_metrics_listener(settings: Settings) -> None:
         )
 
 
-def stack_options(settings: Settings) -> StackOptions:
-    """Return what must run here, because it is not configured to run elsewhere."""
-    return StackOptions(
+async def _serve(settings: Settings, folder: DataFolder) -> None:
+    options = StackOptions(
         listen=settings.server.listen,
         workers=settings.worker.processes,
         worker_grace_s=settings.worker.grace_s,
@@ -67,13 +65,11 @@ def stack_options(settings: Settings) -> StackOptions:
         embed_regions=not settings.regions,
     )
 
-
-async def _serve(settings: Settings, supervisor: Supervisor) -> None:
     async def print_and_wait() -> None:
         print_summary(settings, healthy=await is_healthy(settings))
         await asyncio.Event().wait()
 
-    await run_until_stopped(supervisor, print_and_wait)
+    await run_until_stopped(create_supervisor(options, folder), print_and_wait)
 
 
 async def is_healthy(settings: Settings) -> bool:

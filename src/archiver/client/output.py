@@ -42,12 +42,8 @@ class ArchiveWriter:
 
     def write(self, chunk: bytes) -> None:
         """Append *chunk*. Raises CommandFailed, or BrokenPipeError if the reader has left."""
-        try:
+        with _explaining_errors(self._name):
             _write_all(self._file, chunk)
-        except BrokenPipeError:
-            raise
-        except OSError as exc:
-            raise _failure(self._name, exc) from exc
         self._count(chunk)
 
     def read_existing(self) -> None:
@@ -83,7 +79,7 @@ def open_output(
         CommandFailed: The path cannot be written, or exists and must not be replaced.
         RetryLater: Another process writes the file, or the disk is too full.
     """
-    try:
+    with _explaining_errors(path):
         if path == STDOUT:
             yield _stream_writer(_unbuffered(sys.stdout.buffer), path)
         elif _is_stream(path):
@@ -94,10 +90,6 @@ def open_output(
             part = final.with_name(f"{final.name}.{sha256[:PART_DIGITS]}.part")
             with _open_part(part, final, size_bytes, replace=replace) as writer:
                 yield writer
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        raise _failure(path, exc) from exc
 
 
 def require_absent(path: Path) -> None:
@@ -109,13 +101,11 @@ def require_absent(path: Path) -> None:
 
 def is_complete(path: Path, sha256: str, size_bytes: int) -> bool:
     """Return whether *path* is a file with these bytes. Raises CommandFailed if unreadable."""
-    try:
+    with _explaining_errors(path):
         if not path.is_file() or path.stat().st_size != size_bytes:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError as exc:
-        raise _failure(str(path), exc) from exc
 
 
 def _is_stream(path: str) -> bool:
@@ -218,5 +208,12 @@ def _keep_part(part: Path, writer: ArchiveWriter) -> None:
         part.unlink(missing_ok=True)
 
 
-def _failure(path: str, exc: OSError) -> CommandFailed:
-    return CommandFailed(f"{path}: {exc.strerror}")
+@contextmanager
+def _explaining_errors(path: str | Path) -> Iterator[None]:
+    """Raise CommandFailed for an OSError, but not if the reader of a pipe has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise CommandFailed(f"{path}: {exc.strerror}") from exc

@@ -73,7 +73,7 @@ async def _next_status(client: ApiClient, status_url: str, last: TaskStatus | No
 def _has_responded(accepted: Accepted) -> bool:
     """Return whether the server of the status URL is the one that accepted the request."""
     requested = accepted.requested_url
-    return bool(requested) and origin(requested or "") == origin(accepted.status_url)
+    return requested is not None and origin(requested) == origin(accepted.status_url)
 
 
 def _require_retryable(

@@ -94,13 +94,9 @@ class Settings(BaseSettings):
         return {**data, "sources": {**sources, "hgmo": hgmo}}
 
     @model_validator(mode="after")
-    def _require_a_source(self) -> Self:
+    def _require_valid_names(self) -> Self:
         if not self.sources:
             raise ValueError("sources: is empty; name a source, or remove the table to use `hgmo`")
-        return self
-
-    @model_validator(mode="after")
-    def _require_valid_names(self) -> Self:
         for name in (*self.regions, *self.sources):
             if not _NAME.fullmatch(name):
                 raise ValueError(
