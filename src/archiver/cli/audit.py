@@ -30,7 +30,7 @@ SAMPLE_SIZE = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Audits archives one after the other: ``named`` ones, else ``sample_size``, else all.
+    """Audits ``named`` archives in turn, else a sample of ``sample_size``, else all.
 
     The same ``seed`` and the same stored archives give the same sample.
     """

@@ -62,9 +62,8 @@ def _format_sha256(content: Manifest | Fetched | Content) -> str:
 
 
 def _format_origin(archive: Manifest | Fetched) -> str:
-    return (
-        f"made by {archive.conversion.converter}" if archive.conversion else "as sent by the host"
-    )
+    conversion = archive.conversion
+    return f"made by {conversion.converter}" if conversion else "as sent by the host"
 
 
 def _iter_differences(drift: Drift) -> Iterator[str]:

@@ -89,9 +89,5 @@ def _format_value(value: object) -> str:
         case bool() | int() | float():
             return json.dumps(value)
         case _:
-            return _escaped(json.dumps(hide_user_info(str(value)), ensure_ascii=False))
-
-
-def _escaped(text: str) -> str:
-    """Return *text* with unprintable characters as TOML escapes."""
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in text)
+            text = json.dumps(hide_user_info(str(value)), ensure_ascii=False)
+            return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in text)

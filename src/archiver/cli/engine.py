@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from archiver.cli.options import config_option, json_option, load_settings, retry_later_on_errors
+from archiver.cli.options import config_option, json_option, load_settings, retry_later
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.jetstream.replication import StreamStatus, TooFewServers
 from archiver.settings import Settings, require_engine
@@ -37,7 +37,7 @@ def show(*, as_json: bool, config: Path | None) -> None:
      75  the engine did not respond
     """  # noqa: D301 - click keeps the lines after \b
     settings = _load_settings(config)
-    with retry_later_on_errors():
+    with retry_later():
         streams, differing = asyncio.run(_look_up(settings))
     if as_json:
         click.echo(json.dumps([_to_json(stream) for stream in streams]))
@@ -70,7 +70,7 @@ def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> Non
     """  # noqa: D301 - click keeps the lines after \b
     settings, number = _load_settings(config), int(replicas)
     try:
-        with retry_later_on_errors():
+        with retry_later():
             changed = asyncio.run(_change(settings, number, timedelta(seconds=timeout_s)))
     except TooFewServers as exc:
         raise CommandFailed(f"{replicas} replicas need {replicas} servers: {exc}") from exc

@@ -11,12 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from archiver.cli.options import (
-    config_option,
-    json_option,
-    load_settings_or_embedded,
-    retry_later_on_errors,
-)
+from archiver.cli.options import config_option, json_option, load_settings_or_embedded, retry_later
 from archiver.cli.progress import item_progress
 from archiver.cli.signals import interruptible
 from archiver.client.failures import RetryLater
@@ -53,7 +48,7 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
     settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="index")
     started = time.monotonic()
-    with retry_later_on_errors(), interruptible():
+    with retry_later(), interruptible():
         tally = asyncio.run(_rebuild(settings, source, quiet=quiet))
     duration_s = time.monotonic() - started
     if as_json:

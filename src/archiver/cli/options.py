@@ -97,8 +97,8 @@ def _use_embedded(settings: Settings) -> None:
 
 
 @contextmanager
-def retry_later_on_errors() -> Iterator[None]:
-    """Let an ArchiverError in the block end the command with the exit code of RetryLater."""
+def retry_later() -> Iterator[None]:
+    """Raise RetryLater for an ArchiverError in the block."""
     try:
         yield
     except ArchiverError as exc:

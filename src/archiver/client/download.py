@@ -167,10 +167,6 @@ def _count_known_bytes(response: aiohttp.ClientResponse, located: Located, start
 
     Content-Range says whether the body is a part, because rclone's S3 server sends parts with 200
     instead of 206: https://github.com/johannesboyne/gofakes3/pull/121
-
-    Raises:
-        RetryLater: The response is an error, or another part than requested.
-        WrongBytes: The object has another size.
     """
     content_range = response.headers.get("Content-Range")
     expected_range = f"bytes {start}-{located.size_bytes - 1}/{located.size_bytes}"

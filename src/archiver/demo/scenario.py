@@ -14,6 +14,7 @@ from archiver.client.api_response import Accepted, ApiResponse, Located, parse_a
 from archiver.client.download import download_object
 from archiver.client.failures import CommandFailed
 from archiver.client.output import open_output
+from archiver.client.text import without_query
 from archiver.demo.repository import REPO, SUBDIR, DemoRepository
 from archiver.demo.screen import Screen
 
@@ -84,7 +85,8 @@ class Scenario:
                 await asyncio.sleep(POLL_S)
         status.raise_if_failed()
         duration_s = time.monotonic() - began
-        self.screen.regions(status.presigned_urls)
+        for region, presigned_url in status.presigned_urls.items():
+            self.screen.fact(region, without_query(presigned_url))
         self.screen.check(
             f"a copy in each region after {duration_s:.1f} s",
             ok=set(status.presigned_urls) == {NEAR, FAR},

@@ -1,7 +1,7 @@
 """The output of ``archiver demo``: live on a terminal, plain lines in a pipe."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -68,10 +68,6 @@ class Screen:
         self._console.print(Text.assemble((f"{INDENT}{sign} ", style), text))
         if not ok:
             self.failures.append(text)
-
-    def regions(self, urls: Mapping[str, str]) -> None:
-        for region, url in urls.items():
-            self.fact(region, without_query(url))
 
     def members(self, names: Sequence[str], count: int) -> None:
         for name in names:

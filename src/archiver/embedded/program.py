@@ -25,7 +25,6 @@ class Probe:
     expect: bytes
 
     async def succeeds(self) -> bool:
-        """Return whether the server sends the expected response."""
         with suppress(OSError, TimeoutError, asyncio.LimitOverrunError, ValueError):
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 return await self._try()

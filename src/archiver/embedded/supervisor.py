@@ -47,7 +47,9 @@ class SupervisedProgram:
                 if starts >= FIRST_STARTS and not self.was_ready.is_set():
                     raise CannotServe(_explain_never_ready(self.program))
                 delay_s = RESTART_DELAY_S if lifetime_s >= STABLE_S else delay_s
-                await _wait_for(self._stopping, delay_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await self._stopping.wait()
                 delay_s = min(2 * delay_s, RESTART_DELAY_MAX_S)
         finally:
             self.stopped.set()
@@ -215,9 +217,3 @@ def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
-
-
-async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -22,8 +22,6 @@ _ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
 _NAMED_TABLES = frozenset({"regions", "sources"})
 """Tables whose keys are chosen by the operator."""
 
-_ANY_NAME = "*"
-
 _NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_URL"})
 """Options of commands."""
 
@@ -127,14 +125,14 @@ def _closest_setting(path: Sequence[str]) -> Sequence[str]:
     """Return the path of the setting most like *path*; empty if none is similar."""
     paths = {".".join(each): each for each in _all_paths(Settings)}
     for match in get_close_matches(".".join(_without_name(path)), paths, n=1, cutoff=0.8):
-        return [path[1] if part == _ANY_NAME else part for part in paths[match]]
+        return [path[1] if part == "*" else part for part in paths[match]]
     return ()
 
 
 def _without_name(path: Sequence[str]) -> tuple[str, ...]:
     """Return *path* with ``*`` for the name of a region or a source."""
     named = len(path) > 1 and path[0] in _NAMED_TABLES
-    return (path[0], _ANY_NAME, *path[2:]) if named else tuple(path)
+    return (path[0], "*", *path[2:]) if named else tuple(path)
 
 
 def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
@@ -144,7 +142,7 @@ def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
         paths.add(path)
         below = field.annotation
         if name in _NAMED_TABLES:
-            path = (name, _ANY_NAME)
+            path = (name, "*")
             paths.add(path)
             below = get_args(below)[1]
         if isinstance(below, type) and issubclass(below, BaseModel):

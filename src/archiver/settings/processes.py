@@ -66,7 +66,6 @@ class ServerSettings(Section):
     """Event streams that one web process may have open at a time for one client, which is an
     address or an IPv6 network of 64 bits.
     """
-
     version_file: Path | None = None
     """JSON file with the keys of `/__version__` (source, version, commit, build), as in
     Dockerflow's images.

@@ -28,7 +28,6 @@ class RegionSettings(Section):
     """PEM file with certificate authorities to trust besides the system's, for `endpoint`."""
     virtual_hosted: bool = False
     """Whether the bucket's name is part of the host name instead of the path."""
-
     networks: tuple[Network, ...] = ()
     """Networks whose clients are near this region. The smallest network that contains a client
     decides. These networks override the published networks of clouds.

@@ -107,16 +107,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _require_known_regions(self) -> Self:
+    def _require_consistent_regions(self) -> Self:
         for name, region in self.regions.items():
             if unknown := set(region.nearest).difference(self.regions):
                 raise ValueError(
                     f"regions.{name}.nearest: {min(unknown)!r} is not a configured region"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _require_one_region_each(self) -> Self:
         for kind in ("networks", "aws_regions", "google_regions"):
             owners: dict[str, str] = {}
             for name, region in self.regions.items():

@@ -20,13 +20,7 @@ from archiver.settings import Settings, nearest_regions
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
 from archiver.upkeep.background import recheck_and_restore
-from archiver.wiring.adapters import (
-    connect_engine,
-    create_workspace,
-    open_regions,
-    open_sources,
-    open_verifier,
-)
+from archiver.wiring import adapters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +36,12 @@ class Parts:
 async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts]:
     """Yield the connected parts. Servers that do not respond yet are connected later."""
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_regions(settings))
+        storage = await stack.enter_async_context(adapters.open_regions(settings))
         answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
         connection = await stack.enter_async_context(
-            connect_engine(settings, process=process, answers=answers)
+            adapters.connect_engine(settings, process=process, answers=answers)
         )
-        sources = await stack.enter_async_context(open_sources(settings))
+        sources = await stack.enter_async_context(adapters.open_sources(settings))
         queue = JetStreamTaskQueue(connection=connection)
         repairs = JetStreamRepairList(connection=connection)
         index = JetStreamIndex(
@@ -73,9 +67,10 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             queue=queue,
             repairs=repairs,
             fleet=JetStreamFleet(connection=connection),
-            verify=stack.enter_context(open_verifier(settings)),
+            verify=stack.enter_context(adapters.open_verifier(settings)),
             converter=Converter(
-                workspace=create_workspace(settings), threads=settings.worker.compression_threads
+                workspace=adapters.create_workspace(settings),
+                threads=settings.worker.compression_threads,
             ),
             notifications=notifications,
             nearest=nearest_regions(settings),

@@ -10,21 +10,18 @@ from archiver.jetstream.replication import Replication
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
-from archiver.wiring.adapters import (
-    connect_engine,
-    create_workspace,
-    open_regions,
-    open_sources,
-    open_verifier,
-)
+from archiver.wiring import adapters
 
 
 @asynccontextmanager
 async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
     """Yield an auditor, which needs the regions and the sources, but no engine."""
-    workspace = create_workspace(settings)
-    async with open_regions(settings) as storage, open_sources(settings) as sources:
-        with open_verifier(settings) as verify:
+    workspace = adapters.create_workspace(settings)
+    async with (
+        adapters.open_regions(settings) as storage,
+        adapters.open_sources(settings) as sources,
+    ):
+        with adapters.open_verifier(settings) as verify:
             yield Auditor(
                 sources=sources,
                 storage=storage,
@@ -42,8 +39,8 @@ async def open_rebuilder(
 ) -> AsyncIterator[Rebuilder]:
     """Yield a rebuilder of the index, which needs the engine and the regions, but no source."""
     async with (
-        open_regions(settings) as storage,
-        connect_engine(settings, process="index") as connection,
+        adapters.open_regions(settings) as storage,
+        adapters.connect_engine(settings, process="index") as connection,
     ):
         store = JetStreamIndexStore(connection=connection, storage=storage)
         yield Rebuilder(store=store, storage=storage, on_progress=on_progress)
@@ -52,5 +49,5 @@ async def open_rebuilder(
 @asynccontextmanager
 async def open_replication(settings: Settings) -> AsyncIterator[Replication]:
     """Yield the streams of the fleet, which need only the engine."""
-    async with connect_engine(settings, process="engine", prepares=False) as connection:
+    async with adapters.connect_engine(settings, process="engine", prepares=False) as connection:
         yield Replication(connection=connection, wanted=settings.engine.replicas)

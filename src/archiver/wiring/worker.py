@@ -14,7 +14,7 @@ from archiver.service import Archiver
 from archiver.settings import Settings
 from archiver.telemetry import log, set_up_logging
 from archiver.upkeep.background import repair_copies
-from archiver.wiring.adapters import create_workspace
+from archiver.wiring import adapters
 from archiver.wiring.parts import Parts, open_parts
 from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import listening
@@ -38,7 +38,7 @@ async def run_worker(settings: Settings) -> None:
 
 
 def _warn_if_no_room(settings: Settings) -> None:
-    workspace = create_workspace(settings)
+    workspace = adapters.create_workspace(settings)
     try:
         workspace.require_room()
     except NoRoom as exc:
