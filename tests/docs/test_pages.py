@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from archiver.settings import load
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+ARCHITECTURE = (DOCS / "architecture.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
 PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
 
@@ -66,10 +70,20 @@ def test_every_configuration_is_valid(
 
 
 def test_the_architecture_names_every_package() -> None:
-    text = (DOCS / "architecture.md").read_text()
     packages = {path.parent.name for path in (ROOT / "src" / "archiver").glob("*/__init__.py")}
 
-    assert {name for name in packages if f"`{name}" not in text} == set()
+    assert {name for name in packages if f"`{name}" not in ARCHITECTURE} == set()
+
+
+def test_the_architecture_draws_the_layers_that_make_check_enforces() -> None:
+    layout = re.findall(r"^## Layout\n\n```\n(.*?)^```", ARCHITECTURE, re.MULTILINE | re.DOTALL)[0]
+    drawn = [
+        re.findall(r"[a-z_]{3,}", re.sub(r"\(.*?\)", "", line[16:]))
+        for line in layout.replace("\n                |", " |").splitlines()
+    ]
+    (contract,) = (each for each in CONTRACTS if each.get("containers") == ["archiver"])
+
+    assert list(map(sorted, drawn)) == [sorted(layer.split(" | ")) for layer in contract["layers"]]
 
 
 def test_decisions_are_numbered_without_a_gap_and_hold_their_three_parts() -> None:
@@ -102,6 +116,12 @@ def _anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes of the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_laws_link_to_the_files_of_their_tests() -> None:
+    tests = re.findall(r"\]\((\.\./tests/[^)]*)\)", (DOCS / "laws.md").read_text())
+
+    assert [test for test in tests if not (DOCS / test).is_file()] == []
 
 
 def test_the_map_names_every_page() -> None:

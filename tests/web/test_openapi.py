@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from archiver import __version__
 from archiver.errors import InvalidRequest
-from archiver.model import ArchiveRequest
+from archiver.model import ArchiveRequest, parse_node
 from archiver.names import require_name
 from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
@@ -75,6 +75,14 @@ def test_the_patterns_of_names_match_the_parsers(text: str) -> None:
         pattern = schema["pattern"].replace("$", r"\Z")  # as in JavaScript
         described = re.search(pattern, text) is not None
         assert described == is_taken(take, text), schema
+
+
+@pytest.mark.parametrize("digits", (12, 39, 40, 41, 63, 64, 65))
+def test_the_pattern_of_nodes_matches_the_parser(document: dict[str, Any], digits: int) -> None:
+    pattern = document["components"]["headers"]["Node"]["schema"]["pattern"]
+    text = "a" * digits
+
+    assert (re.search(pattern, text) is not None) == (parse_node(text) is not None)
 
 
 def is_taken(take: Callable[[str], object], text: str) -> bool:
