@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from archiver import __version__
 from archiver.web.client_address import ClientResolver
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with (
-            self._waiters.stream(self._archive, self._client) as watch,
+            self._waiters.watch(self._archive, self._client, stream=True) as watch,
             departure_of(receive) as departure,
         ):
             if await watch.wait_for_status(FIRST_STATUS_S, departure) is Wake.CLIENT_LEFT:

@@ -61,18 +61,17 @@ async def _wait(
         TooManyWaiters: No more requests may wait, and the client accepts no other reply.
     """
     try:
-        waited = await context.state.waiters.wait_for_archive(
-            pending.archive,
-            Variant(
-                archive_request=request.archive_request,
-                url=request.url,
-                client_region=context.client.region,
-            ),
-            render=render,
-            timeout_s=timeout_s,
-            client=context.client.group,
-            receive=context.receive,
-        )
+        with context.state.waiters.watch(pending.archive, context.client.group) as watch:
+            waited = await watch.wait_for_response(
+                Variant(
+                    archive_request=request.archive_request,
+                    url=request.url,
+                    client_region=context.client.region,
+                ),
+                render,
+                timeout_s=timeout_s,
+                receive=context.receive,
+            )
     except TooManyWaiters:
         if not request.accepts_202 and request.on_miss is not OnMiss.REDIRECT:
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from archiver.errors import InvalidRequest
 from archiver.web.request_target import HOP, SECONDS, parse_number
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 
 TIMER_TOLERANCE_S = 0.01
 """A timer may end a hold this much early, which leaves no second to wait for."""
