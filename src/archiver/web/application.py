@@ -6,8 +6,8 @@ handler. The reply gets the standard headers, is remembered if it may be repeate
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
@@ -17,12 +17,10 @@ from archiver.telemetry import log
 from archiver.web import problems
 from archiver.web.access_log import AccessLog
 from archiver.web.client_address import ClientResolver
-from archiver.web.flights import Flight, Flights
 from archiver.web.problems import Misdirected
-from archiver.web.reply import CLIENT_LEFT, Hold, Reply
+from archiver.web.reply import CLIENT_LEFT, Hold, Reply, with_standard_headers
 from archiver.web.request_context import RequestContext, WebState, request_id
 from archiver.web.response_cache import CachedResponse, CacheKey, ResponseCache
-from archiver.web.response_headers import with_standard_headers
 from archiver.web.router import Route, Router
 
 
@@ -45,7 +43,7 @@ class Application:
         self._clients = clients
         self._cache = cache
         self._access_log = access_log
-        self._flights: Flights[CacheKey] = Flights()
+        self._flights: dict[CacheKey, _Flight] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -78,7 +76,13 @@ class Application:
             self.state,
             time.perf_counter(),
         )
-        key = _cache_key(context)
+        key = CacheKey(
+            context.method,
+            context.raw_path,
+            context.query,
+            context.client.region,
+            context.principal,
+        )
         try:
             cached = self._cached(context, key)
             if cached is None and (flight := self._flights.get(key)):
@@ -134,35 +138,54 @@ class Application:
     async def _lead(self, context: RequestContext, key: CacheKey, route: Route) -> Reply | Hold:
         """Return the handler's reply, for which identical requests wait, or its hold.
 
-        A hold ends the flight, so that identical requests do not wait for this client's wait.
+        A hold ends the flight, so that identical requests do not wait for this client's wait. The
+        first request of its kind is not remembered: a long tail of archives, each requested once,
+        then costs next to nothing.
         """
         version = self._cache.version
-        with self._flights.begin(key) as flight:
+        with self._flight(key) as flight:
             reply = await route.handler(context)
-            if isinstance(reply, Reply):
-                self._remember(context, key, reply, flight, version)
+            if (
+                isinstance(reply, Reply)
+                and reply.repeatable
+                and (self._cache.seen_before(key) or flight.followers)
+            ):
+                self._cache.remember(
+                    key,
+                    reply.repeatable(),
+                    route=context.route,
+                    source=context.source,
+                    version=version,
+                )
             return reply
 
-    def _remember(
-        self,
-        context: RequestContext,
-        key: CacheKey,
-        reply: Reply,
-        flight: Flight,
-        version: int,
-    ) -> None:
-        """Remember a repeatable reply if the request is not the first of its kind.
+    @contextmanager
+    def _flight(self, key: CacheKey) -> Iterator["_Flight"]:
+        """Yield a flight that lands when the block ends.
 
-        A long tail of archives, each requested once, then costs next to nothing.
+        It has no followers if another flight for *key* has not landed yet.
         """
-        if reply.repeatable and (self._cache.seen_before(key) or flight.followers):
-            self._cache.remember(
-                key,
-                reply.repeatable(),
-                route=context.route,
-                source=context.source,
-                version=version,
-            )
+        flight = _Flight()
+        self._flights.setdefault(key, flight)
+        try:
+            yield flight
+        finally:
+            flight.landed.set()
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+
+class _Flight:
+    """A request that is being handled. ``followers`` counts the identical ones that wait for it."""
+
+    def __init__(self) -> None:
+        self.landed = asyncio.Event()
+        self.followers = 0
+
+    async def follow(self) -> None:
+        """Return when the request has been handled."""
+        self.followers += 1
+        await self.landed.wait()
 
 
 class _Sender:
@@ -181,12 +204,6 @@ class _Sender:
             headers.append((b"x-request-id", self._context.request_id.encode()))
             message["headers"] = headers
         await self._send(message)
-
-
-def _cache_key(context: RequestContext) -> CacheKey:
-    return CacheKey(
-        context.method, context.raw_path, context.query, context.client.region, context.principal
-    )
 
 
 async def _repeat(cached: CachedResponse, context: RequestContext, send: Send) -> None:

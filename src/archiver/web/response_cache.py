@@ -12,8 +12,7 @@ from archiver.model import Region
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache, weight
 from archiver.runtime.notifications import Notifications
 from archiver.telemetry import log
-from archiver.web.reply import Renew, Repeatable
-from archiver.web.response_headers import Headers, with_standard_headers
+from archiver.web.reply import Headers, Renew, Repeatable, with_standard_headers
 
 RESPONSES_MAX = 10_000
 RESPONSES_MAX_BYTES = 32 * MEGABYTE

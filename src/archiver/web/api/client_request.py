@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES, ArchiveRequest, Region
 from archiver.names import display_rev, require_name
-from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
 from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_preference
@@ -62,13 +61,13 @@ def client_request(
     suffix: str,
     query: Mapping[str, str],
     *,
-    path: str | None = None,
+    url: str | None = None,
     default_wait_s: int | None = None,
     ending: str = "",
 ) -> ClientRequest:
     """Return the request for the repo in *segments*, and the rev in *query* or behind the repo.
 
-    *path* defaults to our own spelling of it.
+    *url* defaults to our own spelling of it.
 
     Raises:
         InvalidRequest: A parameter is invalid.
@@ -82,12 +81,12 @@ def client_request(
         suffix=suffix,
         preferred_region=parse_region(query.get("preferred_region", "")),
     )
-    if path is None:
-        path = repo_path(request) if "rev" in query else archive_path(request, rev)
     config = context.state.config
+    if url is None:
+        url = config.repo_url(request) if "rev" in query else config.archive_url(request, rev)
     return ClientRequest(
         archive_request=request,
-        url=f"{config.public_url}{path}",
+        url=url,
         query={name: text for name, text in query.items() if text and name not in MISS_PARAMETERS},
         wait=parse_wait_preference(
             query, context.header(b"prefer"), config.wait_limits, default_s=default_wait_s
