@@ -1,6 +1,8 @@
 """Errors as ``application/problem+json`` (RFC 9457), and the one table of their statuses."""
 
 import math
+from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
@@ -50,9 +52,6 @@ _WEB_STATUS = {
     "not_ready_yet": 503,
 }
 
-METHOD_NOT_ALLOWED = 405
-UNAVAILABLE = 503
-
 
 class Misdirected(Exception):
     """No route accepts the request. ``code`` is that of the problem."""
@@ -63,21 +62,16 @@ class Misdirected(Exception):
         self.detail = detail
 
 
-def statuses() -> dict[str, int]:
-    """Return the status of every code that a problem may have."""
-    classes = [kind for kind in vars(errors).values() if _has_code(kind)]
-    return {kind.code: _status(kind) for kind in classes} | _WEB_STATUS
-
-
 def _has_code(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, ArchiverError) and "code" in vars(kind)
 
 
-def _status(kind: type[ArchiverError]) -> int:
-    return next(_STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in _STATUS)
-
-
-_STATUS_OF_CODE = statuses()
+STATUSES: Mapping[str, int] = {
+    kind.code: next(_STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in _STATUS)
+    for kind in vars(errors).values()
+    if _has_code(kind)
+} | _WEB_STATUS
+"""The status of every code that a problem may have."""
 
 
 def reply_to(context: RequestContext, exc: Exception) -> Reply:
@@ -108,7 +102,7 @@ def problem(
     **members: str,
 ) -> Reply:
     """Return the problem *code*. A 503 has ``Retry-After``."""
-    status = _STATUS_OF_CODE.get(code, 500)
+    status = STATUSES.get(code, 500)
     response = JSONResponse(
         {
             "type": f"urn:archiver:problem:{code}",
@@ -122,9 +116,9 @@ def problem(
         status_code=status,
         media_type="application/problem+json",
     )
-    if status == UNAVAILABLE:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         delay_s = retry_after_s or context.state.config.retry_after_s
         response.headers["Retry-After"] = str(max(1, math.ceil(delay_s)))
-    if status == METHOD_NOT_ALLOWED:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = "GET, HEAD"
     return Reply(response=response, outcome=code)

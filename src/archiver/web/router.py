@@ -1,8 +1,6 @@
 """From the path of a request to the route that handles it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from re import Pattern
 
 from starlette.convertors import PathConvertor
 from starlette.routing import compile_path
@@ -15,7 +13,6 @@ from archiver.web.request_target import TARGET_MAX_BYTES, decode
 METHODS = ("GET", "HEAD")
 
 
-@dataclass(frozen=True, slots=True)
 class Route:
     """A path, its handler, and whether replies may be repeated to other clients.
 
@@ -23,20 +20,13 @@ class Route:
     follows, as it was sent: its handler splits it before decoding, so that ``%2F`` is no separator.
     """
 
-    path: str
-    handler: Handler
-    name: str = field(kw_only=True)
-    cacheable: bool = field(default=False, kw_only=True)
-    pattern: Pattern[str] = field(init=False, repr=False)
-    prefix: str = field(init=False)
-    raw_parameters: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        pattern, _, convertors = compile_path(self.path)
-        raw = {name for name, convertor in convertors.items() if type(convertor) is PathConvertor}
-        object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "prefix", self.path.partition("{")[0])
-        object.__setattr__(self, "raw_parameters", frozenset(raw))
+    def __init__(self, path: str, handler: Handler, *, name: str, cacheable: bool = False) -> None:
+        self.path, self.handler, self.name, self.cacheable = path, handler, name, cacheable
+        self.prefix = path.partition("{")[0]
+        self.pattern, _, convertors = compile_path(path)
+        self.raw_parameters = {
+            name for name, kind in convertors.items() if isinstance(kind, PathConvertor)
+        }
 
 
 class Router:
