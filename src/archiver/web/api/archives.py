@@ -23,7 +23,7 @@ from archiver.web.api.client_request import (
     parse_parameters,
     parse_region,
     parse_source,
-    parse_suffix,
+    require_one_of,
 )
 from archiver.web.problems import problem
 from archiver.web.reply import HIT, Hold, Reply
@@ -63,7 +63,9 @@ async def get_checksum(context: RequestContext) -> Reply | Hold:
 
 async def get_by_sha256(context: RequestContext) -> Reply:
     """Redirect to an archive that has these bytes, if one is known. No task is created."""
-    sha256 = parse_sha256(context.parameters["digest"])
+    sha256 = context.parameters["digest"].lower()
+    if not is_sha256(sha256):
+        raise InvalidRequest("not a SHA-256", parameter="digest", allowed="64 hexadecimal digits")
     query = parse_query(context.query, known=("preferred_region",))
     find = partial(
         context.state.archiver.locate,
@@ -122,27 +124,17 @@ def _hint(request: ClientRequest) -> str:
 
 
 def _parse_address(context: RequestContext) -> ClientRequest:
-    """Return the parsed request; every 400 of this route arises here.
-
-    Raises:
-        InvalidRequest: A part of the path or of the query is invalid.
-        UnknownSource: The source is not configured.
-    """
+    """Return the request in ``/archiver/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["address"]
     source = parse_source(context, raw)
     query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region")
-    suffix = parse_suffix(query.get("suffix", DEFAULT_SUFFIX))
+    suffix = require_one_of(SUFFIXES, query.get("suffix", DEFAULT_SUFFIX), "suffix")
     segments = split_path(raw, rev_in_query="rev" in query)
     return client_request(context, source, segments, suffix, query)
 
 
 def _parse_file(context: RequestContext) -> ClientRequest:
-    """Return the request that the file's path and the query describe.
-
-    Raises:
-        InvalidRequest: A part of the path or of the query is invalid.
-        UnknownSource: The source is not configured.
-    """
+    """Return the request in ``/get/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["file"]
     source = parse_source(context, raw)
     query = parse_parameters(context, "rev", "subdir", "preferred_region")
@@ -164,9 +156,7 @@ def split_file_name(name: str) -> tuple[str, str]:
     """Return the parts of ``{rev}.{suffix}`` or ``{repo}.{suffix}``, with the longest suffix.
 
     So a rev may have dots, and even end like a suffix: ``A.zip.tar.gz`` is the rev ``A.zip``.
-
-    Raises:
-        InvalidRequest: The name has no supported suffix.
+    Raises InvalidRequest.
     """
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         rev = name.removesuffix(f".{suffix}")
@@ -177,13 +167,6 @@ def split_file_name(name: str) -> tuple[str, str]:
         parameter="suffix",
         allowed=", ".join(SUFFIXES),
     )
-
-
-def parse_sha256(text: str) -> str:
-    """Return a SHA-256 in lower case. Raises InvalidRequest."""
-    if not is_sha256(text.lower()):
-        raise InvalidRequest("not a SHA-256", parameter="digest", allowed="64 hexadecimal digits")
-    return text.lower()
 
 
 def _render_checksum(raw_path: str, rev: str, ready: Ready) -> Response:

@@ -52,7 +52,7 @@ class TaskWatch:
         self._archive = archive
         self._poll_interval = poll_interval
         self._responses: dict[Variant, Response] = {}
-        self._renderings: dict[str, bytes] = {}
+        self._rendering: bytes | None = None
         self.version = 0
         self.status: Status | None = None
         self.failure: ArchiverError | None = None
@@ -133,23 +133,22 @@ class TaskWatch:
             return
         self.status = status
         self.version += 1
-        self._renderings.clear()
+        self._rendering = None
         if self.ended:
             wake_all(self.until_end)
         wake_all(self.until_change)
 
-    def render_once(self, name: str, render: Callable[[Status], bytes]) -> bytes:
-        """Return what *render* makes of the known status, once for each version and *name*."""
+    def render_once(self, render: Callable[[Status], bytes]) -> bytes:
+        """Return what *render*, always the same, makes of the status; once for each version."""
         assert self.status  # noqa: S101 - for mypy
-        if name not in self._renderings:
-            self._renderings[name] = render(self.status)
-        return self._renderings[name]
+        if self._rendering is None:
+            self._rendering = render(self.status)
+        return self._rendering
 
     async def wait_for_status(self, timeout_s: float, departure: Departure) -> Wake:
         """Return when there is a status, or when the client has left.
 
-        Raises:
-            ArchiverError: The status cannot be read, or not in time.
+        Raises ArchiverError if the status cannot be read, or not in time.
         """
         wake = Wake.CHANGED
         if self.status is None and self.failure is None:
@@ -176,10 +175,7 @@ class TaskWatch:
     ) -> Response | Wake:
         """Return what *render* makes of the archive once it is there, else why the wait ended.
 
-        All requests of one variant get the same response object.
-
-        Raises:
-            TaskFailed: The archive's task has failed for good.
+        All requests of one variant get the same response object. Raises TaskFailed.
         """
         if self.closing:
             timeout_s = min(timeout_s, LAST_HOLD_S)

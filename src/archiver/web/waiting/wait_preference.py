@@ -51,10 +51,7 @@ def parse_wait_preference(
 ) -> WaitPreference:
     """Return the preference in *query*, else in the header *prefer*, else *default_s*.
 
-    More than nine holds is cut to that, as RFC 7240 allows.
-
-    Raises:
-        InvalidRequest: A parameter is not a number, or ``hop`` is out of range.
+    More than nine holds is cut to that, as RFC 7240 allows. Raises InvalidRequest.
     """
     allowed = f"0 to {HOLDS_MAX - 1}"
     hop = parse_number(query, HOP, allowed) or 0
