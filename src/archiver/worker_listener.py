@@ -27,10 +27,7 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Serve ``/metrics`` and Dockerflow's routes on *address* (``host:port``) during the block.
 
-    The worker's own event loop answers, so a worker that hangs does not.
-
-    Raises:
-        CannotListen: The address cannot be bound.
+    The worker's own event loop answers, so a worker that hangs does not. Raises CannotListen.
     """
 
     async def heartbeat_of(_request: web.Request) -> web.Response:

@@ -92,8 +92,7 @@ class RangesFile:
     def networks(self) -> list[tuple[str, Region | None]]:
         """Return each network with our nearest region, or None if no region of ours is near.
 
-        Raises:
-            UnreadableRanges: The file is missing or malformed.
+        Raises UnreadableRanges.
         """
         try:
             with self.path.open("rb") as file:

@@ -7,39 +7,23 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse
 
 from archiver import errors
-from archiver.errors import (
-    ArchiverError,
-    BadArchive,
-    ConversionLost,
-    EngineUnavailable,
-    InternalError,
-    InvalidRequest,
-    NoRoom,
-    NotFound,
-    NoWorker,
-    SourceBusy,
-    SourceError,
-    SourceTimeout,
-    StorageUnavailable,
-    TaskFailed,
-    TooManyWaiters,
-)
+from archiver.errors import ArchiverError
 from archiver.web.reply import Reply
 from archiver.web.request_context import RequestContext
 
 _STATUS: dict[type[ArchiverError], int] = {
-    InvalidRequest: 400,
-    NotFound: 404,
-    SourceTimeout: 504,
-    SourceBusy: 503,
-    SourceError: 502,
-    BadArchive: 502,
-    NoRoom: 503,
-    ConversionLost: 503,
-    StorageUnavailable: 503,
-    EngineUnavailable: 503,
-    NoWorker: 503,
-    TooManyWaiters: 503,
+    errors.InvalidRequest: 400,
+    errors.NotFound: 404,
+    errors.SourceTimeout: 504,
+    errors.SourceBusy: 503,
+    errors.SourceError: 502,
+    errors.BadArchive: 502,
+    errors.NoRoom: 503,
+    errors.ConversionLost: 503,
+    errors.StorageUnavailable: 503,
+    errors.EngineUnavailable: 503,
+    errors.NoWorker: 503,
+    errors.TooManyWaiters: 503,
     ArchiverError: 500,
 }
 
@@ -77,20 +61,21 @@ STATUSES: Mapping[str, int] = {
 def reply_to(context: RequestContext, exc: Exception) -> Reply:
     """Return the problem for *exc*. The text of an unexpected exception is not shown."""
     match exc:
-        case InvalidRequest():
+        case errors.InvalidRequest():
             return problem(
                 context, exc.code, exc.message, parameter=exc.parameter, allowed=exc.allowed
             )
-        case TaskFailed():
+        case errors.TaskFailed():
             return problem(context, exc.failed_with, exc.message)
-        case SourceBusy(retry_after=delay) | TooManyWaiters(retry_after=delay) if delay:
-            return problem(context, exc.code, exc.message, retry_after_s=delay.total_seconds())
+        case errors.SourceBusy() | errors.TooManyWaiters() if exc.retry_after:
+            delay_s = exc.retry_after.total_seconds()
+            return problem(context, exc.code, exc.message, retry_after_s=delay_s)
         case ArchiverError():
             return problem(context, exc.code, exc.message)
         case Misdirected():
             return problem(context, exc.code, exc.detail)
         case _:
-            return problem(context, InternalError.code, "Archiver failed; see its log")
+            return problem(context, errors.InternalError.code, "Archiver failed; see its log")
 
 
 def problem(

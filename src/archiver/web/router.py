@@ -44,9 +44,7 @@ class Router:
     def resolve(self, context: RequestContext) -> Route:
         """Return the route of a request, and set ``context.route`` and ``context.parameters``.
 
-        Raises:
-            Misdirected: No route has this path or this method, or the target is too long.
-            InvalidRequest: A parameter is badly encoded.
+        Raises Misdirected, and InvalidRequest if a parameter is badly encoded.
         """
         if len(context.raw_path) + len(context.query) > TARGET_MAX_BYTES:
             raise Misdirected("target_too_long", f"path and query exceed {TARGET_MAX_BYTES} bytes")
