@@ -45,14 +45,10 @@ async def listening(
         return web.json_response(dict(version))
 
     app = web.Application(middlewares=[_log_crashes])
-    app.add_routes(
-        [
-            web.get("/metrics", metrics),
-            web.get("/__heartbeat__", heartbeat_of),
-            web.get("/__lbheartbeat__", lbheartbeat),
-            web.get("/__version__", version_of),
-        ]
-    )
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/__heartbeat__", heartbeat_of)
+    app.router.add_get("/__lbheartbeat__", lbheartbeat)
+    app.router.add_get("/__version__", version_of)
     runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=1)
     await runner.setup()
     try:

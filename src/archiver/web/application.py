@@ -86,7 +86,8 @@ class Application:
         try:
             cached = self._cached(context, key)
             if cached is None and (flight := self._flights.get(key)):
-                await flight.follow()
+                flight.followers += 1
+                await flight.wait()
                 cached = self._cached(context, key)
             if cached:
                 await _repeat(cached, context, send)
@@ -111,19 +112,19 @@ class Application:
 
         No text of an exception reaches the client or the server.
         """
-        sender = _Sender(context, send)
+        send = _with_headers(context, send)
         bound = bind_contextvars(request_id=context.request_id)
         try:
             reply = await self._reply(context, key)
             context.outcome = reply.outcome
-            await reply.response(scope, context.receive, sender)
+            await reply.response(scope, context.receive, send)
         except Exception as exc:  # noqa: BLE001 - the client gets a response whatever happens
             if context.status or not isinstance(exc, ArchiverError | Misdirected):
                 log.exception("request.crashed", route=context.route)
             if context.status is None:
                 reply = problems.reply_to(context, exc)
                 context.outcome = reply.outcome
-                await reply.response(scope, context.receive, sender)
+                await reply.response(scope, context.receive, send)
         finally:
             reset_contextvars(**bound)
 
@@ -145,14 +146,11 @@ class Application:
         version = self._cache.version
         with self._flight(key) as flight:
             reply = await route.handler(context)
-            if (
-                isinstance(reply, Reply)
-                and reply.repeatable
-                and (self._cache.seen_before(key) or flight.followers)
-            ):
+            repeatable = isinstance(reply, Reply) and reply.repeatable
+            if repeatable and (self._cache.seen_before(key) or flight.followers):
                 self._cache.remember(
                     key,
-                    reply.repeatable(),
+                    repeatable(),
                     route=context.route,
                     source=context.source,
                     version=version,
@@ -161,49 +159,38 @@ class Application:
 
     @contextmanager
     def _flight(self, key: CacheKey) -> Iterator["_Flight"]:
-        """Yield a flight that lands when the block ends.
+        """Yield a flight that is set when the block ends.
 
-        It has no followers if another flight for *key* has not landed yet.
+        It has no followers if another flight for *key* is not set yet.
         """
         flight = _Flight()
         self._flights.setdefault(key, flight)
         try:
             yield flight
         finally:
-            flight.landed.set()
+            flight.set()
             if self._flights.get(key) is flight:
                 del self._flights[key]
 
 
-class _Flight:
-    """A request that is being handled. ``followers`` counts the identical ones that wait for it."""
+class _Flight(asyncio.Event):
+    """Set once a request has been handled. ``followers`` counts the identical ones that wait."""
 
-    def __init__(self) -> None:
-        self.landed = asyncio.Event()
-        self.followers = 0
-
-    async def follow(self) -> None:
-        """Return when the request has been handled."""
-        self.followers += 1
-        await self.landed.wait()
+    followers = 0
 
 
-class _Sender:
-    """Sends a response with the headers of every response, and notes its status."""
+def _with_headers(context: RequestContext, send: Send) -> Send:
+    """Return a *send* that adds the headers of every response, and notes its status."""
 
-    __slots__ = ("_context", "_send")
-
-    def __init__(self, context: RequestContext, send: Send) -> None:
-        self._context = context
-        self._send = send
-
-    async def __call__(self, message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._context.status = message["status"]
+            context.status = message["status"]
             headers = with_standard_headers(message["headers"])
-            headers.append((b"x-request-id", self._context.request_id.encode()))
+            headers.append((b"x-request-id", context.request_id.encode()))
             message["headers"] = headers
-        await self._send(message)
+        await send(message)
+
+    return send_with_headers
 
 
 async def _repeat(cached: CachedResponse, context: RequestContext, send: Send) -> None:

@@ -110,7 +110,7 @@ class ClientResolver:
     def _last_untrusted(self, peer: str, forwarded: bytes) -> Client:
         """Return the first client from the right that is no trusted proxy.
 
-        It is the last one before a malformed entry, and the peer if there is none.
+        Behind proxies alone, or up to a malformed entry, it is the last proxy.
         """
         client = self._peer(peer)
         for hop in reversed(forwarded.rsplit(b",", HOPS_MAX)[-HOPS_MAX:]):

@@ -87,7 +87,6 @@ def client_left() -> Reply:
 def with_standard_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return *headers* with those of every response; without ``Cache-Control``, no-store."""
     complete = [*headers, *EVERY_RESPONSE]
-    for name, _ in complete:
-        if name == b"cache-control":
-            return complete
-    return [*complete, (b"cache-control", b"no-store")]
+    if all(name != b"cache-control" for name, _ in complete):
+        complete.append((b"cache-control", b"no-store"))
+    return complete

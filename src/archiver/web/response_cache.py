@@ -42,10 +42,6 @@ class CacheKey(NamedTuple):
     region: Region | None = None
     principal: str | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.raw_path) + len(self.query)
-
 
 @dataclass(slots=True, kw_only=True)
 class CachedResponse:
@@ -103,7 +99,7 @@ class ResponseCache:
 
     def accepts(self, key: CacheKey) -> bool:
         """Return whether a response to *key* may be remembered."""
-        return self._ttl_s > 0 and key.size_bytes <= TARGET_MAX_BYTES
+        return self._ttl_s > 0 and len(key.raw_path) + len(key.query) <= TARGET_MAX_BYTES
 
     @property
     def version(self) -> int:

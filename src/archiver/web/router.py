@@ -36,10 +36,7 @@ class Router:
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        by_prefix: dict[str, list[Route]] = {}
-        for route in sorted(routes, key=lambda route: len(route.prefix), reverse=True):
-            by_prefix.setdefault(route.prefix, []).append(route)
-        self._by_prefix = tuple(by_prefix.items())
+        self._routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
 
     def resolve(self, context: RequestContext) -> Route:
         """Return the route of a request, and set ``context.route`` and ``context.parameters``.
@@ -59,10 +56,8 @@ class Router:
         return route
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]]:
-        for prefix, routes in self._by_prefix:
-            if path.startswith(prefix):
-                for route in routes:
-                    if match := route.pattern.match(path):
-                        return route, match.groupdict()
-                break
+        prefix = next((each.prefix for each in self._routes if path.startswith(each.prefix)), None)
+        for route in self._routes:
+            if route.prefix == prefix and (match := route.pattern.match(path)):
+                return route, match.groupdict()
         raise Misdirected("no_such_route", "nothing is served at this path")

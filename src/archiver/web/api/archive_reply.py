@@ -121,15 +121,9 @@ async def _wait(
 ) -> Reply:
     """Wait for the archive, and return the reply.
 
-    Raises:
-        TaskFailed: The task has failed for good.
-        TooManyWaiters: No more requests may wait, and the client accepts no other reply.
+    Raises TaskFailed; and TooManyWaiters if the client accepts no other reply.
     """
-    variant = Variant(
-        archive_request=request.archive_request,
-        url=request.url,
-        client_region=context.client.region,
-    )
+    variant = Variant(request.archive_request, request.url, context.client.region)
     try:
         with context.state.waiters.watch(pending.archive, context.client.group) as watch:
             waited = await watch.wait_for_response(
@@ -170,12 +164,8 @@ async def _without_archive(
             return _lead_to(source.url(archive), pending, outcome=SENT_TO_HOST)
     draw_retry_after = await _retry_after(context, archive.source)
     if request.accepts_202:
-        return _accepted(
-            context.state.config,
-            pending,
-            draw_retry_after,
-            repeatable=not request.wait.from_header,
-        )
+        repeatable = not request.wait.from_header
+        return _accepted(context.state.config, pending, draw_retry_after, repeatable=repeatable)
     reply = problem(
         context,
         "not_ready_yet",

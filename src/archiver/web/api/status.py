@@ -17,6 +17,7 @@ from archiver.tasks import Phase, Task, TaskState
 from archiver.web.reply import Reply, client_left
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_number, parse_query
+from archiver.web.waiting.task_watch import comparable
 from archiver.web.waiting.wake import Wake, departure_of
 
 UNKNOWN_STATUS = "no status available at this point."
@@ -107,8 +108,8 @@ def _known_etags(context: RequestContext) -> set[str]:
 
 
 def _etag(status: Status) -> str:
-    content = repr((status.task, status.copies, status.missing))
-    return f'{WEAK}"{hashlib.blake2b(content.encode(), digest_size=12).hexdigest()}"'
+    content = repr(comparable(status)).encode()
+    return f'{WEAK}"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
 
 
 def render(status: Status) -> dict[str, object]:

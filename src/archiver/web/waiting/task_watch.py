@@ -3,8 +3,9 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Receive
@@ -31,8 +32,7 @@ LAST_HOLD_S = 1.0
 """How long requests are held by a process that is about to end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class Variant(NamedTuple):
     """The properties of a waiting request that its response depends on, beside the archive."""
 
     archive_request: ArchiveRequest
@@ -129,7 +129,7 @@ class TaskWatch:
             wake_all(self.until_change)
 
     def _set_status(self, status: Status) -> None:
-        if self.status and _comparable(self.status) == _comparable(status):
+        if self.status and comparable(self.status) == comparable(status):
             return
         self.status = status
         self.version += 1
@@ -205,6 +205,6 @@ def _task_failed(task: Task) -> TaskFailed:
     return TaskFailed("the task failed for an unknown reason", code="internal_error")
 
 
-def _comparable(status: Status) -> tuple[object, ...]:
+def comparable(status: Status) -> tuple[object, ...]:
     """Return the parts of a status that make a change: not its URLs, signed at each reading."""
     return status.task, status.copies, status.missing

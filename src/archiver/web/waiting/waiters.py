@@ -79,7 +79,7 @@ class Waiters:
                     self._stop(archive, watch)
 
     def close(self) -> None:
-        """End all waits, also those that start later: the process is about to end."""
+        """End all waits, and the waits that start later: the process is about to end."""
         self._closing = True
         for watch in self._watches.values():
             watch.close()
