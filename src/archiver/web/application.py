@@ -97,7 +97,7 @@ class Application:
             context.outcome = CLIENT_LEFT
             raise
         finally:
-            self._access_log.record(context, duration_s=context.age_s)
+            self._access_log.record(context, duration_s=time.perf_counter() - context.began)
 
     def _cached(self, context: RequestContext, key: CacheKey) -> CachedResponse | None:
         cached = self._cache.get(key)

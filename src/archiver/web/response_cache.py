@@ -47,8 +47,7 @@ class CacheKey(NamedTuple):
 class CachedResponse:
     """A response ready to be sent, but for the headers that differ between clients.
 
-    It is valid until ``good_until``, and due for renewal at ``renew_at``. The other attributes are
-    those of its Repeatable.
+    It is valid until ``good_until``, and due for renewal at ``renew_at``, which is no later.
     """
 
     status: int
@@ -108,13 +107,12 @@ class ResponseCache:
 
     def get(self, key: CacheKey) -> CachedResponse | None:
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        now = self._clock()
+        if entry is None or (now := self._clock()) < entry.renew_at:
+            return entry
         if now >= entry.good_until:
             self._remove(key)
             return None
-        if now >= entry.renew_at and entry.renew and not entry.renewing and not self._due.full():
+        if entry.renew and not entry.renewing and not self._due.full():
             entry.renewing = True
             self._due.put_nowait(key)
         return entry
@@ -133,6 +131,7 @@ class ResponseCache:
             return
         self._remove(key)
         now = self._clock()
+        good_until = min(now + 2 * self._ttl_s, repeatable.good_until)
         entry = CachedResponse(
             status=repeatable.response.status_code,
             headers=tuple(with_standard_headers(repeatable.response.raw_headers)),
@@ -144,8 +143,8 @@ class ResponseCache:
             retry_after=repeatable.retry_after,
             unless_header=repeatable.unless_header,
             renew=repeatable.renew,
-            renew_at=now + self._ttl_s,
-            good_until=min(now + 2 * self._ttl_s, repeatable.good_until),
+            renew_at=min(now + self._ttl_s, good_until),
+            good_until=good_until,
         )
         entry.size_bytes = weight(key) + weight(entry) + RENEW_BYTES
         self._make_room(entry.size_bytes, now)
