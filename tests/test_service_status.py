@@ -13,7 +13,7 @@ from archiver.ports.storage import StoredState
 from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
-from archiver.web.waiting.task_watch import open_task_watches
+from archiver.web.waiting.waiters import WaitLimits, open_waiters
 from tests.world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
@@ -74,8 +74,8 @@ def test_the_status_of_a_lost_archive_searches_the_buckets_once() -> None:
         lose(world)
         await world.index.forget(archive)
         storage.looks = 0
-        async with open_task_watches(world.archiver) as watches:
-            with watches.watch(archive) as watch:
+        async with open_waiters(world.archiver, WaitLimits()) as waiters:
+            with waiters.watch(archive, "192.0.2.1") as watch:
                 for _ in range(1000):
                     await asyncio.sleep(0)
                 return watch.status.task.state if watch.status else None

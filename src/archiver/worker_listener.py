@@ -27,10 +27,7 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Serve ``/metrics`` and Dockerflow's routes on *address* (``host:port``) during the block.
 
-    The worker's own event loop answers, so a worker that hangs does not.
-
-    Raises:
-        CannotListen: The address cannot be bound.
+    The worker's own event loop answers, so a worker that hangs does not. Raises CannotListen.
     """
 
     async def heartbeat_of(_request: web.Request) -> web.Response:
@@ -48,14 +45,10 @@ async def listening(
         return web.json_response(dict(version))
 
     app = web.Application(middlewares=[_log_crashes])
-    app.add_routes(
-        [
-            web.get("/metrics", metrics),
-            web.get("/__heartbeat__", heartbeat_of),
-            web.get("/__lbheartbeat__", lbheartbeat),
-            web.get("/__version__", version_of),
-        ]
-    )
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/__heartbeat__", heartbeat_of)
+    app.router.add_get("/__lbheartbeat__", lbheartbeat)
+    app.router.add_get("/__version__", version_of)
     runner = web.AppRunner(app, access_log=None, logger=_LOG, shutdown_timeout=1)
     await runner.setup()
     try:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from archiver.cli import main
 from archiver.jetstream.connection_faults import CHECKS
 from archiver.web.app import ROUTES
-from archiver.web.problems import statuses
+from archiver.web.problems import STATUSES
 from tests.docs.reference import (
     ALL_SETTINGS,
     FOLDER,
@@ -67,11 +67,9 @@ def test_every_setting_is_described_with_its_default(setting: str) -> None:
     assert default is None or described == default
 
 
-@pytest.mark.parametrize("code", sorted(statuses()))
+@pytest.mark.parametrize("code", sorted(STATUSES))
 def test_every_error_code_is_described_with_its_status(code: str) -> None:
-    assert re.search(
-        rf"^\| `{code}`( ↻)? \| {statuses()[code]} \|", _page("errors.md"), re.MULTILINE
-    )
+    assert re.search(rf"^\| `{code}`( ↻)? \| {STATUSES[code]} \|", _page("errors.md"), re.MULTILINE)
 
 
 def test_every_metric_is_described_and_no_other() -> None:

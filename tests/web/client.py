@@ -13,8 +13,7 @@ from starlette.types import Message
 from archiver.service import Archiver
 from archiver.web.app import create_app
 from archiver.web.application import Application
-from archiver.web.request_context import WebState
-from archiver.web.web_config import WebConfig
+from archiver.web.request_context import WebConfig, WebState
 from tests.world import World
 
 T = TypeVar("T")

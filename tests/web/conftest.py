@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 from tests.web.client import CONFIG, Client, client
 from tests.world import World
 

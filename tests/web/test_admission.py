@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from archiver.model import ServedFormats
 from archiver.testing import FakeSource
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 from tests.web.client import CONFIG, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, settled
 from tests.world import World

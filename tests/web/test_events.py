@@ -13,7 +13,7 @@ from archiver.model import Archive
 from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import built, settled
 from tests.world import ASH, World

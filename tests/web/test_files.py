@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
-from archiver.web.api.files import split_file_name
+from archiver.web.api.archives import split_file_name
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.world import ASH, FILES, World
 

@@ -16,7 +16,7 @@ from archiver.model import ArchiveRequest, parse_node
 from archiver.names import require_name
 from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
-from archiver.web.problems import statuses
+from archiver.web.problems import STATUSES
 from tests.web.client import PUBLIC_URL, Client
 from tests.world import ASH
 
@@ -95,7 +95,7 @@ def is_taken(take: Callable[[str], object], text: str) -> bool:
 
 def test_its_codes_are_those_of_the_problems(document: dict[str, Any]) -> None:
     assert set(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == set(
-        statuses()
+        STATUSES
     )
 
 
@@ -103,7 +103,7 @@ def test_each_problem_response_lists_the_codes_of_its_status(document: dict[str,
     for name, response in document["components"]["responses"].items():
         listed = re.findall(r"[a-z_]+", response["description"].partition("Codes: ")[2])
         status = int(name.removeprefix("Problem"))
-        assert set(listed) == {code for code, of in statuses().items() if of == status}
+        assert set(listed) == {code for code, of in STATUSES.items() if of == status}
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

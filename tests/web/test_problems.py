@@ -9,7 +9,7 @@ from archiver import errors
 from archiver.errors import ArchiverError
 from archiver.model import Node
 from archiver.testing import FakeSource
-from archiver.web.problems import statuses
+from archiver.web.problems import STATUSES
 from tests.web.client import Client, client
 from tests.world import ASH, World
 
@@ -31,8 +31,8 @@ def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:
 
 def test_every_code_of_the_tree_has_a_status() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if hasattr(c, "code")]
-    assert {c.code for c in classes} <= statuses().keys()
-    assert set(statuses().values()) == {400, 404, 405, 414, 500, 502, 503, 504}
+    assert {c.code for c in classes} <= STATUSES.keys()
+    assert set(STATUSES.values()) == {400, 404, 405, 414, 500, 502, 503, 504}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_every_code_of_the_tree_has_a_status() -> None:
     ),
 )
 def test_a_code_has_its_status(code: str, status: int) -> None:
-    assert statuses()[code] == status
+    assert STATUSES[code] == status
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_failed_task_has_the_problem_of_its_error(
     assert attempt
     web.world.engine.fail(attempt, error("so it is"))
     response = web.get(DEFAULT)
-    assert (response.status, response.code) == (statuses()[error.code], error.code)
+    assert (response.status, response.code) == (STATUSES[error.code], error.code)
     assert response.json["detail"] == "so it is"
 
 

@@ -3,7 +3,6 @@
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.web.api.urls import archive_path, canonical_url, repo_path, status_url
 from archiver.web.app import ROUTES
 from tests.web.client import CONFIG, PUBLIC_URL, Client
 from tests.world import ASH, World
@@ -49,10 +48,10 @@ def test_every_request_is_logged_with_its_route_and_has_the_standard_headers(
 def test_urls_in_responses_have_the_paths_of_the_table(web: Client) -> None:
     archive = World().archive()
     urls = {
-        repo_path(archive): "archive",
-        archive_path(archive, "a/b"): "archive",
-        canonical_url(CONFIG, archive): "archive",
-        status_url(CONFIG, archive): "status",
+        CONFIG.repo_url(archive): "archive",
+        CONFIG.archive_url(archive, "a/b"): "archive",
+        CONFIG.canonical_url(archive): "archive",
+        CONFIG.status_url(archive): "status",
     }
     for url, route in urls.items():
         with capture_logs() as lines:

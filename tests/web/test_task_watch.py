@@ -11,7 +11,8 @@ from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.runtime.notifications import Notifications
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryIndex
-from archiver.web.waiting.task_watch import TaskWatch, open_task_watches
+from archiver.web.waiting.task_watch import TaskWatch
+from archiver.web.waiting.waiters import WaitLimits, open_waiters
 from tests.world import World
 
 OFTEN = timedelta(milliseconds=5)
@@ -49,8 +50,8 @@ async def watching(world: World, *, enqueued: bool = True) -> AsyncIterator[Task
     """Yield a watch that has read the status once."""
     if enqueued:
         await world.engine.enqueue(world.archive())
-    async with open_task_watches(world.archiver, poll_interval=OFTEN) as watches:
-        with watches.watch(world.archive()) as watch:
+    async with open_waiters(world.archiver, WaitLimits(), poll_interval=OFTEN) as waiters:
+        with waiters.watch(world.archive(), "192.0.2.1") as watch:
             await until(lambda: watch.status is not None)
             yield watch
 

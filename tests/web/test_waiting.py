@@ -13,10 +13,10 @@ from archiver.model import Node, Region
 from archiver.settings.processes import ServerSettings
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
-from archiver.web.api.files import DEFAULT_WAIT_S
+from archiver.web.api.archives import DEFAULT_WAIT_S
 from archiver.web.request_context import HEADER_MAX_BYTES
-from archiver.web.waiting.admission import WaitLimits
 from archiver.web.waiting.wait_preference import HOLDS_MAX
+from archiver.web.waiting.waiters import WaitLimits
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
 from tests.world import World

@@ -7,8 +7,8 @@ import click
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
 from archiver.settings import require_cloud_ranges, require_outside_world
-from archiver.web.address_claim import fleet_identity
-from archiver.web.server import CannotListen, serve
+from archiver.web.address_claim import CannotListen, fleet_identity
+from archiver.web.server import serve
 
 TARGET = "archiver.wiring.web:web_app"
 

@@ -1,7 +1,6 @@
 """The networks that clouds publish, in files that the operator downloads and refreshes."""
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -92,8 +91,7 @@ class RangesFile:
     def networks(self) -> list[tuple[str, Region | None]]:
         """Return each network with our nearest region, or None if no region of ours is near.
 
-        Raises:
-            UnreadableRanges: The file is missing or malformed.
+        Raises UnreadableRanges.
         """
         try:
             with self.path.open("rb") as file:
@@ -135,9 +133,9 @@ class CloudRanges:
     def read(self) -> Networks[Region | None]:
         """Return the networks in the files. Raises UnreadableRanges."""
         self._versions = self._current_versions()
-        networks = [file.networks() for file in self._files]
+        networks = [network for file in self._files for network in file.networks()]
         try:
-            return Networks(itertools.chain(*networks))
+            return Networks(networks)
         except ValueError as exc:
             settings = ", ".join(file.setting for file in self._files)
             raise UnreadableRanges(f"{settings}: an entry is not a network") from exc

@@ -14,9 +14,7 @@ _V4_BYTES = 4
 _V6_NETWORK_BYTES = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 """Prefix of IPv4 addresses on a dual-stack socket (RFC 4291, 2.5.5.2)."""
-
 _MAPPED_BITS = len(_MAPPED) * 8
-_MAPPED_NETWORK = IPv6Network((_MAPPED + bytes(_V4_BYTES), _MAPPED_BITS))
 
 
 def parse_address(text: str) -> Address | None:
@@ -49,14 +47,13 @@ def format_allotment(address: Address) -> str:
 def parse_network(text: str) -> IPv4Network | IPv6Network:
     """Return *text* as a network. IPv4 networks in IPv6 notation become IPv4.
 
-    Raises:
-        ValueError: It is not a network, or has host bits set.
+    Raises ValueError if it is not a network, or has host bits set.
     """
     network = ip_network(text)
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED_NETWORK):
-        packed = network.network_address.packed.removeprefix(_MAPPED)
-        return IPv4Network((packed, network.prefixlen - _MAPPED_BITS))
-    return network
+    if isinstance(network, IPv4Network) or network.prefixlen < _MAPPED_BITS:
+        return network
+    mapped = network.network_address.ipv4_mapped
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS)) if mapped else network
 
 
 class Networks(Generic[V]):

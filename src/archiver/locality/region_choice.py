@@ -6,16 +6,13 @@ from archiver.model import Region
 
 
 class RegionChoice:
-    """Precomputed orders of regions, for each preferred region and each client's own region."""
+    """Chooses among the configured *regions*, of which *nearest* lists the ones near each."""
 
     def __init__(
         self, *, regions: Sequence[Region], nearest: Mapping[Region, Sequence[Region]]
     ) -> None:
-        self._orders = {
-            (preferred, own): _order(preferred, own, regions, nearest)
-            for preferred in (None, *regions)
-            for own in (None, *regions)
-        }
+        self._regions = regions
+        self._nearest = nearest
 
     def choose(
         self, having: Collection[Region], *, preferred: Region | None, own: Region | None
@@ -26,23 +23,7 @@ class RegionChoice:
         regions near the preferred one, all others in the configured order. Regions that are not
         configured are ignored.
         """
-        order = self._orders.get((preferred, own)) or self._order_of_configured(preferred, own)
-        return next((region for region in order if region in having), None)
-
-    def _order_of_configured(
-        self, preferred: Region | None, own: Region | None
-    ) -> Sequence[Region]:
-        configured_preferred = preferred if (preferred, None) in self._orders else None
-        configured_own = own if (None, own) in self._orders else None
-        return self._orders[configured_preferred, configured_own]
-
-
-def _order(
-    preferred: Region | None,
-    own: Region | None,
-    regions: Sequence[Region],
-    nearest: Mapping[Region, Sequence[Region]],
-) -> Sequence[Region]:
-    first = [region for region in (preferred, own) if region]
-    near = [neighbor for region in reversed(first) for neighbor in nearest.get(region, ())]
-    return tuple(dict.fromkeys(r for r in (*first, *near, *regions) if r in regions))
+        first = [region for region in (preferred, own) if region and region in self._regions]
+        near = [other for region in reversed(first) for other in self._nearest.get(region, ())]
+        order = (*first, *near, *self._regions)
+        return next((r for r in order if r in having and r in self._regions), None)

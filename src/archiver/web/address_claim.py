@@ -30,10 +30,13 @@ LOCK_TIMEOUT_S = 5.0
 
 _NAMES = Path("/proc/net/unix")
 _HASH_DIGITS = 16
-_RANDOM_BYTES = 4
 
 
-class ClaimedByOtherFleet(Exception):
+class CannotListen(Exception):
+    """The server cannot listen on the address. The text says why."""
+
+
+class ClaimedByOtherFleet(CannotListen):
     """Another fleet serves at the address. The text names it and the setting that differs."""
 
 
@@ -67,8 +70,7 @@ def _hash(value: object) -> str:
 def claimed_address(ip: str, port: int, fleet: FleetIdentity) -> Iterator[None]:
     """Claim an address for *fleet* while the block runs.
 
-    Raises:
-        ClaimedByOtherFleet: Another fleet claims this address or one that overlaps it.
+    Raises ClaimedByOtherFleet if another fleet claims this address or one that overlaps it.
     """
     if sys.platform != "linux":
         yield
@@ -76,13 +78,9 @@ def claimed_address(ip: str, port: int, fleet: FleetIdentity) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as mark:
         with _lock(port):
             _require_no_other_fleet(ip, port, fleet)
-            _bind_name(mark, f"{port}/{ip}/{fleet.engine}/{fleet.regions}/{_unique_name()}")
+            unique = secrets.token_hex(4)  # containers on one network may share a process id
+            _bind_name(mark, f"{port}/{ip}/{fleet.engine}/{fleet.regions}/{unique}")
         yield
-
-
-def _unique_name() -> str:
-    """Return a random name. Containers on one network may give the same process id."""
-    return secrets.token_hex(_RANDOM_BYTES)
 
 
 @contextmanager
@@ -122,22 +120,17 @@ def _claims(port: int) -> Iterator[tuple[str, FleetIdentity]]:
         return
     for line in lines:
         match line.rpartition(" ")[2].split("/"):
-            case [name, other_port, ip, engine, regions, _] if (name, other_port) == (
-                f"@{MARK}",
-                str(port),
-            ):
+            case [name, of, ip, engine, regions, _] if f"{name}/{of}" == f"@{MARK}/{port}":
                 yield ip, FleetIdentity(engine=engine, regions=regions)
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Return whether some connection could reach either of two addresses."""
+    """Return whether some connection could reach either of two addresses.
+
+    A wildcard means all addresses of its family; IPv6's includes IPv4.
+    """
     a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
-    return a == b or _covers(a, b) or _covers(b, a)
-
-
-def _covers(
-    wildcard: ipaddress.IPv4Address | ipaddress.IPv6Address,
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> bool:
-    """Return whether *wildcard* means all addresses of a family; IPv6's includes IPv4."""
-    return wildcard.is_unspecified and wildcard.version >= address.version
+    return a == b or any(
+        wildcard.is_unspecified and wildcard.version >= address.version
+        for wildcard, address in ((a, b), (b, a))
+    )

@@ -9,18 +9,15 @@ from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.telemetry import log
 from archiver.web.access_log import AccessLog
-from archiver.web.api import dockerflow
-from archiver.web.api.archives import get_archive
-from archiver.web.api.documents import openapi, robots
+from archiver.web.api import fixed_routes
+from archiver.web.api.archives import get_archive, get_by_sha256, get_checksum, get_file
 from archiver.web.api.events import get_events
-from archiver.web.api.files import get_by_sha256, get_checksum, get_file
 from archiver.web.api.status import get_status
 from archiver.web.application import Application
-from archiver.web.request_context import WebState
+from archiver.web.request_context import WebConfig, WebState
 from archiver.web.response_cache import ResponseCache
 from archiver.web.router import Route
 from archiver.web.waiting.waiters import open_waiters
-from archiver.web.web_config import WebConfig
 
 ROUTES = (
     Route("/archiver/{address:path}", get_archive, name="archive", cacheable=True),
@@ -29,12 +26,12 @@ ROUTES = (
     Route("/get/{file:path}.sha256", get_checksum, name="checksum", cacheable=True),
     Route("/get/{file:path}", get_file, name="file", cacheable=True),
     Route("/sha256/{digest}", get_by_sha256, name="digest", cacheable=True),
-    Route("/__version__", dockerflow.version, name="version"),
-    Route("/__heartbeat__", dockerflow.heartbeat, name="heartbeat"),
-    Route("/__lbheartbeat__", dockerflow.lbheartbeat, name="lbheartbeat"),
-    Route("/metrics", dockerflow.metrics, name="metrics"),
-    Route("/openapi.json", openapi, name="openapi"),
-    Route("/robots.txt", robots, name="robots"),
+    Route("/__version__", fixed_routes.version, name="version"),
+    Route("/__heartbeat__", fixed_routes.heartbeat, name="heartbeat"),
+    Route("/__lbheartbeat__", fixed_routes.lbheartbeat, name="lbheartbeat"),
+    Route("/metrics", fixed_routes.metrics, name="metrics"),
+    Route("/openapi.json", fixed_routes.openapi, name="openapi"),
+    Route("/robots.txt", fixed_routes.robots, name="robots"),
 )
 
 

@@ -6,8 +6,8 @@ handler. The reply gets the standard headers, is remembered if it may be repeate
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
@@ -17,12 +17,10 @@ from archiver.telemetry import log
 from archiver.web import problems
 from archiver.web.access_log import AccessLog
 from archiver.web.client_address import ClientResolver
-from archiver.web.flights import Flight, Flights
 from archiver.web.problems import Misdirected
-from archiver.web.reply import CLIENT_LEFT, Hold, Reply
+from archiver.web.reply import CLIENT_LEFT, Hold, Reply, with_standard_headers
 from archiver.web.request_context import RequestContext, WebState, request_id
 from archiver.web.response_cache import CachedResponse, CacheKey, ResponseCache
-from archiver.web.response_headers import with_standard_headers
 from archiver.web.router import Route, Router
 
 
@@ -45,7 +43,7 @@ class Application:
         self._clients = clients
         self._cache = cache
         self._access_log = access_log
-        self._flights: Flights[CacheKey] = Flights()
+        self._flights: dict[CacheKey, _Flight] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -78,11 +76,18 @@ class Application:
             self.state,
             time.perf_counter(),
         )
-        key = _cache_key(context)
+        key = CacheKey(
+            context.method,
+            context.raw_path,
+            context.query,
+            context.client.region,
+            context.principal,
+        )
         try:
             cached = self._cached(context, key)
             if cached is None and (flight := self._flights.get(key)):
-                await flight.follow()
+                flight.followers += 1
+                await flight.wait()
                 cached = self._cached(context, key)
             if cached:
                 await _repeat(cached, context, send)
@@ -92,7 +97,7 @@ class Application:
             context.outcome = CLIENT_LEFT
             raise
         finally:
-            self._access_log.record(context, duration_s=context.age_s)
+            self._access_log.record(context, duration_s=time.perf_counter() - context.began)
 
     def _cached(self, context: RequestContext, key: CacheKey) -> CachedResponse | None:
         cached = self._cache.get(key)
@@ -107,19 +112,19 @@ class Application:
 
         No text of an exception reaches the client or the server.
         """
-        sender = _Sender(context, send)
+        send = _with_headers(context, send)
         bound = bind_contextvars(request_id=context.request_id)
         try:
             reply = await self._reply(context, key)
             context.outcome = reply.outcome
-            await reply.response(scope, context.receive, sender)
+            await reply.response(scope, context.receive, send)
         except Exception as exc:  # noqa: BLE001 - the client gets a response whatever happens
             if context.status or not isinstance(exc, ArchiverError | Misdirected):
                 log.exception("request.crashed", route=context.route)
             if context.status is None:
                 reply = problems.reply_to(context, exc)
                 context.outcome = reply.outcome
-                await reply.response(scope, context.receive, sender)
+                await reply.response(scope, context.receive, send)
         finally:
             reset_contextvars(**bound)
 
@@ -134,59 +139,58 @@ class Application:
     async def _lead(self, context: RequestContext, key: CacheKey, route: Route) -> Reply | Hold:
         """Return the handler's reply, for which identical requests wait, or its hold.
 
-        A hold ends the flight, so that identical requests do not wait for this client's wait.
+        A hold ends the flight, so that identical requests do not wait for this client's wait. The
+        first request of its kind is not remembered: a long tail of archives, each requested once,
+        then costs next to nothing.
         """
         version = self._cache.version
-        with self._flights.begin(key) as flight:
+        with self._flight(key) as flight:
             reply = await route.handler(context)
-            if isinstance(reply, Reply):
-                self._remember(context, key, reply, flight, version)
+            repeatable = isinstance(reply, Reply) and reply.repeatable
+            if repeatable and (self._cache.seen_before(key) or flight.followers):
+                self._cache.remember(
+                    key,
+                    repeatable(),
+                    route=context.route,
+                    source=context.source,
+                    version=version,
+                )
             return reply
 
-    def _remember(
-        self,
-        context: RequestContext,
-        key: CacheKey,
-        reply: Reply,
-        flight: Flight,
-        version: int,
-    ) -> None:
-        """Remember a repeatable reply if the request is not the first of its kind.
+    @contextmanager
+    def _flight(self, key: CacheKey) -> Iterator["_Flight"]:
+        """Yield a flight that is set when the block ends.
 
-        A long tail of archives, each requested once, then costs next to nothing.
+        It has no followers if another flight for *key* is not set yet.
         """
-        if reply.repeatable and (self._cache.seen_before(key) or flight.followers):
-            self._cache.remember(
-                key,
-                reply.repeatable(),
-                route=context.route,
-                source=context.source,
-                version=version,
-            )
+        flight = _Flight()
+        self._flights.setdefault(key, flight)
+        try:
+            yield flight
+        finally:
+            flight.set()
+            if self._flights.get(key) is flight:
+                del self._flights[key]
 
 
-class _Sender:
-    """Sends a response with the headers of every response, and notes its status."""
+class _Flight(asyncio.Event):
+    """Set once a request has been handled. ``followers`` counts the identical ones that wait."""
 
-    __slots__ = ("_context", "_send")
+    followers = 0
 
-    def __init__(self, context: RequestContext, send: Send) -> None:
-        self._context = context
-        self._send = send
 
-    async def __call__(self, message: Message) -> None:
+def _with_headers(context: RequestContext, send: Send) -> Send:
+    """Return a *send* that adds the headers of every response, and notes its status."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._context.status = message["status"]
+            context.status = message["status"]
             headers = with_standard_headers(message["headers"])
-            headers.append((b"x-request-id", self._context.request_id.encode()))
+            headers.append((b"x-request-id", context.request_id.encode()))
             message["headers"] = headers
-        await self._send(message)
+        await send(message)
 
-
-def _cache_key(context: RequestContext) -> CacheKey:
-    return CacheKey(
-        context.method, context.raw_path, context.query, context.client.region, context.principal
-    )
+    return send_with_headers
 
 
 async def _repeat(cached: CachedResponse, context: RequestContext, send: Send) -> None:

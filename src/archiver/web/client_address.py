@@ -1,8 +1,8 @@
 """The address of a client, behind trusted proxies, and the region near it."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -14,8 +14,6 @@ from archiver.locality.networks import (
     parse_address,
 )
 from archiver.model import Region
-
-K = TypeVar("K", bound=Hashable)
 
 FORWARDED_FOR = b"x-forwarded-for"
 """The only header that is read. Proxies that write it pass on a client's own ``Forwarded``
@@ -70,29 +68,36 @@ class ClientResolver:
         self._networks = Networks(networks)
         self._published = published or Networks()
         self._proxies = Networks((network, True) for network in trusted_proxies)
-        self._remembered_max = remembered_max
-        self._peers: dict[str, Client] = {}
-        self._forwarded: dict[tuple[str, bytes], Client] = {}
+        self._peer = lru_cache(remembered_max)(self._resolve_peer)
+        self._behind = lru_cache(remembered_max)(self._last_untrusted)
 
     def replace_published(self, published: Networks[Region | None]) -> None:
         """Use *published* instead of the published networks known so far."""
         self._published = published
-        self._peers.clear()
-        self._forwarded.clear()
+        self._peer.cache_clear()
+        self._behind.cache_clear()
 
     def resolve(self, scope: Scope) -> Client:
-        """Return the client of an ASGI request; about 1 µs if it is remembered."""
+        """Return the client of an ASGI request; about 1 µs if it is remembered.
+
+        Of a header that is too long, only whole entries at its end are read.
+        """
         peer = scope.get("client")
         if not peer:
             return UNKNOWN_CLIENT
-        client = self._peers.get(peer[0]) or self._resolve_peer(peer[0])
-        return self._behind(client, scope) if client.is_proxy else client
+        client = self._peer(peer[0])
+        if not client.is_proxy:
+            return client
+        forwarded = b",".join([value for name, value in scope["headers"] if name == FORWARDED_FOR])
+        if len(forwarded) <= FORWARDED_MAX_BYTES:
+            return self._behind(peer[0], forwarded) if forwarded else client
+        if len(forwarded) > FORWARDED_READ_BYTES:
+            forwarded = forwarded[-FORWARDED_READ_BYTES:].partition(b",")[2]
+        return self._last_untrusted(peer[0], forwarded)
 
     def _resolve_peer(self, text: str) -> Client:
         address = parse_address(text)
-        client = self._at(address) if address else replace(UNKNOWN_CLIENT, address=text, group=text)
-        self._remember(self._peers, text, client)
-        return client
+        return self._at(address) if address else replace(UNKNOWN_CLIENT, address=text, group=text)
 
     def _at(self, address: Address) -> Client:
         return Client(
@@ -102,27 +107,12 @@ class ClientResolver:
             is_proxy=self._proxies.get(address) is not None,
         )
 
-    def _behind(self, proxy: Client, scope: Scope) -> Client:
-        """Return the client that *proxy* names, or the proxy if the header is absent or malformed.
+    def _last_untrusted(self, peer: str, forwarded: bytes) -> Client:
+        """Return the first client from the right that is no trusted proxy.
 
-        Of a header that is too long, only whole entries at its end are read.
+        Behind proxies alone, or up to a malformed entry, it is the last proxy.
         """
-        value = b",".join(value for name, value in scope["headers"] if name == FORWARDED_FOR)
-        if len(value) > FORWARDED_READ_BYTES:
-            value = value[-FORWARDED_READ_BYTES:].partition(b",")[2]
-        if not value:
-            return proxy
-        key = (proxy.address, value)
-        if remembered := self._forwarded.get(key):
-            return remembered
-        client = self._last_untrusted(value, proxy)
-        if len(value) <= FORWARDED_MAX_BYTES:
-            self._remember(self._forwarded, key, client)
-        return client
-
-    def _last_untrusted(self, forwarded: bytes, proxy: Client) -> Client:
-        """Return the first client from the right that is no trusted proxy."""
-        client = proxy
+        client = self._peer(peer)
         for hop in reversed(forwarded.rsplit(b",", HOPS_MAX)[-HOPS_MAX:]):
             address = parse_address(_without_port(hop.decode("latin-1").strip()))
             if not address:
@@ -131,12 +121,6 @@ class ClientResolver:
             if not client.is_proxy:
                 return client
         return client
-
-    def _remember(self, remembered: dict[K, Client], key: K, client: Client) -> None:
-        """Add to *remembered*, emptied first if full: cheaper than tracking the last use."""
-        if len(remembered) >= self._remembered_max:
-            remembered.clear()
-        remembered[key] = client
 
 
 def _without_port(hop: str) -> str:

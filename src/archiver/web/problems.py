@@ -1,43 +1,29 @@
 """Errors as ``application/problem+json`` (RFC 9457), and the one table of their statuses."""
 
 import math
+from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
 from archiver import errors
-from archiver.errors import (
-    ArchiverError,
-    BadArchive,
-    ConversionLost,
-    EngineUnavailable,
-    InternalError,
-    InvalidRequest,
-    NoRoom,
-    NotFound,
-    NoWorker,
-    SourceBusy,
-    SourceError,
-    SourceTimeout,
-    StorageUnavailable,
-    TaskFailed,
-    TooManyWaiters,
-)
+from archiver.errors import ArchiverError
 from archiver.web.reply import Reply
 from archiver.web.request_context import RequestContext
 
 _STATUS: dict[type[ArchiverError], int] = {
-    InvalidRequest: 400,
-    NotFound: 404,
-    SourceTimeout: 504,
-    SourceBusy: 503,
-    SourceError: 502,
-    BadArchive: 502,
-    NoRoom: 503,
-    ConversionLost: 503,
-    StorageUnavailable: 503,
-    EngineUnavailable: 503,
-    NoWorker: 503,
-    TooManyWaiters: 503,
+    errors.InvalidRequest: 400,
+    errors.NotFound: 404,
+    errors.SourceTimeout: 504,
+    errors.SourceBusy: 503,
+    errors.SourceError: 502,
+    errors.BadArchive: 502,
+    errors.NoRoom: 503,
+    errors.ConversionLost: 503,
+    errors.StorageUnavailable: 503,
+    errors.EngineUnavailable: 503,
+    errors.NoWorker: 503,
+    errors.TooManyWaiters: 503,
     ArchiverError: 500,
 }
 
@@ -50,9 +36,6 @@ _WEB_STATUS = {
     "not_ready_yet": 503,
 }
 
-METHOD_NOT_ALLOWED = 405
-UNAVAILABLE = 503
-
 
 class Misdirected(Exception):
     """No route accepts the request. ``code`` is that of the problem."""
@@ -63,40 +46,36 @@ class Misdirected(Exception):
         self.detail = detail
 
 
-def statuses() -> dict[str, int]:
-    """Return the status of every code that a problem may have."""
-    classes = [kind for kind in vars(errors).values() if _has_code(kind)]
-    return {kind.code: _status(kind) for kind in classes} | _WEB_STATUS
-
-
 def _has_code(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, ArchiverError) and "code" in vars(kind)
 
 
-def _status(kind: type[ArchiverError]) -> int:
-    return next(_STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in _STATUS)
-
-
-_STATUS_OF_CODE = statuses()
+STATUSES: Mapping[str, int] = {
+    kind.code: next(_STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in _STATUS)
+    for kind in vars(errors).values()
+    if _has_code(kind)
+} | _WEB_STATUS
+"""The status of every code that a problem may have."""
 
 
 def reply_to(context: RequestContext, exc: Exception) -> Reply:
     """Return the problem for *exc*. The text of an unexpected exception is not shown."""
     match exc:
-        case InvalidRequest():
+        case errors.InvalidRequest():
             return problem(
                 context, exc.code, exc.message, parameter=exc.parameter, allowed=exc.allowed
             )
-        case TaskFailed():
+        case errors.TaskFailed():
             return problem(context, exc.failed_with, exc.message)
-        case SourceBusy(retry_after=delay) | TooManyWaiters(retry_after=delay) if delay:
-            return problem(context, exc.code, exc.message, retry_after_s=delay.total_seconds())
+        case errors.SourceBusy() | errors.TooManyWaiters() if exc.retry_after:
+            delay_s = exc.retry_after.total_seconds()
+            return problem(context, exc.code, exc.message, retry_after_s=delay_s)
         case ArchiverError():
             return problem(context, exc.code, exc.message)
         case Misdirected():
             return problem(context, exc.code, exc.detail)
         case _:
-            return problem(context, InternalError.code, "Archiver failed; see its log")
+            return problem(context, errors.InternalError.code, "Archiver failed; see its log")
 
 
 def problem(
@@ -108,7 +87,7 @@ def problem(
     **members: str,
 ) -> Reply:
     """Return the problem *code*. A 503 has ``Retry-After``."""
-    status = _STATUS_OF_CODE.get(code, 500)
+    status = STATUSES.get(code, 500)
     response = JSONResponse(
         {
             "type": f"urn:archiver:problem:{code}",
@@ -122,9 +101,9 @@ def problem(
         status_code=status,
         media_type="application/problem+json",
     )
-    if status == UNAVAILABLE:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         delay_s = retry_after_s or context.state.config.retry_after_s
         response.headers["Retry-After"] = str(max(1, math.ceil(delay_s)))
-    if status == METHOD_NOT_ALLOWED:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = "GET, HEAD"
     return Reply(response=response, outcome=code)

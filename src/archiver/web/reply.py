@@ -1,6 +1,6 @@
 """The values that handlers return. The application sends, remembers and logs them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,6 +26,14 @@ CLIENT_LEFT = "client_left"
 
 CLIENT_LEFT_STATUS = 499
 """nginx's code for a client that left before the response."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+EVERY_RESPONSE: Headers = (
+    (b"x-robots-tag", b"noindex, nofollow"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +82,11 @@ Handler: TypeAlias = Callable[[RequestContext], Awaitable[Reply | Hold]]
 def client_left() -> Reply:
     """Return the reply to a client that has left, for the log."""
     return Reply(response=Response(status_code=CLIENT_LEFT_STATUS), outcome=CLIENT_LEFT)
+
+
+def with_standard_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return *headers* with those of every response; without ``Cache-Control``, no-store."""
+    complete = [*headers, *EVERY_RESPONSE]
+    if all(name != b"cache-control" for name, _ in complete):
+        complete.append((b"cache-control", b"no-store"))
+    return complete

@@ -1,18 +1,21 @@
-"""One HTTP request, as the layers of the application and the handlers see it."""
+"""One HTTP request, and the web process that answers it, as the handlers see them."""
 
 import random
 import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from urllib.parse import quote, urlencode
 
 from starlette.types import Receive
 
+from archiver import __version__
 from archiver.health import Heartbeat
+from archiver.model import Archive, ArchiveRequest
 from archiver.service import Archiver
-from archiver.web.client_address import Client
-from archiver.web.waiting.waiters import Waiters
-from archiver.web.web_config import WebConfig
+from archiver.web.client_address import Client, ClientResolver
+from archiver.web.waiting.waiters import Waiters, WaitLimits
 
 REQUEST_ID_MAX_BYTES = 64
 
@@ -25,6 +28,41 @@ NO_SOURCE = "-"
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_MAX_BYTES}}}")
 
 _IDS = random.Random()  # noqa: S311 - no secret; SystemRandom would release the GIL for each id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig:
+    """``public_url``, without a slash at its end, starts every URL of the service in a response.
+
+    The Host header of a request has no influence on URLs. ``version`` is the body of
+    ``/__version__``. Hits are repeated from memory for ``hit_ttl``, and logged in one line per
+    ``hits_log_interval``.
+    """
+
+    public_url: str
+    retry_after_s: int
+    retry_after_max_s: int = 60
+    clients: ClientResolver = field(default_factory=ClientResolver)
+    hit_ttl: timedelta = timedelta(seconds=30)
+    hits_log_interval: timedelta = timedelta(seconds=10)
+    wait_limits: WaitLimits = field(default_factory=WaitLimits)
+    version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
+
+    def status_url(self, archive: Archive) -> str:
+        return f"{self.public_url}/archiver/status/{archive.task_id}"
+
+    def repo_url(self, archive: ArchiveRequest | Archive) -> str:
+        """Return the URL of a repo's archives, for requests with ``?rev=``."""
+        return f"{self.public_url}/archiver/{archive.source}/{quote(archive.repo)}"
+
+    def archive_url(self, archive: ArchiveRequest | Archive, rev: str) -> str:
+        """Return the URL of an archive at *rev*, without its query."""
+        return f"{self.repo_url(archive)}/{quote(rev, safe='')}"
+
+    def canonical_url(self, archive: Archive) -> str:
+        """Return the URL of an archive by its node, which always means the same archive."""
+        query = {"suffix": archive.suffix} | ({"subdir": archive.subdir} if archive.subdir else {})
+        return f"{self.archive_url(archive, archive.node)}?{urlencode(query, safe='/')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

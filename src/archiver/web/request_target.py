@@ -5,7 +5,7 @@ assembles, because the client's Host header is part of such a URL.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from archiver.errors import InvalidRequest
@@ -31,10 +31,7 @@ def split_path(raw: str, *, rev_in_query: bool = False) -> list[str]:
     """Return the decoded segments behind the source in ``{source}/{repo…}/{rev}``.
 
     They are not checked yet. With *rev_in_query*, all of them belong to the repo. Only a rev may
-    have encoded slashes.
-
-    Raises:
-        InvalidRequest: A segment is not UTF-8, has an encoded slash, or is a rev with ``..``.
+    have encoded slashes, and no rev a segment ``..``. Raises InvalidRequest.
     """
     if raw.count("/") > SEGMENTS_MAX:
         raise InvalidRequest("repo is too long", parameter="repo", allowed=NAME_ALLOWED)
@@ -77,14 +74,20 @@ def _decode_rev(raw: str) -> str:
 def parse_query(raw: bytes, *, known: Sequence[str]) -> dict[str, str]:
     """Return the form-decoded parameters of a query. Empty pairs are legal, as in ``?&a=b``.
 
-    Raises:
-        InvalidRequest: A parameter is unknown, repeated, or not UTF-8.
+    Raises InvalidRequest if a parameter is not *known*, or is repeated.
     """
     parameters: dict[str, str] = {}
     for pair in filter(None, raw.replace(b"+", b" ").split(b"&")):
         raw_name, _, raw_value = pair.partition(b"=")
         name = decode(raw_name, "query")
-        _require_new_parameter(name, parameters, known)
+        if name not in known:
+            raise InvalidRequest(
+                f"unknown parameter {name[:SHOWN_CHARS]!r}",
+                parameter=name[:SHOWN_CHARS],
+                allowed=", ".join(name for name in known if name != HOP) or "no parameter",
+            )
+        if name in parameters:
+            raise InvalidRequest(f"{name} is repeated", parameter=name, allowed=f"one {name}")
         parameters[name] = decode(raw_value, name)
     return parameters
 
@@ -99,23 +102,11 @@ def parse_number(query: Mapping[str, str], name: str, allowed: str) -> int | Non
     return int(text)
 
 
-def _require_new_parameter(name: str, seen: Collection[str], known: Sequence[str]) -> None:
-    if name not in known:
-        raise InvalidRequest(
-            f"unknown parameter {name[:SHOWN_CHARS]!r}",
-            parameter=name[:SHOWN_CHARS],
-            allowed=", ".join(name for name in known if name != HOP) or "no parameter",
-        )
-    if name in seen:
-        raise InvalidRequest(f"{name} is repeated", parameter=name, allowed=f"one {name}")
-
-
 def decode(raw: bytes, parameter: str) -> str:
     """Return *raw* percent-decoded once.
 
-    Raises:
-        InvalidRequest: It is not UTF-8, or has a ``%`` without two hex digits, which decoders treat
-            differently.
+    Raises InvalidRequest if it is not UTF-8, or has a ``%`` without two hex digits, which decoders
+    treat differently.
     """
     if b"%" in raw:
         if _STRAY_PERCENT.search(raw):

@@ -12,8 +12,7 @@ from archiver.model import Region
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache, weight
 from archiver.runtime.notifications import Notifications
 from archiver.telemetry import log
-from archiver.web.reply import Renew, Repeatable
-from archiver.web.response_headers import Headers, with_standard_headers
+from archiver.web.reply import Headers, Renew, Repeatable, with_standard_headers
 
 RESPONSES_MAX = 10_000
 RESPONSES_MAX_BYTES = 32 * MEGABYTE
@@ -43,14 +42,13 @@ class CacheKey(NamedTuple):
     region: Region | None = None
     principal: str | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.raw_path) + len(self.query)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CachedResponse:
-    """A response ready to be sent, but for the headers that differ between clients."""
+    """A response ready to be sent, but for the headers that differ between clients.
+
+    It is valid until ``good_until``, and due for renewal at ``renew_at``, which is no later.
+    """
 
     status: int
     headers: Headers = field(repr=False)
@@ -58,18 +56,13 @@ class CachedResponse:
     route: str
     source: str
     outcome: str
+    topics: tuple[str, ...]
     retry_after: Callable[[], int] | None
     unless_header: bytes | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Entry:
-    cached: CachedResponse
-    topics: tuple[str, ...]
     renew: Renew | None
     renew_at: float
     good_until: float
-    size_bytes: int
+    size_bytes: int = 0
     renewing: bool = False
 
 
@@ -93,7 +86,7 @@ class ResponseCache:
         self._size = size
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: dict[CacheKey, _Entry] = {}
+        self._entries: dict[CacheKey, CachedResponse] = {}
         self._keys_by_topic: dict[str, set[CacheKey]] = {}
         self._seen: BoundedCache[CacheKey, None] = BoundedCache(ttl=ttl, max_bytes=SEEN_MAX_BYTES)
         self._due: asyncio.Queue[CacheKey] = asyncio.Queue(size)
@@ -105,7 +98,7 @@ class ResponseCache:
 
     def accepts(self, key: CacheKey) -> bool:
         """Return whether a response to *key* may be remembered."""
-        return self._ttl_s > 0 and key.size_bytes <= TARGET_MAX_BYTES
+        return self._ttl_s > 0 and len(key.raw_path) + len(key.query) <= TARGET_MAX_BYTES
 
     @property
     def version(self) -> int:
@@ -114,15 +107,15 @@ class ResponseCache:
 
     def get(self, key: CacheKey) -> CachedResponse | None:
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        now = self._clock()
+        if entry is None or (now := self._clock()) < entry.renew_at:
+            return entry
         if now >= entry.good_until:
             self._remove(key)
             return None
-        if now >= entry.renew_at and entry.renew and not entry.renewing:
-            self._schedule_renewal(key, entry)
-        return entry.cached
+        if entry.renew and not entry.renewing and not self._due.full():
+            entry.renewing = True
+            self._due.put_nowait(key)
+        return entry
 
     def seen_before(self, key: CacheKey) -> bool:
         """Return whether *key*, which is acceptable, was requested before; note that it is now."""
@@ -134,8 +127,31 @@ class ResponseCache:
         self, key: CacheKey, repeatable: Repeatable, *, route: str, source: str, version: int
     ) -> None:
         """Remember a response, unless one of its topics has changed since *version*."""
-        if self.accepts(key) and not self._changes.any_since(version, repeatable.topics):
-            self._put(key, repeatable, route, source)
+        if not self.accepts(key) or self._changes.any_since(version, repeatable.topics):
+            return
+        self._remove(key)
+        now = self._clock()
+        good_until = min(now + 2 * self._ttl_s, repeatable.good_until)
+        entry = CachedResponse(
+            status=repeatable.response.status_code,
+            headers=tuple(with_standard_headers(repeatable.response.raw_headers)),
+            body=bytes(repeatable.response.body),
+            route=route,
+            source=source,
+            outcome=repeatable.outcome,
+            topics=repeatable.topics,
+            retry_after=repeatable.retry_after,
+            unless_header=repeatable.unless_header,
+            renew=repeatable.renew,
+            renew_at=min(now + self._ttl_s, good_until),
+            good_until=good_until,
+        )
+        entry.size_bytes = weight(key) + weight(entry) + RENEW_BYTES
+        self._make_room(entry.size_bytes, now)
+        self._entries[key] = entry
+        self._bytes += entry.size_bytes
+        for topic in entry.topics:
+            self._keys_by_topic.setdefault(topic, set()).add(key)
 
     def invalidate(self, topic: str | None) -> None:
         """Forget the responses that depend on *topic*; for None, all of them."""
@@ -153,24 +169,6 @@ class ResponseCache:
         async with asyncio.TaskGroup() as group:
             for _ in range(RENEWALS_AT_A_TIME):
                 group.create_task(self._renew_due_entries())
-
-    def _put(self, key: CacheKey, repeatable: Repeatable, route: str, source: str) -> None:
-        self._remove(key)
-        cached = _render(repeatable, route, source)
-        now = self._clock()
-        size_bytes = weight(key) + weight(cached) + weight(repeatable.topics) + RENEW_BYTES
-        self._make_room(size_bytes, now)
-        self._entries[key] = _Entry(
-            cached=cached,
-            topics=repeatable.topics,
-            renew=repeatable.renew,
-            renew_at=now + self._ttl_s,
-            good_until=min(now + 2 * self._ttl_s, repeatable.good_until),
-            size_bytes=size_bytes,
-        )
-        self._bytes += size_bytes
-        for topic in repeatable.topics:
-            self._keys_by_topic.setdefault(topic, set()).add(key)
 
     def _make_room(self, size_bytes: int, now: float) -> None:
         """Remove the oldest entries until there is room, and expired ones in front of them."""
@@ -190,47 +188,26 @@ class ResponseCache:
                 if not keys:
                     del self._keys_by_topic[topic]
 
-    def _schedule_renewal(self, key: CacheKey, entry: _Entry) -> None:
-        if not self._due.full():
-            entry.renewing = True
-            self._due.put_nowait(key)
-
     async def _renew_due_entries(self) -> None:
         while True:
             key = await self._due.get()
-            if entry := self._entries.get(key):
-                await self._renew(key, entry)
+            if (entry := self._entries.get(key)) and entry.renew:
+                await self._renew(key, entry, entry.renew)
 
-    async def _renew(self, key: CacheKey, entry: _Entry) -> None:
+    async def _renew(self, key: CacheKey, entry: CachedResponse, renew: Renew) -> None:
         """Replace an entry by its successor. If the renewal fails, the entry expires in time."""
-        if entry.renew is None:
-            return
         version = self.version
         try:
-            repeatable = await entry.renew()
+            repeatable = await renew()
         except ArchiverError:
             return
         except Exception:  # noqa: BLE001 - other renewals go on
             log.exception("hit.not_renewed")
             return
-        if repeatable is None:
+        if repeatable:
+            self.remember(key, repeatable, route=entry.route, source=entry.source, version=version)
+        else:
             self._remove(key)
-        elif not self._changes.any_since(version, repeatable.topics):
-            self._put(key, repeatable, entry.cached.route, entry.cached.source)
-
-
-def _render(repeatable: Repeatable, route: str, source: str) -> CachedResponse:
-    response = repeatable.response
-    return CachedResponse(
-        status=response.status_code,
-        headers=tuple(with_standard_headers(response.raw_headers)),
-        body=bytes(response.body),
-        route=route,
-        source=source,
-        outcome=repeatable.outcome,
-        retry_after=repeatable.retry_after,
-        unless_header=repeatable.unless_header,
-    )
 
 
 class _Changes:

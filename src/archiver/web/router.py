@@ -1,8 +1,6 @@
 """From the path of a request to the route that handles it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from re import Pattern
 
 from starlette.convertors import PathConvertor
 from starlette.routing import compile_path
@@ -15,7 +13,6 @@ from archiver.web.request_target import TARGET_MAX_BYTES, decode
 METHODS = ("GET", "HEAD")
 
 
-@dataclass(frozen=True, slots=True)
 class Route:
     """A path, its handler, and whether replies may be repeated to other clients.
 
@@ -23,20 +20,13 @@ class Route:
     follows, as it was sent: its handler splits it before decoding, so that ``%2F`` is no separator.
     """
 
-    path: str
-    handler: Handler
-    name: str = field(kw_only=True)
-    cacheable: bool = field(default=False, kw_only=True)
-    pattern: Pattern[str] = field(init=False, repr=False)
-    prefix: str = field(init=False)
-    raw_parameters: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        pattern, _, convertors = compile_path(self.path)
-        raw = {name for name, convertor in convertors.items() if type(convertor) is PathConvertor}
-        object.__setattr__(self, "pattern", pattern)
-        object.__setattr__(self, "prefix", self.path.partition("{")[0])
-        object.__setattr__(self, "raw_parameters", frozenset(raw))
+    def __init__(self, path: str, handler: Handler, *, name: str, cacheable: bool = False) -> None:
+        self.path, self.handler, self.name, self.cacheable = path, handler, name, cacheable
+        self.prefix = path.partition("{")[0]
+        self.pattern, _, convertors = compile_path(path)
+        self.raw_parameters = {
+            name for name, kind in convertors.items() if isinstance(kind, PathConvertor)
+        }
 
 
 class Router:
@@ -46,17 +36,12 @@ class Router:
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        by_prefix: dict[str, list[Route]] = {}
-        for route in sorted(routes, key=lambda route: len(route.prefix), reverse=True):
-            by_prefix.setdefault(route.prefix, []).append(route)
-        self._by_prefix = tuple(by_prefix.items())
+        self._routes = sorted(routes, key=lambda route: len(route.prefix), reverse=True)
 
     def resolve(self, context: RequestContext) -> Route:
         """Return the route of a request, and set ``context.route`` and ``context.parameters``.
 
-        Raises:
-            Misdirected: No route has this path or this method, or the target is too long.
-            InvalidRequest: A parameter is badly encoded.
+        Raises Misdirected, and InvalidRequest if a parameter is badly encoded.
         """
         if len(context.raw_path) + len(context.query) > TARGET_MAX_BYTES:
             raise Misdirected("target_too_long", f"path and query exceed {TARGET_MAX_BYTES} bytes")
@@ -71,10 +56,8 @@ class Router:
         return route
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]]:
-        for prefix, routes in self._by_prefix:
-            if path.startswith(prefix):
-                for route in routes:
-                    if match := route.pattern.match(path):
-                        return route, match.groupdict()
-                break
+        prefix = next((each.prefix for each in self._routes if path.startswith(each.prefix)), None)
+        for route in self._routes:
+            if route.prefix == prefix and (match := route.pattern.match(path)):
+                return route, match.groupdict()
         raise Misdirected("no_such_route", "nothing is served at this path")

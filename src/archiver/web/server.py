@@ -22,7 +22,7 @@ from granian.log import LogLevels
 from starlette.types import ASGIApp
 
 from archiver.telemetry import forget_dead_processes
-from archiver.web.address_claim import ClaimedByOtherFleet, FleetIdentity, claimed_address
+from archiver.web.address_claim import CannotListen, FleetIdentity, claimed_address
 
 HEADER_TIMEOUT_MS = 10_000
 """Also how long a connection may stay idle between two requests."""
@@ -48,10 +48,6 @@ PARENT_CHECK_S = 0.5
 COLLECT_AFTER_OBJECTS = 50_000
 
 
-class CannotListen(Exception):
-    """The server cannot listen on the address. The text says why."""
-
-
 def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1) -> None:
     """Serve the application that *target* (``module:factory``) makes, until SIGTERM or SIGINT.
 
@@ -59,9 +55,7 @@ def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1)
     address. If one of several dies, it is replaced. granian's own log is silent, because it would
     write the texts of exceptions; the application logs its crashes itself.
 
-    Raises:
-        CannotListen: The address is not available, or another *fleet* uses it.
-        SystemExit: The application did not start, or its only process died.
+    Raises CannotListen; and SystemExit if the application did not start, or its only process died.
     """
     host, _, port = listen.rpartition(":")
     ip = _require_free(host.strip("[]"), int(port))
@@ -85,11 +79,8 @@ def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1)
         log_access=False,
     )
     multiprocessing.set_start_method("spawn")  # a fork would inherit the parent's metrics
-    try:
-        with claimed_address(ip, int(port), fleet), _shared_metrics():
-            server.serve(target_loader=partial(_create, target, os.getpid()), wrap_loader=False)
-    except ClaimedByOtherFleet as exc:
-        raise CannotListen(str(exc)) from None
+    with claimed_address(ip, int(port), fleet), _shared_metrics():
+        server.serve(target_loader=partial(_create, target, os.getpid()), wrap_loader=False)
 
 
 def _require_free(host: str, port: int) -> str:
@@ -123,9 +114,8 @@ def _shared_metrics() -> Iterator[None]:
 def _create(target: str, parent: int) -> ASGIApp:
     """Create the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    forget_dead_processes(
-        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    )  # this may replace a dead process
+    # This process may replace a dead one.
+    forget_dead_processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
     _collect_rarely()
@@ -149,12 +139,12 @@ def on_stop(act: Callable[[], None]) -> None:
     granian ends the application's lifespan only after those requests. This replaces its handler of
     SIGTERM, and passes the signal on as SIGINT, which granian treats the same.
     """
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, act)
 
+    def stop() -> None:
+        act()
+        os.kill(os.getpid(), signal.SIGINT)
 
-def _stop(act: Callable[[], None]) -> None:
-    act()
-    os.kill(os.getpid(), signal.SIGINT)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
 
 
 def _end_with(parent: int) -> None:

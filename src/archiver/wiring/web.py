@@ -13,9 +13,9 @@ from archiver.settings import Settings, client_networks, cloud_ranges_files, loa
 from archiver.telemetry import set_up_logging
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
+from archiver.web.request_context import WebConfig
 from archiver.web.server import on_stop
-from archiver.web.waiting.admission import WaitLimits
-from archiver.web.web_config import WebConfig
+from archiver.web.waiting.waiters import WaitLimits
 from archiver.wiring.parts import open_parts
 
 

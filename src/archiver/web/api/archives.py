@@ -1,44 +1,95 @@
-"""``/archiver/{source}/{repo}/{rev}``: the location of an archive, or the task that builds it.
+"""The location of an archive, or the task that builds it.
 
-With ``?rev=``, the path ends with the repo.
+``/archiver/{source}/{repo}/{rev}`` takes the rest of the name from the query. With ``?rev=``, the
+path ends with the repo. ``/get/…`` is for tools that take a file's name or format from the path,
+``/sha256/…`` for tools that pin a checksum.
 """
 
+from dataclasses import replace
 from functools import partial
+from urllib.parse import quote
 
-from archiver.errors import UnknownRepo
-from archiver.model import Absent, Pending, Ready
+from starlette.responses import PlainTextResponse, Response
+
+from archiver.errors import InvalidRequest, UnknownRepo
+from archiver.manifest_check import is_sha256
+from archiver.model import SUFFIXES, Absent, Pending, Ready
 from archiver.names import display_rev
+from archiver.web.api.archive_reply import Render, hit_reply, miss_reply, redirect
 from archiver.web.api.client_request import (
     ClientRequest,
     OnMiss,
     client_request,
     parse_parameters,
+    parse_region,
     parse_source,
-    parse_suffix,
+    require_one_of,
 )
-from archiver.web.api.hit_response import Render, hit_reply, redirect_to
-from archiver.web.api.miss_response import miss_reply
 from archiver.web.problems import problem
-from archiver.web.reply import Hold, Reply
+from archiver.web.reply import HIT, Hold, Reply
 from archiver.web.request_context import RequestContext
-from archiver.web.request_target import split_path
+from archiver.web.request_target import parse_query, split_path
 
 DEFAULT_SUFFIX = "tar.gz"
 
+DEFAULT_WAIT_S = 72
+"""Tools that take names from paths save the body of a 202 as the file, or give up on it."""
+
+CHECKSUM_CACHE_CONTROL = "private, max-age=86400, immutable"
+"""A day and no longer, so that the checksum of a deleted archive disappears from caches."""
+
+PATH_CHARACTERS = "/%!$&'()*+,;=:@~"
+"""Characters that stay as they were sent in a path, besides letters and digits (RFC 3986)."""
+
 
 async def get_archive(context: RequestContext) -> Reply | Hold:
-    """Redirect to the archive, or create the task that builds it."""
-    request = parse(context)
-    return await fulfil(context, request, redirect_to(context, request.archive_request.rev))
+    return await _fulfil(context, _parse_address(context))
 
 
-async def fulfil(
-    context: RequestContext, request: ClientRequest, render: Render, *, repeatable: bool = True
+async def get_file(context: RequestContext) -> Reply | Hold:
+    """Redirect to the archive whose rev and suffix are the name of a file."""
+    return await _fulfil(context, _parse_file(context))
+
+
+async def get_checksum(context: RequestContext) -> Reply | Hold:
+    """Return the archive's SHA-256 as ``sha256sum --check`` reads it, with the file's name."""
+    request = _parse_file(context)
+    request = replace(request, ending=f"{request.ending}.sha256")
+    if request.on_miss is OnMiss.REDIRECT:  # the host would send the archive, not a checksum
+        request = replace(request, on_miss=None)
+    render = partial(_render_checksum, context.parameters["file"], request.archive_request.rev)
+    return await _fulfil(context, request, render)
+
+
+async def get_by_sha256(context: RequestContext) -> Reply:
+    """Redirect to an archive that has these bytes, if one is known. No task is created."""
+    sha256 = context.parameters["digest"].lower()
+    if not is_sha256(sha256):
+        raise InvalidRequest("not a SHA-256", parameter="digest", allowed="64 hexadecimal digits")
+    query = parse_query(context.query, known=("preferred_region",))
+    find = partial(
+        context.state.archiver.locate,
+        sha256,
+        parse_region(query.get("preferred_region", "")),
+        method=context.method,
+        client_region=context.client.region,
+    )
+    ready = await find()
+    if ready is None:
+        return problem(context, "absent", "no archive with this SHA-256 is known")
+    context.source = ready.archive.source
+    rev = ready.archive.node
+    return hit_reply(ready, rev, partial(redirect, context.state.config, rev), refind=find)
+
+
+async def _fulfil(
+    context: RequestContext, request: ClientRequest, render: Render | None = None
 ) -> Reply | Hold:
-    """Return a hit as *render* shows it, or the reply to a miss. HEAD creates no task.
+    """Return a hit as a redirect, which may be repeated, or as *render* shows it; or else a miss.
 
-    Only hits that are *repeatable* are remembered.
+    Only a GET creates a task.
     """
+    rev = request.archive_request.rev
     create = context.method != "HEAD" and request.on_miss is not OnMiss.NONE
     find = partial(
         context.state.archiver.request,
@@ -52,10 +103,11 @@ async def fulfil(
         found = await find(create=create)
     except UnknownRepo as exc:
         raise UnknownRepo(f"{exc.message}{_hint(request)}") from exc
+    refind = None if render else partial(find, create=False)
+    render = render or partial(redirect, context.state.config, rev)
     match found:
         case Ready() as ready:
-            refind = partial(find, create=False) if repeatable else None
-            return hit_reply(ready, request.archive_request.rev, render, refind=refind)
+            return hit_reply(ready, rev, render, refind=refind)
         case Pending() as pending:
             return await miss_reply(context, request, pending, render)
         case Absent():
@@ -71,16 +123,61 @@ def _hint(request: ClientRequest) -> str:
     return f"; if {rev} is a revision of {folder}, pass it as {folder}{request.ending}?rev="
 
 
-def parse(context: RequestContext) -> ClientRequest:
-    """Return the parsed request; every 400 of this route arises here.
-
-    Raises:
-        InvalidRequest: A part of the path or of the query is invalid.
-        UnknownSource: The source is not configured.
-    """
+def _parse_address(context: RequestContext) -> ClientRequest:
+    """Return the request in ``/archiver/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["address"]
     source = parse_source(context, raw)
     query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region")
-    suffix = parse_suffix(query.get("suffix", DEFAULT_SUFFIX))
+    suffix = require_one_of(SUFFIXES, query.get("suffix", DEFAULT_SUFFIX), "suffix")
     segments = split_path(raw, rev_in_query="rev" in query)
     return client_request(context, source, segments, suffix, query)
+
+
+def _parse_file(context: RequestContext) -> ClientRequest:
+    """Return the request in ``/get/…``. Raises InvalidRequest, UnknownSource."""
+    raw = context.parameters["file"]
+    source = parse_source(context, raw)
+    query = parse_parameters(context, "rev", "subdir", "preferred_region")
+    segments = split_path(raw, rev_in_query="rev" in query)
+    segments[-1], suffix = split_file_name(segments[-1])
+    return client_request(
+        context,
+        source,
+        segments,
+        suffix,
+        query,
+        url=context.state.config.public_url + quote(context.raw_path, safe=PATH_CHARACTERS),
+        default_wait_s=DEFAULT_WAIT_S,
+        ending=f".{suffix}",
+    )
+
+
+def split_file_name(name: str) -> tuple[str, str]:
+    """Return the parts of ``{rev}.{suffix}`` or ``{repo}.{suffix}``, with the longest suffix.
+
+    So a rev may have dots, and even end like a suffix: ``A.zip.tar.gz`` is the rev ``A.zip``.
+    Raises InvalidRequest.
+    """
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        rev = name.removesuffix(f".{suffix}")
+        if rev != name:
+            return rev, suffix
+    raise InvalidRequest(
+        "the file name does not end in a supported suffix",
+        parameter="suffix",
+        allowed=", ".join(SUFFIXES),
+    )
+
+
+def _render_checksum(raw_path: str, rev: str, ready: Ready) -> Response:
+    """Name the file as the URL does, still encoded, because ``curl -O`` saves it so."""
+    raw_name = raw_path.rpartition("/")[2]
+    immutable = rev == ready.archive.node
+    return PlainTextResponse(
+        f"{ready.manifest.sha256}  {raw_name}\n".encode("latin-1"),
+        headers={
+            "Cache-Control": CHECKSUM_CACHE_CONTROL if immutable else "no-store",
+            "Archiver-Cache": HIT,
+            "Archiver-Node": ready.archive.node,
+        },
+    )

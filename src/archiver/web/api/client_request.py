@@ -7,9 +7,8 @@ from enum import StrEnum
 from urllib.parse import urlencode
 
 from archiver.errors import InvalidRequest
-from archiver.model import SUFFIXES, ArchiveRequest, Region
+from archiver.model import ArchiveRequest, Region
 from archiver.names import display_rev, require_name
-from archiver.web.api.urls import archive_path, repo_path
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
 from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_preference
@@ -62,16 +61,13 @@ def client_request(
     suffix: str,
     query: Mapping[str, str],
     *,
-    path: str | None = None,
+    url: str | None = None,
     default_wait_s: int | None = None,
     ending: str = "",
 ) -> ClientRequest:
     """Return the request for the repo in *segments*, and the rev in *query* or behind the repo.
 
-    *path* defaults to our own spelling of it.
-
-    Raises:
-        InvalidRequest: A parameter is invalid.
+    *url* defaults to our own spelling of it. Raises InvalidRequest.
     """
     repo, rev = (segments, query["rev"]) if "rev" in query else (segments[:-1], segments[-1])
     request = ArchiveRequest(
@@ -82,12 +78,12 @@ def client_request(
         suffix=suffix,
         preferred_region=parse_region(query.get("preferred_region", "")),
     )
-    if path is None:
-        path = repo_path(request) if "rev" in query else archive_path(request, rev)
     config = context.state.config
+    if url is None:
+        url = config.repo_url(request) if "rev" in query else config.archive_url(request, rev)
     return ClientRequest(
         archive_request=request,
-        url=f"{config.public_url}{path}",
+        url=url,
         query={name: text for name, text in query.items() if text and name not in MISS_PARAMETERS},
         wait=parse_wait_preference(
             query, context.header(b"prefer"), config.wait_limits, default_s=default_wait_s
@@ -109,23 +105,19 @@ def parse_source(context: RequestContext, raw: str) -> str:
     return context.source
 
 
-def parse_suffix(text: str) -> str:
-    """Return *text* if it is a format. Raises InvalidRequest."""
-    if text not in SUFFIXES:
+def require_one_of(allowed: Sequence[str], text: str, parameter: str) -> str:
+    """Return *text*. Raises InvalidRequest if it is not *allowed*."""
+    if text not in allowed:
         raise InvalidRequest(
-            f"unsupported suffix '{display_rev(text)}'",
-            parameter="suffix",
-            allowed=", ".join(SUFFIXES),
+            f"unsupported {parameter} '{display_rev(text)}'",
+            parameter=parameter,
+            allowed=", ".join(allowed),
         )
     return text
 
 
 def parse_region(text: str) -> Region | None:
-    """Return the preferred region, if any. It need not be a configured one.
-
-    Raises:
-        InvalidRequest: *text* cannot be the name of a region.
-    """
+    """Return the preferred region, if any; not always a configured one. Raises InvalidRequest."""
     if not text:
         return None
     if not _REGION.fullmatch(text):
@@ -138,13 +130,4 @@ def parse_region(text: str) -> Region | None:
 
 
 def _parse_on_miss(text: str | None) -> OnMiss | None:
-    if text is None:
-        return None
-    try:
-        return OnMiss(text)
-    except ValueError:
-        raise InvalidRequest(
-            f"unsupported on_miss '{display_rev(text)}'",
-            parameter="on_miss",
-            allowed="redirect, none",
-        ) from None
+    return None if text is None else OnMiss(require_one_of(tuple(OnMiss), text, "on_miss"))

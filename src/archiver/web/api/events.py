@@ -18,7 +18,6 @@ from archiver.web.reply import Reply
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_query
 from archiver.web.waiting.task_watch import TaskWatch
-from archiver.web.waiting.waiters import Waiters
 from archiver.web.waiting.wake import Departure, Wake, departure_of
 
 RETRY_MS = 3000
@@ -48,12 +47,7 @@ async def get_events(context: RequestContext) -> Reply:
     if archive is None:
         return problem(context, "no_such_task", "no task has this id")
     last_id = context.header(b"last-event-id")
-    stream = EventStream(
-        waiters=context.state.waiters,
-        archive=archive,
-        client=context.client.group,
-        last_id=int(last_id) if _ID.fullmatch(last_id) else NO_ID,
-    )
+    stream = EventStream(context, archive, int(last_id) if _ID.fullmatch(last_id) else NO_ID)
     return Reply(response=stream)
 
 
@@ -67,18 +61,18 @@ class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
 
-    def __init__(self, *, waiters: Waiters, archive: Archive, client: str, last_id: int) -> None:
+    def __init__(self, context: RequestContext, archive: Archive, last_id: int) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["Content-Length"]
-        self._waiters = waiters
+        self._context = context
         self._archive = archive
-        self._client = client
         self._last_id = last_id
         self._has_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        waiters, client = self._context.state.waiters, self._context.client.group
         with (
-            self._waiters.stream(self._archive, self._client) as watch,
+            waiters.watch(self._archive, client, stream=True) as watch,
             departure_of(receive) as departure,
         ):
             if await watch.wait_for_status(FIRST_STATUS_S, departure) is Wake.CLIENT_LEFT:
@@ -117,7 +111,7 @@ class EventStream(Response):
         event_id = _event_id(watch)
         if self._has_sent or event_id != self._last_id:  # else another process has sent it
             self._last_id = max(event_id, _next_id(self._last_id, ended=watch.ended))
-            event = watch.render_once("event", _render_event)
+            event = watch.render_once(_render_event)
             await _send(send, b"id: %d\n%b" % (self._last_id, event))
         self._has_sent = True
 

@@ -4,18 +4,20 @@ import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from typing import assert_never
 
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import UnknownSource
-from archiver.model import Archive, parse_task_id
+from archiver.model import Archive, Node, parse_task_id
 from archiver.status import Status
-from archiver.tasks import Failure, Phase, Task, TaskState
+from archiver.tasks import Phase, Task, TaskState
 from archiver.web.reply import Reply, client_left
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_number, parse_query
+from archiver.web.waiting.task_watch import comparable
 from archiver.web.waiting.wake import Wake, departure_of
 
 UNKNOWN_STATUS = "no status available at this point."
@@ -106,8 +108,8 @@ def _known_etags(context: RequestContext) -> set[str]:
 
 
 def _etag(status: Status) -> str:
-    content = repr((status.task, status.copies, status.missing))
-    return f'{WEAK}"{hashlib.blake2b(content.encode(), digest_size=12).hexdigest()}"'
+    content = repr(comparable(status)).encode()
+    return f'{WEAK}"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
 
 
 def render(status: Status) -> dict[str, object]:
@@ -123,7 +125,7 @@ def render(status: Status) -> dict[str, object]:
         "bytes_done": task.bytes_done,
         "attempt": task.attempt,
         "failures": task.failures,
-        "error": _error(task.error),
+        "error": asdict(task.error) if task.error else None,
         "node": task.archive.node,
         "sha256": manifest.sha256 if manifest else None,
         "size": manifest.size_bytes if manifest else None,
@@ -136,26 +138,10 @@ def render(status: Status) -> dict[str, object]:
 
 
 def _render_unknown(task_id: str) -> dict[str, object]:
-    return {
-        "state": TaskState.PENDING,
-        "status": UNKNOWN_STATUS,
-        "src_url": "",
-        "s3_urls": {},
-        "task_id": task_id,
-        "phase": Phase.QUEUED,
-        "bytes_done": 0,
-        "attempt": 0,
-        "failures": 0,
-        "error": None,
-        "node": None,
-        "sha256": None,
-        "size": None,
-        "links_outside": None,
-        "regions_missing": [],
-        "created_at": None,
-        "started_at": None,
-        "updated_at": None,
-    }
+    """Return the fields of a task that no request has created, and that has no archive."""
+    any_archive = Archive(source="x", repo="x", node=Node("0" * 40), subdir="", suffix="tar")
+    task = Task(archive=any_archive, state=TaskState.PENDING, phase=Phase.QUEUED)
+    return render(Status(task=task, source_url="")) | {"task_id": task_id, "node": None}
 
 
 def _sentence(status: Status) -> str:
@@ -200,10 +186,6 @@ def _stored(status: Status) -> str:
 
 def _reason(task: Task) -> str:
     return f"The reason: {task.error.message}." if task.error else "No reason is known."
-
-
-def _error(error: Failure | None) -> dict[str, str] | None:
-    return {"code": error.code, "message": error.message} if error else None
 
 
 def _iso(at: datetime | None) -> str | None:

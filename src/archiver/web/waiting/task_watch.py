@@ -2,30 +2,37 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from starlette.responses import Response
+from starlette.types import Receive
 
-from archiver.errors import ArchiverError, EngineUnavailable, InternalError
+from archiver.errors import ArchiverError, EngineUnavailable, InternalError, TaskFailed
 from archiver.model import Archive, ArchiveRequest, Ready, Region
 from archiver.service import Archiver
 from archiver.status import Status
-from archiver.tasks import TaskState
+from archiver.tasks import Task, TaskState
 from archiver.telemetry import describe, log
-from archiver.web.waiting.wake import Departure, Sleepers, Wake, pause, wake_all
-
-POLL_INTERVAL = timedelta(seconds=5)
-"""Notifications are sent once and may be lost, so the task is also read at this interval."""
+from archiver.web.waiting.wake import (
+    Departure,
+    Sleepers,
+    Wake,
+    departure_of,
+    pause,
+    wake_all,
+)
 
 JITTER = 0.2
 """Spreads the polls of watches that were notified together."""
 
+LAST_HOLD_S = 1.0
+"""How long requests are held by a process that is about to end."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+
+class Variant(NamedTuple):
     """The properties of a waiting request that its response depends on, beside the archive."""
 
     archive_request: ArchiveRequest
@@ -45,7 +52,7 @@ class TaskWatch:
         self._archive = archive
         self._poll_interval = poll_interval
         self._responses: dict[Variant, Response] = {}
-        self._renderings: dict[str, bytes] = {}
+        self._rendering: bytes | None = None
         self.version = 0
         self.status: Status | None = None
         self.failure: ArchiverError | None = None
@@ -122,27 +129,26 @@ class TaskWatch:
             wake_all(self.until_change)
 
     def _set_status(self, status: Status) -> None:
-        if self.status and _comparable(self.status) == _comparable(status):
+        if self.status and comparable(self.status) == comparable(status):
             return
         self.status = status
         self.version += 1
-        self._renderings.clear()
+        self._rendering = None
         if self.ended:
             wake_all(self.until_end)
         wake_all(self.until_change)
 
-    def render_once(self, name: str, render: Callable[[Status], bytes]) -> bytes:
-        """Return what *render* makes of the known status, once for each version and *name*."""
+    def render_once(self, render: Callable[[Status], bytes]) -> bytes:
+        """Return what *render*, always the same, makes of the status; once for each version."""
         assert self.status  # noqa: S101 - for mypy
-        if name not in self._renderings:
-            self._renderings[name] = render(self.status)
-        return self._renderings[name]
+        if self._rendering is None:
+            self._rendering = render(self.status)
+        return self._rendering
 
     async def wait_for_status(self, timeout_s: float, departure: Departure) -> Wake:
         """Return when there is a status, or when the client has left.
 
-        Raises:
-            ArchiverError: The status cannot be read, or not in time.
+        Raises ArchiverError if the status cannot be read, or not in time.
         """
         wake = Wake.CHANGED
         if self.status is None and self.failure is None:
@@ -159,13 +165,26 @@ class TaskWatch:
             return Wake.CHANGED
         return await pause(self.until_change, timeout_s, departure)
 
-    async def response(
-        self, variant: Variant, render: Callable[[Ready], Response]
-    ) -> Response | None:
-        """Return what *render* makes of the archive; None if no region has it.
+    async def wait_for_response(
+        self,
+        variant: Variant,
+        render: Callable[[Ready], Response],
+        *,
+        timeout_s: float,
+        receive: Receive,
+    ) -> Response | Wake:
+        """Return what *render* makes of the archive once it is there, else why the wait ended.
 
-        Rendered once per variant, because a whole crowd is answered at one moment.
+        All requests of one variant get the same response object. Raises TaskFailed.
         """
+        if self.closing:
+            timeout_s = min(timeout_s, LAST_HOLD_S)
+        with departure_of(receive) as departure:
+            wake = await pause(self.until_end, timeout_s, departure)
+        if wake is not Wake.CHANGED:
+            return wake
+        if self.status and self.status.task.state is TaskState.FAILURE:
+            raise _task_failed(self.status.task)
         if variant not in self._responses:
             found = await self._archiver.request(
                 replace(variant.archive_request, rev=self._archive.node),
@@ -175,71 +194,17 @@ class TaskWatch:
                 client_region=variant.client_region,
             )
             if not isinstance(found, Ready):
-                return None
+                return Wake.TIMEOUT
             self._responses[variant] = render(found)
         return self._responses[variant]
 
 
-def _comparable(status: Status) -> tuple[object, ...]:
+def _task_failed(task: Task) -> TaskFailed:
+    if task.error:
+        return TaskFailed(task.error.message, code=task.error.code)
+    return TaskFailed("the task failed for an unknown reason", code="internal_error")
+
+
+def comparable(status: Status) -> tuple[object, ...]:
     """Return the parts of a status that make a change: not its URLs, signed at each reading."""
     return status.task, status.copies, status.missing
-
-
-class TaskWatches:
-    """The watches of a process: one per archive, for as long as a client needs it."""
-
-    def __init__(
-        self, *, archiver: Archiver, group: asyncio.TaskGroup, poll_interval: timedelta
-    ) -> None:
-        self._archiver = archiver
-        self._group = group
-        self._poll_interval = poll_interval
-        self._watches: dict[str, TaskWatch] = {}
-        self._closing = False
-
-    @contextmanager
-    def watch(self, archive: Archive) -> Iterator[TaskWatch]:
-        """Yield the archive's watch, which lives at least as long as the block."""
-        watch = self._watches.get(archive.key_hash)
-        if watch is None or watch.ended:
-            watch = self._start(archive)
-        watch.users += 1
-        try:
-            yield watch
-        finally:
-            watch.users -= 1
-            if not watch.users:
-                self._stop(archive, watch)
-
-    def close(self) -> None:
-        """Close all watches, and the watches that start later."""
-        self._closing = True
-        for watch in self._watches.values():
-            watch.close()
-
-    def _start(self, archive: Archive) -> TaskWatch:
-        watch = TaskWatch(
-            archiver=self._archiver, archive=archive, poll_interval=self._poll_interval
-        )
-        watch.following = self._group.create_task(watch.follow())
-        watch.closing = self._closing
-        self._watches[archive.key_hash] = watch
-        return watch
-
-    def _stop(self, archive: Archive, watch: TaskWatch) -> None:
-        watch.following.cancel()
-        if self._watches.get(archive.key_hash) is watch:
-            del self._watches[archive.key_hash]
-
-
-@asynccontextmanager
-async def open_task_watches(
-    archiver: Archiver, *, poll_interval: timedelta = POLL_INTERVAL
-) -> AsyncIterator[TaskWatches]:
-    """Yield watches that end with the block."""
-    async with asyncio.TaskGroup() as group:
-        watches = TaskWatches(archiver=archiver, group=group, poll_interval=poll_interval)
-        try:
-            yield watches
-        finally:
-            watches.close()

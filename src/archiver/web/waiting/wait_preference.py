@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from archiver.errors import InvalidRequest
 from archiver.web.request_target import HOP, SECONDS, parse_number
-from archiver.web.waiting.admission import WaitLimits
+from archiver.web.waiting.waiters import WaitLimits
 
 TIMER_TOLERANCE_S = 0.01
 """A timer may end a hold this much early, which leaves no second to wait for."""
@@ -51,10 +51,7 @@ def parse_wait_preference(
 ) -> WaitPreference:
     """Return the preference in *query*, else in the header *prefer*, else *default_s*.
 
-    More than nine holds is cut to that, as RFC 7240 allows.
-
-    Raises:
-        InvalidRequest: A parameter is not a number, or ``hop`` is out of range.
+    More than nine holds is cut to that, as RFC 7240 allows. Raises InvalidRequest.
     """
     allowed = f"0 to {HOLDS_MAX - 1}"
     hop = parse_number(query, HOP, allowed) or 0

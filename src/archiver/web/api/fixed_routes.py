@@ -1,9 +1,15 @@
-"""Routes for operators and their tools (https://github.com/mozilla-services/Dockerflow)."""
+"""Routes without parameters: for operators (Dockerflow), for generators of clients, for crawlers.
+
+https://github.com/mozilla-services/Dockerflow
+"""
 
 import asyncio
+import json
+from importlib import resources
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from archiver import __version__
 from archiver.health import render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition
 from archiver.web.reply import Reply
@@ -28,3 +34,15 @@ async def heartbeat(context: RequestContext) -> Reply:
 async def metrics(_context: RequestContext) -> Reply:
     """Return the metrics of this process, or of all that share PROMETHEUS_MULTIPROC_DIR."""
     return Reply(response=Response(await asyncio.to_thread(exposition), media_type=METRICS_TYPE))
+
+
+async def robots(_context: RequestContext) -> Reply:
+    """Keep crawlers out: by following archive links, they have filled the disks of many forges."""
+    return Reply(response=PlainTextResponse("User-agent: *\nDisallow: /\n"))
+
+
+async def openapi(context: RequestContext) -> Reply:
+    document = json.loads(resources.files("archiver.web").joinpath("openapi.json").read_bytes())
+    document["info"]["version"] = __version__
+    document["servers"] = [{"url": context.state.config.public_url}]
+    return Reply(response=JSONResponse(document))
