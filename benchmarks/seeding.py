@@ -60,7 +60,7 @@ async def _seed(port: int, count: int) -> None:
         replicas=1,
     )
     async with connect(servers, namespace=NAMESPACE, name="seeding") as connection:
-        await connection.wait(CONNECT_TIMEOUT)
+        await connection.link.wait(CONNECT_TIMEOUT)
         await connection.streams.ensure()
         numbers = iter(range(count))
         async with asyncio.TaskGroup() as group:

@@ -54,6 +54,11 @@ async def values(connection: Connection, *keys: str) -> list[bytes | None]:
     return [entry.value if entry else None for entry in entries]
 
 
+async def listen(client: Client, lookups: DirectGet) -> None:
+    subject, receive = lookups.answers
+    await client.subscribe(subject, cb=receive)
+
+
 def test_each_key_is_requested_once_per_turn(fleet: Fleet, nats: Nats) -> None:
     async def play() -> None:
         stream = f"KV_{fleet.namespace}_{INDEX}"
@@ -108,7 +113,7 @@ def test_closing_fails_the_waiting_gets(nats: Nats, namespace: str, pause_s: flo
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
             lookups = DirectGet(timeout=timedelta(seconds=30))
-            await lookups.listen(client)
+            await listen(client, lookups)
             asking = [
                 asyncio.create_task(lookups.get(client, namespace, key)) for key in ("a", "b")
             ]
@@ -126,7 +131,7 @@ def test_gets_of_one_batch_share_the_timeout(nats: Nats, namespace: str) -> None
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
             lookups = DirectGet(timeout=timedelta(seconds=0.2))
-            await lookups.listen(client)
+            await listen(client, lookups)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b", "c")),
                 return_exceptions=True,
@@ -140,7 +145,7 @@ def test_a_missing_stream_has_no_responders(nats: Nats, namespace: str) -> None:
     async def play() -> None:
         async with client_of(nats) as client:
             lookups = DirectGet(timeout=timedelta(seconds=3))
-            await lookups.listen(client)
+            await listen(client, lookups)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b")),
                 return_exceptions=True,

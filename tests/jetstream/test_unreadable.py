@@ -124,7 +124,7 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     """Put *garbage* at every place that may have a value of *archive*."""
     for bucket, key in buckets_of(archive):
         await connection.kv.put(bucket, key, garbage)
-    await connection.messages.publish(
+    await connection.streams.publish(
         connection.tasks.subject("hi", archive.source, archive.key_hash), garbage, {}
     )
     for event in (FAILED, FINISHED):
@@ -173,7 +173,7 @@ def test_numbers_that_cannot_be_encoded_end_no_worker_and_no_task(fleet: Fleet) 
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(waiting)
             subject = connection.tasks.subject("hi", waiting.source, waiting.key_hash)
-            message = await connection.messages.last(connection.tasks.name, subject)
+            message = await connection.streams.last(connection.tasks.name, subject)
             order = decode_order(message.value) if message else None
             assert message
             assert order
@@ -293,9 +293,9 @@ def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
         archive = an_archive()
         async with fleet.connection() as connection:
             subject = connection.tasks.subject("hi", archive.source, archive.key_hash)
-            await connection.messages.publish(subject, b"?", {})
+            await connection.streams.publish(subject, b"?", {})
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                while await connection.messages.last(connection.tasks.name, subject):
+                while await connection.streams.last(connection.tasks.name, subject):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())

@@ -62,7 +62,7 @@ class Fleet:
     async def connection(self) -> AsyncIterator[Connection]:
         """Yield a connection that has ensured its streams."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
-            if connection.is_up:
+            if connection.link.is_up:
                 async with asyncio.timeout(HUNG_AFTER_S):
                     await connection.prepared.wait()
             yield connection
@@ -126,17 +126,17 @@ async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterat
 @asynccontextmanager
 async def limited(connection: Connection, stream: str, **limits: object) -> AsyncIterator[None]:
     """Set *limits* on *stream* while the block runs."""
-    config = (await connection.js.stream_info(stream)).config
-    await connection.js.update_stream(config.evolve(**limits))
+    config = (await connection.link.js.stream_info(stream)).config
+    await connection.link.js.update_stream(config.evolve(**limits))
     yield
-    await connection.js.update_stream(config)
+    await connection.link.js.update_stream(config)
 
 
 async def delete(connection: Connection, bucket: str, key: str) -> None:
     """Delete a key as NATS's own clients do, which leave a marker."""
     headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
     subject = connection.streams.key_subject(bucket, key)
-    await connection.messages.publish(subject, b"", headers)
+    await connection.streams.publish(subject, b"", headers)
 
 
 def prepared(nats: Nats, namespace: str) -> Fleet:

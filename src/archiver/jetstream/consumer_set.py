@@ -96,7 +96,7 @@ class ConsumerSet:
 
     def _log_broken(self, consumer: SourceConsumer, exc: Exception) -> None:
         """Warn of a consumer that cannot be created, unless the whole engine is away."""
-        due = time.monotonic() >= self._warn_after and self._connection.is_up
+        due = time.monotonic() >= self._warn_after and self._connection.link.is_up
         if due:
             self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
             log.warning("lane.broken", lane=consumer.name, cause=describe(exc))

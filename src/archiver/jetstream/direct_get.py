@@ -1,6 +1,7 @@
 """Reads keys of NATS by direct gets: those requested in one turn of the loop are sent together."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.subscriptions import Receive
 from archiver.runtime.tasks import cancel_and_wait
 
 NOT_FOUND, NO_RESPONDERS = "404", "503"
@@ -80,12 +82,12 @@ class DirectGet:
         self._requests: dict[str, tuple[Batch, str]] = {}
         self._resolving: set[asyncio.Task[None]] = set()
         self._count = 0
-        self._inbox = ""
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
 
-    async def listen(self, client: Client) -> None:
-        """Receive the answers to requests that are sent by *client*."""
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._receive)
+    @property
+    def answers(self) -> tuple[str, Receive]:
+        """The subject of the answers, and what each client must call with them."""
+        return f"{self._inbox}.*", self._receive
 
     async def _receive(self, message: Msg) -> None:
         if request := self._requests.pop(message.subject.rpartition(".")[2], None):

@@ -105,8 +105,8 @@ class Dispatcher:
         connection = self._connection
         connection.feed.gaps.add(self._start_over)
         connection.feed.subscribe(WAITING, self._on_waiting)
-        await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
-        await connection.subscriptions.subscribe(self._published, self._on_task_published)
+        await connection.link.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
+        await connection.link.subscriptions.subscribe(self._published, self._on_task_published)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.consumers.keep())
             group.create_task(self._request_tasks())
@@ -114,8 +114,8 @@ class Dispatcher:
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""
-        await self._connection.subscriptions.unsubscribe(self._published)
-        await self._connection.subscriptions.unsubscribe(f"{self._inbox}.*")
+        await self._connection.link.subscriptions.unsubscribe(self._published)
+        await self._connection.link.subscriptions.unsubscribe(f"{self._inbox}.*")
 
     @property
     def _has_free_claim(self) -> bool:

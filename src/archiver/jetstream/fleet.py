@@ -7,7 +7,6 @@ from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.queue_probe import QueueProbe
 from archiver.jetstream.replication import Replication
-from archiver.jetstream.worker_reports import request_reports
 
 
 class JetStreamFleet:
@@ -19,17 +18,14 @@ class JetStreamFleet:
         self._probe = QueueProbe(connection=connection)
 
     async def workers(self) -> Sequence[WorkerReport]:
-        return await request_reports(self._connection.requests)
+        return await self._connection.reports.request()
 
     async def check(self) -> ArchiverError | None:
         try:
-            await self._require_leaders()
+            streams = await self._replication.status()
+            if leaderless := [name for stream in streams for name in stream.leaderless]:
+                return EngineUnavailable(f"no server of the engine leads {', '.join(leaderless)}")
             await self._probe.run()
         except EngineUnavailable as exc:
             return exc
         return None
-
-    async def _require_leaders(self) -> None:
-        streams = await self._replication.status()
-        if leaderless := [name for stream in streams for name in stream.leaderless]:
-            raise EngineUnavailable(f"no server of the engine leads {', '.join(leaderless)}")

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +16,8 @@ from nats.js import JetStreamContext
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
+from archiver.jetstream.subscriptions import Subscriptions
+from archiver.runtime.subscribers import Subscribers
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
 from archiver.tls import create_ssl_context
@@ -107,37 +109,27 @@ def _require_credentials(path: Path) -> None:
 
 
 class Link:
-    """One client of NATS at a time.
-
-    ``on_new_client`` is awaited with each new client before it is used. ``on_gap`` is called when
-    messages may have been missed.
-    """
+    """One client of NATS at a time. ``gaps`` notifies when messages may have been missed."""
 
     def __init__(
-        self,
-        *,
-        servers: Servers,
-        name: str,
-        on_new_client: Callable[[Client], Awaitable[None]],
-        on_gap: Callable[[], None],
-        renew_after: timedelta = RENEW_AFTER,
+        self, *, servers: Servers, name: str, renew_after: timedelta = RENEW_AFTER
     ) -> None:
+        self.subscriptions = Subscriptions()
+        self.gaps: Subscribers[[]] = Subscribers()
+        self.faults = Faults()
         self._servers = servers
         self._name = name
-        self._on_new_client = on_new_client
-        self._on_gap = on_gap
         self._renew_after = renew_after
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
-        self.faults = Faults()
 
     @property
     def client(self) -> Client:
         """The client, if it is connected now. Raises EngineUnavailable."""
-        if self._client is None or not self._client.is_connected:
-            raise EngineUnavailable("the engine is not connected")
-        return self._client
+        if self._client and self._client.is_connected:
+            return self._client
+        raise EngineUnavailable("the engine is not connected")
 
     @property
     def js(self) -> JetStreamContext:
@@ -171,7 +163,7 @@ class Link:
         with reraise_cancellation():
             async with asyncio.timeout(self._renew_after.total_seconds()):
                 await cancellable(client.connect(**self._options()))
-            await self._on_new_client(client)
+            await self.subscriptions.move_to(client)
         self._client = client
         self._connected()
         log.info("engine.connected")
@@ -191,7 +183,7 @@ class Link:
     def _connected(self) -> None:
         self._up.set()
         self.faults.end()
-        self._on_gap()
+        self.gaps.notify()
 
     def _down(self) -> None:
         if self._up.is_set():
@@ -221,7 +213,7 @@ class Link:
 
     async def _on_error(self, exc: Exception) -> None:
         if isinstance(exc, nats.errors.SlowConsumerError):
-            self._on_gap()
+            self.gaps.notify()
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
         if self._up.is_set():
             if reason_of(exc) == "not_permitted":

@@ -69,10 +69,10 @@ class QueueProbe:
         self._sent = (self._sent + 1) % PROBES_MAX
         headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
         with suppress(WrongRevision):  # an earlier message was stored and not received in time
-            await self._connection.messages.publish(self._subject(str(self._sent)), b"", headers)
+            await self._connection.streams.publish(self._subject(str(self._sent)), b"", headers)
 
     async def _receive(self) -> None:
-        js, stream = self._connection.js, self._connection.tasks.name
+        js, stream = self._connection.link.js, self._connection.tasks.name
         subscription = await js.pull_subscribe_bind(self._consumer, stream)
         try:
             message = (await subscription.fetch(1, TIMEOUT_S))[0]

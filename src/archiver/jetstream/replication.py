@@ -78,14 +78,13 @@ class Replication:
 
     async def status(self) -> Sequence[StreamStatus]:
         """Return the status of every stream of the fleet that exists."""
-        with _translated("describe its streams"):
-            _ = self._connection.js
-            reads = [self._read_status(name) for name in self._connection.streams.names]
-            return [stream for stream in await asyncio.gather(*reads) if stream]
+        _ = self._connection.link.js  # raises at once if the engine is away
+        reads = [self._read_status(name) for name in self._connection.streams.names]
+        return [stream for stream in await asyncio.gather(*reads) if stream]
 
     async def _read_status(self, name: str) -> StreamStatus | None:
         try:
-            info = await self._connection.js.stream_info(name)
+            info = await self._connection.link.js.stream_info(name)
             is_queue = name == self._connection.tasks.name
             consumers = await self._consumers(info) if is_queue else ()
         except nats.js.errors.NotFoundError:
@@ -162,10 +161,16 @@ class Replication:
                 await self._update(stream.stream.name, allow_direct=allowed)
 
     async def _update(self, name: str, **changes: bool | int) -> None:
-        with _translated(f"change the stream {name}"):
-            config = (await self._connection.js.stream_info(name)).config
-            if config.evolve(**changes) != config:
-                await self._connection.js.update_stream(config.evolve(**changes))
+        with translated(f"change the stream {name}"):
+            config = (await self._connection.link.js.stream_info(name)).config
+            if config.evolve(**changes) == config:
+                return
+            try:
+                await self._connection.link.js.update_stream(config.evolve(**changes))
+            except nats.js.errors.APIError as exc:
+                if exc.err_code in TOO_FEW_SERVERS:
+                    raise TooFewServers("the cluster of the engine has fewer servers") from exc
+                raise
 
 
 def _leaderless(name: str) -> ReplicaStatus:
@@ -182,15 +187,3 @@ def _replica_status(name: str, cluster: ClusterInfo | None) -> ReplicaStatus:
         leader=leader or None,
         current=bool(leader) + sum(bool(peer.current) and not peer.offline for peer in peers),
     )
-
-
-class _translated(translated):  # noqa: N801 - like its base
-    """Turns what nats-py raises into TooFewServers, too."""
-
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        try:
-            super().__exit__(kind, exc, traceback)
-        except EngineUnavailable:
-            if isinstance(exc, nats.js.errors.APIError) and exc.err_code in TOO_FEW_SERVERS:
-                raise TooFewServers("the cluster of the engine has fewer servers") from exc
-            raise

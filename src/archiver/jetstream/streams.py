@@ -1,39 +1,39 @@
-"""The streams of a fleet: their names and subjects, created if missing, updated if outdated."""
+"""The streams of a fleet: created if missing, updated if outdated; their messages by subject."""
 
-from collections.abc import Iterator
 from dataclasses import fields
 
+import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from archiver.jetstream.direct_get import Entry
 from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, Bounds
 from archiver.jetstream.link import Link
-from archiver.jetstream.translation import translated
+from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
 
 STREAM_NAME_IN_USE = 10058
 
 
-class FleetStreams:
+class Streams:
     """The streams of *namespace*. New ones get so many *replicas*."""
 
     def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
         self._link = link
         self.replicas = replicas
-        self._namespace = namespace
+        self.namespace = namespace
+        self._task_prefix = f"{namespace}.tasks."
         self.tasks_stream = f"{namespace}_tasks"
         self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
         self.names = (self.tasks_stream, *self.buckets)
         self._existing: dict[str, StreamConfig] = {}
 
     def bucket_stream(self, bucket: str) -> str:
-        """Return the name of a bucket's stream."""
-        return f"KV_{self._namespace}_{bucket}"
+        return f"KV_{self.namespace}_{bucket}"
 
     def key_subject(self, bucket: str, key: str) -> str:
-        """Return the subject of a key in a bucket."""
-        return f"$KV.{self._namespace}_{bucket}.{key}"
+        return f"$KV.{self.namespace}_{bucket}.{key}"
 
     def reads_directly(self, stream: str) -> bool:
         """Return whether a stream is known to have no followers, whose answers may be old."""
@@ -46,22 +46,15 @@ class FleetStreams:
 
     def task_subject(self, priority: str, source: str, key_hash: str) -> str:
         """Return the subject of a task. Each token may be ``*``."""
-        return f"{self._namespace}.tasks.{priority}.{source}.{key_hash}"
-
-    def is_task_subject(self, subject: str) -> bool:
-        return subject.startswith(f"{self._namespace}.tasks.")
+        return f"{self._task_prefix}{priority}.{source}.{key_hash}"
 
     async def ensure(self) -> None:
         """Create what is missing of the work queue and the buckets. Raises EngineUnavailable."""
         with translated("create its streams"):
-            for config in self._configs():
-                self._existing[str(config.name)] = (await _ensure(self._link.js, config)).config
+            buckets = (self.bucket_config(*bucket) for bucket in BUCKETS.items())
+            for config in (self._tasks_config(), *buckets):
+                self._existing[str(config.name)] = await _ensure(self._link.js, config)
             self._compare_replicas()
-
-    def _configs(self) -> Iterator[StreamConfig]:
-        yield self._tasks_config()
-        for bucket, bounds in BUCKETS.items():
-            yield self.bucket_config(bucket, bounds)
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject. A second one is refused, and replaces nothing."""
@@ -109,33 +102,86 @@ class FleetStreams:
                 streams=different,
             )
 
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Store a message in the stream of its subject; return its revision.
 
-async def _ensure(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
-    try:
-        return await _adapt(js, config)
-    except nats.js.errors.NotFoundError:
-        return await _create(js, config)
+        A missing stream, as after a wipe of the server's folder, is created first. A task may be
+        stored by a second try, so its headers must name the revision they expect.
 
+        Raises:
+            WrongRevision: The revision in the headers is not the last one.
+            EngineUnavailable: The message is not known to be stored.
+        """
+        with translated("store a message"):
+            try:
+                return await self._publish(subject, payload, headers)
+            except nats.js.errors.NoStreamResponseError:
+                await self.ensure()
+            except nats.errors.TimeoutError:
+                if not subject.startswith(self._task_prefix):
+                    raise
+                await self._ensure_queue()
+            return await self._publish(subject, payload, headers)
 
-async def _create(js: JetStreamContext, config: StreamConfig) -> StreamInfo:
-    try:
-        return await js.add_stream(config)
-    except nats.js.errors.APIError as exc:
-        if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
+    async def _ensure_queue(self) -> None:
+        """Create the queue if it is missing.
+
+        The server does not report the missing stream while workers listen on the subject, because
+        they receive the message. One of them may have created the queue by now.
+        """
+        try:
+            await self._link.js.stream_info(self.tasks_stream)
+        except nats.js.errors.NotFoundError:
+            await self.ensure()
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        try:
+            return (await self._link.js.publish(subject, payload, headers=headers)).seq
+        except nats.js.errors.APIError as exc:
+            if exc.err_code not in WRONG_LAST_SEQUENCE:
+                log.warning("jetstream.refused", subject=subject, err_code=exc.err_code)
             raise
-        return await _adapt(js, config)
+
+    async def last(self, stream: str, subject: str) -> Entry | None:
+        """Return the newest message of a subject, which may have wildcards.
+
+        Raises:
+            EngineUnavailable: It cannot be read.
+        """
+        with translated("read a message"):
+            try:
+                message = await self._link.js.get_last_msg(stream, subject)
+            except nats.js.errors.NotFoundError:
+                return None
+        return Entry(value=message.data or b"", revision=message.seq or 0)
+
+    async def remove(self, stream: str, subject: str, *, revision: int) -> None:
+        """Remove the messages of a subject up to *revision*.
+
+        Raises:
+            EngineUnavailable: They are not known to be removed.
+        """
+        with translated("remove a message"):
+            await self._link.js.purge_stream(stream, seq=revision + 1, subject=subject)
 
 
-async def _adapt(js: JetStreamContext, wanted: StreamConfig) -> StreamInfo:
-    """Update an existing stream where Archiver depends on it, but never its replicas."""
-    existing = await js.stream_info(str(wanted.name))
-    adapted = adapt(existing.config, wanted)
-    if adapted == existing.config:
-        return existing
-    return await js.update_stream(adapted)
+async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig:
+    """Create a stream, or update it where Archiver depends on it, but never its replicas."""
+    name = str(wanted.name)
+    try:
+        existing = (await js.stream_info(name)).config
+    except nats.js.errors.NotFoundError:
+        try:
+            return (await js.add_stream(wanted)).config
+        except nats.js.errors.APIError as exc:
+            if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
+                raise
+        existing = (await js.stream_info(name)).config
+    adapted = _adapt(existing, wanted)
+    return existing if adapted == existing else (await js.update_stream(adapted)).config
 
 
-def adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+def _adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
     """Return *existing* with the settings of *wanted*, except for replicas and their consequences.
 
     Settings of the operator, such as limits or placement, stay.

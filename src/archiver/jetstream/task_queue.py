@@ -23,6 +23,9 @@ from archiver.runtime.single_flight import SingleFlight
 from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
+PATIENCE = timedelta(seconds=1)
+"""How long a request waits for a server that restarts: better a late answer than a 503."""
+
 FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault of the host may be corrected at any time."""
 
@@ -133,7 +136,7 @@ class JetStreamTaskQueue:
         """
         tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
-        await self._connection.wait()
+        await self._connection.link.wait(PATIENCE)
         subject = tasks.subject(priority, archive.source, archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:

@@ -9,10 +9,8 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
 
 from archiver.jetstream.direct_get import Entry
-from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.link import Link
-from archiver.jetstream.messages import Messages
-from archiver.jetstream.stale_consumers import withheld_message
+from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import translated
 
 LIST_TIMEOUT = timedelta(seconds=6)
@@ -33,15 +31,11 @@ class TaskStream:
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
-    def __init__(self, *, link: Link, streams: FleetStreams, messages: Messages) -> None:
+    def __init__(self, *, link: Link, streams: Streams) -> None:
         self.name = streams.tasks_stream
+        self.subject = streams.task_subject
         self._link = link
         self._streams = streams
-        self._messages = messages
-
-    def subject(self, priority: str, source: str, key_hash: str) -> str:
-        """Return the subject of a task. Each token may be ``*``."""
-        return self._streams.task_subject(priority, source, key_hash)
 
     async def publish_new(self, subject: str, payload: bytes, *, unique: str) -> None:
         """Store a message unless one is stored whose subject matches *unique*.
@@ -53,13 +47,13 @@ class TaskStream:
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": unique,
         }
-        await self._messages.publish(subject, payload, headers)
+        await self._streams.publish(subject, payload, headers)
 
     async def last(self, subject: str) -> Entry | None:
-        return await self._messages.last(self.name, subject)
+        return await self._streams.last(self.name, subject)
 
     async def remove(self, subject: str, *, revision: int) -> None:
-        await self._messages.remove(self.name, subject, revision=revision)
+        await self._streams.remove(self.name, subject, revision=revision)
 
     async def count(self) -> int:
         with translated("count messages"):
@@ -90,11 +84,6 @@ class TaskStream:
         with translated("delete a consumer"):
             await self._link.js.delete_consumer(self.name, name)
 
-    async def withheld_message(self, consumer: ConsumerInfo) -> int | None:
-        """Return what ``stale_consumers.withheld_message`` does."""
-        with translated("read a consumer"):
-            return await withheld_message(self._link.js, consumer)
-
     async def consumer(self, name: str) -> ConsumerInfo | None:
         with translated("read a consumer"):
             try:
@@ -102,6 +91,30 @@ class TaskStream:
             except nats.js.errors.NotFoundError:
                 return None
         return info
+
+    async def withheld_message(self, consumer: ConsumerInfo) -> int | None:
+        """Return the number of a message that *consumer* would never deliver, or None.
+
+        If a server joins a cluster with a store of an older fleet, a consumer created on it takes
+        over what its namesake had delivered and acknowledged. Messages of the new stream with the
+        same numbers are then never delivered, although nothing reports an error.
+
+        A work queue removes acknowledged messages, so the first one left comes after them. The
+        server removes them with a delay: only a second check with the same number is a proof. A
+        consumer that has delivered more than its stream ever had needs no second check: the number
+        is 0.
+        """
+        with translated("read a consumer"):
+            last = (await self._link.js.stream_info(self.name)).state.last_seq
+            if consumer.delivered and consumer.delivered.stream_seq > last:
+                return 0
+            acknowledged = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+            subject = consumer.config.filter_subject
+            try:
+                first = await self._link.js.get_msg(self.name, seq=1, subject=subject, next=True)
+            except nats.js.errors.NotFoundError:
+                return None
+            return first.seq if first.seq and first.seq <= acknowledged else None
 
     async def consumers(self, *, offset: int) -> ConsumerPage:
         """Return a page of the consumers.

@@ -12,7 +12,7 @@ from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
-from archiver.jetstream.worker_reports import WORKERS, Reporter
+from archiver.jetstream.worker_reports import Reporter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.settings import (
@@ -55,12 +55,11 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     require_outside_world(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(configure_buckets(settings)))
-        answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
         connecting = connect(
             engine_servers(settings.engine),
             namespace=NAMESPACE,
             name=f"archiver-{process}",
-            answers=answers,
+            report=Reporter(storage=storage).answer if process == "worker" else None,
         )
         connection = await stack.enter_async_context(connecting)
         sources = await open_sources(settings, stack)
