@@ -17,9 +17,10 @@ from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive, Copies, Manifest, Node, Region
 from archiver.ports.queue import WorkQueue
+from archiver.runtime.tasks import in_background
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
-from archiver.upkeep.background import repair_copies
+from archiver.upkeep.repair import Repairer
 from archiver.worker.worker import Build, Policy, Worker
 from tests.parts.nats import Nats
 
@@ -99,14 +100,18 @@ class Fleet:
             retry_base=retry_base,
         )
         async with self.connection() as connection:
-            repairing = repair_copies(
+            repairer = Repairer(
                 repairs=JetStreamRepairList(connection=connection),
                 queue=JetStreamTaskQueue(connection=connection),
                 storage=MemoryStorage(regions=(Region("one"), Region("two"))),
                 interval=timedelta(seconds=0.1),
             )
             opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
-            async with repairing, opening as queue, running(queue, build, policy):
+            async with (
+                in_background(repairer.run()),
+                opening as queue,
+                running(queue, build, policy),
+            ):
                 yield
 
 

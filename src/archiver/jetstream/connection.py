@@ -8,9 +8,9 @@ from datetime import timedelta
 from archiver.jetstream.feed import Feed
 from archiver.jetstream.key_value import KeyValue
 from archiver.jetstream.link import Link, Servers
+from archiver.jetstream.records import UnreadableValues
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.task_stream import TaskStream
-from archiver.jetstream.unreadable import UnreadableValues
 from archiver.jetstream.worker_reports import Answer, WorkerReports
 from archiver.runtime.tasks import cancel_and_wait
 

@@ -13,8 +13,7 @@ from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.consumer_set import ConsumerSet
-from archiver.jetstream.consumers import LINGER, Hint, SourceConsumer
+from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
 from archiver.jetstream.records import decode_waiting
 from archiver.jetstream.task_message import TaskMessage

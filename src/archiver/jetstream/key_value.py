@@ -2,18 +2,23 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from datetime import timedelta
 
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import DirectGet, Entry
 from archiver.jetstream.link import REQUEST_TIMEOUT, Link
-from archiver.jetstream.scan import scan
+from archiver.jetstream.records import UnreadableValues
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import FAILURES, translated
-from archiver.jetstream.unreadable import UnreadableValues
+
+PORTION = 500
+"""Entries of a bucket per request of a scan: less than 1 MB."""
 
 
 class KeyValue:
@@ -104,3 +109,41 @@ class KeyValue:
                     revision = message.metadata.sequence.stream
                     entry = Entry(value=message.data, revision=revision)
                     yield message.subject.removeprefix(prefix), entry
+
+
+async def scan(
+    subscription: JetStreamContext.PullSubscription,
+    *,
+    timeout: timedelta,  # noqa: ASYNC109
+) -> AsyncGenerator[Msg, None]:
+    """Yield all messages of *subscription*, which has no other reader, and end it.
+
+    The remaining messages may have been removed since they were counted. If none arrives within
+    *timeout*, they are counted once more.
+
+    Raises:
+        nats.errors.Error: Not all messages arrived.
+    """
+    received, silent = 0, False
+    try:
+        while remaining := await _unreceived(subscription, received):
+            messages: list[Msg] = []
+            with suppress(TimeoutError):
+                size = min(remaining, PORTION)
+                messages = await subscription.fetch(size, timeout.total_seconds())
+            if silent and not messages:
+                raise nats.errors.TimeoutError
+            silent = not messages
+            received += len(messages)
+            for message in messages:
+                yield message
+    finally:
+        with suppress(nats.errors.Error):  # the connection is lost, and with it the subscription
+            await subscription.unsubscribe()
+
+
+async def _unreceived(subscription: JetStreamContext.PullSubscription, received: int) -> int:
+    """Return how many messages have not arrived, including messages that were sent and lost."""
+    info = await subscription.consumer_info()
+    sent = info.delivered.consumer_seq if info.delivered else 0
+    return sent + (info.num_pending or 0) - received

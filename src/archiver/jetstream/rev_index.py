@@ -5,7 +5,7 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import MOVED
 from archiver.jetstream.kv_buckets import REVS
 from archiver.jetstream.records import RevRecord, decode_rev, encode
-from archiver.model import rev_hash
+from archiver.model import Node, rev_hash
 from archiver.ports.index import Resolved
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.telemetry import log
@@ -39,8 +39,9 @@ class RevIndex:
         if record is None:
             await self._connection.kv.remove_unreadable(REVS, key, entry)
             return None
-        self._nodes.put(key, record.resolved())
-        return record.resolved()
+        resolved = Resolved(node=Node(record.node), at=record.at)
+        self._nodes.put(key, resolved)
+        return resolved
 
     async def remember(
         self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
@@ -49,7 +50,8 @@ class RevIndex:
         try:
             before = await self._node(key)
             if share:
-                await self._connection.kv.put(REVS, key, encode(RevRecord.of(resolved)))
+                record = encode(RevRecord(node=resolved.node, at=resolved.at))
+                await self._connection.kv.put(REVS, key, record)
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
         if before and before.node != resolved.node:

@@ -48,7 +48,7 @@ class TaskStateWriter:
         return read_state(self._connection, self._archive, entry)
 
     async def write(self, record: TaskRecord) -> None:
-        """Write *record* over the revision that was written or read last.
+        """Write *record* over the revision that was written or read last; notify the fleet.
 
         Raises:
             LeaseLost: A foreign record is there.
@@ -63,7 +63,7 @@ class TaskStateWriter:
             except WrongRevision:
                 await self._refresh_revision(record)
             else:
-                return
+                return await self._connection.feed.publish(PROGRESS, key_hash)
         raise EngineUnavailable("the engine does not accept the state of a task")
 
     async def _refresh_revision(self, ours: TaskRecord) -> None:
@@ -76,15 +76,8 @@ class TaskStateWriter:
         current = read_state(self._connection, self._archive, entry)
         if current is None and entry and entry.value:
             raise LeaseLost("the record of this attempt was replaced by an unreadable one")
-        if current and current.owner != self._owner and not _supersedes(ours, current):
-            raise LeaseLost("another worker has claimed this task")
+        if current and current.owner != self._owner:
+            earlier = current.sequence == ours.sequence and current.delivery < ours.delivery
+            if not earlier:  # delivery of the same message
+                raise LeaseLost("another worker has claimed this task")
         self._revision = entry.revision if entry else 0
-
-    async def publish(self) -> None:
-        """Notify the fleet of a write."""
-        await self._connection.feed.publish(PROGRESS, self._archive.key_hash)
-
-
-def _supersedes(ours: TaskRecord, other: TaskRecord) -> bool:
-    """Return whether *other* is of an earlier delivery of the same message."""
-    return other.sequence == ours.sequence and other.delivery < ours.delivery

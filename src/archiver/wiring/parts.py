@@ -14,6 +14,7 @@ from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
 from archiver.runtime.notifications import Notifications
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import (
     Settings,
@@ -22,7 +23,8 @@ from archiver.settings import (
 )
 from archiver.storage.regional_storage import RegionalStorage, open_storage
 from archiver.telemetry import METRICS
-from archiver.upkeep.background import recheck_and_restore
+from archiver.upkeep.recheck import Rechecker
+from archiver.upkeep.restore import Restorer
 from archiver.wiring.adapters import (
     NAMESPACE,
     configure_buckets,
@@ -70,15 +72,9 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             storage=storage,
             recheck_after=timedelta(seconds=settings.server.recheck_s),
         )
-        upkeep = recheck_and_restore(
-            entries=index,
-            storage=storage,
-            repairs=repairs,
-            queue=queue,
-            events=queue,
-            lease=settings.engine.lease,
-        )
-        await stack.enter_async_context(upkeep)
+        rechecker = Rechecker(entries=index, storage=storage, repairs=repairs)
+        restorer = Restorer(queue=queue, events=queue, lease=settings.engine.lease)
+        await stack.enter_async_context(in_background(rechecker.run(), restorer.run()))
         notifications = Notifications()
         relay(connection.feed, notifications)
         archiver = Archiver(

@@ -17,7 +17,7 @@ from archiver.settings import (
     SettingsError,
 )
 from archiver.telemetry import log, set_up_logging
-from archiver.upkeep.background import repair_copies
+from archiver.upkeep.repair import Repairer
 from archiver.wiring.adapters import create_workspace
 from archiver.wiring.parts import Parts, open_parts
 from archiver.worker.worker import Policy, Worker
@@ -73,13 +73,14 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         max_failures=worker.max_failures,
         retry_base=timedelta(seconds=worker.retry_base_s),
     )
+    repairer = Repairer(
+        repairs=parts.repairs,
+        queue=parts.queue,
+        storage=parts.storage,
+        interval=timedelta(seconds=worker.repair_interval_s),
+    )
     async with (
-        repair_copies(
-            repairs=parts.repairs,
-            queue=parts.queue,
-            storage=parts.storage,
-            interval=timedelta(seconds=worker.repair_interval_s),
-        ),
+        in_background(repairer.run()),
         open_work_queue(
             connection=parts.connection,
             caps={name: source.concurrency for name, source in settings.sources.items()},
