@@ -47,7 +47,7 @@ def consumer_name(source: str, priority: Priority) -> str:
 
 
 class Hint(IntEnum):
-    """How likely it is that a consumer has a task that waits."""
+    """How likely a consumer has a task."""
 
     NONE = 0
     MAYBE = 1
@@ -99,7 +99,6 @@ class SourceConsumer:
         self.exists = True
 
     async def _is_stale(self, consumer: ConsumerInfo) -> bool:
-        """Return whether the consumer would never deliver some task (see ``withheld_message``)."""
         tasks = self._connection.tasks
         first = await tasks.withheld_message(consumer)
         if not first:
@@ -198,8 +197,7 @@ class ConsumerSet:
                 self._on_ready(consumer)
 
     def _log_broken(self, consumer: SourceConsumer, exc: Exception) -> None:
-        """Warn of a consumer that cannot be created, unless the whole engine is away."""
-        write = log.debug
+        write = log.debug  # the whole engine may be away
         if time.monotonic() >= self._warn_after and self._connection.link.is_up:
             self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
             write = log.warning

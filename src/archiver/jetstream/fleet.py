@@ -47,7 +47,7 @@ class QueueProbe:
         await self._connection.kv.put(STATES, PROBE_PRIORITY, b"")
         try:
             with translated("deliver a message"):
-                await self._ensure_consumer()
+                await self._ensure_consumer()  # first: nothing else would remove the message
                 await self._publish()
                 await self._receive()
         except EngineUnavailable:
@@ -59,7 +59,6 @@ class QueueProbe:
             raise
 
     async def _ensure_consumer(self) -> None:
-        """Create the consumer before the message, which nothing else would remove."""
         config = ConsumerConfig(
             name=self._consumer,
             filter_subject=self._subject("*"),

@@ -147,10 +147,7 @@ class JetStreamIndex:
         return entry
 
     async def _look_up_in_buckets(self, archive: Archive) -> IndexEntry | None:
-        """Look in the buckets while the engine is silent, as during an election.
-
-        Returns None if no bucket has the archive, or if too many such lookups are running.
-        """
+        """Look in the buckets while the engine is silent, as during an election."""
         if self._hedges >= HEDGES_MAX:
             return None
         self._hedges += 1

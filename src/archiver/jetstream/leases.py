@@ -50,11 +50,7 @@ class JetStreamLease:
         self._states = TaskStateWriter(connection=connection, archive=archive, owner=self.id)
         self._bytes_done = 0
         self._record: TaskRecord
-        self._written: TaskState | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._written is TaskState.STARTED
+        self.is_open = False
 
     async def begin(self) -> bool:
         """Record the task as STARTED by this attempt; return False if the task has ended.
@@ -83,11 +79,7 @@ class JetStreamLease:
         return (record.sequence, record.created_at) == ours
 
     def _is_outrun_by(self, last: TaskRecord) -> bool:
-        """Return whether a later delivery runs the task.
-
-        An attempt that gave the task back may have a higher number, because a consumer that is
-        created again counts deliveries from 1.
-        """
+        """A higher number proves nothing: a consumer that is created again counts from 1."""
         return last.delivery > self._message.delivery and last.state is TaskState.STARTED
 
     def _continue(self, last: TaskRecord) -> None:
@@ -144,10 +136,7 @@ class JetStreamLease:
         return (self.phase, self._bytes_done) != written
 
     async def succeed(self) -> None:
-        """End the task in SUCCESS.
-
-        Its duration is published only if the archive was built and a client may have waited for it.
-        """
+        """The duration is published if a client may have waited for the build."""
         built = self.phase is Phase.COMMITTING
         await self._end(TaskState.SUCCESS)
         if built and self._message.priority is Priority.HIGH:
@@ -161,15 +150,11 @@ class JetStreamLease:
         await self._end(TaskState.FAILURE, error)
 
     async def _end(self, state: TaskState, error: ArchiverError | None = None) -> None:
-        """Write the final state, publish a failure, and remove the task from the queue.
-
-        In this order, because a client that reads of the failure may repeat its request at once,
-        and the acknowledgement waits for a disk.
-        """
         self.report(Phase.DONE, self._bytes_done)
         self._change(state, error)
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
             await self._until_done(self._write)
+            # Before the slow acknowledgement: clients may repeat their requests at once.
             if error and not error.retryable:
                 failure = encode(self._record.error)
                 await self._connection.feed.publish(FAILED, self.archive.key_hash, failure)
@@ -220,12 +205,7 @@ class JetStreamLease:
         )
 
     async def _write(self) -> None:
-        """Write the record with the progress of the attempt.
-
-        Raises:
-            LeaseLost: Another worker's record is there.
-            EngineUnavailable: The record is not known to be written.
-        """
+        """Write the record with the progress of the attempt. Raises as ``TaskStateWriter``."""
         self._record = msgspec.structs.replace(
             self._record,
             phase=self.phase,
@@ -233,4 +213,4 @@ class JetStreamLease:
             updated_at=datetime.now(UTC),
         )
         await self._states.write(self._record)
-        self._written = self._record.state
+        self.is_open = self._record.state is TaskState.STARTED

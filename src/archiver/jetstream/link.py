@@ -90,7 +90,6 @@ class _Client(Client):
         self._servers = servers
 
     def _connect_command(self) -> bytes:
-        """Return the first bytes to send. They contain the password or the signature."""
         if self._servers.requires_tls and not self._server_info.get("tls_required"):
             raise TlsNotOffered
         if not self._servers.credentials_file:
@@ -133,7 +132,6 @@ class Link:
 
     @property
     def js(self) -> JetStreamContext:
-        """JetStream of that client. Raises EngineUnavailable."""
         return self.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
     @property
@@ -169,7 +167,6 @@ class Link:
         log.info("engine.connected")
 
     async def _watch_over(self, client: Client) -> None:
-        """Return once *client* has been without a server for too long."""
         checks_left = checks = self._renew_after // CHECK_EVERY
         while checks_left:
             await asyncio.sleep(CHECK_EVERY.total_seconds())
@@ -178,7 +175,7 @@ class Link:
     async def _drop(self, client: Client) -> None:
         self._client = None
         self._down()
-        await complete_despite_cancellation(_close(client))
+        await complete_despite_cancellation(_close(client))  # else a socket would stay open
 
     def _connected(self) -> None:
         self._up.set()
@@ -238,7 +235,6 @@ class Link:
 
 
 async def _close(client: Client) -> None:
-    """Close the client. Interrupted half-way, it would leave a socket open."""
     with suppress(nats.errors.Error, OSError):
         async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
             await client.close()

@@ -190,14 +190,10 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
-    """Return a function that decodes a record, and returns None for any other bytes.
-
-    The limit on a record's length limits each of its strings and lists.
-    """
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_or_none(value: bytes) -> R | None:
-        if len(value) > RECORD_MAX_BYTES:
+        if len(value) > RECORD_MAX_BYTES:  # limits each string and list, too
             return None
         try:
             return decode(value)

@@ -100,27 +100,19 @@ class Replication:
         )
 
     async def _consumers(self, info: StreamInfo) -> Sequence[ReplicaStatus]:
-        """Return the status of the durable consumers, read a page at a time.
+        """Return the status of the durable consumers.
 
         The server waits for consumers without a leader, and then lists them as missing. Consumers
         that are not durable belong to a single process and end with their server.
         """
-        found: list[ReplicaStatus] = []
-        seen = 0
-        while seen < info.state.consumer_count:
-            page = await self._connection.tasks.consumers(offset=seen)
-            # A server outside of a cluster names the leader of its streams only.
-            found += [
-                _replica_status(one.name, one.cluster or info.cluster)
-                for one in page.consumers
-                if one.config.durable_name
-            ]
-            missing = [name for name in page.missing if name.startswith(CONSUMER_PREFIXES)]
-            found += [_leaderless(name) for name in missing]
-            seen += len(page.consumers) + len(page.missing)
-            if not page.consumers:
-                break
-        return found
+        found, missing = await self._connection.tasks.consumers(count=info.state.consumer_count)
+        # A server outside of a cluster names the leader of its streams only.
+        answered = [
+            _replica_status(one.name, one.cluster or info.cluster)
+            for one in found
+            if one.config.durable_name
+        ]
+        return answered + [_leaderless(one) for one in missing if one.startswith(CONSUMER_PREFIXES)]
 
     async def set_replicas(self, replicas: int, *, within: timedelta) -> None:
         """Put every stream on so many servers; return when each of these has all of it.
@@ -141,9 +133,8 @@ class Replication:
             raise EngineUnavailable("some replicas are not complete yet") from exc
 
     async def _change_until_on(self, replicas: int) -> None:
-        """Request the change again while a stream has no leader or its answer is late."""
         while True:
-            with suppress(EngineUnavailable):
+            with suppress(EngineUnavailable):  # a stream has no leader, or its answer is late
                 if replicas > 1:
                     await self._allow_direct(allowed=False)
                 await self._change(replicas)

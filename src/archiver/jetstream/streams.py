@@ -17,7 +17,10 @@ STREAM_NAME_IN_USE = 10058
 
 
 class Streams:
-    """The streams of *namespace*. New ones get so many *replicas*."""
+    """The streams of *namespace*. New ones get so many *replicas*.
+
+    Every async method raises EngineUnavailable if its effect or its answer is not certain.
+    """
 
     def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
         self._link = link
@@ -49,12 +52,12 @@ class Streams:
         return f"{self._task_prefix}{priority}.{source}.{key_hash}"
 
     async def ensure(self) -> None:
-        """Create what is missing of the work queue and the buckets. Raises EngineUnavailable."""
+        """Create what is missing of the work queue and the buckets."""
         with translated("create its streams"):
             buckets = (self.bucket_config(*bucket) for bucket in BUCKETS.items())
             for config in (self._tasks_config(), *buckets):
                 self._existing[str(config.name)] = await _ensure(self._link.js, config)
-            self._compare_replicas()
+            self._log_differing_replicas()
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject. A second one is refused, and replaces nothing."""
@@ -90,8 +93,7 @@ class Streams:
             num_replicas=self.replicas,
         )
 
-    def _compare_replicas(self) -> None:
-        """Log if streams have other replicas than this process's setting, and leave them."""
+    def _log_differing_replicas(self) -> None:
         actual = {name: config.num_replicas or 1 for name, config in self._existing.items()}
         different = sorted(name for name in actual if actual[name] != self.replicas)
         if different:
@@ -110,7 +112,6 @@ class Streams:
 
         Raises:
             WrongRevision: The revision in the headers is not the last one.
-            EngineUnavailable: The message is not known to be stored.
         """
         with translated("store a message"):
             try:
@@ -143,11 +144,7 @@ class Streams:
             raise
 
     async def last(self, stream: str, subject: str) -> Entry | None:
-        """Return the newest message of a subject, which may have wildcards.
-
-        Raises:
-            EngineUnavailable: It cannot be read.
-        """
+        """Return the newest message of a subject, which may have wildcards."""
         with translated("read a message"):
             try:
                 message = await self._link.js.get_last_msg(stream, subject)
@@ -156,11 +153,7 @@ class Streams:
         return Entry(value=message.data or b"", revision=message.seq or 0)
 
     async def remove(self, stream: str, subject: str, *, revision: int) -> None:
-        """Remove the messages of a subject up to *revision*.
-
-        Raises:
-            EngineUnavailable: They are not known to be removed.
-        """
+        """Remove the messages of a subject up to *revision*."""
         with translated("remove a message"):
             await self._link.js.purge_stream(stream, seq=revision + 1, subject=subject)
 
@@ -182,10 +175,7 @@ async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig:
 
 
 def _adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
-    """Return *existing* with the settings of *wanted*, except for replicas and their consequences.
-
-    Settings of the operator, such as limits or placement, stay.
-    """
+    """Settings of the operator stay: limits, placement, replicas and their consequences."""
     changes = {
         field.name: value
         for field in fields(wanted)

@@ -41,7 +41,6 @@ class TaskMessage:
             await self._message.term()
 
     async def renew(self) -> None:
-        """Start the lease again."""
         with suppress(nats.errors.Error, OSError):
             await self._message.in_progress()
 
@@ -64,11 +63,10 @@ class TaskMessage:
         except nats.errors.MsgAlreadyAckdError:
             return
         except (nats.errors.Error, TimeoutError, OSError) as exc:
-            if await self._is_gone():
+            if await self._is_gone():  # as after a wipe
                 return
             raise EngineUnavailable("the engine did not confirm an acknowledgement") from exc
 
     async def _is_gone(self) -> bool:
-        """Return whether the message is no longer in the queue, as after a wipe."""
         last = await self._connection.tasks.last(self._message.subject)
         return last is None or last.revision != self.sequence

@@ -67,11 +67,7 @@ class TaskStateWriter:
         raise EngineUnavailable("the engine does not accept the state of a task")
 
     async def _refresh_revision(self, ours: TaskRecord) -> None:
-        """Read the revision to replace: our own if a reply was lost, 0 after a wipe.
-
-        Raises:
-            LeaseLost: The record there belongs to another worker, or is unreadable.
-        """
+        """Read the revision to replace: our own if a reply was lost, 0 after a wipe."""
         entry = await self._connection.kv.get_or_marker(STATES, self._archive.key_hash)
         current = read_state(self._connection, self._archive, entry)
         if current is None and entry and entry.value:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
@@ -15,14 +15,6 @@ from archiver.jetstream.translation import translated
 
 LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerPage:
-    """Consumers of the stream, and the names of consumers without a responding server."""
-
-    consumers: Sequence[ConsumerInfo]
-    missing: Sequence[str]
 
 
 class TaskStream:
@@ -116,20 +108,28 @@ class TaskStream:
                 return None
             return first.seq if first.seq and first.seq <= acknowledged else None
 
-    async def consumers(self, *, offset: int) -> ConsumerPage:
-        """Return a page of the consumers.
+    async def consumers(self, *, count: int) -> tuple[list[ConsumerInfo], list[str]]:
+        """Return *count* consumers, and the names of those whose server does not answer."""
+        found: list[ConsumerInfo] = []
+        missing: list[str] = []
+        while len(found) + len(missing) < count:
+            page = await self._consumers_from(len(found) + len(missing))
+            found += map(ConsumerInfo.from_response, page.get("consumers") or ())
+            missing += page.get("missing") or ()
+            if not page.get("consumers"):
+                break
+        return found, missing
 
-        nats-py's own method drops the names of consumers whose server does not answer.
-        """
+    async def _consumers_from(self, offset: int) -> dict[str, Any]:
+        """Return a page of the list. nats-py's own method drops the names in ``missing``."""
         request = json.dumps({"offset": offset}).encode()
         with translated("list consumers"):
             client, subject = self._link.client, f"$JS.API.CONSUMER.LIST.{self.name}"
             response = await client.request(subject, request, timeout=LIST_TIMEOUT.total_seconds())
-            page = json.loads(response.data)
+            page: dict[str, Any] = json.loads(response.data)
             if "error" in page:
                 raise nats.js.errors.APIError.from_error(page["error"])
-        found = [ConsumerInfo.from_response(one) for one in page.get("consumers") or ()]
-        return ConsumerPage(consumers=found, missing=tuple(page.get("missing") or ()))
+        return page
 
     async def send_pull_request(self, consumer: str, request: bytes, reply: str) -> None:
         """Request messages of *consumer*, to be sent to *reply*."""

@@ -99,20 +99,13 @@ class Lease(Attempt, Protocol):
     ``report`` raises LeaseLost.
     """
 
-    @property
-    def archive(self) -> Archive: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def vanished(self) -> int: ...
-    @property
-    def outages(self) -> OutageHistory: ...
-    @property
-    def phase(self) -> Phase: ...
-    @property
-    def is_open(self) -> bool: ...
+    archive: Archive
+    attempt: int
+    failures: int
+    vanished: int
+    outages: OutageHistory
+    phase: Phase
+    is_open: bool
 
     async def keep_renewed(self) -> None:
         """Renew the lease and write progress until cancelled.

@@ -18,10 +18,7 @@ CONCURRENCY = 8
 
 
 class Rechecker:
-    """Compares stale entries of the index with the buckets.
-
-    Runs in the background. Regions that do not answer leave the entry unchanged.
-    """
+    """Compares stale entries with the buckets. Regions that do not answer change nothing."""
 
     def __init__(self, *, entries: IndexEntries, storage: Storage, repairs: RepairList) -> None:
         self._entries = entries
@@ -32,7 +29,7 @@ class Rechecker:
         entries.stale.add(self.schedule)
 
     def schedule(self, archive: Archive) -> None:
-        """Have *archive* checked soon, unless it is scheduled already or too many are."""
+        """Have *archive* checked soon, unless it is scheduled or too many are."""
         if archive.key_hash not in self._waiting and not self._queue.full():
             self._waiting[archive.key_hash] = archive
             self._queue.put_nowait(archive.key_hash)

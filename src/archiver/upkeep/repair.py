@@ -59,13 +59,7 @@ class Repairer:
         return {region for region, error in health.items() if error is None}
 
     async def _enqueue(self, repair: Repair) -> None:
-        """Postpone *repair* and create its task.
-
-        In this order, because the task may end and remove the entry before ``enqueue`` returns.
-
-        Raises:
-            EngineUnavailable: The entry is not postponed, or the task not created.
-        """
+        """Postpone *repair* first: its task may end and remove it before ``enqueue`` returns."""
         try:
             if await self._repairs.postpone(repair, until=self._next_try(repair)):
                 await self._queue.enqueue(repair.archive, priority=Priority.LOW)

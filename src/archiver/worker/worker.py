@@ -156,7 +156,6 @@ class Worker:
             line.write("succeeded", size_bytes=size_bytes, regions=copies.regions)
 
     async def _build_under(self, lease: Lease) -> Copies:
-        """Build for as long as the lease is held."""
         building = asyncio.create_task(self._build(lease.archive, lease))
         renewing = asyncio.create_task(lease.keep_renewed())
         try:
