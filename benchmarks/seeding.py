@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
+from archiver.jetstream.streams import INDEX
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT

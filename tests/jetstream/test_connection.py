@@ -12,8 +12,8 @@ from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
+from archiver.jetstream.streams import INDEX
 from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats
 from tests.parts.secured import secured

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import DirectGet
-from archiver.jetstream.kv_buckets import INDEX
+from archiver.jetstream.streams import INDEX
 from tests.parts.fleet import Fleet, delete
 from tests.parts.nats import Nats, settled
 

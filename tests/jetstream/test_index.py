@@ -13,10 +13,10 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import COPIES, relay
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import ARCHIVES_MAX
+from archiver.jetstream.streams import DIGESTS, INDEX, REVS
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Commit, StoredState

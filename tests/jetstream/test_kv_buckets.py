@@ -9,8 +9,8 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.jetstream.records import CopiesRecord, encode
+from archiver.jetstream.streams import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.manifest_check import (
     OBJECT_MAX_BYTES,
     URL_MAX_CHARS,

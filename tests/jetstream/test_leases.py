@@ -11,10 +11,10 @@ from nats.aio.msg import Msg
 from archiver.errors import LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import SourceConsumer
-from archiver.jetstream.kv_buckets import STATES
 from archiver.jetstream.leases import JetStreamLease
 from archiver.jetstream.records import decode_task
-from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.stored_task import TaskMessage
+from archiver.jetstream.streams import STATES
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive
 from archiver.status import Status

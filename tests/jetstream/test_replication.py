@@ -19,9 +19,9 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import SourceConsumer, consumer_name
 from archiver.jetstream.fleet import PROBE_PRIORITY, JetStreamFleet, QueueProbe
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.replication import Replication, TooFewServers
+from archiver.jetstream.streams import INDEX
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority

@@ -15,7 +15,6 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import FAILED, FEED, FINISHED
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.records import (
     CopiesRecord,
     FinishedRecord,
@@ -36,6 +35,7 @@ from archiver.jetstream.records import (
 )
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.sha256_index import sha256_key
+from archiver.jetstream.streams import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Attempt

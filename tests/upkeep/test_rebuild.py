@@ -12,8 +12,8 @@ from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX
 from archiver.jetstream.link import Servers
+from archiver.jetstream.streams import DIGESTS, INDEX
 from archiver.model import Archive, Copies, Region
 from archiver.ports.storage import StoredState
 from archiver.testing import MemoryStorage

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.kv_buckets import STATES
+from archiver.jetstream.streams import STATES
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt

@@ -14,10 +14,8 @@ from archiver.tasks import Priority
 from archiver.telemetry import describe, log
 
 LINGER = timedelta(seconds=5)
-"""How long a request waits at the server for an announced task.
-
-The task may be on its way to the disk, or the source may be at its cap.
-"""
+"""How long a request waits at the server for an announced task, which may be on its way to the
+disk, or at its source's cap."""
 
 LINGER_NS = LINGER // timedelta(microseconds=1) * 1000
 
@@ -108,13 +106,10 @@ class SourceConsumer:
         return await tasks.withheld_message(fresh) in (0, first)
 
     async def send_request(self, reply: str, *, lingering: bool) -> None:
-        """Request one message, to be sent to *reply*.
+        """Request one message, to be sent to *reply*. Raises EngineUnavailable.
 
         Without a message, the server answers at once, or after ``LINGER`` to a *lingering* request.
         At the source's cap, both kinds wait.
-
-        Raises:
-            EngineUnavailable: The request was not sent.
         """
         patience = {"expires": LINGER_NS} if lingering else {"no_wait": True}
         request = json.dumps({"batch": 1, **patience}).encode()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import count
 
 import nats.errors
 from nats.aio.client import Client
@@ -72,8 +73,8 @@ class DirectGet:
     are shared by a batch. One request for all keys (``multi_last``) was measured to save nothing
     more on either side.
 
-    Errors of nats-py are passed on. NoRespondersError means that the stream does not exist, or
-    does not allow direct gets.
+    Every client must call ``answers`` with the messages on its subject. Errors of nats-py are
+    passed on. NoRespondersError means that the stream does not exist, or allows no direct gets.
     """
 
     def __init__(self, *, timeout: timedelta) -> None:
@@ -81,13 +82,9 @@ class DirectGet:
         self._gathering: Batch | None = None
         self._requests: dict[str, tuple[Batch, str]] = {}
         self._resolving: set[asyncio.Task[None]] = set()
-        self._count = 0
+        self._tokens = map(str, count())
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-
-    @property
-    def answers(self) -> tuple[str, Receive]:
-        """The subject of the answers, and what each client must call with them."""
-        return f"{self._inbox}.*", self._receive
+        self.answers: tuple[str, Receive] = f"{self._inbox}.*", self._receive
 
     async def _receive(self, message: Msg) -> None:
         if request := self._requests.pop(message.subject.rpartition(".")[2], None):
@@ -113,7 +110,10 @@ class DirectGet:
         self._gathering = None
         async with asyncio.timeout(self._timeout_s):
             for subject in batch:
-                await self._request(client, batch, subject)
+                token = next(self._tokens)
+                batch.tokens.append(token)
+                self._requests[token] = (batch, subject)
+                await client.publish(subject, reply=f"{self._inbox}.{token}")
             await batch.ended
 
     def _end(self, batch: Batch, resolving: asyncio.Task[None]) -> None:
@@ -131,13 +131,6 @@ class DirectGet:
     async def close(self) -> None:
         """Have all waiting gets raise EngineUnavailable."""
         await cancel_and_wait(*self._resolving)
-
-    async def _request(self, client: Client, batch: Batch, subject: str) -> None:
-        self._count += 1
-        token = str(self._count)
-        batch.tokens.append(token)
-        self._requests[token] = (batch, subject)
-        await client.publish(subject, reply=f"{self._inbox}.{token}")
 
 
 def _outcome(message: Msg) -> Outcome:

@@ -16,7 +16,7 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
 from archiver.jetstream.records import decode_waiting
-from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.stored_task import TaskMessage
 from archiver.telemetry import describe, log
 
 RESERVED_FOR = timedelta(seconds=0.05)

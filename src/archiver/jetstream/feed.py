@@ -82,10 +82,6 @@ def relay(feed: Feed, notifications: Notifications) -> None:
     Call this after everything that caches has subscribed to the feed. A waiter that is notified
     reads again, and must not find what was cached before.
     """
-
-    def notify(key_hash: str, _payload: bytes) -> None:
-        notifications.publish(key_hash)
-
     for event in (COPIES, FAILED, MOVED, PROGRESS):
-        feed.subscribe(event, notify)
+        feed.subscribe(event, lambda key_hash, _payload: notifications.publish(key_hash))
     feed.gaps.add(notifications.publish_all)

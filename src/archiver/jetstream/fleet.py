@@ -1,17 +1,15 @@
 """The fleet's running workers, and the health of its queue."""
 
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.errors import ArchiverError, EngineUnavailable
-from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.kv_buckets import STATES
 from archiver.jetstream.replication import Replication
+from archiver.jetstream.streams import STATES
 from archiver.jetstream.translation import WrongRevision, translated
 
 PROBE_PRIORITY = "check"
@@ -95,12 +93,9 @@ class JetStreamFleet:
     """Implements ``ports.queue.Fleet``."""
 
     def __init__(self, *, connection: Connection) -> None:
-        self._connection = connection
+        self.workers = connection.reports.request
         self._replication = Replication(connection=connection, wanted=connection.streams.replicas)
         self._probe = QueueProbe(connection=connection)
-
-    async def workers(self) -> Sequence[WorkerReport]:
-        return await self._connection.reports.request()
 
     async def check(self) -> ArchiverError | None:
         try:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import Entry
 from archiver.jetstream.feed import COPIES
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import parse_sha256_entry, sha256_key
+from archiver.jetstream.streams import DIGESTS, INDEX
 from archiver.jetstream.translation import WrongRevision
 from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, parse_key
@@ -23,9 +23,8 @@ class JetStreamIndexStore:
     def __init__(self, *, connection: Connection, storage: Storage) -> None:
         self._connection = connection
         self._storage = storage
-
-    async def prepare(self) -> None:
-        await self._connection.streams.ensure()
+        self.prepare = connection.streams.ensure
+        self.sha256_key = sha256_key
 
     async def scan(self) -> AsyncGenerator[StoredEntry, None]:
         for bucket in (INDEX, DIGESTS):
@@ -54,9 +53,6 @@ class JetStreamIndexStore:
 
     def fingerprint(self, copies: Copies) -> int:
         return _fingerprint(self._record(copies))
-
-    def sha256_key(self, sha256: str, archive: Archive) -> str:
-        return sha256_key(sha256, archive)
 
     async def write(self, archive: Archive, copies: Copies, *, revision: int) -> bool:
         return await self._write(archive.key_hash, encode(self._record(copies)), revision)

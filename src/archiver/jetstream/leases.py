@@ -12,8 +12,7 @@ from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import FAILED, FINISHED
 from archiver.jetstream.records import DURATION_MAX_S, FinishedRecord, Order, TaskRecord, encode
-from archiver.jetstream.task_message import TaskMessage
-from archiver.jetstream.task_states import TaskStateWriter
+from archiver.jetstream.stored_task import TaskMessage, TaskStateWriter
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
 from archiver.tasks import Failure, Phase, Priority, TaskState
@@ -79,7 +78,7 @@ class JetStreamLease:
         return (record.sequence, record.created_at) == ours
 
     def _is_outrun_by(self, last: TaskRecord) -> bool:
-        """A higher number proves nothing: a consumer that is created again counts from 1."""
+        """A higher number alone proves nothing: a consumer that is created again counts from 1."""
         return last.delivery > self._message.delivery and last.state is TaskState.STARTED
 
     def _continue(self, last: TaskRecord) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.jetstream.kv_buckets import ENTRY_MAX_BYTES
+from archiver.jetstream.streams import ENTRY_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Region, parse_key, parse_node
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState

@@ -13,7 +13,7 @@ from nats.js.api import ClusterInfo, StreamInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.connection_faults import TOO_FEW_SERVERS
-from archiver.jetstream.translation import translated
+from archiver.jetstream.translation import FAILURES, translated
 from archiver.tasks import Priority
 
 POLL_EVERY = timedelta(seconds=0.25)
@@ -89,7 +89,7 @@ class Replication:
             consumers = await self._consumers(info) if is_queue else ()
         except nats.js.errors.NotFoundError:
             return None
-        except (nats.errors.Error, TimeoutError, OSError):  # as if most of its servers are away
+        except FAILURES:  # as if most of its servers are away
             unknown = _leaderless(name)
             return StreamStatus(stream=unknown, messages=0, size_bytes=0, consumers=())
         return StreamStatus(

@@ -1,10 +1,12 @@
 """From revs to nodes: this process, then NATS."""
 
+from contextlib import suppress
+
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import MOVED
-from archiver.jetstream.kv_buckets import REVS
 from archiver.jetstream.records import RevRecord, decode_rev, encode
+from archiver.jetstream.streams import REVS
 from archiver.model import Node, rev_hash
 from archiver.ports.index import Resolved
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
@@ -24,10 +26,9 @@ class RevIndex:
         connection.feed.gaps.add(self._nodes.clear)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
-        try:
+        with suppress(EngineUnavailable):
             return await self._node(rev_hash(source, repo, rev))
-        except EngineUnavailable:
-            return None
+        return None
 
     async def _node(self, key: str) -> Resolved | None:
         if cached := self._nodes.get(key):

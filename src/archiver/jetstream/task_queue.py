@@ -8,9 +8,9 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
-from archiver.jetstream.kv_buckets import STATES, TASKS
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
-from archiver.jetstream.task_states import read_state
+from archiver.jetstream.stored_task import read_state
+from archiver.jetstream.streams import STATES, TASKS
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache

@@ -158,35 +158,22 @@ class Repair:
 
 
 class RepairList(Protocol):
-    """Archives that lack a copy in some region."""
+    """Archives that lack a copy in some region.
+
+    Every method raises EngineUnavailable if its effect or its answer is not certain.
+    """
 
     async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
-        """Add *archive*, unless it is listed. Cheap to repeat.
-
-        Raises:
-            EngineUnavailable: It is not listed.
-        """
+        """Add *archive*, unless it is listed. Cheap to repeat."""
 
     async def forget(self, archive: Archive) -> None:
-        """Remove *archive*, if it is listed.
-
-        Raises:
-            EngineUnavailable: It is still listed.
-        """
+        """Remove *archive*, if it is listed."""
 
     def due(self) -> AsyncGenerator[Repair, None]:
-        """Yield the repairs that are due. Unreadable entries are removed.
-
-        Raises:
-            EngineUnavailable: Not all were read.
-        """
+        """Yield the repairs that are due. Unreadable entries are removed."""
 
     async def postpone(self, repair: Repair, *, until: datetime) -> bool:
-        """Count a try of *repair*, due again *until* then; False if the entry has changed.
-
-        Raises:
-            EngineUnavailable: It is not postponed.
-        """
+        """Count a try of *repair*, due again *until* then; False if the entry has changed."""
 
 
 class Fleet(Protocol):

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.health import WorkerReport
@@ -22,7 +21,7 @@ class FakeAttempt:
     """An attempt that holds its lease until ``lost`` is set. ``reports`` has its progress."""
 
     def __init__(
-        self, *, archive: Archive, on_report: Callable[[Phase, int], None] | None = None
+        self, *, archive: Archive, on_report: Callable[[Archive, Phase, int], None] | None = None
     ) -> None:
         self.id = secrets.token_hex(8)
         self.archive = archive
@@ -33,7 +32,7 @@ class FakeAttempt:
     def report(self, phase: Phase, bytes_done: int = 0) -> None:
         self.reports.append((phase, bytes_done))
         if self._on_report:
-            self._on_report(phase, bytes_done)
+            self._on_report(self.archive, phase, bytes_done)
 
     async def hold(self) -> None:
         if self.lost:
@@ -151,9 +150,7 @@ class MemoryEngine:
                     attempt=task.attempt + 1,
                     started_at=datetime.now(UTC),
                 )
-                return FakeAttempt(
-                    archive=task.archive, on_report=partial(self._change_progress, task.archive)
-                )
+                return FakeAttempt(archive=task.archive, on_report=self._change_progress)
         return None
 
     def _next(self, priority: Priority) -> Task | None:

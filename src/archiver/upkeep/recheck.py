@@ -85,9 +85,8 @@ class Rechecker:
     async def _correct(self, archive: Archive, entry: IndexEntry, actual: Copies | None) -> None:
         METRICS.checks.labels(outcome="gone").inc()
         kept = actual.regions if actual and actual.manifest == entry.copies.manifest else ()
-        for region in entry.copies.regions:
-            if region not in kept:
-                log.warning("copy.gone", region=region, key=archive.key)
+        for region in (r for r in entry.copies.regions if r not in kept):
+            log.warning("copy.gone", region=region, key=archive.key)
         await self._entries.replace(archive, entry, actual)
         missing = [r for r in self._storage.regions if actual and r not in actual.regions]
         if missing:

@@ -50,13 +50,10 @@ class Repairer:
         async with aclosing(self._repairs.due()) as repairs:
             async for repair in repairs:
                 if healthy is None:
-                    healthy = await self._healthy_regions()
+                    answers = await self._storage.check_access()
+                    healthy = {region for region, error in answers.items() if error is None}
                 if healthy.intersection(repair.missing):
                     await self._enqueue(repair)
-
-    async def _healthy_regions(self) -> set[Region]:
-        health = await self._storage.check_access()
-        return {region for region, error in health.items() if error is None}
 
     async def _enqueue(self, repair: Repair) -> None:
         """Postpone *repair* first: its task may end and remove it before ``enqueue`` returns."""
