@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
+from archiver.jetstream.streams import INDEX
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT
@@ -60,7 +60,7 @@ async def _seed(port: int, count: int) -> None:
         replicas=1,
     )
     async with connect(servers, namespace=NAMESPACE, name="seeding") as connection:
-        await connection.wait(CONNECT_TIMEOUT)
+        await connection.link.wait(CONNECT_TIMEOUT)
         await connection.streams.ensure()
         numbers = iter(range(count))
         async with asyncio.TaskGroup() as group:

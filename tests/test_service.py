@@ -34,7 +34,7 @@ def test_two_hundred_requests_in_ten_processes_are_one_task_and_one_fetch() -> N
         outcomes = await asyncio.gather(
             *(request(processes[i % 10], world.wanted("default")) for i in range(200))
         )
-        await world.engine.work(world.archiver)
+        await world.work()
         return outcomes
 
     outcomes = asyncio.run(scenario())
@@ -141,7 +141,7 @@ def test_a_permanent_failure_is_not_retried_at_once() -> None:
 
     async def scenario() -> None:
         await request(world.archiver, world.wanted(subdir="no/such"))
-        await world.engine.work(world.archiver)
+        await world.work()
         with pytest.raises(TaskFailed) as failed:
             await request(world.archiver, world.wanted(subdir="no/such"))
         assert failed.value.failed_with == UnknownSubdir.code

@@ -200,7 +200,7 @@ def test_a_lost_archive_is_never_replaced_by_other_bytes() -> None:
         world.source.latest_tag = "V_1"
         await world.index.forget(archive)
         assert isinstance(await request(world.archiver, world.wanted()), Pending)
-        await world.engine.work(world.archiver)
+        await world.work()
         status = await world.archiver.status(archive)
         assert (status.task.state, status.urls) == (TaskState.FAILURE, {})
         assert status.task.error
@@ -245,7 +245,7 @@ def test_a_retryable_error_is_retried_until_it_ends(error: ArchiverError) -> Non
         attempt = world.engine.claim()
         assert attempt
         world.engine.retry(attempt, error)
-        await world.engine.work(world.archiver)
+        await world.work()
         return world.engine.tasks[world.archive().key].state
 
     assert asyncio.run(scenario()) is TaskState.SUCCESS

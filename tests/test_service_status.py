@@ -70,7 +70,7 @@ def test_the_status_of_a_lost_archive_searches_the_buckets_once() -> None:
     async def scenario() -> TaskState | None:
         archive = world.archive()
         await world.engine.enqueue(archive)
-        await world.engine.work(world.archiver)
+        await world.work()
         lose(world)
         await world.index.forget(archive)
         storage.looks = 0
@@ -105,7 +105,7 @@ def test_a_task_is_reported_while_no_region_responds() -> None:
         await request(world.archiver, world.wanted())
         world.storage.down.update(world.storage.regions)
         waiting = await world.archiver.status(world.archive())
-        await world.engine.work(world.archiver, max_failures=1)
+        await world.work(max_failures=1)
         return waiting, await world.archiver.status(world.archive())
 
     waiting, failed = asyncio.run(scenario())
@@ -119,7 +119,7 @@ def test_a_success_is_not_withdrawn_while_no_region_responds() -> None:
 
     async def scenario() -> None:
         await request(world.archiver, world.wanted())
-        await world.engine.work(world.archiver)
+        await world.work()
         await world.index.forget(world.archive())
         world.storage.down.update(world.storage.regions)
         with pytest.raises(StorageUnavailable):

@@ -1,6 +1,7 @@
 """Archiver with fakes: everything in memory, with one repository."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from archiver.model import Absent, Archive, ArchiveRequest, Node, Pending, Ready, Region
 from archiver.runtime.notifications import Notifications
@@ -13,7 +14,9 @@ from archiver.testing import (
     MemoryEngine,
     MemoryIndex,
     MemoryStorage,
+    MemoryWorkQueue,
 )
+from archiver.worker.worker import Policy, Worker
 
 ASH = "projects/ash"
 FILES = {"README": b"read me", "testing/mozharness/a.py": b"a", "testing/mozharness/b/c.py": b"c"}
@@ -72,6 +75,21 @@ class World:
             subdir=subdir,
             suffix=suffix,
         )
+
+    async def work(self, *, max_failures: int = 5) -> None:
+        """Build all queued tasks, including tasks that are queued during the call.
+
+        Retries come at once. A task that waits for an outage is left for the next call.
+        """
+        queue = MemoryWorkQueue(self.engine, ends_when_empty=True)
+        policy = Policy(
+            concurrency=1,
+            grace=timedelta(0),
+            max_failures=max_failures,
+            retry_base=timedelta(0),
+        )
+        await Worker(build=self.archiver.build, queue=queue, policy=policy).work()
+        queue.release_waiting()
 
     @property
     def untouched(self) -> bool:

@@ -275,7 +275,7 @@ def test_an_unreachable_host_does_not_matter_if_a_relative_is_stored() -> None:
         await build(world, world.archive(suffix="zip"))
         world.source.outage = SourceUnavailable("gone fishing")
         outcome = await request(fresh, world.wanted(suffix="tar.gz"))
-        await world.engine.work(world.archiver)
+        await world.work()
         return outcome
 
     assert isinstance(run(scenario()), Pending)

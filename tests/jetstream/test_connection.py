@@ -12,8 +12,8 @@ from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
+from archiver.jetstream.streams import INDEX
 from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats
 from tests.parts.secured import secured
@@ -29,7 +29,7 @@ Call = Callable[[Connection], Coroutine[Any, Any, object]]
     (
         lambda connection: connection.kv.put(INDEX, "key", b"value"),
         lambda connection: connection.kv.get(INDEX, "key"),
-        lambda connection: connection.messages.last("no_such_stream", "name"),
+        lambda connection: connection.streams.last("no_such_stream", "name"),
     ),
     ids=("one that returns nothing", "one that returns something", "one that fails"),
 )
@@ -80,7 +80,7 @@ def test_an_unexpected_answer_does_not_end_a_connection(tmp_path: Path) -> None:
             await impostor.flush()
             async with connect(Servers(urls=[url]), namespace="odd", name="test") as connection:
                 await until(lambda: len(asked) > 1)
-                return connection.is_up
+                return connection.link.is_up
 
     with secured(tmp_path, "") as (port, _):
         assert asyncio.run(play(f"nats://127.0.0.1:{port}"))
@@ -99,8 +99,8 @@ def test_a_fault_that_returns_after_its_end_is_reported_again(nats: Nats, namesp
                 await fleet.prepare()
                 async with asyncio.timeout(30):
                     await connection.prepared.wait()
-                await connection.js.delete_stream(connection.tasks.name)
-                connection.gap()
+                await connection.link.js.delete_stream(connection.tasks.name)
+                connection.link.gaps.notify()
                 await until(lambda: len(reasons(lines)) > 1)
         return reasons(lines)
 
@@ -119,9 +119,9 @@ def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet)
                     await worker.streams.ensure()
 
             subject = connection.tasks.subject("hi", "hgmo", "digest")
-            await worker.subscriptions.subscribe(subject, hear)
-            await connection.js.delete_stream(connection.tasks.name)
-            return await connection.messages.publish(subject, b"", only_one)
+            await worker.link.subscriptions.subscribe(subject, hear)
+            await connection.link.js.delete_stream(connection.tasks.name)
+            return await connection.streams.publish(subject, b"", only_one)
 
     async def play() -> list[int]:
         places = await asyncio.gather(

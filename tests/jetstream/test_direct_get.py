@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import DirectGet
-from archiver.jetstream.kv_buckets import INDEX
+from archiver.jetstream.streams import INDEX
 from tests.parts.fleet import Fleet, delete
 from tests.parts.nats import Nats, settled
 
@@ -52,6 +52,11 @@ async def watched(server: Nats, stream: str) -> AsyncIterator[Witness]:
 async def values(connection: Connection, *keys: str) -> list[bytes | None]:
     entries = await asyncio.gather(*(connection.kv.get(INDEX, key) for key in keys))
     return [entry.value if entry else None for entry in entries]
+
+
+async def listen(client: Client, lookups: DirectGet) -> None:
+    subject, receive = lookups.answers
+    await client.subscribe(subject, cb=receive)
 
 
 def test_each_key_is_requested_once_per_turn(fleet: Fleet, nats: Nats) -> None:
@@ -108,7 +113,7 @@ def test_closing_fails_the_waiting_gets(nats: Nats, namespace: str, pause_s: flo
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
             lookups = DirectGet(timeout=timedelta(seconds=30))
-            await lookups.listen(client)
+            await listen(client, lookups)
             asking = [
                 asyncio.create_task(lookups.get(client, namespace, key)) for key in ("a", "b")
             ]
@@ -126,7 +131,7 @@ def test_gets_of_one_batch_share_the_timeout(nats: Nats, namespace: str) -> None
             await mute.subscribe(f"$JS.API.DIRECT.GET.{namespace}.*")
             await settled(mute)
             lookups = DirectGet(timeout=timedelta(seconds=0.2))
-            await lookups.listen(client)
+            await listen(client, lookups)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b", "c")),
                 return_exceptions=True,
@@ -140,7 +145,7 @@ def test_a_missing_stream_has_no_responders(nats: Nats, namespace: str) -> None:
     async def play() -> None:
         async with client_of(nats) as client:
             lookups = DirectGet(timeout=timedelta(seconds=3))
-            await lookups.listen(client)
+            await listen(client, lookups)
             outcomes = await asyncio.gather(
                 *(lookups.get(client, namespace, key) for key in ("a", "b")),
                 return_exceptions=True,

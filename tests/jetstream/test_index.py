@@ -13,10 +13,10 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import COPIES, relay
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REVS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import NEVER, CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import ARCHIVES_MAX
+from archiver.jetstream.streams import DIGESTS, INDEX, REVS
 from archiver.model import Archive, Copies, Node, Region, rev_hash
 from archiver.ports.index import Resolved
 from archiver.ports.storage import Commit, StoredState
@@ -75,8 +75,8 @@ def test_after_a_failed_read_the_engine_is_not_written_to(fleet: Fleet, nats: Na
                 nats.thaw()
             assert found == copies
             assert await index.node("hgmo", "projects/ash", "tip") == resolved
-            await connection.wait(timedelta(seconds=10))
-            await connection.js.account_info()  # earlier messages have arrived by then
+            await connection.link.wait(timedelta(seconds=10))
+            await connection.link.js.account_info()  # earlier messages have arrived by then
             for bucket in (INDEX, DIGESTS, REVS):
                 assert not await connection.kv.keys(bucket, ">")
 
@@ -117,7 +117,7 @@ def test_an_empty_engine_loses_no_archive(fleet: Fleet) -> None:
             copies = await _committed(storage, archive)
             await index.record(archive, copies)
         async with fleet.connection() as connection:
-            await connection.js.delete_stream(f"KV_{fleet.namespace}_{INDEX}")
+            await connection.link.js.delete_stream(f"KV_{fleet.namespace}_{INDEX}")
         async with index_of(fleet, storage) as index:
             assert await index.copies(archive) == copies
 
@@ -266,7 +266,7 @@ def test_after_a_gap_in_the_feed_everything_is_forgotten(fleet: Fleet) -> None:
             await index.copies(archive)
             both = copies_of(archive, "one", "two")
             await _write_behind_its_back(connection, archive, both)
-            connection.gap()
+            connection.link.gaps.notify()
             assert await index.copies(archive) == both
 
     asyncio.run(play())
@@ -374,13 +374,13 @@ def test_streams_of_an_older_fleet_are_read_and_then_updated(fleet: Fleet) -> No
         async with fleet.connection() as connection:
             name = f"KV_{fleet.namespace}_{INDEX}"
             await connection.kv.put(INDEX, "key", b"value")
-            config = (await connection.js.stream_info(name)).config
-            await connection.js.update_stream(replace(config, allow_direct=False))
+            config = (await connection.link.js.stream_info(name)).config
+            await connection.link.js.update_stream(replace(config, allow_direct=False))
             entry = await connection.kv.get(INDEX, "key")
             assert entry
             assert (entry.value, entry.revision) == (b"value", 1)
             await connection.streams.ensure()
-            assert (await connection.js.stream_info(name)).config.allow_direct
+            assert (await connection.link.js.stream_info(name)).config.allow_direct
             assert await connection.kv.get(INDEX, "key") == entry
             await delete(connection, INDEX, "key")
             assert await connection.kv.get(INDEX, "key") is None

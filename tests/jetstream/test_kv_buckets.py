@@ -9,8 +9,8 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.kv_buckets import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.jetstream.records import CopiesRecord, encode
+from archiver.jetstream.streams import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
 from archiver.manifest_check import (
     OBJECT_MAX_BYTES,
     URL_MAX_CHARS,
@@ -22,8 +22,8 @@ from tests.parts.fleet import Fleet, an_archive, copies_of
 
 
 async def config_of(connection: Connection, bucket: str) -> StreamConfig:
-    name = f"KV_{connection.namespace}_{bucket}"
-    return (await connection.js.stream_info(name)).config
+    name = f"KV_{connection.streams.namespace}_{bucket}"
+    return (await connection.link.js.stream_info(name)).config
 
 
 def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
@@ -36,7 +36,7 @@ def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
             old = replace(
                 config, max_age=0, max_msgs=-1, max_msg_size=-1, discard=DiscardPolicy.NEW
             )
-            await connection.js.update_stream(old)
+            await connection.link.js.update_stream(old)
             await connection.streams.ensure()
             assert await config_of(connection, REVS) == config
             for bucket, bounds in BUCKETS.items():
@@ -56,7 +56,7 @@ def test_a_full_bucket_accepts_new_entries_and_drops_the_oldest(fleet: Fleet) ->
         async with fleet.connection() as connection:
             bounds = Bounds(max_age=None, max_entries=3)
             small = connection.streams.bucket_config("small", bounds)
-            await connection.js.add_stream(small)
+            await connection.link.js.add_stream(small)
             for key in ("a", "b", "c", "a", "d"):
                 await connection.kv.put("small", key, b"value")
             return [key for key in "abcd" if await connection.kv.get("small", key)]

@@ -11,10 +11,10 @@ from nats.aio.msg import Msg
 from archiver.errors import LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import SourceConsumer
-from archiver.jetstream.kv_buckets import STATES
 from archiver.jetstream.leases import JetStreamLease
 from archiver.jetstream.records import decode_task
-from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.stored_task import TaskMessage
+from archiver.jetstream.streams import STATES
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive
 from archiver.status import Status
@@ -42,7 +42,7 @@ class Bench:
         """Return the next delivery of the task."""
         await self.consumer.ensure()
         stream = self.connection.tasks.name
-        subscription = await self.connection.js.pull_subscribe_bind(self.consumer.name, stream)
+        subscription = await self.connection.link.js.pull_subscribe_bind(self.consumer.name, stream)
         try:
             return (await subscription.fetch(1, within.total_seconds()))[0]
         finally:
@@ -155,7 +155,7 @@ def test_a_lease_survives_a_wipe_of_its_record(fleet: Fleet) -> None:
             lease = here.lease(await here.message())
             assert await lease.begin()
             bucket = f"{fleet.namespace}_{STATES}"
-            await here.connection.js.delete_stream(f"KV_{bucket}")
+            await here.connection.link.js.delete_stream(f"KV_{bucket}")
 
             lease.report(Phase.FETCHING, 10)
             await lease.hold()
@@ -170,7 +170,7 @@ def test_a_lease_whose_message_was_wiped_can_still_end(fleet: Fleet) -> None:
         async with bench(fleet) as here:
             lease = here.lease(await here.message())
             assert await lease.begin()
-            await here.connection.js.delete_stream(here.connection.tasks.name)
+            await here.connection.link.js.delete_stream(here.connection.tasks.name)
             await here.connection.streams.ensure()
             if asked_anew:
                 await here.queue.enqueue(an_archive())  # it gets the number of the lost message
@@ -193,7 +193,7 @@ def test_after_a_wipe_of_the_queue_a_new_task_is_not_mistaken_for_the_old_one(
             lease = here.lease(await here.message())
             assert await lease.begin()
             await lease.fail(Busy("for good"))
-            await here.connection.js.delete_stream(here.connection.tasks.name)
+            await here.connection.link.js.delete_stream(here.connection.tasks.name)
             await here.connection.streams.ensure()
             await here.queue.enqueue(here.archive)
             assert await here.state() is TaskState.PENDING

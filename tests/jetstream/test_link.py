@@ -19,23 +19,18 @@ from tests.parts.process import accepts, free_port, running
 
 
 class Wire:
-    """A link to a server that does not run yet. ``dialled`` are its clients so far."""
+    """A link to a server that does not run yet."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self.dialled: list[Client] = []
         self.gaps = 0
         self._folder = folder
         self.link = Link(
             servers=Servers(urls=[f"nats://127.0.0.1:{self.port}"]),
             name="test",
-            on_new_client=self._note,
-            on_gap=self._count,
             renew_after=timedelta(seconds=2),
         )
-
-    async def _note(self, client: Client) -> None:
-        self.dialled.append(client)
+        self.link.gaps.add(self._count)
 
     def _count(self) -> None:
         self.gaps += 1
@@ -99,6 +94,10 @@ def test_a_restarted_server_keeps_its_client_and_a_gap_is_reported(
 
 def test_a_client_that_never_reconnects_is_replaced(wire: Wire) -> None:
     async def play() -> tuple[bool, int]:
+        with capture_logs() as lines:
+            return await replace(), sum(line["event"] == "engine.connected" for line in lines)
+
+    async def replace() -> bool:
         async with wire.kept():
             with wire.server():
                 before = await wire.up()
@@ -107,7 +106,7 @@ def test_a_client_that_never_reconnects_is_replaced(wire: Wire) -> None:
             assert reconnecting
             reconnecting.cancel()  # as if nats-py's task had died of an error
             with wire.server():
-                return await wire.up() is before, len(wire.dialled)
+                return await wire.up() is before
 
     assert asyncio.run(play()) == (False, 2)
 

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import connect
 from archiver.jetstream.connection_faults import CHECKS, UnreadableFile
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.link import Servers
+from archiver.jetstream.streams import INDEX
 from archiver.settings.engine import EngineSettings
 from archiver.wiring.adapters import engine_servers
 from tests.parts.process import free_port

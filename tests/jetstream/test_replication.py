@@ -18,12 +18,10 @@ from structlog.testing import capture_logs
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import SourceConsumer, consumer_name
-from archiver.jetstream.fleet import JetStreamFleet
-from archiver.jetstream.kv_buckets import INDEX
+from archiver.jetstream.fleet import PROBE_PRIORITY, JetStreamFleet, QueueProbe
 from archiver.jetstream.link import Servers
-from archiver.jetstream.queue_probe import PROBE_PRIORITY, QueueProbe
 from archiver.jetstream.replication import Replication, TooFewServers
-from archiver.jetstream.stale_consumers import withheld_message
+from archiver.jetstream.streams import INDEX
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority
@@ -103,7 +101,9 @@ def test_set_replicas_moves_streams_and_consumers_and_reads_no_follower(
             before = await replicas_of(connection)
             await replication.set_replicas(3, within=SOON)
             there = await replicas_of(connection)
-            infos = [await connection.js.stream_info(name) for name in connection.streams.buckets]
+            infos = [
+                await connection.link.js.stream_info(name) for name in connection.streams.buckets
+            ]
             assert not any(info.config.allow_direct for info in infos)
             assert all([await written_and_read(connection, bytes([n])) for n in range(50)])
             await replication.set_replicas(1, within=SOON)
@@ -131,11 +131,11 @@ def test_more_replicas_than_servers_are_refused_without_a_change(
 def test_settings_of_an_operator_on_a_stream_stay(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
-            info = await connection.js.stream_info(connection.tasks.name)
+            info = await connection.link.js.stream_info(connection.tasks.name)
             changed = info.config.evolve(max_bytes=1 << 30, max_msgs_per_subject=2)
-            await connection.js.update_stream(changed)
+            await connection.link.js.update_stream(changed)
             await connection.streams.ensure()
-            after = (await connection.js.stream_info(connection.tasks.name)).config
+            after = (await connection.link.js.stream_info(connection.tasks.name)).config
             assert (after.max_bytes, after.max_msgs_per_subject) == (1 << 30, 1)
 
     asyncio.run(play())
@@ -160,11 +160,11 @@ def test_the_probe_succeeds_until_a_stream_stores_no_messages(fleet: Fleet) -> N
                 (states, {"max_msg_size": 1}),
                 (tasks.stream.name, {"max_msgs": 1}),
             ):
-                info = await connection.js.stream_info(name)
-                await connection.js.update_stream(info.config.evolve(**limit))
+                info = await connection.link.js.stream_info(name)
+                await connection.link.js.update_stream(info.config.evolve(**limit))
                 with pytest.raises(EngineUnavailable):
                     await probe.run()
-                await connection.js.update_stream(info.config)
+                await connection.link.js.update_stream(info.config)
                 await probe.run()
 
     asyncio.run(play())
@@ -194,10 +194,10 @@ def test_a_probe_succeeds_after_a_failed_one(fleet: Fleet) -> None:
 
 async def take_all_probes(connection: Connection) -> None:
     """Send the messages of the existing consumer to another subject."""
-    stream, elsewhere = connection.tasks.name, f"{connection.namespace}.elsewhere"
+    stream, elsewhere = connection.tasks.name, f"{connection.streams.namespace}.elsewhere"
     taken: asyncio.Queue[Msg] = asyncio.Queue()
-    await connection.subscriptions.subscribe(elsewhere, taken.put)
-    (consumer,) = await connection.js.consumers_info(stream)
+    await connection.link.subscriptions.subscribe(elsewhere, taken.put)
+    (consumer,) = await connection.link.js.consumers_info(stream)
     many = json.dumps({"batch": 100, "expires": 60_000_000_000}).encode()
     await connection.tasks.send_pull_request(consumer.name, many, elsewhere)
 
@@ -256,7 +256,7 @@ def test_a_consumer_that_acknowledged_queued_messages_is_stale(fleet: Fleet) -> 
             )
 
         at = ((2, 0), (2, 1), (3, 0))
-        return [await withheld_message(connection.js, one_that_is_at(*numbers)) for numbers in at]
+        return [await connection.tasks.withheld_message(one_that_is_at(*numbers)) for numbers in at]
 
     async def prepare() -> list[int | None]:
         async with fleet.connection() as connection, fleet.queue() as queue:
@@ -268,7 +268,7 @@ def test_a_consumer_that_acknowledged_queued_messages_is_stale(fleet: Fleet) -> 
             name = consumer_name("hgmo", Priority.HIGH)
             info = await connection.tasks.consumer(name)
             assert info
-            assert await withheld_message(connection.js, info) is None
+            assert await connection.tasks.withheld_message(info) is None
             return await play(connection, info)
 
     assert asyncio.run(prepare()) == [None, 1, 0]
@@ -310,7 +310,7 @@ async def make_stale(connection: Connection) -> None:
         await queue.enqueue(an_archive(source))
     others = connection.tasks.subject(Priority.HIGH, "other", "*")
     await connection.tasks.ensure_consumer(ConsumerConfig(durable_name=name, filter_subject=others))
-    pulling = await connection.js.pull_subscribe_bind(name, connection.tasks.name)
+    pulling = await connection.link.js.pull_subscribe_bind(name, connection.tasks.name)
     await (await pulling.fetch(1, 60))[0].ack_sync()
     await pulling.unsubscribe()
 
@@ -330,7 +330,7 @@ async def taken(connection: Connection) -> Msg | None:
     """Return the next message of a worker's consumer, or None after a second."""
     queue = a_consumer(connection)
     await queue.ensure()
-    pulling = await connection.js.pull_subscribe_bind(queue.name, connection.tasks.name)
+    pulling = await connection.link.js.pull_subscribe_bind(queue.name, connection.tasks.name)
     try:
         return (await pulling.fetch(1, 1))[0]
     except nats.errors.TimeoutError:

@@ -1,17 +1,19 @@
 """A scan yields all messages of a stream, or raises an error."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 
-from archiver.jetstream.scan import PORTION, scan
+from archiver.jetstream.key_value import PORTION, scan
 
 
 class Script:
@@ -57,8 +59,13 @@ class Script:
         raise nats.errors.ConnectionClosedError
 
 
+def scanned(script: Script) -> AsyncGenerator[Msg, None]:
+    subscription = cast("JetStreamContext.PullSubscription", script)
+    return scan(subscription, timeout=timedelta(seconds=1))
+
+
 async def count(script: Script) -> int:
-    async with aclosing(scan(script, timeout=timedelta(seconds=1))) as messages:
+    async with aclosing(scanned(script)) as messages:
         return len([message async for message in messages])
 
 
@@ -87,7 +94,7 @@ def test_a_reader_that_stops_ends_the_subscription() -> None:
     script = Script(9, [3, 3, 3])
 
     async def play() -> None:
-        async with aclosing(scan(script, timeout=timedelta(seconds=1))) as messages:
+        async with aclosing(scanned(script)) as messages:
             async for _ in messages:
                 break
 

@@ -79,10 +79,10 @@ def test_a_task_that_a_cluster_is_storing_is_joined_only_once_it_is_stored(fleet
             await message.respond(left.pop(0) if len(left) > 1 else left[0])
 
         async with fleet.connection() as connection:
-            elsewhere = [f"{connection.namespace}.elsewhere"]
+            elsewhere = [f"{connection.streams.namespace}.elsewhere"]
             async with limited(connection, connection.tasks.name, subjects=elsewhere):
                 client = connection.link.client
-                await client.subscribe(f"{connection.namespace}.tasks.>", cb=answer)
+                await client.subscribe(f"{connection.streams.namespace}.tasks.>", cb=answer)
                 return await JetStreamTaskQueue(connection=connection).enqueue(an_archive())
 
     assert asyncio.run(enqueue(BEING_STORED, STORED)) is EnqueueOutcome.CREATED

@@ -15,7 +15,6 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import FAILED, FEED, FINISHED
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.records import (
     CopiesRecord,
     FinishedRecord,
@@ -36,6 +35,7 @@ from archiver.jetstream.records import (
 )
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.sha256_index import sha256_key
+from archiver.jetstream.streams import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Attempt
@@ -124,7 +124,7 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     """Put *garbage* at every place that may have a value of *archive*."""
     for bucket, key in buckets_of(archive):
         await connection.kv.put(bucket, key, garbage)
-    await connection.messages.publish(
+    await connection.streams.publish(
         connection.tasks.subject("hi", archive.source, archive.key_hash), garbage, {}
     )
     for event in (FAILED, FINISHED):
@@ -173,7 +173,7 @@ def test_numbers_that_cannot_be_encoded_end_no_worker_and_no_task(fleet: Fleet) 
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(waiting)
             subject = connection.tasks.subject("hi", waiting.source, waiting.key_hash)
-            message = await connection.messages.last(connection.tasks.name, subject)
+            message = await connection.streams.last(connection.tasks.name, subject)
             order = decode_order(message.value) if message else None
             assert message
             assert order
@@ -293,9 +293,9 @@ def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
         archive = an_archive()
         async with fleet.connection() as connection:
             subject = connection.tasks.subject("hi", archive.source, archive.key_hash)
-            await connection.messages.publish(subject, b"?", {})
+            await connection.streams.publish(subject, b"?", {})
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
-                while await connection.messages.last(connection.tasks.name, subject):
+                while await connection.streams.last(connection.tasks.name, subject):
                     await asyncio.sleep(0.02)
 
     asyncio.run(play())

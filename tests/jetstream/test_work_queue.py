@@ -212,7 +212,7 @@ def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
             async with in_background(here.dispatcher.run()):
                 await here.enqueue("one")
                 await here.end(0)
-                await here.connection.js.delete_stream(here.connection.tasks.name)
+                await here.connection.link.js.delete_stream(here.connection.tasks.name)
                 await here.enqueue("one")
                 await here.end(1)
             return here.sources
@@ -261,7 +261,7 @@ def test_a_consumer_that_cannot_be_created_is_a_warning_while_the_engine_answers
     async def play() -> list[str]:
         only_look = connect(fleet.servers, namespace=namespace, name="test", prepares=False)
         async with only_look as connection:
-            await connection.js.add_stream(
+            await connection.link.js.add_stream(
                 name=f"{namespace}_tasks",
                 subjects=[f"{namespace}.tasks.*.*.*"],
                 retention=RetentionPolicy.WORK_QUEUE,

@@ -8,7 +8,7 @@ import msgspec
 
 from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.worker_reports import WORKERS, Reporter, request_reports
+from archiver.jetstream.worker_reports import Reporter
 from archiver.model import Region
 from archiver.testing import MemoryStorage
 from tests.parts.fleet import HUNG_AFTER_S, Fleet
@@ -31,7 +31,7 @@ def test_each_worker_reports_the_regions_that_take_its_writes(fleet: Fleet) -> N
 def test_without_a_worker_there_is_no_report(fleet: Fleet) -> None:
     async def play() -> int:
         async with fleet.connection() as web:
-            return len(await request_reports(web.requests))
+            return len(await web.reports.request())
 
     assert asyncio.run(play()) == 0
 
@@ -41,9 +41,7 @@ def test_an_unreadable_report_still_proves_a_worker(fleet: Fleet) -> None:
         return b"\xff{"
 
     async def play() -> int:
-        answering = connect(
-            fleet.servers, namespace=fleet.namespace, name="test", answers={WORKERS: say}
-        )
+        answering = connect(fleet.servers, namespace=fleet.namespace, name="test", report=say)
         async with fleet.connection() as web, answering:
             return len(await heard(web, 1))
 
@@ -59,7 +57,7 @@ def test_a_slow_worker_is_waited_for(fleet: Fleet) -> None:
     hasty.full.add(WEST)
 
     async def play() -> set[bool]:
-        slow = connect(fleet.servers, namespace=fleet.namespace, name="", answers={WORKERS: say})
+        slow = connect(fleet.servers, namespace=fleet.namespace, name="", report=say)
         async with fleet.connection() as web, slow, _worker(fleet, hasty):
             return {bool(report.regions[WEST]) for report in await heard(web, 2)}
 
@@ -69,7 +67,7 @@ def test_a_slow_worker_is_waited_for(fleet: Fleet) -> None:
 async def heard(web: Connection, count: int) -> Sequence[WorkerReport]:
     """Return the reports of *count* workers, which may still be connecting."""
     async with asyncio.timeout(HUNG_AFTER_S):
-        while len(reports := await request_reports(web.requests)) < count:
+        while len(reports := await web.reports.request()) < count:
             await asyncio.sleep(0.02)
     return reports
 
@@ -79,5 +77,5 @@ def _worker(fleet: Fleet, storage: MemoryStorage) -> AbstractAsyncContextManager
         fleet.servers,
         namespace=fleet.namespace,
         name="test",
-        answers={WORKERS: Reporter(storage=storage).answer},
+        report=Reporter(storage=storage).answer,
     )

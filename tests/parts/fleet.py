@@ -17,9 +17,10 @@ from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive, Copies, Manifest, Node, Region
 from archiver.ports.queue import WorkQueue
+from archiver.runtime.tasks import in_background
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
-from archiver.upkeep.background import repair_copies
+from archiver.upkeep.repair import Repairer
 from archiver.worker.worker import Build, Policy, Worker
 from tests.parts.nats import Nats
 
@@ -62,7 +63,7 @@ class Fleet:
     async def connection(self) -> AsyncIterator[Connection]:
         """Yield a connection that has ensured its streams."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
-            if connection.is_up:
+            if connection.link.is_up:
                 async with asyncio.timeout(HUNG_AFTER_S):
                     await connection.prepared.wait()
             yield connection
@@ -99,14 +100,18 @@ class Fleet:
             retry_base=retry_base,
         )
         async with self.connection() as connection:
-            repairing = repair_copies(
+            repairer = Repairer(
                 repairs=JetStreamRepairList(connection=connection),
                 queue=JetStreamTaskQueue(connection=connection),
                 storage=MemoryStorage(regions=(Region("one"), Region("two"))),
                 interval=timedelta(seconds=0.1),
             )
             opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
-            async with repairing, opening as queue, running(queue, build, policy):
+            async with (
+                in_background(repairer.run()),
+                opening as queue,
+                running(queue, build, policy),
+            ):
                 yield
 
 
@@ -126,17 +131,17 @@ async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterat
 @asynccontextmanager
 async def limited(connection: Connection, stream: str, **limits: object) -> AsyncIterator[None]:
     """Set *limits* on *stream* while the block runs."""
-    config = (await connection.js.stream_info(stream)).config
-    await connection.js.update_stream(config.evolve(**limits))
+    config = (await connection.link.js.stream_info(stream)).config
+    await connection.link.js.update_stream(config.evolve(**limits))
     yield
-    await connection.js.update_stream(config)
+    await connection.link.js.update_stream(config)
 
 
 async def delete(connection: Connection, bucket: str, key: str) -> None:
     """Delete a key as NATS's own clients do, which leave a marker."""
     headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
     subject = connection.streams.key_subject(bucket, key)
-    await connection.messages.publish(subject, b"", headers)
+    await connection.streams.publish(subject, b"", headers)
 
 
 def prepared(nats: Nats, namespace: str) -> Fleet:

@@ -12,8 +12,8 @@ from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX
 from archiver.jetstream.link import Servers
+from archiver.jetstream.streams import DIGESTS, INDEX
 from archiver.model import Archive, Copies, Region
 from archiver.ports.storage import StoredState
 from archiver.testing import MemoryStorage
@@ -155,7 +155,7 @@ def test_a_missing_sha256_is_added_to_a_correct_index(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         archive, copies = bench.storage.commit_to(ONE, TWO)
         await bench.index.record(archive, copies)
-        await bench.connection.js.delete_stream(f"KV_{fleet.namespace}_{DIGESTS}")
+        await bench.connection.link.js.delete_stream(f"KV_{fleet.namespace}_{DIGESTS}")
         assert counts(await bench.rebuild()) == (1, 1, 0, 0)
         assert await bench.index.by_sha256(copies.manifest.sha256) == (archive,)
 

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.kv_buckets import INDEX, REPAIRS
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import decode_copies
 from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.streams import INDEX, REPAIRS
 from archiver.model import Archive, Copies, Region
 from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.tasks import in_background

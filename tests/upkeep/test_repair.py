@@ -7,8 +7,9 @@ from datetime import timedelta
 
 from archiver.model import Archive, Copies, Region
 from archiver.ports.queue import Attempt
+from archiver.runtime.tasks import in_background
 from archiver.testing import MemoryStorage
-from archiver.upkeep.background import repair_copies
+from archiver.upkeep.repair import Repairer
 from archiver.worker.worker import Build
 from tests.parts.fleet import HUNG_AFTER_S, an_archive, copies_of
 from tests.parts.queue_stands import OpenStand, QueueStand
@@ -18,15 +19,13 @@ TWO = Region("two")
 
 @asynccontextmanager
 async def repairing(stand: QueueStand, storage: MemoryStorage, build: Build) -> AsyncIterator[None]:
-    async with (
-        repair_copies(
-            repairs=stand.repairs,
-            queue=stand.queue,
-            storage=storage,
-            interval=timedelta(seconds=0.1),
-        ),
-        stand.worker(build),
-    ):
+    repairer = Repairer(
+        repairs=stand.repairs,
+        queue=stand.queue,
+        storage=storage,
+        interval=timedelta(seconds=0.1),
+    )
+    async with in_background(repairer.run()), stand.worker(build):
         yield
 
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
-from archiver.jetstream.kv_buckets import STATES
+from archiver.jetstream.streams import STATES
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt
@@ -31,10 +31,13 @@ class Web:
 
     async def wipe(self) -> None:
         """Delete the engine's data, as if the server had lost its folder."""
-        for stream in (self.connection.tasks.name, f"KV_{self.connection.namespace}_{STATES}"):
-            await self.connection.js.delete_stream(stream)
+        for stream in (
+            self.connection.tasks.name,
+            f"KV_{self.connection.streams.namespace}_{STATES}",
+        ):
+            await self.connection.link.js.delete_stream(stream)
         await self.connection.streams.ensure()
-        self.connection.gap()
+        self.connection.link.gaps.notify()
 
     async def restored(self) -> set[str]:
         """Return the keys of the tasks that are restored within the expected time."""
@@ -72,7 +75,7 @@ def test_an_outage_without_a_loss_creates_nothing(fleet: Fleet) -> None:
     async def play() -> None:
         async with web(fleet) as here:
             await here.queue.enqueue(an_archive())
-            here.connection.gap()
+            here.connection.link.gaps.notify()
             assert await here.restored() == set()
 
     asyncio.run(play())
@@ -110,7 +113,7 @@ def test_a_failed_task_is_not_created_again(fleet: Fleet) -> None:
             await here.queue.enqueue(archive)
             async with fleet.worker(build, max_failures=1):
                 await until(here.queue, archive, TaskState.FAILURE)
-            here.connection.gap()
+            here.connection.link.gaps.notify()
             assert await here.restored() == set()
 
     asyncio.run(play())

@@ -99,7 +99,7 @@ class Client:
 
     def work(self) -> None:
         """Run all tasks that are waiting."""
-        self._runner.run(self.world.engine.work(self.world.archiver))
+        self._runner.run(self.world.work())
 
     async def _send(
         self,

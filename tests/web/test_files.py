@@ -273,7 +273,7 @@ async def _both_while_it_is_made(web: Client) -> list[ClientResponse]:
     async with asyncio.timeout(10):
         while METRICS.waiters._value.get() < 2:  # noqa: SLF001
             await asyncio.sleep(0.005)
-    await web.world.engine.work(web.world.archiver)
+    await web.world.work()
     return list(await requests)
 
 

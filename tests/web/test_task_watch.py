@@ -83,7 +83,7 @@ def test_without_notifications_only_the_task_is_read_until_it_ends() -> None:
 def test_a_commit_is_seen_without_its_notification() -> None:
     async def play(world: Quiet) -> None:
         async with watching(world) as watch:
-            await world.engine.work(world.archiver)
+            await world.work()
             await until(lambda: watch.ended)
             assert state(watch) is TaskState.SUCCESS
             assert watch.status
@@ -117,7 +117,7 @@ def test_the_failure_of_an_old_task_does_not_end_the_wait_for_a_new_one() -> Non
             world.engine.fail(attempt, SourceUnavailable("the host is away"))
             await until(lambda: world.index.asked == 2 and watch.version > 1)
             assert state(watch) is TaskState.PENDING
-            await world.engine.work(world.archiver)
+            await world.work()
             await until(lambda: watch.ended)
             assert state(watch) is TaskState.SUCCESS
 

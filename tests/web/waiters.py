@@ -16,7 +16,7 @@ async def settled() -> None:
 
 
 async def built(web: Client) -> None:
-    await web.world.engine.work(web.world.archiver)
+    await web.world.work()
 
 
 def crowd(web: Client, targets: list[str]) -> list[ClientResponse]:

@@ -8,7 +8,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 
 import nats.errors
@@ -22,11 +21,15 @@ VAGUE_FOR = timedelta(seconds=3)
 WRONG_HOST_NAME = frozenset({62, 64})
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
 
-NO_JETSTREAM = frozenset({10039, 10076})
 TOO_FEW_SERVERS = frozenset({10005, 10023, 10052, 10074})
 """No suitable peers, insufficient resources, and two ways to say that this is no cluster."""
 
-NO_ROOM = frozenset({10028, 10047})
+_JETSTREAM = {
+    **dict.fromkeys((10039, 10076), "no_jetstream"),
+    **dict.fromkeys(TOO_FEW_SERVERS, "too_few_servers"),
+    **dict.fromkeys((10028, 10047), "no_room"),
+}
+"""Reasons by the error code of JetStream."""
 
 CHECKS = {
     "unknown_host": "the host name in engine.url, and this machine's DNS",
@@ -106,17 +109,9 @@ def _tls_reason(exc: ssl.SSLError) -> str:
 
 
 def _jetstream_reason(exc: nats.js.errors.APIError) -> str:
-    match exc.err_code:
-        case code if code in NO_JETSTREAM:
-            return "no_jetstream"
-        case code if code in TOO_FEW_SERVERS:
-            return "too_few_servers"
-        case code if code in NO_ROOM:
-            return "no_room"
-        case None if isinstance(exc, nats.js.errors.ServiceUnavailableError):
-            return "no_jetstream"  # no server answers
-        case _:
-            return "other"
+    if exc.err_code is None and isinstance(exc, nats.js.errors.ServiceUnavailableError):
+        return "no_jetstream"  # no server answers
+    return _JETSTREAM.get(exc.err_code or 0, "other")
 
 
 def _server_reason(message: str) -> str:
@@ -128,14 +123,6 @@ def _server_reason(message: str) -> str:
     return "other"
 
 
-@dataclass(slots=True, kw_only=True)
-class Reported:
-    """When a fault was reported first, and when it was logged last."""
-
-    first: float
-    logged: float | None = None
-
-
 class Faults:
     """Logs each reason at most once a minute, as the event that the caller names.
 
@@ -144,22 +131,17 @@ class Faults:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._reported: dict[str, Reported] = {}
+        self._due_at: dict[str, float] = {}
 
     def report(self, event: str, exc: BaseException) -> None:
         reason, now = reason_of(exc), self._clock()
-        reported = self._reported.setdefault(reason, Reported(first=now))
-        if self._is_due(reason, reported, now):
-            reported.logged = now
+        patience = VAGUE_FOR if reason in VAGUE else timedelta(0)
+        due_at = self._due_at.setdefault(reason, now + patience.total_seconds())
+        known_better = reason in VAGUE and not VAGUE.issuperset(self._due_at)
+        if now >= due_at and not known_better:
+            self._due_at[reason] = now + REPEAT_AFTER.total_seconds()
             log.warning(event, reason=reason, check=CHECKS[reason], cause=describe(exc))
-
-    def _is_due(self, reason: str, reported: Reported, now: float) -> bool:
-        if reason in VAGUE and (
-            now - reported.first < VAGUE_FOR.total_seconds() or not VAGUE.issuperset(self._reported)
-        ):
-            return False
-        return reported.logged is None or now - reported.logged >= REPEAT_AFTER.total_seconds()
 
     def end(self) -> None:
         """Forget what was reported: the fault is over, or another one begins."""
-        self._reported.clear()
+        self._due_at.clear()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import IntEnum
 
@@ -9,18 +11,24 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
 from archiver.jetstream.connection import Connection
 from archiver.tasks import Priority
-from archiver.telemetry import log
+from archiver.telemetry import describe, log
 
 LINGER = timedelta(seconds=5)
-"""How long a request waits at the server for an announced task.
-
-The task may be on its way to the disk, or the source may be at its cap.
-"""
+"""How long a request waits at the server for an announced task, which may be on its way to the
+disk, or at its source's cap."""
 
 LINGER_NS = LINGER // timedelta(microseconds=1) * 1000
 
 REMOVED_AFTER = timedelta(seconds=3)
 """By then even a busy server has removed acknowledged messages from the queue."""
+
+CREATIONS_MAX = 8
+"""Consumers that are created at a time: a worker with 100 sources has 200."""
+
+RETRY_AFTER = timedelta(seconds=0.5)
+
+WARN_EVERY = timedelta(minutes=1)
+"""How often a worker warns of consumers that it cannot create. There may be hundreds."""
 
 
 def share_of_cap(cap: int, priority: Priority) -> int:
@@ -37,7 +45,7 @@ def consumer_name(source: str, priority: Priority) -> str:
 
 
 class Hint(IntEnum):
-    """How likely it is that a consumer has a task that waits."""
+    """How likely a consumer has a task."""
 
     NONE = 0
     MAYBE = 1
@@ -89,26 +97,103 @@ class SourceConsumer:
         self.exists = True
 
     async def _is_stale(self, consumer: ConsumerInfo) -> bool:
-        """Return whether the consumer would never deliver some task (see ``stale_consumers``)."""
-        first = await self._connection.tasks.withheld_message(consumer)
+        tasks = self._connection.tasks
+        first = await tasks.withheld_message(consumer)
         if not first:
             return first is not None
         await asyncio.sleep(REMOVED_AFTER.total_seconds())
-        fresh = await self._connection.tasks.ensure_consumer(
-            self._config
-        )  # another worker may renew it
-        return await self._connection.tasks.withheld_message(fresh) in (0, first)
+        fresh = await tasks.ensure_consumer(self._config)  # another worker may renew it
+        return await tasks.withheld_message(fresh) in (0, first)
 
     async def send_request(self, reply: str, *, lingering: bool) -> None:
-        """Request one message, to be sent to *reply*.
+        """Request one message, to be sent to *reply*. Raises EngineUnavailable.
 
         Without a message, the server answers at once, or after ``LINGER`` to a *lingering* request.
         At the source's cap, both kinds wait.
-
-        Raises:
-            EngineUnavailable: The request was not sent.
         """
         patience = {"expires": LINGER_NS} if lingering else {"no_wait": True}
-        request = {"batch": 1, **patience}
-        payload = json.dumps(request).encode()
-        await self._connection.tasks.send_pull_request(self.name, payload, reply)
+        request = json.dumps({"batch": 1, **patience}).encode()
+        await self._connection.tasks.send_pull_request(self.name, request, reply)
+
+
+class ConsumerSet:
+    """A consumer per source and priority. ``on_ready`` is called for each that was ensured."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        caps: Mapping[str, int],
+        lease: timedelta,
+        on_ready: Callable[[SourceConsumer], None],
+    ) -> None:
+        consumers = [
+            SourceConsumer(
+                connection=connection, source=source, priority=priority, cap=cap, lease=lease
+            )
+            for priority in Priority
+            for source, cap in caps.items()
+        ]
+        self._connection = connection
+        self._on_ready = on_ready
+        self._consumers = {(str(c.priority), c.source): c for c in consumers}
+        self._turns = {p: [c for c in consumers if c.priority is p] for p in Priority}
+        self._missing = asyncio.Event()
+        self._missing.set()
+        self._warn_after = 0.0
+
+    def __iter__(self) -> Iterator[SourceConsumer]:
+        return iter(self._consumers.values())
+
+    def get(self, priority: str, source: str) -> SourceConsumer | None:
+        return self._consumers.get((str(priority), source))
+
+    def of_subject(self, subject: str) -> SourceConsumer | None:
+        """Return the consumer for a task with this subject, if this worker has it."""
+        priority, source, _key_hash = subject.split(".")[-3:]
+        return self.get(priority, source)
+
+    def choose(self, *, low_first: bool) -> SourceConsumer | None:
+        """Return the next consumer that may have a task and has no open request."""
+        order = reversed(Priority) if low_first else iter(Priority)
+        for turns in (self._turns[priority] for priority in order):
+            for consumer in turns:
+                if consumer.hint and consumer.exists and consumer.request is None:
+                    turns.remove(consumer)
+                    turns.append(consumer)
+                    return consumer
+        return None
+
+    def recreate(self, *consumers: SourceConsumer) -> None:
+        """Ensure *consumers* again, which may be missing."""
+        for consumer in consumers:
+            consumer.exists = False
+        self._missing.set()
+
+    async def keep(self) -> None:
+        """Create the missing consumers whenever there are some, until cancelled."""
+        while True:
+            await self._missing.wait()
+            self._missing.clear()
+            missing = iter([consumer for consumer in self if not consumer.exists])
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CREATIONS_MAX):
+                    group.create_task(self._create(missing))
+
+    async def _create(self, consumers: Iterator[SourceConsumer]) -> None:
+        for consumer in consumers:
+            try:
+                await consumer.ensure()
+            except Exception as exc:  # noqa: BLE001 - the other consumers must still be created
+                self._log_broken(consumer, exc)
+                await asyncio.sleep(RETRY_AFTER.total_seconds())
+                self._missing.set()
+            else:
+                self._on_ready(consumer)
+
+    def _log_broken(self, consumer: SourceConsumer, exc: Exception) -> None:
+        write = log.debug  # the whole engine may be away
+        if time.monotonic() >= self._warn_after and self._connection.link.is_up:
+            self._warn_after = time.monotonic() + WARN_EVERY.total_seconds()
+            write = log.warning
+        write("lane.broken", lane=consumer.name, cause=describe(exc))

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import Entry
-from archiver.jetstream.kv_buckets import INDEX
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
+from archiver.jetstream.streams import INDEX
 from archiver.jetstream.translation import WrongRevision
 from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, Region
@@ -53,8 +53,9 @@ class CopiesEntries:
 
     def _parse(self, record: CopiesRecord, *, revision: int) -> IndexEntry | None:
         moved = record.moved(self._storage.bucket_ids)
-        if moved:
-            self._log_moved(record, moved)
+        for region in moved - self._moved_regions:
+            self._moved_regions.add(region)
+            log.warning("region.moved", region=region, key=record.manifest.key)
         regions = tuple(r for r in self._storage.regions if r in record.regions and r not in moved)
         if not regions:
             return None
@@ -64,11 +65,6 @@ class CopiesEntries:
             revision=revision,
             moved=bool(moved),
         )
-
-    def _log_moved(self, record: CopiesRecord, moved: frozenset[Region]) -> None:
-        for region in moved - self._moved_regions:
-            self._moved_regions.add(region)
-            log.warning("region.moved", region=region, key=record.manifest.key)
 
     async def put(self, archive: Archive, copies: Copies) -> None:
         """Write the entry, whatever is there."""

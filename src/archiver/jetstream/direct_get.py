@@ -1,16 +1,19 @@
 """Reads keys of NATS by direct gets: those requested in one turn of the loop are sent together."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import count
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.subscriptions import Receive
 from archiver.runtime.tasks import cancel_and_wait
 
 NOT_FOUND, NO_RESPONDERS = "404", "503"
@@ -70,8 +73,8 @@ class DirectGet:
     are shared by a batch. One request for all keys (``multi_last``) was measured to save nothing
     more on either side.
 
-    Errors of nats-py are passed on. NoRespondersError means that the stream does not exist, or
-    does not allow direct gets.
+    Every client must call ``answers`` with the messages on its subject. Errors of nats-py are
+    passed on. NoRespondersError means that the stream does not exist, or allows no direct gets.
     """
 
     def __init__(self, *, timeout: timedelta) -> None:
@@ -79,13 +82,9 @@ class DirectGet:
         self._gathering: Batch | None = None
         self._requests: dict[str, tuple[Batch, str]] = {}
         self._resolving: set[asyncio.Task[None]] = set()
-        self._count = 0
-        self._inbox = ""
-
-    async def listen(self, client: Client) -> None:
-        """Receive the answers to requests that are sent by *client*."""
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._receive)
+        self._tokens = map(str, count())
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self.answers: tuple[str, Receive] = f"{self._inbox}.*", self._receive
 
     async def _receive(self, message: Msg) -> None:
         if request := self._requests.pop(message.subject.rpartition(".")[2], None):
@@ -111,7 +110,10 @@ class DirectGet:
         self._gathering = None
         async with asyncio.timeout(self._timeout_s):
             for subject in batch:
-                await self._request(client, batch, subject)
+                token = next(self._tokens)
+                batch.tokens.append(token)
+                self._requests[token] = (batch, subject)
+                await client.publish(subject, reply=f"{self._inbox}.{token}")
             await batch.ended
 
     def _end(self, batch: Batch, resolving: asyncio.Task[None]) -> None:
@@ -129,13 +131,6 @@ class DirectGet:
     async def close(self) -> None:
         """Have all waiting gets raise EngineUnavailable."""
         await cancel_and_wait(*self._resolving)
-
-    async def _request(self, client: Client, batch: Batch, subject: str) -> None:
-        self._count += 1
-        token = str(self._count)
-        batch.tokens.append(token)
-        self._requests[token] = (batch, subject)
-        await client.publish(subject, reply=f"{self._inbox}.{token}")
 
 
 def _outcome(message: Msg) -> Outcome:

@@ -13,11 +13,10 @@ from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.consumer_set import ConsumerSet
-from archiver.jetstream.consumers import LINGER, Hint, SourceConsumer
+from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
 from archiver.jetstream.records import decode_waiting
-from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.stored_task import TaskMessage
 from archiver.telemetry import describe, log
 
 RESERVED_FOR = timedelta(seconds=0.05)
@@ -43,7 +42,7 @@ NO_RESPONDERS = "503"
 
 @dataclass(slots=True, kw_only=True)
 class PullRequest:
-    """A request for one task of a consumer. A claim is ``reserved`` for a short while."""
+    """A claim is ``reserved`` for its answer for a short while."""
 
     consumer: SourceConsumer
     sent_at: float
@@ -62,7 +61,7 @@ class Dispatcher:
         self, *, connection: Connection, caps: Mapping[str, int], lease: timedelta
     ) -> None:
         self.consumers = ConsumerSet(
-            connection=connection, caps=caps, lease=lease, on_ready=self._on_ready
+            connection=connection, caps=caps, lease=lease, on_ready=self._raise_hint
         )
         self._connection = connection
         self._claims: deque[asyncio.Future[TaskMessage | None]] = deque()
@@ -75,7 +74,6 @@ class Dispatcher:
         self._published = connection.tasks.subject("*", "*", "*")
 
     async def next_message(self) -> TaskMessage | None:
-        """Wait for a message; return None after ``close``."""
         if self._closed:
             return None
         claim: asyncio.Future[TaskMessage | None] = asyncio.get_running_loop().create_future()
@@ -88,7 +86,6 @@ class Dispatcher:
                 self._claims.remove(claim)
 
     def _pop_claim(self) -> asyncio.Future[TaskMessage | None] | None:
-        """Return the oldest claim that was not cancelled."""
         while self._claims:
             if not (claim := self._claims.popleft()).done():
                 return claim
@@ -105,8 +102,8 @@ class Dispatcher:
         connection = self._connection
         connection.feed.gaps.add(self._start_over)
         connection.feed.subscribe(WAITING, self._on_waiting)
-        await connection.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
-        await connection.subscriptions.subscribe(self._published, self._on_task_published)
+        await connection.link.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
+        await connection.link.subscriptions.subscribe(self._published, self._on_task_published)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.consumers.keep())
             group.create_task(self._request_tasks())
@@ -114,24 +111,22 @@ class Dispatcher:
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""
-        await self._connection.subscriptions.unsubscribe(self._published)
-        await self._connection.subscriptions.unsubscribe(f"{self._inbox}.*")
+        await self._connection.link.subscriptions.unsubscribe(self._published)
+        await self._connection.link.subscriptions.unsubscribe(f"{self._inbox}.*")
 
     @property
     def _has_free_claim(self) -> bool:
         return len(self._claims) > self._reserved
 
     async def _request_tasks(self) -> None:
-        """Request a task for each free claim while a consumer may have one."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while self._has_free_claim and (consumer := self._next_consumer()):
+            while self._has_free_claim:
+                low_first = self._handed_out % LOW_EVERY == LOW_EVERY - 1
+                if (consumer := self.consumers.choose(low_first=low_first)) is None:
+                    break
                 await self._request(consumer)
-
-    def _next_consumer(self) -> SourceConsumer | None:
-        low_first = self._handed_out % LOW_EVERY == LOW_EVERY - 1
-        return self.consumers.choose(low_first=low_first)
 
     async def _request(self, consumer: SourceConsumer) -> None:
         token = secrets.token_hex(8)
@@ -149,37 +144,32 @@ class Dispatcher:
             await asyncio.sleep(PAUSE.total_seconds())
 
     def _release(self, token: str) -> None:
-        """Reserve no claim any longer for a request, whose answer may still come."""
+        """Reserve no claim any longer. The answer may still come."""
         request = self._requests.get(token)
         if request and request.reserved:
             request.reserved = False
             self._reserved -= 1
             self._changed.set()
 
-    def _settle(self, token: str) -> None:
-        """Forget a request that was answered or lost."""
+    def _settle(self, token: str) -> SourceConsumer | None:
+        """Forget a request that was answered or lost; return its consumer."""
         self._release(token)
-        if request := self._requests.pop(token, None):
-            request.consumer.request = None
+        request = self._requests.pop(token, None)
+        if request is None:
+            return None
+        request.consumer.request = None
+        return request.consumer
 
     async def _receive(self, message: Msg) -> None:
-        """Handle an answer. A task arrives on its own subject, a status on the request's."""
-        if message.subject.startswith(self._inbox):
-            status = (message.headers or {}).get("Status", "")
-            self._receive_status(message.subject.rpartition(".")[2], status)
+        if message.subject.startswith(self._inbox):  # a status; a task arrives on its own subject
+            consumer = self._settle(message.subject.rpartition(".")[2])
+            if consumer and (message.headers or {}).get("Status") == NO_RESPONDERS:
+                self.consumers.recreate(consumer)
         else:
             await self._receive_task(message)
         self._changed.set()
 
-    def _receive_status(self, token: str, status: str) -> None:
-        """Note that a consumer has no task now, or does not exist."""
-        request = self._requests.get(token)
-        self._settle(token)
-        if request and status == NO_RESPONDERS:
-            self.consumers.recreate(request.consumer)
-
     async def _receive_task(self, message: Msg) -> None:
-        """Hand a task to a waiting claim. Without a claim, give it back."""
         consumer = self.consumers.of_subject(message.subject)
         if consumer is None:
             return
@@ -194,12 +184,10 @@ class Dispatcher:
             await task_message.give_back()
 
     async def _on_task_published(self, message: Msg) -> None:
-        """Note that a task was published. It may not be stored yet."""
         if consumer := self.consumers.of_subject(message.subject):
             self._raise_hint(consumer, Hint.ANNOUNCED)
 
     def _on_waiting(self, key_hash: str, payload: bytes) -> None:
-        """Note that a task was given back, or will be offered again after a delay."""
         record = decode_waiting(payload)
         if record is None:
             self._connection.unreadable.note(FEED, key_hash)
@@ -207,18 +195,12 @@ class Dispatcher:
             loop = asyncio.get_running_loop()
             loop.call_later(record.after_s, self._raise_hint, consumer, Hint.ANNOUNCED)
 
-    def _on_ready(self, consumer: SourceConsumer) -> None:
-        self._raise_hint(consumer, Hint.MAYBE)
-
-    def _raise_hint(self, consumer: SourceConsumer, hint: Hint) -> None:
+    def _raise_hint(self, consumer: SourceConsumer, hint: Hint = Hint.MAYBE) -> None:
         consumer.raise_hint(hint)
         self._changed.set()
 
     def _start_over(self) -> None:
-        """Ensure and ask all consumers again: requests and announcements may have been lost.
-
-        The server may be another one, with stale consumers.
-        """
+        """Requests may have been lost, and the server may be another one, with stale consumers."""
         for token in tuple(self._requests):
             self._settle(token)
         self.consumers.recreate(*self.consumers)
@@ -238,7 +220,7 @@ class Dispatcher:
             held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
             for consumer in self.consumers:
                 if held is None or (consumer.priority, consumer.source) in held:
-                    self._raise_hint(consumer, Hint.MAYBE)
+                    self._raise_hint(consumer)
 
     def _give_up_requests(self) -> None:
         oldest = time.monotonic() - REQUEST_MAX.total_seconds()

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable
@@ -41,15 +40,12 @@ class Feed:
     """Publishes and receives events. ``gaps`` notifies when events may have been missed."""
 
     def __init__(self, *, link: Link, namespace: str) -> None:
-        self.gaps: Subscribers[[]] = Subscribers()
+        self.gaps = link.gaps
         self._link = link
         self._namespace = namespace
         self._events: defaultdict[str, Subscribers[[str, bytes]]] = defaultdict(Subscribers)
         self._broken: set[str] = set()
-
-    async def move_to(self, client: Client) -> None:
-        """Receive events in a new client."""
-        await client.subscribe(self._subject("*", "*"), cb=self._receive)
+        link.subscriptions.add(self._subject("*", "*"), self._receive)
 
     async def publish(self, event: str, key_hash: str, payload: bytes = b"") -> None:
         """Publish a change that has been stored. At least this process receives it."""
@@ -66,19 +62,15 @@ class Feed:
             try:
                 receive(key_hash, payload)
             except Exception:  # noqa: BLE001 - the other subscribers must receive it, too
-                self._log_broken(event)
+                if event not in self._broken:  # the feed may bring many
+                    self._broken.add(event)
+                    log.exception("feed.broken", feed_event=event)
 
         self._events[event].add(receive_safely)
 
     async def _receive(self, message: Msg) -> None:
         event, key_hash = message.subject.split(".")[-2:]
         self._events[event].notify(key_hash, message.data)
-
-    def _log_broken(self, event: str) -> None:
-        """Log the exception of a subscriber, once per kind of event: the feed may bring many."""
-        if event not in self._broken:
-            self._broken.add(event)
-            log.exception("feed.broken", feed_event=event)
 
     def _subject(self, event: str, key_hash: str) -> str:
         return f"{self._namespace}.feed.{event}.{key_hash}"
@@ -90,10 +82,6 @@ def relay(feed: Feed, notifications: Notifications) -> None:
     Call this after everything that caches has subscribed to the feed. A waiter that is notified
     reads again, and must not find what was cached before.
     """
-
-    def notify(key_hash: str, _payload: bytes) -> None:
-        notifications.publish(key_hash)
-
     for event in (COPIES, FAILED, MOVED, PROGRESS):
-        feed.subscribe(event, notify)
+        feed.subscribe(event, lambda key_hash, _payload: notifications.publish(key_hash))
     feed.gaps.add(notifications.publish_all)

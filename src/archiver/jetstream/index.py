@@ -1,7 +1,6 @@
 """From archives to their copies: this process, then NATS, then the buckets."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace as evolve
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +10,6 @@ from archiver.jetstream.feed import COPIES
 from archiver.jetstream.rev_index import RevIndex
 from archiver.jetstream.sha256_index import Sha256Index
 from archiver.model import Archive, Copies
-from archiver.ports.index import Resolved
 from archiver.ports.index_entries import IndexEntry
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
@@ -22,8 +20,6 @@ from archiver.telemetry import METRICS
 
 RECHECK_AFTER = timedelta(minutes=10)
 """How long a change may go unnoticed that no process published, such as a deleted object."""
-
-LEVELS = ("memory", "index", "buckets", "absent")
 
 COPIES_MAX_BYTES = 64 * MEGABYTE
 """About 50,000 entries, encoded as in NATS: about 1 kB each, and nothing for the garbage collector
@@ -72,7 +68,9 @@ class JetStreamIndex:
         self._hedge_after = hedge_after
         self._entries = CopiesEntries(connection=connection, storage=storage)
         self._sha256s = Sha256Index(connection=connection)
-        self._revs = RevIndex(connection=connection)
+        self.by_sha256 = self._sha256s.find
+        revs = RevIndex(connection=connection)
+        self.node, self.remember = revs.node, revs.remember
         self._copies: BoundedCache[str, bytes] = BoundedCache(max_bytes=COPIES_MAX_BYTES)
         self._absent: BoundedCache[str, datetime] = BoundedCache(
             ttl=ABSENT_TTL, max_bytes=ABSENT_MAX_BYTES
@@ -82,7 +80,8 @@ class JetStreamIndex:
         )
         self._lookups: Lookups[IndexEntry | None] = Lookups()
         self._hedges = 0
-        self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in LEVELS}
+        levels = ("memory", "index", "buckets", "absent")
+        self._count = {level: METRICS.index_lookups.labels(level=level).inc for level in levels}
         connection.feed.subscribe(COPIES, self._forget_changed)
         connection.feed.gaps.add(self._forget_all)
 
@@ -105,7 +104,8 @@ class JetStreamIndex:
         if entry := self._remembered(archive):
             self._count["memory"]()
             return self._returned(archive, entry)
-        if self._is_absent(archive, since):
+        absent_at = self._absent.get(archive.key_hash)
+        if absent_at and (since is None or absent_at >= since):
             self._count["absent"]()
             return None
         entry = await self._lookups.run(
@@ -119,10 +119,6 @@ class JetStreamIndex:
             since=since,
         )
         return self._returned(archive, entry) if entry else None
-
-    def _is_absent(self, archive: Archive, since: datetime | None) -> bool:
-        looked_up_at = self._absent.get(archive.key_hash)
-        return looked_up_at is not None and (since is None or looked_up_at >= since)
 
     def _returned(self, archive: Archive, entry: IndexEntry) -> Copies:
         if self.is_stale(entry) and archive.key_hash not in self._moved:
@@ -147,10 +143,7 @@ class JetStreamIndex:
         return entry
 
     async def _look_up_in_buckets(self, archive: Archive) -> IndexEntry | None:
-        """Look in the buckets while the engine is silent, as during an election.
-
-        Returns None if no bucket has the archive, or if too many such lookups are running.
-        """
+        """Look in the buckets while the engine is silent, as during an election."""
         if self._hedges >= HEDGES_MAX:
             return None
         self._hedges += 1
@@ -227,14 +220,3 @@ class JetStreamIndex:
             self._remember(archive, lookup.found)
         else:
             self._absent.put(archive.key_hash, lookup.began_at)
-
-    async def by_sha256(self, sha256: str) -> Sequence[Archive]:
-        return await self._sha256s.find(sha256)
-
-    async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
-        return await self._revs.node(source, repo, rev)
-
-    async def remember(
-        self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
-    ) -> None:
-        await self._revs.remember(source, repo, rev, resolved, share=share)

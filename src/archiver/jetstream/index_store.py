@@ -1,87 +1,68 @@
-"""All entries of the shared index, for a rebuild of it."""
+"""All entries of the shared index, for a rebuild of it. Unreadable ones and markers are removed."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import Entry
 from archiver.jetstream.feed import COPIES
-from archiver.jetstream.kv_buckets import DIGESTS, INDEX
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import parse_sha256_entry, sha256_key
+from archiver.jetstream.streams import DIGESTS, INDEX
 from archiver.jetstream.translation import WrongRevision
 from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, parse_key
-from archiver.ports.index_entries import IndexTable, StoredEntry
+from archiver.ports.index_entries import StoredEntry
 from archiver.ports.storage import Storage
-
-Decode = Callable[[str, Entry], StoredEntry | None]
-
-
-class JetStreamIndexTable:
-    """Implements ``ports.index_entries.IndexTable`` for one bucket."""
-
-    def __init__(self, *, connection: Connection, bucket: str, decode: Decode) -> None:
-        self._connection = connection
-        self._bucket = bucket
-        self._decode = decode
-
-    async def scan(self) -> AsyncGenerator[StoredEntry, None]:
-        async with aclosing(self._connection.kv.entries(self._bucket)) as entries:
-            async for key, entry in entries:
-                if stored := await self._checked(key, entry):
-                    yield stored
-
-    async def _checked(self, key: str, entry: Entry) -> StoredEntry | None:
-        """Return what *entry* says. Unreadable entries and markers are removed."""
-        if stored := self._decode(key, entry) if entry.value else None:
-            return stored
-        await self._connection.kv.purge(self._bucket, key, revision=entry.revision)
-        if not entry.value:
-            return None
-        self._connection.unreadable.note(self._bucket, key, entry.revision)
-        return StoredEntry(key=key, revision=entry.revision)
-
-    async def read(self, key: str) -> StoredEntry | None:
-        entry = await self._connection.kv.get(self._bucket, key)
-        return self._decode(key, entry) if entry else None
-
-    async def remove(self, entry: StoredEntry) -> None:
-        await self._connection.kv.purge(self._bucket, entry.key, revision=entry.revision)
 
 
 class JetStreamIndexStore:
-    """Implements ``ports.index_entries.IndexStore``."""
+    """Implements ``ports.index_entries.IndexStore``. The keys of DIGESTS have two tokens."""
 
     def __init__(self, *, connection: Connection, storage: Storage) -> None:
         self._connection = connection
         self._storage = storage
-        self.archives: IndexTable = JetStreamIndexTable(
-            connection=connection, bucket=INDEX, decode=_decode_copies
-        )
-        self.sha256s: IndexTable = JetStreamIndexTable(
-            connection=connection, bucket=DIGESTS, decode=_decode_sha256
-        )
+        self.prepare = connection.streams.ensure
+        self.sha256_key = sha256_key
 
-    async def prepare(self) -> None:
-        await self._connection.streams.ensure()
+    async def scan(self) -> AsyncGenerator[StoredEntry, None]:
+        for bucket in (INDEX, DIGESTS):
+            async with aclosing(self._connection.kv.entries(bucket)) as entries:
+                async for key, entry in entries:
+                    if stored := await self._checked(bucket, key, entry):
+                        yield stored
+
+    async def _checked(self, bucket: str, key: str, entry: Entry) -> StoredEntry | None:
+        if stored := _decode(bucket, key, entry) if entry.value else None:
+            return stored
+        await self._connection.kv.purge(bucket, key, revision=entry.revision)
+        if not entry.value:
+            return None
+        self._connection.unreadable.note(bucket, key, entry.revision)
+        return StoredEntry(key=key, revision=entry.revision)
+
+    async def read(self, key: str) -> StoredEntry | None:
+        bucket = _bucket_of(key)
+        entry = await self._connection.kv.get(bucket, key)
+        return _decode(bucket, key, entry) if entry else None
+
+    async def remove(self, entry: StoredEntry) -> None:
+        bucket = _bucket_of(entry.key)
+        await self._connection.kv.purge(bucket, entry.key, revision=entry.revision)
 
     def fingerprint(self, copies: Copies) -> int:
         return _fingerprint(self._record(copies))
 
-    def sha256_key(self, sha256: str, archive: Archive) -> str:
-        return sha256_key(sha256, archive)
-
     async def write(self, archive: Archive, copies: Copies, *, revision: int) -> bool:
-        return await self._write(INDEX, archive.key_hash, encode(self._record(copies)), revision)
+        return await self._write(archive.key_hash, encode(self._record(copies)), revision)
 
     async def write_sha256(self, sha256: str, archive: Archive) -> bool:
-        return await self._write(DIGESTS, sha256_key(sha256, archive), archive.key.encode(), 0)
+        return await self._write(sha256_key(sha256, archive), archive.key.encode(), 0)
 
-    async def _write(self, bucket: str, key: str, value: bytes, revision: int) -> bool:
+    async def _write(self, key: str, value: bytes, revision: int) -> bool:
         try:
-            await self._connection.kv.update(bucket, key, value, revision=revision)
+            await self._connection.kv.update(_bucket_of(key), key, value, revision=revision)
         except WrongRevision:
             return False
         return True
@@ -93,7 +74,14 @@ class JetStreamIndexStore:
         return CopiesRecord.of(copies, datetime.now(UTC), self._storage.bucket_ids)
 
 
-def _decode_copies(key: str, entry: Entry) -> StoredEntry | None:
+def _bucket_of(key: str) -> str:
+    return DIGESTS if "." in key else INDEX
+
+
+def _decode(bucket: str, key: str, entry: Entry) -> StoredEntry | None:
+    if bucket == DIGESTS:
+        named = parse_sha256_entry(key, entry)
+        return StoredEntry(key=key, revision=entry.revision, archive=named) if named else None
     record = decode_copies(entry.value)
     archive = parse_key(record.manifest.key) if record else None
     if record is None or archive is None or archive.key_hash != key:
@@ -107,11 +95,6 @@ def _decode_copies(key: str, entry: Entry) -> StoredEntry | None:
         sha256=record.manifest.sha256,
         fingerprint=_fingerprint(record),
     )
-
-
-def _decode_sha256(key: str, entry: Entry) -> StoredEntry | None:
-    archive = parse_sha256_entry(key, entry)
-    return StoredEntry(key=key, revision=entry.revision, archive=archive) if archive else None
 
 
 def _fingerprint(record: CopiesRecord) -> int:

@@ -6,16 +6,19 @@ from datetime import timedelta
 
 import nats.errors
 import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import DirectGet, Entry
-from archiver.jetstream.fleet_streams import FleetStreams
-from archiver.jetstream.link import Link
-from archiver.jetstream.messages import Messages
-from archiver.jetstream.scan import scan
+from archiver.jetstream.link import REQUEST_TIMEOUT, Link
+from archiver.jetstream.records import UnreadableValues
+from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import FAILURES, translated
-from archiver.jetstream.unreadable import UnreadableValues
+
+PORTION = 500
+"""Entries of a bucket per request of a scan: less than 1 MB."""
 
 
 class KeyValue:
@@ -24,21 +27,12 @@ class KeyValue:
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
-    def __init__(
-        self,
-        *,
-        link: Link,
-        streams: FleetStreams,
-        messages: Messages,
-        unreadable: UnreadableValues,
-        timeout: timedelta,
-    ) -> None:
+    def __init__(self, *, link: Link, streams: Streams, unreadable: UnreadableValues) -> None:
         self._link = link
         self._streams = streams
-        self._messages = messages
         self._unreadable = unreadable
-        self._timeout = timeout
-        self.direct_get = DirectGet(timeout=timeout)
+        self.direct_get = DirectGet(timeout=REQUEST_TIMEOUT)
+        link.subscriptions.add(*self.direct_get.answers)
 
     async def get(self, bucket: str, key: str) -> Entry | None:
         entry = await self.get_or_marker(bucket, key)
@@ -49,18 +43,18 @@ class KeyValue:
         stream = self._streams.bucket_stream(bucket)
         subject = self._streams.key_subject(bucket, key)
         if not self._streams.reads_directly(stream):
-            return await self._messages.last(stream, subject)
+            return await self._streams.last(stream, subject)
         try:
             return await self.direct_get.get(self._link.client, stream, subject)
         except nats.errors.NoRespondersError:  # the stream is gone, or has followers by now
             self._streams.forget(stream)
-            return await self._messages.last(stream, subject)
+            return await self._streams.last(stream, subject)
         except FAILURES as exc:
             raise EngineUnavailable("the engine could not read a key") from exc
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Write *value*, whatever is there."""
-        await self._messages.publish(self._streams.key_subject(bucket, key), value, {})
+        await self._streams.publish(self._streams.key_subject(bucket, key), value, {})
 
     async def update(self, bucket: str, key: str, value: bytes, *, revision: int) -> int:
         """Write *value* over *revision* (0: there is no entry); return the new revision.
@@ -70,13 +64,13 @@ class KeyValue:
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         subject = self._streams.key_subject(bucket, key)
-        return await self._messages.publish(subject, value, headers)
+        return await self._streams.publish(subject, value, headers)
 
     async def purge(self, bucket: str, key: str, *, revision: int) -> None:
         """Remove the entry without a marker, unless it is newer than *revision*."""
         stream = self._streams.bucket_stream(bucket)
         subject = self._streams.key_subject(bucket, key)
-        await self._messages.remove(stream, subject, revision=revision)
+        await self._streams.remove(stream, subject, revision=revision)
 
     async def remove_unreadable(self, bucket: str, key: str, entry: Entry) -> None:
         """Log an unreadable entry, and remove it from a bucket whose entries can be rebuilt."""
@@ -104,14 +98,52 @@ class KeyValue:
         config = ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
-            inactive_threshold=10 * self._timeout.total_seconds(),
+            inactive_threshold=10 * REQUEST_TIMEOUT.total_seconds(),
         )
         with translated("list a bucket"):
             subscription = await self._link.js.pull_subscribe(
                 f"{prefix}>", stream=self._streams.bucket_stream(bucket), config=config
             )
-            async with aclosing(scan(subscription, timeout=self._timeout)) as messages:
+            async with aclosing(scan(subscription, timeout=REQUEST_TIMEOUT)) as messages:
                 async for message in messages:
                     revision = message.metadata.sequence.stream
                     entry = Entry(value=message.data, revision=revision)
                     yield message.subject.removeprefix(prefix), entry
+
+
+async def scan(
+    subscription: JetStreamContext.PullSubscription,
+    *,
+    timeout: timedelta,  # noqa: ASYNC109
+) -> AsyncGenerator[Msg, None]:
+    """Yield all messages of *subscription*, which has no other reader, and end it.
+
+    The remaining messages may have been removed since they were counted. If none arrives within
+    *timeout*, they are counted once more.
+
+    Raises:
+        nats.errors.Error: Not all messages arrived.
+    """
+    received, silent = 0, False
+    try:
+        while remaining := await _unreceived(subscription, received):
+            messages: list[Msg] = []
+            with suppress(TimeoutError):
+                size = min(remaining, PORTION)
+                messages = await subscription.fetch(size, timeout.total_seconds())
+            if silent and not messages:
+                raise nats.errors.TimeoutError
+            silent = not messages
+            received += len(messages)
+            for message in messages:
+                yield message
+    finally:
+        with suppress(nats.errors.Error):  # the connection is lost, and with it the subscription
+            await subscription.unsubscribe()
+
+
+async def _unreceived(subscription: JetStreamContext.PullSubscription, received: int) -> int:
+    """Return how many messages have not arrived, including messages that were sent and lost."""
+    info = await subscription.consumer_info()
+    sent = info.delivered.consumer_seq if info.delivered else 0
+    return sent + (info.num_pending or 0) - received

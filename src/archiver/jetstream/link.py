@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +16,8 @@ from nats.js import JetStreamContext
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
+from archiver.jetstream.subscriptions import Subscriptions
+from archiver.runtime.subscribers import Subscribers
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
 from archiver.tls import create_ssl_context
@@ -88,7 +90,6 @@ class _Client(Client):
         self._servers = servers
 
     def _connect_command(self) -> bytes:
-        """Return the first bytes to send. They contain the password or the signature."""
         if self._servers.requires_tls and not self._server_info.get("tls_required"):
             raise TlsNotOffered
         if not self._servers.credentials_file:
@@ -107,41 +108,30 @@ def _require_credentials(path: Path) -> None:
 
 
 class Link:
-    """One client of NATS at a time.
-
-    ``on_new_client`` is awaited with each new client before it is used. ``on_gap`` is called when
-    messages may have been missed.
-    """
+    """One client of NATS at a time. ``gaps`` notifies when messages may have been missed."""
 
     def __init__(
-        self,
-        *,
-        servers: Servers,
-        name: str,
-        on_new_client: Callable[[Client], Awaitable[None]],
-        on_gap: Callable[[], None],
-        renew_after: timedelta = RENEW_AFTER,
+        self, *, servers: Servers, name: str, renew_after: timedelta = RENEW_AFTER
     ) -> None:
+        self.subscriptions = Subscriptions()
+        self.gaps: Subscribers[[]] = Subscribers()
+        self.faults = Faults()
         self._servers = servers
         self._name = name
-        self._on_new_client = on_new_client
-        self._on_gap = on_gap
         self._renew_after = renew_after
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._down_since = time.monotonic()
-        self.faults = Faults()
 
     @property
     def client(self) -> Client:
         """The client, if it is connected now. Raises EngineUnavailable."""
-        if self._client is None or not self._client.is_connected:
-            raise EngineUnavailable("the engine is not connected")
-        return self._client
+        if self._client and self._client.is_connected:
+            return self._client
+        raise EngineUnavailable("the engine is not connected")
 
     @property
     def js(self) -> JetStreamContext:
-        """JetStream of that client. Raises EngineUnavailable."""
         return self.client.jetstream(timeout=REQUEST_TIMEOUT.total_seconds())
 
     @property
@@ -171,13 +161,12 @@ class Link:
         with reraise_cancellation():
             async with asyncio.timeout(self._renew_after.total_seconds()):
                 await cancellable(client.connect(**self._options()))
-            await self._on_new_client(client)
+            await self.subscriptions.move_to(client)
         self._client = client
         self._connected()
         log.info("engine.connected")
 
     async def _watch_over(self, client: Client) -> None:
-        """Return once *client* has been without a server for too long."""
         checks_left = checks = self._renew_after // CHECK_EVERY
         while checks_left:
             await asyncio.sleep(CHECK_EVERY.total_seconds())
@@ -186,12 +175,12 @@ class Link:
     async def _drop(self, client: Client) -> None:
         self._client = None
         self._down()
-        await complete_despite_cancellation(_close(client))
+        await complete_despite_cancellation(_close(client))  # else a socket would stay open
 
     def _connected(self) -> None:
         self._up.set()
         self.faults.end()
-        self._on_gap()
+        self.gaps.notify()
 
     def _down(self) -> None:
         if self._up.is_set():
@@ -221,7 +210,7 @@ class Link:
 
     async def _on_error(self, exc: Exception) -> None:
         if isinstance(exc, nats.errors.SlowConsumerError):
-            self._on_gap()
+            self.gaps.notify()
         log.debug("engine.error", cause=describe(exc))  # four a second while a server is away
         if self._up.is_set():
             if reason_of(exc) == "not_permitted":
@@ -246,7 +235,6 @@ class Link:
 
 
 async def _close(client: Client) -> None:
-    """Close the client. Interrupted half-way, it would leave a socket open."""
     with suppress(nats.errors.Error, OSError):
         async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
             await client.close()

@@ -1,4 +1,4 @@
-"""The records in NATS of tasks, copies, revs and repairs: one JSON object each."""
+"""The records in NATS of tasks, copies, revs and repairs, one JSON object each; unreadable ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,10 +6,11 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.jetstream.kv_buckets import ENTRY_MAX_BYTES
-from archiver.model import Archive, Copies, Manifest, Node, Region, parse_key, parse_node
-from archiver.ports.index import Resolved
+from archiver.jetstream.streams import ENTRY_MAX_BYTES
+from archiver.model import Archive, Copies, Manifest, Region, parse_key, parse_node
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState
+from archiver.telemetry import METRICS, log
 
 R = TypeVar("R")
 
@@ -31,6 +32,10 @@ RECORD_MAX_BYTES = 4 * ENTRY_MAX_BYTES
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
+
+NOTED_TTL = timedelta(days=1)
+NOTED_MAX_BYTES = 4 * MEGABYTE
+"""For the names of unreadable values. A forgotten one is logged once more."""
 
 DURATION_MAX_S = 30 * 86400.0
 WAIT_MAX_S = 3600.0
@@ -154,13 +159,6 @@ class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
         if parse_node(self.node) != self.node:
             raise ValueError("not a node")
 
-    @classmethod
-    def of(cls, resolved: Resolved) -> "RevRecord":
-        return cls(node=resolved.node, at=resolved.at)
-
-    def resolved(self) -> Resolved:
-        return Resolved(node=Node(self.node), at=self.at)
-
 
 class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Regions that lack a copy, and when to try next. ``tries`` counts the tasks created so far."""
@@ -192,14 +190,10 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
-    """Return a function that decodes a record, and returns None for any other bytes.
-
-    The limit on a record's length limits each of its strings and lists.
-    """
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_or_none(value: bytes) -> R | None:
-        if len(value) > RECORD_MAX_BYTES:
+        if len(value) > RECORD_MAX_BYTES:  # limits each string and list, too
             return None
         try:
             return decode(value)
@@ -218,3 +212,19 @@ decode_rev = _decoder(RevRecord)
 decode_finished = _decoder(FinishedRecord)
 decode_waiting = _decoder(WaitingRecord)
 decode_failure = _decoder(Failure)
+
+
+class UnreadableValues:
+    """Logs and counts each unreadable value once a day."""
+
+    def __init__(self) -> None:
+        self._noted: BoundedCache[tuple[str, str, int], None] = BoundedCache(
+            ttl=NOTED_TTL, max_bytes=NOTED_MAX_BYTES
+        )
+
+    def note(self, place: str, key: str, revision: int = 0) -> None:
+        """Note the value at *key* of a bucket, the queue or the feed."""
+        if (place, key, revision) not in self._noted:
+            self._noted.put((place, key, revision), None)
+            METRICS.unreadable.labels(place=place).inc()
+            log.warning("value.unreadable", place=place, key=key, revision=revision)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import COPIES
-from archiver.jetstream.kv_buckets import REPAIRS
 from archiver.jetstream.records import RepairRecord, decode_repair, encode
+from archiver.jetstream.streams import REPAIRS
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, Region, parse_key
 from archiver.ports.queue import Repair

@@ -13,7 +13,7 @@ from nats.js.api import ClusterInfo, StreamInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.connection_faults import TOO_FEW_SERVERS
-from archiver.jetstream.translation import translated
+from archiver.jetstream.translation import FAILURES, translated
 from archiver.tasks import Priority
 
 POLL_EVERY = timedelta(seconds=0.25)
@@ -78,19 +78,18 @@ class Replication:
 
     async def status(self) -> Sequence[StreamStatus]:
         """Return the status of every stream of the fleet that exists."""
-        with _translated("describe its streams"):
-            _ = self._connection.js
-            reads = [self._read_status(name) for name in self._connection.streams.names]
-            return [stream for stream in await asyncio.gather(*reads) if stream]
+        _ = self._connection.link.js  # raises at once if the engine is away
+        reads = [self._read_status(name) for name in self._connection.streams.names]
+        return [stream for stream in await asyncio.gather(*reads) if stream]
 
     async def _read_status(self, name: str) -> StreamStatus | None:
         try:
-            info = await self._connection.js.stream_info(name)
+            info = await self._connection.link.js.stream_info(name)
             is_queue = name == self._connection.tasks.name
             consumers = await self._consumers(info) if is_queue else ()
         except nats.js.errors.NotFoundError:
             return None
-        except (nats.errors.Error, TimeoutError, OSError):  # as if most of its servers are away
+        except FAILURES:  # as if most of its servers are away
             unknown = _leaderless(name)
             return StreamStatus(stream=unknown, messages=0, size_bytes=0, consumers=())
         return StreamStatus(
@@ -101,27 +100,19 @@ class Replication:
         )
 
     async def _consumers(self, info: StreamInfo) -> Sequence[ReplicaStatus]:
-        """Return the status of the durable consumers, read a page at a time.
+        """Return the status of the durable consumers.
 
         The server waits for consumers without a leader, and then lists them as missing. Consumers
         that are not durable belong to a single process and end with their server.
         """
-        found: list[ReplicaStatus] = []
-        seen = 0
-        while seen < info.state.consumer_count:
-            page = await self._connection.tasks.consumers(offset=seen)
-            # A server outside of a cluster names the leader of its streams only.
-            found += [
-                _replica_status(one.name, one.cluster or info.cluster)
-                for one in page.consumers
-                if one.config.durable_name
-            ]
-            missing = [name for name in page.missing if name.startswith(CONSUMER_PREFIXES)]
-            found += [_leaderless(name) for name in missing]
-            seen += len(page.consumers) + len(page.missing)
-            if not page.consumers:
-                break
-        return found
+        found, missing = await self._connection.tasks.consumers(count=info.state.consumer_count)
+        # A server outside of a cluster names the leader of its streams only.
+        answered = [
+            _replica_status(one.name, one.cluster or info.cluster)
+            for one in found
+            if one.config.durable_name
+        ]
+        return answered + [_leaderless(one) for one in missing if one.startswith(CONSUMER_PREFIXES)]
 
     async def set_replicas(self, replicas: int, *, within: timedelta) -> None:
         """Put every stream on so many servers; return when each of these has all of it.
@@ -142,9 +133,8 @@ class Replication:
             raise EngineUnavailable("some replicas are not complete yet") from exc
 
     async def _change_until_on(self, replicas: int) -> None:
-        """Request the change again while a stream has no leader or its answer is late."""
         while True:
-            with suppress(EngineUnavailable):
+            with suppress(EngineUnavailable):  # a stream has no leader, or its answer is late
                 if replicas > 1:
                     await self._allow_direct(allowed=False)
                 await self._change(replicas)
@@ -162,10 +152,16 @@ class Replication:
                 await self._update(stream.stream.name, allow_direct=allowed)
 
     async def _update(self, name: str, **changes: bool | int) -> None:
-        with _translated(f"change the stream {name}"):
-            config = (await self._connection.js.stream_info(name)).config
-            if config.evolve(**changes) != config:
-                await self._connection.js.update_stream(config.evolve(**changes))
+        with translated(f"change the stream {name}"):
+            config = (await self._connection.link.js.stream_info(name)).config
+            if config.evolve(**changes) == config:
+                return
+            try:
+                await self._connection.link.js.update_stream(config.evolve(**changes))
+            except nats.js.errors.APIError as exc:
+                if exc.err_code in TOO_FEW_SERVERS:
+                    raise TooFewServers("the cluster of the engine has fewer servers") from exc
+                raise
 
 
 def _leaderless(name: str) -> ReplicaStatus:
@@ -182,15 +178,3 @@ def _replica_status(name: str, cluster: ClusterInfo | None) -> ReplicaStatus:
         leader=leader or None,
         current=bool(leader) + sum(bool(peer.current) and not peer.offline for peer in peers),
     )
-
-
-class _translated(translated):  # noqa: N801 - like its base
-    """Turns what nats-py raises into TooFewServers, too."""
-
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        try:
-            super().__exit__(kind, exc, traceback)
-        except EngineUnavailable:
-            if isinstance(exc, nats.js.errors.APIError) and exc.err_code in TOO_FEW_SERVERS:
-                raise TooFewServers("the cluster of the engine has fewer servers") from exc
-            raise

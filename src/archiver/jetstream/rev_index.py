@@ -1,11 +1,13 @@
 """From revs to nodes: this process, then NATS."""
 
+from contextlib import suppress
+
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import MOVED
-from archiver.jetstream.kv_buckets import REVS
 from archiver.jetstream.records import RevRecord, decode_rev, encode
-from archiver.model import rev_hash
+from archiver.jetstream.streams import REVS
+from archiver.model import Node, rev_hash
 from archiver.ports.index import Resolved
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.telemetry import log
@@ -24,10 +26,9 @@ class RevIndex:
         connection.feed.gaps.add(self._nodes.clear)
 
     async def node(self, source: str, repo: str, rev: str) -> Resolved | None:
-        try:
+        with suppress(EngineUnavailable):
             return await self._node(rev_hash(source, repo, rev))
-        except EngineUnavailable:
-            return None
+        return None
 
     async def _node(self, key: str) -> Resolved | None:
         if cached := self._nodes.get(key):
@@ -39,8 +40,9 @@ class RevIndex:
         if record is None:
             await self._connection.kv.remove_unreadable(REVS, key, entry)
             return None
-        self._nodes.put(key, record.resolved())
-        return record.resolved()
+        resolved = Resolved(node=Node(record.node), at=record.at)
+        self._nodes.put(key, resolved)
+        return resolved
 
     async def remember(
         self, source: str, repo: str, rev: str, resolved: Resolved, *, share: bool = True
@@ -49,7 +51,8 @@ class RevIndex:
         try:
             before = await self._node(key)
             if share:
-                await self._connection.kv.put(REVS, key, encode(RevRecord.of(resolved)))
+                record = encode(RevRecord(node=resolved.node, at=resolved.at))
+                await self._connection.kv.put(REVS, key, record)
         except EngineUnavailable as exc:
             log.warning("index.not_written", source=source, repo=repo, code=exc.code)
         if before and before.node != resolved.node:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import Entry
-from archiver.jetstream.kv_buckets import DIGESTS
+from archiver.jetstream.streams import DIGESTS
 from archiver.model import Archive, parse_key
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.lookups import Lookups
@@ -73,13 +73,13 @@ class Sha256Index:
         entries = zip(keys, await asyncio.gather(*gets), strict=False)
         existing = [(key, entry) for key, entry in entries if entry]
         existing.sort(key=lambda item: item[1].revision, reverse=True)
-        archives = [await self._parse(key, entry) for key, entry in existing]
-        return tuple(archive for archive in archives if archive)
-
-    async def _parse(self, key: str, entry: Entry) -> Archive | None:
-        if not (archive := parse_sha256_entry(key, entry)):
-            await self._connection.kv.remove_unreadable(DIGESTS, key, entry)
-        return archive
+        archives: list[Archive] = []
+        for key, entry in existing:
+            if archive := parse_sha256_entry(key, entry):
+                archives.append(archive)
+            else:
+                await self._connection.kv.remove_unreadable(DIGESTS, key, entry)
+        return tuple(archives)
 
     def _remember(self, sha256: str, archives: tuple[Archive, ...]) -> None:
         if archives:

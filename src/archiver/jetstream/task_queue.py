@@ -1,27 +1,25 @@
 """The queue as its clients use it: creates or joins the task of an archive, and reports on it."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
-from archiver.jetstream.kv_buckets import STATES, TASKS
-from archiver.jetstream.records import (
-    Order,
-    decode_failure,
-    decode_finished,
-    decode_order,
-    encode,
-)
-from archiver.jetstream.task_states import read_state
+from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
+from archiver.jetstream.stored_task import read_state
+from archiver.jetstream.streams import STATES, TASKS
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
+
+PATIENCE = timedelta(seconds=1)
+"""How long a request waits for a server that restarts: better a late answer than a 503."""
 
 FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault of the host may be corrected at any time."""
@@ -79,9 +77,8 @@ class JetStreamTaskQueue:
         if finished is None:
             self._connection.unreadable.note(FEED, key_hash)
             return
-        mean_s = self._mean_s.get(finished.source)
-        if mean_s is None:
-            mean_s = finished.duration_s
+        before_s = self._mean_s.get(finished.source)
+        mean_s = finished.duration_s if before_s is None else before_s
         mean_s += NEWEST_SHARE * (finished.duration_s - mean_s)
         self._mean_s.put(finished.source, mean_s)
 
@@ -91,19 +88,15 @@ class JetStreamTaskQueue:
         return await self._counting.run(source, lambda: self._count(source))
 
     async def _count(self, source: str) -> Backlog | None:
+        backlog, mean_s = None, self._mean_s.get(source)
         name = consumer_name(source, Priority.HIGH)
-        try:
-            consumer = await self._connection.tasks.consumer(name)
-        except EngineUnavailable:
-            consumer = None
-        backlog = None
-        if consumer:
-            mean_s = self._mean_s.get(source)
-            backlog = Backlog(
-                waiting=consumer.num_pending or 0,
-                running=consumer.num_ack_pending or 0,
-                mean=None if mean_s is None else timedelta(seconds=mean_s),
-            )
+        with suppress(EngineUnavailable):
+            if consumer := await self._connection.tasks.consumer(name):
+                backlog = Backlog(
+                    waiting=consumer.num_pending or 0,
+                    running=consumer.num_ack_pending or 0,
+                    mean=None if mean_s is None else timedelta(seconds=mean_s),
+                )
         self._backlogs.put(source, backlog)
         return backlog
 
@@ -126,14 +119,9 @@ class JetStreamTaskQueue:
         return outcome
 
     async def _publish(self, archive: Archive, priority: Priority) -> EnqueueOutcome:
-        """Store the archive's message; return JOINED only if another one is in the queue.
-
-        Raises:
-            EngineUnavailable: No message is known to be stored.
-        """
         tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
-        await self._connection.wait()
+        await self._connection.link.wait(PATIENCE)
         subject = tasks.subject(priority, archive.source, archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:
@@ -150,24 +138,19 @@ class JetStreamTaskQueue:
         )
 
     async def _order(self, archive: Archive) -> Order | None:
-        """Return the order in the queue for *archive*, of any priority.
-
-        An unreadable message is removed: no worker could build anything from it, and the queue
-        accepts no second message for the archive.
-        """
         tasks, subject = self._connection.tasks, self._any_subject(archive)
         message = await tasks.last(subject)
         if message is None:
             return None
         order = decode_order(message.value)
         if order is None or order.key != archive.key:
+            # No worker could build it, and the queue accepts no second message for the archive.
             self._connection.unreadable.note(TASKS, archive.key_hash, message.revision)
             await tasks.remove(subject, revision=message.revision)
             return None
         return order
 
     def _any_subject(self, archive: Archive) -> str:
-        """Return a pattern for the archive's subjects of every priority."""
         return self._connection.tasks.subject("*", "*", archive.key_hash)
 
     async def task(self, archive: Archive) -> Task | None:
@@ -175,17 +158,12 @@ class JetStreamTaskQueue:
         record = read_state(self._connection, archive, entry)
         if record and not record.state.terminal:
             return record.task(archive)
-        created_at = await self._waiting_since(archive)
-        if created_at and (record is None or record.created_at != created_at):
+        order = await self._order(archive)
+        if order and (record is None or record.created_at != order.created_at):
             return Task(
                 archive=archive,
                 state=TaskState.PENDING,
                 phase=Phase.QUEUED,
-                created_at=created_at,
+                created_at=order.created_at,
             )
         return record.task(archive) if record else None
-
-    async def _waiting_since(self, archive: Archive) -> datetime | None:
-        """Return when the archive's message was queued, if it is still there."""
-        order = await self._order(archive)
-        return order.created_at if order else None

@@ -2,29 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
 
 from archiver.jetstream.direct_get import Entry
-from archiver.jetstream.fleet_streams import FleetStreams
 from archiver.jetstream.link import Link
-from archiver.jetstream.messages import Messages
-from archiver.jetstream.stale_consumers import withheld_message
+from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import translated
 
 LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerPage:
-    """Consumers of the stream, and the names of consumers without a responding server."""
-
-    consumers: Sequence[ConsumerInfo]
-    missing: Sequence[str]
 
 
 class TaskStream:
@@ -33,15 +23,11 @@ class TaskStream:
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
-    def __init__(self, *, link: Link, streams: FleetStreams, messages: Messages) -> None:
+    def __init__(self, *, link: Link, streams: Streams) -> None:
         self.name = streams.tasks_stream
+        self.subject = streams.task_subject
         self._link = link
         self._streams = streams
-        self._messages = messages
-
-    def subject(self, priority: str, source: str, key_hash: str) -> str:
-        """Return the subject of a task. Each token may be ``*``."""
-        return self._streams.task_subject(priority, source, key_hash)
 
     async def publish_new(self, subject: str, payload: bytes, *, unique: str) -> None:
         """Store a message unless one is stored whose subject matches *unique*.
@@ -53,13 +39,13 @@ class TaskStream:
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": unique,
         }
-        await self._messages.publish(subject, payload, headers)
+        await self._streams.publish(subject, payload, headers)
 
     async def last(self, subject: str) -> Entry | None:
-        return await self._messages.last(self.name, subject)
+        return await self._streams.last(self.name, subject)
 
     async def remove(self, subject: str, *, revision: int) -> None:
-        await self._messages.remove(self.name, subject, revision=revision)
+        await self._streams.remove(self.name, subject, revision=revision)
 
     async def count(self) -> int:
         with translated("count messages"):
@@ -90,11 +76,6 @@ class TaskStream:
         with translated("delete a consumer"):
             await self._link.js.delete_consumer(self.name, name)
 
-    async def withheld_message(self, consumer: ConsumerInfo) -> int | None:
-        """Return what ``stale_consumers.withheld_message`` does."""
-        with translated("read a consumer"):
-            return await withheld_message(self._link.js, consumer)
-
     async def consumer(self, name: str) -> ConsumerInfo | None:
         with translated("read a consumer"):
             try:
@@ -103,20 +84,52 @@ class TaskStream:
                 return None
         return info
 
-    async def consumers(self, *, offset: int) -> ConsumerPage:
-        """Return a page of the consumers.
+    async def withheld_message(self, consumer: ConsumerInfo) -> int | None:
+        """Return the number of a message that *consumer* would never deliver, or None.
 
-        nats-py's own method drops the names of consumers whose server does not answer.
+        If a server joins a cluster with a store of an older fleet, a consumer created on it takes
+        over what its namesake had delivered and acknowledged. Messages of the new stream with the
+        same numbers are then never delivered, although nothing reports an error.
+
+        A work queue removes acknowledged messages, so the first one left comes after them. The
+        server removes them with a delay: only a second check with the same number is a proof. A
+        consumer that has delivered more than its stream ever had needs no second check: the number
+        is 0.
         """
+        with translated("read a consumer"):
+            last = (await self._link.js.stream_info(self.name)).state.last_seq
+            if consumer.delivered and consumer.delivered.stream_seq > last:
+                return 0
+            acknowledged = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+            subject = consumer.config.filter_subject
+            try:
+                first = await self._link.js.get_msg(self.name, seq=1, subject=subject, next=True)
+            except nats.js.errors.NotFoundError:
+                return None
+            return first.seq if first.seq and first.seq <= acknowledged else None
+
+    async def consumers(self, *, count: int) -> tuple[list[ConsumerInfo], list[str]]:
+        """Return *count* consumers, and the names of those whose server does not answer."""
+        found: list[ConsumerInfo] = []
+        missing: list[str] = []
+        while len(found) + len(missing) < count:
+            page = await self._consumers_from(len(found) + len(missing))
+            found += map(ConsumerInfo.from_response, page.get("consumers") or ())
+            missing += page.get("missing") or ()
+            if not page.get("consumers"):
+                break
+        return found, missing
+
+    async def _consumers_from(self, offset: int) -> dict[str, Any]:
+        """Return a page of the list. nats-py's own method drops the names in ``missing``."""
         request = json.dumps({"offset": offset}).encode()
         with translated("list consumers"):
             client, subject = self._link.client, f"$JS.API.CONSUMER.LIST.{self.name}"
             response = await client.request(subject, request, timeout=LIST_TIMEOUT.total_seconds())
-            page = json.loads(response.data)
+            page: dict[str, Any] = json.loads(response.data)
             if "error" in page:
                 raise nats.js.errors.APIError.from_error(page["error"])
-        found = [ConsumerInfo.from_response(one) for one in page.get("consumers") or ()]
-        return ConsumerPage(consumers=found, missing=tuple(page.get("missing") or ()))
+        return page
 
     async def send_pull_request(self, consumer: str, request: bytes, reply: str) -> None:
         """Request messages of *consumer*, to be sent to *reply*."""

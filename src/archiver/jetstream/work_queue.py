@@ -9,7 +9,7 @@ from archiver.errors import EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.dispatch import Dispatcher
 from archiver.jetstream.leases import JetStreamLease
-from archiver.jetstream.task_message import TaskMessage
+from archiver.jetstream.stored_task import TaskMessage
 from archiver.runtime.tasks import cancel_and_wait
 from archiver.telemetry import describe, log
 
@@ -20,6 +20,7 @@ class JetStreamWorkQueue:
     def __init__(self, *, connection: Connection, dispatcher: Dispatcher, lease: timedelta) -> None:
         self._connection = connection
         self._dispatcher = dispatcher
+        self.close = dispatcher.close
         self._lease = lease
 
     async def claim(self) -> JetStreamLease | None:
@@ -27,9 +28,6 @@ class JetStreamWorkQueue:
             if lease := await self._lease_of(message):
                 return lease
         return None
-
-    def close(self) -> None:
-        self._dispatcher.close()
 
     async def _lease_of(self, message: TaskMessage) -> JetStreamLease | None:
         """Begin an attempt at the task of *message*. If that fails, the lease runs out."""

@@ -1,28 +1,44 @@
-"""Reports of the running workers: each worker answers for itself."""
+"""Reports of the running workers: one request to all of them, and each answers for itself.
 
+A worker acknowledges a request at once and answers later. From the acknowledgements the sender
+knows how many answers to wait for.
+"""
+
+import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
+from nats.aio.msg import Msg
 
 from archiver.health import WorkerReport
-from archiver.jetstream.fleet_requests import FleetRequests
+from archiver.jetstream.link import Link
+from archiver.jetstream.translation import translated
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 
-WORKERS = "workers"
-"""The request. Only workers answer it. Without a worker, the server itself reports that at once."""
+ACKNOWLEDGEMENT = b"here"
+
+ACKNOWLEDGED_WITHIN = timedelta(seconds=0.2)
+"""How long the other workers may take to acknowledge after the first one has."""
+
+ANSWER_TIMEOUT = timedelta(seconds=5)
+"""A worker that has to ask a silent region answers after 3 s."""
 
 REPORT_TTL = timedelta(seconds=2)
 """Many web processes may ask. A silent region is not waited for once for each of them."""
+
+Answer = Callable[[], Awaitable[bytes]]
+"""Returns the encoded report of this worker within ANSWER_TIMEOUT."""
 
 _decode = msgspec.json.Decoder(WorkerReport).decode
 
 
 class Reporter:
-    """Reports on one worker."""
+    """Reports on this worker."""
 
     def __init__(self, *, storage: Storage) -> None:
         self._storage = storage
@@ -30,26 +46,79 @@ class Reporter:
         self._last: BoundedCache[None, bytes] = BoundedCache(ttl=REPORT_TTL, max_bytes=MEGABYTE)
 
     async def answer(self) -> bytes:
-        """Return this worker's report, encoded."""
         encoded = self._last.get(None)
         if encoded is None:
-            encoded = msgspec.json.encode(await self._report())
+            answers = await self._storage.check_writable()
+            regions = {region: error.reason if error else None for region, error in answers.items()}
+            encoded = msgspec.json.encode(WorkerReport(name=self._name, regions=regions))
             self._last.put(None, encoded)
         return encoded
 
-    async def _report(self) -> WorkerReport:
-        answers = await self._storage.check_writable()
-        regions = {region: error.reason if error else None for region, error in answers.items()}
-        return WorkerReport(name=self._name, regions=regions)
 
+class WorkerReports:
+    """Requests the reports of all workers, and answers with the *report* of this process, if any.
 
-async def request_reports(requests: FleetRequests) -> Sequence[WorkerReport]:
-    """Return the report of each worker that answers.
-
-    Raises:
-        EngineUnavailable: The workers cannot be asked.
+    Without a worker, the server itself reports that at once.
     """
-    return [_parse(answer) for answer in await requests.send(WORKERS)]
+
+    def __init__(self, *, link: Link, namespace: str, report: Answer | None) -> None:
+        self._link = link
+        self._subject = f"{namespace}.ask.workers"
+        if report:
+
+            async def acknowledge(message: Msg) -> None:
+                await message.respond(ACKNOWLEDGEMENT)
+
+            async def respond(message: Msg) -> None:
+                await message.respond(await report())
+
+            # Separate, so an answer cannot delay an acknowledgement.
+            link.subscriptions.add(self._subject, acknowledge)
+            link.subscriptions.add(self._subject, respond)
+
+    async def request(self) -> Sequence[WorkerReport]:
+        """Return the report of each worker that answers.
+
+        Raises:
+            EngineUnavailable: The workers cannot be asked.
+        """
+        answers = _Answers()
+        with translated("ask the fleet"):
+            client = self._link.client
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox, cb=answers.collect)
+            try:
+                await client.publish(self._subject, reply=inbox)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ANSWER_TIMEOUT.total_seconds()):
+                        await answers.complete()
+            finally:
+                await subscription.unsubscribe()
+        return [_parse(answer) for answer in answers.received]
+
+
+class _Answers:
+    """The answers to one request, as they arrive."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self._acknowledged = 0
+        self._changed = asyncio.Event()
+
+    async def collect(self, message: Msg) -> None:
+        if message.data == ACKNOWLEDGEMENT:
+            self._acknowledged += 1
+        elif message.data:  # an empty one is the server's own: no process has subscribed
+            self.received.append(message.data)
+        self._changed.set()
+
+    async def complete(self) -> None:
+        """Return when each process that has acknowledged has answered."""
+        await self._changed.wait()
+        await asyncio.sleep(ACKNOWLEDGED_WITHIN.total_seconds())
+        while len(self.received) < self._acknowledged:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def _parse(answer: bytes) -> WorkerReport:

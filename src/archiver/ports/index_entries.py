@@ -48,23 +48,29 @@ class IndexEntries(Protocol):
 class StoredEntry:
     """An entry as a scan yields it. ``key`` ends in the key hash of its archive.
 
-    ``archive`` is None if the entry was unreadable and has just been removed. Entries with the same
-    ``fingerprint`` have the same content.
+    ``archive`` is None if the entry was unreadable and has just been removed. ``fingerprint`` is
+    that of the copies, or None if the entry leads from a sha256 to an archive.
     """
 
     key: str
     revision: int
     archive: Archive | None = None
     sha256: str = ""
-    fingerprint: int = 0
+    fingerprint: int | None = None
 
     @property
     def key_hash(self) -> str:
         return self.key.rpartition(".")[2]
 
 
-class IndexTable(Protocol):
-    """One kind of entries. Every method raises EngineUnavailable."""
+class IndexStore(Protocol):
+    """The whole shared index: from archives to copies, and from a sha256 to archives.
+
+    Every method raises EngineUnavailable.
+    """
+
+    async def prepare(self) -> None:
+        """Create the index if it is missing."""
 
     def scan(self) -> AsyncGenerator[StoredEntry, None]:
         """Yield every entry. Entries that change during the scan may come twice, or not at all."""
@@ -74,24 +80,11 @@ class IndexTable(Protocol):
     async def remove(self, entry: StoredEntry) -> None:
         """Remove *entry* unless it has changed."""
 
-
-class IndexStore(Protocol):
-    """The whole shared index. ``archives`` leads to copies, ``sha256s`` from bytes to archives.
-
-    Every method raises EngineUnavailable.
-    """
-
-    archives: IndexTable
-    sha256s: IndexTable
-
-    async def prepare(self) -> None:
-        """Create the index if it is missing."""
-
     def fingerprint(self, copies: Copies) -> int:
         """Return the fingerprint of an entry that this process writes for *copies*."""
 
     def sha256_key(self, sha256: str, archive: Archive) -> str:
-        """Return the key in ``sha256s`` that says that *archive* has this *sha256*."""
+        """Return the key of the entry that leads from *sha256* to *archive*."""
 
     async def write(self, archive: Archive, copies: Copies, *, revision: int) -> bool:
         """Write the entry of *archive* over *revision*; return False if another one is there."""

@@ -99,20 +99,13 @@ class Lease(Attempt, Protocol):
     ``report`` raises LeaseLost.
     """
 
-    @property
-    def archive(self) -> Archive: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def failures(self) -> int: ...
-    @property
-    def vanished(self) -> int: ...
-    @property
-    def outages(self) -> OutageHistory: ...
-    @property
-    def phase(self) -> Phase: ...
-    @property
-    def is_open(self) -> bool: ...
+    archive: Archive
+    attempt: int
+    failures: int
+    vanished: int
+    outages: OutageHistory
+    phase: Phase
+    is_open: bool
 
     async def keep_renewed(self) -> None:
         """Renew the lease and write progress until cancelled.
@@ -165,35 +158,22 @@ class Repair:
 
 
 class RepairList(Protocol):
-    """Archives that lack a copy in some region."""
+    """Archives that lack a copy in some region.
+
+    Every method raises EngineUnavailable if its effect or its answer is not certain.
+    """
 
     async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
-        """Add *archive*, unless it is listed. Cheap to repeat.
-
-        Raises:
-            EngineUnavailable: It is not listed.
-        """
+        """Add *archive*, unless it is listed. Cheap to repeat."""
 
     async def forget(self, archive: Archive) -> None:
-        """Remove *archive*, if it is listed.
-
-        Raises:
-            EngineUnavailable: It is still listed.
-        """
+        """Remove *archive*, if it is listed."""
 
     def due(self) -> AsyncGenerator[Repair, None]:
-        """Yield the repairs that are due. Unreadable entries are removed.
-
-        Raises:
-            EngineUnavailable: Not all were read.
-        """
+        """Yield the repairs that are due. Unreadable entries are removed."""
 
     async def postpone(self, repair: Repair, *, until: datetime) -> bool:
-        """Count a try of *repair*, due again *until* then; False if the entry has changed.
-
-        Raises:
-            EngineUnavailable: It is not postponed.
-        """
+        """Count a try of *repair*, due again *until* then; False if the entry has changed."""
 
 
 class Fleet(Protocol):

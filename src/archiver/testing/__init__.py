@@ -4,12 +4,11 @@
 fail in the ways of the real part.
 """
 
-from archiver.testing.engine import MemoryEngine
+from archiver.testing.engine import FakeAttempt, MemoryEngine
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
 from archiver.testing.index import MemoryIndex
 from archiver.testing.storage import MemoryStorage
-from archiver.testing.tasks import FakeAttempt
 from archiver.testing.work_queue import MemoryWorkQueue
 
 __all__ = [

@@ -1,32 +1,69 @@
 """The queue, its repair list and its fleet, in the memory of one process."""
 
-from collections.abc import AsyncGenerator, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.health import WorkerReport
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
-from archiver.ports.queue import Repair
-from archiver.service import Archiver
-from archiver.tasks import Backlog, Priority, Task, TaskState
-from archiver.testing.tasks import MemoryTasks
-from archiver.testing.work_queue import MemoryWorkQueue
-from archiver.worker.worker import Policy, Worker
+from archiver.ports.queue import OutageHistory, Repair
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.notifications import Notifications
+from archiver.runtime.subscribers import Subscribers
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
+
+FAILURE_TTL = timedelta(seconds=10)
 
 
-class MemoryEngine(MemoryTasks):
+class FakeAttempt:
+    """An attempt that holds its lease until ``lost`` is set. ``reports`` has its progress."""
+
+    def __init__(
+        self, *, archive: Archive, on_report: Callable[[Archive, Phase, int], None] | None = None
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.archive = archive
+        self.lost = False
+        self.reports: list[tuple[Phase, int]] = []
+        self._on_report = on_report
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        self.reports.append((phase, bytes_done))
+        if self._on_report:
+            self._on_report(self.archive, phase, bytes_done)
+
+    async def hold(self) -> None:
+        if self.lost:
+            raise LeaseLost("another worker has claimed this task")
+
+
+class MemoryEngine:
     """Implements ``TaskQueue``, ``RepairList`` and ``Fleet``. ``down`` makes it unavailable.
 
-    ``reports`` are those of its workers, ``asked`` counts calls of ``task``.
+    A test acts as a worker by ``claim`` and then ``succeed``, ``retry`` or ``fail``. ``mean`` is
+    the duration of the last build for which a client may have waited, ``reports`` are those of the
+    workers, and ``asked`` counts calls of ``task``.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.down = False
         self.asked = 0
-        self.reports: list[WorkerReport] = [WorkerReport(name="worker:1", regions={})]
+        self.mean: timedelta | None = None
+        self.reports = [WorkerReport(name="worker:1", regions={})]
+        self.notifications = Notifications()
+        self.offered: Subscribers[[]] = Subscribers()
+        self.tasks: dict[str, Task] = {}
+        self.outages: dict[str, OutageHistory] = {}
+        self.vanished: dict[str, int] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._due: dict[str, tuple[datetime, int]] = {}
+        self._priorities: dict[str, Priority] = {}
+        self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
+        self._failures: BoundedCache[str, Failure] = BoundedCache(
+            ttl=FAILURE_TTL, max_bytes=MEGABYTE
+        )
 
     async def enqueue(
         self, archive: Archive, *, priority: Priority = Priority.HIGH
@@ -35,7 +72,18 @@ class MemoryEngine(MemoryTasks):
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
             return EnqueueOutcome.JOINED
-        self.add(archive, priority)
+        now = datetime.now(UTC)
+        self.tasks[archive.key] = Task(
+            archive=archive,
+            state=TaskState.PENDING,
+            phase=Phase.QUEUED,
+            created_at=now,
+            updated_at=now,
+        )
+        self.outages.pop(archive.key, None)
+        self.vanished.pop(archive.key, None)
+        self._priorities[archive.key] = priority
+        self.requeue(archive)
         return EnqueueOutcome.CREATED
 
     async def task(self, archive: Archive) -> Task | None:
@@ -82,21 +130,94 @@ class MemoryEngine(MemoryTasks):
     async def check(self) -> ArchiverError | None:
         return EngineUnavailable("the engine does not answer") if self.down else None
 
-    async def work(self, archiver: Archiver, *, max_failures: int = 5) -> None:
-        """Build all queued tasks, including tasks that are queued during the call.
-
-        Retries come at once. A task that waits for an outage is left for the next call.
-        """
-        queue = MemoryWorkQueue(self, ends_when_empty=True)
-        policy = Policy(
-            concurrency=1,
-            grace=timedelta(0),
-            max_failures=max_failures,
-            retry_base=timedelta(0),
-        )
-        await Worker(build=archiver.build, queue=queue, policy=policy).work()
-        queue.release_waiting()
-
     def _raise_if_down(self) -> None:
         if self.down:
             raise EngineUnavailable("the engine does not answer")
+
+    def recent_failure(self, archive: Archive) -> Failure | None:
+        return self._failures.get(archive.key)
+
+    def claim(self, *, low_first: bool = False) -> FakeAttempt | None:
+        """Begin an attempt at the next task, of high priority first; None if the queue is empty."""
+        for priority in sorted(Priority, key=lambda one: (one is Priority.HIGH) is low_first):
+            if task := self._next(priority):
+                if task.state is TaskState.STARTED:
+                    self.vanished[task.archive.key] = self.vanished.get(task.archive.key, 0) + 1
+                self.change(
+                    task.archive,
+                    state=TaskState.STARTED,
+                    phase=Phase.CONNECTING,
+                    attempt=task.attempt + 1,
+                    started_at=datetime.now(UTC),
+                )
+                return FakeAttempt(archive=task.archive, on_report=self._change_progress)
+        return None
+
+    def _next(self, priority: Priority) -> Task | None:
+        queue = self._queues[priority]
+        while queue:
+            task = self.tasks[queue.pop(0)]
+            if not task.state.terminal:
+                return task
+        return None
+
+    def _change_progress(self, archive: Archive, phase: Phase, bytes_done: int) -> None:
+        self.change(archive, phase=phase, bytes_done=bytes_done)
+
+    def succeed(self, attempt: FakeAttempt) -> None:
+        key = attempt.archive.key
+        built = self.tasks[key].phase is Phase.COMMITTING
+        self.change(attempt.archive, state=TaskState.SUCCESS, phase=Phase.DONE, error=None)
+        task = self.tasks[key]
+        if built and self._priorities[key] is Priority.HIGH and task.started_at and task.updated_at:
+            self.mean = task.updated_at - task.started_at
+
+    def retry(self, attempt: FakeAttempt, error: ArchiverError) -> None:
+        """Count a failure, and queue the task again at once."""
+        failures = self.tasks[attempt.archive.key].failures + 1
+        self.give_back(attempt.archive, error, failures=failures)
+        self.requeue(attempt.archive)
+
+    def fail(self, attempt: FakeAttempt, error: ArchiverError) -> None:
+        archive = attempt.archive
+        self.change(
+            archive,
+            state=TaskState.FAILURE,
+            phase=Phase.DONE,
+            failures=self.tasks[archive.key].failures + 1,
+            error=_failure(error),
+        )
+        if not error.retryable:
+            self._failures.put(archive.key, _failure(error))
+            self.notifications.publish(archive.key_hash)
+
+    def give_back(self, archive: Archive, error: ArchiverError | None, *, failures: int) -> None:
+        """Record that the task waits for its next attempt; ``requeue`` offers it."""
+        self.change(
+            archive,
+            state=TaskState.RETRY,
+            phase=Phase.WAITING,
+            failures=failures,
+            error=_failure(error) if error else None,
+        )
+
+    def requeue(self, archive: Archive) -> None:
+        self._queues[self._priorities[archive.key]].append(archive.key)
+        self.offered.notify()
+
+    def withdraw(self, archive: Archive) -> None:
+        """Offer the task no longer, if it was offered."""
+        queue = self._queues[self._priorities[archive.key]]
+        if archive.key in queue:
+            queue.remove(archive.key)
+
+    def change(self, archive: Archive, **changes: object) -> None:
+        task = self.tasks[archive.key]
+        self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
+        self.notifications.publish(archive.key_hash)
+
+
+def _failure(error: ArchiverError) -> Failure:
+    """Raises UnicodeEncodeError, like the real queue, if the text is not valid Unicode."""
+    error.message.encode()
+    return Failure(code=error.code, message=error.message)

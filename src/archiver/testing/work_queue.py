@@ -7,7 +7,7 @@ from archiver.errors import ArchiverError, LeaseLost
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
 from archiver.tasks import Phase
-from archiver.testing.tasks import FakeAttempt, MemoryTasks
+from archiver.testing.engine import FakeAttempt, MemoryEngine
 
 LEASE = timedelta(seconds=20)
 RENEWALS_PER_LEASE = 4
@@ -22,21 +22,21 @@ class MemoryWorkQueue:
     """
 
     def __init__(
-        self, tasks: MemoryTasks, *, lease: timedelta = LEASE, ends_when_empty: bool = False
+        self, engine: MemoryEngine, *, lease: timedelta = LEASE, ends_when_empty: bool = False
     ) -> None:
-        self.tasks = tasks
+        self.engine = engine
         self.lease = lease
         self._ends_when_empty = ends_when_empty
         self._closed = False
         self._claimed = 0
         self._changed = asyncio.Event()
         self._waiting: list[Archive] = []
-        tasks.offered.add(self._changed.set)
+        engine.offered.add(self._changed.set)
 
     async def claim(self) -> "MemoryLease | None":
         while not self._closed:
             self._changed.clear()
-            if attempt := self.tasks.claim(low_first=self._claimed % LOW_EVERY == LOW_EVERY - 1):
+            if attempt := self.engine.claim(low_first=self._claimed % LOW_EVERY == LOW_EVERY - 1):
                 self._claimed += 1
                 return MemoryLease(self, attempt)
             if self._ends_when_empty:
@@ -51,16 +51,16 @@ class MemoryWorkQueue:
     def offer_later(self, archive: Archive, after: timedelta, *, outage: bool = False) -> None:
         if not self._ends_when_empty:
             loop = asyncio.get_running_loop()
-            loop.call_later(after.total_seconds(), self.tasks.requeue, archive)
+            loop.call_later(after.total_seconds(), self.engine.requeue, archive)
         elif outage:
             self._waiting.append(archive)
         else:
-            self.tasks.requeue(archive)
+            self.engine.requeue(archive)
 
     def release_waiting(self) -> None:
         """Offer the tasks that wait for the end of an outage."""
         while self._waiting:
-            self.tasks.requeue(self._waiting.pop())
+            self.engine.requeue(self._waiting.pop())
 
 
 class MemoryLease:
@@ -72,28 +72,28 @@ class MemoryLease:
         self.phase = Phase.CONNECTING
         self.is_open = True
         self._queue = queue
-        self._tasks = queue.tasks
+        self._engine = queue.engine
         self._fake = attempt
-        task = self._tasks.tasks[self.archive.key]
+        task = self._engine.tasks[self.archive.key]
         self.attempt = task.attempt
         self.failures = task.failures
-        self.vanished = self._tasks.vanished.get(self.archive.key, 0)
-        self.outages = self._tasks.outages.get(self.archive.key, OutageHistory())
+        self.vanished = self._engine.vanished.get(self.archive.key, 0)
+        self.outages = self._engine.outages.get(self.archive.key, OutageHistory())
         self._start_timer()
 
     def _start_timer(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(
-            self._queue.lease.total_seconds(), self._tasks.requeue, self.archive
+            self._queue.lease.total_seconds(), self._engine.requeue, self.archive
         )
 
     def _require_held(self) -> None:
-        if self._tasks.tasks[self.archive.key].attempt != self.attempt:
+        if self._engine.tasks[self.archive.key].attempt != self.attempt:
             raise LeaseLost("another worker has claimed this task")
 
     def report(self, phase: Phase, bytes_done: int = 0) -> None:
         self.phase = phase
-        if self._tasks.tasks[self.archive.key].attempt == self.attempt:
+        if self._engine.tasks[self.archive.key].attempt == self.attempt:
             self._fake.report(phase, bytes_done)
 
     async def hold(self) -> None:
@@ -104,17 +104,17 @@ class MemoryLease:
             await asyncio.sleep(self._queue.lease.total_seconds() / RENEWALS_PER_LEASE)
             self._require_held()
             self._timer.cancel()
-            self._tasks.withdraw(self.archive)
+            self._engine.withdraw(self.archive)
             self._start_timer()
 
     async def succeed(self) -> None:
         self._require_held()
-        self._tasks.succeed(self._fake)
+        self._engine.succeed(self._fake)
         self._end()
 
     async def fail(self, error: ArchiverError) -> None:
         self._require_held()
-        self._tasks.fail(self._fake, error)
+        self._engine.fail(self._fake, error)
         self._end()
 
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
@@ -128,17 +128,17 @@ class MemoryLease:
 
     async def hand_back(self) -> None:
         self._give_back(None, failures=self.failures, outages=self.outages)
-        self._tasks.requeue(self.archive)
+        self._engine.requeue(self.archive)
 
     def _give_back(
         self, error: ArchiverError | None, *, failures: int, outages: OutageHistory
     ) -> None:
         self._require_held()
-        self._tasks.give_back(self.archive, error, failures=failures)
-        self._tasks.outages[self.archive.key] = outages
+        self._engine.give_back(self.archive, error, failures=failures)
+        self._engine.outages[self.archive.key] = outages
         self._end()
 
     def _end(self) -> None:
         self._timer.cancel()
-        self._tasks.withdraw(self.archive)
+        self._engine.withdraw(self.archive)
         self.is_open = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Copies, Region, parse_key
-from archiver.ports.index_entries import IndexStore
+from archiver.ports.index_entries import IndexStore, StoredEntry
 from archiver.ports.storage import Storage, StoredState
 from archiver.telemetry import log
 
@@ -41,14 +41,6 @@ class Tally:
 OnProgress = Callable[[Tally], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Indexed:
-    """Revision and fingerprint of an entry, in the place of a million entries in memory."""
-
-    revision: int = 0
-    fingerprint: int | None = None
-
-
 class Rebuilder:
     """Makes the index agree with the regions, once, while the fleet goes on working.
 
@@ -61,7 +53,7 @@ class Rebuilder:
         self._storage = storage
         self._on_progress = on_progress
         self._tally = Tally()
-        self._indexed: dict[str, Indexed] = {}
+        self._indexed: dict[str, tuple[int, int]] = {}  # not the million entries themselves
         self._sha256_keys: set[str] = set()
         self._unreadable: set[str] = set()
         self._dropped: set[str] = set()
@@ -81,29 +73,24 @@ class Rebuilder:
         await self._for_each("reading", keys, self._index_archive)
         if not self._tally.silent:
             await self._for_each("dropping", self._indexed, self._drop_if_gone)
-            await self._for_each("dropping", self._sha256_keys, self._drop_sha256_if_gone)
+            await self._for_each("dropping", self._sha256_keys, self._drop_if_gone)
         for key_hash in self._unreadable:
             self._count_dropped(key_hash)
         return self._tally
 
     async def _read_index(self, source: str | None) -> None:
-        async with aclosing(self._store.archives.scan()) as entries:
+        async with aclosing(self._store.scan()) as entries:
             async for entry in entries:
                 if entry.archive is None:
                     self._unreadable.add(entry.key_hash)
-                elif source in {None, entry.archive.source}:
-                    self._indexed[entry.key] = Indexed(
-                        revision=entry.revision, fingerprint=entry.fingerprint
-                    )
-        async with aclosing(self._store.sha256s.scan()) as entries:
-            async for entry in entries:
-                if entry.archive is None:
-                    self._unreadable.add(entry.key_hash)
-                elif source in {None, entry.archive.source}:
+                elif source not in {None, entry.archive.source}:
+                    continue
+                elif entry.fingerprint is None:
                     self._sha256_keys.add(entry.key)
+                else:
+                    self._indexed[entry.key] = entry.revision, entry.fingerprint
 
     async def _list_archives(self, source: str | None) -> Iterable[str]:
-        """Return the keys of all archives that any region has."""
         keys: dict[str, None] = {}
         failure = StorageUnavailable("no region is configured")
         for region in self._storage.regions:
@@ -124,7 +111,6 @@ class Rebuilder:
     async def _for_each(
         self, phase: str, keys: Iterable[str], work: Callable[[str], Awaitable[None]]
     ) -> None:
-        """Call *work* for each of *keys*, some at a time."""
         self._tally.phase = phase
         remaining = iter(keys)
 
@@ -159,12 +145,11 @@ class Rebuilder:
         If some region did not answer, an existing entry may know more than *copies*, and stays.
         """
         store, sha256 = self._store, copies.manifest.sha256
-        indexed = self._indexed.pop(archive.key_hash, Indexed())
+        revision, fingerprint = self._indexed.pop(archive.key_hash, (0, None))
         self._unreadable.discard(archive.key_hash)
-        differs = complete and indexed.fingerprint != store.fingerprint(copies)
         written = False
-        if indexed.fingerprint is None or differs:
-            written = await store.write(archive, copies, revision=indexed.revision)
+        if fingerprint is None or (complete and fingerprint != store.fingerprint(copies)):
+            written = await store.write(archive, copies, revision=revision)
         sha256_key = store.sha256_key(sha256, archive)
         if sha256_key in self._sha256_keys:
             self._sha256_keys.remove(sha256_key)
@@ -175,26 +160,21 @@ class Rebuilder:
         self._tally.written += written
         self._tally.kept += not written
 
-    async def _drop_if_gone(self, key_hash: str) -> None:
-        entry = await self._store.archives.read(key_hash)
-        if entry and entry.archive and await self._is_gone(entry.archive):
-            await self._store.archives.remove(entry)
-            await self._store.publish_change(key_hash, entry.sha256)
-            self._count_dropped(key_hash)
-
-    async def _drop_sha256_if_gone(self, key: str) -> None:
-        entry = await self._store.sha256s.read(key)
-        if entry and entry.archive and await self._is_gone(entry.archive, sha256_key=key):
-            await self._store.sha256s.remove(entry)
+    async def _drop_if_gone(self, key: str) -> None:
+        entry = await self._store.read(key)
+        if entry and entry.archive and await self._is_gone(entry, entry.archive):
+            await self._store.remove(entry)
+            if entry.sha256:
+                await self._store.publish_change(key, entry.sha256)
             self._count_dropped(entry.key_hash)
 
-    async def _is_gone(self, archive: Archive, *, sha256_key: str | None = None) -> bool:
+    async def _is_gone(self, entry: StoredEntry, archive: Archive) -> bool:
         """Return whether all regions answered and none has *archive*, or none with this sha256."""
         found = await self._find(archive)
         if found is None or found.copies is None:
             return found is not None and not found.unreachable
         actual = self._store.sha256_key(found.copies.manifest.sha256, archive)
-        return sha256_key is not None and sha256_key != actual
+        return entry.fingerprint is None and entry.key != actual
 
     def _count_dropped(self, key_hash: str) -> None:
         self._dropped.add(key_hash)

@@ -18,10 +18,7 @@ CONCURRENCY = 8
 
 
 class Rechecker:
-    """Compares stale entries of the index with the buckets.
-
-    Runs in the background. Regions that do not answer leave the entry unchanged.
-    """
+    """Compares stale entries with the buckets. Regions that do not answer change nothing."""
 
     def __init__(self, *, entries: IndexEntries, storage: Storage, repairs: RepairList) -> None:
         self._entries = entries
@@ -32,7 +29,7 @@ class Rechecker:
         entries.stale.add(self.schedule)
 
     def schedule(self, archive: Archive) -> None:
-        """Have *archive* checked soon, unless it is scheduled already or too many are."""
+        """Have *archive* checked soon, unless it is scheduled or too many are."""
         if archive.key_hash not in self._waiting and not self._queue.full():
             self._waiting[archive.key_hash] = archive
             self._queue.put_nowait(archive.key_hash)
@@ -88,9 +85,8 @@ class Rechecker:
     async def _correct(self, archive: Archive, entry: IndexEntry, actual: Copies | None) -> None:
         METRICS.checks.labels(outcome="gone").inc()
         kept = actual.regions if actual and actual.manifest == entry.copies.manifest else ()
-        for region in entry.copies.regions:
-            if region not in kept:
-                log.warning("copy.gone", region=region, key=archive.key)
+        for region in (r for r in entry.copies.regions if r not in kept):
+            log.warning("copy.gone", region=region, key=archive.key)
         await self._entries.replace(archive, entry, actual)
         missing = [r for r in self._storage.regions if actual and r not in actual.regions]
         if missing:

@@ -50,22 +50,13 @@ class Repairer:
         async with aclosing(self._repairs.due()) as repairs:
             async for repair in repairs:
                 if healthy is None:
-                    healthy = await self._healthy_regions()
+                    answers = await self._storage.check_access()
+                    healthy = {region for region, error in answers.items() if error is None}
                 if healthy.intersection(repair.missing):
                     await self._enqueue(repair)
 
-    async def _healthy_regions(self) -> set[Region]:
-        health = await self._storage.check_access()
-        return {region for region, error in health.items() if error is None}
-
     async def _enqueue(self, repair: Repair) -> None:
-        """Postpone *repair* and create its task.
-
-        In this order, because the task may end and remove the entry before ``enqueue`` returns.
-
-        Raises:
-            EngineUnavailable: The entry is not postponed, or the task not created.
-        """
+        """Postpone *repair* first: its task may end and remove it before ``enqueue`` returns."""
         try:
             if await self._repairs.postpone(repair, until=self._next_try(repair)):
                 await self._queue.enqueue(repair.archive, priority=Priority.LOW)

@@ -7,7 +7,6 @@ from archiver.errors import EngineUnavailable
 from archiver.model import Archive, EnqueueOutcome
 from archiver.ports.queue import TaskEvents, TaskQueue
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
-from archiver.tasks import Task
 from archiver.telemetry import log
 
 ACCEPTED_MAX_BYTES = 16 * MEGABYTE
@@ -77,11 +76,8 @@ class Restorer:
         if task and task.state.terminal:
             self._archives.pop(archive.key_hash)
             return True
-        if task and self._is_running(task):
-            return False  # its message may be lost all the same
+        if task and task.updated_at and datetime.now(UTC) - task.updated_at < self._lease:
+            return False  # it is running, but its message may be lost all the same
         if await self._queue.enqueue(archive) is EnqueueOutcome.CREATED:
             log.warning("task.restored", key=archive.key)
         return True
-
-    def _is_running(self, task: Task) -> bool:
-        return task.updated_at is not None and datetime.now(UTC) - task.updated_at < self._lease

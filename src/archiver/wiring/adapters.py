@@ -1,6 +1,6 @@
 """Creates each adapter that the settings describe."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -15,8 +15,8 @@ from archiver import __version__
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.connection import Connection, connect
-from archiver.jetstream.fleet_requests import Answer
 from archiver.jetstream.link import Servers
+from archiver.jetstream.worker_reports import Answer
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
@@ -34,14 +34,14 @@ def connect_engine(
     *,
     process: str,
     prepares: bool = True,
-    answers: Mapping[str, Answer] | None = None,
+    report: Answer | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     return connect(
         engine_servers(settings.engine),
         namespace=NAMESPACE,
         name=f"archiver-{process}",
         prepares=prepares,
-        answers=answers,
+        report=report,
     )
 
 

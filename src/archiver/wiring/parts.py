@@ -13,7 +13,7 @@ from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
-from archiver.jetstream.worker_reports import WORKERS, Reporter
+from archiver.jetstream.worker_reports import Reporter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.settings import Settings, nearest_regions
@@ -37,9 +37,12 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
     """Yield the connected parts. Servers that do not respond yet are connected later."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(adapters.open_regions(settings))
-        answers = {WORKERS: Reporter(storage=storage).answer} if process == "worker" else {}
         connection = await stack.enter_async_context(
-            adapters.connect_engine(settings, process=process, answers=answers)
+            adapters.connect_engine(
+                settings,
+                process=process,
+                report=Reporter(storage=storage).answer if process == "worker" else None,
+            )
         )
         sources = await stack.enter_async_context(adapters.open_sources(settings))
         queue = JetStreamTaskQueue(connection=connection)

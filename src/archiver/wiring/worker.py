@@ -61,13 +61,14 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         max_failures=worker.max_failures,
         retry_base=timedelta(seconds=worker.retry_base_s),
     )
+    repairing = repair_copies(
+        repairs=parts.repairs,
+        queue=parts.queue,
+        storage=parts.storage,
+        interval=timedelta(seconds=worker.repair_interval_s),
+    )
     async with (
-        repair_copies(
-            repairs=parts.repairs,
-            queue=parts.queue,
-            storage=parts.storage,
-            interval=timedelta(seconds=worker.repair_interval_s),
-        ),
+        repairing,
         open_work_queue(
             connection=parts.connection,
             caps={name: source.concurrency for name, source in settings.sources.items()},

@@ -1,6 +1,8 @@
-"""A worker: slots that claim tasks, and an orderly stop."""
+"""A worker: slots that claim tasks, run attempts and log them, and an orderly stop."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +22,6 @@ from archiver.ports.queue import Attempt, Lease, WorkQueue
 from archiver.runtime.tasks import cancel_and_wait
 from archiver.telemetry import METRICS, describe, log
 from archiver.worker import back_off
-from archiver.worker.attempt_log import AttemptLog
 
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
 """``service.Archiver.build``."""
@@ -37,6 +38,9 @@ VANISHED_MAX = 5
 """Workers whose lease may run out over one task before the task is taken to be the cause."""
 
 
+LEVELS = {"retried": logging.WARNING, "failed": logging.ERROR, "lost": logging.WARNING}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How a worker works. ``grace`` is the time for builds to end after a request to stop."""
@@ -45,6 +49,37 @@ class Policy:
     grace: timedelta
     max_failures: int
     retry_base: timedelta
+
+
+class _AttemptLog:
+    """Measures an attempt from now on, and logs and counts its outcome."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._began = time.monotonic()
+
+    def write(
+        self,
+        outcome: str,
+        error: ArchiverError | None = None,
+        *,
+        level: int | None = None,
+        **fields: object,
+    ) -> None:
+        source = self._lease.archive.source
+        duration_s = time.monotonic() - self._began
+        METRICS.attempts.labels(source=source, outcome=outcome).inc()
+        METRICS.attempt_duration.labels(source=source, outcome=outcome).observe(duration_s)
+        if error:
+            fields |= {**error.log_fields, "reason": error.message, "cause": describe(error)}
+        log.log(
+            level or LEVELS.get(outcome, logging.INFO),
+            f"task.{outcome}",
+            key=self._lease.archive.key,
+            attempt=self._lease.attempt,
+            duration_s=round(duration_s, 3),
+            **fields,
+        )
 
 
 class Worker:
@@ -83,7 +118,7 @@ class Worker:
     async def _attempt(self, lease: Lease) -> None:
         """Run an attempt. If its end cannot be recorded, the lease runs out."""
         self._attempts += 1
-        line = AttemptLog(lease)
+        line = _AttemptLog(lease)
         try:
             await self._build_and_end(lease, line)
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
@@ -95,7 +130,7 @@ class Worker:
         finally:
             self._attempts -= 1
 
-    async def _build_and_end(self, lease: Lease, line: AttemptLog) -> None:
+    async def _build_and_end(self, lease: Lease, line: _AttemptLog) -> None:
         """Build, and end the attempt as the outcome requires: the one place that decides."""
         if lease.vanished >= VANISHED_MAX:
             lost = WorkersLost(f"{lease.vanished} workers vanished while they ran this task")
@@ -121,7 +156,6 @@ class Worker:
             line.write("succeeded", size_bytes=size_bytes, regions=copies.regions)
 
     async def _build_under(self, lease: Lease) -> Copies:
-        """Build for as long as the lease is held."""
         building = asyncio.create_task(self._build(lease.archive, lease))
         renewing = asyncio.create_task(lease.keep_renewed())
         try:
@@ -134,7 +168,7 @@ class Worker:
             await asyncio.wait({building})
             await cancel_and_wait(renewing)
 
-    async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+    async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         if isinstance(error, (SourceError, BadArchive)):
             METRICS.source_errors.labels(source=lease.archive.source, code=error.code).inc()
         if error.ours:
@@ -148,7 +182,7 @@ class Worker:
         await lease.retry(error, after=after)
         line.write("retried", error, wait_s=round(after.total_seconds(), 3))
 
-    async def _wait_or_fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+    async def _wait_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         """Have the task wait for the end of an outage of ours, which is not its fault."""
         outage = back_off.Outage.of(lease)
         if outage.outlasts_patience:
@@ -156,8 +190,9 @@ class Worker:
             return
         after = back_off.outage_delay(outage, base=self._policy.retry_base)
         await lease.wait(error, outages=outage.history, after=after)
-        line.write_waiting(error, first=not outage.lasted, after=after)
+        level = logging.INFO if outage.lasted else logging.WARNING  # a warning only the first time
+        line.write("waiting", error, level=level, wait_s=round(after.total_seconds(), 3))
 
-    async def _fail(self, lease: Lease, error: ArchiverError, line: AttemptLog) -> None:
+    async def _fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         await lease.fail(error)
         line.write("failed", error)

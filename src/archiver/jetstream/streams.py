@@ -1,0 +1,222 @@
+"""The streams of a fleet: created if missing, updated if outdated; their messages by subject."""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.link import Link
+from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
+from archiver.telemetry import log
+
+STATES, INDEX, REVS, REPAIRS = "states", "index", "revs", "repairs"
+
+TASKS = "tasks"
+"""The work queue. It is no bucket, but its messages may be unreadable as well."""
+
+DIGESTS = "digests"
+"""Keys of two tokens: a SHA-256, and the hash of an archive that has it."""
+
+ENTRY_MAX_BYTES = 16 * 1024
+"""For a value with its headers. The longest is an entry of the index: about 4 kB with the longest
+names, and about 12 kB if the host sent the archive from a URL of 8 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long a bucket keeps an entry after its last write, and how many entries it keeps.
+
+    The oldest entry is removed first. The number of entries and ENTRY_MAX_BYTES bound the bytes.
+    With a bound in bytes, the server would reserve them, and refuse the bucket on a smaller disk.
+    """
+
+    max_age: timedelta | None
+    max_entries: int = 1_000_000
+
+
+BUCKETS = {
+    STATES: Bounds(max_age=timedelta(days=7)),
+    INDEX: Bounds(max_age=timedelta(days=90)),
+    REVS: Bounds(max_age=timedelta(days=90)),
+    REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
+    DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
+}
+"""docs/architecture.md explains why the loss of an entry does no harm, for each bucket."""
+
+STREAM_NAME_IN_USE = 10058
+
+
+class Streams:
+    """The streams of *namespace*. New ones get so many *replicas*.
+
+    Every async method raises EngineUnavailable if its effect or its answer is not certain.
+    """
+
+    def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
+        self._link = link
+        self.replicas = replicas
+        self.namespace = namespace
+        self._task_prefix = f"{namespace}.tasks."
+        self.tasks_stream = f"{namespace}_tasks"
+        self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
+        self.names = (self.tasks_stream, *self.buckets)
+        self._existing: dict[str, StreamConfig] = {}
+
+    def bucket_stream(self, bucket: str) -> str:
+        return f"KV_{self.namespace}_{bucket}"
+
+    def key_subject(self, bucket: str, key: str) -> str:
+        return f"$KV.{self.namespace}_{bucket}.{key}"
+
+    def reads_directly(self, stream: str) -> bool:
+        """Return whether a stream is known to have no followers, whose answers may be old."""
+        existing = self._existing.get(stream)
+        return existing is not None and existing.allow_direct is True
+
+    def forget(self, stream: str) -> None:
+        """Read a stream through its leader until ``ensure`` has seen it again."""
+        self._existing.pop(stream, None)
+
+    def task_subject(self, priority: str, source: str, key_hash: str) -> str:
+        """Return the subject of a task. Each token may be ``*``."""
+        return f"{self._task_prefix}{priority}.{source}.{key_hash}"
+
+    async def ensure(self) -> None:
+        """Create what is missing of the work queue and the buckets."""
+        with translated("create its streams"):
+            buckets = (self.bucket_config(*bucket) for bucket in BUCKETS.items())
+            for config in (self._tasks_config(), *buckets):
+                self._existing[str(config.name)] = await _ensure(self._link.js, config)
+            self._log_differing_replicas()
+
+    def _tasks_config(self) -> StreamConfig:
+        """At most one message per subject. A second one is refused, and replaces nothing."""
+        return StreamConfig(
+            name=self.tasks_stream,
+            subjects=[self.task_subject("*", "*", "*")],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            discard_new_per_subject=True,
+            num_replicas=self.replicas,
+        )
+
+    def bucket_config(self, bucket: str, bounds: Bounds) -> StreamConfig:
+        """A key-value bucket (ADR-8 of NATS) that keeps one value of each key.
+
+        Reads go to the leader, because a follower may return a value that has just been replaced.
+        A bucket on one server has no followers, so it allows direct gets.
+        """
+        return StreamConfig(
+            name=self.bucket_stream(bucket),
+            subjects=[self.key_subject(bucket, ">")],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_msgs_per_subject=1,
+            max_msgs=bounds.max_entries,
+            max_msg_size=ENTRY_MAX_BYTES,
+            max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
+            allow_rollup_hdrs=True,
+            allow_direct=self.replicas == 1,
+            deny_delete=True,
+            num_replicas=self.replicas,
+        )
+
+    def _log_differing_replicas(self) -> None:
+        actual = {name: config.num_replicas or 1 for name, config in self._existing.items()}
+        different = sorted(name for name in actual if actual[name] != self.replicas)
+        if different:
+            log.warning(
+                "engine.replicas_differ",
+                setting=self.replicas,
+                actual=sorted({actual[name] for name in different}),
+                streams=different,
+            )
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        """Store a message in the stream of its subject; return its revision.
+
+        A missing stream, as after a wipe of the server's folder, is created first. A task may be
+        stored by a second try, so its headers must name the revision they expect.
+
+        Raises:
+            WrongRevision: The revision in the headers is not the last one.
+        """
+        with translated("store a message"):
+            try:
+                return await self._publish(subject, payload, headers)
+            except nats.js.errors.NoStreamResponseError:
+                await self.ensure()
+            except nats.errors.TimeoutError:
+                if not subject.startswith(self._task_prefix):
+                    raise
+                await self._ensure_queue()
+            return await self._publish(subject, payload, headers)
+
+    async def _ensure_queue(self) -> None:
+        """Create the queue if it is missing.
+
+        The server does not report the missing stream while workers listen on the subject, because
+        they receive the message. One of them may have created the queue by now.
+        """
+        try:
+            await self._link.js.stream_info(self.tasks_stream)
+        except nats.js.errors.NotFoundError:
+            await self.ensure()
+
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        try:
+            return (await self._link.js.publish(subject, payload, headers=headers)).seq
+        except nats.js.errors.APIError as exc:
+            if exc.err_code not in WRONG_LAST_SEQUENCE:
+                log.warning("jetstream.refused", subject=subject, err_code=exc.err_code)
+            raise
+
+    async def last(self, stream: str, subject: str) -> Entry | None:
+        """Return the newest message of a subject, which may have wildcards."""
+        with translated("read a message"):
+            try:
+                message = await self._link.js.get_last_msg(stream, subject)
+            except nats.js.errors.NotFoundError:
+                return None
+        return Entry(value=message.data or b"", revision=message.seq or 0)
+
+    async def remove(self, stream: str, subject: str, *, revision: int) -> None:
+        """Remove the messages of a subject up to *revision*."""
+        with translated("remove a message"):
+            await self._link.js.purge_stream(stream, seq=revision + 1, subject=subject)
+
+
+async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig:
+    """Create a stream, or update it where Archiver depends on it, but never its replicas."""
+    name = str(wanted.name)
+    try:
+        existing = (await js.stream_info(name)).config
+    except nats.js.errors.NotFoundError:
+        try:
+            return (await js.add_stream(wanted)).config
+        except nats.js.errors.APIError as exc:
+            if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
+                raise
+        existing = (await js.stream_info(name)).config
+    adapted = _adapt(existing, wanted)
+    return existing if adapted == existing else (await js.update_stream(adapted)).config
+
+
+def _adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
+    """Settings of the operator stay: limits, placement, replicas and their consequences."""
+    changes = {
+        field.name: value
+        for field in fields(wanted)
+        if (value := getattr(wanted, field.name)) not in (None, field.default)
+    }
+    changes["discard"] = wanted.discard  # one of the two is the default
+    del changes["num_replicas"]
+    if wanted.allow_direct is not None:
+        changes["allow_direct"] = existing.num_replicas == 1
+    return existing.evolve(**changes)
