@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.project import Project
 from tests.parts.hgweb import Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.stack import REGIONS, Stack, servers
 
 HOLD_S = 1

@@ -18,7 +18,7 @@ from archiver.sealing import seal
 from archiver.storage.regional_storage import open_storage
 from archiver.testing import MemoryStorage
 from tests.parts.s3 import REGIONS, Home
-from tests.parts.sink import Fault, Sink, sink
+from tests.parts.s3_fault_proxy import Fault, Sink, sink
 
 T = TypeVar("T")
 EAST, WEST = REGIONS

@@ -8,7 +8,7 @@ from archiver.model import Archive, Copies, EnqueueOutcome, Region
 from archiver.ports.queue import Attempt, Repair, TaskQueue
 from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
 from tests.parts.fleet import Busy, Refused, an_archive, copies_of
-from tests.parts.queue_stands import OpenStand, QueueStand
+from tests.parts.queue_backends import OpenStand, QueueStand
 
 MAX_FAILURES = 3
 

@@ -8,8 +8,8 @@ import zipfile
 from collections.abc import Iterator
 from itertools import product
 
-from tests.parts.faulty import Forever, head, until_close
-from tests.parts.misbehaving import Body, Case, Subject, body, refused, retried, script, sound
+from tests.parts.fault_cases import Body, Case, Subject, body, refused, retried, script, sound
+from tests.parts.faulty_host import Forever, head, until_close
 from tests.parts.packing import BLOCK, TAR_END, tar_link, tar_member, tar_members, zipped
 
 MAX_BYTES = 16 << 20

@@ -18,7 +18,7 @@ from archiver.storage.fan_out import MAX_LAG
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
-from tests.parts.sink import Sink, sink
+from tests.parts.s3_fault_proxy import Sink, sink
 
 T = TypeVar("T")
 EAST, WEST = REGIONS

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.parts.hgweb import Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 

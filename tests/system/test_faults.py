@@ -12,7 +12,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost
+from tests.parts.slow_host import SlowHost
 from tests.system.client import ended, fetch, poll, stored, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 

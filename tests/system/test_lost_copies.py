@@ -8,7 +8,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost
+from tests.parts.slow_host import SlowHost
 from tests.system.client import Answer, fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import ended, fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 

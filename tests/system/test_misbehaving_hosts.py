@@ -21,19 +21,19 @@ from tests.parts.archive_faults import (
     MAX_UNPACKED_BYTES,
     archive_faults,
 )
-from tests.parts.misbehaving import MAX_FAILURES, Case, MisbehavingHost, misbehaving_host
-from tests.parts.packing import read_through
-from tests.parts.wire_faults import (
+from tests.parts.fault_cases import MAX_FAILURES, Case, FaultCaseHost, fault_case_host
+from tests.parts.http_faults import (
     DEADLINE_S,
     MIN_RATE_BYTES_S,
     MIN_RATE_WINDOW_S,
     READ_TIMEOUT_S,
-    wire_faults,
+    http_faults,
 )
+from tests.parts.packing import read_through
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
-CASES = {case.name: case for case in (*wire_faults(), *archive_faults())}
+CASES = {case.name: case for case in (*http_faults(), *archive_faults())}
 SOUND = [case for case in CASES.values() if case.code is None]
 AT_ONCE = 100
 BETWEEN_ATTEMPTS_S = 0.2
@@ -113,7 +113,7 @@ def remains(tmp_path_factory: pytest.TempPathFactory, worker_id: str, testrun_ui
 def _play(folder: Path) -> Remains:
     cases = list(CASES.values())
     with (
-        misbehaving_host(cases) as (host, elsewhere),
+        fault_case_host(cases) as (host, elsewhere),
         servers(folder, template=host.template, settings=SETTINGS) as stack,
         stack.web(),
         stack.worker() as worker,
@@ -134,7 +134,7 @@ def _play(folder: Path) -> Remains:
         )
 
 
-def _url(stack: Stack, host: MisbehavingHost, case: Case) -> str:
+def _url(stack: Stack, host: FaultCaseHost, case: Case) -> str:
     subject = host.subject(case)
     return stack.url(subject.repo, subject.node, f"suffix={case.suffix}")
 

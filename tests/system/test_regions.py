@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 

@@ -11,7 +11,7 @@ from archiver.testing import MemoryStorage
 from archiver.upkeep.background import repair_copies
 from archiver.worker.worker import Build
 from tests.parts.fleet import HUNG_AFTER_S, an_archive, copies_of
-from tests.parts.queue_stands import OpenStand, QueueStand
+from tests.parts.queue_backends import OpenStand, QueueStand
 
 TWO = Region("two")
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from tests.parts.faulty import NONE, Break, Forever, Pause, Step, chunked, head, sized, until_close
-from tests.parts.misbehaving import (
+from tests.parts.fault_cases import (
     MAX_FAILURES,
     Body,
     Case,
@@ -15,6 +14,17 @@ from tests.parts.misbehaving import (
     retried,
     script,
     sound,
+)
+from tests.parts.faulty_host import (
+    NONE,
+    Break,
+    Forever,
+    Pause,
+    Step,
+    chunked,
+    head,
+    sized,
+    until_close,
 )
 
 READ_TIMEOUT_S = 3.0
@@ -33,7 +43,7 @@ LARGE_BYTES = 12 << 20
 CHUNKED = head({"Transfer-Encoding": "chunked"})
 
 
-def wire_faults() -> Iterator[Case]:
+def http_faults() -> Iterator[Case]:
     """Yield each case once, the slow ones first."""
     yield from _drips()
     yield from _silences()

@@ -1,6 +1,6 @@
 """A WSGI server that ends each answer as if it were whole, as Apache's mod_wsgi does.
 
-``python -m tests.parts.wsgi PORT CONFIG`` serves Mercurial's hgweb. When the application fails in
+``python -m tests.parts.lenient_wsgi PORT CONFIG`` serves Mercurial's hgweb. When the application fails in
 the middle of an answer, what it leaves behind is collected before the body ends: Python's
 ``ZipFile`` then still writes the directory of a zip that lacks members. Other servers, and those in
 Python's and Mercurial's own libraries, append something or break off.
@@ -92,7 +92,7 @@ def lenient(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> I
     folder = tmp_path_factory.mktemp("lenient")
     repositories, config = configured(folder)
     port = free_port()
-    command = [sys.executable, "-m", "tests.parts.wsgi", str(port), str(config)]
+    command = [sys.executable, "-m", "tests.parts.lenient_wsgi", str(port), str(config)]
     with running(command, log=folder / "log", ready=lambda: accepts(port), env=HG_ENV):
         yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
 

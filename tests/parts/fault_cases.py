@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from tests.parts.faulty import NONE, FaultyHost, Request, Step, faulty_host, serving, sized
+from tests.parts.faulty_host import NONE, FaultyHost, Request, Step, faulty_host, serving, sized
 from tests.parts.packing import TAR_END, tar_members, zipped
 
 MAX_FAILURES = 2
@@ -153,7 +153,7 @@ def body(content: Body, headers: Mapping[str, str] = NONE, *, status: str = "200
     return script(lambda subject: sized(content(subject), status, headers))
 
 
-class MisbehavingHost(FaultyHost):
+class FaultCaseHost(FaultyHost):
     """Answers questions about each case's repository as hgweb does, and about its archive as told.
 
     ``moments`` are those at which each case's archive was asked for, by name.
@@ -218,11 +218,11 @@ def node_of(name: str) -> str:
 
 
 @contextlib.contextmanager
-def misbehaving_host(cases: Sequence[Case]) -> Iterator[tuple[MisbehavingHost, FaultyHost]]:
+def fault_case_host(cases: Sequence[Case]) -> Iterator[tuple[FaultCaseHost, FaultyHost]]:
     """Yield a host that plays *cases*, and another one that nobody ought to contact."""
     with (
         faulty_host() as elsewhere,
-        MisbehavingHost(cases, elsewhere=elsewhere.url) as host,
+        FaultCaseHost(cases, elsewhere=elsewhere.url) as host,
         serving(host),
     ):
         yield host, elsewhere
