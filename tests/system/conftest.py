@@ -1,4 +1,4 @@
-"""What tests of a running installation share: a host that can be slowed down."""
+"""The fixture of tests of the running program: a host whose rate can be limited."""
 
 from collections.abc import Iterator
 
