@@ -15,7 +15,7 @@ from tests.world import ASH, World
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_version_is_what_was_deployed(web: Client) -> None:
+def test_the_version_names_the_deployed_release(web: Client) -> None:
     assert web.get("/__version__").json == {"version": "1.2.3", "commit": "c0ffee"}
 
 

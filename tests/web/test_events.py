@@ -82,7 +82,7 @@ def test_a_poll_without_a_change_ends_in_time() -> None:
     assert response.result["state"] == "PENDING"
 
 
-def test_a_client_that_says_what_it_knows_misses_no_change(web: Client) -> None:
+def test_a_client_that_sends_its_etag_misses_no_change(web: Client) -> None:
     target = status_of(web)
     known = web.get(target).headers["etag"]
     attempt = claimed(web)

@@ -108,7 +108,7 @@ def test_a_checksum_of_a_rev_in_the_query_names_the_file_of_the_repo(web: Client
     assert response.body.endswith(b"  ash.zip\n")
 
 
-def test_a_checksum_is_what_sha256sum_checks_the_downloaded_file_with(web: Client) -> None:
+def test_a_checksum_has_the_format_of_sha256sum(web: Client) -> None:
     data = web.world.storage.download(built(web).headers["location"])
     response = web.get(f"{FILE}.sha256")
     assert response.status == 200
