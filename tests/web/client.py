@@ -15,7 +15,7 @@ from archiver.web.app import create_app
 from archiver.web.application import Application
 from archiver.web.request_context import WebState
 from archiver.web.web_config import WebConfig
-from tests.world import World
+from tests.memory_world import World
 
 T = TypeVar("T")
 

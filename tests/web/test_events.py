@@ -14,9 +14,9 @@ from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.waiting.admission import WaitLimits
+from tests.memory_world import ASH, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import built, settled
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 

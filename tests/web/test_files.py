@@ -11,8 +11,8 @@ from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
 from archiver.web.api.files import split_file_name
+from tests.memory_world import ASH, FILES, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
-from tests.world import ASH, FILES, World
 
 DURATION = "archiver_http_request_duration_seconds"
 FILE = f"/get/hgmo/{ASH}/default.tar.gz"

@@ -5,8 +5,8 @@ from structlog.testing import capture_logs
 
 from archiver.web.api.urls import archive_path, canonical_url, repo_path, status_url
 from archiver.web.app import ROUTES
+from tests.memory_world import ASH, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 

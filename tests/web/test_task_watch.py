@@ -12,7 +12,7 @@ from archiver.runtime.notifications import Notifications
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryIndex
 from archiver.web.waiting.task_watch import TaskWatch, open_task_watches
-from tests.world import World
+from tests.memory_world import World
 
 OFTEN = timedelta(milliseconds=5)
 PATIENCE_S = 5
