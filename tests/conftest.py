@@ -2,10 +2,10 @@
 
 pytest_plugins = [
     "tests.parts.hgweb",
-    "tests.parts.wsgi",
+    "tests.parts.lenient_wsgi",
     "tests.parts.nats",
     "tests.parts.fleet",
-    "tests.parts.queue_stands",
+    "tests.parts.queue_backends",
     "tests.parts.s3",
-    "tests.parts.secured",
+    "tests.parts.secured_nats",
 ]

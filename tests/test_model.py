@@ -23,7 +23,7 @@ from archiver.model import (
     parse_task_id,
 )
 from archiver.names import require_name
-from tests.world import World
+from tests.memory_world import World
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 

@@ -21,7 +21,7 @@ from archiver.model import Node
 from archiver.ports.index import Resolved
 from archiver.resolver import NAME_TTL, Resolution, Resolver
 from archiver.testing import FakeSource, MemoryIndex
-from tests.world import ASH, FILES
+from tests.memory_world import ASH, FILES
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Absent, EnqueueOutcome, Node, Pending, Ready, Region
-from tests.world import World, build, request
+from tests.memory_world import World, build, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 

@@ -14,7 +14,7 @@ from archiver.errors import (
 from archiver.model import Absent, Pending, Ready, Region
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt
-from tests.world import World, build, lose, request
+from tests.memory_world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 

@@ -14,7 +14,7 @@ from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
 from archiver.web.waiting.waiters import WaitLimits, open_waiters
-from tests.world import World, build, lose, request
+from tests.memory_world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 

@@ -19,7 +19,7 @@ from archiver.settings import (
 )
 from archiver.settings.processes import ServerSettings
 from archiver.settings.tree import HGMO_URL_TEMPLATE
-from tests.parts.secured import Certificates
+from tests.parts.secured_nats import Certificates
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
 LOCAL = "http://127.0.0.1:8000/{repo}/archive/{rev}.{suffix}/{subdir}"

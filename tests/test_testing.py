@@ -19,7 +19,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Node, ServedFormats, Verified
 from archiver.testing import FakeSource, GzipVerifier
-from tests.world import ASH, World
+from tests.memory_world import ASH, World
 
 
 def fetched(source: FakeSource, archive: Archive) -> tuple[str, bytes]:

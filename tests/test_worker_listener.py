@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from archiver.health import Health, Heartbeat
 from archiver.worker_listener import CannotListen, listening
+from tests.memory_world import World
 from tests.parts.process import free_port
 from tests.system.client import Answer, fetch
-from tests.world import World
 
 VERSION = {"version": "1.2.3"}
 

@@ -6,11 +6,11 @@ from benchmarks.topics import TOPICS
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_the_document_has_a_place_for_each_topic(topic: str) -> None:
+def test_the_document_has_one_place_for_each_topic(topic: str) -> None:
     assert insert(DOCUMENT.read_text(), topic, "figures\n").count("figures\n") == 1
 
 
-def test_what_is_measured_anew_replaces_what_was_measured_before_and_nothing_else() -> None:
+def test_new_figures_replace_the_old_figures_of_the_topic_and_nothing_else() -> None:
     text = "above\n<!-- pace -->\nold\n<!-- end of pace -->\nbelow <!-- fast -->\n"
 
     once = insert(text, "pace", r"new \1" + "\n")
@@ -27,7 +27,7 @@ def test_a_topic_without_a_place_is_an_error() -> None:
         insert("nothing here", "pace", "")
 
 
-def test_figures_tell_their_date_and_machine() -> None:
+def test_rendered_figures_name_the_machine_and_the_duration() -> None:
     table = Table(unit="s", rows=[Row(what="it", samples=[1.0])])
 
     rendered = render([table], rounds=5, duration_s=120)

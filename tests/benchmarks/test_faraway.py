@@ -1,4 +1,4 @@
-"""The regions that keep nothing, as Archiver's own storage sees them."""
+"""The benchmarks' faraway regions through Archiver's own storage."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tests.storage.conftest import LARGE, an_archive, store
 
 
 @pytest.mark.parametrize("size_bytes", (4, 100_000, LARGE))
-def test_what_is_stored_there_is_found(size_bytes: int, tmp_path: Path) -> None:
+def test_a_stored_archive_is_found(size_bytes: int, tmp_path: Path) -> None:
     async def scenario(settings: Mapping[str, str]) -> tuple[Copies, Copies | None]:
         archive = an_archive()
         async with open_storage(buckets(settings["ARCHIVER_REGIONS"])) as storage:

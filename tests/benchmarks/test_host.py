@@ -1,4 +1,4 @@
-"""The host of the benchmarks: sound archives, no faster than it is told to send them."""
+"""The host of the benchmarks: it sends valid archives at the requested rate."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.system.client import fetch
 RATE = 10e6
 
 
-def test_what_it_sends_is_a_sound_archive(tmp_path: Path) -> None:
+def test_the_host_sends_a_valid_archive(tmp_path: Path) -> None:
     lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
     archive = lab.inputs.get("8GB")
 
@@ -33,7 +33,7 @@ async def _verify(sent: bytes) -> None:
     await verifier.finish()
 
 
-def test_it_says_when_the_last_byte_left(tmp_path: Path) -> None:
+def test_the_host_records_when_it_sent_the_last_byte(tmp_path: Path) -> None:
     lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
     archive = lab.inputs.get("10MB")
     repo = new_repo(archive)
@@ -45,7 +45,7 @@ def test_it_says_when_the_last_byte_left(tmp_path: Path) -> None:
         assert before < host.ended_at(repo) < time.monotonic()
 
 
-def test_a_rate_is_kept() -> None:
+def test_the_bucket_limits_the_rate() -> None:
     bucket = Bucket(RATE)
     started = time.monotonic()
 
@@ -55,7 +55,7 @@ def test_a_rate_is_kept() -> None:
     assert time.monotonic() - started >= 0.2
 
 
-def test_time_in_which_nobody_listened_is_not_made_up_for() -> None:
+def test_idle_time_allows_no_more_than_one_burst() -> None:
     bucket = Bucket(RATE)
     time.sleep(2 * BURST_BYTES / RATE)
     started = time.monotonic()
@@ -65,7 +65,7 @@ def test_time_in_which_nobody_listened_is_not_made_up_for() -> None:
     assert time.monotonic() - started >= BURST_BYTES / RATE
 
 
-def test_it_counts_how_often_an_archive_was_fetched(tmp_path: Path) -> None:
+def test_the_host_counts_the_fetches_of_an_archive(tmp_path: Path) -> None:
     lab = Lab(inputs=Inputs(tmp_path, quick=True), folder=tmp_path, rounds=1)
     archive = lab.inputs.get("10MB")
     repo = new_repo(archive)

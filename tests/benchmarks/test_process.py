@@ -14,7 +14,7 @@ input()
 """
 
 
-def test_what_a_process_used_is_known_while_it_lives() -> None:
+def test_the_usage_of_a_running_process_is_measured() -> None:
     command = [sys.executable, "-c", SPENDTHRIFT]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -30,7 +30,7 @@ PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv
 HOLDER = "held = b'x' * 100_000_000; print('held', flush=True); input()"
 
 
-def test_what_a_process_started_holds_memory_too() -> None:
+def test_resident_memory_includes_child_processes() -> None:
     command = [sys.executable, "-c", PARENT, HOLDER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -1,7 +1,7 @@
 from benchmarks.race import Row, Table, race
 
 
-def test_contestants_take_turns_and_each_is_tidied_up_after() -> None:
+def test_contestants_take_turns_and_each_turn_is_followed_by_a_cleanup() -> None:
     seen: list[str] = []
 
     def contestant(name: str, taken_s: float) -> float:
@@ -19,7 +19,7 @@ def test_contestants_take_turns_and_each_is_tidied_up_after() -> None:
     assert taken == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
 
 
-def test_a_ratio_is_the_median_of_the_rounds_not_the_ratio_of_the_medians() -> None:
+def test_a_ratio_is_the_median_over_rounds_not_the_ratio_of_medians() -> None:
     slow_first_round = [10.0, 1.0, 1.0]
     table = Table(
         unit="s",

@@ -1,4 +1,4 @@
-"""An index that was seeded, as a web process finds it."""
+"""A web process with a seeded index."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from benchmarks.seeding import seed, urls
 from tests.system.client import fetch
 from tests.system.stack import servers
 
-NOBODY = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"
+UNREACHABLE = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"
 
 
-def test_what_was_seeded_is_a_hit_though_the_host_is_away(tmp_path: Path) -> None:
-    with servers(tmp_path, template=NOBODY) as stack:
+def test_seeded_archives_are_hits_without_the_host(tmp_path: Path) -> None:
+    with servers(tmp_path, template=UNREACHABLE) as stack:
         seed(stack, 20)
         with stack.web():
             answers = [fetch(url) for url in urls(stack, range(20))]

@@ -1,4 +1,4 @@
-"""Crowds of clients, and what they tell of a server that is known to answer rightly."""
+"""Crowds of clients, and the outcomes they record for a server with known responses."""
 
 import sys
 import time
@@ -48,7 +48,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         ("/503", "503"),
     ),
 )
-def test_each_follows_redirects_as_long_as_they_lead_to_where_it_asked(
+def test_clients_follow_redirects_to_the_same_server_only(
     path: str, outcome: str, server: str
 ) -> None:
     replies = crowd(server + path, 40, over_s=0)
@@ -56,19 +56,19 @@ def test_each_follows_redirects_as_long_as_they_lead_to_where_it_asked(
     assert Counter(reply.outcome for reply in replies) == {outcome: 40}
 
 
-def test_what_nobody_answers_is_lost() -> None:
+def test_a_request_without_a_response_is_lost() -> None:
     replies = crowd(f"http://127.0.0.1:{free_port()}/", 3, over_s=0)
 
     assert [reply.outcome for reply in replies] == ["lost"] * 3
 
 
-def test_a_crowd_comes_within_the_time_that_it_is_given(server: str) -> None:
+def test_a_crowd_arrives_over_the_given_time(server: str) -> None:
     begun = sorted(reply.begun_at for reply in crowd(f"{server}/202", 20, over_s=0.4))
 
     assert begun[-1] - begun[0] >= 0.3
 
 
-def test_streams_are_read_to_their_end(server: str) -> None:
+def test_streams_are_read_to_the_end(server: str) -> None:
     with throng(f"{server}/200", 5, over_s=0) as clients:
         replies = clients.replies()
 
@@ -77,5 +77,5 @@ def test_streams_are_read_to_their_end(server: str) -> None:
     assert all(reply.ended_at <= time.time() for reply in replies)
 
 
-def test_the_p99_is_what_one_in_a_hundred_exceeds() -> None:
+def test_one_in_a_hundred_values_exceeds_the_p99() -> None:
     assert p99([float(number) for number in range(1, 1001)]) == pytest.approx(990, abs=1)

@@ -21,7 +21,7 @@ from archiver.errors import (
 from archiver.model import Archive, Completeness, Copies, Pending, Region, ServedFormats
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
-from tests.world import World, request
+from tests.memory_world import World, request
 
 T = TypeVar("T")
 EAST, WEST = Region("us-east-1"), Region("us-west-2")

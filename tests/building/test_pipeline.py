@@ -14,7 +14,7 @@ from archiver.formats.verify import verify
 from archiver.model import Archive, Node, ServedFormats
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.testing import FakeAttempt, FakeConverter, FakeSource
-from tests.world import World
+from tests.memory_world import World
 
 OTHER = HgArchivalCheck(Node(World().archive().node[::-1]))
 

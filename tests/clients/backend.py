@@ -1,4 +1,4 @@
-"""Builds the wheel of a project that is a module named ash: PEP 517, and needs no package."""
+"""A PEP 517 backend without dependencies that builds a wheel of the module ``ash``."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A fleet with a slow host, and repositories that were never requested."""
+"""A fleet with a slow host, and repositories without archives."""
 
 import json
 import random
@@ -10,15 +10,15 @@ import pytest
 
 from tests.clients.project import Project
 from tests.parts.hgweb import Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.stack import REGIONS, Stack, servers
 
 HOLD_S = 1
 RATE = 400_000
-"""Bytes per second that the host sends."""
+"""Rate of the host in bytes per second."""
 
 WITHOUT_PORT = "http://s3.test"
-"""Public endpoint of the second region, at the default port, for clients that omit the port."""
+"""Public endpoint of the second region. It has the default port, for clients that omit the port."""
 
 PROJECT = {
     "ash.py": b'GREETING = "hello"\n',
@@ -64,7 +64,7 @@ def stack(
 
 @pytest.fixture
 def projects(stack: Stack, hgweb: Hgweb) -> Projects:
-    """Return a function that creates a new project which takes so many seconds to fetch."""
+    """Return a function that creates a project whose fetch takes the given number of seconds."""
 
     def create(seconds: float) -> Project:
         repository = hgweb.create(f"fresh/{secrets.token_hex(4)}")
@@ -76,6 +76,6 @@ def projects(stack: Stack, hgweb: Hgweb) -> Projects:
 
 
 def got_503(stack: Stack, project: Project) -> bool:
-    """Return whether a waiting request for *project* ended in a 503."""
+    """Return whether a waiting request for *project* ended with a 503."""
     lines = stack.logs().splitlines()
     return any(project.node in line and "not_ready_yet" in line for line in lines)

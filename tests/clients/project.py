@@ -1,4 +1,4 @@
-"""A repository in place of the one in docs/how-to, and the snippets of these pages about it."""
+"""Snippets of docs/how-to, rewritten for a repository of the tests."""
 
 import hashlib
 import os
@@ -44,7 +44,7 @@ TIMEOUT_S = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A repository whose archives equal the bytes of its host."""
+    """A repository. Archiver serves its archives with the host's bytes."""
 
     server: str
     hgweb: Hgweb = field(repr=False)
@@ -59,10 +59,10 @@ class Project:
         return hashlib.sha256(self.hgweb.archive(self.repo, self.node, suffix)).hexdigest()
 
     def snippet(self, section: str, language: str = "sh", *, suffix: str = "tar.gz") -> str:
-        """Return the code block in *language* below the heading *section*, about this project."""
+        """Return the code block in *language* of *section*, rewritten for this project."""
         text = snippet(section, language)
-        for theirs, ours in self._names(suffix):
-            text = text.replace(theirs, ours)
+        for documented, actual in self._names(suffix):
+            text = text.replace(documented, actual)
         return text
 
     def _names(self, suffix: str) -> list[tuple[str, str]]:
@@ -90,7 +90,7 @@ def shell(
 ) -> subprocess.CompletedProcess[str]:
     """Run *text* in a shell, with *folder* as current and home directory."""
     return subprocess.run(
-        ["sh", "-ec", text],  # noqa: S607 - POSIX has one
+        ["sh", "-ec", text],  # noqa: S607 - POSIX requires it
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})},
         stdin=subprocess.DEVNULL,

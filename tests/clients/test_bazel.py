@@ -1,4 +1,4 @@
-"""Bazel of the operating system: `make clients`."""
+"""Bazel as a client. The operating system provides it (`make clients`)."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ALL = "Redirect all archives of a host"
 
 
 def bazel(folder: Path) -> bytes:
-    """Fetch the pinned archive of WORKSPACE in *folder*; return a file from it."""
+    """Fetch the pinned archive of *folder*'s WORKSPACE, and return its ``ash.py``."""
     root = folder / "root"
     paste(f"bazel --batch --output_user_root={root} fetch @ash//:ash.py", folder=folder)
     (fetched,) = root.glob("*/external/ash/ash.py")
@@ -24,7 +24,7 @@ def bazel(folder: Path) -> bytes:
 
 
 def write_rules(project: Project, folder: Path) -> None:
-    """Write a rule that names the host, and a configuration that redirects it to Archiver."""
+    """Write a rule with the host's URL, and a configuration that redirects it to Archiver."""
     rule = project.snippet(ONE, "starlark", suffix="zip")
     ours = f"{project.server}/get/hgmo/{project.repo}/{project.node}.tar.gz"
     theirs = f"{project.hgweb.url}/{project.repo}/archive/{project.node[:12]}.zip"

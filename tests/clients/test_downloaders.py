@@ -1,4 +1,4 @@
-"""Download programs of the operating system: `make clients`."""
+"""Download programs as clients. The operating system provides them (`make clients`)."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_aria2_saves_a_missing_archive(seconds: float, projects: Projects, tmp_p
 def test_wget2_saves_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
-    """Through the S3 server as its own proxy, because wget2 omits the port in Host."""
+    """The S3 server is also the HTTP proxy, because wget2 omits the port in Host."""
     project = projects(seconds)
     in_the_other_region = f"{project.file_name}?preferred_region={REGIONS[1]}"
     text = project.snippet("wget2").replace(project.file_name, f"'{in_the_other_region}'")
@@ -63,7 +63,7 @@ def test_sha256sum_checks_an_archive_that_was_missing(projects: Projects, tmp_pa
     ("command", "status"),
     (("curl --fail --location --remote-name", 0), ("wget", 8), ("aria2c", 22)),
 )
-def test_some_programs_send_an_authorization_header_on_to_s3(
+def test_some_programs_forward_an_authorization_header_to_s3(
     command: str, status: int, projects: Projects, tmp_path: Path
 ) -> None:
     project = projects(0)

@@ -1,4 +1,4 @@
-"""Clients with a short timeout, few redirects or a HEAD first: `make clients`."""
+"""Clients that time out early, follow few redirects or begin with HEAD (`make clients`)."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ CLIENTS = {
     "Java": ("java", "java"),
     "LWP": ("perl", "perl"),
 }
-"""Section → language of its snippet, and the program that runs it."""
+"""The language of each section's snippet, and the program that runs it."""
 
 FILE_NAMES = {"yaml": "get.yaml", "python": "get.py", "java": "Get.java", "perl": "get.pl"}
 
@@ -45,7 +45,7 @@ def test_the_example_saves_a_missing_archive(
 
 
 def get(program: str, redirects: int) -> str:
-    """Return a command with which *program* requests ``$url`` and follows *redirects*."""
+    """Return a command of *program* for ``$url`` that needs at most *redirects* redirects."""
     url = f"$url?wait={redirects * HOLD_S}"
     return {
         "urllib3": f"""{DEBIANS_PYTHON} -c 'import sys, urllib3

@@ -1,4 +1,4 @@
-"""Nix of the operating system: `make clients`."""
+"""Nix as a client. The operating system provides it (`make clients`)."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NIX = "Pin one archive with Nix"
 
 
 def nix(folder: Path, settings: str = "") -> dict[str, str]:
-    """Return the environment of a Nix with its store in *folder* and without substituters."""
+    """Return environment variables for Nix: its store is in *folder*, it has no substituters."""
     (folder / "nix.conf").write_text(
         f"sandbox = false\nbuild-users-group =\nsubstituters =\n{settings}"
     )

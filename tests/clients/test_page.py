@@ -1,4 +1,4 @@
-"""Each section with code in docs/how-to about tools is run by a test."""
+"""Checks that a test runs each section with code on the pages about tools in docs/how-to."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_section_with_code_is_run(section: str) -> None:
+def test_a_test_runs_the_code_of_the_section(section: str) -> None:
     assert f'"{section}"' in TESTS

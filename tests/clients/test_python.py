@@ -1,4 +1,4 @@
-"""Python's installers, which are installed with the test dependencies."""
+"""pip and uv as clients. The test dependencies include both."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The requests of the README and the quickstart, pasted into a shell: `make clients`."""
+"""Runs the requests of the README and the quickstart in a shell (`make clients`)."""
 
 import re
 import sys
@@ -25,7 +25,9 @@ def _paste(commands: list[tuple[str, str]], project: Project, folder: Path) -> s
 
 
 @pytest.mark.programs
-def test_the_readmes_commands_do_what_it_says(projects: Projects, tmp_path: Path) -> None:
+def test_the_readmes_commands_have_the_documented_results(
+    projects: Projects, tmp_path: Path
+) -> None:
     project = projects(BRIEF)
 
     printed = _paste(CONSOLE.findall(README), project, tmp_path)
@@ -37,7 +39,9 @@ def test_the_readmes_commands_do_what_it_says(projects: Projects, tmp_path: Path
 
 
 @pytest.mark.programs
-def test_the_quickstarts_requests_do_what_it_says(projects: Projects, tmp_path: Path) -> None:
+def test_the_quickstarts_requests_have_the_documented_results(
+    projects: Projects, tmp_path: Path
+) -> None:
     project = projects(BRIEF)
 
     printed = _paste(REQUEST.findall(QUICKSTART), project, tmp_path)

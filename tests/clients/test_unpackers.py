@@ -1,4 +1,4 @@
-"""Programs unpack what is accepted to the same places, and what git packs is accepted."""
+"""Unpackers extract verified archives identically, and archives of git and GNU tar are valid."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ UNPACKERS = (
 
 
 @pytest.mark.parametrize(("suffix", "command"), UNPACKERS, ids=lambda value: value[0])
-def test_links_that_are_accepted_are_placed_alike(
+def test_unpackers_extract_verified_links_identically(
     suffix: str, command: tuple[str, ...], tmp_path: Path
 ) -> None:
     file, folder = tmp_path / f"file.{suffix}", tmp_path / "folder"
@@ -60,7 +60,7 @@ def _run(*command: str) -> None:
 
 
 def _found(root: Path) -> Mapping[str, str | bytes]:
-    """Return what lies below *root*: targets of links, and bytes of files."""
+    """Return the targets of links and the bytes of files below *root*, by relative path."""
     return {
         str(path.relative_to(root)): str(path.readlink())
         if path.is_symlink()
@@ -71,7 +71,7 @@ def _found(root: Path) -> Mapping[str, str | bytes]:
 
 
 @pytest.mark.parametrize("suffix", ("tar", "tar.gz", "zip"))
-def test_what_git_packs_is_accepted(suffix: str, tmp_path: Path) -> None:
+def test_archives_of_git_are_accepted(suffix: str, tmp_path: Path) -> None:
     repo, file = tmp_path / "repo", tmp_path / f"file.{suffix}"
     for item in TREE[1:]:
         path = repo / item.path
@@ -81,11 +81,11 @@ def test_what_git_packs_is_accepted(suffix: str, tmp_path: Path) -> None:
         else:
             path.write_bytes(item.content)
             path.chmod(item.mode)
-    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     for arguments in (
         ("init", "--quiet"),
         ("add", "--all"),
-        (*who, "commit", "--quiet", "--message=x"),
+        (*author, "commit", "--quiet", "--message=x"),
         ("archive", f"--format={suffix}", f"--prefix={ROOT}/", f"--output={file}", "HEAD"),
     ):
         _run("git", "-C", str(repo), *arguments)
@@ -96,7 +96,7 @@ def test_what_git_packs_is_accepted(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("style", ("gnu", "pax", "ustar"))
-def test_what_gnu_tar_packs_is_accepted(style: str, tmp_path: Path) -> None:
+def test_archives_of_gnu_tar_are_accepted(style: str, tmp_path: Path) -> None:
     folder = tmp_path / ROOT
     (folder / "d" / ("n" * 90)).mkdir(parents=True)
     (folder / "d" / ("n" * 90) / ("m" * 90)).write_bytes(b"x")

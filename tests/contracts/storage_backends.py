@@ -18,7 +18,7 @@ from archiver.sealing import seal
 from archiver.storage.regional_storage import open_storage
 from archiver.testing import MemoryStorage
 from tests.parts.s3 import REGIONS, Home
-from tests.parts.sink import Fault, Sink, sink
+from tests.parts.s3_fault_proxy import Fault, S3FaultProxy, sink
 
 T = TypeVar("T")
 EAST, WEST = REGIONS
@@ -108,7 +108,7 @@ class MemoryBackend:
 class S3Backend:
     """Two buckets of a real server, each behind a proxy that can reject requests."""
 
-    def __init__(self, *, home: Home, sinks: dict[Region, Sink]) -> None:
+    def __init__(self, *, home: Home, sinks: dict[Region, S3FaultProxy]) -> None:
         self.home = home
         self.sinks = sinks
 

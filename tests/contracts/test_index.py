@@ -38,7 +38,7 @@ def opened(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Open:
     return jetstream
 
 
-def test_what_was_recorded_is_found(opened: Open) -> None:
+def test_recorded_copies_are_found(opened: Open) -> None:
     async def play() -> None:
         archive = an_archive()
         copies = copies_of(archive, "one", "two")

@@ -8,7 +8,7 @@ from archiver.model import Archive, Copies, EnqueueOutcome, Region
 from archiver.ports.queue import Attempt, Repair, TaskQueue
 from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
 from tests.parts.fleet import Busy, Refused, an_archive, copies_of
-from tests.parts.queue_stands import OpenStand, QueueStand
+from tests.parts.queue_backends import OpenStand, QueueBackend
 
 MAX_FAILURES = 3
 
@@ -161,7 +161,7 @@ def test_a_repair_may_be_noted_and_forgotten_any_number_of_times(open_stand: Ope
     asyncio.run(play())
 
 
-async def _due(stand: QueueStand) -> list[Repair]:
+async def _due(stand: QueueBackend) -> list[Repair]:
     return [repair async for repair in stand.repairs.due()]
 
 

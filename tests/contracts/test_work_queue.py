@@ -11,7 +11,7 @@ from archiver.ports.queue import OutageHistory
 from archiver.runtime.tasks import cancel_and_wait
 from archiver.tasks import Phase, Priority, TaskState
 from tests.parts.fleet import LEASE, Busy, Outage, Refused, an_archive
-from tests.parts.queue_stands import OpenStand, claimed
+from tests.parts.queue_backends import OpenStand, claimed
 
 NOW = timedelta(0)
 

@@ -13,7 +13,7 @@ def workspace(folder: Path, max_bytes: int = 4 * STEP_BYTES) -> Workspace:
     return Workspace(folder=folder, max_bytes=max_bytes)
 
 
-def test_a_spool_returns_what_was_written(tmp_path: Path) -> None:
+def test_a_spool_returns_the_written_bytes(tmp_path: Path) -> None:
     with workspace(tmp_path).spool() as spool:
         spool.write(b"one")
         spool.write(b"two")

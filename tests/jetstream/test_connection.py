@@ -16,7 +16,7 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.streams import INDEX
 from tests.parts.fleet import Fleet
 from tests.parts.nats import Nats
-from tests.parts.secured import secured
+from tests.parts.secured_nats import secured
 
 TURNS = 6
 """The loop takes at most so many turns from the arrival of an answer to its waiter."""

@@ -124,7 +124,7 @@ def test_an_empty_engine_loses_no_archive(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_commit_updates_what_other_processes_remember(fleet: Fleet) -> None:
+def test_a_commit_updates_the_caches_of_other_processes(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(regions=("one", "two")), an_archive()
         async with index_of(fleet, storage) as web, index_of(fleet, storage) as worker:
@@ -217,7 +217,7 @@ def test_a_change_during_a_lookup_is_not_lost(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
-def test_a_lookup_does_not_overwrite_what_was_recorded_during_it(fleet: Fleet) -> None:
+def test_a_lookup_does_not_overwrite_an_entry_recorded_during_it(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = _SlowStorage(), an_archive()
         storage.down.add(Region("two"))

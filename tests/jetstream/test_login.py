@@ -18,7 +18,7 @@ from archiver.jetstream.streams import INDEX
 from archiver.settings.engine import EngineSettings
 from archiver.wiring.adapters import engine_servers
 from tests.parts.process import free_port
-from tests.parts.secured import Certificates, operator, secured, tls
+from tests.parts.secured_nats import Certificates, operator, secured, tls
 
 USERS = """\
 {jetstream}

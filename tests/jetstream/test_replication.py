@@ -26,8 +26,8 @@ from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority
 from archiver.upkeep.restore import Restorer
-from tests.parts.cluster import SIZE, Cluster, cluster
 from tests.parts.fleet import HUNG_AFTER_S, LEASE, Fleet, an_archive
+from tests.parts.nats_cluster import SIZE, Cluster, cluster
 
 SOON = timedelta(seconds=90)
 

@@ -1,4 +1,4 @@
-"""What hosts send instead of the archive, and how a task has to end that meets with it."""
+"""Faulty archives that hosts send, and the expected ends of the tasks."""
 
 import bz2
 import gzip
@@ -8,14 +8,14 @@ import zipfile
 from collections.abc import Iterator
 from itertools import product
 
-from tests.parts.faulty import Forever, head, until_close
-from tests.parts.misbehaving import Body, Case, Subject, body, refused, retried, script, sound
+from tests.parts.fault_cases import Body, Case, Subject, body, refused, retried, script, sound
+from tests.parts.faulty_host import Forever, head, until_close
 from tests.parts.packing import BLOCK, TAR_END, tar_link, tar_member, tar_members, zipped
 
 MAX_BYTES = 16 << 20
 MAX_UNPACKED_BYTES = 320 << 20
 MAX_MEMBERS = 200
-"""What the source has to be set to."""
+"""The settings with which the cases must run."""
 
 SUFFIXES = ("tar.gz", "tar.bz2", "zip")
 PAGE = b"<!DOCTYPE html><html><body>Please come back later</body></html>\n"
@@ -30,7 +30,7 @@ def archive_faults() -> Iterator[Case]:
     yield from _tails()
     yield from _tars()
     yield from _zips()
-    yield from _strangers()
+    yield from _foreign_members()
     yield from _links()
     yield from _bombs()
     yield from _changes()
@@ -56,7 +56,7 @@ def _pages() -> Iterator[Case]:
 
 
 def _encodings() -> Iterator[Case]:
-    """A tar.gz is not made a tar.gz by what the header says, nor unmade."""
+    """The bytes decide whether a response is a tar.gz, not its Content-Encoding."""
     for encoding in ("gzip", "deflate", "br", "zstd", "x-nonsense"):
         yield sound(f"labelled-{encoding}", body(Subject.packed, {"Content-Encoding": encoding}))
     for suffix in SUFFIXES:
@@ -87,7 +87,7 @@ def _damage() -> Iterator[Case]:
 
 
 _ZIP_CRC = 14
-"""Where the first member's CRC is."""
+"""Offset of the first member's CRC."""
 
 
 def _flipped(content: Body, at: int) -> Body:
@@ -125,17 +125,17 @@ def _tails() -> Iterator[Case]:
         yield from retried(
             f"{name}-after-the-end-of-a-{_word(suffix)}",
             "corrupt_archive",
-            body(_followed(tail)),
+            body(_with_tail(tail)),
             suffix=suffix,
         )
 
 
-def _followed(tail: bytes) -> Body:
+def _with_tail(tail: bytes) -> Body:
     return lambda subject: subject.packed() + tail
 
 
 def _tars() -> Iterator[Case]:
-    """Tars that are cut or damaged within a gzip, or a bzip2, that is sound."""
+    """Tars that are truncated or damaged within a valid gzip or bzip2."""
     tars: dict[tuple[str, str], Body] = {
         ("without-its-end", "truncated_archive"): lambda s: tar_members(s.members()),
         ("with-half-its-end", "truncated_archive"): lambda s: s.tar()[:-BLOCK],
@@ -215,7 +215,7 @@ def _wide(subject: Subject) -> bytes:
     return zipped(subject.members().items(), wide=True)
 
 
-def _strangers() -> Iterator[Case]:
+def _foreign_members() -> Iterator[Case]:
     for suffix, (place, code, name) in product(
         ("tar.gz", "zip"),
         (
@@ -244,10 +244,10 @@ def _strangers() -> Iterator[Case]:
 
 def _with_member(name: str) -> Body:
     def content(subject: Subject) -> bytes:
-        stranger = name.format(root=subject.root)
+        foreign = name.format(root=subject.root)
         if subject.suffix == "zip":
-            return zipped([*subject.members().items(), (stranger, b"")])
-        return gzip.compress(subject.tar(tar_member(stranger)))
+            return zipped([*subject.members().items(), (foreign, b"")])
+        return gzip.compress(subject.tar(tar_member(foreign)))
 
     return content
 
@@ -270,7 +270,7 @@ def _links() -> Iterator[Case]:
 
 
 _LAST = "zlink"
-"""Where a link is the last file, behind ``src/``."""
+"""Name of a link that sorts after ``src/``, so that it is the last file."""
 
 
 def _with_link(kind: bytes, target: str, *, at: str = "link") -> Body:
@@ -300,21 +300,23 @@ def _bombs() -> Iterator[Case]:
         "archive_too_large",
         script(
             head({"Connection": "close"}),
-            _gzipped(_promising),
+            _gzipped(_large_member_start),
             Forever(gzip.compress(bytes(65536), compresslevel=0)),
         ),
     )
 
 
 def _gzip_bomb(*, noise_bytes: int) -> Body:
-    """Return a gzip that unpacks to too much; without noise, to too many times its size, too."""
+    """Return a gzip whose contents are too large. Without noise, its ratio is too large as well."""
     noise = random.Random(0).randbytes(noise_bytes)  # noqa: S311
     piece = gzip.compress(bytes(8 << 20) + noise, compresslevel=1)
-    return lambda subject: _gzipped(_promising)(subject) + piece * (MAX_UNPACKED_BYTES >> 23)
+    return lambda subject: (
+        _gzipped(_large_member_start)(subject) + piece * (MAX_UNPACKED_BYTES >> 23)
+    )
 
 
-def _promising(subject: Subject) -> bytes:
-    """Return a tar that breaks off in a member of a gigabyte."""
+def _large_member_start(subject: Subject) -> bytes:
+    """Return a tar that ends at the start of a member of a gigabyte."""
     member = tarfile.TarInfo(f"{subject.root}/large")
     member.size = 1 << 30
     return tar_members(subject.members()) + member.tobuf(tarfile.PAX_FORMAT)
@@ -340,24 +342,24 @@ def _too_large(subject: Subject) -> bytes:
 
 
 def _changes() -> Iterator[Case]:
-    """Hosts that pack a changeset anew each time, and differently."""
+    """Hosts that send different bytes for the same changeset each time."""
     yield Case(
         name="other-bytes-after-half-of-the-first",
-        answers=[
+        responses=[
             script(lambda s: until_close(s.packed()[:20_000])),
-            body(_otherwise),
+            body(_other_bytes),
         ],
         failures=1,
         requests=2,
-        stored=_otherwise,
+        stored=_other_bytes,
     )
     yield Case(
         name="other-bytes-after-all-of-the-first",
-        answers=[body(Subject.packed), body(_otherwise)],
+        responses=[body(Subject.packed), body(_other_bytes)],
     )
 
 
-def _otherwise(subject: Subject) -> bytes:
+def _other_bytes(subject: Subject) -> bytes:
     return subject.packed(seed="otherwise")
 
 

@@ -1,4 +1,4 @@
-"""Archives, and fleets of workers on a real NATS server."""
+"""Workers and queues in one namespace of a real NATS server, and archives for their tasks."""
 
 import asyncio
 import secrets
@@ -27,10 +27,10 @@ from tests.parts.nats import Nats
 LEASE = timedelta(seconds=2)
 
 HUNG_AFTER_S = 120.0
-"""Even on a busy machine, a state that has not been reached by then is never reached."""
+"""Seconds after which a test fails. Long enough for a busy machine."""
 
 PATIENT = timedelta(minutes=1)
-"""Keeps an index from asking the buckets when NATS answers late on a busy machine."""
+"""Keeps an index from querying the buckets when NATS responds late on a busy machine."""
 
 
 def an_archive(source: str = "hgmo") -> Archive:
@@ -54,14 +54,14 @@ def copies_of(archive: Archive, *regions: str, sha256: str = "0" * 64) -> Copies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The engine's side of the web and worker processes of one namespace."""
+    """Opens connections, queues and workers in one namespace."""
 
     servers: Servers
     namespace: str
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Yield a connection that has ensured its streams."""
+        """Yield a connection whose streams exist, if the server is up."""
         async with connect(self.servers, namespace=self.namespace, name="test") as connection:
             if connection.link.is_up:
                 async with asyncio.timeout(HUNG_AFTER_S):
@@ -69,7 +69,7 @@ class Fleet:
             yield connection
 
     async def prepare(self) -> None:
-        """Create the streams. On a busy disk this takes longer than a process waits."""
+        """Create the streams. Retry, since a busy disk can exceed the timeout of a process."""
         async with self.connection() as connection, asyncio.timeout(HUNG_AFTER_S):
             while True:
                 with suppress(EngineUnavailable):
@@ -92,7 +92,7 @@ class Fleet:
         max_failures: int = 3,
         retry_base: timedelta = timedelta(seconds=0.1),
     ) -> AsyncIterator[None]:
-        """Run a worker while the block runs, and stop it as SIGTERM does."""
+        """Run a worker while the block runs, then stop it as SIGTERM does."""
         policy = Policy(
             concurrency=concurrency,
             grace=grace,
@@ -117,7 +117,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterator[None]:
-    """Run a worker while the block runs, and stop it as SIGTERM does."""
+    """Run a worker while the block runs, then stop it as SIGTERM does."""
     stopping = asyncio.Event()
     worker = Worker(build=build, queue=queue, policy=policy)
     async with asyncio.TaskGroup() as group:
@@ -138,7 +138,7 @@ async def limited(connection: Connection, stream: str, **limits: object) -> Asyn
 
 
 async def delete(connection: Connection, bucket: str, key: str) -> None:
-    """Delete a key as NATS's own clients do, which leave a marker."""
+    """Delete a key like NATS's own clients, which write a marker."""
     headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
     subject = connection.streams.key_subject(bucket, key)
     await connection.streams.publish(subject, b"", headers)
@@ -157,7 +157,7 @@ def fleet(nats: Nats, namespace: str) -> Fleet:
 
 
 async def until(queue: JetStreamTaskQueue, archive: Archive, state: TaskState) -> Task:
-    """Return the task once it has reached *state*."""
+    """Wait until the task reaches *state*, and return it."""
     async with asyncio.timeout(HUNG_AFTER_S):
         while True:
             task = await queue.task(archive)

@@ -1,4 +1,4 @@
-"""A real hgweb, shared by the tests, and repositories that it serves."""
+"""A real hgweb that tests share, and the repositories that it serves."""
 
 import os
 import random
@@ -48,7 +48,7 @@ def hg_binary() -> str:
 
 
 class Mercurial:
-    """A process that runs commands of Mercurial: it takes most of a second to start one for each.
+    """Runs Mercurial commands in one process, since each start takes most of a second.
 
     Protocol: https://wiki.mercurial-scm.org/CommandServer
     """
@@ -57,36 +57,36 @@ class Mercurial:
         assert process.stdin
         assert process.stdout
         self._stdin, self._stdout = process.stdin, process.stdout
-        self._read()  # it says hello
+        self._read_message()  # the greeting
 
     def run(self, *arguments: str, folder: Path) -> str:
-        """Return what a command prints that runs in *folder*."""
+        """Run a command in *folder*, and return its output."""
         words = "\0".join(("--cwd", str(folder), *arguments)).encode()
         self._stdin.write(b"runcommand\n" + struct.pack(">I", len(words)) + words)
         self._stdin.flush()
         printed = {b"o": b"", b"e": b""}
         while True:
-            channel, data = self._read()
+            channel, data = self._read_message()
             if channel == b"r":
                 assert data == bytes(4), (arguments, printed[b"e"])
                 return printed[b"o"].decode()
             printed[channel] += data
 
-    def _read(self) -> tuple[bytes, bytes]:
+    def _read_message(self) -> tuple[bytes, bytes]:
         channel, size = struct.unpack(">cI", self._stdout.read(5))
         return channel, self._stdout.read(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A repository on disk. ``name`` is where hgweb serves it."""
+    """A repository on disk. ``name`` is its path below hgweb's URL."""
 
     name: str
     path: Path
     mercurial: Mercurial = field(repr=False)
 
     def hg(self, *arguments: str) -> str:
-        """Run a command of Mercurial in the working directory; return what it prints."""
+        """Run a Mercurial command in the working directory, and return its output."""
         return self.mercurial.run(*arguments, folder=self.path)
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -96,7 +96,7 @@ class Repository:
             path.write_bytes(content)
 
     def commit(self, files: Mapping[str, bytes] | None = None, message: str = "Change") -> str:
-        """Write *files*, commit all that changed, and return the new node."""
+        """Write *files*, commit all changes, and return the new node."""
         self.write(files or {})
         self.hg("commit", "--addremove", "--message", message, "--date", DATE)
         return self.node(".")
@@ -109,11 +109,11 @@ class Repository:
         return self.node("tip")
 
     def branch(self, name: str) -> None:
-        """Have the next commit begin a branch."""
+        """Start a branch at the next commit."""
         self.hg("branch", name)
 
     def tag(self, name: str, rev: str) -> None:
-        """Name *rev* for good; commits to where the working directory is."""
+        """Tag *rev*. The tag is a commit on top of the working directory's parent."""
         self.hg("tag", "--rev", rev, "--date", DATE, name)
 
     def bookmark(self, name: str, rev: str) -> None:
@@ -122,9 +122,9 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hgweb:
-    """A server that a test may ask for. Whatever repository comes to lie in ``folder``, it serves.
+    """A running server. It serves every repository in ``folder``.
 
-    ``template`` is its archive URL, as a source's settings want it.
+    ``template`` is the ``url_template`` for a source's settings.
     """
 
     port: int
@@ -144,7 +144,7 @@ class Hgweb:
         return f"http://127.0.0.1:{port}/{{repo}}/archive/{{rev}}.{{suffix}}/{{subdir}}"
 
     def archive(self, repo: str, rev: str, suffix: str, subdir: str = "") -> bytes:
-        """Return what hgweb itself sends for the 12 digits of a node, or for a name."""
+        """Return the bytes of hgweb's own archive. A node is shortened to 12 digits."""
         rev = rev[:12] if len(rev) == 40 else rev
         url = f"{self.url}/{repo}/archive/{rev}.{suffix}/{subdir}".rstrip("/")
         with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - ours
@@ -152,7 +152,7 @@ class Hgweb:
             return body
 
     def create(self, name: str) -> Repository:
-        """Return a new and empty repository, which is served at once."""
+        """Create an empty repository, which is served immediately."""
         path = self.folder / name
         repository = Repository(name=name, path=path, mercurial=self.mercurial)
         repository.path.mkdir(parents=True)
@@ -162,11 +162,12 @@ class Hgweb:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ash:
-    """The nodes of ``projects/ash``, of which nothing changes.
+    """The nodes of ``projects/ash``, which tests do not change.
 
-    ``node`` is the head of the branch ``default``, the tag ``REL_1.0`` and several bookmarks,
-    and bears ``files``, a symlink and an executable; ``old`` comes before it, and ``feature``,
-    the head of the branch ``feature-x``, and ``tip`` after it. ``spellings`` are names of ``node``.
+    - ``node`` is the head of the branch ``default``. The tag ``REL_1.0`` and several bookmarks
+      point to it. It contains ``files``, a symlink and an executable. ``spellings`` are its names.
+    - ``old`` is its parent.
+    - ``feature``, the head of the branch ``feature-x``, and ``tip`` are its descendants.
     """
 
     repo: str
@@ -180,7 +181,7 @@ class Ash:
 
 
 def configured(folder: Path) -> tuple[Path, Path]:
-    """Return a new folder for repositories in *folder*, and the configuration that serves them."""
+    """Create a folder for repositories in *folder*, and hgweb's configuration that serves them."""
     repositories, config = folder / "repositories", folder / "hgweb.conf"
     repositories.mkdir()
     config.write_text(CONFIG.format(repositories=repositories))
@@ -193,7 +194,7 @@ def mercurial() -> Iterator[Mercurial]:
     with subprocess.Popen(
         command, env={**os.environ, **HG_ENV}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        yield Mercurial(process)  # ends when its input does
+        yield Mercurial(process)  # exits when its input is closed
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +218,7 @@ def ash(hgweb: Hgweb) -> Ash:
     node = repository.commit()
     repository.branch("feature-x")
     feature = repository.commit({f"{MOZHARNESS}/mozharness/feature.py": b"x = 1\n"})
-    repository.branch("release-notes")  # so that neither of the others gets the tag's changeset
+    repository.branch("release-notes")  # for the commit of the tag
     repository.tag("REL_1.0", node)
     for name in ODD_NAMES:
         repository.bookmark(name, node)
@@ -243,14 +244,14 @@ def empty(hgweb: Hgweb) -> Repository:
 
 @pytest.fixture(scope="session")
 def large(hgweb: Hgweb) -> Repository:
-    """A repository whose archive has 2 MB, however it is compressed. Not to be changed."""
+    """A repository whose archive has 2 MB in every format. Tests must not change it."""
     repository = hgweb.create("projects/large")
-    noise = random.Random(7)  # noqa: S311 - has to be the same every time
+    noise = random.Random(7)  # noqa: S311 - same every time
     repository.commit({f"noise/{number:02}.dat": noise.randbytes(100_000) for number in range(20)})
     return repository
 
 
 @pytest.fixture
 def fresh(hgweb: Hgweb) -> Repository:
-    """A repository of the test's own, without a changeset."""
+    """A repository without a changeset, for one test."""
     return hgweb.create(f"fresh/{secrets.token_hex(4)}")

@@ -1,4 +1,4 @@
-"""A real NATS server, shared by the tests: each keeps to a namespace of its own."""
+"""A real NATS server that tests share. Each test uses its own namespace."""
 
 import os
 import secrets
@@ -23,13 +23,13 @@ def nats_binary() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nats:
-    """A server that a test may ask for. ``url`` is where it listens."""
+    """A running server. ``url`` is its address."""
 
     url: str
     process: subprocess.Popen[bytes]
 
     def freeze(self) -> None:
-        """Return when it has stopped, since until then it may answer yet."""
+        """Stop the process with SIGSTOP, and wait until it has stopped responding."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitpid(self.process.pid, os.WUNTRACED)
 
@@ -38,17 +38,17 @@ class Nats:
 
 
 async def settled(client: Client) -> None:
-    """Return when the server has what *client* was asked to send.
+    """Wait until the server has received all messages that *client* published.
 
-    The PING of nats-py's ``flush`` overtakes what is pending, which is sent before its PONG comes:
-    so only the second one comes after all of it.
+    In nats-py, the PING of ``flush`` overtakes pending messages, which are sent before its PONG
+    arrives. Only the PING of the second ``flush`` follows all of them.
     """
     await client.flush()
     await client.flush()
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """Return how to start a server whose acknowledged writes are on disk."""
+    """Return the command of a server that syncs each write to disk before it acknowledges it."""
     config = folder / "nats.conf"
     config.write_text(
         f"listen: 127.0.0.1:{port}\n"
@@ -68,5 +68,5 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace that no other test has."""
+    """A namespace that no other test uses."""
     return f"test{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Archives as a test wants them packed, by the standard library alone."""
+"""Packs archives for tests with only the standard library."""
 
 import bz2
 import gzip
@@ -8,11 +8,11 @@ import zipfile
 from collections.abc import Iterable, Mapping
 
 BLOCK = 512
-"""Of a tar, at whose end stand two blocks of zeros."""
+"""Block size of a tar in bytes. A tar ends with two blocks of zeros."""
 
 
 def tar_members(members: Mapping[str, bytes], *, records: Mapping[str, str] | None = None) -> bytes:
-    """Return a tar without its end; the PAX *records* hold for each of its members."""
+    """Return a tar without its end. Each member gets the PAX *records*."""
     return b"".join(
         tar_member(name, content, **(records or {})) for name, content in members.items()
     )
@@ -35,7 +35,7 @@ TAR_END = bytes(2 * BLOCK)
 
 
 def zipped(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]], *, wide: bool = False) -> bytes:
-    """Return a zip; a *wide* one has 64-bit sizes where 32 bits would do."""
+    """Return a zip. A *wide* zip has 64-bit sizes even where 32 bits are enough."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in members:
@@ -45,9 +45,9 @@ def zipped(members: Iterable[tuple[str | zipfile.ZipInfo, bytes]], *, wide: bool
 
 
 def read_through(suffix: str, data: bytes) -> list[str]:
-    """Return the names of all members, each of which was read to its end. Raises if one cannot be.
+    """Read all members with the standard library, and return their names.
 
-    It is the standard library's opinion, and no more than that: it accepts much that is not whole.
+    Raises if a member is unreadable. The standard library accepts many incomplete archives.
     """
     if suffix == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,4 +1,4 @@
-"""Starts real servers for tests, waits until they answer, and ends each by its own id."""
+"""Starts real servers for tests, waits until they are ready, and stops each by its process ID."""
 
 import contextlib
 import itertools
@@ -14,17 +14,17 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 5.0
 
 PORTS = range(12_000, 22_000)
-"""Below those that the system gives to whoever connects (``ip_local_port_range``). SeaweedFS also
-listens 10,000 above each of its own, where neither they nor those are."""
+"""Below the ephemeral ports of outgoing connections (``ip_local_port_range``). SeaweedFS also
+listens on each of its ports plus 10,000, which is in neither range."""
 
-_SIDE_BY_SIDE = 499
-"""Ports from one process of the tests to the next: a suite needs some hundred in each."""
+_PORTS_PER_PROCESS = 499
+"""Offset between test processes. A suite needs a few hundred ports in each."""
 
-_offsets = itertools.count(os.getpid() * _SIDE_BY_SIDE)
+_offsets = itertools.count(os.getpid() * _PORTS_PER_PROCESS)
 
 
 def free_port() -> int:
-    """Return a loopback port that is free, and that no test beside this one is given now."""
+    """Return a free loopback port that no concurrent test gets at the same time."""
     while True:
         port = PORTS[next(_offsets) % len(PORTS)]
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -41,7 +41,7 @@ def accepts(port: int) -> bool:
 def wait_until(
     happened: Callable[[], bool], *, timeout_s: float = START_TIMEOUT_S, what: str = "it"
 ) -> None:
-    """Return as soon as *happened*; fail the test if it does not in time."""
+    """Wait until *happened* returns true. Fail the test after *timeout_s*."""
     deadline = time.monotonic() + timeout_s
     while not happened():
         if time.monotonic() > deadline:
@@ -59,7 +59,10 @@ def running(
     cwd: Path | None = None,
     stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run *command* from when it is *ready* to the end of the block; its output goes to *log*."""
+    """Start *command*, wait until it is *ready*, and stop it after the block.
+
+    Its output is appended to *log*.
+    """
     with (
         log.open("ab") as output,
         subprocess.Popen(
@@ -83,7 +86,7 @@ def running(
 
 
 def stop(process: subprocess.Popen[bytes], *, timeout_s: float = STOP_TIMEOUT_S) -> None:
-    """End *process*: politely, then not."""
+    """Send SIGTERM to *process*, and SIGKILL after *timeout_s*."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -94,7 +97,7 @@ def stop(process: subprocess.Popen[bytes], *, timeout_s: float = STOP_TIMEOUT_S)
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Return the processes that *pid* and its children started, and their command lines."""
+    """Return the IDs and command lines of all descendants of *pid*."""
     parents, commands = {}, {}
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):

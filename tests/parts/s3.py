@@ -1,6 +1,6 @@
-"""Two real S3 servers, shared by the tests, each of which has buckets of its own there.
+"""Two real S3 servers that tests share. Each test uses its own buckets.
 
-SeaweedFS keeps to S3 nearly everywhere. rclone does not know create-only writes or ranges.
+SeaweedFS follows S3 nearly everywhere. rclone supports neither create-only writes nor ranges.
 """
 
 import http.client
@@ -23,19 +23,19 @@ from tests.parts.process import accepts, free_port, running
 from tests.parts.sigv4 import sign
 
 ACCESS_KEY = "AKIDTEST"
-SECRET_KEY = "secrettest"  # noqa: S105 - of servers that live as long as the tests
+SECRET_KEY = "secrettest"  # noqa: S105 - only for servers of the tests
 REGIONS = (Region("us-east-1"), Region("us-west-2"))
 
 
 def binary(name: str) -> Path:
-    """Return the program that came with the environment, else the one on the path."""
+    """Return the program in the virtual environment, or else the one on the path."""
     beside = Path(sys.executable).parent / name
     return beside if beside.exists() else Path(shutil.which(name) or name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Server:
-    """A server that a test may ask for. ``strict`` says whether it honours ``If-None-Match: *``."""
+    """A running server. ``strict`` is true if it honours ``If-None-Match: *``."""
 
     endpoint: str
     strict: bool
@@ -45,7 +45,7 @@ class S3Server:
     def request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: bytes = b""
     ) -> tuple[int, bytes]:
-        """Send a signed request, as an administrator would; return the status and the answer."""
+        """Send a signed request, and return the status and the body of the response."""
         url = urlsplit(self.endpoint)
         target, headers = sign(
             method,
@@ -62,7 +62,7 @@ class S3Server:
             return response.status, response.read()
 
     def make_home(self, regions: Sequence[Region] = REGIONS) -> "Home":
-        """Make one new bucket for each of *regions*."""
+        """Create a new bucket for each of *regions*."""
         home = Home(
             server=self, names={region: f"{region}-{secrets.token_hex(4)}" for region in regions}
         )
@@ -75,16 +75,16 @@ class S3Server:
         assert status == 200, body
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        """Return the key of every object in *bucket* that begins with *prefix*."""
+        """Return the keys of all objects in *bucket* that begin with *prefix*."""
         return self._listed(bucket, {"list-type": "2", "prefix": prefix}, "Contents")
 
     def unfinished(self, bucket: str) -> list[str]:
-        """Return the key of every multipart upload that was neither completed nor aborted."""
+        """Return the keys of all multipart uploads that were neither completed nor aborted."""
         return self._listed(bucket, {"uploads": ""}, "Upload")
 
     def _listed(self, bucket: str, query: Mapping[str, str], element: str) -> list[str]:
         status, body = self.request("GET", f"/{bucket}", query)
-        if status == 404 and b"NoSuchUpload" in body:  # rclone, of a bucket that never saw one
+        if status == 404 and b"NoSuchUpload" in body:  # rclone, before the first upload
             return []
         assert status == 200, body
         found = ET.fromstring(body).iterfind(f"{{*}}{element}/{{*}}Key")  # noqa: S314 - our server
@@ -93,7 +93,7 @@ class S3Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """What a test has on a server: one bucket per region, of these ``names``."""
+    """The buckets of one test on a server: ``names`` has one per region."""
 
     server: S3Server
     names: Mapping[Region, str]
@@ -110,7 +110,7 @@ class Home:
         presigned_ttl: timedelta = timedelta(minutes=5),
         public_endpoint: str | None = None,
     ) -> Bucket:
-        """Return a region's bucket, behind *endpoint* if there is something in between."""
+        """Return a region's bucket, at *endpoint* if a proxy is in front of the server."""
         return Bucket(
             region=region,
             bucket=self.names[region],
@@ -127,7 +127,7 @@ class Home:
         return [self.bucket(region) for region in self.names]
 
     def keys(self, prefix: str = "") -> dict[Region, list[str]]:
-        """Return the keys of all objects in each region that begin with *prefix*."""
+        """Return, for each region, the keys of all objects that begin with *prefix*."""
         return {region: self.server.keys(name, prefix) for region, name in self.names.items()}
 
     def read(self, region: Region, key: str) -> bytes:
@@ -141,12 +141,12 @@ class Home:
                 self.server.request("DELETE", f"/{self.names[region]}/{key}")
 
     def unfinished(self) -> dict[Region, list[str]]:
-        """Return the keys of all multipart uploads that still occupy each region."""
+        """Return the keys of all unfinished multipart uploads in each region."""
         return {region: self.server.unfinished(name) for region, name in self.names.items()}
 
 
 def weed_command(folder: Path, port: int) -> list[str]:
-    """Return how to start SeaweedFS so that it tells nobody, starts soon and obeys S3."""
+    """Return a command that starts SeaweedFS quickly, without telemetry and close to S3."""
     return [
         str(binary("weed")),
         "-logtostderr=true",
@@ -184,15 +184,15 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with running(
         weed_command(folder, port),
         log=folder / "log",
-        ready=lambda: accepts(port) and _takes_objects(server),
+        ready=lambda: accepts(port) and _accepts_objects(server),
         env={"GOMEMLIMIT": "400MiB", "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         stop_timeout_s=0.1,
     ):
         yield server
 
 
-def _takes_objects(server: S3Server) -> bool:
-    """Tell whether a volume has come up as well, which it does last."""
+def _accepts_objects(server: S3Server) -> bool:
+    """Return whether a volume is ready. Volumes start last."""
     server.request("PUT", "/ready")
     return server.request("PUT", "/ready/object", body=b"x")[0] == 200
 
@@ -215,13 +215,13 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def empty_homes() -> list[Home]:
-    """Homes that a test left empty: a new bucket's first object takes SeaweedFS a while."""
+    """Empty homes for reuse, because the first object in a new bucket is slow in SeaweedFS."""
     return []
 
 
 @pytest.fixture
 def home(weed: S3Server, empty_homes: list[Home]) -> Iterator[Home]:
-    """Empty buckets in two regions, on the server that keeps to S3."""
+    """Empty buckets in two regions, on SeaweedFS."""
     home = empty_homes.pop() if empty_homes else weed.make_home()
     yield home
     home.clear()

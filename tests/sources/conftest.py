@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.parts.faulty import FaultyHost, faulty_host
+from tests.parts.faulty_host import FaultyHost, faulty_host
 
 
 @pytest.fixture

@@ -16,7 +16,16 @@ from archiver.errors import (
     TruncatedArchive,
 )
 from archiver.sources.response import CHUNK_BYTES, parse_retry_after
-from tests.parts.faulty import Break, FaultyHost, Pause, Step, chunked, head, sized, until_close
+from tests.parts.faulty_host import (
+    Break,
+    FaultyHost,
+    Pause,
+    Step,
+    chunked,
+    head,
+    sized,
+    until_close,
+)
 from tests.parts.process import free_port
 from tests.sources.fetching import BODY, DEADLINE, fetching, get
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from archiver.errors import SourceTimeout, SourceTooSlow
-from tests.parts.faulty import FaultyHost, Forever, Pause, Step, head, sized
+from tests.parts.faulty_host import FaultyHost, Forever, Pause, Step, head, sized
 from tests.sources.fetching import BODY, DEADLINE, get
 
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from archiver.errors import ForbiddenAddress, SourceRefused, SourceUnavailable
-from tests.parts.faulty import FaultyHost, sized
+from tests.parts.faulty_host import FaultyHost, sized
 from tests.sources.fetching import BODY, get
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from archiver.errors import SourceUnavailable
-from tests.parts.secured import Certificates
+from tests.parts.secured_nats import Certificates
 from tests.sources.fetching import BODY, get
 
 

@@ -26,7 +26,7 @@ from archiver.errors import (
 from archiver.sources.hgweb.listings import NAMES_MAX
 from archiver.sources.hgweb.walk import LEVELS_MAX
 from tests.formats.samples import tar
-from tests.parts.faulty import FaultyHost, chunked, faulty_host, sized, until_close
+from tests.parts.faulty_host import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, last_file, url_of
 

@@ -24,7 +24,7 @@ from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb.source import HgwebSource
 from archiver.sources.perimeter import Perimeter
-from tests.parts.faulty import FaultyHost, Pause, Until, sized
+from tests.parts.faulty_host import FaultyHost, Pause, Until, sized
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, opened, resolve
 

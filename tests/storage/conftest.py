@@ -18,7 +18,7 @@ from archiver.storage.fan_out import MAX_LAG
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
-from tests.parts.sink import Sink, sink
+from tests.parts.s3_fault_proxy import S3FaultProxy, sink
 
 T = TypeVar("T")
 EAST, WEST = REGIONS
@@ -35,7 +35,7 @@ class TwoRegions:
     """Two regions, and the proxies in front of them."""
 
     home: Home
-    sinks: Mapping[Region, Sink]
+    sinks: Mapping[Region, S3FaultProxy]
 
     def use(
         self,

@@ -22,7 +22,7 @@ from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, ManifestWrite
 from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
-from tests.parts.sink import Fault, sink
+from tests.parts.s3_fault_proxy import Fault, sink
 from tests.storage.conftest import EAST, LARGE, WEST, TwoRegions, an_archive, stream
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import OBSTORE_EXIT_S
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
-from tests.parts.secured import Certificates
+from tests.parts.secured_nats import Certificates
 
 
 @pytest.fixture

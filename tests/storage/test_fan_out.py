@@ -19,7 +19,7 @@ from archiver.storage.regional_storage import RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from archiver.telemetry import METRICS
 from tests.parts.s3 import REGIONS, S3Server
-from tests.parts.sink import Fault, Misbehave
+from tests.parts.s3_fault_proxy import Fault, Misbehave
 from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, TwoRegions, an_archive, store, stream
 
 OUTCOMES = ("succeeded", "failed", "aborted")

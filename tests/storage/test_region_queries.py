@@ -9,7 +9,7 @@ from archiver.model import Region
 from archiver.storage import fan_out
 from archiver.storage.region_queries import PATIENCE, RegionQueries
 from archiver.storage.regional_storage import RegionalStorage
-from tests.parts.sink import Fault
+from tests.parts.s3_fault_proxy import Fault
 from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, commit_of, lease_held, stream
 
 

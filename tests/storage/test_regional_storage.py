@@ -14,7 +14,7 @@ from archiver.ports.storage import Upload
 from archiver.storage.bucket import PAGE_KEYS
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage, open_storage
 from tests.parts.s3 import REGIONS, Home, S3Server
-from tests.parts.sink import Fault, Misbehave, sink
+from tests.parts.s3_fault_proxy import Fault, Misbehave, sink
 from tests.storage.conftest import (
     EAST,
     LARGE,

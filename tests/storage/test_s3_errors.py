@@ -10,7 +10,7 @@ from archiver.model import Region
 from archiver.storage.s3_errors import SCAN_CHARS, s3_code
 from tests.parts.process import free_port
 from tests.parts.s3 import Home
-from tests.parts.sink import Fault
+from tests.parts.s3_fault_proxy import Fault
 from tests.storage.conftest import EAST, TwoRegions, an_archive, stream
 from tests.storage.test_bucket import run
 

@@ -10,9 +10,9 @@ import pytest
 from archiver.errors import NotPackable, StorageUnavailable
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.storage.upload_cleanup import UploadCleanup
-from tests.parts.faulty import FaultyHost, Request, Step, serving, sized
+from tests.parts.faulty_host import FaultyHost, Request, Step, serving, sized
 from tests.parts.s3 import Home, S3Server
-from tests.parts.sink import Fault
+from tests.parts.s3_fault_proxy import Fault
 from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, TwoRegions, an_archive, store, stream
 from tests.storage.test_bucket import run
 from tests.storage.test_fan_out import SHORT, at_parts

@@ -8,7 +8,7 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.storage.write_probe import WriteProbe
-from tests.parts.sink import Fault
+from tests.parts.s3_fault_proxy import Fault
 from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, store, stream
 
 

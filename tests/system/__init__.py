@@ -1,1 +1,1 @@
-"""Drives the running program from outside. Imports nothing from it."""
+"""Tests of the running program, which they do not import."""

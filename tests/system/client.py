@@ -1,4 +1,4 @@
-"""A plain HTTP client that follows nothing by itself, and polls as the original's client did."""
+"""A plain HTTP client that follows no redirects and polls like the original's client."""
 
 import json
 import time
@@ -29,16 +29,16 @@ class Answer:
         return str(location)
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args: object) -> None:
         return None
 
 
-_OPENER = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+_OPENER = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
 
 
 def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
-    """Return the answer to one request, whatever its status."""
+    """Return the response to one request, with any status."""
     request = urllib.request.Request(url, method=method, headers=dict(headers or {}))  # noqa: S310
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as response:
@@ -51,7 +51,7 @@ def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = 
 def poll(
     status_url: str, until: Callable[[dict[str, Any]], bool], *, timeout_s: float = TIMEOUT_S
 ) -> list[dict[str, Any]]:
-    """Return all different results of the status URL up to the first that is wanted."""
+    """Poll the status URL until *until* is true of a result. Return all distinct results."""
     seen: list[dict[str, Any]] = []
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -71,14 +71,17 @@ def ended(result: dict[str, Any]) -> bool:
 
 
 def stored(result: dict[str, Any]) -> bool:
-    """Tell whether every region has the archive, or none will: one of them is always the first."""
+    """Return whether the task ended and every region has the archive, or none will get it.
+
+    Without this condition, tests would depend on which region is first.
+    """
     return ended(result) and not result["regions_missing"]
 
 
 def succeed(
     url: str, *, until: Callable[[dict[str, Any]], bool] = stored, timeout_s: float = TIMEOUT_S
 ) -> dict[str, Any]:
-    """Ask for an archive that is not there, wait for its task, and return the SUCCESS."""
+    """Request a missing archive, wait for its task to succeed, and return the result."""
     answer = fetch(url)
     assert answer.status == 202, answer
     result = poll(answer.location, until, timeout_s=timeout_s)[-1]

@@ -1,11 +1,11 @@
-"""What tests of a running installation share: a host that can be slowed down."""
+"""The fixture of tests of the running program: a host whose rate can be limited."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.parts.hgweb import Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 
 
 @pytest.fixture

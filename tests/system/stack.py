@@ -1,4 +1,4 @@
-"""A whole installation on loopback: NATS, one S3 server per region, web and worker processes."""
+"""A complete installation on loopback: NATS, one S3 server per region, web and worker processes."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def binary(name: str) -> str:
 
 @dataclass(slots=True)
 class Server:
-    """A child that can be killed, frozen, and started again where it was."""
+    """A child process that can be stopped and restarted at the same port."""
 
     start: list[str]
     port: int
@@ -49,7 +49,7 @@ class Server:
 
 
 class Stack:
-    """Everything that one fleet needs. ``public`` is the URL of its one web process."""
+    """The servers and settings of one fleet. ``public`` is the URL of its only web process."""
 
     def __init__(self, folder: Path, *, template: str, settings: Mapping[str, str]) -> None:
         self.folder = folder
@@ -126,12 +126,12 @@ class Stack:
         return f"{self.public}/archiver/hgmo/{repo}/{rev}{'?' if query else ''}{query}"
 
     def visible(self, region: str) -> list[Path]:
-        """Return the files of a region's bucket, which is a folder of plain files."""
+        """Return the files of a region's bucket. rclone stores each object as a file."""
         bucket = self.folder / region / "bucket"
         return [path for path in bucket.rglob("*") if path.is_file()]
 
     def delete(self, region: str, folder: str) -> None:
-        """Delete all objects in a folder of a region's bucket, as an administrator would."""
+        """Delete all objects in a folder of a region's bucket by requests to its server."""
         root = self.folder / region
         for path in self.visible(region):
             if path.relative_to(root / "bucket").parts[0] == folder:
@@ -152,20 +152,21 @@ class Stack:
         assert answer.status == 204, answer
 
     def line(self, words: str) -> str:
-        """Return the one line with these words that our processes wrote, or are about to."""
+        """Wait for the only line that contains *words* in the logs of our processes."""
         (line,) = self.lines(words)
         return line
 
     def lines(self, words: str) -> list[str]:
-        """Return the lines with these words, when there are any.
+        """Wait until log lines contain *words*, and return them.
 
-        What is told follows what it tells of: a request's line its answer, a task's its state.
+        A line may be written later than the event: after the response to the request, or after
+        the change of the task's state.
         """
         wait_until(lambda: words in self.logs(), what=f"a line with {words}")
         return [line for line in self.logs().splitlines() if words in line]
 
     def logs(self) -> str:
-        """Return what our own processes wrote."""
+        """Return the logs of the web and worker processes."""
         return "".join(
             path.read_text(errors="replace")
             for path in self.folder.glob("*.log")
@@ -177,7 +178,7 @@ class Stack:
 def servers(
     folder: Path, *, template: str, settings: Mapping[str, str] | None = None
 ) -> Iterator[Stack]:
-    """Yield a stack whose NATS and S3 servers run; web and workers are the caller's to start."""
+    """Yield a stack with running NATS and S3 servers. The caller starts web and workers."""
     stack = Stack(folder, template=template, settings=settings or {})
     with contextlib.ExitStack() as running_servers:
         for server in (stack.nats, *stack.regions.values()):

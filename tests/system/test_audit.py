@@ -1,4 +1,4 @@
-"""``archiver audit`` beside a host whose bytes change, and without an engine."""
+"""``archiver audit`` when the host's bytes change and the engine is down."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.thorough
 
 
 def audit(stack: Stack, *words: str) -> tuple[int, list[dict[str, Any]], str]:
-    """Return how ``archiver audit --json`` ends, and what it writes to either output."""
+    """Run ``archiver audit --json``; return its exit code, standard output and standard error."""
     ended = subprocess.run(
         [sys.executable, "-m", "archiver", "audit", "--json", *words],
         env={**stack.env, "ARCHIVER_DATA_DIR": str(stack.folder / "data")},
@@ -30,12 +30,12 @@ def audit(stack: Stack, *words: str) -> tuple[int, list[dict[str, Any]], str]:
     return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
 
 
-def everything(stack: Stack) -> dict[Path, bytes]:
-    """Return every file that the regions' buckets are made of."""
+def files(stack: Stack) -> dict[Path, bytes]:
+    """Return the contents of all files in all buckets."""
     return {path: path.read_bytes() for region in REGIONS for path in stack.visible(region)}
 
 
-def test_a_tag_that_is_added_later_is_found_and_changes_nothing(
+def test_the_effect_of_a_later_tag_is_reported_and_nothing_is_changed(
     tmp_path: Path, hgweb: Hgweb, fresh: Repository
 ) -> None:
     node = fresh.commit({"README": b"read me", "testing/a.py": b"a = 1\n"})
@@ -46,7 +46,7 @@ def test_a_tag_that_is_added_later_is_found_and_changes_nothing(
                 for query in ("", "suffix=tar.zst", "subdir=testing")
             }
         stack.nats.down()
-        before = everything(stack)
+        before = files(stack)
 
         code, findings, errors = audit(stack)
         assert (code, errors) == (0, "3 archives: 3 same\n")
@@ -70,11 +70,13 @@ def test_a_tag_that_is_added_later_is_found_and_changes_nothing(
             assert difference["aspects"] == ["content"]
             assert difference["stored"]["sha256"] != difference["fetched"]["sha256"]
             assert (finding["drift"]["members"], finding["drift"]["reordered"]) == (1, False)
-        assert everything(stack) == before
+        assert files(stack) == before
         assert not any((stack.folder / "data" / "work").iterdir())
 
 
-def test_what_cannot_be_checked_is_to_be_tried_later(tmp_path: Path, hgweb: Hgweb) -> None:
+def test_an_audit_without_storage_exits_with_a_temporary_failure(
+    tmp_path: Path, hgweb: Hgweb
+) -> None:
     with servers(tmp_path, template=hgweb.template) as stack:
         for region in stack.regions.values():
             region.down()

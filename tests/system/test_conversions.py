@@ -1,4 +1,4 @@
-"""A host that serves zips alone, as hg.mozilla.org does, and clients that want everything else."""
+"""Archives in every format from a host that serves only zip, like hg.mozilla.org."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -68,7 +68,7 @@ def members(tar: bytes) -> list[tuple[str, int, int | float, bytes, str, bytes]]
         ]
 
 
-def test_every_format_of_a_tree_costs_the_host_one_zip(
+def test_all_formats_of_a_tree_are_made_from_one_zip_of_the_host(
     fleet: Fleet, hgweb: Hgweb, fresh: Repository
 ) -> None:
     script = fresh.path / "run.sh"
@@ -78,13 +78,13 @@ def test_every_format_of_a_tree_costs_the_host_one_zip(
     node = fresh.commit()
 
     url = fleet.stack.url(fresh.name, node)
-    made = {suffix: fleet.body(succeed(f"{url}?suffix={suffix}")) for suffix in SUFFIXES}
+    bodies = {suffix: fleet.body(succeed(f"{url}?suffix={suffix}")) for suffix in SUFFIXES}
     part = fleet.body(succeed(f"{url}?suffix=tar&subdir=a"))
 
     assert [target.rpartition(".")[2] for target in fleet.host.archives()] == ["zip"]
     own = gzip.decompress(hgweb.archive(fresh.name, node, "tar.gz"))
-    assert members(made["tar"]) == members(own)
-    assert gzip.decompress(made["tar.gz"]) == made["tar"]
+    assert members(bodies["tar"]) == members(own)
+    assert gzip.decompress(bodies["tar.gz"]) == bodies["tar"]
     assert {member[0] for member in members(part)} == {
         name for name, *_ in members(own) if "/a/" in name
     }
@@ -92,7 +92,9 @@ def test_every_format_of_a_tree_costs_the_host_one_zip(
     assert all(conversions[0][key] for key in ("key", "sha256", "size_bytes", "converter"))
 
 
-def test_the_default_of_the_original_works_with_a_host_of_today(fleet: Fleet, ash: Ash) -> None:
+def test_the_originals_default_request_works_with_a_host_that_serves_only_zip(
+    fleet: Fleet, ash: Ash
+) -> None:
     accepted = fetch(fleet.stack.url(ash.repo, "default", "&preferred_region=us-west-2"))
     results = poll(accepted.location, stored)
     redirected = fetch(fleet.stack.url(ash.repo, "default"))
@@ -106,7 +108,7 @@ def test_the_default_of_the_original_works_with_a_host_of_today(fleet: Fleet, as
         }
 
 
-def test_relatives_are_made_while_the_host_is_away(fleet: Fleet, ash: Ash) -> None:
+def test_other_formats_are_converted_while_the_host_is_unavailable(fleet: Fleet, ash: Ash) -> None:
     succeed(fleet.stack.url(ash.repo, ash.node, "suffix=zip"))
     fleet.host.close()
 
@@ -115,7 +117,7 @@ def test_relatives_are_made_while_the_host_is_away(fleet: Fleet, ash: Ash) -> No
     assert len(fleet.body(result)) == result["size"]
 
 
-def test_a_subdir_that_is_not_there_fails_with_its_reason(fleet: Fleet, ash: Ash) -> None:
+def test_an_unknown_subdir_fails_with_its_error_code(fleet: Fleet, ash: Ash) -> None:
     accepted = fetch(fleet.stack.url(ash.repo, ash.node, "subdir=nowhere"))
 
     result = poll(accepted.location, stored)[-1]
@@ -124,7 +126,7 @@ def test_a_subdir_that_is_not_there_fails_with_its_reason(fleet: Fleet, ash: Ash
     assert fleet.manifests() == []
 
 
-def test_nothing_is_left_in_the_working_directory_by_a_worker_that_is_killed(
+def test_the_working_directory_is_empty_after_a_killed_worker_is_replaced(
     tmp_path: Path, hgweb: Hgweb, large: Repository
 ) -> None:
     work = tmp_path / "work"
@@ -143,7 +145,7 @@ def test_nothing_is_left_in_the_working_directory_by_a_worker_that_is_killed(
         host.rate = None
         with stack.worker("worker-2"):
             result = poll(status, stored)[-1]
-        left = list(work.iterdir())
+        leftovers = list(work.iterdir())
 
     assert (result["state"], result["attempt"]) == ("SUCCESS", 2)
-    assert left == []
+    assert leftovers == []

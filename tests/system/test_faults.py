@@ -1,4 +1,4 @@
-"""What clients see while parts are killed, frozen, wiped or taken away."""
+"""Responses and tasks while processes are killed or frozen and servers are down or wiped."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost
+from tests.parts.slow_host import SlowHost
 from tests.system.client import ended, fetch, poll, stored, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 
 pytestmark = pytest.mark.thorough
 
 SLOW = 300_000
-"""Bytes a second at which the large archive takes some seconds."""
+"""Bytes per second. At this rate the large archive takes several seconds."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def fetching(result: dict[str, Any]) -> bool:
     return bool(result["state"] == "STARTED" and result["bytes_done"])
 
 
-def test_a_worker_that_is_killed_in_mid_build_loses_no_task(
+def test_a_worker_killed_during_a_build_loses_no_task(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
     url = stack.url(large.name, large.tip)
@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_in_mid_build_loses_no_task(
     with stack.web(), stack.worker("worker-1") as victim:
         status = fetch(url).location
         poll(status, fetching)
-        half_way = _published(stack)
+        half_way = _manifests(stack)
         victim.kill()
         victim.wait()
         killed = time.monotonic()
@@ -55,7 +55,7 @@ def test_a_worker_that_is_killed_in_mid_build_loses_no_task(
     assert took < LEASE_S + 15
 
 
-def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
+def test_a_stopping_worker_hands_its_task_back_at_once(
     tmp_path: Path, hgweb: Hgweb, large: Repository, host: SlowHost
 ) -> None:
     settings = {"ARCHIVER_WORKER__GRACE_S": "0", "ARCHIVER_ENGINE__LEASE_S": "60"}
@@ -79,7 +79,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_task_back_at_once(
     assert "task.handed_back" in log
 
 
-def test_a_frozen_worker_that_wakes_after_its_lease_changes_nothing(
+def test_a_worker_that_resumes_after_its_lease_changes_nothing(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
     url = stack.url(large.name, large.tip)
@@ -94,43 +94,43 @@ def test_a_frozen_worker_that_wakes_after_its_lease_changes_nothing(
             frozen.send_signal(signal.SIGCONT)
             wait_until(
                 lambda: "task.lost" in stack.logs() or "task.let_go" in stack.logs(),
-                what="the end of the attempt that was frozen",
+                what="the end of the frozen attempt",
             )
             second = poll(status, stored)[-1]
 
     assert first["state"] == second["state"] == "SUCCESS"
     assert first["sha256"] == second["sha256"]
     assert first["attempt"] == second["attempt"] == 2
-    assert len(_published(stack)) == len(REGIONS)
+    assert len(_manifests(stack)) == len(REGIONS)
 
 
-def test_a_region_that_is_away_gets_its_copy_later_and_not_from_the_host(
+def test_an_unavailable_region_gets_its_copy_later_and_not_from_the_host(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     url = stack.url(ash.repo, ash.node)
-    away = stack.regions["us-west-2"]
-    away.down()
+    unavailable = stack.regions["us-west-2"]
+    unavailable.down()
     with stack.web(), stack.worker():
         result = succeed(url, until=ended)
         redirected = fetch(f"{url}?preferred_region=us-west-2")
         fetched = host.archives()
-        away.up()
+        unavailable.up()
         status = redirected.headers["Link"].partition(">")[0].removeprefix("<")
         repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
-        at_last = fetch(f"{url}?preferred_region=us-west-2")
-        body = fetch(at_last.location).body
+        served = fetch(f"{url}?preferred_region=us-west-2")
+        body = fetch(served.location).body
 
     assert list(result["s3_urls"]) == ["us-east-1"]
     assert result["regions_missing"] == ["us-west-2"]
     assert "1 of 2" in result["status"]
     assert redirected.headers["Archiver-Region"] == "us-east-1"
     assert repaired["regions_missing"] == []
-    assert at_last.headers["Archiver-Region"] == "us-west-2"
+    assert served.headers["Archiver-Region"] == "us-west-2"
     assert len(body) == result["size"]
     assert host.archives() == fetched
 
 
-def test_an_outage_of_every_region_costs_the_host_nothing_and_fails_no_task(
+def test_an_outage_of_all_regions_causes_no_fetch_and_fails_no_task(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     stack.env["ARCHIVER_WORKER__MAX_FAILURES"] = "1"
@@ -156,13 +156,13 @@ def test_an_outage_of_every_region_costs_the_host_nothing_and_fails_no_task(
     assert len(host.archives()) == 1
 
 
-def test_the_primary_region_may_be_the_one_that_is_away(stack: Stack, ash: Ash) -> None:
+def test_the_primary_region_may_be_the_unavailable_one(stack: Stack, ash: Ash) -> None:
     url = stack.url(ash.repo, ash.node)
-    away = stack.regions["us-east-1"]
-    away.down()
+    unavailable = stack.regions["us-east-1"]
+    unavailable.down()
     with stack.web(), stack.worker():
         result = succeed(url, until=ended)
-        away.up()
+        unavailable.up()
         status = fetch(url).headers["Link"].partition(">")[0].removeprefix("<")
         repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
 
@@ -179,7 +179,7 @@ def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHo
         hit = fetch(url)
         status = hit.headers["Link"].partition(">")[0].removeprefix("<")
         after = poll(status, stored)[-1]
-        wait_until(lambda: _is_well(stack), what="its streams, made again", timeout_s=60)
+        wait_until(lambda: _is_healthy(stack), what="the creation of its streams", timeout_s=60)
         other = succeed(stack.url(ash.repo, ash.old))
 
     assert hit.status == 302
@@ -188,7 +188,7 @@ def test_wiping_the_engine_loses_no_archive(stack: Stack, ash: Ash, host: SlowHo
     assert other["state"] == "SUCCESS"
 
 
-def test_what_was_accepted_is_done_although_the_engine_was_wiped(stack: Stack, ash: Ash) -> None:
+def test_accepted_tasks_succeed_although_the_engine_was_wiped(stack: Stack, ash: Ash) -> None:
     urls = [stack.url(ash.repo, node) for node in (ash.node, ash.old, ash.tip)]
     with stack.web():
         accepted = [fetch(url) for url in urls]
@@ -200,21 +200,21 @@ def test_what_was_accepted_is_done_although_the_engine_was_wiped(stack: Stack, a
     assert {result["state"] for result in results} == {"SUCCESS"}
 
 
-def test_hits_go_on_while_the_engine_and_the_host_are_away(
+def test_hits_are_served_while_the_engine_and_the_host_are_unavailable(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     url = stack.url(ash.repo, ash.node)
     with stack.web():
         with stack.worker():
             succeed(url)
-            for _ in range(30):  # so that every web process has been asked
+            for _ in range(30):  # until every web process has the hit in its cache
                 fetch(stack.url(ash.repo, ash.node[:12]))
         stack.nats.down()
         host.close()
         hits = [fetch(url), fetch(stack.url(ash.repo, ash.node[:12]))]
         heartbeat = fetch(f"{stack.public}/__heartbeat__")
         miss = fetch(stack.url(ash.repo, ash.old))
-    with stack.web():  # one that never knew
+    with stack.web():  # with empty caches
         cold = fetch(url)
 
     assert [hit.status for hit in hits] == [302, 302]
@@ -224,17 +224,17 @@ def test_hits_go_on_while_the_engine_and_the_host_are_away(
     assert miss.json["code"] in {"source_unavailable", "engine_unavailable"}
 
 
-def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
+def test_a_truncated_fetch_stores_nothing_and_is_retried(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
-    stack.env["ARCHIVER_WORKER__RETRY_BASE_S"] = "4"  # long enough to be seen
+    stack.env["ARCHIVER_WORKER__RETRY_BASE_S"] = "4"  # long enough for a poll
     host.rate = SLOW
     with stack.web(), stack.worker():
         status = fetch(stack.url(large.name, large.tip)).location
         poll(status, fetching)
         host.cut()
         retrying = poll(status, lambda result: result["state"] in {"RETRY", "SUCCESS"})[-1]
-        visible = _published(stack)
+        visible = _manifests(stack)
         host.rate = None
         result = poll(status, stored)[-1]
 
@@ -244,10 +244,10 @@ def test_a_host_that_breaks_off_leaves_nothing_behind_and_is_tried_again(
     assert (result["state"], result["failures"]) == ("SUCCESS", 1)
 
 
-def test_a_task_for_an_archive_that_is_there_ends_at_once(
+def test_a_task_for_a_stored_archive_ends_without_a_fetch(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
-    """The web process sees no manifests, as when it asked just before they came."""
+    """The web process sees no manifests, as if it had looked just before their commit."""
     url = stack.url(ash.repo, ash.node)
     with stack.web(), stack.worker():
         succeed(url)
@@ -265,8 +265,8 @@ def test_a_task_for_an_archive_that_is_there_ends_at_once(
     assert host.archives() == fetched
 
 
-def _published(stack: Stack) -> list[Path]:
-    """Return the manifests in all buckets: what clients could see."""
+def _manifests(stack: Stack) -> list[Path]:
+    """Return the manifests in all buckets."""
     return [
         path for region in REGIONS for path in stack.visible(region) if "manifests" in path.parts
     ]
@@ -279,7 +279,7 @@ def _rename_in_buckets(stack: Stack, name: str, to: str) -> None:
         stack.regions[region].up()
 
 
-def _is_well(stack: Stack) -> bool:
+def _is_healthy(stack: Stack) -> bool:
     return fetch(f"{stack.public}/__heartbeat__").status == 200
 
 

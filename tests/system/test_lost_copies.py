@@ -1,4 +1,4 @@
-"""What clients see when somebody deletes objects in the buckets by hand, while everything runs."""
+"""Responses after objects were deleted from the buckets of a running fleet."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost
+from tests.parts.slow_host import SlowHost
 from tests.system.client import Answer, fetch, poll, stored, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -29,7 +29,7 @@ def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
 
 
 def _until(url: str, status: int, region: str | None = None) -> Answer:
-    """Ask until the answer is that *status*, and if it is a redirect, to that *region*."""
+    """Repeat the request until the response has *status*, and redirects to *region* if given."""
     answers: list[Answer] = []
 
     def answered() -> bool:
@@ -40,7 +40,7 @@ def _until(url: str, status: int, region: str | None = None) -> Answer:
     return answers[-1]
 
 
-def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
+def test_a_deleted_copy_is_served_by_the_other_region_until_it_is_repaired(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     url = stack.url(ash.repo, ash.node, f"preferred_region={WEST}")
@@ -60,7 +60,7 @@ def test_a_copy_that_is_deleted_is_answered_by_the_other_region_and_comes_back(
     assert stack.lines("copy.gone")
 
 
-def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
+def test_an_archive_that_is_deleted_everywhere_is_rebuilt_with_identical_bytes(
     stack: Stack, ash: Ash
 ) -> None:
     url = stack.url(ash.repo, ash.node)
@@ -79,7 +79,7 @@ def test_an_archive_that_is_deleted_everywhere_is_built_again_to_the_byte(
     assert hashlib.sha256(fetch(hit.location).body).hexdigest() == before["sha256"]
 
 
-def test_an_archive_that_is_lost_is_not_replaced_by_what_a_host_sends_since_it_changed(
+def test_a_lost_archive_is_not_replaced_if_the_host_now_sends_other_bytes(
     stack: Stack, fresh: Repository
 ) -> None:
     node = fresh.commit({"README": b"read me"})

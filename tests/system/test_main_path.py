@@ -1,4 +1,4 @@
-"""The three requests of the original, against real servers, as a client sees them."""
+"""The three requests of the original against real servers, and their effects on clients."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import ended, fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -66,7 +66,7 @@ def test_the_three_requests_of_the_original(stack: Stack, hgweb: Hgweb, ash: Ash
     assert int(redirected.headers["Archiver-Size"]) == len(theirs)
 
 
-def test_each_region_has_the_bytes_under_a_url_of_its_own(stack: Stack, ash: Ash) -> None:
+def test_each_region_serves_the_same_bytes_at_its_own_url(stack: Stack, ash: Ash) -> None:
     result = _built(stack, ash, "")
 
     bodies = {region: fetch(url).body for region, url in result["s3_urls"].items()}
@@ -75,7 +75,7 @@ def test_each_region_has_the_bytes_under_a_url_of_its_own(stack: Stack, ash: Ash
     assert {hashlib.sha256(body).hexdigest() for body in bodies.values()} == {result["sha256"]}
 
 
-def test_the_root_directory_is_the_one_that_the_originals_client_extracts(
+def test_the_root_directory_has_the_name_that_the_originals_client_expects(
     stack: Stack, ash: Ash
 ) -> None:
     result = _built(stack, ash, "")
@@ -87,7 +87,7 @@ def test_the_root_directory_is_the_one_that_the_originals_client_extracts(
     assert roots == {f"ash-{ash.node[:12]}"}
 
 
-def test_every_spelling_of_a_changeset_is_one_archive(
+def test_all_names_of_a_changeset_lead_to_one_archive(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     _built(stack, ash, "")
@@ -105,7 +105,7 @@ def test_every_spelling_of_a_changeset_is_one_archive(
 
 
 @pytest.mark.parametrize("suffix", ("tar.bz2", "zip"))
-def test_every_suffix_of_the_host_comes_back_as_it_serves_it(
+def test_every_suffix_of_the_host_is_served_with_the_hosts_bytes(
     stack: Stack, hgweb: Hgweb, ash: Ash, suffix: str
 ) -> None:
     result = _built(stack, ash, f"suffix={suffix}")
@@ -120,7 +120,7 @@ def test_every_suffix_of_the_host_comes_back_as_it_serves_it(
         assert zipfile.ZipFile(io.BytesIO(body.body)).testzip() is None
 
 
-def test_a_crowd_that_asks_at_once_costs_the_host_one_fetch(
+def test_concurrent_requests_cause_one_fetch_from_the_host(
     stack: Stack, ash: Ash, host: SlowHost
 ) -> None:
     url = stack.url(ash.repo, ash.old, MOZHARNESS)
@@ -137,7 +137,7 @@ def test_a_crowd_that_asks_at_once_costs_the_host_one_fetch(
     assert len(host.archives()) == before + 1
 
 
-def test_an_unknown_region_is_no_error_and_the_answer_says_which_one_it_is(
+def test_an_unknown_region_is_replaced_and_the_response_names_the_region(
     stack: Stack, ash: Ash
 ) -> None:
     _built(stack, ash, "")
@@ -158,26 +158,26 @@ def test_an_unknown_region_is_no_error_and_the_answer_says_which_one_it_is(
         ("projects/nowhere", "1" * 40, "unknown_repo"),
     ),
 )
-def test_what_the_host_does_not_know_is_a_404_at_once_and_remembered(
+def test_an_unknown_repo_or_rev_is_a_404_at_once_and_is_cached(
     stack: Stack, ash: Ash, host: SlowHost, repo: str, rev: str, code: str
 ) -> None:
     assert ash.repo == "projects/ash"
-    processes = len(os.sched_getaffinity(0))  # of the web, each of which asks for itself
-    asked = len(host.targets)
+    processes = len(os.sched_getaffinity(0))  # of the web, each with its own cache
+    requests_before = len(host.targets)
 
     answers = [fetch(stack.url(repo, rev)) for _ in range(3 * processes)]
 
     assert {(answer.status, answer.json["code"]) for answer in answers} == {(404, code)}
     assert answers[0].headers["Content-Type"] == "application/problem+json"
-    assert 1 <= len(host.targets) - asked <= processes
+    assert 1 <= len(host.targets) - requests_before <= processes
 
 
-def test_an_unknown_subdir_is_a_failure_that_says_so(stack: Stack, ash: Ash) -> None:
+def test_a_task_for_an_unknown_subdir_fails_and_names_it(stack: Stack, ash: Ash) -> None:
     url = stack.url(ash.repo, ash.node, "subdir=no/such/place")
 
     result = poll(fetch(url).location, ended)[-1]
     again = fetch(url)
-    while again.status == 202:  # its task may be written before news of it is everywhere
+    while again.status == 202:  # the notification may arrive after the task is written
         poll(again.location, ended)
         again = fetch(url)
 
@@ -190,9 +190,7 @@ def test_an_unknown_subdir_is_a_failure_that_says_so(stack: Stack, ash: Ash) -> 
     assert again.json["code"] == "unknown_subdir"
 
 
-def test_head_tells_what_is_there_and_creates_nothing(
-    stack: Stack, ash: Ash, host: SlowHost
-) -> None:
+def test_head_finds_an_archive_and_creates_none(stack: Stack, ash: Ash, host: SlowHost) -> None:
     _built(stack, ash, "")
     fetched = len(host.archives())
 
@@ -214,8 +212,8 @@ def test_an_unknown_task_is_pending_as_the_original_documents(stack: Stack) -> N
     assert answer.json["result"]["status"]
 
 
-def test_the_algorithm_of_the_originals_client_gets_its_files(stack: Stack, ash: Ash) -> None:
-    """As researched: absolute Location, ``state`` and ``status``, any region it finds."""
+def test_the_algorithm_of_the_originals_client_extracts_its_files(stack: Stack, ash: Ash) -> None:
+    """The client relies on an absolute Location, ``state`` and ``status``, and any region's URL."""
     url = stack.url(
         ash.repo, ash.node[:12], f"&preferred_region=us-west-2&suffix=tar.gz&{MOZHARNESS}"
     )
@@ -236,7 +234,7 @@ def test_the_algorithm_of_the_originals_client_gets_its_files(stack: Stack, ash:
     assert len(extracted) == len(ash.mozharness)
 
 
-def test_a_forged_link_opens_nothing(stack: Stack, ash: Ash) -> None:
+def test_a_url_with_a_forged_signature_is_rejected(stack: Stack, ash: Ash) -> None:
     link = _built(stack, ash, "")["s3_urls"]["us-east-1"]
 
     forged = link[:-4] + ("0000" if not link.endswith("0000") else "1111")
@@ -245,7 +243,7 @@ def test_a_forged_link_opens_nothing(stack: Stack, ash: Ash) -> None:
     assert fetch(forged).status == 403
 
 
-def test_the_operators_endpoints_answer(stack: Stack) -> None:
+def test_the_endpoints_for_operators_respond(stack: Stack) -> None:
     heartbeat = fetch(f"{stack.public}/__heartbeat__")
     metrics = fetch(f"{stack.public}/metrics")
 
@@ -270,7 +268,7 @@ def test_no_presigned_url_and_no_secret_is_in_any_log(stack: Stack, ash: Ash) ->
 
 
 def _built(stack: Stack, ash: Ash, query: str) -> dict[str, Any]:
-    """Return the status of the archive of ``ash.node``, built if it was not there yet."""
+    """Request an archive of ``ash.node``, and return its status when it is stored."""
     answer = fetch(stack.url(ash.repo, ash.node, query))
     link = answer.headers["Link"] or ""
     status = answer.location if answer.status == 202 else link.partition(">")[0].strip("<")

@@ -1,6 +1,6 @@
-"""A host that does wrong in every way we know of, against the real program, all at once.
+"""The running program against a host with all known faults, all requested at the same time.
 
-Everything is played once; what the tests look at is what was left behind.
+All cases run once. The tests examine the results.
 """
 
 import fcntl
@@ -21,25 +21,25 @@ from tests.parts.archive_faults import (
     MAX_UNPACKED_BYTES,
     archive_faults,
 )
-from tests.parts.misbehaving import MAX_FAILURES, Case, MisbehavingHost, misbehaving_host
-from tests.parts.packing import read_through
-from tests.parts.wire_faults import (
+from tests.parts.fault_cases import MAX_FAILURES, Case, FaultCaseHost, fault_case_host
+from tests.parts.http_faults import (
     DEADLINE_S,
     MIN_RATE_BYTES_S,
     MIN_RATE_WINDOW_S,
     READ_TIMEOUT_S,
-    wire_faults,
+    http_faults,
 )
+from tests.parts.packing import read_through
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
-CASES = {case.name: case for case in (*wire_faults(), *archive_faults())}
+CASES = {case.name: case for case in (*http_faults(), *archive_faults())}
 SOUND = [case for case in CASES.values() if case.code is None]
 AT_ONCE = 100
 BETWEEN_ATTEMPTS_S = 0.2
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(500)]
-"""Every case is played while the first test is set up: half a minute on a quiet machine."""
+"""All cases run in the setup of the first test, which takes half a minute on an idle machine."""
 
 SETTINGS = {
     "ARCHIVER_ENGINE__LEASE_S": "20",
@@ -58,25 +58,27 @@ SETTINGS = {
 }
 
 
-NOT_OURS = (
+FOREIGN_WORDS = (
     *("X-Amz", "Patience", "Please come back", "<html", "s3cret", "169.254", "Early Hints"),
     *("Errno", "Not enough data", "Connection reset", "Server disconnected", "Expected HTTP"),
 )
-"""What was said by hosts, by libraries, or in links, and is to be read nowhere."""
+"""Words from hosts, libraries and links that must not appear in any log or response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remains:
-    """What is left of a run: by the case's name, how its task ended, and what its client got.
+class Results:
+    """The results of all cases, by the case's name.
 
-    ``moments`` are those at which a case's archive was asked for. ``stored`` is what ought to be
-    stored, as a digest; ``served`` what was, asked for anew when all was over, or the status.
+    - ``ends`` are the final statuses of the tasks.
+    - ``moments`` are the times of the requests for the archive.
+    - ``expected`` is the SHA-256 of the archive that must be stored.
+    - ``served`` is the SHA-256 of the archive that a later request returned, or its status.
     """
 
     folder: str
     ends: dict[str, dict[str, Any]]
     moments: dict[str, list[float]]
-    stored: dict[str, str]
+    expected: dict[str, str]
     served: dict[str, str]
     elsewhere: list[str]
     worker_lived: bool
@@ -86,7 +88,7 @@ class Remains:
         return [json.loads(path.read_text()) for path in bucket.rglob("manifests/**/*.json")]
 
     def objects(self, region: str) -> dict[str, Path]:
-        """Return all that a bucket has besides manifests and probes, by its key."""
+        """Return all objects of a bucket except manifests and probes, by key."""
         bucket = Path(self.folder, region, "bucket")
         files = {str(path.relative_to(bucket)): path for path in bucket.rglob("*")}
         return {
@@ -97,23 +99,23 @@ class Remains:
 
 
 @pytest.fixture(scope="module")
-def remains(tmp_path_factory: pytest.TempPathFactory, worker_id: str, testrun_uid: str) -> Remains:
-    """Play every case, once for all processes that the tests of this module may be spread over."""
+def results(tmp_path_factory: pytest.TempPathFactory, worker_id: str, testrun_uid: str) -> Results:
+    """Run all cases, once for all test processes that share the tests of this module."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / f"misbehaving-{testrun_uid}"
     folder.mkdir(exist_ok=True)
-    left = folder / "remains.json"
+    file = folder / "results.json"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not left.exists():
-            left.write_text(json.dumps(asdict(_play(tmp_path_factory.mktemp("stack")))))
-        return Remains(**json.loads(left.read_text()))
+        if not file.exists():
+            file.write_text(json.dumps(asdict(_play(tmp_path_factory.mktemp("stack")))))
+        return Results(**json.loads(file.read_text()))
 
 
-def _play(folder: Path) -> Remains:
+def _play(folder: Path) -> Results:
     cases = list(CASES.values())
     with (
-        misbehaving_host(cases) as (host, elsewhere),
+        fault_case_host(cases) as (host, elsewhere),
         servers(folder, template=host.template, settings=SETTINGS) as stack,
         stack.web(),
         stack.worker() as worker,
@@ -123,37 +125,37 @@ def _play(folder: Path) -> Remains:
         accepted = list(clients.map(fetch, urls))
         ends = [poll(answer.location, stored, timeout_s=400)[-1] for answer in accepted]
         served = list(clients.map(_download, urls))
-        return Remains(
+        return Results(
             folder=str(folder),
             ends=dict(zip(CASES, ends, strict=True)),
             moments=dict(host.moments),
-            stored={case.name: _digest(case.stored(host.subject(case))) for case in SOUND},
+            expected={case.name: _sha256(case.stored(host.subject(case))) for case in SOUND},
             served=dict(zip(CASES, served, strict=True)),
             elsewhere=elsewhere.targets,
             worker_lived=worker.poll() is None,
         )
 
 
-def _url(stack: Stack, host: MisbehavingHost, case: Case) -> str:
+def _url(stack: Stack, host: FaultCaseHost, case: Case) -> str:
     subject = host.subject(case)
     return stack.url(subject.repo, subject.node, f"suffix={case.suffix}")
 
 
 def _download(url: str) -> str:
-    """Return the digest of what a client gets that comes later, or its status; begin no task."""
+    """Return the SHA-256 of the archive, or the status of the error. Create no task."""
     if (status := fetch(url, method="HEAD").status) != 302:
         return str(status)
-    return _digest(fetch(fetch(url).location).body)
+    return _sha256(fetch(fetch(url).location).body)
 
 
-def _digest(data: bytes) -> str:
+def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_case_ends_as_it_has_to(remains: Remains, name: str) -> None:
-    case, end = CASES[name], remains.ends[name]
-    moments = remains.moments.get(name, [])
+def test_the_task_ends_as_the_case_requires(results: Results, name: str) -> None:
+    case, end = CASES[name], results.ends[name]
+    moments = results.moments.get(name, [])
 
     assert end["state"] == ("FAILURE" if case.code else "SUCCESS"), end
     assert (end["error"] or {}).get("code") == case.code
@@ -161,31 +163,31 @@ def test_the_case_ends_as_it_has_to(remains: Remains, name: str) -> None:
     assert len(moments) == case.requests
     assert set(end["s3_urls"]) == (set() if case.code else set(REGIONS))
     if case.code is None:
-        assert end["sha256"] == remains.stored[name]
-    assert remains.served[name] == (str(404) if case.code else remains.stored[name])
+        assert end["sha256"] == results.expected[name]
+    assert results.served[name] == (str(404) if case.code else results.expected[name])
 
 
 @pytest.mark.parametrize("name", ("429-patience", "503-patience"))
-def test_a_host_that_asks_for_patience_gets_it(remains: Remains, name: str) -> None:
-    first, second = remains.moments[name]
+def test_the_retry_waits_as_long_as_the_host_asks(results: Results, name: str) -> None:
+    first, second = results.moments[name]
 
     assert second - first >= 1
 
 
-def test_nobody_else_was_contacted(remains: Remains) -> None:
-    assert remains.elsewhere == []
+def test_no_other_host_was_contacted(results: Results) -> None:
+    assert results.elsewhere == []
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_nothing_is_visible_that_is_not_whole(remains: Remains, region: str) -> None:
-    manifests = {manifest["object_key"]: manifest for manifest in remains.manifests(region)}
-    objects = remains.objects(region)
+def test_only_complete_archives_are_visible(results: Results, region: str) -> None:
+    manifests = {manifest["object_key"]: manifest for manifest in results.manifests(region)}
+    objects = results.objects(region)
 
     assert set(objects) == set(manifests)
     assert len(manifests) == len(SOUND)
     for key, path in objects.items():
         data = path.read_bytes()
-        assert _digest(data) == manifests[key]["sha256"]
+        assert _sha256(data) == manifests[key]["sha256"]
         assert len(data) == manifests[key]["size_bytes"]
         assert _roots(key, data) == {manifests[key]["root"]}
 
@@ -195,34 +197,34 @@ def _roots(key: str, data: bytes) -> set[str]:
     return {name.partition("/")[0] for name in read_through(suffix, data)}
 
 
-def test_the_worker_lived_through_all_of_it(remains: Remains) -> None:
-    events = [line["event"] for line in _lines(remains)]
+def test_the_worker_survived_all_cases(results: Results) -> None:
+    events = [line["event"] for line in _lines(results)]
 
-    assert remains.worker_lived
+    assert results.worker_lived
     assert events.count("worker.started") == events.count("worker.stopped") == 1
     assert not {"attempt.broken", "request.crashed", "task.lost", "task.let_go"} & set(events)
 
 
-def test_no_log_tells_what_a_host_or_a_library_said(remains: Remains) -> None:
-    lines = _lines(remains)
+def test_no_log_contains_text_of_a_host_or_a_library(results: Results) -> None:
+    lines = _lines(results)
 
     assert sum(line["event"] == "task.succeeded" for line in lines) == len(SOUND)
     for line in lines:
         assert re.fullmatch(r"\w+( < \w+)*", line.get("cause", "none"))
         assert not set(line) & {"exception", "traceback"}
-        assert not any(word in json.dumps(line) for word in NOT_OURS)
+        assert not any(word in json.dumps(line) for word in FOREIGN_WORDS)
 
 
-def test_no_client_is_told_what_a_host_or_a_library_said(remains: Remains) -> None:
-    errors = json.dumps([end["error"] for end in remains.ends.values()])
+def test_no_response_contains_text_of_a_host_or_a_library(results: Results) -> None:
+    errors = json.dumps([end["error"] for end in results.ends.values()])
 
-    assert not any(word in errors for word in NOT_OURS)
+    assert not any(word in errors for word in FOREIGN_WORDS)
 
 
-def _lines(remains: Remains) -> Sequence[dict[str, Any]]:
-    """Return what our own processes logged: each line is JSON, so that nothing else was said."""
+def _lines(results: Results) -> Sequence[dict[str, Any]]:
+    """Return the log lines of our processes. All of them must be JSON."""
     return [
         json.loads(line)
         for name in ("web.log", "worker.log")
-        for line in Path(remains.folder, name).read_text().splitlines()
+        for line in Path(results.folder, name).read_text().splitlines()
     ]

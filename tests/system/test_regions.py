@@ -1,4 +1,4 @@
-"""Where real servers send clients to: by their address, behind a proxy, at the public endpoint."""
+"""The region of redirects: by client address, behind a proxy, at the public endpoint."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.hgweb import Ash, Hgweb
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -16,25 +16,25 @@ IN_EAST, IN_WEST, IN_PARIS = "192.0.2.7", "198.51.100.7", "198.51.100.200"
 
 
 @pytest.fixture(scope="module")
-def public(outside: Stack) -> Iterator[SlowHost]:
-    """The western region, at an address of its own for clients."""
-    with slow_host(outside.regions[WEST].port) as public:
+def public(idle_stack: Stack) -> Iterator[SlowHost]:
+    """The public endpoint of the western region."""
+    with slow_host(idle_stack.regions[WEST].port) as public:
         yield public
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory, hgweb: Hgweb) -> Iterator[Stack]:
-    """A stack without a process of ours, that AWS's file and a proxy tell where clients are."""
+def idle_stack(tmp_path_factory: pytest.TempPathFactory, hgweb: Hgweb) -> Iterator[Stack]:
+    """A stack without our own processes. It locates clients by AWS's file and a proxy's header."""
     folder = tmp_path_factory.mktemp("stack")
     settings = {
-        "ARCHIVER_SERVER__AWS_RANGES": str(_published(folder)),
+        "ARCHIVER_SERVER__AWS_RANGES": str(_aws_ranges(folder)),
         "ARCHIVER_SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
     }
     with servers(folder, template=hgweb.template, settings=settings) as stack:
         yield stack
 
 
-def _published(folder: Path) -> Path:
+def _aws_ranges(folder: Path) -> Path:
     path = folder / "ip-ranges.json"
     prefixes = [
         {"ip_prefix": "198.51.100.0/24", "region": WEST, "service": "AMAZON"},
@@ -45,23 +45,23 @@ def _published(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(outside: Stack, public: SlowHost) -> Iterator[Stack]:
-    regions = json.loads(outside.env["ARCHIVER_REGIONS"])
+def stack(idle_stack: Stack, public: SlowHost) -> Iterator[Stack]:
+    regions = json.loads(idle_stack.env["ARCHIVER_REGIONS"])
     regions[EAST]["networks"] = ["192.0.2.0/24"]
     regions[WEST]["public_endpoint"] = f"http://127.0.0.1:{public.port}"
-    outside.env["ARCHIVER_REGIONS"] = json.dumps(regions)
-    with outside.web(), outside.worker():
-        yield outside
+    idle_stack.env["ARCHIVER_REGIONS"] = json.dumps(regions)
+    with idle_stack.web(), idle_stack.worker():
+        yield idle_stack
 
 
-def test_clients_are_sent_to_the_region_near_them_at_its_public_endpoint(
+def test_clients_are_redirected_to_the_public_endpoint_of_the_nearest_region(
     stack: Stack, public: SlowHost, ash: Ash
 ) -> None:
     url = stack.url(ash.repo, ash.node)
     poll(fetch(url, headers={"X-Forwarded-For": IN_WEST}).location, stored)
     assert not public.targets
 
-    for _ in range(3):  # made, kept, and given again
+    for _ in range(3):  # found, cached, and served from the cache
         for forwarded, region in (
             (IN_WEST, WEST),
             (f"{IN_EAST}, {IN_WEST}", WEST),

@@ -1,4 +1,4 @@
-"""Clients that wait for a miss, on the real stack: held, sent here again, and never given a 202."""
+"""Requests with ``wait`` on the real stack: held, then redirected, and never answered with 202."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ import pytest
 
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
-from tests.parts.slow import SlowHost, slow_host
+from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import Answer, ended, fetch, poll
 from tests.system.stack import Stack, servers
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.thorough
 CROWD = 200
 HOLD_S = 2
 LONG_HOLD_S = 14
-"""Longer than what is to happen while nobody is sent on, even on a busy machine."""
+"""Seconds in which the steps of a test finish before any hold ends, even on a busy machine."""
 
-SEATS = 220
+MAX_WAITERS = 220
 SLOW = 300_000
-"""Bytes a second at which the large archive takes some seconds."""
+"""Bytes per second. At this rate the large archive takes several seconds."""
 
 
 @pytest.fixture
@@ -40,15 +40,15 @@ def host(hgweb: Hgweb) -> Iterator[SlowHost]:
 def stack(tmp_path: Path, hgweb: Hgweb, host: SlowHost) -> Iterator[Stack]:
     settings = {
         "ARCHIVER_SERVER__HOLD_S": str(HOLD_S),
-        "ARCHIVER_SERVER__PROCESSES": "1",  # of which the seats are
-        "ARCHIVER_SERVER__WAITERS_PER_CLIENT": str(SEATS),
+        "ARCHIVER_SERVER__PROCESSES": "1",  # the limit is per process
+        "ARCHIVER_SERVER__WAITERS_PER_CLIENT": str(MAX_WAITERS),
     }
     with servers(tmp_path, template=hgweb.template_for(host.port), settings=settings) as stack:
         yield stack
 
 
 def follow(stack: Stack, url: str) -> list[Answer]:
-    """Return all answers up to the first that does not lead to the same place again."""
+    """Follow redirects to Archiver itself, and return all responses."""
     answers = [fetch(url)]
     while answers[-1].status == 302 and answers[-1].location.startswith(stack.public):
         answers.append(fetch(answers[-1].location))
@@ -61,7 +61,7 @@ def waiters(stack: Stack) -> float:
     return float(line.split()[1])
 
 
-def test_a_crowd_that_waits_costs_one_fetch_and_ends_at_the_archive(
+def test_a_waiting_crowd_causes_one_fetch_and_is_redirected_to_the_archive(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
     url = stack.url(large.name, large.tip, f"wait={8 * HOLD_S}")
@@ -69,23 +69,23 @@ def test_a_crowd_that_waits_costs_one_fetch_and_ends_at_the_archive(
     with stack.web(), stack.worker(), ThreadPoolExecutor(CROWD) as crowd:
         following = [crowd.submit(follow, stack, url) for _ in range(CROWD)]
         wait_until(lambda: waiters(stack) >= CROWD, timeout_s=20)
-        time.sleep(HOLD_S)  # so that a hold comes to its end
+        time.sleep(HOLD_S)  # until a hold ends
         host.rate = None
         answers = [future.result() for future in following]
-        bodies = {fetch(of_one[-1].location).body for of_one in answers[:3]}
+        bodies = {fetch(chain[-1].location).body for chain in answers[:3]}
 
-    statuses = Counter(answer.status for of_one in answers for answer in of_one)
+    statuses = Counter(answer.status for chain in answers for answer in chain)
     assert set(statuses) == {302}
-    assert {of_one[-1].headers["Archiver-Cache"] for of_one in answers} == {"hit"}
-    assert all(1 < len(of_one) <= 8 for of_one in answers)
+    assert {chain[-1].headers["Archiver-Cache"] for chain in answers} == {"hit"}
+    assert all(1 < len(chain) <= 8 for chain in answers)
     assert len(bodies) == 1
     assert len(host.archives()) == 1
 
 
-def test_who_waits_survives_the_loss_of_the_engine(
+def test_waiting_requests_survive_a_restart_of_the_engine(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
-    """Told in the end: 302 to the archive, or a 503 when it had to be asked for meanwhile."""
+    """They end with a 302 to the archive, or with a 503 if a hop arrived during the outage."""
     url = stack.url(large.name, large.tip, f"wait={8 * HOLD_S}")
     host.rate = SLOW
     with stack.web(), stack.worker(), ThreadPoolExecutor(20) as crowd:
@@ -97,32 +97,30 @@ def test_who_waits_survives_the_loss_of_the_engine(
         host.rate = None
         answers = [future.result() for future in following]
 
-    last = Counter(of_one[-1].status for of_one in answers)
+    last = Counter(chain[-1].status for chain in answers)
     assert set(last) <= {302, 503}
-    assert {answer.status for of_one in answers for answer in of_one[:-1]} <= {302}
-    assert all(
-        "Retry-After" in of_one[-1].headers for of_one in answers if of_one[-1].status == 503
-    )
+    assert {answer.status for chain in answers for answer in chain[:-1]} <= {302}
+    assert all("Retry-After" in chain[-1].headers for chain in answers if chain[-1].status == 503)
     assert last[302] >= 1
 
 
-def test_more_than_may_wait_are_turned_away_at_once(stack: Stack, ash: Ash) -> None:
+def test_requests_above_the_limit_of_waiters_get_a_503_at_once(stack: Stack, ash: Ash) -> None:
     stack.env["ARCHIVER_SERVER__HOLD_S"] = str(LONG_HOLD_S)
     url = stack.url(ash.repo, ash.node, f"wait={8 * LONG_HOLD_S}")
-    with stack.web(), ThreadPoolExecutor(SEATS) as crowd:
-        following = [crowd.submit(follow, stack, url) for _ in range(SEATS)]
-        wait_until(lambda: waiters(stack) == SEATS, timeout_s=LONG_HOLD_S)
+    with stack.web(), ThreadPoolExecutor(MAX_WAITERS) as crowd:
+        following = [crowd.submit(follow, stack, url) for _ in range(MAX_WAITERS)]
+        wait_until(lambda: waiters(stack) == MAX_WAITERS, timeout_s=LONG_HOLD_S)
         late = [fetch(url) for _ in range(20)]
         health, still_waiting = fetch(f"{stack.public}/__lbheartbeat__"), waiters(stack)
         with stack.worker():
             answers = [future.result() for future in following]
 
     assert {(answer.status, answer.json["code"]) for answer in late} == {(503, "too_many_waiters")}
-    assert (health.status, still_waiting) == (200, SEATS)
-    assert {of_one[-1].headers.get("Archiver-Cache") for of_one in answers} == {"hit"}
+    assert (health.status, still_waiting) == (200, MAX_WAITERS)
+    assert {chain[-1].headers.get("Archiver-Cache") for chain in answers} == {"hit"}
 
 
-def test_a_client_that_leaves_gives_its_seat_back(stack: Stack, ash: Ash) -> None:
+def test_a_disconnected_client_no_longer_counts_as_a_waiter(stack: Stack, ash: Ash) -> None:
     stack.env["ARCHIVER_SERVER__HOLD_S"] = str(LONG_HOLD_S)
     target = stack.url(ash.repo, ash.node, "wait=80").removeprefix(stack.public)
     with stack.web():
@@ -133,22 +131,22 @@ def test_a_client_that_leaves_gives_its_seat_back(stack: Stack, ash: Ash) -> Non
 
 
 @pytest.mark.parametrize("wait_s", (80, LONG_HOLD_S - 1))
-def test_a_web_process_that_is_told_to_stop_sends_on_who_waits(
+def test_a_stopping_web_process_redirects_waiting_requests(
     wait_s: int, stack: Stack, ash: Ash
 ) -> None:
     stack.env["ARCHIVER_SERVER__HOLD_S"] = str(LONG_HOLD_S)
     url = stack.url(ash.repo, ash.node, f"wait={wait_s}")
     with stack.web() as web, ThreadPoolExecutor(1) as one:
-        asking = one.submit(fetch, url)
+        waiting = one.submit(fetch, url)
         wait_until(lambda: waiters(stack) == 1, timeout_s=10)
         web.send_signal(signal.SIGTERM)
-        answer = asking.result()
+        answer = waiting.result()
 
     assert answer.status == 302
     assert "hop=1" in answer.location
 
 
-def test_events_come_as_they_happen_and_end_with_the_task(
+def test_events_arrive_during_the_task_and_end_with_it(
     stack: Stack, large: Repository, host: SlowHost
 ) -> None:
     host.rate = SLOW
@@ -173,7 +171,7 @@ def test_events_come_as_they_happen_and_end_with_the_task(
     assert "X-Amz" not in stack.logs()
 
 
-def test_polls_and_answers_with_wait_say_the_same_as_those_without(stack: Stack, ash: Ash) -> None:
+def test_polls_with_wait_return_the_same_status_as_polls_without(stack: Stack, ash: Ash) -> None:
     with stack.web(), stack.worker():
         status = fetch(stack.url(ash.repo, ash.node)).location
         results = poll(f"{status}?wait=2", ended)

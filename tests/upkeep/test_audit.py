@@ -23,7 +23,7 @@ from archiver.ports.storage import Commit
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.finding import Finding, Outcome
-from tests.world import ASH, FILES, World
+from tests.memory_world import ASH, FILES, World
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 ONLY_ZIP = ServedFormats(suffixes=("zip",), verbatim=False)

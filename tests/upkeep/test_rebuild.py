@@ -310,7 +310,7 @@ def test_a_bucket_of_any_size_is_read_completely(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
-def test_a_purge_spares_what_is_newer(fleet: Fleet) -> None:
+def test_a_purge_spares_newer_entries(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         connection = bench.connection
         await connection.kv.put(INDEX, "k", b"old")

@@ -12,13 +12,15 @@ from archiver.testing import MemoryStorage
 from archiver.upkeep.repair import Repairer
 from archiver.worker.worker import Build
 from tests.parts.fleet import HUNG_AFTER_S, an_archive, copies_of
-from tests.parts.queue_stands import OpenStand, QueueStand
+from tests.parts.queue_backends import OpenStand, QueueBackend
 
 TWO = Region("two")
 
 
 @asynccontextmanager
-async def repairing(stand: QueueStand, storage: MemoryStorage, build: Build) -> AsyncIterator[None]:
+async def repairing(
+    stand: QueueBackend, storage: MemoryStorage, build: Build
+) -> AsyncIterator[None]:
     repairer = Repairer(
         repairs=stand.repairs,
         queue=stand.queue,

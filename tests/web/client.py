@@ -14,7 +14,7 @@ from archiver.service import Archiver
 from archiver.web.app import create_app
 from archiver.web.application import Application
 from archiver.web.request_context import WebConfig, WebState
-from tests.world import World
+from tests.memory_world import World
 
 T = TypeVar("T")
 

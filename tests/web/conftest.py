@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from archiver.web.waiting.waiters import WaitLimits
+from tests.memory_world import World
 from tests.web.client import CONFIG, Client, client
-from tests.world import World
 
 SHORT = replace(CONFIG, wait_limits=WaitLimits(hold_s=0.05))
 

@@ -14,8 +14,8 @@ from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.address_claim import fleet_identity
 from archiver.web.app import create_app
 from archiver.web.server import on_stop, serve
+from tests.memory_world import World
 from tests.web.client import CONFIG
-from tests.world import World
 
 EXCEPTION_TEXT = "swordfish"
 

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 from archiver.model import ServedFormats
 from archiver.testing import FakeSource
 from archiver.web.waiting.waiters import WaitLimits
+from tests.memory_world import World
 from tests.web.client import CONFIG, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, settled
-from tests.world import World
 
 
 def test_waiters_are_limited_per_client_and_in_all() -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from archiver.errors import InvalidRequest
 from archiver.model import TaskId, parse_task_id
 from archiver.web.request_target import decode_source, parse_query, split_path
+from tests.memory_world import ASH
 from tests.web.client import PUBLIC_URL, Client
-from tests.world import ASH
 
 pieces = st.sampled_from(
     [

@@ -15,9 +15,9 @@ from archiver.ports.index import Resolved
 from archiver.telemetry import METRICS
 from archiver.web.client_address import ClientResolver
 from archiver.web.response_cache import TARGET_MAX_BYTES
+from tests.memory_world import ASH, World
 from tests.web import client as web_client
 from tests.web.client import CONFIG, Client, client
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 

@@ -11,8 +11,8 @@ from archiver.errors import SourceBusy, SourceTimeout, SourceUnavailable
 from archiver.model import Region
 from archiver.testing import MemoryStorage
 from archiver.web.client_address import ClientResolver
+from tests.memory_world import ASH, FILES, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, client
-from tests.world import ASH, FILES, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 MOZHARNESS = f"{DEFAULT}?&preferred_region=us-west-2&suffix=tar.gz&subdir=testing/mozharness"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from archiver.health import Heartbeat, Level, WorkerReport
 from archiver.model import Region
+from tests.memory_world import ASH, World
 from tests.web.client import Client
-from tests.world import ASH, World
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_version_is_what_was_deployed(web: Client) -> None:
+def test_the_version_names_the_deployed_release(web: Client) -> None:
     assert web.get("/__version__").json == {"version": "1.2.3", "commit": "c0ffee"}
 
 
@@ -112,7 +112,7 @@ def test_no_metric_grows_with_names_that_clients_invent(web: Client) -> None:
 def test_metrics_cover_every_process_that_shares_a_folder(tmp_path: Path) -> None:
     program = (
         "from tests.web.client import client\n"
-        "from tests.world import World\n"
+        "from tests.memory_world import World\n"
         "with client(World()) as web:\n"
         "    web.get('/archiver/hgmo/projects/ash/default')\n"
         "    print(web.get('/metrics').body.decode())\n"

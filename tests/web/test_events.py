@@ -14,9 +14,9 @@ from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.waiting.waiters import WaitLimits
+from tests.memory_world import ASH, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import built, settled
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 
@@ -82,7 +82,7 @@ def test_a_poll_without_a_change_ends_in_time() -> None:
     assert response.result["state"] == "PENDING"
 
 
-def test_a_client_that_says_what_it_knows_misses_no_change(web: Client) -> None:
+def test_a_client_that_sends_its_etag_misses_no_change(web: Client) -> None:
     target = status_of(web)
     known = web.get(target).headers["etag"]
     attempt = claimed(web)

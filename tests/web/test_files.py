@@ -11,8 +11,8 @@ from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
 from archiver.web.api.archives import split_file_name
+from tests.memory_world import ASH, FILES, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
-from tests.world import ASH, FILES, World
 
 DURATION = "archiver_http_request_duration_seconds"
 FILE = f"/get/hgmo/{ASH}/default.tar.gz"
@@ -108,7 +108,7 @@ def test_a_checksum_of_a_rev_in_the_query_names_the_file_of_the_repo(web: Client
     assert response.body.endswith(b"  ash.zip\n")
 
 
-def test_a_checksum_is_what_sha256sum_checks_the_downloaded_file_with(web: Client) -> None:
+def test_a_checksum_has_the_format_of_sha256sum(web: Client) -> None:
     data = web.world.storage.download(built(web).headers["location"])
     response = web.get(f"{FILE}.sha256")
     assert response.status == 200

@@ -17,8 +17,8 @@ from archiver.names import require_name
 from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
 from archiver.web.problems import STATUSES
+from tests.memory_world import ASH
 from tests.web.client import PUBLIC_URL, Client
-from tests.world import ASH
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ takes the URL of its region, or any other.
 from urllib.parse import urlsplit
 
 from archiver.errors import NotAnArchive
+from tests.memory_world import ASH
 from tests.web.client import Client
-from tests.world import ASH
 
 
 def request_of(region: str, subdir: str, rev: str) -> str:

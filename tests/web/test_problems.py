@@ -10,8 +10,8 @@ from archiver.errors import ArchiverError
 from archiver.model import Node
 from archiver.testing import FakeSource
 from archiver.web.problems import STATUSES
+from tests.memory_world import ASH, World
 from tests.web.client import Client, client
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 

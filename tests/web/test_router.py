@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.web.app import ROUTES
+from tests.memory_world import ASH, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client
-from tests.world import ASH, World
 
 DEFAULT = f"/archiver/hgmo/{ASH}/default"
 

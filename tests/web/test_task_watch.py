@@ -13,7 +13,7 @@ from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt, MemoryIndex
 from archiver.web.waiting.task_watch import TaskWatch
 from archiver.web.waiting.waiters import WaitLimits, open_waiters
-from tests.world import World
+from tests.memory_world import World
 
 OFTEN = timedelta(milliseconds=5)
 PATIENCE_S = 5

@@ -17,9 +17,9 @@ from archiver.web.api.archives import DEFAULT_WAIT_S
 from archiver.web.request_context import HEADER_MAX_BYTES
 from archiver.web.waiting.wait_preference import HOLDS_MAX
 from archiver.web.waiting.waiters import WaitLimits
+from tests.memory_world import World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
-from tests.world import World
 
 
 def query_of(response: ClientResponse) -> dict[str, str]:

@@ -12,7 +12,7 @@ from archiver.tasks import Phase, Task, TaskState
 from archiver.worker.back_off import SPOILED_MAX
 from archiver.worker.worker import VANISHED_MAX
 from tests.parts.fleet import HUNG_AFTER_S, Busy, Outage, Refused, an_archive, copies_of
-from tests.parts.queue_stands import OpenStand, claimed, in_memory
+from tests.parts.queue_backends import OpenStand, claimed, in_memory
 
 
 def test_a_retryable_error_is_tried_again_until_it_works(open_stand: OpenStand) -> None:

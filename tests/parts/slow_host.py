@@ -1,4 +1,4 @@
-"""A TCP proxy before a real host: notes what is asked of it, and can be slow."""
+"""A TCP proxy in front of a real host that records request targets and can limit the rate."""
 
 import contextlib
 import re
@@ -12,7 +12,7 @@ _TICKS_PER_S = 20
 
 
 class SlowHost:
-    """Forwards to *port*, at most ``rate`` bytes a second towards the client; None is no limit."""
+    """Forwards to *port*. ``rate`` limits the bytes per second to the client, None does not."""
 
     def __init__(self, port: int) -> None:
         self.rate: int | None = None
@@ -28,7 +28,7 @@ class SlowHost:
         return port
 
     def archives(self) -> list[str]:
-        """Return the targets of all requests for archives so far."""
+        """Return the targets of all archive requests so far."""
         return [target for target in self.targets if "/archive/" in target]
 
     def serve(self) -> None:
@@ -37,43 +37,43 @@ class SlowHost:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._sockets |= {client, server}
-                self._run(self._upstream, client, server)
-                self._run(self._downstream, server, client)
+                self._start_thread(self._forward_requests, client, server)
+                self._start_thread(self._forward_responses, server, client)
 
-    def _run(self, direction: object, *ends: socket.socket) -> None:
+    def _start_thread(self, direction: object, *ends: socket.socket) -> None:
         thread = threading.Thread(target=direction, args=ends, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
 
-    def _upstream(self, client: socket.socket, server: socket.socket) -> None:
+    def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 self.targets += [m.decode("ascii") for m in _REQUEST_LINE.findall(data)]
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
-    def _downstream(self, server: socket.socket, client: socket.socket) -> None:
+    def _forward_responses(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := server.recv(self._share()):
+            while data := server.recv(self._chunk_bytes()):
                 client.sendall(data)
                 if self.rate:
                     time.sleep(len(data) / self.rate)
             client.shutdown(socket.SHUT_WR)
 
-    def _share(self) -> int:
+    def _chunk_bytes(self) -> int:
         return max(1, self.rate // _TICKS_PER_S) if self.rate else 65536
 
     def cut(self) -> None:
-        """Break off every connection that is open now; new ones are welcome."""
-        self._end(self._sockets - {self._listener})
+        """Close all open connections. New connections are accepted."""
+        self._close_sockets(self._sockets - {self._listener})
 
     def close(self) -> None:
-        """Be gone: refuse new connections too."""
-        self._end(self._sockets)
+        """Close all open connections and refuse new ones."""
+        self._close_sockets(self._sockets)
         for thread in self._threads:
             thread.join(5)
 
-    def _end(self, sockets: set[socket.socket]) -> None:
+    def _close_sockets(self, sockets: set[socket.socket]) -> None:
         for open_socket in tuple(sockets):
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
@@ -82,7 +82,7 @@ class SlowHost:
 
 @contextlib.contextmanager
 def slow_host(port: int) -> Iterator[SlowHost]:
-    """Yield a proxy before the server on a loopback *port*."""
+    """Yield a proxy for the server on a loopback *port*."""
     host = SlowHost(port)
     accepting = threading.Thread(target=host.serve, daemon=True)
     accepting.start()

@@ -1,4 +1,4 @@
-"""The fake queue and the real one, as contract tests and tests of the worker use them."""
+"""The in-memory queue and the JetStream queue, for contract tests and tests of the worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,8 +29,8 @@ class OpenWorkQueue(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStand:
-    """One queue: the side of its clients, and a way to open it for a worker."""
+class QueueBackend:
+    """The client side of one queue, and a function that opens its worker side."""
 
     queue: TaskQueue
     repairs: RepairList
@@ -52,7 +52,7 @@ class QueueStand:
         max_failures: int = 3,
         retry_base: timedelta = timedelta(seconds=0.1),
     ) -> AsyncIterator[None]:
-        """Run a worker while the block runs, and stop it as SIGTERM does."""
+        """Run a worker while the block runs, then stop it as SIGTERM does."""
         policy = Policy(
             concurrency=concurrency,
             grace=grace,
@@ -64,7 +64,7 @@ class QueueStand:
             yield
 
     async def until(self, archive: Archive, state: TaskState) -> Task:
-        """Return the task once it has reached *state*."""
+        """Wait until the task reaches *state*, and return it."""
         async with asyncio.timeout(HUNG_AFTER_S):
             while True:
                 task = await self.queue.task(archive)
@@ -73,24 +73,24 @@ class QueueStand:
                 await asyncio.sleep(0.01)
 
 
-OpenStand = Callable[[], AbstractAsyncContextManager[QueueStand]]
+OpenStand = Callable[[], AbstractAsyncContextManager[QueueBackend]]
 
 
 @asynccontextmanager
-async def in_memory() -> AsyncIterator[QueueStand]:
+async def in_memory() -> AsyncIterator[QueueBackend]:
     engine = MemoryEngine()
 
     @asynccontextmanager
     async def open_queue(
         *,
-        caps: Mapping[str, int],  # noqa: ARG001 - one worker has no caps to share
+        caps: Mapping[str, int],  # noqa: ARG001 - in memory there is only one worker
         lease: timedelta,
     ) -> AsyncIterator[WorkQueue]:
         queue = MemoryWorkQueue(engine, lease=lease)
         yield queue
         queue.close()
 
-    yield QueueStand(queue=engine, repairs=engine, fleet=engine, open_work_queue=open_queue)
+    yield QueueBackend(queue=engine, repairs=engine, fleet=engine, open_work_queue=open_queue)
 
 
 @pytest.fixture(params=("memory", "jetstream"))
@@ -100,7 +100,7 @@ def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Op
     fleet = prepared(nats, namespace)
 
     @asynccontextmanager
-    async def on_jetstream() -> AsyncIterator[QueueStand]:
+    async def on_jetstream() -> AsyncIterator[QueueBackend]:
         @asynccontextmanager
         async def open_queue(
             *, caps: Mapping[str, int], lease: timedelta
@@ -112,7 +112,7 @@ def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Op
                 yield queue
 
         async with fleet.connection() as connection:
-            yield QueueStand(
+            yield QueueBackend(
                 queue=JetStreamTaskQueue(connection=connection),
                 repairs=JetStreamRepairList(connection=connection),
                 fleet=JetStreamFleet(connection=connection),
@@ -123,7 +123,7 @@ def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Op
 
 
 async def claimed(queue: WorkQueue) -> Lease:
-    """Return the lease of the next task."""
+    """Claim the next task, and return its lease."""
     async with asyncio.timeout(HUNG_AFTER_S):
         lease = await queue.claim()
     assert lease

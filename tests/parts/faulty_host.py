@@ -1,4 +1,4 @@
-"""An HTTP host that does wrong: it sends, to the byte, what a test wrote into its script."""
+"""An HTTP host that sends exactly the bytes, pauses and resets that a test scripts."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Break(Enum):
-    """How a connection may end, besides being closed. Nothing can follow it."""
+    """How a connection ends, other than by a close. It is the last step of a script."""
 
     RESET = auto()
 
@@ -29,14 +29,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A pause that ends when *happened* is set."""
+    """A pause until *happened* is set."""
 
     happened: threading.Event
 
 
 @dataclass(frozen=True, slots=True)
 class Forever:
-    """Is sent again and again, until the other side is gone."""
+    """Sends *piece* repeatedly, until the client disconnects."""
 
     piece: bytes
     every_s: float = 0.0
@@ -57,13 +57,13 @@ def sized(
     *,
     missing: int = 0,
 ) -> bytes:
-    """Return an answer that promises *missing* more bytes than it has."""
+    """Return a response whose Content-Length is *missing* bytes larger than its body."""
     length = str(len(body) + missing)
     return head({**headers, "Content-Length": length}, status) + body
 
 
 def until_close(body: bytes, status: str = "200 OK", headers: Mapping[str, str] = NONE) -> bytes:
-    """Return an answer that ends when the connection does."""
+    """Return a response whose body ends when the connection closes."""
     return head({**headers, "Connection": "close"}, status) + body
 
 
@@ -74,7 +74,7 @@ def chunked(
     *,
     ended: bool = True,
 ) -> bytes:
-    """Return an answer in chunks; without the last, empty one, unless it is *ended*."""
+    """Return a chunked response, with the final empty chunk only if it is *ended*."""
     chunks = b"".join(
         b"%x\r\n%s\r\n" % (len(body[at : at + CHUNK_BYTES]), body[at : at + CHUNK_BYTES])
         for at in range(0, len(body), CHUNK_BYTES)
@@ -85,7 +85,7 @@ def chunked(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was asked, and when by the clock of ``time.monotonic``. Headers are in lower case."""
+    """A received request. ``at`` is from ``time.monotonic``; header names are in lower case."""
 
     at: float
     method: str
@@ -94,10 +94,10 @@ class Request:
 
 
 class FaultyHost(socketserver.ThreadingTCPServer):
-    """Plays the script of each target, then hangs up. Unknown targets are 404.
+    """Plays the script of the requested target, then closes. Unknown targets are 404.
 
-    ``requests`` are all that came, in their order; ``most_at_once`` is how many at most waited
-    through a pause at a time.
+    ``requests`` are all requests in order of arrival. ``most_at_once`` is the largest number of
+    requests that were in a pause at the same time.
     """
 
     daemon_threads = True
@@ -130,17 +130,17 @@ class FaultyHost(socketserver.ThreadingTCPServer):
         return [request.target for request in self.requests]
 
     def script(self, target: str, *steps: Step) -> str:
-        """Have *steps* played to who asks for *target*; return its URL."""
+        """Set the steps for requests of *target*, and return its URL."""
         self.scripts[target] = steps
         return f"{self.url}{target}"
 
     def steps(self, request: Request) -> tuple[Step, ...]:
-        """Return what is to be played to *request*."""
+        """Return the script for *request*."""
         return self.scripts.get(request.target, (sized(b"", "404 Not Found"),))
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the pause of the block, which ends before a byte tells the other side so."""
+        """Count the block as a pause. The count drops before the next byte is sent."""
         with self._counting:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -153,14 +153,14 @@ class _Player(socketserver.StreamRequestHandler):
     server: FaultyHost
 
     def handle(self) -> None:
-        request = self._read()
+        request = self._read_request()
         if request:
             self.server.requests.append(request)
             with contextlib.suppress(ConnectionError):
                 for step in self.server.steps(request):
                     self._play(step)
 
-    def _read(self) -> Request | None:
+    def _read_request(self) -> Request | None:
         lines = []
         while line := self.rfile.readline().rstrip().decode("latin-1"):
             lines.append(line)
@@ -186,21 +186,21 @@ class _Player(socketserver.StreamRequestHandler):
             case Break.RESET:
                 linger = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                os.close(self.connection.detach())  # else the server would send a FIN before
+                os.close(self.connection.detach())  # skips the server's own FIN
             case _:
                 self.wfile.write(step)
 
 
 @contextlib.contextmanager
 def faulty_host() -> Iterator[FaultyHost]:
-    """Yield a host on a loopback port of its own."""
+    """Yield a host on a free loopback port."""
     with FaultyHost() as host, serving(host):
         yield host
 
 
 @contextlib.contextmanager
 def serving(host: FaultyHost) -> Iterator[None]:
-    """Let *host* serve to the end of the block."""
+    """Serve *host* in a thread while the block runs."""
     thread = threading.Thread(target=host.serve_forever, args=(0.02,))
     thread.start()
     try:

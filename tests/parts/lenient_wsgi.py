@@ -1,9 +1,9 @@
-"""A WSGI server that ends each answer as if it were whole, as Apache's mod_wsgi does.
+"""A WSGI server that ends failed responses as if they were complete, like Apache's mod_wsgi.
 
-``python -m tests.parts.wsgi PORT CONFIG`` serves Mercurial's hgweb. When the application fails in
-the middle of an answer, what it leaves behind is collected before the body ends: Python's
-``ZipFile`` then still writes the directory of a zip that lacks members. Other servers, and those in
-Python's and Mercurial's own libraries, append something or break off.
+``python -m tests.parts.lenient_wsgi PORT CONFIG`` serves Mercurial's hgweb. If the application
+fails in the middle of a response, its objects are garbage-collected before the body ends. Python's
+``ZipFile`` then still writes the directory of a zip that lacks members. Other servers, including
+those in Python's and Mercurial's libraries, append something or close the connection.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _respond(self) -> None:
-        """Run the application. All that it made is gone when this returns."""
+        """Run the application. Its objects are unreferenced when this returns."""
         with contextlib.suppress(Exception):
             for piece in self.application(self._environ(), self._start):
                 self._write(piece)
@@ -82,17 +82,17 @@ class _Handler(BaseHTTPRequestHandler):
             "wsgi.run_once": False,
         }
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as it has it
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as in the library
         pass
 
 
 @pytest.fixture(scope="session")
 def lenient(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> Iterator[Hgweb]:
-    """An hgweb whose failures in the middle of an answer look like its end."""
+    """An hgweb whose failed responses look complete."""
     folder = tmp_path_factory.mktemp("lenient")
     repositories, config = configured(folder)
     port = free_port()
-    command = [sys.executable, "-m", "tests.parts.wsgi", str(port), str(config)]
+    command = [sys.executable, "-m", "tests.parts.lenient_wsgi", str(port), str(config)]
     with running(command, log=folder / "log", ready=lambda: accepts(port), env=HG_ENV):
         yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
 

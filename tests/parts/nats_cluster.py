@@ -1,4 +1,4 @@
-"""Three real NATS servers that are one cluster."""
+"""A cluster of three real NATS servers."""
 
 import contextlib
 import subprocess
@@ -15,7 +15,7 @@ SIZE = 3
 
 @dataclass(slots=True)
 class Cluster:
-    """Servers that start one by one or all together, each with a store of its own in *folder*."""
+    """Servers that can start and stop separately. Each has its own store in *folder*."""
 
     folder: Path
     ports: list[int] = field(default_factory=lambda: [free_port() for _ in range(SIZE)])
@@ -31,7 +31,7 @@ class Cluster:
         return self.folder / f"store{number}"
 
     def up(self, number: int, *, alone: bool = False) -> None:
-        """Start a server: as one of the cluster, or *alone*, as a single one."""
+        """Start a server as a member of the cluster, or *alone* as a single server."""
         config = self.folder / f"{number}.conf"
         config.write_text(self._config(number) + ("" if alone else self._cluster(number)))
         port, log = self.ports[number], self.folder / f"{number}.log"
@@ -66,7 +66,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """Yield a cluster whose servers all accept connections; it may not have a leader yet."""
+    """Yield a cluster whose servers accept connections. It may not have a leader yet."""
     with Cluster(folder) as three:
         for number in range(SIZE):
             three.up(number)

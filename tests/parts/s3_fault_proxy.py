@@ -1,4 +1,4 @@
-"""A region that misbehaves: a real HTTP server before a real S3 server, which it mostly obeys."""
+"""An HTTP proxy in front of a real S3 server that injects faults into chosen requests."""
 
 import http.client
 import threading
@@ -14,33 +14,33 @@ BYTES_BEFORE_CUT = 100_000
 
 
 class Fault(Enum):
-    """What may happen to a request."""
+    """How the proxy fails a request."""
 
     HANG = auto()
-    """It is read, and nothing follows."""
+    """Reads the request and never responds."""
 
     REFUSE = auto()
-    """It is answered with 503."""
+    """Responds with 503."""
 
     FORBID = auto()
-    """It is answered with 403, which nobody asks a second time."""
+    """Responds with 403, which clients do not retry."""
 
     CUT = auto()
-    """The connection breaks in the middle of the request's body, or of the answer's."""
+    """Closes the connection in the middle of the request body, or else of the response body."""
 
     REDIRECT = auto()
-    """It is sent to ``elsewhere``."""
+    """Redirects to ``elsewhere``."""
 
     MUTE = auto()
-    """It is obeyed, but the answer is lost."""
+    """Forwards the request, and closes the connection without a response."""
 
 
 Misbehave = Callable[[str, str], Fault | None]
-"""What happens to the request with this method and this target."""
+"""Returns the fault for a request with this method and target, or None to forward it."""
 
 
-class Sink:
-    """An endpoint that passes requests on to a server, as far as ``misbehave`` lets it."""
+class S3FaultProxy:
+    """An endpoint that forwards requests to ``upstream`` unless ``misbehave`` returns a fault."""
 
     def __init__(self, *, upstream: str) -> None:
         self.endpoint = ""
@@ -52,9 +52,9 @@ class Sink:
 
 
 @contextmanager
-def sink(upstream: str, misbehave: Misbehave | None = None) -> Iterator[Sink]:
-    """Listen for as long as the block runs."""
-    opened = Sink(upstream=upstream)
+def sink(upstream: str, misbehave: Misbehave | None = None) -> Iterator[S3FaultProxy]:
+    """Yield a proxy for *upstream* on a loopback port."""
+    opened = S3FaultProxy(upstream=upstream)
     with _Server(("127.0.0.1", 0), partial(_Handler, opened)) as server:
         opened.endpoint = f"http://127.0.0.1:{server.server_port}"
         if misbehave:
@@ -74,19 +74,19 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: that connections break is what this is for."""
+        """Print nothing: broken connections are expected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def __init__(self, sink: Sink, *connection: Any) -> None:  # noqa: ANN401 - the library's own
+    def __init__(self, sink: S3FaultProxy, *connection: Any) -> None:  # noqa: ANN401 - as in the library
         self.sink = sink
         super().__init__(*connection)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Say nothing."""
+        """Print nothing."""
 
     def _serve(self) -> None:
         self.sink.requests.append((self.command, self.path))
@@ -102,24 +102,24 @@ class _Handler(BaseHTTPRequestHandler):
                 self.sink.closed.wait()
                 self.close_connection = True
             case Fault.REFUSE:
-                self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+                self._respond(503, {}, b"<Error><Code>SlowDown</Code></Error>")
             case Fault.FORBID:
-                self._answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+                self._respond(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
             case Fault.REDIRECT:
-                self._answer(302, {"location": f"{self.sink.elsewhere}{self.path}"}, b"")
+                self._respond(302, {"location": f"{self.sink.elsewhere}{self.path}"}, b"")
             case Fault.MUTE:
-                self._pass_on(body)
+                self._forward(body)
                 self.close_connection = True
             case Fault.CUT:
-                status, headers, answer = self._pass_on(body)
-                self._answer(status, headers, answer[: len(answer) // 2], length=len(answer))
+                status, headers, whole = self._forward(body)
+                self._respond(status, headers, whole[: len(whole) // 2], length=len(whole))
                 self.close_connection = True
             case None:
-                self._answer(*self._pass_on(body))
+                self._respond(*self._forward(body))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
 
-    def _pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         address = urlsplit(self.sink.upstream).netloc
         with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
             connection.putrequest(
@@ -131,13 +131,13 @@ class _Handler(BaseHTTPRequestHandler):
             response = connection.getresponse()
             return response.status, dict(response.getheaders()), response.read()
 
-    def _answer(
+    def _respond(
         self, status: int, headers: dict[str, str], body: bytes, *, length: int | None = None
     ) -> None:
         names = {name.lower(): value for name, value in headers.items()}
         names.pop("transfer-encoding", None)
         if self.command == "HEAD":
-            body = b""  # else it would be taken for the answer to the next request
+            body = b""  # a body would be parsed as the response to the next request
         else:
             names["content-length"] = str(len(body) if length is None else length)
         self.send_response_only(status)

@@ -1,4 +1,4 @@
-"""NATS servers that demand what a client has to show: a password, a JWT, a certificate."""
+"""NATS servers that require a password, a JWT or a client certificate."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ UNLIMITED = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """PEM files: an authority, another one, and what the first one says of server and client."""
+    """PEM files: an authority, an unrelated one, and certificates issued by the first one."""
 
     authority: Path
     stranger: Path
@@ -50,7 +50,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @contextlib.contextmanager
 def secured(folder: Path, config: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run a server with *config*, and yield its port; JetStream's folder is ``{store}``."""
+    """Run a server with *config*, in which ``{jetstream}`` becomes JetStream's configuration.
+
+    Yields the server's port and process.
+    """
     port, path = free_port(), folder / "secured.conf"
     store = f'jetstream {{ store_dir: "{folder / "store"}" }}'
     path.write_text(f"listen: 127.0.0.1:{port}\n{config.replace('{jetstream}', store)}\n")
@@ -61,13 +64,13 @@ def secured(folder: Path, config: str) -> Iterator[tuple[int, subprocess.Popen[b
 
 def tls(certificates: Certificates, *, verify: bool = False) -> str:
     files = f'cert_file: "{certificates.server}", key_file: "{certificates.server}"'
-    demand = f', ca_file: "{certificates.authority}", verify: true' if verify else ""
-    return f"tls {{ {files}{demand} }}\n"
+    clients = f', ca_file: "{certificates.authority}", verify: true' if verify else ""
+    return f"tls {{ {files}{clients} }}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """An operator with one account and one user: ``config`` is a server's, the file a user's."""
+    """An operator with one account and user: the server's ``config``, the user's credentials."""
 
     config: str
     credentials: str
@@ -107,7 +110,7 @@ class _Key:
         self.public = self._pair.public_key.decode()
 
     def sign(self, subject: "_Key", claims: Mapping[str, object]) -> str:
-        """Return a JWT in which this key says *claims* of *subject*."""
+        """Return a JWT with *claims* about *subject*, signed by this key."""
         body = {
             "iat": int(time.time()),
             "iss": self.public,
@@ -115,8 +118,8 @@ class _Key:
             "sub": subject.public,
             "nats": {"version": 2, **claims},
         }
-        digest = hashlib.sha256(json.dumps(body).encode()).digest()
-        body["jti"] = base64.b32encode(digest).decode().rstrip("=")
+        sha256 = hashlib.sha256(json.dumps(body).encode()).digest()
+        body["jti"] = base64.b32encode(sha256).decode().rstrip("=")
         header = {"typ": "JWT", "alg": "ed25519-nkey"}
         text = f"{_encoded(json.dumps(header).encode())}.{_encoded(json.dumps(body).encode())}"
         return f"{text}.{_encoded(self._pair.sign(text.encode()))}"

@@ -1,4 +1,4 @@
-"""Archiver with fakes: everything in memory, with one repository."""
+"""Archiver with in-memory fakes and one repository."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -104,20 +104,20 @@ async def request(
     create: bool = True,
     client_region: Region | None = None,
 ) -> Ready | Pending | Absent:
-    """Return the result of *archiver* for *wanted* without further options."""
+    """Return the result of *archiver* for *wanted* with default options."""
     return await archiver.request(
         wanted, create=create, share=create, client="", client_region=client_region
     )
 
 
 async def build(world: World, subdir: str = "") -> Archive:
-    """Let a worker build the archive, and return it."""
+    """Build the archive as a worker does, and return it."""
     archive = world.archive(subdir)
     await world.archiver.build(archive, FakeAttempt(archive=archive))
     return archive
 
 
 def lose(world: World) -> None:
-    """Delete all objects by hand; their manifests stay."""
+    """Delete all objects but keep their manifests."""
     for objects in world.storage.objects.values():
         objects.clear()

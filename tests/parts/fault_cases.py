@@ -1,4 +1,4 @@
-"""An hgweb-like host with one repository per case, each of which goes wrong in a way of its own."""
+"""Cases of host faults, and an hgweb-like host with one repository per case."""
 
 import bz2
 import contextlib
@@ -12,25 +12,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from tests.parts.faulty import NONE, FaultyHost, Request, Step, faulty_host, serving, sized
+from tests.parts.faulty_host import NONE, FaultyHost, Request, Step, faulty_host, serving, sized
 from tests.parts.packing import TAR_END, tar_members, zipped
 
 MAX_FAILURES = 2
-"""After so many, a task is to end."""
+"""The setting with which the cases must run."""
 
 SIZE_BYTES = 40_000
-"""Of the one file in an archive that weighs something. It cannot be compressed."""
+"""Size of the largest file in an archive. It cannot be compressed."""
 
 _LISTINGS = "/json-manifest/"
 
-Answer = tuple[Step, ...]
+Response = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The changeset of a case. ``target`` is its archive's, ``elsewhere`` a host it has no part in.
+    """The changeset of a case. Its archives have unique bytes, so cases cannot be confused.
 
-    What is sound of it can be told by nobody but the one who made it: each has bytes of its own.
+    ``target`` is the request target of its archive. ``elsewhere`` is the URL of a host that must
+    not be contacted.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Subject:
     def packed(
         self, *, suffix: str = "", node: str = "", seed: str = "", size_bytes: int = SIZE_BYTES
     ) -> bytes:
-        """Return the sound archive; with another *seed*, a sound one of other bytes."""
+        """Return a valid archive. Another *seed* gives a valid archive with other bytes."""
         members = self.members(node=node, seed=seed, size_bytes=size_bytes)
         if (suffix or self.suffix) == "zip":
             return zipped(members.items())
@@ -84,79 +85,83 @@ class Subject:
         return gzip.compress(tar, compresslevel=0 if size_bytes > SIZE_BYTES else 1, mtime=0)
 
 
-Make = Callable[[Subject], Answer]
+MakeResponse = Callable[[Subject], Response]
 Body = Callable[[Subject], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What a host does, and how the task has to end.
+    """The responses of a host, and the expected end of the task.
 
-    ``answers`` are those to the first, the second, … request for the archive; the last one is given
-    again and again. Without a ``code`` the end is SUCCESS, and ``stored`` is in the buckets. The
-    tree ends with the file ``last``, if that is another one than usual.
+    ``responses`` are for the first, second, … request for the archive; the last one is repeated.
+    Without a ``code`` the task succeeds and the buckets contain ``stored``. ``last`` is the last
+    file of the tree, if that is not ``src/noise``.
     """
 
     name: str
-    answers: Sequence[Make]
+    responses: Sequence[MakeResponse]
     suffix: str = "tar.gz"
     code: str | None = None
     failures: int = 0
     requests: int = 1
     stored: Body = Subject.packed
-    lookup: Answer | None = None
+    lookup: Response | None = None
     last: str | None = None
 
 
 def sound(
     name: str,
-    answer: Make,
+    response: MakeResponse,
     *,
     suffix: str = "tar.gz",
     stored: Body = Subject.packed,
     last: str | None = None,
 ) -> Case:
-    """Return what is odd, and no more than that."""
-    return Case(name=name, answers=[answer], suffix=suffix, stored=stored, last=last)
+    """Return a case with an unusual but valid response: the task succeeds at once."""
+    return Case(name=name, responses=[response], suffix=suffix, stored=stored, last=last)
 
 
 def refused(
-    name: str, code: str, answer: Make, *, suffix: str = "tar.gz", requests: int = 1
+    name: str, code: str, response: MakeResponse, *, suffix: str = "tar.gz", requests: int = 1
 ) -> Case:
-    """Return what no second attempt can mend."""
+    """Return a case with a permanent fault: the task fails without a retry."""
     return Case(
-        name=name, answers=[answer], suffix=suffix, code=code, failures=1, requests=requests
+        name=name, responses=[response], suffix=suffix, code=code, failures=1, requests=requests
     )
 
 
-def retried(name: str, code: str, answer: Make, *, suffix: str = "tar.gz") -> Iterator[Case]:
-    """Yield what a second attempt may mend: when it does not, and when it does."""
+def retried(
+    name: str, code: str, response: MakeResponse, *, suffix: str = "tar.gz"
+) -> Iterator[Case]:
+    """Yield two cases of a retryable fault: one that persists, and one that occurs once."""
     yield Case(
         name=name,
-        answers=[answer],
+        responses=[response],
         suffix=suffix,
         code=code,
         failures=MAX_FAILURES,
         requests=MAX_FAILURES,
     )
-    answers = [answer, body(Subject.packed)]
-    yield Case(name=f"{name}-once", answers=answers, suffix=suffix, failures=1, requests=2)
+    responses = [response, body(Subject.packed)]
+    yield Case(name=f"{name}-once", responses=responses, suffix=suffix, failures=1, requests=2)
 
 
-def script(*pieces: Step | Body) -> Make:
-    """Return how to answer with these steps, of which some are made for the subject."""
+def script(*pieces: Step | Body) -> MakeResponse:
+    """Return a response of these steps. Callable steps are called with the subject."""
     return lambda subject: tuple(piece(subject) if callable(piece) else piece for piece in pieces)
 
 
-def body(content: Body, headers: Mapping[str, str] = NONE, *, status: str = "200 OK") -> Make:
-    """Return how to answer with *content*, in an honest frame."""
+def body(
+    content: Body, headers: Mapping[str, str] = NONE, *, status: str = "200 OK"
+) -> MakeResponse:
+    """Return a response with *content* and its correct Content-Length."""
     return script(lambda subject: sized(content(subject), status, headers))
 
 
-class MisbehavingHost(FaultyHost):
-    """Answers questions about each case's repository as hgweb does, and about its archive as told.
+class FaultCaseHost(FaultyHost):
+    """Serves listings and lookups of each case's repository like hgweb, and the case's archives.
 
-    ``moments`` are those at which each case's archive was asked for, by name.
+    ``moments`` are the times of the archive requests, by the name of the case.
     """
 
     def __init__(self, cases: Sequence[Case], *, elsewhere: str) -> None:
@@ -164,15 +169,15 @@ class MisbehavingHost(FaultyHost):
         self.moments: defaultdict[str, list[float]] = defaultdict(list)
         self._elsewhere = elsewhere
         self._cases = {f"/faults/{case.name}": case for case in cases}
-        self._answers = {  # made beforehand, so that nobody has to wait for them
-            case.name: [answer(self.subject(case)) for answer in case.answers] for case in cases
+        self._responses = {  # built in advance, so that requests do not wait
+            case.name: [make(self.subject(case)) for make in case.responses] for case in cases
         }
-        self._noting = threading.Lock()
+        self._lock = threading.Lock()
 
     def subject(self, case: Case) -> Subject:
         return Subject(name=case.name, suffix=case.suffix, home=self.url, elsewhere=self._elsewhere)
 
-    def steps(self, request: Request) -> Answer:
+    def steps(self, request: Request) -> Response:
         url = urlsplit(request.target)
         place, _, folder = url.path.partition(_LISTINGS)
         repo, _, archive = place.partition("/archive/")
@@ -181,24 +186,25 @@ class MisbehavingHost(FaultyHost):
         case = self._cases[repo]
         if _LISTINGS in url.path:
             return (_listing(case, folder.partition("/")[2]),)
-        return self._archive(case, request) if archive else self._answer(case, parse_qs(url.query))
+        return self._archive(case, request) if archive else _lookup(case, parse_qs(url.query))
 
-    def _archive(self, case: Case, request: Request) -> Answer:
-        with self._noting:
+    def _archive(self, case: Case, request: Request) -> Response:
+        with self._lock:
             moments = self.moments[case.name]
             moments.append(request.at)
             number = len(moments)
-        answers = self._answers[case.name]
-        return answers[min(number, len(answers)) - 1]
+        responses = self._responses[case.name]
+        return responses[min(number, len(responses)) - 1]
 
-    def _answer(self, case: Case, question: Mapping[str, list[str]]) -> Answer:
-        if question["cmd"] == ["known"]:
-            return (sized(b"1", headers=HGWEB),)
-        return case.lookup or (sized(b"1 %s\n" % node_of(case.name).encode(), headers=HGWEB),)
+
+def _lookup(case: Case, query: Mapping[str, list[str]]) -> Response:
+    if query["cmd"] == ["known"]:
+        return (sized(b"1", headers=HGWEB),)
+    return case.lookup or (sized(b"1 %s\n" % node_of(case.name).encode(), headers=HGWEB),)
 
 
 def _listing(case: Case, folder: str) -> bytes:
-    """Return what hgweb says is in *folder* of a tree such as ``Subject.members`` has."""
+    """Return hgweb's listing of *folder* in the tree of ``Subject.members``."""
     top = ["README", case.last] if case.last else ["README"]
     folders, files = {"": (["src"], top), "src": ([], ["noise"])}[folder]
     page = {
@@ -218,11 +224,11 @@ def node_of(name: str) -> str:
 
 
 @contextlib.contextmanager
-def misbehaving_host(cases: Sequence[Case]) -> Iterator[tuple[MisbehavingHost, FaultyHost]]:
-    """Yield a host that plays *cases*, and another one that nobody ought to contact."""
+def fault_case_host(cases: Sequence[Case]) -> Iterator[tuple[FaultCaseHost, FaultyHost]]:
+    """Yield a host that plays *cases*, and a second host that must not be contacted."""
     with (
         faulty_host() as elsewhere,
-        MisbehavingHost(cases, elsewhere=elsewhere.url) as host,
+        FaultCaseHost(cases, elsewhere=elsewhere.url) as host,
         serving(host),
     ):
         yield host, elsewhere

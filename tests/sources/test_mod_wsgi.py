@@ -1,4 +1,4 @@
-"""hgweb as hg.mozilla.org runs it, in Apache's mod_wsgi, from Debian's packages: `make clients`."""
+"""hgweb in Apache's mod_wsgi, as on hg.mozilla.org, from Debian's packages (`make clients`)."""
 
 import asyncio
 import tempfile
@@ -54,8 +54,8 @@ application = hgweb({config!r})
 @pytest.fixture(scope="module")
 def apache(mercurial: Mercurial) -> Iterator[Hgweb]:
     with tempfile.TemporaryDirectory(prefix="archiver-apache-") as name:
-        folder = Path(name)  # not pytest's, into which only its owner can go
-        folder.chmod(0o755)  # Apache gives up the rights of root
+        folder = Path(name)  # pytest's folder is closed to other users
+        folder.chmod(0o755)  # Apache's processes run as another user
         repositories, config = configured(folder)
         (folder / "hgweb.wsgi").write_text(SCRIPT.format(config=bytes(config)))
         port = free_port()
@@ -71,7 +71,7 @@ def local(apache: Hgweb, tmp_path: Path) -> LocalArchiver:
     return LocalArchiver(host=apache, folder=tmp_path)
 
 
-def test_a_zip_of_a_damaged_repository_is_sound_and_refused(local: LocalArchiver) -> None:
+def test_a_readable_zip_of_a_damaged_repository_is_rejected(local: LocalArchiver) -> None:
     repository, node = commit(local.host, DAMAGED)
     damage(repository, "a/f5.txt")
 
@@ -82,7 +82,7 @@ def test_a_zip_of_a_damaged_repository_is_sound_and_refused(local: LocalArchiver
     assert sent[-1].endswith("a/f4.txt")
 
 
-def test_a_zip_without_the_names_beyond_utf_8_is_sound_and_refused(local: LocalArchiver) -> None:
+def test_a_readable_zip_without_the_names_beyond_utf_8_is_rejected(local: LocalArchiver) -> None:
     repository, node = commit(local.host, {"a": b"", LATIN: b"", "z": b""})
 
     sent = names(local.host.archive(repository.name, node, "zip"))
@@ -92,7 +92,7 @@ def test_a_zip_without_the_names_beyond_utf_8_is_sound_and_refused(local: LocalA
     assert sent[-1].endswith("/a")
 
 
-def test_a_whole_zip_is_proven(local: LocalArchiver) -> None:
+def test_a_complete_zip_is_proven(local: LocalArchiver) -> None:
     repository, node = commit(local.host, DAMAGED)
 
     manifest = asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))

@@ -1,14 +1,13 @@
-"""What hosts do wrong in HTTP, and how a task has to end that meets with it."""
+"""Faults of hosts in HTTP, and the expected ends of the tasks."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from tests.parts.faulty import NONE, Break, Forever, Pause, Step, chunked, head, sized, until_close
-from tests.parts.misbehaving import (
+from tests.parts.fault_cases import (
     MAX_FAILURES,
     Body,
     Case,
-    Make,
+    MakeResponse,
     Subject,
     body,
     refused,
@@ -16,16 +15,27 @@ from tests.parts.misbehaving import (
     script,
     sound,
 )
+from tests.parts.faulty_host import (
+    NONE,
+    Break,
+    Forever,
+    Pause,
+    Step,
+    chunked,
+    head,
+    sized,
+    until_close,
+)
 
 READ_TIMEOUT_S = 3.0
 DEADLINE_S = 10.0
 MIN_RATE_BYTES_S = 1000
 MIN_RATE_WINDOW_S = 4.0
-"""What the source has to be set to."""
+"""The settings with which the cases must run."""
 
 SILENCE = Pause(30)
 MOMENT = Pause(1)
-"""In which what came before was surely read."""
+"""Long enough for the client to read all earlier bytes."""
 
 LARGE_BYTES = 12 << 20
 """More than one part of an upload to S3."""
@@ -33,7 +43,7 @@ LARGE_BYTES = 12 << 20
 CHUNKED = head({"Transfer-Encoding": "chunked"})
 
 
-def wire_faults() -> Iterator[Case]:
+def http_faults() -> Iterator[Case]:
     """Yield each case once, the slow ones first."""
     yield from _drips()
     yield from _silences()
@@ -67,7 +77,7 @@ _PLACES: Mapping[str, float] = {"at-0": 0, "at-1": 1, "at-half": 0.5, "at-the-la
 
 
 def _cut(framing: str, place: float) -> Body:
-    """Return the first bytes of an answer: so many of its body, or such a part of it."""
+    """Return a response that ends early: *place* is a byte of the body, or a fraction of it."""
 
     def cut(subject: Subject) -> bytes:
         whole = subject.packed()
@@ -165,7 +175,7 @@ def _misstated(missing: int) -> Body:
 
 def _nonsense() -> Iterator[Case]:
     start = b"HTTP/1.1 200 OK\r\n"
-    for name, answer in {
+    for name, response in {
         "another-protocol": b"220 mail.example.org ESMTP\r\n",
         "a-tls-alert": b"\x15\x03\x03\x00\x02\x02\x28",
         "http-2": bytes.fromhex("000012040000000000") + bytes(18),
@@ -178,7 +188,7 @@ def _nonsense() -> Iterator[Case]:
         "a-long-header": start + b"X: " + b"x" * 100_000 + b"\r\n\r\n",
         "many-headers": start + b"X: x\r\n" * 10_000 + b"\r\n",
     }.items():
-        yield from retried(f"nonsense-{name}", "source_unavailable", script(answer))
+        yield from retried(f"nonsense-{name}", "source_unavailable", script(response))
     for name, line in {"headers": b"X: x\r\n", "a-header": b"x" * 65536}.items():
         yield from retried(
             f"nonsense-endless-{name}", "source_unavailable", script(start, b"X: ", Forever(line))
@@ -305,12 +315,12 @@ def _redirects() -> Iterator[Case]:
     for status in (301, 302, 303, 307, 308):
         yield Case(
             name=f"redirect-{status}-to-the-archive",
-            answers=[_to(again, f"{status} Over There"), body(Subject.packed)],
+            responses=[_to(again, f"{status} Over There"), body(Subject.packed)],
             requests=2,
         )
 
 
-def _to(place: str, status: str = "302 Found") -> Make:
+def _to(place: str, status: str = "302 Found") -> MakeResponse:
     def redirect(subject: Subject) -> bytes:
         location = place.format(
             target=subject.target,
@@ -324,7 +334,7 @@ def _to(place: str, status: str = "302 Found") -> Make:
 
 
 def _lookups() -> Iterator[Case]:
-    """What goes wrong before the archive is asked for."""
+    """Faults before the request for the archive."""
     for name, code, failures, steps in (
         ("names-another-changeset", "shadowed_node", 1, (sized(b"1 " + b"e" * 40 + b"\n"),)),
         ("is-ambiguous", "shadowed_node", 1, (sized(b"0 x@1: ambiguous identifier\n"),)),
@@ -339,7 +349,7 @@ def _lookups() -> Iterator[Case]:
     ):
         yield Case(
             name=f"lookup-{name}",
-            answers=[],
+            responses=[],
             code=code,
             failures=failures,
             requests=0,
