@@ -91,7 +91,7 @@ class StatusReporter:
 
     def _source_url(self, archive: Archive) -> str:
         source = self._source(archive.source)
-        return source.url(source.fetchable(archive))
+        return source.url(source.served.fetchable(archive))
 
 
 def _says_success(task: Task | None) -> bool:

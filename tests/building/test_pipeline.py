@@ -11,7 +11,8 @@ from archiver.building.pipeline import Output, Pipeline
 from archiver.building.progress import Progress
 from archiver.errors import WrongNode
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, ServedFormats
+from archiver.model import Archive, Node
+from archiver.ports.source import ServedFormats
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.testing import FakeAttempt, FakeConverter, FakeSource
 from tests.world import World

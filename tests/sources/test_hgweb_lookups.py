@@ -19,7 +19,8 @@ from archiver.errors import (
     UnknownRepo,
     UnknownRev,
 )
-from archiver.model import Node, ServedFormats
+from archiver.model import Node
+from archiver.ports.source import ServedFormats
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb.source import HgwebSource

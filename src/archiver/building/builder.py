@@ -47,7 +47,7 @@ class Builder:
         self, source: Source, archive: Archive
     ) -> list[tuple[Archive, Copies]]:
         """Return the stored archives that *archive* can be made from, the cheapest first."""
-        if source.wants_verbatim(archive):
+        if source.served.wants_verbatim(archive):
             return []
         candidates = [
             replace(archive, subdir=subdir, suffix=suffix)
@@ -92,7 +92,7 @@ class Builder:
             ) as output:
                 return await self._store(archive, output, attempt, found)
 
-        return await first_packable(source.candidates(archive), fetch)
+        return await first_packable(source.served.candidates(archive), fetch)
 
     async def _require_lost(self, archive: Archive, found: StoredState) -> None:
         """Return if no unreachable region is known to have *archive*.

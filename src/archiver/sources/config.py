@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.model import ServedFormats
+from archiver.ports.source import ServedFormats
 from archiver.sources.pace import RATE_WINDOW
 
 

@@ -16,8 +16,8 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, ServedFormats
-from archiver.ports.source import IdentityCheck, Stream
+from archiver.model import Archive, Node
+from archiver.ports.source import IdentityCheck, ServedFormats, Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
@@ -61,9 +61,7 @@ class FakeSource:
 
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
         self.name = name
-        self.fetchable = served.fetchable
-        self.candidates = served.candidates
-        self.wants_verbatim = served.wants_verbatim
+        self.served = served
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
@@ -111,7 +109,7 @@ class FakeSource:
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[Stream]:
         repo = self._repo("open", archive.repo)
-        if archive not in self.candidates(archive):
+        if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         files = self._files(repo, archive)
         sent = dict(list(files.items())[: len(files) - self.dropped])

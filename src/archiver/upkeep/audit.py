@@ -172,7 +172,7 @@ class Auditor:
                     )
                 return fetched, kept
 
-            yield await first_packable(source.candidates(archive), fetch)
+            yield await first_packable(source.served.candidates(archive), fetch)
 
     @asynccontextmanager
     async def _open_copy(

@@ -39,9 +39,7 @@ class HgwebSource:
         self, config: SourceConfig, fetch: Fetch, *, query_deadline: timedelta = QUERY_DEADLINE
     ) -> None:
         self.name = config.name
-        self.fetchable = config.served.fetchable
-        self.candidates = config.served.candidates
-        self.wants_verbatim = config.served.wants_verbatim
+        self.served = config.served
         self._deadline = config.deadline
         self._trusted = config.trusted
         self._client = HgwebClient(
@@ -69,7 +67,7 @@ class HgwebSource:
 
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[Stream]:
-        if archive not in self.candidates(archive):
+        if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         await self._require_unshadowed(archive)
         url = self.url(archive)

@@ -120,7 +120,7 @@ async def _without_archive(
 def _url_at_host(context: RequestContext, archive: Archive) -> str | None:
     """Return the host's URL of exactly this archive, if it serves this format and subdirectory."""
     source = context.state.archiver.source(archive.source)
-    return source.url(archive) if source.fetchable(archive) == archive else None
+    return source.url(archive) if source.served.fetchable(archive) == archive else None
 
 
 def _redirect(url: str, pending: Pending, *, outcome: str) -> Reply:
