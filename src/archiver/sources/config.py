@@ -5,15 +5,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from archiver.ports.source import ServedFormats
-from archiver.sources.pace import RATE_WINDOW
+
+RATE_WINDOW = timedelta(seconds=60)
+"""Default window. hgweb pauses for seconds while it reads a large manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """How to reach a host, and what it serves.
 
-    ``kind`` names the adapter. ``read_timeout``, ``deadline`` and the minimum rate apply to the
-    transfer of an archive. A ``trusted`` host is not asked for the last file of an archive.
+    ``kind`` names the adapter. ``deadline`` and the minimum rate apply to the transfer of an
+    archive; a transfer also fails after ``read_timeout`` without a whole head or any byte of the
+    body. A ``trusted`` host is not asked for the last file of an archive.
     """
 
     kind: str

@@ -2,11 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 
 import aiohttp
@@ -14,10 +12,15 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from archiver.errors import SourceRefused, SourceUnavailable
-from archiver.sources.pace import RATE_WINDOW, Pace
+from archiver.sources.config import SourceConfig
 from archiver.sources.perimeter import Perimeter
-from archiver.sources.response import CHUNK_BYTES, CountBytes, HostResponse, read_header
-from archiver.sources.translation import OutsidePerimeterError, translated_errors
+from archiver.sources.response import (
+    CHUNK_BYTES,
+    HostResponse,
+    OutsidePerimeterError,
+    read_header,
+    translated_errors,
+)
 from archiver.tls import create_ssl_context
 
 REDIRECTS_MAX = 3
@@ -33,18 +36,14 @@ class Fetch:
 
     def __init__(
         self,
+        config: SourceConfig,
         *,
         session: aiohttp.ClientSession,
         perimeter: Perimeter,
-        read_timeout: timedelta,
-        new_pace: Callable[[], Pace],
-        count_bytes: CountBytes,
     ) -> None:
-        self._new_pace = new_pace
-        self._count_bytes = count_bytes
+        self._config = config
         self._session = session
         self._perimeter = perimeter
-        self._read_timeout = read_timeout
 
     @asynccontextmanager
     async def get(
@@ -64,12 +63,7 @@ class Fetch:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._send(here, headers, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    yield HostResponse(
-                        response=response,
-                        pace=self._new_pace(),
-                        read_timeout=self._read_timeout,
-                        count_bytes=self._count_bytes,
-                    )
+                    yield HostResponse(response, self._config)
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
@@ -87,7 +81,7 @@ class Fetch:
         if self._session.closed:  # aiohttp would raise a plain RuntimeError
             raise SourceUnavailable(f"the process is stopping: no request is sent to {url.host}")
         with translated_errors(url):
-            async with asyncio.timeout(self._read_timeout.total_seconds()):
+            async with asyncio.timeout(self._config.read_timeout.total_seconds()):
                 response = await self._session.get(
                     url, headers=headers, timeout=timeout, allow_redirects=False
                 )
@@ -97,21 +91,17 @@ class Fetch:
 
 @asynccontextmanager
 async def open_fetch(
-    *,
-    perimeter: Perimeter,
-    read_timeout: timedelta,
-    user_agent: str,
-    min_rate_bytes_s: int = 0,
-    min_rate_window: timedelta = RATE_WINDOW,
-    count_bytes: CountBytes = lambda _: None,
-    resolver: AbstractResolver | None = None,
-    ca_file: Path | None = None,
+    config: SourceConfig, *, resolver: AbstractResolver | None = None
 ) -> AsyncIterator[Fetch]:
-    """Yield a Fetch with its own connections.
+    """Yield a Fetch with its own connections, inside its own perimeter.
 
-    A transfer fails after *read_timeout* without a whole head or any byte of the body. No
-    connection is reused: surplus bytes after a response would be read as the next response.
+    No connection is reused: surplus bytes after a response would be read as the next response.
     """
+    perimeter = Perimeter(
+        home=URL(config.url_template.partition("{")[0]),
+        redirect_hosts=config.redirect_hosts,
+        allow_private_addresses=config.allow_private_addresses,
+    )
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -125,25 +115,16 @@ async def open_fetch(
             resolver=resolver,
             socket_factory=guarded_socket,
             force_close=True,
-            ssl=create_ssl_context(ca_file),
+            ssl=create_ssl_context(config.ca_file),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "User-Agent": user_agent,
-            "Accept-Encoding": "identity",
-        },
+        headers={"User-Agent": config.user_agent, "Accept-Encoding": "identity"},
         middlewares=(_send_once,),
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
     ) as session:
-        yield Fetch(
-            session=session,
-            perimeter=perimeter,
-            read_timeout=read_timeout,
-            new_pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
-            count_bytes=count_bytes,
-        )
+        yield Fetch(config, session=session, perimeter=perimeter)
 
 
 async def _send_once(
