@@ -9,12 +9,46 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from urllib.parse import quote
 
 from archiver.errors import ArchiverError, SourceTimeout
+from archiver.model import Archive, Node
 from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.failures import Failures
-from archiver.sources.hgweb.urls import HgwebUrls
 from archiver.sources.response import HostResponse
+
+
+class HgwebUrls:
+    """The template up to ``{repo}`` is the address of a repository."""
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._repo_template = template[: template.index("{repo}") + len("{repo}")]
+
+    def archive(self, archive: Archive) -> str:
+        """Return the address by the node's first 12 digits: hgweb names the root after them."""
+        parts = {
+            "{repo}": quote_path(archive.repo),
+            "{rev}": archive.node[:12],
+            "{suffix}": quote_path(archive.suffix),
+            "{subdir}": quote_path(archive.subdir),
+        }
+        url = self._template
+        for placeholder, value in parts.items():
+            url = url.replace(placeholder, value)
+        return url if archive.subdir else url.removesuffix("/")
+
+    def repo(self, repo: str) -> str:
+        return self._repo_template.replace("{repo}", quote_path(repo))
+
+    def listing(self, repo: str, node: Node, folder: bytes) -> str:
+        path = quote(folder.rstrip(b"/"), safe="/")
+        return f"{self.repo(repo)}/json-manifest/{node}/{path}"
+
+
+def quote_path(path: str) -> str:
+    return "/".join(quote(segment, safe="") for segment in path.split("/"))
+
 
 HEADERS: Mapping[str, str] = {"Connection": "keep-alive"}
 """hgweb sends chunked responses only on a connection that may continue."""

@@ -10,9 +10,8 @@ import msgspec
 from archiver.errors import ArchiverError, InvalidRequest
 from archiver.model import Node, parse_node
 from archiver.names import display_rev
-from archiver.sources.hgweb.client import HgwebClient
+from archiver.sources.hgweb.client import HgwebClient, quote_path
 from archiver.sources.hgweb.failures import InexpressibleRev
-from archiver.sources.hgweb.urls import quote_path
 from archiver.telemetry import METRICS
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or the first 12 to 40 hex digits of a node"

@@ -18,14 +18,17 @@ from archiver.model import Archive, Node
 from archiver.ports.source import IdentityCheck, Stream
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
-from archiver.sources.hgweb.client import HgwebClient
+from archiver.sources.hgweb.archives import (
+    HgArchivalCheck,
+    announced_root,
+    expected_root,
+    find_unpackable,
+    may_be_unpackable,
+)
+from archiver.sources.hgweb.client import HgwebClient, HgwebUrls
 from archiver.sources.hgweb.failures import AmbiguousRev
 from archiver.sources.hgweb.files import TreeFiles
-from archiver.sources.hgweb.identity import HgArchivalCheck
-from archiver.sources.hgweb.packability import find_unpackable, may_be_unpackable
 from archiver.sources.hgweb.revs import RevLookup
-from archiver.sources.hgweb.roots import announced_root, expected_root
-from archiver.sources.hgweb.urls import HgwebUrls
 from archiver.sources.response import HostResponse
 
 QUERY_DEADLINE = timedelta(seconds=10)
