@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from archiver.building.builder import Builder
-from archiver.building.replication import replicate
+from archiver.building.builder import Builder, replicate
 from archiver.errors import (
     ArchiverError,
     EngineUnavailable,

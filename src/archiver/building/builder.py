@@ -4,8 +4,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
-from archiver.building.candidates import first_packable
-from archiver.building.pipeline import Output, Pipeline
+from archiver.building.pipeline import Output, Pipeline, first_packable
 from archiver.building.progress import Progress
 from archiver.errors import (
     ArchiverError,
@@ -22,7 +21,30 @@ from archiver.ports.queue import Attempt
 from archiver.ports.source import Source
 from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.tasks import Phase
-from archiver.telemetry import log
+from archiver.telemetry import METRICS, log
+
+
+async def replicate(storage: Storage, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
+    """Return the copies after an attempt to add the missing ones. Failures are logged."""
+    regions = set(copies.regions)
+    for region in storage.regions:
+        if region in regions:
+            continue
+        attempt.report(Phase.COPYING)
+        try:
+            await storage.copy(archive, copies, region)
+        except ArchiverError as exc:
+            METRICS.repairs.labels(region=region, outcome="failed").inc()
+            log.warning("copy.failed", region=region, key=archive.key, **exc.log_fields)
+        else:
+            METRICS.repairs.labels(region=region, outcome="succeeded").inc()
+            log.info("copy.succeeded", region=region, key=archive.key)
+            regions.add(region)
+    return Copies(
+        manifest=copies.manifest,
+        regions=tuple(region for region in storage.regions if region in regions),
+    )
+
 
 CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 """Formats by the cost of reading them."""

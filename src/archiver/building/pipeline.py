@@ -1,15 +1,41 @@
 """Turns the bytes of a host or a region into a verified archive, converted if necessary."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from archiver.building.completeness import prove_completeness
 from archiver.building.progress import Progress
-from archiver.building.verified_stream import VerifiedStream
+from archiver.building.verified_stream import VerifiedStream, prove_completeness
+from archiver.errors import InternalError, NotPackable, SuffixRefused
 from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.source import Source, Stream
+from archiver.telemetry import log
+
+T = TypeVar("T")
+
+
+async def first_packable(
+    candidates: Sequence[Archive], fetch: Callable[[Archive], Awaitable[T]]
+) -> T:
+    """Return the result of *fetch* for the first of *candidates* that the host can pack.
+
+    Raises:
+        NotPackable: The host can pack none of them. This is the error of the first.
+        ArchiverError: Any other error of *fetch*.
+    """
+    failure: NotPackable | None = None
+    for candidate in candidates:
+        try:
+            return await fetch(candidate)
+        except NotPackable as exc:
+            log.warning("format.failed", key=candidate.key, code=exc.code, reason=exc.message)
+            failure = failure or exc
+        except SuffixRefused:
+            if failure is None:
+                raise
+    raise failure or InternalError("there are no candidates to fetch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

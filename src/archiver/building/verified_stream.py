@@ -1,12 +1,77 @@
-"""A stream that ends only if it is a whole archive."""
+"""A stream that ends only if it is a whole archive, with the last file that its host lists.
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+A host's packer writes files in order. One that fails in the middle may leave a sound zip behind.
+"""
 
-from archiver.building.completeness import CompletenessProof
-from archiver.errors import BadArchive, InternalError
-from archiver.model import Completeness, Verified
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+
+from archiver.errors import (
+    ArchiverError,
+    BadArchive,
+    CorruptArchive,
+    IncompleteArchive,
+    InternalError,
+    NotAnArchive,
+    NotPackable,
+    TruncatedArchive,
+)
+from archiver.model import Archive, Completeness, Verified
+from archiver.names import display_path
 from archiver.ports.formats import Verifier
+from archiver.ports.source import Source
+from archiver.runtime.tasks import concurrently
+
+_CUT_SHORT = (NotAnArchive, TruncatedArchive, IncompleteArchive, CorruptArchive)
+"""The errors of an archive that its host stopped sending."""
+
+
+class CompletenessProof:
+    """Compares the last file of a stream with the last file of the tree."""
+
+    def __init__(
+        self, source: Source, archive: Archive, last_file: asyncio.Task[bytes | None]
+    ) -> None:
+        self._source = source
+        self._archive = archive
+        self._last_file = last_file
+
+    def raise_failure(self) -> None:
+        """Raise the error of ``Source.last_file``, if it has already failed."""
+        if self._last_file.done():
+            self._last_file.result()
+
+    async def conclude(self, last_file: bytes) -> Completeness:
+        """Return how an archive that ends with *last_file* is known to be complete.
+
+        Raises:
+            IncompleteArchive: The tree ends with another file.
+            ArchiverError: As ``Source.last_file``.
+        """
+        expected = await self._last_file
+        if expected is None:
+            return Completeness.TRUSTED
+        if expected != last_file:
+            end = f"with {display_path(last_file)}" if last_file else "before the first file"
+            raise IncompleteArchive(
+                f"the archive ends {end}, but its tree ends with {display_path(expected)}"
+            )
+        return Completeness.PROVEN
+
+    async def explain(self, failure: BadArchive, last_file: bytes) -> NotPackable | None:
+        """Return why the host always stops after *last_file*; None if a retry may succeed."""
+        if isinstance(failure, _CUT_SHORT):
+            with suppress(ArchiverError):
+                return await self._source.explain_unpackable(self._archive, after=last_file)
+        return None
+
+
+@asynccontextmanager
+async def prove_completeness(source: Source, archive: Archive) -> AsyncIterator[CompletenessProof]:
+    """Yield the proof for *archive*. *source* looks up the last file while the block runs."""
+    async with concurrently(source.last_file(archive)) as last_file:
+        yield CompletenessProof(source, archive, last_file)
 
 
 class VerifiedStream:

@@ -5,8 +5,7 @@ from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from random import Random
 
-from archiver.building.candidates import first_packable
-from archiver.building.pipeline import Pipeline
+from archiver.building.pipeline import Pipeline, first_packable
 from archiver.building.progress import Progress, Report
 from archiver.drift import Content, compare
 from archiver.errors import (
