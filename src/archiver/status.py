@@ -10,7 +10,7 @@ from archiver.ports.index import Index
 from archiver.ports.queue import TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
-from archiver.runtime.hedging import hedged
+from archiver.runtime.tasks import hedged
 from archiver.tasks import Phase, Task, TaskState
 
 ENGINE_PATIENCE = timedelta(milliseconds=200)

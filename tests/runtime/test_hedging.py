@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.runtime.hedging import hedged
+from archiver.runtime.tasks import hedged
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from archiver.jetstream.task_states import read_state
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
-from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)

@@ -12,7 +12,7 @@ from typing import Protocol
 from archiver.errors import ArchiverError
 from archiver.health import WorkerReport
 from archiver.model import Archive, EnqueueOutcome, Region
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 
 

@@ -1,7 +1,7 @@
 """Asyncio tasks that end with their block, and cancellation that is not lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,21 +24,14 @@ async def cancel_and_wait(
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
-async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel *tasks* as ``cancel_and_wait`` does, and ignore their results and errors."""
-    present = [task for task in tasks if task]
-    await cancel_and_wait(*present)
-    for task in present:
-        _mark_retrieved(task)
-
-
 async def cancellable(work: Coroutine[Any, Any, None]) -> None:
     """Await *work*. On cancellation, cancel it as ``cancel_and_wait`` does."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await cancel_all(task)
+        await cancel_and_wait(task)
+        mark_retrieved(task)
         raise
 
 
@@ -76,11 +69,33 @@ async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 async def concurrently(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Task[V]]:
     """Yield a task that runs *work* and is cancelled at the end of the block."""
     task = asyncio.create_task(work)
-    task.add_done_callback(_mark_retrieved)  # the block may end without awaiting it
+    task.add_done_callback(mark_retrieved)  # the block may end without awaiting it
     try:
         yield task
     finally:
         await cancel_and_wait(task)
+
+
+async def hedged(
+    first: Coroutine[Any, Any, V],
+    second: Callable[[], Coroutine[Any, Any, V | None]],
+    *,
+    after: timedelta,
+) -> V:
+    """Return the result of *first*, or that of *second* if it is earlier and not None.
+
+    *second* starts only if *first* takes longer than *after*. If *second* raises, *first* decides.
+    The slower one is cancelled.
+    """
+    async with concurrently(first) as slow:
+        await asyncio.wait({slow}, timeout=after.total_seconds())
+        if not slow.done():
+            async with concurrently(second()) as quick:
+                await asyncio.wait({slow, quick}, return_when=asyncio.FIRST_COMPLETED)
+                failed = not quick.done() or quick.exception() is not None
+                if not slow.done() and not failed and (result := quick.result()) is not None:
+                    return result
+        return await slow
 
 
 async def complete_despite_cancellation(work: Awaitable[V]) -> V:
@@ -92,11 +107,11 @@ async def complete_despite_cancellation(work: Awaitable[V]) -> V:
         while not running.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({running})
-        _mark_retrieved(running)
+        mark_retrieved(running)
         raise
 
 
-def _mark_retrieved(future: "asyncio.Future[Any]") -> None:
+def mark_retrieved(future: "asyncio.Future[Any]") -> None:
     """Keep asyncio from logging that the exception of *future* was never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -9,8 +9,7 @@ from archiver.errors import ArchiverError, LeaseLost
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
-from archiver.runtime.notifications import Notifications
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.tasks import Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)
