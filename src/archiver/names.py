@@ -42,18 +42,15 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 
+@lru_cache(NAMES_MAX)
 def require_name(text: str, parameter: str) -> str:
-    """Return *text* if it is an allowed name of a source, repo or subdir.
+    """Return *text* if it is an allowed name of a source, repo or subdir. Errors are not cached.
 
     Raises:
         InvalidRequest: It is not; the error names *parameter*.
     """
-    try:
-        _require_allowed(text)
-    except _NotAllowed as exc:
-        raise InvalidRequest(
-            f"{parameter} {exc}", parameter=parameter, allowed=NAME_ALLOWED
-        ) from None
+    if problem := _name_problem(text):
+        raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
     return text
 
 
@@ -92,23 +89,10 @@ def display_rev(rev: str) -> str:
     return text if len(text) <= DISPLAY_CHARS else f"{text[:DISPLAY_CHARS]}…"
 
 
-class _NotAllowed(Exception):
-    """A name is not allowed. The text is the reason."""
-
-
-@lru_cache(NAMES_MAX)
-def _require_allowed(text: str) -> None:
-    """Return if *text* is an allowed name. Errors are not cached."""
-    if len(text) > NAME_MAX_BYTES:
-        raise _NotAllowed("is too long")
-    if problem := _problem(text):
-        raise _NotAllowed(problem)
-    if len(_escape_all(text)) > NAME_MAX_BYTES:
-        raise _NotAllowed("is too long")
-
-
-def _problem(text: str) -> str | None:
+def _name_problem(text: str) -> str | None:
     """Return why *text* is not an allowed name, or None."""
+    if len(text) > NAME_MAX_BYTES:
+        return "is too long"
     for segment in text.split("/"):
         if segment in {"", ".", "..", SEPARATOR}:
             return f"has the segment {segment!r}"
@@ -118,7 +102,7 @@ def _problem(text: str) -> str | None:
             return "has a backslash"
         if len(_escape(segment)) > SEGMENT_MAX_BYTES:
             return "has a segment that is too long"
-    return None
+    return "is too long" if len(_escape_all(text)) > NAME_MAX_BYTES else None
 
 
 @lru_cache(NAMES_MAX)
