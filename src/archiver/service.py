@@ -185,7 +185,7 @@ class Archiver:
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self._fleet.check())
             regions = group.create_task(self._storage.check_writable())
-        return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
+        return health_of(engine=engine.result(), regions=regions.result())
 
     async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:
         try:
