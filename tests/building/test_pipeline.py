@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from archiver.building.pipeline import Output, Pipeline
-from archiver.building.progress import Progress
+from archiver.building.streams import Progress
 from archiver.errors import WrongNode
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node
@@ -47,10 +47,9 @@ async def convert_stored(world: World, archive: Archive) -> None:
     pipeline = Pipeline(verify=verify, converter=FakeConverter())
     chunks = world.storage.read_copy(copies, copies.regions[0])
     progress = Progress(FakeAttempt(archive=archive).report)
-    async with (
-        pipeline.stored(world.source, relative, copies.manifest, chunks) as stored,
-        pipeline.convert(world.source, stored, archive, progress) as output,
-    ):
+    async with pipeline.convert_copy(
+        world.source, relative, archive, copies.manifest, chunks, progress
+    ) as output:
         await read(output)
 
 

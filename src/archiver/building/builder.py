@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from archiver.building.pipeline import Output, Pipeline, first_packable
-from archiver.building.progress import Progress
+from archiver.building.streams import Progress
 from archiver.errors import (
     ArchiverError,
     BadArchive,
@@ -162,16 +162,13 @@ class Builder:
             NoRoom: There is no room for the conversion. No region was contacted.
             ArchiverError: As ``build``.
         """
-        self._pipeline.require_room(copies.manifest, relative, archive)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
-            chunks = progress.receive(self._storage.read_copy(copies, region))
-            progress.start()
+            chunks = self._storage.read_copy(copies, region)
             try:
-                async with (
-                    self._pipeline.stored(source, relative, copies.manifest, chunks) as stored,
-                    self._pipeline.convert(source, stored, archive, progress) as output,
-                ):
+                async with self._pipeline.convert_copy(
+                    source, relative, archive, copies.manifest, chunks, progress
+                ) as output:
                     return await self._store(archive, output, attempt, found)
             except ArchiverError as exc:
                 if not (progress.broken or isinstance(exc, BadArchive)):

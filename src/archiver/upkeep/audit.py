@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from archiver.building.pipeline import Pipeline, first_packable
-from archiver.building.progress import Progress, Report
+from archiver.building.streams import Progress, Report
 from archiver.drift import Content, compare
 from archiver.errors import (
     ArchiverError,

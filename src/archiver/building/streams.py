@@ -1,10 +1,11 @@
-"""A stream that ends only if it is a whole archive, with the last file that its host lists.
+"""Streams that report their progress, and end only if they are a whole archive.
 
-A host's packer writes files in order. One that fails in the middle may leave a sound zip behind.
+The proof is the last file that the host lists. A host's packer writes files in order, and one that
+fails in the middle may leave a sound zip behind.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 
 from archiver.errors import (
@@ -22,6 +23,47 @@ from archiver.names import display_path
 from archiver.ports.formats import Verifier
 from archiver.ports.source import Source
 from archiver.runtime.tasks import concurrently
+from archiver.tasks import Phase
+
+Report = Callable[[Phase, int], None]
+"""Called with the current phase and the bytes processed in it."""
+
+
+class Progress:
+    """Progress of one attempt. ``broken`` is true if the input stream ended early."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._receiving = False
+        self.broken = False
+
+    def start(self) -> None:
+        """Report that fetching has started, before the first byte arrives."""
+        self._report(Phase.FETCHING, 0)
+
+    async def receive(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        self._receiving = True
+        size_bytes = 0
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    size_bytes += len(chunk)
+                    self._report(Phase.FETCHING, size_bytes)
+                    yield chunk
+        except ArchiverError:
+            self.broken = True
+            raise
+        self._receiving = False
+
+    async def convert(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Yield *pieces* of output. They are reported once the whole input has arrived."""
+        size_bytes = 0
+        async for piece in pieces:
+            size_bytes += len(piece)
+            if not self._receiving:
+                self._report(Phase.CONVERTING, size_bytes)
+            yield piece
+
 
 _CUT_SHORT = (NotAnArchive, TruncatedArchive, IncompleteArchive, CorruptArchive)
 """The errors of an archive that its host stopped sending."""
