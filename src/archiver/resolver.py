@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,14 +49,6 @@ class Resolution:
 
     node: Node
     good_until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Absence:
-    """A host's "unknown". Unlike the exception, it holds no frames."""
-
-    kind: type[NotFound]
-    message: str
 
 
 class _LookupLimits:
@@ -112,7 +104,8 @@ class Resolver:
         self._index = index
         self._limits = _LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
         self._lookups: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
-        self._absent: BoundedCache[tuple[str, str, str], _Absence] = BoundedCache(
+        # The class and the message of an error; unlike the error, they hold no frames.
+        self._absent: BoundedCache[tuple[str, str, str], tuple[type[NotFound], str]] = BoundedCache(
             ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
         )
         self._known: BoundedCache[tuple[str, str, Node], None] = BoundedCache(
@@ -192,34 +185,32 @@ class Resolver:
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool
     ) -> Resolved:
-        started_at = datetime.now(UTC)
-        with self._caching_absence(source, repo, rev):
-            node = await source.resolve(repo, rev)
-        self._known.put((source.name, repo, node), None)
-        resolved = Resolved(node=node, at=started_at)
+        resolved = await self._ask(source, repo, rev, source.resolve(repo, rev))
         await self._index.remember(source.name, repo, rev, resolved, share=share)
         return resolved
 
     async def _find_node(self, source: Source, repo: str, node: Node) -> Resolved:
-        started_at = datetime.now(UTC)
-        with self._caching_absence(source, repo, node):
+        async def find() -> Node:
             if not await source.has_node(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
+            return node
+
+        return await self._ask(source, repo, node, find())
+
+    async def _ask(self, source: Source, repo: str, rev: str, answer: Awaitable[Node]) -> Resolved:
+        started_at = datetime.now(UTC)
+        try:
+            node = await answer
+        except NotFound as exc:
+            self._absent.put((source.name, repo, rev), (type(exc), exc.message))
+            raise
         self._known.put((source.name, repo, node), None)
         return Resolved(node=node, at=started_at)
 
-    @contextmanager
-    def _caching_absence(self, source: Source, repo: str, rev: str) -> Iterator[None]:
-        try:
-            yield
-        except NotFound as exc:
-            absence = _Absence(kind=type(exc), message=exc.message)
-            self._absent.put((source.name, repo, rev), absence)
-            raise
-
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
-            raise absent.kind(absent.message)
+            kind, message = absent
+            raise kind(message)
 
 
 def _is_valid(rev: str, resolved: Resolved) -> bool:

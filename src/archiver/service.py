@@ -25,8 +25,8 @@ from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.resolver import Resolver
 from archiver.runtime.notifications import Notifications
-from archiver.status import Status, StatusReporter
-from archiver.tasks import Backlog, Phase, Task
+from archiver.status import StatusReporter
+from archiver.tasks import Phase
 
 REPAIR_PATIENCE = timedelta(milliseconds=200)
 """How long a hit waits for the engine to accept the repair of missing copies."""
@@ -59,9 +59,11 @@ class Archiver:
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
-        self._reporter = StatusReporter(
+        self.status = StatusReporter(
             storage=storage, index=index, queue=queue, source=self.source
-        )
+        ).status
+        self.task = queue.task
+        self.backlog = queue.backlog
 
     async def request(
         self,
@@ -145,22 +147,6 @@ class Archiver:
             if copies and copies.manifest.sha256 == sha256:
                 return await self._hit(archive, copies, preferred, client_region, method)
         return None
-
-    async def status(self, archive: Archive) -> Status:
-        """Return the status of *archive*; raises as ``StatusReporter.status``."""
-        return await self._reporter.status(archive)
-
-    async def task(self, archive: Archive) -> Task | None:
-        """Return the engine's record of the task, without a look into the buckets.
-
-        Raises:
-            EngineUnavailable: The engine does not respond.
-        """
-        return await self._queue.task(archive)
-
-    async def backlog(self, source: str) -> Backlog | None:
-        """Return the length of the queue of *source*, if known."""
-        return await self._queue.backlog(source)
 
     def source(self, name: str) -> Source:
         """Return the configured source. Raises UnknownSource."""
