@@ -6,8 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, Heartbeat, WorkerReport, health_of, render_heartbeat
+from archiver.health import Health, Heartbeat, health_of, render_heartbeat
 from archiver.model import Region
+from archiver.ports.queue import WorkerReport
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 SOUND = {EAST: None, WEST: None}

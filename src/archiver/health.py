@@ -1,14 +1,16 @@
 """The health of the parts that a process depends on."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from typing import TypeAlias
 
-from archiver.errors import ArchiverError, NoWorker, StorageUnavailable
+from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
 from archiver.model import Region
+from archiver.ports.queue import Fleet, WorkerReport
+from archiver.ports.storage import Storage
 from archiver.runtime.single_flight import SingleFlight
 from archiver.telemetry import log
 
@@ -22,16 +24,31 @@ Health: TypeAlias = Mapping[str, ArchiverError | None]
 _REGION = "region."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReport:
-    """A worker's report about itself.
+async def check_service(fleet: Fleet, storage: Storage) -> Health:
+    """Return the health of the engine, the workers and the regions.
 
-    ``regions`` maps each region to None if it took the worker's last write. Otherwise the value is
-    the reason: a message, and S3's code.
+    Web processes may lack the right to write, so workers report which regions take writes.
     """
+    async with asyncio.TaskGroup() as group:
+        engine = group.create_task(fleet.check())
+        regions = group.create_task(storage.check_access())
+        reports = group.create_task(_worker_reports(fleet))
+    return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
-    name: str
-    regions: Mapping[Region, str | None]
+
+async def check_worker(fleet: Fleet, storage: Storage) -> Health:
+    """Return the health of a worker: the engine, and the regions that take its writes."""
+    async with asyncio.TaskGroup() as group:
+        engine = group.create_task(fleet.check())
+        regions = group.create_task(storage.check_writable())
+    return health_of(engine=engine.result(), regions=regions.result())
+
+
+async def _worker_reports(fleet: Fleet) -> Sequence[WorkerReport] | ArchiverError:
+    try:
+        return await fleet.workers()
+    except EngineUnavailable as exc:
+        return exc
 
 
 def health_of(

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from archiver.building.builder import Builder, replicate
 from archiver.errors import (
-    ArchiverError,
     EngineUnavailable,
     SourceError,
     StorageUnavailable,
     TaskFailed,
     UnknownSource,
 )
-from archiver.health import Health, WorkerReport, health_of
+from archiver.health import check_service, check_worker
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, VerifierFactory
@@ -33,7 +33,10 @@ REPAIR_PATIENCE = timedelta(milliseconds=200)
 
 
 class Archiver:
-    """Returns presigned URLs of archives in the buckets, and builds archives that are missing."""
+    """Returns presigned URLs of archives in the buckets, and builds archives that are missing.
+
+    ``status`` combines the buckets with the engine; ``task`` and ``backlog`` ask the engine alone.
+    """
 
     def __init__(  # noqa: PLR0913 - one argument per port
         self,
@@ -55,7 +58,6 @@ class Archiver:
         self._index = index
         self._queue = queue
         self._repairs = repairs
-        self._fleet = fleet
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
@@ -64,6 +66,8 @@ class Archiver:
         ).status
         self.task = queue.task
         self.backlog = queue.backlog
+        self.check_health = partial(check_service, fleet, storage)
+        self.check_worker_health = partial(check_worker, fleet, storage)
 
     async def request(
         self,
@@ -154,30 +158,6 @@ class Archiver:
             return self._sources[name]
         except KeyError:
             raise UnknownSource(f"unknown source {name!r}") from None
-
-    async def check_health(self) -> Health:
-        """Return the health of the engine, the workers and the regions.
-
-        Web processes may lack the right to write, so workers report which regions take writes.
-        """
-        async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._fleet.check())
-            regions = group.create_task(self._storage.check_access())
-            reports = group.create_task(self._worker_reports())
-        return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
-
-    async def check_worker_health(self) -> Health:
-        """Return the health of a worker: the engine, and the regions that take its writes."""
-        async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._fleet.check())
-            regions = group.create_task(self._storage.check_writable())
-        return health_of(engine=engine.result(), regions=regions.result())
-
-    async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:
-        try:
-            return await self._fleet.workers()
-        except EngineUnavailable as exc:
-            return exc
 
     async def _require_buildable(self, source: Source, archive: Archive, *, client: str) -> None:
         """Return if a task may succeed: the host or a stored archive of the same tree has it.

@@ -7,8 +7,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.health import Heartbeat, WorkerReport
+from archiver.health import Heartbeat
 from archiver.model import Region
+from archiver.ports.queue import WorkerReport
 from tests.web.client import Client
 from tests.world import ASH, World
 

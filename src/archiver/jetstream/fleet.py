@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from archiver.errors import ArchiverError, EngineUnavailable
-from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.queue_probe import QueueProbe
 from archiver.jetstream.replication import Replication
 from archiver.jetstream.worker_reports import request_reports
+from archiver.ports.queue import WorkerReport
 
 
 class JetStreamFleet:

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import msgspec
 
-from archiver.health import WorkerReport
 from archiver.jetstream.fleet_requests import FleetRequests
+from archiver.ports.queue import WorkerReport
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 

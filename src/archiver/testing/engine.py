@@ -4,9 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable
-from archiver.health import WorkerReport
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
-from archiver.ports.queue import Repair
+from archiver.ports.queue import Repair, WorkerReport
 from archiver.service import Archiver
 from archiver.tasks import Backlog, Priority, Task, TaskState
 from archiver.testing.tasks import MemoryTasks
