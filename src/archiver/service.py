@@ -160,13 +160,7 @@ class Archiver:
             raise UnknownSource(f"unknown source {name!r}") from None
 
     async def _require_buildable(self, source: Source, archive: Archive, *, client: str) -> None:
-        """Return if a task may succeed: the host or a stored archive of the same tree has it.
-
-        Raises:
-            NotFound: The host does not know the node.
-            SourceError: The host does not respond, and no stored archive can be converted.
-            TaskFailed: The task recently failed for good, and would fail again.
-        """
+        """Return if a task may succeed: the host or a stored archive of the same tree has it."""
         try:
             await self._resolver.require_known(source, archive.repo, archive.node, client=client)
         except SourceError:

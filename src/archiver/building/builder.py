@@ -117,13 +117,7 @@ class Builder:
         return await first_packable(source.served.candidates(archive), fetch)
 
     async def _require_lost(self, archive: Archive, found: StoredState) -> None:
-        """Return if no unreachable region is known to have *archive*.
-
-        A second fetch would give the archive a second manifest.
-
-        Raises:
-            StorageUnavailable: Such a region has it.
-        """
+        """Raise if an unreachable region has it: a second fetch would make a second manifest."""
         if not found.unreachable:
             return
         known = await self._index.copies(archive)
@@ -134,9 +128,6 @@ class Builder:
         """Return *found* with the regions that refuse writes among the unreachable ones.
 
         Checked before the host is asked, so that an outage of ours costs it no fetch.
-
-        Raises:
-            StorageUnavailable: No region takes writes.
         """
         answers = await self._storage.check_writable()
         refusing = {region: failure for region, failure in answers.items() if failure}
@@ -157,10 +148,6 @@ class Builder:
 
         If one region does not deliver the input, the next is tried. Unreachable regions come last,
         because a download from one takes minutes to fail.
-
-        Raises:
-            NoRoom: There is no room for the conversion. No region was contacted.
-            ArchiverError: As ``build``.
         """
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)

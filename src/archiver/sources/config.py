@@ -6,9 +6,6 @@ from pathlib import Path
 
 from archiver.ports.source import ServedFormats
 
-RATE_WINDOW = timedelta(seconds=60)
-"""Default window. hgweb pauses for seconds while it reads a large manifest."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
@@ -28,7 +25,7 @@ class SourceConfig:
     deadline: timedelta
     user_agent: str
     min_rate_bytes_s: int = 0
-    min_rate_window: timedelta = RATE_WINDOW
+    min_rate_window: timedelta = timedelta(minutes=1)
     redirect_hosts: tuple[str, ...] = ()
     allow_private_addresses: bool = False
     ca_file: Path | None = None

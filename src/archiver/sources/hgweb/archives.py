@@ -48,13 +48,9 @@ class HgArchivalCheck:
             raise WrongNode("the archive is of another changeset than the requested one")
 
 
-_DATES = {"tar.gz": range(1 << 32), "zip": range(-(1 << 63), 1 << 31)}
+PACKABLE_DATES = {"tar.gz": range(1 << 32), "zip": range(-(1 << 63), 1 << 31)}
 """Dates, in seconds since 1970, that hgweb can write. Other formats hold every date.
 hgweb writes dates before 1980 to a zip as 1980."""
-
-
-def may_be_unpackable(archive: Archive) -> bool:
-    return archive.suffix in _DATES
 
 
 def find_unpackable(archive: Archive, file: ListedFile, *, is_first: bool) -> NotPackable | None:
@@ -62,7 +58,7 @@ def find_unpackable(archive: Archive, file: ListedFile, *, is_first: bool) -> No
 
     hgweb writes the changeset's date first, so the date matters only if the file *is_first*.
     """
-    dates = _DATES[archive.suffix]
+    dates = PACKABLE_DATES[archive.suffix]
     if is_first and file.date is not None and int(file.date) not in dates:
         date = int(file.date)
         return NotPackable(f"hgweb cannot write the changeset's date, {date}, to {archive.suffix}")

@@ -117,12 +117,14 @@ LAST_FILES_MAX_BYTES = 4 * MEGABYTE
 
 
 class TreeFiles:
-    """Finds files by listing folders, *concurrency* at a time and each search within *deadline*."""
+    """Finds files by listing folders, each search within the deadline of an archive.
 
-    def __init__(self, client: HgwebClient, *, concurrency: int, deadline: timedelta) -> None:
+    Listings have their own slots: they may be slow, and lookups must not wait for them.
+    """
+
+    def __init__(self, client: HgwebClient) -> None:
         self._client = client
-        self._deadline = deadline
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(max(1, client.config.lookup_concurrency // 2))
         self._last_files: BoundedCache[Archive, bytes] = BoundedCache(
             max_bytes=LAST_FILES_MAX_BYTES
         )
@@ -154,11 +156,6 @@ class TreeFiles:
         return path
 
     async def file_after(self, archive: Archive, path: bytes) -> ListedFile | None:
-        """Return the file of *archive* after *path*; the first if *path* is empty.
-
-        Raises:
-            SourceError: The host did not respond.
-        """
         async with self._listing(archive) as list_folder:
             return await file_after(list_folder, archive.subdir.encode(), path)
 
@@ -167,7 +164,7 @@ class TreeFiles:
         """Yield a function that lists folders of *archive*; translate errors of the block."""
         failures = self._client.failures
         try:
-            async with self._client.within(self._deadline):
+            async with self._client.within(self._client.config.deadline):
                 yield partial(self._list, archive)
         except ListingTooLong as exc:
             limits = f"{NAMES_MAX} names or {LISTING_MAX_BYTES >> 20} MiB"
@@ -179,12 +176,7 @@ class TreeFiles:
             raise failures.unproven(archive) from exc
 
     async def _list(self, archive: Archive, folder: bytes) -> Listing | None:
-        """Return the listing of *folder*; None if the folder does not exist.
-
-        Raises:
-            ValueError: The response is not a listing.
-            SourceError: The host did not respond.
-        """
+        """Return the listing of *folder*. Raises ValueError if the response is not a listing."""
         url = self._client.urls.listing(archive.repo, archive.node, folder)
         async with self._slots:
             async with (

@@ -19,14 +19,13 @@ from archiver.ports.source import IdentityCheck, Stream
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.archives import (
+    PACKABLE_DATES,
     HgArchivalCheck,
     announced_root,
     expected_root,
     find_unpackable,
-    may_be_unpackable,
 )
-from archiver.sources.hgweb.client import HgwebClient, HgwebUrls
-from archiver.sources.hgweb.failures import AmbiguousRev
+from archiver.sources.hgweb.client import AmbiguousRev, HgwebClient
 from archiver.sources.hgweb.files import TreeFiles
 from archiver.sources.hgweb.revs import RevLookup
 from archiver.sources.response import HostResponse
@@ -45,25 +44,14 @@ class HgwebSource:
         self.served = config.served
         self._deadline = config.deadline
         self._trusted = config.trusted
-        self._client = HgwebClient(
-            name=config.name,
-            urls=HgwebUrls(config.url_template),
-            fetch=fetch,
-            query_concurrency=config.lookup_concurrency,
-            query_deadline=query_deadline,
-        )
+        self._client = HgwebClient(config, fetch, query_deadline=query_deadline)
         self._failures = self._client.failures
         revs = RevLookup(self._client)
         self.url = self._client.urls.archive
         self.check_rev = revs.check_rev
         self.resolve = revs.resolve
         self.has_node = revs.has_node
-        # Listings have their own slots: they may be slow, and lookups must not wait for them.
-        self._files = TreeFiles(
-            self._client,
-            concurrency=max(1, config.lookup_concurrency // 2),
-            deadline=config.deadline,
-        )
+        self._files = TreeFiles(self._client)
 
     def identity_check(self, archive: Archive) -> IdentityCheck:
         return HgArchivalCheck(archive.node)
@@ -122,7 +110,7 @@ class HgwebSource:
         return None if self._trusted else await self._files.last_file(archive)
 
     async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
-        if not may_be_unpackable(archive):
+        if archive.suffix not in PACKABLE_DATES:
             return None
         file = await self._files.file_after(archive, after)
         return find_unpackable(archive, file, is_first=not after) if file else None
