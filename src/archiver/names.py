@@ -46,8 +46,7 @@ _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 def require_name(text: str, parameter: str) -> str:
     """Return *text* if it is an allowed name of a source, repo or subdir. Errors are not cached.
 
-    Raises:
-        InvalidRequest: It is not; the error names *parameter*.
+    Raises InvalidRequest, which names *parameter*.
     """
     if problem := _name_problem(text):
         raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
@@ -55,11 +54,7 @@ def require_name(text: str, parameter: str) -> str:
 
 
 def require_rev(text: str) -> str:
-    """Return *text* if it is an allowed rev.
-
-    Raises:
-        InvalidRequest: It is not.
-    """
+    """Return *text* if it is an allowed rev. Raises InvalidRequest."""
     if problem := _rev_problem(text):
         raise InvalidRequest(
             f"rev {problem}: request the changeset by its node",

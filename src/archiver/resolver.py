@@ -52,10 +52,7 @@ class Resolution:
 
 
 class _LookupLimits:
-    """Limits the lookups that wait for a host, per source and per client of a source.
-
-    Clients can invent any number of revs.
-    """
+    """Limits the lookups that wait for a host: clients can invent any number of revs."""
 
     def __init__(self, *, per_source: int, per_client: int) -> None:
         self._per_source = per_source
@@ -64,11 +61,7 @@ class _LookupLimits:
         self._of_client: Counter[tuple[str, str]] = Counter()
 
     def admit(self, source: str, client: str, lookup: Lookup) -> Lookup:
-        """Return *lookup*, which counts from now until it has run.
-
-        Raises:
-            TooManyWaiters: A limit is reached.
-        """
+        """Return *lookup*, which counts from now until it has run. Raises TooManyWaiters."""
         if (
             self._of_source[source] >= self._per_source
             or self._of_client[source, client] >= self._per_client
@@ -136,7 +129,6 @@ class Resolver:
         return Resolution(node=resolved.node, good_until=good_until)
 
     async def _cached(self, source: Source, repo: str, rev: str) -> Resolved | None:
-        """Return a valid entry of the index."""
         for spelling in _spellings(rev):
             resolved = await self._index.node(source.name, repo, spelling)
             if resolved and _applies(rev, spelling, resolved) and _is_valid(spelling, resolved):
@@ -160,13 +152,7 @@ class Resolver:
     async def require_known(
         self, source: Source, repo: str, node: Node, *, client: str = ""
     ) -> None:
-        """Return if the host has *node*.
-
-        Raises:
-            UnknownRepo, UnknownRev: The host said so at most 10 s ago.
-            SourceError: The host did not respond.
-            TooManyWaiters: Too many lookups wait for the host.
-        """
+        """Return if the host has *node*; otherwise raise as ``resolve``."""
         if (source.name, repo, node) in self._known:
             return
         self._raise_if_absent(source, repo, node)

@@ -139,11 +139,7 @@ class Archiver:
         method: str = "GET",
         client_region: Region | None = None,
     ) -> Ready | None:
-        """Return where the archive with these bytes is; None if none is known.
-
-        Raises:
-            EngineUnavailable: The index cannot be read.
-        """
+        """Return where the archive with these bytes is, if known. Raises EngineUnavailable."""
         for archive in await self._index.by_sha256(sha256):
             if archive.source not in self._sources:
                 continue

@@ -168,7 +168,6 @@ class Builder:
     async def _store(
         self, archive: Archive, output: Output, attempt: Attempt, found: StoredState
     ) -> Copies:
-        """Upload *output* to the regions, and commit it once all of it is verified there."""
         async with aclosing(output.stream.chunks()) as chunks:
             upload = await self._storage.upload(
                 archive,

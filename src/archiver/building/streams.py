@@ -87,9 +87,7 @@ class CompletenessProof:
     async def conclude(self, last_file: bytes) -> Completeness:
         """Return how an archive that ends with *last_file* is known to be complete.
 
-        Raises:
-            IncompleteArchive: The tree ends with another file.
-            ArchiverError: As ``Source.last_file``.
+        Raises IncompleteArchive, or as ``Source.last_file``.
         """
         expected = await self._last_file
         if expected is None:
@@ -143,10 +141,8 @@ class VerifiedStream:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the chunks. The end means that the archive is whole.
 
-        Raises:
-            BadArchive: It is not.
-            NotPackable: It never will be: the host cannot pack this tree in this format.
-            ArchiverError: As the stream, and as ``Source.last_file``.
+        Otherwise raises BadArchive, NotPackable if it never will be, or as the stream and
+        ``Source.last_file``.
         """
         try:
             async with aclosing(self._stream):

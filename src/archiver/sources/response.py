@@ -135,11 +135,7 @@ class HostResponse:
                 return SourceUnavailable(f"{host} sent an unexpected response ({status})")
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """Return the body, cut after *max_bytes* + 1 bytes.
-
-        Raises:
-            SourceUnavailable, SourceTimeout: The body did not arrive.
-        """
+        """Return the body, cut after *max_bytes* + 1 bytes. Raises SourceError."""
         body = bytearray()
         with translated_errors(self._response.url):
             while len(body) <= max_bytes and (piece := await self._read(max_bytes + 1 - len(body))):
@@ -208,10 +204,7 @@ def read_header(response: aiohttp.ClientResponse, name: str) -> str:
 
 
 def parse_retry_after(text: str) -> timedelta | None:
-    """Return the delay that a Retry-After (RFC 9110, 10.2.3) states, at most RETRY_AFTER_MAX.
-
-    None if the text states no delay.
-    """
+    """Return the delay that a Retry-After (RFC 9110, 10.2.3) states, if any; at most an hour."""
     try:
         delay = timedelta(seconds=int(text)) if text.isdigit() else _until(text)
     except OverflowError:

@@ -49,12 +49,8 @@ ListFolder = Callable[[bytes], Awaitable[Listing | None]]
 async def last_file(list_folder: ListFolder, subdir: bytes) -> bytes | None:
     """Return the path of the last file in *subdir*, or *subdir* itself if it is a file.
 
-    Empty if the whole tree is empty; None if *subdir* does not exist.
-
-    Raises:
-        ListingTooDeep: There are too many levels.
-        ValueError: The host lists folders without files.
-        Exception: Any error of *list_folder*.
+    Empty if the whole tree is empty; None if *subdir* does not exist. Raises ListingTooDeep, or
+    ValueError if the host lists folders without files.
     """
     folder = _as_folder(subdir)
     listing = await list_folder(folder)
@@ -130,12 +126,6 @@ class TreeFiles:
         )
 
     async def last_file(self, archive: Archive) -> bytes:
-        """Return the path of the last file of *archive*.
-
-        Raises:
-            EmptyTree, UnknownSubdir: The tree or the subdir has no files.
-            SourceError: The host did not respond.
-        """
         tree = replace(archive, suffix="tar")  # the same for every suffix
         known = self._last_files.get(tree)
         if known is None:
