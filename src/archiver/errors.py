@@ -47,7 +47,13 @@ A message is Archiver's own text and may be shown to any client. A library's tex
 """
 
 from datetime import timedelta
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypedDict, Unpack
+
+
+class _Attributes(TypedDict, total=False):
+    code: str
+    retryable: bool
+    ours: bool
 
 
 class ArchiverError(Exception):
@@ -61,17 +67,9 @@ class ArchiverError(Exception):
     retryable: ClassVar[bool] = False
     ours: ClassVar[bool] = False
 
-    def __init_subclass__(
-        cls,
-        *,
-        code: str | None = None,
-        retryable: bool | None = None,
-        ours: bool | None = None,
-    ) -> None:
-        given = {"code": code, "retryable": retryable, "ours": ours}
-        for name, value in given.items():
-            if value is not None:  # otherwise inherited
-                setattr(cls, name, value)
+    def __init_subclass__(cls, **attributes: Unpack[_Attributes]) -> None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

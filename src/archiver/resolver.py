@@ -52,36 +52,33 @@ class Resolution:
 
 
 class _LookupLimits:
-    """Limits the lookups that wait for a host: clients can invent any number of revs."""
+    """Limits the lookups that wait for a host, per source and per client of a source.
+
+    Clients can invent any number of revs.
+    """
 
     def __init__(self, *, per_source: int, per_client: int) -> None:
-        self._per_source = per_source
-        self._per_client = per_client
-        self._of_source: Counter[str] = Counter()
-        self._of_client: Counter[tuple[str, str]] = Counter()
+        self._limits = (per_source, per_client)
+        self._waiting: Counter[tuple[str, ...]] = Counter()
 
     def admit(self, source: str, client: str, lookup: Lookup) -> Lookup:
         """Return *lookup*, which counts from now until it has run. Raises TooManyWaiters."""
-        if (
-            self._of_source[source] >= self._per_source
-            or self._of_client[source, client] >= self._per_client
-        ):
-            raise TooManyWaiters("too many lookups wait for the host", retry_after=LOOKUPS_RETRY)
-        self._count(source, client, 1)
+        groups = ((source,), (source, client))
+        for group, limit in zip(groups, self._limits, strict=True):
+            if self._waiting[group] >= limit:
+                message = "too many lookups wait for the host"
+                raise TooManyWaiters(message, retry_after=LOOKUPS_RETRY)
+        self._waiting.update(groups)
 
         async def counted() -> Resolved:
             try:
                 return await lookup()
             finally:
-                self._count(source, client, -1)
+                self._waiting.subtract(groups)
+                if not self._waiting[source, client]:
+                    del self._waiting[source, client]
 
         return counted
-
-    def _count(self, source: str, client: str, change: int) -> None:
-        self._of_source[source] += change
-        self._of_client[source, client] += change
-        if not self._of_client[source, client]:
-            del self._of_client[source, client]
 
 
 class Resolver:

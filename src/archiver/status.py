@@ -32,12 +32,7 @@ class StatusReporter:
     """Combines the engine's record of a task with the copies in the buckets."""
 
     def __init__(
-        self,
-        *,
-        storage: Storage,
-        index: Index,
-        queue: TaskQueue,
-        source: Callable[[str], Source],
+        self, *, storage: Storage, index: Index, queue: TaskQueue, source: Callable[[str], Source]
     ) -> None:
         self._storage = storage
         self._index = index

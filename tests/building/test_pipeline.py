@@ -13,7 +13,7 @@ from archiver.errors import WrongNode
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node
 from archiver.ports.source import ServedFormats
-from archiver.sources.hgweb.archives import HgArchivalCheck
+from archiver.sources.hgweb.source import HgArchivalCheck
 from archiver.testing import FakeAttempt, FakeConverter, FakeSource
 from tests.world import World
 

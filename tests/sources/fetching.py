@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver
 
 from archiver.ports.source import ServedFormats
 from archiver.sources.config import SourceConfig
-from archiver.sources.fetch import NO_HEADERS, Fetch, open_fetch
+from archiver.sources.fetch import Fetch, open_fetch
 
 DEADLINE = timedelta(seconds=10)
 BODY = bytes(range(256)) * 200
@@ -50,7 +50,7 @@ def get(
     url: str,
     *redirect_hosts: str,
     deadline: timedelta = DEADLINE,
-    headers: Mapping[str, str] = NO_HEADERS,
+    headers: Mapping[str, str] | None = None,
     **how: Any,  # noqa: ANN401 - see fetching
 ) -> bytes:
     """Return the body at *url*, whose host is the configured one."""

@@ -54,12 +54,7 @@ class Builder:
     """Chooses the input: an archive of the same tree in a region, or else the host."""
 
     def __init__(
-        self,
-        *,
-        storage: Storage,
-        index: Index,
-        verify: VerifierFactory,
-        converter: Converter,
+        self, *, storage: Storage, index: Index, verify: VerifierFactory, converter: Converter
     ) -> None:
         self._storage = storage
         self._index = index

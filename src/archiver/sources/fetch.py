@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from types import MappingProxyType
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -28,18 +27,12 @@ CONNECT_TIMEOUT = timedelta(seconds=10)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
 
 class Fetch:
     """Sends requests within a perimeter, without proxies, cookies or ambient credentials."""
 
     def __init__(
-        self,
-        config: SourceConfig,
-        *,
-        session: aiohttp.ClientSession,
-        perimeter: Perimeter,
+        self, config: SourceConfig, *, session: aiohttp.ClientSession, perimeter: Perimeter
     ) -> None:
         self._config = config
         self._session = session
@@ -47,7 +40,7 @@ class Fetch:
 
     @asynccontextmanager
     async def get(
-        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] = NO_HEADERS
+        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[HostResponse]:
         """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
@@ -72,7 +65,7 @@ class Fetch:
 
     @asynccontextmanager
     async def _send(
-        self, url: URL, headers: Mapping[str, str], *, ends_at: float
+        self, url: URL, headers: Mapping[str, str] | None, *, ends_at: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
