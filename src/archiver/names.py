@@ -32,9 +32,8 @@ REV_ALLOWED = (
     "without control characters"
 )
 
-DISPLAY_CHARS = 100
-DISPLAY_BYTES = 100
-"""Length of a rev or path in a message."""
+DISPLAY_MAX = 100
+"""Length of a rev in characters, or of a path in bytes, in a message."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -81,7 +80,7 @@ def _rev_problem(text: str) -> str | None:
 def display_rev(rev: str) -> str:
     """Return *rev* for a message: short, and without terminal control characters."""
     text = rev if rev.isprintable() else ascii(rev)[1:-1]
-    return text if len(text) <= DISPLAY_CHARS else f"{text[:DISPLAY_CHARS]}…"
+    return text if len(text) <= DISPLAY_MAX else f"{text[:DISPLAY_MAX]}…"
 
 
 def _name_problem(text: str) -> str | None:
@@ -125,5 +124,5 @@ def unescape_segment(segment: str) -> str:
 
 def display_path(path: bytes) -> str:
     """Return the path of a file for a message: short, and in ASCII."""
-    text = path[:DISPLAY_BYTES].decode(errors="backslashreplace")
-    return ascii(text) + ("..." if len(path) > DISPLAY_BYTES else "")
+    text = path[:DISPLAY_MAX].decode(errors="backslashreplace")
+    return ascii(text) + ("..." if len(path) > DISPLAY_MAX else "")

@@ -20,9 +20,7 @@ async def first_packable(
 ) -> T:
     """Return the result of *fetch* for the first of *candidates* that the host can pack.
 
-    Raises:
-        NotPackable: The host can pack none of them. This is the error of the first.
-        ArchiverError: Any other error of *fetch*.
+    If it can pack none of them, the error of the first is raised.
     """
     failure: NotPackable | None = None
     for candidate in candidates:

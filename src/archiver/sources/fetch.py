@@ -44,12 +44,8 @@ class Fetch:
     ) -> AsyncIterator[HostResponse]:
         """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
-        The deadline covers redirects, head and body.
-
-        Raises:
-            SourceUnavailable, SourceTimeout: The host did not respond.
-            ForbiddenAddress: A redirect or an address leaves the perimeter.
-            SourceRefused: There are more than REDIRECTS_MAX redirects.
+        The deadline covers redirects, head and body. Raises SourceUnavailable, SourceTimeout,
+        ForbiddenAddress, or SourceRefused after REDIRECTS_MAX redirects.
         """
         ends_at = asyncio.get_running_loop().time() + deadline.total_seconds()
         here = URL(url, encoded=True)

@@ -145,10 +145,7 @@ class HostResponse:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body in chunks of at most CHUNK_BYTES, each delayed by at most LINGER.
 
-        Raises:
-            TruncatedArchive: The host closed the connection before the announced end.
-            SourceTimeout: The host fell silent, or the deadline passed.
-            SourceTooSlow: The host sends below the minimum rate.
+        Raises TruncatedArchive, SourceTooSlow, or SourceTimeout after a silence or the deadline.
         """
         clock = asyncio.get_running_loop().time
         pace = Pace(

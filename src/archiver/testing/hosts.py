@@ -133,12 +133,7 @@ class FakeSource:
             raise self.unlisted
         return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
 
-    async def explain_unpackable(
-        self,
-        archive: Archive,
-        *,
-        after: bytes,  # noqa: ARG002 - the same for every file
-    ) -> NotPackable | None:
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - the same for every file
         if archive.suffix in self.unfit:
             return NotPackable(f"{self.name} cannot pack it in {archive.suffix}")
         return None

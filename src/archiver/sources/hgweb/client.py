@@ -159,11 +159,8 @@ class HgwebClient:
     ) -> bytes:
         """Return the body at the address of *repo* followed by *query*.
 
-        Raises:
-            UnknownRepo: The host has no such repository.
-            SourceError: The host failed or did not respond.
-            *on_crash*: The host crashed.
-            *on_missing*: The repository exists and lacks the requested item.
+        Raises UnknownRepo, *on_missing* if only the requested item is unknown, *on_crash* if the
+        host crashed, or any other SourceError.
         """
         async with (
             self.within(self._query_deadline),
