@@ -84,7 +84,6 @@ def display_rev(rev: str) -> str:
 
 
 def _name_problem(text: str) -> str | None:
-    """Return why *text* is not an allowed name, or None."""
     if len(text) > NAME_MAX_BYTES:
         return "is too long"
     for segment in text.split("/"):

@@ -40,7 +40,6 @@ KNOWN_MAX_BYTES = 16 * MEGABYTE
 LOOKUPS_RETRY = timedelta(seconds=5)
 
 Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
-"""A request to a host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,12 +162,8 @@ class Pipeline:
         """Yield *archive* made from *chunks*, a region's copy of *relative*.
 
         The copy was verified when it was stored. Completeness is proven now, unless the *manifest*
-        says that it was proven.
-
-        Raises, as does reading the output:
-            NoRoom: There is no room to convert it. Nothing was read.
-            IncompleteArchive: The copy is not complete.
-            ArchiverError: As ``Source.last_file``, or it cannot be converted.
+        says that it was proven. Raises NoRoom before anything is read, and as
+        ``Source.last_file``; reading the output raises if the copy is incomplete or unconvertible.
         """
         self._converter.require_room(
             original=relative, target=archive, size_bytes=manifest.size_bytes

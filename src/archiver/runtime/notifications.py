@@ -68,7 +68,6 @@ class Notifications:
                 del self._listeners[topic]
 
     def publish(self, topic: str) -> None:
-        """Announce a change of *topic*."""
         self.changes.notify(topic)
         for listener in self._listeners.get(topic, ()):
             listener.notify()

@@ -107,7 +107,7 @@ class HostResponse:
 
     @property
     def declared_bytes(self) -> int:
-        """The announced length of the body; 0 if the host announced none."""
+        """The announced length of the body, or 0."""
         return self._response.content_length or 0
 
     @property

@@ -139,7 +139,6 @@ class FakeSource:
         return None
 
     def _files(self, repo: _Repo, archive: Archive) -> dict[str, bytes]:
-        """Return the files of *archive* in order."""
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
         tree = repo.trees[archive.node]
