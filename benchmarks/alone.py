@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node, Region
-from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.sources.hgweb.source import HgArchivalCheck
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import open_storage
 from benchmarks.inputs import BASENAME, NODE, ROOT

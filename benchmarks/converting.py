@@ -17,7 +17,7 @@ from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
-from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.sources.hgweb.source import HgArchivalCheck
 from benchmarks.alone import CHUNK_BYTES
 
 

@@ -13,7 +13,8 @@ from secrets import token_hex
 from archiver.formats.convert import Converter
 from archiver.formats.verify import verify
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Manifest, Node, Region, ServedFormats
+from archiver.model import Archive, Manifest, Node, Region
+from archiver.ports.source import ServedFormats
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.sources.config import SourceConfig

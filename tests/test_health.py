@@ -6,8 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, Heartbeat, WorkerReport, grade, health_of, render_heartbeat
+from archiver.health import Health, Heartbeat, health_of, render_heartbeat
 from archiver.model import Region
+from archiver.ports.queue import WorkerReport
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 SOUND = {EAST: None, WEST: None}
@@ -18,26 +19,25 @@ def reporting(*regions: dict[Region, str | None]) -> list[WorkerReport]:
 
 
 def messages(health: Health) -> dict[str, str]:
-    checks = grade(health)
-    return {part: check.error.message for part, check in checks.items() if check.error}
+    return {part: error.message for part, error in health.items() if error}
 
 
 def test_a_service_is_healthy_if_all_parts_work() -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
-    assert render_heartbeat(grade(health))[0] == 200
+    assert render_heartbeat(health)[0] == 200
     assert messages(health) == {}
 
 
 def test_a_service_without_workers_is_unhealthy() -> None:
     health = health_of(engine=None, regions=SOUND, reports=[])
-    assert isinstance(health.workers, NoWorker)
-    assert render_heartbeat(grade(health))[0] == 500
+    assert isinstance(health["workers"], NoWorker)
+    assert render_heartbeat(health)[0] == 500
 
 
 def test_unreachable_workers_are_unhealthy() -> None:
     lost = EngineUnavailable("the engine is not connected")
     health = health_of(engine=lost, regions=SOUND, reports=lost)
-    assert (health.engine, health.workers) == (lost, lost)
+    assert (health["engine"], health["workers"]) == (lost, lost)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_a_region_works_if_one_worker_can_write_to_it(
 ) -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting(*reports))
     assert messages(health) == ({} if problem is None else {"region.us-west-2": problem})
-    assert render_heartbeat(grade(health))[0] == 200
+    assert render_heartbeat(health)[0] == 200
 
 
 def test_an_unreachable_region_reports_its_own_error() -> None:
     silent = StorageUnavailable("us-west-2 did not list its bucket in time")
     reports = reporting({EAST: None, WEST: "us-west-2 did not store a probe"})
     health = health_of(engine=None, regions={EAST: None, WEST: silent}, reports=reports)
-    assert health.regions[WEST] is silent
+    assert health["region.us-west-2"] is silent
 
 
 def test_the_log_has_the_reason_of_a_failed_region() -> None:
@@ -73,7 +73,7 @@ def test_the_log_has_the_reason_of_a_failed_region() -> None:
         return health_of(engine=None, regions={EAST: refusing, WEST: None}, reports=reports)
 
     with capture_logs() as lines:
-        asyncio.run(Heartbeat(check=check).checks())
+        asyncio.run(Heartbeat(check=check).health())
     assert {line["part"]: line["reason"] for line in lines} == {
         "region.us-east-1": "us-east-1 did not list its bucket (AccessDenied)",
         "region.us-west-2": "us-west-2 did not store a probe (QuotaExceeded)",
@@ -82,7 +82,7 @@ def test_the_log_has_the_reason_of_a_failed_region() -> None:
 
 def test_without_a_writable_region_the_service_is_unhealthy() -> None:
     reports = reporting({EAST: "no room", WEST: "no room"})
-    status, body = render_heartbeat(grade(health_of(engine=None, regions=SOUND, reports=reports)))
+    status, body = render_heartbeat(health_of(engine=None, regions=SOUND, reports=reports))
     assert (status, body["status"]) == (500, "error")
 
 
@@ -92,7 +92,7 @@ def test_without_a_writable_region_the_service_is_unhealthy() -> None:
 def test_a_worker_reports_its_health_without_the_fleets(
     engine: ArchiverError | None, status: int
 ) -> None:
-    got, body = render_heartbeat(grade(Health(engine=engine, regions=SOUND, of_worker=True)))
+    got, body = render_heartbeat(health_of(engine=engine, regions=SOUND))
     assert got == status
     assert body["checks"] == {
         "engine": "error" if engine else "ok",

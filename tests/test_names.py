@@ -5,7 +5,6 @@ from contextlib import suppress
 
 import pytest
 
-from archiver import names
 from archiver.errors import InvalidRequest
 from archiver.names import (
     NAMES_MAX,
@@ -61,8 +60,7 @@ def test_a_valid_name_is_allowed(name: str) -> None:
 
 def test_refused_and_long_names_are_not_cached() -> None:
     """Clients may send any number of names, each as long as a request allows."""
-    cache = names._require_allowed  # noqa: SLF001 - whether it grows, no caller can see
-    cache.cache_clear()
+    require_name.cache_clear()
     tracemalloc.start()
     try:
         for number in range(1000):
@@ -73,12 +71,12 @@ def test_refused_and_long_names_are_not_cached() -> None:
     finally:
         tracemalloc.stop()
     assert held_bytes < NAMES_MAX * 1000
-    before = cache.cache_info().currsize
+    before = require_name.cache_info().currsize
     for number in range(100):
         for name in (f"{number}{'x' * 255}", f"{number}\\", f"{number}/" * 1000, f"{number}/../a"):
             with pytest.raises(InvalidRequest):
                 require_name(name, "repo")
-    assert cache.cache_info().currsize == before
+    assert require_name.cache_info().currsize == before
 
 
 @pytest.mark.parametrize("name", ("@a", "a#b", "a?b", "100%", "a%2Fb", "~40"))

@@ -154,9 +154,9 @@ def test_the_health_check_covers_every_part() -> None:
     world = World()
     world.storage.down.add(WEST)
     health = asyncio.run(world.archiver.check_health())
-    assert health.engine is None
-    assert health.regions[EAST] is None
-    assert isinstance(health.regions[WEST], StorageUnavailable)
+    assert health["engine"] is None
+    assert health[f"region.{EAST}"] is None
+    assert isinstance(health[f"region.{WEST}"], StorageUnavailable)
 
 
 def test_a_short_hash_and_its_full_node_are_one_archive() -> None:

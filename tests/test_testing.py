@@ -17,7 +17,8 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, ServedFormats, Verified
+from archiver.model import Archive, Node, Verified
+from archiver.ports.source import ServedFormats
 from archiver.testing import FakeSource, GzipVerifier
 from tests.memory_world import ASH, World
 

@@ -47,7 +47,13 @@ A message is Archiver's own text and may be shown to any client. A library's tex
 """
 
 from datetime import timedelta
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypedDict, Unpack
+
+
+class _Attributes(TypedDict, total=False):
+    code: str
+    retryable: bool
+    ours: bool
 
 
 class ArchiverError(Exception):
@@ -60,6 +66,10 @@ class ArchiverError(Exception):
     code: ClassVar[str]
     retryable: ClassVar[bool] = False
     ours: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **attributes: Unpack[_Attributes]) -> None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -95,10 +105,8 @@ def _s3_code(exc: BaseException | None) -> str | None:
     return None
 
 
-class InvalidRequest(ArchiverError):
+class InvalidRequest(ArchiverError, code="invalid_request"):
     """A request that cannot be parsed. ``allowed`` describes the values of the parameter."""
-
-    code = "invalid_request"
 
     def __init__(self, message: str, *, parameter: str, allowed: str) -> None:
         super().__init__(message)
@@ -110,242 +118,164 @@ class NotFound(ArchiverError):
     """The requested item does not exist, according to the host or the configuration."""
 
 
-class UnknownSource(NotFound):
-    code = "unknown_source"
+class UnknownSource(NotFound, code="unknown_source"): ...
 
 
-class UnknownRepo(NotFound):
-    code = "unknown_repo"
+class UnknownRepo(NotFound, code="unknown_repo"): ...
 
 
-class UnknownRev(NotFound):
-    code = "unknown_rev"
+class UnknownRev(NotFound, code="unknown_rev"): ...
 
 
-class UnknownSubdir(NotFound):
-    code = "unknown_subdir"
+class UnknownSubdir(NotFound, code="unknown_subdir"): ...
 
 
-class EmptyTree(NotFound):
+class EmptyTree(NotFound, code="empty_tree"):
     """The changeset exists but has no files, so it has no archives."""
-
-    code = "empty_tree"
 
 
 class SourceError(ArchiverError):
     """A version-control host did not deliver."""
 
 
-class SourceUnavailable(SourceError):
-    code = "source_unavailable"
-    retryable = True
+class SourceUnavailable(SourceError, code="source_unavailable", retryable=True): ...
 
 
-class SourceTimeout(SourceError):
-    code = "source_timeout"
-    retryable = True
+class SourceTimeout(SourceError, code="source_timeout", retryable=True): ...
 
 
-class SourceTooSlow(SourceError):
+class SourceTooSlow(SourceError, code="source_too_slow", retryable=True):
     """The host sends below the minimum rate, which would block a worker."""
 
-    code = "source_too_slow"
-    retryable = True
 
-
-class SourceBusy(SourceError):
+class SourceBusy(SourceError, code="source_busy", retryable=True):
     """The host is overloaded (429, 503); ``retry_after`` is the delay it requested, if any."""
-
-    code = "source_busy"
-    retryable = True
 
     def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class SourceRefused(SourceError):
-    code = "source_refused"
+class SourceRefused(SourceError, code="source_refused"): ...
 
 
-class SuffixRefused(SourceError):
-    code = "suffix_refused"
+class SuffixRefused(SourceError, code="suffix_refused"): ...
 
 
-class NotPackable(SourceError):
+class NotPackable(SourceError, code="not_packable"):
     """The host cannot pack this tree in this format."""
 
-    code = "not_packable"
 
-
-class UnprovenArchive(SourceError):
+class UnprovenArchive(SourceError, code="unproven_archive", retryable=True):
     """The host does not list its files, so the completeness of an archive cannot be proven."""
 
-    code = "unproven_archive"
-    retryable = True
 
-
-class ForbiddenAddress(SourceError):
+class ForbiddenAddress(SourceError, code="forbidden_address"):
     """A redirect or a DNS answer led to an address that no setting allows."""
 
-    code = "forbidden_address"
 
-
-class ShadowedNode(SourceError):
+class ShadowedNode(SourceError, code="shadowed_node"):
     """The first 12 digits of this node resolve to another changeset on the host."""
-
-    code = "shadowed_node"
 
 
 class BadArchive(ArchiverError):
     """The bytes are not the whole requested archive."""
 
 
-class NotAnArchive(BadArchive):
-    code = "not_an_archive"
-    retryable = True
+class NotAnArchive(BadArchive, code="not_an_archive", retryable=True): ...
 
 
-class TruncatedArchive(BadArchive):
-    code = "truncated_archive"
-    retryable = True
+class TruncatedArchive(BadArchive, code="truncated_archive", retryable=True): ...
 
 
-class IncompleteArchive(BadArchive):
+class IncompleteArchive(BadArchive, code="incomplete_archive", retryable=True):
     """A well-formed archive that ends before the last file of the tree."""
 
-    code = "incomplete_archive"
-    retryable = True
+
+class CorruptArchive(BadArchive, code="corrupt_archive", retryable=True): ...
 
 
-class CorruptArchive(BadArchive):
-    code = "corrupt_archive"
-    retryable = True
-
-
-class ArchiveTooLarge(BadArchive):
+class ArchiveTooLarge(BadArchive, code="archive_too_large"):
     """The archive exceeds a limit of its source: bytes, unpacked bytes, ratio or members."""
 
-    code = "archive_too_large"
 
-
-class UnsafeMember(BadArchive):
+class UnsafeMember(BadArchive, code="unsafe_member"):
     """Extracting a member would leave the archive's root."""
 
-    code = "unsafe_member"
 
-
-class NotConvertible(BadArchive):
+class NotConvertible(BadArchive, code="not_convertible"):
     """A member cannot be represented in the requested format."""
 
-    code = "not_convertible"
 
-
-class BytesChanged(BadArchive):
+class BytesChanged(BadArchive, code="bytes_changed"):
     """All copies are lost, and the rebuilt bytes differ from their manifest."""
 
-    code = "bytes_changed"
+
+class WrongRoot(BadArchive, code="wrong_root"): ...
 
 
-class WrongRoot(BadArchive):
-    code = "wrong_root"
+class WrongNode(BadArchive, code="wrong_node", retryable=True): ...
 
 
-class WrongNode(BadArchive):
-    code = "wrong_node"
-    retryable = True
-
-
-class NoRoom(ArchiverError):
+class NoRoom(ArchiverError, code="no_room", retryable=True, ours=True):
     """A worker's working directory has no room for the archive to convert."""
 
-    code = "no_room"
-    retryable = True
-    ours = True
 
-
-class ConversionLost(ArchiverError):
+class ConversionLost(ArchiverError, code="conversion_lost", retryable=True):
     """The conversion process was killed, or could not be started.
 
     Not ``ours``: the most likely reason is that this archive needs too much memory.
     """
 
-    code = "conversion_lost"
-    retryable = True
 
-
-class StorageUnavailable(ArchiverError):
+class StorageUnavailable(ArchiverError, code="storage_unavailable", retryable=True, ours=True):
     """A region failed. ``s3_code`` is S3's code for the reason, if known.
 
     Health checks, worker reports and the log show the code. Responses to clients do not.
     """
-
-    code = "storage_unavailable"
-    retryable = True
-    ours = True
 
     def __init__(self, message: str, *, s3_code: str | None = None) -> None:
         super().__init__(message)
         self.s3_code = s3_code
 
 
-class UnreadableManifest(StorageUnavailable):
+class UnreadableManifest(StorageUnavailable, code="unreadable_manifest", ours=False):
     """A region's manifest of this archive is invalid, and no region has a valid one.
 
     Not ``ours``: other archives are not affected, so tasks do not wait for the end of an outage.
     """
 
-    code = "unreadable_manifest"
-    ours = False
+
+class EngineUnavailable(ArchiverError, code="engine_unavailable", retryable=True, ours=True): ...
 
 
-class EngineUnavailable(ArchiverError):
-    code = "engine_unavailable"
-    retryable = True
-    ours = True
-
-
-class NoWorker(ArchiverError):
+class NoWorker(ArchiverError, code="no_worker", retryable=True):
     """No worker responds, so tasks wait. Only health checks report it."""
 
-    code = "no_worker"
-    retryable = True
 
-
-class TooManyWaiters(ArchiverError):
+class TooManyWaiters(ArchiverError, code="too_many_waiters", retryable=True):
     """A limit on waiting requests is reached. ``retry_after`` is the delay to suggest."""
-
-    code = "too_many_waiters"
-    retryable = True
 
     def __init__(self, message: str, *, retry_after: timedelta) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class TaskFailed(ArchiverError):
+class TaskFailed(ArchiverError, code="task_failed"):
     """The archive's task recently failed for good; ``failed_with`` is the code of its error."""
-
-    code = "task_failed"
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.failed_with = code
 
 
-class LeaseLost(ArchiverError):
+class LeaseLost(ArchiverError, code="lease_lost"):
     """Another worker holds the task now. This attempt must end without a report."""
 
-    code = "lease_lost"
 
-
-class WorkersLost(ArchiverError):
+class WorkersLost(ArchiverError, code="workers_lost"):
     """Every worker that claimed the task vanished. It is not handed out again."""
 
-    code = "workers_lost"
 
-
-class InternalError(ArchiverError):
+class InternalError(ArchiverError, code="internal_error"):
     """A bug in Archiver. The log has the details."""
-
-    code = "internal_error"

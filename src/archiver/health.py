@@ -1,13 +1,16 @@
 """The health of the parts that a process depends on."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
+from typing import TypeAlias
 
-from archiver.errors import ArchiverError, NoWorker, StorageUnavailable
+from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
 from archiver.model import Region
+from archiver.ports.queue import Fleet, WorkerReport
+from archiver.ports.storage import Storage
 from archiver.runtime.single_flight import SingleFlight
 from archiver.telemetry import log
 
@@ -15,50 +18,60 @@ RESULT_TTL = timedelta(seconds=5)
 """How long a result is reused. The route is public, and must not multiply requests to the parts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """The error of each part; None for a part that works.
+Health: TypeAlias = Mapping[str, ArchiverError | None]
+"""The error of each part: ``engine``, ``workers`` and each ``region.NAME``; None if it works."""
 
-    ``workers`` covers the fleet. A worker's own health (``of_worker``) does not include it.
+_REGION = "region."
+
+
+async def check_service(fleet: Fleet, storage: Storage) -> Health:
+    """Return the health of the engine, the workers and the regions.
+
+    Web processes may lack the right to write, so workers report which regions take writes.
     """
+    async with asyncio.TaskGroup() as group:
+        engine = group.create_task(fleet.check())
+        regions = group.create_task(storage.check_access())
+        reports = group.create_task(_worker_reports(fleet))
+    return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
-    engine: ArchiverError | None
-    regions: Mapping[Region, ArchiverError | None]
-    workers: ArchiverError | None = None
-    of_worker: bool = False
+
+async def check_worker(fleet: Fleet, storage: Storage) -> Health:
+    """Return the health of a worker: the engine, and the regions that take its writes."""
+    async with asyncio.TaskGroup() as group:
+        engine = group.create_task(fleet.check())
+        regions = group.create_task(storage.check_writable())
+    return health_of(engine=engine.result(), regions=regions.result())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReport:
-    """A worker's report about itself.
-
-    ``regions`` maps each region to None if it took the worker's last write. Otherwise the value is
-    the reason: a message, and S3's code.
-    """
-
-    name: str
-    regions: Mapping[Region, str | None]
+async def _worker_reports(fleet: Fleet) -> Sequence[WorkerReport] | ArchiverError:
+    try:
+        return await fleet.workers()
+    except EngineUnavailable as exc:
+        return exc
 
 
 def health_of(
     *,
     engine: ArchiverError | None,
     regions: Mapping[Region, ArchiverError | None],
-    reports: Sequence[WorkerReport] | ArchiverError,
+    reports: Sequence[WorkerReport] | ArchiverError | None = None,
 ) -> Health:
-    """Return the health of the service from its parts and the *reports* of its workers.
+    """Return the health of the service; without *reports* of the workers, that of one worker.
 
     A region works if it responds and at least one worker can write to it.
     """
+    workers: Health = {}
     if isinstance(reports, ArchiverError):
-        return Health(engine=engine, regions=regions, workers=reports)
-    return Health(
-        engine=engine,
-        regions={
+        workers = {"workers": reports}
+    elif reports is not None:
+        no_worker = NoWorker("no worker responds; see `archiver worker`")
+        workers = {"workers": None if reports else no_worker}
+        regions = {
             region: error or _not_writable(region, reports) for region, error in regions.items()
-        },
-        workers=None if reports else NoWorker("no worker responds; see `archiver worker`"),
-    )
+        }
+    parts = {f"{_REGION}{name}": error for name, error in regions.items()}
+    return {"engine": engine, **workers, **parts}
 
 
 def _not_writable(region: Region, reports: Sequence[WorkerReport]) -> StorageUnavailable | None:
@@ -78,19 +91,6 @@ class Level(IntEnum):
     ERROR = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """The result for one part, with the ``error`` of a failed one."""
-
-    level: Level
-    error: ArchiverError | None
-
-    def without_frames(self) -> "CheckResult":
-        """Return a copy that can be stored; see ``ArchiverError.without_frames``."""
-        error = self.error.without_frames() if self.error else None
-        return CheckResult(level=self.level, error=error)
-
-
 class Heartbeat:
     """Runs *check* at most once per *ttl*, and once for all concurrent callers."""
 
@@ -99,59 +99,48 @@ class Heartbeat:
     ) -> None:
         self._check = check
         self._ttl_s = ttl.total_seconds()
-        self._checking: SingleFlight[None, Mapping[str, CheckResult]] = SingleFlight()
-        self._last: Mapping[str, CheckResult] = {}
+        self._checking: SingleFlight[None, Health] = SingleFlight()
+        self._last: Health = {}
         self._good_until = 0.0
 
-    async def checks(self) -> Mapping[str, CheckResult]:
-        """Return the result for each part, at most *ttl* old."""
+    async def health(self) -> Health:
+        """Return the health, at most *ttl* old."""
         if time.monotonic() < self._good_until:
             return self._last
         return await self._checking.run(None, self._run)
 
-    async def _run(self) -> Mapping[str, CheckResult]:
-        checks = grade(await self._check())
-        for part, check in checks.items():
-            if check.error:
-                error = check.error
+    async def _run(self) -> Health:
+        health = await self._check()
+        for part, error in health.items():
+            if error:
                 log.warning("heartbeat.failed", part=part, reason=error.reason, **error.log_fields)
-        self._last = {part: check.without_frames() for part, check in checks.items()}
+        self._last = {
+            part: error.without_frames() if error else None for part, error in health.items()
+        }
         self._good_until = time.monotonic() + self._ttl_s
         return self._last
 
 
-def grade(health: Health) -> Mapping[str, CheckResult]:
-    """Return the result for each part: ``engine``, ``workers`` and each ``region.NAME``.
-
-    A failed region is only a warning while another one works.
-    """
-    any_region_works = any(error is None for error in health.regions.values())
-    region_level = Level.WARNING if any_region_works else Level.ERROR
-    workers = {} if health.of_worker else {"workers": _graded(health.workers, Level.ERROR)}
-    return {
-        "engine": _graded(health.engine, Level.ERROR),
-        **workers,
-        **{
-            f"region.{name}": _graded(error, region_level) for name, error in health.regions.items()
-        },
-    }
-
-
-def _graded(error: ArchiverError | None, level: Level) -> CheckResult:
-    return CheckResult(level=level if error else Level.OK, error=error)
-
-
-def render_heartbeat(checks: Mapping[str, CheckResult]) -> tuple[int, dict[str, object]]:
+def render_heartbeat(health: Health) -> tuple[int, dict[str, object]]:
     """Return the status and the JSON body of Dockerflow's ``/__heartbeat__``."""
-    worst = max(check.level for check in checks.values())
+    levels = {part: _level(part, health) for part in health}
+    worst = max(levels.values())
     body: dict[str, object] = {
         "status": worst.name.lower(),
-        "checks": {part: check.level.name.lower() for part, check in checks.items()},
-        "details": {part: _details(check) for part, check in checks.items()},
+        "checks": {part: level.name.lower() for part, level in levels.items()},
+        "details": {part: _details(level, health[part]) for part, level in levels.items()},
     }
     return (500 if worst is Level.ERROR else 200), body
 
 
-def _details(check: CheckResult) -> dict[str, object]:
-    messages = {check.error.code: check.error.reason} if check.error else {}
-    return {"status": check.level.name.lower(), "level": int(check.level), "messages": messages}
+def _level(part: str, health: Health) -> Level:
+    """Return how bad the error of *part* is. A failed region is a warning while another works."""
+    if health[part] is None:
+        return Level.OK
+    regions = [error for other, error in health.items() if other.startswith(_REGION)]
+    return Level.WARNING if part.startswith(_REGION) and None in regions else Level.ERROR
+
+
+def _details(level: Level, error: ArchiverError | None) -> dict[str, object]:
+    messages = {error.code: error.reason} if error else {}
+    return {"status": level.name.lower(), "level": int(level), "messages": messages}

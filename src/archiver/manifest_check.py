@@ -6,7 +6,6 @@ URL, a header or a log line.
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 
 from archiver.model import Archive, Completeness, Conversion, Manifest, parse_key
 
@@ -55,7 +54,7 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
     yield "object_key", _is_object_of(manifest.object_key, archive)
     yield "root", _is_name(manifest.root)
     yield "source_url", _is_url(manifest.source_url)
-    yield "created_at", _is_moment(manifest.created_at)
+    yield "created_at", manifest.created_at.tzinfo is not None and manifest.created_at.year in YEARS
     yield "conversion", manifest.conversion is None or _is_sound(manifest.conversion)
     yield "completeness", manifest.completeness in {None, *Completeness}
     yield "links_outside", 0 <= manifest.links_outside <= LINKS_MAX
@@ -63,10 +62,6 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
 
 def _is_size(size_bytes: int) -> bool:
     return 0 <= size_bytes <= OBJECT_MAX_BYTES
-
-
-def _is_moment(at: datetime) -> bool:
-    return at.tzinfo is not None and at.year in YEARS
 
 
 def _is_object_of(object_key: str, archive: Archive) -> bool:
@@ -80,13 +75,16 @@ def _is_object_of(object_key: str, archive: Archive) -> bool:
 
 
 def _is_name(root: str) -> bool:
-    short = 0 < len(root) <= ROOT_MAX_CHARS
-    return short and root.isprintable() and "/" not in root and root not in {".", ".."}
+    valid = _is_short(root, ROOT_MAX_CHARS) and "/" not in root
+    return valid and root not in {"", ".", ".."}
 
 
 def _is_url(text: str) -> bool:
-    short = len(text) <= URL_MAX_CHARS
-    return short and text.isprintable() and _URL.fullmatch(text) is not None
+    return _is_short(text, URL_MAX_CHARS) and _URL.fullmatch(text) is not None
+
+
+def _is_short(text: str, max_chars: int) -> bool:
+    return len(text) <= max_chars and text.isprintable()
 
 
 def _is_sound(conversion: Conversion) -> bool:
@@ -94,6 +92,5 @@ def _is_sound(conversion: Conversion) -> bool:
         parse_key(conversion.key) is not None
         and is_sha256(conversion.sha256)
         and _is_size(conversion.size_bytes)
-        and len(conversion.converter) <= CONVERTER_MAX_CHARS
-        and conversion.converter.isprintable()
+        and _is_short(conversion.converter, CONVERTER_MAX_CHARS)
     )

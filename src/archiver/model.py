@@ -175,38 +175,6 @@ def parse_task_id(text: str) -> Archive | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedFormats:
-    """The formats that a host sends: ``suffixes``, and with ``subdirs`` also parts of a tree.
-
-    With ``verbatim``, archives in these formats are stored as the host sends them. Otherwise they
-    may be converted from a stored archive, which costs the host nothing. ``fallback`` suffixes are
-    fetched only if the host cannot pack a tree in the others.
-    """
-
-    suffixes: tuple[str, ...]
-    subdirs: bool = True
-    verbatim: bool = True
-    fallback: tuple[str, ...] = ()
-
-    def wants_verbatim(self, archive: Archive) -> bool:
-        return self.verbatim and self.fetchable(archive) == archive
-
-    def fetchable(self, archive: Archive) -> Archive:
-        """Return the archive to fetch for *archive*: itself, or one to convert."""
-        return replace(
-            archive,
-            suffix=archive.suffix if archive.suffix in self.suffixes else self.suffixes[0],
-            subdir=archive.subdir if self.subdirs else "",
-        )
-
-    def candidates(self, archive: Archive) -> tuple[Archive, ...]:
-        """Return all archives to fetch for *archive*: first ``fetchable``, then other formats."""
-        first = self.fetchable(archive)
-        suffixes = dict.fromkeys((first.suffix, *self.suffixes, *self.fallback))
-        return tuple(replace(first, suffix=suffix) for suffix in suffixes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Limits of an archive, which protect its readers.
 

@@ -32,9 +32,8 @@ REV_ALLOWED = (
     "without control characters"
 )
 
-DISPLAY_CHARS = 100
-DISPLAY_BYTES = 100
-"""Length of a rev or path in a message."""
+DISPLAY_MAX = 100
+"""Length of a rev in characters, or of a path in bytes, in a message."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -42,27 +41,19 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 _ESCAPE = re.compile(r"~([0-9A-F]{2})")
 
 
+@lru_cache(NAMES_MAX)
 def require_name(text: str, parameter: str) -> str:
-    """Return *text* if it is an allowed name of a source, repo or subdir.
+    """Return *text* if it is an allowed name of a source, repo or subdir. Errors are not cached.
 
-    Raises:
-        InvalidRequest: It is not; the error names *parameter*.
+    Raises InvalidRequest, which names *parameter*.
     """
-    try:
-        _require_allowed(text)
-    except _NotAllowed as exc:
-        raise InvalidRequest(
-            f"{parameter} {exc}", parameter=parameter, allowed=NAME_ALLOWED
-        ) from None
+    if problem := _name_problem(text):
+        raise InvalidRequest(f"{parameter} {problem}", parameter=parameter, allowed=NAME_ALLOWED)
     return text
 
 
 def require_rev(text: str) -> str:
-    """Return *text* if it is an allowed rev.
-
-    Raises:
-        InvalidRequest: It is not.
-    """
+    """Return *text* if it is an allowed rev. Raises InvalidRequest."""
     if problem := _rev_problem(text):
         raise InvalidRequest(
             f"rev {problem}: request the changeset by its node",
@@ -89,26 +80,12 @@ def _rev_problem(text: str) -> str | None:
 def display_rev(rev: str) -> str:
     """Return *rev* for a message: short, and without terminal control characters."""
     text = rev if rev.isprintable() else ascii(rev)[1:-1]
-    return text if len(text) <= DISPLAY_CHARS else f"{text[:DISPLAY_CHARS]}…"
+    return text if len(text) <= DISPLAY_MAX else f"{text[:DISPLAY_MAX]}…"
 
 
-class _NotAllowed(Exception):
-    """A name is not allowed. The text is the reason."""
-
-
-@lru_cache(NAMES_MAX)
-def _require_allowed(text: str) -> None:
-    """Return if *text* is an allowed name. Errors are not cached."""
+def _name_problem(text: str) -> str | None:
     if len(text) > NAME_MAX_BYTES:
-        raise _NotAllowed("is too long")
-    if problem := _problem(text):
-        raise _NotAllowed(problem)
-    if len(_escape_all(text)) > NAME_MAX_BYTES:
-        raise _NotAllowed("is too long")
-
-
-def _problem(text: str) -> str | None:
-    """Return why *text* is not an allowed name, or None."""
+        return "is too long"
     for segment in text.split("/"):
         if segment in {"", ".", "..", SEPARATOR}:
             return f"has the segment {segment!r}"
@@ -118,7 +95,7 @@ def _problem(text: str) -> str | None:
             return "has a backslash"
         if len(_escape(segment)) > SEGMENT_MAX_BYTES:
             return "has a segment that is too long"
-    return None
+    return "is too long" if len(_escape_all(text)) > NAME_MAX_BYTES else None
 
 
 @lru_cache(NAMES_MAX)
@@ -146,5 +123,5 @@ def unescape_segment(segment: str) -> str:
 
 def display_path(path: bytes) -> str:
     """Return the path of a file for a message: short, and in ASCII."""
-    text = path[:DISPLAY_BYTES].decode(errors="backslashreplace")
-    return ascii(text) + ("..." if len(path) > DISPLAY_BYTES else "")
+    text = path[:DISPLAY_MAX].decode(errors="backslashreplace")
+    return ascii(text) + ("..." if len(path) > DISPLAY_MAX else "")

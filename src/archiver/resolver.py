@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -40,7 +40,6 @@ KNOWN_MAX_BYTES = 16 * MEGABYTE
 LOOKUPS_RETRY = timedelta(seconds=5)
 
 Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
-"""A request to a host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +50,6 @@ class Resolution:
     good_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Absence:
-    """A host's "unknown". Unlike the exception, it holds no frames."""
-
-    kind: type[NotFound]
-    message: str
-
-
 class _LookupLimits:
     """Limits the lookups that wait for a host, per source and per client of a source.
 
@@ -66,37 +57,27 @@ class _LookupLimits:
     """
 
     def __init__(self, *, per_source: int, per_client: int) -> None:
-        self._per_source = per_source
-        self._per_client = per_client
-        self._of_source: Counter[str] = Counter()
-        self._of_client: Counter[tuple[str, str]] = Counter()
+        self._limits = (per_source, per_client)
+        self._waiting: Counter[tuple[str, ...]] = Counter()
 
     def admit(self, source: str, client: str, lookup: Lookup) -> Lookup:
-        """Return *lookup*, which counts from now until it has run.
-
-        Raises:
-            TooManyWaiters: A limit is reached.
-        """
-        if (
-            self._of_source[source] >= self._per_source
-            or self._of_client[source, client] >= self._per_client
-        ):
-            raise TooManyWaiters("too many lookups wait for the host", retry_after=LOOKUPS_RETRY)
-        self._count(source, client, 1)
+        """Return *lookup*, which counts from now until it has run. Raises TooManyWaiters."""
+        groups = ((source,), (source, client))
+        for group, limit in zip(groups, self._limits, strict=True):
+            if self._waiting[group] >= limit:
+                message = "too many lookups wait for the host"
+                raise TooManyWaiters(message, retry_after=LOOKUPS_RETRY)
+        self._waiting.update(groups)
 
         async def counted() -> Resolved:
             try:
                 return await lookup()
             finally:
-                self._count(source, client, -1)
+                self._waiting.subtract(groups)
+                if not self._waiting[source, client]:
+                    del self._waiting[source, client]
 
         return counted
-
-    def _count(self, source: str, client: str, change: int) -> None:
-        self._of_source[source] += change
-        self._of_client[source, client] += change
-        if not self._of_client[source, client]:
-            del self._of_client[source, client]
 
 
 class Resolver:
@@ -112,7 +93,8 @@ class Resolver:
         self._index = index
         self._limits = _LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
         self._lookups: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
-        self._absent: BoundedCache[tuple[str, str, str], _Absence] = BoundedCache(
+        # The class and the message of an error; unlike the error, they hold no frames.
+        self._absent: BoundedCache[tuple[str, str, str], tuple[type[NotFound], str]] = BoundedCache(
             ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
         )
         self._known: BoundedCache[tuple[str, str, Node], None] = BoundedCache(
@@ -143,7 +125,6 @@ class Resolver:
         return Resolution(node=resolved.node, good_until=good_until)
 
     async def _cached(self, source: Source, repo: str, rev: str) -> Resolved | None:
-        """Return a valid entry of the index."""
         for spelling in _spellings(rev):
             resolved = await self._index.node(source.name, repo, spelling)
             if resolved and _applies(rev, spelling, resolved) and _is_valid(spelling, resolved):
@@ -167,13 +148,7 @@ class Resolver:
     async def require_known(
         self, source: Source, repo: str, node: Node, *, client: str = ""
     ) -> None:
-        """Return if the host has *node*.
-
-        Raises:
-            UnknownRepo, UnknownRev: The host said so at most 10 s ago.
-            SourceError: The host did not respond.
-            TooManyWaiters: Too many lookups wait for the host.
-        """
+        """Return if the host has *node*; otherwise raise as ``resolve``."""
         if (source.name, repo, node) in self._known:
             return
         self._raise_if_absent(source, repo, node)
@@ -192,34 +167,32 @@ class Resolver:
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool
     ) -> Resolved:
-        started_at = datetime.now(UTC)
-        with self._caching_absence(source, repo, rev):
-            node = await source.resolve(repo, rev)
-        self._known.put((source.name, repo, node), None)
-        resolved = Resolved(node=node, at=started_at)
+        resolved = await self._ask(source, repo, rev, source.resolve(repo, rev))
         await self._index.remember(source.name, repo, rev, resolved, share=share)
         return resolved
 
     async def _find_node(self, source: Source, repo: str, node: Node) -> Resolved:
-        started_at = datetime.now(UTC)
-        with self._caching_absence(source, repo, node):
+        async def find() -> Node:
             if not await source.has_node(repo, node):
                 raise UnknownRev(f"{source.name} has no changeset {node} in {repo}")
+            return node
+
+        return await self._ask(source, repo, node, find())
+
+    async def _ask(self, source: Source, repo: str, rev: str, answer: Awaitable[Node]) -> Resolved:
+        started_at = datetime.now(UTC)
+        try:
+            node = await answer
+        except NotFound as exc:
+            self._absent.put((source.name, repo, rev), (type(exc), exc.message))
+            raise
         self._known.put((source.name, repo, node), None)
         return Resolved(node=node, at=started_at)
 
-    @contextmanager
-    def _caching_absence(self, source: Source, repo: str, rev: str) -> Iterator[None]:
-        try:
-            yield
-        except NotFound as exc:
-            absence = _Absence(kind=type(exc), message=exc.message)
-            self._absent.put((source.name, repo, rev), absence)
-            raise
-
     def _raise_if_absent(self, source: Source, repo: str, rev: str) -> None:
         if absent := self._absent.get((source.name, repo, rev)):
-            raise absent.kind(absent.message)
+            kind, message = absent
+            raise kind(message)
 
 
 def _is_valid(rev: str, resolved: Resolved) -> bool:

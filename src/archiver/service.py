@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
-from archiver.building.builder import Builder
-from archiver.building.replication import replicate
+from archiver.building.builder import Builder, replicate
 from archiver.errors import (
-    ArchiverError,
     EngineUnavailable,
     SourceError,
     StorageUnavailable,
     TaskFailed,
     UnknownSource,
 )
-from archiver.health import Health, WorkerReport, health_of
+from archiver.health import check_service, check_worker
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, VerifierFactory
@@ -26,15 +25,18 @@ from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.resolver import Resolver
 from archiver.runtime.notifications import Notifications
-from archiver.status import Status, StatusReporter
-from archiver.tasks import Backlog, Phase, Task
+from archiver.status import StatusReporter
+from archiver.tasks import Phase
 
 REPAIR_PATIENCE = timedelta(milliseconds=200)
 """How long a hit waits for the engine to accept the repair of missing copies."""
 
 
 class Archiver:
-    """Returns presigned URLs of archives in the buckets, and builds archives that are missing."""
+    """Returns presigned URLs of archives in the buckets, and builds archives that are missing.
+
+    ``status`` combines the buckets with the engine; ``task`` and ``backlog`` ask the engine alone.
+    """
 
     def __init__(  # noqa: PLR0913 - one argument per port
         self,
@@ -56,13 +58,16 @@ class Archiver:
         self._index = index
         self._queue = queue
         self._repairs = repairs
-        self._fleet = fleet
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
-        self._reporter = StatusReporter(
+        self.status = StatusReporter(
             storage=storage, index=index, queue=queue, source=self.source
-        )
+        ).status
+        self.task = queue.task
+        self.backlog = queue.backlog
+        self.check_health = partial(check_service, fleet, storage)
+        self.check_worker_health = partial(check_worker, fleet, storage)
 
     async def request(
         self,
@@ -134,11 +139,7 @@ class Archiver:
         method: str = "GET",
         client_region: Region | None = None,
     ) -> Ready | None:
-        """Return where the archive with these bytes is; None if none is known.
-
-        Raises:
-            EngineUnavailable: The index cannot be read.
-        """
+        """Return where the archive with these bytes is, if known. Raises EngineUnavailable."""
         for archive in await self._index.by_sha256(sha256):
             if archive.source not in self._sources:
                 continue
@@ -147,22 +148,6 @@ class Archiver:
                 return await self._hit(archive, copies, preferred, client_region, method)
         return None
 
-    async def status(self, archive: Archive) -> Status:
-        """Return the status of *archive*; raises as ``StatusReporter.status``."""
-        return await self._reporter.status(archive)
-
-    async def task(self, archive: Archive) -> Task | None:
-        """Return the engine's record of the task, without a look into the buckets.
-
-        Raises:
-            EngineUnavailable: The engine does not respond.
-        """
-        return await self._queue.task(archive)
-
-    async def backlog(self, source: str) -> Backlog | None:
-        """Return the length of the queue of *source*, if known."""
-        return await self._queue.backlog(source)
-
     def source(self, name: str) -> Source:
         """Return the configured source. Raises UnknownSource."""
         try:
@@ -170,38 +155,8 @@ class Archiver:
         except KeyError:
             raise UnknownSource(f"unknown source {name!r}") from None
 
-    async def check_health(self) -> Health:
-        """Return the health of the engine, the workers and the regions.
-
-        Web processes may lack the right to write, so workers report which regions take writes.
-        """
-        async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._fleet.check())
-            regions = group.create_task(self._storage.check_access())
-            reports = group.create_task(self._worker_reports())
-        return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
-
-    async def check_worker_health(self) -> Health:
-        """Return the health of a worker: the engine, and the regions that take its writes."""
-        async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._fleet.check())
-            regions = group.create_task(self._storage.check_writable())
-        return Health(engine=engine.result(), regions=regions.result(), of_worker=True)
-
-    async def _worker_reports(self) -> Sequence[WorkerReport] | ArchiverError:
-        try:
-            return await self._fleet.workers()
-        except EngineUnavailable as exc:
-            return exc
-
     async def _require_buildable(self, source: Source, archive: Archive, *, client: str) -> None:
-        """Return if a task may succeed: the host or a stored archive of the same tree has it.
-
-        Raises:
-            NotFound: The host does not know the node.
-            SourceError: The host does not respond, and no stored archive can be converted.
-            TaskFailed: The task recently failed for good, and would fail again.
-        """
+        """Return if a task may succeed: the host or a stored archive of the same tree has it."""
         try:
             await self._resolver.require_known(source, archive.repo, archive.node, client=client)
         except SourceError:

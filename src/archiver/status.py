@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Copies, PresignedUrl, Region
@@ -32,12 +32,7 @@ class StatusReporter:
     """Combines the engine's record of a task with the copies in the buckets."""
 
     def __init__(
-        self,
-        *,
-        storage: Storage,
-        index: Index,
-        queue: TaskQueue,
-        source: Callable[[str], Source],
+        self, *, storage: Storage, index: Index, queue: TaskQueue, source: Callable[[str], Source]
     ) -> None:
         self._storage = storage
         self._index = index
@@ -63,15 +58,19 @@ class StatusReporter:
             if stored := await self._status_if_stored(archive):
                 return stored
             raise
+        succeeded = task is not None and task.state is TaskState.SUCCESS
         try:
-            copies = await self._index.copies(archive, since=_succeeded_at(task))
+            since = task.updated_at if task and succeeded else None
+            copies = await self._index.copies(archive, since=since)
         except StorageUnavailable:
-            if _says_success(task):
+            if succeeded:
                 raise
             copies = None
         if copies:
             return self._stored(archive, copies, task)
-        return Status(task=_without_success(archive, task), source_url=self._source_url(archive))
+        if task is None or succeeded:  # a lost archive is PENDING, as in the original service
+            task = Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
+        return Status(task=task, source_url=self._source_url(archive))
 
     async def _status_if_stored(self, archive: Archive) -> Status | None:
         copies = await self._index.copies(archive)
@@ -91,25 +90,7 @@ class StatusReporter:
 
     def _source_url(self, archive: Archive) -> str:
         source = self._source(archive.source)
-        return source.url(source.fetchable(archive))
-
-
-def _says_success(task: Task | None) -> bool:
-    return task is not None and task.state is TaskState.SUCCESS
-
-
-def _succeeded_at(task: Task | None) -> datetime | None:
-    return task.updated_at if task and _says_success(task) else None
-
-
-def _without_success(archive: Archive, task: Task | None) -> Task:
-    """Return the task of an archive that no region has. Only a copy makes it a SUCCESS.
-
-    Without a task, or if the copies are gone, it is PENDING, as in the original service.
-    """
-    if task is None or _says_success(task):
-        return Task(archive=archive, state=TaskState.PENDING, phase=Phase.QUEUED)
-    return task
+        return source.url(source.served.fetchable(archive))
 
 
 def _succeeded(archive: Archive, copies: Copies, task: Task | None) -> Task:

@@ -31,7 +31,7 @@ async def listening(
     """
 
     async def heartbeat_of(_request: web.Request) -> web.Response:
-        status, body = render_heartbeat(await heartbeat.checks())
+        status, body = render_heartbeat(await heartbeat.health())
         return web.json_response(body, status=status)
 
     async def metrics(_request: web.Request) -> web.Response:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from archiver.formats.verify import verify
 from archiver.model import Archive, Node
-from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.sources.hgweb.source import HgArchivalCheck
 from benchmarks.host import BURST_BYTES, Bucket
 from benchmarks.inputs import BASENAME, NODE, ROOT, Inputs
 from benchmarks.lab import Lab, new_repo

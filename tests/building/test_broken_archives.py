@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import EmptyTree, IncompleteArchive, NotPackable, UnprovenArchive
-from archiver.model import Completeness, Manifest, Node, ServedFormats
+from archiver.model import Completeness, Manifest, Node
+from archiver.ports.source import ServedFormats
 from tests.broken_repositories import (
     ALL,
     DAMAGED,

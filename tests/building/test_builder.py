@@ -18,7 +18,8 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
-from archiver.model import Archive, Completeness, Copies, Pending, Region, ServedFormats
+from archiver.model import Archive, Completeness, Copies, Pending, Region
+from archiver.ports.source import ServedFormats
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
 from tests.memory_world import World, request

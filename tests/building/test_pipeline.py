@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from archiver.building.pipeline import Output, Pipeline
-from archiver.building.progress import Progress
+from archiver.building.streams import Progress
 from archiver.errors import WrongNode
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, ServedFormats
-from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.model import Archive, Node
+from archiver.ports.source import ServedFormats
+from archiver.sources.hgweb.source import HgArchivalCheck
 from archiver.testing import FakeAttempt, FakeConverter, FakeSource
 from tests.memory_world import World
 
@@ -46,10 +47,9 @@ async def convert_stored(world: World, archive: Archive) -> None:
     pipeline = Pipeline(verify=verify, converter=FakeConverter())
     chunks = world.storage.read_copy(copies, copies.regions[0])
     progress = Progress(FakeAttempt(archive=archive).report)
-    async with (
-        pipeline.stored(world.source, relative, copies.manifest, chunks) as stored,
-        pipeline.convert(world.source, stored, archive, progress) as output,
-    ):
+    async with pipeline.convert_copy(
+        world.source, relative, archive, copies.manifest, chunks, progress
+    ) as output:
         await read(output)
 
 

@@ -16,8 +16,8 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import verify
-from archiver.model import Archive, Node, ServedFormats, Verified
-from archiver.ports.source import Source
+from archiver.model import Archive, Node, Verified
+from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.testing import FakeSource

@@ -16,7 +16,7 @@ import zstandard
 from archiver.formats.verify import DEFAULT_LIMITS, verify
 from archiver.model import Archive, Limits, Node, Verified
 from archiver.ports.formats import Verifier
-from archiver.sources.hgweb.identity import HgArchivalCheck
+from archiver.sources.hgweb.source import HgArchivalCheck
 
 NODE = Node("0123456789abcdef0123456789abcdef01234567")
 OTHER = Node("f" * 40)

@@ -6,10 +6,10 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from archiver.health import WorkerReport
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.worker_reports import Reporter
 from archiver.model import Region
+from archiver.ports.queue import WorkerReport
 from archiver.testing import MemoryStorage
 from tests.parts.fleet import HUNG_AFTER_S, Fleet
 

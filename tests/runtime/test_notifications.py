@@ -52,7 +52,7 @@ def test_publish_all_notifies_every_listener_and_subscriber() -> None:
     async def play() -> None:
         notifications = Notifications()
         seen: list[str | None] = []
-        notifications.subscribe(seen.append)
+        notifications.changes.add(seen.append)
         with notifications.listen("one") as one, notifications.listen("two") as two:
             notifications.publish_all()
             assert await one.wait(NEVER)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp.abc import AbstractResolver
-from yarl import URL
 
-from archiver.sources.fetch import NO_HEADERS, Fetch, open_fetch
-from archiver.sources.perimeter import Perimeter
+from archiver.ports.source import ServedFormats
+from archiver.sources.config import SourceConfig
+from archiver.sources.fetch import Fetch, open_fetch
 
 DEADLINE = timedelta(seconds=10)
 BODY = bytes(range(256)) * 200
@@ -27,20 +27,22 @@ async def fetching(
     resolver: AbstractResolver | None = None,
     ca_file: Path | None = None,
 ) -> AsyncIterator[Fetch]:
-    perimeter = Perimeter(
-        home=URL(home),
-        redirect_hosts=redirect_hosts,
-        allow_private_addresses=allow_private_addresses,
-    )
-    async with open_fetch(
-        perimeter=perimeter,
+    config = SourceConfig(
+        kind="hgweb",
+        name="hgmo",
+        url_template=home,
+        served=ServedFormats(suffixes=("tar.gz",)),
+        lookup_concurrency=1,
         read_timeout=timedelta(seconds=read_timeout_s),
+        deadline=DEADLINE,
+        user_agent="Archiver/test",
         min_rate_bytes_s=min_rate_bytes_s,
         min_rate_window=timedelta(seconds=0.5),
-        user_agent="Archiver/test",
-        resolver=resolver,
+        redirect_hosts=redirect_hosts,
+        allow_private_addresses=allow_private_addresses,
         ca_file=ca_file,
-    ) as fetch:
+    )
+    async with open_fetch(config, resolver=resolver) as fetch:
         yield fetch
 
 
@@ -48,7 +50,7 @@ def get(
     url: str,
     *redirect_hosts: str,
     deadline: timedelta = DEADLINE,
-    headers: Mapping[str, str] = NO_HEADERS,
+    headers: Mapping[str, str] | None = None,
     **how: Any,  # noqa: ANN401 - see fetching
 ) -> bytes:
     """Return the body at *url*, whose host is the configured one."""

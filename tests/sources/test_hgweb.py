@@ -23,8 +23,8 @@ from archiver.errors import (
     UnknownSubdir,
     UnprovenArchive,
 )
+from archiver.sources.hgweb.files import LEVELS_MAX
 from archiver.sources.hgweb.listings import NAMES_MAX
-from archiver.sources.hgweb.walk import LEVELS_MAX
 from tests.formats.samples import tar
 from tests.parts.faulty_host import FaultyHost, chunked, faulty_host, sized, until_close
 from tests.parts.hgweb import Ash, Hgweb, Repository

@@ -7,7 +7,6 @@ from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
-from yarl import URL
 
 from archiver.errors import (
     ArchiverError,
@@ -19,11 +18,11 @@ from archiver.errors import (
     UnknownRepo,
     UnknownRev,
 )
-from archiver.model import Node, ServedFormats
+from archiver.model import Node
+from archiver.ports.source import ServedFormats
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.hgweb.source import HgwebSource
-from archiver.sources.perimeter import Perimeter
 from tests.parts.faulty_host import FaultyHost, Pause, Until, sized
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.sources.hgmo import HG, NODE, REPO, SUFFIXES, an_archive, fetch, known, opened, resolve
@@ -134,20 +133,17 @@ def test_a_query_times_out_while_it_waits_for_a_slot(host: FaultyHost) -> None:
         host.script(f"/{REPO}?cmd=lookup&key={rev}", Pause(300))
 
     async def play() -> tuple[Node | BaseException, ...]:
-        perimeter = Perimeter(home=URL(host.url))
-        async with open_fetch(
-            perimeter=perimeter, read_timeout=timedelta(minutes=5), user_agent="Archiver/test"
-        ) as fetch:
-            config = SourceConfig(
-                kind="hgweb",
-                name="hgmo",
-                url_template=host.template,
-                served=ServedFormats(suffixes=SUFFIXES),
-                lookup_concurrency=1,
-                read_timeout=timedelta(minutes=5),
-                deadline=timedelta(minutes=5),
-                user_agent="Archiver/test",
-            )
+        config = SourceConfig(
+            kind="hgweb",
+            name="hgmo",
+            url_template=host.template,
+            served=ServedFormats(suffixes=SUFFIXES),
+            lookup_concurrency=1,
+            read_timeout=timedelta(minutes=5),
+            deadline=timedelta(minutes=5),
+            user_agent="Archiver/test",
+        )
+        async with open_fetch(config) as fetch:
             source = HgwebSource(config, fetch, query_deadline=timedelta(seconds=0.3))
             questions = (source.resolve(REPO, "one"), source.resolve(REPO, "two"))
             return await asyncio.gather(*questions, return_exceptions=True)

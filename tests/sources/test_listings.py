@@ -10,19 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archiver.sources.hgweb.files import (
+    LEVELS_MAX,
+    ListFolder,
+    ListingTooDeep,
+    file_after,
+    last_file,
+)
 from archiver.sources.hgweb.listings import (
     LISTING_MAX_BYTES,
     NAMES_MAX,
     Listing,
     ListingTooLong,
     parse_listing,
-)
-from archiver.sources.hgweb.walk import (
-    LEVELS_MAX,
-    ListFolder,
-    ListingTooDeep,
-    file_after,
-    last_file,
 )
 from tests.sources.hgmo import NODE
 

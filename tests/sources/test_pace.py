@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from archiver.sources.pace import Pace
+from archiver.sources.response import Pace
 
 WINDOW = timedelta(seconds=10)
 

@@ -18,7 +18,8 @@ from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
 from archiver.formats.inventory import SpooledInventories
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Region, ServedFormats
+from archiver.model import Archive, Region
+from archiver.ports.source import ServedFormats
 from archiver.ports.storage import Commit
 from archiver.testing import FakeAttempt, FakeSource, GzipVerifier
 from archiver.upkeep.audit import Auditor

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.model import ServedFormats
+from archiver.ports.source import ServedFormats
 from archiver.testing import FakeSource
 from archiver.web.waiting.waiters import WaitLimits
 from tests.memory_world import World

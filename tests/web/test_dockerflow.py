@@ -7,8 +7,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.health import Heartbeat, Level, WorkerReport
+from archiver.health import Heartbeat
 from archiver.model import Region
+from archiver.ports.queue import WorkerReport
 from tests.memory_world import ASH, World
 from tests.web.client import Client
 
@@ -85,13 +86,13 @@ def test_an_old_heartbeat_is_taken_again() -> None:
     world = World()
     heartbeat = Heartbeat(check=world.archiver.check_health, ttl=timedelta(0))
 
-    async def scenario() -> tuple[Level, Level]:
-        before = await heartbeat.checks()
+    async def scenario() -> list[str | None]:
+        before = await heartbeat.health()
         world.engine.down = True
-        after = await heartbeat.checks()
-        return before["engine"].level, after["engine"].level
+        after = await heartbeat.health()
+        return [error.code if error else None for error in (before["engine"], after["engine"])]
 
-    assert asyncio.run(scenario()) == (Level.OK, Level.ERROR)
+    assert asyncio.run(scenario()) == [None, "engine_unavailable"]
 
 
 def test_metrics_count_requests_by_their_outcome(web: Client) -> None:

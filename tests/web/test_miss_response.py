@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from archiver.model import ServedFormats
+from archiver.ports.source import ServedFormats
 from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.memory_world import ASH, World

@@ -4,9 +4,8 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
-from archiver.building.candidates import first_packable
-from archiver.building.pipeline import Output, Pipeline
-from archiver.building.progress import Progress
+from archiver.building.pipeline import Output, Pipeline, first_packable
+from archiver.building.streams import Progress
 from archiver.errors import (
     ArchiverError,
     BadArchive,
@@ -22,7 +21,30 @@ from archiver.ports.queue import Attempt
 from archiver.ports.source import Source
 from archiver.ports.storage import Commit, Storage, StoredState
 from archiver.tasks import Phase
-from archiver.telemetry import log
+from archiver.telemetry import METRICS, log
+
+
+async def replicate(storage: Storage, archive: Archive, copies: Copies, attempt: Attempt) -> Copies:
+    """Return the copies after an attempt to add the missing ones. Failures are logged."""
+    regions = set(copies.regions)
+    for region in storage.regions:
+        if region in regions:
+            continue
+        attempt.report(Phase.COPYING)
+        try:
+            await storage.copy(archive, copies, region)
+        except ArchiverError as exc:
+            METRICS.repairs.labels(region=region, outcome="failed").inc()
+            log.warning("copy.failed", region=region, key=archive.key, **exc.log_fields)
+        else:
+            METRICS.repairs.labels(region=region, outcome="succeeded").inc()
+            log.info("copy.succeeded", region=region, key=archive.key)
+            regions.add(region)
+    return Copies(
+        manifest=copies.manifest,
+        regions=tuple(region for region in storage.regions if region in regions),
+    )
+
 
 CHEAPEST_FIRST = ("tar.zst", "tar", "tar.gz", "zip", "tar.xz", "tar.bz2")
 """Formats by the cost of reading them."""
@@ -32,12 +54,7 @@ class Builder:
     """Chooses the input: an archive of the same tree in a region, or else the host."""
 
     def __init__(
-        self,
-        *,
-        storage: Storage,
-        index: Index,
-        verify: VerifierFactory,
-        converter: Converter,
+        self, *, storage: Storage, index: Index, verify: VerifierFactory, converter: Converter
     ) -> None:
         self._storage = storage
         self._index = index
@@ -47,7 +64,7 @@ class Builder:
         self, source: Source, archive: Archive
     ) -> list[tuple[Archive, Copies]]:
         """Return the stored archives that *archive* can be made from, the cheapest first."""
-        if source.wants_verbatim(archive):
+        if source.served.wants_verbatim(archive):
             return []
         candidates = [
             replace(archive, subdir=subdir, suffix=suffix)
@@ -92,16 +109,10 @@ class Builder:
             ) as output:
                 return await self._store(archive, output, attempt, found)
 
-        return await first_packable(source.candidates(archive), fetch)
+        return await first_packable(source.served.candidates(archive), fetch)
 
     async def _require_lost(self, archive: Archive, found: StoredState) -> None:
-        """Return if no unreachable region is known to have *archive*.
-
-        A second fetch would give the archive a second manifest.
-
-        Raises:
-            StorageUnavailable: Such a region has it.
-        """
+        """Raise if an unreachable region has it: a second fetch would make a second manifest."""
         if not found.unreachable:
             return
         known = await self._index.copies(archive)
@@ -112,9 +123,6 @@ class Builder:
         """Return *found* with the regions that refuse writes among the unreachable ones.
 
         Checked before the host is asked, so that an outage of ours costs it no fetch.
-
-        Raises:
-            StorageUnavailable: No region takes writes.
         """
         answers = await self._storage.check_writable()
         refusing = {region: failure for region, failure in answers.items() if failure}
@@ -135,21 +143,14 @@ class Builder:
 
         If one region does not deliver the input, the next is tried. Unreachable regions come last,
         because a download from one takes minutes to fail.
-
-        Raises:
-            NoRoom: There is no room for the conversion. No region was contacted.
-            ArchiverError: As ``build``.
         """
-        self._pipeline.require_room(copies.manifest, relative, archive)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
-            chunks = progress.receive(self._storage.read_copy(copies, region))
-            progress.start()
+            chunks = self._storage.read_copy(copies, region)
             try:
-                async with (
-                    self._pipeline.stored(source, relative, copies.manifest, chunks) as stored,
-                    self._pipeline.convert(source, stored, archive, progress) as output,
-                ):
+                async with self._pipeline.convert_copy(
+                    source, relative, archive, copies.manifest, chunks, progress
+                ) as output:
                     return await self._store(archive, output, attempt, found)
             except ArchiverError as exc:
                 if not (progress.broken or isinstance(exc, BadArchive)):
@@ -162,7 +163,6 @@ class Builder:
     async def _store(
         self, archive: Archive, output: Output, attempt: Attempt, found: StoredState
     ) -> Copies:
-        """Upload *output* to the regions, and commit it once all of it is verified there."""
         async with aclosing(output.stream.chunks()) as chunks:
             upload = await self._storage.upload(
                 archive,

@@ -1,15 +1,38 @@
 """Turns the bytes of a host or a region into a verified archive, converted if necessary."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from archiver.building.completeness import prove_completeness
-from archiver.building.progress import Progress
-from archiver.building.verified_stream import VerifiedStream
+from archiver.building.streams import Progress, VerifiedStream, prove_completeness
+from archiver.errors import InternalError, NotPackable, SuffixRefused
 from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.source import Source, Stream
+from archiver.telemetry import log
+
+T = TypeVar("T")
+
+
+async def first_packable(
+    candidates: Sequence[Archive], fetch: Callable[[Archive], Awaitable[T]]
+) -> T:
+    """Return the result of *fetch* for the first of *candidates* that the host can pack.
+
+    If it can pack none of them, the error of the first is raised.
+    """
+    failure: NotPackable | None = None
+    for candidate in candidates:
+        try:
+            return await fetch(candidate)
+        except NotPackable as exc:
+            log.warning("format.failed", key=candidate.key, code=exc.code, reason=exc.message)
+            failure = failure or exc
+        except SuffixRefused:
+            if failure is None:
+                raise
+    raise failure or InternalError("there are no candidates to fetch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +132,7 @@ class Pipeline:
                 completeness=lambda: fetched.completeness,
                 size_bytes=stream.size_bytes,
             )
-            async with self.convert(source, input_, archive, progress) as output:
+            async with self._convert(source, input_, archive, progress) as output:
                 yield output
 
     @asynccontextmanager
@@ -126,52 +149,52 @@ class Pipeline:
                 self._converter.require_room(original=candidate, target=archive)
             yield stream, convert
 
-    def require_room(self, manifest: Manifest, relative: Archive, archive: Archive) -> None:
-        """Return if *relative*, with this *manifest*, can be converted now. Raises NoRoom."""
-        self._converter.require_room(
-            original=relative, target=archive, size_bytes=manifest.size_bytes
-        )
-
     @asynccontextmanager
-    async def stored(
+    async def convert_copy(
         self,
         source: Source,
+        relative: Archive,
         archive: Archive,
         manifest: Manifest,
         chunks: AsyncGenerator[bytes, None],
-    ) -> AsyncIterator[Input]:
-        """Yield *chunks*, a region's copy of *archive*, as an input.
+        progress: Progress,
+    ) -> AsyncIterator[Output]:
+        """Yield *archive* made from *chunks*, a region's copy of *relative*.
 
-        The copy was verified when it was stored. Completeness is proven now, unless the manifest
-        says that it was proven.
-
-        Raises, as does reading the input:
-            IncompleteArchive: The copy is not complete.
-            ArchiverError: As ``Source.last_file``.
+        The copy was verified when it was stored. Completeness is proven now, unless the *manifest*
+        says that it was proven. Raises NoRoom before anything is read, and as
+        ``Source.last_file``; reading the output raises if the copy is incomplete or unconvertible.
         """
+        self._converter.require_room(
+            original=relative, target=archive, size_bytes=manifest.size_bytes
+        )
+        progress.start()
         input_ = Input(
-            archive=archive,
+            archive=relative,
             root=manifest.root,
             client_root=manifest.root,
             source_url=manifest.source_url,
-            chunks=chunks,
+            chunks=progress.receive(chunks),
             measures=lambda: manifest,
             completeness=lambda: manifest.completeness or Completeness.TRUSTED,
             size_bytes=manifest.size_bytes,
         )
-        proven = manifest.completeness is Completeness.PROVEN
-        if proven or await source.last_file(archive) is None:
-            yield input_
-            return
-        async with prove_completeness(source, archive) as proof:
-            stream = VerifiedStream(chunks, self._verifier(source, archive, manifest.root), proof)
-            yield replace(input_, chunks=stream.chunks(), completeness=lambda: stream.completeness)
+        async with AsyncExitStack() as stack:
+            proven = manifest.completeness is Completeness.PROVEN
+            if not proven and await source.last_file(relative) is not None:
+                proof = await stack.enter_async_context(prove_completeness(source, relative))
+                verifier = self._verifier(source, relative, manifest.root)
+                copy = VerifiedStream(input_.chunks, verifier, proof)
+                input_ = replace(
+                    input_, chunks=copy.chunks(), completeness=lambda: copy.completeness
+                )
+            converting = self._convert(source, input_, archive, progress)
+            yield await stack.enter_async_context(converting)
 
     @asynccontextmanager
-    async def convert(
+    async def _convert(
         self, source: Source, input_: Input, archive: Archive, progress: Progress
     ) -> AsyncIterator[Output]:
-        """Yield *archive* converted from *input_*, and verified like the bytes of a host."""
         async with self._converter.convert(
             input_.chunks,
             original=input_.archive,

@@ -8,8 +8,7 @@ from nats.aio.msg import Msg
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.link import Link
 from archiver.jetstream.translation import translated
-from archiver.runtime.notifications import Notifications
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.telemetry import log
 
 FEED = "feed"

@@ -15,7 +15,7 @@ from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.hedging import hedged
 from archiver.runtime.lookups import Lookup, Lookups
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Subscribers
 from archiver.telemetry import METRICS
 
 RECHECK_AFTER = timedelta(minutes=10)

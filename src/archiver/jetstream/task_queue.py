@@ -14,8 +14,8 @@ from archiver.jetstream.streams import STATES, TASKS
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
-from archiver.runtime.subscribers import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 PATIENCE = timedelta(seconds=1)

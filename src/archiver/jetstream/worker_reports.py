@@ -14,9 +14,9 @@ from datetime import timedelta
 import msgspec
 from nats.aio.msg import Msg
 
-from archiver.health import WorkerReport
 from archiver.jetstream.link import Link
 from archiver.jetstream.translation import translated
+from archiver.ports.queue import WorkerReport
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 

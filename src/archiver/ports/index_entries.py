@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from archiver.model import Archive, Copies
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Subscribers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,14 @@ There is at most one task per archive. A task is PENDING until a worker claims i
 attempt runs, RETRY between attempts, and ends in SUCCESS or FAILURE.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from archiver.errors import ArchiverError
-from archiver.health import WorkerReport
 from archiver.model import Archive, EnqueueOutcome, Region
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 
 
@@ -174,6 +173,18 @@ class RepairList(Protocol):
 
     async def postpone(self, repair: Repair, *, until: datetime) -> bool:
         """Count a try of *repair*, due again *until* then; False if the entry has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReport:
+    """A worker's report about itself.
+
+    ``regions`` maps each region to None if it took the worker's last write. Otherwise the value is
+    the reason: a message, and S3's code.
+    """
+
+    name: str
+    regions: Mapping[Region, str | None]
 
 
 class Fleet(Protocol):

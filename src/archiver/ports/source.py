@@ -1,8 +1,8 @@
 """A configured version-control host, and the stream of one archive from it."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from archiver.errors import NotPackable
@@ -42,22 +42,47 @@ class Stream:
     chunks: AsyncGenerator[bytes, None]
 
 
-class Source(Protocol):
-    """A configured version-control host."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFormats:
+    """The formats that a host sends: ``suffixes``, and with ``subdirs`` also parts of a tree.
 
-    name: str
+    With ``verbatim``, archives in these formats are stored as the host sends them. Otherwise they
+    may be converted from a stored archive, which costs the host nothing. ``fallback`` suffixes are
+    fetched only if the host cannot pack a tree in the others.
+    """
+
+    suffixes: tuple[str, ...]
+    subdirs: bool = True
+    verbatim: bool = True
+    fallback: tuple[str, ...] = ()
+
+    def wants_verbatim(self, archive: Archive) -> bool:
+        """Return whether *archive* must consist of the host's own bytes."""
+        return self.verbatim and self.fetchable(archive) == archive
 
     def fetchable(self, archive: Archive) -> Archive:
         """Return the archive to fetch for *archive*: itself, or one to convert."""
+        return replace(
+            archive,
+            suffix=archive.suffix if archive.suffix in self.suffixes else self.suffixes[0],
+            subdir=archive.subdir if self.subdirs else "",
+        )
 
-    def candidates(self, archive: Archive) -> Sequence[Archive]:
+    def candidates(self, archive: Archive) -> tuple[Archive, ...]:
         """Return all archives to fetch for *archive*: first ``fetchable``, then other formats.
 
         The others are for trees that the host cannot pack in the first format.
         """
+        first = self.fetchable(archive)
+        suffixes = dict.fromkeys((first.suffix, *self.suffixes, *self.fallback))
+        return tuple(replace(first, suffix=suffix) for suffix in suffixes)
 
-    def wants_verbatim(self, archive: Archive) -> bool:
-        """Return whether *archive* must consist of the host's own bytes."""
+
+class Source(Protocol):
+    """A configured version-control host."""
+
+    name: str
+    served: ServedFormats
 
     def url(self, archive: Archive) -> str:
         """Return the host's address of *archive*, which must be fetchable."""

@@ -75,7 +75,6 @@ class BoundedCache(Generic[K, V]):
         return self._fresh(key) is not None
 
     def __len__(self) -> int:
-        """Return the number of entries, including expired ones that were not removed yet."""
         return len(self._entries)
 
     def _fresh(self, key: K) -> _Entry[V] | None:

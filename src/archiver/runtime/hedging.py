@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from archiver.runtime.tasks import cancel_all
+from archiver.runtime.tasks import cancel_and_wait
 
 V = TypeVar("V")
 
@@ -39,4 +39,7 @@ async def hedged(
         raise
     finally:
         timer.cancel()
-        await cancel_all(*attempts)
+        await cancel_and_wait(*attempts)
+        for attempt in attempts:
+            if not attempt.cancelled():
+                attempt.exception()  # retrieved, so that asyncio does not log it

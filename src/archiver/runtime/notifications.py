@@ -1,12 +1,27 @@
-"""Notifications of changes anywhere in the fleet, for waiters in this process."""
+"""Callbacks for events, and notifications of changes for waiters in this process."""
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain
+from typing import Generic, ParamSpec
 
-OnChange = Callable[[str | None], None]
-"""Called with the topic of a change; with None when any topic may have changed."""
+P = ParamSpec("P")
+
+
+class Subscribers(Generic[P]):
+    """Callbacks for one kind of event, called in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[P, object]] = []
+
+    def add(self, callback: Callable[P, object]) -> None:
+        self._callbacks.append(callback)
+
+    def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        for callback in self._callbacks:
+            callback(*args, **kwargs)
 
 
 class Listener:
@@ -29,18 +44,15 @@ class Listener:
 
 
 class Notifications:
-    """Delivers notifications by topic: the key hash of an archive, or the hash of a rev.
+    """Delivers changes anywhere in the fleet by topic: the key hash of an archive, or of a rev.
 
-    It holds only the topics that have listeners.
+    ``changes`` is called for every topic, before its listeners are notified; with None when any
+    topic may have changed. Only topics with listeners are held.
     """
 
     def __init__(self) -> None:
+        self.changes: Subscribers[[str | None]] = Subscribers()
         self._listeners: dict[str, set[Listener]] = {}
-        self._subscribers: list[OnChange] = []
-
-    def subscribe(self, on_change: OnChange) -> None:
-        """Call *on_change* for every topic, before its listeners are notified."""
-        self._subscribers.append(on_change)
 
     @contextmanager
     def listen(self, topic: str) -> Iterator[Listener]:
@@ -56,16 +68,12 @@ class Notifications:
                 del self._listeners[topic]
 
     def publish(self, topic: str) -> None:
-        """Announce a change of *topic*."""
-        for on_change in self._subscribers:
-            on_change(topic)
+        self.changes.notify(topic)
         for listener in self._listeners.get(topic, ()):
             listener.notify()
 
     def publish_all(self) -> None:
         """Announce that any topic may have changed unnoticed."""
-        for on_change in self._subscribers:
-            on_change(None)
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.notify()
+        self.changes.notify(None)
+        for listener in chain.from_iterable(self._listeners.values()):
+            listener.notify()

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from archiver.runtime.tasks import mark_retrieved
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -30,5 +32,4 @@ class SingleFlight(Generic[K, V]):
 
     def _remove(self, key: K, done: asyncio.Future[V]) -> None:
         self._running.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # marks it as retrieved, in case every caller was cancelled
+        mark_retrieved(done)  # in case every caller was cancelled

@@ -24,21 +24,14 @@ async def cancel_and_wait(
         _, left = await asyncio.wait(left, timeout=insist_after.total_seconds())
 
 
-async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel *tasks* as ``cancel_and_wait`` does, and ignore their results and errors."""
-    present = [task for task in tasks if task]
-    await cancel_and_wait(*present)
-    for task in present:
-        _mark_retrieved(task)
-
-
 async def cancellable(work: Coroutine[Any, Any, None]) -> None:
     """Await *work*. On cancellation, cancel it as ``cancel_and_wait`` does."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await cancel_all(task)
+        await cancel_and_wait(task)
+        mark_retrieved(task)
         raise
 
 
@@ -76,7 +69,7 @@ async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 async def concurrently(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Task[V]]:
     """Yield a task that runs *work* and is cancelled at the end of the block."""
     task = asyncio.create_task(work)
-    task.add_done_callback(_mark_retrieved)  # the block may end without awaiting it
+    task.add_done_callback(mark_retrieved)  # the block may end without awaiting it
     try:
         yield task
     finally:
@@ -92,11 +85,11 @@ async def complete_despite_cancellation(work: Awaitable[V]) -> V:
         while not running.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({running})
-        _mark_retrieved(running)
+        mark_retrieved(running)
         raise
 
 
-def _mark_retrieved(future: "asyncio.Future[Any]") -> None:
+def mark_retrieved(future: "asyncio.Future[Any]") -> None:
     """Keep asyncio from logging that the exception of *future* was never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from archiver.model import Limits, ServedFormats
+from archiver.model import Limits
+from archiver.ports.source import ServedFormats
 from archiver.settings.section import CaFile, Section, require_plain_http
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]

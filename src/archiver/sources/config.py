@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.model import ServedFormats
-from archiver.sources.pace import RATE_WINDOW
+from archiver.ports.source import ServedFormats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """How to reach a host, and what it serves.
 
-    ``kind`` names the adapter. ``read_timeout``, ``deadline`` and the minimum rate apply to the
-    transfer of an archive. A ``trusted`` host is not asked for the last file of an archive.
+    ``kind`` names the adapter. ``deadline`` and the minimum rate apply to the transfer of an
+    archive; a transfer also fails after ``read_timeout`` without a whole head or any byte of the
+    body. A ``trusted`` host is not asked for the last file of an archive.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class SourceConfig:
     deadline: timedelta
     user_agent: str
     min_rate_bytes_s: int = 0
-    min_rate_window: timedelta = RATE_WINDOW
+    min_rate_window: timedelta = timedelta(minutes=1)
     redirect_hosts: tuple[str, ...] = ()
     allow_private_addresses: bool = False
     ca_file: Path | None = None

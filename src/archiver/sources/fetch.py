@@ -2,22 +2,24 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
-from pathlib import Path
-from types import MappingProxyType
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from archiver.errors import SourceRefused, SourceUnavailable
-from archiver.sources.pace import RATE_WINDOW, Pace
+from archiver.sources.config import SourceConfig
 from archiver.sources.perimeter import Perimeter
-from archiver.sources.response import CHUNK_BYTES, CountBytes, HostResponse, read_header
-from archiver.sources.translation import OutsidePerimeterError, translated_errors
+from archiver.sources.response import (
+    CHUNK_BYTES,
+    HostResponse,
+    OutsidePerimeterError,
+    read_header,
+    translated_errors,
+)
 from archiver.tls import create_ssl_context
 
 REDIRECTS_MAX = 3
@@ -25,51 +27,32 @@ CONNECT_TIMEOUT = timedelta(seconds=10)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
 
 class Fetch:
     """Sends requests within a perimeter, without proxies, cookies or ambient credentials."""
 
     def __init__(
-        self,
-        *,
-        session: aiohttp.ClientSession,
-        perimeter: Perimeter,
-        read_timeout: timedelta,
-        new_pace: Callable[[], Pace],
-        count_bytes: CountBytes,
+        self, config: SourceConfig, *, session: aiohttp.ClientSession, perimeter: Perimeter
     ) -> None:
-        self._new_pace = new_pace
-        self._count_bytes = count_bytes
+        self._config = config
         self._session = session
         self._perimeter = perimeter
-        self._read_timeout = read_timeout
 
     @asynccontextmanager
     async def get(
-        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] = NO_HEADERS
+        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[HostResponse]:
         """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
-        The deadline covers redirects, head and body.
-
-        Raises:
-            SourceUnavailable, SourceTimeout: The host did not respond.
-            ForbiddenAddress: A redirect or an address leaves the perimeter.
-            SourceRefused: There are more than REDIRECTS_MAX redirects.
+        The deadline covers redirects, head and body. Raises SourceUnavailable, SourceTimeout,
+        ForbiddenAddress, or SourceRefused after REDIRECTS_MAX redirects.
         """
         ends_at = asyncio.get_running_loop().time() + deadline.total_seconds()
         here = URL(url, encoded=True)
         for _ in range(REDIRECTS_MAX + 1):
             async with self._send(here, headers, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
-                    yield HostResponse(
-                        response=response,
-                        pace=self._new_pace(),
-                        read_timeout=self._read_timeout,
-                        count_bytes=self._count_bytes,
-                    )
+                    yield HostResponse(response, self._config)
                     return
                 target = _redirect_target(response)
                 self._perimeter.check_redirect(here, target)
@@ -78,7 +61,7 @@ class Fetch:
 
     @asynccontextmanager
     async def _send(
-        self, url: URL, headers: Mapping[str, str], *, ends_at: float
+        self, url: URL, headers: Mapping[str, str] | None, *, ends_at: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
@@ -87,7 +70,7 @@ class Fetch:
         if self._session.closed:  # aiohttp would raise a plain RuntimeError
             raise SourceUnavailable(f"the process is stopping: no request is sent to {url.host}")
         with translated_errors(url):
-            async with asyncio.timeout(self._read_timeout.total_seconds()):
+            async with asyncio.timeout(self._config.read_timeout.total_seconds()):
                 response = await self._session.get(
                     url, headers=headers, timeout=timeout, allow_redirects=False
                 )
@@ -97,21 +80,17 @@ class Fetch:
 
 @asynccontextmanager
 async def open_fetch(
-    *,
-    perimeter: Perimeter,
-    read_timeout: timedelta,
-    user_agent: str,
-    min_rate_bytes_s: int = 0,
-    min_rate_window: timedelta = RATE_WINDOW,
-    count_bytes: CountBytes = lambda _: None,
-    resolver: AbstractResolver | None = None,
-    ca_file: Path | None = None,
+    config: SourceConfig, *, resolver: AbstractResolver | None = None
 ) -> AsyncIterator[Fetch]:
-    """Yield a Fetch with its own connections.
+    """Yield a Fetch with its own connections, inside its own perimeter.
 
-    A transfer fails after *read_timeout* without a whole head or any byte of the body. No
-    connection is reused: surplus bytes after a response would be read as the next response.
+    No connection is reused: surplus bytes after a response would be read as the next response.
     """
+    perimeter = Perimeter(
+        home=URL(config.url_template.partition("{")[0]),
+        redirect_hosts=config.redirect_hosts,
+        allow_private_addresses=config.allow_private_addresses,
+    )
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -125,25 +104,16 @@ async def open_fetch(
             resolver=resolver,
             socket_factory=guarded_socket,
             force_close=True,
-            ssl=create_ssl_context(ca_file),
+            ssl=create_ssl_context(config.ca_file),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "User-Agent": user_agent,
-            "Accept-Encoding": "identity",
-        },
+        headers={"User-Agent": config.user_agent, "Accept-Encoding": "identity"},
         middlewares=(_send_once,),
         auto_decompress=False,
         trust_env=False,
         read_bufsize=CHUNK_BYTES,
     ) as session:
-        yield Fetch(
-            session=session,
-            perimeter=perimeter,
-            read_timeout=read_timeout,
-            new_pace=partial(Pace, min_rate_bytes_s=min_rate_bytes_s, window=min_rate_window),
-            count_bytes=count_bytes,
-        )
+        yield Fetch(config, session=session, perimeter=perimeter)
 
 
 async def _send_once(

@@ -31,11 +31,7 @@ class Perimeter:
     allow_private_addresses: bool = False
 
     def check_redirect(self, origin: URL, target: URL) -> None:
-        """Return if *origin* may redirect to *target*.
-
-        Raises:
-            ForbiddenAddress: The settings do not allow the host, or the redirect is unsafe.
-        """
+        """Raise ForbiddenAddress if *origin* may not redirect to *target*."""
         downgrade = origin.scheme == "https" and target.scheme != "https"
         if target.scheme not in {"http", "https"} or downgrade or target.user or target.password:
             raise ForbiddenAddress(f"{self.home.host} redirects to an unsafe address")
@@ -61,7 +57,7 @@ class Perimeter:
 
 
 def _host_and_port(url: URL) -> tuple[str | None, int | None]:
-    """Return host and port. None is the scheme's default port: http may redirect to https."""
+    """None is the scheme's default port: http may redirect to https."""
     return url.raw_host, None if url.is_default_port() else url.port
 
 
@@ -81,7 +77,6 @@ def _is_public(ip: IPAddress) -> bool:
 
 
 def _embedded_ipv4(ip: IPAddress) -> Iterable[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses that an IPv6 address contains."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ()
     if ip in _NAT64:

@@ -1,24 +1,27 @@
-"""A host's response, and the limits on reading it."""
+"""A host's response, the limits on reading it, and aiohttp's errors in our words."""
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import aiohttp
+from yarl import URL
 
 from archiver.errors import (
+    ForbiddenAddress,
     SourceBusy,
     SourceError,
     SourceRefused,
+    SourceTimeout,
     SourceTooSlow,
     SourceUnavailable,
     TruncatedArchive,
 )
-from archiver.sources.pace import Pace
-from archiver.sources.translation import translated_errors
+from archiver.sources.config import SourceConfig
+from archiver.telemetry import METRICS
 
 CHUNK_BYTES = 1 << 20
 """Size of a chunk when bytes arrive faster than they are consumed."""
@@ -37,25 +40,60 @@ _TRANSIENT_CLIENT_ERRORS = frozenset({408, 421, 425})
 """Statuses that a retry may avoid: too late, on a connection for another host, too early
 (RFC 9110, 15.5.9 and 15.5.20; RFC 8470, 5.2)."""
 
-CountBytes = Callable[[int], None]
-"""Called with the size of each chunk of an archive that arrives."""
+
+class OutsidePerimeterError(OSError):
+    """Prevents a socket. It is an OSError: aiohttp then tries the name's other addresses."""
+
+
+@contextmanager
+def translated_errors(
+    url: URL, *, broken_off: type[SourceUnavailable | TruncatedArchive] = SourceUnavailable
+) -> Iterator[None]:
+    """Translate aiohttp's errors, whose texts may quote URLs and the host's bytes."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as exc:
+        if isinstance(exc.__cause__, OutsidePerimeterError):
+            raise ForbiddenAddress(f"{url.host} has an address that is not allowed") from exc
+        raise SourceUnavailable(f"{url.host} cannot be reached") from exc
+    except TimeoutError as exc:
+        raise SourceTimeout(f"{url.host} took too long") from exc
+    except aiohttp.ClientPayloadError as exc:
+        raise broken_off(f"{url.host} closed the connection before the end of the body") from exc
+    except (aiohttp.ClientError, ValueError) as exc:
+        raise SourceUnavailable(f"{url.host} sent a malformed HTTP response") from exc
+
+
+class Pace:
+    """Measures the rate of a transfer over windows of waiting time.
+
+    Only time spent waiting for the host counts. Time during which the consumer reads nothing does
+    not: the host cannot send then.
+    """
+
+    def __init__(self, *, min_rate_bytes_s: int, window: timedelta) -> None:
+        self._min_rate_bytes_s = min_rate_bytes_s
+        self._window_s = window.total_seconds()
+        self._waited_s = 0.0
+        self._size_bytes = 0
+
+    def is_kept(self, size_bytes: int, *, waited_s: float) -> bool:
+        """Add a chunk and the wait for it. Return False if a window that ends here was too slow."""
+        self._waited_s += waited_s
+        self._size_bytes += size_bytes
+        if self._waited_s < self._window_s:
+            return True
+        kept = self._size_bytes >= self._min_rate_bytes_s * self._waited_s
+        self._waited_s, self._size_bytes = 0.0, 0
+        return kept
 
 
 class HostResponse:
     """A host's response: the head, and a body to read inside the block that received it."""
 
-    def __init__(
-        self,
-        *,
-        response: aiohttp.ClientResponse,
-        pace: Pace,
-        read_timeout: timedelta,
-        count_bytes: CountBytes,
-    ) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, config: SourceConfig) -> None:
         self._response = response
-        self._pace = pace
-        self._read_timeout = read_timeout
-        self._count_bytes = count_bytes
+        self._config = config
         _end_with_connection(response)
 
     @property
@@ -69,7 +107,7 @@ class HostResponse:
 
     @property
     def declared_bytes(self) -> int:
-        """The announced length of the body; 0 if the host announced none."""
+        """The announced length of the body, or 0."""
         return self._response.content_length or 0
 
     @property
@@ -97,11 +135,7 @@ class HostResponse:
                 return SourceUnavailable(f"{host} sent an unexpected response ({status})")
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """Return the body, cut after *max_bytes* + 1 bytes.
-
-        Raises:
-            SourceUnavailable, SourceTimeout: The body did not arrive.
-        """
+        """Return the body, cut after *max_bytes* + 1 bytes. Raises SourceError."""
         body = bytearray()
         with translated_errors(self._response.url):
             while len(body) <= max_bytes and (piece := await self._read(max_bytes + 1 - len(body))):
@@ -111,18 +145,18 @@ class HostResponse:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body in chunks of at most CHUNK_BYTES, each delayed by at most LINGER.
 
-        Raises:
-            TruncatedArchive: The host closed the connection before the announced end.
-            SourceTimeout: The host fell silent, or the deadline passed.
-            SourceTooSlow: The host sends below the minimum rate.
+        Raises TruncatedArchive, SourceTooSlow, or SourceTimeout after a silence or the deadline.
         """
         clock = asyncio.get_running_loop().time
+        pace = Pace(
+            min_rate_bytes_s=self._config.min_rate_bytes_s, window=self._config.min_rate_window
+        )
         with translated_errors(self._response.url, broken_off=TruncatedArchive):
             waiting_since = clock()
             while chunk := await self._read_chunk():
-                if not self._pace.is_kept(len(chunk), waited_s=clock() - waiting_since):
+                if not pace.is_kept(len(chunk), waited_s=clock() - waiting_since):
                     raise SourceTooSlow(f"{self._response.url.host} sends too slowly")
-                self._count_bytes(len(chunk))
+                METRICS.source_bytes.labels(source=self._config.name).inc(len(chunk))
                 yield chunk
                 waiting_since = clock()
 
@@ -140,7 +174,7 @@ class HostResponse:
     async def _read(self, max_bytes: int) -> bytes:
         """Return some of the body. Framing without content counts as silence."""
         try:
-            async with asyncio.timeout(self._read_timeout.total_seconds()):
+            async with asyncio.timeout(self._config.read_timeout.total_seconds()):
                 return await self._response.content.read(max_bytes)
         except RuntimeError as exc:
             raise aiohttp.ClientPayloadError from exc  # aiohttp's word for a lost connection
@@ -167,10 +201,7 @@ def read_header(response: aiohttp.ClientResponse, name: str) -> str:
 
 
 def parse_retry_after(text: str) -> timedelta | None:
-    """Return the delay that a Retry-After (RFC 9110, 10.2.3) states, at most RETRY_AFTER_MAX.
-
-    None if the text states no delay.
-    """
+    """Return the delay that a Retry-After (RFC 9110, 10.2.3) states, if any; at most an hour."""
     try:
         delay = timedelta(seconds=int(text)) if text.isdigit() else _until(text)
     except OverflowError:

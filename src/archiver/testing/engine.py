@@ -6,12 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
-from archiver.health import WorkerReport
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
-from archiver.ports.queue import OutageHistory, Repair
+from archiver.ports.queue import OutageHistory, Repair, WorkerReport
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
-from archiver.runtime.notifications import Notifications
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)

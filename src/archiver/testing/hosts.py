@@ -16,8 +16,8 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, ServedFormats
-from archiver.ports.source import IdentityCheck, Stream
+from archiver.model import Archive, Node
+from archiver.ports.source import IdentityCheck, ServedFormats, Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
@@ -61,9 +61,7 @@ class FakeSource:
 
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
         self.name = name
-        self.fetchable = served.fetchable
-        self.candidates = served.candidates
-        self.wants_verbatim = served.wants_verbatim
+        self.served = served
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
@@ -111,7 +109,7 @@ class FakeSource:
     @asynccontextmanager
     async def open(self, archive: Archive) -> AsyncIterator[Stream]:
         repo = self._repo("open", archive.repo)
-        if archive not in self.candidates(archive):
+        if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         files = self._files(repo, archive)
         sent = dict(list(files.items())[: len(files) - self.dropped])
@@ -135,18 +133,12 @@ class FakeSource:
             raise self.unlisted
         return [*self._files(self._repo("last_file", archive.repo), archive)][-1].encode()
 
-    async def explain_unpackable(
-        self,
-        archive: Archive,
-        *,
-        after: bytes,  # noqa: ARG002 - the same for every file
-    ) -> NotPackable | None:
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002 - the same for every file
         if archive.suffix in self.unfit:
             return NotPackable(f"{self.name} cannot pack it in {archive.suffix}")
         return None
 
     def _files(self, repo: _Repo, archive: Archive) -> dict[str, bytes]:
-        """Return the files of *archive* in order."""
         if archive.node not in repo.trees:
             raise UnknownRev(f"{self.name} has no changeset {archive.node} in {archive.repo}")
         tree = repo.trees[archive.node]

@@ -5,9 +5,8 @@ from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from random import Random
 
-from archiver.building.candidates import first_packable
-from archiver.building.pipeline import Pipeline
-from archiver.building.progress import Progress, Report
+from archiver.building.pipeline import Pipeline, first_packable
+from archiver.building.streams import Progress, Report
 from archiver.drift import Content, compare
 from archiver.errors import (
     ArchiverError,
@@ -172,7 +171,7 @@ class Auditor:
                     )
                 return fetched, kept
 
-            yield await first_packable(source.candidates(archive), fetch)
+            yield await first_packable(source.served.candidates(archive), fetch)
 
     @asynccontextmanager
     async def _open_copy(

@@ -165,7 +165,7 @@ class ResponseCache:
 
     async def keep_fresh(self, notifications: Notifications) -> None:
         """Invalidate responses at *notifications*, and renew old ones, until cancelled."""
-        notifications.subscribe(self.invalidate)
+        notifications.changes.add(self.invalidate)
         async with asyncio.TaskGroup() as group:
             for _ in range(RENEWALS_AT_A_TIME):
                 group.create_task(self._renew_due_entries())

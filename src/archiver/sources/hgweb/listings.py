@@ -61,7 +61,7 @@ class Listing:
     """The names in one folder, in the order of an archive. A folder's name ends in a slash.
 
     A folder that contains only one folder is listed together with it: ``a/b/``. ``date`` is the
-    changeset's, in seconds since 1970, or None if the page does not state it.
+    changeset's, in seconds since 1970, if the page states it.
     """
 
     names: tuple[bytes, ...]
@@ -69,12 +69,7 @@ class Listing:
 
 
 def parse_listing(body: bytes, *, node: Node, folder: bytes) -> Listing:
-    """Return the listing of *folder* in *node*.
-
-    Raises:
-        ListingTooLong: It exceeds the limits.
-        ValueError: *body* is not a whole listing, or one of another folder or node.
-    """
+    """Return the listing of *folder* in *node*. Raises ValueError for any other *body*."""
     if (
         len(body) > LISTING_MAX_BYTES
         or body.count(_NAME) > NAMES_MAX

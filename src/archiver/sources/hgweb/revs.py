@@ -10,9 +10,7 @@ import msgspec
 from archiver.errors import ArchiverError, InvalidRequest
 from archiver.model import Node, parse_node
 from archiver.names import display_rev
-from archiver.sources.hgweb.client import HgwebClient
-from archiver.sources.hgweb.failures import InexpressibleRev
-from archiver.sources.hgweb.urls import quote_path
+from archiver.sources.hgweb.client import HgwebClient, InexpressibleRev, quote_path
 from archiver.telemetry import METRICS
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or the first 12 to 40 hex digits of a node"
@@ -124,6 +122,6 @@ class RevLookup:
         try:
             yield
         except ArchiverError as exc:
-            resolves.labels(source=self._client.name, outcome=exc.code).inc()
+            resolves.labels(source=self._client.config.name, outcome=exc.code).inc()
             raise
-        resolves.labels(source=self._client.name, outcome="ok").inc()
+        resolves.labels(source=self._client.config.name, outcome="ok").inc()

@@ -27,7 +27,7 @@ async def lbheartbeat(_context: RequestContext) -> Reply:
 
 async def heartbeat(context: RequestContext) -> Reply:
     """Return the health of each part, with 200 if the service can do its work, else 500."""
-    status, body = render_heartbeat(await context.state.heartbeat.checks())
+    status, body = render_heartbeat(await context.state.heartbeat.health())
     return Reply(response=JSONResponse(body, status_code=status))
 
 
