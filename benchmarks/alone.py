@@ -14,7 +14,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node, Region
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.storage.bucket import Bucket
@@ -42,7 +42,7 @@ async def _read(pieces: list[str]) -> AsyncGenerator[bytes, None]:
 
 
 async def _verify(pieces: list[str]) -> None:
-    verifier = verify(ARCHIVE, root=ROOT, identity=HgArchivalCheck(ARCHIVE.node))
+    verifier = StreamVerifier(ARCHIVE, root=ROOT, identity=HgArchivalCheck(ARCHIVE.node))
     for chunk in _chunks(pieces):
         await verifier.update(chunk)
     await verifier.finish()

@@ -10,7 +10,7 @@ import pytest
 from archiver.building.pipeline import Output, Pipeline
 from archiver.building.progress import Progress
 from archiver.errors import WrongNode
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node, ServedFormats
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.testing import FakeAttempt, FakeConverter, FakeSource
@@ -30,7 +30,7 @@ async def read(output: Output) -> None:
 
 
 async def fetch(world: World, archive: Archive) -> None:
-    pipeline = Pipeline(verify=verify, converter=FakeConverter())
+    pipeline = Pipeline(verify=StreamVerifier, converter=FakeConverter())
     candidate = replace(archive, suffix="zip")
     progress = Progress(FakeAttempt(archive=archive).report)
     async with pipeline.fetch(world.source, candidate, archive, progress) as output:
@@ -43,7 +43,7 @@ async def convert_stored(world: World, archive: Archive) -> None:
     relative = replace(archive, suffix="zip")
     copies = await world.archiver.build(relative, FakeAttempt(archive=relative))
     world.source.trusted = False
-    pipeline = Pipeline(verify=verify, converter=FakeConverter())
+    pipeline = Pipeline(verify=StreamVerifier, converter=FakeConverter())
     chunks = world.storage.read_copy(copies, copies.regions[0])
     progress = Progress(FakeAttempt(archive=archive).report)
     async with (

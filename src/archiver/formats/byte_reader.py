@@ -3,7 +3,7 @@
 Parsers are generators. They yield whenever they need bytes that have not arrived yet.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 from archiver.errors import CorruptArchive, TruncatedArchive
@@ -110,11 +110,6 @@ class IncrementalParser:
             next(self._parsing)
         except StopIteration:
             raise CorruptArchive("there are bytes after the end of the archive") from None
-
-    def steps(self, data: bytes) -> Iterator[None]:
-        """Parse *data* in one step."""
-        self.feed(data)
-        yield
 
     def close(self) -> None:
         """Mark the end of the stream. Raises BadArchive if the parser expects more."""

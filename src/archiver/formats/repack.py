@@ -49,12 +49,15 @@ def repack_tar(chunks: Iterable[bytes], suffix: str, members: MemberFilter) -> I
     """
     parser = IncrementalParser(partial(parse_tar, read_member=partial(_pass_on, members=members)))
     codec = CODECS.get(suffix)
-    consumer = StreamDecompressor(codec=codec, consumer=parser) if codec else parser
+    decompressor = StreamDecompressor(codec=codec) if codec else None
     for chunk in chunks:
-        for _ in consumer.steps(chunk):
+        for content in decompressor.iter_content(chunk) if decompressor else (chunk,):
+            parser.feed(content)
             while piece := members.take_output():
                 yield piece
-    consumer.close()
+    if decompressor:
+        decompressor.close()
+    parser.close()
     yield from members.finish()
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from archiver import __version__
 from archiver.formats.convert import Converter
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.link import Servers
 from archiver.model import Region
@@ -31,7 +31,7 @@ def open_verifier(settings: Settings, stack: AsyncExitStack) -> VerifierFactory:
     pool = stack.enter_context(ThreadPoolExecutor(1, "verify"))
     verifies = {
         name: partial(
-            verify,
+            StreamVerifier,
             limits=source.limits,
             refuse_links_outside=source.links == "refuse",
             pool=pool,

@@ -44,14 +44,6 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
-class StreamConsumer(Protocol):
-    """Accepts a stream piece by piece."""
-
-    def feed(self, data: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
 def _never(_head: bytes) -> bool:
     return False
 
@@ -147,26 +139,21 @@ CODECS = {
 
 
 class StreamDecompressor:
-    """Passes on the content of a compressed stream to a consumer, within *limits* if given."""
+    """Yields the content of a compressed stream, within *limits* if given."""
 
-    def __init__(
-        self, *, codec: Codec, consumer: StreamConsumer, limits: LimitCounter | None = None
-    ) -> None:
+    def __init__(self, *, codec: Codec, limits: LimitCounter | None = None) -> None:
         self._codec = codec
         self._limits = limits
-        self._consumer = consumer
         self._member: Decompressor | None = None
         self._members = 0
         self._content_bytes = 0
         self._head = b""
 
-    def feed(self, data: bytes) -> None:
-        """Decompress *data*. Raises BadArchive as early as possible."""
-        for _ in self.steps(data):
-            pass
+    def iter_content(self, data: bytes) -> Iterator[bytes]:
+        """Yield the content of *data*, up to STEP_BYTES at a time.
 
-    def steps(self, data: bytes) -> Iterator[None]:
-        """Decompress *data*, and yield whenever up to STEP_BYTES were passed on."""
+        Raises BadArchive as early as possible.
+        """
         while data:
             if self._member:
                 data = yield from self._decompress(self._member, data)
@@ -179,7 +166,6 @@ class StreamDecompressor:
             raise TruncatedArchive(f"the {self._codec.name} stream is truncated")
         if self._head:
             raise self._trailing_bytes()
-        self._consumer.close()
 
     def _open_member(self, data: bytes) -> bytes:
         """Open the next member once its head is complete; return the unread bytes."""
@@ -197,8 +183,8 @@ class StreamDecompressor:
         data, self._head = self._head, b""
         return data
 
-    def _decompress(self, member: Decompressor, data: bytes) -> Generator[None, None, bytes]:
-        """Pass on the content of a member; return the bytes after its end."""
+    def _decompress(self, member: Decompressor, data: bytes) -> Generator[bytes, None, bytes]:
+        """Yield the content of a member; return the bytes after its end."""
         while True:
             try:
                 content = member.decompress(data, STEP_BYTES)
@@ -207,8 +193,7 @@ class StreamDecompressor:
             if content:
                 if self._limits:
                     self._limits.count_unpacked(len(content))
-                self._consumer.feed(content)
-                yield
+                yield content
             self._content_bytes += len(content)
             if member.eof:
                 self._end_member()
