@@ -6,7 +6,6 @@ parallel, each sequentially.
 
 import os
 import stat
-import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,12 +23,10 @@ from archiver.formats.zip.records import (
     CENTRAL,
     END,
     END_64,
-    END_64_FIELDS,
-    END_FIELDS,
     FULL_16,
     FULL_32,
+    LOCAL,
     LOCATOR_64,
-    LOCATOR_64_FIELDS,
     UNIX_TIME,
     Method,
     extra_field,
@@ -39,12 +36,7 @@ from archiver.formats.zip.records import (
 WINDOW_BYTES = 1 << 20
 """How much is read at a time."""
 
-# 4.3.12 and 4.3.7, with their signatures, without fields that are not used here.
-_DIRECTORY_ENTRY = struct.Struct("<4s6xHIIIIHHH4xII")
-_LOCAL = struct.Struct("<26xHH")
-
-_SIGNATURE_BYTES = 4
-_TAIL_BYTES = FULL_16 + _SIGNATURE_BYTES + END_FIELDS.size
+_TAIL_BYTES = FULL_16 + END.size
 """The record with the offset of the directory is within this many bytes at the end."""
 
 _KIND_BITS = 0o170000
@@ -53,7 +45,7 @@ _MODES = {MemberKind.FILE: 0o644, MemberKind.LINK: 0o777, MemberKind.FOLDER: 0o7
 """For zips from systems without modes."""
 
 
-class ZipMember(msgspec.Struct, frozen=True, kw_only=True):
+class ZipMember(msgspec.Struct, frozen=True):
     """A member and the location of its content."""
 
     member: Member
@@ -123,7 +115,7 @@ class ZipFileReader:
         """
         contents = self._contents
         contents.seek(entry.offset)
-        name_size, extra_size = _LOCAL.unpack(contents.read(_LOCAL.size))
+        *_, name_size, extra_size = LOCAL.unpack(contents.read(LOCAL.size))
         contents.read(name_size + extra_size)
         if max(entry.packed_bytes, entry.unpacked_bytes) <= STEP_BYTES:
             return (self._read_small(entry),)
@@ -158,35 +150,30 @@ class ZipFileReader:
         """Return the number of entries in the directory, and its offset."""
         start = max(0, self._size_bytes - _TAIL_BYTES)
         tail = _FileCursor(self._descriptor, start).read(self._size_bytes - start)
-        at = len(tail) - _SIGNATURE_BYTES - END_FIELDS.size
-        if not tail.startswith(END, at):  # There is a comment. A record's numbers may contain END.
-            at = tail.rfind(END)
+        at = len(tail) - END.size
+        if not tail.startswith(END.signature, at):  # There is a comment. Numbers may look like END.
+            at = tail.rfind(END.signature)
         if at < 0:
             raise _damaged()
-        *_, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)
+        *_, entries, _, offset, _ = END.unpack(tail, at)
         if entries != FULL_16 and offset != FULL_32:
             return entries, offset
         return self._find_zip64_directory(start + at) or (entries, offset)
 
     def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
         """Return the same from the ZIP64 record, if there is one before the *end* record."""
-        size = _SIGNATURE_BYTES + LOCATOR_64_FIELDS.size
-        locator = _FileCursor(self._descriptor, end - size).read(size)
-        if not locator.startswith(LOCATOR_64):
+        locator = _FileCursor(self._descriptor, end - LOCATOR_64.size).read(LOCATOR_64.size)
+        if not locator.startswith(LOCATOR_64.signature):
             return None
-        _, position, _ = LOCATOR_64_FIELDS.unpack_from(locator, _SIGNATURE_BYTES)
-        record = _FileCursor(self._descriptor, position).read(_SIGNATURE_BYTES + END_64_FIELDS.size)
-        if not record.startswith(END_64):
-            raise _damaged()
-        *_, entries, _, offset = END_64_FIELDS.unpack_from(record, _SIGNATURE_BYTES)
+        _, position, _ = LOCATOR_64.unpack(locator)
+        record = _FileCursor(self._descriptor, position).read(END_64.size)
+        *_, entries, _, offset = END_64.unpack(record)
         return entries, offset
 
     def _read_entry(self, directory: _FileCursor) -> ZipMember:
-        fields = _DIRECTORY_ENTRY.unpack(directory.read(_DIRECTORY_ENTRY.size))
-        signature, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
-        if signature != CENTRAL:
-            raise _damaged()
-        name_size, extra_size, comment_size = sizes
+        fields = CENTRAL.unpack(directory.read(CENTRAL.size))[4:]
+        method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
+        name_size, extra_size, comment_size, _ = sizes
         name = directory.read(name_size)
         extra = directory.read(extra_size)
         directory.read(comment_size)
@@ -199,14 +186,7 @@ class ZipFileReader:
             mtime=_mtime(extra, stamp),
             size_bytes=unpacked if kind is MemberKind.FILE else 0,
         )
-        return ZipMember(
-            member=member,
-            method=method,
-            crc=crc,
-            packed_bytes=packed,
-            unpacked_bytes=unpacked,
-            offset=offset,
-        )
+        return ZipMember(member, method, crc, packed, unpacked, offset)
 
 
 def _inflate_small(data: bytes, size_bytes: int) -> bytes:

@@ -94,9 +94,9 @@ def verify_zip(
     read, listed = _EntryHash(), _EntryHash()
     candidates, paths = ZipLinkCandidates(links=links), ExtractionPaths()
     signature = yield from reader.read_exactly(4)
-    if signature != LOCAL:
+    if signature != LOCAL.signature:
         raise NotAnArchive("the body does not begin like a zip with members")
-    while signature == LOCAL:
+    while signature == LOCAL.signature:
         limits.count_member()
         entry, start = yield from _verify_member(reader, tree, limits)
         read.add(entry)
@@ -104,7 +104,7 @@ def verify_zip(
         paths.add_member(entry.name, entry.flags)
         signature = yield from reader.read_exactly(4)
     offset = reader.position - 4
-    while signature == CENTRAL:
+    while signature == CENTRAL.signature:
         entry, is_link = yield from read_directory_entry(reader)
         paths.require_unique(entry.name)
         if is_link:

@@ -8,7 +8,6 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from isal.isal_zlib import crc32
 
@@ -16,20 +15,17 @@ from archiver.errors import NotConvertible
 from archiver.formats.archive_tree import shown
 from archiver.formats.compression.blocks import BLOCK_BYTES, Block, deflate
 from archiver.formats.member import Member, MemberKind, OutputBuffer
+from archiver.formats.workspace import Spool
 from archiver.formats.zip.records import (
     CENTRAL,
-    CENTRAL_FIELDS,
     DESCRIPTOR,
+    DESCRIPTOR_64,
     END,
     END_64,
-    END_64_FIELDS,
-    END_FIELDS,
     FULL_16,
     FULL_32,
     LOCAL,
-    LOCAL_FIELDS,
     LOCATOR_64,
-    LOCATOR_64_FIELDS,
     SIZES_FOLLOW,
     UNIX,
     UNIX_TIME,
@@ -53,14 +49,6 @@ _ZIP64_FROM_BYTES = FULL_32 - (1 << 24)
 """Unpacked size from which a member has 64-bit sizes. It may be slightly larger when compressed."""
 
 
-class DirectorySpool(Protocol):
-    """Stores the directory until it is written at the end."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def read(self, piece_bytes: int) -> Iterator[bytes]: ...
-
-
 @dataclass(slots=True)
 class _OpenMember:
     """The member that is being written."""
@@ -79,7 +67,7 @@ class _OpenMember:
 class ZipWriter:
     """Implements ``MemberWriter``."""
 
-    def __init__(self, *, directory: DirectorySpool) -> None:
+    def __init__(self, *, directory: Spool) -> None:
         self._directory = directory
         self._output = OutputBuffer()
         self._entries = 0
@@ -124,10 +112,10 @@ class ZipWriter:
     def _end_member(self) -> None:
         if current := self._open:
             self._deflate(current, current.pending, last=True)
-            sizes = (current.packed_bytes, current.unpacked_bytes)
-            width = 8 if current.zip64 else 4
-            numbers = b"".join(size.to_bytes(width, "little") for size in sizes)
-            self._output.append(DESCRIPTOR + current.crc.to_bytes(4, "little") + numbers)
+            descriptor = DESCRIPTOR_64 if current.zip64 else DESCRIPTOR
+            self._output.append(
+                descriptor.pack(current.crc, current.packed_bytes, current.unpacked_bytes)
+            )
             entry = _central_header(current)
             self._directory.write(entry)
             self._directory_bytes += len(entry)
@@ -153,7 +141,7 @@ def _local_header(current: _OpenMember) -> bytes:
     """Return a member's local header. Its sizes follow after the content."""
     extra = _extra(current.member, wide=bytes(16) if current.zip64 else b"")
     size = FULL_32 if current.zip64 else 0
-    fields = LOCAL_FIELDS.pack(
+    header = LOCAL.pack(
         VERSION_ZIP64 if current.zip64 else VERSION,
         _flags(current.name),
         Method.DEFLATED,
@@ -164,7 +152,7 @@ def _local_header(current: _OpenMember) -> bytes:
         len(current.name),
         len(extra),
     )
-    return LOCAL + fields + current.name + extra
+    return header + current.name + extra
 
 
 def _central_header(current: _OpenMember) -> bytes:
@@ -175,7 +163,7 @@ def _central_header(current: _OpenMember) -> bytes:
     extra = _extra(member, wide=wide)
     version = VERSION_ZIP64 if wide or current.zip64 else VERSION
     attributes = (_TYPES[member.kind] | member.mode) << 16
-    fields = CENTRAL_FIELDS.pack(
+    header = CENTRAL.pack(
         version,
         UNIX,
         version,
@@ -192,7 +180,7 @@ def _central_header(current: _OpenMember) -> bytes:
         attributes | (_DOS_FOLDER if member.kind is MemberKind.FOLDER else 0),
         offset,
     )
-    return CENTRAL + fields + current.name + extra
+    return header + current.name + extra
 
 
 def _extra(member: Member, *, wide: bytes) -> bytes:
@@ -220,11 +208,8 @@ _DOS_FIRST, _DOS_LAST = 315_532_800, 4_354_819_198
 def _end(entries: int, size: int, offset: int) -> bytes:
     wide = b""
     if entries >= FULL_16 or size >= FULL_32 or offset >= FULL_32:
-        rest = END_64_FIELDS.size - 8
-        wide = END_64 + END_64_FIELDS.pack(
-            rest, VERSION_ZIP64, VERSION_ZIP64, 0, entries, entries, size, offset
-        )
-        wide += LOCATOR_64 + LOCATOR_64_FIELDS.pack(0, offset + size, 1)
+        rest = END_64.fields.size - 8
+        wide = END_64.pack(rest, VERSION_ZIP64, VERSION_ZIP64, 0, entries, entries, size, offset)
+        wide += LOCATOR_64.pack(0, offset + size, 1)
     few = min(entries, FULL_16)
-    end = END_FIELDS.pack(0, few, few, min(size, FULL_32), min(offset, FULL_32), 0)
-    return wide + END + end
+    return wide + END.pack(0, few, few, min(size, FULL_32), min(offset, FULL_32), 0)
