@@ -16,7 +16,7 @@ import pytest
 
 from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
-from archiver.formats.inventory import SpooledInventories
+from archiver.formats.inventory import open_inventory
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region, ServedFormats
 from archiver.ports.storage import Commit
@@ -39,7 +39,7 @@ def auditor(
         storage=world.storage,
         verify=GzipVerifier,
         converter=world.converter,
-        keep=SpooledInventories(workspace=Workspace(folder=folder, max_bytes=most_bytes)),
+        keep=partial(open_inventory, workspace=Workspace(folder=folder, max_bytes=most_bytes)),
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from archiver.formats.inventory import SpooledInventories
+from archiver.formats.inventory import open_inventory
 from archiver.jetstream.connection import connect
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.replication import Replication
@@ -43,7 +44,7 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
             storage=storage,
             verify=open_verifier(settings, stack),
             converter=create_converter(settings, workspace),
-            keep=SpooledInventories(workspace=workspace),
+            keep=partial(open_inventory, workspace=workspace),
         )
 
 
