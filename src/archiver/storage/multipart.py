@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Literal
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -26,12 +27,6 @@ SIGNATURE_TTL = timedelta(minutes=1)
 
 LIST_MAX_BYTES = 8 << 20
 """S3 lists a thousand uploads at a time, which are less than 2 MiB."""
-
-MULTIPLE_CHOICES = 300
-"""From this status on, a response is a redirect, which is not followed, or an error."""
-
-NOT_FOUND = 404
-"""The upload was aborted already. rclone returns it if there are no uploads at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +106,11 @@ class MultipartUploads:
             method, target, allow_redirects=False, proxy=proxy_url(self._settings)
         ) as response:
             body = await _read_body(response)
-            if response.status >= MULTIPLE_CHOICES and response.status != NOT_FOUND:
+            # 404 if the upload was aborted already; from rclone also if there are none at all.
+            # Redirects are not followed.
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES and (
+                response.status != HTTPStatus.NOT_FOUND
+            ):
                 code = response_code(response.status, body.decode(errors="replace"))
                 message = "the bucket does not allow its uploads to be listed or aborted"
                 raise StorageUnavailable(message, s3_code=code)
