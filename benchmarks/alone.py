@@ -19,6 +19,7 @@ from archiver.model import Archive, Node, Region
 from archiver.sources.hgweb.identity import HgArchivalCheck
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import open_storage
+from archiver.storage.s3_stores import S3Settings
 from benchmarks.inputs import BASENAME, NODE, ROOT
 
 CHUNK_BYTES = 1 << 20
@@ -52,11 +53,9 @@ def buckets(regions: str) -> list[Bucket]:
     """Return the buckets that ``ARCHIVER_REGIONS`` describes."""
     return [
         Bucket(
+            S3Settings(region=name, **region),
             region=Region(name),
-            aws_region=None,
-            virtual_hosted=False,
             presigned_ttl=timedelta(minutes=5),
-            **region,
         )
         for name, region in json.loads(regions).items()
     ]

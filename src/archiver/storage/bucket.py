@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -73,37 +72,21 @@ class ManifestWrite:
 class Bucket:
     """One region's archives and manifests.
 
-    Without configured keys, they come from the environment, the container or the machine's role.
     Every failed request raises StorageUnavailable. Presigned URLs use *public_endpoint*, if there
     is one. Archiver itself sends nothing there.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting of its own
+    def __init__(
         self,
+        settings: S3Settings,
         *,
         region: Region,
-        bucket: str,
-        endpoint: str | None,
-        aws_region: str | None,
-        access_key_id: str | None,
-        secret_access_key: str | None,
-        virtual_hosted: bool,
         presigned_ttl: timedelta,
         public_endpoint: str | None = None,
-        ca_file: Path | None = None,
     ) -> None:
         self.region = region
-        self.bucket_id = bucket_id(endpoint or aws_region or region, bucket)
+        self.bucket_id = bucket_id(settings.endpoint or settings.region, settings.bucket)
         self._presigned_ttl = presigned_ttl
-        settings = S3Settings(
-            bucket=bucket,
-            endpoint=endpoint,
-            region=aws_region or region,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            virtual_hosted=virtual_hosted,
-            ca_file=ca_file,
-        )
         self._probe_key = random_probe_key()
         self._write_probe = WriteProbe(probe=self._put_probe)
         self._multipart_uploads = MultipartUploads(settings)

@@ -22,6 +22,7 @@ from archiver.settings import (
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
+from archiver.storage.s3_stores import S3Settings
 
 NAMESPACE = "archiver"
 
@@ -61,16 +62,18 @@ def configure_buckets(settings: Settings) -> list[Bucket]:
 def _bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
     secret = region.secret_access_key
     return Bucket(
+        S3Settings(
+            bucket=region.bucket,
+            endpoint=region.endpoint,
+            region=region.aws_region or name,
+            access_key_id=region.access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+            virtual_hosted=region.virtual_hosted,
+            ca_file=region.ca_file,
+        ),
         region=Region(name),
-        bucket=region.bucket,
-        endpoint=region.endpoint,
-        aws_region=region.aws_region,
-        access_key_id=region.access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-        virtual_hosted=region.virtual_hosted,
         presigned_ttl=settings.server.presigned_ttl,
         public_endpoint=region.public_endpoint,
-        ca_file=region.ca_file,
     )
 
 
