@@ -55,13 +55,9 @@ class ByteReader:
 
     def read_exactly(self, size: int) -> Generator[None, None, bytes]:
         """Return the next *size* bytes. Raises TruncatedArchive if the stream has fewer."""
-        end = self._at + size
-        while end > len(self._held):
+        while self._at + size > len(self._held):
             yield from self._wait()
-            end = self._at + size
-        block = self._held[self._at : end]
-        self._at = end
-        return block
+        return self.read_buffered(size)
 
     def read_some(self, max_size: int) -> Generator[None, None, bytes]:
         """Return one to *max_size* bytes, or nothing at the end of the stream."""

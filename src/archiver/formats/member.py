@@ -35,8 +35,7 @@ class MemberWriter(Protocol):
     def start_member(self, member: Member) -> None:
         """Start the next member. Its ``size_bytes`` bytes of content must be written next.
 
-        Raises:
-            NotConvertible: The format cannot represent the member.
+        Raises NotConvertible if the format cannot represent the member.
         """
 
     def write(self, data: bytes) -> None: ...

@@ -28,10 +28,8 @@ class StreamVerifier:
 
     Links that lead out of the root are counted, or rejected. One thread decompresses; a thread of
     *pool*, which holds Python's lock, parses the result and computes the SHA-256. One such thread
-    is enough for all verifiers of a process. Both are idle again when ``update`` returns.
-
-    Raises:
-        SuffixRefused: There is no verifier for this format.
+    is enough for all verifiers of a process. Both are idle again when ``update`` returns. Raises
+    SuffixRefused if there is no verifier for this format.
     """
 
     def __init__(

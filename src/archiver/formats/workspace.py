@@ -42,8 +42,7 @@ class Workspace:
     def spool(self, *, expected_bytes: int = 0) -> Iterator["Spool"]:
         """Yield an empty file.
 
-        Raises:
-            NoRoom: There is no room for *expected_bytes*, or, later, for the bytes written.
+        Raises NoRoom if there is no room for *expected_bytes*, or, later, for the bytes written.
         """
         with _writing():
             self.folder.mkdir(parents=True, exist_ok=True)

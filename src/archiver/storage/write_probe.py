@@ -39,8 +39,7 @@ class WriteProbe:
     async def require_writable(self) -> None:
         """Return if the bucket accepts writes. Concurrent callers share one probe.
 
-        Raises:
-            StorageUnavailable: It rejects them.
+        Raises StorageUnavailable if it rejects them.
         """
         if time.monotonic() >= self._proven_until:
             await self._probing.run(None, self._probe)

@@ -171,8 +171,7 @@ class MemoryStorage:
     def download(self, url: str) -> bytes:
         """Return the response body of a GET of a presigned *url*.
 
-        Raises:
-            PermissionError: The URL was not signed here, or not for GET.
+        Raises PermissionError if the URL was not signed here, or not for GET.
         """
         address, _, signature = url.partition("?X-Amz-Signature=")
         if not hmac.compare_digest(signature, self._sign("GET", address)):

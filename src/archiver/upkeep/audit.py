@@ -98,8 +98,7 @@ class Auditor:
     ) -> Finding:
         """Return *finding* with the comparison of the stored and the fetched archive.
 
-        Raises:
-            ArchiverError: The archive could not be fetched.
+        Raises ArchiverError if the archive could not be fetched.
         """
         archive = finding.archive
         async with self._fetch(source, manifest, archive, report) as (fetched, kept):

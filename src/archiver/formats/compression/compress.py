@@ -31,8 +31,6 @@ _JOINERS: Mapping[str, Callable[[], Joiner]] = {
     "tar.xz": XzJoiner,
 }
 
-_LIBZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
-
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
@@ -105,7 +103,7 @@ def library_version(suffix: str) -> str:
         case "tar.gz" | "zip":
             return f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION}"
         case "tar.zst":
-            return f"libzstd {_LIBZSTD}"
+            return "libzstd " + ".".join(map(str, zstandard.ZSTD_VERSION))
         case "tar.xz":
             return "liblzma"
         case "tar.bz2":

@@ -4,6 +4,7 @@ import bz2
 import lzma
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import zstandard
@@ -44,13 +45,9 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
-def _never(_head: bytes) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """A compression format. Each member begins with ``magic``; its library raises ``errors``.
+    """A compression format. Each member begins with ``magic``; its library raises ``error``.
 
     ``is_unsupported`` checks the first ``head_bytes`` of a member for features that the library
     ignores, and that others reject.
@@ -59,9 +56,9 @@ class Codec:
     name: str
     magic: bytes
     open: Callable[[], Decompressor]
-    errors: tuple[type[Exception], ...]
+    error: type[Exception]
     head_bytes: int = 0
-    is_unsupported: Callable[[bytes], bool] = _never
+    is_unsupported: Callable[[bytes], bool] | None = None
 
 
 class _ZstdFrame:
@@ -95,14 +92,6 @@ class _ZstdFrame:
         return b"".join(pieces)
 
 
-def _open_gzip() -> Decompressor:
-    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-
-
-def _open_xz() -> Decompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES)
-
-
 def _has_reserved_flags(head: bytes) -> bool:
     """Return whether gzip and zlib would reject the flags of a gzip (RFC 1952, 2.3.1.2)."""
     return bool(head[3] & 0xE0)
@@ -117,22 +106,22 @@ CODECS = {
     "tar.gz": Codec(
         name="gzip",
         magic=b"\x1f\x8b\x08",
-        open=_open_gzip,
-        errors=(IsalError,),
+        open=partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP),
+        error=IsalError,
         head_bytes=4,
         is_unsupported=_has_reserved_flags,
     ),
-    "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,)),
+    "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, error=OSError),
     "tar.xz": Codec(
         name="xz",
         magic=b"\xfd7zXZ\0",
-        open=_open_xz,
-        errors=(lzma.LZMAError,),
+        open=partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES),
+        error=lzma.LZMAError,
         head_bytes=8,
         is_unsupported=_has_unknown_check,
     ),
     "tar.zst": Codec(
-        name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, errors=(zstandard.ZstdError,)
+        name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, error=zstandard.ZstdError
     ),
 }
 """By suffix."""
@@ -172,10 +161,12 @@ class StreamDecompressor:
         self._head += data
         magic = self._codec.magic
         if not magic.startswith(self._head[: len(magic)]):
-            raise self._trailing_bytes() if self._members else self._wrong_format()
+            if self._members:
+                raise self._trailing_bytes()
+            raise NotAnArchive(f"the body does not begin like {self._codec.name}")
         if len(self._head) < max(len(magic), self._codec.head_bytes):
             return b""
-        if self._codec.is_unsupported(self._head):
+        if (check := self._codec.is_unsupported) and check(self._head):
             raise CorruptArchive(
                 f"the {self._codec.name} stream uses features that cannot be verified"
             )
@@ -188,7 +179,7 @@ class StreamDecompressor:
         while True:
             try:
                 content = member.decompress(data, STEP_BYTES)
-            except self._codec.errors as exc:
+            except self._codec.error as exc:
                 raise CorruptArchive(f"the {self._codec.name} stream is damaged") from exc
             if content:
                 if self._limits:
@@ -209,9 +200,6 @@ class StreamDecompressor:
             raise ArchiveTooLarge(
                 f"the {self._codec.name} stream has too many members for its size"
             )
-
-    def _wrong_format(self) -> NotAnArchive:
-        return NotAnArchive(f"the body does not begin like {self._codec.name}")
 
     def _trailing_bytes(self) -> CorruptArchive:
         return CorruptArchive(f"there are bytes after the end of the {self._codec.name} stream")

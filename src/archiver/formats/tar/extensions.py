@@ -70,8 +70,7 @@ class Extensions:
     def announce(self, kind: int) -> None:
         """Record that a header of this *kind* comes next.
 
-        Raises:
-            CorruptArchive: No writer puts it after the headers before it.
+        Raises CorruptArchive if no writer puts it after the headers before it.
         """
         self.announced += bytes((kind,))
         if self.announced not in _VALID_SEQUENCES:
@@ -80,8 +79,7 @@ class Extensions:
     def add(self, kind: int, data: bytes) -> None:
         """Apply the content of a header, as far as it matters here.
 
-        Raises:
-            CorruptArchive: It is invalid.
+        Raises CorruptArchive if it is invalid.
         """
         if kind == _LONG_NAME:
             self.next[b"path"] = data.partition(b"\0")[0]

@@ -119,14 +119,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unread_bytes(self) -> int:
         """Number of bytes after the header, with padding."""
-        data_bytes = 0 if self.kind in _WITHOUT_DATA else self.size_bytes
-        return data_bytes + -data_bytes % BLOCK
+        return (size := self.data_bytes) + -size % BLOCK
 
     def member(self) -> Member:
         """Return the member independently of the format.
 
-        Raises:
-            NotConvertible: Other formats cannot represent it.
+        Raises NotConvertible if other formats cannot represent it.
         """
         kind = KINDS.get(self.kind)
         mode = _parse_number(self.block[_MODE])

@@ -9,7 +9,7 @@ members would look complete.
 from collections.abc import Callable, Generator
 from functools import partial
 
-from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember
+from archiver.errors import CorruptArchive, NotAnArchive, UnsafeMember
 from archiver.formats.archive_tree import IDENTITY_MAX_BYTES, ArchiveTree, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.limits import LimitCounter
@@ -41,8 +41,7 @@ def verify_tar(
 ) -> Parsing:
     """Read a tar to its end, and check that its members belong to *tree*.
 
-    Raises:
-        BadArchive: It is truncated, damaged, empty, not a tar, or followed by other bytes.
+    Raises BadArchive if it is truncated, damaged, empty, not a tar, or followed by other bytes.
     """
     yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
     links.finish()
@@ -51,8 +50,7 @@ def verify_tar(
 def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
     """Read a tar to its end, and call *read_member* for each of its members.
 
-    Raises:
-        BadArchive: As ``verify_tar``.
+    Raises BadArchive as ``verify_tar`` does.
     """
     extensions = Extensions()
     any_members = False
@@ -62,7 +60,9 @@ def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
             break
         header = parse_header(block)
         if not header:
-            raise _unreadable(first=reader.position == BLOCK)
+            if reader.position == BLOCK:
+                raise NotAnArchive("the body does not begin like a tar")
+            raise CorruptArchive("a header in the tar is damaged")
         if header.kind in EXTENSIONS:
             extensions.announce(header.kind)
             extensions.add(header.kind, (yield from _read_extension(reader, header)))
@@ -76,12 +76,6 @@ def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
     if extensions.announced:
         raise CorruptArchive("the tar ends after a header that announces a member")
     yield from _read_end(reader)
-
-
-def _unreadable(*, first: bool) -> BadArchive:
-    if first:
-        return NotAnArchive("the body does not begin like a tar")
-    return CorruptArchive("a header in the tar is damaged")
 
 
 def _read_extension(reader: ByteReader, header: Header) -> Generator[None, None, bytes]:

@@ -118,8 +118,7 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
 def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
     """Read the end records, of which the first *signature* was read already.
 
-    Raises:
-        CorruptArchive: They do not describe *directory*.
+    Raises CorruptArchive if they do not describe *directory*.
     """
     zip64 = signature == END_64.signature
     if zip64:

@@ -78,8 +78,7 @@ class Method(IntEnum):
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield the kind and the data of each of the *extra* fields of a header.
 
-    Raises:
-        CorruptArchive: The last field ends elsewhere than the header.
+    Raises CorruptArchive if the last field ends elsewhere than the header.
     """
     at = 0
     while len(extra) - at >= _EXTRA_FIELDS.size:
@@ -101,9 +100,8 @@ def extra_field(kind: int, extra: bytes) -> bytes | None:
 def require_unambiguous_name(name: bytes, flags: int, extra: bytes) -> None:
     """Return if every reader extracts a member with this header as *name*.
 
-    Raises:
-        CorruptArchive: Some readers apply an extra field that others ignore, or cannot decode the
-            name.
+    Raises CorruptArchive if some readers apply an extra field that others ignore, or cannot decode
+    the name.
     """
     if extra and not (len(extra) == _TIME_BYTES and extra.startswith(_TIME_MARK)):
         _check_extra(extra)
@@ -134,8 +132,7 @@ _ZIP64_VALUE_BYTES = 8
 def resolve_zip64(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
     """Return *values*, with 64-bit values from the extra field where necessary (4.5.3).
 
-    Raises:
-        CorruptArchive: The extra field is too short.
+    Raises CorruptArchive if the extra field is too short.
     """
     if FULL_32 not in values:
         return values

@@ -7,6 +7,7 @@ links in the directory. The directory grows in a file, since a tree may have mil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from isal.isal_zlib import crc32
@@ -129,29 +130,20 @@ class ZipWriter:
         self._output.append(packed)
 
 
-def _flags(name: bytes) -> int:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return SIZES_FOLLOW
-    return SIZES_FOLLOW if name.isascii() else SIZES_FOLLOW | UTF_8
+def _form(current: _OpenMember) -> tuple[int, int, int]:
+    """Return what both headers of a member have in common: flags, method and time."""
+    flags = SIZES_FOLLOW
+    with suppress(UnicodeDecodeError):
+        current.name.decode()
+        flags |= 0 if current.name.isascii() else UTF_8
+    return flags, Method.DEFLATED, _dos_time(current.member.mtime)
 
 
 def _local_header(current: _OpenMember) -> bytes:
     """Return a member's local header. Its sizes follow after the content."""
     extra = _extra(current.member, wide=bytes(16) if current.zip64 else b"")
-    size = FULL_32 if current.zip64 else 0
-    header = LOCAL.pack(
-        VERSION_ZIP64 if current.zip64 else VERSION,
-        _flags(current.name),
-        Method.DEFLATED,
-        _dos_time(current.member.mtime),
-        0,
-        size,
-        size,
-        len(current.name),
-        len(extra),
-    )
+    version, size = (VERSION_ZIP64, FULL_32) if current.zip64 else (VERSION, 0)
+    header = LOCAL.pack(version, *_form(current), 0, size, size, len(current.name), len(extra))
     return header + current.name + extra
 
 
@@ -163,22 +155,10 @@ def _central_header(current: _OpenMember) -> bytes:
     extra = _extra(member, wide=wide)
     version = VERSION_ZIP64 if wide or current.zip64 else VERSION
     attributes = (_TYPES[member.kind] | member.mode) << 16
+    attributes |= _DOS_FOLDER if member.kind is MemberKind.FOLDER else 0
+    measures = (current.crc, packed, unpacked, len(current.name), len(extra))
     header = CENTRAL.pack(
-        version,
-        UNIX,
-        version,
-        _flags(current.name),
-        Method.DEFLATED,
-        _dos_time(member.mtime),
-        current.crc,
-        packed,
-        unpacked,
-        len(current.name),
-        len(extra),
-        0,
-        0,
-        attributes | (_DOS_FOLDER if member.kind is MemberKind.FOLDER else 0),
-        offset,
+        version, UNIX, version, *_form(current), *measures, 0, 0, attributes, offset
     )
     return header + current.name + extra
 
