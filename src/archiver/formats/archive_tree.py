@@ -89,7 +89,6 @@ def _segments(name: bytes) -> list[bytes]:
 
 
 def _is_odd(name: bytes) -> bool:
-    """Return whether *name* is impossible or not normalized."""
     return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 

@@ -88,8 +88,6 @@ class Converter:
 
 
 class _ConversionProcess:
-    """The running process of a conversion."""
-
     def __init__(self, process: Process) -> None:
         self._process = process
         self._stdin = cast("StreamWriter", process.stdin)

@@ -77,14 +77,14 @@ def repack_zip(descriptor: int, members: MemberFilter) -> Iterator[bytes]:
     Raises BadArchive or UnknownSubdir.
     """
     zip_file = ZipFileReader(descriptor, os.fstat(descriptor).st_size)
-    for entry in zip_file:
-        member = entry.member
+    for member, entry in zip_file:
         if not members.includes(member.name):
             continue
         if member.kind is MemberKind.LINK:
             link = b"".join(zip_file.iter_content(entry))
-            member = msgspec.structs.replace(member, link=link)
-        members.start_member(member)
+            members.start_member(msgspec.structs.replace(member, link=link))
+        else:
+            members.start_member(member)
         if member.kind is MemberKind.FILE:
             for data in zip_file.iter_content(entry):
                 members.write(data)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -89,7 +89,9 @@ class Bucket:
         self._presigned_ttl = presigned_ttl
         self._probe_key = random_probe_key()
         self._write_probe = WriteProbe(probe=self._put_probe)
+        self.require_writable = self._write_probe.require_writable
         self._multipart_uploads = MultipartUploads(settings)
+        self.abort_uploads = self._multipart_uploads.abort
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
         self._public = (
@@ -174,10 +176,6 @@ class Bucket:
                     attributes={"Content-Type": "application/json"},
                 )
 
-    async def require_writable(self) -> None:
-        """Return if the bucket accepts writes, as a recent write or a probe proves."""
-        await self._write_probe.require_writable()
-
     async def _put_probe(self) -> None:
         with self._write_probe.record_write():
             async with self._control_request("store a probe"):
@@ -221,10 +219,6 @@ class Bucket:
     async def delete_object(self, object_key: str) -> None:
         async with self._control_request("delete an object"):
             await obstore.delete_async(self._control, object_key)
-
-    async def abort_uploads(self, object_key: str, *, until: datetime) -> None:
-        """Abort multipart uploads of *object_key* that were initiated at or before *until*."""
-        await self._multipart_uploads.abort(object_key, until=until)
 
     async def abort_old_uploads(self, min_age: timedelta) -> int:
         """Abort multipart uploads of archives that are older than *min_age*; return how many."""

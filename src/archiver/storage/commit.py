@@ -62,7 +62,6 @@ class Committer:
         return state, confirming.result()
 
     async def _confirmed_regions(self, commit: Commit) -> tuple[Region, ...]:
-        """Return the regions that show the complete object."""
         object_key, size_bytes = commit.upload.object_key, commit.verified.size_bytes
         answers = await self._buckets.query_all(
             commit.upload.regions, lambda bucket: confirm_upload(bucket, object_key, size_bytes)

@@ -84,7 +84,6 @@ def _may_stand_in(manifest: Manifest, first: Manifest, *, lost: bool) -> bool:
 
 
 def _is_unknown(answer: Manifest | DanglingManifest | ArchiverError | None) -> bool:
-    """Return whether the answer leaves open if the region has a copy."""
     return isinstance(answer, ArchiverError) or (
         isinstance(answer, DanglingManifest) and answer.uncertain
     )

@@ -29,12 +29,10 @@ _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 
 
 def packed(members: Mapping[str, bytes], suffix: str) -> bytes:
-    """Return an archive with these files."""
     return _zip(members) if suffix == "zip" else _COMPRESS[suffix](_tar(members))
 
 
 def _unpacked(data: bytes, suffix: str) -> dict[str, bytes]:
-    """Return the files of an archive."""
     if suffix == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return {name: archive.read(name) for name in archive.namelist()}

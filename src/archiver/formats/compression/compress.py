@@ -86,7 +86,6 @@ def _compress_blocks(pieces: Iterator[bytes], joiner: Joiner, threads: int) -> I
 
 
 def _iter_blocks(pieces: Iterator[bytes], size: int) -> Iterator[Block]:
-    """Yield *pieces* as blocks of *size* bytes, except for the last."""
     buffer, before = OutputBuffer(), b""
     for piece in pieces:
         buffer.append(piece)

@@ -108,7 +108,6 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_special_bits(self) -> bool:
-        """Whether the set-uid, set-gid or sticky bit is set."""
         return _has_special_bits(self.block[_MODE])
 
     @property
@@ -163,7 +162,6 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def _usual_size(block: bytes) -> int | None:
-    """Return the size if all numbers have the usual form and the checksum matches, else None."""
     numbers = _USUAL_NUMBERS.match(block, _MODE_AT)
     if not numbers:
         return None

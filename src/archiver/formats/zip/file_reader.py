@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
-import msgspec
 from isal import igzip_lib
 from isal.isal_zlib import crc32
 
@@ -19,6 +18,7 @@ from archiver.formats.archive_tree import shown
 from archiver.formats.compression.decompress import STEP_BYTES, IsalError
 from archiver.formats.member import Member, MemberKind
 from archiver.formats.tar.header import MODE_BITS
+from archiver.formats.zip.record_reader import Entry
 from archiver.formats.zip.records import (
     CENTRAL,
     END,
@@ -43,17 +43,6 @@ _KIND_BITS = 0o170000
 _KINDS = {0: MemberKind.FILE, stat.S_IFREG: MemberKind.FILE, stat.S_IFLNK: MemberKind.LINK}
 _MODES = {MemberKind.FILE: 0o644, MemberKind.LINK: 0o777, MemberKind.FOLDER: 0o755}
 """For zips from systems without modes."""
-
-
-class ZipMember(msgspec.Struct, frozen=True):
-    """A member and the location of its content."""
-
-    member: Member
-    method: int
-    crc: int
-    packed_bytes: int
-    unpacked_bytes: int
-    offset: int
 
 
 class _FileCursor:
@@ -101,13 +90,13 @@ class ZipFileReader:
         self._size_bytes = size_bytes
         self._contents = _FileCursor(descriptor)
 
-    def __iter__(self) -> Iterator[ZipMember]:
+    def __iter__(self) -> Iterator[tuple[Member, Entry]]:
         entries, offset = self._find_directory()
         directory = _FileCursor(self._descriptor, offset)
         for _ in range(entries):
             yield self._read_entry(directory)
 
-    def iter_content(self, entry: ZipMember) -> Iterable[bytes]:
+    def iter_content(self, entry: Entry) -> Iterable[bytes]:
         """Return the content of *entry*, in pieces of at most STEP_BYTES.
 
         Raises:
@@ -121,7 +110,7 @@ class ZipFileReader:
             return (self._read_small(entry),)
         return self._iter_large(entry)
 
-    def _read_small(self, entry: ZipMember) -> bytes:
+    def _read_small(self, entry: Entry) -> bytes:
         """Return the content of a small member at once. Faster, and most members are small."""
         data = self._contents.read(entry.packed_bytes)
         if entry.method != Method.STORED:
@@ -130,7 +119,7 @@ class ZipFileReader:
             raise _damaged()
         return data
 
-    def _iter_large(self, entry: ZipMember) -> Iterator[bytes]:
+    def _iter_large(self, entry: Entry) -> Iterator[bytes]:
         pieces = self._iter_packed(entry.packed_bytes)
         size_bytes = crc = 0
         for piece in pieces if entry.method == Method.STORED else _inflate(pieces):
@@ -170,9 +159,9 @@ class ZipFileReader:
         *_, entries, _, offset = END_64.unpack(record)
         return entries, offset
 
-    def _read_entry(self, directory: _FileCursor) -> ZipMember:
-        fields = CENTRAL.unpack(directory.read(CENTRAL.size))[4:]
-        method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
+    def _read_entry(self, directory: _FileCursor) -> tuple[Member, Entry]:
+        fields = CENTRAL.unpack(directory.read(CENTRAL.size))[3:]
+        flags, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
         name_size, extra_size, comment_size, _ = sizes
         name = directory.read(name_size)
         extra = directory.read(extra_size)
@@ -186,7 +175,7 @@ class ZipFileReader:
             mtime=_mtime(extra, stamp),
             size_bytes=unpacked if kind is MemberKind.FILE else 0,
         )
-        return ZipMember(member, method, crc, packed, unpacked, offset)
+        return member, Entry(name, flags, method, crc, packed, unpacked, offset)
 
 
 def _inflate_small(data: bytes, size_bytes: int) -> bytes:
@@ -223,15 +212,8 @@ def _mtime(extra: bytes, stamp: int) -> int:
         return int.from_bytes(exact[1:5], "little", signed=True)
     date, time = stamp >> 16, stamp & FULL_16
     try:
-        moment = datetime(
-            1980 + (date >> 9),
-            date >> 5 & 15,
-            date & 31,
-            time >> 11,
-            time >> 5 & 63,
-            min(time % 32 * 2, 59),
-            tzinfo=UTC,
-        )
+        day = datetime(1980 + (date >> 9), date >> 5 & 15, date & 31, tzinfo=UTC)
+        moment = day.replace(hour=time >> 11, minute=time >> 5 & 63, second=min(time % 32 * 2, 59))
     except ValueError:
         return 0
     return int(moment.timestamp())

@@ -52,8 +52,6 @@ _ZIP64_FROM_BYTES = FULL_32 - (1 << 24)
 
 @dataclass(slots=True)
 class _OpenMember:
-    """The member that is being written."""
-
     member: Member
     name: bytes
     offset: int
