@@ -78,9 +78,8 @@ class SymlinkChecker:
     def add_member(self, name: bytes) -> None:
         """Check a member that is not a link.
 
-        Raises:
-            UnsafeMember: It would be written through a link, or would replace one.
-            ArchiveTooLarge: There are too many names to compare.
+        Raises UnsafeMember if it would be written through a link, or would replace one, and
+        ArchiveTooLarge if there are too many names to compare.
         """
         if not self._names:
             return

@@ -23,7 +23,6 @@ from archiver.storage.object_keys import (
     parse_manifest_key,
     random_probe_key,
 )
-from archiver.storage.put_body import join_if_small
 from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_errors
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.storage.write_probe import WriteProbe
@@ -191,7 +190,7 @@ class Bucket:
             await obstore.put_async(
                 self._bulk,
                 object_key,
-                await join_if_small(chunks, PART_BYTES),
+                await _joined_if_small(chunks),
                 chunk_size=PART_BYTES,
                 max_concurrency=CONCURRENT_PARTS,
                 attributes=object_attributes(object_key),
@@ -258,3 +257,32 @@ class Bucket:
 
     def _request(self, action: str) -> AbstractContextManager[None]:
         return translate_errors(self.region, action)
+
+
+class _Resumed:
+    """Chunks that were read already, followed by the rest.
+
+    Not a generator: obstore never closes an iterator that it abandons.
+    """
+
+    def __init__(self, chunks: list[bytes], rest: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks[::-1]
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return self._chunks.pop() if self._chunks else await anext(self._rest)
+
+
+async def _joined_if_small(chunks: AsyncIterator[bytes]) -> bytes | AsyncIterator[bytes]:
+    """Return all bytes if they are less than one part. This takes one request instead of three."""
+    head: list[bytes] = []
+    size_bytes = 0
+    async for chunk in chunks:
+        head.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes >= PART_BYTES:
+            return _Resumed(head, chunks)
+    return b"".join(head)

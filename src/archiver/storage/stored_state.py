@@ -13,12 +13,7 @@ Answers = Mapping[Region, Manifest | DanglingManifest | ArchiverError | None]
 
 
 def evaluate(archive: Archive, answers: Answers) -> StoredState:
-    """Return the state of *archive* according to *answers*.
-
-    Raises:
-        UnreadableManifest: A region has a damaged manifest, and no region has a valid one.
-        StorageUnavailable: No region answers.
-    """
+    """Return the state of *archive* according to *answers*. Raises as ``ports.Storage.find``."""
     _require_conclusive(answers)
     copies = copies_of(archive, answers)
     return StoredState(

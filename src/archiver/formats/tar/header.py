@@ -1,8 +1,4 @@
-"""The header blocks of a tar's members: ustar, PAX and GNU.
-
-Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
-https://www.gnu.org/software/tar/manual/html_node/Standard.html.
-"""
+"""The header blocks of a tar's members: ustar, PAX and GNU. See ``extensions`` for the formats."""
 
 import re
 from collections.abc import Mapping

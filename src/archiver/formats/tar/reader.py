@@ -1,9 +1,7 @@
 """Reads a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
 
-Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
-https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, this
-one requires the two blocks of zeros at the end: without them, an archive that was cut between two
-members would look complete.
+Unlike most readers of tar, this one requires the two blocks of zeros at the end: without them, an
+archive that was cut between two members would look complete.
 """
 
 from collections.abc import Callable, Generator
@@ -48,10 +46,7 @@ def verify_tar(
 
 
 def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
-    """Read a tar to its end, and call *read_member* for each of its members.
-
-    Raises BadArchive as ``verify_tar`` does.
-    """
+    """Read a tar to its end, and call *read_member* for each of its members."""
     extensions = Extensions()
     any_members = False
     while True:

@@ -175,11 +175,8 @@ def _is_symlink(name: bytes, system: int, attributes: int) -> bool:
 
     A zip states the kind of a member up to three times: in the Unix mode, in the DOS attributes,
     and by a trailing slash of the name. unzip and Python use the slash, bsdtar the mode or the DOS
-    attributes.
-
-    Raises:
-        UnsafeMember: It is a device, or has a special bit.
-        CorruptArchive: Readers disagree on whether it is a file.
+    attributes. Raises CorruptArchive if these disagree, and UnsafeMember for a device or a special
+    bit.
     """
     mode = attributes >> 16
     kind = stat.S_IFMT(mode)
