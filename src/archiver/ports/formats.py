@@ -22,10 +22,7 @@ class Verifier(Protocol):
         """Check the next chunk. Raises BadArchive as early as possible."""
 
     async def finish(self) -> Verified:
-        """Return the measures of the whole archive.
-
-        Raises BadArchive if the archive is incomplete, or was rejected before.
-        """
+        """Return its measures. Raises BadArchive if it is incomplete, or was rejected before."""
 
 
 class VerifierFactory(Protocol):

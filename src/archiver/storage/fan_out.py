@@ -59,16 +59,12 @@ class _RegionUpload:
         self._read_bytes = 0
         self.task = asyncio.create_task(self._put(object_key))
 
-    @property
-    def active(self) -> bool:
-        return self.failure is None
-
     async def write(self, chunk: bytes | None) -> bool:
         """Send *chunk*, or None for the end; return whether the region is still active."""
         self.all_sent = self.all_sent or chunk is None
         if not self._abandoned:
             await self._queue.put(chunk)
-        return self.active
+        return self.failure is None
 
     async def wait(self) -> bool:
         """Wait for the end of the upload; return whether the region stored the object."""
@@ -208,7 +204,7 @@ class FanOutUpload:
         tasks = {
             asyncio.create_task(step(upload, *args)): upload
             for upload in self._uploads
-            if upload.active
+            if upload.failure is None
         }
         try:
             late = await self._wait_for_others(set(tasks))

@@ -93,10 +93,7 @@ class Auditor:
         copies: Copies | None,
         report: Report,
     ) -> Finding:
-        """Return *finding* with the comparison of the stored and the fetched archive.
-
-        Raises ArchiverError if the archive could not be fetched.
-        """
+        """Return *finding* with the comparison. Raises ArchiverError if the fetch failed."""
         archive = finding.archive
         async with self._fetch(source, manifest, archive, report) as (fetched, kept):
             finding = replace(finding, fetched=fetched)

@@ -139,10 +139,7 @@ class StreamDecompressor:
         self._head = b""
 
     def iter_content(self, data: bytes) -> Iterator[bytes]:
-        """Yield the content of *data*, up to STEP_BYTES at a time.
-
-        Raises BadArchive as early as possible.
-        """
+        """Yield the content of *data*, up to STEP_BYTES at a time. Raises BadArchive."""
         while data:
             if self._member:
                 data = yield from self._decompress(self._member, data)

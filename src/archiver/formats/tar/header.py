@@ -117,10 +117,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return (size := self.data_bytes) + -size % BLOCK
 
     def member(self) -> Member:
-        """Return the member independently of the format.
-
-        Raises NotConvertible if other formats cannot represent it.
-        """
+        """Return the member. Raises NotConvertible if other formats cannot represent it."""
         kind = KINDS.get(self.kind)
         mode = _parse_number(self.block[_MODE])
         mtime = _parse_time(self.block[_MTIME]) if self.mtime is None else parse_seconds(self.mtime)

@@ -37,10 +37,7 @@ ReadMember = Callable[[ByteReader, Header], Parsing | None]
 def verify_tar(
     reader: ByteReader, *, tree: ArchiveTree, limits: LimitCounter, links: SymlinkChecker
 ) -> Parsing:
-    """Read a tar to its end, and check that its members belong to *tree*.
-
-    Raises BadArchive if it is truncated, damaged, empty, not a tar, or followed by other bytes.
-    """
+    """Read a tar to its end, and check that its members belong to *tree*. Raises BadArchive."""
     yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
     links.finish()
 

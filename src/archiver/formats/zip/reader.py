@@ -86,8 +86,7 @@ def verify_zip(
     """Read a zip to its end, and check that its members belong to *tree*.
 
     Only the directory shows which members are links, long after their content was read. So each
-    member is first recorded with the place to which it would lead as a link. Raises BadArchive if
-    it is truncated, damaged, empty, not a zip, or followed by other bytes.
+    member is first recorded with the place to which it would lead as a link. Raises BadArchive.
     """
     read, listed = _EntryHash(), _EntryHash()
     candidates, paths = ZipLinkCandidates(links=links), ExtractionPaths()

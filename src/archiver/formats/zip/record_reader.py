@@ -116,10 +116,7 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
 
 
 def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
-    """Read the end records, of which the first *signature* was read already.
-
-    Raises CorruptArchive if they do not describe *directory*.
-    """
+    """Read the end records after the first *signature*, and require that they match *directory*."""
     zip64 = signature == END_64.signature
     if zip64:
         yield from _read_zip64_end(reader, directory)

@@ -76,10 +76,7 @@ class Method(IntEnum):
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the kind and the data of each of the *extra* fields of a header.
-
-    Raises CorruptArchive if the last field ends elsewhere than the header.
-    """
+    """Yield the kind and the data of each of the *extra* fields. Raises CorruptArchive."""
     at = 0
     while len(extra) - at >= _EXTRA_FIELDS.size:
         kind, size = _EXTRA_FIELDS.unpack_from(extra, at)
@@ -130,10 +127,7 @@ _ZIP64_VALUE_BYTES = 8
 
 
 def resolve_zip64(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
-    """Return *values*, with 64-bit values from the extra field where necessary (4.5.3).
-
-    Raises CorruptArchive if the extra field is too short.
-    """
+    """Return *values*, those of 64 bits from the *extra* field (4.5.3). Raises CorruptArchive."""
     if FULL_32 not in values:
         return values
     wide = extra_field(ZIP64, extra) or b""
