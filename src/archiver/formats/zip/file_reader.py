@@ -18,25 +18,13 @@ from archiver.formats.archive_tree import shown
 from archiver.formats.compression.decompress import STEP_BYTES, IsalError
 from archiver.formats.member import Member, MemberKind
 from archiver.formats.tar.header import MODE_BITS
+from archiver.formats.zip import records
 from archiver.formats.zip.record_reader import Entry
-from archiver.formats.zip.records import (
-    CENTRAL,
-    END,
-    END_64,
-    FULL_16,
-    FULL_32,
-    LOCAL,
-    LOCATOR_64,
-    UNIX_TIME,
-    Method,
-    extra_field,
-    resolve_zip64,
-)
 
 WINDOW_BYTES = 1 << 20
 """How much is read at a time."""
 
-_TAIL_BYTES = FULL_16 + END.size
+_TAIL_BYTES = records.FULL_16 + records.END.size
 """The record with the offset of the directory is within this many bytes at the end."""
 
 _KIND_BITS = 0o170000
@@ -104,7 +92,7 @@ class ZipFileReader:
         """
         contents = self._contents
         contents.seek(entry.offset)
-        *_, name_size, extra_size = LOCAL.unpack(contents.read(LOCAL.size))
+        *_, name_size, extra_size = records.LOCAL.unpack(contents.read(records.LOCAL.size))
         contents.read(name_size + extra_size)
         if max(entry.packed_bytes, entry.unpacked_bytes) <= STEP_BYTES:
             return (self._read_small(entry),)
@@ -113,7 +101,7 @@ class ZipFileReader:
     def _read_small(self, entry: Entry) -> bytes:
         """Return the content of a small member at once. Faster, and most members are small."""
         data = self._contents.read(entry.packed_bytes)
-        if entry.method != Method.STORED:
+        if entry.method != records.Method.STORED:
             data = _inflate_small(data, entry.unpacked_bytes)
         if len(data) != entry.unpacked_bytes or crc32(data) != entry.crc:
             raise _damaged()
@@ -122,7 +110,7 @@ class ZipFileReader:
     def _iter_large(self, entry: Entry) -> Iterator[bytes]:
         pieces = self._iter_packed(entry.packed_bytes)
         size_bytes = crc = 0
-        for piece in pieces if entry.method == Method.STORED else _inflate(pieces):
+        for piece in pieces if entry.method == records.Method.STORED else _inflate(pieces):
             crc = crc32(piece, crc)
             size_bytes += len(piece)
             yield piece
@@ -139,34 +127,36 @@ class ZipFileReader:
         """Return the number of entries in the directory, and its offset."""
         start = max(0, self._size_bytes - _TAIL_BYTES)
         tail = _FileCursor(self._descriptor, start).read(self._size_bytes - start)
-        at = len(tail) - END.size
-        if not tail.startswith(END.signature, at):  # There is a comment. Numbers may look like END.
-            at = tail.rfind(END.signature)
+        at = len(tail) - records.END.size
+        if not tail.startswith(records.END.signature, at):
+            # There is a comment. Without one, numbers of the record itself may look like END.
+            at = tail.rfind(records.END.signature)
         if at < 0:
             raise _damaged()
-        *_, entries, _, offset, _ = END.unpack(tail, at)
-        if entries != FULL_16 and offset != FULL_32:
+        *_, entries, _, offset, _ = records.END.unpack(tail, at)
+        if entries != records.FULL_16 and offset != records.FULL_32:
             return entries, offset
         return self._find_zip64_directory(start + at) or (entries, offset)
 
     def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
         """Return the same from the ZIP64 record, if there is one before the *end* record."""
-        locator = _FileCursor(self._descriptor, end - LOCATOR_64.size).read(LOCATOR_64.size)
-        if not locator.startswith(LOCATOR_64.signature):
+        size = records.LOCATOR_64.size
+        locator = _FileCursor(self._descriptor, end - size).read(size)
+        if not locator.startswith(records.LOCATOR_64.signature):
             return None
-        _, position, _ = LOCATOR_64.unpack(locator)
-        record = _FileCursor(self._descriptor, position).read(END_64.size)
-        *_, entries, _, offset = END_64.unpack(record)
+        _, position, _ = records.LOCATOR_64.unpack(locator)
+        record = _FileCursor(self._descriptor, position).read(records.END_64.size)
+        *_, entries, _, offset = records.END_64.unpack(record)
         return entries, offset
 
     def _read_entry(self, directory: _FileCursor) -> tuple[Member, Entry]:
-        fields = CENTRAL.unpack(directory.read(CENTRAL.size))[3:]
+        fields = records.CENTRAL.unpack(directory.read(records.CENTRAL.size))[3:]
         flags, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
         name_size, extra_size, comment_size, _ = sizes
         name = directory.read(name_size)
         extra = directory.read(extra_size)
         directory.read(comment_size)
-        unpacked, packed, offset = resolve_zip64((unpacked, packed, offset), extra)
+        unpacked, packed, offset = records.resolve_zip64((unpacked, packed, offset), extra)
         kind = _kind(name, attributes >> 16)
         member = Member(
             name=name.rstrip(b"/"),
@@ -207,10 +197,10 @@ def _kind(name: bytes, mode: int) -> MemberKind:
 @lru_cache(maxsize=256)
 def _mtime(extra: bytes, stamp: int) -> int:
     """Return the modification time: exact, or the DOS time, taken as UTC as it has no time zone."""
-    exact = extra_field(UNIX_TIME, extra) if extra else None
+    exact = records.extra_field(records.UNIX_TIME, extra) if extra else None
     if exact and exact[0] & 1 and len(exact) >= 5:  # noqa: PLR2004 - flags, and four bytes of time
         return int.from_bytes(exact[1:5], "little", signed=True)
-    date, time = stamp >> 16, stamp & FULL_16
+    date, time = stamp >> 16, stamp & records.FULL_16
     try:
         day = datetime(1980 + (date >> 9), date >> 5 & 15, date & 31, tzinfo=UTC)
         moment = day.replace(hour=time >> 11, minute=time >> 5 & 63, second=min(time % 32 * 2, 59))
