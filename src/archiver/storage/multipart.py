@@ -6,10 +6,9 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
@@ -29,8 +28,7 @@ LIST_MAX_BYTES = 8 << 20
 """S3 lists a thousand uploads at a time, which are less than 2 MiB."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultipartUpload:
+class MultipartUpload(NamedTuple):
     """An upload that was initiated and neither completed nor aborted."""
 
     object_key: str
@@ -81,9 +79,9 @@ class MultipartUploads:
         uploads = ET.fromstring(body).iterfind("{*}Upload")  # noqa: S314 - the bucket is trusted
         return [
             MultipartUpload(
-                object_key=upload.findtext("{*}Key", ""),
-                upload_id=upload.findtext("{*}UploadId", ""),
-                initiated_at=_parse_time(upload.findtext("{*}Initiated", "")),
+                upload.findtext("{*}Key", ""),
+                upload.findtext("{*}UploadId", ""),
+                _parse_time(upload.findtext("{*}Initiated", "")),
             )
             for upload in uploads
         ]

@@ -103,6 +103,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return named and self.kind == FILE
 
     @property
+    def is_folder(self) -> bool:
+        return self.kind == FOLDER or self.name.endswith(b"/")
+
+    @property
     def has_special_bits(self) -> bool:
         return _has_special_bits(self.block[_MODE])
 

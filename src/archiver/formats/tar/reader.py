@@ -16,7 +16,6 @@ from archiver.formats.tar.extensions import EXTENSIONS, Extensions
 from archiver.formats.tar.header import (
     BLOCK,
     FILE,
-    FOLDER,
     KINDS,
     SYMBOLIC_LINK,
     UNSAFE,
@@ -97,10 +96,9 @@ def _verify_member(
         links.add_link(header.name, classify_target(header.name, header.link), header.link)
     else:
         links.add_member(header.name)
-    if header.kind != FILE or header.name.endswith(b"/"):
+    if header.kind != FILE or header.is_folder:
         _require_no_content(header)
-    is_file = header.kind != FOLDER and not header.name.endswith(b"/")
-    if is_file and tree.record_file(header.name):
+    if not header.is_folder and tree.record_file(header.name):
         return _inspect_identity(reader, header, tree)
     return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
 
@@ -114,8 +112,7 @@ def _require_no_content(header: Header) -> None:
         raise CorruptArchive("a file in the tar is a folder to some readers")
     if header.kind == SYMBOLIC_LINK and header.size_bytes:
         raise CorruptArchive("a link in the tar has a size, which some readers would skip")
-    is_folder = header.kind == FOLDER or header.name.endswith(b"/")
-    if is_folder and header.size_bytes:
+    if header.is_folder and header.size_bytes:
         raise CorruptArchive("a folder in the tar has a size, which some readers would skip")
 
 
