@@ -14,11 +14,12 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node, Region
 from archiver.sources.hgweb.source import HgArchivalCheck
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import open_storage
+from archiver.storage.s3_stores import S3Settings
 from benchmarks.inputs import BASENAME, NODE, ROOT
 
 CHUNK_BYTES = 1 << 20
@@ -42,7 +43,7 @@ async def _read(pieces: list[str]) -> AsyncGenerator[bytes, None]:
 
 
 async def _verify(pieces: list[str]) -> None:
-    verifier = verify(ARCHIVE, root=ROOT, identity=HgArchivalCheck(ARCHIVE.node))
+    verifier = StreamVerifier(ARCHIVE, root=ROOT, identity=HgArchivalCheck(ARCHIVE.node))
     for chunk in _chunks(pieces):
         await verifier.update(chunk)
     await verifier.finish()
@@ -52,11 +53,9 @@ def buckets(regions: str) -> list[Bucket]:
     """Return the buckets that ``ARCHIVER_REGIONS`` describes."""
     return [
         Bucket(
+            S3Settings(region=name, **region),
             region=Region(name),
-            aws_region=None,
-            virtual_hosted=False,
             presigned_ttl=timedelta(minutes=5),
-            **region,
         )
         for name, region in json.loads(regions).items()
     ]

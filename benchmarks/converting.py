@@ -14,7 +14,7 @@ from pathlib import Path
 
 from archiver.formats.compression.compress import available_cores
 from archiver.formats.convert import Converter
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
 from archiver.sources.hgweb.source import HgArchivalCheck
@@ -36,7 +36,9 @@ async def convert(given: Path, name: str, node: str, suffix: str, target: Path) 
         workspace=Workspace(folder=target.parent, max_bytes=1 << 40), threads=available_cores()
     )
     with ThreadPoolExecutor(1) as pool:
-        verifier = verify(wanted, root=root, identity=HgArchivalCheck(wanted.node), pool=pool)
+        verifier = StreamVerifier(
+            wanted, root=root, identity=HgArchivalCheck(wanted.node), pool=pool
+        )
         async with converter.convert(
             _read(given), original=archive, target=wanted, root=root
         ) as pieces:

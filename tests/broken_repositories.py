@@ -11,7 +11,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from archiver.formats.convert import Converter
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.ports.source import ServedFormats
@@ -68,7 +68,7 @@ class LocalArchiver:
                 queue=engine,
                 repairs=engine,
                 fleet=engine,
-                verify=verify,
+                verify=StreamVerifier,
                 converter=Converter(
                     workspace=Workspace(folder=self.folder, max_bytes=1 << 30), threads=1
                 ),

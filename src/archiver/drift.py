@@ -79,10 +79,8 @@ Listing = AsyncGenerator[Sequence[Content], None]
 async def compare(stored: Listing, fetched: Listing) -> Drift:
     """Return the differences of two archives. Only members without a counterpart are held.
 
-    When one archive has ended, further members of the other are only counted.
-
-    Raises:
-        ArchiveTooLarge: The held members exceed HELD_MAX_BYTES.
+    When one archive has ended, further members of the other are only counted. Raises
+    ArchiveTooLarge if the held members exceed HELD_MAX_BYTES.
     """
     comparison = _Comparison()
     async with aclosing(_each(stored)) as ours, aclosing(_each(fetched)) as theirs:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node
 from archiver.sources.hgweb.source import HgArchivalCheck
 from benchmarks.host import BURST_BYTES, Bucket
@@ -28,7 +28,7 @@ def test_the_host_sends_a_valid_archive(tmp_path: Path) -> None:
 
 async def _verify(sent: bytes) -> None:
     archive = Archive(source="x", repo=BASENAME, node=Node(NODE), subdir="", suffix="tar.gz")
-    verifier = verify(archive, root=ROOT, identity=HgArchivalCheck(archive.node))
+    verifier = StreamVerifier(archive, root=ROOT, identity=HgArchivalCheck(archive.node))
     await verifier.update(sent)
     await verifier.finish()
 

@@ -10,7 +10,7 @@ import pytest
 from archiver.building.pipeline import Output, Pipeline
 from archiver.building.streams import Progress
 from archiver.errors import WrongNode
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node
 from archiver.ports.source import ServedFormats
 from archiver.sources.hgweb.source import HgArchivalCheck
@@ -31,7 +31,7 @@ async def read(output: Output) -> None:
 
 
 async def fetch(world: World, archive: Archive) -> None:
-    pipeline = Pipeline(verify=verify, converter=FakeConverter())
+    pipeline = Pipeline(verify=StreamVerifier, converter=FakeConverter())
     candidate = replace(archive, suffix="zip")
     progress = Progress(FakeAttempt(archive=archive).report)
     async with pipeline.fetch(world.source, candidate, archive, progress) as output:
@@ -44,7 +44,7 @@ async def convert_stored(world: World, archive: Archive) -> None:
     relative = replace(archive, suffix="zip")
     copies = await world.archiver.build(relative, FakeAttempt(archive=relative))
     world.source.trusted = False
-    pipeline = Pipeline(verify=verify, converter=FakeConverter())
+    pipeline = Pipeline(verify=StreamVerifier, converter=FakeConverter())
     chunks = world.storage.read_copy(copies, copies.regions[0])
     progress = Progress(FakeAttempt(archive=archive).report)
     async with pipeline.convert_copy(

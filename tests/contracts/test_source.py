@@ -15,7 +15,7 @@ from archiver.errors import (
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node, Verified
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import SourceConfig
@@ -84,7 +84,9 @@ def opened(request: pytest.FixtureRequest, hgweb: Hgweb, ash: Ash) -> Open:
 
 async def _fetch(host: Host, archive: Archive) -> tuple[bytes, Verified]:
     async with host.source.open(archive) as stream:
-        verifier = verify(archive, root=stream.root, identity=host.source.identity_check(archive))
+        verifier = StreamVerifier(
+            archive, root=stream.root, identity=host.source.identity_check(archive)
+        )
         chunks = []
         async for chunk in stream.chunks:
             assert 0 < len(chunk) <= CHUNK_MAX_BYTES

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import zstandard
 
-from archiver.formats.verify import DEFAULT_LIMITS, verify
+from archiver.formats.verify import DEFAULT_LIMITS, StreamVerifier
 from archiver.model import Archive, Limits, Node, Verified
 from archiver.ports.formats import Verifier
 from archiver.sources.hgweb.source import HgArchivalCheck
@@ -154,7 +154,7 @@ async def verify_chunks(
 ) -> Verified:
     """Return or raise the result of verifying *chunks*."""
     with ThreadPoolExecutor(1) as pool:
-        verifier = verify(
+        verifier = StreamVerifier(
             archive,
             root=ROOT,
             identity=HgArchivalCheck(archive.node),
@@ -168,7 +168,7 @@ async def verify_chunks(
 async def verify_in_one_thread(archive: Archive, chunks: Iterable[bytes]) -> Verified:
     """Return or raise the result of a verifier without a pool."""
     return await _read_by(
-        verify(archive, root=ROOT, identity=HgArchivalCheck(archive.node)), chunks
+        StreamVerifier(archive, root=ROOT, identity=HgArchivalCheck(archive.node)), chunks
     )
 
 

@@ -276,8 +276,6 @@ def test_an_end_record_whose_numbers_contain_its_signature_is_found(tmp_path: Pa
         file.write(data[at : start + 16] + struct.pack("<I", offset) + data[start + 20 :])
         file.flush()
 
-        names = [
-            packed.member.name.decode() for packed in ZipFileReader(file.fileno(), file.tell())
-        ]
+        names = [member.name.decode() for member, _ in ZipFileReader(file.fileno(), file.tell())]
 
     assert names == [item.name for item in RICH]

@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from archiver.drift import Content
 from archiver.errors import NoRoom
-from archiver.formats.inventory import SpooledInventories
+from archiver.formats.inventory import open_inventory
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
 from tests.formats.samples import an_archive
@@ -18,7 +19,7 @@ from tests.formats.trees import RICH, Item, pack
 
 def members(data: bytes, suffix: str, folder: Path) -> list[Content]:
     async def play() -> list[Content]:
-        keep = SpooledInventories(workspace=Workspace(folder=folder, max_bytes=1 << 30))
+        keep = partial(open_inventory, workspace=Workspace(folder=folder, max_bytes=1 << 30))
         with keep(an_archive(suffix), size_bytes=len(data)) as kept:
             for start in range(0, len(data), 10_000):
                 await kept.write(data[start : start + 10_000])
@@ -55,7 +56,7 @@ def test_an_archive_may_have_many_members(suffix: str, tmp_path: Path) -> None:
 
 
 def test_an_archive_that_does_not_fit_is_rejected_and_leaves_nothing(tmp_path: Path) -> None:
-    keep = SpooledInventories(workspace=Workspace(folder=tmp_path, max_bytes=1))
+    keep = partial(open_inventory, workspace=Workspace(folder=tmp_path, max_bytes=1))
 
     with pytest.raises(NoRoom), keep(an_archive("tar"), size_bytes=2):
         pass

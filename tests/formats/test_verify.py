@@ -20,7 +20,7 @@ from archiver.errors import (
     SuffixRefused,
     TruncatedArchive,
 )
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Verified
 from tests.formats.samples import (
     COMPRESS,
@@ -189,7 +189,7 @@ def test_damage_to_a_tar_before_its_compression_always_raises_bad_archive(
 @each_suffix
 def test_a_rejected_stream_cannot_be_finished(suffix: str) -> None:
     async def play() -> None:
-        verifier = verify(an_archive(suffix), root=ROOT, identity=None)
+        verifier = StreamVerifier(an_archive(suffix), root=ROOT, identity=None)
         with pytest.raises(BadArchive):
             await verifier.update(b"<html>" + GOOD[suffix])
         with pytest.raises(BadArchive):
@@ -235,4 +235,4 @@ def flipped(data: bytes, bits: tuple[int, int] | None) -> bytes:
 
 def test_an_unsupported_format_is_rejected() -> None:
     with pytest.raises(SuffixRefused):
-        verify(an_archive("rar"), root=ROOT, identity=None)
+        StreamVerifier(an_archive("rar"), root=ROOT, identity=None)

@@ -44,7 +44,7 @@ def test_a_member_may_have_more_than_4_gib(tmp_path: Path) -> None:
             assert (large.file_size, small.file_size) == (pieces * PIECE_BYTES, 5)
             assert read.read(small) == b"small"
         assert [
-            packed.unpacked_bytes for packed in ZipFileReader(spool.descriptor, spool.size_bytes)
+            entry.unpacked_bytes for _, entry in ZipFileReader(spool.descriptor, spool.size_bytes)
         ] == [
             pieces * PIECE_BYTES,
             5,

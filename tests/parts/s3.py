@@ -19,6 +19,7 @@ import pytest
 
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
+from archiver.storage.s3_stores import S3Settings
 from tests.parts.process import accepts, free_port, running
 from tests.parts.sigv4 import sign
 
@@ -112,13 +113,14 @@ class Home:
     ) -> Bucket:
         """Return a region's bucket, at *endpoint* if a proxy is in front of the server."""
         return Bucket(
+            S3Settings(
+                bucket=self.names[region],
+                endpoint=endpoint or self.server.endpoint,
+                region="us-east-1",
+                access_key_id=self.server.access_key,
+                secret_access_key=self.server.secret_key,
+            ),
             region=region,
-            bucket=self.names[region],
-            endpoint=endpoint or self.server.endpoint,
-            aws_region="us-east-1",
-            access_key_id=self.server.access_key,
-            secret_access_key=self.server.secret_key,
-            virtual_hosted=False,
             presigned_ttl=presigned_ttl,
             public_endpoint=public_endpoint,
         )

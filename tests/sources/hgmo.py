@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.model import Archive, Node, Verified
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import SourceConfig
@@ -78,7 +78,9 @@ def fetch(template: str, archive: Archive) -> tuple[bytes, Verified]:
 
     async def play() -> tuple[bytes, Verified]:
         async with opened(template) as source, source.open(archive) as stream:
-            verifier = verify(archive, root=stream.root, identity=source.identity_check(archive))
+            verifier = StreamVerifier(
+                archive, root=stream.root, identity=source.identity_check(archive)
+            )
             data = b""
             async for chunk in stream.chunks:
                 await verifier.update(chunk)

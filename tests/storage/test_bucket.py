@@ -20,6 +20,7 @@ from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Region
 from archiver.storage.bucket import MANIFEST_MAX_BYTES, Bucket, ManifestWrite
 from archiver.storage.regional_storage import OBSTORE_EXIT_S
+from archiver.storage.s3_stores import S3Settings
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.s3_fault_proxy import Fault, sink
@@ -61,13 +62,15 @@ def a_bucket(
 ) -> Bucket:
     """Return a bucket that only signs URLs."""
     return Bucket(
+        S3Settings(
+            bucket="attic",
+            endpoint=endpoint,
+            region="eu-west-1",
+            access_key_id="AKID",
+            secret_access_key="secret",  # noqa: S106 - opens nothing
+            virtual_hosted=virtual_hosted,
+        ),
         region=Region("eu-west-1"),
-        bucket="attic",
-        endpoint=endpoint,
-        aws_region=None,
-        access_key_id="AKID",
-        secret_access_key="secret",  # noqa: S106 - opens nothing
-        virtual_hosted=virtual_hosted,
         presigned_ttl=timedelta(minutes=5),
         public_endpoint=public_endpoint,
     )

@@ -11,6 +11,7 @@ from archiver.errors import StorageUnavailable
 from archiver.model import Region
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import OBSTORE_EXIT_S
+from archiver.storage.s3_stores import S3Settings
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
 from tests.parts.secured_nats import Certificates
@@ -35,15 +36,16 @@ def endpoint(tmp_path: Path, certificates: Certificates) -> Iterator[str]:
 def stored(endpoint: str, ca_file: Path | None) -> bytes:
     """Return an object after a round trip through a region."""
     bucket = Bucket(
+        S3Settings(
+            bucket="bucket",
+            endpoint=endpoint,
+            region="us-east-1",
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            ca_file=ca_file,
+        ),
         region=Region("one"),
-        bucket="bucket",
-        endpoint=endpoint,
-        aws_region="us-east-1",
-        access_key_id=ACCESS_KEY,
-        secret_access_key=SECRET_KEY,
-        virtual_hosted=False,
         presigned_ttl=timedelta(minutes=5),
-        ca_file=ca_file,
     )
 
     async def chunks() -> AsyncIterator[bytes]:

@@ -224,6 +224,7 @@ from datetime import timedelta
 from pathlib import Path
 from archiver.model import Archive, Node, Region
 from archiver.storage.bucket import Bucket
+from archiver.storage.s3_stores import S3Settings
 from archiver.storage.regional_storage import open_storage
 
 endpoint, access_key, secret_key, *names = sys.argv[1:]
@@ -240,8 +241,11 @@ async def main():
     archive = Archive(source="s", repo="r", node=Node("0" * 40), subdir="", suffix="zip")
     async with open_storage([
         Bucket(
-            region=Region(name), bucket=name, endpoint=endpoint, aws_region="us-east-1",
-            access_key_id=access_key, secret_access_key=secret_key, virtual_hosted=False,
+            S3Settings(
+                bucket=name, endpoint=endpoint, region="us-east-1",
+                access_key_id=access_key, secret_access_key=secret_key,
+            ),
+            region=Region(name),
             presigned_ttl=timedelta(minutes=1),
         ) for name in names
     ]) as storage:

@@ -7,7 +7,7 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.model import Region
 from archiver.storage import fan_out
-from archiver.storage.region_queries import PATIENCE, RegionQueries
+from archiver.storage.region_buckets import PATIENCE, RegionQueries
 from archiver.storage.regional_storage import RegionalStorage
 from tests.parts.s3_fault_proxy import Fault
 from tests.storage.conftest import EAST, WEST, TwoRegions, an_archive, commit_of, lease_held, stream

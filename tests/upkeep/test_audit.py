@@ -16,7 +16,7 @@ import pytest
 
 from archiver.drift import Drift
 from archiver.errors import SourceUnavailable
-from archiver.formats.inventory import SpooledInventories
+from archiver.formats.inventory import open_inventory
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Region
 from archiver.ports.source import ServedFormats
@@ -40,7 +40,7 @@ def auditor(
         storage=world.storage,
         verify=GzipVerifier,
         converter=world.converter,
-        keep=SpooledInventories(workspace=Workspace(folder=folder, max_bytes=most_bytes)),
+        keep=partial(open_inventory, workspace=Workspace(folder=folder, max_bytes=most_bytes)),
     )
 
 

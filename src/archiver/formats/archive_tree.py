@@ -1,7 +1,5 @@
 """Requirements on the names of an archive's members, in any format."""
 
-from dataclasses import dataclass, field
-
 from archiver import names
 from archiver.errors import UnsafeMember, WrongRoot
 from archiver.model import Archive
@@ -17,28 +15,20 @@ SPECIAL_BITS = 0o7000
 """The set-uid, set-gid and sticky bits of a mode. Neither Mercurial nor git tracks them."""
 
 
-@dataclass(slots=True, kw_only=True)
 class ArchiveTree:
-    """The part of a repository in *archive*, packed below the folder ``root``.
+    """The part of a repository in *archive*, packed below the folder *root*.
 
-    The member that ``identity`` checks is the first file. A later member of that name is a file of
+    The member that *identity* checks is the first file. A later member of that name is a file of
     the repository.
     """
 
-    archive: Archive
-    root: str
-    identity: IdentityCheck | None = None
-    _identity_member: bytes | None = field(init=False, default=None)
-    _top: bytes = field(init=False)
-    _below: bytes = field(init=False)
-    _last: bytes | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        subdir = f"/{self.archive.subdir}" if self.archive.subdir else ""
-        if self.identity:
-            self._identity_member = f"{self.root}/".encode() + self.identity.member
-        self._top = f"{self.root}{subdir}".encode()
+    def __init__(self, *, archive: Archive, root: str, identity: IdentityCheck | None) -> None:
+        self.root = root
+        self._identity = identity
+        self._identity_member = f"{root}/".encode() + identity.member if identity else None
+        self._top = (f"{root}/{archive.subdir}" if archive.subdir else root).encode()
         self._below = self._top + b"/"
+        self._last: bytes | None = None
 
     @property
     def last_file(self) -> bytes:
@@ -79,8 +69,8 @@ class ArchiveTree:
 
     def check_identity(self, content: bytes) -> None:
         """Check the first IDENTITY_MAX_BYTES of the member that names the node."""
-        if self.identity:
-            self.identity.check_content(content)
+        if self._identity:
+            self._identity.check_content(content)
 
 
 def _segments(name: bytes) -> list[bytes]:
@@ -89,7 +79,6 @@ def _segments(name: bytes) -> list[bytes]:
 
 
 def _is_odd(name: bytes) -> bool:
-    """Return whether *name* is impossible or not normalized."""
     return b"\0" in name or b"//" in name or b"/./" in name or name.endswith(b"/.")
 
 

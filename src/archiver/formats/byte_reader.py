@@ -3,7 +3,7 @@
 Parsers are generators. They yield whenever they need bytes that have not arrived yet.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 from archiver.errors import CorruptArchive, TruncatedArchive
@@ -55,13 +55,9 @@ class ByteReader:
 
     def read_exactly(self, size: int) -> Generator[None, None, bytes]:
         """Return the next *size* bytes. Raises TruncatedArchive if the stream has fewer."""
-        end = self._at + size
-        while end > len(self._held):
+        while self._at + size > len(self._held):
             yield from self._wait()
-            end = self._at + size
-        block = self._held[self._at : end]
-        self._at = end
-        return block
+        return self.read_buffered(size)
 
     def read_some(self, max_size: int) -> Generator[None, None, bytes]:
         """Return one to *max_size* bytes, or nothing at the end of the stream."""
@@ -110,11 +106,6 @@ class IncrementalParser:
             next(self._parsing)
         except StopIteration:
             raise CorruptArchive("there are bytes after the end of the archive") from None
-
-    def steps(self, data: bytes) -> Iterator[None]:
-        """Parse *data* in one step."""
-        self.feed(data)
-        yield
 
     def close(self) -> None:
         """Mark the end of the stream. Raises BadArchive if the parser expects more."""

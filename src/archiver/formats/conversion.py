@@ -24,8 +24,7 @@ from archiver.formats.compression.compress import (
     compress_tar,
     keep_freed_memory,
 )
-from archiver.formats.member_filter import PIECE_BYTES, MemberFilter
-from archiver.formats.repack import repack_tar, repack_zip
+from archiver.formats.repack import PIECE_BYTES, MemberFilter, repack_tar, repack_zip
 from archiver.formats.tar.writer import TarWriter
 from archiver.formats.workspace import Workspace
 from archiver.formats.zip.writer import ZipWriter
@@ -62,11 +61,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def convert_stream(job: Job, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the converted archive.
-
-    Raises:
-        BadArchive, UnknownSubdir, NoRoom: The archive cannot be converted.
-    """
+    """Yield the converted archive. Raises BadArchive, UnknownSubdir or NoRoom."""
     with ExitStack() as stack:
         members = _member_filter(job, stack)
         if job.spool is None:

@@ -88,8 +88,6 @@ class Converter:
 
 
 class _ConversionProcess:
-    """The running process of a conversion."""
-
     def __init__(self, process: Process) -> None:
         self._process = process
         self._stdin = cast("StreamWriter", process.stdin)
@@ -103,17 +101,14 @@ class _ConversionProcess:
                 async for chunk in chunks:
                     if spool:
                         await run_in_thread(spool.write, chunk)
-                    else:
-                        await self._write(chunk)
+                        continue
+                    with suppress(ConnectionError):  # the exit status says more
+                        self._stdin.write(chunk)
+                        await self._stdin.drain()
         except BaseException:
             self._kill()
             raise
         self._stdin.close()
-
-    async def _write(self, chunk: bytes) -> None:
-        with suppress(ConnectionError):  # the exit status says more
-            self._stdin.write(chunk)
-            await self._stdin.drain()
 
     async def iter_output(self, feeding: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
         """Yield the output. Raises the failure of *feeding* or of the process."""
@@ -132,9 +127,8 @@ class _ConversionProcess:
         """Kill the process and wait for its end."""
         self._kill()
         self._stdin.close()
-        await complete_despite_cancellation(
-            self._process.communicate()
-        )  # unread output keeps the pipes open
+        reading = self._process.communicate()  # unread output keeps the pipes open
+        await complete_despite_cancellation(reading)
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -144,10 +138,9 @@ class _ConversionProcess:
 @asynccontextmanager
 async def _start(job: Job) -> AsyncIterator[_ConversionProcess]:
     """Yield a process that does *job*. The process does not outlive the block."""
-    command = (sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job))
     try:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *(sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,

@@ -8,8 +8,7 @@ import msgspec
 
 from archiver.drift import Content
 from archiver.formats.member import Member, MemberKind, OutputBuffer
-from archiver.formats.member_filter import MemberFilter
-from archiver.formats.repack import repack_tar, repack_zip
+from archiver.formats.repack import MemberFilter, repack_tar, repack_zip
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.runtime.threads import iterate_in_thread, run_in_thread
@@ -20,16 +19,13 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Content)
 
 
-class SpooledInventories:
-    """Implements ``ports.InventoryFactory``: the archives lie in a workspace."""
-
-    def __init__(self, *, workspace: Workspace) -> None:
-        self._workspace = workspace
-
-    @contextmanager
-    def __call__(self, archive: Archive, *, size_bytes: int = 0) -> Iterator["SpooledInventory"]:
-        with self._workspace.spool(expected_bytes=size_bytes) as spool:
-            yield SpooledInventory(archive=archive, spool=spool)
+@contextmanager
+def open_inventory(
+    archive: Archive, *, workspace: Workspace, size_bytes: int = 0
+) -> Iterator["SpooledInventory"]:
+    """Implements ``ports.InventoryFactory``, given a *workspace*."""
+    with workspace.spool(expected_bytes=size_bytes) as spool:
+        yield SpooledInventory(archive=archive, spool=spool)
 
 
 class SpooledInventory:

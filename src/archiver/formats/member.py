@@ -33,11 +33,7 @@ class MemberWriter(Protocol):
     """Packs members one after another. The bytes depend only on the members."""
 
     def start_member(self, member: Member) -> None:
-        """Start the next member. Its ``size_bytes`` bytes of content must be written next.
-
-        Raises:
-            NotConvertible: The format cannot represent the member.
-        """
+        """Start a member, whose ``size_bytes`` must be written next. May raise NotConvertible."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -45,17 +41,11 @@ class MemberWriter(Protocol):
         """Yield the remaining output, and the end of the archive."""
 
     def take_output(self, size: int) -> bytes:
-        """Return the next *size* bytes of the output, or nothing if there are fewer.
-
-        May return more if the output cannot be split there.
-        """
+        """Return the next *size* bytes, or more if they cannot be split; nothing if too few."""
 
 
 class OutputBuffer:
-    """Output that was produced and not taken yet.
-
-    ``total_bytes`` counts everything that was ever appended.
-    """
+    """Output that was produced and not taken yet. ``total_bytes`` counts the taken, too."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -47,19 +47,11 @@ _LEADING_UP = re.compile(rb"(?:\.{0,2}/)+")
 class LinkTarget(IntEnum):
     """Where a link leads, according to its name and its target alone."""
 
-    IMPOSSIBLE = 0
-    """No system can create such a link."""
-
+    IMPOSSIBLE = 0  # no system can create such a link
     INSIDE = 1
-
-    TO_SELF = 2
-    """To its own name, or to a different spelling of it: then to nothing where case is ignored."""
-
-    OUTSIDE = 3
-    """An absolute path, a Windows drive, or a path that leaves the root, here or on Windows."""
-
-    UNRESOLVED = 4
-    """It goes down and up again, so it may pass through another link and leave the root there."""
+    TO_SELF = 2  # to its own name, or another spelling: then to nothing where case is ignored
+    OUTSIDE = 3  # an absolute path, a Windows drive, or a path out of the root, here or on Windows
+    UNRESOLVED = 4  # goes down and up again, so it may leave the root at a link that it passes
 
 
 class SymlinkChecker:
@@ -86,9 +78,8 @@ class SymlinkChecker:
     def add_member(self, name: bytes) -> None:
         """Check a member that is not a link.
 
-        Raises:
-            UnsafeMember: It would be written through a link, or would replace one.
-            ArchiveTooLarge: There are too many names to compare.
+        Raises UnsafeMember if it would be written through a link, or would replace one, and
+        ArchiveTooLarge if there are too many names to compare.
         """
         if not self._names:
             return
@@ -176,10 +167,8 @@ class SymlinkChecker:
     def _is_below_alias(self, name: bytes) -> bool:
         """Return whether *name* is below a differently spelled link.
 
-        Members of a folder usually follow each other, so the last answer is cached.
-
-        Raises:
-            UnsafeMember: *name* is below a link in its own spelling.
+        Members of a folder usually follow each other, so the last answer is cached. Raises
+        UnsafeMember if *name* is below a link in its own spelling.
         """
         folder = name[: max(name.rfind(b"/"), name.rfind(b"\\")) + 1]
         if folder != self._folder:

@@ -40,11 +40,7 @@ class Workspace:
 
     @contextmanager
     def spool(self, *, expected_bytes: int = 0) -> Iterator["Spool"]:
-        """Yield an empty file.
-
-        Raises:
-            NoRoom: There is no room for *expected_bytes*, or, later, for the bytes written.
-        """
+        """Yield an empty file with room for *expected_bytes*. Raises NoRoom, also when it grows."""
         with _writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115 - below

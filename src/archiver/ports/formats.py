@@ -22,11 +22,7 @@ class Verifier(Protocol):
         """Check the next chunk. Raises BadArchive as early as possible."""
 
     async def finish(self) -> Verified:
-        """Return the measures of the whole archive.
-
-        Raises:
-            BadArchive: The archive is incomplete, or was rejected before.
-        """
+        """Return its measures. Raises BadArchive if it is incomplete, or was rejected before."""
 
 
 class VerifierFactory(Protocol):
@@ -49,11 +45,8 @@ class Converter(Protocol):
     def require_room(self, *, original: Archive, target: Archive, size_bytes: int = 0) -> None:
         """Return if there is room to convert *original*, of *size_bytes* if known, to *target*.
 
-        Callers check this before they request the bytes of *original*.
-
-        Raises:
-            NoRoom: There is not enough room, or not even for a small archive if the size is
-                unknown.
+        Callers check this before they request the bytes of *original*. Raises NoRoom if there is
+        not enough room, or not even for a small archive if the size is unknown.
         """
 
     def convert(
@@ -90,8 +83,7 @@ class ArchiveInventory(Protocol):
     def iter_members(self) -> AsyncGenerator[Sequence[Content], None]:
         """Yield all members in their order. The archive must be complete and verified.
 
-        Raises:
-            NotConvertible: It has a member that only its own format can represent.
+        Raises NotConvertible if it has a member that only its own format can represent.
         """
 
 

@@ -110,9 +110,7 @@ class Storage(Protocol):
         """Yield the archives in *region*, or in the first region that answers, page by page.
 
         Yields all archives, or those of *source*. Skips objects that are not named as manifests.
-
-        Raises:
-            StorageUnavailable: No region answers, or the listing failed midway.
+        Raises StorageUnavailable if no region answers, or the listing failed midway.
         """
 
     async def upload(

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -24,7 +23,6 @@ from archiver.storage.object_keys import (
     parse_manifest_key,
     random_probe_key,
 )
-from archiver.storage.put_body import join_if_small
 from archiver.storage.s3_errors import ObjectExists, ObjectMissing, translate_errors
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, bulk_store, control_store
 from archiver.storage.write_probe import WriteProbe
@@ -73,40 +71,26 @@ class ManifestWrite:
 class Bucket:
     """One region's archives and manifests.
 
-    Without configured keys, they come from the environment, the container or the machine's role.
     Every failed request raises StorageUnavailable. Presigned URLs use *public_endpoint*, if there
     is one. Archiver itself sends nothing there.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting of its own
+    def __init__(
         self,
+        settings: S3Settings,
         *,
         region: Region,
-        bucket: str,
-        endpoint: str | None,
-        aws_region: str | None,
-        access_key_id: str | None,
-        secret_access_key: str | None,
-        virtual_hosted: bool,
         presigned_ttl: timedelta,
         public_endpoint: str | None = None,
-        ca_file: Path | None = None,
     ) -> None:
         self.region = region
-        self.bucket_id = bucket_id(endpoint or aws_region or region, bucket)
+        self.bucket_id = bucket_id(settings.endpoint or settings.region, settings.bucket)
         self._presigned_ttl = presigned_ttl
-        settings = S3Settings(
-            bucket=bucket,
-            endpoint=endpoint,
-            region=aws_region or region,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            virtual_hosted=virtual_hosted,
-            ca_file=ca_file,
-        )
         self._probe_key = random_probe_key()
         self._write_probe = WriteProbe(probe=self._put_probe)
+        self.require_writable = self._write_probe.require_writable
         self._multipart_uploads = MultipartUploads(settings)
+        self.abort_uploads = self._multipart_uploads.abort
         self._bulk = bulk_store(settings)
         self._control = control_store(settings)
         self._public = (
@@ -191,10 +175,6 @@ class Bucket:
                     attributes={"Content-Type": "application/json"},
                 )
 
-    async def require_writable(self) -> None:
-        """Return if the bucket accepts writes, as a recent write or a probe proves."""
-        await self._write_probe.require_writable()
-
     async def _put_probe(self) -> None:
         with self._write_probe.record_write():
             async with self._control_request("store a probe"):
@@ -210,7 +190,7 @@ class Bucket:
             await obstore.put_async(
                 self._bulk,
                 object_key,
-                await join_if_small(chunks, PART_BYTES),
+                await _joined_if_small(chunks),
                 chunk_size=PART_BYTES,
                 max_concurrency=CONCURRENT_PARTS,
                 attributes=object_attributes(object_key),
@@ -238,10 +218,6 @@ class Bucket:
     async def delete_object(self, object_key: str) -> None:
         async with self._control_request("delete an object"):
             await obstore.delete_async(self._control, object_key)
-
-    async def abort_uploads(self, object_key: str, *, until: datetime) -> None:
-        """Abort multipart uploads of *object_key* that were initiated at or before *until*."""
-        await self._multipart_uploads.abort(object_key, until=until)
 
     async def abort_old_uploads(self, min_age: timedelta) -> int:
         """Abort multipart uploads of archives that are older than *min_age*; return how many."""
@@ -281,3 +257,32 @@ class Bucket:
 
     def _request(self, action: str) -> AbstractContextManager[None]:
         return translate_errors(self.region, action)
+
+
+class _Resumed:
+    """Chunks that were read already, followed by the rest.
+
+    Not a generator: obstore never closes an iterator that it abandons.
+    """
+
+    def __init__(self, chunks: list[bytes], rest: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks[::-1]
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return self._chunks.pop() if self._chunks else await anext(self._rest)
+
+
+async def _joined_if_small(chunks: AsyncIterator[bytes]) -> bytes | AsyncIterator[bytes]:
+    """Return all bytes if they are less than one part. This takes one request instead of three."""
+    head: list[bytes] = []
+    size_bytes = 0
+    async for chunk in chunks:
+        head.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes >= PART_BYTES:
+            return _Resumed(head, chunks)
+    return b"".join(head)

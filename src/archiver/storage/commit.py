@@ -11,8 +11,7 @@ from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 from archiver.storage.bucket import Bucket, ManifestWrite
 from archiver.storage.fan_out import confirm_upload
-from archiver.storage.region_buckets import RegionBuckets
-from archiver.storage.region_queries import PerRegion, outcome
+from archiver.storage.region_buckets import PerRegion, RegionBuckets, outcome
 from archiver.storage.stored_state import copies_of
 from archiver.telemetry import log
 
@@ -63,7 +62,6 @@ class Committer:
         return state, confirming.result()
 
     async def _confirmed_regions(self, commit: Commit) -> tuple[Region, ...]:
-        """Return the regions that show the complete object."""
         object_key, size_bytes = commit.upload.object_key, commit.verified.size_bytes
         answers = await self._buckets.query_all(
             commit.upload.regions, lambda bucket: confirm_upload(bucket, object_key, size_bytes)

@@ -42,41 +42,11 @@ class _Abandoned(Exception):
     """Ends an upload from within."""
 
 
-class _ChunkQueue:
-    """Chunks on their way into one upload: an iterator that needs no closing."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_CHUNKS)
-        self.abandoned = False
-        self.read_bytes = 0
-
-    async def put(self, chunk: bytes | None) -> None:
-        """Add *chunk*, or None for the end, as soon as there is room."""
-        if not self.abandoned:
-            await self._queue.put(chunk)
-
-    def abandon(self) -> None:
-        """Release both the writer and the reader if they are waiting."""
-        self.abandoned = True
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._queue.put_nowait(None)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._queue.get()
-        if self.abandoned:
-            raise _Abandoned
-        if chunk is None:
-            raise StopAsyncIteration
-        self.read_bytes += len(chunk)
-        return chunk
-
-
 class _RegionUpload:
-    """One region's upload. ``failure`` is why it was dropped, None if it was only aborted."""
+    """One region's upload. Iterates over its own chunks, without needing to be closed.
+
+    ``failure`` is why it was dropped, None if it was only aborted.
+    """
 
     def __init__(self, *, bucket: Bucket, object_key: str) -> None:
         self.bucket = bucket
@@ -84,18 +54,17 @@ class _RegionUpload:
         self.failure: ArchiverError | None = None
         self.stored = False
         self.all_sent = False
-        self._chunks = _ChunkQueue()
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED_CHUNKS)
+        self._abandoned = False
+        self._read_bytes = 0
         self.task = asyncio.create_task(self._put(object_key))
-
-    @property
-    def active(self) -> bool:
-        return self.failure is None
 
     async def write(self, chunk: bytes | None) -> bool:
         """Send *chunk*, or None for the end; return whether the region is still active."""
         self.all_sent = self.all_sent or chunk is None
-        await self._chunks.put(chunk)
-        return self.active
+        if not self._abandoned:
+            await self._queue.put(chunk)
+        return self.failure is None
 
     async def wait(self) -> bool:
         """Wait for the end of the upload; return whether the region stored the object."""
@@ -108,20 +77,39 @@ class _RegionUpload:
         """Have the upload abort itself."""
         if not self.task.done():
             self.failure = self.failure or failure
-            self._chunks.abandon()
+            self._release()
+
+    def _release(self) -> None:
+        """Release both the writer and the reader of chunks if they are waiting."""
+        self._abandoned = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._queue.get()
+        if self._abandoned:
+            raise _Abandoned
+        if chunk is None:
+            raise StopAsyncIteration
+        self._read_bytes += len(chunk)
+        return chunk
 
     async def _put(self, object_key: str) -> None:
         try:
-            await self.bucket.put_object(object_key, self._chunks)
+            await self.bucket.put_object(object_key, self)
         except ArchiverError as exc:
             self.failure = self.failure or exc
         except _Abandoned:
             pass
         else:
-            self.stored = self.failure is None and not self._chunks.abandoned
-            METRICS.upload_bytes.labels(region=self.region).inc(self._chunks.read_bytes)
+            self.stored = self.failure is None and not self._abandoned
+            METRICS.upload_bytes.labels(region=self.region).inc(self._read_bytes)
         finally:
-            self._chunks.abandon()
+            self._release()
             if not self.stored:
                 _count_upload(self.region, "failed" if self.failure else "aborted")
 
@@ -216,7 +204,7 @@ class FanOutUpload:
         tasks = {
             asyncio.create_task(step(upload, *args)): upload
             for upload in self._uploads
-            if upload.active
+            if upload.failure is None
         }
         try:
             late = await self._wait_for_others(set(tasks))
@@ -250,11 +238,7 @@ class FanOutUpload:
 
 
 async def confirm_upload(bucket: Bucket, object_key: str, size_bytes: int) -> None:
-    """Return if *bucket* shows a stored object with its full size; count the upload's outcome.
-
-    Raises:
-        StorageUnavailable: It does not.
-    """
+    """Return if *bucket* shows a stored object with its full size; count the upload's outcome."""
     outcome = "aborted"
     try:
         await bucket.require_object(object_key, size_bytes)

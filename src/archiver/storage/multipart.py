@@ -6,9 +6,9 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from http import HTTPStatus
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
@@ -27,15 +27,8 @@ SIGNATURE_TTL = timedelta(minutes=1)
 LIST_MAX_BYTES = 8 << 20
 """S3 lists a thousand uploads at a time, which are less than 2 MiB."""
 
-MULTIPLE_CHOICES = 300
-"""From this status on, a response is a redirect, which is not followed, or an error."""
 
-NOT_FOUND = 404
-"""The upload was aborted already. rclone returns it if there are no uploads at all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultipartUpload:
+class MultipartUpload(NamedTuple):
     """An upload that was initiated and neither completed nor aborted."""
 
     object_key: str
@@ -86,9 +79,9 @@ class MultipartUploads:
         uploads = ET.fromstring(body).iterfind("{*}Upload")  # noqa: S314 - the bucket is trusted
         return [
             MultipartUpload(
-                object_key=upload.findtext("{*}Key", ""),
-                upload_id=upload.findtext("{*}UploadId", ""),
-                initiated_at=_parse_time(upload.findtext("{*}Initiated", "")),
+                upload.findtext("{*}Key", ""),
+                upload.findtext("{*}UploadId", ""),
+                _parse_time(upload.findtext("{*}Initiated", "")),
             )
             for upload in uploads
         ]
@@ -111,7 +104,11 @@ class MultipartUploads:
             method, target, allow_redirects=False, proxy=proxy_url(self._settings)
         ) as response:
             body = await _read_body(response)
-            if response.status >= MULTIPLE_CHOICES and response.status != NOT_FOUND:
+            # 404 if the upload was aborted already; from rclone also if there are none at all.
+            # Redirects are not followed.
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES and (
+                response.status != HTTPStatus.NOT_FOUND
+            ):
                 code = response_code(response.status, body.decode(errors="replace"))
                 message = "the bucket does not allow its uploads to be listed or aborted"
                 raise StorageUnavailable(message, s3_code=code)

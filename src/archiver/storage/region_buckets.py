@@ -1,17 +1,98 @@
-"""The buckets of all regions, queried concurrently."""
+"""The buckets of all regions, queried concurrently, without waiting for a silent one."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar
 
-from archiver.errors import StorageUnavailable
+from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Region
 from archiver.ports.storage import StoredState
 from archiver.storage.bucket import Bucket
-from archiver.storage.region_queries import PerRegion, RegionQueries, outcome
+from archiver.storage.s3_errors import TIMEOUT
 from archiver.storage.stored_state import evaluate
 
 T = TypeVar("T")
+
+
+PerRegion: TypeAlias = dict[Region, T | ArchiverError]
+
+PATIENCE = timedelta(seconds=1.5)
+"""Wait for the remaining regions once one has answered. A new TLS connection to the other side of
+the world takes a second."""
+
+SUSPECT_FOR = timedelta(seconds=10)
+"""How long a region that was silent gets only SUSPECT_PATIENCE. A build sends several queries."""
+
+SUSPECT_PATIENCE = timedelta(seconds=0.2)
+
+
+class RegionQueries:
+    """Runs queries and remembers which regions were silent lately.
+
+    A region that answers is trusted again at once.
+    """
+
+    def __init__(self) -> None:
+        self._suspect_until: dict[Region, float] = {}
+
+    async def run(self, queries: Mapping[Region, Coroutine[Any, Any, T]]) -> PerRegion[T]:
+        """Return each region's result, or its error.
+
+        As long as no region has succeeded, every region keeps its full timeout.
+        """
+        tasks = {region: asyncio.create_task(outcome(query)) for region, query in queries.items()}
+        try:
+            await self._wait(tasks)
+            return {
+                region: self._result(region, task) if task.done() else self._suspect(region)
+                for region, task in tasks.items()
+            }
+        finally:
+            for task in tasks.values():
+                task.cancel()
+
+    async def _wait(self, tasks: Mapping[Region, asyncio.Task[T | ArchiverError]]) -> None:
+        await _first_success(tasks.values())
+        trusted = [task for region, task in tasks.items() if not self._is_suspect(region)]
+        for group, patience in ((trusted, PATIENCE), (tasks.values(), SUSPECT_PATIENCE)):
+            if pending := [task for task in group if not task.done()]:
+                await asyncio.wait(pending, timeout=patience.total_seconds())
+
+    def _is_suspect(self, region: Region) -> bool:
+        return time.monotonic() < self._suspect_until.get(region, 0.0)
+
+    def _result(self, region: Region, task: asyncio.Task[T | ArchiverError]) -> T | ArchiverError:
+        result = task.result()
+        if not isinstance(result, ArchiverError):
+            self._suspect_until.pop(region, None)
+        return result
+
+    def _suspect(self, region: Region) -> StorageUnavailable:
+        """Suspect *region*. A suspicion that is renewed by every query would never end."""
+        if not self._is_suspect(region):
+            self._suspect_until[region] = time.monotonic() + SUSPECT_FOR.total_seconds()
+        return StorageUnavailable(
+            f"{region} does not answer while other regions do", s3_code=TIMEOUT
+        )
+
+
+async def _first_success(tasks: Iterable[asyncio.Task[T | ArchiverError]]) -> None:
+    """Return when one of *tasks* succeeds, or when all are done."""
+    pending = set(tasks)
+    succeeded = False
+    while pending and not succeeded:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        succeeded = not all(isinstance(task.result(), ArchiverError) for task in done)
+
+
+async def outcome(work: Awaitable[T]) -> T | ArchiverError:
+    """Return the result of *work*, or the ArchiverError that it raises."""
+    try:
+        return await work
+    except ArchiverError as exc:
+        return exc
 
 
 class RegionBuckets:

@@ -10,7 +10,7 @@ from itertools import count
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
 from archiver.manifest_check import object_prefix
 from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region
-from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
+from archiver.ports.storage import Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.commit import Committer
 from archiver.storage.fan_out import MAX_LAG, FanOutUpload, confirm_upload
@@ -58,16 +58,14 @@ class RegionalStorage:
         self._max_lag = max_lag
         self._cleanup = UploadCleanup(grace=grace)
         self._upload_numbers = count(1)
+        self.find = self._buckets.find
+        self.check_writable = self._buckets.check_writable
+        self.commit = self._committer.commit
+        self.discard = self._committer.discard
         self.regions = self._buckets.regions
         self.bucket_ids: Mapping[Region, str] = {
             bucket.region: bucket.bucket_id for bucket in buckets
         }
-
-    async def find(self, archive: Archive) -> StoredState:
-        return await self._buckets.find(archive)
-
-    async def check_writable(self) -> Mapping[Region, StorageUnavailable | None]:
-        return await self._buckets.check_writable()
 
     async def iter_archives(
         self, source: str | None = None, *, region: Region | None = None
@@ -125,12 +123,6 @@ class RegionalStorage:
             failures=fan_out.failures,
             restored=True,
         )
-
-    async def commit(self, commit: Commit, *, prove_lease: ProveLease) -> Copies:
-        return await self._committer.commit(commit, prove_lease)
-
-    async def discard(self, upload: Upload) -> None:
-        await self._committer.discard(upload)
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
         target, manifest = self._buckets.bucket(region), copies.manifest

@@ -34,8 +34,9 @@ DOWNLOAD_TIMEOUT = timedelta(hours=6)
 class S3Settings:
     """A bucket's address and credentials.
 
-    Without keys, they come from the environment or the machine. ``virtual_hosted`` puts the
-    bucket's name into the host name. ``ca_file`` adds authorities to those of the system.
+    Without keys, they come from the environment, the container or the machine's role.
+    ``virtual_hosted`` puts the bucket's name into the host name. ``ca_file`` adds authorities to
+    those of the system.
     """
 
     bucket: str
@@ -43,7 +44,7 @@ class S3Settings:
     region: str
     access_key_id: str | None
     secret_access_key: str | None = field(repr=False)
-    virtual_hosted: bool
+    virtual_hosted: bool = False
     ca_file: Path | None = None
 
     @property

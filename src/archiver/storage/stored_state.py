@@ -8,17 +8,13 @@ from archiver.ports.storage import StoredState
 from archiver.storage.bucket import DanglingManifest
 from archiver.telemetry import log
 
-Answers = Mapping[Region, Manifest | DanglingManifest | ArchiverError | None]
+Answer = Manifest | DanglingManifest | ArchiverError | None
+Answers = Mapping[Region, Answer]
 """Each region's copy of one archive, or its error. In the configured order of regions."""
 
 
 def evaluate(archive: Archive, answers: Answers) -> StoredState:
-    """Return the state of *archive* according to *answers*.
-
-    Raises:
-        UnreadableManifest: A region has a damaged manifest, and no region has a valid one.
-        StorageUnavailable: No region answers.
-    """
+    """Return the state of *archive* according to *answers*. Raises as ``ports.Storage.find``."""
     _require_conclusive(answers)
     copies = copies_of(archive, answers)
     return StoredState(
@@ -83,8 +79,7 @@ def _may_stand_in(manifest: Manifest, first: Manifest, *, lost: bool) -> bool:
     return manifest.sha256 == first.sha256 or (lost and manifest.created_at < first.created_at)
 
 
-def _is_unknown(answer: Manifest | DanglingManifest | ArchiverError | None) -> bool:
-    """Return whether the answer leaves open if the region has a copy."""
+def _is_unknown(answer: Answer) -> bool:
     return isinstance(answer, ArchiverError) or (
         isinstance(answer, DanglingManifest) and answer.uncertain
     )
@@ -93,10 +88,7 @@ def _is_unknown(answer: Manifest | DanglingManifest | ArchiverError | None) -> b
 def _iter_manifests(answers: Answers) -> Iterator[Manifest]:
     """Yield all manifests, dangling ones included: each of them is a promise."""
     for answer in answers.values():
-        match answer:
-            case Manifest():
-                yield answer
-            case DanglingManifest(manifest=manifest):
-                yield manifest
-            case _:
-                pass
+        if isinstance(answer, DanglingManifest):
+            yield answer.manifest
+        elif isinstance(answer, Manifest):
+            yield answer

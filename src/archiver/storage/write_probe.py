@@ -37,10 +37,6 @@ class WriteProbe:
         self._proven_until = time.monotonic() + self._ttl_s
 
     async def require_writable(self) -> None:
-        """Return if the bucket accepts writes. Concurrent callers share one probe.
-
-        Raises:
-            StorageUnavailable: It rejects them.
-        """
+        """Return if the bucket accepts writes, else raise. Concurrent callers share one probe."""
         if time.monotonic() >= self._proven_until:
             await self._probing.run(None, self._probe)

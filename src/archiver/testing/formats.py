@@ -11,6 +11,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 import zstandard
 
@@ -19,37 +20,34 @@ from archiver.model import Archive, Verified
 from archiver.ports.source import IdentityCheck
 from archiver.sealing import seal
 
-_COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
-    "tar": bytes,
-    "tar.gz": partial(gzip.compress, mtime=0),
-    "tar.bz2": bz2.compress,
-    "tar.xz": lzma.compress,
-    "tar.zst": zstandard.compress,
+
+class _Packing(NamedTuple):
+    magic: bytes
+    compress: Callable[[bytes], bytes] = bytes
+    decompress: Callable[[bytes], bytes] = bytes
+
+
+_PACKINGS: Mapping[str, _Packing] = {
+    "zip": _Packing(b"PK"),
+    "tar": _Packing(b""),
+    "tar.gz": _Packing(b"\x1f\x8b", partial(gzip.compress, mtime=0), gzip.decompress),
+    "tar.bz2": _Packing(b"BZh", bz2.compress, bz2.decompress),
+    "tar.xz": _Packing(b"\xfd7zXZ", lzma.compress, lzma.decompress),
+    "tar.zst": _Packing(b"\x28\xb5\x2f\xfd", zstandard.compress, zstandard.decompress),
 }
 
 
 def packed(members: Mapping[str, bytes], suffix: str) -> bytes:
-    """Return an archive with these files."""
-    return _zip(members) if suffix == "zip" else _COMPRESS[suffix](_tar(members))
+    return _zip(members) if suffix == "zip" else _PACKINGS[suffix].compress(_tar(members))
 
 
 def _unpacked(data: bytes, suffix: str) -> dict[str, bytes]:
-    """Return the files of an archive."""
     if suffix == "zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
-    with tarfile.open(fileobj=io.BytesIO(_DECOMPRESS[suffix](data))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(_PACKINGS[suffix].decompress(data))) as tar:
         extracted = ((member.name, tar.extractfile(member)) for member in tar)
         return {name: file.read() for name, file in extracted if file}
-
-
-_MAGIC: Mapping[str, bytes] = {
-    "tar.gz": b"\x1f\x8b",
-    "tar.bz2": b"BZh",
-    "tar.xz": b"\xfd7zXZ",
-    "tar.zst": b"\x28\xb5\x2f\xfd",
-    "zip": b"PK",
-}
 
 
 async def _read_all(chunks: AsyncGenerator[bytes, None], suffix: str) -> bytes:
@@ -57,18 +55,9 @@ async def _read_all(chunks: AsyncGenerator[bytes, None], suffix: str) -> bytes:
     data = b""
     async for chunk in chunks:
         data += chunk
-        if not data.startswith(_MAGIC.get(suffix, b"")):
+        if not data.startswith(_PACKINGS[suffix].magic):
             raise CorruptArchive(f"the bytes do not begin like {suffix}")
     return data
-
-
-_DECOMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
-    "tar": bytes,
-    "tar.gz": gzip.decompress,
-    "tar.bz2": bz2.decompress,
-    "tar.xz": lzma.decompress,
-    "tar.zst": zstandard.decompress,
-}
 
 
 class FakeConverter:
@@ -86,13 +75,7 @@ class FakeConverter:
     def version(self, suffix: str) -> str:
         return f"fake {suffix}"
 
-    def require_room(
-        self,
-        *,
-        original: Archive,  # noqa: ARG002 - there is room for all or none
-        target: Archive,  # noqa: ARG002
-        size_bytes: int = 0,  # noqa: ARG002
-    ) -> None:
+    def require_room(self, **_archives: object) -> None:  # there is room for all or none
         if self.full:
             raise NoRoom("the fake converter is full")
 

@@ -19,11 +19,10 @@ from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 
 
 class MemoryStorage:
-    """Buckets in memory. Regions in ``down`` do not answer.
+    """Buckets in memory. Tests may change ``objects`` and ``manifests``.
 
-    Regions in ``blind`` return manifests, but no metadata of objects. Regions in
-    ``full`` reject writes. Manifests of archives in ``unreadable`` are damaged. Tests may count,
-    damage and remove entries of ``objects`` and ``manifests``.
+    Regions in ``down`` do not answer. Those in ``blind`` return manifests, but no metadata of
+    objects. Those in ``full`` reject writes. Manifests of archives in ``unreadable`` are damaged.
     """
 
     def __init__(self, *, regions: Sequence[str] = ("us-east-1", "us-west-2")) -> None:
@@ -169,11 +168,7 @@ class MemoryStorage:
         }
 
     def download(self, url: str) -> bytes:
-        """Return the response body of a GET of a presigned *url*.
-
-        Raises:
-            PermissionError: The URL was not signed here, or not for GET.
-        """
+        """Return the body of a GET of *url*. Raises PermissionError unless signed here for GET."""
         address, _, signature = url.partition("?X-Amz-Signature=")
         if not hmac.compare_digest(signature, self._sign("GET", address)):
             raise PermissionError("the signature does not match")

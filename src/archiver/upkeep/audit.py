@@ -47,12 +47,9 @@ class Auditor:
         return self._storage.iter_archives(source)
 
     async def sample(self, size: int, *, source: str | None, random: Random) -> list[Archive]:
-        """Return a uniform random sample of *size* stored archives, or of those of *source*.
+        """Return a uniform random sample of *size* of these archives.
 
         https://en.wikipedia.org/wiki/Reservoir_sampling, Algorithm R.
-
-        Raises:
-            StorageUnavailable: The archives cannot be listed.
         """
         sample: list[Archive] = []
         seen = 0
@@ -95,11 +92,7 @@ class Auditor:
         copies: Copies | None,
         report: Report,
     ) -> Finding:
-        """Return *finding* with the comparison of the stored and the fetched archive.
-
-        Raises:
-            ArchiverError: The archive could not be fetched.
-        """
+        """Return *finding* with the comparison. Raises ArchiverError if the fetch failed."""
         archive = finding.archive
         async with self._fetch(source, manifest, archive, report) as (fetched, kept):
             finding = replace(finding, fetched=fetched)
@@ -177,12 +170,7 @@ class Auditor:
     async def _open_copy(
         self, archive: Archive, copies: Copies, report: Report
     ) -> AsyncIterator[ArchiveInventory]:
-        """Yield the first copy that can be read to its end.
-
-        Raises:
-            CorruptCopy: A copy is damaged.
-            StorageUnavailable: No region returned one.
-        """
+        """Yield the first copy that can be read to its end. Raises CorruptCopy at a damaged one."""
         failure = StorageUnavailable("no region returned the archive")
         for region in copies.regions:
             with self._keep(archive, size_bytes=copies.manifest.size_bytes) as stored:

@@ -12,29 +12,14 @@ from archiver.tasks import Failure
 class Outcome(StrEnum):
     """The result of the audit of one archive."""
 
-    SAME = "same"
-    """The host sent the bytes of the manifest again."""
-
-    REPACKED = "repacked"
-    """Other bytes with the same members: another compressor, or another header."""
-
-    DIFFERS = "differs"
-    """Other or different members."""
-
-    INCOMPLETE = "incomplete"
-    """The stored archive is valid but ends early: the host broke it off when it was fetched."""
-
-    GONE = "gone"
-    """The host no longer has it."""
-
-    CORRUPT = "corrupt"
-    """The bytes in a region differ from its manifest."""
-
-    LOST = "lost"
-    """A manifest exists, but no region has the bytes, whatever the host sends."""
-
-    UNCHECKED = "unchecked"
-    """A dependency failed, so there is no verdict."""
+    SAME = "same"  # the host sent the bytes of the manifest again
+    REPACKED = "repacked"  # other bytes, same members: another compressor, or another header
+    DIFFERS = "differs"  # other or different members
+    INCOMPLETE = "incomplete"  # valid but ends early: the host broke it off when it was fetched
+    GONE = "gone"  # the host no longer has it
+    CORRUPT = "corrupt"  # the bytes in a region differ from its manifest
+    LOST = "lost"  # a manifest exists, but no region has the bytes, whatever the host sends
+    UNCHECKED = "unchecked"  # a dependency failed, so there is no verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 
 from archiver import __version__
-from archiver.formats.verify import verify
+from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
@@ -25,6 +25,7 @@ from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import RegionalStorage, open_storage
+from archiver.storage.s3_stores import S3Settings
 
 NAMESPACE = "archiver"
 
@@ -68,16 +69,18 @@ def open_regions(settings: Settings) -> AbstractAsyncContextManager[RegionalStor
 def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Bucket:
     secret = region.secret_access_key
     return Bucket(
+        S3Settings(
+            bucket=region.bucket,
+            endpoint=region.endpoint,
+            region=region.aws_region or name,
+            access_key_id=region.access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+            virtual_hosted=region.virtual_hosted,
+            ca_file=region.ca_file,
+        ),
         region=Region(name),
-        bucket=region.bucket,
-        endpoint=region.endpoint,
-        aws_region=region.aws_region,
-        access_key_id=region.access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-        virtual_hosted=region.virtual_hosted,
         presigned_ttl=settings.server.presigned_ttl,
         public_endpoint=region.public_endpoint,
-        ca_file=region.ca_file,
     )
 
 
@@ -117,7 +120,7 @@ def open_verifier(settings: Settings) -> Iterator[VerifierFactory]:
     with ThreadPoolExecutor(1, "verify") as pool:
         verifies = {
             name: partial(
-                verify,
+                StreamVerifier,
                 limits=source.limits,
                 refuse_links_outside=source.links == "refuse",
                 pool=pool,

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from archiver.formats.convert import Converter
-from archiver.formats.inventory import SpooledInventories
+from archiver.formats.inventory import open_inventory
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.replication import Replication
 from archiver.settings import Settings
@@ -29,7 +30,7 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
                 converter=Converter(
                     workspace=workspace, threads=settings.worker.compression_threads
                 ),
-                keep=SpooledInventories(workspace=workspace),
+                keep=partial(open_inventory, workspace=workspace),
             )
 
 

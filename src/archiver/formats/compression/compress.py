@@ -31,7 +31,15 @@ _JOINERS: Mapping[str, Callable[[], Joiner]] = {
     "tar.xz": XzJoiner,
 }
 
-_LIBZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
+
+_ZLIB = f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION}"
+_LIBRARIES: Mapping[str, str] = {
+    "zip": _ZLIB,
+    "tar.gz": _ZLIB,
+    "tar.bz2": "libbz2",
+    "tar.xz": "liblzma",
+    "tar.zst": "libzstd " + ".".join(map(str, zstandard.ZSTD_VERSION)),
+}
 
 
 def available_cores() -> int:
@@ -54,13 +62,9 @@ def compress_tar(pieces: Iterator[bytes], *, suffix: str, threads: int) -> Itera
 
     The bytes depend on the tar alone, not on the size of its pieces or the number of *threads*.
     """
-    match suffix:
-        case "tar":
-            return pieces
-        case "tar.zst":
-            return _compress_zstd(pieces, threads)
-        case _:
-            return _compress_blocks(pieces, _JOINERS[suffix](), threads)
+    if suffix in _JOINERS:
+        return _compress_blocks(pieces, _JOINERS[suffix](), threads)
+    return _compress_zstd(pieces, threads) if suffix == "tar.zst" else pieces
 
 
 def _compress_zstd(pieces: Iterator[bytes], threads: int) -> Iterator[bytes]:
@@ -88,7 +92,6 @@ def _compress_blocks(pieces: Iterator[bytes], joiner: Joiner, threads: int) -> I
 
 
 def _iter_blocks(pieces: Iterator[bytes], size: int) -> Iterator[Block]:
-    """Yield *pieces* as blocks of *size* bytes, except for the last."""
     buffer, before = OutputBuffer(), b""
     for piece in pieces:
         buffer.append(piece)
@@ -101,14 +104,4 @@ def _iter_blocks(pieces: Iterator[bytes], size: int) -> Iterator[Block]:
 
 def library_version(suffix: str) -> str:
     """Return the library that determines the bytes of *suffix*, with its version if it matters."""
-    match suffix:
-        case "tar.gz" | "zip":
-            return f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION}"
-        case "tar.zst":
-            return f"libzstd {_LIBZSTD}"
-        case "tar.xz":
-            return "liblzma"
-        case "tar.bz2":
-            return "libbz2"
-        case _:
-            return "no library"
+    return _LIBRARIES.get(suffix, "no library")

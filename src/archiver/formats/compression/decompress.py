@@ -4,6 +4,7 @@ import bz2
 import lzma
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import zstandard
@@ -44,21 +45,9 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
-class StreamConsumer(Protocol):
-    """Accepts a stream piece by piece."""
-
-    def feed(self, data: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _never(_head: bytes) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """A compression format. Each member begins with ``magic``; its library raises ``errors``.
+    """A compression format. Each member begins with ``magic``; its library raises ``error``.
 
     ``is_unsupported`` checks the first ``head_bytes`` of a member for features that the library
     ignores, and that others reject.
@@ -67,9 +56,9 @@ class Codec:
     name: str
     magic: bytes
     open: Callable[[], Decompressor]
-    errors: tuple[type[Exception], ...]
+    error: type[Exception]
     head_bytes: int = 0
-    is_unsupported: Callable[[bytes], bool] = _never
+    is_unsupported: Callable[[bytes], bool] | None = None
 
 
 class _ZstdFrame:
@@ -103,14 +92,6 @@ class _ZstdFrame:
         return b"".join(pieces)
 
 
-def _open_gzip() -> Decompressor:
-    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-
-
-def _open_xz() -> Decompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES)
-
-
 def _has_reserved_flags(head: bytes) -> bool:
     """Return whether gzip and zlib would reject the flags of a gzip (RFC 1952, 2.3.1.2)."""
     return bool(head[3] & 0xE0)
@@ -125,48 +106,40 @@ CODECS = {
     "tar.gz": Codec(
         name="gzip",
         magic=b"\x1f\x8b\x08",
-        open=_open_gzip,
-        errors=(IsalError,),
+        open=partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP),
+        error=IsalError,
         head_bytes=4,
         is_unsupported=_has_reserved_flags,
     ),
-    "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, errors=(OSError,)),
+    "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, error=OSError),
     "tar.xz": Codec(
         name="xz",
         magic=b"\xfd7zXZ\0",
-        open=_open_xz,
-        errors=(lzma.LZMAError,),
+        open=partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES),
+        error=lzma.LZMAError,
         head_bytes=8,
         is_unsupported=_has_unknown_check,
     ),
     "tar.zst": Codec(
-        name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, errors=(zstandard.ZstdError,)
+        name="zstd", magic=b"\x28\xb5\x2f\xfd", open=_ZstdFrame, error=zstandard.ZstdError
     ),
 }
 """By suffix."""
 
 
 class StreamDecompressor:
-    """Passes on the content of a compressed stream to a consumer, within *limits* if given."""
+    """Yields the content of a compressed stream, within *limits* if given."""
 
-    def __init__(
-        self, *, codec: Codec, consumer: StreamConsumer, limits: LimitCounter | None = None
-    ) -> None:
+    def __init__(self, *, codec: Codec, limits: LimitCounter | None = None) -> None:
         self._codec = codec
         self._limits = limits
-        self._consumer = consumer
         self._member: Decompressor | None = None
         self._members = 0
         self._content_bytes = 0
         self._head = b""
 
-    def feed(self, data: bytes) -> None:
-        """Decompress *data*. Raises BadArchive as early as possible."""
-        for _ in self.steps(data):
-            pass
-
-    def steps(self, data: bytes) -> Iterator[None]:
-        """Decompress *data*, and yield whenever up to STEP_BYTES were passed on."""
+    def iter_content(self, data: bytes) -> Iterator[bytes]:
+        """Yield the content of *data*, up to STEP_BYTES at a time. Raises BadArchive."""
         while data:
             if self._member:
                 data = yield from self._decompress(self._member, data)
@@ -179,17 +152,18 @@ class StreamDecompressor:
             raise TruncatedArchive(f"the {self._codec.name} stream is truncated")
         if self._head:
             raise self._trailing_bytes()
-        self._consumer.close()
 
     def _open_member(self, data: bytes) -> bytes:
         """Open the next member once its head is complete; return the unread bytes."""
         self._head += data
         magic = self._codec.magic
         if not magic.startswith(self._head[: len(magic)]):
-            raise self._trailing_bytes() if self._members else self._wrong_format()
+            if self._members:
+                raise self._trailing_bytes()
+            raise NotAnArchive(f"the body does not begin like {self._codec.name}")
         if len(self._head) < max(len(magic), self._codec.head_bytes):
             return b""
-        if self._codec.is_unsupported(self._head):
+        if (check := self._codec.is_unsupported) and check(self._head):
             raise CorruptArchive(
                 f"the {self._codec.name} stream uses features that cannot be verified"
             )
@@ -197,18 +171,17 @@ class StreamDecompressor:
         data, self._head = self._head, b""
         return data
 
-    def _decompress(self, member: Decompressor, data: bytes) -> Generator[None, None, bytes]:
-        """Pass on the content of a member; return the bytes after its end."""
+    def _decompress(self, member: Decompressor, data: bytes) -> Generator[bytes, None, bytes]:
+        """Yield the content of a member; return the bytes after its end."""
         while True:
             try:
                 content = member.decompress(data, STEP_BYTES)
-            except self._codec.errors as exc:
+            except self._codec.error as exc:
                 raise CorruptArchive(f"the {self._codec.name} stream is damaged") from exc
             if content:
                 if self._limits:
                     self._limits.count_unpacked(len(content))
-                self._consumer.feed(content)
-                yield
+                yield content
             self._content_bytes += len(content)
             if member.eof:
                 self._end_member()
@@ -224,9 +197,6 @@ class StreamDecompressor:
             raise ArchiveTooLarge(
                 f"the {self._codec.name} stream has too many members for its size"
             )
-
-    def _wrong_format(self) -> NotAnArchive:
-        return NotAnArchive(f"the body does not begin like {self._codec.name}")
 
     def _trailing_bytes(self) -> CorruptArchive:
         return CorruptArchive(f"there are bytes after the end of the {self._codec.name} stream")

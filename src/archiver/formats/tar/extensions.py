@@ -68,21 +68,13 @@ class Extensions:
     announced: bytes = b""
 
     def announce(self, kind: int) -> None:
-        """Record that a header of this *kind* comes next.
-
-        Raises:
-            CorruptArchive: No writer puts it after the headers before it.
-        """
+        """Record that a header of this *kind* comes next. Raises CorruptArchive if it may not."""
         self.announced += bytes((kind,))
         if self.announced not in _VALID_SEQUENCES:
             raise CorruptArchive("a member of the tar has headers that no host writes together")
 
     def add(self, kind: int, data: bytes) -> None:
-        """Apply the content of a header, as far as it matters here.
-
-        Raises:
-            CorruptArchive: It is invalid.
-        """
+        """Apply the content of a header, as far as it matters here. Raises CorruptArchive."""
         if kind == _LONG_NAME:
             self.next[b"path"] = data.partition(b"\0")[0]
         elif kind == _LONG_LINK:

@@ -1,8 +1,4 @@
-"""The header blocks of a tar's members: ustar, PAX and GNU.
-
-Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
-https://www.gnu.org/software/tar/manual/html_node/Standard.html.
-"""
+"""The header blocks of a tar's members: ustar, PAX and GNU. See ``extensions`` for the formats."""
 
 import re
 from collections.abc import Mapping
@@ -107,8 +103,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return named and self.kind == FILE
 
     @property
+    def is_folder(self) -> bool:
+        return self.kind == FOLDER or self.name.endswith(b"/")
+
+    @property
     def has_special_bits(self) -> bool:
-        """Whether the set-uid, set-gid or sticky bit is set."""
         return _has_special_bits(self.block[_MODE])
 
     @property
@@ -119,15 +118,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unread_bytes(self) -> int:
         """Number of bytes after the header, with padding."""
-        data_bytes = 0 if self.kind in _WITHOUT_DATA else self.size_bytes
-        return data_bytes + -data_bytes % BLOCK
+        return (size := self.data_bytes) + -size % BLOCK
 
     def member(self) -> Member:
-        """Return the member independently of the format.
-
-        Raises:
-            NotConvertible: Other formats cannot represent it.
-        """
+        """Return the member. Raises NotConvertible if other formats cannot represent it."""
         kind = KINDS.get(self.kind)
         mode = _parse_number(self.block[_MODE])
         mtime = _parse_time(self.block[_MTIME]) if self.mtime is None else parse_seconds(self.mtime)
@@ -165,7 +159,6 @@ def parse_header(block: bytes) -> Header | None:
 
 
 def _usual_size(block: bytes) -> int | None:
-    """Return the size if all numbers have the usual form and the checksum matches, else None."""
     numbers = _USUAL_NUMBERS.match(block, _MODE_AT)
     if not numbers:
         return None

@@ -1,15 +1,13 @@
 """Reads a tar stream: ustar, with the extensions of POSIX (PAX) and of GNU.
 
-Formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
-https://www.gnu.org/software/tar/manual/html_node/Standard.html. Unlike most readers of tar, this
-one requires the two blocks of zeros at the end: without them, an archive that was cut between two
-members would look complete.
+Unlike most readers of tar, this one requires the two blocks of zeros at the end: without them, an
+archive that was cut between two members would look complete.
 """
 
 from collections.abc import Callable, Generator
 from functools import partial
 
-from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember
+from archiver.errors import CorruptArchive, NotAnArchive, UnsafeMember
 from archiver.formats.archive_tree import IDENTITY_MAX_BYTES, ArchiveTree, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.limits import LimitCounter
@@ -18,7 +16,6 @@ from archiver.formats.tar.extensions import EXTENSIONS, Extensions
 from archiver.formats.tar.header import (
     BLOCK,
     FILE,
-    FOLDER,
     KINDS,
     SYMBOLIC_LINK,
     UNSAFE,
@@ -39,21 +36,13 @@ ReadMember = Callable[[ByteReader, Header], Parsing | None]
 def verify_tar(
     reader: ByteReader, *, tree: ArchiveTree, limits: LimitCounter, links: SymlinkChecker
 ) -> Parsing:
-    """Read a tar to its end, and check that its members belong to *tree*.
-
-    Raises:
-        BadArchive: It is truncated, damaged, empty, not a tar, or followed by other bytes.
-    """
+    """Read a tar to its end, and check that its members belong to *tree*. Raises BadArchive."""
     yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
     links.finish()
 
 
 def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
-    """Read a tar to its end, and call *read_member* for each of its members.
-
-    Raises:
-        BadArchive: As ``verify_tar``.
-    """
+    """Read a tar to its end, and call *read_member* for each of its members."""
     extensions = Extensions()
     any_members = False
     while True:
@@ -62,7 +51,9 @@ def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
             break
         header = parse_header(block)
         if not header:
-            raise _unreadable(first=reader.position == BLOCK)
+            if reader.position == BLOCK:
+                raise NotAnArchive("the body does not begin like a tar")
+            raise CorruptArchive("a header in the tar is damaged")
         if header.kind in EXTENSIONS:
             extensions.announce(header.kind)
             extensions.add(header.kind, (yield from _read_extension(reader, header)))
@@ -76,12 +67,6 @@ def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
     if extensions.announced:
         raise CorruptArchive("the tar ends after a header that announces a member")
     yield from _read_end(reader)
-
-
-def _unreadable(*, first: bool) -> BadArchive:
-    if first:
-        return NotAnArchive("the body does not begin like a tar")
-    return CorruptArchive("a header in the tar is damaged")
 
 
 def _read_extension(reader: ByteReader, header: Header) -> Generator[None, None, bytes]:
@@ -111,10 +96,9 @@ def _verify_member(
         links.add_link(header.name, classify_target(header.name, header.link), header.link)
     else:
         links.add_member(header.name)
-    if header.kind != FILE or header.name.endswith(b"/"):
+    if header.kind != FILE or header.is_folder:
         _require_no_content(header)
-    is_file = header.kind != FOLDER and not header.name.endswith(b"/")
-    if is_file and tree.record_file(header.name):
+    if not header.is_folder and tree.record_file(header.name):
         return _inspect_identity(reader, header, tree)
     return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
 
@@ -128,8 +112,7 @@ def _require_no_content(header: Header) -> None:
         raise CorruptArchive("a file in the tar is a folder to some readers")
     if header.kind == SYMBOLIC_LINK and header.size_bytes:
         raise CorruptArchive("a link in the tar has a size, which some readers would skip")
-    is_folder = header.kind == FOLDER or header.name.endswith(b"/")
-    if is_folder and header.size_bytes:
+    if header.is_folder and header.size_bytes:
         raise CorruptArchive("a folder in the tar has a size, which some readers would skip")
 
 

@@ -25,7 +25,7 @@ _VERSION = re.compile(rb";[0-9]*\Z")
 class ExtractionPaths:
     """The paths of one archive's folders and of its ambiguous names.
 
-    Takes at most HELD_MAX_BYTES of memory.
+    Raises ArchiveTooLarge if they take more than HELD_MAX_BYTES of memory.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,7 @@ class ExtractionPaths:
     def add_member(self, name: bytes, flags: int) -> None:
         """Add the next member.
 
-        Raises:
-            UnsafeMember: Some reader extracts it to the path of an earlier one.
-            ArchiveTooLarge: There are too many folders or ambiguous names.
+        Raises UnsafeMember if some reader extracts it to the path of an earlier one.
         """
         if name.endswith(b"/"):
             self._add_folders(name[:-1])

@@ -6,12 +6,10 @@ parallel, each sequentially.
 
 import os
 import stat
-import struct
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
-import msgspec
 from isal import igzip_lib
 from isal.isal_zlib import crc32
 
@@ -20,48 +18,19 @@ from archiver.formats.archive_tree import shown
 from archiver.formats.compression.decompress import STEP_BYTES, IsalError
 from archiver.formats.member import Member, MemberKind
 from archiver.formats.tar.header import MODE_BITS
-from archiver.formats.zip.records import (
-    CENTRAL,
-    END,
-    END_64,
-    END_64_FIELDS,
-    END_FIELDS,
-    FULL_16,
-    FULL_32,
-    LOCATOR_64,
-    LOCATOR_64_FIELDS,
-    UNIX_TIME,
-    Method,
-    extra_field,
-    resolve_zip64,
-)
+from archiver.formats.zip import records
+from archiver.formats.zip.record_reader import Entry
 
 WINDOW_BYTES = 1 << 20
 """How much is read at a time."""
 
-# 4.3.12 and 4.3.7, with their signatures, without fields that are not used here.
-_DIRECTORY_ENTRY = struct.Struct("<4s6xHIIIIHHH4xII")
-_LOCAL = struct.Struct("<26xHH")
-
-_SIGNATURE_BYTES = 4
-_TAIL_BYTES = FULL_16 + _SIGNATURE_BYTES + END_FIELDS.size
+_TAIL_BYTES = records.FULL_16 + records.END.size
 """The record with the offset of the directory is within this many bytes at the end."""
 
 _KIND_BITS = 0o170000
 _KINDS = {0: MemberKind.FILE, stat.S_IFREG: MemberKind.FILE, stat.S_IFLNK: MemberKind.LINK}
 _MODES = {MemberKind.FILE: 0o644, MemberKind.LINK: 0o777, MemberKind.FOLDER: 0o755}
 """For zips from systems without modes."""
-
-
-class ZipMember(msgspec.Struct, frozen=True, kw_only=True):
-    """A member and the location of its content."""
-
-    member: Member
-    method: int
-    crc: int
-    packed_bytes: int
-    unpacked_bytes: int
-    offset: int
 
 
 class _FileCursor:
@@ -109,13 +78,13 @@ class ZipFileReader:
         self._size_bytes = size_bytes
         self._contents = _FileCursor(descriptor)
 
-    def __iter__(self) -> Iterator[ZipMember]:
+    def __iter__(self) -> Iterator[tuple[Member, Entry]]:
         entries, offset = self._find_directory()
         directory = _FileCursor(self._descriptor, offset)
         for _ in range(entries):
             yield self._read_entry(directory)
 
-    def iter_content(self, entry: ZipMember) -> Iterable[bytes]:
+    def iter_content(self, entry: Entry) -> Iterable[bytes]:
         """Return the content of *entry*, in pieces of at most STEP_BYTES.
 
         Raises:
@@ -123,25 +92,25 @@ class ZipFileReader:
         """
         contents = self._contents
         contents.seek(entry.offset)
-        name_size, extra_size = _LOCAL.unpack(contents.read(_LOCAL.size))
+        *_, name_size, extra_size = records.LOCAL.unpack(contents.read(records.LOCAL.size))
         contents.read(name_size + extra_size)
         if max(entry.packed_bytes, entry.unpacked_bytes) <= STEP_BYTES:
             return (self._read_small(entry),)
         return self._iter_large(entry)
 
-    def _read_small(self, entry: ZipMember) -> bytes:
+    def _read_small(self, entry: Entry) -> bytes:
         """Return the content of a small member at once. Faster, and most members are small."""
         data = self._contents.read(entry.packed_bytes)
-        if entry.method != Method.STORED:
+        if entry.method != records.Method.STORED:
             data = _inflate_small(data, entry.unpacked_bytes)
         if len(data) != entry.unpacked_bytes or crc32(data) != entry.crc:
             raise _damaged()
         return data
 
-    def _iter_large(self, entry: ZipMember) -> Iterator[bytes]:
+    def _iter_large(self, entry: Entry) -> Iterator[bytes]:
         pieces = self._iter_packed(entry.packed_bytes)
         size_bytes = crc = 0
-        for piece in pieces if entry.method == Method.STORED else _inflate(pieces):
+        for piece in pieces if entry.method == records.Method.STORED else _inflate(pieces):
             crc = crc32(piece, crc)
             size_bytes += len(piece)
             yield piece
@@ -158,39 +127,36 @@ class ZipFileReader:
         """Return the number of entries in the directory, and its offset."""
         start = max(0, self._size_bytes - _TAIL_BYTES)
         tail = _FileCursor(self._descriptor, start).read(self._size_bytes - start)
-        at = len(tail) - _SIGNATURE_BYTES - END_FIELDS.size
-        if not tail.startswith(END, at):  # There is a comment. A record's numbers may contain END.
-            at = tail.rfind(END)
+        at = len(tail) - records.END.size
+        if not tail.startswith(records.END.signature, at):
+            # There is a comment. Without one, numbers of the record itself may look like END.
+            at = tail.rfind(records.END.signature)
         if at < 0:
             raise _damaged()
-        *_, entries, _, offset, _ = END_FIELDS.unpack_from(tail, at + _SIGNATURE_BYTES)
-        if entries != FULL_16 and offset != FULL_32:
+        *_, entries, _, offset, _ = records.END.unpack(tail, at)
+        if entries != records.FULL_16 and offset != records.FULL_32:
             return entries, offset
         return self._find_zip64_directory(start + at) or (entries, offset)
 
     def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
         """Return the same from the ZIP64 record, if there is one before the *end* record."""
-        size = _SIGNATURE_BYTES + LOCATOR_64_FIELDS.size
+        size = records.LOCATOR_64.size
         locator = _FileCursor(self._descriptor, end - size).read(size)
-        if not locator.startswith(LOCATOR_64):
+        if not locator.startswith(records.LOCATOR_64.signature):
             return None
-        _, position, _ = LOCATOR_64_FIELDS.unpack_from(locator, _SIGNATURE_BYTES)
-        record = _FileCursor(self._descriptor, position).read(_SIGNATURE_BYTES + END_64_FIELDS.size)
-        if not record.startswith(END_64):
-            raise _damaged()
-        *_, entries, _, offset = END_64_FIELDS.unpack_from(record, _SIGNATURE_BYTES)
+        _, position, _ = records.LOCATOR_64.unpack(locator)
+        record = _FileCursor(self._descriptor, position).read(records.END_64.size)
+        *_, entries, _, offset = records.END_64.unpack(record)
         return entries, offset
 
-    def _read_entry(self, directory: _FileCursor) -> ZipMember:
-        fields = _DIRECTORY_ENTRY.unpack(directory.read(_DIRECTORY_ENTRY.size))
-        signature, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
-        if signature != CENTRAL:
-            raise _damaged()
-        name_size, extra_size, comment_size = sizes
+    def _read_entry(self, directory: _FileCursor) -> tuple[Member, Entry]:
+        fields = records.CENTRAL.unpack(directory.read(records.CENTRAL.size))[3:]
+        flags, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
+        name_size, extra_size, comment_size, _ = sizes
         name = directory.read(name_size)
         extra = directory.read(extra_size)
         directory.read(comment_size)
-        unpacked, packed, offset = resolve_zip64((unpacked, packed, offset), extra)
+        unpacked, packed, offset = records.resolve_zip64((unpacked, packed, offset), extra)
         kind = _kind(name, attributes >> 16)
         member = Member(
             name=name.rstrip(b"/"),
@@ -199,14 +165,7 @@ class ZipFileReader:
             mtime=_mtime(extra, stamp),
             size_bytes=unpacked if kind is MemberKind.FILE else 0,
         )
-        return ZipMember(
-            member=member,
-            method=method,
-            crc=crc,
-            packed_bytes=packed,
-            unpacked_bytes=unpacked,
-            offset=offset,
-        )
+        return member, Entry(name, flags, method, crc, packed, unpacked, offset)
 
 
 def _inflate_small(data: bytes, size_bytes: int) -> bytes:
@@ -238,20 +197,13 @@ def _kind(name: bytes, mode: int) -> MemberKind:
 @lru_cache(maxsize=256)
 def _mtime(extra: bytes, stamp: int) -> int:
     """Return the modification time: exact, or the DOS time, taken as UTC as it has no time zone."""
-    exact = extra_field(UNIX_TIME, extra) if extra else None
+    exact = records.extra_field(records.UNIX_TIME, extra) if extra else None
     if exact and exact[0] & 1 and len(exact) >= 5:  # noqa: PLR2004 - flags, and four bytes of time
         return int.from_bytes(exact[1:5], "little", signed=True)
-    date, time = stamp >> 16, stamp & FULL_16
+    date, time = stamp >> 16, stamp & records.FULL_16
     try:
-        moment = datetime(
-            1980 + (date >> 9),
-            date >> 5 & 15,
-            date & 31,
-            time >> 11,
-            time >> 5 & 63,
-            min(time % 32 * 2, 59),
-            tzinfo=UTC,
-        )
+        day = datetime(1980 + (date >> 9), date >> 5 & 15, date & 31, tzinfo=UTC)
+        moment = day.replace(hour=time >> 11, minute=time >> 5 & 63, second=min(time % 32 * 2, 59))
     except ValueError:
         return 0
     return int(moment.timestamp())

@@ -18,6 +18,7 @@ from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.compression.decompress import IsalError
 from archiver.formats.limits import LimitCounter
 from archiver.formats.symlinks import LINK_MAX_BYTES, SymlinkChecker, ZipLinkCandidates
+from archiver.formats.zip import records
 from archiver.formats.zip.extraction_paths import ExtractionPaths
 from archiver.formats.zip.record_reader import (
     Entry,
@@ -25,14 +26,6 @@ from archiver.formats.zip.record_reader import (
     read_directory_end,
     read_directory_entry,
     read_local_header,
-)
-from archiver.formats.zip.records import (
-    CENTRAL,
-    ENCRYPTED,
-    LOCAL,
-    SIZES_FOLLOW,
-    SUPPORTED_FLAGS,
-    Method,
 )
 
 WINDOW_BYTES = 16 * 1024
@@ -86,17 +79,14 @@ def verify_zip(
     """Read a zip to its end, and check that its members belong to *tree*.
 
     Only the directory shows which members are links, long after their content was read. So each
-    member is first recorded with the place to which it would lead as a link.
-
-    Raises:
-        BadArchive: It is truncated, damaged, empty, not a zip, or followed by other bytes.
+    member is first recorded with the place to which it would lead as a link. Raises BadArchive.
     """
     read, listed = _EntryHash(), _EntryHash()
     candidates, paths = ZipLinkCandidates(links=links), ExtractionPaths()
     signature = yield from reader.read_exactly(4)
-    if signature != LOCAL:
+    if signature != records.LOCAL.signature:
         raise NotAnArchive("the body does not begin like a zip with members")
-    while signature == LOCAL:
+    while signature == records.LOCAL.signature:
         limits.count_member()
         entry, start = yield from _verify_member(reader, tree, limits)
         read.add(entry)
@@ -104,7 +94,7 @@ def verify_zip(
         paths.add_member(entry.name, entry.flags)
         signature = yield from reader.read_exactly(4)
     offset = reader.position - 4
-    while signature == CENTRAL:
+    while signature == records.CENTRAL.signature:
         entry, is_link = yield from read_directory_entry(reader)
         paths.require_unique(entry.name)
         if is_link:
@@ -134,7 +124,7 @@ def _verify_member(
         limits=limits, keep_bytes=IDENTITY_MAX_BYTES if names_node else LINK_MAX_BYTES + 1
     )
     yield from _read_content(reader, entry, content)
-    if entry.flags & SIZES_FOLLOW:
+    if entry.flags & records.SIZES_FOLLOW:
         final = yield from read_descriptor(reader, entry, zip64=zip64)
         if not entry.agrees_with(final):
             raise CorruptArchive("a member of the zip has different sizes before and after it")
@@ -150,13 +140,13 @@ def _verify_member(
 
 def _read_content(reader: ByteReader, entry: Entry, content: _Content) -> Parsing:
     match entry.method:
-        case _ if entry.flags & ENCRYPTED:
+        case _ if entry.flags & records.ENCRYPTED:
             raise CorruptArchive("the zip has an encrypted member")
-        case _ if entry.flags & ~SUPPORTED_FLAGS:
+        case _ if entry.flags & ~records.SUPPORTED_FLAGS:
             raise CorruptArchive("the zip has a member with flags that no host uses")
-        case Method.DEFLATED:
+        case records.Method.DEFLATED:
             yield from _read_deflated(reader, content)
-        case Method.STORED if not entry.flags & SIZES_FOLLOW:
+        case records.Method.STORED if not entry.flags & records.SIZES_FOLLOW:
             yield from _read_stored(reader, content, entry.packed_bytes)
         case _:
             raise CorruptArchive("the zip has a member with a compression that no host uses")

@@ -1,39 +1,32 @@
 """Reads the records of a zip stream: local headers, descriptors, the directory and its end."""
 
+import stat
 from collections.abc import Generator
 from typing import TypeAlias
 
 import msgspec
 
-from archiver.errors import CorruptArchive
+from archiver.errors import CorruptArchive, UnsafeMember
+from archiver.formats.archive_tree import SPECIAL_BITS, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
-from archiver.formats.zip.member_kind import is_symlink
-from archiver.formats.zip.records import (
-    CENTRAL_FIELDS,
-    DESCRIPTOR,
-    DESCRIPTOR_64_FIELDS,
-    DESCRIPTOR_FIELDS,
-    END,
-    END_64,
-    END_64_FIELDS,
-    END_FIELDS,
-    FULL_16,
-    FULL_32,
-    LOCAL_FIELDS,
-    LOCATOR_64,
-    LOCATOR_64_FIELDS,
-    VERSION_MAX,
-    ZIP64,
-    extra_field,
-    require_unambiguous_name,
-    resolve_zip64,
-)
+from archiver.formats.zip import records
 
 Directory: TypeAlias = tuple[int, int, int, int, int]
 """As in the end record: disk numbers, number of entries (twice), size and offset."""
 
+_DEVICES = frozenset({stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO})
+_SYSTEMS_WITH_LINKS = frozenset({records.UNIX, records.MACOS})
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+_FOLDER_TYPES = frozenset({0, stat.S_IFDIR})
+_OTHER_TYPES = frozenset({0, stat.S_IFREG, stat.S_IFLNK})
+"""Accepted file types in the mode. 0 is that of systems without modes."""
+
+_DOS_FOLDER = 0x10
+_DOS_ATTRIBUTES = 0x27
+"""Read-only, hidden, system and archive. unzip skips a member with the volume label bit (0x08)."""
+
+
+class Entry(msgspec.Struct, frozen=True):
     """The fields that a member's local header and its directory entry have in common."""
 
     name: bytes
@@ -56,18 +49,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def _read_fields(
+    reader: ByteReader, record: records.Record
+) -> Generator[None, None, tuple[int, ...]]:
+    return record.fields.unpack((yield from reader.read_exactly(record.fields.size)))
+
+
 def read_local_header(reader: ByteReader, offset: int) -> Generator[None, None, tuple[Entry, bool]]:
     """Return a member's local header, and whether it has 64-bit sizes."""
-    block = yield from reader.read_exactly(LOCAL_FIELDS.size)
-    version, flags, method, _, crc, packed, unpacked, *sizes = LOCAL_FIELDS.unpack(block)
+    fields = yield from _read_fields(reader, records.LOCAL)
+    version, flags, method, _, crc, packed, unpacked, *sizes = fields
     name_size, extra_size = sizes
     _require_known_version(version)
     name = yield from reader.read_exactly(name_size)
     extra = yield from reader.read_exactly(extra_size)
-    require_unambiguous_name(name, flags, extra)
-    unpacked, packed = resolve_zip64((unpacked, packed), extra)
-    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    return entry, extra_field(ZIP64, extra) is not None
+    records.require_unambiguous_name(name, flags, extra)
+    unpacked, packed = records.resolve_zip64((unpacked, packed), extra)
+    entry = Entry(name, flags, method, crc, packed, unpacked, offset)
+    return entry, records.extra_field(records.ZIP64, extra) is not None
 
 
 def read_descriptor(
@@ -77,9 +76,9 @@ def read_descriptor(
 
     The signature of these fields is optional (4.3.9.3).
     """
-    fields = DESCRIPTOR_64_FIELDS if zip64 else DESCRIPTOR_FIELDS
+    fields = (records.DESCRIPTOR_64 if zip64 else records.DESCRIPTOR).fields
     start = yield from reader.read_exactly(4)
-    if start == DESCRIPTOR:
+    if start == records.DESCRIPTOR.signature:
         block = yield from reader.read_exactly(fields.size)
     else:
         block = start + (yield from reader.read_exactly(fields.size - 4))
@@ -89,8 +88,7 @@ def read_descriptor(
 
 def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entry, bool]]:
     """Return the directory's entry for a member, and whether the member is a symbolic link."""
-    header = yield from reader.read_exactly(CENTRAL_FIELDS.size)
-    fields = CENTRAL_FIELDS.unpack(header)
+    fields = yield from _read_fields(reader, records.CENTRAL)
     _, system, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
     name_size, extra_size, comment_size, disk = sizes
     _require_known_version(version)
@@ -99,48 +97,40 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
     name = yield from reader.read_exactly(name_size)
     extra = yield from reader.read_exactly(extra_size)
     yield from reader.skip(comment_size)
-    require_unambiguous_name(name, flags, extra)
-    unpacked, packed, offset = resolve_zip64((unpacked, packed, offset), extra)
-    entry = _entry(name, flags, method, (crc, packed, unpacked, offset))
-    return entry, is_symlink(name, system, attributes)
+    records.require_unambiguous_name(name, flags, extra)
+    unpacked, packed, offset = records.resolve_zip64((unpacked, packed, offset), extra)
+    entry = Entry(name, flags, method, crc, packed, unpacked, offset)
+    return entry, _is_symlink(name, system, attributes)
 
 
 def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
-    """Read the end records, of which the first *signature* was read already.
-
-    Raises:
-        CorruptArchive: They do not describe *directory*.
-    """
-    zip64 = signature == END_64
+    """Read the end records after the first *signature*, and require that they match *directory*."""
+    zip64 = signature == records.END_64.signature
     if zip64:
         yield from _read_zip64_end(reader, directory)
         signature = yield from reader.read_exactly(4)
-    if signature != END:
+    if signature != records.END.signature:
         raise CorruptArchive("the zip has no end record after its directory")
-    block = yield from reader.read_exactly(END_FIELDS.size)
-    *stated, comment_size = END_FIELDS.unpack(block)
-    full = (FULL_32, FULL_16, FULL_16, FULL_32, FULL_32)
+    block = yield from reader.read_exactly(records.END.fields.size)
+    *stated, comment_size = records.END.fields.unpack(block)
+    full = (records.FULL_32, records.FULL_16, records.FULL_16, records.FULL_32, records.FULL_32)
     for value, actual, in_zip64 in zip(stated, directory, full, strict=True):
         if value != actual and not (zip64 and value == in_zip64):
             raise _mismatch()
     comment = yield from reader.read_exactly(comment_size)
     # Readers search for the record from the end of the file, and may find another one.
-    if comment and END in block + comment:
+    if comment and records.END.signature in block + comment:
         raise CorruptArchive("the zip's comment contains the signature of an end record")
 
 
 def _read_zip64_end(reader: ByteReader, directory: Directory) -> Parsing:
     offset = reader.position - 4
-    rest_size, _, _, *stated = END_64_FIELDS.unpack(
-        (yield from reader.read_exactly(END_64_FIELDS.size))
-    )
-    if rest_size != END_64_FIELDS.size - 8 or tuple(stated) != directory:
+    rest_size, _, _, *stated = yield from _read_fields(reader, records.END_64)
+    if rest_size != records.END_64.fields.size - 8 or tuple(stated) != directory:
         raise _mismatch()
     signature = yield from reader.read_exactly(4)
-    disk, end_offset, disks = LOCATOR_64_FIELDS.unpack(
-        (yield from reader.read_exactly(LOCATOR_64_FIELDS.size))
-    )
-    if signature != LOCATOR_64 or end_offset != offset:
+    disk, end_offset, disks = yield from _read_fields(reader, records.LOCATOR_64)
+    if signature != records.LOCATOR_64.signature or end_offset != offset:
         raise _mismatch()
     if disk or disks != 1:
         raise _multiple_disks()
@@ -154,22 +144,33 @@ def _multiple_disks() -> CorruptArchive:
     return CorruptArchive("the zip is a part of a zip on several disks")
 
 
-def _entry(name: bytes, flags: int, method: int, measures: tuple[int, int, int, int]) -> Entry:
-    """Return the entry with these *measures*: CRC, packed and unpacked bytes, offset."""
-    crc, packed, unpacked, offset = measures
-    return Entry(
-        name=name,
-        flags=flags,
-        method=method,
-        crc=crc,
-        packed_bytes=packed,
-        unpacked_bytes=unpacked,
-        offset=offset,
-    )
-
-
 def _require_known_version(version: int) -> None:
-    if version > VERSION_MAX:
+    if version > records.VERSION_MAX:
         raise CorruptArchive(
             f"the zip requires version {version / 10} of the format, which not every reader knows"
         )
+
+
+def _is_symlink(name: bytes, system: int, attributes: int) -> bool:
+    """Return whether a member with these external *attributes* is a symbolic link.
+
+    A zip states the kind of a member up to three times: in the Unix mode, in the DOS attributes,
+    and by a trailing slash of the name. unzip and Python use the slash, bsdtar the mode or the DOS
+    attributes. Raises CorruptArchive if these disagree, and UnsafeMember for a device or a special
+    bit.
+    """
+    mode = attributes >> 16
+    kind = stat.S_IFMT(mode)
+    if kind in _DEVICES:
+        raise UnsafeMember(f"the member {shown(name)} is a device")
+    if mode & SPECIAL_BITS:
+        raise special_bits_error(name)
+    is_folder = name.endswith(b"/")
+    allowed = _DOS_ATTRIBUTES | (_DOS_FOLDER if is_folder else 0)
+    if kind not in (_FOLDER_TYPES if is_folder else _OTHER_TYPES) or attributes & 0xFF & ~allowed:
+        raise CorruptArchive(f"the member {shown(name)} is a file to some readers only")
+    if kind == stat.S_IFLNK and system not in _SYSTEMS_WITH_LINKS:
+        raise CorruptArchive(
+            "the zip has a link from a system without links, which is a file to some readers"
+        )
+    return kind == stat.S_IFLNK

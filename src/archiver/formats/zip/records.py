@@ -1,26 +1,46 @@
 """The records of a zip: signatures, structures, flags and extra fields.
 
-Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT. Each record begins with a
-signature, which the structures leave out.
+Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 
 from archiver.errors import CorruptArchive
 
-LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-DESCRIPTOR, END_64, LOCATOR_64 = b"PK\x07\x08", b"PK\x06\x06", b"PK\x06\x07"
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record's signature, and its fields after the signature."""
+
+    signature: bytes
+    fields: struct.Struct
+
+    @property
+    def size(self) -> int:
+        return len(self.signature) + self.fields.size
+
+    def pack(self, *values: int) -> bytes:
+        return self.signature + self.fields.pack(*values)
+
+    def unpack(self, data: bytes, at: int = 0) -> tuple[int, ...]:
+        """Return the fields of the record at index *at*. Raises CorruptArchive if none is there."""
+        if not data.startswith(self.signature, at):
+            raise CorruptArchive("the stored zip is damaged")
+        return self.fields.unpack_from(data, at + len(self.signature))
+
 
 # 4.3.7, 4.3.12, 4.3.9, 4.3.16, 4.3.14 and 4.3.15, without fields that are not used here. Two disk
 # numbers are combined to one field: both are 0 unless there are several disks.
-LOCAL_FIELDS = struct.Struct("<BxHHIIIIHH")
-CENTRAL_FIELDS = struct.Struct("<BBBxHHIIIIHHHHxxII")
-DESCRIPTOR_FIELDS, DESCRIPTOR_64_FIELDS = struct.Struct("<III"), struct.Struct("<IQQ")
-END_FIELDS = struct.Struct("<IHHIIH")
-END_64_FIELDS = struct.Struct("<QHHQQQQQ")
-LOCATOR_64_FIELDS = struct.Struct("<IQI")
+LOCAL = Record(b"PK\x03\x04", struct.Struct("<BxHHIIIIHH"))
+CENTRAL = Record(b"PK\x01\x02", struct.Struct("<BBBxHHIIIIHHHHxxII"))
+DESCRIPTOR = Record(b"PK\x07\x08", struct.Struct("<III"))
+DESCRIPTOR_64 = Record(DESCRIPTOR.signature, struct.Struct("<IQQ"))
+END = Record(b"PK\x05\x06", struct.Struct("<IHHIIH"))
+END_64 = Record(b"PK\x06\x06", struct.Struct("<QHHQQQQQ"))
+LOCATOR_64 = Record(b"PK\x06\x07", struct.Struct("<IQI"))
 
 _EXTRA_FIELDS = struct.Struct("<HH")
 
@@ -56,11 +76,7 @@ class Method(IntEnum):
 
 
 def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the kind and the data of each of the *extra* fields of a header.
-
-    Raises:
-        CorruptArchive: The last field ends elsewhere than the header.
-    """
+    """Yield the kind and the data of each of the *extra* fields. Raises CorruptArchive."""
     at = 0
     while len(extra) - at >= _EXTRA_FIELDS.size:
         kind, size = _EXTRA_FIELDS.unpack_from(extra, at)
@@ -81,9 +97,8 @@ def extra_field(kind: int, extra: bytes) -> bytes | None:
 def require_unambiguous_name(name: bytes, flags: int, extra: bytes) -> None:
     """Return if every reader extracts a member with this header as *name*.
 
-    Raises:
-        CorruptArchive: Some readers apply an extra field that others ignore, or cannot decode the
-            name.
+    Raises CorruptArchive if some readers apply an extra field that others ignore, or cannot decode
+    the name.
     """
     if extra and not (len(extra) == _TIME_BYTES and extra.startswith(_TIME_MARK)):
         _check_extra(extra)
@@ -112,11 +127,7 @@ _ZIP64_VALUE_BYTES = 8
 
 
 def resolve_zip64(values: tuple[int, ...], extra: bytes) -> tuple[int, ...]:
-    """Return *values*, with 64-bit values from the extra field where necessary (4.5.3).
-
-    Raises:
-        CorruptArchive: The extra field is too short.
-    """
+    """Return *values*, those of 64 bits from the *extra* field (4.5.3). Raises CorruptArchive."""
     if FULL_32 not in values:
         return values
     wide = extra_field(ZIP64, extra) or b""

@@ -7,8 +7,8 @@ links in the directory. The directory grows in a file, since a tree may have mil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from isal.isal_zlib import crc32
 
@@ -16,27 +16,8 @@ from archiver.errors import NotConvertible
 from archiver.formats.archive_tree import shown
 from archiver.formats.compression.blocks import BLOCK_BYTES, Block, deflate
 from archiver.formats.member import Member, MemberKind, OutputBuffer
-from archiver.formats.zip.records import (
-    CENTRAL,
-    CENTRAL_FIELDS,
-    DESCRIPTOR,
-    END,
-    END_64,
-    END_64_FIELDS,
-    END_FIELDS,
-    FULL_16,
-    FULL_32,
-    LOCAL,
-    LOCAL_FIELDS,
-    LOCATOR_64,
-    LOCATOR_64_FIELDS,
-    SIZES_FOLLOW,
-    UNIX,
-    UNIX_TIME,
-    UTF_8,
-    ZIP64,
-    Method,
-)
+from archiver.formats.workspace import Spool
+from archiver.formats.zip import records
 
 VERSION, VERSION_ZIP64 = 20, 45
 """Version of the format that a reader must support: for deflate, and for 64-bit values."""
@@ -49,22 +30,12 @@ _TYPES = {
     MemberKind.FOLDER: stat.S_IFDIR,
 }
 _DOS_FOLDER = 0x10
-_ZIP64_FROM_BYTES = FULL_32 - (1 << 24)
+_ZIP64_FROM_BYTES = records.FULL_32 - (1 << 24)
 """Unpacked size from which a member has 64-bit sizes. It may be slightly larger when compressed."""
-
-
-class DirectorySpool(Protocol):
-    """Stores the directory until it is written at the end."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def read(self, piece_bytes: int) -> Iterator[bytes]: ...
 
 
 @dataclass(slots=True)
 class _OpenMember:
-    """The member that is being written."""
-
     member: Member
     name: bytes
     offset: int
@@ -79,7 +50,7 @@ class _OpenMember:
 class ZipWriter:
     """Implements ``MemberWriter``."""
 
-    def __init__(self, *, directory: DirectorySpool) -> None:
+    def __init__(self, *, directory: Spool) -> None:
         self._directory = directory
         self._output = OutputBuffer()
         self._entries = 0
@@ -89,9 +60,9 @@ class ZipWriter:
 
     def start_member(self, member: Member) -> None:
         name = member.name + b"/" if member.kind is MemberKind.FOLDER else member.name
-        if len(name) > FULL_16:
+        if len(name) > records.FULL_16:
             raise NotConvertible(
-                f"the name of member {shown(member.name)} has more than {FULL_16:,} bytes"
+                f"the name of member {shown(member.name)} has more than {records.FULL_16:,} bytes"
             )
         self._end_member()
         self._open = _OpenMember(
@@ -124,10 +95,10 @@ class ZipWriter:
     def _end_member(self) -> None:
         if current := self._open:
             self._deflate(current, current.pending, last=True)
-            sizes = (current.packed_bytes, current.unpacked_bytes)
-            width = 8 if current.zip64 else 4
-            numbers = b"".join(size.to_bytes(width, "little") for size in sizes)
-            self._output.append(DESCRIPTOR + current.crc.to_bytes(4, "little") + numbers)
+            descriptor = records.DESCRIPTOR_64 if current.zip64 else records.DESCRIPTOR
+            self._output.append(
+                descriptor.pack(current.crc, current.packed_bytes, current.unpacked_bytes)
+            )
             entry = _central_header(current)
             self._directory.write(entry)
             self._directory_bytes += len(entry)
@@ -141,66 +112,47 @@ class ZipWriter:
         self._output.append(packed)
 
 
-def _flags(name: bytes) -> int:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return SIZES_FOLLOW
-    return SIZES_FOLLOW if name.isascii() else SIZES_FOLLOW | UTF_8
+def _form(current: _OpenMember) -> tuple[int, int, int]:
+    """Return what both headers of a member have in common: flags, method and time."""
+    flags = records.SIZES_FOLLOW
+    with suppress(UnicodeDecodeError):
+        current.name.decode()
+        flags |= 0 if current.name.isascii() else records.UTF_8
+    return flags, records.Method.DEFLATED, _dos_time(current.member.mtime)
 
 
 def _local_header(current: _OpenMember) -> bytes:
     """Return a member's local header. Its sizes follow after the content."""
     extra = _extra(current.member, wide=bytes(16) if current.zip64 else b"")
-    size = FULL_32 if current.zip64 else 0
-    fields = LOCAL_FIELDS.pack(
-        VERSION_ZIP64 if current.zip64 else VERSION,
-        _flags(current.name),
-        Method.DEFLATED,
-        _dos_time(current.member.mtime),
-        0,
-        size,
-        size,
-        len(current.name),
-        len(extra),
+    version, size = (VERSION_ZIP64, records.FULL_32) if current.zip64 else (VERSION, 0)
+    header = records.LOCAL.pack(
+        version, *_form(current), 0, size, size, len(current.name), len(extra)
     )
-    return LOCAL + fields + current.name + extra
+    return header + current.name + extra
 
 
 def _central_header(current: _OpenMember) -> bytes:
     member = current.member
     numbers = (current.unpacked_bytes, current.packed_bytes, current.offset)
-    wide = b"".join(n.to_bytes(8, "little") for n in numbers if n >= FULL_32)
-    unpacked, packed, offset = (min(number, FULL_32) for number in numbers)
+    wide = b"".join(n.to_bytes(8, "little") for n in numbers if n >= records.FULL_32)
+    unpacked, packed, offset = (min(number, records.FULL_32) for number in numbers)
     extra = _extra(member, wide=wide)
     version = VERSION_ZIP64 if wide or current.zip64 else VERSION
     attributes = (_TYPES[member.kind] | member.mode) << 16
-    fields = CENTRAL_FIELDS.pack(
-        version,
-        UNIX,
-        version,
-        _flags(current.name),
-        Method.DEFLATED,
-        _dos_time(member.mtime),
-        current.crc,
-        packed,
-        unpacked,
-        len(current.name),
-        len(extra),
-        0,
-        0,
-        attributes | (_DOS_FOLDER if member.kind is MemberKind.FOLDER else 0),
-        offset,
+    attributes |= _DOS_FOLDER if member.kind is MemberKind.FOLDER else 0
+    measures = (current.crc, packed, unpacked, len(current.name), len(extra))
+    header = records.CENTRAL.pack(
+        version, records.UNIX, version, *_form(current), *measures, 0, 0, attributes, offset
     )
-    return CENTRAL + fields + current.name + extra
+    return header + current.name + extra
 
 
 def _extra(member: Member, *, wide: bytes) -> bytes:
     """Return the extra fields: the exact time, if it fits into 32 bits, and the *wide* values."""
     extra = b""
     if -(1 << 31) <= member.mtime < 1 << 31:
-        extra += _field(UNIX_TIME, b"\1" + member.mtime.to_bytes(4, "little", signed=True))
-    return extra + (_field(ZIP64, wide) if wide else b"")
+        extra += _field(records.UNIX_TIME, b"\1" + member.mtime.to_bytes(4, "little", signed=True))
+    return extra + (_field(records.ZIP64, wide) if wide else b"")
 
 
 def _field(kind: int, data: bytes) -> bytes:
@@ -219,12 +171,13 @@ _DOS_FIRST, _DOS_LAST = 315_532_800, 4_354_819_198
 
 def _end(entries: int, size: int, offset: int) -> bytes:
     wide = b""
-    if entries >= FULL_16 or size >= FULL_32 or offset >= FULL_32:
-        rest = END_64_FIELDS.size - 8
-        wide = END_64 + END_64_FIELDS.pack(
+    if entries >= records.FULL_16 or size >= records.FULL_32 or offset >= records.FULL_32:
+        rest = records.END_64.fields.size - 8
+        wide = records.END_64.pack(
             rest, VERSION_ZIP64, VERSION_ZIP64, 0, entries, entries, size, offset
         )
-        wide += LOCATOR_64 + LOCATOR_64_FIELDS.pack(0, offset + size, 1)
-    few = min(entries, FULL_16)
-    end = END_FIELDS.pack(0, few, few, min(size, FULL_32), min(offset, FULL_32), 0)
-    return wide + END + end
+        wide += records.LOCATOR_64.pack(0, offset + size, 1)
+    few = min(entries, records.FULL_16)
+    return wide + records.END.pack(
+        0, few, few, min(size, records.FULL_32), min(offset, records.FULL_32), 0
+    )
