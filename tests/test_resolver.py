@@ -53,6 +53,14 @@ def test_a_full_node_resolves_to_itself_without_a_request() -> None:
     assert not asked.source.asked
 
 
+def test_a_name_may_be_as_long_as_the_nodes_of_other_sources() -> None:
+    """Mercurial accepts a tag of 64 hex digits, which would be a node of git."""
+    asked = Asked()
+    asked.source.commit(ASH, FILES, "b" * 64)
+    assert len(run(asked.node("b" * 64))) == 40
+    assert asked.source.asked["resolve"] == 1
+
+
 def test_a_name_is_looked_up_once_and_cached() -> None:
     asked = Asked()
 

@@ -114,7 +114,8 @@ class Resolver:
             SourceError: The host did not respond.
             TooManyWaiters: Too many lookups wait for the host.
         """
-        if node := parse_node(rev):
+        node = parse_node(rev)
+        if node and len(node) in source.node_digits:
             return Resolution(node=node)
         source.check_rev(rev)
         self._raise_if_absent(source, repo, rev)
@@ -125,7 +126,7 @@ class Resolver:
         return Resolution(node=resolved.node, good_until=good_until)
 
     async def _cached(self, source: Source, repo: str, rev: str) -> Resolved | None:
-        for spelling in _spellings(rev):
+        for spelling in _spellings(source, rev):
             resolved = await self._index.node(source.name, repo, spelling)
             if resolved and _applies(rev, spelling, resolved) and _is_valid(spelling, resolved):
                 return resolved
@@ -135,7 +136,7 @@ class Resolver:
         self, source: Source, repo: str, rev: str, *, client: str, share: bool
     ) -> Resolved:
         """Return the host's answer for the first spelling of *rev* that it knows."""
-        for spelling in _spellings(rev)[:-1]:
+        for spelling in _spellings(source, rev)[:-1]:
             with suppress(UnknownRev):
                 self._raise_if_absent(source, repo, spelling)
                 lookup = partial(self._resolve_at_host, source, repo, spelling, share=share)
@@ -203,14 +204,14 @@ def _begins_node(rev: str, resolved: Resolved) -> bool:
     return len(rev) >= HEX_SPELLING_MIN and resolved.node.startswith(rev.lower())
 
 
-def _spellings(rev: str) -> tuple[str, ...]:
+def _spellings(source: Source, rev: str) -> tuple[str, ...]:
     """Return the spellings under which *rev* is looked up, in order. The last is *rev* itself.
 
     All spellings of a node begin with the same 12 digits, whatever their length and letter case,
     so these digits are looked up and stored once. A name, such as a date, may consist of digits,
     too.
     """
-    if _HEX.fullmatch(rev):
+    if _HEX.fullmatch(rev) and len(rev) <= max(source.node_digits):
         return tuple(dict.fromkeys((rev[:HEX_SPELLING_MIN].lower(), rev)))
     return (rev,)
 

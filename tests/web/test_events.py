@@ -182,7 +182,9 @@ def test_a_slow_engine_does_not_prolong_a_poll() -> None:
     assert int(response.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("task_id", ("nonsense", f"hgxx:a:-:{'0' * 40}:-:tar.gz"))
+@pytest.mark.parametrize(
+    "task_id", ("nonsense", f"hgxx:a:-:{'0' * 40}:-:tar.gz", f"hgmo:a:-:{'0' * 64}:-:tar.gz")
+)
 def test_an_id_of_no_task_is_not_waited_for(web: Client, task_id: str) -> None:
     target = f"/archiver/status/{task_id}"
     assert web.get(f"{target}?wait=9").result["state"] == "PENDING"

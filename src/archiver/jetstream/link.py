@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.jetstream.subscriptions import Subscriptions
-from archiver.runtime.subscribers import Subscribers
+from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import cancellable, complete_despite_cancellation, reraise_cancellation
 from archiver.telemetry import describe, log
 from archiver.tls import create_ssl_context

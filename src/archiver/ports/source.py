@@ -79,10 +79,14 @@ class ServedFormats:
 
 
 class Source(Protocol):
-    """A configured version-control host."""
+    """A configured version-control host.
+
+    ``node_digits`` are the possible lengths of its nodes: 40 hex digits for SHA-1, 64 for SHA-256.
+    """
 
     name: str
     served: ServedFormats
+    node_digits: frozenset[int]
 
     def url(self, archive: Archive) -> str:
         """Return the host's address of *archive*, which must be fetchable."""

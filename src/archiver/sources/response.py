@@ -151,12 +151,13 @@ class HostResponse:
         pace = Pace(
             min_rate_bytes_s=self._config.min_rate_bytes_s, window=self._config.min_rate_window
         )
+        received = METRICS.source_bytes.labels(source=self._config.name)
         with translated_errors(self._response.url, broken_off=TruncatedArchive):
             waiting_since = clock()
             while chunk := await self._read_chunk():
                 if not pace.is_kept(len(chunk), waited_s=clock() - waiting_since):
                     raise SourceTooSlow(f"{self._response.url.host} sends too slowly")
-                METRICS.source_bytes.labels(source=self._config.name).inc(len(chunk))
+                received.inc(len(chunk))
                 yield chunk
                 waiting_since = clock()
 

@@ -62,6 +62,7 @@ class FakeSource:
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
         self.name = name
         self.served = served
+        self.node_digits = frozenset({40})
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None

@@ -23,7 +23,7 @@ from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.client import AmbiguousRev, HgwebClient
 from archiver.sources.hgweb.files import ListedFile, TreeFiles
-from archiver.sources.hgweb.revs import RevLookup
+from archiver.sources.hgweb.revs import NODE_DIGITS, RevLookup
 from archiver.sources.response import HostResponse
 
 QUERY_DEADLINE = timedelta(seconds=10)
@@ -45,6 +45,7 @@ class HgwebSource:
     ) -> None:
         self.name = config.name
         self.served = config.served
+        self.node_digits = frozenset({NODE_DIGITS})
         self._deadline = config.deadline
         self._trusted = config.trusted
         self._client = HgwebClient(config, fetch, query_deadline=query_deadline)
