@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from archiver.formats.compression.compress import available_cores
 from archiver.formats.convert import Converter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
+from archiver.runtime.threads import available_cores
 from archiver.sources.hgweb.source import HgArchivalCheck
 from benchmarks.alone import CHUNK_BYTES
 

@@ -193,7 +193,7 @@ def test_a_presigned_url_is_not_in_the_text_of_a_hit() -> None:
             created_at=datetime.now(UTC),
         ),
         region=Region("r"),
-        wanted=None,
+        requested_region=None,
         url=PresignedUrl("https://s3.example/?X-Amz-Signature=secret"),
     )
     assert "secret" not in repr(ready)

@@ -108,7 +108,7 @@ def test_a_hit_is_in_the_clients_own_region_if_that_has_a_copy(
 
     ready = asyncio.run(scenario())
     assert isinstance(ready, Ready)
-    assert (ready.region, ready.wanted) == (region, client_region)
+    assert (ready.region, ready.requested_region) == (region, client_region)
 
 
 def test_the_preferred_region_comes_before_the_clients_own() -> None:
@@ -121,7 +121,7 @@ def test_the_preferred_region_comes_before_the_clients_own() -> None:
 
     ready = asyncio.run(scenario())
     assert isinstance(ready, Ready)
-    assert (ready.region, ready.wanted) == (WEST, WEST)
+    assert (ready.region, ready.requested_region) == (WEST, WEST)
 
 
 def test_copies_in_removed_regions_are_unavailable() -> None:

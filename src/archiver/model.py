@@ -269,14 +269,14 @@ class Copies:
 class Ready:
     """A hit: the archive exists in ``region``.
 
-    ``wanted`` is the region that the client prefers or, without a preference, is nearest to.
+    ``requested_region`` is the one that the client prefers or, without a preference, is nearest to.
     ``good_until`` is when the requested rev may resolve to another node; None means never.
     """
 
     archive: Archive
     manifest: Manifest
     region: Region
-    wanted: Region | None
+    requested_region: Region | None
     url: PresignedUrl = field(repr=False)
     good_until: datetime | None = None
 

@@ -126,7 +126,7 @@ class Archiver:
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
             if missing := copies.missing_from(self._storage.regions):
-                await self._repairs.note(archive, missing)
+                await self._repairs.add(archive, missing)
             elif found.copies:
                 await self._repairs.forget(archive)
         return copies
@@ -176,7 +176,7 @@ class Archiver:
         if missing := copies.missing_from(self._storage.regions):
             with suppress(EngineUnavailable, TimeoutError):
                 async with asyncio.timeout(REPAIR_PATIENCE.total_seconds()):
-                    await self._repairs.note(archive, missing)
+                    await self._repairs.add(archive, missing)
         region = self._region_choice.choose(copies.regions, preferred=preferred, own=own)
         if region is None:
             raise StorageUnavailable("no configured region has the archive")
@@ -184,6 +184,6 @@ class Archiver:
             archive=archive,
             manifest=copies.manifest,
             region=region,
-            wanted=preferred or own,
+            requested_region=preferred or own,
             url=self._storage.presign(copies, region, method=method),
         )

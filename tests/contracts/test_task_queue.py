@@ -25,7 +25,7 @@ async def _ended(queue: TaskQueue, archive: Archive) -> Task:
 async def _build(archive: Archive, attempt: Attempt) -> Copies:
     attempt.report(Phase.FETCHING, 1)
     attempt.report(Phase.COMMITTING, 1)
-    await attempt.hold()
+    await attempt.prove_lease()
     return copies_of(archive)
 
 
@@ -154,7 +154,7 @@ def test_a_repair_may_be_noted_and_forgotten_any_number_of_times(open_stand: Ope
         async with open_stand() as stand:
             await stand.repairs.forget(archive)
             for _ in range(2):
-                await stand.repairs.note(archive, [Region("two")])
+                await stand.repairs.add(archive, [Region("two")])
             for _ in range(2):
                 await stand.repairs.forget(archive)
 
@@ -169,7 +169,7 @@ def test_a_repair_is_due_until_it_is_postponed_or_forgotten(open_stand: OpenStan
     async def play() -> None:
         archive, soon = an_archive(), timedelta(seconds=0.3)
         async with open_stand() as stand:
-            await stand.repairs.note(archive, [Region("two")])
+            await stand.repairs.add(archive, [Region("two")])
             (repair,) = await _due(stand)
             assert (repair.archive, [*repair.missing], repair.tries) == (archive, ["two"], 0)
             assert await stand.repairs.postpone(repair, until=datetime.now(UTC) + soon)

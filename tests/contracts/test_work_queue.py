@@ -75,12 +75,12 @@ def test_a_lease_that_runs_out_goes_to_another_claim_and_fences_the_first(
             silent, other = await claimed(queue), await claimed(queue)
             assert (other.attempt, other.vanished, other.failures) == (2, 1, 0)
             with pytest.raises(LeaseLost):
-                await silent.hold()
+                await silent.prove_lease()
             with pytest.raises(LeaseLost):
                 await silent.fail(Busy("too late"))
             with pytest.raises(LeaseLost):
                 await silent.succeed()
-            await other.hold()
+            await other.prove_lease()
             await other.succeed()
             assert (await stand.until(archive, TaskState.SUCCESS)).attempt == 2
 
@@ -97,7 +97,7 @@ def test_an_attempt_that_reports_in_vain_learns_that_its_lease_is_lost(
             silent.report(Phase.FETCHING, 1)
             with pytest.raises(LeaseLost):
                 await silent.keep_renewed()
-            await other.hold()
+            await other.prove_lease()
 
     asyncio.run(play())
 
@@ -148,7 +148,7 @@ def test_waiting_for_an_outage_counts_no_failure_and_is_remembered(
             await stand.queue.enqueue(archive)
             lease = await claimed(queue)
             assert lease.outages == OutageHistory()
-            await lease.wait(Outage("our disks are away"), outages=outages, after=NOW)
+            await lease.postpone(Outage("our disks are away"), outages=outages, after=NOW)
             lease = await claimed(queue)
             assert (lease.failures, lease.outages) == (0, outages)
             await lease.retry(Busy("the host is busy"), after=NOW)

@@ -40,7 +40,7 @@ async def _committed(storage: MemoryStorage, archive: Archive) -> Copies:
 
     upload = await storage.upload(archive, chunks(), attempt="x")  # type: ignore[arg-type]
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
-    hold = FakeAttempt(archive=archive).hold
+    hold = FakeAttempt(archive=archive).prove_lease
     return await storage.commit(
         Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
         prove_lease=hold,

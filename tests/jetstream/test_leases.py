@@ -85,12 +85,12 @@ def test_an_attempt_that_lost_its_lease_can_neither_commit_nor_end_the_task(flee
             assert await other.begin()
 
             with pytest.raises(LeaseLost):
-                await silent.hold()
+                await silent.prove_lease()
             with pytest.raises(LeaseLost):
                 await silent.fail(Busy("I am late"))
             with pytest.raises(LeaseLost):
                 await here.lease(message).begin()
-            await other.hold()
+            await other.prove_lease()
             await other.succeed()
             return await here.state()
 
@@ -158,7 +158,7 @@ def test_a_lease_survives_a_wipe_of_its_record(fleet: Fleet) -> None:
             await here.connection.link.js.delete_stream(f"KV_{bucket}")
 
             lease.report(Phase.FETCHING, 10)
-            await lease.hold()
+            await lease.prove_lease()
             await lease.succeed()
             return await here.state()
 
@@ -221,8 +221,8 @@ def test_an_attempt_survives_a_time_without_writes(fleet: Fleet) -> None:
             assert await lease.begin()
             async with limited(here.connection, f"KV_{fleet.namespace}_{STATES}", max_bytes=1):
                 lease.report(Phase.FETCHING, 1)
-                await lease.hold()
-            await lease.hold()
+                await lease.prove_lease()
+            await lease.prove_lease()
             await lease.succeed()
             return lease.attempt, await here.state()
 

@@ -53,7 +53,7 @@ def a_consumer(connection: Connection) -> SourceConsumer:
 
 async def replicas_of(connection: Connection) -> set[int]:
     """Return the numbers of replicas of the streams and consumers: normally one number."""
-    streams = await Replication(connection=connection, wanted=1).status()
+    streams = await Replication(connection=connection, configured_replicas=1).status()
     standings = [one for stream in streams for one in (stream.stream, *stream.consumers)]
     assert all(one.leader for one in standings)
     return {one.replicas for one in standings}
@@ -95,7 +95,7 @@ def test_set_replicas_moves_streams_and_consumers_and_reads_no_follower(
 
     async def play() -> Sequence[set[int]]:
         async with asyncio.timeout(2 * HUNG_AFTER_S), fleet.connection() as connection:
-            replication = Replication(connection=connection, wanted=1)
+            replication = Replication(connection=connection, configured_replicas=1)
             await a_consumer(connection).ensure()
             assert await written_and_read(connection, b"one")
             before = await replicas_of(connection)
@@ -119,7 +119,9 @@ def test_more_replicas_than_servers_are_refused_without_a_change(
     async def play() -> None:
         async with fleet.connection() as connection:
             with pytest.raises(TooFewServers):
-                await Replication(connection=connection, wanted=1).set_replicas(3, within=SOON)
+                await Replication(connection=connection, configured_replicas=1).set_replicas(
+                    3, within=SOON
+                )
             assert await replicas_of(connection) == {1}
         three = replace(fleet, servers=replace(fleet.servers, replicas=3))
         async with three.connection() as connection:
@@ -147,7 +149,7 @@ def test_the_probe_succeeds_until_a_stream_stores_no_messages(fleet: Fleet) -> N
             await queue.enqueue(an_archive())
             probe, replication = (
                 QueueProbe(connection=connection),
-                Replication(connection=connection, wanted=1),
+                Replication(connection=connection, configured_replicas=1),
             )
             await probe.run()
             await probe.run()

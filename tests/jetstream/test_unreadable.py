@@ -209,7 +209,7 @@ def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(flee
             queue, hour = Queue(connection=connection), timedelta(hours=1)
             repairs = JetStreamRepairList(connection=connection)
             for archive in (first, second):
-                await repairs.note(archive, [Region("two")])
+                await repairs.add(archive, [Region("two")])
             repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=hour)
             await repairer.sweep()
             entry = await connection.kv.get(REPAIRS, first.key_hash)
@@ -310,7 +310,7 @@ def test_a_record_that_becomes_garbage_ends_the_attempt_but_not_the_task(
             assert await lease.begin()
             await here.connection.kv.put(STATES, here.archive.key_hash, b"?")
             with pytest.raises(LeaseLost):  # its writer might have the task
-                await lease.hold()
+                await lease.prove_lease()
             again = here.lease(await here.message())
             assert await again.begin()
             await again.succeed()

@@ -61,7 +61,7 @@ def put(world: World, archive: Archive, data: bytes) -> None:
                 verified=await verifier.finish(),
                 source_url="https://hg.example/ash",
             ),
-            prove_lease=FakeAttempt(archive=archive).hold,
+            prove_lease=FakeAttempt(archive=archive).prove_lease,
         )
 
     asyncio.run(play())

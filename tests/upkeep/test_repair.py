@@ -45,7 +45,7 @@ def test_a_repair_waits_for_its_region_and_then_becomes_a_task(open_stand: OpenS
                 return copies_of(archive, "one", "two")
 
             async with repairing(stand, storage, build):
-                await stand.repairs.note(archive, [TWO])
+                await stand.repairs.add(archive, [TWO])
                 await asyncio.sleep(0.5)
                 while_down = len(built)
                 storage.down.clear()
@@ -68,7 +68,7 @@ def test_a_repair_that_does_not_help_is_retried_less_often(open_stand: OpenStand
     async def play() -> int:
         storage = MemoryStorage(regions=("one", "two"))
         async with open_stand() as stand, repairing(stand, storage, build):
-            await stand.repairs.note(an_archive(), [TWO])
+            await stand.repairs.add(an_archive(), [TWO])
             await asyncio.sleep(2)
         return len(built)
 

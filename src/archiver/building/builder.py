@@ -184,5 +184,5 @@ class Builder:
                 completeness=output.completeness,
                 conversion=output.conversion,
             ),
-            prove_lease=attempt.hold,
+            prove_lease=attempt.prove_lease,
         )

@@ -94,7 +94,9 @@ class JetStreamFleet:
 
     def __init__(self, *, connection: Connection) -> None:
         self.workers = connection.reports.request
-        self._replication = Replication(connection=connection, wanted=connection.streams.replicas)
+        self._replication = Replication(
+            connection=connection, configured_replicas=connection.streams.replicas
+        )
         self._probe = QueueProbe(connection=connection)
 
     async def check(self) -> ArchiverError | None:

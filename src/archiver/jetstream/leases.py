@@ -112,7 +112,7 @@ class JetStreamLease:
         self.phase = phase
         self._bytes_done = bytes_done
 
-    async def hold(self) -> None:
+    async def prove_lease(self) -> None:
         with suppress(EngineUnavailable):
             await self._write()
 
@@ -178,7 +178,9 @@ class JetStreamLease:
         self.outages = OutageHistory(spoiled=self.outages.spoiled)
         await self._give_back(error, after=after)
 
-    async def wait(self, error: ArchiverError, *, outages: OutageHistory, after: timedelta) -> None:
+    async def postpone(
+        self, error: ArchiverError, *, outages: OutageHistory, after: timedelta
+    ) -> None:
         self.outages = outages
         await self._give_back(error, after=after)
 

@@ -28,7 +28,7 @@ class JetStreamRepairList:
         )
         connection.feed.subscribe(COPIES, lambda key_hash, _payload: self._noted.pop(key_hash))
 
-    async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
+    async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
         if archive.key_hash in self._noted:
             return
         if await self._connection.kv.get(REPAIRS, archive.key_hash) is None:

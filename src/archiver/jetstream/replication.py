@@ -62,19 +62,19 @@ class StreamStatus:
 
 
 class Replication:
-    """Reads and changes the replicas of the fleet's streams. ``wanted`` is this process's setting.
+    """Reads and changes the replicas of the fleet's streams.
 
-    Every method raises EngineUnavailable.
+    ``configured_replicas`` is this process's setting. Every method raises EngineUnavailable.
     """
 
-    def __init__(self, *, connection: Connection, wanted: int) -> None:
-        self.wanted = wanted
+    def __init__(self, *, connection: Connection, configured_replicas: int) -> None:
+        self.configured_replicas = configured_replicas
         self._connection = connection
 
     def differing(self, streams: Sequence[StreamStatus]) -> tuple[str, ...]:
         """Return the names of streams whose replicas differ from this process's setting."""
         led = [one.stream for one in streams if one.stream.leader]
-        return tuple(stream.name for stream in led if stream.replicas != self.wanted)
+        return tuple(stream.name for stream in led if stream.replicas != self.configured_replicas)
 
     async def status(self) -> Sequence[StreamStatus]:
         """Return the status of every stream of the fleet that exists."""

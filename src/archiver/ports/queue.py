@@ -67,7 +67,7 @@ class Attempt(Protocol):
         If the last phase of a successful attempt is COMMITTING, the archive was built, not found.
         """
 
-    async def hold(self) -> None:
+    async def prove_lease(self) -> None:
         """Prove that the lease is still held, before a commit.
 
         Raises:
@@ -122,7 +122,9 @@ class Lease(Attempt, Protocol):
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
         """Count a failure, and offer the task again *after* a delay. Ends an outage."""
 
-    async def wait(self, error: ArchiverError, *, outages: OutageHistory, after: timedelta) -> None:
+    async def postpone(
+        self, error: ArchiverError, *, outages: OutageHistory, after: timedelta
+    ) -> None:
         """Offer the task again *after* a delay without counting a failure."""
 
     async def hand_back(self) -> None:
@@ -162,7 +164,7 @@ class RepairList(Protocol):
     Every method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
-    async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
+    async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
         """Add *archive*, unless it is listed. Cheap to repeat."""
 
     async def forget(self, archive: Archive) -> None:

@@ -1,6 +1,7 @@
 """Work in threads, while the event loop or the submitting thread continues."""
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
@@ -88,3 +89,8 @@ class OrderedWork:
     def _raise_failure(self) -> None:
         if self._failure:
             raise self._failure
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

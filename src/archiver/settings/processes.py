@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from archiver.formats.compression.compress import available_cores
+from archiver.runtime.threads import available_cores
 from archiver.settings.section import Address, HttpUrl, Network, Section, SettingsError
 from archiver.telemetry import LogFormat
 

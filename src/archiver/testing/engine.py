@@ -32,7 +32,7 @@ class FakeAttempt:
         if self._on_report:
             self._on_report(self.archive, phase, bytes_done)
 
-    async def hold(self) -> None:
+    async def prove_lease(self) -> None:
         if self.lost:
             raise LeaseLost("another worker has claimed this task")
 
@@ -95,7 +95,7 @@ class MemoryEngine:
         running = states.count(TaskState.STARTED)
         return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
 
-    async def note(self, archive: Archive, missing: Sequence[Region]) -> None:
+    async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
         self._raise_if_down()
         self.repairs[archive.key] = tuple(missing)
         self._due.setdefault(archive.key, (datetime.now(UTC), 0))

@@ -96,7 +96,7 @@ class MemoryLease:
         if self._engine.tasks[self.archive.key].attempt == self.attempt:
             self._fake.report(phase, bytes_done)
 
-    async def hold(self) -> None:
+    async def prove_lease(self) -> None:
         self._require_held()
 
     async def keep_renewed(self) -> None:
@@ -122,7 +122,9 @@ class MemoryLease:
         self._give_back(error, failures=self.failures + 1, outages=outages)
         self._queue.offer_later(self.archive, after)
 
-    async def wait(self, error: ArchiverError, *, outages: OutageHistory, after: timedelta) -> None:
+    async def postpone(
+        self, error: ArchiverError, *, outages: OutageHistory, after: timedelta
+    ) -> None:
         self._give_back(error, failures=self.failures, outages=outages)
         self._queue.offer_later(self.archive, after, outage=True)
 

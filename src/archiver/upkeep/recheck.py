@@ -91,4 +91,4 @@ class Rechecker:
         missing = [r for r in self._storage.regions if actual and r not in actual.regions]
         if missing:
             with suppress(EngineUnavailable):
-                await self._repairs.note(archive, missing)
+                await self._repairs.add(archive, missing)

@@ -51,4 +51,4 @@ async def open_rebuilder(
 async def open_replication(settings: Settings) -> AsyncIterator[Replication]:
     """Yield the streams of the fleet, which need only the engine."""
     async with adapters.connect_engine(settings, process="engine", prepares=False) as connection:
-        yield Replication(connection=connection, wanted=settings.engine.replicas)
+        yield Replication(connection=connection, configured_replicas=settings.engine.replicas)

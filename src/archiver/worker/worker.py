@@ -189,7 +189,7 @@ class Worker:
             await self._fail(lease, error, line)
             return
         after = back_off.outage_delay(outage, base=self._policy.retry_base)
-        await lease.wait(error, outages=outage.history, after=after)
+        await lease.postpone(error, outages=outage.history, after=after)
         level = logging.INFO if outage.lasted else logging.WARNING  # a warning only the first time
         line.write("waiting", error, level=level, wait_s=round(after.total_seconds(), 3))
 

@@ -1,6 +1,5 @@
 """Compresses a tar stream on several cores."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,11 +39,6 @@ _LIBRARIES: Mapping[str, str] = {
     "tar.xz": "liblzma",
     "tar.zst": "libzstd " + ".".join(map(str, zstandard.ZSTD_VERSION)),
 }
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

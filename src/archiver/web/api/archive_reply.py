@@ -94,8 +94,8 @@ def redirect(config: WebConfig, rev: str, ready: Ready) -> Response:
         b"archiver-size": str(ready.manifest.size_bytes),
         b"archiver-region": ready.region,
     }
-    if ready.wanted not in {None, ready.region}:
-        headers[b"archiver-region-fallback"] = str(ready.wanted)
+    if ready.requested_region not in {None, ready.region}:
+        headers[b"archiver-region-fallback"] = str(ready.requested_region)
     response = Response(status_code=302)
     response.raw_headers += [(name, text.encode("latin-1")) for name, text in headers.items()]
     return response
@@ -123,7 +123,9 @@ async def _wait(
 
     Raises TaskFailed; and TooManyWaiters if the client accepts no other reply.
     """
-    variant = Variant(request.archive_request, request.url, context.client.region)
+    variant = Variant(
+        request.archive_request, request.url, context.client.region, context.principal
+    )
     try:
         with context.state.waiters.watch(pending.archive, context.client.group) as watch:
             waited = await watch.wait_for_response(

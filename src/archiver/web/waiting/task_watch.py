@@ -38,6 +38,7 @@ class Variant(NamedTuple):
     archive_request: ArchiveRequest
     url: str
     client_region: Region | None
+    principal: str | None
 
 
 class TaskWatch:
