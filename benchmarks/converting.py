@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Node
@@ -32,7 +32,7 @@ async def convert(given: Path, name: str, node: str, suffix: str, target: Path) 
     archive = Archive(source="hgmo", repo=f"alone/{name}", node=Node(node), subdir="", suffix="zip")
     root = f"{name}-{node[:12]}"
     wanted = replace(archive, suffix=suffix)
-    converter = Converter(
+    converter = ProcessConverter(
         workspace=Workspace(folder=target.parent, max_bytes=1 << 40), threads=available_cores()
     )
     with ThreadPoolExecutor(1) as pool:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Manifest, Node, Region
@@ -69,7 +69,7 @@ class LocalArchiver:
                 repairs=engine,
                 fleet=engine,
                 verify=StreamVerifier,
-                converter=Converter(
+                converter=ProcessConverter(
                     workspace=Workspace(folder=self.folder, max_bytes=1 << 30), threads=1
                 ),
                 notifications=notifications,

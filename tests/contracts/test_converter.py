@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import BadArchive, CorruptArchive, NoRoom, UnknownSubdir
-from archiver.formats.convert import Converter as RealConverter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.workspace import Workspace
 from archiver.model import SUFFIXES
 from archiver.ports.formats import Converter
@@ -22,7 +22,7 @@ PART = {name: content for name, content in TREE.items() if name.startswith(f"{RO
 def converter(request: pytest.FixtureRequest, tmp_path: Path) -> Converter:
     if request.param == "fake":
         return FakeConverter()
-    return RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
+    return ProcessConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
 
 
 async def chunks(data: bytes, failure: Exception | None = None) -> AsyncGenerator[bytes, None]:
@@ -95,8 +95,8 @@ def test_a_converter_has_a_version_for_every_format(converter: Converter, suffix
 
 
 def test_room_is_required_to_read_or_write_a_zip(tmp_path: Path) -> None:
-    narrow = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1), threads=1)
-    ample = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=1)
+    narrow = ProcessConverter(workspace=Workspace(folder=tmp_path, max_bytes=1), threads=1)
+    ample = ProcessConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=1)
     tar, zipped = an_archive("tar.gz"), an_archive("zip")
     for given, wanted in ((zipped, tar), (tar, zipped), (zipped, zipped)):
         ample.require_room(original=given, target=wanted)
@@ -108,7 +108,7 @@ def test_room_is_required_to_read_or_write_a_zip(tmp_path: Path) -> None:
 
 
 def test_an_unverified_original_that_is_not_an_archive_is_rejected(tmp_path: Path) -> None:
-    real = RealConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
+    real = ProcessConverter(workspace=Workspace(folder=tmp_path, max_bytes=1 << 30), threads=2)
     for given in SUFFIXES:
         for data in (b"", b"<html>", packed(given)[:100]):
             with pytest.raises(BadArchive):

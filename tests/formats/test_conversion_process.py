@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from archiver.errors import ConversionLost, CorruptArchive, InternalError
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.workspace import Workspace
 from tests.formats.samples import ROOT, an_archive
 from tests.formats.trees import RICH, Item, pack, tar_of
@@ -34,7 +34,7 @@ def convert(
     chunks: Pieces, folder: Path, *, given: str = "tar", threads: int = 1
 ) -> AbstractAsyncContextManager[Pieces]:
     workspace = Workspace(folder=folder, max_bytes=1 << 30)
-    return Converter(workspace=workspace, threads=threads).convert(
+    return ProcessConverter(workspace=workspace, threads=threads).convert(
         chunks, original=an_archive(given), target=an_archive("tar.gz"), root=ROOT
     )
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from archiver.errors import NotConvertible
 from archiver.formats import conversion
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.workspace import Workspace
 from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.model import SUFFIXES
@@ -56,7 +56,9 @@ async def convert(
         for start in range(0, len(data), chunk_bytes):
             yield data[start : start + chunk_bytes]
 
-    converter = Converter(workspace=Workspace(folder=folder, max_bytes=AMPLE), threads=threads)
+    converter = ProcessConverter(
+        workspace=Workspace(folder=folder, max_bytes=AMPLE), threads=threads
+    )
     async with converter.convert(
         chunks(),
         original=an_archive(source),

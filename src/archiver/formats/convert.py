@@ -36,7 +36,7 @@ _REFUSED: tuple[type[ArchiverError], ...] = (NoRoom, UnknownSubdir, *BadArchive.
 _REFUSALS: Mapping[str, type[ArchiverError]] = {error.code: error for error in _REFUSED}
 
 
-class Converter:
+class ProcessConverter:
     """Implements ``ports.Converter``. Each conversion is a process: see ``conversion``.
 
     A tar is converted as it arrives. The kinds of a zip's members are only in the directory at its

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.streams import INDEX
 from archiver.jetstream.translation import WrongRevision
@@ -15,7 +15,7 @@ from archiver.ports.index_entries import IndexEntry
 from archiver.ports.storage import Storage
 from archiver.telemetry import log
 
-NO_ENTRY = Entry(value=b"", revision=0)
+NO_ENTRY = KvEntry(value=b"", revision=0)
 
 
 class CopiesEntries:
@@ -34,7 +34,7 @@ class CopiesEntries:
         record = decode_copies(value)
         return self._parse(record, revision=0) if record else None
 
-    async def read(self, archive: Archive) -> tuple[Entry | None, IndexEntry | None]:
+    async def read(self, archive: Archive) -> tuple[KvEntry | None, IndexEntry | None]:
         """Return the stored value, whose revision an update must name, and its content.
 
         The value is ``None`` if the engine does not answer.

@@ -20,7 +20,7 @@ NOT_FOUND, NO_RESPONDERS = "404", "503"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class KvEntry:
     """A value of a key-value bucket, and its revision.
 
     An empty value is the marker of a deleted entry.
@@ -30,7 +30,7 @@ class Entry:
     revision: int
 
 
-Outcome = Entry | Exception | None
+Outcome = KvEntry | Exception | None
 
 
 class Batch:
@@ -44,13 +44,13 @@ class Batch:
         self.ended: asyncio.Future[None] = loop.create_future()
         self.tokens: list[str] = []
         self._loop = loop
-        self._waiters: dict[str, list[asyncio.Future[Entry | None]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[KvEntry | None]]] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._waiters))
 
-    def add(self, subject: str) -> asyncio.Future[Entry | None]:
-        waiter: asyncio.Future[Entry | None] = self._loop.create_future()
+    def add(self, subject: str) -> asyncio.Future[KvEntry | None]:
+        waiter: asyncio.Future[KvEntry | None] = self._loop.create_future()
         self._waiters.setdefault(subject, []).append(waiter)
         return waiter
 
@@ -91,7 +91,7 @@ class DirectGet:
             batch, subject = request
             batch.resolve(subject, _outcome(message))
 
-    async def get(self, client: Client, stream: str, subject: str) -> Entry | None:
+    async def get(self, client: Client, stream: str, subject: str) -> KvEntry | None:
         """Return the last message of *subject*, if there is one."""
         api_subject = f"$JS.API.DIRECT.GET.{stream}.{subject}"
         if self._gathering is None:
@@ -137,7 +137,7 @@ def _outcome(message: Msg) -> Outcome:
     headers = message.headers or {}
     match headers.get("Status"):
         case None:
-            return Entry(value=message.data, revision=int(headers["Nats-Sequence"]))
+            return KvEntry(value=message.data, revision=int(headers["Nats-Sequence"]))
         case status if status == NOT_FOUND:
             return None
         case status if status == NO_RESPONDERS:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.feed import COPIES
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import parse_sha256_entry, sha256_key
@@ -33,7 +33,7 @@ class JetStreamIndexStore:
                     if stored := await self._checked(bucket, key, entry):
                         yield stored
 
-    async def _checked(self, bucket: str, key: str, entry: Entry) -> StoredEntry | None:
+    async def _checked(self, bucket: str, key: str, entry: KvEntry) -> StoredEntry | None:
         if stored := _decode(bucket, key, entry) if entry.value else None:
             return stored
         await self._connection.kv.purge(bucket, key, revision=entry.revision)
@@ -78,7 +78,7 @@ def _bucket_of(key: str) -> str:
     return DIGESTS if "." in key else INDEX
 
 
-def _decode(bucket: str, key: str, entry: Entry) -> StoredEntry | None:
+def _decode(bucket: str, key: str, entry: KvEntry) -> StoredEntry | None:
     if bucket == DIGESTS:
         named = parse_sha256_entry(key, entry)
         return StoredEntry(key=key, revision=entry.revision, archive=named) if named else None

@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from archiver.errors import EngineUnavailable
-from archiver.jetstream.direct_get import DirectGet, Entry
+from archiver.jetstream.direct_get import DirectGet, KvEntry
 from archiver.jetstream.link import REQUEST_TIMEOUT, Link
 from archiver.jetstream.records import UnreadableValues
 from archiver.jetstream.streams import Streams
@@ -34,11 +34,11 @@ class KeyValue:
         self.direct_get = DirectGet(timeout=REQUEST_TIMEOUT)
         link.subscriptions.add(*self.direct_get.answers)
 
-    async def get(self, bucket: str, key: str) -> Entry | None:
+    async def get(self, bucket: str, key: str) -> KvEntry | None:
         entry = await self.get_or_marker(bucket, key)
         return entry if entry and entry.value else None
 
-    async def get_or_marker(self, bucket: str, key: str) -> Entry | None:
+    async def get_or_marker(self, bucket: str, key: str) -> KvEntry | None:
         """Return the entry, or the marker of a deleted one, whose revision an update must name."""
         stream = self._streams.bucket_stream(bucket)
         subject = self._streams.key_subject(bucket, key)
@@ -72,7 +72,7 @@ class KeyValue:
         subject = self._streams.key_subject(bucket, key)
         await self._streams.remove(stream, subject, revision=revision)
 
-    async def remove_unreadable(self, bucket: str, key: str, entry: Entry) -> None:
+    async def remove_unreadable(self, bucket: str, key: str, entry: KvEntry) -> None:
         """Log an unreadable entry, and remove it from a bucket whose entries can be rebuilt."""
         self._unreadable.note(bucket, key, entry.revision)
         with suppress(EngineUnavailable):  # the next reader skips it, and tries to remove it
@@ -89,7 +89,7 @@ class KeyValue:
                 return ()
         return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
 
-    async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, Entry], None]:
+    async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, KvEntry], None]:
         """Yield each key of a bucket with its entry, or with the marker of a deleted one.
 
         An entry that is written during the scan may come twice, or not at all.
@@ -107,7 +107,7 @@ class KeyValue:
             async with aclosing(scan(subscription, timeout=REQUEST_TIMEOUT)) as messages:
                 async for message in messages:
                     revision = message.metadata.sequence.stream
-                    entry = Entry(value=message.data, revision=revision)
+                    entry = KvEntry(value=message.data, revision=revision)
                     yield message.subject.removeprefix(prefix), entry
 
 

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.streams import DIGESTS
 from archiver.model import Archive, parse_key
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
@@ -32,7 +32,7 @@ def sha256_key(sha256: str, archive: Archive) -> str:
     return f"{sha256}.{archive.key_hash}"
 
 
-def parse_sha256_entry(key: str, entry: Entry) -> Archive | None:
+def parse_sha256_entry(key: str, entry: KvEntry) -> Archive | None:
     """Return the archive that *entry* names, if it may be named under this key."""
     archive = parse_key(entry.value.decode(errors="replace"))
     return archive if archive and archive.key_hash == key.rpartition(".")[2] else None

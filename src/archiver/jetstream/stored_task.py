@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from archiver.errors import EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.feed import PROGRESS, WAITING
 from archiver.jetstream.records import (
     Order,
@@ -83,7 +83,9 @@ class TaskMessage:
         return last is None or last.revision != self.sequence
 
 
-def read_state(connection: Connection, archive: Archive, entry: Entry | None) -> TaskRecord | None:
+def read_state(
+    connection: Connection, archive: Archive, entry: KvEntry | None
+) -> TaskRecord | None:
     """Return the record in *entry*, or None if it is empty or unreadable.
 
     An unreadable entry is not removed, since a newer worker may have written it. The next attempt

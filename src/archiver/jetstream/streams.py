@@ -8,7 +8,7 @@ import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
@@ -177,14 +177,14 @@ class Streams:
                 log.warning("jetstream.refused", subject=subject, err_code=exc.err_code)
             raise
 
-    async def last(self, stream: str, subject: str) -> Entry | None:
+    async def last(self, stream: str, subject: str) -> KvEntry | None:
         """Return the newest message of a subject, which may have wildcards."""
         with translated("read a message"):
             try:
                 message = await self._link.js.get_last_msg(stream, subject)
             except nats.js.errors.NotFoundError:
                 return None
-        return Entry(value=message.data or b"", revision=message.seq or 0)
+        return KvEntry(value=message.data or b"", revision=message.seq or 0)
 
     async def remove(self, stream: str, subject: str, *, revision: int) -> None:
         """Remove the messages of a subject up to *revision*."""

@@ -8,7 +8,7 @@ from typing import Any
 import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
 
-from archiver.jetstream.direct_get import Entry
+from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import translated
@@ -41,7 +41,7 @@ class TaskStream:
         }
         await self._streams.publish(subject, payload, headers)
 
-    async def last(self, subject: str) -> Entry | None:
+    async def last(self, subject: str) -> KvEntry | None:
         return await self._streams.last(self.name, subject)
 
     async def remove(self, subject: str, *, revision: int) -> None:

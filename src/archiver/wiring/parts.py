@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from archiver import __version__
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import relay
 from archiver.jetstream.fleet import JetStreamFleet
@@ -71,7 +71,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             repairs=repairs,
             fleet=JetStreamFleet(connection=connection),
             verify=stack.enter_context(adapters.open_verifier(settings)),
-            converter=Converter(
+            converter=ProcessConverter(
                 workspace=adapters.create_workspace(settings),
                 threads=settings.worker.compression_threads,
             ),

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from archiver.formats.convert import Converter
+from archiver.formats.convert import ProcessConverter
 from archiver.formats.inventory import open_inventory
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.replication import Replication
@@ -27,7 +27,7 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
                 sources=sources,
                 storage=storage,
                 verify=verify,
-                converter=Converter(
+                converter=ProcessConverter(
                     workspace=workspace, threads=settings.worker.compression_threads
                 ),
                 keep=partial(open_inventory, workspace=workspace),
