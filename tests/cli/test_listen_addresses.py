@@ -51,6 +51,13 @@ def test_an_address_in_use_is_reported_with_its_setting(
     assert ("worker.work_dir is not writable" in "".join(log)) is (command == "worker")
 
 
+@pytest.mark.parametrize("address", ("x", "127.0.0.1", "127.0.0.1:65536", ""))
+def test_an_address_of_the_demo_has_a_host_and_a_port(address: str) -> None:
+    result = CliRunner().invoke(main, ["demo", "--listen", address])
+    assert result.exit_code == 2
+    assert f"{address!r} must be host:port" in result.stderr
+
+
 def test_an_address_of_another_fleet_is_rejected(tmp_path: Path) -> None:
     port = free_port()
     with claimed_address("127.0.0.1", port, fleet_identity(("nats://elsewhere",), {})):

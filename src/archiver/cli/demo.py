@@ -11,12 +11,26 @@ import click
 from archiver.client.failures import CommandFailed, Interrupted
 from archiver.demo.demo import Demo
 from archiver.embedded.program import CannotServe
+from archiver.settings.section import validate_address
 from archiver.telemetry import LogFormat, set_up_logging
+
+
+def _validate_listen(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    try:
+        return None if value is None else validate_address(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} {exc}") from exc
 
 
 @click.command("demo")
 @click.option("--once", is_flag=True, help="Exit after the demo: with 0 if every check passed.")
-@click.option("--listen", help="Address and port.  [default: 127.0.0.1:8010, or a free port]")
+@click.option(
+    "--listen",
+    callback=_validate_listen,
+    help="Address and port.  [default: 127.0.0.1:8010, or a free port]",
+)
 def command(*, once: bool, listen: str | None) -> None:
     """Show Archiver at work on this machine.
 

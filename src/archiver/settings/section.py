@@ -43,7 +43,8 @@ def require_plain_http(value: str) -> None:
         raise ValueError("must be an http or https URL")
 
 
-def _validate_address(value: str) -> str:
+def validate_address(value: str) -> str:
+    """Return *value* if it is ``host:port``. Raises ValueError."""
     match = _LISTEN.fullmatch(value)
     if not match or int(match["port"]) > PORT_MAX:
         raise ValueError("must be host:port")
@@ -66,7 +67,7 @@ def _validate_ca_file(path: Path) -> Path:
 
 
 HttpUrl = Annotated[str, AfterValidator(_validate_http_url)]
-Address = Annotated[str, AfterValidator(_validate_address)]
+Address = Annotated[str, AfterValidator(validate_address)]
 Network = Annotated[str, AfterValidator(_validate_network)]
 CaFile = Annotated[FilePath, AfterValidator(_validate_ca_file)]
 
