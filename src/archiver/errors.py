@@ -18,6 +18,8 @@ ArchiverError
 │   ├── NotPackable         not_packable
 │   ├── UnprovenArchive     unproven_archive      retryable
 │   ├── ForbiddenAddress    forbidden_address
+│   ├── UnsupportedHost     unsupported_host
+│   ├── BadPack             bad_pack              retryable
 │   └── ShadowedNode        shadowed_node
 ├── BadArchive
 │   ├── NotAnArchive        not_an_archive        retryable
@@ -29,7 +31,9 @@ ArchiverError
 │   ├── NotConvertible      not_convertible
 │   ├── BytesChanged        bytes_changed
 │   ├── WrongRoot           wrong_root
-│   └── WrongNode           wrong_node            retryable
+│   ├── WrongNode           wrong_node            retryable
+│   └── WrongTree           wrong_tree            retryable
+├── MirrorFailed            mirror_failed         retryable
 ├── NoRoom                  no_room               retryable, ours
 ├── ConversionLost          conversion_lost       retryable
 ├── StorageUnavailable      storage_unavailable   retryable, ours
@@ -174,6 +178,14 @@ class ForbiddenAddress(SourceError, code="forbidden_address"):
     """A redirect or a DNS answer led to an address that no setting allows."""
 
 
+class UnsupportedHost(SourceError, code="unsupported_host"):
+    """The host does not speak git's smart HTTP protocol, version 2."""
+
+
+class BadPack(SourceError, code="bad_pack", retryable=True):
+    """The host sent a pack that git rejects, or that lacks objects of the commit."""
+
+
 class ShadowedNode(SourceError, code="shadowed_node"):
     """The first 12 digits of this node resolve to another changeset on the host."""
 
@@ -217,8 +229,16 @@ class WrongRoot(BadArchive, code="wrong_root"): ...
 class WrongNode(BadArchive, code="wrong_node", retryable=True): ...
 
 
+class WrongTree(BadArchive, code="wrong_tree", retryable=True):
+    """The archive's files are not those of its commit."""
+
+
+class MirrorFailed(ArchiverError, code="mirror_failed", retryable=True):
+    """Git failed on a worker's copy of the repository, which is then removed and fetched again."""
+
+
 class NoRoom(ArchiverError, code="no_room", retryable=True, ours=True):
-    """A worker's working directory has no room for the archive to convert."""
+    """A worker's disk has no room: for an archive to convert, or for a repository to fetch."""
 
 
 class ConversionLost(ArchiverError, code="conversion_lost", retryable=True):

@@ -187,13 +187,38 @@ class Limits:
     members: int = 5_000_000
 
 
+class TreeMatch(StrEnum):
+    """How the files of an archive compare with the tree of its commit."""
+
+    EXACT = "exact"
+    """Their tree has the id that the commit names."""
+
+    ATTRIBUTES = "attributes"
+    """They differ only where the commit's ``.gitattributes`` ask for a change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeProof:
+    """The proof that an archive was made from its git commit.
+
+    ``commit`` is the content of the commit object, whose id is the archive's node. ``tree`` is
+    git's id of the archive's files, computed from them: of the whole tree, or of what is at its
+    subdir.
+    """
+
+    commit: bytes
+    tree: str
+    match: TreeMatch
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class Verified:
     """A verifier's measures of a stream that it read to a valid end.
 
     ``root`` is the directory at the top of the archive. ``last_file`` is the path, below the root,
     of the last member that is not a directory. ``links_outside`` counts symbolic links that lead
-    out of the root. Only verifiers create it, with ``sealing.seal``.
+    out of the root. ``proof`` is set if the stream was compared with a git commit. Only verifiers
+    create it, with ``sealing.seal``.
     """
 
     sha256: str
@@ -201,6 +226,7 @@ class Verified:
     root: str
     last_file: bytes
     links_outside: int
+    proof: TreeProof | None
 
     def __init__(self, *, _sealed: Never) -> None:
         raise TypeError("only a verifier creates Verified")
@@ -237,7 +263,7 @@ class Manifest:
     Except for the region's name, it is identical in every region. ``object_key`` is the key of the
     bytes in each bucket. ``source_url`` is the host's address of the bytes, or of the first input
     of a ``conversion``. Manifests of early releases lack ``completeness``, and have 0 for
-    ``links_outside``.
+    ``links_outside``. Only archives of git commits have a ``proof``.
     """
 
     key: str
@@ -251,6 +277,7 @@ class Manifest:
     conversion: Conversion | None = None
     completeness: Completeness | None = None
     links_outside: int = 0
+    proof: TreeProof | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

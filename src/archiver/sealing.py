@@ -1,6 +1,6 @@
 """Creates ``Verified``. Only verifiers may import this module (see import-linter)."""
 
-from archiver.model import Verified
+from archiver.model import TreeProof, Verified
 
 
 def seal(
@@ -10,6 +10,7 @@ def seal(
     root: str,
     last_file: bytes = b"",
     links_outside: int = 0,
+    proof: TreeProof | None = None,
 ) -> Verified:
     """Return the result of a verifier that has read a whole, valid archive to its end."""
     verified: Verified = object.__new__(Verified)
@@ -19,6 +20,7 @@ def seal(
         "root": root,
         "last_file": last_file,
         "links_outside": links_outside,
+        "proof": proof,
     }
     for name, value in measures.items():
         object.__setattr__(verified, name, value)

@@ -1,12 +1,12 @@
 """A configured version-control host, and the stream of one archive from it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from archiver.errors import NotPackable
-from archiver.model import Archive, Node
+from archiver.model import Archive, Node, TreeProof
 
 
 class IdentityCheck(Protocol):
@@ -23,6 +23,37 @@ class IdentityCheck(Protocol):
         """Return if *content*, the first 64 KiB of the member, names the node. Raises WrongNode."""
 
 
+class TreeCheck(Protocol):
+    """Compares the files of an archive with the tree of its git commit, while they stream.
+
+    ``digits`` is the length of git's ids: 40 (SHA-1) or 64 (SHA-256). ``submodules`` maps the path
+    of each empty folder that stands for a submodule to the id that the tree has for it. Paths are
+    those in the repository. The methods block, and are called in a thread.
+    """
+
+    @property
+    def digits(self) -> int: ...
+
+    @property
+    def submodules(self) -> Mapping[bytes, str]: ...
+
+    def add_entry(self, path: bytes, mode: int, object_id: str) -> None:
+        """Take the next file, link or submodule, in the archive's order. *mode* is git's.
+
+        Raises WrongTree if no tree of the commit can have it.
+        """
+
+    def conclude(self, object_id: str) -> TreeProof:
+        """Return the proof of an archive whose tree has this id: that of its subdir, if any.
+
+        Raises WrongTree.
+        """
+
+
+OnReceived: TypeAlias = Callable[[int], None]
+"""Called with the number of bytes that the host has sent so far."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """The bytes of one archive as its host sends them.
@@ -33,6 +64,9 @@ class Stream:
     ``chunks`` have at most 1 MiB each. They raise SourceError if the host falls silent, and
     TruncatedArchive if the stream visibly breaks off. Most hosts break off invisibly, so the end of
     the stream proves nothing.
+
+    With a ``tree_check``, the worker makes the stream from objects that it received before. The
+    bytes then depend on a program of the worker, so they are always converted.
     """
 
     url: str
@@ -40,6 +74,7 @@ class Stream:
     client_root: str
     size_bytes: int
     chunks: AsyncGenerator[bytes, None]
+    tree_check: TreeCheck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,33 @@
 """Configuration of one source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 
 from archiver.ports.source import ServedFormats
+
+
+class Attributes(StrEnum):
+    """Whether the ``.gitattributes`` of a commit change its archives, as they do on most hosts."""
+
+    HONOUR = "honour"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitConfig:
+    """How archives of a git host are made.
+
+    ``root_template`` names the root directory, with {basename}, {repo}, {node} and {node12}.
+    ``archive_url_template`` is the host's own archive URL, with {repo}, {node}, {suffix} and
+    {subdir}; empty if it has none. With ``reachable``, a node must be that of a ref.
+    """
+
+    root_template: str = "{basename}-{node}"
+    archive_url_template: str = ""
+    attributes: Attributes = Attributes.HONOUR
+    reachable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +36,8 @@ class SourceConfig:
 
     ``kind`` names the adapter. ``deadline`` and the minimum rate apply to the transfer of an
     archive; a transfer also fails after ``read_timeout`` without a whole head or any byte of the
-    body. A ``trusted`` host is not asked for the last file of an archive.
+    body. A ``trusted`` host is not asked for the last file of an archive. ``authorization`` is the
+    value of that header, a secret that only the host of ``url_template`` receives.
     """
 
     kind: str
@@ -30,3 +54,5 @@ class SourceConfig:
     allow_private_addresses: bool = False
     ca_file: Path | None = None
     trusted: bool = False
+    authorization: str = field(default="", repr=False)
+    git: GitConfig = GitConfig()
