@@ -66,9 +66,10 @@ class Builder:
         """Return the stored archives that *archive* can be made from, the cheapest first."""
         if source.served.wants_verbatim(archive):
             return []
+        subdirs = (archive.subdir, "") if source.served.parts_of_whole else (archive.subdir,)
         candidates = [
             replace(archive, subdir=subdir, suffix=suffix)
-            for subdir in dict.fromkeys((archive.subdir, ""))
+            for subdir in dict.fromkeys(subdirs)
             for suffix in CHEAPEST_FIRST
         ]
         candidates.remove(archive)
@@ -144,6 +145,7 @@ class Builder:
         If one region does not deliver the input, the next is tried. Unreachable regions come last,
         because a download from one takes minutes to fail.
         """
+        copies = await self._with_commit(relative, copies)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
             chunks = self._storage.read_copy(copies, region)
@@ -159,6 +161,13 @@ class Builder:
                 if isinstance(exc, (NotConvertible, BytesChanged, IncompleteArchive)):
                     break
         return None
+
+    async def _with_commit(self, archive: Archive, copies: Copies) -> Copies:
+        """Return *copies* with the manifest of the buckets if the index left out the commit."""
+        proof = copies.manifest.proof
+        if proof is None or proof.commit:
+            return copies
+        return (await self._storage.find(archive)).copies or copies
 
     async def _store(
         self, archive: Archive, output: Output, attempt: Attempt, found: StoredState
@@ -183,6 +192,7 @@ class Builder:
                 source_url=output.source_url,
                 completeness=output.completeness,
                 conversion=output.conversion,
+                proof=output.proof,
             ),
             prove_lease=attempt.prove_lease,
         )

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from archiver.building.streams import Progress, VerifiedStream, prove_completeness
 from archiver.errors import InternalError, NotPackable, SuffixRefused
-from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
+from archiver.model import Archive, Completeness, Conversion, Manifest, TreeProof, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
-from archiver.ports.source import Source, Stream
+from archiver.ports.source import Source, Stream, TreeCheck
 from archiver.telemetry import log
 
 T = TypeVar("T")
@@ -40,7 +40,8 @@ class Input:
     """Bytes of *archive* to convert.
 
     They are packed below ``root`` and will be packed below ``client_root``. ``size_bytes`` is 0 if
-    unknown. ``measures`` and ``completeness`` may be called once all chunks were read.
+    unknown. ``measures`` and ``completeness`` may be called once all chunks were read. An input
+    that exists only during the conversion has no ``measures``.
     """
 
     archive: Archive
@@ -48,7 +49,7 @@ class Input:
     client_root: str
     source_url: str
     chunks: AsyncGenerator[bytes, None]
-    measures: Callable[[], Verified | Manifest]
+    measures: Callable[[], Verified | Manifest | None]
     completeness: Callable[[], Completeness]
     size_bytes: int = 0
 
@@ -67,7 +68,15 @@ class Output:
 
     @property
     def completeness(self) -> Completeness:
+        if self.proof:
+            return Completeness.PROVEN
         return self.input.completeness() if self.input else self.stream.completeness
+
+    @property
+    def proof(self) -> TreeProof | None:
+        """The proof of the archive, or of the input that it was made from."""
+        measures = self.input.measures() if self.input else None
+        return self.stream.verified.proof or (measures.proof if measures else None)
 
     @property
     def conversion(self) -> Conversion | None:
@@ -76,8 +85,8 @@ class Output:
         measures = self.input.measures()
         return Conversion(
             key=self.input.archive.key,
-            sha256=measures.sha256,
-            size_bytes=measures.size_bytes,
+            sha256=measures.sha256 if measures else "",
+            size_bytes=measures.size_bytes if measures else 0,
             converter=self.converter,
         )
 
@@ -110,10 +119,17 @@ class Pipeline:
             ArchiverError: The host did not send it, or it cannot be converted.
         """
         async with (
-            self._open(source, candidate, archive, convert=convert) as (stream, converts),
+            self._open(source, candidate, archive, progress, convert=convert) as (
+                stream,
+                converts,
+            ),
             prove_completeness(source, candidate) as proof,
         ):
             progress.start()
+            if stream.tree_check:
+                async with self._make(source, candidate, archive, stream, progress) as output:
+                    yield output
+                return
             fetched = VerifiedStream(
                 progress.receive(stream.chunks),
                 self._verifier(source, candidate, stream.root),
@@ -137,17 +153,58 @@ class Pipeline:
 
     @asynccontextmanager
     async def _open(
-        self, source: Source, candidate: Archive, archive: Archive, *, convert: bool
+        self,
+        source: Source,
+        candidate: Archive,
+        archive: Archive,
+        progress: Progress,
+        *,
+        convert: bool,
     ) -> AsyncIterator[tuple[Stream, bool]]:
         """Yield the host's stream, and whether to convert it. Raises NoRoom."""
         convert = convert or candidate != archive
         if convert:
             self._converter.require_room(original=candidate, target=archive)
-        async with source.open(candidate) as stream:
+        async with source.open(candidate, on_received=progress.received) as stream:
             if not convert and stream.root != stream.client_root:
                 convert = True
                 self._converter.require_room(original=candidate, target=archive)
             yield stream, convert
+
+    @asynccontextmanager
+    async def _make(
+        self,
+        source: Source,
+        candidate: Archive,
+        archive: Archive,
+        stream: Stream,
+        progress: Progress,
+    ) -> AsyncIterator[Output]:
+        """Yield *archive*, converted from a stream that is compared with the tree of its commit.
+
+        The archive itself is compared. Only for a zip, which states the kinds of its members at its
+        end, the stream is compared instead.
+        """
+        check, stream_check = stream.tree_check, None
+        if archive.suffix == "zip":
+            check, stream_check = stream_check, check
+        made: VerifiedStream | None = None
+        chunks = stream.chunks
+        if stream_check:
+            verifier = self._verifier(source, candidate, stream.root, stream_check)
+            made = VerifiedStream(chunks, verifier)
+            chunks = made.chunks()
+        input_ = Input(
+            archive=candidate,
+            root=stream.root,
+            client_root=stream.client_root,
+            source_url=stream.url,
+            chunks=chunks,
+            measures=lambda: made.verified if made else None,
+            completeness=lambda: Completeness.PROVEN,
+        )
+        async with self._convert(source, input_, archive, progress, check) as output:
+            yield output
 
     @asynccontextmanager
     async def convert_copy(
@@ -193,7 +250,12 @@ class Pipeline:
 
     @asynccontextmanager
     async def _convert(
-        self, source: Source, input_: Input, archive: Archive, progress: Progress
+        self,
+        source: Source,
+        input_: Input,
+        archive: Archive,
+        progress: Progress,
+        tree_check: TreeCheck | None = None,
     ) -> AsyncIterator[Output]:
         async with self._converter.convert(
             input_.chunks,
@@ -203,7 +265,7 @@ class Pipeline:
             client_root=input_.client_root,
             size_bytes=input_.size_bytes,
         ) as pieces:
-            verifier = self._verifier(source, archive, input_.client_root)
+            verifier = self._verifier(source, archive, input_.client_root, tree_check)
             yield Output(
                 stream=VerifiedStream(progress.convert(pieces), verifier),
                 source_url=input_.source_url,
@@ -211,5 +273,8 @@ class Pipeline:
                 converter=self._converter.version(archive.suffix),
             )
 
-    def _verifier(self, source: Source, archive: Archive, root: str) -> Verifier:
-        return self._verify(archive, root=root, identity=source.identity_check(archive))
+    def _verifier(
+        self, source: Source, archive: Archive, root: str, tree: TreeCheck | None = None
+    ) -> Verifier:
+        identity = source.identity_check(archive)
+        return self._verify(archive, root=root, identity=identity, tree=tree)

@@ -41,6 +41,10 @@ class Progress:
         """Report that fetching has started, before the first byte arrives."""
         self._report(Phase.FETCHING, 0)
 
+    def received(self, size_bytes: int) -> None:
+        """Report what the host has sent so far, before the stream begins that is made of it."""
+        self._report(Phase.FETCHING, size_bytes)
+
     async def receive(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         self._receiving = True
         size_bytes = 0

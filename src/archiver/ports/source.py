@@ -82,13 +82,15 @@ class ServedFormats:
     """The formats that a host sends: ``suffixes``, and with ``subdirs`` also parts of a tree.
 
     With ``verbatim``, archives in these formats are stored as the host sends them. Otherwise they
-    may be converted from a stored archive, which costs the host nothing. ``fallback`` suffixes are
-    fetched only if the host cannot pack a tree in the others.
+    may be converted from a stored archive, which costs the host nothing; with ``parts_of_whole``,
+    parts of a tree also from an archive of the whole tree. ``fallback`` suffixes are fetched only
+    if the host cannot pack a tree in the others.
     """
 
     suffixes: tuple[str, ...]
     subdirs: bool = True
     verbatim: bool = True
+    parts_of_whole: bool = True
     fallback: tuple[str, ...] = ()
 
     def wants_verbatim(self, archive: Archive) -> bool:
@@ -117,14 +119,20 @@ class Source(Protocol):
     """A configured version-control host.
 
     ``node_digits`` are the possible lengths of its nodes: 40 hex digits for SHA-1, 64 for SHA-256.
+    If it ``abbreviates``, ``resolve`` finds every node by its first digits; otherwise only those
+    that a ref shows.
     """
 
     name: str
     served: ServedFormats
     node_digits: frozenset[int]
+    abbreviates: bool
 
     def url(self, archive: Archive) -> str:
-        """Return the host's address of *archive*, which must be fetchable."""
+        """Return the address at the host from which *archive*, which is fetchable, is made."""
+
+    def download_url(self, archive: Archive) -> str | None:
+        """Return the address at which clients can download *archive* from the host, if any."""
 
     def identity_check(self, archive: Archive) -> IdentityCheck | None:
         """Return the check for *archive*, fetched, stored or converted, if there is any."""
@@ -152,8 +160,13 @@ class Source(Protocol):
             SourceError: The host did not respond.
         """
 
-    def open(self, archive: Archive) -> AbstractAsyncContextManager[Stream]:
+    def open(
+        self, archive: Archive, *, on_received: OnReceived | None = None
+    ) -> AbstractAsyncContextManager[Stream]:
         """Request *archive* from the host and return the stream, once the host accepts.
+
+        *on_received* is called while the host sends what the stream is made of, if that comes
+        first.
 
         Raises:
             UnknownRepo, UnknownRev, UnknownSubdir, EmptyTree: The host does not have it.

@@ -14,6 +14,7 @@ from archiver.model import (
     Manifest,
     PresignedUrl,
     Region,
+    TreeProof,
     Verified,
 )
 
@@ -55,6 +56,7 @@ class Commit:
     source_url: str
     conversion: Conversion | None = None
     completeness: Completeness | None = None
+    proof: TreeProof | None = None
 
     def new_manifest(self) -> Manifest:
         """Return a manifest that is created now."""
@@ -70,6 +72,7 @@ class Commit:
             conversion=self.conversion,
             completeness=self.completeness,
             links_outside=self.verified.links_outside,
+            proof=self.proof,
         )
 
 

@@ -1,14 +1,16 @@
 """Settings of one version-control host."""
 
 import re
+from base64 import b64encode
+from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from archiver.model import Limits
 from archiver.ports.source import ServedFormats
-from archiver.settings.section import CaFile, Section, require_plain_http
+from archiver.settings.section import CaFile, Section, SettingsError, require_plain_http
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
@@ -18,22 +20,60 @@ MULTIPART_MAX_BYTES = 48 << 30
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _LIMITS = Limits()
 
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
+_ROOT = re.compile(r"[A-Za-z0-9._+{}-]{1,200}")
+_TOKEN = re.compile(r"[!-~]{1,4096}")
+_USER = re.compile(r"[!-9;-~]{1,255}")
+
+_HGWEB_ONLY = frozenset({"suffixes", "fetch_suffix", "subdirs", "completeness"})
+_GIT_ONLY = frozenset(
+    {
+        *("archive_url_template", "root", "attributes", "reachable"),
+        *("token", "token_file", "token_user"),
+    }
+)
+
 
 class SourceSettings(Section):
     """One version-control host."""
 
-    kind: Literal["hgweb"] = "hgweb"
-    """Software of the host."""
+    kind: Literal["hgweb", "git"] = "hgweb"
+    """`hgweb`, or `git` for every host that serves git's smart HTTP protocol, version 2."""
     url_template: str
-    """The host's archive URL, with {repo}, {rev}, {suffix} and {subdir}."""
+    """`hgweb`: the host's archive URL, with {repo}, {rev}, {suffix} and {subdir}. `git`: the URL of
+    a repository, with {repo}, from which git would clone.
+    """
+    archive_url_template: str | None = None
+    """`git`: the host's own URL of archives, with {repo}, {node} and {suffix}, and {subdir} if it
+    serves parts of a tree. Clients are sent there only with `on_miss=redirect`.
+    """
+    root: str = "{basename}-{node}"
+    """`git`: name of an archive's root directory, with {basename}, {repo}, {node} or {node12}. A
+    slash in {repo} becomes a hyphen. Changes apply to later archives.
+    """
+    attributes: Literal["honour", "ignore"] = "honour"
+    """`git`: whether the `.gitattributes` of a commit change its archives (`export-ignore`,
+    `export-subst`, `eol` and others), as on most hosts. With `ignore`, archives have exactly the
+    files of the commit. Changes apply to later archives.
+    """
+    reachable: bool = False
+    """`git`: whether a full commit id must be that of a branch or a tag. Hosts such as GitHub also
+    return commits of forks.
+    """
+    token: SecretStr | None = None
+    """`git`: password or access token, sent to the host of `url_template` only."""
+    token_file: Path | None = None
+    """`git`: file with the token, read when a process starts."""
+    token_user: str = "x-access-token"
+    """`git`: user name that goes with the token. Most hosts accept any."""
     suffixes: tuple[Suffix, ...] = Field(default=SERVED_BY_HGWEB, min_length=1)
-    """Formats that the host serves. Other formats are converted from the first of them."""
+    """`hgweb`: formats that the host serves. Other formats are converted from the first of them."""
     fetch_suffix: Suffix | None = None
-    """The only format to fetch, and only if no stored archive can be converted. If not set, each of
-    `suffixes` is fetched, and stored as the host sends it. For hg.mozilla.org: `zip`.
+    """`hgweb`: the only format to fetch, and only if no stored archive can be converted. If not
+    set, each of `suffixes` is fetched, and stored as the host sends it. For hg.mozilla.org: `zip`.
     """
     subdirs: bool = True
-    """Whether the host can send a part of a tree. If not, Archiver extracts the part."""
+    """`hgweb`: whether the host can send a part of a tree. If not, Archiver extracts the part."""
     concurrency: int = Field(default=8, ge=2, le=100)
     """Attempts of the whole fleet that may use the host at a time. A quarter is reserved for low
     priority.
@@ -63,9 +103,9 @@ class SourceSettings(Section):
     max_members: int = Field(default=_LIMITS.members, gt=0)
     """Largest number of members of an archive."""
     completeness: Literal["verify", "trust"] = "verify"
-    """How to detect that the host cut an archive off, because such a zip may be valid. `verify`:
-    ask the host for the last file of each archive, and reject an archive that is not proven
-    complete. `trust`: do not ask.
+    """`hgweb`: how to detect that the host cut an archive off, because such a zip may be valid.
+    `verify`: ask the host for the last file of each archive, and reject an archive that is not
+    proven complete. `trust`: do not ask.
     """
     links: Literal["serve", "refuse"] = "serve"
     """Whether to `serve` archives that have absolute symbolic links or links above the root, and
@@ -83,22 +123,92 @@ class SourceSettings(Section):
     """
 
     @model_validator(mode="after")
-    def _require_complete_template(self) -> Self:
-        try:
-            require_plain_http(self.url_template)
-        except ValueError as exc:
-            raise ValueError(f"url_template: {exc}") from None
-        if "{" in urlsplit(self.url_template).netloc:
-            raise ValueError("url_template: must have a fixed host")
+    def _require_valid_templates(self) -> Self:
+        _require_fixed_host("url_template", self.url_template)
+        if self.kind == "git":
+            self._require_git_templates()
+        else:
+            self._require_hgweb_template()
+        return self
+
+    def _require_hgweb_template(self) -> None:
         for name in ("{repo}", "{rev}", "{suffix}", *(("{subdir}",) if self.subdirs else ())):
             if self.url_template.count(name) != 1:
                 raise ValueError(f"url_template: must contain {name} exactly once")
+        if self.subdirs and not self.url_template.endswith("/{subdir}"):
+            raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
+
+    def _require_git_templates(self) -> None:
+        if _PLACEHOLDER.findall(self.url_template) != ["{repo}"]:
+            raise ValueError("url_template: must contain {repo} exactly once, and no other braces")
+        if "?" in self.url_template or "#" in self.url_template:
+            raise ValueError("url_template: must be the URL of a repository, without a query")
+        if template := self.archive_url_template:
+            _require_fixed_host("archive_url_template", template)
+            names = _PLACEHOLDER.findall(template)
+            required = {"{repo}", "{node}", "{suffix}"}
+            if not required <= set(names) <= required | {"{subdir}", "{basename}"}:
+                raise ValueError(
+                    "archive_url_template: must contain {repo}, {node} and {suffix}, and may "
+                    "contain {basename} and {subdir}"
+                )
+        names = _PLACEHOLDER.findall(self.root)
+        if not _ROOT.fullmatch(self.root) or self.root.startswith("."):
+            raise ValueError("root: must consist of letters, digits, . _ + - and placeholders")
+        if not set(names) <= {"{basename}", "{repo}", "{node}", "{node12}"}:
+            raise ValueError("root: may contain {basename}, {repo}, {node} and {node12}")
+
+    @model_validator(mode="after")
+    def _require_valid_hosts(self) -> Self:
         for host in self.redirect_hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError("redirect_hosts: must be a list of host or host:port")
-        if self.subdirs and not self.url_template.endswith("/{subdir}"):
-            raise ValueError("url_template: must end in /{subdir}, unless subdirs is false")
         return self
+
+    @model_validator(mode="after")
+    def _require_settings_of_kind(self) -> Self:
+        other, kind = (_HGWEB_ONLY, "hgweb") if self.kind == "git" else (_GIT_ONLY, "git")
+        if misplaced := sorted(other & self.model_fields_set):
+            raise ValueError(f'{misplaced[0]}: applies only to kind = "{kind}"')
+        return self
+
+    @model_validator(mode="after")
+    def _require_valid_token(self) -> Self:
+        if self.token and self.token_file:
+            raise ValueError("token_file: must not be set together with token")
+        if self.token and not _TOKEN.fullmatch(self.token.get_secret_value()):
+            raise ValueError("token: must be 1 to 4096 printable ASCII characters without spaces")
+        if not _USER.fullmatch(self.token_user):
+            raise ValueError("token_user: must be printable ASCII without spaces and colons")
+        if self.token_file or self.token:
+            self._require_safe_transport()
+        return self
+
+    def _require_safe_transport(self) -> None:
+        url = urlsplit(self.url_template.replace("{repo}", "repo"))
+        if url.scheme != "https" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            raise ValueError("url_template: must be https, because a token is sent there")
+
+    @property
+    def authorization(self) -> str:
+        """The value of the Authorization header, or nothing. Raises SettingsError."""
+        token = self._token()
+        if not token:
+            return ""
+        return "Basic " + b64encode(f"{self.token_user}:{token}".encode()).decode()
+
+    def _token(self) -> str:
+        if self.token:
+            return self.token.get_secret_value()
+        if not self.token_file:
+            return ""
+        try:
+            token = self.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError("sources: token_file: cannot be read") from None
+        if not _TOKEN.fullmatch(token):
+            raise SettingsError("sources: token_file: must contain one token and nothing else")
+        return token
 
     @property
     def limits(self) -> Limits:
@@ -111,9 +221,20 @@ class SourceSettings(Section):
 
     @property
     def served(self) -> ServedFormats:
+        if self.kind == "git":
+            return ServedFormats(suffixes=("tar",), verbatim=False, parts_of_whole=False)
         return ServedFormats(
             suffixes=(self.fetch_suffix,) if self.fetch_suffix else self.suffixes,
             subdirs=self.subdirs,
             verbatim=self.fetch_suffix is None,
             fallback=self.suffixes,
         )
+
+
+def _require_fixed_host(name: str, template: str) -> None:
+    try:
+        require_plain_http(template)
+    except ValueError as exc:
+        raise ValueError(f"{name}: {exc}") from None
+    if "{" in urlsplit(template).netloc:
+        raise ValueError(f"{name}: must have a fixed host")

@@ -5,6 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from archiver.model import Limits
 from archiver.ports.source import ServedFormats
 
 
@@ -54,5 +55,6 @@ class SourceConfig:
     allow_private_addresses: bool = False
     ca_file: Path | None = None
     trusted: bool = False
+    limits: Limits = Limits()
     authorization: str = field(default="", repr=False)
     git: GitConfig = GitConfig()

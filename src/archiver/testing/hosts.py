@@ -17,7 +17,7 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.model import Archive, Node
-from archiver.ports.source import IdentityCheck, ServedFormats, Stream
+from archiver.ports.source import IdentityCheck, OnReceived, ServedFormats, Stream
 from archiver.testing.formats import packed
 
 CHUNK_BYTES = 64 * 1024
@@ -63,6 +63,7 @@ class FakeSource:
         self.name = name
         self.served = served
         self.node_digits = frozenset({40})
+        self.abbreviates = True
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None
@@ -91,6 +92,9 @@ class FakeSource:
             f"{archive.node}.{archive.suffix}/{archive.subdir}"
         )
 
+    def download_url(self, archive: Archive) -> str | None:
+        return self.url(archive) if self.served.fetchable(archive) == archive else None
+
     def identity_check(self, archive: Archive) -> IdentityCheck | None:
         return self.identities.get(archive)
 
@@ -108,7 +112,12 @@ class FakeSource:
         return node in self._repo("known", repo).trees
 
     @asynccontextmanager
-    async def open(self, archive: Archive) -> AsyncIterator[Stream]:
+    async def open(
+        self,
+        archive: Archive,
+        *,
+        on_received: OnReceived | None = None,  # noqa: ARG002 - the stream is the host's own
+    ) -> AsyncIterator[Stream]:
         repo = self._repo("open", archive.repo)
         if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")

@@ -21,7 +21,7 @@ from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
 from archiver.settings import EngineSettings, RegionSettings, Settings, SourceSettings
-from archiver.sources.config import SourceConfig
+from archiver.sources.config import Attributes, GitConfig, SourceConfig
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import RegionalStorage, open_storage
@@ -110,6 +110,14 @@ def _source_config(name: str, source: SourceSettings, settings: Settings) -> Sou
         min_rate_bytes_s=source.min_rate_bytes_s,
         min_rate_window=timedelta(seconds=source.min_rate_window_s),
         trusted=source.completeness == "trust",
+        limits=source.limits,
+        authorization=source.authorization,
+        git=GitConfig(
+            root_template=source.root,
+            archive_url_template=source.archive_url_template or "",
+            attributes=Attributes(source.attributes),
+            reachable=source.reachable,
+        ),
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
 

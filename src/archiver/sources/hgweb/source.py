@@ -18,7 +18,7 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Node
 from archiver.names import display_path
-from archiver.ports.source import IdentityCheck, Stream
+from archiver.ports.source import IdentityCheck, OnReceived, Stream
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.hgweb.client import AmbiguousRev, HgwebClient
@@ -46,6 +46,7 @@ class HgwebSource:
         self.name = config.name
         self.served = config.served
         self.node_digits = frozenset({NODE_DIGITS})
+        self.abbreviates = True
         self._deadline = config.deadline
         self._trusted = config.trusted
         self._client = HgwebClient(config, fetch, query_deadline=query_deadline)
@@ -57,11 +58,19 @@ class HgwebSource:
         self.has_node = revs.has_node
         self._files = TreeFiles(self._client)
 
+    def download_url(self, archive: Archive) -> str | None:
+        return self.url(archive) if self.served.fetchable(archive) == archive else None
+
     def identity_check(self, archive: Archive) -> IdentityCheck:
         return HgArchivalCheck(archive.node)
 
     @asynccontextmanager
-    async def open(self, archive: Archive) -> AsyncIterator[Stream]:
+    async def open(
+        self,
+        archive: Archive,
+        *,
+        on_received: OnReceived | None = None,  # noqa: ARG002 - the stream is the host's own
+    ) -> AsyncIterator[Stream]:
         if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
         await self._require_unshadowed(archive)

@@ -162,8 +162,8 @@ async def _without_archive(
     archive = pending.archive
     if request.on_miss is OnMiss.REDIRECT:
         source = context.state.archiver.source(archive.source)
-        if source.served.fetchable(archive) == archive:  # the host serves exactly this archive
-            return _lead_to(source.url(archive), pending, outcome=SENT_TO_HOST)
+        if url := source.download_url(archive):
+            return _lead_to(url, pending, outcome=SENT_TO_HOST)
     draw_retry_after = await _retry_after(context, archive.source)
     if request.accepts_202:
         repeatable = not request.wait.from_header
