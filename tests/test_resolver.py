@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ from archiver.errors import (
 from archiver.model import Node
 from archiver.ports.index import Resolved
 from archiver.resolver import NAME_TTL, Resolution, Resolver
-from archiver.testing import FakeSource, MemoryIndex
+from archiver.testing import FakeSource, MemoryIndex, MemoryStorage
+from tests.contracts.storage_backends import an_archive, store
 from tests.memory_world import ASH, FILES
 
 T = TypeVar("T")
@@ -31,8 +33,9 @@ class Asked:
 
     def __init__(self) -> None:
         self.source = FakeSource()
-        self.index = MemoryIndex()
-        self.resolver = Resolver(index=self.index)
+        self.storage = MemoryStorage()
+        self.index = MemoryIndex(storage=self.storage)
+        self.resolver = Resolver(index=self.index, storage=self.storage)
         self.tip = self.source.commit(ASH, FILES, "default")
 
     async def node(self, rev: str, repo: str = ASH) -> Node:
@@ -291,7 +294,7 @@ def test_an_unknown_node_is_refused_and_looked_up_once() -> None:
 
 def test_lookups_over_the_limit_are_refused_and_waiting_ones_complete() -> None:
     asked = Asked()
-    resolver = Resolver(index=asked.index, lookups_max=3)
+    resolver = Resolver(index=asked.index, storage=asked.storage, lookups_max=3)
 
     async def scenario() -> list[object]:
         revs = ("a", "b", "c", "default", "a")
@@ -310,7 +313,9 @@ def test_limits_of_one_client_or_source_do_not_affect_others() -> None:
     asked = Asked()
     other = FakeSource(name="other")
     elsewhere = other.commit(ASH, FILES, "default")
-    resolver = Resolver(index=asked.index, lookups_max=3, lookups_per_client_max=2)
+    resolver = Resolver(
+        index=asked.index, storage=asked.storage, lookups_max=3, lookups_per_client_max=2
+    )
 
     async def scenario() -> list[object]:
         asking = [
@@ -344,3 +349,36 @@ def test_an_unshared_rev_is_cached_in_this_process_only() -> None:
     run(scenario())
     assert asked.source.asked == {"resolve": 2}
     assert not asked.index.shared
+
+
+def test_the_first_digits_of_a_node_resolve_if_an_archive_of_it_is_stored() -> None:
+    """A git host cannot complete the digits of a node that no ref shows."""
+    asked = Asked()
+    asked.source.abbreviates = False
+    archive = replace(an_archive(), source=asked.source.name, repo=ASH)
+
+    async def scenario() -> None:
+        with pytest.raises(UnknownRev):
+            await asked.node(archive.node[:8], repo=ASH)
+        await store(asked.storage, archive)
+        resolver = Resolver(index=asked.index, storage=asked.storage)
+        for digits in (7, 13):
+            rev = archive.node[:digits].upper()
+            assert (await resolver.resolve(asked.source, ASH, rev)).node == archive.node
+
+    run(scenario())
+
+
+def test_digits_with_which_several_stored_nodes_begin_are_unknown() -> None:
+    asked = Asked()
+    asked.source.abbreviates = False
+    archive = replace(an_archive(), source=asked.source.name, repo=ASH)
+    twin = replace(archive, node=Node(archive.node[:-1] + "0123"[int(archive.node[-1] == "0")]))
+
+    async def scenario() -> None:
+        for each in (archive, twin):
+            await store(asked.storage, each)
+        with pytest.raises(UnknownRev):
+            await asked.node(archive.node[:10])
+
+    run(scenario())

@@ -13,6 +13,7 @@ from archiver.errors import NotFound, TooManyWaiters, UnknownRev
 from archiver.model import Node, parse_node
 from archiver.ports.index import Index, Resolved
 from archiver.ports.source import Source
+from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 
@@ -24,6 +25,9 @@ NEGATIVE_TTL = timedelta(seconds=10)
 
 HEX_SPELLING_MIN = 12
 """From this many digits on, a prefix is taken as permanent. Shorter ones may become ambiguous."""
+
+_DIGITS = re.compile(r"[0-9A-Fa-f]{4,63}")
+"""Git abbreviates nodes to at least 4 digits."""
 
 _HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},64}}")
 
@@ -87,10 +91,12 @@ class Resolver:
         self,
         *,
         index: Index,
+        storage: Storage,
         lookups_max: int = LOOKUPS_MAX,
         lookups_per_client_max: int = LOOKUPS_PER_CLIENT_MAX,
     ) -> None:
         self._index = index
+        self._storage = storage
         self._limits = _LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
         self._lookups: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
         # The class and the message of an error; unlike the error, they hold no frames.
@@ -168,9 +174,21 @@ class Resolver:
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool
     ) -> Resolved:
-        resolved = await self._ask(source, repo, rev, source.resolve(repo, rev))
+        resolved = await self._ask(source, repo, rev, self._node(source, repo, rev))
         await self._index.remember(source.name, repo, rev, resolved, share=share)
         return resolved
+
+    async def _node(self, source: Source, repo: str, rev: str) -> Node:
+        """Return the host's node, or that of an archive if the host cannot complete digits."""
+        try:
+            return await source.resolve(repo, rev)
+        except UnknownRev:
+            if source.abbreviates or not _DIGITS.fullmatch(rev):
+                raise
+            nodes = await self._storage.find_nodes(source.name, repo, rev.lower(), at_most=2)
+            if len(nodes) != 1:
+                raise
+            return next(iter(nodes))
 
     async def _find_node(self, source: Source, repo: str, node: Node) -> Resolved:
         async def find() -> Node:

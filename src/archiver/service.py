@@ -59,7 +59,7 @@ class Archiver:
         self._queue = queue
         self._repairs = repairs
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
-        self._resolver = Resolver(index=index)
+        self._resolver = Resolver(index=index, storage=storage)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
         self.status = StatusReporter(
             storage=storage, index=index, queue=queue, source=self.source

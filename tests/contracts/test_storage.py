@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from archiver.errors import EngineUnavailable, LeaseLost, SourceTimeout
-from archiver.model import Copies
+from archiver.model import Copies, Node
 from archiver.ports.storage import Storage
 from tests.contracts.storage_backends import (
     DATA,
@@ -48,6 +48,30 @@ class StorageContract:
             )
             assert (await storage.find(archive)).copies == copies
             assert copies.regions == storage.regions == REGIONS
+
+        use(backend, scenario)
+
+    def test_nodes_with_an_archive_are_found_by_their_first_digits(self, backend: Backend) -> None:
+        archive = an_archive()
+        twin = replace(archive, node=Node(f"{archive.node[:7]}{secrets.token_hex(17)[1:]}"))
+        other = replace(archive, repo=f"{archive.repo}x")
+
+        async def scenario(storage: Storage) -> None:
+            async def find(digits: str, *, at_most: int = 3) -> frozenset[Node]:
+                return await storage.find_nodes(
+                    archive.source, archive.repo, digits, at_most=at_most
+                )
+
+            assert await find(archive.node[:7]) == frozenset()
+            for each in (archive, replace(archive, suffix="zip"), other):
+                await store(storage, each)
+            assert await find(archive.node[:7]) == {archive.node}
+            await store(storage, twin)
+            assert await find(archive.node[:7]) == {archive.node, twin.node}
+            assert await find(archive.node[:12]) == {archive.node}
+            assert len(await find(archive.node[:4], at_most=1)) == 1
+            backend.take_down(EAST)
+            assert await find(archive.node[:-1]) == {archive.node}
 
         use(backend, scenario)
 

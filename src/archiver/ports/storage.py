@@ -12,6 +12,7 @@ from archiver.model import (
     Conversion,
     Copies,
     Manifest,
+    Node,
     PresignedUrl,
     Region,
     TreeProof,
@@ -114,6 +115,14 @@ class Storage(Protocol):
 
         Yields all archives, or those of *source*. Skips objects that are not named as manifests.
         Raises StorageUnavailable if no region answers, or the listing failed midway.
+        """
+
+    async def find_nodes(
+        self, source: str, repo: str, digits: str, *, at_most: int
+    ) -> frozenset[Node]:
+        """Return nodes of *repo* that begin with *digits* and have an archive, *at_most* so many.
+
+        Asks the regions in their order, until one answers. Raises StorageUnavailable if none does.
         """
 
     async def upload(

@@ -12,13 +12,14 @@ import obstore
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import ARCHIVES, find_invalid_field
-from archiver.model import Archive, Manifest, PresignedUrl, Region
+from archiver.model import Archive, Manifest, Node, PresignedUrl, Region
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.object_keys import (
     EMPTY_PREFIX,
     bucket_id,
     manifest_key,
     manifest_prefix,
+    nodes_prefix,
     object_attributes,
     parse_manifest_key,
     random_probe_key,
@@ -141,6 +142,31 @@ class Bucket:
                 for meta in page:
                     if archive := parse_manifest_key(meta["path"]):
                         yield archive
+
+    async def find_nodes(self, source: str, repo: str, digits: str) -> AsyncGenerator[Node, None]:
+        """Yield the nodes of *repo* that begin with *digits* and have a manifest, in their order.
+
+        Lists one page of keys for each node, from *digits* on and then from the node on.
+        """
+        prefix = nodes_prefix(source, repo)
+        start = digits
+        while node := await self._first_node(prefix, start):
+            if not node.startswith(digits):
+                return
+            yield node
+            start = f"{node}0"  # keys of the node continue with "/", which sorts before digits
+
+    async def _first_node(self, prefix: str, start: str) -> Node | None:
+        """Return the first node whose keys sort after *prefix* and *start*."""
+        with self._request("list its manifests"):
+            async for page in obstore.list(
+                self._bulk, prefix, offset=f"{prefix}{start}", chunk_size=PAGE_KEYS
+            ):
+                for meta in page:
+                    archive = parse_manifest_key(meta["path"])
+                    if archive and meta["path"] > f"{prefix}{start}":
+                        return archive.node
+        return None
 
     async def create_manifest(
         self, archive: Archive, manifest: Manifest, *, known_absent: bool = False

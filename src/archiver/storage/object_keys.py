@@ -4,6 +4,7 @@ import hashlib
 import secrets
 
 from archiver.model import KEY_VERSION, Archive, parse_key
+from archiver.names import SEPARATOR, escape_name
 
 PROBES = 64
 """Number of probe objects in a bucket. It bounds them however many processes come and go."""
@@ -37,6 +38,11 @@ def manifest_key(archive: Archive) -> str:
 
 def manifest_prefix(source: str | None) -> str:
     return f"manifests/{KEY_VERSION}/{source or ''}"
+
+
+def nodes_prefix(source: str, repo: str) -> str:
+    """Return the prefix of the manifests of *repo*. A node follows it."""
+    return f"{manifest_prefix(source)}/{escape_name(repo)}/{SEPARATOR}/"
 
 
 def parse_manifest_key(object_key: str) -> Archive | None:

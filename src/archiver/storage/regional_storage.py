@@ -9,7 +9,7 @@ from itertools import count
 
 from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
 from archiver.manifest_check import object_prefix
-from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region
+from archiver.model import Archive, Copies, Manifest, Node, PresignedUrl, Region
 from archiver.ports.storage import Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.commit import Committer
@@ -84,6 +84,24 @@ class RegionalStorage:
                 return
             if answered:
                 break
+        raise failure
+
+    async def find_nodes(
+        self, source: str, repo: str, digits: str, *, at_most: int
+    ) -> frozenset[Node]:
+        failure = StorageUnavailable("no region is configured")
+        for bucket in map(self._buckets.bucket, self.regions):
+            nodes: set[Node] = set()
+            try:
+                async with aclosing(bucket.find_nodes(source, repo, digits)) as found:
+                    async for node in found:
+                        nodes.add(node)
+                        if len(nodes) == at_most:
+                            break
+            except StorageUnavailable as exc:
+                failure = exc
+            else:
+                return frozenset(nodes)
         raise failure
 
     async def upload(

@@ -14,7 +14,7 @@ from archiver.errors import (
     UnreadableManifest,
 )
 from archiver.manifest_check import object_prefix
-from archiver.model import Archive, Copies, Manifest, PresignedUrl, Region, parse_key
+from archiver.model import Archive, Copies, Manifest, Node, PresignedUrl, Region, parse_key
 from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 
 
@@ -67,6 +67,12 @@ class MemoryStorage:
         for archive in map(parse_key, sorted(self.manifests[up[0]])):
             if archive and source in {None, archive.source}:
                 yield archive
+
+    async def find_nodes(
+        self, source: str, repo: str, digits: str, *, at_most: int
+    ) -> frozenset[Node]:
+        nodes = {a.node async for a in self.iter_archives(source) if a.repo == repo}
+        return frozenset(sorted(node for node in nodes if node.startswith(digits))[:at_most])
 
     async def upload(
         self,
