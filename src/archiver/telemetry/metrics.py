@@ -91,6 +91,31 @@ class Metrics:
             "Attempts that failed because of the source or the bytes it sent, by error code.",
             ("source", "code"),
         )
+        self.mirror_uses = Counter(
+            "archiver_mirror_uses_total",
+            "Uses of a git mirror by outcome: hit (it had the commit), fetched (on top of what it "
+            "had), cold (it was empty), failed, cancelled.",
+            ("source", "outcome"),
+        )
+        self.mirror_fetched_bytes = Counter(
+            "archiver_mirror_fetched_bytes_total",
+            "Bytes of packs received from a source.",
+            ("source",),
+        )
+        self.mirror_repacks = Counter(
+            "archiver_mirror_repacks_total", "Mirrors whose small packs were merged."
+        )
+        self.mirror_removals = Counter(
+            "archiver_mirror_removals_total",
+            "Mirrors removed by reason: evicted (for room), outgrown (it had three times its first "
+            "size), damaged (git failed).",
+            ("reason",),
+        )
+        self.mirror_bytes = Gauge(
+            "archiver_mirror_bytes",
+            "Size of all mirrors of this machine when it was last measured.",
+            multiprocess_mode="livemax",
+        )
         self.uploads = Counter(
             "archiver_uploads_total",
             "Uploads to a region by outcome: succeeded (all bytes visible), failed, aborted.",

@@ -1,0 +1,211 @@
+"""A mirror while it is used: which nodes it has, and packs that are added to it."""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Protocol
+
+from archiver.errors import ArchiverError, ArchiveTooLarge, BadPack, MirrorFailed, NoRoom
+from archiver.model import Node, parse_node
+from archiver.sources.config import Attributes
+from archiver.sources.git.child import Child, GitFailed
+from archiver.sources.git.locks import locked, try_lock
+from archiver.sources.git.program import GitProgram
+from archiver.sources.git.store import HAVES_MAX, Identity, Store, has_room, storing
+from archiver.telemetry import METRICS
+
+STEP_BYTES = 64 << 20
+"""Room is reserved in steps of this size, to avoid a look at the disk for every chunk."""
+
+LOOSE_PACKS_MAX = 25
+"""Every pack slows down each look-up, and a repack takes a fifth of a second."""
+
+_DISK_FULL = ("no space left on device", "disk quota exceeded", "file too large")
+
+
+class MakeRoom(Protocol):
+    """Makes room for *more_bytes* on the disk of the mirrors. Raises NoRoom."""
+
+    async def __call__(self, more_bytes: int) -> None: ...
+
+
+class Mirror:
+    """A repository's objects on this machine, which stay until the end of the block of its user.
+
+    ``received_bytes`` counts the bytes of packs. ``had_objects`` is whether there were any before.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: Store,
+        git: GitProgram,
+        use_lock: int,
+        make_room: MakeRoom,
+    ) -> None:
+        self.identity = identity
+        self.store = store
+        self.received_bytes = 0
+        self.had_objects = store.first_size_bytes() > 0
+        self._git = git
+        self._locks: tuple[int, ...] = (use_lock,)
+        self._make_room = make_room
+
+    @property
+    def git(self) -> GitProgram:
+        """Git, bound to this mirror. It honours the attributes of commits."""
+        return self.git_for(Attributes.HONOUR)
+
+    def git_for(self, attributes: Attributes) -> GitProgram:
+        """Return git, bound to this mirror. Its processes hold the locks as long as they run."""
+        store = self.store
+        git_dir = store.exact if attributes is Attributes.IGNORE else store.folder
+        return self._git.bound_to(git_dir, object_dir=store.objects, inherits=self._locks)
+
+    async def has(self, node: Node) -> bool:
+        """Return whether the commit is there. Raises MirrorFailed."""
+        return node in await self._present([node])
+
+    async def haves(self) -> tuple[Node, ...]:
+        """Return up to 8 nodes for a fetch to offer to the host, the last archived one first.
+
+        All of their objects were there when they were archived. Raises MirrorFailed.
+        """
+        with storing():
+            nodes = self.store.nodes()[:HAVES_MAX]
+        return await self._present(nodes) if nodes else ()
+
+    async def _present(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        request = "".join(f"{node}\n" for node in nodes).encode()
+        command = ("cat-file", "--batch-check=%(objecttype) %(objectname)")
+        try:
+            output = await self.git.run(*command, stdin=request)
+        except GitFailed as exc:
+            raise self.translate(exc) from exc
+        lines = (line.split() for line in output.decode().splitlines())
+        found = (parse_node(name) for kind, name in lines if kind == "commit")
+        return tuple(node for node in found if node)
+
+    def remember(self, node: Node) -> None:
+        """Offer *node* to the host from now on. All of its objects must be there.
+
+        Call it once an archive of its whole tree, or of a part, was complete and proven.
+        """
+        with storing():
+            self.store.remember(node)
+
+    @asynccontextmanager
+    async def fetch_lock(self) -> AsyncIterator[None]:
+        """Hold the right to add objects, once no other process of this machine has it.
+
+        Look for a node again in the block: another process may just have fetched it. Raises
+        MirrorFailed or NoRoom.
+        """
+        async with AsyncExitStack() as stack:
+            with storing():
+                lock = await stack.enter_async_context(locked(self.store.fetch_lock))
+                self.store.remove_litter()
+            stack.enter_context(self._passing_on(lock))
+            yield
+
+    @contextmanager
+    def _passing_on(self, lock: int) -> Iterator[None]:
+        """Let git's processes hold *lock*: they may outlive a worker that is killed."""
+        held = self._locks
+        self._locks = (*held, lock)
+        try:
+            yield
+        finally:
+            self._locks = held
+
+    async def receive(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> int:
+        """Add the objects of a pack, and return its size. Only for the holder of the fetch lock.
+
+        The pack may be thin, but only on top of ``haves``. Its objects are visible all at once, or
+        not at all. Git computes their ids, but does not check that any are missing.
+
+        Raises:
+            BadPack: Git rejects the pack.
+            ArchiveTooLarge: It has more than *max_bytes*, or needs too much memory.
+            NoRoom: The disk is full, or worker.mirror_max_bytes are in use.
+            MirrorFailed: Git was killed, or the mirror is damaged.
+            whatever *chunks* raise.
+        """
+        command = ("index-pack", "--stdin", "--fix-thin", f"--max-input-size={max_bytes}")
+        try:
+            async with self.git.feed(*command) as pack:
+                size_bytes = await self._feed(pack, chunks, max_bytes)
+                await pack.finish()
+        except GitFailed as exc:
+            raise self._pack_failure(exc) from exc
+        with storing():
+            self._note_first_size()
+        return size_bytes
+
+    async def _feed(self, pack: Child, chunks: AsyncIterator[bytes], max_bytes: int) -> int:
+        size_bytes = room_bytes = 0
+        fetched = METRICS.mirror_fetched_bytes.labels(source=self.identity.source)
+        async for chunk in chunks:
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                raise ArchiveTooLarge(f"the host sent more than {max_bytes} bytes")
+            if size_bytes > room_bytes:
+                await self._make_room(STEP_BYTES)
+                room_bytes += STEP_BYTES
+            await pack.write(chunk)
+            self.received_bytes += len(chunk)
+            fetched.inc(len(chunk))
+        return size_bytes
+
+    def _note_first_size(self) -> None:
+        if not self.store.first_size_bytes():
+            self.store.set_first_size(self.store.size().size_bytes)
+
+    def _pack_failure(self, failure: GitFailed) -> ArchiverError:
+        if failure.out_of_memory:
+            return ArchiveTooLarge("the host's pack needs more memory than git may use")
+        translated = self.translate(failure)
+        ended_itself = failure.status is not None and failure.status > 0
+        if isinstance(translated, NoRoom) or not ended_itself or not self.store.is_whole():
+            return translated
+        return BadPack("the host sent a pack that git rejects")
+
+    def translate(self, failure: GitFailed) -> MirrorFailed | NoRoom:
+        """Return the error of a failed run of git in this mirror."""
+        with suppress(OSError):
+            if not has_room(self.store.folder):
+                return NoRoom("the disk of worker.mirror_dir is full")
+        if any(sign in failure.stderr.lower() for sign in _DISK_FULL):
+            return NoRoom("the disk of worker.mirror_dir is full")
+        return MirrorFailed("git failed on the worker's copy of the repository")
+
+    @property
+    def outcome(self) -> str:
+        """How this use went, for the metrics: hit, fetched, or cold (into an empty mirror)."""
+        if not self.received_bytes:
+            return "hit"
+        return "fetched" if self.had_objects else "cold"
+
+    def outgrew(self, *, factor: int, at_least_bytes: int) -> bool:
+        """Return whether it has more than *factor* times its first size. Raises OSError."""
+        bound = max(factor * self.store.first_size_bytes(), at_least_bytes)
+        return self.store.size().size_bytes > bound
+
+    async def try_repack(self) -> bool:
+        """Merge small packs if there are many, and no other process adds objects now.
+
+        Objects stay, although nothing refers to them. Raises GitFailed or OSError.
+        """
+        lock = try_lock(self.store.fetch_lock, exclusive=True)
+        if lock is None:
+            return False
+        try:
+            self.store.remove_litter()
+            if self.store.size().loose_packs < LOOSE_PACKS_MAX:
+                return False
+            with self._passing_on(lock):
+                await self.git.run("repack", "--geometric=2", "-d", "-n", "-q", "--write-midx")
+        finally:
+            os.close(lock)
+        return True

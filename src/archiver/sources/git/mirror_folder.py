@@ -1,0 +1,176 @@
+"""The folder of all mirrors of a machine, which its worker processes share.
+
+::
+
+    stores/{hash}/{n}    a mirror of the repository with this hash. The highest n is in use; lower
+                         ones are removed once their last user has left
+    new/                 mirrors that are being created
+    trash/               mirrors that are being deleted
+
+A mirror enters and leaves ``stores`` by a rename, so a killed process leaves no half of one.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archiver.sources.git.locks import try_lock
+from archiver.sources.git.store import Identity, Size, Store
+
+ABANDONED_S = 3600
+"""Age at which a mirror in ``new`` has lost its creator. Creating one takes milliseconds."""
+
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorStatus:
+    """One mirror on disk. ``identity`` is None if the mirror is damaged."""
+
+    store: Store
+    identity: Identity | None
+    size: Size
+    last_used: datetime
+
+
+class MirrorFolder:
+    """Creates, finds and removes mirrors. Methods block for a short time, and raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stores = path / "stores"
+        self._new = path / "new"
+        self._trash = path / "trash"
+
+    def create(self) -> None:
+        """Create the folder, which only this user can read, if it does not exist."""
+        for folder in (self._stores, self._new, self._trash):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def lock_current(self, identity: Identity) -> tuple[Store, int] | None:
+        """Return the repository's mirror and a descriptor that holds the lock of its users.
+
+        The mirror is created if there is none, or if it is damaged. None if another process is just
+        removing or creating it: try again.
+        """
+        self.create()
+        slot = self._slot(identity)
+        number = _current(slot)
+        store = Store(slot / str(number))
+        try:
+            lock = try_lock(store.use_lock, exclusive=False)
+        except (FileNotFoundError, NotADirectoryError):
+            self._add(slot, number + 1, identity)
+            return None
+        if lock is None:
+            return None
+        os.utime(lock)
+        return store, lock
+
+    def replace(self, store: Store, identity: Identity) -> None:
+        """Let later users begin with an empty mirror in place of *store*.
+
+        Present users keep *store*, which is removed after the last of them.
+        """
+        self._add(store.folder.parent, int(store.folder.name) + 1, identity)
+
+    def is_current(self, store: Store) -> bool:
+        return _current(store.folder.parent) == int(store.folder.name)
+
+    def try_remove(self, store: Store) -> bool:
+        """Remove a mirror that is not in use. Return whether it is gone."""
+        try:
+            lock = try_lock(store.use_lock, exclusive=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._throw_away(store)  # without its lock it has no users
+        if lock is None:
+            return False
+        try:
+            return self._throw_away(store)
+        finally:
+            os.close(lock)
+
+    def _throw_away(self, store: Store) -> bool:
+        doomed = self._trash / secrets.token_hex(8)
+        with suppress(FileNotFoundError):  # another process removed it
+            store.folder.rename(doomed)
+        with suppress(OSError):  # it has another mirror
+            store.folder.parent.rmdir()
+        shutil.rmtree(doomed, ignore_errors=True)
+        return True
+
+    def statuses(self) -> list[MirrorStatus]:
+        """Return all mirrors, the one that was not used for the longest time first."""
+        found = []
+        for store in self._iter_stores():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found.append(
+                    MirrorStatus(
+                        store=store,
+                        identity=store.identity(),
+                        size=store.size(),
+                        last_used=_modified(store.use_lock),
+                    )
+                )
+        return sorted(found, key=lambda status: status.last_used)
+
+    def clean_up(self) -> None:
+        """Remove what killed processes left behind: old, damaged and half-deleted mirrors."""
+        self.create()
+        for doomed in self._trash.iterdir():
+            shutil.rmtree(doomed, ignore_errors=True)
+        for new in self._new.iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - new.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(new, ignore_errors=True)
+        for store in self._iter_stores():
+            if not self.is_current(store) or not store.use_lock.is_file():
+                self.try_remove(store)
+
+    def _iter_stores(self) -> Iterator[Store]:
+        for slot in self._stores.iterdir():
+            for number in _numbers(slot):
+                yield Store(slot / str(number))
+
+    def _slot(self, identity: Identity) -> Path:
+        name = f"{identity.source}\0{identity.repo}\0{identity.digits}"
+        return self._stores / hashlib.sha256(name.encode()).hexdigest()
+
+    def _add(self, slot: Path, number: int, identity: Identity) -> None:
+        """Put an empty mirror into *slot*, unless another process has just done so."""
+        new = self._new / secrets.token_hex(8)
+        try:
+            Store(new).create(identity)
+            slot.mkdir(exist_ok=True)
+            new.rename(slot / str(number))
+        except FileNotFoundError:
+            pass  # another process removed the slot, or all of it
+        except OSError as exc:
+            if exc.errno not in _TAKEN:
+                raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _numbers(slot: Path) -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(slot) if name.isdecimal())  # noqa: PTH208 - only names
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _current(slot: Path) -> int:
+    """Return the number of the mirror in use; 0 if there is none."""
+    return max(_numbers(slot), default=0)
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
