@@ -1,6 +1,7 @@
 """The real parts that tests may ask for, one module each in ``tests/parts``."""
 
 pytest_plugins = [
+    "tests.parts.git_host",
     "tests.parts.hgweb",
     "tests.parts.lenient_wsgi",
     "tests.parts.nats",

@@ -1,9 +1,9 @@
-"""The guarded, streaming GET that carries every request to a host."""
+"""The guarded, streaming request: GET and POST, to the hosts of one source."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 import aiohttp
@@ -29,7 +29,11 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Fetch:
-    """Sends requests within a perimeter, without proxies, cookies or ambient credentials."""
+    """Sends requests within a perimeter, without proxies, cookies or ambient credentials.
+
+    The configured authorization goes to the origin of ``url_template``: its scheme, host and port.
+    A redirect to any other origin does not carry it.
+    """
 
     def __init__(
         self, config: SourceConfig, *, session: aiohttp.ClientSession, perimeter: Perimeter
@@ -38,19 +42,40 @@ class Fetch:
         self._session = session
         self._perimeter = perimeter
 
-    @asynccontextmanager
-    async def get(
+    def get(
         self, url: str, *, deadline: timedelta, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[HostResponse]:
+    ) -> AbstractAsyncContextManager[HostResponse]:
         """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
         The deadline covers redirects, head and body. Raises SourceUnavailable, SourceTimeout,
         ForbiddenAddress, or SourceRefused after REDIRECTS_MAX redirects.
         """
+        return self._request("GET", url, None, headers or {}, deadline=deadline)
+
+    def post(
+        self, url: str, body: bytes, *, deadline: timedelta, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[HostResponse]:
+        """Yield the response to *body*, like ``get``. A redirect repeats the method and the body.
+
+        Git hosts redirect requests for a renamed repository with 301. A GET of the new address
+        would not be the same question.
+        """
+        return self._request("POST", url, body, headers, deadline=deadline)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        deadline: timedelta,
+    ) -> AsyncIterator[HostResponse]:
         ends_at = asyncio.get_running_loop().time() + deadline.total_seconds()
         here = URL(url, encoded=True)
         for _ in range(REDIRECTS_MAX + 1):
-            async with self._send(here, headers, ends_at=ends_at) as response:
+            async with self._send(method, here, body, headers, ends_at=ends_at) as response:
                 if response.status not in _REDIRECTS:
                     yield HostResponse(response, self._config)
                     return
@@ -61,7 +86,13 @@ class Fetch:
 
     @asynccontextmanager
     async def _send(
-        self, url: URL, headers: Mapping[str, str] | None, *, ends_at: float
+        self,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        ends_at: float,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(
             total=max(ends_at - asyncio.get_running_loop().time(), 0.001),
@@ -71,11 +102,21 @@ class Fetch:
             raise SourceUnavailable(f"the process is stopping: no request is sent to {url.host}")
         with translated_errors(url):
             async with asyncio.timeout(self._config.read_timeout.total_seconds()):
-                response = await self._session.get(
-                    url, headers=headers, timeout=timeout, allow_redirects=False
+                response = await self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers={**headers, **self._authorization(url)},
+                    timeout=timeout,
+                    allow_redirects=False,
                 )
         async with response:
             yield response
+
+    def _authorization(self, url: URL) -> Mapping[str, str]:
+        if not self._config.authorization or url.origin() != self._perimeter.home.origin():
+            return {}
+        return {"Authorization": self._config.authorization}
 
 
 @asynccontextmanager

@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import TypeAlias
 
 import aiohttp
 from yarl import URL
 
 from archiver.errors import (
+    BadPack,
     ForbiddenAddress,
     SourceBusy,
     SourceError,
@@ -45,10 +47,12 @@ class OutsidePerimeterError(OSError):
     """Prevents a socket. It is an OSError: aiohttp then tries the name's other addresses."""
 
 
+BrokenOff: TypeAlias = type[SourceUnavailable | TruncatedArchive | BadPack]
+"""The error for a body that ends early, which depends on the kind of body."""
+
+
 @contextmanager
-def translated_errors(
-    url: URL, *, broken_off: type[SourceUnavailable | TruncatedArchive] = SourceUnavailable
-) -> Iterator[None]:
+def translated_errors(url: URL, *, broken_off: BrokenOff = SourceUnavailable) -> Iterator[None]:
     """Translate aiohttp's errors, whose texts may quote URLs and the host's bytes."""
     try:
         yield
@@ -117,9 +121,19 @@ class HostResponse:
         return match[1] if match else ""
 
     @property
-    def is_html(self) -> bool:
+    def media_type(self) -> str:
+        """The Content-Type in lower case, without parameters; empty if there is no such header."""
         media_type, _, _ = read_header(self._response, "Content-Type").partition(";")
-        return "html" in media_type.lower()
+        return media_type.strip().lower()
+
+    @property
+    def is_html(self) -> bool:
+        return "html" in self.media_type
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """The delay that the host requests; None if it requests none."""
+        return parse_retry_after(read_header(self._response, "Retry-After"))
 
     @property
     def error(self) -> SourceError:
@@ -127,8 +141,7 @@ class HostResponse:
         host, status = self._response.url.host, self.status
         match status:
             case 429 | 503:
-                retry_after = parse_retry_after(read_header(self._response, "Retry-After"))
-                return SourceBusy(f"{host} is busy ({status})", retry_after=retry_after)
+                return SourceBusy(f"{host} is busy ({status})", retry_after=self.retry_after)
             case _ if 400 <= status < 500 and status not in _TRANSIENT_CLIENT_ERRORS:  # noqa: PLR2004
                 return SourceRefused(f"{host} refused the request ({status})")
             case _:
@@ -137,22 +150,28 @@ class HostResponse:
     async def read_body(self, max_bytes: int) -> bytes:
         """Return the body, cut after *max_bytes* + 1 bytes. Raises SourceError."""
         body = bytearray()
-        with translated_errors(self._response.url):
-            while len(body) <= max_bytes and (piece := await self._read(max_bytes + 1 - len(body))):
-                body += piece
+        while len(body) <= max_bytes and (piece := await self.read(max_bytes + 1 - len(body))):
+            body += piece
         return bytes(body)
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
+    async def read(self, max_bytes: int) -> bytes:
+        """Return the next bytes of the body, or nothing at its end. Raises SourceError."""
+        with translated_errors(self._response.url):
+            return await self._read(max_bytes)
+
+    async def chunks(
+        self, *, broken_off: BrokenOff = TruncatedArchive
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the body in chunks of at most CHUNK_BYTES, each delayed by at most LINGER.
 
-        Raises TruncatedArchive, SourceTooSlow, or SourceTimeout after a silence or the deadline.
+        Raises *broken_off*, SourceTooSlow, or SourceTimeout after a silence or the deadline.
         """
         clock = asyncio.get_running_loop().time
         pace = Pace(
             min_rate_bytes_s=self._config.min_rate_bytes_s, window=self._config.min_rate_window
         )
         received = METRICS.source_bytes.labels(source=self._config.name)
-        with translated_errors(self._response.url, broken_off=TruncatedArchive):
+        with translated_errors(self._response.url, broken_off=broken_off):
             waiting_since = clock()
             while chunk := await self._read_chunk():
                 if not pace.is_kept(len(chunk), waited_s=clock() - waiting_since):

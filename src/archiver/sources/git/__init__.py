@@ -1,1 +1,1 @@
-"""Adapter for git hosts: archives are made from local mirrors of their repositories."""
+"""Adapter for git hosts, through git's smart HTTP protocol, version 2. Start at ``source``."""

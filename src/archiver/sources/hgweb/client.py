@@ -28,6 +28,7 @@ from archiver.names import display_rev
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.response import HostResponse
+from archiver.sources.templates import fill
 
 _SUFFIX_REASONS = ("unsupported archive type", "archive type not allowed")
 
@@ -105,27 +106,16 @@ class HgwebUrls:
 
     def archive(self, archive: Archive) -> str:
         """Return the address by the node's first 12 digits: hgweb names the root after them."""
-        parts = {
-            "{repo}": quote_path(archive.repo),
-            "{rev}": archive.node[:12],
-            "{suffix}": quote_path(archive.suffix),
-            "{subdir}": quote_path(archive.subdir),
-        }
-        url = self._template
-        for placeholder, value in parts.items():
-            url = url.replace(placeholder, value)
+        names = {"repo": archive.repo, "suffix": archive.suffix, "subdir": archive.subdir}
+        url = fill(self._template, {**names, "rev": archive.node[:12]})
         return url if archive.subdir else url.removesuffix("/")
 
     def repo(self, repo: str) -> str:
-        return self._repo_template.replace("{repo}", quote_path(repo))
+        return fill(self._repo_template, {"repo": repo})
 
     def listing(self, repo: str, node: Node, folder: bytes) -> str:
         path = quote(folder.rstrip(b"/"), safe="/")
         return f"{self.repo(repo)}/json-manifest/{node}/{path}"
-
-
-def quote_path(path: str) -> str:
-    return "/".join(quote(segment, safe="") for segment in path.split("/"))
 
 
 HEADERS: Mapping[str, str] = {"Connection": "keep-alive"}

@@ -10,7 +10,8 @@ import msgspec
 from archiver.errors import ArchiverError, InvalidRequest
 from archiver.model import Node, parse_node
 from archiver.names import display_rev
-from archiver.sources.hgweb.client import HgwebClient, InexpressibleRev, quote_path
+from archiver.sources.hgweb.client import HgwebClient, InexpressibleRev
+from archiver.sources.templates import quote_path
 from archiver.telemetry import METRICS
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or the first 12 to 40 hex digits of a node"
