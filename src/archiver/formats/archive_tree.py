@@ -24,6 +24,7 @@ class ArchiveTree:
 
     def __init__(self, *, archive: Archive, root: str, identity: IdentityCheck | None) -> None:
         self.root = root
+        self._root = root.encode()
         self._identity = identity
         self._identity_member = f"{root}/".encode() + identity.member if identity else None
         self._top = (f"{root}/{archive.subdir}" if archive.subdir else root).encode()
@@ -33,7 +34,7 @@ class ArchiveTree:
     @property
     def last_file(self) -> bytes:
         """The path of the last recorded file, relative to the root; empty before the first file."""
-        return (self._last or b"").removeprefix(self.root.encode() + b"/")
+        return (self._last or b"").removeprefix(self._root + b"/")
 
     def record_file(self, name: bytes) -> bool:
         """Record that the next file has this name; return whether it names the node."""
@@ -42,6 +43,10 @@ class ArchiveTree:
             return True
         self._last = name
         return False
+
+    def repository_path(self, name: bytes) -> bytes:
+        """Return the path in the repository of a member with a valid *name*; empty for the root."""
+        return name[len(self._root) + 1 :].rstrip(b"/")
 
     def require_valid_name(self, name: bytes) -> None:
         """Return if *name* is the root or subdir, or a normalized path below it.

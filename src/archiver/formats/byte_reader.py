@@ -45,6 +45,15 @@ class ByteReader:
         self._at = end
         return block
 
+    def view_buffered(self, size: int) -> memoryview | None:
+        """Return a view of the next *size* bytes if they have arrived. Copies nothing."""
+        end = self._at + size
+        if end > len(self._held):
+            return None
+        view = memoryview(self._held)[self._at : end]
+        self._at = end
+        return view
+
     def skip_buffered(self, size: int) -> bool:
         """Skip *size* bytes if they have arrived; return whether they had."""
         end = self._at + size
@@ -68,6 +77,14 @@ class ByteReader:
         block = self._held[self._at : self._at + max_size]
         self._at += len(block)
         return block
+
+    def view_some(self, max_size: int) -> Generator[None, None, memoryview]:
+        """Return a view of one to *max_size* bytes. Raises TruncatedArchive at the end."""
+        while self._at == len(self._held):
+            yield from self._wait()
+        view = memoryview(self._held)[self._at : self._at + max_size]
+        self._at += len(view)
+        return view
 
     def unread(self, size: int) -> None:
         """Push back the last *size* bytes of the preceding ``read_some``."""

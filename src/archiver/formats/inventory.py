@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 import msgspec
 
 from archiver.drift import Content
-from archiver.formats.member import Member, MemberKind, OutputBuffer
+from archiver.formats.member import Comments, Member, MemberKind, OutputBuffer
 from archiver.formats.repack import MemberFilter, repack_tar, repack_zip
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
@@ -58,6 +58,9 @@ class ContentLister:
         self._output = OutputBuffer()
         self._member: Member | None = None
         self._sha256 = hashlib.sha256()
+
+    def set_comments(self, comments: Comments) -> None:
+        """Ignore the comments: they are no members."""
 
     def start_member(self, member: Member) -> None:
         self._end_member()

@@ -1,10 +1,13 @@
 """A member of an archive, independent of the format, and the interface of archive writers."""
 
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Protocol
 
 import msgspec
+
+from archiver.git_objects import RECORD_MAX_BYTES
 
 
 class MemberKind(Enum):
@@ -29,8 +32,42 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
 
 
+COMMENT_MAX_BYTES = 1024
+"""Maximum length of the comment of an archive. Git's is an id."""
+
+_PLAIN = re.compile(rb"[ -~]+")
+
+
+class Comments(msgspec.Struct, frozen=True, kw_only=True):
+    """The comment of a whole archive, which git sets to the commit's id, and of its first member.
+
+    The first member's is the encoded ``git_objects.CommitRecord``, and not only a root directory
+    has one: the first member of a part of a tree is further below. Readers ignore both.
+    """
+
+    archive: bytes = b""
+    first_member: bytes = b""
+
+    def plain(self) -> "Comments":
+        """Return them without one that is too long, or not a line of printable ASCII.
+
+        Others may break the archive for some readers, and are of no use here.
+        """
+        return Comments(
+            archive=_plain(self.archive, COMMENT_MAX_BYTES),
+            first_member=_plain(self.first_member, RECORD_MAX_BYTES),
+        )
+
+
+def _plain(comment: bytes, max_bytes: int) -> bytes:
+    return comment if len(comment) <= max_bytes and _PLAIN.fullmatch(comment) else b""
+
+
 class MemberWriter(Protocol):
-    """Packs members one after another. The bytes depend only on the members."""
+    """Packs members one after another. The bytes depend only on the members and the comments."""
+
+    def set_comments(self, comments: Comments) -> None:
+        """Give the archive these comments, before its first member. They must be plain."""
 
     def start_member(self, member: Member) -> None:
         """Start a member, whose ``size_bytes`` must be written next. May raise NotConvertible."""

@@ -9,7 +9,7 @@ import msgspec
 from archiver.errors import TruncatedArchive, UnknownSubdir
 from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
 from archiver.formats.compression.decompress import CODECS, StreamDecompressor
-from archiver.formats.member import Member, MemberKind, MemberWriter
+from archiver.formats.member import Comments, Member, MemberKind, MemberWriter
 from archiver.formats.tar.header import Header
 from archiver.formats.tar.reader import parse_tar
 from archiver.formats.zip.file_reader import ZipFileReader
@@ -49,6 +49,12 @@ class MemberFilter:
     def includes(self, name: bytes) -> bool:
         return self._includes_all or name == self._top or name.startswith(self._top + b"/")
 
+    def set_comments(self, comments: Comments) -> None:
+        """Pass on the comments of *original*. What proves a tree proves no part of it."""
+        if not self._includes_all:
+            comments = Comments(archive=comments.archive)
+        self._writer.set_comments(comments.plain())
+
     def start_member(self, member: Member) -> None:
         """Start an included member. Its content must be written next."""
         self._writer.start_member(self._moved(member))
@@ -77,6 +83,7 @@ def repack_zip(descriptor: int, members: MemberFilter) -> Iterator[bytes]:
     Raises BadArchive or UnknownSubdir.
     """
     zip_file = ZipFileReader(descriptor, os.fstat(descriptor).st_size)
+    members.set_comments(zip_file.comments())
     for member, entry in zip_file:
         if not members.includes(member.name):
             continue
@@ -100,7 +107,13 @@ def repack_tar(chunks: Iterable[bytes], suffix: str, members: MemberFilter) -> I
 
     Raises BadArchive or UnknownSubdir.
     """
-    parser = IncrementalParser(partial(parse_tar, read_member=partial(_pass_on, members=members)))
+    parser = IncrementalParser(
+        partial(
+            parse_tar,
+            read_member=partial(_pass_on, members=members),
+            set_comments=members.set_comments,
+        )
+    )
     codec = CODECS.get(suffix)
     decompressor = StreamDecompressor(codec=codec) if codec else None
     for chunk in chunks:

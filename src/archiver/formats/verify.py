@@ -4,7 +4,7 @@ import hashlib
 from concurrent.futures import Executor
 from functools import partial
 
-from archiver.errors import CorruptArchive, NotAnArchive, SuffixRefused
+from archiver.errors import CorruptArchive, InternalError, NotAnArchive, SuffixRefused
 from archiver.formats.archive_tree import ArchiveTree
 from archiver.formats.byte_reader import IncrementalParser
 from archiver.formats.compression.decompress import CODECS, StreamDecompressor
@@ -12,8 +12,9 @@ from archiver.formats.limits import LimitCounter
 from archiver.formats.symlinks import SymlinkChecker
 from archiver.formats.tar.reader import verify_tar
 from archiver.formats.zip.reader import verify_zip
-from archiver.model import Archive, Limits, Verified
-from archiver.ports.source import IdentityCheck
+from archiver.git_objects import TreeHasher
+from archiver.model import Archive, Limits, TreeProof, Verified
+from archiver.ports.source import IdentityCheck, TreeCheck
 from archiver.runtime.threads import OrderedWork, run_in_thread
 from archiver.sealing import seal
 
@@ -28,8 +29,11 @@ class StreamVerifier:
 
     Links that lead out of the root are counted, or rejected. One thread decompresses; a thread of
     *pool*, which holds Python's lock, parses the result and computes the SHA-256. One such thread
-    is enough for all verifiers of a process. Both are idle again when ``update`` returns. Raises
-    SuffixRefused if there is no verifier for this format.
+    is enough for all verifiers of a process. Both are idle again when ``update`` returns.
+
+    With *tree*, git's ids of the members are computed and compared. A zip states the kinds of its
+    members only at its end, so that is for tars. Raises SuffixRefused if there is no verifier for
+    this format.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class StreamVerifier:
         *,
         root: str,
         identity: IdentityCheck | None,
+        tree: TreeCheck | None = None,
         limits: Limits = DEFAULT_LIMITS,
         refuse_links_outside: bool = False,
         pool: Executor | None = None,
@@ -46,9 +51,11 @@ class StreamVerifier:
         self._links = SymlinkChecker(refuse_outside=refuse_links_outside)
         self._background = OrderedWork(pool=pool, depth=STEPS_AHEAD)
         self._tree = ArchiveTree(archive=archive, root=root, identity=identity)
+        self._tree_check = tree
+        self._hasher = _new_hasher(archive, tree) if tree else None
         self._sha256 = hashlib.sha256()
         self._valid = True
-        parse = verify_zip if archive.suffix == "zip" else verify_tar
+        parse = verify_zip if archive.suffix == "zip" else partial(verify_tar, hasher=self._hasher)
         self._parser = IncrementalParser(
             partial(parse, tree=self._tree, limits=self._limits, links=self._links)
         )
@@ -66,13 +73,14 @@ class StreamVerifier:
         await run_in_thread(self._update, chunk)
 
     async def finish(self) -> Verified:
-        await run_in_thread(self._finish)
+        proof = await run_in_thread(self._finish)
         return seal(
             sha256=self._sha256.hexdigest(),
             size_bytes=self._limits.packed_bytes,
             root=self._tree.root,
             last_file=self.last_file,
             links_outside=self._links.outside,
+            proof=proof,
         )
 
     def _update(self, chunk: bytes) -> None:
@@ -94,7 +102,7 @@ class StreamVerifier:
                 self._limits.count_unpacked(len(chunk))
             self._parser.feed(chunk)
 
-    def _finish(self) -> None:
+    def _finish(self) -> TreeProof | None:
         if not self._limits.packed_bytes:
             raise NotAnArchive("the host sent an empty body")
         if not self._valid:
@@ -102,3 +110,17 @@ class StreamVerifier:
         if self._decompressor:
             self._decompressor.close()
         self._parser.close()
+        if self._tree_check and self._hasher:
+            return self._tree_check.conclude(self._hasher.finish())
+        return None
+
+
+def _new_hasher(archive: Archive, tree: TreeCheck) -> TreeHasher:
+    if archive.suffix == "zip":
+        raise InternalError("the files of a zip stream cannot be compared with a commit")
+    return TreeHasher(
+        digits=tree.digits,
+        subdir=archive.subdir.encode(),
+        submodules=tree.submodules,
+        on_entry=tree.add_entry,
+    )

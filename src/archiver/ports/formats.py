@@ -6,7 +6,7 @@ from typing import Protocol
 
 from archiver.drift import Content
 from archiver.model import Archive, Verified
-from archiver.ports.source import IdentityCheck
+from archiver.ports.source import IdentityCheck, TreeCheck
 
 
 class Verifier(Protocol):
@@ -26,10 +26,19 @@ class Verifier(Protocol):
 
 
 class VerifierFactory(Protocol):
-    """Returns a new verifier for the stream of *archive*, packed below *root*."""
+    """Returns a new verifier for the stream of *archive*, packed below *root*.
+
+    With *tree*, the verifier compares the files with a git commit, and its result has the proof;
+    only for tars.
+    """
 
     def __call__(
-        self, archive: Archive, *, root: str, identity: IdentityCheck | None
+        self,
+        archive: Archive,
+        *,
+        root: str,
+        identity: IdentityCheck | None,
+        tree: TreeCheck | None = None,
     ) -> Verifier: ...
 
 

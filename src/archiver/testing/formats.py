@@ -17,7 +17,7 @@ import zstandard
 
 from archiver.errors import CorruptArchive, NoRoom, NotConvertible, TruncatedArchive, UnknownSubdir
 from archiver.model import Archive, Verified
-from archiver.ports.source import IdentityCheck
+from archiver.ports.source import IdentityCheck, TreeCheck
 from archiver.sealing import seal
 
 
@@ -142,6 +142,7 @@ class GzipVerifier:
         *,
         root: str,
         identity: IdentityCheck | None,  # noqa: ARG002 - it looks into no member
+        tree: TreeCheck | None = None,  # noqa: ARG002
     ) -> None:
         self._root = root
         self._suffix = archive.suffix

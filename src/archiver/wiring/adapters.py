@@ -135,8 +135,8 @@ def open_verifier(settings: Settings) -> Iterator[VerifierFactory]:
             )
             for name, source in settings.sources.items()
         }
-        yield lambda archive, *, root, identity: verifies[archive.source](
-            archive, root=root, identity=identity
+        yield lambda archive, *, root, identity, tree=None: verifies[archive.source](
+            archive, root=root, identity=identity, tree=tree
         )
 
 

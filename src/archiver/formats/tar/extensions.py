@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from archiver.errors import CorruptArchive
+from archiver.formats.member import Comments
 
 EXTENSIONS = frozenset(b"xgLK")
 """Kinds of headers that are not members themselves."""
@@ -60,12 +61,15 @@ _NEWLINE = ord("\n")
 class Extensions:
     """What extension headers say about the next member, or about all that follow.
 
-    ``announced`` holds the kinds of the headers since the last member.
+    ``announced`` holds the kinds of the headers since the last member. The comments are those
+    of the last headers that have one.
     """
 
     next: dict[bytes, bytes] = field(default_factory=dict)
     all: dict[bytes, bytes] = field(default_factory=dict)
     announced: bytes = b""
+    comment: bytes = b""
+    global_comment: bytes = b""
 
     def announce(self, kind: int) -> None:
         """Record that a header of this *kind* comes next. Raises CorruptArchive if it may not."""
@@ -80,12 +84,20 @@ class Extensions:
         elif kind == _LONG_LINK:
             self.next[b"linkpath"] = data.partition(b"\0")[0]
         elif kind == _PAX:
-            self.next.update(_used(_parse_pax(data)))
+            records = _parse_pax(data)
+            self.comment = records.get(b"comment", b"")
+            self.next.update(_used(records))
         elif kind == _PAX_GLOBAL:
             records = _parse_pax(data)
             if not _NOT_GLOBAL.isdisjoint(records):
                 raise CorruptArchive("a header in the tar gives all members one name or size")
+            self.global_comment = records.get(b"comment", b"")
             self.all.update(_used(records))
+
+    @property
+    def comments(self) -> Comments:
+        """The comments of the archive and of the next member."""
+        return Comments(archive=self.global_comment, first_member=self.comment)
 
     def pop(self) -> Mapping[bytes, bytes]:
         """Return the records for the next member, and forget those for this member alone."""

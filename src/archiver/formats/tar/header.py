@@ -14,6 +14,8 @@ from archiver.formats.tar.extensions import parse_decimal, parse_seconds
 
 BLOCK = 512
 MODE_BITS = 0o7777
+OWNER_EXECUTES = 0o100
+"""The bit of a mode that git tracks."""
 
 FILE, SYMBOLIC_LINK, FOLDER = b"025"
 UNSAFE = {
@@ -109,6 +111,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_special_bits(self) -> bool:
         return _has_special_bits(self.block[_MODE])
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether the owner may execute the file."""
+        return _is_executable(self.block[_MODE])
 
     @property
     def data_bytes(self) -> int:
@@ -207,6 +214,11 @@ def _parse_number(octal: bytes) -> int | None:
 @lru_cache(maxsize=64)
 def _has_special_bits(mode: bytes) -> bool:
     return bool((_parse_number(mode) or 0) & SPECIAL_BITS)
+
+
+@lru_cache(maxsize=64)
+def _is_executable(mode: bytes) -> bool:
+    return bool((_parse_number(mode) or 0) & OWNER_EXECUTES)
 
 
 def _parse_time(field: bytes) -> int | None:

@@ -11,6 +11,7 @@ from archiver.errors import CorruptArchive, NotAnArchive, UnsafeMember
 from archiver.formats.archive_tree import IDENTITY_MAX_BYTES, ArchiveTree, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.limits import LimitCounter
+from archiver.formats.member import Comments
 from archiver.formats.symlinks import SymlinkChecker, classify_target
 from archiver.formats.tar.extensions import EXTENSIONS, Extensions
 from archiver.formats.tar.header import (
@@ -22,6 +23,7 @@ from archiver.formats.tar.header import (
     Header,
     parse_header,
 )
+from archiver.git_objects import TreeHasher
 
 ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
@@ -34,15 +36,31 @@ ReadMember = Callable[[ByteReader, Header], Parsing | None]
 
 
 def verify_tar(
-    reader: ByteReader, *, tree: ArchiveTree, limits: LimitCounter, links: SymlinkChecker
+    reader: ByteReader,
+    *,
+    tree: ArchiveTree,
+    limits: LimitCounter,
+    links: SymlinkChecker,
+    hasher: TreeHasher | None = None,
 ) -> Parsing:
-    """Read a tar to its end, and check that its members belong to *tree*. Raises BadArchive."""
-    yield from parse_tar(reader, partial(_verify_member, tree=tree, links=links, limits=limits))
+    """Read a tar to its end, and check that its members belong to *tree*. Raises BadArchive.
+
+    With a *hasher*, contents are hashed instead of skipped.
+    """
+    verify_member = partial(_verify_member, tree=tree, links=links, limits=limits, hasher=hasher)
+    yield from parse_tar(reader, verify_member)
     links.finish()
 
 
-def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
-    """Read a tar to its end, and call *read_member* for each of its members."""
+def parse_tar(
+    reader: ByteReader,
+    read_member: ReadMember,
+    set_comments: Callable[[Comments], None] | None = None,
+) -> Parsing:
+    """Read a tar to its end, and call *read_member* for each of its members.
+
+    Calls *set_comments* before the first member.
+    """
     extensions = Extensions()
     any_members = False
     while True:
@@ -58,6 +76,8 @@ def parse_tar(reader: ByteReader, read_member: ReadMember) -> Parsing:
             extensions.announce(header.kind)
             extensions.add(header.kind, (yield from _read_extension(reader, header)))
         elif header.kind in KINDS or header.kind in UNSAFE:
+            if set_comments and not any_members:
+                set_comments(extensions.comments)
             yield from read_member(reader, header.extended(extensions.pop())) or ()
             any_members = True
         else:  # such as parts of other volumes, and sparse files
@@ -85,6 +105,7 @@ def _verify_member(
     tree: ArchiveTree,
     links: SymlinkChecker,
     limits: LimitCounter,
+    hasher: TreeHasher | None,
 ) -> Parsing | None:
     limits.count_member()
     tree.require_valid_name(header.name)
@@ -100,6 +121,8 @@ def _verify_member(
         _require_no_content(header)
     if not header.is_folder and tree.record_file(header.name):
         return _inspect_identity(reader, header, tree)
+    if hasher:
+        return _hash_member(reader, header, tree.repository_path(header.name), hasher)
     return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
 
 
@@ -114,6 +137,42 @@ def _require_no_content(header: Header) -> None:
         raise CorruptArchive("a link in the tar has a size, which some readers would skip")
     if header.is_folder and header.size_bytes:
         raise CorruptArchive("a folder in the tar has a size, which some readers would skip")
+
+
+def _hash_member(
+    reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher
+) -> Parsing | None:
+    if header.is_folder:
+        hasher.add_folder(path)
+    elif header.kind == SYMBOLIC_LINK:
+        hasher.add_link(path, header.link)
+    else:
+        return _hash_file(reader, header, path, hasher)
+    return None
+
+
+def _hash_file(
+    reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher
+) -> Parsing | None:
+    size = header.data_bytes
+    blob = hasher.new_blob(size)
+    view = reader.view_buffered(header.unread_bytes)
+    if view is None:
+        return _hash_pieces(reader, header, path, hasher)
+    blob.update(view[:size])
+    hasher.add_file(path, executable=header.is_executable, digest=blob.digest())
+    return None
+
+
+def _hash_pieces(reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher) -> Parsing:
+    left = header.data_bytes
+    blob = hasher.new_blob(left)
+    while left:
+        view = yield from reader.view_some(left)
+        blob.update(view)
+        left -= len(view)
+    hasher.add_file(path, executable=header.is_executable, digest=blob.digest())
+    yield from reader.skip(header.unread_bytes - header.data_bytes)
 
 
 def _inspect_identity(reader: ByteReader, header: Header, tree: ArchiveTree) -> Parsing:

@@ -4,18 +4,23 @@ Format: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html. Mem
 The tar of a tree that Mercurial packed has the same bytes as Mercurial's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from archiver.formats.member import Member, MemberKind, OutputBuffer
+from archiver.formats.member import Comments, Member, MemberKind, OutputBuffer
 from archiver.formats.tar.header import BLOCK, byte_sum
+from archiver.formats.tar.reader import EXTENSION_MAX_BYTES
 
 RECORD = 20 * BLOCK
 """Tars are padded to whole tape records."""
 
 _KINDS = {MemberKind.FILE: b"0", MemberKind.LINK: b"2", MemberKind.FOLDER: b"5"}
-_PAX = b"x"
+_PAX, _PAX_GLOBAL = b"x", b"g"
 _PAX_NAME = b"././@PaxHeader"
+_PAX_GLOBAL_NAME = b"pax_global_header"
+"""The name that git uses. Readers that do not know PAX extract a file of this name."""
+
+_PAX_GLOBAL_MODE = 0o666
 
 _TEXT_BYTES = 100
 _REST_BYTES = BLOCK - 156
@@ -31,16 +36,21 @@ class TarWriter:
     def __init__(self) -> None:
         self._output = OutputBuffer()
         self._padding = 0
+        self._comment = b""
         self.take_output = self._output.take
+
+    def set_comments(self, comments: Comments) -> None:
+        if comments.archive:
+            self._output.append(_global_header(comments.archive))
+        self._comment = comments.first_member
 
     def start_member(self, member: Member) -> None:
         path = _path(member)
         form = _header_form(_KINDS[member.kind], member.mode, member.mtime, member.link)
         header = _header(path, member.size_bytes, form)
-        if not _fits_ustar(path, member) and (records := _pax_records(path, member)):
-            data = b"".join(_pax_record(keyword, value) for keyword, value in records.items())
-            extended = _header(_PAX_NAME, len(data), _header_form(_PAX))
-            header = extended + data + bytes(-len(data) % BLOCK) + header
+        if self._comment or not _fits_ustar(path, member):
+            header = extended_header(_pax_records(path, member), self._comment) + header
+            self._comment = b""
         self._output.append(bytes(self._padding) + header)
         self._padding = -member.size_bytes % BLOCK
 
@@ -51,6 +61,27 @@ class TarWriter:
         self._output.append(bytes(self._padding + 2 * BLOCK))
         self._output.append(bytes(-self._output.total_bytes % RECORD))
         yield self._output.take_all()
+
+
+def extended_header(records: Mapping[bytes, bytes], comment: bytes = b"") -> bytes:
+    """Return a PAX header with *records* for the next member; nothing if there are none.
+
+    A *comment* that would make it longer than readers accept is left out.
+    """
+    data = _join(records)
+    if comment and len(data) + len(line := _pax_record(b"comment", comment)) <= EXTENSION_MAX_BYTES:
+        data += line
+    return _padded(_header(_PAX_NAME, len(data), _header_form(_PAX)) + data) if data else b""
+
+
+def _global_header(comment: bytes) -> bytes:
+    data = _pax_record(b"comment", comment)
+    form = _header_form(_PAX_GLOBAL, _PAX_GLOBAL_MODE)
+    return _padded(_header(_PAX_GLOBAL_NAME, len(data), form) + data)
+
+
+def _padded(header: bytes) -> bytes:
+    return header + bytes(-len(header) % BLOCK)
 
 
 def _path(member: Member) -> bytes:
@@ -101,6 +132,10 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _join(records: Mapping[bytes, bytes]) -> bytes:
+    return b"".join(_pax_record(keyword, value) for keyword, value in records.items())
 
 
 def _pax_record(keyword: bytes, value: bytes) -> bytes:

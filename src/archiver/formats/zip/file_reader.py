@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from isal import igzip_lib
 from isal.isal_zlib import crc32
@@ -16,7 +17,7 @@ from isal.isal_zlib import crc32
 from archiver.errors import CorruptArchive, NotConvertible
 from archiver.formats.archive_tree import shown
 from archiver.formats.compression.decompress import STEP_BYTES, IsalError
-from archiver.formats.member import Member, MemberKind
+from archiver.formats.member import Comments, Member, MemberKind
 from archiver.formats.tar.header import MODE_BITS
 from archiver.formats.zip import records
 from archiver.formats.zip.record_reader import Entry
@@ -70,6 +71,14 @@ class _FileCursor:
         return b"".join(pieces)
 
 
+class _End(NamedTuple):
+    """The number of entries in the directory, its offset, and the archive's comment."""
+
+    entries: int
+    offset: int
+    comment: bytes
+
+
 class ZipFileReader:
     """Iterates over the members of the zip in the file *descriptor*, of *size_bytes*."""
 
@@ -79,10 +88,19 @@ class ZipFileReader:
         self._contents = _FileCursor(descriptor)
 
     def __iter__(self) -> Iterator[tuple[Member, Entry]]:
-        entries, offset = self._find_directory()
-        directory = _FileCursor(self._descriptor, offset)
-        for _ in range(entries):
+        end = self._find_end()
+        directory = _FileCursor(self._descriptor, end.offset)
+        for _ in range(end.entries):
             yield self._read_entry(directory)
+
+    def comments(self) -> Comments:
+        """Return the comments of the archive and of its first member."""
+        end = self._find_end()
+        directory = _FileCursor(self._descriptor, end.offset)
+        fields = records.CENTRAL.unpack(directory.read(records.CENTRAL.size))
+        name_size, extra_size, comment_size, *_ = fields[-6:]
+        directory.read(name_size + extra_size)
+        return Comments(archive=end.comment, first_member=directory.read(comment_size))
 
     def iter_content(self, entry: Entry) -> Iterable[bytes]:
         """Return the content of *entry*, in pieces of at most STEP_BYTES.
@@ -123,8 +141,7 @@ class ZipFileReader:
             size -= len(piece)
             yield piece
 
-    def _find_directory(self) -> tuple[int, int]:
-        """Return the number of entries in the directory, and its offset."""
+    def _find_end(self) -> "_End":
         start = max(0, self._size_bytes - _TAIL_BYTES)
         tail = _FileCursor(self._descriptor, start).read(self._size_bytes - start)
         at = len(tail) - records.END.size
@@ -134,9 +151,9 @@ class ZipFileReader:
         if at < 0:
             raise _damaged()
         *_, entries, _, offset, _ = records.END.unpack(tail, at)
-        if entries != records.FULL_16 and offset != records.FULL_32:
-            return entries, offset
-        return self._find_zip64_directory(start + at) or (entries, offset)
+        if entries == records.FULL_16 or offset == records.FULL_32:
+            entries, offset = self._find_zip64_directory(start + at) or (entries, offset)
+        return _End(entries=entries, offset=offset, comment=tail[at + records.END.size :])
 
     def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
         """Return the same from the ZIP64 record, if there is one before the *end* record."""

@@ -15,7 +15,7 @@ from isal.isal_zlib import crc32
 from archiver.errors import NotConvertible
 from archiver.formats.archive_tree import shown
 from archiver.formats.compression.blocks import BLOCK_BYTES, Block, deflate
-from archiver.formats.member import Member, MemberKind, OutputBuffer
+from archiver.formats.member import Comments, Member, MemberKind, OutputBuffer
 from archiver.formats.workspace import Spool
 from archiver.formats.zip import records
 
@@ -56,7 +56,11 @@ class ZipWriter:
         self._entries = 0
         self._directory_bytes = 0
         self._open: _OpenMember | None = None
+        self._comments = Comments()
         self.take_output = self._output.take
+
+    def set_comments(self, comments: Comments) -> None:
+        self._comments = comments
 
     def start_member(self, member: Member) -> None:
         name = member.name + b"/" if member.kind is MemberKind.FOLDER else member.name
@@ -90,7 +94,8 @@ class ZipWriter:
         start = self._output.total_bytes
         yield self._output.take_all()
         yield from self._directory.read(PIECE_BYTES)
-        yield _end(self._entries, self._directory_bytes, start)
+        comment = self._comments.archive
+        yield _end(self._entries, self._directory_bytes, start, len(comment)) + comment
 
     def _end_member(self) -> None:
         if current := self._open:
@@ -99,7 +104,7 @@ class ZipWriter:
             self._output.append(
                 descriptor.pack(current.crc, current.packed_bytes, current.unpacked_bytes)
             )
-            entry = _central_header(current)
+            entry = _central_header(current, b"" if self._entries else self._comments.first_member)
             self._directory.write(entry)
             self._directory_bytes += len(entry)
             self._entries += 1
@@ -131,7 +136,11 @@ def _local_header(current: _OpenMember) -> bytes:
     return header + current.name + extra
 
 
-def _central_header(current: _OpenMember) -> bytes:
+def _central_header(current: _OpenMember, comment: bytes) -> bytes:
+    """Return a member's entry in the directory.
+
+    A *comment* that would make the entry longer than readers accept (4.4.12) is left out.
+    """
     member = current.member
     numbers = (current.unpacked_bytes, current.packed_bytes, current.offset)
     wide = b"".join(n.to_bytes(8, "little") for n in numbers if n >= records.FULL_32)
@@ -140,11 +149,14 @@ def _central_header(current: _OpenMember) -> bytes:
     version = VERSION_ZIP64 if wide or current.zip64 else VERSION
     attributes = (_TYPES[member.kind] | member.mode) << 16
     attributes |= _DOS_FOLDER if member.kind is MemberKind.FOLDER else 0
-    measures = (current.crc, packed, unpacked, len(current.name), len(extra))
+    rest = current.name + extra
+    if records.CENTRAL.size + len(rest) + len(comment) > records.FULL_16:
+        comment = b""
+    measures = (current.crc, packed, unpacked, len(current.name), len(extra), len(comment))
     header = records.CENTRAL.pack(
-        version, records.UNIX, version, *_form(current), *measures, 0, 0, attributes, offset
+        version, records.UNIX, version, *_form(current), *measures, 0, attributes, offset
     )
-    return header + current.name + extra
+    return header + rest + comment
 
 
 def _extra(member: Member, *, wide: bytes) -> bytes:
@@ -169,7 +181,7 @@ def _dos_time(mtime: int) -> int:
 _DOS_FIRST, _DOS_LAST = 315_532_800, 4_354_819_198
 
 
-def _end(entries: int, size: int, offset: int) -> bytes:
+def _end(entries: int, size: int, offset: int, comment_size: int) -> bytes:
     wide = b""
     if entries >= records.FULL_16 or size >= records.FULL_32 or offset >= records.FULL_32:
         rest = records.END_64.fields.size - 8
@@ -179,5 +191,5 @@ def _end(entries: int, size: int, offset: int) -> bytes:
         wide += records.LOCATOR_64.pack(0, offset + size, 1)
     few = min(entries, records.FULL_16)
     return wide + records.END.pack(
-        0, few, few, min(size, records.FULL_32), min(offset, records.FULL_32), 0
+        0, few, few, min(size, records.FULL_32), min(offset, records.FULL_32), comment_size
     )

@@ -1,7 +1,4 @@
-"""Git's objects: their ids, and the content of commits and trees.
-
-Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects.
-"""
+"""The ids of git's objects."""
 
 import hashlib
 
@@ -12,7 +9,7 @@ SHA256_DIGITS = 64
 def new_object_hash(kind: str, size_bytes: int, *, digits: int) -> "hashlib._Hash":
     """Return the hash of an object's id, to be updated with its content."""
     algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
-    return algorithm(f"{kind} {size_bytes}\0".encode(), usedforsecurity=False)
+    return algorithm(b"%s %d\0" % (kind.encode(), size_bytes), usedforsecurity=False)
 
 
 def object_id(kind: str, content: bytes, *, digits: int) -> str:

@@ -1,0 +1,45 @@
+"""Git's objects: their ids, the content of commits and trees, and the record of a commit.
+
+Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. Nothing here runs git.
+"""
+
+from archiver.git_objects.commit_record import (
+    RECORD_MAX_BYTES,
+    CommitRecord,
+    decode_record,
+    expected_entry,
+)
+from archiver.git_objects.ids import SHA1_DIGITS, SHA256_DIGITS, new_object_hash, object_id
+from archiver.git_objects.tar_stream import inject_commit_record
+from archiver.git_objects.tree_hasher import TreeHasher
+from archiver.git_objects.trees import (
+    EXECUTABLE,
+    FILE,
+    FOLDER,
+    LINK,
+    SUBMODULE,
+    TreeEntry,
+    parse_tree,
+    tree_of,
+)
+
+__all__ = [
+    "EXECUTABLE",
+    "FILE",
+    "FOLDER",
+    "LINK",
+    "RECORD_MAX_BYTES",
+    "SHA1_DIGITS",
+    "SHA256_DIGITS",
+    "SUBMODULE",
+    "CommitRecord",
+    "TreeEntry",
+    "TreeHasher",
+    "decode_record",
+    "expected_entry",
+    "inject_commit_record",
+    "new_object_hash",
+    "object_id",
+    "parse_tree",
+    "tree_of",
+]

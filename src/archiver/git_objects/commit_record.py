@@ -1,0 +1,84 @@
+"""The record of a commit that travels inside an archive, so that the archive can be proven.
+
+Nothing in it needs to be trusted: each object in it must have the id that its parent names, and the
+first one the id of the commit, which the reader knows.
+"""
+
+import msgspec
+
+from archiver.errors import WrongNode, WrongTree
+from archiver.git_objects.ids import object_id
+from archiver.git_objects.trees import FOLDER, TreeEntry, parse_tree, tree_of
+
+RECORD_MAX_BYTES = 60 << 10
+"""A longer record is left out: readers of tar and zip bound the comments that they accept."""
+
+
+class CommitRecord(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="archiver",
+    tag="commit-1",
+):
+    """The objects that lead from a node to the files of an archive.
+
+    ``commit`` is the content of the commit object. ``trees`` are those of the trees of the folders
+    above the archive's subdir, from the root on; the tree of the subdir itself may follow, which
+    shows where an archive differs. ``submodules`` are the paths and ids of those in the archive,
+    whose folders are empty.
+    """
+
+    commit: bytes
+    trees: tuple[bytes, ...] = ()
+    submodules: tuple[tuple[bytes, str], ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the record as one line of ASCII: JSON with bytes in base64."""
+        return msgspec.json.encode(self)
+
+
+def decode_record(line: bytes) -> CommitRecord | None:
+    """Return the record that ``encode`` wrote as *line*, or None if it is none."""
+    if len(line) > RECORD_MAX_BYTES:
+        return None
+    try:
+        record = msgspec.json.decode(line, type=CommitRecord)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return record if record.encode() == line else None
+
+
+def expected_entry(record: CommitRecord, node: str, subdir: str) -> tuple[int, str]:
+    """Return git's mode and id for *subdir* in the commit *node*: the root tree's if it is empty.
+
+    Raises:
+        WrongNode: The commit of the record is another one.
+        WrongTree: A tree of the record is not the one that its parent names, or is missing.
+    """
+    digits = len(node)
+    if object_id("commit", record.commit, digits=digits) != node:
+        raise WrongNode("the commit in the archive is not the requested one")
+    mode, expected = FOLDER, tree_of(record.commit, digits=digits)
+    segments = subdir.encode().split(b"/") if subdir else []
+    if len(record.trees) not in {len(segments), len(segments) + 1}:
+        raise WrongTree("the archive was made of another directory of the commit")
+    for tree, segment in zip(record.trees, segments, strict=False):
+        _require_id(tree, mode, expected, digits)
+        mode, _, expected = _find(tree, segment, digits)
+    if len(record.trees) > len(segments):
+        _require_id(record.trees[-1], mode, expected, digits)
+    return mode, expected
+
+
+def _require_id(tree: bytes, mode: int, expected: str, digits: int) -> None:
+    if mode != FOLDER or object_id("tree", tree, digits=digits) != expected:
+        raise WrongTree("a tree in the archive is not one of the commit")
+
+
+def _find(tree: bytes, name: bytes, digits: int) -> TreeEntry:
+    for entry in parse_tree(tree, digits=digits):
+        if entry.name == name:
+            return entry
+    raise WrongTree("the commit does not have this directory")

@@ -1,0 +1,134 @@
+"""Computes git's tree id of the files of an archive, in one pass."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+from archiver.errors import WrongTree
+from archiver.git_objects.ids import SHA256_DIGITS
+from archiver.git_objects.trees import EXECUTABLE, FILE, FOLDER, LINK, SUBMODULE, sort_key
+from archiver.names import display_path
+
+OnEntry = Callable[[bytes, int, str], None]
+"""Called with the path, git's mode and the id of each file, link and submodule."""
+
+
+class _OpenFolder:
+    """A folder whose entries still arrive. ``prefix`` is its path and a slash."""
+
+    __slots__ = ("last_key", "prefix", "raw")
+
+    def __init__(self, prefix: bytes) -> None:
+        self.prefix = prefix
+        self.raw = bytearray()
+        self.last_key = b""
+
+
+class TreeHasher:
+    """Takes the members of an archive, with paths in the repository, in the order of git's trees.
+
+    That is the order of every archive that git writes. It shows a repeated path, and a folder that
+    goes on after it was left, without a memory of all paths: only the open folders are held.
+    *submodules* maps the paths of empty folders to the ids of their commits; git has no other
+    empty folders. A member that breaks these rules is a WrongTree.
+
+    ``subdir_tree`` is the content of the tree of *subdir*, once ``finish`` has returned.
+    """
+
+    def __init__(
+        self, *, digits: int, subdir: bytes, submodules: Mapping[bytes, str], on_entry: OnEntry
+    ) -> None:
+        self._algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
+        self._subdir = subdir
+        self._submodules = submodules
+        self._on_entry = on_entry
+        self._folders = [_OpenFolder(b"")]
+        self._any_members = False
+        self._result: str | None = None
+        self.subdir_tree = b""
+
+    def new_blob(self, size_bytes: int) -> "hashlib._Hash":
+        """Return the hash of a file's content, to be updated with it."""
+        return self._algorithm(b"blob %d\0" % size_bytes, usedforsecurity=False)
+
+    def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None:
+        """Add a file; *digest* is that of a ``new_blob`` with its content."""
+        self._add(path, EXECUTABLE if executable else FILE, digest)
+
+    def add_link(self, path: bytes, target: bytes) -> None:
+        blob = self.new_blob(len(target))
+        blob.update(target)
+        self._add(path, LINK, blob.digest())
+
+    def add_folder(self, path: bytes) -> None:
+        """Add a folder, before its entries. *path* is empty for the root."""
+        prefix = path + b"/" if path else b""
+        self._close_folders(around=prefix)
+        repeated = self._folders[-1].prefix == prefix and (path or self._any_members)
+        self._any_members = True
+        if repeated:
+            raise WrongTree(f"the folder {display_path(path)} comes twice")
+        self._open_folders(prefix)
+
+    def finish(self) -> str:
+        """Return the id at the subdir: that of a tree, or of a single file."""
+        while self._folders:
+            self._close_folder()
+        if self._result is None:
+            raise WrongTree("the archive has nothing at its directory")
+        return self._result
+
+    def _add(self, path: bytes, mode: int, digest: bytes) -> None:
+        self._any_members = True
+        cut = path.rfind(b"/") + 1
+        if self._folders[-1].prefix != path[:cut]:
+            self._close_folders(around=path[:cut])
+            self._open_folders(path[:cut])
+        self._append(self._folders[-1], path[cut:], mode, digest)
+        object_id = digest.hex()
+        if path == self._subdir:
+            self._conclude(object_id)
+        self._on_entry(path, mode, object_id)
+
+    def _append(self, folder: _OpenFolder, name: bytes, mode: int, digest: bytes) -> None:
+        key = sort_key(name, mode)
+        if key <= folder.last_key:
+            raise WrongTree(
+                f"the member {display_path(folder.prefix + name)} is not in the order of git"
+            )
+        folder.last_key = key
+        folder.raw += b"%o %s\0%s" % (mode, name, digest)
+
+    def _close_folders(self, *, around: bytes) -> None:
+        while not around.startswith(self._folders[-1].prefix):
+            self._close_folder()
+
+    def _open_folders(self, prefix: bytes) -> None:
+        start = len(self._folders[-1].prefix)
+        while start < len(prefix):
+            start = prefix.index(b"/", start) + 1
+            self._folders.append(_OpenFolder(prefix[:start]))
+
+    def _close_folder(self) -> None:
+        folder = self._folders.pop()
+        path = folder.prefix[:-1]
+        if folder.raw or not path:
+            self._end_tree(folder, path)
+        elif submodule := self._submodules.get(path):
+            self._add(path, SUBMODULE, bytes.fromhex(submodule))
+        elif not self._subdir.startswith(folder.prefix):  # those above the subdir may be alone
+            raise WrongTree(f"the folder {display_path(path)} is empty, and not a submodule")
+
+    def _end_tree(self, folder: _OpenFolder, path: bytes) -> None:
+        tree = self._algorithm(b"tree %d\0" % len(folder.raw), usedforsecurity=False)
+        tree.update(folder.raw)
+        if path == self._subdir:
+            self.subdir_tree = bytes(folder.raw)
+            self._conclude(tree.hexdigest())
+        if path:
+            parent = self._folders[-1]
+            self._append(parent, path[len(parent.prefix) :], FOLDER, tree.digest())
+
+    def _conclude(self, object_id: str) -> None:
+        if self._result is not None:
+            raise WrongTree("the archive has two members at its directory")
+        self._result = object_id
