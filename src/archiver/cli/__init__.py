@@ -8,7 +8,10 @@ import click
 from archiver import __version__
 from archiver.client.failures import CommandFailed
 
-COMMANDS = ("serve", "web", "worker", "get", "status", "audit", "index", "engine", "config", "demo")
+COMMANDS = (
+    *("serve", "web", "worker", "get", "status", "audit", "index", "mirrors", "engine"),
+    *("config", "demo"),
+)
 
 
 class LazyGroup(click.Group):

@@ -14,8 +14,11 @@ from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.settings import (
     DEFAULT_CONFIG,
     Settings,
+    SettingsError,
     find_config,
+    find_supported_git,
     require_cloud_ranges,
+    serves_git,
     setting_variables,
 )
 
@@ -62,9 +65,19 @@ def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
         ("engine", engine or "not set: `archiver serve` starts one"),
         ("regions", ", ".join(settings.regions) or f"not set: `archiver serve` starts {embedded}"),
         ("sources", ", ".join(settings.sources) or "not set"),
+        *([("git", _describe_git())] if serves_git(settings) else []),
         ("data", str(settings.data_dir.absolute())),
     ):
         yield f"  {name:<8} {value}"
+
+
+def _describe_git() -> str:
+    """Return the path and version of git. Web processes do not need it, so it is not an error."""
+    try:
+        git = find_supported_git()
+    except SettingsError as exc:
+        return f"unusable, so no worker can start on this machine: {exc}"
+    return f"{git.path}, version {'.'.join(map(str, git.version()))}"
 
 
 def _format_tables(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

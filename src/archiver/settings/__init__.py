@@ -1,6 +1,7 @@
 """The settings: one frozen tree, loaded once from TOML and the environment."""
 
 from archiver.settings.engine import EngineSettings
+from archiver.settings.git import find_supported_git, require_git, serves_git
 from archiver.settings.load import (
     DEFAULT_CONFIG,
     find_config,
@@ -31,11 +32,14 @@ __all__ = [
     "client_networks",
     "cloud_ranges_files",
     "find_config",
+    "find_supported_git",
     "load",
     "nearest_regions",
     "require_cloud_ranges",
     "require_engine",
+    "require_git",
     "require_outside_world",
     "require_regions",
+    "serves_git",
     "setting_variables",
 ]

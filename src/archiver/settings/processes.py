@@ -125,6 +125,16 @@ class WorkerSettings(Section):
     """Bytes that one process may use in `work_dir`."""
     compression_threads: int = Field(default_factory=available_cores, ge=1, le=256)
     """Blocks that one conversion compresses at a time."""
+    sources: tuple[str, ...] = ()
+    """Names of the sources whose tasks this worker claims. If empty, all."""
+    mirror_dir: Path | None = None
+    """Folder for mirrors: local copies of the repositories of git hosts, which all worker processes
+    of a machine share. 256 MiB of its disk stay free. Default: `mirrors` in `data_dir`.
+    """
+    mirror_max_bytes: int = Field(default=32 << 30, gt=0)
+    """Bytes that all mirrors may use. The mirrors that were not used for the longest time are
+    removed first.
+    """
     metrics_listen: Address | None = None
     """Address and port at which a worker serves /metrics and Dockerflow's routes. Not needed with
     `archiver serve`, whose web processes report the metrics of all processes.

@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)
-    """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`.
+    """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`
+    and `worker.mirror_dir`.
     """
 
     @classmethod
@@ -105,6 +106,18 @@ class Settings(BaseSettings):
         if reserved := RESERVED_SOURCES.intersection(self.sources):
             raise ValueError(f"sources: {', '.join(reserved)} is reserved for the URLs of tasks")
         return self
+
+    @model_validator(mode="after")
+    def _require_known_worker_sources(self) -> Self:
+        if unknown := set(self.worker.sources).difference(self.sources):
+            raise ValueError(f"worker.sources: {min(unknown)!r} is not a configured source")
+        return self
+
+    @property
+    def served_sources(self) -> dict[str, SourceSettings]:
+        """The sources whose tasks a worker with these settings claims."""
+        names = self.worker.sources or tuple(self.sources)
+        return {name: self.sources[name] for name in names}
 
     @model_validator(mode="after")
     def _require_consistent_regions(self) -> Self:

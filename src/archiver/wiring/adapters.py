@@ -10,6 +10,7 @@ from contextlib import (
 )
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from archiver import __version__
 from archiver.formats.verify import StreamVerifier
@@ -20,8 +21,15 @@ from archiver.jetstream.worker_reports import Answer
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
-from archiver.settings import EngineSettings, RegionSettings, Settings, SourceSettings
+from archiver.settings import (
+    EngineSettings,
+    RegionSettings,
+    Settings,
+    SourceSettings,
+    find_supported_git,
+)
 from archiver.sources.config import Attributes, GitConfig, SourceConfig
+from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import RegionalStorage, open_storage
@@ -138,6 +146,19 @@ def open_verifier(settings: Settings) -> Iterator[VerifierFactory]:
         yield lambda archive, *, root, identity, tree=None: verifies[archive.source](
             archive, root=root, identity=identity, tree=tree
         )
+
+
+def create_mirrors(settings: Settings) -> Mirrors:
+    """Return the mirrors of a worker. Raises SettingsError if the git program is not usable."""
+    return Mirrors(
+        folder=mirror_dir(settings),
+        max_bytes=settings.worker.mirror_max_bytes,
+        git=find_supported_git(),
+    )
+
+
+def mirror_dir(settings: Settings) -> Path:
+    return settings.worker.mirror_dir or settings.data_dir / "mirrors"
 
 
 def create_workspace(settings: Settings) -> Workspace:

@@ -31,7 +31,7 @@ async def run_worker(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     _warn_if_no_room(settings)
     async with open_parts(settings, process="worker") as parts, _listen(settings, parts.archiver):
-        log.info("worker.started", sources=sorted(settings.sources))
+        log.info("worker.started", sources=sorted(settings.served_sources))
         async with in_background(parts.storage.clear_old_uploads()):
             await _work(settings, parts, stopping)
     log.info("worker.stopped")
@@ -71,7 +71,7 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         repairing,
         open_work_queue(
             connection=parts.connection,
-            caps={name: source.concurrency for name, source in settings.sources.items()},
+            caps={name: each.concurrency for name, each in settings.served_sources.items()},
             lease=settings.engine.lease,
         ) as queue,
     ):

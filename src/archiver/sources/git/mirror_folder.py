@@ -33,12 +33,16 @@ _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorStatus:
-    """One mirror on disk. ``identity`` is None if the mirror is damaged."""
+    """One mirror on disk. ``identity`` is None if the mirror is damaged.
+
+    A mirror that is not ``current`` is removed once its last user has left.
+    """
 
     store: Store
     identity: Identity | None
     size: Size
     last_used: datetime
+    current: bool
 
 
 class MirrorFolder:
@@ -107,6 +111,24 @@ class MirrorFolder:
         shutil.rmtree(doomed, ignore_errors=True)
         return True
 
+    def drop(self, source: str, repo: str) -> tuple[int, int]:
+        """Remove the mirrors of a repository. Return how many, and how many are in use.
+
+        The latter have no new users from now on, and are removed after the present ones.
+        """
+        removed = in_use = 0
+        for status in self.statuses():
+            identity = status.identity
+            if not identity or (identity.source, identity.repo) != (source, repo):
+                continue
+            if self.try_remove(status.store):
+                removed += 1
+                continue
+            in_use += 1
+            if status.current:
+                self.replace(status.store, identity)
+        return removed, in_use
+
     def statuses(self) -> list[MirrorStatus]:
         """Return all mirrors, the one that was not used for the longest time first."""
         found = []
@@ -118,6 +140,7 @@ class MirrorFolder:
                         identity=store.identity(),
                         size=store.size(),
                         last_used=_modified(store.use_lock),
+                        current=self.is_current(store),
                     )
                 )
         return sorted(found, key=lambda status: status.last_used)
@@ -136,9 +159,10 @@ class MirrorFolder:
                 self.try_remove(store)
 
     def _iter_stores(self) -> Iterator[Store]:
-        for slot in self._stores.iterdir():
-            for number in _numbers(slot):
-                yield Store(slot / str(number))
+        with suppress(FileNotFoundError):  # no worker has created it yet
+            for slot in self._stores.iterdir():
+                for number in _numbers(slot):
+                    yield Store(slot / str(number))
 
     def _slot(self, identity: Identity) -> Path:
         name = f"{identity.source}\0{identity.repo}\0{identity.digits}"

@@ -1,0 +1,118 @@
+"""``archiver mirrors``: list and drop this machine's mirrors of git repositories."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from archiver.cli.options import config_option, json_option, load_settings
+from archiver.client.failures import CommandFailed, InvalidUsage
+from archiver.client.text import printable
+from archiver.settings import Settings
+from archiver.sources.git.mirror_folder import MirrorFolder, MirrorStatus
+from archiver.wiring.adapters import mirror_dir
+
+
+@click.group("mirrors", invoke_without_command=True)
+@json_option
+@config_option
+@click.pass_context
+def command(context: click.Context, *, as_json: bool, config: Path | None) -> None:
+    """List the mirrors of git repositories on this machine, or drop one.
+
+    A mirror is a worker's local copy of a repository. It is a cache: a worker that misses it
+    fetches the repository again.
+    """
+    if context.invoked_subcommand:
+        return
+    settings = load_settings(config)
+    folder = MirrorFolder(mirror_dir(settings))
+    statuses = sorted(folder.statuses(), key=lambda status: status.last_used, reverse=True)
+    if as_json:
+        click.echo(json.dumps(_to_json(statuses, folder, settings)))
+    else:
+        if statuses:
+            Console(highlight=False).print(format_table(statuses))
+        click.echo(_format_total(statuses, folder, settings), err=True)
+
+
+@command.command("drop")
+@click.argument("name", metavar="SOURCE/REPO")
+@config_option
+def drop(*, name: str, config: Path | None) -> None:
+    """Drop the mirror of a repository, so that the next build fetches it as a whole.
+
+    Safe to run while workers use it: they keep it until their builds have ended.
+
+    \b
+    Exit codes:
+      0  dropped
+      1  there is no such mirror
+      2  wrong usage
+    """  # noqa: D301 - click keeps the lines after \b
+    source, slash, repo = name.partition("/")
+    if not (source and slash and repo):
+        raise InvalidUsage(f"{name} is not a source and a repository: use SOURCE/REPO")
+    folder = MirrorFolder(mirror_dir(load_settings(config)))
+    removed, in_use = folder.drop(source, repo)
+    if not removed and not in_use:
+        raise CommandFailed(f"there is no mirror of {name} in {folder.path.absolute()}")
+    note = "; it is in use, and is removed after that" if in_use else ""
+    click.echo(printable(f"dropped the mirror of {name}{note}"), err=True)
+
+
+def format_table(statuses: Sequence[MirrorStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("source", "repo"):
+        table.add_column(name, overflow="fold")
+    for name in ("bytes", "packs"):
+        table.add_column(name, justify="right")
+    table.add_column("last use")
+    for status in statuses:
+        identity = status.identity
+        table.add_row(
+            escape(printable(identity.source)) if identity else "?",
+            escape(printable(identity.repo)) if identity else "damaged",
+            f"{status.size.size_bytes:,}",
+            f"{status.size.packs:,}",
+            f"{status.last_used:%Y-%m-%d %H:%M:%S}" + ("" if status.current else ", replaced"),
+        )
+    return table
+
+
+def _total(statuses: Sequence[MirrorStatus]) -> int:
+    return sum(status.size.size_bytes for status in statuses)
+
+
+def _format_total(
+    statuses: Sequence[MirrorStatus], folder: MirrorFolder, settings: Settings
+) -> str:
+    count = "1 mirror" if len(statuses) == 1 else f"{len(statuses):,} mirrors"
+    used = f"{_total(statuses):,} of {settings.worker.mirror_max_bytes:,} bytes"
+    return printable(f"{count}, {used}, in {folder.path.absolute()}")
+
+
+def _to_json(
+    statuses: Sequence[MirrorStatus], folder: MirrorFolder, settings: Settings
+) -> dict[str, object]:
+    return {
+        "folder": str(folder.path.absolute()),
+        "size_bytes": _total(statuses),
+        "max_bytes": settings.worker.mirror_max_bytes,
+        "mirrors": [
+            {
+                "source": status.identity.source if status.identity else None,
+                "repo": status.identity.repo if status.identity else None,
+                "digits": status.identity.digits if status.identity else None,
+                "size_bytes": status.size.size_bytes,
+                "packs": status.size.packs,
+                "last_used": status.last_used.isoformat(timespec="seconds"),
+                "current": status.current,
+            }
+            for status in statuses
+        ],
+    }
