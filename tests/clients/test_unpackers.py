@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.formats.git_trees import FILES
+from tests.formats.git_trees import ROOT as GIT_ROOT
 from tests.formats.samples import ROOT, an_archive, note, verify_chunks
+from tests.formats.test_comments import Carried
 from tests.formats.trees import LONG, Item, pack
 
 pytestmark = pytest.mark.programs
@@ -53,6 +56,51 @@ def test_unpackers_extract_verified_links_identically(
     assert verified.links_outside == OUTSIDE
     assert _found(folder / ROOT) == {item.path: item.link or item.content for item in TREE}
     assert [path.name for path in folder.iterdir()] == [ROOT]
+
+
+@pytest.mark.parametrize(("suffix", "command"), UNPACKERS, ids=lambda value: value[0])
+def test_unpackers_are_silent_about_the_record_of_a_commit(
+    suffix: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    carried = Carried(
+        tmp_path, files={path: file for path, file in FILES.items() if path.isascii()}
+    )
+    file, folder, expected = tmp_path / f"file.{suffix}", tmp_path / "folder", tmp_path / "expected"
+    file.write_bytes(carried.convert(carried.tar, "tar", suffix))
+    for each in (folder, expected):
+        each.mkdir()
+    plain = tmp_path / "plain.tar"
+    plain.write_bytes(carried.repository.archive(carried.node, root=GIT_ROOT))
+
+    ran = subprocess.run(
+        [part.format(file=file, folder=folder) for part in command],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    _run("tar", "--extract", "--file", str(plain), "--directory", str(expected))
+
+    assert (ran.stdout, ran.stderr) == (b"", b"")
+    assert _found(folder) == _found(expected)
+    assert _executables(folder) == _executables(expected)
+
+
+def test_unzip_prints_the_node_and_not_the_record(tmp_path: Path) -> None:
+    carried = Carried(tmp_path)
+    file = tmp_path / "file.zip"
+    file.write_bytes(carried.convert(carried.tar, "tar", "zip"))
+    command = ["unzip", str(file), "-d", str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, check=True).stdout
+    assert carried.node.encode() in printed
+    assert carried.record.encode() not in printed
+
+
+def _executables(root: Path) -> set[str]:
+    return {
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o100
+    }
 
 
 def _run(*command: str) -> None:

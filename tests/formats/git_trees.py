@@ -26,12 +26,12 @@ FILES: Files = {
 }
 
 
-def files_of(digits: int) -> Files:
-    """Return FILES with ids of submodules that have *digits*."""
+def sized(files: Files, digits: int) -> Files:
+    """Return *files* with ids of submodules that have *digits*."""
     longer = SUBMODULE_ID[:24] * (digits == 64)
     return {
         path: (mode, content + longer.encode() if mode == 0o160000 else content)
-        for path, (mode, content) in FILES.items()
+        for path, (mode, content) in files.items()
     }
 
 
@@ -69,7 +69,7 @@ class RecordedTree:
         return TreeProof(commit=self._record.commit, tree=object_id, match=TreeMatch.EXACT)
 
 
-def commit_of(repository: GitRepository) -> tuple[str, Files]:
-    """Store a commit of FILES, and return its id and the files."""
-    files = files_of(repository.digits)
+def commit_of(repository: GitRepository, files: Files = FILES) -> tuple[str, Files]:
+    """Store a commit of *files*, and return its id and the files."""
+    files = sized(files, repository.digits)
     return commit_files(repository, files), files
