@@ -196,6 +196,10 @@ class TreeMatch(StrEnum):
     ATTRIBUTES = "attributes"
     """They differ only where the commit's ``.gitattributes`` ask for a change."""
 
+    LISTED = "listed"
+    """Each file has the id and the path that git lists, but early software wrote the modes in the
+    commit's trees in another way than git, so their ids cannot be computed from the files."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeProof:

@@ -6,14 +6,19 @@ from contextlib import asynccontextmanager
 from archiver.ports.source import Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch, open_fetch
+from archiver.sources.git.mirrors import Mirrors
+from archiver.sources.git.source import GitSource
 from archiver.sources.hgweb.source import HgwebSource
 
-ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch], Source]] = {"hgweb": HgwebSource}
+ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors], Source]] = {
+    "git": GitSource,
+    "hgweb": lambda config, fetch, _: HgwebSource(config, fetch),
+}
 """The adapter for each ``kind`` of source in the settings."""
 
 
 @asynccontextmanager
-async def open_source(config: SourceConfig) -> AsyncIterator[Source]:
-    """Yield the source, with its own connections."""
+async def open_source(config: SourceConfig, *, mirrors: Mirrors) -> AsyncIterator[Source]:
+    """Yield the source, with its own connections. Only git hosts have *mirrors*."""
     async with open_fetch(config) as fetch:
-        yield ADAPTERS[config.kind](config, fetch)
+        yield ADAPTERS[config.kind](config, fetch, mirrors)

@@ -1,0 +1,211 @@
+"""Which files of a commit its ``.gitattributes`` may change in an archive, or leave out.
+
+``git archive`` applies export-ignore, export-subst, eol, ident and working-tree-encoding:
+https://git-scm.com/docs/gitattributes.
+"""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from archiver.errors import MirrorFailed, NotPackable
+from archiver.git_objects import SUBMODULE
+from archiver.model import Archive
+from archiver.runtime.threads import run_in_thread
+from archiver.sources.git.listing import Listing, spool
+from archiver.sources.git.mirror import Mirror
+
+KEPT, MAY_CHANGE, MAY_BE_OMITTED = b"\0", b"\1", b"\2"
+"""One byte for each entry of a listing. An entry that may be omitted may also be changed."""
+
+PLACEHOLDERS_MAX = 1000
+"""Git may start a process for each ``$Format:`` placeholder."""
+
+_PLACEHOLDER = b"$Format:"
+
+_WORDS = (b"export-", b"eol", b"ident", b"encoding")
+"""An attributes file without any of them changes no archive. Macros contain them, too."""
+
+_NAMES = ("export-ignore", "export-subst", "eol", "ident", "working-tree-encoding")
+_OFF = frozenset({b"unspecified", b"unset"})
+_OVERLAP = 32
+
+
+class Effects:
+    """What attributes do to each entry of a listing."""
+
+    def __init__(self, flags: BinaryIO | None) -> None:
+        self._flags = flags
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield KEPT, MAY_CHANGE or MAY_BE_OMITTED for each entry. Reads block."""
+        if self._flags is None:
+            while True:
+                yield KEPT
+        position = 0
+        while piece := os.pread(self._flags.fileno(), 1 << 16, position):
+            position += len(piece)
+            for flag in piece:
+                yield bytes((flag,))
+
+
+NO_EFFECTS = Effects(None)
+
+
+@asynccontextmanager
+async def find_effects(
+    mirror: Mirror, archive: Archive, listing: Listing
+) -> AsyncIterator[Effects]:
+    """Yield the effects on *listing*. Costs a second look at all paths only if there may be any.
+
+    Raises NotPackable if there are too many placeholders, or MirrorFailed.
+    """
+    if not await _may_have_effects(mirror, listing):
+        yield NO_EFFECTS
+        return
+    with ExitStack() as stack:
+        flags, substituted = (stack.enter_context(spool(mirror.git_dir.parent)) for _ in range(2))
+        await _look_up(mirror, archive, _EffectWriter(listing, flags, substituted))
+        await _limit_placeholders(mirror, archive, substituted)
+        yield Effects(flags)
+
+
+async def _may_have_effects(mirror: Mirror, listing: Listing) -> bool:
+    found = dict.fromkeys(_WORDS, 0)
+    await _count_in_blobs(mirror, "\n".join(listing.attributes_files).encode(), found)
+    return any(found.values())
+
+
+async def _limit_placeholders(mirror: Mirror, archive: Archive, substituted: BinaryIO) -> None:
+    found = {_PLACEHOLDER: 0}
+    await _count_in_blobs(mirror, substituted, found)
+    if found[_PLACEHOLDER] > PLACEHOLDERS_MAX:
+        raise NotPackable(
+            f"{archive.node} in {archive.repo} has more than {PLACEHOLDERS_MAX:,} $Format: "
+            "placeholders"
+        )
+
+
+async def _count_in_blobs(mirror: Mirror, ids: BinaryIO | bytes, found: dict[bytes, int]) -> None:
+    """Count in *found* how often its words occur in blobs. *ids* has one on each line."""
+    with ExitStack() as stack:
+        if isinstance(ids, bytes):
+            file = stack.enter_context(spool(mirror.git_dir.parent))
+            file.write(ids)
+            ids = file
+        if not ids.tell():
+            return
+        ids.flush()
+        ids.seek(0)
+        async with mirror.git.stream("cat-file", "--batch", "--buffer", stdin=ids) as output:
+            tail = b""
+            async for piece in output:
+                for word in found:
+                    before = tail[-len(word) + 1 :]
+                    found[word] += (before + piece).count(word)
+                tail = (tail + piece)[-_OVERLAP:]
+
+
+async def _look_up(mirror: Mirror, archive: Archive, writer: "_EffectWriter") -> None:
+    """Have git look up the attributes of all paths. They come from an index of the whole tree."""
+    with ExitStack() as stack:
+        paths = stack.enter_context(spool(mirror.git_dir.parent))
+        await run_in_thread(writer.write_paths, paths)
+        paths.seek(0)
+        environment = {"GIT_INDEX_FILE": str(stack.enter_context(_index_file(mirror.git_dir)))}
+        await mirror.git.run("read-tree", archive.node, environment=environment)
+        arguments = ("check-attr", "--cached", "--stdin", "-z", *_NAMES)
+        async with mirror.git.stream(*arguments, stdin=paths, environment=environment) as output:
+            async for piece in output:
+                await run_in_thread(writer.add, piece)
+    writer.finish()
+
+
+@contextmanager
+def _index_file(git_dir: Path) -> Iterator[Path]:
+    """Yield the path of a file that does not exist yet, in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tmp_index_", dir=git_dir) as folder:
+        yield Path(folder) / "index"
+
+
+class _EffectWriter:
+    """Writes a flag for each entry of a listing, as git reports the attributes of its path.
+
+    Git is also asked for the folders of each path, with a slash at their end: whatever is in an
+    ignored folder is omitted.
+    """
+
+    def __init__(self, listing: Listing, flags: BinaryIO, substituted: BinaryIO) -> None:
+        self._listing = listing
+        self._flags = flags
+        self._substituted = substituted
+        self._rest: list[bytes] = []
+        self._incomplete = b""
+        self._ignored: bytes | None = None
+        self._expected = self._iter_paths()
+
+    def write_paths(self, file: BinaryIO) -> None:
+        """Write the paths to look up."""
+        for path, _ in self._iter_paths():
+            file.write(path + b"\0")
+        file.flush()
+
+    def _iter_paths(self) -> Iterator[tuple[bytes, str]]:
+        """Yield each folder and entry with its id, which is empty for a folder."""
+        folder = b""
+        for entry in self._listing:
+            parent = entry.path[: entry.path.rfind(b"/") + 1]
+            yield from ((each, "") for each in _new_folders(folder, parent))
+            folder = parent
+            is_submodule = entry.mode == SUBMODULE
+            yield entry.path + (b"/" if is_submodule else b""), entry.object_id
+
+    def add(self, output: bytes) -> None:
+        """Take the next output of ``git check-attr``: path, name and value of one attribute."""
+        fields = (self._incomplete + output).split(b"\0")
+        self._incomplete = fields.pop()
+        self._rest += fields
+        width = 3 * len(_NAMES)
+        whole = len(self._rest) - len(self._rest) % width
+        for start in range(0, whole, width):
+            self._add_path(self._rest[start : start + width])
+        del self._rest[:whole]
+
+    def _add_path(self, fields: list[bytes]) -> None:
+        path, object_id = next(self._expected, (b"", ""))
+        if any(each != path for each in fields[::3]) or not path:
+            raise MirrorFailed("git looked up the attributes of another path")
+        ignore, subst, eol, ident, encoding = fields[2::3]
+        ignored = ignore == b"set"
+        if not object_id:
+            if ignored and not self._is_ignored(path):
+                self._ignored = path
+            return
+        changes = subst == b"set" or eol == b"crlf" or ident == b"set" or encoding not in _OFF
+        if ignored or self._is_ignored(path):
+            flag = MAY_BE_OMITTED
+        else:
+            flag = MAY_CHANGE if changes else KEPT
+            if subst == b"set":
+                self._substituted.write(object_id.encode() + b"\n")
+        self._flags.write(flag)
+
+    def _is_ignored(self, path: bytes) -> bool:
+        return self._ignored is not None and path.startswith(self._ignored)
+
+    def finish(self) -> None:
+        if self._rest or self._incomplete or next(self._expected, None):
+            raise MirrorFailed("git looked up the attributes of a commit incompletely")
+        self._flags.flush()
+
+
+def _new_folders(before: bytes, folder: bytes) -> Iterator[bytes]:
+    """Yield *folder* and the folders above it that do not contain *before*."""
+    end = folder.find(b"/") + 1
+    while end:
+        if not before.startswith(folder[:end]):
+            yield folder[:end]
+        end = folder.find(b"/", end) + 1

@@ -1,0 +1,174 @@
+"""Adapter for git hosts: refs are resolved over HTTP, archives are made from a mirror."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+from msgspec.structs import replace
+
+from archiver.errors import (
+    BadPack,
+    EmptyTree,
+    MirrorFailed,
+    NotPackable,
+    SuffixRefused,
+    UnknownSubdir,
+    WrongTree,
+)
+from archiver.git_objects import inject_commit_record
+from archiver.model import Archive
+from archiver.ports.source import IdentityCheck, OnReceived, Stream
+from archiver.sources.config import Attributes, SourceConfig
+from archiver.sources.fetch import Fetch
+from archiver.sources.git.attributes import NO_EFFECTS, find_effects
+from archiver.sources.git.child import GitFailed
+from archiver.sources.git.client import GitClient
+from archiver.sources.git.commit import read_commit
+from archiver.sources.git.listing import list_tree
+from archiver.sources.git.mirror import Mirror
+from archiver.sources.git.mirrors import Mirrors
+from archiver.sources.git.pack import open_pack
+from archiver.sources.git.refs import GitRefs
+from archiver.sources.git.root import root_directory
+from archiver.sources.git.tree_check import CommitCheck
+from archiver.telemetry import METRICS
+
+NODE_DIGITS = frozenset({40, 64})
+
+DOWNLOADABLE = frozenset({"tar.gz", "zip"})
+"""The formats that all forges serve."""
+
+
+class GitSource:
+    """Implements ``Source`` for one git host."""
+
+    def __init__(self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors) -> None:
+        self.name = config.name
+        self.served = config.served
+        self.node_digits = NODE_DIGITS
+        self.abbreviates = False
+        self._config = config
+        self._mirrors = mirrors
+        self._client = GitClient(config, fetch)
+        refs = GitRefs(self._client)
+        self.check_rev = refs.check_rev
+        self.resolve = refs.resolve
+        self.has_node = refs.has_node
+
+    def url(self, archive: Archive) -> str:
+        """Return the repository's address, with the commit and the subdir as its fragment."""
+        subdir = f":{quote_path(archive.subdir)}" if archive.subdir else ""
+        return f"{self._client.urls.repo(archive.repo)}#{archive.node}{subdir}"
+
+    def download_url(self, archive: Archive) -> str | None:
+        if archive.suffix not in DOWNLOADABLE:
+            return None
+        return self._client.urls.archive(archive)
+
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:  # noqa: ARG002
+        """Return None: the whole tree is compared instead."""
+
+    async def last_file(self, archive: Archive) -> bytes | None:  # noqa: ARG002
+        """Return None: the whole tree is compared instead."""
+
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002
+        """Return None: git packs every tree."""
+
+    @asynccontextmanager
+    async def open(
+        self, archive: Archive, *, on_received: OnReceived | None = None
+    ) -> AsyncIterator[Stream]:
+        if archive not in self.served.candidates(archive):
+            raise SuffixRefused(f"{self.name} does not serve such archives")
+        try:
+            async with AsyncExitStack() as stack:
+                yield await self._open(stack, archive, on_received)
+        except (MirrorFailed, WrongTree):
+            await self._mirrors.repair(self.name, archive.repo, len(archive.node))
+            raise
+
+    async def _open(
+        self, stack: AsyncExitStack, archive: Archive, on_received: OnReceived | None
+    ) -> Stream:
+        """Return the stream. If the mirror fails, remove it and fetch the commit once more."""
+        try:
+            return await self._try(stack, archive, on_received)
+        except (MirrorFailed, BadPack):
+            await self._mirrors.repair(self.name, archive.repo, len(archive.node))
+            return await self._try(stack, archive, on_received)
+
+    async def _try(
+        self, stack: AsyncExitStack, archive: Archive, on_received: OnReceived | None
+    ) -> Stream:
+        async with AsyncExitStack() as opened:
+            using = self._mirrors.use(self.name, archive.repo, len(archive.node))
+            mirror = await opened.enter_async_context(using)
+            await self._fetch(mirror, archive, on_received)
+            try:
+                stream = await self._stream(opened, mirror, archive)
+            except GitFailed as exc:
+                raise mirror.translate(exc) from exc
+            stack.push_async_exit(opened.pop_all())
+            return stream
+
+    async def _fetch(
+        self, mirror: Mirror, archive: Archive, on_received: OnReceived | None
+    ) -> None:
+        """Have the host send the commit, unless the mirror has it."""
+        if await mirror.has(archive.node):
+            return
+        async with mirror.fetch_lock():
+            if await mirror.has(archive.node):
+                return
+            haves = await mirror.haves()
+            async with open_pack(self._client, archive.repo, archive.node, haves) as pack:
+                chunks = _counted(pack.chunks(), on_received)
+                await mirror.receive(chunks, max_bytes=self._config.limits.packed_bytes)
+
+    async def _stream(self, opened: AsyncExitStack, mirror: Mirror, archive: Archive) -> Stream:
+        limits, attributes = self._config.limits, self._config.git.attributes
+        record = await read_commit(mirror, archive)
+        listing = await opened.enter_async_context(list_tree(mirror, archive, limits))
+        record = replace(record, submodules=tuple(sorted(listing.submodules.items())))
+        if not listing.entries:
+            raise EmptyTree(f"{archive.node} in {archive.repo} has no files")
+        effects = NO_EFFECTS
+        if attributes is Attributes.HONOUR:
+            effects = await opened.enter_async_context(find_effects(mirror, archive, listing))
+        root = root_directory(self._config.git.root_template, archive)
+        tar = self._archive(mirror, archive, root)
+        return Stream(
+            url=self.url(archive),
+            root=root,
+            client_root=root,
+            size_bytes=0,
+            chunks=inject_commit_record(tar, record, subdir=archive.subdir),
+            tree_check=CommitCheck(archive, record=record, listing=listing, effects=effects),
+        )
+
+    async def _archive(
+        self, mirror: Mirror, archive: Archive, root: str
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the tar that git makes of the commit."""
+        paths = (archive.subdir,) if archive.subdir else ()
+        git = mirror.git_for(self._config.git.attributes)
+        arguments = ("--literal-pathspecs", "archive", "--format=tar", f"--prefix={root}/")
+        try:
+            async with git.stream(*arguments, archive.node, "--", *paths) as tar:
+                async for piece in tar:
+                    yield piece
+        except GitFailed as exc:
+            raise mirror.translate(exc) from exc
+        mirror.remember(archive.node)
+
+
+async def _counted(
+    chunks: AsyncGenerator[bytes, None], on_received: OnReceived | None
+) -> AsyncGenerator[bytes, None]:
+    """Yield *chunks*, and report their total size."""
+    size_bytes = 0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            size_bytes += len(chunk)
+            if on_received:
+                on_received(size_bytes)
+            yield chunk
