@@ -28,8 +28,9 @@ class TreeHasher:
 
     That is the order of every archive that git writes. It shows a repeated path, and a folder that
     goes on after it was left, without a memory of all paths: only the open folders are held.
-    *submodules* maps the paths of empty folders to the ids of their commits; git has no other
-    empty folders. A member that breaks these rules is a WrongTree.
+    *submodules* maps the paths of empty folders to the ids of their commits. Other empty folders
+    are empty trees: git packs one where attributes leave out all files of a folder. A member that
+    breaks these rules is a WrongTree.
 
     ``subdir_tree`` is the content of the tree of *subdir*, once ``finish`` has returned.
     """
@@ -111,12 +112,11 @@ class TreeHasher:
     def _close_folder(self) -> None:
         folder = self._folders.pop()
         path = folder.prefix[:-1]
-        if folder.raw or not path:
-            self._end_tree(folder, path)
-        elif submodule := self._submodules.get(path):
+        submodule = None if folder.raw else self._submodules.get(path)
+        if submodule:
             self._add(path, SUBMODULE, bytes.fromhex(submodule))
-        elif not self._subdir.startswith(folder.prefix):  # those above the subdir may be alone
-            raise WrongTree(f"the folder {display_path(path)} is empty, and not a submodule")
+        elif folder.raw or not path or not self._subdir.startswith(folder.prefix):
+            self._end_tree(folder, path)
 
     def _end_tree(self, folder: _OpenFolder, path: bytes) -> None:
         tree = self._algorithm(b"tree %d\0" % len(folder.raw), usedforsecurity=False)

@@ -64,7 +64,7 @@ class SourceSettings(Section):
     """`git`: password or access token, sent to the host of `url_template` only."""
     token_file: Path | None = None
     """`git`: file with the token, read when a process starts."""
-    token_user: str = "x-access-token"
+    token_user: str = "x-access-token"  # noqa: S105 - a user name, not a secret
     """`git`: user name that goes with the token. Most hosts accept any."""
     suffixes: tuple[Suffix, ...] = Field(default=SERVED_BY_HGWEB, min_length=1)
     """`hgweb`: formats that the host serves. Other formats are converted from the first of them."""

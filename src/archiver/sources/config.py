@@ -31,6 +31,10 @@ class GitConfig:
     reachable: bool = False
 
 
+_LIMITS = Limits()
+_GIT = GitConfig()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """How to reach a host, and what it serves.
@@ -55,6 +59,6 @@ class SourceConfig:
     allow_private_addresses: bool = False
     ca_file: Path | None = None
     trusted: bool = False
-    limits: Limits = Limits()
+    limits: Limits = _LIMITS
     authorization: str = field(default="", repr=False)
-    git: GitConfig = GitConfig()
+    git: GitConfig = _GIT

@@ -10,7 +10,7 @@ from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.source import GitSource
 from archiver.sources.hgweb.source import HgwebSource
 
-ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors], Source]] = {
+ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors | None], Source]] = {
     "git": GitSource,
     "hgweb": lambda config, fetch, _: HgwebSource(config, fetch),
 }
@@ -18,7 +18,9 @@ ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors], Source]] = {
 
 
 @asynccontextmanager
-async def open_source(config: SourceConfig, *, mirrors: Mirrors) -> AsyncIterator[Source]:
-    """Yield the source, with its own connections. Only git hosts have *mirrors*."""
+async def open_source(
+    config: SourceConfig, *, mirrors: Mirrors | None = None
+) -> AsyncIterator[Source]:
+    """Yield the source, with its own connections. A git host makes archives from *mirrors*."""
     async with open_fetch(config) as fetch:
         yield ADAPTERS[config.kind](config, fetch, mirrors)

@@ -27,6 +27,7 @@ from archiver.settings import (
     Settings,
     SourceSettings,
     find_supported_git,
+    serves_git,
 )
 from archiver.sources.config import Attributes, GitConfig, SourceConfig
 from archiver.sources.git.mirrors import Mirrors
@@ -93,11 +94,14 @@ def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Buc
 
 
 @asynccontextmanager
-async def open_sources(settings: Settings) -> AsyncIterator[dict[str, Source]]:
+async def open_sources(
+    settings: Settings, *, mirrors: Mirrors | None = None
+) -> AsyncIterator[dict[str, Source]]:
+    """Yield the sources. Without *mirrors*, git hosts can be asked, but make no archives."""
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(
-                open_source(_source_config(name, source, settings))
+                open_source(_source_config(name, source, settings), mirrors=mirrors)
             )
             for name, source in settings.sources.items()
         }
@@ -148,8 +152,13 @@ def open_verifier(settings: Settings) -> Iterator[VerifierFactory]:
         )
 
 
-def create_mirrors(settings: Settings) -> Mirrors:
-    """Return the mirrors of a worker. Raises SettingsError if the git program is not usable."""
+def create_mirrors(settings: Settings) -> Mirrors | None:
+    """Return the mirrors of a worker; None if it serves no git host.
+
+    Raises SettingsError if the git program is not usable.
+    """
+    if not serves_git(settings):
+        return None
     return Mirrors(
         folder=mirror_dir(settings),
         max_bytes=settings.worker.mirror_max_bytes,

@@ -17,6 +17,7 @@ from archiver.jetstream.worker_reports import Reporter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.settings import Settings, nearest_regions
+from archiver.sources.git.mirrors import Mirrors
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
 from archiver.upkeep.background import recheck_and_restore
@@ -30,6 +31,7 @@ class Parts:
     queue: JetStreamTaskQueue
     repairs: JetStreamRepairList
     storage: RegionalStorage
+    mirrors: Mirrors | None
 
 
 @asynccontextmanager
@@ -44,7 +46,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
                 report=Reporter(storage=storage).answer if process == "worker" else None,
             )
         )
-        sources = await stack.enter_async_context(adapters.open_sources(settings))
+        mirrors = adapters.create_mirrors(settings) if process == "worker" else None
+        sources = await stack.enter_async_context(adapters.open_sources(settings, mirrors=mirrors))
         queue = JetStreamTaskQueue(connection=connection)
         repairs = JetStreamRepairList(connection=connection)
         index = JetStreamIndex(
@@ -80,5 +83,10 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(
-            archiver=archiver, connection=connection, queue=queue, repairs=repairs, storage=storage
+            archiver=archiver,
+            connection=connection,
+            queue=queue,
+            repairs=repairs,
+            storage=storage,
+            mirrors=mirrors,
         )

@@ -12,6 +12,7 @@ from archiver.jetstream.work_queue import open_work_queue
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
+from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import log, set_up_logging
 from archiver.upkeep.background import repair_copies
 from archiver.wiring import adapters
@@ -32,6 +33,8 @@ async def run_worker(settings: Settings) -> None:
     _warn_if_no_room(settings)
     async with open_parts(settings, process="worker") as parts, _listen(settings, parts.archiver):
         log.info("worker.started", sources=sorted(settings.served_sources))
+        if parts.mirrors:
+            await _clean_up(parts.mirrors)
         async with in_background(parts.storage.clear_old_uploads()):
             await _work(settings, parts, stopping)
     log.info("worker.stopped")
@@ -43,6 +46,14 @@ def _warn_if_no_room(settings: Settings) -> None:
         workspace.require_room()
     except NoRoom as exc:
         log.warning("work_dir.unusable", work_dir=str(workspace.folder), reason=exc.message)
+
+
+async def _clean_up(mirrors: Mirrors) -> None:
+    """Remove what killed workers left. Without the folder, builds wait until it is usable."""
+    try:
+        await mirrors.clean_up()
+    except NoRoom as exc:
+        log.warning("mirror_dir.unusable", reason=exc.message)
 
 
 def _listen(settings: Settings, archiver: Archiver) -> AbstractAsyncContextManager[None]:

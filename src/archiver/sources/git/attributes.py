@@ -67,7 +67,7 @@ async def find_effects(
         yield NO_EFFECTS
         return
     with ExitStack() as stack:
-        flags, substituted = (stack.enter_context(spool(mirror.git_dir.parent)) for _ in range(2))
+        flags, substituted = (stack.enter_context(spool(mirror.scratch)) for _ in range(2))
         await _look_up(mirror, archive, _EffectWriter(listing, flags, substituted))
         await _limit_placeholders(mirror, archive, substituted)
         yield Effects(flags)
@@ -93,7 +93,7 @@ async def _count_in_blobs(mirror: Mirror, ids: BinaryIO | bytes, found: dict[byt
     """Count in *found* how often its words occur in blobs. *ids* has one on each line."""
     with ExitStack() as stack:
         if isinstance(ids, bytes):
-            file = stack.enter_context(spool(mirror.git_dir.parent))
+            file = stack.enter_context(spool(mirror.scratch))
             file.write(ids)
             ids = file
         if not ids.tell():
@@ -112,22 +112,22 @@ async def _count_in_blobs(mirror: Mirror, ids: BinaryIO | bytes, found: dict[byt
 async def _look_up(mirror: Mirror, archive: Archive, writer: "_EffectWriter") -> None:
     """Have git look up the attributes of all paths. They come from an index of the whole tree."""
     with ExitStack() as stack:
-        paths = stack.enter_context(spool(mirror.git_dir.parent))
+        paths = stack.enter_context(spool(mirror.scratch))
         await run_in_thread(writer.write_paths, paths)
         paths.seek(0)
-        environment = {"GIT_INDEX_FILE": str(stack.enter_context(_index_file(mirror.git_dir)))}
-        await mirror.git.run("read-tree", archive.node, environment=environment)
+        git = mirror.git.with_index(stack.enter_context(_index_file(mirror.scratch)))
+        await git.run("read-tree", archive.node)
         arguments = ("check-attr", "--cached", "--stdin", "-z", *_NAMES)
-        async with mirror.git.stream(*arguments, stdin=paths, environment=environment) as output:
+        async with git.stream(*arguments, stdin=paths) as output:
             async for piece in output:
                 await run_in_thread(writer.add, piece)
     writer.finish()
 
 
 @contextmanager
-def _index_file(git_dir: Path) -> Iterator[Path]:
+def _index_file(scratch: Path) -> Iterator[Path]:
     """Yield the path of a file that does not exist yet, in a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="tmp_index_", dir=git_dir) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield Path(folder) / "index"
 
 
@@ -149,8 +149,7 @@ class _EffectWriter:
 
     def write_paths(self, file: BinaryIO) -> None:
         """Write the paths to look up."""
-        for path, _ in self._iter_paths():
-            file.write(path + b"\0")
+        file.writelines(path + b"\0" for path, _ in self._iter_paths())
         file.flush()
 
     def _iter_paths(self) -> Iterator[tuple[bytes, str]]:

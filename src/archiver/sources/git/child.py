@@ -34,7 +34,7 @@ class Run:
     """The command line and the environment of one process, with its limits.
 
     ``memory_bytes`` is of address space. ``inherits`` are the descriptors that the process keeps
-    open.
+    open. ``stdin`` is that of a file to read.
     """
 
     command: tuple[str, ...]
@@ -43,6 +43,7 @@ class Run:
     cpu: timedelta
     deadline: timedelta
     inherits: tuple[int, ...] = ()
+    stdin: int | None = None
 
 
 class GitFailed(Exception):
@@ -178,7 +179,7 @@ async def start(run: Run, *, feeds: bool) -> AsyncIterator[Child]:
     try:
         process = await asyncio.create_subprocess_exec(
             *(SHELL, "-c", _LIMITED, SHELL, str(memory_kib), str(cpu_s), *run.command),
-            stdin=PIPE if feeds else DEVNULL,
+            stdin=PIPE if feeds else DEVNULL if run.stdin is None else run.stdin,
             stdout=PIPE,
             stderr=PIPE,
             limit=PIECE_BYTES,

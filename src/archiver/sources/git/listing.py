@@ -124,7 +124,7 @@ async def list_tree(mirror: Mirror, archive: Archive, limits: Limits) -> AsyncIt
 
     Raises ArchiveTooLarge, NoRoom, or MirrorFailed if an object is missing.
     """
-    with spool(mirror.git_dir.parent) as file:
+    with spool(mirror.scratch) as file:
         listing = Listing(archive, file=file, limits=limits)
         paths = (archive.subdir,) if archive.subdir else ()
         arguments = ("ls-tree", "-r", "-z", "-l", "--full-tree", archive.node, "--", *paths)

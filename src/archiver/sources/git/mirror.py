@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Protocol
 
 from archiver.errors import ArchiverError, ArchiveTooLarge, BadPack, MirrorFailed, NoRoom
@@ -62,6 +63,11 @@ class Mirror:
         store = self.store
         git_dir = store.exact if attributes is Attributes.IGNORE else store.folder
         return self._git.bound_to(git_dir, object_dir=store.objects, inherits=self._locks)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files. What a killed process left there is removed later."""
+        return self.store.folder.parents[2] / "new"
 
     async def has(self, node: Node) -> bool:
         """Return whether the commit is there. Raises MirrorFailed."""

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from archiver.runtime.tasks import concurrently
 from archiver.runtime.threads import available_cores
@@ -96,6 +97,7 @@ class GitProgram:
     deadline: timedelta = DEADLINE
     git_dir: Path | None = None
     object_dir: Path | None = None
+    index_file: Path | None = None
     inherits: tuple[int, ...] = ()
 
     def bound_to(
@@ -115,10 +117,15 @@ class GitProgram:
             return await child.read_all(max_output_bytes)
 
     @asynccontextmanager
-    async def stream(self, *arguments: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Yield the output in pieces of up to 1 MiB. They raise GitFailed at their end."""
+    async def stream(
+        self, *arguments: str, stdin: BinaryIO | None = None
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Yield the output in pieces of up to 1 MiB. They raise GitFailed at their end.
+
+        Git reads the file *stdin* from its position on.
+        """
         async with (
-            self._start(arguments, feeds=False) as child,
+            self._start(arguments, feeds=False, stdin=stdin) as child,
             aclosing(child.iter_output()) as pieces,
         ):
             yield pieces
@@ -129,8 +136,12 @@ class GitProgram:
         async with self._start(arguments, feeds=True) as child:
             yield child
 
+    def with_index(self, index_file: Path) -> "GitProgram":
+        """Return the program with an index of its own, which need not exist yet."""
+        return replace(self, index_file=index_file)
+
     def _start(
-        self, arguments: tuple[str, ...], *, feeds: bool
+        self, arguments: tuple[str, ...], *, feeds: bool, stdin: BinaryIO | None = None
     ) -> AbstractAsyncContextManager[Child]:
         run = Run(
             command=(self.path, *arguments),
@@ -139,6 +150,7 @@ class GitProgram:
             cpu=CPU,
             deadline=self.deadline,
             inherits=self.inherits,
+            stdin=stdin.fileno() if stdin else None,
         )
         return start(run, feeds=feeds)
 
@@ -148,6 +160,8 @@ class GitProgram:
             environment["GIT_DIR"] = str(self.git_dir)
         if self.object_dir:
             environment["GIT_OBJECT_DIRECTORY"] = str(self.object_dir)
+        if self.index_file:
+            environment["GIT_INDEX_FILE"] = str(self.index_file)
         return environment
 
     def version(self) -> tuple[int, int, int]:

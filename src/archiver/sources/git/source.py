@@ -8,13 +8,14 @@ from msgspec.structs import replace
 from archiver.errors import (
     BadPack,
     EmptyTree,
+    InternalError,
     MirrorFailed,
+    NoRoom,
     NotPackable,
     SuffixRefused,
-    UnknownSubdir,
     WrongTree,
 )
-from archiver.git_objects import inject_commit_record
+from archiver.git_objects import SHA1_DIGITS, SHA256_DIGITS, inject_commit_record
 from archiver.model import Archive
 from archiver.ports.source import IdentityCheck, OnReceived, Stream
 from archiver.sources.config import Attributes, SourceConfig
@@ -30,9 +31,9 @@ from archiver.sources.git.pack import open_pack
 from archiver.sources.git.refs import GitRefs
 from archiver.sources.git.root import root_directory
 from archiver.sources.git.tree_check import CommitCheck
-from archiver.telemetry import METRICS
+from archiver.sources.templates import quote_path
 
-NODE_DIGITS = frozenset({40, 64})
+NODE_DIGITS = frozenset({SHA1_DIGITS, SHA256_DIGITS})
 
 DOWNLOADABLE = frozenset({"tar.gz", "zip"})
 """The formats that all forges serve."""
@@ -41,7 +42,7 @@ DOWNLOADABLE = frozenset({"tar.gz", "zip"})
 class GitSource:
     """Implements ``Source`` for one git host."""
 
-    def __init__(self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors) -> None:
+    def __init__(self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors | None) -> None:
         self.name = config.name
         self.served = config.served
         self.node_digits = NODE_DIGITS
@@ -64,13 +65,13 @@ class GitSource:
             return None
         return self._client.urls.archive(archive)
 
-    def identity_check(self, archive: Archive) -> IdentityCheck | None:  # noqa: ARG002
+    def identity_check(self, archive: Archive) -> IdentityCheck | None:
         """Return None: the whole tree is compared instead."""
 
-    async def last_file(self, archive: Archive) -> bytes | None:  # noqa: ARG002
+    async def last_file(self, archive: Archive) -> bytes | None:
         """Return None: the whole tree is compared instead."""
 
-    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:  # noqa: ARG002
+    async def explain_unpackable(self, archive: Archive, *, after: bytes) -> NotPackable | None:
         """Return None: git packs every tree."""
 
     @asynccontextmanager
@@ -79,36 +80,45 @@ class GitSource:
     ) -> AsyncIterator[Stream]:
         if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
-        try:
-            async with AsyncExitStack() as stack:
-                yield await self._open(stack, archive, on_received)
-        except (MirrorFailed, WrongTree):
-            await self._mirrors.repair(self.name, archive.repo, len(archive.node))
-            raise
+        mirrors = self._mirrors
+        if mirrors is None:
+            raise InternalError("only workers make archives of git hosts")
+        async with AsyncExitStack() as stack:
+            opened = await self._open(stack, mirrors, archive, on_received)
+            opened = opened or await self._open(stack, mirrors, archive, on_received)
+            if opened is None:
+                raise MirrorFailed("git failed twice on the worker's copy of the repository")
+            stream, mirror = opened
+            try:
+                yield stream
+            except WrongTree:
+                mirrors.replace(mirror, reason="damaged")
+                raise
 
     async def _open(
-        self, stack: AsyncExitStack, archive: Archive, on_received: OnReceived | None
-    ) -> Stream:
-        """Return the stream. If the mirror fails, remove it and fetch the commit once more."""
-        try:
-            return await self._try(stack, archive, on_received)
-        except (MirrorFailed, BadPack):
-            await self._mirrors.repair(self.name, archive.repo, len(archive.node))
-            return await self._try(stack, archive, on_received)
+        self,
+        stack: AsyncExitStack,
+        mirrors: Mirrors,
+        archive: Archive,
+        on_received: OnReceived | None,
+    ) -> tuple[Stream, Mirror] | None:
+        """Return the stream, and the mirror that it comes from, which *stack* closes.
 
-    async def _try(
-        self, stack: AsyncExitStack, archive: Archive, on_received: OnReceived | None
-    ) -> Stream:
+        None if that mirror was damaged, and an empty one has replaced it.
+        """
         async with AsyncExitStack() as opened:
-            using = self._mirrors.use(self.name, archive.repo, len(archive.node))
+            using = mirrors.use(self.name, archive.repo, len(archive.node))
             mirror = await opened.enter_async_context(using)
-            await self._fetch(mirror, archive, on_received)
             try:
+                await self._fetch(mirror, archive, on_received)
                 stream = await self._stream(opened, mirror, archive)
-            except GitFailed as exc:
-                raise mirror.translate(exc) from exc
+            except (GitFailed, MirrorFailed, BadPack) as exc:
+                if not mirror.had_objects or _is_for_want_of_room(mirror, exc):
+                    raise
+                mirrors.replace(mirror, reason="damaged")
+                return None
             stack.push_async_exit(opened.pop_all())
-            return stream
+            return stream, mirror
 
     async def _fetch(
         self, mirror: Mirror, archive: Archive, on_received: OnReceived | None
@@ -159,6 +169,10 @@ class GitSource:
         except GitFailed as exc:
             raise mirror.translate(exc) from exc
         mirror.remember(archive.node)
+
+
+def _is_for_want_of_room(mirror: Mirror, failure: Exception) -> bool:
+    return isinstance(failure, GitFailed) and isinstance(mirror.translate(failure), NoRoom)
 
 
 async def _counted(
