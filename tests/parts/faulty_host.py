@@ -91,6 +91,7 @@ class Request:
     method: str
     target: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class FaultyHost(socketserver.ThreadingTCPServer):
@@ -169,7 +170,10 @@ class _Player(socketserver.StreamRequestHandler):
         method, target, _ = lines[0].split(" ")
         headers = dict(line.split(": ", 1) for line in lines[1:])
         headers = {name.lower(): value for name, value in headers.items()}
-        return Request(at=time.monotonic(), method=method, target=target, headers=headers)
+        body = self.rfile.read(int(headers.get("content-length", "0")))  # else a close is a reset
+        return Request(
+            at=time.monotonic(), method=method, target=target, headers=headers, body=body
+        )
 
     def _play(self, step: Step) -> None:
         match step:

@@ -26,6 +26,7 @@ async def fetching(
     allow_private_addresses: bool = False,
     resolver: AbstractResolver | None = None,
     ca_file: Path | None = None,
+    authorization: str = "",
 ) -> AsyncIterator[Fetch]:
     config = SourceConfig(
         kind="hgweb",
@@ -41,6 +42,7 @@ async def fetching(
         redirect_hosts=redirect_hosts,
         allow_private_addresses=allow_private_addresses,
         ca_file=ca_file,
+        authorization=authorization,
     )
     async with open_fetch(config, resolver=resolver) as fetch:
         yield fetch

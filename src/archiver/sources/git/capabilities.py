@@ -25,6 +25,9 @@ DIGITS = {"sha1": SHA1_DIGITS, "sha256": SHA256_DIGITS}
 """Length of an id in each object format."""
 
 _SERVICE = b"# service=git-upload-pack"
+_OLD = re.compile(rb"[0-9a-f]{40,64} |version 1|$")
+"""The first line of versions 0 and 1. Old hosts send an end marker for an empty repository."""
+
 _DUMB_REF = re.compile(rb"[0-9a-f]{40,64}\trefs/")
 
 
@@ -76,8 +79,8 @@ def parse_advertisement(media_type: str, body: bytes) -> Capabilities:
     if not packets:
         raise MalformedPktLineError("the advertisement is empty")
     raise_in_band(packets[0])
-    if _line(packets[0]) != b"version 2":
-        raise UnsupportedError(Unsupported.OLD)
+    if (first := _line(packets[0])) != b"version 2":
+        raise UnsupportedError(Unsupported.OLD if _OLD.match(first) else Unsupported.OTHER)
     if Marker.FLUSH not in packets:
         raise MalformedPktLineError("the advertisement has no end")
     return _capabilities([_line(packet) for packet in packets[1 : packets.index(Marker.FLUSH)]])
