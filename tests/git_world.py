@@ -1,0 +1,123 @@
+"""A worker's way from a git host to an archive, with every part real but the buckets."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from archiver.building.pipeline import Pipeline
+from archiver.building.streams import Progress
+from archiver.formats.convert import ProcessConverter
+from archiver.formats.verify import StreamVerifier
+from archiver.formats.workspace import Workspace
+from archiver.model import Archive, Completeness, Conversion, Limits, Node, TreeProof
+from archiver.ports.source import ServedFormats, Source
+from archiver.sources.config import GitConfig, SourceConfig
+from archiver.sources.git.mirrors import Mirrors
+from archiver.sources.git.program import find_git
+from archiver.sources.open import open_source
+from archiver.tasks import Phase
+from tests.parts.git_host import REPO
+
+NO_GIT = GitConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An archive, and what its manifest would say about it."""
+
+    data: bytes
+    proof: TreeProof | None
+    completeness: Completeness
+    conversion: Conversion | None
+    source_url: str
+    phases: list[tuple[Phase, int]]
+
+    def tar(self) -> tarfile.TarFile:
+        return tarfile.open(fileobj=io.BytesIO(self.data), mode="r:*")
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitWorld:
+    """A git source with the mirrors below *folder*."""
+
+    source: Source
+    mirrors: Mirrors
+    pipeline: Pipeline
+
+    async def make(self, node: str, *, subdir: str = "", suffix: str = "tar.gz") -> Made:
+        """Return an archive of REPO, made as a worker makes it."""
+        archive = git_archive(node, subdir=subdir, suffix=suffix)
+        candidate = replace(archive, suffix="tar")
+        phases: list[tuple[Phase, int]] = []
+        progress = Progress(lambda phase, size_bytes: phases.append((phase, size_bytes)))
+        async with self.pipeline.fetch(self.source, candidate, archive, progress) as output:
+            pieces = []
+            async with aclosing(output.stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    pieces.append(chunk)
+            return Made(
+                data=b"".join(pieces),
+                proof=output.proof,
+                completeness=output.completeness,
+                conversion=output.conversion,
+                source_url=output.source_url,
+                phases=phases,
+            )
+
+
+def git_archive(node: str, *, subdir: str = "", suffix: str = "tar.gz") -> Archive:
+    return Archive(source="git", repo=REPO, node=Node(node), subdir=subdir, suffix=suffix)
+
+
+def git_source_config(
+    template: str, *, git: GitConfig = NO_GIT, limits: Limits | None = None, authorization: str = ""
+) -> SourceConfig:
+    return SourceConfig(
+        kind="git",
+        name="git",
+        url_template=template,
+        served=ServedFormats(suffixes=("tar",), verbatim=False, parts_of_whole=False),
+        lookup_concurrency=2,
+        read_timeout=timedelta(seconds=30),
+        deadline=timedelta(seconds=90),
+        user_agent="tests",
+        limits=limits or Limits(),
+        git=git,
+        authorization=authorization,
+    )
+
+
+@asynccontextmanager
+async def git_world(
+    config: SourceConfig, folder: Path, *, mirror_max_bytes: int = 1 << 30
+) -> AsyncIterator[GitWorld]:
+    mirrors = Mirrors(folder=folder / "mirrors", max_bytes=mirror_max_bytes, git=find_git())
+    workspace = Workspace(folder=folder / "work", max_bytes=1 << 30)
+    converter = ProcessConverter(workspace=workspace, threads=2)
+    async with open_source(config, mirrors=mirrors) as source:
+        yield GitWorld(
+            source=source,
+            mirrors=mirrors,
+            pipeline=Pipeline(verify=StreamVerifier, converter=converter),
+        )
+
+
+def contents(tar: tarfile.TarFile) -> Mapping[str, tuple[bytes, int, bytes]]:
+    """Return kind, permissions and content (or target) of each member but folders."""
+    found = {}
+    for member in tar:
+        if member.isdir():
+            continue
+        file = tar.extractfile(member) if member.isreg() else None
+        content = file.read() if file else member.linkname.encode(errors="surrogateescape")
+        found[member.name] = (member.type, member.mode & 0o100, content)
+    return found
