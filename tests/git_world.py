@@ -60,10 +60,8 @@ class GitWorld:
         phases: list[tuple[Phase, int]] = []
         progress = Progress(lambda phase, size_bytes: phases.append((phase, size_bytes)))
         async with self.pipeline.fetch(self.source, candidate, archive, progress) as output:
-            pieces = []
             async with aclosing(output.stream.chunks()) as chunks:
-                async for chunk in chunks:
-                    pieces.append(chunk)
+                pieces = [chunk async for chunk in chunks]
             return Made(
                 data=b"".join(pieces),
                 proof=output.proof,

@@ -222,5 +222,5 @@ def _enlarge(pipe: StreamReader | StreamWriter | None) -> None:
     transport = getattr(pipe, "transport", None) or getattr(pipe, "_transport", None)
     end = transport.get_extra_info("pipe") if transport else None
     if end is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the process may have ended already
             fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIECE_BYTES)

@@ -60,8 +60,10 @@ class GitUrls:
         return f"{self.repo(repo)}/git-upload-pack"
 
     def archive(self, archive: Archive) -> str | None:
-        """Return the host's own address of *archive*; None if no template is configured."""
-        if not self._archive_template:
+        """Return the host's own address of *archive*; None if no template can express it."""
+        if not self._archive_template or (
+            archive.subdir and "{subdir}" not in self._archive_template
+        ):
             return None
         names = {"repo": archive.repo, "basename": archive.basename, "node": archive.node}
         parts = {"suffix": archive.suffix, "subdir": archive.subdir}
