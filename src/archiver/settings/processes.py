@@ -131,7 +131,7 @@ class WorkerSettings(Section):
     """Folder for mirrors: local copies of the repositories of git hosts, which all worker processes
     of a machine share. 256 MiB of its disk stay free. Default: `mirrors` in `data_dir`.
     """
-    mirror_max_bytes: int = Field(default=32 << 30, gt=0)
+    mirror_max_bytes: int = Field(default=32 << 30, ge=1 << 30)
     """Bytes that all mirrors may use. The mirrors that were not used for the longest time are
     removed first.
     """

@@ -12,13 +12,14 @@ POLL_S = 0.02
 POLL_MAX_S = 0.25
 
 
-def try_lock(path: Path, *, exclusive: bool) -> int | None:
+def try_lock(path: Path, *, exclusive: bool, create: bool = False) -> int | None:
     """Return a descriptor that holds the lock of the file at *path*; None if it is held.
 
     The lock ends when the descriptor and its copies in child processes are closed. Raises
     FileNotFoundError, also if the file has been replaced.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         # A file that was removed before it was locked protects nothing.

@@ -24,6 +24,9 @@ LOOSE_PACKS_MAX = 25
 _DISK_FULL = ("no space left on device", "disk quota exceeded", "file too large")
 
 
+_NO_ROOM = "the disk of worker.mirror_dir is full"
+
+
 class MakeRoom(Protocol):
     """Makes room for *more_bytes* on the disk of the mirrors. Raises NoRoom."""
 
@@ -34,6 +37,7 @@ class Mirror:
     """A repository's objects on this machine, which stay until the end of the block of its user.
 
     ``received_bytes`` counts the bytes of packs. ``had_objects`` is whether there were any before.
+    ``suspect`` is whether git failed, for which a damaged mirror may be the reason.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Mirror:
         self.identity = identity
         self.store = store
         self.received_bytes = 0
+        self.suspect = False
         self.had_objects = store.first_size_bytes() > 0
         self._git = git
         self._locks: tuple[int, ...] = (use_lock,)
@@ -113,7 +118,11 @@ class Mirror:
                 lock = await stack.enter_async_context(locked(self.store.fetch_lock))
                 self.store.remove_litter()
             stack.enter_context(self._passing_on(lock))
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self.store.remove_litter()  # of processes that were killed in the block
 
     @contextmanager
     def _passing_on(self, lock: int) -> Iterator[None]:
@@ -169,9 +178,9 @@ class Mirror:
             self.store.set_first_size(self.store.size().size_bytes)
 
     def _pack_failure(self, failure: GitFailed) -> ArchiverError:
+        translated = self.translate(failure)
         if failure.out_of_memory:
             return ArchiveTooLarge("the host's pack needs more memory than git may use")
-        translated = self.translate(failure)
         ended_itself = failure.status is not None and failure.status > 0
         if isinstance(translated, NoRoom) or not ended_itself or not self.store.is_whole():
             return translated
@@ -181,9 +190,10 @@ class Mirror:
         """Return the error of a failed run of git in this mirror."""
         with suppress(OSError):
             if not has_room(self.store.folder):
-                return NoRoom("the disk of worker.mirror_dir is full")
+                return NoRoom(_NO_ROOM)
         if any(sign in failure.stderr.lower() for sign in _DISK_FULL):
-            return NoRoom("the disk of worker.mirror_dir is full")
+            return NoRoom(_NO_ROOM)
+        self.suspect = True
         return MirrorFailed("git failed on the worker's copy of the repository")
 
     @property

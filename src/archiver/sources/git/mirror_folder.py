@@ -19,9 +19,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from archiver.errors import NoRoom
 from archiver.sources.git.locks import try_lock
 from archiver.sources.git.store import Identity, Size, Store
 
@@ -55,9 +56,12 @@ class MirrorFolder:
         self._trash = path / "trash"
 
     def create(self) -> None:
-        """Create the folder, which only this user can read, if it does not exist."""
-        for folder in (self._stores, self._new, self._trash):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Create the folder, readable only for this user, if it does not exist. Raises NoRoom."""
+        try:
+            for folder in (self._stores, self._new, self._trash):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise NoRoom("worker.mirror_dir is not writable") from exc
 
     def lock_current(self, identity: Identity) -> tuple[Store, int] | None:
         """Return the repository's mirror and a descriptor that holds the lock of its users.
@@ -90,23 +94,28 @@ class MirrorFolder:
         return _current(store.folder.parent) == int(store.folder.name)
 
     def try_remove(self, store: Store) -> bool:
-        """Remove a mirror that is not in use. Return whether it is gone."""
+        """Remove a mirror that is not in use. Return whether it is gone.
+
+        The current one stays while an older one has users, because that must not become current.
+        """
+        if self.is_current(store) and len(_numbers(store.folder.parent)) > 1:
+            return False
+        doomed = self._trash / secrets.token_hex(8)
         try:
-            lock = try_lock(store.use_lock, exclusive=True)
+            # A damaged mirror may lack its lock. Another process may create a mirror of this name.
+            lock = try_lock(store.use_lock, exclusive=True, create=True)
         except (FileNotFoundError, NotADirectoryError):
-            return self._throw_away(store)  # without its lock it has no users
+            return not store.folder.exists()
         if lock is None:
             return False
         try:
-            return self._throw_away(store)
+            self._trash.mkdir(parents=True, exist_ok=True, mode=0o700)
+            store.folder.rename(doomed)
+        except FileNotFoundError:
+            return not store.folder.exists()
         finally:
             os.close(lock)
-
-    def _throw_away(self, store: Store) -> bool:
-        doomed = self._trash / secrets.token_hex(8)
-        with suppress(FileNotFoundError):  # another process removed it
-            store.folder.rename(doomed)
-        with suppress(OSError):  # it has another mirror
+        with suppress(OSError):  # the repository has another mirror
             store.folder.parent.rmdir()
         shutil.rmtree(doomed, ignore_errors=True)
         return True
@@ -124,29 +133,27 @@ class MirrorFolder:
             if self.try_remove(status.store):
                 removed += 1
                 continue
-            in_use += 1
             if status.current:
                 self.replace(status.store, identity)
+            in_use += 1
         return removed, in_use
 
     def statuses(self) -> list[MirrorStatus]:
         """Return all mirrors, the one that was not used for the longest time first."""
-        found = []
-        for store in self._iter_stores():
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found.append(
-                    MirrorStatus(
-                        store=store,
-                        identity=store.identity(),
-                        size=store.size(),
-                        last_used=_modified(store.use_lock),
-                        current=self.is_current(store),
-                    )
-                )
+        found = [
+            MirrorStatus(
+                store=store,
+                identity=store.identity(),
+                size=store.size(),
+                last_used=store.last_used(),
+                current=self.is_current(store),
+            )
+            for store in self._iter_stores()
+        ]
         return sorted(found, key=lambda status: status.last_used)
 
     def clean_up(self) -> None:
-        """Remove what killed processes left behind: old, damaged and half-deleted mirrors."""
+        """Remove what killed processes left behind: old and half-deleted mirrors."""
         self.create()
         for doomed in self._trash.iterdir():
             shutil.rmtree(doomed, ignore_errors=True)
@@ -155,7 +162,7 @@ class MirrorFolder:
                 if time.time() - new.stat().st_mtime > ABANDONED_S:
                     shutil.rmtree(new, ignore_errors=True)
         for store in self._iter_stores():
-            if not self.is_current(store) or not store.use_lock.is_file():
+            if not self.is_current(store):
                 self.try_remove(store)
 
     def _iter_stores(self) -> Iterator[Store]:
@@ -194,7 +201,3 @@ def _numbers(slot: Path) -> list[int]:
 def _current(slot: Path) -> int:
     """Return the number of the mirror in use; 0 if there is none."""
     return max(_numbers(slot), default=0)
-
-
-def _modified(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

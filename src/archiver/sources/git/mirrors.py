@@ -4,10 +4,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from archiver.errors import ArchiverError, BadPack, MirrorFailed, NoRoom
+from archiver.errors import ArchiverError, MirrorFailed, NoRoom
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.child import GitFailed
 from archiver.sources.git.locks import POLL_S
@@ -49,7 +49,7 @@ class Mirrors:
         """Yield the repository's mirror, which exists until the end of the block.
 
         *digits* is the length of git's ids. GitFailed in the block becomes MirrorFailed or NoRoom.
-        After MirrorFailed or BadPack, the next user gets an empty mirror.
+        After any failure of git, the next user gets an empty mirror, unless the disk is full.
 
         Raises MirrorFailed or NoRoom.
         """
@@ -96,13 +96,13 @@ class Mirrors:
         try:
             yield
         except GitFailed as exc:
-            error = mirror.translate(exc)
-            if isinstance(error, MirrorFailed):
-                self.replace(mirror, reason="damaged")
-            raise error from exc
-        except (MirrorFailed, BadPack):
-            self.replace(mirror, reason="damaged")
+            raise mirror.translate(exc) from exc
+        except MirrorFailed:
+            mirror.suspect = True
             raise
+        finally:
+            if mirror.suspect:
+                self.replace(mirror, reason="damaged")
 
     def replace(self, mirror: Mirror, *, reason: str) -> None:
         """Let the next user begin with an empty mirror. Does nothing if that is so already.
@@ -167,7 +167,7 @@ class Mirrors:
         log.info("mirror.removed", reason=reason, **names)
 
     def _remove(self, store: Store) -> None:
-        with storing():
+        with suppress(OSError):  # the clean-up of the next start tries again
             self.folder.try_remove(store)
 
     async def clean_up(self) -> None:

@@ -12,12 +12,12 @@
     first-size                     bytes after the first fetch
 """
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -140,11 +140,19 @@ class Store:
         with os.scandir(self.folder / "nodes") as entries:
             for entry in entries:
                 if node := parse_node(entry.name):
-                    with contextlib.suppress(FileNotFoundError):  # another process forgot it
+                    with suppress(FileNotFoundError):  # another process forgot it
                         times[node] = entry.stat().st_mtime_ns
         return sorted(times, key=lambda node: times[node], reverse=True)
 
+    def last_used(self) -> datetime:
+        """Return when the last use began; 1970 if the folder is damaged."""
+        try:
+            return datetime.fromtimestamp(self.use_lock.stat().st_mtime, UTC)
+        except OSError:
+            return datetime.fromtimestamp(0, UTC)
+
     def size(self) -> Size:
+        """Return what is on disk; nothing if the folder is damaged."""
         sizes = self._pack_sizes()
         packs = sum(name.endswith(".pack") for name in sizes)
         return Size(
@@ -154,10 +162,14 @@ class Store:
         )
 
     def _pack_sizes(self) -> dict[str, int]:
-        sizes = {}
-        with os.scandir(self._packs) as entries:
+        sizes: dict[str, int] = {}
+        try:
+            entries = os.scandir(self._packs)
+        except _GONE:
+            return sizes
+        with entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # it was repacked
+                with suppress(FileNotFoundError):  # it was repacked
                     sizes[entry.name] = entry.stat().st_size
         return sizes
 
