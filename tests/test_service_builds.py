@@ -1,6 +1,7 @@
 """Builds, and the laws that they keep, with fakes."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from archiver.errors import (
     StorageUnavailable,
     TruncatedArchive,
 )
-from archiver.model import Absent, Pending, Ready, Region
+from archiver.model import Absent, Copies, Pending, Ready, Region, TreeMatch, TreeProof
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt
 from tests.memory_world import World, build, lose, request
@@ -102,6 +103,29 @@ def test_a_region_that_was_down_is_repaired() -> None:
     assert asked == {world.archive().key: (WEST,)}
     assert left == {}
     assert world.source.asked["open"] == 1
+
+
+def test_a_repair_copies_the_commit_of_a_proof_although_the_index_lacks_it() -> None:
+    world = World()
+    proof = TreeProof(commit=b"tree 1\n", tree="1" * 40, match=TreeMatch.EXACT)
+
+    async def scenario() -> None:
+        archive = await build(world)
+        stored = replace(world.storage.manifests[EAST][archive.key], proof=proof)
+        world.storage.manifests[EAST][archive.key] = stored
+        del world.storage.manifests[WEST][archive.key]
+        known = Copies(manifest=stored, regions=(EAST,))
+        await world.index.record(archive, known)
+        found = await world.index.copies(archive)
+        assert found == known
+        assert found.manifest.proof
+        assert not found.manifest.proof.commit
+        await build(world)
+        repaired = world.storage.manifests[WEST][archive.key].proof
+        assert repaired
+        assert repaired.commit == proof.commit
+
+    asyncio.run(scenario())
 
 
 def test_a_hit_with_a_missing_copy_requests_its_repair() -> None:

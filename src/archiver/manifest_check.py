@@ -7,7 +7,17 @@ URL, a header or a log line.
 import re
 from collections.abc import Iterator
 
-from archiver.model import Archive, Completeness, Conversion, Manifest, parse_key
+from archiver.git_objects import object_id
+from archiver.model import (
+    COMMIT_MAX_BYTES,
+    Archive,
+    Completeness,
+    Conversion,
+    Manifest,
+    Node,
+    TreeProof,
+    parse_key,
+)
 
 ARCHIVES = "archives/"
 """The prefix of all objects with archives' bytes."""
@@ -28,6 +38,7 @@ YEARS = range(2000, 9999)
 """Years whose moments can be expressed in every time zone."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]+")
 _UPLOAD_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
 _URL = re.compile(r"https?://\S+")
 
@@ -58,6 +69,7 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
     yield "conversion", manifest.conversion is None or _is_sound(manifest.conversion)
     yield "completeness", manifest.completeness in {None, *Completeness}
     yield "links_outside", 0 <= manifest.links_outside <= LINKS_MAX
+    yield "proof", manifest.proof is None or _is_proof(manifest.proof, archive.node)
 
 
 def _is_size(size_bytes: int) -> bool:
@@ -93,4 +105,18 @@ def _is_sound(conversion: Conversion) -> bool:
         and is_sha256(conversion.sha256)
         and _is_size(conversion.size_bytes)
         and _is_short(conversion.converter, CONVERTER_MAX_CHARS)
+    )
+
+
+def _is_proof(proof: TreeProof, node: Node) -> bool:
+    """Return whether *proof* can be that of the commit *node*. The commit itself may be left out.
+
+    The id of a commit has as many digits as that of a tree.
+    """
+    digits = len(node)
+    return (
+        len(proof.commit) <= COMMIT_MAX_BYTES
+        and (not proof.commit or object_id("commit", proof.commit, digits=digits) == node)
+        and len(proof.tree) == digits
+        and _HEX.fullmatch(proof.tree) is not None
     )

@@ -187,6 +187,10 @@ class Limits:
     members: int = 5_000_000
 
 
+COMMIT_MAX_BYTES = 32 << 10
+"""Maximum size of a commit in a manifest, some fifty times the usual one."""
+
+
 class TreeMatch(StrEnum):
     """How the files of an archive compare with the tree of its commit."""
 
@@ -205,14 +209,22 @@ class TreeMatch(StrEnum):
 class TreeProof:
     """The proof that an archive was made from its git commit.
 
-    ``commit`` is the content of the commit object, whose id is the archive's node. ``tree`` is
-    git's id of the archive's files, computed from them: of the whole tree, or of what is at its
+    ``commit`` is the content of the commit object, whose id is the archive's node. It is empty
+    where it would take too much space; the node determines it, so comparisons ignore it. ``tree``
+    is git's id of the archive's files, computed from them: of the whole tree, or of what is at its
     subdir.
     """
 
-    commit: bytes
+    commit: bytes = field(compare=False)
     tree: str
     match: TreeMatch
+
+    def without_commit(self) -> "TreeProof":
+        return replace(self, commit=b"")
+
+    def storable(self) -> "TreeProof":
+        """Return the proof without a commit that is too long for a manifest."""
+        return self if len(self.commit) <= COMMIT_MAX_BYTES else self.without_commit()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
@@ -282,6 +294,10 @@ class Manifest:
     completeness: Completeness | None = None
     links_outside: int = 0
     proof: TreeProof | None = None
+
+    def without_commit(self) -> "Manifest":
+        """Return the manifest for a place with little space. It is equal to this one."""
+        return replace(self, proof=self.proof.without_commit()) if self.proof else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

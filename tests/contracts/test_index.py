@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from archiver.jetstream.index import JetStreamIndex
-from archiver.model import Node
+from archiver.manifest_check import find_invalid_field
+from archiver.model import COMMIT_MAX_BYTES, Node
 from archiver.ports.index import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage
-from tests.parts.fleet import an_archive, copies_of, prepared
+from tests.parts.fleet import a_proven_archive, an_archive, copies_of, prepared, proven_copies
 from tests.parts.nats import Nats
 
 Open = Callable[[], AbstractAsyncContextManager[Index]]
@@ -46,6 +47,22 @@ def test_recorded_copies_are_found(opened: Open) -> None:
             assert await index.copies(archive) is None
             await index.record(archive, copies)
             assert await index.copies(archive) == copies
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("commit_bytes", (200, COMMIT_MAX_BYTES))
+def test_the_index_leaves_out_the_commit_of_a_proof(opened: Open, commit_bytes: int) -> None:
+    async def play() -> None:
+        archive, proof = a_proven_archive(commit_bytes - len("tree \n") - 40)
+        copies = proven_copies(archive, proof, "one", "two")
+        async with opened() as index:
+            await index.record(archive, copies)
+            found = await index.copies(archive)
+            assert found == copies
+            assert found.manifest.proof
+            assert found.manifest.proof.commit == b""
+            assert find_invalid_field(found.manifest, archive) is None
 
     asyncio.run(play())
 

@@ -4,18 +4,19 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from archiver.errors import ArchiverError, EngineUnavailable
+from archiver.git_objects import object_id
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
-from archiver.model import Archive, Copies, Manifest, Node, Region
+from archiver.model import Archive, Copies, Manifest, Node, Region, TreeMatch, TreeProof
 from archiver.ports.queue import WorkQueue
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Task, TaskState
@@ -50,6 +51,19 @@ def copies_of(archive: Archive, *regions: str, sha256: str = "0" * 64) -> Copies
         created_at=datetime.now(UTC),
     )
     return Copies(manifest=manifest, regions=tuple(map(Region, regions or ("one",))))
+
+
+def a_proven_archive(commit_bytes: int = 200) -> tuple[Archive, TreeProof]:
+    """Return an archive of a git commit of this size, and its proof."""
+    commit = b"tree %s\n" % secrets.token_hex(20).encode() + secrets.token_bytes(commit_bytes)
+    node = Node(object_id("commit", commit, digits=40))
+    proof = TreeProof(commit=commit, tree=commit[5:45].decode(), match=TreeMatch.EXACT)
+    return replace(an_archive(), node=node), proof
+
+
+def proven_copies(archive: Archive, proof: TreeProof, *regions: str) -> Copies:
+    copies = copies_of(archive, *regions)
+    return replace(copies, manifest=replace(copies.manifest, proof=proof))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,16 @@ from archiver.model import Archive, Copies, Region
 from archiver.ports.storage import StoredState
 from archiver.testing import MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder, Tally
-from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive, copies_of, delete
+from tests.parts.fleet import (
+    HUNG_AFTER_S,
+    PATIENT,
+    Fleet,
+    a_proven_archive,
+    an_archive,
+    copies_of,
+    delete,
+    proven_copies,
+)
 from tests.parts.process import free_port
 
 ONE, TWO = Region("one"), Region("two")
@@ -34,10 +43,13 @@ class _Storage(MemoryStorage):
     def commit_to(self, *regions: Region, source: str = "hgmo") -> tuple[Archive, Copies]:
         archive = an_archive(source)
         copies = copies_of(archive, *regions, sha256=secrets.token_hex(32))
-        for region in regions:
+        self.add(archive, copies)
+        return archive, copies
+
+    def add(self, archive: Archive, copies: Copies) -> None:
+        for region in copies.regions:
             self.manifests[region][archive.key] = copies.manifest
             self.objects[region][copies.manifest.object_key] = bytes(copies.manifest.size_bytes)
-        return archive, copies
 
     def take_away(self, archive: Archive) -> None:
         for manifests in self.manifests.values():
@@ -123,6 +135,18 @@ def test_a_second_rebuild_changes_nothing(fleet: Fleet) -> None:
         await bench.index.record(recorded, copies)
         assert counts(await bench.rebuild()) == (2, 1, 1, 0)
         assert counts(await bench.rebuild()) == (2, 0, 2, 0)
+
+    play(fleet, scenario)
+
+
+def test_an_entry_without_the_commit_of_a_proof_is_right(fleet: Fleet) -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, proof = a_proven_archive()
+        copies = proven_copies(archive, proof, ONE, TWO)
+        bench.storage.add(archive, copies)
+        assert counts(await bench.rebuild()) == (1, 1, 0, 0)
+        assert counts(await bench.rebuild()) == (1, 0, 1, 0)
+        assert await bench.stored(archive) == copies
 
     play(fleet, scenario)
 

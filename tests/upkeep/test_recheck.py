@@ -15,13 +15,13 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.records import decode_copies
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.streams import INDEX, REPAIRS
-from archiver.model import Archive, Copies, Region
+from archiver.model import Archive, Copies, Region, TreeProof
 from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.tasks import in_background
 from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from archiver.upkeep.recheck import CONCURRENCY, WAITING_MAX, Rechecker
-from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive
+from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, a_proven_archive, an_archive
 from tests.parts.process import free_port
 from tests.storage.conftest import lease_held
 
@@ -65,14 +65,22 @@ async def a_process(
         yield Process(connection=connection, index=index, rechecker=rechecker)
 
 
-async def committed(storage: MemoryStorage, archive: Archive) -> Copies:
+async def committed(
+    storage: MemoryStorage, archive: Archive, proof: TreeProof | None = None
+) -> Copies:
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"bytes"
 
     upload = await storage.upload(archive, chunks(), attempt="x")
     verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
     return await storage.commit(
-        Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
+        Commit(
+            archive=archive,
+            upload=upload,
+            verified=verified,
+            source_url="http://127.0.0.1/",
+            proof=proof,
+        ),
         prove_lease=lease_held,
     )
 
@@ -144,6 +152,28 @@ def test_a_sound_entry_is_rechecked_once_in_the_fleet(fleet: Fleet) -> None:
                 await two.rechecker.recheck(archive)
                 assert await one.index.copies(archive) == await two.index.copies(archive) == copies
         assert storage.lookups == 1
+
+    asyncio.run(play())
+
+
+def test_an_entry_without_the_commit_of_a_proof_is_sound(fleet: Fleet) -> None:
+    async def play() -> None:
+        storage = CountingStorage()
+        archive, proof = a_proven_archive()
+        async with a_process(fleet, storage) as process:
+            copies = await committed(storage, archive, proof)
+            await process.index.record(archive, copies)
+            found = await process.index.copies(archive)
+            assert found == copies
+            assert found.manifest.proof
+            assert not found.manifest.proof.commit
+            with capture_logs() as logs:
+                await process.rechecker.recheck(archive)
+            assert storage.lookups == 1
+            assert not [line for line in logs if line["event"] == "copy.gone"]
+            assert await process.index.copies(archive) == copies
+            stored = [manifests[archive.key].proof for manifests in storage.manifests.values()]
+            assert [each and each.commit for each in stored] == [proof.commit] * 2
 
     asyncio.run(play())
 

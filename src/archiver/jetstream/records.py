@@ -121,7 +121,7 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets.
 
     ``places`` identify these buckets, as in ``ports.storage.Storage``. A region's name may stand
-    for another bucket by now, or in another process.
+    for another bucket by now, or in another process. The commit of a proof is only in the buckets.
     """
 
     manifest: Manifest
@@ -137,7 +137,7 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
         cls, copies: Copies, checked_at: datetime, places: Mapping[Region, str]
     ) -> "CopiesRecord":
         return cls(
-            manifest=copies.manifest,
+            manifest=copies.manifest.without_commit(),
             regions=copies.regions,
             checked_at=checked_at,
             places={region: place for region, place in places.items() if region in copies.regions},

@@ -73,7 +73,7 @@ class Commit:
             conversion=self.conversion,
             completeness=self.completeness,
             links_outside=self.verified.links_outside,
-            proof=self.proof,
+            proof=self.proof.storable() if self.proof else None,
         )
 
 

@@ -41,7 +41,9 @@ class MemoryIndex:
         return self._copies.get(archive.key)
 
     async def record(self, archive: Archive, copies: Copies) -> None:
-        self._copies[archive.key] = copies
+        self._copies[archive.key] = Copies(  # as in NATS, whose entries are small
+            manifest=copies.manifest.without_commit(), regions=copies.regions
+        )
         archives = self.digests.setdefault(copies.manifest.sha256, [])
         if archive in archives:
             archives.remove(archive)

@@ -117,9 +117,10 @@ def _verify_member(
         links.add_link(header.name, classify_target(header.name, header.link), header.link)
     else:
         links.add_member(header.name)
-    if header.kind != FILE or header.is_folder:
+    is_folder = header.is_folder
+    if header.kind != FILE or is_folder:
         _require_no_content(header)
-    if not header.is_folder and tree.record_file(header.name):
+    if not is_folder and tree.record_file(header.name):
         return _inspect_identity(reader, header, tree)
     if hasher:
         return _hash_member(reader, header, tree.repository_path(header.name), hasher)
