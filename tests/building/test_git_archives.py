@@ -185,7 +185,7 @@ def test_the_root_follows_its_template(
 def test_the_next_commit_costs_its_difference(
     git_host: GitHost, repository: GitRepository, tmp_path: Path
 ) -> None:
-    random = Random(12)
+    random = Random(12)  # noqa: S311 - contents that git cannot compress
     files = {f"dir{number % 7}/{number}": random.randbytes(2000) for number in range(100)}
     nodes = [repository.commit({**files, "version": b"%d" % number}) for number in range(6)]
 
@@ -199,6 +199,19 @@ def test_the_next_commit_costs_its_difference(
     first, *rest = run(scenario())
     assert len(rest) == len(nodes) - 1
     assert max(rest) < first / 50
+
+
+def test_the_folder_of_mirrors_may_be_relative(
+    git_host: GitHost, repository: GitRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = repository.commit(git_repositories.SIMPLE)
+    monkeypatch.chdir(tmp_path)
+
+    async def scenario() -> None:
+        async with git_world(git_source_config(git_host.template), Path("data")) as world:
+            assert (await world.make(node)).proof
+
+    run(scenario())
 
 
 def test_a_second_format_asks_the_host_nothing(

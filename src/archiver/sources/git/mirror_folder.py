@@ -50,6 +50,7 @@ class MirrorFolder:
     """Creates, finds and removes mirrors. Methods block for a short time, and raise OSError."""
 
     def __init__(self, path: Path) -> None:
+        path = path.absolute()  # git runs in another folder
         self.path = path
         self._stores = path / "stores"
         self._new = path / "new"
