@@ -15,6 +15,7 @@ from archiver.settings import (
     SettingsError,
     cloud_ranges_files,
     load,
+    require_git,
     setting_variables,
 )
 from archiver.settings.processes import ServerSettings
@@ -384,3 +385,36 @@ def test_replicas_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("ARCHIVER_ENGINE__REPLICAS", wrong)
         with pytest.raises(SettingsError, match=r"engine\.replicas"):
             load()
+
+
+GIT = '[sources.forge]\nkind = "git"\nurl_template = "https://git.example.org/{repo}.git"\n'
+
+
+def test_a_worker_serves_all_sources_or_those_that_it_names() -> None:
+    text = f'{GIT}[sources.x]\nurl_template = "{LOCAL}"\n'
+    assert [*load_toml(text).served_sources] == ["forge", "x"]
+    assert [*load_toml(f'{text}[worker]\nsources = ["x"]').served_sources] == ["x"]
+
+
+def test_a_worker_cannot_serve_a_source_that_is_not_configured() -> None:
+    message = load_error(f'{GIT}[worker]\nsources = ["forge", "hgmo"]')
+    assert message == "worker.sources: 'hgmo' is not a configured source"
+
+
+def test_the_sources_of_a_worker_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARCHIVER_WORKER__SOURCES", '["forge"]')
+    assert [*load_toml(f"{GIT}[sources.hgmo]").served_sources] == ["forge"]
+    monkeypatch.setenv("ARCHIVER_WORKER__SOURCES__FORGE", "1")
+    assert "ARCHIVER_WORKER__SOURCES__FORGE: no such setting" in load_error(GIT)
+
+
+def test_git_is_required_only_by_workers_of_git_hosts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = f'{GIT}[sources.x]\nurl_template = "{LOCAL}"\n'
+    require_git(load_toml(f'{text}[worker]\nsources = ["x"]'))
+    with pytest.raises(SettingsError, match="sources of kind git: git is not installed"):
+        require_git(load_toml(text))

@@ -1,6 +1,7 @@
 """``archiver config``, and the settings that every command reads."""
 
 import pwd
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -194,3 +195,33 @@ def test_a_process_without_engine_or_regions_names_the_missing_setting(
     without_buckets = run(command, ARCHIVER_ENGINE__URL="nats://127.0.0.1:1")
     assert without_buckets.exit_code == 2
     assert "regions" in without_buckets.stderr
+
+
+GIT = """
+[sources.forge]
+kind = "git"
+url_template = "https://git.example.org/{repo}.git"
+"""
+
+
+def test_check_names_the_git_program_that_workers_would_use(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "archiver.toml").write_text(GIT)
+    result = run("config", "check")
+    assert result.exit_code == 0
+    assert re.search(r"^  git      /\S+/git, version \d+\.\d+\.\d+$", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ("config check", "worker", "serve"))
+def test_a_git_that_is_too_old_is_reported(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "archiver.toml").write_text(GIT)
+    program = tmp_path / "git"
+    program.write_text(f"#!/bin/sh\necho git version 2.39.0; echo {tmp_path}\n")
+    program.chmod(0o755)
+    result = run(
+        *command.split(),
+        PATH=str(tmp_path),
+        ARCHIVER_ENGINE__URL="nats://127.0.0.1:1",
+        ARCHIVER_REGIONS='{"us-east-1": {"bucket": "bucket"}}',
+    )
+    assert result.exit_code == (0 if command == "config check" else 2)
+    assert "is git 2.39.0: version 2.39.1 or later is required" in result.stderr

@@ -28,7 +28,7 @@ def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Fie
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _settings(kind, f"{path}{name}.")
-        elif name not in {"regions", "sources"}:
+        elif f"{path}{name}" not in {"regions", "sources"}:
             setting = copy(field)
             setting.description = texts.get(name)
             yield f"{path}{name}", setting

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -141,7 +141,7 @@ def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
         path: tuple[str, ...] = (name,)
         paths.add(path)
         below = field.annotation
-        if name in _NAMED_TABLES:
+        if get_origin(below) is dict:
             path = (name, "*")
             paths.add(path)
             below = get_args(below)[1]

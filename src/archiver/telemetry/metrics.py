@@ -93,8 +93,8 @@ class Metrics:
         )
         self.mirror_uses = Counter(
             "archiver_mirror_uses_total",
-            "Uses of a git mirror by outcome: hit (it had the commit), fetched (on top of what it "
-            "had), cold (it was empty), failed, cancelled.",
+            "Uses of a git mirror by outcome: hit (it had the commit), fetched (only what "
+            "changed), cold (it was empty), failed, cancelled.",
             ("source", "outcome"),
         )
         self.mirror_fetched_bytes = Counter(

@@ -71,7 +71,7 @@ class Mirror:
 
     @property
     def scratch(self) -> Path:
-        """A folder for temporary files. What a killed process left there is removed later."""
+        """The folder for temporary files. Those of killed processes are removed later."""
         return self.store.folder.parents[2] / "new"
 
     async def has(self, node: Node) -> bool:

@@ -4,7 +4,7 @@
 
     stores/{hash}/{n}    a mirror of the repository with this hash. The highest n is in use; lower
                          ones are removed once their last user has left
-    new/                 mirrors that are being created
+    new/                 mirrors that are being created, and temporary files of builds
     trash/               mirrors that are being deleted
 
 A mirror enters and leaves ``stores`` by a rename, so a killed process leaves no half of one.
@@ -27,14 +27,14 @@ from archiver.sources.git.locks import try_lock
 from archiver.sources.git.store import Identity, Size, Store
 
 ABANDONED_S = 3600
-"""Age at which a mirror in ``new`` has lost its creator. Creating one takes milliseconds."""
+"""Age at which something in ``new`` has lost its creator, who needs it for seconds."""
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorStatus:
-    """One mirror on disk. ``identity`` is None if the mirror is damaged.
+    """One mirror on disk. A damaged mirror has no ``identity``.
 
     A mirror that is not ``current`` is removed once its last user has left.
     """
@@ -67,8 +67,8 @@ class MirrorFolder:
     def lock_current(self, identity: Identity) -> tuple[Store, int] | None:
         """Return the repository's mirror and a descriptor that holds the lock of its users.
 
-        The mirror is created if there is none, or if it is damaged. None if another process is just
-        removing or creating it: try again.
+        A mirror that does not exist or is damaged is created. None if another process is creating
+        or removing it: try again.
         """
         self.create()
         slot = self._slot(identity)
@@ -140,7 +140,7 @@ class MirrorFolder:
         return removed, in_use
 
     def statuses(self) -> list[MirrorStatus]:
-        """Return all mirrors, the one that was not used for the longest time first."""
+        """Return all mirrors, the least recently used first."""
         found = [
             MirrorStatus(
                 store=store,
@@ -157,11 +157,11 @@ class MirrorFolder:
         """Remove what killed processes left behind: old and half-deleted mirrors."""
         self.create()
         for doomed in self._trash.iterdir():
-            shutil.rmtree(doomed, ignore_errors=True)
+            _delete(doomed)
         for new in self._new.iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - new.stat().st_mtime > ABANDONED_S:
-                    shutil.rmtree(new, ignore_errors=True)
+                    _delete(new)
         for store in self._iter_stores():
             if not self.is_current(store):
                 self.try_remove(store)
@@ -192,6 +192,15 @@ class MirrorFolder:
             shutil.rmtree(new, ignore_errors=True)
 
 
+def _delete(path: Path) -> None:
+    """Delete a file, or a folder with everything in it, as far as that is possible."""
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
 def _numbers(slot: Path) -> list[int]:
     try:
         return sorted(int(name) for name in os.listdir(slot) if name.isdecimal())  # noqa: PTH208 - only names
@@ -200,5 +209,5 @@ def _numbers(slot: Path) -> list[int]:
 
 
 def _current(slot: Path) -> int:
-    """Return the number of the mirror in use; 0 if there is none."""
+    """Return the number of the mirror in use; 0 if the repository has no mirror."""
     return max(_numbers(slot), default=0)

@@ -117,7 +117,7 @@ class Mirrors:
 
     async def _maintain(self, mirror: Mirror) -> None:
         """Replace a mirror that has grown much, or merge its packs, after a fetch."""
-        if not mirror.received_bytes:
+        if not mirror.received_bytes or not self.folder.is_current(mirror.store):
             return
         try:
             if mirror.outgrew(factor=GROWTH_MAX, at_least_bytes=SMALL_BYTES):

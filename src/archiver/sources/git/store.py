@@ -52,7 +52,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """What a mirror has on disk. ``loose_packs`` are not in the index of several packs."""
+    """The size of a mirror on disk. ``loose_packs`` are not in the index of several packs."""
 
     size_bytes: int
     packs: int
