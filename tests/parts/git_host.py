@@ -109,6 +109,12 @@ class GitHost(ThreadingHTTPServer):
                 with self._lock:
                     self._children.discard(child)
 
+    @property
+    def backends(self) -> int:
+        """The number of backends that run now."""
+        with self._lock:
+            return len(self._children)
+
     def stop_children(self) -> None:
         with self._lock:
             for child in self._children:

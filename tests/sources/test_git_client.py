@@ -300,7 +300,7 @@ def test_a_private_repository_is_served_with_the_token_only(git_host: GitHost) -
 
     with pytest.raises(UnknownRepo, match="or it is private"):
         resolve(git_host.template, "main")
-    with pytest.raises(UnknownRepo, match="or it is private"):
+    with pytest.raises(SourceRefused, match="does not accept the token"):
         resolve(git_host.template, "main", authorization=AUTHORIZATION.swapcase())
     assert resolve(git_host.template, "main", authorization=AUTHORIZATION) == node
     assert fetch_pack(git_host.template, node, authorization=AUTHORIZATION).startswith(b"PACK")

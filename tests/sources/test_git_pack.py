@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,7 @@ from tests.parts.faulty_git_host import (
     without_flush,
 )
 from tests.parts.git_host import REPO, GitHost
+from tests.parts.process import wait_until
 from tests.sources.git_hosts import SOURCE, fetch_pack, git_client, index_pack
 
 
@@ -317,19 +319,22 @@ def test_a_silent_host_is_given_up(faulty: FaultyGitHost) -> None:
         fetch_pack(faulty.template, tip(faulty), read_timeout=timedelta(seconds=0.3))
 
 
-def test_a_caller_that_stops_reading_ends_the_request(faulty: FaultyGitHost) -> None:
-    faulty.faults[Question.FETCH] = endless(line(b"\1" + bytes(1000)), start=BEGUN)
+def test_a_caller_that_stops_reading_ends_the_request(git_host: GitHost) -> None:
+    noise = Random(2015)  # noqa: S311 - same every time
+    files = {f"{number}": noise.randbytes(1 << 20) for number in range(24)}
+    node = git_host.create().commit(files)
 
-    async def play() -> int:
+    async def play() -> None:
         async with (
-            git_client(faulty.template) as client,
-            open_pack(client, REPO, Node(tip(faulty))) as pack,
+            git_client(git_host.template) as client,
+            open_pack(client, REPO, Node(node)) as pack,
         ):
-            async for chunk in pack.chunks():
-                return len(chunk)
-        return 0
+            await anext(pack.chunks())
 
-    assert asyncio.run(play()) > 0
+    asyncio.run(play())
+    wait_until(lambda: git_host.backends == 0, what="the end of the backend")
+    (request,) = git_host.fetches
+    assert request.sent_bytes < 24 << 20
 
 
 @given(cuts=st.lists(st.integers(min_value=0), max_size=30), pack=st.binary(max_size=3000))

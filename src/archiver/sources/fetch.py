@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from archiver.errors import SourceRefused, SourceUnavailable
+from archiver.errors import SourceRefused, SourceTimeout, SourceUnavailable
 from archiver.sources.config import SourceConfig
 from archiver.sources.perimeter import Perimeter
 from archiver.sources.response import (
@@ -117,6 +117,16 @@ class Fetch:
         if not self._config.authorization or url.origin() != self._perimeter.home.origin():
             return {}
         return {"Authorization": self._config.authorization}
+
+
+@asynccontextmanager
+async def within(deadline: timedelta, *, source: str) -> AsyncIterator[None]:
+    """Limit the block to *deadline*. Raises SourceTimeout."""
+    try:
+        async with asyncio.timeout(deadline.total_seconds()):
+            yield
+    except TimeoutError as exc:
+        raise SourceTimeout(f"{source} took too long") from exc
 
 
 @asynccontextmanager

@@ -131,6 +131,11 @@ class HostResponse:
         return "html" in self.media_type
 
     @property
+    def was_authorized(self) -> bool:
+        """Whether the request carried the configured authorization."""
+        return "Authorization" in self._response.request_info.headers
+
+    @property
     def retry_after(self) -> timedelta | None:
         """The delay that the host requests; None if it requests none."""
         return parse_retry_after(read_header(self._response, "Retry-After"))

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from archiver.errors import BadPack, SourceTimeout, SourceUnavailable, UnknownRepo
+from archiver.errors import BadPack, SourceUnavailable, UnknownRepo
 from archiver.model import Archive
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 from archiver.sources.config import SourceConfig
-from archiver.sources.fetch import Fetch
+from archiver.sources.fetch import Fetch, within
 from archiver.sources.git.capabilities import (
     ADVERTISEMENT_MAX_BYTES,
     Capabilities,
@@ -157,12 +157,9 @@ class GitClient:
 
     @asynccontextmanager
     async def _query_slot(self) -> AsyncIterator[None]:
-        """Limit the block to the deadline of a query. Raises SourceTimeout."""
-        try:
-            async with asyncio.timeout(self._query_deadline.total_seconds()), self._query_slots:
-                yield
-        except TimeoutError as exc:
-            raise SourceTimeout(f"{self.config.name} took too long") from exc
+        """Limit the block, and the wait for a free slot, to the deadline of a query."""
+        async with within(self._query_deadline, source=self.config.name), self._query_slots:
+            yield
 
 
 def _request(command: str, arguments: Iterable[str], capabilities: Capabilities) -> bytes:

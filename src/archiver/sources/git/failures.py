@@ -12,6 +12,7 @@ from archiver.errors import (
     BadPack,
     SourceBusy,
     SourceError,
+    SourceRefused,
     SourceUnavailable,
     UnknownRepo,
     UnknownRev,
@@ -47,6 +48,8 @@ class Failures:
                 return None
             case HTTPStatus.FORBIDDEN if retry_after := response.retry_after:
                 return SourceBusy(f"{self._name} is busy (403)", retry_after=retry_after)
+            case HTTPStatus.UNAUTHORIZED if response.was_authorized:
+                return SourceRefused(f"{self._name} does not accept the token in the settings")
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN | HTTPStatus.NOT_FOUND:
                 return self.unknown_repo(repo)
             case _:

@@ -6,8 +6,8 @@ with slashes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from http import HTTPStatus
 from urllib.parse import quote
@@ -15,7 +15,6 @@ from urllib.parse import quote
 from archiver.errors import (
     ArchiverError,
     NotAnArchive,
-    SourceTimeout,
     SourceUnavailable,
     SuffixRefused,
     UnknownRepo,
@@ -26,7 +25,7 @@ from archiver.errors import (
 from archiver.model import Archive, Node
 from archiver.names import display_rev
 from archiver.sources.config import SourceConfig
-from archiver.sources.fetch import Fetch
+from archiver.sources.fetch import Fetch, within
 from archiver.sources.response import HostResponse
 from archiver.sources.templates import fill
 
@@ -153,7 +152,7 @@ class HgwebClient:
         host crashed, or any other SourceError.
         """
         async with (
-            self.within(self._query_deadline),
+            within(self._query_deadline, source=self.config.name),
             self._query_slots,
             self.get(f"{self.urls.repo(repo)}{query}", deadline=self._query_deadline) as response,
         ):
@@ -168,12 +167,3 @@ class HgwebClient:
                     raise on_crash
                 case _:
                     raise response.error
-
-    @asynccontextmanager
-    async def within(self, deadline: timedelta) -> AsyncIterator[None]:
-        """Limit the block to *deadline*. Raises SourceTimeout."""
-        try:
-            async with asyncio.timeout(deadline.total_seconds()):
-                yield
-        except TimeoutError as exc:
-            raise SourceTimeout(f"{self.config.name} took too long") from exc

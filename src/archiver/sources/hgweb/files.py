@@ -16,6 +16,7 @@ from archiver.errors import EmptyTree
 from archiver.model import Archive
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.threads import run_in_thread
+from archiver.sources.fetch import within
 from archiver.sources.hgweb.client import HgwebClient
 from archiver.sources.hgweb.listings import (
     LISTING_MAX_BYTES,
@@ -154,7 +155,7 @@ class TreeFiles:
         """Yield a function that lists folders of *archive*; translate errors of the block."""
         failures = self._client.failures
         try:
-            async with self._client.within(self._client.config.deadline):
+            async with within(self._client.config.deadline, source=self._client.config.name):
                 yield partial(self._list, archive)
         except ListingTooLong as exc:
             limits = f"{NAMES_MAX} names or {LISTING_MAX_BYTES >> 20} MiB"
@@ -170,7 +171,7 @@ class TreeFiles:
         url = self._client.urls.listing(archive.repo, archive.node, folder)
         async with self._slots:
             async with (
-                self._client.within(LISTING_DEADLINE),
+                within(LISTING_DEADLINE, source=self._client.config.name),
                 self._client.get(url, deadline=LISTING_DEADLINE) as response,
             ):
                 match response.status:
