@@ -86,6 +86,14 @@ def test_another_port_or_name_gets_no_authorization(host: FaultyHost, other: Fau
         assert "authorization" not in request.headers
 
 
+def test_the_spelling_of_the_host_does_not_matter(host: FaultyHost) -> None:
+    url = host.script("/a", sized(BODY)).replace("http://127.0.0.1", "HTTP://LocalHost")
+
+    assert post(url, b"", authorization=CREDENTIALS) == BODY
+
+    assert host.requests[0].headers["authorization"] == CREDENTIALS
+
+
 def test_the_same_host_by_another_name_gets_no_authorization(host: FaultyHost) -> None:
     by_name = f"http://localhost:{host.port}/b"
     url = host.script("/a", sized(b"", "301 Moved", {"Location": by_name}))

@@ -334,3 +334,12 @@ def test_lookups_are_counted_by_their_outcome(git_host: GitHost, repository: Git
         resolve(git_host.template, "nowhere")
 
     assert (count("ok"), count("unknown_rev")) == (before[0] + 3, before[1] + 1)
+
+
+def test_a_tag_of_a_file_is_not_looked_into(git_host: GitHost, repository: GitRepository) -> None:
+    """A listing does not show kinds of objects. The worker finds out when it has the object."""
+    repository.commit(SIMPLE)
+    blob = repository.git("rev-parse", "main:README")
+    repository.annotated_tag("readme", blob)
+
+    assert resolve(git_host.template, "readme") == blob

@@ -114,7 +114,7 @@ class Fetch:
             yield response
 
     def _authorization(self, url: URL) -> Mapping[str, str]:
-        if not self._config.authorization or url.origin() != self._perimeter.home.origin():
+        if not self._config.authorization or _origin(url) != _origin(self._perimeter.home):
             return {}
         return {"Authorization": self._config.authorization}
 
@@ -179,6 +179,11 @@ async def _send_once(
         raise SourceUnavailable(
             f"{request.url.host} closed the connection before it responded"
         ) from exc
+
+
+def _origin(url: URL) -> tuple[str, str, int | None]:
+    """Return scheme, host and port. ``URL.origin`` keeps a default port that is spelled out."""
+    return url.scheme, (url.raw_host or "").lower(), url.port
 
 
 def _redirect_target(response: aiohttp.ClientResponse) -> URL:
