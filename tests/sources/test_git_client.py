@@ -290,8 +290,40 @@ def test_a_renamed_repository_is_found_under_its_old_name(git_host: GitHost) -> 
 
     assert resolve(git_host.template, "main", "old/home") == node
     assert fetch_pack(git_host.template, node, repo="old/home").startswith(b"PACK")
-    moved = [request for request in git_host.requests if request.status == 301]
-    assert [request.method for request in moved] == ["GET", "POST", "GET", "POST"]
+    posts = [request.target for request in git_host.requests if request.method == "POST"]
+    assert set(posts) == {"/new/home.git/git-upload-pack"}
+
+
+def test_a_repository_may_be_renamed_at_any_time(git_host: GitHost) -> None:
+    node = git_host.create("old").commit(SIMPLE)
+
+    async def play() -> Node:
+        async with git_client(git_host.template) as client:
+            refs = GitRefs(client)
+            await refs.resolve("old", "main")
+            (git_host.folder / "old.git").rename(git_host.folder / "new.git")
+            git_host.renamed["old"] = "new"
+            return await refs.resolve("old", "main")
+
+    assert asyncio.run(play()) == node
+    moved = [request.method for request in git_host.requests if request.status == 301]
+    assert moved == ["POST"]
+
+
+def test_a_host_that_redirects_only_the_first_request_is_used_at_its_target(
+    git_host: GitHost, faulty: FaultyGitHost
+) -> None:
+    """GitLab does so if the address does not end in ``.git``."""
+    node = git_host.create().commit(SIMPLE)
+    there = f"{git_host.url}/{REPO}.git/info/refs?service=git-upload-pack"
+    faulty.faults = {
+        Question.ADVERTISEMENT: redirected(there),
+        Question.LS_REFS: failed("404 Not Found"),
+    }
+    hosts = (f"127.0.0.1:{git_host.port}",)
+
+    assert resolve(faulty.template, "main", redirect_hosts=hosts) == node
+    assert faulty.questions == [Question.ADVERTISEMENT]
 
 
 def test_a_private_repository_is_served_with_the_token_only(git_host: GitHost) -> None:
@@ -369,7 +401,7 @@ def test_addresses_are_made_of_the_templates() -> None:
         source=SOURCE, repo="a b/c{node}", node=Node(ID), subdir="x/y&z", suffix="tar.gz"
     )
 
-    assert urls.upload_pack("a b/c?") == "https://forge.example.org/a%20b/c%3F.git/git-upload-pack"
+    assert urls.repo("a b/c?") == "https://forge.example.org/a%20b/c%3F.git"
     assert urls.advertisement("a") == (
         "https://forge.example.org/a.git/info/refs?service=git-upload-pack"
     )

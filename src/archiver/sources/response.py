@@ -101,6 +101,11 @@ class HostResponse:
         _end_with_connection(response)
 
     @property
+    def url(self) -> str:
+        """The address that sent the response, after redirects."""
+        return str(self._response.url)
+
+    @property
     def status(self) -> int:
         return self._response.status
 

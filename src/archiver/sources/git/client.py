@@ -6,6 +6,7 @@ Protocol: https://git-scm.com/docs/protocol-v2, over https://git-scm.com/docs/ht
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 from archiver.errors import BadPack, SourceUnavailable, UnknownRepo
@@ -27,20 +28,32 @@ from archiver.sources.templates import fill
 QUERY_DEADLINE = timedelta(seconds=10)
 """Time for a query that takes the host milliseconds, including the wait for a free slot."""
 
-CAPABILITIES_TTL = timedelta(hours=1)
+ENDPOINTS_TTL = timedelta(hours=1)
 """How long a repository is known to exist, and to have this object format."""
 
-CAPABILITIES_MAX_BYTES = 4 * MEGABYTE
+ENDPOINTS_MAX_BYTES = 4 * MEGABYTE
 """Some 5,000 repositories."""
 
 RESULT_TYPE = "application/x-git-upload-pack-result"
 
+_ADVERTISEMENT = "/info/refs?service=git-upload-pack"
 _HEADERS = {"Git-Protocol": "version=2"}
 _POST_HEADERS: Mapping[str, str] = {
     **_HEADERS,
     "Content-Type": "application/x-git-upload-pack-request",
     "Accept": RESULT_TYPE,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """The address of a repository after redirects, and what the host can do there.
+
+    Some hosts redirect only the first request, for example to the address that ends in ``.git``.
+    """
+
+    url: str
+    capabilities: Capabilities
 
 
 class GitUrls:
@@ -54,10 +67,7 @@ class GitUrls:
         return fill(self._template, {"repo": repo})
 
     def advertisement(self, repo: str) -> str:
-        return f"{self.repo(repo)}/info/refs?service=git-upload-pack"
-
-    def upload_pack(self, repo: str) -> str:
-        return f"{self.repo(repo)}/git-upload-pack"
+        return f"{self.repo(repo)}{_ADVERTISEMENT}"
 
     def archive(self, archive: Archive) -> str | None:
         """Return the host's own address of *archive*; None if no template can express it."""
@@ -82,9 +92,9 @@ class GitClient:
         self._fetch = fetch
         self._query_slots = asyncio.Semaphore(config.lookup_concurrency)
         self._query_deadline = query_deadline
-        self._probes: SingleFlight[str, Capabilities] = SingleFlight()
-        self._capabilities: BoundedCache[str, Capabilities] = BoundedCache(
-            max_bytes=CAPABILITIES_MAX_BYTES, ttl=CAPABILITIES_TTL
+        self._probes: SingleFlight[str, Endpoint] = SingleFlight()
+        self._endpoints: BoundedCache[str, Endpoint] = BoundedCache(
+            max_bytes=ENDPOINTS_MAX_BYTES, ttl=ENDPOINTS_TTL
         )
 
     async def capabilities(self, repo: str) -> Capabilities:
@@ -92,11 +102,14 @@ class GitClient:
 
         Raises UnknownRepo, UnsupportedHost, or another SourceError.
         """
-        if known := self._capabilities.get(repo):
+        return (await self._endpoint(repo)).capabilities
+
+    async def _endpoint(self, repo: str) -> Endpoint:
+        if known := self._endpoints.get(repo):
             return known
         return await self._probes.run(repo, lambda: self._probe(repo))
 
-    async def _probe(self, repo: str) -> Capabilities:
+    async def _probe(self, repo: str) -> Endpoint:
         url = self.urls.advertisement(repo)
         async with (
             self._query_slot(),
@@ -106,9 +119,11 @@ class GitClient:
                 raise failure
             body = await response.read_body(ADVERTISEMENT_MAX_BYTES)
         with self.failures.translated():
-            found = parse_advertisement(response.media_type, body)
-        self._capabilities.put(repo, found)
-        return found
+            capabilities = parse_advertisement(response.media_type, body)
+        base, tail, _ = response.url.rpartition(_ADVERTISEMENT)
+        endpoint = Endpoint(url=base if tail else self.urls.repo(repo), capabilities=capabilities)
+        self._endpoints.put(repo, endpoint)
+        return endpoint
 
     @asynccontextmanager
     async def query(
@@ -118,10 +133,11 @@ class GitClient:
 
         The deadline of a query includes the block. Raises like ``send``.
         """
-        body = _request(command, arguments, await self.capabilities(repo))
+        endpoint = await self._endpoint(repo)  # before it takes a slot, because that may need one
+        body = _request(command, arguments, endpoint.capabilities)
         async with (
             self._query_slot(),
-            self._post(repo, body, deadline=self._query_deadline) as response,
+            self._post(repo, endpoint, body, deadline=self._query_deadline) as response,
         ):
             yield response
 
@@ -133,15 +149,16 @@ class GitClient:
 
         Raises UnknownRepo, UnsupportedHost, or another SourceError.
         """
-        body = _request(command, arguments, await self.capabilities(repo))
-        async with self._post(repo, body, deadline=deadline) as response:
+        endpoint = await self._endpoint(repo)
+        body = _request(command, arguments, endpoint.capabilities)
+        async with self._post(repo, endpoint, body, deadline=deadline) as response:
             yield response
 
     @asynccontextmanager
     async def _post(
-        self, repo: str, body: bytes, *, deadline: timedelta
+        self, repo: str, endpoint: Endpoint, body: bytes, *, deadline: timedelta
     ) -> AsyncIterator[HostResponse]:
-        url = self.urls.upload_pack(repo)
+        url = f"{endpoint.url}/git-upload-pack"
         try:
             async with self._fetch.post(
                 url, body, deadline=deadline, headers=_POST_HEADERS
@@ -152,7 +169,7 @@ class GitClient:
                     raise self.failures.malformed()
                 yield response
         except (UnknownRepo, SourceUnavailable, BadPack):
-            self._capabilities.pop(repo)  # the repository may have been replaced
+            self._endpoints.pop(repo)  # the repository may have been replaced
             raise
 
     @asynccontextmanager
