@@ -96,6 +96,7 @@ def test_a_miss_is_requested_again_after_its_task_succeeded(
         "size": len(CONTENT),
         "node": NODE,
         "region": "us-west-2",
+        "proof": None,
         "waited": True,
     }
     assert [path.partition("?")[0] for path, _ in server.requests] == [

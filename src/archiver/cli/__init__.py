@@ -9,7 +9,7 @@ from archiver import __version__
 from archiver.client.failures import CommandFailed
 
 COMMANDS = (
-    *("serve", "web", "worker", "get", "status", "audit", "index", "mirrors", "engine"),
+    *("serve", "web", "worker", "get", "verify", "status", "audit", "index", "mirrors", "engine"),
     *("config", "demo"),
 )
 

@@ -11,12 +11,19 @@ import click
 from archiver.cli.options import json_option, server_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
+from archiver.cli.verify import describe
 from archiver.client.api_client import ApiClient, open_client
 from archiver.client.api_response import Accepted, Located, TaskStatus
 from archiver.client.download import ResumableDownload
-from archiver.client.failures import CommandFailed, RetryLater, TimedOut
+from archiver.client.failures import CommandFailed, RetryLater, TimedOut, WrongBytes
 from archiver.client.output import STDOUT, is_complete, open_output, require_absent
 from archiver.client.task_wait import POLL_MIN_S, wait_for_task
+from archiver.client.text import printable
+from archiver.errors import BadArchive, InvalidRequest
+from archiver.formats.archive_start import may_carry_record
+from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
+from archiver.model import Node
+from archiver.runtime.threads import run_in_thread
 
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
@@ -130,12 +137,13 @@ def command(  # noqa: PLR0913 - one per option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetResult:
-    """An archive that is complete at ``path``."""
+    """An archive that is complete at ``path``. ``proof`` is None if nothing in it is provable."""
 
     located: Located
     path: str
     waited: bool
     downloaded: bool
+    proof: CommitProof | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +173,13 @@ class GetArchive:
                     f"--max-bytes allows {self.max_bytes:,}"
                 )
             path = self.output or located.file_name
-            if not (exists := self._exists(Path(path), located)):
-                located = await self._download(client, located, path)
-            return GetResult(located=located, path=path, waited=waited, downloaded=not exists)
+            if exists := self._exists(Path(path), located):
+                proof = await self._prove(Path(path), located)
+            else:
+                located, proof = await self._download(client, located, path)
+            return GetResult(
+                located=located, path=path, waited=waited, downloaded=not exists, proof=proof
+            )
 
     def _exists(self, path: Path, located: Located) -> bool:
         """Return whether the file is complete. Raises CommandFailed if another one exists."""
@@ -178,7 +190,11 @@ class GetArchive:
         require_absent(path)
         return False
 
-    async def _download(self, client: ApiClient, located: Located, path: str) -> Located:
+    async def _download(
+        self, client: ApiClient, located: Located, path: str
+    ) -> tuple[Located, CommitProof | None]:
+        """Download the archive, and prove it before the file gets its name."""
+
         async def locate(node: str, region: str) -> Located:
             query = {**self.query, "preferred_region": region}
             url = client.archive_url(self.source, self.repo, node, query)
@@ -194,7 +210,28 @@ class GetArchive:
             download = ResumableDownload(
                 client=client, locate=locate, retries=self.retries, on_retry=self._print_retry
             )
-            return await download.run(located, writer, self.progress.advance)
+            located = await download.run(located, writer, self.progress.advance)
+            stored = writer.stored_path()
+            return located, await self._prove(stored, located) if stored else None
+
+    async def _prove(self, path: Path, located: Located) -> CommitProof | None:
+        """Return the proof of an archive that carries a commit record.
+
+        The bytes are the ones that Archiver promised, so an archive without a valid record, and one
+        that ``.gitattributes`` may have changed, are no failures. Raises WrongBytes if the record
+        is of another commit than the archive's node.
+        """
+        self.progress.update("proving", 0)
+        try:
+            if not await run_in_thread(may_carry_record, path):
+                return None
+            node, subdir = Node(located.node), (self.query["subdir"] or "").strip("/")
+            proof = await prove_commit(path, node=node, subdir=subdir)
+        except (BadArchive, InvalidRequest):
+            return None
+        if proof.verdict is Verdict.CONTRADICTS:
+            raise WrongBytes(f"the archive is not of {located.node}: {describe(proof)}")
+        return proof
 
     def _print_retry(self, message: str) -> None:
         if not self.quiet:
@@ -230,6 +267,7 @@ def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet:
             "size": located.size_bytes,
             "node": located.node,
             "region": located.region,
+            "proof": result.proof and result.proof.verdict,
             "waited": result.waited,
             "duration_s": round(duration_s, 3),
         }
@@ -239,3 +277,11 @@ def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet:
         how = origin if result.downloaded else "already downloaded"
         size = f"{located.size_bytes:,} bytes"
         click.echo(f"{result.path}: {size} {how}, sha256 {located.sha256}", err=True)
+        if proof := result.proof:
+            click.echo(printable(_format_proof(proof, located.node)), err=True)
+
+
+def _format_proof(proof: CommitProof, node: str) -> str:
+    if proof.verdict is Verdict.PROVEN:
+        return f"proven: it has exactly the files of commit {node}"
+    return f"not proven to be of commit {node}: {describe(proof)}"

@@ -59,6 +59,13 @@ class ArchiveWriter:
         self._hash, self.size_bytes = hashlib.sha256(), 0
         return True
 
+    def stored_path(self) -> Path | None:
+        """Return the path of the file with all bytes so far; None if they went to a reader."""
+        if not self._rewindable:
+            return None
+        self._file.flush()
+        return Path(self._name)
+
     def _count(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         self.size_bytes += len(chunk)

@@ -69,6 +69,11 @@ class StreamVerifier:
     def last_file(self) -> bytes:
         return self._tree.last_file
 
+    @property
+    def subdir_tree(self) -> bytes:
+        """The tree object of the files, once all were compared; empty without a ``tree``."""
+        return self._hasher.subdir_tree if self._hasher else b""
+
     async def update(self, chunk: bytes) -> None:
         await run_in_thread(self._update, chunk)
 
