@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from archiver.errors import BadPack, SourceUnavailable, UnknownRepo
+from archiver.errors import BadPack, SourceTimeout, SourceUnavailable, UnknownRepo
 from archiver.model import Archive
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
@@ -168,8 +168,8 @@ class GitClient:
                 if response.media_type != RESULT_TYPE:
                     raise self.failures.malformed()
                 yield response
-        except (UnknownRepo, SourceUnavailable, BadPack):
-            self._endpoints.pop(repo)  # the repository may have been replaced
+        except (UnknownRepo, SourceUnavailable, SourceTimeout, BadPack):
+            self._endpoints.pop(repo)  # the repository may have been moved or replaced
             raise
 
     @asynccontextmanager
