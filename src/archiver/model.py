@@ -211,8 +211,8 @@ class TreeProof:
 
     ``commit`` is the content of the commit object, whose id is the archive's node. It is empty
     where it would take too much space; the node determines it, so comparisons ignore it. ``tree``
-    is git's id of the archive's files, computed from them: of the whole tree, or of what is at its
-    subdir.
+    is git's id of the archive's files, computed from them: of the whole tree, or of the file or
+    directory at its subdir.
     """
 
     commit: bytes = field(compare=False)

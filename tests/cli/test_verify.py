@@ -4,6 +4,9 @@ import asyncio
 import hashlib
 import io
 import json
+import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -20,9 +23,10 @@ from tests.formats.git_trees import FILES, ROOT, record_of
 from tests.formats.samples import COMPRESS, GOOD
 from tests.formats.test_comments import Carried, converted
 from tests.formats.test_tree_check import archive_at, injected, members_of, packed
-from tests.parts.git_program import Files, GitRepository, commit_files
+from tests.parts.git_program import ENVIRONMENT, Files, GitRepository, commit_files
 
 PROVEN, UNPROVABLE, WRONG = 0, 3, 5
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "prove-an-archive.md"
 
 
 class Made:
@@ -372,3 +376,24 @@ def test_get_proves_a_file_that_is_complete_already_and_never_deletes_it(
     offer(data, "f" * 40)
     assert run(*GET[:-2], "--server", server.url).exit_code == WRONG
     assert own.read_bytes() == data
+
+
+def test_the_commands_of_the_page_prove_an_archive_without_archiver(made: Made) -> None:
+    plain = {path: file for path, file in FILES.items() if file[0] != 0o160000}
+    made = Made(made.folder / "plain", plain)
+    made.write(made.tar(), "tar.gz")
+    (made.folder / "archive.tar.gz").rename(made.folder / "proj.tar.gz")
+    page = PAGE.read_text()
+    (script,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    *_, commands = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    def run_in_folder(*words: str) -> bytes:
+        return subprocess.run(
+            words, cwd=made.folder, env=ENVIRONMENT, capture_output=True, check=True
+        ).stdout
+
+    commit = run_in_folder(sys.executable, "-c", script, "proj.tar.gz")
+    hashed = made.repository.run("hash-object", "-t", "commit", "--stdin", stdin=commit)
+    assert hashed.decode().strip() == made.node
+    tree = run_in_folder("/bin/sh", "-ec", commands)
+    assert commit.startswith(b"tree " + tree)

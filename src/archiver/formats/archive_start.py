@@ -1,4 +1,4 @@
-"""What the beginning of an archive file says about itself. Nothing of it is proven."""
+"""The names and comments at the beginning of an archive file. Nothing of them is proven."""
 
 import os
 import re

@@ -144,7 +144,7 @@ async def _verify(
 
 
 def _text(root: bytes) -> str:
-    """Return the root directory. One that is not UTF-8, which Archiver never makes, is refused."""
+    """Return the root directory. The verifier refuses any that is not UTF-8: Archiver has none."""
     return root.decode(errors="replace")
 
 
@@ -189,7 +189,7 @@ def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: TreeHasher) -> Iter
 class _RecordCheck:
     """Implements ``ports.source.TreeCheck`` with nothing but the record in the archive.
 
-    Raises WrongNode or WrongTree if the record does not lead to what is at the subdir.
+    Raises WrongNode or WrongTree if the record does not lead to the subdir.
     """
 
     def __init__(self, record: CommitRecord, archive: Archive) -> None:

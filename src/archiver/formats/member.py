@@ -41,15 +41,15 @@ _PLAIN = re.compile(rb"[ -~]+")
 class Comments(msgspec.Struct, frozen=True, kw_only=True):
     """The comment of a whole archive, which git sets to the commit's id, and of its first member.
 
-    The first member's is the encoded ``git_objects.CommitRecord``, and not only a root directory
-    has one: the first member of a part of a tree is further below. Readers ignore both.
+    The first member is usually the root directory. Its comment is the encoded
+    ``git_objects.CommitRecord``. Readers ignore both comments.
     """
 
     archive: bytes = b""
     first_member: bytes = b""
 
     def plain(self) -> "Comments":
-        """Return them without one that is too long, or not a line of printable ASCII.
+        """Return those that are short lines of printable ASCII.
 
         Others may break the archive for some readers, and are of no use here.
         """

@@ -40,7 +40,7 @@ class CommitRecord(
 
 
 def decode_record(line: bytes) -> CommitRecord | None:
-    """Return the record that ``encode`` wrote as *line*, or None if it is none."""
+    """Return the record that ``encode`` wrote as *line*, or None for any other line."""
     if len(line) > RECORD_MAX_BYTES:
         return None
     try:

@@ -64,7 +64,7 @@ class TarWriter:
 
 
 def extended_header(records: Mapping[bytes, bytes], comment: bytes = b"") -> bytes:
-    """Return a PAX header with *records* for the next member; nothing if there are none.
+    """Return a PAX header with *records* for the next member, or nothing without records.
 
     A *comment* that would make it longer than readers accept is left out.
     """
