@@ -1,0 +1,112 @@
+"""No change to an archive can be mistaken for a proof, and none can crash it."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archiver.errors import BadArchive
+from archiver.formats.archive_start import may_carry_record
+from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
+from archiver.git_objects import CommitRecord, object_id
+from archiver.model import Node
+from tests.formats.git_trees import ROOT, record_of
+from tests.formats.test_comments import converted
+from tests.formats.test_tree_check import archive_at, injected
+from tests.formats.trees import unpack
+from tests.parts.git_program import Files, GitRepository, commit_files
+
+FILES: Files = {
+    b"README": (0o100644, b"read me\n"),
+    b"link": (0o120000, b"README"),
+    b"sub/run": (0o100755, b"#!/bin/sh\n"),
+}
+
+
+class Sample(NamedTuple):
+    """A small archive that is proven, and the file to write changed ones to."""
+
+    path: Path
+    node: Node
+    suffix: str
+    data: bytes
+
+    def prove(self, data: bytes) -> CommitProof:
+        self.path.write_bytes(data)
+        return asyncio.run(prove_commit(self.path, node=self.node))
+
+
+@pytest.fixture(scope="module", params=("tar", "tar.gz", "zip"))
+def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+    with tempfile.TemporaryDirectory() as name:
+        folder, suffix = Path(name), request.param
+        repository = GitRepository(folder / "repository")
+        node = Node(commit_files(repository, FILES))
+        record = record_of(repository, node, FILES)
+        data = asyncio.run(injected(repository.archive(node, root=ROOT), record))
+        original, target = archive_at(node), archive_at(node, suffix=suffix)
+        made = asyncio.run(converted(data, original, target, folder / "work"))
+        yield Sample(folder / "archive", node, suffix, made)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_changed_archive_is_proven_only_with_the_same_files(
+    sample: Sample, data: st.DataObject
+) -> None:
+    changed = bytearray(sample.data)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        changed[at] = data.draw(st.integers(0, 255))
+    try:
+        proof = sample.prove(bytes(changed))
+        may_carry_record(sample.path)
+    except BadArchive:
+        return
+    if proof.verdict is Verdict.PROVEN:
+        items = unpack(bytes(changed), sample.suffix)
+        original = unpack(sample.data, sample.suffix)
+        assert [(item.path, item.content, item.link) for item in items] == [
+            (item.path, item.content, item.link) for item in original
+        ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_cut_archive_is_never_proven(sample: Sample, data: st.DataObject) -> None:
+    end = len(sample.data.rstrip(b"\0")) if sample.suffix == "tar" else len(sample.data) - 1
+    size = data.draw(st.integers(0, end))
+    try:
+        proof = sample.prove(sample.data[:size])
+    except BadArchive:
+        return
+    assert proof.verdict is not Verdict.PROVEN
+
+
+def test_the_unchanged_archive_is_proven(sample: Sample) -> None:
+    assert sample.prove(sample.data).verdict is Verdict.PROVEN
+    assert may_carry_record(sample.path)
+
+
+def test_a_commit_that_names_another_tree_contradicts(tmp_path: Path) -> None:
+    """An attacker can write any record, but none whose commit has the id of the real one."""
+    repository = GitRepository(tmp_path / "repository")
+    node = Node(commit_files(repository, FILES))
+    evil = commit_files(repository, {b"evil": (0o100644, b"evil\n")})
+    commit = repository.read("commit", node)
+    evil_tree = repository.run("rev-parse", f"{evil}^{{tree}}").strip()
+    forged = CommitRecord(commit=b"tree %s\n" % evil_tree + commit.partition(b"\n")[2])
+    assert object_id("commit", forged.commit, digits=40) != node
+    path = tmp_path / "archive"
+    for record, verdict in (
+        (forged, Verdict.CONTRADICTS),
+        (CommitRecord(commit=repository.read("commit", evil)), Verdict.CONTRADICTS),
+        (CommitRecord(commit=commit), Verdict.DIFFERS),
+    ):
+        path.write_bytes(asyncio.run(injected(repository.archive(evil, root=ROOT), record)))
+        assert asyncio.run(prove_commit(path, node=node)).verdict is verdict
