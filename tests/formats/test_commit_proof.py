@@ -1,7 +1,10 @@
 """No change to an archive can be mistaken for a proof, and none can crash it."""
 
 import asyncio
+import io
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +19,9 @@ from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
 from archiver.git_objects import CommitRecord, object_id
 from archiver.model import Node
 from tests.formats.git_trees import ROOT, record_of
+from tests.formats.samples import decompress
 from tests.formats.test_comments import converted
 from tests.formats.test_tree_check import archive_at, injected
-from tests.formats.trees import unpack
 from tests.parts.git_program import Files, GitRepository, commit_files
 
 FILES: Files = {
@@ -69,11 +72,21 @@ def test_a_changed_archive_is_proven_only_with_the_same_files(
     except BadArchive:
         return
     if proof.verdict is Verdict.PROVEN:
-        items = unpack(bytes(changed), sample.suffix)
-        original = unpack(sample.data, sample.suffix)
-        assert [(item.path, item.content, item.link) for item in items] == [
-            (item.path, item.content, item.link) for item in original
-        ]
+        assert unpacked(bytes(changed), sample.suffix) == unpacked(sample.data, sample.suffix)
+
+
+def unpacked(data: bytes, suffix: str) -> list[tuple[str, bytes]]:
+    """Return the names, and the contents or targets, as Python reads them."""
+    if suffix == "zip":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with tarfile.open(fileobj=io.BytesIO(decompress(suffix, data))) as tar:
+        return [(member.name, content_of(tar, member)) for member in tar]
+
+
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = None if member.issym() else tar.extractfile(member)
+    return file.read() if file else member.linkname.encode(errors="surrogateescape")
 
 
 @settings(max_examples=100, deadline=None)
@@ -110,3 +123,56 @@ def test_a_commit_that_names_another_tree_contradicts(tmp_path: Path) -> None:
     ):
         path.write_bytes(asyncio.run(injected(repository.archive(evil, root=ROOT), record)))
         assert asyncio.run(prove_commit(path, node=node)).verdict is verdict
+
+
+def test_the_id_of_a_submodule_cannot_hide_that_files_are_missing(tmp_path: Path) -> None:
+    """The bytes of a tree are equal if one long id contains the entries that follow it."""
+    repository = GitRepository(tmp_path / "repository")
+    files: Files = {b"lib": (0o160000, b"12" * 20), b"safety": (0o100644, b"check\n")}
+    node = Node(commit_files(repository, files))
+    root = repository.read("tree", f"{node}^{{tree}}")
+    rest = root.removeprefix(b"160000 lib\0").hex()
+    record = CommitRecord(commit=repository.read("commit", node), submodules=((b"lib", rest),))
+    archived = repository.archive(node, "lib", root=ROOT)
+    path = tmp_path / "archive"
+    path.write_bytes(asyncio.run(injected(archived, record)))
+    assert asyncio.run(prove_commit(path, node=node)).verdict is Verdict.DIFFERS
+
+
+@pytest.mark.parametrize("invalid", ("", "zz" * 20, "12" * 32, "AB" * 20, "12" * 19, "\u0661" * 40))
+def test_an_invalid_id_of_a_submodule_proves_nothing(tmp_path: Path, invalid: str) -> None:
+    repository = GitRepository(tmp_path / "repository")
+    node = Node(commit_files(repository, {b"lib": (0o160000, b"12" * 20)}))
+    record = CommitRecord(commit=repository.read("commit", node), submodules=((b"lib", invalid),))
+    path = tmp_path / "archive"
+    path.write_bytes(asyncio.run(injected(repository.archive(node, root=ROOT), record)))
+    assert asyncio.run(prove_commit(path, node=node)).verdict is Verdict.DIFFERS
+
+
+def test_a_link_is_no_proof_of_a_file_with_the_same_content(tmp_path: Path) -> None:
+    repository = GitRepository(tmp_path / "repository")
+    files: Files = {b"a/b": (0o100644, b"target")}
+    node = Node(commit_files(repository, files))
+    other = commit_files(repository, {b"a/b": (0o120000, b"target")})
+    record = record_of(repository, node, files, "a/b")
+    path = tmp_path / "archive"
+    for archived, verdict in ((node, Verdict.PROVEN), (other, Verdict.DIFFERS)):
+        data = repository.archive(archived, "a/b", root=ROOT)
+        path.write_bytes(asyncio.run(injected(data, record, "a/b")))
+        proof = asyncio.run(prove_commit(path, node=node, subdir="a/b"))
+        assert proof.verdict is verdict
+
+
+def test_a_file_with_a_mode_of_early_versions_is_proven(tmp_path: Path) -> None:
+    repository = GitRepository(tmp_path / "repository")
+    blob = repository.add_object("blob", b"content")
+    inner = repository.add_object("tree", b"100664 b\0" + bytes.fromhex(blob))
+    outer = repository.add_object("tree", b"040000 a\0" + bytes.fromhex(inner))
+    node = Node(repository.commit(outer))
+    record = record_of(repository, node, {}, "a/b")
+    path = tmp_path / "archive"
+    path.write_bytes(
+        asyncio.run(injected(repository.archive(node, "a/b", root=ROOT), record, "a/b"))
+    )
+    proof = asyncio.run(prove_commit(path, node=node, subdir="a/b"))
+    assert proof.verdict is Verdict.PROVEN

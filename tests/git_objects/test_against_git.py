@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiver.errors import ArchiveTooLarge
 from archiver.git_objects import (
     FOLDER,
     SUBMODULE,
@@ -16,10 +17,11 @@ from archiver.git_objects import (
     parse_tree,
     tree_of,
 )
+from archiver.git_objects.tree_hasher import HELD_MAX_BYTES
 from archiver.git_objects.trees import sort_key
 from tests.parts.git_program import EMPTY_TREE, Files, GitRepository, commit_files, write_tree
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=20, deadline=None)
 """Each example runs git several times."""
 
 NAMES = st.one_of(
@@ -134,3 +136,26 @@ def test_the_empty_tree_has_the_id_of_git(repository: GitRepository) -> None:
     )
     hasher.add_folder(b"")
     assert hasher.finish() == EMPTY_TREE[repository.digits] == write_tree(repository, {})
+
+
+def test_the_memory_for_the_entries_of_open_folders_is_bounded() -> None:
+    hasher = TreeHasher(digits=40, subdir=b"", submodules={}, on_entry=lambda *_: None)
+    name = b"n" * 4000
+    entries = HELD_MAX_BYTES // (len(name) + len("100644 /000000\0") + 20)
+
+    def add_all(template: bytes) -> None:
+        for number in range(entries + 1):
+            hasher.add_file(template % number, executable=False, digest=bytes(20))
+
+    add_all(b"a/%06d")
+    with pytest.raises(ArchiveTooLarge):
+        add_all(b"b/" + name + b"%06d")
+
+
+def test_closed_folders_take_no_memory_but_their_ids() -> None:
+    hasher = TreeHasher(digits=40, subdir=b"", submodules={}, on_entry=lambda *_: None)
+    for number in range(2 * HELD_MAX_BYTES // 100_000):
+        for letter in (b"a", b"b"):
+            path = b"%06d/%s" % (number, letter * 50_000)
+            hasher.add_file(path, executable=False, digest=bytes(20))
+    assert hasher.finish()

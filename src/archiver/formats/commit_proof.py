@@ -143,6 +143,11 @@ async def _verify(
             check.subdir_tree = verifier.subdir_tree
 
 
+def _tracked(mode: int) -> tuple[int, int]:
+    """Return the kind, and whether the owner may execute. Early trees have modes such as 0664."""
+    return mode >> 12, mode & OWNER_EXECUTES
+
+
 def _text(root: bytes) -> str:
     """Return the root directory. The verifier refuses any that is not UTF-8: Archiver has none."""
     return root.decode(errors="replace")
@@ -209,8 +214,8 @@ class _RecordCheck:
     def add_entry(self, path: bytes, mode: int, object_id: str) -> None:  # noqa: ARG002
         if path.rpartition(b"/")[2] == ATTRIBUTES:
             self._has_attributes = True
-        if path == self._subdir and mode != self._mode:
-            raise WrongTree("the mode of the file differs")
+        if path == self._subdir and _tracked(mode) != _tracked(self._mode):
+            raise WrongTree("the commit has a link or another mode there")
 
     def conclude(self, object_id: str) -> TreeProof:
         self.tree = object_id

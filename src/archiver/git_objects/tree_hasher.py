@@ -1,12 +1,16 @@
 """Computes git's tree id of the files of an archive, in one pass."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 
-from archiver.errors import WrongTree
+from archiver.errors import ArchiveTooLarge, WrongTree
 from archiver.git_objects.ids import SHA256_DIGITS
 from archiver.git_objects.trees import EXECUTABLE, FILE, FOLDER, LINK, SUBMODULE, sort_key
 from archiver.names import display_path
+
+HELD_MAX_BYTES = 64 << 20
+"""Memory for the entries of the open folders: more than a million of them."""
 
 OnEntry = Callable[[bytes, int, str], None]
 """Called with the path, git's mode and the id of each file, link and submodule."""
@@ -30,7 +34,8 @@ class TreeHasher:
     goes on after it was left, without a memory of all paths: only the open folders are held.
     *submodules* maps the paths of empty folders to the ids of their commits. Other empty folders
     are empty trees: git packs one where attributes leave out all files of a folder. A member that
-    breaks these rules is a WrongTree.
+    breaks these rules is a WrongTree. Raises ArchiveTooLarge if the entries of the open folders
+    exceed HELD_MAX_BYTES.
 
     ``subdir_tree`` is the content of the tree of *subdir*, once ``finish`` has returned.
     """
@@ -38,12 +43,14 @@ class TreeHasher:
     def __init__(
         self, *, digits: int, subdir: bytes, submodules: Mapping[bytes, str], on_entry: OnEntry
     ) -> None:
+        self._id = re.compile(rf"[0-9a-f]{{{digits}}}")
         self._algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
         self._subdir = subdir
         self._submodules = submodules
         self._on_entry = on_entry
         self._folders = [_OpenFolder(b"")]
         self._any_members = False
+        self._held_bytes = 0
         self._result: str | None = None
         self.subdir_tree = b""
 
@@ -97,7 +104,11 @@ class TreeHasher:
                 f"the member {display_path(folder.prefix + name)} is not in the order of git"
             )
         folder.last_key = key
-        folder.raw += b"%o %s\0%s" % (mode, name, digest)
+        entry = b"%o %s\0%s" % (mode, name, digest)
+        folder.raw += entry
+        self._held_bytes += len(entry)
+        if self._held_bytes > HELD_MAX_BYTES:
+            raise ArchiveTooLarge("the archive has a folder with too many entries to compare")
 
     def _close_folders(self, *, around: bytes) -> None:
         while not around.startswith(self._folders[-1].prefix):
@@ -111,12 +122,19 @@ class TreeHasher:
 
     def _close_folder(self) -> None:
         folder = self._folders.pop()
+        self._held_bytes -= len(folder.raw)
         path = folder.prefix[:-1]
         submodule = None if folder.raw else self._submodules.get(path)
-        if submodule:
-            self._add(path, SUBMODULE, bytes.fromhex(submodule))
+        if submodule is not None:
+            self._add(path, SUBMODULE, self._digest(path, submodule))
         elif folder.raw or not path or not self._subdir.startswith(folder.prefix):
             self._end_tree(folder, path)
+
+    def _digest(self, path: bytes, submodule: str) -> bytes:
+        """Return the digest in an id. A longer one could hide that the next entries are missing."""
+        if not self._id.fullmatch(submodule):
+            raise WrongTree(f"the submodule {display_path(path)} has no valid id")
+        return bytes.fromhex(submodule)
 
     def _end_tree(self, folder: _OpenFolder, path: bytes) -> None:
         tree = self._algorithm(b"tree %d\0" % len(folder.raw), usedforsecurity=False)
