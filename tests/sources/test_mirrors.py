@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from archiver.errors import MirrorFailed, NoRoom
+from archiver.errors import BadPack, MirrorFailed, NoRoom
 from archiver.model import Node
 from archiver.sources.git.locks import try_lock
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.store import Store
+from archiver.telemetry import METRICS
 from tests import git_repositories
 from tests.git_repositories import SIMPLE, GitRepository, commit_rounds
 from tests.parts.process import descendants, wait_until
@@ -450,3 +451,29 @@ def test_a_pack_that_is_received_twice_does_no_harm(
         assert store.size().packs == 1
 
     asyncio.run(play())
+
+
+def test_uses_are_counted_by_their_outcome(mirrors: Mirrors, repository: GitRepository) -> None:
+    first, second = map(Node, commit_rounds(repository, 2))
+
+    async def use(node: Node, pack: bytes = b"") -> None:
+        async with mirrors.use("counted", "a/b", 40) as mirror:
+            if not await mirror.has(node) and pack:
+                await add(mirror, pack, node)
+
+    async def play() -> None:
+        await use(first)
+        await use(first, pack_of(repository, first))
+        await use(first)
+        await use(second, pack_of(repository, second, [first]))
+        with pytest.raises(BadPack):
+            await use(Node("0" * 40), b"no pack")
+
+    asyncio.run(play())
+    counted = {
+        sample.labels["outcome"]: sample.value
+        for metric in METRICS.mirror_uses.collect()
+        for sample in metric.samples
+        if sample.labels["source"] == "counted" and sample.name.endswith("_total")
+    }
+    assert counted == {"missed": 1, "cold": 1, "hit": 1, "fetched": 1, "failed": 1}

@@ -94,7 +94,8 @@ class Metrics:
         self.mirror_uses = Counter(
             "archiver_mirror_uses_total",
             "Uses of a git mirror by outcome: hit (it had the commit), fetched (only what "
-            "changed), cold (it was empty), failed, cancelled.",
+            "changed), cold (it was empty), missed (the host sent nothing), failed (git "
+            "failed).",
             ("source", "outcome"),
         )
         self.mirror_fetched_bytes = Counter(

@@ -36,7 +36,7 @@ class MakeRoom(Protocol):
 class Mirror:
     """A repository's objects on this machine, which stay until the end of the block of its user.
 
-    ``received_bytes`` counts the bytes of packs. ``had_objects`` is whether there were any before.
+    ``received`` is whether a pack was added, and ``had_objects`` whether there were any before.
     ``suspect`` is whether git failed, for which a damaged mirror may be the reason.
     """
 
@@ -51,7 +51,8 @@ class Mirror:
     ) -> None:
         self.identity = identity
         self.store = store
-        self.received_bytes = 0
+        self.received = False
+        self._found = False
         self.suspect = False
         self.had_objects = store.first_size_bytes() > 0
         self._git = git
@@ -76,7 +77,8 @@ class Mirror:
 
     async def has(self, node: Node) -> bool:
         """Return whether the commit is there. Raises MirrorFailed."""
-        return node in await self._present([node])
+        self._found = node in await self._present([node])
+        return self._found
 
     async def haves(self) -> tuple[Node, ...]:
         """Return up to 8 nodes for a fetch to offer to the host, the last archived one first.
@@ -154,6 +156,7 @@ class Mirror:
                 await pack.finish()
         except GitFailed as exc:
             raise self._pack_failure(exc) from exc
+        self.received = True
         with storing():
             self._note_first_size()
         return size_bytes
@@ -169,7 +172,6 @@ class Mirror:
                 await self._make_room(STEP_BYTES)
                 room_bytes += STEP_BYTES
             await pack.write(chunk)
-            self.received_bytes += len(chunk)
             fetched.inc(len(chunk))
         return size_bytes
 
@@ -196,12 +198,25 @@ class Mirror:
         self.suspect = True
         return MirrorFailed("git failed on the worker's copy of the repository")
 
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Translate GitFailed in the block, and note whether the mirror may be to blame."""
+        try:
+            yield
+        except GitFailed as exc:
+            raise self.translate(exc) from exc
+        except MirrorFailed:
+            self.suspect = True
+            raise
+
     @property
     def outcome(self) -> str:
-        """How this use went, for the metrics: hit, fetched, or cold (into an empty mirror)."""
-        if not self.received_bytes:
-            return "hit"
-        return "fetched" if self.had_objects else "cold"
+        """The use's outcome for ``archiver_mirror_uses_total``."""
+        if self.suspect:
+            return "failed"
+        if self.received:
+            return "fetched" if self.had_objects else "cold"
+        return "hit" if self._found else "missed"
 
     def outgrew(self, *, factor: int, at_least_bytes: int) -> bool:
         """Return whether it has more than *factor* times its first size. Raises OSError."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from archiver.errors import ArchiverError, MirrorFailed, NoRoom
+from archiver.errors import MirrorFailed, NoRoom
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.child import GitFailed
 from archiver.sources.git.locks import POLL_S
@@ -63,7 +63,7 @@ class Mirrors:
                 use_lock=lock,
                 make_room=self.make_room,
             )
-            with self._counting(mirror), self._repairing(mirror):
+            with self._repairing(mirror), self._counting(mirror), mirror.translating():
                 yield mirror
             await self._maintain(mirror)
         finally:
@@ -81,25 +81,16 @@ class Mirrors:
 
     @contextmanager
     def _counting(self, mirror: Mirror) -> Iterator[None]:
-        outcome = "failed"
         try:
             yield
-            outcome = mirror.outcome
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
         finally:
-            METRICS.mirror_uses.labels(source=mirror.identity.source, outcome=outcome).inc()
+            labels = {"source": mirror.identity.source, "outcome": mirror.outcome}
+            METRICS.mirror_uses.labels(**labels).inc()
 
     @contextmanager
     def _repairing(self, mirror: Mirror) -> Iterator[None]:
         try:
             yield
-        except GitFailed as exc:
-            raise mirror.translate(exc) from exc
-        except MirrorFailed:
-            mirror.suspect = True
-            raise
         finally:
             if mirror.suspect:
                 self.replace(mirror, reason="damaged")
@@ -116,18 +107,25 @@ class Mirrors:
         self._note_removal(mirror.identity, reason)
 
     async def _maintain(self, mirror: Mirror) -> None:
-        """Replace a mirror that has grown much, or merge its packs, after a fetch."""
-        if not mirror.received_bytes or not self.folder.is_current(mirror.store):
+        """Shrink the mirror after a fetch. The archive is complete even if that fails."""
+        if not mirror.received or not self.folder.is_current(mirror.store):
             return
         try:
-            if mirror.outgrew(factor=GROWTH_MAX, at_least_bytes=SMALL_BYTES):
-                self.replace(mirror, reason="outgrown")
-            elif await mirror.try_repack():
-                METRICS.mirror_repacks.inc()
-        except (GitFailed, ArchiverError, OSError) as exc:  # the archive is complete nevertheless
-            log.warning("mirror.not_maintained", repo=mirror.identity.repo, cause=describe(exc))
             with storing():
-                self.replace(mirror, reason="damaged")
+                await self._shrink(mirror)
+        except (GitFailed, MirrorFailed, NoRoom) as exc:
+            log.warning("mirror.not_maintained", repo=mirror.identity.repo, cause=describe(exc))
+            error = mirror.translate(exc) if isinstance(exc, GitFailed) else exc
+            if isinstance(error, MirrorFailed):
+                with suppress(NoRoom):
+                    self.replace(mirror, reason="damaged")
+
+    async def _shrink(self, mirror: Mirror) -> None:
+        """Replace a mirror that has grown much, or merge its packs if there are many."""
+        if mirror.outgrew(factor=GROWTH_MAX, at_least_bytes=SMALL_BYTES):
+            self.replace(mirror, reason="outgrown")
+        elif await mirror.try_repack():
+            METRICS.mirror_repacks.inc()
 
     async def make_room(self, more_bytes: int) -> None:
         """Remove mirrors that are not in use until *more_bytes* fit. Raises NoRoom."""
