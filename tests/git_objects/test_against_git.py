@@ -141,7 +141,7 @@ def test_the_empty_tree_has_the_id_of_git(repository: GitRepository) -> None:
 def test_the_memory_for_the_entries_of_open_folders_is_bounded() -> None:
     hasher = TreeHasher(digits=40, subdir=b"", submodules={}, on_entry=lambda *_: None)
     name = b"n" * 4000
-    entries = HELD_MAX_BYTES // (len(name) + len("100644 /000000\0") + 20)
+    entries = HELD_MAX_BYTES // (len(name) + len("100644 000000\0") + 20)
 
     def add_all(template: bytes) -> None:
         for number in range(entries + 1):
