@@ -8,6 +8,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -159,10 +160,14 @@ def create_mirrors(settings: Settings) -> Mirrors | None:
     """
     if not serves_git(settings):
         return None
+    served = settings.served_sources.values()
+    longest_s = max(source.deadline_s for source in served if source.kind == "git")
+    # A run of git waits for its host to send, or for the regions to receive.
+    deadline = timedelta(seconds=2 * longest_s)
     return Mirrors(
         folder=mirror_dir(settings),
         max_bytes=settings.worker.mirror_max_bytes,
-        git=find_supported_git(),
+        git=replace(find_supported_git(), deadline=deadline),
     )
 
 

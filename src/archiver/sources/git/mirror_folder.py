@@ -27,7 +27,7 @@ from archiver.sources.git.locks import try_lock
 from archiver.sources.git.store import Identity, Size, Store
 
 ABANDONED_S = 3600
-"""Age at which something in ``new`` has lost its creator, who needs it for seconds."""
+"""Age at which something in ``new`` has lost its creator, which needs it for seconds."""
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
@@ -193,7 +193,7 @@ class MirrorFolder:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file, or a folder with everything in it, as far as that is possible."""
+    """Delete a file, or a folder with everything in it. Leave what cannot be deleted."""
     with suppress(OSError):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
