@@ -65,6 +65,13 @@ def test_a_manifest_of_its_archive_is_valid() -> None:
     assert find_invalid_field(replace(SOUND, conversion=None), ARCHIVE) is None
 
 
+def test_the_tar_of_a_commit_needs_no_measures() -> None:
+    passing = replace(CONVERSION, sha256="", size_bytes=0)
+    assert find_invalid_field(replace(SOUND, conversion=passing), ARCHIVE) is None
+    half = replace(CONVERSION, sha256="")
+    assert find_invalid_field(replace(SOUND, conversion=half), ARCHIVE) == "conversion"
+
+
 def test_a_proof_of_its_commit_is_valid_with_and_without_the_commit() -> None:
     for archive, proof in (PROVEN, LONG_PROVEN):
         manifest = proven(archive, proof)

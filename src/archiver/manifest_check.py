@@ -102,7 +102,7 @@ def _is_short(text: str, max_chars: int) -> bool:
 def _is_sound(conversion: Conversion) -> bool:
     return (
         parse_key(conversion.key) is not None
-        and is_sha256(conversion.sha256)
+        and (is_sha256(conversion.sha256) or conversion.is_of_passing_input)
         and _is_size(conversion.size_bytes)
         and _is_short(conversion.converter, CONVERTER_MAX_CHARS)
     )

@@ -253,13 +253,18 @@ class Conversion:
     """The input of a conversion, and the converter.
 
     ``key``, ``sha256`` and ``size_bytes`` describe the input. ``converter`` names everything else
-    that determines the bytes: the same converter makes the same bytes from the same input.
+    that determines the bytes: the same converter makes the same bytes from the same input. The tar
+    of a git commit exists only during the conversion: its ``sha256`` is empty, and its size 0.
     """
 
     key: str
     sha256: str
     size_bytes: int
     converter: str
+
+    @property
+    def is_of_passing_input(self) -> bool:
+        return not self.sha256 and not self.size_bytes
 
 
 class Completeness(StrEnum):

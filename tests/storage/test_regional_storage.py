@@ -3,12 +3,13 @@
 import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import StorageUnavailable, UnreadableManifest
+from archiver.errors import InternalError, StorageUnavailable, UnreadableManifest
 from archiver.model import Copies, Region
 from archiver.ports.storage import Upload
 from archiver.storage.bucket import PAGE_KEYS
@@ -46,6 +47,20 @@ def shorten(two_regions: TwoRegions) -> Misbehave:
             two_regions.home.server.request("PUT", target, body=b"few")
 
     return misbehave
+
+
+def test_a_manifest_that_no_reader_would_accept_is_not_written(two_regions: TwoRegions) -> None:
+    archive = an_archive()
+
+    async def scenario(storage: RegionalStorage) -> None:
+        upload = await storage.upload(archive, stream(b"bytes"), attempt="a1")
+        commit = replace(commit_of(archive, upload, b"bytes"), source_url="not a URL")
+        with pytest.raises(InternalError, match="source_url"):
+            await storage.commit(commit, prove_lease=lease_held)
+        assert (await storage.find(archive)).copies is None
+
+    two_regions.use(scenario)
+    assert two_regions.home.keys("archives/") == {EAST: [], WEST: []}
 
 
 def test_one_of_many_concurrent_commits_wins_in_all_regions(home: Home) -> None:

@@ -168,8 +168,10 @@ class SourceSettings(Section):
     @model_validator(mode="after")
     def _require_settings_of_kind(self) -> Self:
         other, kind = (_HGWEB_ONLY, "hgweb") if self.kind == "git" else (_GIT_ONLY, "git")
-        if misplaced := sorted(other & self.model_fields_set):
-            raise ValueError(f'{misplaced[0]}: applies only to kind = "{kind}"')
+        fields = type(self).model_fields
+        for name in sorted(other & self.model_fields_set):
+            if getattr(self, name) != fields[name].default:  # `config show` prints all of them
+                raise ValueError(f'{name}: applies only to kind = "{kind}"')
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from archiver.errors import ArchiverError, StorageUnavailable
+from archiver.errors import ArchiverError, InternalError, StorageUnavailable
+from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 from archiver.storage.bucket import Bucket, ManifestWrite
@@ -41,8 +42,9 @@ class Committer:
                 raise StorageUnavailable("no region has the whole archive")
             incomplete = set(upload.regions).difference(confirmed)
             await self._buckets.delete_object(upload.object_key, incomplete)
+            manifest = _new_manifest(commit)
         commit = replace(commit, upload=replace(upload, regions=confirmed))
-        return await self._write_manifest(commit, state.unreachable)
+        return await self._write_manifest(commit, manifest, state.unreachable)
 
     async def _examine(
         self, commit: Commit, prove_lease: ProveLease
@@ -90,9 +92,11 @@ class Committer:
         regions = tuple(region for region in self._buckets.regions if region in complete)
         return await self._recheck(archive, Copies(manifest=manifest, regions=regions))
 
-    async def _write_manifest(self, commit: Commit, unreachable: Collection[Region]) -> Copies:
+    async def _write_manifest(
+        self, commit: Commit, manifest: Manifest, unreachable: Collection[Region]
+    ) -> Copies:
         """Write a new manifest to a first region, which decides, and then to all others."""
-        archive, upload, manifest = commit.archive, commit.upload, commit.new_manifest()
+        archive, upload = commit.archive, commit.upload
         unconfirmed: set[Region] = set()
 
         async def create(bucket: Bucket) -> Manifest:
@@ -170,6 +174,14 @@ class Committer:
         _log_kept(archive, upload, unconfirmed)
         regions = tuple(region for region in upload.regions if region not in unconfirmed)
         await self._discard_unless_committed(replace(upload, regions=regions), copies)
+
+
+def _new_manifest(commit: Commit) -> Manifest:
+    """Return a manifest that its readers will accept. It can never be replaced."""
+    manifest = commit.new_manifest()
+    if invalid := find_invalid_field(manifest, commit.archive):
+        raise InternalError(f"no reader would accept a manifest with this {invalid}")
+    return manifest
 
 
 def _log_kept(archive: Archive, upload: Upload, regions: Iterable[Region]) -> None:
