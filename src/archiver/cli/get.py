@@ -137,7 +137,7 @@ def command(  # noqa: PLR0913 - one per option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetResult:
-    """An archive that is complete at ``path``. ``proof`` is None if it carries no record."""
+    """An archive that is complete at ``path``. ``proof`` needs a commit record."""
 
     located: Located
     path: str

@@ -149,7 +149,7 @@ def _tracked(mode: int) -> tuple[int, int]:
 
 
 def _text(root: bytes) -> str:
-    """Return the root directory. The verifier refuses any that is not UTF-8: Archiver has none."""
+    """Return the root directory. The verifier refuses one in another encoding than UTF-8."""
     return root.decode(errors="replace")
 
 

@@ -49,7 +49,7 @@ class Comments(msgspec.Struct, frozen=True, kw_only=True):
     first_member: bytes = b""
 
     def plain(self) -> "Comments":
-        """Return those that are short lines of printable ASCII.
+        """Return the comments, each only if it is a short line of printable ASCII.
 
         Others may break the archive for some readers, and are of no use here.
         """
