@@ -107,9 +107,9 @@ class Heartbeat:
         """Return the health, at most *ttl* old."""
         if time.monotonic() < self._good_until:
             return self._last
-        return await self._checking.run(None, self._run)
+        return await self._checking.join_or_start(None, self._refresh)
 
-    async def _run(self) -> Health:
+    async def _refresh(self) -> Health:
         health = await self._check()
         for part, error in health.items():
             if error:
