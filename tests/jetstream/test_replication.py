@@ -217,7 +217,7 @@ def test_growing_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
         async with asyncio.timeout(HUNG_AFTER_S), fleet.connection() as connection:
             web = JetStreamTaskQueue(connection=connection)
             restorer = Restorer(queue=web, events=web, lease=LEASE)
-            async with in_background(restorer.run()):
+            async with in_background(restorer.restore_after_outages()):
                 await web.enqueue(archive)
                 servers.down(0)
                 shutil.rmtree(servers.store(0))

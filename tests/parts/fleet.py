@@ -108,7 +108,7 @@ class Fleet:
             )
             opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
             async with (
-                in_background(repairer.run()),
+                in_background(repairer.keep_sweeping()),
                 opening as queue,
                 running(queue, build, policy),
             ):
@@ -121,7 +121,7 @@ async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterat
     stopping = asyncio.Event()
     worker = Worker(build=build, queue=queue, policy=policy)
     async with asyncio.TaskGroup() as group:
-        group.create_task(worker.run(stopping))
+        group.create_task(worker.work_until(stopping))
         try:
             yield
         finally:

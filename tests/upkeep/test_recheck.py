@@ -102,7 +102,7 @@ def test_a_missing_copy_is_removed_everywhere_and_listed_for_repair(
                 return await one.connection.kv.get(REPAIRS, archive.key_hash) is not None
 
             with capture_logs() as logs:
-                async with in_background(one.rechecker.run()):
+                async with in_background(one.rechecker.recheck_scheduled()):
                     assert await one.index.copies(archive) == both
                     await until(known_and_noted)
             assert [line["region"] for line in logs if line["event"] == "copy.gone"] == [WEST]
@@ -228,7 +228,10 @@ def test_no_request_waits_for_a_check_and_few_run_at_a_time(fleet: Fleet) -> Non
             for archive in archives:
                 await process.index.record(archive, await committed(storage, archive))
             storage.stuck = True
-            async with in_background(process.rechecker.run()), asyncio.timeout(HUNG_AFTER_S):
+            async with (
+                in_background(process.rechecker.recheck_scheduled()),
+                asyncio.timeout(HUNG_AFTER_S),
+            ):
                 for _ in range(3):
                     for archive in archives:
                         assert await process.index.copies(archive)
@@ -248,7 +251,7 @@ def test_an_archive_that_finds_no_room_is_checked_later(fleet: Fleet) -> None:
             for _ in range(WAITING_MAX):
                 process.rechecker.schedule(an_archive())
             assert await process.index.copies(archive)
-            async with in_background(process.rechecker.run()):
+            async with in_background(process.rechecker.recheck_scheduled()):
                 await asyncio.sleep(0.2)
                 assert storage.lookups == 0
                 assert await process.index.copies(archive)

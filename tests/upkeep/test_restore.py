@@ -50,7 +50,7 @@ class Web:
 async def web(fleet: Fleet) -> AsyncIterator[Web]:
     async with fleet.connection() as connection:
         ready = Web(connection)
-        async with in_background(ready.restorer.run()):
+        async with in_background(ready.restorer.restore_after_outages()):
             yield ready
 
 

@@ -144,7 +144,7 @@ class Link:
             async with asyncio.timeout(within.total_seconds() if within else None):
                 await self._up.wait()
 
-    async def keep(self) -> None:
+    async def keep_connected(self) -> None:
         """Stay connected until cancelled."""
         while True:
             client = _Client(self._servers)
