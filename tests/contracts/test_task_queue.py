@@ -255,6 +255,6 @@ async def _backlog(queue: TaskQueue, until: Callable[[Backlog], bool]) -> Backlo
 def test_a_healthy_fleet_passes_its_check(open_stand: OpenStand) -> None:
     async def play() -> object:
         async with open_stand() as stand:
-            return await stand.fleet.check()
+            return await stand.fleet.check_queue()
 
     assert asyncio.run(play()) is None

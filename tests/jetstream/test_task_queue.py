@@ -177,6 +177,6 @@ def test_a_process_starts_and_answers_without_a_server(namespace: str) -> None:
 
     async def check() -> object:
         async with fleet.connection() as connection:
-            return await JetStreamFleet(connection=connection).check()
+            return await JetStreamFleet(connection=connection).check_queue()
 
     assert getattr(asyncio.run(check()), "code", None) == "engine_unavailable"

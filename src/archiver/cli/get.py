@@ -122,7 +122,7 @@ def command(  # noqa: PLR0913 - one per option
         message = f"not finished after {timeout_s:g} s"
         try:
             with exit_after(timeout_s + EXIT_MARGIN_S, message):
-                result = asyncio.run(get.run(server, rev))
+                result = asyncio.run(get.locate_and_download(server, rev))
         except TimeoutError:
             raise TimedOut(message) from None
     _print_result(result, time.monotonic() - began, as_json=as_json, quiet=quiet)
@@ -154,7 +154,7 @@ class GetArchive:
     progress: ProgressBar
     quiet: bool
 
-    async def run(self, server: str, rev: str) -> GetResult:
+    async def locate_and_download(self, server: str, rev: str) -> GetResult:
         """Get the archive within the timeout. Raises TimeoutError after it."""
         async with asyncio.timeout(self.timeout_s), open_client(server) as client:
             url = client.archive_url(self.source, self.repo, rev, self.query)
@@ -194,7 +194,7 @@ class GetArchive:
             download = ResumableDownload(
                 client=client, locate=locate, retries=self.retries, on_retry=self._print_retry
             )
-            return await download.run(located, writer, self.progress.advance)
+            return await download.fetch(located, writer, self.progress.advance)
 
     def _print_retry(self, message: str) -> None:
         if not self.quiet:
