@@ -62,7 +62,7 @@ class Connection:
                 self.link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)
             else:
-                self.link.faults.end()
+                self.link.faults.forget_all()
                 self.prepared.set()
                 return
 

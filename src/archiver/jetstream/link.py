@@ -179,13 +179,13 @@ class Link:
 
     def _connected(self) -> None:
         self._up.set()
-        self.faults.end()
+        self.faults.forget_all()
         self.gaps.notify()
 
     def _down(self) -> None:
         if self._up.is_set():
             self._down_since = time.monotonic()
-            self.faults.end()
+            self.faults.forget_all()
         self._up.clear()
 
     def _options(self) -> dict[str, Any]:
