@@ -16,6 +16,7 @@ from archiver.jetstream.records import decode_copies
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.streams import INDEX, REPAIRS
 from archiver.model import Archive, Copies, Region
+from archiver.ports.index_entries import IndexEntry
 from archiver.ports.storage import Commit, StoredState
 from archiver.runtime.tasks import in_background
 from archiver.sealing import seal
@@ -180,17 +181,34 @@ def test_a_replaced_manifest_replaces_the_entry(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overtaken:
+    """A process that has seen an entry of *archive*, and another one has written it since."""
+
+    process: Process
+    archive: Archive
+    both: Copies
+    seen: IndexEntry
+
+
+@asynccontextmanager
+async def overtaken(fleet: Fleet) -> AsyncIterator[Overtaken]:
+    storage, archive = CountingStorage(), an_archive()
+    async with a_process(fleet, storage) as process, a_process(fleet, storage) as other:
+        both = await committed(storage, archive)
+        await process.index.record(archive, both)
+        seen = await process.index.latest(archive)
+        assert seen
+        await other.index.record(archive, both)
+        yield Overtaken(process=process, archive=archive, both=both, seen=seen)
+
+
 def test_a_newer_entry_is_not_overwritten(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
-            both = await committed(storage, archive)
-            await one.index.record(archive, both)
-            seen = await one.index.latest(archive)
-            assert seen
-            await two.index.record(archive, both)
+        async with overtaken(fleet) as it:
+            one, archive, both = it.process, it.archive, it.both
             western = Copies(manifest=both.manifest, regions=(WEST,))
-            await one.index.replace(archive, seen, western)
+            await one.index.replace(archive, it.seen, western)
             entry = await one.connection.kv.get(INDEX, archive.key_hash)
             assert entry
             record = decode_copies(entry.value)
@@ -203,14 +221,9 @@ def test_a_newer_entry_is_not_overwritten(fleet: Fleet) -> None:
 
 def test_a_newer_entry_is_not_removed(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
-            both = await committed(storage, archive)
-            await one.index.record(archive, both)
-            seen = await one.index.latest(archive)
-            assert seen
-            await two.index.record(archive, both)
-            await one.index.replace(archive, seen, None)
+        async with overtaken(fleet) as it:
+            one, archive = it.process, it.archive
+            await one.index.replace(archive, it.seen, None)
             assert await one.connection.kv.get(INDEX, archive.key_hash)
             seen = await one.index.latest(archive)
             assert seen
