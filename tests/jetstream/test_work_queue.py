@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from nats.js.api import RetentionPolicy
@@ -23,7 +23,7 @@ from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority, TaskState
-from tests.parts.fleet import HUNG_AFTER_S, LEASE, Fleet, an_archive, copies_of, until
+from tests.parts.fleet import HUNG_AFTER_S, LEASE, POLICY, Fleet, an_archive, copies_of, until
 from tests.parts.nats import Nats
 
 MANY = 40
@@ -293,10 +293,11 @@ def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) ->
 
     async def play() -> None:
         archives = [an_archive(source) for source in caps for _ in range(12)]
+        policy = replace(POLICY, concurrency=12)
         async with (
             fleet.queue() as queue,
-            fleet.worker(build, caps=caps, concurrency=12),
-            fleet.worker(build, caps=caps, concurrency=12),
+            fleet.worker(build, caps=caps, policy=policy),
+            fleet.worker(build, caps=caps, policy=policy),
         ):
             for number, archive in enumerate(archives):
                 await queue.enqueue(archive, priority=[*Priority][number % 2])
