@@ -12,9 +12,8 @@ from archiver.model import Region
 from archiver.testing import MemoryStorage
 from archiver.web.client_address import ClientResolver
 from tests.memory_world import ASH, FILES, World
-from tests.web.client import CONFIG, PUBLIC_URL, Client, client
+from tests.web.client import CONFIG, DEFAULT, PUBLIC_URL, Client, client
 
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
 MOZHARNESS = f"{DEFAULT}?&preferred_region=us-west-2&suffix=tar.gz&subdir=testing/mozharness"
 
 
