@@ -1,7 +1,7 @@
 """Entries of the index whose copies were removed, on a real server."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,14 +17,13 @@ from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.streams import INDEX, REPAIRS
 from archiver.model import Archive, Copies, Region
 from archiver.ports.index_entries import IndexEntry
-from archiver.ports.storage import Commit, StoredState
+from archiver.ports.storage import StoredState
 from archiver.runtime.tasks import in_background
-from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from archiver.upkeep.recheck import CONCURRENCY, WAITING_MAX, Rechecker
+from tests.jetstream.indexes import committed
 from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive
 from tests.parts.process import free_port
-from tests.storage.conftest import lease_held
 
 EAST, WEST = Region("east"), Region("west")
 AT_ONCE = timedelta(0)
@@ -64,18 +63,6 @@ async def a_process(
         repairs = JetStreamRepairList(connection=connection)
         rechecker = Rechecker(entries=index, storage=storage, repairs=repairs)
         yield Process(connection=connection, index=index, rechecker=rechecker)
-
-
-async def committed(storage: MemoryStorage, archive: Archive) -> Copies:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield b"bytes"
-
-    upload = await storage.upload(archive, chunks(), attempt="x")
-    verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
-    return await storage.commit(
-        Commit(archive=archive, upload=upload, verified=verified, source_url="http://127.0.0.1/"),
-        prove_lease=lease_held,
-    )
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
