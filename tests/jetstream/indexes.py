@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
@@ -35,7 +35,9 @@ async def committed(storage: MemoryStorage, archive: Archive) -> Copies:
     )
 
 
-async def write_unpublished(connection: Connection, archive: Archive, copies: Copies) -> None:
-    """Write an entry without publishing the change."""
-    entry = encode(CopiesRecord.of(copies, datetime.now(UTC), {}))
+async def write_unpublished(
+    connection: Connection, archive: Archive, copies: Copies, *, age: timedelta = timedelta(0)
+) -> None:
+    """Write an entry that was checked *age* ago, without publishing the change."""
+    entry = encode(CopiesRecord.of(copies, datetime.now(UTC) - age, {}))
     await connection.kv.put(INDEX, archive.key_hash, entry)

@@ -21,7 +21,7 @@ from archiver.ports.storage import StoredState
 from archiver.runtime.tasks import in_background
 from archiver.testing import MemoryStorage
 from archiver.upkeep.recheck import CONCURRENCY, WAITING_MAX, Rechecker
-from tests.jetstream.indexes import committed
+from tests.jetstream.indexes import committed, write_unpublished
 from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive
 from tests.parts.process import free_port
 
@@ -119,18 +119,16 @@ def test_an_archive_that_every_region_lost_is_absent(fleet: Fleet) -> None:
 def test_a_sound_entry_is_rechecked_once_in_the_fleet(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as first:
-            copies = await committed(storage, archive)
-            await first.index.record(archive, copies)
-            await asyncio.sleep(0.3)
-            async with (
-                a_process(fleet, storage, timedelta(seconds=0.3)) as one,
-                a_process(fleet, storage, timedelta(seconds=0.3)) as two,
-            ):
-                assert await one.index.copies(archive) == await two.index.copies(archive) == copies
-                await one.rechecker.recheck(archive)
-                await two.rechecker.recheck(archive)
-                assert await one.index.copies(archive) == await two.index.copies(archive) == copies
+        copies = await committed(storage, archive)
+        async with (
+            a_process(fleet, storage, timedelta(hours=1)) as one,
+            a_process(fleet, storage, timedelta(hours=1)) as two,
+        ):
+            await write_unpublished(one.connection, archive, copies, age=timedelta(hours=2))
+            assert await one.index.copies(archive) == await two.index.copies(archive) == copies
+            await one.rechecker.recheck(archive)
+            await two.rechecker.recheck(archive)
+            assert await one.index.copies(archive) == await two.index.copies(archive) == copies
         assert storage.lookups == 1
 
     asyncio.run(play())
