@@ -1,5 +1,6 @@
 """Repositories that hgweb cannot pack, and an Archiver with real parts."""
 
+import asyncio
 import io
 import os
 import zipfile
@@ -10,6 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
+import pytest
+
+from archiver.errors import IncompleteArchive
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
@@ -96,6 +100,16 @@ def archive_of(repository: Repository, node: Node, suffix: str, subdir: str = ""
 
 def damage(repository: Repository, path: str) -> None:
     (repository.path / ".hg/store/data" / f"{path}.i").unlink()
+
+
+def build_damaged(local: LocalArchiver) -> tuple[list[str], IncompleteArchive]:
+    """Build the zip of a damaged repository; return the members that were sent, and the error."""
+    repository, node = commit(local.host, DAMAGED)
+    damage(repository, "a/f5.txt")
+    sent = names(local.host.archive(repository.name, node, "zip"))
+    with pytest.raises(IncompleteArchive) as raised:
+        asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+    return sent, raised.value
 
 
 def names(data: bytes) -> list[str]:

@@ -88,7 +88,7 @@ class World:
             max_failures=max_failures,
             retry_base=timedelta(0),
         )
-        await Worker(build=self.archiver.build, queue=queue, policy=policy).work()
+        await Worker(build=self.archiver.build, queue=queue, policy=policy).work_until_closed()
         queue.release_waiting()
 
     @property

@@ -30,7 +30,7 @@ async def check_service(fleet: Fleet, storage: Storage) -> Health:
     Web processes may lack the right to write, so workers report which regions take writes.
     """
     async with asyncio.TaskGroup() as group:
-        engine = group.create_task(fleet.check())
+        engine = group.create_task(fleet.check_queue())
         regions = group.create_task(storage.check_access())
         reports = group.create_task(_worker_reports(fleet))
     return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
@@ -39,7 +39,7 @@ async def check_service(fleet: Fleet, storage: Storage) -> Health:
 async def check_worker(fleet: Fleet, storage: Storage) -> Health:
     """Return the health of a worker: the engine, and the regions that take its writes."""
     async with asyncio.TaskGroup() as group:
-        engine = group.create_task(fleet.check())
+        engine = group.create_task(fleet.check_queue())
         regions = group.create_task(storage.check_writable())
     return health_of(engine=engine.result(), regions=regions.result())
 
@@ -107,9 +107,9 @@ class Heartbeat:
         """Return the health, at most *ttl* old."""
         if time.monotonic() < self._good_until:
             return self._last
-        return await self._checking.run(None, self._run)
+        return await self._checking.join_or_start(None, self._refresh)
 
-    async def _run(self) -> Health:
+    async def _refresh(self) -> Health:
         health = await self._check()
         for part, error in health.items():
             if error:

@@ -169,7 +169,7 @@ class Resolver:
         key = (source.name, repo, rev)
         if key not in self._lookups:
             lookup = self._limits.admit(source.name, client, lookup)
-        return await self._lookups.run(key, lookup)
+        return await self._lookups.join_or_start(key, lookup)
 
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool

@@ -19,6 +19,7 @@ from tests.broken_repositories import (
     ONLY_ZIP,
     LocalArchiver,
     archive_of,
+    build_damaged,
     commit,
     damage,
     names,
@@ -32,17 +33,12 @@ def local(lenient: Hgweb, tmp_path: Path) -> LocalArchiver:
 
 
 def test_a_truncated_but_valid_zip_is_refused(local: LocalArchiver) -> None:
-    repository, node = commit(local.host, DAMAGED)
-    damage(repository, "a/f5.txt")
-
-    sent = names(local.host.archive(repository.name, node, "zip"))
-    with pytest.raises(IncompleteArchive) as raised:
-        asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+    sent, error = build_damaged(local)
 
     assert sent[-1].endswith("a/f4.txt")
-    assert raised.value.retryable
-    assert "'a/f4.txt'" in raised.value.message
-    assert "'z/last'" in raised.value.message
+    assert error.retryable
+    assert "'a/f4.txt'" in error.message
+    assert "'z/last'" in error.message
     assert not any(local.storage.manifests.values())
 
 

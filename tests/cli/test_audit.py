@@ -18,7 +18,7 @@ from archiver.drift import Content, Difference, Drift
 from archiver.model import Archive, Conversion, Manifest, Node, Region
 from archiver.tasks import Failure
 from archiver.upkeep.finding import Fetched, Finding, Outcome
-from tests.cli.conftest import Run
+from tests.parts.commands import Run
 
 ARCHIVE = Archive(
     source="hgmo", repo="projects/ash", node=Node("0123456789" * 4), subdir="", suffix="tar.zst"

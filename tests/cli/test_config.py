@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.parts.commands import Run
 from tests.parts.process import free_port
 
 CONFIG = """

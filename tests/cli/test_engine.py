@@ -12,7 +12,7 @@ from rich.console import Console
 from archiver.cli.engine import format_table
 from archiver.jetstream.replication import ReplicaStatus, StreamStatus
 from archiver.wiring.adapters import NAMESPACE
-from tests.cli.conftest import Run
+from tests.parts.commands import Run
 from tests.parts.fleet import prepared
 from tests.parts.nats import Nats, command
 from tests.parts.process import accepts, free_port, running

@@ -12,7 +12,7 @@ import pytest
 from archiver.cli.index import ProgressLines, format_summary, to_json_line
 from archiver.model import Region
 from archiver.upkeep.rebuild import Tally
-from tests.cli.conftest import Run
+from tests.parts.commands import Run
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 from tests.parts.s3 import Home

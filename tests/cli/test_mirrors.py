@@ -8,7 +8,7 @@ import pytest
 
 from archiver.sources.git.mirrors import Mirrors
 from tests import git_repositories
-from tests.cli.conftest import Run
+from tests.parts.commands import Run
 from tests.sources.git_packs import add, new_mirrors, pack_of
 
 CONFIG = """

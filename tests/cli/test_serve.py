@@ -16,8 +16,8 @@ import pytest
 
 from archiver.cli.serve import is_healthy, print_summary
 from archiver.settings import Settings
-from tests.cli.conftest import Response, ScriptedServer
 from tests.parts.process import descendants, free_port, running, wait_until
+from tests.parts.scripted_server import Response, ScriptedServer
 
 STATE_FILES = ("credentials.json", "ports.json")
 SERVE = (sys.executable, "-m", "archiver", "serve")

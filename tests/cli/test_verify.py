@@ -17,13 +17,14 @@ import pytest
 
 from archiver.git_objects import CommitRecord
 from archiver.model import SUFFIXES, Archive
-from tests.cli.conftest import Response, Run, ScriptedServer
 from tests.formats import samples
 from tests.formats.git_trees import FILES, ROOT, record_of
 from tests.formats.samples import COMPRESS, GOOD
 from tests.formats.test_comments import Carried, converted
 from tests.formats.test_tree_check import archive_at, injected, members_of, packed
+from tests.parts.commands import Run
 from tests.parts.git_program import ENVIRONMENT, Files, GitRepository, commit_files
+from tests.parts.scripted_server import Response, ScriptedServer
 
 PROVEN, UNPROVABLE, WRONG = 0, 3, 5
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "prove-an-archive.md"

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from archiver.model import Archive, Copies, EnqueueOutcome, Region
 from archiver.ports.queue import Attempt, Repair, TaskQueue
 from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
-from tests.parts.fleet import Busy, Refused, an_archive, copies_of
+from tests.parts.fleet import HUNG_AFTER_S, Busy, Refused, an_archive, copies_of
 from tests.parts.queue_backends import OpenStand, QueueBackend
 
 MAX_FAILURES = 3
 
 
 async def _ended(queue: TaskQueue, archive: Archive) -> Task:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HUNG_AFTER_S):
         while True:
             task = await queue.task(archive)
             if task and task.state.terminal:
@@ -108,7 +108,7 @@ def test_an_ended_task_can_be_created_again(open_stand: OpenStand) -> None:
             async with stand.worker(_build):
                 await stand.queue.enqueue(archive)
                 await _ended(stand.queue, archive)
-            async with asyncio.timeout(5):  # between SUCCESS and the queue's forgetting
+            async with asyncio.timeout(HUNG_AFTER_S):  # between SUCCESS and the queue's forgetting
                 while await stand.queue.enqueue(archive) is not EnqueueOutcome.CREATED:
                     await asyncio.sleep(0.01)
 
@@ -121,7 +121,7 @@ def test_a_final_error_is_remembered_as_a_recent_failure(open_stand: OpenStand) 
         async with open_stand() as stand, stand.worker(_refuse):
             await stand.queue.enqueue(archive)
             task = await _ended(stand.queue, archive)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HUNG_AFTER_S):
                 while not (failure := stand.queue.recent_failure(archive)):
                     await asyncio.sleep(0.01)
             return task, failure.code
@@ -244,7 +244,7 @@ def test_the_mean_covers_builds_for_which_clients_may_have_waited(
 
 
 async def _backlog(queue: TaskQueue, until: Callable[[Backlog], bool]) -> Backlog:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HUNG_AFTER_S):
         while True:
             backlog = await queue.backlog("hgmo")
             if backlog and until(backlog):
@@ -255,6 +255,6 @@ async def _backlog(queue: TaskQueue, until: Callable[[Backlog], bool]) -> Backlo
 def test_a_healthy_fleet_passes_its_check(open_stand: OpenStand) -> None:
     async def play() -> object:
         async with open_stand() as stand:
-            return await stand.fleet.check()
+            return await stand.fleet.check_queue()
 
     assert asyncio.run(play()) is None

@@ -18,7 +18,7 @@ def test_a_spool_returns_the_written_bytes(tmp_path: Path) -> None:
         spool.write(b"one")
         spool.write(b"two")
 
-        assert list(spool.read(4)) == [b"onet", b"wo"]
+        assert list(spool.iter_pieces(4)) == [b"onet", b"wo"]
         assert spool.size_bytes == 6
 
 

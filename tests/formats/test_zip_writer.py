@@ -38,7 +38,7 @@ def test_a_member_may_have_more_than_4_gib(tmp_path: Path) -> None:
             spool.write(piece)
 
         limits = Limits(ratio=100_000)
-        asyncio.run(verify_chunks(an_archive("zip"), spool.read(PIECE_BYTES), limits=limits))
+        asyncio.run(verify_chunks(an_archive("zip"), spool.iter_pieces(PIECE_BYTES), limits=limits))
         with Path(f"/dev/fd/{spool.descriptor}").open("rb") as file, zipfile.ZipFile(file) as read:
             large, small = read.infolist()
             assert (large.file_size, small.file_size) == (pieces * PIECE_BYTES, 5)

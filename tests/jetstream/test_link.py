@@ -41,7 +41,7 @@ class Wire:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Link]:
-        keeping = asyncio.create_task(self.link.keep())
+        keeping = asyncio.create_task(self.link.keep_connected())
         yield self.link
         await cancel_and_wait(keeping)
 

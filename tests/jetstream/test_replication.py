@@ -151,8 +151,8 @@ def test_the_probe_succeeds_until_a_stream_stores_no_messages(fleet: Fleet) -> N
                 QueueProbe(connection=connection),
                 Replication(connection=connection, configured_replicas=1),
             )
-            await probe.run()
-            await probe.run()
+            await probe.prove_delivery()
+            await probe.prove_delivery()
             found = {status.stream.name: status for status in await replication.status()}
             tasks = found.pop(connection.tasks.name)
             assert (tasks.messages, tasks.consumers) == (1, ())
@@ -165,9 +165,9 @@ def test_the_probe_succeeds_until_a_stream_stores_no_messages(fleet: Fleet) -> N
                 info = await connection.link.js.stream_info(name)
                 await connection.link.js.update_stream(info.config.evolve(**limit))
                 with pytest.raises(EngineUnavailable):
-                    await probe.run()
+                    await probe.prove_delivery()
                 await connection.link.js.update_stream(info.config)
-                await probe.run()
+                await probe.prove_delivery()
 
     asyncio.run(play())
 
@@ -181,15 +181,15 @@ def test_a_probe_succeeds_after_a_failed_one(fleet: Fleet) -> None:
                 ConsumerConfig(name="other", filter_subject=probes)
             )
             with pytest.raises(EngineUnavailable):  # the consumer of the probe is refused
-                await probe.run()
+                await probe.prove_delivery()
             assert await connection.tasks.count() == 0
             await connection.tasks.delete_consumer("other")
 
-            await probe.run()
+            await probe.prove_delivery()
             await take_all_probes(connection)
             with pytest.raises(EngineUnavailable):
-                await probe.run()
-            await probe.run()
+                await probe.prove_delivery()
+            await probe.prove_delivery()
 
     asyncio.run(play())
 
@@ -217,7 +217,7 @@ def test_growing_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
         async with asyncio.timeout(HUNG_AFTER_S), fleet.connection() as connection:
             web = JetStreamTaskQueue(connection=connection)
             restorer = Restorer(queue=web, events=web, lease=LEASE)
-            async with in_background(restorer.run()):
+            async with in_background(restorer.restore_after_outages()):
                 await web.enqueue(archive)
                 servers.down(0)
                 shutil.rmtree(servers.store(0))
@@ -228,7 +228,7 @@ def test_growing_from_one_server_to_three_loses_no_task(tmp_path: Path, namespac
                 assert await replicas_of(connection) == {3}
                 servers.down(1)
                 health = JetStreamFleet(connection=connection)
-                while await health.check():  # until each stream has another leader
+                while await health.check_queue():  # until each stream has another leader
                     await asyncio.sleep(0.1)
 
     with Cluster(tmp_path) as servers:
@@ -241,7 +241,7 @@ def test_a_single_server_leads_its_streams_and_consumers(fleet: Fleet) -> None:
             await a_consumer(connection).ensure()
             return await replicas_of(connection), await JetStreamFleet(
                 connection=connection
-            ).check()
+            ).check_queue()
 
     assert asyncio.run(play()) == ({1}, None)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from nats.aio.msg import Msg
@@ -16,6 +17,7 @@ from archiver.ports.queue import Attempt
 from archiver.tasks import Priority, TaskState
 from tests.parts.fleet import (
     HUNG_AFTER_S,
+    POLICY,
     Busy,
     Fleet,
     Refused,
@@ -164,7 +166,7 @@ def test_a_retryable_failure_does_not_block_the_next_request(
         archive = an_archive()
         async with fleet.queue() as queue:
             await queue.enqueue(archive)
-            async with fleet.worker(busy, max_failures=1):
+            async with fleet.worker(busy, policy=replace(POLICY, max_failures=1)):
                 await until(queue, archive, TaskState.FAILURE)
                 await asyncio.sleep(0.1)
             return queue.recent_failure(archive)
@@ -177,6 +179,6 @@ def test_a_process_starts_and_answers_without_a_server(namespace: str) -> None:
 
     async def check() -> object:
         async with fleet.connection() as connection:
-            return await JetStreamFleet(connection=connection).check()
+            return await JetStreamFleet(connection=connection).check_queue()
 
     assert getattr(asyncio.run(check()), "code", None) == "engine_unavailable"

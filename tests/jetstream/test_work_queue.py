@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from nats.js.api import RetentionPolicy
@@ -23,7 +23,7 @@ from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority, TaskState
-from tests.parts.fleet import HUNG_AFTER_S, LEASE, Fleet, an_archive, copies_of, until
+from tests.parts.fleet import HUNG_AFTER_S, LEASE, POLICY, Fleet, an_archive, copies_of, until
 from tests.parts.nats import Nats
 
 MANY = 40
@@ -120,7 +120,7 @@ async def bench(
 def test_sources_without_a_task_occupy_no_claim(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, *SOURCES, slots=1) as here:
-            async with in_background(here.dispatcher.run()), asyncio.timeout(HUNG_AFTER_S):
+            async with in_background(here.dispatcher.serve_claims()), asyncio.timeout(HUNG_AFTER_S):
                 while here.pending_requests < MANY // 4:
                     await here.announce(*SOURCES)
                     await asyncio.sleep(0.1)
@@ -138,7 +138,7 @@ def test_a_source_with_many_tasks_takes_turns_with_the_others(fleet: Fleet) -> N
         async with bench(fleet, "big", "small", "other") as here:
             for source in ("big",) * 6 + ("small", "other"):
                 await here.enqueue(source)
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 for number in range(8):
                     await here.end(number)
             return here.sources
@@ -152,7 +152,7 @@ def test_a_source_with_many_tasks_takes_turns_with_the_others(fleet: Fleet) -> N
 def test_high_priority_comes_first_and_low_priority_in_between(fleet: Fleet) -> None:
     async def play() -> str:
         async with bench(fleet, "one") as here:
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 await here.until(lambda: all(c.exists for c in here.consumers))
                 await here.enqueue("one")
                 await here.until(lambda: bool(here.leases))
@@ -171,7 +171,7 @@ def test_high_priority_comes_first_and_low_priority_in_between(fleet: Fleet) -> 
 def test_a_source_at_its_cap_occupies_no_claim_and_continues_below_it(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "full", "idle", slots=3, cap=2) as here:  # one task each
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 for _ in range(3):
                     await here.enqueue("full")
                 await here.until(lambda: here.sources == ["full"])
@@ -193,12 +193,12 @@ def test_a_task_without_a_waiting_claim_goes_to_another_worker(
             bench(fleet, "one", "two") as busy,
             bench(fleet, "one", "two", slots=2) as free,
         ):
-            async with in_background(busy.dispatcher.run()):
+            async with in_background(busy.dispatcher.serve_claims()):
                 await busy.announce("one", "two")
                 await busy.until(lambda: busy.pending_requests == 2)
                 await busy.enqueue("one")
                 await busy.until(lambda: busy.sources == ["one"])
-                async with in_background(free.dispatcher.run()):
+                async with in_background(free.dispatcher.serve_claims()):
                     await busy.enqueue("two")
                     await free.until(lambda: bool(free.leases))
             return busy.sources + free.sources
@@ -209,7 +209,7 @@ def test_a_task_without_a_waiting_claim_goes_to_another_worker(
 def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 await here.enqueue("one")
                 await here.end(0)
                 await here.connection.link.js.delete_stream(here.connection.tasks.name)
@@ -223,7 +223,7 @@ def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
 def test_an_unannounced_task_is_found_by_a_sweep(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 await here.enqueue("one")
                 await here.until(lambda: bool(here.leases))
                 here.lose(0)
@@ -238,14 +238,14 @@ def test_a_task_that_arrives_after_close_goes_to_another_worker(
 ) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here, bench(fleet, "one") as other:
-            async with in_background(here.dispatcher.run()):
+            async with in_background(here.dispatcher.serve_claims()):
                 await here.until(lambda: all(c.exists for c in here.consumers))
                 await here.announce("one")
                 await here.until(lambda: bool(here.consumers[0].request))
             here.dispatcher.close()
             await here.enqueue("one")  # the answer to the request that waits at the server
             await here.dispatcher.leave()
-            async with in_background(other.dispatcher.run()):
+            async with in_background(other.dispatcher.serve_claims()):
                 await other.until(lambda: bool(other.leases))
             return here.sources + other.sources
 
@@ -268,7 +268,7 @@ def test_a_consumer_that_cannot_be_created_is_a_warning_while_the_engine_answers
                 max_consumers=1,
             )
         with capture_logs() as lines:
-            async with bench(fleet, "hgmo") as it, in_background(it.dispatcher.run()):
+            async with bench(fleet, "hgmo") as it, in_background(it.dispatcher.serve_claims()):
                 await it.until(lambda: any(line["event"] == "lane.broken" for line in lines))
         return [line["log_level"] for line in lines if line["event"] == "lane.broken"][:1]
 
@@ -293,10 +293,11 @@ def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) ->
 
     async def play() -> None:
         archives = [an_archive(source) for source in caps for _ in range(12)]
+        policy = replace(POLICY, concurrency=12)
         async with (
             fleet.queue() as queue,
-            fleet.worker(build, caps=caps, concurrency=12),
-            fleet.worker(build, caps=caps, concurrency=12),
+            fleet.worker(build, caps=caps, policy=policy),
+            fleet.worker(build, caps=caps, policy=policy),
         ):
             for number, archive in enumerate(archives):
                 await queue.enqueue(archive, priority=[*Priority][number % 2])

@@ -15,8 +15,8 @@ from archiver.locality.cloud_ranges import (
     CloudRanges,
     RangesFile,
     UnreadableRanges,
-    read_aws,
-    read_google,
+    parse_aws,
+    parse_google,
 )
 from archiver.locality.networks import Networks, parse_address
 from archiver.model import Region
@@ -63,12 +63,12 @@ def write(path: Path, text: str) -> None:
 
 def aws(path: Path, body: object = AWS) -> RangesFile:
     write(path, json.dumps(body))
-    return RangesFile(setting="server.aws_ranges", path=path, read=read_aws, homes=HOMES)
+    return RangesFile(setting="server.aws_ranges", path=path, parse=parse_aws, homes=HOMES)
 
 
 def google(path: Path, body: object = GOOGLE) -> RangesFile:
     write(path, json.dumps(body))
-    return RangesFile(setting="server.google_ranges", path=path, read=read_google, homes=HOMES)
+    return RangesFile(setting="server.google_ranges", path=path, parse=parse_google, homes=HOMES)
 
 
 def region(networks: Networks[Region | None], text: str) -> Region | None:
@@ -95,7 +95,7 @@ def test_an_address_has_the_region_that_its_cloud_publishes(
     tmp_path: Path, address: str, expected: Region | None
 ) -> None:
     ranges = CloudRanges(files=[aws(tmp_path / "aws"), google(tmp_path / "google")])
-    assert region(ranges.read(), address) == expected
+    assert region(ranges.read_networks(), address) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_file_of_another_format_is_refused_with_its_setting(
     tmp_path: Path, make: Callable[[Path], RangesFile], setting: str
 ) -> None:
     with pytest.raises(UnreadableRanges, match=setting.replace(".", r"\.")):
-        CloudRanges(files=[make(tmp_path / "ranges.json")]).read()
+        CloudRanges(files=[make(tmp_path / "ranges.json")]).read_networks()
 
 
 @pytest.mark.parametrize(
@@ -131,33 +131,33 @@ def test_a_malformed_file_is_refused_with_its_setting(tmp_path: Path, body: byte
     file = aws(tmp_path / "aws")
     file.path.write_bytes(body)
     with pytest.raises(UnreadableRanges, match=r"server\.aws_ranges"):
-        CloudRanges(files=[file]).read()
+        CloudRanges(files=[file]).read_networks()
 
 
 def test_a_missing_file_is_refused_with_its_setting(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws")
     file.path.unlink()
     with pytest.raises(UnreadableRanges, match=r"server\.aws_ranges: No such file"):
-        CloudRanges(files=[file]).read()
+        CloudRanges(files=[file]).read_networks()
 
 
 def test_a_malformed_file_does_not_keep_a_process_from_serving(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws", [])
     with capture_logs() as lines:
-        clients = ClientResolver(published=CloudRanges(files=[file]).try_read())
+        clients = ClientResolver(published=CloudRanges(files=[file]).try_read_networks())
     assert clients.resolve({"client": ("3.0.1.1", 1), "headers": []}).region is None
     assert [line["event"] for line in lines] == ["ranges.unreadable"]
 
 
 def test_without_files_there_are_no_networks() -> None:
-    assert len(CloudRanges(files=[]).read()) == 0
+    assert len(CloudRanges(files=[]).read_networks()) == 0
     asyncio.run(CloudRanges(files=[]).follow(ClientResolver().replace_published))
 
 
 def test_a_changed_file_is_read_again_and_a_malformed_one_changes_nothing(tmp_path: Path) -> None:
     file = aws(tmp_path / "aws")
     ranges = CloudRanges(files=[file], check_interval=timedelta(milliseconds=10))
-    clients = ClientResolver(published=ranges.read())
+    clients = ClientResolver(published=ranges.read_networks())
     request = {"client": ("3.0.1.1", 1), "headers": []}
 
     async def until(event: str, lines: list[MutableMapping[str, Any]]) -> None:

@@ -27,6 +27,15 @@ from tests.parts.nats import Nats
 
 LEASE = timedelta(seconds=2)
 
+CAPS = {"hgmo": 8}
+
+POLICY = Policy(
+    concurrency=4,
+    grace=timedelta(seconds=10),
+    max_failures=3,
+    retry_base=timedelta(seconds=0.1),
+)
+
 HUNG_AFTER_S = 120.0
 """Seconds after which a test fails. Long enough for a busy machine."""
 
@@ -100,19 +109,9 @@ class Fleet:
         build: Build,
         *,
         caps: Mapping[str, int] | None = None,
-        concurrency: int = 4,
-        lease: timedelta = LEASE,
-        grace: timedelta = timedelta(seconds=10),
-        max_failures: int = 3,
-        retry_base: timedelta = timedelta(seconds=0.1),
+        policy: Policy = POLICY,
     ) -> AsyncIterator[None]:
-        """Run a worker while the block runs, then stop it as SIGTERM does."""
-        policy = Policy(
-            concurrency=concurrency,
-            grace=grace,
-            max_failures=max_failures,
-            retry_base=retry_base,
-        )
+        """Run a worker and its repairs while the block runs, then stop it as SIGTERM does."""
         async with self.connection() as connection:
             repairer = Repairer(
                 repairs=JetStreamRepairList(connection=connection),
@@ -120,9 +119,9 @@ class Fleet:
                 storage=MemoryStorage(regions=(Region("one"), Region("two"))),
                 interval=timedelta(seconds=0.1),
             )
-            opening = open_work_queue(connection=connection, caps=caps or {"hgmo": 8}, lease=lease)
+            opening = open_work_queue(connection=connection, caps=caps or CAPS, lease=LEASE)
             async with (
-                in_background(repairer.run()),
+                in_background(repairer.keep_sweeping()),
                 opening as queue,
                 running(queue, build, policy),
             ):
@@ -135,7 +134,7 @@ async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterat
     stopping = asyncio.Event()
     worker = Worker(build=build, queue=queue, policy=policy)
     async with asyncio.TaskGroup() as group:
-        group.create_task(worker.run(stopping))
+        group.create_task(worker.work_until(stopping))
         try:
             yield
         finally:

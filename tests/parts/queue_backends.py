@@ -18,7 +18,7 @@ from archiver.ports.queue import Fleet, Lease, RepairList, TaskQueue, WorkQueue
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryWorkQueue
 from archiver.worker.worker import Build, Policy
-from tests.parts.fleet import HUNG_AFTER_S, LEASE, prepared, running
+from tests.parts.fleet import CAPS, HUNG_AFTER_S, LEASE, POLICY, prepared, running
 from tests.parts.nats import Nats
 
 
@@ -38,7 +38,7 @@ class QueueBackend:
     open_work_queue: OpenWorkQueue
 
     def work_queue(self, *, lease: timedelta = LEASE) -> AbstractAsyncContextManager[WorkQueue]:
-        return self.open_work_queue(caps={"hgmo": 8}, lease=lease)
+        return self.open_work_queue(caps=CAPS, lease=lease)
 
     @asynccontextmanager
     async def worker(
@@ -46,20 +46,11 @@ class QueueBackend:
         build: Build,
         *,
         caps: Mapping[str, int] | None = None,
-        concurrency: int = 4,
         lease: timedelta = LEASE,
-        grace: timedelta = timedelta(seconds=10),
-        max_failures: int = 3,
-        retry_base: timedelta = timedelta(seconds=0.1),
+        policy: Policy = POLICY,
     ) -> AsyncIterator[None]:
         """Run a worker while the block runs, then stop it as SIGTERM does."""
-        policy = Policy(
-            concurrency=concurrency,
-            grace=grace,
-            max_failures=max_failures,
-            retry_base=retry_base,
-        )
-        opening = self.open_work_queue(caps=caps or {"hgmo": 8}, lease=lease)
+        opening = self.open_work_queue(caps=caps or CAPS, lease=lease)
         async with opening as queue, running(queue, build, policy):
             yield
 

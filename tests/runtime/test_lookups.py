@@ -33,7 +33,7 @@ class Place:
         return there
 
     async def ask(self, *, since: datetime | None = None, key: str = "key") -> str:
-        return await self.lookups.run(
+        return await self.lookups.join_or_start(
             key, self.look, remember=lambda made: self.remembered.append(made.found), since=since
         )
 
@@ -117,7 +117,7 @@ def test_a_lookup_is_repeated_only_once() -> None:
             place.lookups.overtake("key")
             return await place.look()
 
-        found = await place.lookups.run("key", look, remember=lambda _made: None)
+        found = await place.lookups.join_or_start("key", look, remember=lambda _made: None)
         assert (found, place.begun) == ("nothing", 2)
 
     run(scenario())
@@ -146,7 +146,9 @@ def test_an_exception_reaches_every_caller() -> None:
             raise LookupError
 
         asking = [
-            asyncio.create_task(place.lookups.run("key", look, remember=lambda _made: None))
+            asyncio.create_task(
+                place.lookups.join_or_start("key", look, remember=lambda _made: None)
+            )
             for _ in range(100)
         ]
         await asyncio.sleep(0.01)

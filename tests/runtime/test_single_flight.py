@@ -18,7 +18,7 @@ def test_concurrent_callers_share_one_run() -> None:
 
     async def play() -> list[int]:
         shared: SingleFlight[str, int] = SingleFlight()
-        return await asyncio.gather(*(shared.run("key", start) for _ in range(50)))
+        return await asyncio.gather(*(shared.join_or_start("key", start) for _ in range(50)))
 
     assert asyncio.run(play()) == [1] * 50
 
@@ -33,7 +33,7 @@ def test_a_later_caller_starts_a_new_run() -> None:
 
     async def play() -> list[int]:
         shared: SingleFlight[str, int] = SingleFlight()
-        return [await shared.run("key", start), await shared.run("key", start)]
+        return [await shared.join_or_start("key", start), await shared.join_or_start("key", start)]
 
     assert asyncio.run(play()) == [1, 2]
 
@@ -46,7 +46,7 @@ def test_every_caller_gets_the_error() -> None:
     async def play() -> list[BaseException | None]:
         shared: SingleFlight[str, None] = SingleFlight()
         return await asyncio.gather(
-            *(shared.run("key", start) for _ in range(3)), return_exceptions=True
+            *(shared.join_or_start("key", start) for _ in range(3)), return_exceptions=True
         )
 
     assert [type(outcome) for outcome in asyncio.run(play())] == [ValueError] * 3
@@ -59,8 +59,8 @@ def test_cancelling_one_caller_does_not_cancel_the_run() -> None:
 
     async def play() -> str:
         shared: SingleFlight[str, str] = SingleFlight()
-        first = asyncio.create_task(shared.run("key", start))
-        second = asyncio.create_task(shared.run("key", start))
+        first = asyncio.create_task(shared.join_or_start("key", start))
+        second = asyncio.create_task(shared.join_or_start("key", start))
         await asyncio.sleep(0.01)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):

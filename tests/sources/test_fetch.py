@@ -1,7 +1,7 @@
 """The guarded GET: bodies, statuses, headers and malformed responses."""
 
 import asyncio
-import time
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,12 +15,13 @@ from archiver.errors import (
     SourceUnavailable,
     TruncatedArchive,
 )
-from archiver.sources.response import CHUNK_BYTES, parse_retry_after
+from archiver.sources.response import CHUNK_BYTES, LINGER, parse_retry_after
 from tests.parts.faulty_host import (
     Break,
     FaultyHost,
     Pause,
     Step,
+    Until,
     chunked,
     head,
     sized,
@@ -263,14 +264,16 @@ def test_a_fast_host_yields_large_chunks_up_to_the_limit(host: FaultyHost) -> No
 
 
 def test_a_slow_host_yields_small_chunks_without_delay(host: FaultyHost) -> None:
-    url = host.script("/a", head({"Content-Length": "10"}), b"first", Pause(2), b"later")
+    received = threading.Event()
+    body = (b"first", Until(received), b"later")
+    url = host.script("/a", head({"Content-Length": "10"}), *body)
 
-    async def play() -> tuple[bytes, float]:
+    async def play() -> list[bytes]:
         async with fetching(url) as fetch, fetch.get(url, deadline=DEADLINE) as answer:
-            started = time.monotonic()
-            return await anext(answer.chunks()), time.monotonic() - started
+            chunks = answer.chunks()
+            first = await anext(chunks)  # although the host sends no more until then
+            received.set()
+            return [first, *[chunk async for chunk in chunks]]
 
-    chunk, waited_s = asyncio.run(play())
-
-    assert chunk == b"first"
-    assert waited_s < 1
+    assert asyncio.run(play()) == [b"first", b"later"]
+    assert timedelta(seconds=1) > LINGER

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.errors import IncompleteArchive, NotPackable
+from archiver.errors import NotPackable
 from archiver.model import Completeness
 from tests.broken_repositories import (
     DAMAGED,
@@ -15,8 +15,8 @@ from tests.broken_repositories import (
     ONLY_ZIP,
     LocalArchiver,
     archive_of,
+    build_damaged,
     commit,
-    damage,
     names,
 )
 from tests.parts.hgweb import Hgweb, Mercurial, configured
@@ -72,12 +72,7 @@ def local(apache: Hgweb, tmp_path: Path) -> LocalArchiver:
 
 
 def test_a_readable_zip_of_a_damaged_repository_is_rejected(local: LocalArchiver) -> None:
-    repository, node = commit(local.host, DAMAGED)
-    damage(repository, "a/f5.txt")
-
-    sent = names(local.host.archive(repository.name, node, "zip"))
-    with pytest.raises(IncompleteArchive):
-        asyncio.run(local.build(archive_of(repository, node, "zip"), ONLY_ZIP))
+    sent, _ = build_damaged(local)
 
     assert sent[-1].endswith("a/f4.txt")
 

@@ -18,7 +18,7 @@ from archiver.storage.fan_out import MAX_LAG
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
 from tests.parts.s3 import REGIONS, Home
-from tests.parts.s3_fault_proxy import S3FaultProxy, sink
+from tests.parts.s3_fault_proxy import Misbehave, S3FaultProxy, sink
 
 T = TypeVar("T")
 EAST, WEST = REGIONS
@@ -68,6 +68,16 @@ def two_regions(home: Home) -> Iterator[TwoRegions]:
         yield TwoRegions(
             home=home, sinks={region: stack.enter_context(sink(endpoint)) for region in REGIONS}
         )
+
+
+def shorten(two_regions: TwoRegions) -> Misbehave:
+    """Truncate objects before HEAD requests."""
+
+    def misbehave(method: str, target: str) -> None:
+        if method == "HEAD":
+            two_regions.home.server.request("PUT", target, body=b"few")
+
+    return misbehave
 
 
 def an_archive(*, suffix: str = "zip") -> Archive:

@@ -31,7 +31,7 @@ def test_a_silent_region_is_skipped_and_hardly_waited_for_again() -> None:
     ended: list[str] = []
 
     async def ask(queries: RegionQueries, name: str) -> None:
-        answers = await queries.run({EAST: never(), WEST: after(0)})
+        answers = await queries.gather_answers({EAST: never(), WEST: after(0)})
         assert isinstance(answers[EAST], StorageUnavailable)
         assert answers[WEST] == 1
         ended.append(name)
@@ -48,16 +48,19 @@ def test_a_silent_region_is_skipped_and_hardly_waited_for_again() -> None:
 def test_a_region_that_answers_is_trusted_again() -> None:
     async def scenario() -> None:
         queries = RegionQueries()
-        await queries.run({EAST: never(), WEST: after(0)})
-        await queries.run({EAST: after(0), WEST: after(0)})
-        assert await queries.run({EAST: after(0.5), WEST: after(0)}) == {EAST: 1, WEST: 1}
+        await queries.gather_answers({EAST: never(), WEST: after(0)})
+        await queries.gather_answers({EAST: after(0), WEST: after(0)})
+        assert await queries.gather_answers({EAST: after(0.5), WEST: after(0)}) == {
+            EAST: 1,
+            WEST: 1,
+        }
 
     asyncio.run(scenario())
 
 
 def test_a_failure_does_not_shorten_the_wait_for_other_regions() -> None:
     async def scenario() -> None:
-        answers = await RegionQueries().run(
+        answers = await RegionQueries().gather_answers(
             {EAST: after(PATIENCE.total_seconds() + 0.2), WEST: failing()}
         )
         assert answers[EAST] == 1
@@ -69,7 +72,7 @@ def test_cancellation_ends_all_queries() -> None:
     async def scenario() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await RegionQueries().run({EAST: never(), WEST: never()})
+                await RegionQueries().gather_answers({EAST: never(), WEST: never()})
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
 

@@ -1,7 +1,7 @@
 """Entries of the index whose copies were removed, on a real server."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,15 +15,15 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.records import decode_copies
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.streams import INDEX, REPAIRS
-from archiver.model import Archive, Copies, Region, TreeProof
-from archiver.ports.storage import Commit, StoredState
+from archiver.model import Archive, Copies, Region
+from archiver.ports.index_entries import IndexEntry
+from archiver.ports.storage import StoredState
 from archiver.runtime.tasks import in_background
-from archiver.sealing import seal
 from archiver.testing import MemoryStorage
 from archiver.upkeep.recheck import CONCURRENCY, WAITING_MAX, Rechecker
+from tests.jetstream.indexes import committed, write_unpublished
 from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, a_proven_archive, an_archive
 from tests.parts.process import free_port
-from tests.storage.conftest import lease_held
 
 EAST, WEST = Region("east"), Region("west")
 AT_ONCE = timedelta(0)
@@ -65,26 +65,6 @@ async def a_process(
         yield Process(connection=connection, index=index, rechecker=rechecker)
 
 
-async def committed(
-    storage: MemoryStorage, archive: Archive, proof: TreeProof | None = None
-) -> Copies:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield b"bytes"
-
-    upload = await storage.upload(archive, chunks(), attempt="x")
-    verified = seal(sha256="0" * 64, size_bytes=5, root="ash")
-    return await storage.commit(
-        Commit(
-            archive=archive,
-            upload=upload,
-            verified=verified,
-            source_url="http://127.0.0.1/",
-            proof=proof,
-        ),
-        prove_lease=lease_held,
-    )
-
-
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(HUNG_AFTER_S):
         while not await true():
@@ -110,7 +90,7 @@ def test_a_missing_copy_is_removed_everywhere_and_listed_for_repair(
                 return await one.connection.kv.get(REPAIRS, archive.key_hash) is not None
 
             with capture_logs() as logs:
-                async with in_background(one.rechecker.run()):
+                async with in_background(one.rechecker.recheck_scheduled()):
                     assert await one.index.copies(archive) == both
                     await until(known_and_noted)
             assert [line["region"] for line in logs if line["event"] == "copy.gone"] == [WEST]
@@ -139,18 +119,16 @@ def test_an_archive_that_every_region_lost_is_absent(fleet: Fleet) -> None:
 def test_a_sound_entry_is_rechecked_once_in_the_fleet(fleet: Fleet) -> None:
     async def play() -> None:
         storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as first:
-            copies = await committed(storage, archive)
-            await first.index.record(archive, copies)
-            await asyncio.sleep(0.3)
-            async with (
-                a_process(fleet, storage, timedelta(seconds=0.3)) as one,
-                a_process(fleet, storage, timedelta(seconds=0.3)) as two,
-            ):
-                assert await one.index.copies(archive) == await two.index.copies(archive) == copies
-                await one.rechecker.recheck(archive)
-                await two.rechecker.recheck(archive)
-                assert await one.index.copies(archive) == await two.index.copies(archive) == copies
+        copies = await committed(storage, archive)
+        async with (
+            a_process(fleet, storage, timedelta(hours=1)) as one,
+            a_process(fleet, storage, timedelta(hours=1)) as two,
+        ):
+            await write_unpublished(one.connection, archive, copies, age=timedelta(hours=2))
+            assert await one.index.copies(archive) == await two.index.copies(archive) == copies
+            await one.rechecker.recheck(archive)
+            await two.rechecker.recheck(archive)
+            assert await one.index.copies(archive) == await two.index.copies(archive) == copies
         assert storage.lookups == 1
 
     asyncio.run(play())
@@ -210,17 +188,34 @@ def test_a_replaced_manifest_replaces_the_entry(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overtaken:
+    """A process that has seen an entry of *archive*, and another one has written it since."""
+
+    process: Process
+    archive: Archive
+    both: Copies
+    seen: IndexEntry
+
+
+@asynccontextmanager
+async def overtaken(fleet: Fleet) -> AsyncIterator[Overtaken]:
+    storage, archive = CountingStorage(), an_archive()
+    async with a_process(fleet, storage) as process, a_process(fleet, storage) as other:
+        both = await committed(storage, archive)
+        await process.index.record(archive, both)
+        seen = await process.index.latest(archive)
+        assert seen
+        await other.index.record(archive, both)
+        yield Overtaken(process=process, archive=archive, both=both, seen=seen)
+
+
 def test_a_newer_entry_is_not_overwritten(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
-            both = await committed(storage, archive)
-            await one.index.record(archive, both)
-            seen = await one.index.latest(archive)
-            assert seen
-            await two.index.record(archive, both)
+        async with overtaken(fleet) as it:
+            one, archive, both = it.process, it.archive, it.both
             western = Copies(manifest=both.manifest, regions=(WEST,))
-            await one.index.replace(archive, seen, western)
+            await one.index.replace(archive, it.seen, western)
             entry = await one.connection.kv.get(INDEX, archive.key_hash)
             assert entry
             record = decode_copies(entry.value)
@@ -233,14 +228,9 @@ def test_a_newer_entry_is_not_overwritten(fleet: Fleet) -> None:
 
 def test_a_newer_entry_is_not_removed(fleet: Fleet) -> None:
     async def play() -> None:
-        storage, archive = CountingStorage(), an_archive()
-        async with a_process(fleet, storage) as one, a_process(fleet, storage) as two:
-            both = await committed(storage, archive)
-            await one.index.record(archive, both)
-            seen = await one.index.latest(archive)
-            assert seen
-            await two.index.record(archive, both)
-            await one.index.replace(archive, seen, None)
+        async with overtaken(fleet) as it:
+            one, archive = it.process, it.archive
+            await one.index.replace(archive, it.seen, None)
             assert await one.connection.kv.get(INDEX, archive.key_hash)
             seen = await one.index.latest(archive)
             assert seen
@@ -258,7 +248,10 @@ def test_no_request_waits_for_a_check_and_few_run_at_a_time(fleet: Fleet) -> Non
             for archive in archives:
                 await process.index.record(archive, await committed(storage, archive))
             storage.stuck = True
-            async with in_background(process.rechecker.run()), asyncio.timeout(HUNG_AFTER_S):
+            async with (
+                in_background(process.rechecker.recheck_scheduled()),
+                asyncio.timeout(HUNG_AFTER_S),
+            ):
                 for _ in range(3):
                     for archive in archives:
                         assert await process.index.copies(archive)
@@ -278,7 +271,7 @@ def test_an_archive_that_finds_no_room_is_checked_later(fleet: Fleet) -> None:
             for _ in range(WAITING_MAX):
                 process.rechecker.schedule(an_archive())
             assert await process.index.copies(archive)
-            async with in_background(process.rechecker.run()):
+            async with in_background(process.rechecker.recheck_scheduled()):
                 await asyncio.sleep(0.2)
                 assert storage.lookups == 0
                 assert await process.index.copies(archive)

@@ -27,7 +27,7 @@ async def repairing(
         storage=storage,
         interval=timedelta(seconds=0.1),
     )
-    async with in_background(repairer.run()), stand.worker(build):
+    async with in_background(repairer.keep_sweeping()), stand.worker(build):
         yield
 
 

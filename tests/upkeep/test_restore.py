@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from structlog.testing import capture_logs
 
@@ -16,7 +17,7 @@ from archiver.runtime.tasks import in_background
 from archiver.tasks import Priority, TaskState
 from archiver.testing import MemoryStorage
 from archiver.upkeep.restore import Restorer
-from tests.parts.fleet import LEASE, Busy, Fleet, an_archive, copies_of, until
+from tests.parts.fleet import LEASE, POLICY, Busy, Fleet, an_archive, copies_of, until
 
 LONG = LEASE.total_seconds()
 
@@ -50,7 +51,7 @@ class Web:
 async def web(fleet: Fleet) -> AsyncIterator[Web]:
     async with fleet.connection() as connection:
         ready = Web(connection)
-        async with in_background(ready.restorer.run()):
+        async with in_background(ready.restorer.restore_after_outages()):
             yield ready
 
 
@@ -111,7 +112,7 @@ def test_a_failed_task_is_not_created_again(fleet: Fleet) -> None:
     async def play() -> None:
         async with web(fleet) as here:
             await here.queue.enqueue(archive)
-            async with fleet.worker(build, max_failures=1):
+            async with fleet.worker(build, policy=replace(POLICY, max_failures=1)):
                 await until(here.queue, archive, TaskState.FAILURE)
             here.connection.link.gaps.notify()
             assert await here.restored() == set()

@@ -14,11 +14,12 @@ from archiver.service import Archiver
 from archiver.web.app import create_app
 from archiver.web.application import Application
 from archiver.web.request_context import WebConfig, WebState
-from tests.memory_world import World
+from tests.memory_world import ASH, World
 
 T = TypeVar("T")
 
 PUBLIC_URL = "https://archiver.example"
+DEFAULT = f"/archiver/hgmo/{ASH}/default"
 CONFIG = WebConfig(
     public_url=PUBLIC_URL, retry_after_s=3, version={"version": "1.2.3", "commit": "c0ffee"}
 )

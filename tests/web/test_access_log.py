@@ -18,10 +18,8 @@ from archiver.testing import FakeSource
 from archiver.web.access_log import AccessLog
 from archiver.web.client_address import UNKNOWN_CLIENT, ClientResolver
 from archiver.web.request_context import RequestContext
-from tests.memory_world import ASH, World
-from tests.web.client import CONFIG, Client, client
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
+from tests.memory_world import World
+from tests.web.client import CONFIG, DEFAULT, Client, client
 
 
 def lines_of(web: Client, target: str | bytes, method: str = "GET", **headers: str) -> list[Any]:

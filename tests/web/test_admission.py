@@ -11,8 +11,8 @@ from archiver.ports.source import ServedFormats
 from archiver.testing import FakeSource
 from archiver.web.waiting.waiters import WaitLimits
 from tests.memory_world import World
-from tests.web.client import CONFIG, ClientResponse, client
-from tests.web.waiters import DEFAULT, PATIENT, built, settled
+from tests.web.client import CONFIG, DEFAULT, ClientResponse, client
+from tests.web.waiters import PATIENT, built, settled
 
 
 def test_waiters_are_limited_per_client_and_in_all() -> None:

@@ -17,9 +17,7 @@ from archiver.web.client_address import ClientResolver
 from archiver.web.response_cache import TARGET_MAX_BYTES
 from tests.memory_world import ASH, World
 from tests.web import client as web_client
-from tests.web.client import CONFIG, Client, client
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
+from tests.web.client import CONFIG, DEFAULT, Client, client
 
 
 @pytest.fixture

@@ -14,11 +14,9 @@ from archiver.tasks import Phase, Task
 from archiver.telemetry import METRICS
 from archiver.testing import FakeAttempt, MemoryEngine
 from archiver.web.waiting.waiters import WaitLimits
-from tests.memory_world import ASH, World
-from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
+from tests.memory_world import World
+from tests.web.client import CONFIG, DEFAULT, PUBLIC_URL, Client, ClientResponse, client
 from tests.web.waiters import built, settled
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,7 @@ from archiver.ports.source import ServedFormats
 from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.memory_world import ASH, World
-from tests.web.client import PUBLIC_URL, Client, ClientResponse, client
-from tests.web.waiters import DEFAULT
+from tests.web.client import DEFAULT, PUBLIC_URL, Client, ClientResponse, client
 
 
 @pytest.mark.parametrize("query", ("wait=80", "wait=0", "on_miss=redirect", "on_miss=none"))

@@ -10,10 +10,8 @@ from archiver.errors import ArchiverError
 from archiver.model import Node
 from archiver.testing import FakeSource
 from archiver.web.problems import STATUSES
-from tests.memory_world import ASH, World
-from tests.web.client import Client, client
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
+from tests.memory_world import World
+from tests.web.client import DEFAULT, Client, client
 
 
 def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:

@@ -5,9 +5,7 @@ from structlog.testing import capture_logs
 
 from archiver.web.app import ROUTES
 from tests.memory_world import ASH, World
-from tests.web.client import CONFIG, PUBLIC_URL, Client
-
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
+from tests.web.client import CONFIG, DEFAULT, PUBLIC_URL, Client
 
 
 @pytest.mark.parametrize(

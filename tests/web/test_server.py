@@ -15,10 +15,14 @@ from subprocess import Popen
 
 import pytest
 
+from archiver.web.server import GRACE_S
 from tests.parts.process import accepts, free_port, running, wait_until
 from tests.web.raw import request
 
 ROOT = Path(__file__).parents[2]
+
+SOON_S = 2 * GRACE_S
+"""More than running requests may take, and less than a connection may be idle."""
 
 
 @contextmanager
@@ -36,10 +40,8 @@ def test_it_ends_soon_after_sigterm_although_a_client_keeps_its_connection(tmp_p
     ):
         idle.sendall(b"GET /__lbheartbeat__ HTTP/1.1\r\nHost: h\r\n\r\n")
         assert idle.recv(100).startswith(b"HTTP/1.1 200")
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - started < 5
+        assert process.wait(SOON_S) == 0
     assert "web.stopped" in (tmp_path / "log").read_text()
 
 

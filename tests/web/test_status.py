@@ -5,10 +5,8 @@ import pytest
 from archiver.errors import SourceUnavailable, UnknownSubdir
 from archiver.model import Region
 from archiver.tasks import Phase
-from tests.memory_world import ASH
-from tests.web.client import PUBLIC_URL, Client
+from tests.web.client import DEFAULT, PUBLIC_URL, Client
 
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
 KEYS_OF_THE_ORIGINAL = {"state", "status", "src_url", "s3_urls"}
 
 

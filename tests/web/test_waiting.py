@@ -18,8 +18,8 @@ from archiver.web.request_context import HEADER_MAX_BYTES
 from archiver.web.waiting.wait_preference import HOLDS_MAX
 from archiver.web.waiting.waiters import WaitLimits
 from tests.memory_world import World
-from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
-from tests.web.waiters import DEFAULT, PATIENT, built, crowd, settled
+from tests.web.client import CONFIG, DEFAULT, PUBLIC_URL, Client, ClientResponse, client
+from tests.web.waiters import PATIENT, built, crowd, settled
 
 
 def query_of(response: ClientResponse) -> dict[str, str]:

@@ -2,10 +2,8 @@
 
 import asyncio
 
-from tests.memory_world import ASH
-from tests.web.client import Client, ClientResponse
+from tests.web.client import DEFAULT, Client, ClientResponse
 
-DEFAULT = f"/archiver/hgmo/{ASH}/default"
 PATIENT = f"{DEFAULT}?wait=5"
 
 

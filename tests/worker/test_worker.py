@@ -1,29 +1,37 @@
 """How a worker ends its attempts, on the fake queue and on the real one."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from archiver.errors import UnreadableManifest
+from archiver.errors import ArchiverError, UnreadableManifest
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
 from archiver.tasks import Phase, Task, TaskState
 from archiver.worker.back_off import SPOILED_MAX
-from archiver.worker.worker import VANISHED_MAX
-from tests.parts.fleet import HUNG_AFTER_S, Busy, Outage, Refused, an_archive, copies_of
+from archiver.worker.worker import VANISHED_MAX, Build
+from tests.parts.fleet import HUNG_AFTER_S, POLICY, Busy, Outage, Refused, an_archive, copies_of
 from tests.parts.queue_backends import OpenStand, claimed, in_memory
+
+NO_GRACE = replace(POLICY, grace=timedelta(0))
+
+
+def builds_after(*errors: ArchiverError) -> Build:
+    """Return a build that raises each of *errors* in turn, and then succeeds."""
+    left = iter(errors)
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        for error in left:
+            raise error
+        return copies_of(archive)
+
+    return build
 
 
 def test_a_retryable_error_is_tried_again_until_it_works(open_stand: OpenStand) -> None:
-    attempts = 0
-
-    async def build(archive: Archive, _attempt: Attempt) -> Copies:
-        nonlocal attempts
-        attempts += 1
-        if attempts < 3:
-            raise Busy("not yet")
-        return copies_of(archive)
+    build = builds_after(Busy("not yet"), Busy("not yet"))
 
     async def play() -> tuple[int, int]:
         archive = an_archive()
@@ -36,18 +44,14 @@ def test_a_retryable_error_is_tried_again_until_it_works(open_stand: OpenStand) 
 
 
 def test_an_outage_of_ours_is_waited_for_and_counts_no_failure(open_stand: OpenStand) -> None:
-    attempts = 0
-
-    async def build(archive: Archive, _attempt: Attempt) -> Copies:
-        nonlocal attempts
-        attempts += 1
-        if attempts < 4:
-            raise Outage("our disks are away")
-        return copies_of(archive)
+    build = builds_after(*(Outage("our disks are away") for _ in range(3)))
 
     async def play() -> tuple[Task, Task]:
         archive = an_archive()
-        async with open_stand() as stand, stand.worker(build, max_failures=1):
+        async with (
+            open_stand() as stand,
+            stand.worker(build, policy=replace(POLICY, max_failures=1)),
+        ):
             await stand.queue.enqueue(archive)
             waiting = await stand.until(archive, TaskState.RETRY)
             return waiting, await stand.until(archive, TaskState.SUCCESS)
@@ -69,8 +73,8 @@ def test_a_damaged_manifest_occupies_its_source_no_longer_than_other_failures(
         return copies_of(archive)
 
     async def play() -> list[Task]:
-        innocent = an_archive()
-        async with open_stand() as stand, stand.worker(build, caps={"hgmo": 3}, max_failures=2):
+        innocent, policy = an_archive(), replace(POLICY, max_failures=2)
+        async with open_stand() as stand, stand.worker(build, caps={"hgmo": 3}, policy=policy):
             for archive in (*damaged, innocent):  # two of high priority may run
                 await stand.queue.enqueue(archive)
             await stand.until(innocent, TaskState.SUCCESS)
@@ -89,8 +93,8 @@ def test_an_outage_that_interrupts_several_fetches_ends_the_task(
         raise Outage("the bucket is nearly full")
 
     async def play() -> Task:
-        archive, base = an_archive(), timedelta(seconds=0.01)
-        async with open_stand() as stand, stand.worker(build, retry_base=base):
+        archive, policy = an_archive(), replace(POLICY, retry_base=timedelta(seconds=0.01))
+        async with open_stand() as stand, stand.worker(build, policy=policy):
             await stand.queue.enqueue(archive)
             return await stand.until(archive, TaskState.FAILURE)
 
@@ -105,10 +109,8 @@ def test_between_attempts_the_task_is_in_retry_and_says_why(open_stand: OpenStan
 
     async def play() -> tuple[str | None, str | None]:
         archive, long_enough = an_archive(), timedelta(seconds=2)
-        async with (
-            open_stand() as stand,
-            stand.worker(build, max_failures=2, retry_base=long_enough),
-        ):
+        policy = replace(POLICY, max_failures=2, retry_base=long_enough)
+        async with open_stand() as stand, stand.worker(build, policy=policy):
             await stand.queue.enqueue(archive)
             retrying = await stand.until(archive, TaskState.RETRY)
             failed = await stand.until(archive, TaskState.FAILURE)
@@ -199,7 +201,7 @@ def test_a_stopping_worker_hands_its_task_to_another_one(open_stand: OpenStand) 
         archive, endless_lease = an_archive(), timedelta(hours=1)
         async with open_stand() as stand:
             await stand.queue.enqueue(archive)
-            async with stand.worker(endless, grace=timedelta(0), lease=endless_lease):
+            async with stand.worker(endless, policy=NO_GRACE, lease=endless_lease):
                 await stand.until(archive, TaskState.STARTED)
             async with stand.worker(build, lease=endless_lease):
                 task = await stand.until(archive, TaskState.SUCCESS)
@@ -218,7 +220,7 @@ def test_a_busy_worker_that_stops_hands_back_only_its_own_tasks(
     async def play() -> list[TaskState]:
         archives = [an_archive(), an_archive()]
         async with open_stand() as stand:
-            async with stand.worker(endless, concurrency=1, grace=timedelta(0)):
+            async with stand.worker(endless, policy=replace(NO_GRACE, concurrency=1)):
                 for archive in archives:
                     await stand.queue.enqueue(archive)
                 await stand.until(archives[0], TaskState.STARTED)
@@ -240,7 +242,7 @@ def test_a_build_that_ends_within_the_grace_is_not_handed_back(open_stand: OpenS
         archive = an_archive()
         async with open_stand() as stand:
             await stand.queue.enqueue(archive)
-            async with stand.worker(build, grace=timedelta(seconds=10)):
+            async with stand.worker(build, policy=replace(POLICY, grace=timedelta(seconds=10))):
                 await stand.until(archive, TaskState.STARTED)
                 seen.set()
             return (await stand.until(archive, TaskState.SUCCESS)).attempt

@@ -41,7 +41,7 @@ class Audit:
     seed: int | None
     quiet: bool
 
-    async def run(self, settings: Settings, report: Callable[[Finding], None]) -> None:
+    async def report_findings(self, settings: Settings, report: Callable[[Finding], None]) -> None:
         async with (
             open_auditor(settings) as auditor,
             aclosing(self._iter_archives(auditor)) as archives,
@@ -129,7 +129,7 @@ def command(
     failure = None
     try:
         with interruptible():
-            asyncio.run(audit.run(settings, report))
+            asyncio.run(audit.report_findings(settings, report))
     except StorageUnavailable as exc:
         failure = exc
         click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)

@@ -44,7 +44,7 @@ def command(*, once: bool, listen: str | None) -> None:
     set_up_logging(LogFormat.CONSOLE, level="error", process="demo")
     with tempfile.TemporaryDirectory(prefix="archiver-demo-") as folder:
         try:
-            Demo(folder=Path(folder), listen=listen, once=once).run()
+            Demo(folder=Path(folder), listen=listen, once=once).play()
         except CannotServe as exc:
             raise CommandFailed(str(exc)) from exc
     click.echo("\nEverything has stopped, and all files are deleted.")

@@ -129,7 +129,7 @@ def command(  # noqa: PLR0913 - one per option
         message = f"not finished after {timeout_s:g} s"
         try:
             with exit_after(timeout_s + EXIT_MARGIN_S, message):
-                result = asyncio.run(get.run(server, rev))
+                result = asyncio.run(get.locate_and_download(server, rev))
         except TimeoutError:
             raise TimedOut(message) from None
     _print_result(result, time.monotonic() - began, as_json=as_json, quiet=quiet)
@@ -162,7 +162,7 @@ class GetArchive:
     progress: ProgressBar
     quiet: bool
 
-    async def run(self, server: str, rev: str) -> GetResult:
+    async def locate_and_download(self, server: str, rev: str) -> GetResult:
         """Get the archive within the timeout. Raises TimeoutError after it."""
         async with asyncio.timeout(self.timeout_s), open_client(server) as client:
             url = client.archive_url(self.source, self.repo, rev, self.query)
@@ -210,7 +210,7 @@ class GetArchive:
             download = ResumableDownload(
                 client=client, locate=locate, retries=self.retries, on_retry=self._print_retry
             )
-            located = await download.run(located, writer, self.progress.advance)
+            located = await download.fetch(located, writer, self.progress.advance)
             stored = writer.stored_path()
             return located, await self._prove(stored, located) if stored else None
 

@@ -41,7 +41,7 @@ class ResumableDownload:
     bad_regions: set[str] = field(default_factory=set)
     discards: int = 0
 
-    async def run(
+    async def fetch(
         self, located: Located, writer: ArchiveWriter, report: Callable[[int], None]
     ) -> Located:
         """Download the archive, and return the location of its last byte.

@@ -32,7 +32,7 @@ class Demo:
         self._node = ""
         self._finished = False
 
-    def run(self) -> None:
+    def play(self) -> None:
         """Run the demo. Raises CannotServe, or CommandFailed after a failed check or a signal."""
         self._screen.title("Archiver, from scratch, on this machine")
         self._screen.line(f"http://{self._listen}{self._address_note}")
@@ -75,11 +75,11 @@ class Demo:
 
             async def play() -> None:
                 starting.close()
-                await self._play()
+                await self._play_scenario()
 
             await run_until_stopped(supervisor, play)
 
-    async def _play(self) -> None:
+    async def _play_scenario(self) -> None:
         async with open_client(f"http://{self._listen}") as client:
             scenario = Scenario(
                 client=client,

@@ -37,7 +37,7 @@ class SupervisedProgram:
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
-    async def run(self) -> None:
+    async def keep_running(self) -> None:
         """Start the program, and restart it after each exit. Raises CannotServe if never ready."""
         delay_s, starts = RESTART_DELAY_S, 0
         try:
@@ -175,7 +175,7 @@ class Supervisor:
         for stage in self._stages:
             self._started.append(stage)
             for supervised in stage:
-                group.create_task(supervised.run())
+                group.create_task(supervised.keep_running())
             for supervised in stage:
                 await supervised.was_ready.wait()
 

@@ -48,7 +48,7 @@ class SpooledInventory:
         members = MemberFilter(original=archive, target=archive, root="", writer=ContentLister())
         if archive.suffix == "zip":
             return repack_zip(self._spool.descriptor, members)
-        return repack_tar(self._spool.read(READ_BYTES), archive.suffix, members)
+        return repack_tar(self._spool.iter_pieces(READ_BYTES), archive.suffix, members)
 
 
 class ContentLister:

@@ -92,7 +92,7 @@ class Spool:
                 view = view[self._file.write(view) :]
         self.size_bytes += len(data)
 
-    def read(self, piece_bytes: int) -> Iterator[bytes]:
+    def iter_pieces(self, piece_bytes: int) -> Iterator[bytes]:
         """Yield everything that was written."""
         position = 0
         while piece := os.pread(self.descriptor, piece_bytes, position):

@@ -38,14 +38,14 @@ class Connection:
         self.tasks = TaskStream(link=self.link, streams=self.streams)
         self.kv = KeyValue(link=self.link, streams=self.streams, unreadable=self.unreadable)
 
-    async def keep(self, *, prepares: bool = True) -> None:
+    async def keep_connected(self, *, prepares: bool = True) -> None:
         """Stay connected until cancelled, and ensure the streams after each reconnection.
 
         The server may have lost its folder in between.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.link.keep())
+                group.create_task(self.link.keep_connected())
                 while prepares:
                     await self._returned.wait()
                     self._returned.clear()
@@ -62,7 +62,7 @@ class Connection:
                 self.link.faults.report("engine.not_ready", exc.__cause__ or exc)
                 await asyncio.sleep(1)
             else:
-                self.link.faults.end()
+                self.link.faults.forget_all()
                 self.prepared.set()
                 return
 
@@ -83,7 +83,7 @@ async def connect(
     its *report*. *namespace* keeps fleets apart on one cluster.
     """
     connection = Connection(servers=servers, namespace=namespace, name=name, report=report)
-    keeping = asyncio.create_task(connection.keep(prepares=prepares))
+    keeping = asyncio.create_task(connection.keep_connected(prepares=prepares))
     await connection.link.wait(START_TIMEOUT)
     try:
         yield connection

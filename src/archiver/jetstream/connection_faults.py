@@ -142,6 +142,6 @@ class Faults:
             self._due_at[reason] = now + REPEAT_AFTER.total_seconds()
             log.warning(event, reason=reason, check=CHECKS[reason], cause=describe(exc))
 
-    def end(self) -> None:
+    def forget_all(self) -> None:
         """Forget what was reported: the fault is over, or another one begins."""
         self._due_at.clear()

@@ -170,7 +170,7 @@ class ConsumerSet:
             consumer.exists = False
         self._missing.set()
 
-    async def keep(self) -> None:
+    async def keep_complete(self) -> None:
         """Create the missing consumers whenever there are some, until cancelled."""
         while True:
             await self._missing.wait()

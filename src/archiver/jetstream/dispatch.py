@@ -97,7 +97,7 @@ class Dispatcher:
         while claim := self._pop_claim():
             claim.set_result(None)
 
-    async def run(self) -> None:
+    async def serve_claims(self) -> None:
         """Request tasks for the waiting claims until cancelled."""
         connection = self._connection
         connection.feed.gaps.add(self._start_over)
@@ -105,7 +105,7 @@ class Dispatcher:
         await connection.link.subscriptions.subscribe(f"{self._inbox}.*", self._receive)
         await connection.link.subscriptions.subscribe(self._published, self._on_task_published)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.consumers.keep())
+            group.create_task(self.consumers.keep_complete())
             group.create_task(self._request_tasks())
             group.create_task(self._sweep())
 

@@ -36,7 +36,7 @@ class QueueProbe:
         self._consumer = _consumer_name()
         self._sent = 0
 
-    async def run(self) -> None:
+    async def prove_delivery(self) -> None:
         """Write a task state. Store a message in the work queue, receive and acknowledge it.
 
         Raises:
@@ -99,12 +99,12 @@ class JetStreamFleet:
         )
         self._probe = QueueProbe(connection=connection)
 
-    async def check(self) -> ArchiverError | None:
+    async def check_queue(self) -> ArchiverError | None:
         try:
             streams = await self._replication.status()
             if leaderless := [name for stream in streams for name in stream.leaderless]:
                 return EngineUnavailable(f"no server of the engine leads {', '.join(leaderless)}")
-            await self._probe.run()
+            await self._probe.prove_delivery()
         except EngineUnavailable as exc:
             return exc
         return None

@@ -108,7 +108,7 @@ class JetStreamIndex:
         if absent_at and (since is None or absent_at >= since):
             self._count["absent"]()
             return None
-        entry = await self._lookups.run(
+        entry = await self._lookups.join_or_start(
             archive.key_hash,
             lambda: hedged(
                 self._look_up(archive),

@@ -58,7 +58,7 @@ class JetStreamLease:
             EngineUnavailable: It is not recorded; the message will be delivered again.
             LeaseLost: A later delivery of the task is running.
         """
-        last = await self._states.read()
+        last = await self._states.read_record()
         if last and self._is_of_this_message(last):
             if last.state.terminal:
                 await self._message.acknowledge()

@@ -144,7 +144,7 @@ class Link:
             async with asyncio.timeout(within.total_seconds() if within else None):
                 await self._up.wait()
 
-    async def keep(self) -> None:
+    async def keep_connected(self) -> None:
         """Stay connected until cancelled."""
         while True:
             client = _Client(self._servers)
@@ -179,13 +179,13 @@ class Link:
 
     def _connected(self) -> None:
         self._up.set()
-        self.faults.end()
+        self.faults.forget_all()
         self.gaps.notify()
 
     def _down(self) -> None:
         if self._up.is_set():
             self._down_since = time.monotonic()
-            self.faults.end()
+            self.faults.forget_all()
         self._up.clear()
 
     def _options(self) -> dict[str, Any]:

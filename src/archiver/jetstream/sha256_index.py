@@ -61,7 +61,7 @@ class Sha256Index:
             return known
         if sha256 in self._unknown:
             return ()
-        return await self._lookups.run(
+        return await self._lookups.join_or_start(
             sha256,
             lambda: self._look_up(sha256),
             remember=lambda lookup: self._remember(sha256, lookup.found),

@@ -113,7 +113,7 @@ class TaskStateWriter:
         self._owner = owner
         self._revision = 0
 
-    async def read(self) -> TaskRecord | None:
+    async def read_record(self) -> TaskRecord | None:
         """Return the present record, which the next write replaces. Raises EngineUnavailable."""
         entry = await self._connection.kv.get_or_marker(STATES, self._archive.key_hash)
         self._revision = entry.revision if entry else 0

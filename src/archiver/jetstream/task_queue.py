@@ -85,7 +85,7 @@ class JetStreamTaskQueue:
     async def backlog(self, source: str) -> Backlog | None:
         if source in self._backlogs:
             return self._backlogs.get(source)
-        return await self._counting.run(source, lambda: self._count(source))
+        return await self._counting.join_or_start(source, lambda: self._count(source))
 
     async def _count(self, source: str) -> Backlog | None:
         backlog, mean_s = None, self._mean_s.get(source)
@@ -113,7 +113,7 @@ class JetStreamTaskQueue:
             outcome = await self._publish(archive, priority)
             return outcome
 
-        await self._enqueuing.run(archive.key_hash, publish)
+        await self._enqueuing.join_or_start(archive.key_hash, publish)
         if priority is Priority.HIGH:
             self.accepted.notify(archive)
         return outcome

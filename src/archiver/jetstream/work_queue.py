@@ -62,7 +62,7 @@ async def open_work_queue(
     """
     dispatcher = Dispatcher(connection=connection, caps=caps, lease=lease)
     async with asyncio.TaskGroup() as group:
-        dispatching = group.create_task(dispatcher.run())
+        dispatching = group.create_task(dispatcher.serve_claims())
         try:
             yield JetStreamWorkQueue(connection=connection, dispatcher=dispatcher, lease=lease)
         finally:

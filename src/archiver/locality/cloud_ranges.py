@@ -60,7 +60,7 @@ class _Google(msgspec.Struct):
     prefixes: tuple[_GooglePrefix, ...]
 
 
-def read_aws(body: bytes) -> CloudNetworks:
+def parse_aws(body: bytes) -> CloudNetworks:
     """Yield the networks in AWS's ``ip-ranges.json``. Raises one of DECODE_ERRORS.
 
     https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-syntax.html
@@ -70,7 +70,7 @@ def read_aws(body: bytes) -> CloudNetworks:
     yield from ((prefix.ipv6_prefix, prefix.region) for prefix in ranges.ipv6_prefixes)
 
 
-def read_google(body: bytes) -> CloudNetworks:
+def parse_google(body: bytes) -> CloudNetworks:
     """Yield the networks in Google's ``cloud.json``. Raises one of DECODE_ERRORS.
 
     https://support.google.com/a/answer/10026322
@@ -85,10 +85,10 @@ class RangesFile:
 
     setting: str
     path: Path
-    read: Callable[[bytes], CloudNetworks]
+    parse: Callable[[bytes], CloudNetworks]
     homes: Mapping[str, Region]
 
-    def networks(self) -> list[tuple[str, Region | None]]:
+    def read_networks(self) -> list[tuple[str, Region | None]]:
         """Return each network with our nearest region, or None if no region of ours is near.
 
         Raises UnreadableRanges.
@@ -103,7 +103,7 @@ class RangesFile:
             # AWS lists a network once for each service that uses it.
             return [
                 (network, self.homes.get(region))
-                for network, region in dict.fromkeys(self.read(body))
+                for network, region in dict.fromkeys(self.parse(body))
                 if region not in GLOBAL
             ]
         except OSError as exc:
@@ -130,20 +130,20 @@ class CloudRanges:
         self._check_interval_s = check_interval.total_seconds()
         self._versions: list[tuple[int, ...]] = []
 
-    def read(self) -> Networks[Region | None]:
+    def read_networks(self) -> Networks[Region | None]:
         """Return the networks in the files. Raises UnreadableRanges."""
         self._versions = self._current_versions()
-        networks = [network for file in self._files for network in file.networks()]
+        networks = [network for file in self._files for network in file.read_networks()]
         try:
             return Networks(networks)
         except ValueError as exc:
             settings = ", ".join(file.setting for file in self._files)
             raise UnreadableRanges(f"{settings}: an entry is not a network") from exc
 
-    def try_read(self) -> Networks[Region | None] | None:
+    def try_read_networks(self) -> Networks[Region | None] | None:
         """Return the networks in the files. If one cannot be read, log it and return None."""
         try:
-            return self.read()
+            return self.read_networks()
         except UnreadableRanges as exc:
             log.warning("ranges.unreadable", reason=str(exc))
             return None
@@ -161,7 +161,7 @@ class CloudRanges:
                 log.info("ranges.read", networks=len(networks))
 
     def _read_if_changed(self) -> Networks[Region | None] | None:
-        return self.try_read() if self._current_versions() != self._versions else None
+        return self.try_read_networks() if self._current_versions() != self._versions else None
 
     def _current_versions(self) -> list[tuple[int, ...]]:
         return [file.version() for file in self._files]

@@ -199,5 +199,5 @@ class Fleet(Protocol):
             EngineUnavailable: The workers cannot be asked.
         """
 
-    async def check(self) -> ArchiverError | None:
+    async def check_queue(self) -> ArchiverError | None:
         """Return None if a task can be queued and claimed now, else the reason why not."""

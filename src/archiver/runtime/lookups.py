@@ -30,7 +30,7 @@ class Lookups(Generic[V]):
         self._flights: SingleFlight[str, Lookup[V]] = SingleFlight()
         self._overtaken: dict[str, bool] = {}
 
-    async def run(
+    async def join_or_start(
         self,
         key: str,
         look_up: Callable[[], Awaitable[V]],
@@ -56,9 +56,9 @@ class Lookups(Generic[V]):
                 remember(lookup)
             return lookup
 
-        lookup = await self._flights.run(key, fly)
+        lookup = await self._flights.join_or_start(key, fly)
         if not lookup.is_current(since):
-            lookup = await self._flights.run(key, fly)  # this one began after the call
+            lookup = await self._flights.join_or_start(key, fly)  # this one began after the call
         return lookup.found
 
     def overtake(self, key: str) -> None:

@@ -22,7 +22,7 @@ class SingleFlight(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._running
 
-    async def run(self, key: K, start: Callable[[], Awaitable[V]]) -> V:
+    async def join_or_start(self, key: K, start: Callable[[], Awaitable[V]]) -> V:
         running = self._running.get(key)
         if running is None:
             running = asyncio.ensure_future(start())

@@ -6,8 +6,8 @@ from archiver.locality.cloud_ranges import (
     CloudRanges,
     RangesFile,
     UnreadableRanges,
-    read_aws,
-    read_google,
+    parse_aws,
+    parse_google,
 )
 from archiver.model import Region
 from archiver.settings.section import SettingsError
@@ -35,12 +35,14 @@ def cloud_ranges_files(settings: Settings) -> list[RangesFile]:
     if path := server.aws_ranges:
         own = {name: region.aws_region or name for name, region in regions.items()}
         homes = _homes(own, {name: region.aws_regions for name, region in regions.items()})
-        file = RangesFile(setting="server.aws_ranges", path=path, read=read_aws, homes=homes)
+        file = RangesFile(setting="server.aws_ranges", path=path, parse=parse_aws, homes=homes)
         files.append(file)
     if path := server.google_ranges:
         own = {name: name for name in regions}
         homes = _homes(own, {name: region.google_regions for name, region in regions.items()})
-        file = RangesFile(setting="server.google_ranges", path=path, read=read_google, homes=homes)
+        file = RangesFile(
+            setting="server.google_ranges", path=path, parse=parse_google, homes=homes
+        )
         files.append(file)
     return files
 
@@ -62,6 +64,6 @@ def _homes(own: Mapping[str, str], others: Mapping[str, tuple[str, ...]]) -> dic
 
 def require_cloud_ranges(settings: Settings) -> None:
     try:
-        CloudRanges(files=cloud_ranges_files(settings)).read()
+        CloudRanges(files=cloud_ranges_files(settings)).read_networks()
     except UnreadableRanges as exc:
         raise SettingsError(str(exc)) from exc

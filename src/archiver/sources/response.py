@@ -213,7 +213,7 @@ class HostResponse:
 def _end_with_connection(response: aiohttp.ClientResponse) -> None:
     """End the body when its connection ends, which aiohttp omits if the framing is broken."""
 
-    def end(closed: asyncio.Future[None]) -> None:
+    def end_body(closed: asyncio.Future[None]) -> None:
         lost = None if closed.cancelled() else closed.exception()
         if not content.is_eof() and not content.exception():
             content.set_exception(aiohttp.ClientPayloadError(), lost or ConnectionError())
@@ -221,7 +221,7 @@ def _end_with_connection(response: aiohttp.ClientResponse) -> None:
     content = response.content
     protocol = response.connection.protocol if response.connection else None
     if protocol is not None and (closed := protocol.closed):
-        closed.add_done_callback(end)
+        closed.add_done_callback(end_body)
 
 
 def read_header(response: aiohttp.ClientResponse, name: str) -> str:

@@ -115,9 +115,9 @@ class _RegionUpload:
 
 
 class FanOutUpload:
-    """Uploads one stream to several buckets under one key. Runs once.
+    """Uploads one stream to several buckets under one key, once.
 
-    Afterwards each region is in ``stored`` or in ``failures``, unless ``run`` raised. A stored
+    Afterwards each region is in ``stored`` or in ``failures``, unless ``upload`` raised. A stored
     object counts as a success only after ``confirm_upload``. Uploads that failed go to *cleanup*.
     A *shared* key is that of a committed archive, so its object is never deleted.
     """
@@ -156,7 +156,7 @@ class FanOutUpload:
             if upload.all_sent and upload.task.done() and not upload.stored
         )
 
-    async def run(self, chunks: AsyncIterable[bytes]) -> None:
+    async def upload(self, chunks: AsyncIterable[bytes]) -> None:
         """Send *chunks* until at least one region has stored them and the others have or failed.
 
         Raises:

@@ -37,7 +37,9 @@ class RegionQueries:
     def __init__(self) -> None:
         self._suspect_until: dict[Region, float] = {}
 
-    async def run(self, queries: Mapping[Region, Coroutine[Any, Any, T]]) -> PerRegion[T]:
+    async def gather_answers(
+        self, queries: Mapping[Region, Coroutine[Any, Any, T]]
+    ) -> PerRegion[T]:
         """Return each region's result, or its error.
 
         As long as no region has succeeded, every region keeps its full timeout.
@@ -110,13 +112,13 @@ class RegionBuckets:
             raise StorageUnavailable(f"region {region} is not configured") from None
 
     async def find(self, archive: Archive) -> StoredState:
-        answers = await self._queries.run(
+        answers = await self._queries.gather_answers(
             {region: bucket.find_copy(archive) for region, bucket in self._buckets.items()}
         )
         return evaluate(archive, answers)
 
     async def check_writable(self) -> dict[Region, StorageUnavailable | None]:
-        answers = await self._queries.run(
+        answers = await self._queries.gather_answers(
             {region: bucket.require_writable() for region, bucket in self._buckets.items()}
         )
         return {

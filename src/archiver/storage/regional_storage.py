@@ -119,7 +119,7 @@ class RegionalStorage:
         number = next(self._upload_numbers)
         object_key = f"{object_prefix(archive)}{attempt}-{number}/{archive.file_name}"
         fan_out = self._fan_out(regions, object_key)
-        await fan_out.run(chunks)
+        await fan_out.upload(chunks)
         sent = Upload(object_key=object_key, regions=(*fan_out.stored, *fan_out.uncertain))
         async with self._committer.discard_on_failure(sent):  # before a manifest may name it
             await self._buckets.delete_object(object_key, fan_out.uncertain)
@@ -134,7 +134,7 @@ class RegionalStorage:
             f"the archive's copies were lost, and its bytes differ today from sha256 "
             f"{manifest.sha256}: delete its manifests first to have it built with other bytes"
         )
-        await fan_out.run(_require_sha256(chunks, manifest, changed))
+        await fan_out.upload(_require_sha256(chunks, manifest, changed))
         return Upload(
             object_key=manifest.object_key,
             regions=fan_out.stored,
@@ -163,7 +163,7 @@ class RegionalStorage:
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
         manifest = copies.manifest
         async with aclosing(self.read_copy(copies, region)) as chunks:
-            await self._fan_out([target.region], manifest.object_key, shared=True).run(chunks)
+            await self._fan_out([target.region], manifest.object_key, shared=True).upload(chunks)
         await confirm_upload(target, manifest.object_key, manifest.size_bytes)
 
     def read_copy(self, copies: Copies, region: Region) -> AsyncGenerator[bytes, None]:

@@ -39,4 +39,4 @@ class WriteProbe:
     async def require_writable(self) -> None:
         """Return if the bucket accepts writes, else raise. Concurrent callers share one probe."""
         if time.monotonic() >= self._proven_until:
-            await self._probing.run(None, self._probe)
+            await self._probing.join_or_start(None, self._probe)

@@ -1,7 +1,8 @@
-"""The ports in memory: quick, without a network, and as strict as the real adapters.
+"""Fakes of ports, in memory: quick, without a network, and as strict as the real adapters.
 
-``tests/contracts`` holds both to the promises in ``ports/``. Each fake has switches that make it
-fail in the ways of the real part.
+``tests/contracts`` holds each fake and its real adapter to the promises in ``ports/``. Switches
+make a fake fail in the ways of the real part. ``TaskEvents``, ``ArchiveInventory`` and the entries
+of the index have no fake, so their tests use the real adapters.
 """
 
 from archiver.testing.engine import FakeAttempt, MemoryEngine

@@ -125,7 +125,7 @@ class MemoryEngine:
         self._raise_if_down()
         return tuple(self.reports)
 
-    async def check(self) -> ArchiverError | None:
+    async def check_queue(self) -> ArchiverError | None:
         return EngineUnavailable("the engine does not answer") if self.down else None
 
     def _raise_if_down(self) -> None:

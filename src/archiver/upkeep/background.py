@@ -26,7 +26,7 @@ async def recheck_and_restore(
     """Recheck indexed copies and restore lost tasks while the block runs, in every process."""
     rechecker = Rechecker(entries=entries, storage=storage, repairs=repairs)
     restorer = Restorer(queue=queue, events=events, lease=lease)
-    async with in_background(rechecker.run(), restorer.run()):
+    async with in_background(rechecker.recheck_scheduled(), restorer.restore_after_outages()):
         yield
 
 
@@ -36,5 +36,5 @@ async def repair_copies(
 ) -> AsyncIterator[None]:
     """Create the tasks for missing copies while the block runs, in every worker."""
     repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=interval)
-    async with in_background(repairer.run()):
+    async with in_background(repairer.keep_sweeping()):
         yield

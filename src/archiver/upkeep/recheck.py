@@ -34,13 +34,13 @@ class Rechecker:
             self._waiting[archive.key_hash] = archive
             self._queue.put_nowait(archive.key_hash)
 
-    async def run(self) -> None:
+    async def recheck_scheduled(self) -> None:
         """Check the scheduled archives until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(CONCURRENCY):
-                group.create_task(self._check_scheduled())
+                group.create_task(self._recheck_in_turn())
 
-    async def _check_scheduled(self) -> None:
+    async def _recheck_in_turn(self) -> None:
         while True:
             key_hash = await self._queue.get()
             try:

@@ -29,7 +29,7 @@ class Repairer:
         self._storage = storage
         self._interval = interval
 
-    async def run(self) -> None:
+    async def keep_sweeping(self) -> None:
         """Sweep until cancelled."""
         while True:
             await asyncio.sleep(self._interval.total_seconds())

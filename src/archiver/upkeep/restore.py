@@ -33,7 +33,7 @@ class Restorer:
         if archive.key_hash not in self._archives:
             self._archives.put(archive.key_hash, archive)
 
-    async def run(self) -> None:
+    async def restore_after_outages(self) -> None:
         """Restore the accepted tasks whenever the engine returns, until cancelled.
 
         A cluster that accepts connections may not have a leader yet, so failures are retried.

@@ -27,7 +27,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     ranges = CloudRanges(files=cloud_ranges_files(settings))
     clients = ClientResolver(
         networks=client_networks(settings),
-        published=ranges.try_read(),  # the command checks them; a replacement must serve
+        published=ranges.try_read_networks(),  # the command checks them; a replacement must serve
         trusted_proxies=settings.server.trusted_proxies,
     )
 

@@ -86,4 +86,4 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
             lease=settings.engine.lease,
         ) as queue,
     ):
-        await Worker(build=parts.archiver.build, queue=queue, policy=policy).run(stopping)
+        await Worker(build=parts.archiver.build, queue=queue, policy=policy).work_until(stopping)

@@ -91,9 +91,11 @@ class Worker:
         self._policy = policy
         self._attempts = 0
 
-    async def run(self, stopping: asyncio.Event) -> None:
+    async def work_until(self, stopping: asyncio.Event) -> None:
         """Work until *stopping*. Then wait for attempts, and hand back the rest."""
-        slots = [asyncio.create_task(self.work()) for _ in range(self._policy.concurrency)]
+        slots = [
+            asyncio.create_task(self.work_until_closed()) for _ in range(self._policy.concurrency)
+        ]
         try:
             await stopping.wait()
             self._queue.close()
@@ -103,7 +105,7 @@ class Worker:
         finally:
             await cancel_and_wait(*slots, insist_after=ABORT_TIME)
 
-    async def work(self) -> None:
+    async def work_until_closed(self) -> None:
         """Run one attempt after the other until the queue is closed."""
         while True:
             try:

@@ -93,7 +93,7 @@ class ZipWriter:
         self._end_member()
         start = self._output.total_bytes
         yield self._output.take_all()
-        yield from self._directory.read(PIECE_BYTES)
+        yield from self._directory.iter_pieces(PIECE_BYTES)
         comment = self._comments.archive
         yield _end(self._entries, self._directory_bytes, start, len(comment)) + comment
 

@@ -107,7 +107,7 @@ class GitClient:
     async def _endpoint(self, repo: str) -> Endpoint:
         if known := self._endpoints.get(repo):
             return known
-        return await self._probes.run(repo, lambda: self._probe(repo))
+        return await self._probes.join_or_start(repo, lambda: self._probe(repo))
 
     async def _probe(self, repo: str) -> Endpoint:
         url = self.urls.advertisement(repo)

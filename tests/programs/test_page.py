@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.project import SECTIONS
+from tests.programs.project import SECTIONS
 
 TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
 

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Response, Run, ScriptedServer
-from tests.cli.test_get import GET, REV_URL, STATUS, hit, miss, progress
-
-__all__ = ["hit", "miss"]
+from tests.client.responses import GET, REV_URL, STATUS, progress
+from tests.parts.commands import Run
+from tests.parts.scripted_server import Response, ScriptedServer
 
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
 """Sets the title and the colour, clears the screen, and reverses the writing direction."""

@@ -1,4 +1,4 @@
-"""The fakes behave like the real parts, where no contract suite covers them."""
+"""What ``FakeSource`` promises beyond the contract of ``ports.Source``."""
 
 import asyncio
 import io
@@ -10,16 +10,14 @@ import pytest
 
 from archiver.errors import (
     ArchiverError,
-    CorruptArchive,
     SuffixRefused,
-    TruncatedArchive,
     UnknownRepo,
     UnknownRev,
     UnknownSubdir,
 )
-from archiver.model import Archive, Node, Verified
+from archiver.model import Archive, Node
 from archiver.ports.source import ServedFormats
-from archiver.testing import FakeSource, GzipVerifier
+from archiver.testing import FakeSource
 from tests.memory_world import ASH, World
 
 
@@ -89,25 +87,3 @@ def test_a_name_moves_with_its_commit_and_a_prefix_must_be_unique() -> None:
     shared = next(n[0] for n in nodes if sum(m[0] == n[0] for m in nodes) > 1)
     with pytest.raises(UnknownRev):
         asyncio.run(source.resolve(ASH, shared))
-
-
-def verified(data: bytes) -> Verified:
-    async def verify() -> Verified:
-        verifier = GzipVerifier(World().archive(), root="r", identity=None)
-        for start in range(0, len(data), 50):
-            await verifier.update(data[start : start + 50])
-        return await verifier.finish()
-
-    return asyncio.run(verify())
-
-
-def test_the_verifier_sees_the_end_of_a_stream() -> None:
-    world = World()
-    _, data = fetched(world.source, world.archive())
-    assert verified(data).size_bytes == len(data)
-    with pytest.raises(TruncatedArchive):
-        verified(data[:-1])
-    with pytest.raises(CorruptArchive):
-        verified(data + b"more")
-    with pytest.raises(CorruptArchive):
-        verified(data[:100] + bytes([data[100] ^ 255]) + data[101:])

@@ -1,6 +1,5 @@
 """``archiver get`` and the responses of a server."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,52 +7,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.cli.conftest import Response, Run, ScriptedServer
-
-CONTENT = b"the bytes of an archive" * 1000
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-PART = f"here.{SHA256[:12]}.part"
-"""The name of ``here`` until its download is complete."""
-NODE = "42bf" * 10
-REV_URL = "/archiver/hgmo/projects/ash/default"
-NODE_URL = f"/archiver/hgmo/projects/ash/{NODE}"
-STATUS = "/archiver/status/hgmo:projects:ash"
-OBJECT = "/bucket/archives/v1/ash-42bf42bf42bf.tar.gz"
-GET = ("get", "hgmo", "projects/ash", "default")
-SIGNATURE = "X-Amz-Signature=0123456789abcdef"
-
-
-def problem(status: int, code: str) -> Response:
-    body = json.dumps({"code": code, "detail": f"because of {code}"}).encode()
-    return Response(status=status, body=body, headers={"Content-Type": "application/problem+json"})
-
-
-def progress(state: str, **members: object) -> Response:
-    result = {"state": state, "status": "", "phase": "fetching", "bytes_done": 7, "s3_urls": {}}
-    return Response(body=json.dumps({"result": result | members}).encode())
-
-
-@pytest.fixture
-def hit(server: ScriptedServer) -> Response:
-    return Response(
-        status=302,
-        headers={
-            "Location": f"{server.url}{OBJECT}?{SIGNATURE}",
-            "Archiver-SHA256": SHA256,
-            "Archiver-Size": str(len(CONTENT)),
-            "Archiver-Node": NODE,
-            "Archiver-Region": "us-west-2",
-        },
-    )
-
-
-@pytest.fixture
-def miss(server: ScriptedServer) -> Response:
-    return Response(
-        status=202,
-        headers={"Location": f"{server.url}{STATUS}", "Retry-After": "1"},
-        body=b'{"result": {}}',
-    )
+from tests.client.responses import (
+    CONTENT,
+    GET,
+    NODE,
+    NODE_URL,
+    OBJECT,
+    PART,
+    REV_URL,
+    SHA256,
+    SIGNATURE,
+    STATUS,
+    problem,
+    progress,
+)
+from tests.parts.commands import Run
+from tests.parts.scripted_server import Response, ScriptedServer
 
 
 def test_a_hit_is_downloaded_under_its_own_name(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import FILES, Projects
-from tests.clients.project import BRIEF, LONG, Project, paste
 from tests.parts.process import free_port
+from tests.programs.conftest import FILES, Projects
+from tests.programs.project import BRIEF, LONG, Project, paste
 from tests.system.client import fetch
 
 pytestmark = pytest.mark.programs

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import Projects, got_503
-from tests.clients.project import BRIEF, LONG, paste, sha256_of, shell
+from tests.programs.conftest import Projects, got_503
+from tests.programs.project import BRIEF, LONG, paste, sha256_of, shell
 from tests.system.stack import REGIONS, Stack
 
 pytestmark = pytest.mark.programs

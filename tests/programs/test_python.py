@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import FILES, Projects, got_503
-from tests.clients.project import BRIEF, LONG, paste
+from tests.programs.conftest import FILES, Projects, got_503
+from tests.programs.project import BRIEF, LONG, paste
 from tests.system.stack import Stack
 
 PIP = {

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Response, Run, ScriptedServer
-from tests.cli.test_get import CONTENT, GET, OBJECT, PART, REV_URL, hit
-
-__all__ = ["hit"]
+from tests.client.responses import CONTENT, GET, OBJECT, PART, REV_URL
+from tests.parts.commands import Run
+from tests.parts.scripted_server import Response, ScriptedServer
 
 OWN_NAME = "ash-42bf42bf42bf.tar.gz"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.project import Project
 from tests.parts.hgweb import Hgweb
 from tests.parts.slow_host import SlowHost, slow_host
+from tests.programs.project import Project
 from tests.system.stack import REGIONS, Stack, servers
 
 HOLD_S = 1

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Response, Run, ScriptedServer
-from tests.cli.test_get import STATUS, problem, progress
+from tests.client.responses import STATUS, problem, progress
+from tests.parts.commands import Run
+from tests.parts.scripted_server import Response, ScriptedServer
 
 TASK = "hgmo:projects:ash"
 LINKS = {"us-west-2": "http://s3/two?X-Amz-Signature=1", "us-east-1": "http://s3/one?X-Amz-a=2"}

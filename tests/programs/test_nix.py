@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import Projects
-from tests.clients.project import BRIEF, LONG, paste, sha256_of
+from tests.programs.conftest import Projects
+from tests.programs.project import BRIEF, LONG, paste, sha256_of
 
 pytestmark = pytest.mark.programs
 

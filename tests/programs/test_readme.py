@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import Projects
-from tests.clients.project import BRIEF, Project, paste, sha256_of
+from tests.programs.conftest import Projects
+from tests.programs.project import BRIEF, Project, paste, sha256_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Response, Run, ScriptedServer, ranged
-from tests.cli.test_get import CONTENT, GET, NODE_URL, OBJECT, PART, REV_URL, STATUS, hit
-
-__all__ = ["hit"]
+from tests.client.responses import CONTENT, GET, NODE_URL, OBJECT, PART, REV_URL, STATUS
+from tests.parts.commands import Run
+from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
 ELSEWHERE = "/other/archives/v1/ash-42bf42bf42bf.tar.gz"
 GET_HERE = (*GET, "-o", "here")

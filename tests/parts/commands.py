@@ -1,0 +1,42 @@
+"""Runs commands of ``archiver`` in the process of the tests."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from archiver.cli import main
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Restore what a command that runs in this process changes: the environment.
+
+    Let SIGINT have its usual effect here and in children. A shell that runs the tests in its
+    background has it ignored.
+    """
+    environment = dict(os.environ)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs a command in an empty folder, without any settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHIVER_CONFIG", "")  # restored, because --config sets it
+    monkeypatch.delenv("ARCHIVER_CONFIG")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nowhere"))
+
+    def run_command(*words: str, **env: str) -> Result:
+        return CliRunner().invoke(main, words, env=env)
+
+    return run_command
