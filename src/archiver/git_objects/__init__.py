@@ -19,6 +19,7 @@ from archiver.git_objects.trees import (
     LINK,
     SUBMODULE,
     TreeEntry,
+    canonical_mode,
     parse_tree,
     tree_of,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "CommitRecord",
     "TreeEntry",
     "TreeHasher",
+    "canonical_mode",
     "decode_record",
     "expected_entry",
     "inject_commit_record",

@@ -1,24 +1,27 @@
 """The entries of a commit's tree, listed before the tree is archived.
 
-``git ls-tree -r -z -l`` prints a line for each file, link and submodule, in the order in which
-``git archive`` writes them: https://git-scm.com/docs/git-ls-tree#_output_format.
+``git ls-tree -r -t -z -l`` prints a line for each folder, file, link and submodule, in the order in
+which ``git archive`` writes them: https://git-scm.com/docs/git-ls-tree#_output_format. Folders are
+listed because some hundred bytes can stand for any number of them, with no file in any.
 """
 
 import re
-import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
 from archiver.errors import ArchiveTooLarge, MirrorFailed, NoRoom
-from archiver.git_objects import EXECUTABLE, FILE, SUBMODULE
+from archiver.git_objects import FOLDER, LINK, SUBMODULE, canonical_mode
 from archiver.model import Archive, Limits
 from archiver.names import display_path
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.mirror import Mirror
+from archiver.sources.git.path_check import PathCheck
+from archiver.sources.git.store import storing
 
 BLOCK_BYTES = 512
 """Size of a tar's header, and of the unit to which contents are padded."""
@@ -32,13 +35,17 @@ ATTRIBUTES_FILES_MAX = 20_000
 
 PIECE_BYTES = 1 << 20
 
-_LINE = re.compile(rb"(\d{6}) (?:blob|commit) ([0-9a-f]{40,64}) +(\d+|-)\t([^\0]+)\0")
+CPU_MIN = timedelta(minutes=2)
+CPU_PER_MEMBER = timedelta(milliseconds=1)
+CPU_PER_MIB = timedelta(milliseconds=200)
+
+_LINE = re.compile(rb"(\d{6}) (?:blob|commit|tree) ([0-9a-f]{40,64}) +(\d+|-)\t([^\0]+)\0")
 _ATTRIBUTES = b".gitattributes"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, link or submodule. ``size_bytes`` is that of the blob; a submodule has 0.
+    """A file, link, submodule or folder. ``size_bytes`` is that of the blob; others have 0.
 
     ``mode`` is one that git writes today. Early software also wrote others, such as 0o100664.
     """
@@ -50,7 +57,10 @@ class Entry:
 
 
 class Listing:
-    """The entries below an archive's subdir, spooled to a file without a name."""
+    """The entries below an archive's subdir, spooled to a file without a name.
+
+    ``entries`` is the number of files, links and submodules.
+    """
 
     def __init__(self, archive: Archive, *, file: BinaryIO, limits: Limits) -> None:
         self.submodules: dict[bytes, str] = {}
@@ -59,12 +69,18 @@ class Listing:
         self._archive = archive
         self._file = file
         self._limits = limits
+        self._paths = PathCheck()
+        self._members = 0
         self._unpacked_bytes = 0
         self._size_bytes = 0
         self._rest = b""
 
     def add(self, output: bytes) -> None:
-        """Take the next output of ``git ls-tree``. Raises ArchiveTooLarge or NoRoom."""
+        """Take the next output of ``git ls-tree``.
+
+        Raises ArchiveTooLarge, UnsafeMember, NotPackable, NoRoom, or MirrorFailed for output that
+        git does not write.
+        """
         self._size_bytes += len(output)
         if self._size_bytes > LISTING_MAX_BYTES:
             raise self._too_large(f"the names of its files have more than {LISTING_MAX_BYTES:,}")
@@ -80,23 +96,37 @@ class Listing:
         """Return if the output was complete. Raises MirrorFailed."""
         if self._rest:
             raise MirrorFailed("git listed the files of a commit incompletely")
-        self._file.flush()
+        with storing():
+            self._file.flush()
+
+    @property
+    def cpu(self) -> timedelta:
+        """Processor time for a run of git over all entries: at least ten times the usual one.
+
+        A line of ``.gitattributes`` can make git compare a path for years.
+        """
+        return CPU_MIN + CPU_PER_MEMBER * self._members + CPU_PER_MIB * (self._unpacked_bytes >> 20)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield all entries. Reads blocks."""
+        """Yield all entries but folders. Reads block."""
         position, rest = 0, b""
         while piece := _read_at(self._file, position):
             position += len(piece)
             entries, rest = _parse(rest + piece)
-            yield from entries
+            yield from (entry for entry in entries if entry.mode != FOLDER)
 
     def _count(self, entry: Entry) -> None:
-        self.entries += 1
+        is_folder = entry.mode == FOLDER
+        self._paths.add(entry.path, is_folder=is_folder, is_link=entry.mode == LINK)
+        self._members += 1
+        self.entries += not is_folder
         self._unpacked_bytes += BLOCK_BYTES + entry.size_bytes + -entry.size_bytes % BLOCK_BYTES
-        if self.entries > self._limits.members:
-            raise self._too_large(f"it has more than {self._limits.members:,} files")
+        if self._members > self._limits.members:
+            raise self._too_large(f"it has more than {self._limits.members:,} files and folders")
         if self._unpacked_bytes > self._limits.unpacked_bytes:
             raise self._too_large(f"it has more than {self._limits.unpacked_bytes:,} bytes")
+        if is_folder:
+            return
         if entry.mode == SUBMODULE:
             self._add_submodule(entry)
         elif entry.path.rpartition(b"/")[2] == _ATTRIBUTES:
@@ -122,12 +152,13 @@ class Listing:
 async def list_tree(mirror: Mirror, archive: Archive, limits: Limits) -> AsyncIterator[Listing]:
     """Yield the entries of *archive*, counted against *limits*.
 
-    Raises ArchiveTooLarge, NoRoom, or MirrorFailed if an object is missing.
+    Raises ArchiveTooLarge, UnsafeMember, NotPackable, NoRoom, or MirrorFailed if an object is
+    missing.
     """
     with spool(mirror.scratch) as file:
         listing = Listing(archive, file=file, limits=limits)
         paths = (archive.subdir,) if archive.subdir else ()
-        arguments = ("ls-tree", "-r", "-z", "-l", "--full-tree", archive.node, "--", *paths)
+        arguments = ("ls-tree", "-r", "-t", "-z", "-l", "--full-tree", archive.node, "--", *paths)
         async with mirror.git.stream(*arguments) as output:
             async for piece in output:
                 await run_in_thread(listing.add, piece)
@@ -152,18 +183,12 @@ def _parse(output: bytes) -> tuple[list[Entry], bytes]:
             break
         mode, object_id, size, path = line.groups()
         size_bytes = 0 if size == b"-" else int(size)
-        entries.append(Entry(_canonical(int(mode, 8)), object_id.decode(), path, size_bytes))
+        entries.append(Entry(canonical_mode(int(mode, 8)), object_id.decode(), path, size_bytes))
         parsed = line.end()
     if parsed != end:
         shown = display_path(output[parsed:end])
         raise MirrorFailed(f"git listed an entry that no tree can have: {shown}")
     return entries, output[end:]
-
-
-def _canonical(mode: int) -> int:
-    if stat.S_ISREG(mode):
-        return EXECUTABLE if mode & stat.S_IXUSR else FILE
-    return mode
 
 
 def _read_at(file: BinaryIO, position: int) -> bytes:
