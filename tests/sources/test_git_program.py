@@ -205,8 +205,8 @@ def test_memory_is_limited(git: GitProgram) -> None:
     small = replace(git, memory_bytes=64 << 20)
 
     failure = outcome(lambda: small.run("hash-object", "--stdin", stdin=bytes(128 << 20)))
-    assert failure.out_of_memory
-    assert not outcome(lambda: git.run("cat-file", "commit", "absent")).out_of_memory
+    assert failure.reached_limit
+    assert not outcome(lambda: git.run("cat-file", "commit", "absent")).reached_limit
 
 
 def test_a_limit_that_the_system_refuses_is_left_out(git: GitProgram) -> None:

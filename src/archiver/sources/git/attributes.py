@@ -17,6 +17,7 @@ from archiver.model import Archive
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.listing import Listing, spool
 from archiver.sources.git.mirror import Mirror
+from archiver.sources.git.store import storing
 
 KEPT, MAY_CHANGE, MAY_BE_OMITTED = b"\0", b"\1", b"\2"
 """One byte for each entry of a listing. An entry that may be omitted may also be changed."""
@@ -61,15 +62,18 @@ async def find_effects(
 ) -> AsyncIterator[Effects]:
     """Yield the effects on *listing*. Costs a second look at all paths only if there may be any.
 
-    Raises NotPackable if there are too many placeholders, or MirrorFailed.
+    Raises NotPackable if there are too many placeholders, GitFailed, MirrorFailed, or NoRoom.
     """
-    if not await _may_have_effects(mirror, listing):
+    with storing():
+        may_have_effects = await _may_have_effects(mirror, listing)
+    if not may_have_effects:
         yield NO_EFFECTS
         return
     with ExitStack() as stack:
         flags, substituted = (stack.enter_context(spool(mirror.scratch)) for _ in range(2))
-        await _look_up(mirror, archive, _EffectWriter(listing, flags, substituted))
-        await _limit_placeholders(mirror, archive, substituted)
+        with storing():
+            await _look_up(mirror, archive, listing, _EffectWriter(listing, flags, substituted))
+            await _limit_placeholders(mirror, archive, substituted)
         yield Effects(flags)
 
 
@@ -109,13 +113,16 @@ async def _count_in_blobs(mirror: Mirror, ids: BinaryIO | bytes, found: dict[byt
                 tail = (tail + piece)[-_OVERLAP:]
 
 
-async def _look_up(mirror: Mirror, archive: Archive, writer: "_EffectWriter") -> None:
+async def _look_up(
+    mirror: Mirror, archive: Archive, listing: Listing, writer: "_EffectWriter"
+) -> None:
     """Have git look up the attributes of all paths. They come from an index of the whole tree."""
     with ExitStack() as stack:
         paths = stack.enter_context(spool(mirror.scratch))
         await run_in_thread(writer.write_paths, paths)
         paths.seek(0)
-        git = mirror.git.with_index(stack.enter_context(_index_file(mirror.scratch)))
+        index = stack.enter_context(_index_file(mirror.scratch))
+        git = mirror.git.limited(cpu=listing.cpu).with_index(index)
         await git.run("read-tree", archive.node)
         arguments = ("check-attr", "--cached", "--stdin", "-z", *_NAMES)
         async with git.stream(*arguments, stdin=paths) as output:
@@ -202,9 +209,9 @@ class _EffectWriter:
 
 
 def _new_folders(before: bytes, folder: bytes) -> Iterator[bytes]:
-    """Yield *folder* and the folders above it that do not contain *before*."""
-    end = folder.find(b"/") + 1
-    while end:
-        if not before.startswith(folder[:end]):
-            yield folder[:end]
-        end = folder.find(b"/", end) + 1
+    """Return *folder* and those above it that do not contain *before*, the outermost first."""
+    found = []
+    while not before.startswith(folder):
+        found.append(folder)
+        folder = folder[: folder.rfind(b"/", 0, -1) + 1]
+    return reversed(found)

@@ -23,8 +23,12 @@ STDERR_BYTES = 4096
 
 SHELL = "/bin/sh"
 
-_LIMITED = '{ ulimit -v "$1"; ulimit -t "$2"; ulimit -c 0; } 2>/dev/null; shift 2; exec "$@"'
-"""A limit that the system does not support is left out."""
+_LIMITED = (
+    '{ ulimit -v "$1"; ulimit -t $(($2 + 1)); ulimit -S -t "$2"; ulimit -c 0; } 2>/dev/null; '
+    'shift 2; exec "$@"'
+)
+"""A limit that the system does not support is left out. The soft limit of time ends the process by
+a signal of its own, SIGXCPU; the hard one by SIGKILL, which has many reasons."""
 
 _OUT_OF_MEMORY = ("out of memory", "cannot allocate memory", "unable to create thread")
 
@@ -45,24 +49,44 @@ class Run:
     inherits: tuple[int, ...] = ()
     stdin: int | None = None
 
+    @property
+    def name(self) -> str:
+        """The name of git's command, without the options before it."""
+        return next((word for word in self.command[1:] if not word.startswith("--")), "")
+
 
 class GitFailed(Exception):
     """A run of git did not succeed. Callers translate it, because its text is not for clients.
 
     ``status`` is the exit status, or minus the signal that ended the process; None if it did not
-    start. ``stderr`` is the end of its messages, which may quote the host and the repository.
+    start, or still ran. ``stderr`` is the end of its messages, which may quote the host and the
+    repository. ``too_much_output`` is whether it wrote more than its caller accepts.
     """
 
-    def __init__(self, reason: str, *, status: int | None = None, stderr: str = "") -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        stderr: str = "",
+        too_much_output: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.stderr = stderr
+        self.too_much_output = too_much_output
 
     @property
-    def out_of_memory(self) -> bool:
-        """Whether git reports that it reached its limit of memory."""
+    def reached_limit(self) -> bool:
+        """Whether git needs more memory, processor time or output than it may have."""
         text = self.stderr.lower()
-        return any(sign in text for sign in _OUT_OF_MEMORY)
+        out_of_memory = any(sign in text for sign in _OUT_OF_MEMORY)
+        return out_of_memory or self.status == -signal.SIGXCPU or self.too_much_output
+
+    @property
+    def ended_itself(self) -> bool:
+        """Whether git reported an error of its own and ended, and was not killed."""
+        return self.status is not None and self.status > 0
 
 
 class Child:
@@ -70,7 +94,7 @@ class Child:
 
     def __init__(self, process: Process, run: Run) -> None:
         self._process = process
-        self._name = run.command[1]
+        self._name = run.name
         self._stdin = process.stdin
         self._stdout = cast("StreamReader", process.stdout)
         self._messages = asyncio.create_task(_read_tail(cast("StreamReader", process.stderr)))
@@ -111,7 +135,8 @@ class Child:
         async for piece in self.iter_output():
             output += piece
             if len(output) > max_output_bytes:
-                raise self._failure(f"wrote more than {max_output_bytes} bytes")
+                reason = f"wrote more than {max_output_bytes} bytes"
+                raise self._failure(reason, too_much_output=True)
         return bytes(output)
 
     async def iter_output(self) -> AsyncGenerator[bytes, None]:
@@ -156,7 +181,7 @@ class Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _failure(self, reason: str) -> GitFailed:
+    def _failure(self, reason: str, *, too_much_output: bool = False) -> GitFailed:
         """Log the failure, once, and return it."""
         if self._expired:
             reason = "was ended at its deadline"
@@ -166,7 +191,12 @@ class Child:
         log.warning(
             "git.failed", command=self._name, reason=reason, status=status, stderr=_escape(stderr)
         )
-        return GitFailed(f"git {self._name} {reason}", status=status, stderr=stderr)
+        return GitFailed(
+            f"git {self._name} {reason}",
+            status=status,
+            stderr=stderr,
+            too_much_output=too_much_output,
+        )
 
 
 @asynccontextmanager
@@ -189,8 +219,8 @@ async def start(run: Run, *, feeds: bool) -> AsyncIterator[Child]:
             start_new_session=True,
         )
     except OSError as exc:
-        log.warning("git.failed", command=run.command[1], reason="was not started", cause=str(exc))
-        raise GitFailed(f"git {run.command[1]} was not started") from exc
+        log.warning("git.failed", command=run.name, reason="was not started", cause=str(exc))
+        raise GitFailed(f"git {run.name} was not started") from exc
     child = Child(process, run)
     try:
         yield child

@@ -6,7 +6,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 from typing import Protocol
 
-from archiver.errors import ArchiverError, ArchiveTooLarge, BadPack, MirrorFailed, NoRoom
+from archiver.errors import (
+    ArchiverError,
+    ArchiveTooLarge,
+    BadPack,
+    MirrorFailed,
+    NoRoom,
+    UnsafeMember,
+)
 from archiver.model import Node, parse_node
 from archiver.sources.config import Attributes
 from archiver.sources.git.child import Child, GitFailed
@@ -21,8 +28,10 @@ STEP_BYTES = 64 << 20
 LOOSE_PACKS_MAX = 25
 """Every pack slows down each look-up, and a repack takes a fifth of a second."""
 
-_DISK_FULL = ("no space left on device", "disk quota exceeded", "file too large")
+_REFUSED_PATH = "error: invalid path '"
+"""Git reads the paths of the whole commit, also those outside of the subdir."""
 
+_DISK_FULL = ("no space left on device", "disk quota exceeded", "file too large")
 
 _NO_ROOM = "the disk of worker.mirror_dir is full"
 
@@ -181,15 +190,21 @@ class Mirror:
 
     def _pack_failure(self, failure: GitFailed) -> ArchiverError:
         translated = self.translate(failure)
-        if failure.out_of_memory:
-            return ArchiveTooLarge("the host's pack needs more memory than git may use")
-        ended_itself = failure.status is not None and failure.status > 0
-        if isinstance(translated, NoRoom) or not ended_itself or not self.store.is_whole():
-            return translated
-        return BadPack("the host sent a pack that git rejects")
+        may_be_the_hosts = isinstance(translated, MirrorFailed) and failure.ended_itself
+        if may_be_the_hosts and self.store.is_whole():
+            return BadPack("the host sent a pack that git rejects")
+        return translated
 
-    def translate(self, failure: GitFailed) -> MirrorFailed | NoRoom:
-        """Return the error of a failed run of git in this mirror."""
+    def translate(self, failure: GitFailed) -> ArchiverError:
+        """Return the error of a failed run of git in this mirror.
+
+        That is ArchiveTooLarge if git reached one of its limits, UnsafeMember for a path that it
+        refuses, NoRoom, or MirrorFailed, which makes the mirror ``suspect``.
+        """
+        if failure.reached_limit:
+            return ArchiveTooLarge("the commit exceeds the limits of git's memory, time or output")
+        if _REFUSED_PATH in failure.stderr:
+            return UnsafeMember("the commit has a path that git refuses to write")
         with suppress(OSError):
             if not has_room(self.store.folder):
                 return NoRoom(_NO_ROOM)
@@ -208,6 +223,11 @@ class Mirror:
         except MirrorFailed:
             self.suspect = True
             raise
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether all objects have arrived during this use."""
+        return self.received and not self.had_objects
 
     @property
     def outcome(self) -> str:

@@ -116,7 +116,7 @@ class Mirrors:
         except (GitFailed, MirrorFailed, NoRoom) as exc:
             log.warning("mirror.not_maintained", repo=mirror.identity.repo, cause=describe(exc))
             error = mirror.translate(exc) if isinstance(exc, GitFailed) else exc
-            if isinstance(error, MirrorFailed):
+            if not isinstance(error, NoRoom):
                 with suppress(NoRoom):
                     self.replace(mirror, reason="damaged")
 

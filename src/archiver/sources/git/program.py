@@ -23,6 +23,8 @@ MEMORY_BYTES = 1 << 30
 """Address space of one process. Deltas of a few bytes may ask for any amount."""
 
 CPU = timedelta(hours=2)
+"""Processor time of one process. What a commit may need is limited further."""
+
 DEADLINE = timedelta(hours=1)
 THREADS_MAX = 4
 START_TIMEOUT_S = 30
@@ -55,6 +57,9 @@ _CONFIG = {
     "core.autocrlf": "false",
     "core.eol": "lf",
     "tar.umask": "002",
+    # A file may have a name that no disk of Windows or macOS can have: it is not checked out.
+    "core.protectNTFS": "false",
+    "core.protectHFS": "false",
     # Memory: larger files are streamed, and packs are mapped piece by piece. These take Linux from
     # 390 to 160 MB to archive, and from 230 to 130 MB to receive, and no longer.
     "core.bigFileThreshold": "32m",
@@ -95,6 +100,7 @@ class GitProgram:
     path: str
     exec_path: str
     memory_bytes: int = MEMORY_BYTES
+    cpu: timedelta = CPU
     deadline: timedelta = DEADLINE
     git_dir: Path | None = None
     object_dir: Path | None = None
@@ -141,6 +147,10 @@ class GitProgram:
         """Return the program with an index of its own, which need not exist yet."""
         return replace(self, index_file=index_file)
 
+    def limited(self, *, cpu: timedelta) -> "GitProgram":
+        """Return the program with at most this limit of processor time, in whole seconds."""
+        return replace(self, cpu=min(self.cpu, cpu))
+
     def _start(
         self, arguments: tuple[str, ...], *, feeds: bool, stdin: BinaryIO | None = None
     ) -> AbstractAsyncContextManager[Child]:
@@ -148,7 +158,7 @@ class GitProgram:
             command=(self.path, *arguments),
             environment=self._environment(),
             memory_bytes=self.memory_bytes,
-            cpu=CPU,
+            cpu=self.cpu,
             deadline=self.deadline,
             inherits=self.inherits,
             stdin=stdin.fileno() if stdin else None,

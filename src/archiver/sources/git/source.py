@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from msgspec.structs import replace
 
 from archiver.errors import (
+    ArchiverError,
     BadPack,
     EmptyTree,
     InternalError,
@@ -24,7 +25,7 @@ from archiver.sources.git.attributes import NO_EFFECTS, find_effects
 from archiver.sources.git.child import GitFailed
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.commit import read_commit
-from archiver.sources.git.listing import list_tree
+from archiver.sources.git.listing import Listing, list_tree
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.pack import open_pack
@@ -37,6 +38,8 @@ NODE_DIGITS = frozenset({SHA1_DIGITS, SHA256_DIGITS})
 
 DOWNLOADABLE = frozenset({"tar.gz", "zip"})
 """The formats that all forges serve."""
+
+LACKS_OBJECTS = "sent a pack that lacks objects of the commit, or has malformed ones"
 
 
 class GitSource:
@@ -104,7 +107,7 @@ class GitSource:
     ) -> tuple[Stream, Mirror] | None:
         """Return the stream, and the mirror that it comes from, which *stack* closes.
 
-        None if that mirror was damaged, and an empty one has replaced it.
+        None if that mirror was damaged or left no room, and an empty one has replaced it.
         """
         async with AsyncExitStack() as opened:
             using = mirrors.use(self.name, archive.repo, len(archive.node))
@@ -112,11 +115,14 @@ class GitSource:
             try:
                 await self._fetch(mirror, archive, on_received)
                 stream = await self._stream(opened, mirror, archive)
-            except (GitFailed, MirrorFailed, BadPack) as exc:
-                if not mirror.had_objects or _is_for_want_of_room(mirror, exc):
-                    raise
-                mirrors.replace(mirror, reason="damaged")
-                return None
+            except (GitFailed, MirrorFailed, BadPack, NoRoom) as exc:
+                error = mirror.translate(exc) if isinstance(exc, GitFailed) else exc
+                if reason := _reason_to_replace(mirror, error):
+                    mirrors.replace(mirror, reason=reason)
+                    return None
+                if _is_of_the_host(mirror, error, exc):
+                    error = self._client.failures.bad_pack(LACKS_OBJECTS)
+                raise error from exc
             stack.push_async_exit(opened.pop_all())
             return stream, mirror
 
@@ -145,7 +151,7 @@ class GitSource:
         if attributes is Attributes.HONOUR:
             effects = await opened.enter_async_context(find_effects(mirror, archive, listing))
         root = root_directory(self._config.git.root_template, archive)
-        tar = self._archive(mirror, archive, root)
+        tar = self._archive(mirror, archive, listing, root)
         return Stream(
             url=self.url(archive),
             root=root,
@@ -156,11 +162,11 @@ class GitSource:
         )
 
     async def _archive(
-        self, mirror: Mirror, archive: Archive, root: str
+        self, mirror: Mirror, archive: Archive, listing: Listing, root: str
     ) -> AsyncGenerator[bytes, None]:
         """Yield the tar that git makes of the commit."""
         paths = (archive.subdir,) if archive.subdir else ()
-        git = mirror.git_for(self._config.git.attributes)
+        git = mirror.git_for(self._config.git.attributes).limited(cpu=listing.cpu)
         arguments = ("--literal-pathspecs", "archive", "--format=tar", f"--prefix={root}/")
         try:
             async with git.stream(*arguments, archive.node, "--", *paths) as tar:
@@ -171,8 +177,19 @@ class GitSource:
         mirror.remember(archive.node)
 
 
-def _is_for_want_of_room(mirror: Mirror, failure: Exception) -> bool:
-    return isinstance(failure, GitFailed) and isinstance(mirror.translate(failure), NoRoom)
+def _is_of_the_host(mirror: Mirror, error: ArchiverError, cause: Exception) -> bool:
+    """Return whether git failed on objects that have all just arrived from the host."""
+    was_killed = isinstance(cause, GitFailed) and not cause.ended_itself
+    return isinstance(error, MirrorFailed) and mirror.is_fresh and not was_killed
+
+
+def _reason_to_replace(mirror: Mirror, error: ArchiverError) -> str | None:
+    """Return why an empty mirror may succeed where this one failed, if that is so."""
+    if not mirror.had_objects:
+        return None
+    if isinstance(error, NoRoom):
+        return None if mirror.received else "evicted"
+    return "damaged" if mirror.suspect or isinstance(error, MirrorFailed) else None
 
 
 async def _counted(
