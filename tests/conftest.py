@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.parts.git_host",
+    "tests.parts.git_processes",
     "tests.parts.hgweb",
     "tests.parts.lenient_wsgi",
     "tests.parts.nats",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from archiver.building.pipeline import Pipeline
@@ -18,7 +19,7 @@ from archiver.model import Archive, Completeness, Conversion, Limits, Node, Tree
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import GitConfig, SourceConfig
 from archiver.sources.git.mirrors import Mirrors
-from archiver.sources.git.program import find_git
+from archiver.sources.git.program import GitProgram, find_git
 from archiver.sources.open import open_source
 from archiver.tasks import Phase
 from tests.parts.git_host import REPO
@@ -96,16 +97,23 @@ def git_source_config(
 
 @asynccontextmanager
 async def git_world(
-    config: SourceConfig, folder: Path, *, mirror_max_bytes: int = 1 << 30
+    config: SourceConfig,
+    folder: Path,
+    *,
+    mirror_max_bytes: int = 1 << 30,
+    git: GitProgram | None = None,
 ) -> AsyncIterator[GitWorld]:
-    mirrors = Mirrors(folder=folder / "mirrors", max_bytes=mirror_max_bytes, git=find_git())
+    git = git or find_git()
+    mirrors = Mirrors(folder=folder / "mirrors", max_bytes=mirror_max_bytes, git=git)
     workspace = Workspace(folder=folder / "work", max_bytes=1 << 30)
     converter = ProcessConverter(workspace=workspace, threads=2)
     async with open_source(config, mirrors=mirrors) as source:
         yield GitWorld(
             source=source,
             mirrors=mirrors,
-            pipeline=Pipeline(verify=StreamVerifier, converter=converter),
+            pipeline=Pipeline(
+                verify=partial(StreamVerifier, limits=config.limits), converter=converter
+            ),
         )
 
 
