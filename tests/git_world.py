@@ -54,9 +54,11 @@ class GitWorld:
     mirrors: Mirrors
     pipeline: Pipeline
 
-    async def make(self, node: str, *, subdir: str = "", suffix: str = "tar.gz") -> Made:
-        """Return an archive of REPO, made as a worker makes it."""
-        archive = git_archive(node, subdir=subdir, suffix=suffix)
+    async def make(
+        self, node: str, *, repo: str = REPO, subdir: str = "", suffix: str = "tar.gz"
+    ) -> Made:
+        """Return an archive of *repo*, made as a worker makes it."""
+        archive = git_archive(node, repo=repo, subdir=subdir, suffix=suffix)
         candidate = replace(archive, suffix="tar")
         phases: list[tuple[Phase, int]] = []
         progress = Progress(lambda phase, size_bytes: phases.append((phase, size_bytes)))
@@ -73,8 +75,10 @@ class GitWorld:
             )
 
 
-def git_archive(node: str, *, subdir: str = "", suffix: str = "tar.gz") -> Archive:
-    return Archive(source="git", repo=REPO, node=Node(node), subdir=subdir, suffix=suffix)
+def git_archive(
+    node: str, *, repo: str = REPO, subdir: str = "", suffix: str = "tar.gz"
+) -> Archive:
+    return Archive(source="git", repo=repo, node=Node(node), subdir=subdir, suffix=suffix)
 
 
 def git_source_config(
