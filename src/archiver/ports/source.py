@@ -121,6 +121,9 @@ class Source(Protocol):
     ``node_digits`` are the possible lengths of its nodes: 40 hex digits for SHA-1, 64 for SHA-256.
     If it ``abbreviates``, ``resolve`` finds every node by its first digits; otherwise only those
     that a ref shows.
+
+    Its archives are proven in one of two ways. Either the host lists its files, and ``last_file``
+    is the proof, or the streams have a ``tree_check``, and ``last_file`` returns None.
     """
 
     name: str
@@ -155,6 +158,9 @@ class Source(Protocol):
     async def has_node(self, repo: str, node: Node) -> bool:
         """Return whether the host has *node* in *repo*, and shows it.
 
+        A host that can answer only by sending the node counts as having it. ``open`` then finds
+        out, and raises UnknownRev.
+
         Raises:
             UnknownRepo: The host does not have *repo*.
             SourceError: The host did not respond.
@@ -177,7 +183,7 @@ class Source(Protocol):
     async def last_file(self, archive: Archive) -> bytes | None:
         """Return the path, in the repository, of the last file of a complete *archive*.
 
-        None if the settings trust the host.
+        None if the settings trust the host, or if its streams have a ``tree_check``.
 
         Raises:
             UnknownSubdir, EmptyTree: The host does not have such files.
