@@ -8,7 +8,7 @@ import pytest
 
 from archiver.errors import ArchiverError, NotPackable, UnsafeMember
 from archiver.model import TreeMatch
-from tests.git_repositories import GitRepository
+from tests.git_repositories import PERSON, GitRepository
 from tests.git_world import Made, git_source_config, git_world
 from tests.parts.git_host import GitHost
 from tests.raw_trees import Item, blob, commit_items, tree
@@ -171,6 +171,45 @@ def test_names_that_only_some_systems_refuse_are_archived(
     assert made.proof
     assert made.proof.match is TreeMatch.EXACT
     assert len(names(made)) == len(items)
+
+
+@pytest.mark.parametrize("subdir", (":/plain", ":(top)plain", "pl*", ":!plain"))
+def test_a_subdir_is_never_a_pattern(
+    git_host: GitHost, repository: GitRepository, tmp_path: Path, subdir: str
+) -> None:
+    node = repository.commit({f"{subdir}/wanted": b"content", "plain/other": b"content"})
+    made = make(git_host, tmp_path, node, subdir)
+    assert made.proof
+    assert made.proof.match is TreeMatch.EXACT
+    with made.tar() as tar:
+        assert [member.name for member in tar if member.isfile()] == [
+            f"project-{node}/{subdir}/wanted"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("date", "fits"),
+    (
+        ("0", True),
+        ("4102444800", True),
+        ("999999999999999999", True),
+        ("-1", False),
+        ("9223372036854775807", False),
+        ("9" * 5000, False),
+    ),
+)
+def test_a_date_that_no_archive_can_have_is_refused(
+    git_host: GitHost, repository: GitRepository, tmp_path: Path, date: str, *, fits: bool
+) -> None:
+    root = tree(repository, *entries((FILE, b"file"))(repository))
+    raw = f"tree {root}\nauthor {PERSON} 0 +0000\ncommitter {PERSON} {date} +0000\n\nOdd\n"
+    arguments = ("hash-object", "-t", "commit", "-w", "--stdin", "--literally")
+    node = repository.git(*arguments, stdin=raw.encode())
+    if fits:
+        with make(git_host, tmp_path, node).tar() as tar:
+            assert tar.getmembers()[0].mtime == float(date)
+    else:
+        refuse(git_host, tmp_path, node, NotPackable)
 
 
 def test_an_empty_folder_is_left_out(

@@ -51,8 +51,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of git's command, without the options before it."""
-        return next((word for word in self.command[1:] if not word.startswith("--")), "")
+        """The name of git's command."""
+        return self.command[1]
 
 
 class GitFailed(Exception):

@@ -1,6 +1,8 @@
 """Reads a commit, and the trees that lead from it to a subdir, out of a mirror."""
 
-from archiver.errors import MirrorFailed, UnknownRev, UnknownSubdir, WrongTree
+import re
+
+from archiver.errors import MirrorFailed, NotPackable, UnknownRev, UnknownSubdir, WrongTree
 from archiver.git_objects import FOLDER, SUBMODULE, CommitRecord, object_id, parse_tree, tree_of
 from archiver.model import Archive
 from archiver.sources.git.mirror import Mirror
@@ -11,17 +13,22 @@ COMMIT_MAX_BYTES = 1 << 20
 TREE_MAX_BYTES = 64 << 20
 """Size of the tree object of one folder. Real ones have some 100 kB."""
 
+_UNFIT_DATE = re.compile(rb"^committer [^\n]*> +(?:-[0-9]|[0-9]{19})", re.MULTILINE)
+"""Git reads such a number of seconds as one of 64 bits without a sign, and writes that to a tar."""
+
 
 async def read_commit(mirror: Mirror, archive: Archive) -> CommitRecord:
     """Return the commit, and the trees above the subdir, after a check of their ids.
 
-    Raises UnknownRev if the node is not a commit, UnknownSubdir, MirrorFailed, or GitFailed.
+    Raises UnknownRev if the node is not a commit, UnknownSubdir, NotPackable for a date that no
+    archive can have, MirrorFailed, or GitFailed.
     """
     digits = len(archive.node)
     try:
         if (kind := await _read_type(mirror, archive)) != "commit":
             raise UnknownRev(f"{archive.node} in {archive.repo} is a {kind}, not a commit")
         commit = await _read(mirror, "commit", archive.node, COMMIT_MAX_BYTES)
+        _require_date(archive, commit)
         trees: list[bytes] = []
         tree_id = tree_of(commit, digits=digits)
         above = archive.subdir.count("/")
@@ -39,6 +46,15 @@ def _find(archive: Archive, tree: bytes, name: bytes, *, is_last: bool) -> str:
         if entry.name == name and entry.mode != SUBMODULE and (is_last or entry.mode == FOLDER):
             return entry.object_id
     raise UnknownSubdir(f"there is no {archive.subdir} in {archive.repo}")
+
+
+def _require_date(archive: Archive, commit: bytes) -> None:
+    head, _, _ = commit.partition(b"\n\n")
+    if _UNFIT_DATE.search(head):
+        raise NotPackable(
+            f"{archive.node} in {archive.repo} has a date before 1970, or too far in the future: "
+            "git cannot write it to an archive"
+        )
 
 
 async def _read_type(mirror: Mirror, archive: Archive) -> str:

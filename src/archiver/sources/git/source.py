@@ -167,7 +167,7 @@ class GitSource:
         """Yield the tar that git makes of the commit."""
         paths = (archive.subdir,) if archive.subdir else ()
         git = mirror.git_for(self._config.git.attributes).limited(cpu=listing.cpu)
-        arguments = ("--literal-pathspecs", "archive", "--format=tar", f"--prefix={root}/")
+        arguments = ("archive", "--format=tar", f"--prefix={root}/")
         try:
             async with git.stream(*arguments, archive.node, "--", *paths) as tar:
                 async for piece in tar:
