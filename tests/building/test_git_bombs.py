@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.errors import ArchiverError, ArchiveTooLarge, NotPackable, UnsafeMember
+from archiver.errors import ArchiverError, ArchiveTooLarge, EmptyTree, NotPackable, UnsafeMember
 from archiver.model import Limits, TreeMatch
 from archiver.sources.git.program import GitProgram, find_git
 from tests.git_repositories import PERSON, GitRepository
@@ -256,6 +256,42 @@ def test_macros_are_understood(
     assert names == [".gitattributes", "b", "c"]
     assert made.proof
     assert made.proof.match is TreeMatch.ATTRIBUTES
+
+
+@pytest.mark.parametrize(
+    ("attributes", "subdir", "expected"),
+    (
+        (b"sub/secret export-ignore\n", "sub", ["sub/dos.bat", "sub/shown"]),
+        (b"*.bat eol=crlf\n", "sub", ["sub/dos.bat", "sub/secret", "sub/shown"]),
+        (b"*.bat eol=crlf\n", "sub/dos.bat", ["sub/dos.bat"]),
+    ),
+)
+def test_attributes_above_the_subdir_apply_to_it(
+    git_host: GitHost,
+    repository: GitRepository,
+    tmp_path: Path,
+    attributes: bytes,
+    subdir: str,
+    expected: list[str],
+) -> None:
+    names = ("sub/dos.bat", "sub/secret", "sub/shown")
+    node = repository.commit({".gitattributes": attributes, **dict.fromkeys(names, b"a\nb\n")})
+    made = make(git_host.template, tmp_path, node, subdir=subdir)
+    assert made.proof
+    assert made.proof.match is TreeMatch.ATTRIBUTES
+    with made.tar() as tar:
+        assert [each.name.partition("/")[2] for each in tar if each.isfile()] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "subdir"),
+    (("* export-ignore", ""), ("sub export-ignore", "sub"), ("sub/a export-ignore", "sub/a")),
+)
+def test_attributes_that_leave_out_all_files_make_an_empty_tree(
+    git_host: GitHost, repository: GitRepository, tmp_path: Path, line: str, subdir: str
+) -> None:
+    node = repository.commit({".gitattributes": f"{line}\n".encode(), "sub/a": b"a"})
+    refuse(git_host, tmp_path, node, EmptyTree, subdir=subdir)
 
 
 # Placeholders.

@@ -6,16 +6,16 @@ https://git-scm.com/docs/gitattributes.
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from archiver.errors import MirrorFailed, NotPackable
-from archiver.git_objects import SUBMODULE
+from archiver.errors import EmptyTree, MirrorFailed, NotPackable
+from archiver.git_objects import FOLDER, SUBMODULE, CommitRecord, parse_tree
 from archiver.model import Archive
 from archiver.runtime.threads import run_in_thread
-from archiver.sources.git.listing import Listing, spool
+from archiver.sources.git.listing import ATTRIBUTES_NAME, Listing, spool
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.store import storing
 
@@ -58,28 +58,43 @@ NO_EFFECTS = Effects(None)
 
 @asynccontextmanager
 async def find_effects(
-    mirror: Mirror, archive: Archive, listing: Listing
+    mirror: Mirror, archive: Archive, listing: Listing, record: CommitRecord
 ) -> AsyncIterator[Effects]:
     """Yield the effects on *listing*. Costs a second look at all paths only if there may be any.
 
-    Raises NotPackable if there are too many placeholders, GitFailed, MirrorFailed, or NoRoom.
+    *record* has the trees above the subdir, whose attributes apply to it. Raises EmptyTree if all
+    files are left out, NotPackable if there are too many placeholders, GitFailed, MirrorFailed, or
+    NoRoom.
     """
+    files = [*_attributes_files_above(archive, record), *listing.attributes_files]
     with storing():
-        may_have_effects = await _may_have_effects(mirror, listing)
+        may_have_effects = await _may_have_effects(mirror, files)
     if not may_have_effects:
         yield NO_EFFECTS
         return
     with ExitStack() as stack:
         flags, substituted = (stack.enter_context(spool(mirror.scratch)) for _ in range(2))
         with storing():
-            await _look_up(mirror, archive, listing, _EffectWriter(listing, flags, substituted))
+            writer = _EffectWriter(listing, flags, substituted)
+            await _look_up(mirror, archive, listing, writer)
+            if not writer.keeps_any:
+                where = archive.subdir or archive.node
+                raise EmptyTree(f"the attributes of {archive.repo} leave out all files of {where}")
             await _limit_placeholders(mirror, archive, substituted)
         yield Effects(flags)
 
 
-async def _may_have_effects(mirror: Mirror, listing: Listing) -> bool:
+def _attributes_files_above(archive: Archive, record: CommitRecord) -> Iterator[str]:
+    """Yield the ids of the attributes files in the folders above the subdir."""
+    for tree in record.trees:
+        for entry in parse_tree(tree, digits=len(archive.node)):
+            if entry.name == ATTRIBUTES_NAME and entry.mode not in {FOLDER, SUBMODULE}:
+                yield entry.object_id
+
+
+async def _may_have_effects(mirror: Mirror, files: Sequence[str]) -> bool:
     found = dict.fromkeys(_WORDS, 0)
-    await _count_in_blobs(mirror, "\n".join(listing.attributes_files).encode(), found)
+    await _count_in_blobs(mirror, "\n".join(files).encode(), found)
     return any(found.values())
 
 
@@ -142,7 +157,7 @@ class _EffectWriter:
     """Writes a flag for each entry of a listing, as git reports the attributes of its path.
 
     Git is also asked for the folders of each path, with a slash at their end: whatever is in an
-    ignored folder is omitted.
+    ignored folder is omitted. ``keeps_any`` is whether an entry is not omitted.
     """
 
     def __init__(self, listing: Listing, flags: BinaryIO, substituted: BinaryIO) -> None:
@@ -152,6 +167,7 @@ class _EffectWriter:
         self._rest: list[bytes] = []
         self._incomplete = b""
         self._ignored: bytes | None = None
+        self.keeps_any = False
         self._expected = self._iter_paths()
 
     def write_paths(self, file: BinaryIO) -> None:
@@ -195,6 +211,7 @@ class _EffectWriter:
             flag = MAY_BE_OMITTED
         else:
             flag = MAY_CHANGE if changes else KEPT
+            self.keeps_any = True
             if subst == b"set":
                 self._substituted.write(object_id.encode() + b"\n")
         self._flags.write(flag)

@@ -35,12 +35,13 @@ ATTRIBUTES_FILES_MAX = 20_000
 
 PIECE_BYTES = 1 << 20
 
+ATTRIBUTES_NAME = b".gitattributes"
+
 CPU_MIN = timedelta(minutes=2)
 CPU_PER_MEMBER = timedelta(milliseconds=1)
 CPU_PER_MIB = timedelta(milliseconds=200)
 
 _LINE = re.compile(rb"(\d{6}) (?:blob|commit|tree) ([0-9a-f]{40,64}) +(\d+|-)\t([^\0]+)\0")
-_ATTRIBUTES = b".gitattributes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Listing:
             return
         if entry.mode == SUBMODULE:
             self._add_submodule(entry)
-        elif entry.path.rpartition(b"/")[2] == _ATTRIBUTES:
+        elif entry.path.rpartition(b"/")[2] == ATTRIBUTES_NAME:
             self._add_attributes_file(entry)
 
     def _add_submodule(self, entry: Entry) -> None:
