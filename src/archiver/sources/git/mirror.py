@@ -67,6 +67,7 @@ class Mirror:
         self._git = git
         self._locks: tuple[int, ...] = (use_lock,)
         self._make_room = make_room
+        self._reserved_bytes = 0
 
     @property
     def git(self) -> GitProgram:
@@ -145,6 +146,11 @@ class Mirror:
         finally:
             self._locks = held
 
+    async def reserve(self) -> None:
+        """Make room for the beginning of a pack, before a host is asked for it. Raises NoRoom."""
+        await self._make_room(STEP_BYTES)
+        self._reserved_bytes = STEP_BYTES
+
     async def receive(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> int:
         """Add the objects of a pack, and return its size. Only for the holder of the fetch lock.
 
@@ -171,7 +177,7 @@ class Mirror:
         return size_bytes
 
     async def _feed(self, pack: Child, chunks: AsyncIterator[bytes], max_bytes: int) -> int:
-        size_bytes = room_bytes = 0
+        size_bytes, room_bytes = 0, self._reserved_bytes
         fetched = METRICS.mirror_fetched_bytes.labels(source=self.identity.source)
         async for chunk in chunks:
             size_bytes += len(chunk)

@@ -135,6 +135,7 @@ class GitSource:
         async with mirror.fetch_lock():
             if await mirror.has(archive.node):
                 return
+            await mirror.reserve()
             haves = await mirror.haves()
             async with open_pack(self._client, archive.repo, archive.node, haves) as pack:
                 chunks = _counted(pack.chunks(), on_received)
@@ -149,7 +150,9 @@ class GitSource:
             raise EmptyTree(f"{archive.node} in {archive.repo} has no files")
         effects = NO_EFFECTS
         if attributes is Attributes.HONOUR:
-            effects = await opened.enter_async_context(find_effects(mirror, archive, listing))
+            effects = await opened.enter_async_context(
+                find_effects(mirror, archive, listing, record)
+            )
         root = root_directory(self._config.git.root_template, archive)
         tar = self._archive(mirror, archive, listing, root)
         return Stream(
