@@ -12,6 +12,7 @@ from archiver.errors import (
     BadPack,
     MirrorFailed,
     NoRoom,
+    NotPackable,
     UnsafeMember,
 )
 from archiver.model import Node, parse_node
@@ -30,6 +31,8 @@ LOOSE_PACKS_MAX = 25
 
 _REFUSED_PATH = "error: invalid path '"
 """Git reads the paths of the whole commit, also those outside of the subdir."""
+
+_REFUSED_ENCODING = "true/false are no valid working-tree-encodings"
 
 _DISK_FULL = ("no space left on device", "disk quota exceeded", "file too large")
 
@@ -205,12 +208,15 @@ class Mirror:
         """Return the error of a failed run of git in this mirror.
 
         That is ArchiveTooLarge if git reached one of its limits, UnsafeMember for a path that it
-        refuses, NoRoom, or MirrorFailed, which makes the mirror ``suspect``.
+        refuses, NotPackable for an attribute that it rejects, NoRoom, or MirrorFailed, which makes
+        the mirror ``suspect``.
         """
         if failure.reached_limit:
             return ArchiveTooLarge("the commit exceeds the limits of git's memory, time or output")
         if _REFUSED_PATH in failure.stderr:
             return UnsafeMember("the commit has a path that git refuses to write")
+        if _REFUSED_ENCODING in failure.stderr:
+            return NotPackable("a .gitattributes has working-tree-encoding without an encoding")
         with suppress(OSError):
             if not has_room(self.store.folder):
                 return NoRoom(_NO_ROOM)
