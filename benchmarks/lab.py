@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.inputs import BASENAME, NODE, Input, Inputs
 from tests.parts.process import accepts, free_port, running
@@ -23,9 +24,22 @@ TIMEOUT_S = 1800.0
 _runs = count(1)
 
 
+def next_run() -> str:
+    """Return a name that is new to Archiver."""
+    return f"run-{next(_runs)}"
+
+
 def new_repo(archive: Input) -> str:
     """Return the name of a repository that is new to Archiver, with *archive* on the host."""
-    return f"run-{next(_runs)}/{archive.name}/{BASENAME}"
+    return f"{next_run()}/{archive.name}/{BASENAME}"
+
+
+class Templated(Protocol):
+    """A host of any kind."""
+
+    @property
+    def template(self) -> str:
+        """The ``url_template`` of a source for this host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,14 +162,16 @@ class Lab:
 
     @contextmanager
     def installation(
-        self, host: Host, settings: Mapping[str, str] | None = None
+        self, host: Templated, settings: Mapping[str, str] | None = None
     ) -> Iterator[Installation]:
         """Yield a new Archiver for archives of *host*."""
         with self.servers(host, settings) as parts, parts.web(), parts.worker() as worker:
             yield Installation(stack=parts, worker=worker)
 
     @contextmanager
-    def servers(self, host: Host, settings: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    def servers(
+        self, host: Templated, settings: Mapping[str, str] | None = None
+    ) -> Iterator[Stack]:
         """Yield new servers, NATS and the regions, without processes of Archiver."""
         settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **(settings or {})}
         folder = Path(tempfile.mkdtemp(dir=self.folder))

@@ -7,6 +7,7 @@ TOPICS = (
     "pace",
     "fast",
     "conversions",
+    "git",
     "resources",
     "latency",
     "throughput",
