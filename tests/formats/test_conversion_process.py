@@ -2,20 +2,32 @@
 
 import asyncio
 import gc
+import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+import tarfile
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from archiver.errors import ConversionLost, CorruptArchive, InternalError
+from archiver.errors import (
+    ArchiverError,
+    ConversionLost,
+    CorruptArchive,
+    InternalError,
+    MirrorFailed,
+    TruncatedArchive,
+)
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.workspace import Workspace
+from archiver.ports.source import PipedTar
+from tests.formats import tar_blocks
 from tests.formats.samples import ROOT, an_archive
 from tests.formats.trees import RICH, Item, pack, tar_of
 from tests.parts.process import descendants, wait_until
@@ -59,6 +71,80 @@ def test_a_killed_conversion_is_retryable(tmp_path: Path) -> None:
     with pytest.raises(ConversionLost, match="signal 9") as raised:
         asyncio.run(play())
     assert raised.value.retryable
+
+
+GIT_TAR = tar_blocks.pax(tar_blocks.record(b"comment", b"0" * 40), kind=b"g") + tar_of(RICH)
+"""As git writes it: a global header, then the members."""
+
+
+class WrittenPipe:
+    """Implements ``ports.source.Pipe``: *data*, from a program that ended as *ending* says."""
+
+    def __init__(self, data: bytes, ending: bool | Exception) -> None:  # noqa: FBT001
+        with tempfile.TemporaryFile() as file:  # is read like a pipe, and has room for more
+            file.write(data)
+            file.seek(0)
+            self.descriptor = os.dup(file.fileno())
+        self._ending = ending
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    async def finish(self) -> bool:
+        if isinstance(self._ending, Exception):
+            raise self._ending
+        return self._ending
+
+
+async def convert_piped(
+    data: bytes, folder: Path, *, ending: bool | Exception = True, comment: bytes = b""
+) -> bytes:
+    @asynccontextmanager
+    async def open_pipe() -> AsyncIterator[WrittenPipe]:
+        yield WrittenPipe(data, ending)
+
+    workspace = Workspace(folder=folder, max_bytes=1 << 30)
+    async with ProcessConverter(workspace=workspace, threads=1).convert(
+        endless(),
+        original=an_archive("tar"),
+        target=an_archive("tar"),
+        root=ROOT,
+        piped=PipedTar(open=open_pipe, comment=comment),
+    ) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+@pytest.mark.parametrize("comment", (b"", b"the record"))
+def test_a_pipe_is_converted_in_place_of_the_chunks(tmp_path: Path, comment: bytes) -> None:
+    made = asyncio.run(convert_piped(GIT_TAR, tmp_path, comment=comment))
+
+    with tarfile.open(fileobj=io.BytesIO(made)) as tar:
+        members = tar.getmembers()
+    assert len(members) == len(RICH)
+    # Python reads the headers of a member over the global ones.
+    assert members[0].pax_headers["comment"] == (comment.decode() or "0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("data", "ending", "expected"),
+    (
+        (GIT_TAR, MirrorFailed("git failed at the end"), MirrorFailed),
+        (GIT_TAR[:3000], MirrorFailed("git failed"), MirrorFailed),
+        (GIT_TAR[:3000], True, TruncatedArchive),
+        (GIT_TAR[:3000], False, TruncatedArchive),
+        (GIT_TAR, False, ConversionLost),
+        (b"x" * 2000, False, CorruptArchive),
+    ),
+)
+def test_a_failure_of_the_writer_of_a_pipe_comes_first(
+    tmp_path: Path,
+    data: bytes,
+    ending: bool | Exception,  # noqa: FBT001
+    expected: type[ArchiverError],
+) -> None:
+    with pytest.raises(expected):
+        asyncio.run(convert_piped(data, tmp_path, ending=ending))
+    assert conversions(os.getpid()) == []
 
 
 def test_a_crashed_conversion_is_an_internal_error_with_its_cause(tmp_path: Path) -> None:

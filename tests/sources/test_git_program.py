@@ -99,6 +99,63 @@ def test_a_stream_that_breaks_off_raises_at_its_end(
     assert sum(map(len, received)) > 1_000_000
 
 
+def read(descriptor: int) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        return file.read()
+
+
+def test_another_process_may_read_a_pipe_with_all_bytes(
+    git: GitProgram, repository: GitRepository
+) -> None:
+    node = repository.commit({"noise": os.urandom(5_000_000)})
+
+    async def play() -> tuple[bytes, bool]:
+        async with git.pipe("archive", "--format=tar", node) as output:
+            reading = asyncio.to_thread(read, output.descriptor)
+            return await reading, await output.finish()
+
+    received, complete = asyncio.run(play())
+    assert received == repository.git_bytes("-c", "tar.umask=002", "archive", node)
+    assert complete
+
+
+def test_git_did_not_fail_if_the_reader_of_its_pipe_ended(
+    git: GitProgram, repository: GitRepository
+) -> None:
+    node = repository.commit({"noise": os.urandom(5_000_000)})
+
+    async def play() -> bool:
+        async with git.pipe("archive", "--format=tar", node) as output:
+            output.close()
+            return await output.finish()
+
+    assert not asyncio.run(play())
+    assert children() == []
+
+
+def test_a_failure_is_raised_at_the_end_of_a_pipe(git: GitProgram) -> None:
+    async def play() -> None:
+        async with git.pipe("archive", "--format=tar", "0" * 40) as output:
+            assert await asyncio.to_thread(read, output.descriptor) == b""
+            await output.finish()
+
+    assert outcome(play).status == 128
+
+
+def test_pipes_leave_no_descriptor_open(git: GitProgram, repository: GitRepository) -> None:
+    node = repository.commit(git_repositories.SIMPLE)
+
+    async def play() -> tuple[list[str], list[str]]:
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208 - their numbers
+        for _ in range(3):
+            async with git.pipe("archive", "--format=tar", node):
+                pass
+        return before, os.listdir("/proc/self/fd")  # noqa: PTH208
+
+    before, after = asyncio.run(play())
+    assert len(after) <= len(before) + 1  # asyncio may watch for the ends of processes
+
+
 def test_a_stream_that_is_left_early_ends_its_process(
     git: GitProgram, repository: GitRepository
 ) -> None:

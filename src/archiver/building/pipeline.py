@@ -9,7 +9,7 @@ from archiver.building.streams import Progress, VerifiedStream, prove_completene
 from archiver.errors import InternalError, NotPackable, SuffixRefused
 from archiver.model import Archive, Completeness, Conversion, Manifest, TreeProof, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
-from archiver.ports.source import Source, Stream, TreeCheck
+from archiver.ports.source import PipedTar, Source, Stream, TreeCheck
 from archiver.telemetry import log
 
 T = TypeVar("T")
@@ -203,7 +203,8 @@ class Pipeline:
             measures=lambda: made.verified if made else None,
             completeness=lambda: Completeness.PROVEN,
         )
-        async with self._convert(source, input_, archive, progress, check) as output:
+        piped = None if stream_check else stream.piped
+        async with self._convert(source, input_, archive, progress, check, piped) as output:
             yield output
 
     @asynccontextmanager
@@ -256,6 +257,7 @@ class Pipeline:
         archive: Archive,
         progress: Progress,
         tree_check: TreeCheck | None = None,
+        piped: PipedTar | None = None,
     ) -> AsyncIterator[Output]:
         async with self._converter.convert(
             input_.chunks,
@@ -264,6 +266,7 @@ class Pipeline:
             root=input_.root,
             client_root=input_.client_root,
             size_bytes=input_.size_bytes,
+            piped=piped,
         ) as pieces:
             verifier = self._verifier(source, archive, input_.client_root, tree_check)
             yield Output(

@@ -28,6 +28,7 @@ from archiver.formats.repack import PIECE_BYTES, MemberFilter, repack_tar, repac
 from archiver.formats.tar.writer import TarWriter
 from archiver.formats.workspace import Workspace
 from archiver.formats.zip.writer import ZipWriter
+from archiver.git_objects import insert_comment
 from archiver.model import Archive
 
 REFUSED = 3
@@ -40,7 +41,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The arguments of ``ports.Converter.convert``, and the process's resources.
 
     ``spool`` is the descriptor of the file with a zip. The directory of a zip that is written goes
-    to a file in ``folder``, of up to ``max_bytes``.
+    to a file in ``folder``, of up to ``max_bytes``. A ``comment``, in ASCII, is
+    inserted into a tar that git writes to stdin.
     """
 
     original: Archive
@@ -51,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int
     spool: int | None = None
     client_root: str = ""
+    comment: str | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,9 @@ def convert_stream(job: Job, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the converted archive. Raises BadArchive, UnknownSubdir or NoRoom."""
     with ExitStack() as stack:
         members = _member_filter(job, stack)
+        if job.comment is not None:
+            comment = job.comment.encode()
+            chunks = insert_comment(chunks, comment, subdir=job.original.subdir)
         if job.spool is None:
             pieces = repack_tar(chunks, job.original.suffix, members)
         else:
@@ -104,7 +110,8 @@ def main() -> int:
     _enlarge(sys.stdin.buffer, sys.stdout.buffer)
     keep_freed_memory()
     job = msgspec.json.decode(os.fsencode(sys.argv[1]), type=Job)
-    chunks = iter(partial(os.read, sys.stdin.fileno(), PIPE_BYTES), b"")
+    # Whole pieces, because each has a cost, and git writes 10 KiB at a time.
+    chunks = iter(partial(sys.stdin.buffer.read, PIPE_BYTES), b"")
     try:
         for piece in convert_stream(job, chunks):
             sys.stdout.buffer.write(piece)

@@ -23,6 +23,7 @@ from archiver.formats.compression.compress import keep_freed_memory, library_ver
 from archiver.formats.conversion import REFUSED, Job, Refusal
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
+from archiver.ports.source import Pipe, PipedTar
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
 
@@ -67,6 +68,7 @@ class ProcessConverter:
         root: str,
         client_root: str = "",
         size_bytes: int = 0,
+        piped: PipedTar | None = None,
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async with AsyncExitStack() as stack:
             spool = None
@@ -81,21 +83,25 @@ class ProcessConverter:
                 folder=str(self._workspace.folder),
                 max_bytes=self._workspace.max_bytes,
                 spool=spool.descriptor if spool else None,
+                comment=piped.comment.decode("ascii") if piped else None,
             )
-            process = await stack.enter_async_context(_start(job))
-            feeding = await stack.enter_async_context(concurrently(process.feed(chunks, spool)))
+            pipe = await stack.enter_async_context(piped.open()) if piped else None
+            process = await stack.enter_async_context(_start(job, pipe))
+            feed = process.follow(pipe) if pipe else process.feed(chunks, spool)
+            feeding = await stack.enter_async_context(concurrently(feed))
             yield await stack.enter_async_context(aclosing(process.iter_output(feeding)))
 
 
 class _ConversionProcess:
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._stdin = cast("StreamWriter", process.stdin)
+        self._stdin = process.stdin
         self._stdout = cast("StreamReader", process.stdout)
         self._stderr = cast("StreamReader", process.stderr)
 
-    async def feed(self, chunks: AsyncGenerator[bytes, None], spool: Spool | None) -> None:
+    async def feed(self, chunks: AsyncGenerator[bytes, None], spool: Spool | None) -> bool:
         """Pass on *chunks*. If they fail, kill the process, which would take that for the end."""
+        stdin = cast("StreamWriter", self._stdin)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -103,30 +109,44 @@ class _ConversionProcess:
                         await run_in_thread(spool.write, chunk)
                         continue
                     with suppress(ConnectionError):  # the exit status says more
-                        self._stdin.write(chunk)
-                        await self._stdin.drain()
+                        stdin.write(chunk)
+                        await stdin.drain()
         except BaseException:
             self._kill()
             raise
-        self._stdin.close()
+        stdin.close()
+        return True
 
-    async def iter_output(self, feeding: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
+    async def follow(self, pipe: Pipe) -> bool:
+        """Return whether everything was written to *pipe*, which the process reads."""
+        pipe.close()
+        try:
+            return await pipe.finish()
+        except BaseException:
+            self._kill()
+            raise
+
+    async def iter_output(self, feeding: asyncio.Task[bool]) -> AsyncGenerator[bytes, None]:
         """Yield the output. Raises the failure of *feeding* or of the process."""
+        is_complete = False
         while piece := await _read_piece(self._stdout):
             yield piece
         stderr = await self._stderr.read()
         status = await self._process.wait()
-        if status:
+        if status and self._stdin:
             await cancel_and_wait(feeding)
         if status == 0 or not feeding.cancelled():
-            await feeding
+            is_complete = await feeding  # the writer of a pipe without a reader ends, too
         if status:
             raise _failure(status, stderr)
+        if not is_complete:
+            raise ConversionLost("the input of a conversion was not read to its end")
 
     async def close(self) -> None:
         """Kill the process and wait for its end."""
         self._kill()
-        self._stdin.close()
+        if self._stdin:
+            self._stdin.close()
         reading = self._process.communicate()  # unread output keeps the pipes open
         await complete_despite_cancellation(reading)
 
@@ -136,12 +156,12 @@ class _ConversionProcess:
 
 
 @asynccontextmanager
-async def _start(job: Job) -> AsyncIterator[_ConversionProcess]:
-    """Yield a process that does *job*. The process does not outlive the block."""
+async def _start(job: Job, pipe: Pipe | None) -> AsyncIterator[_ConversionProcess]:
+    """Yield a process that does *job*, and reads *pipe*. It does not outlive the block."""
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", conversion.__name__, msgspec.json.encode(job)),
-            stdin=PIPE,
+            stdin=pipe.descriptor if pipe else PIPE,
             stdout=PIPE,
             stderr=PIPE,
             limit=PIECE_BYTES,

@@ -10,7 +10,7 @@ from archiver.git_objects.commit_record import (
     expected_entry,
 )
 from archiver.git_objects.ids import SHA1_DIGITS, SHA256_DIGITS, new_object_hash, object_id
-from archiver.git_objects.tar_stream import inject_commit_record
+from archiver.git_objects.tar_stream import inject_commit_record, insert_comment
 from archiver.git_objects.tree_hasher import TreeHasher
 from archiver.git_objects.trees import (
     EXECUTABLE,
@@ -40,6 +40,7 @@ __all__ = [
     "decode_record",
     "expected_entry",
     "inject_commit_record",
+    "insert_comment",
     "new_object_hash",
     "object_id",
     "parse_tree",

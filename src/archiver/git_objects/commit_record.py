@@ -38,6 +38,11 @@ class CommitRecord(
         """Return the record as one line of ASCII: JSON with bytes in base64."""
         return msgspec.json.encode(self)
 
+    def comment(self) -> bytes:
+        """Return the line for an archive; nothing if it is too long."""
+        line = self.encode()
+        return line if len(line) <= RECORD_MAX_BYTES else b""
+
 
 def decode_record(line: bytes) -> CommitRecord | None:
     """Return the record that ``encode`` wrote as *line*, or None for any other line."""

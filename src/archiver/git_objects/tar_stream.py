@@ -5,11 +5,11 @@ requested path, and the files. Format:
 https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 
 from archiver.errors import CorruptArchive
-from archiver.git_objects.commit_record import RECORD_MAX_BYTES, CommitRecord
+from archiver.git_objects.commit_record import CommitRecord
 
 _BLOCK = 512
 _EXTENSION_MAX_BYTES = 16 << 10
@@ -28,16 +28,22 @@ async def inject_commit_record(
     Leaves out the folders above *subdir*, to which git's path was limited, and a record that is
     too long. Raises CorruptArchive if git wrote something else.
     """
-    line = record.encode()
-    head = _Head(
-        comment=line if len(line) <= RECORD_MAX_BYTES else b"",
-        folders_above=subdir.count("/") + 1 if subdir else 0,
-    )
+    head = _Head(record.comment(), subdir)
     async with aclosing(chunks):
         async for chunk in chunks:
             if piece := head.pass_on(chunk):
                 yield piece
     if head.unread:  # the tar is truncated
+        yield head.unread
+
+
+def insert_comment(chunks: Iterable[bytes], comment: bytes, *, subdir: str) -> Iterator[bytes]:
+    """Yield what ``inject_commit_record`` does for the record with this *comment*."""
+    head = _Head(comment, subdir)
+    for chunk in chunks:
+        if piece := head.pass_on(chunk):
+            yield piece
+    if head.unread:
         yield head.unread
 
 
@@ -48,9 +54,9 @@ class _Incomplete(Exception):
 class _Head:
     """Holds the beginning of a tar until its first member, and passes on the rest."""
 
-    def __init__(self, *, comment: bytes, folders_above: int) -> None:
+    def __init__(self, comment: bytes, subdir: str) -> None:
         self._comment = comment
-        self._folders_above = folders_above
+        self._folders_above = subdir.count("/") + 1 if subdir else 0
         self._done = False
         self.unread = b""
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from archiver.drift import Content
 from archiver.model import Archive, Verified
-from archiver.ports.source import IdentityCheck, TreeCheck
+from archiver.ports.source import IdentityCheck, PipedTar, TreeCheck
 
 
 class Verifier(Protocol):
@@ -67,11 +67,13 @@ class Converter(Protocol):
         root: str,
         client_root: str = "",
         size_bytes: int = 0,
+        piped: PipedTar | None = None,
     ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
         """Return the bytes of *target*, made from *chunks* of *original*, packed below *root*.
 
         *target* is packed below *client_root*, or below *root* by default. *size_bytes* is the
-        size of *original*, 0 if unknown. The result ends only after *chunks* ended. *original* must
+        size of *original*, 0 if unknown. *piped* has the same bytes as *chunks*, and may be read in
+        their place. The result ends only after *chunks* ended. *original* must
         be verified before, or while it is converted.
 
         Raises, while entering or iterating:

@@ -50,6 +50,33 @@ class TreeCheck(Protocol):
         """
 
 
+class Pipe(Protocol):
+    """What a program writes, for another process to read from ``descriptor``."""
+
+    @property
+    def descriptor(self) -> int: ...
+
+    def close(self) -> None:
+        """Close the descriptor in this process, once the other one has it."""
+
+    async def finish(self) -> bool:
+        """Return, when the program has ended, whether it wrote everything.
+
+        It did not if its reader ended first. Raises SourceError if the program failed.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipedTar:
+    """A tar that git writes into a pipe: ``open`` starts it.
+
+    Git does not write the *comment*: see ``git_objects.insert_comment``.
+    """
+
+    open: Callable[[], AbstractAsyncContextManager[Pipe]]
+    comment: bytes
+
+
 OnReceived: TypeAlias = Callable[[int], None]
 """Called with the number of bytes that the host has sent so far."""
 
@@ -66,7 +93,8 @@ class Stream:
     the stream proves nothing.
 
     With a ``tree_check``, the worker makes the stream from objects that it received before. The
-    bytes then depend on a program of the worker, so they are always converted.
+    bytes then depend on a program of the worker, so they are always converted. ``piped`` may be
+    the same stream for a process that reads it without a detour through this one. Read only one.
     """
 
     url: str
@@ -75,6 +103,7 @@ class Stream:
     size_bytes: int
     chunks: AsyncGenerator[bytes, None]
     tree_check: TreeCheck | None = None
+    piped: PipedTar | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

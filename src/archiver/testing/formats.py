@@ -17,7 +17,7 @@ import zstandard
 
 from archiver.errors import CorruptArchive, NoRoom, NotConvertible, TruncatedArchive, UnknownSubdir
 from archiver.model import Archive, Verified
-from archiver.ports.source import IdentityCheck, TreeCheck
+from archiver.ports.source import IdentityCheck, PipedTar, TreeCheck
 from archiver.sealing import seal
 
 
@@ -89,6 +89,7 @@ class FakeConverter:
         root: str,
         client_root: str = "",
         size_bytes: int = 0,  # noqa: ARG002 - memory suffices
+        piped: PipedTar | None = None,  # noqa: ARG002 - the same as the chunks
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         async def converted() -> AsyncGenerator[bytes, None]:
             async with aclosing(chunks):

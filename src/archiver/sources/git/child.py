@@ -96,7 +96,7 @@ class Child:
         self._process = process
         self._name = run.name
         self._stdin = process.stdin
-        self._stdout = cast("StreamReader", process.stdout)
+        self._stdout = process.stdout
         self._messages = asyncio.create_task(_read_tail(cast("StreamReader", process.stderr)))
         self._expired = False
         self._group_ended = False
@@ -141,19 +141,34 @@ class Child:
 
     async def iter_output(self) -> AsyncGenerator[bytes, None]:
         """Yield the output in pieces of up to 1 MiB. Raises GitFailed at the end."""
-        while piece := await _read_piece(self._stdout):
+        stdout = cast("StreamReader", self._stdout)
+        while piece := await _read_piece(stdout):
             yield piece
         await self.succeed()
 
     async def succeed(self) -> None:
         """Return when git has exited with status 0. Raises GitFailed."""
+        if not await self.wrote_all():
+            raise self._ended_by(-signal.SIGPIPE)
+
+    async def wrote_all(self) -> bool:
+        """Return, when git has ended, whether it succeeded; False if its reader ended first.
+
+        Raises GitFailed.
+        """
         status = await self._process.wait()
         self._end_group()
         await asyncio.wait({self._messages})
+        if status == -signal.SIGPIPE:
+            return False
         if status:
-            raise self._failure(
-                f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
-            )
+            raise self._ended_by(status)
+        return True
+
+    def _ended_by(self, status: int) -> GitFailed:
+        return self._failure(
+            f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+        )
 
     async def close(self) -> None:
         """Kill the process and its group, and wait for their end."""
@@ -165,7 +180,7 @@ class Child:
 
     async def _drain(self) -> None:
         """Read what is left in the pipes, which keep the process's end from being reported."""
-        while await self._stdout.read(PIECE_BYTES):
+        while self._stdout and await self._stdout.read(PIECE_BYTES):
             pass
         await self._process.wait()
         await cancel_and_wait(self._messages)
@@ -200,8 +215,10 @@ class Child:
 
 
 @asynccontextmanager
-async def start(run: Run, *, feeds: bool) -> AsyncIterator[Child]:
+async def start(run: Run, *, feeds: bool, stdout: int = PIPE) -> AsyncIterator[Child]:
     """Yield a running git, with an input if it *feeds*. It does not outlive the block.
+
+    Its output goes to the descriptor *stdout*, if that is given.
 
     Raises GitFailed if the system cannot start it.
     """
@@ -210,7 +227,7 @@ async def start(run: Run, *, feeds: bool) -> AsyncIterator[Child]:
         process = await asyncio.create_subprocess_exec(
             *(SHELL, "-c", _LIMITED, SHELL, str(memory_kib), str(cpu_s), *run.command),
             stdin=PIPE if feeds else DEVNULL if run.stdin is None else run.stdin,
-            stdout=PIPE,
+            stdout=stdout,
             stderr=PIPE,
             limit=PIECE_BYTES,
             cwd="/",
@@ -251,6 +268,13 @@ def _enlarge(pipe: StreamReader | StreamWriter | None) -> None:
     """Enlarge a pipe's buffer where the system supports it, which saves context switches."""
     transport = getattr(pipe, "transport", None) or getattr(pipe, "_transport", None)
     end = transport.get_extra_info("pipe") if transport else None
-    if end is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
-        with suppress(OSError, ValueError):  # the process may have ended already
-            fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIECE_BYTES)
+    if end is not None:
+        with suppress(ValueError):  # the process may have ended already
+            enlarge(end.fileno())
+
+
+def enlarge(pipe: int) -> None:
+    """Enlarge the buffer of the pipe with this descriptor, if possible."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIECE_BYTES)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import BinaryIO
 from archiver.runtime.tasks import concurrently
 from archiver.runtime.threads import available_cores
 from archiver.sources.git.child import PIECE_BYTES, Child, GitFailed, Run, start
+from archiver.sources.git.piped_output import PipedOutput, open_pipe
 
 __all__ = ["GitFailed", "GitProgram", "UnsupportedGit", "find_git", "require_supported_version"]
 
@@ -139,6 +141,14 @@ class GitProgram:
             yield pieces
 
     @asynccontextmanager
+    async def pipe(self, *arguments: str) -> AsyncIterator[PipedOutput]:
+        """Yield the output for another process to read. Raises GitFailed if git is not started."""
+        with open_pipe() as pipe:
+            async with self._start(arguments, feeds=False, stdout=pipe.writer) as child:
+                pipe.close_writer()
+                yield PipedOutput(child, pipe)
+
+    @asynccontextmanager
     async def feed(self, *arguments: str) -> AsyncIterator[Child]:
         """Yield a process to write to: ``write``, then ``finish``. Both raise GitFailed."""
         async with self._start(arguments, feeds=True) as child:
@@ -153,7 +163,12 @@ class GitProgram:
         return replace(self, cpu=min(self.cpu, cpu))
 
     def _start(
-        self, arguments: tuple[str, ...], *, feeds: bool, stdin: BinaryIO | None = None
+        self,
+        arguments: tuple[str, ...],
+        *,
+        feeds: bool,
+        stdin: BinaryIO | None = None,
+        stdout: int = PIPE,
     ) -> AbstractAsyncContextManager[Child]:
         run = Run(
             command=(self.path, *arguments),
@@ -164,7 +179,7 @@ class GitProgram:
             inherits=self.inherits,
             stdin=stdin.fileno() if stdin else None,
         )
-        return start(run, feeds=feeds)
+        return start(run, feeds=feeds, stdout=stdout)
 
     def _environment(self) -> dict[str, str]:
         environment = {**_ENVIRONMENT, **_CONFIG_VARIABLES, "PATH": self.exec_path}

@@ -18,14 +18,15 @@ from archiver.errors import (
 )
 from archiver.git_objects import SHA1_DIGITS, SHA256_DIGITS, inject_commit_record
 from archiver.model import Archive
-from archiver.ports.source import IdentityCheck, OnReceived, Stream
+from archiver.ports.source import IdentityCheck, OnReceived, PipedTar, Stream
 from archiver.sources.config import Attributes, SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.git.attributes import NO_EFFECTS, find_effects
 from archiver.sources.git.child import GitFailed
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.commit import read_commit
-from archiver.sources.git.listing import Listing, list_tree
+from archiver.sources.git.commit_tar import CommitTar
+from archiver.sources.git.listing import list_tree
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.pack import open_pack
@@ -154,30 +155,17 @@ class GitSource:
                 find_effects(mirror, archive, listing, record)
             )
         root = root_directory(self._config.git.root_template, archive)
-        tar = self._archive(mirror, archive, listing, root)
+        git = mirror.git_for(attributes).limited(cpu=listing.cpu)
+        tar = CommitTar(mirror=mirror, archive=archive, git=git, root=root)
         return Stream(
             url=self.url(archive),
             root=root,
             client_root=root,
             size_bytes=0,
-            chunks=inject_commit_record(tar, record, subdir=archive.subdir),
+            chunks=inject_commit_record(tar.chunks(), record, subdir=archive.subdir),
             tree_check=CommitCheck(archive, record=record, listing=listing, effects=effects),
+            piped=PipedTar(open=tar.pipe, comment=record.comment()),
         )
-
-    async def _archive(
-        self, mirror: Mirror, archive: Archive, listing: Listing, root: str
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the tar that git makes of the commit."""
-        paths = (archive.subdir,) if archive.subdir else ()
-        git = mirror.git_for(self._config.git.attributes).limited(cpu=listing.cpu)
-        arguments = ("archive", "--format=tar", f"--prefix={root}/")
-        try:
-            async with git.stream(*arguments, archive.node, "--", *paths) as tar:
-                async for piece in tar:
-                    yield piece
-        except GitFailed as exc:
-            raise mirror.translate(exc) from exc
-        mirror.remember(archive.node)
 
 
 def _is_of_the_host(mirror: Mirror, error: ArchiverError, cause: Exception) -> bool:
