@@ -150,7 +150,7 @@ class Mirror:
             self._locks = held
 
     async def reserve(self) -> None:
-        """Make room for the beginning of a pack, before a host is asked for it. Raises NoRoom."""
+        """Make room for the beginning of a pack. Call it before the request. Raises NoRoom."""
         await self._make_room(STEP_BYTES)
         self._reserved_bytes = STEP_BYTES
 

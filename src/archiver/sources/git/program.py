@@ -25,7 +25,7 @@ MEMORY_BYTES = 1 << 30
 """Address space of one process. Deltas of a few bytes may ask for any amount."""
 
 CPU = timedelta(hours=2)
-"""Processor time of one process. What a commit may need is limited further."""
+"""Processor time of one process. Runs over the files of a commit have less: ``Listing.cpu``."""
 
 DEADLINE = timedelta(hours=1)
 THREADS_MAX = 4
