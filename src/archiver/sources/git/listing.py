@@ -9,10 +9,12 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from archiver.errors import ArchiveTooLarge, MirrorFailed, NoRoom
 from archiver.git_objects import FOLDER, LINK, SUBMODULE, canonical_mode
@@ -44,8 +46,7 @@ CPU_PER_MIB = timedelta(milliseconds=200)
 _LINE = re.compile(rb"(\d{6}) (?:blob|commit|tree) ([0-9a-f]{40,64}) +(\d+|-)\t([^\0]+)\0")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A file, link, submodule or folder. ``size_bytes`` is that of the blob; others have 0.
 
     ``mode`` is one that git writes today. Early software also wrote others, such as 0o100664.
@@ -184,12 +185,17 @@ def _parse(output: bytes) -> tuple[list[Entry], bytes]:
             break
         mode, object_id, size, path = line.groups()
         size_bytes = 0 if size == b"-" else int(size)
-        entries.append(Entry(canonical_mode(int(mode, 8)), object_id.decode(), path, size_bytes))
+        entries.append(Entry(_parse_mode(mode), object_id.decode(), path, size_bytes))
         parsed = line.end()
     if parsed != end:
         shown = display_path(output[parsed:end])
         raise MirrorFailed(f"git listed an entry that no tree can have: {shown}")
     return entries, output[end:]
+
+
+@lru_cache(maxsize=64)
+def _parse_mode(octal: bytes) -> int:
+    return canonical_mode(int(octal, 8))
 
 
 def _read_at(file: BinaryIO, position: int) -> bytes:
