@@ -1,7 +1,8 @@
 import subprocess
 import sys
 
-from benchmarks.process import resident_mb, usage
+from benchmarks.process import resident_mb, sampling, usage
+from tests.parts.process import wait_until
 
 SPENDTHRIFT = """
 import time
@@ -39,3 +40,19 @@ def test_resident_memory_includes_child_processes() -> None:
         process.communicate(b"\n")
 
     assert 100 <= held_mb < 200
+
+
+def test_peaks_are_those_of_each_program_and_of_all_together() -> None:
+    command = [sys.executable, "-c", PARENT, HOLDER]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process,
+        sampling(process) as peaks,
+    ):
+        assert process.stdout
+        process.stdout.readline()
+        wait_until(lambda: peaks.together_mb > 100)
+        process.communicate(b"\n")
+
+    (name,) = peaks.by_program
+    assert name.startswith("python")
+    assert 100 <= peaks.by_program[name] < peaks.together_mb < 200
