@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import ConversionLost, MirrorFailed, NoRoom
+from archiver.model import Limits
+from archiver.sources.git.listing import Listing, spool
 from tests import git_repositories
 from tests.git_lab import expected, litter, make_despite, mirrors_of, open_world
 from tests.git_repositories import GitRepository, commit_rounds, rewrite_history
+from tests.git_world import git_archive
 from tests.parts.git_host import GitHost
 from tests.parts.process import descendants
 from tests.parts.stopping_git import StoppingGit, resume, state, until
@@ -230,6 +234,25 @@ def test_a_host_is_not_asked_without_room(
             assert not litter(tmp_path)
 
     asyncio.run(scenario())
+
+
+def list_on_a_full_disk(folder: Path) -> None:
+    """List a file. A limit on the size of files stands for the end of the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    line = b"100644 blob %s 7\tname\0" % (b"1" * 40)
+    try:
+        with spool(folder) as file:
+            listing = Listing(git_archive("1" * 40), file=file, limits=Limits())
+            listing.add(line)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(line) // 2, before[1]))
+            listing.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_no_room(tmp_path: Path) -> None:
+    with pytest.raises(NoRoom):
+        list_on_a_full_disk(tmp_path)
 
 
 # Histories.

@@ -8,11 +8,11 @@ listed because some hundred bytes can stand for any number of them, with no file
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -168,12 +168,21 @@ async def list_tree(mirror: Mirror, archive: Archive, limits: Limits) -> AsyncIt
         yield listing
 
 
-def spool(folder: Path) -> BinaryIO:
-    """Return a file without a name, which disappears with the process. Raises NoRoom."""
+@contextmanager
+def spool(folder: Path) -> Iterator[BinaryIO]:
+    """Yield a file without a name, which disappears with the process. Raises NoRoom.
+
+    Flush it before it is read: its end reports nothing.
+    """
     try:
-        return tempfile.TemporaryFile(dir=folder)
+        file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - closed below
     except OSError as exc:
         raise NoRoom("worker.mirror_dir is not writable") from exc
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # on a full disk, writes the rest of its buffer in vain
+            file.close()
 
 
 def _parse(output: bytes) -> tuple[list[Entry], bytes]:
