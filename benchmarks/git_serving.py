@@ -1,6 +1,7 @@
 """A git host: nginx with ``git http-backend`` for fetches, and cgit for its own archives."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from string import Template
 
 from benchmarks.git_repository import GitRepository
 from benchmarks.lab import next_run
-from benchmarks.programs import MissingProgram, need
+from benchmarks.programs import MissingProgram
 from tests.parts.process import accepts, free_port, running, stop, wait_until
 
 CGIT = Path("/usr/lib/cgit/cgit.cgi")
@@ -107,7 +108,6 @@ class GitServer:
 @contextmanager
 def serving(repository: GitRepository, folder: Path) -> Iterator[GitServer]:
     """Serve *repository*. *folder* is for the servers' files, and must exist."""
-    need("nginx", "fcgiwrap", "git")
     if not CGIT.exists():
         raise MissingProgram("not installed: cgit (apt-get install it)")
     port, name = free_port(), repository.path.stem
@@ -132,10 +132,18 @@ def serving(repository: GitRepository, folder: Path) -> Iterator[GitServer]:
         yield GitServer(address=f"http://127.0.0.1:{port}", name=name, log=folder / "access.log")
 
 
+def _program(name: str) -> str:
+    """Return the path of a server, which few users have on their PATH."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if not found:
+        raise MissingProgram(f"not installed: {name} (apt-get install it)")
+    return found
+
+
 @contextmanager
 def _scripts(socket: Path, log: Path) -> Iterator[None]:
     """Run the server that starts scripts. It ends with its process group, which is its own."""
-    command = ["fcgiwrap", "-c", str(PROCESSES), "-s", f"unix:{socket}"]
+    command = [_program("fcgiwrap"), "-c", str(PROCESSES), "-s", f"unix:{socket}"]
     with (
         log.open("ab") as output,
         subprocess.Popen(
