@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 
 from archiver import errors
-from archiver.errors import ArchiverError, InvalidRequest, SourceBusy, TaskFailed, UnknownRev
+from archiver.errors import (
+    ArchiverError,
+    InvalidRequest,
+    SourceBusy,
+    StorageUnavailable,
+    TaskFailed,
+    UnknownRev,
+)
+from archiver.telemetry import describe
 
 CLASSES = {
     name: kind
@@ -69,3 +77,13 @@ def test_an_error_without_frames_is_equal_to_the_original(error: ArchiverError) 
     assert type(kept) is type(error)
     assert (vars(kept), kept.args) == (vars(error), error.args)
     assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+
+
+def test_causes_that_form_a_circle_are_read_once() -> None:
+    """``raise exc from exc`` makes an exception its own cause."""
+    first, second = StorageUnavailable("one"), StorageUnavailable("two", s3_code="SlowDown")
+    first.__cause__ = first
+    assert first.log_fields == {"code": "storage_unavailable"}
+    first.__cause__, second.__cause__ = second, first
+    assert first.log_fields["s3_code"] == "SlowDown"
+    assert describe(first) == "StorageUnavailable < StorageUnavailable"

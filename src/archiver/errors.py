@@ -101,8 +101,10 @@ class ArchiverError(Exception):
 
 
 def _s3_code(exc: BaseException | None) -> str | None:
-    """Return the first S3 code of *exc* and its causes."""
-    while exc is not None:
+    """Return the first S3 code of *exc* and its causes, which may form a circle."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
         if isinstance(exc, StorageUnavailable) and exc.s3_code:
             return exc.s3_code
         exc = exc.__cause__

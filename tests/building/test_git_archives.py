@@ -214,6 +214,24 @@ def test_the_folder_of_mirrors_may_be_relative(
     run(scenario())
 
 
+def test_builds_of_an_unknown_repository_share_its_first_fetch(
+    git_host: GitHost, repository: GitRepository, tmp_path: Path
+) -> None:
+    random = Random(13)  # noqa: S311 - contents that git cannot compress
+    files = {f"dir{number % 7}/{number}": random.randbytes(2000) for number in range(100)}
+    nodes = [repository.commit({**files, "version": b"%d" % number}) for number in range(4)]
+
+    async def scenario() -> list[int]:
+        async with git_world(git_source_config(git_host.template), tmp_path) as world:
+            made = await asyncio.gather(*(world.make(node, subdir="dir1") for node in nodes))
+            assert len({each.sha256 for each in made}) == len(nodes)
+            return sorted(each.sent_bytes for each in git_host.requests if each.is_fetch)
+
+    *rest, first = run(scenario())
+    assert len(rest) == len(nodes) - 1
+    assert max(rest) < first / 50
+
+
 def test_a_second_format_asks_the_host_nothing(
     git_host: GitHost, repository: GitRepository, tmp_path: Path
 ) -> None:

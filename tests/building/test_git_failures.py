@@ -74,6 +74,7 @@ class Lab:
         assert questions.count(FETCH) <= fetches
         assert len(questions) <= 2 * fetches + 1
         assert "secret" not in raised.value.message
+        assert raised.value.__cause__ is not raised.value
         return raised.value.code
 
     async def succeed(self, node: str) -> bytes:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
-from archiver.errors import ArchiverError, UnreadableManifest
+from archiver.errors import ArchiverError, UnknownRev, UnreadableManifest
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
 from archiver.tasks import Phase, Task, TaskState
@@ -134,6 +135,24 @@ def test_an_error_that_is_not_retryable_fails_the_task_at_once(open_stand: OpenS
             return task.attempt, task.error.code if task.error else None
 
     assert asyncio.run(play()) == (1, "refused")
+
+
+@pytest.mark.parametrize(("error", "level"), ((UnknownRev("no"), "info"), (Refused("no"), "error")))
+def test_an_archive_that_the_host_does_not_have_is_no_error_of_the_service(
+    open_stand: OpenStand, error: ArchiverError, level: str
+) -> None:
+    async def build(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise error
+
+    async def play() -> str:
+        with capture_logs() as logs:
+            async with open_stand() as stand, stand.worker(build), asyncio.timeout(HUNG_AFTER_S):
+                await stand.queue.enqueue(an_archive())
+                while not (lines := [line for line in logs if line["event"] == "task.failed"]):
+                    await asyncio.sleep(0.01)
+        return str(lines[0]["log_level"])
+
+    assert asyncio.run(play()) == level
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) 
 
 def describe(exc: BaseException | None) -> str:
     """Return the types of *exc* and of its causes, outermost first: ``A < B < C``."""
-    names = []
-    while exc is not None:
+    names, seen = [], set[int]()
+    while exc is not None and id(exc) not in seen:  # causes may form a circle
+        seen.add(id(exc))
         names.append(type(exc).__name__)
         exc = exc.__cause__ or exc.__context__
     return " < ".join(names)

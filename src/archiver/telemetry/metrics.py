@@ -68,7 +68,7 @@ class Metrics:
         self.attempts = Counter(
             "archiver_attempts_total",
             "Attempts by outcome: succeeded, retried, waiting (for the end of an outage), failed, "
-            "handed_back, lost.",
+            "absent (the host does not have it), handed_back, lost.",
             ("source", "outcome"),
         )
         self.attempt_duration = Histogram(

@@ -14,6 +14,7 @@ from archiver.errors import (
     EngineUnavailable,
     InternalError,
     LeaseLost,
+    NotFound,
     SourceError,
     WorkersLost,
 )
@@ -68,8 +69,9 @@ class _AttemptLog:
     ) -> None:
         source = self._lease.archive.source
         duration_s = time.monotonic() - self._began
-        METRICS.attempts.labels(source=source, outcome=outcome).inc()
-        METRICS.attempt_duration.labels(source=source, outcome=outcome).observe(duration_s)
+        counted = "absent" if isinstance(error, NotFound) else outcome
+        METRICS.attempts.labels(source=source, outcome=counted).inc()
+        METRICS.attempt_duration.labels(source=source, outcome=counted).observe(duration_s)
         if error:
             fields |= {**error.log_fields, "reason": error.message, "cause": describe(error)}
         log.log(
@@ -197,4 +199,5 @@ class Worker:
 
     async def _fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         await lease.fail(error)
-        line.write("failed", error)
+        level = logging.INFO if isinstance(error, NotFound) else None  # the client's mistake
+        line.write("failed", error, level=level)

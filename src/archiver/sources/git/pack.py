@@ -23,6 +23,12 @@ from archiver.sources.git.pkt_line import (
 BESIDE_MAX_BYTES = 1 << 20
 """Size of everything beside the pack. Git needs some 100 bytes, if not asked for its progress."""
 
+SMALL_BYTES = 256
+"""The frames of smaller pieces of the pack count as well. Git sends pieces of at least 8 KiB."""
+
+LENGTH_BYTES = 4
+"""Size of the length before each line."""
+
 _PACK_START = b"PACK"
 _SECTION = re.compile(rb"[a-z][a-z-]{0,63}\n?")
 
@@ -115,6 +121,8 @@ class PackDecoder:
         band, content = packet[:1], packet[1:]
         match band:
             case b"\1":
+                if len(content) < SMALL_BYTES:
+                    self._count_beside(packet[:1])
                 return content
             case b"\2":
                 self._count_beside(packet)
@@ -125,7 +133,8 @@ class PackDecoder:
                 raise MalformedPktLineError("the pack has an unknown band")
 
     def _count_beside(self, packet: Packet) -> None:
-        self._beside_bytes += len(packet) if isinstance(packet, bytes) else 0
+        """Count the bytes on the wire, so that empty lines are not free."""
+        self._beside_bytes += LENGTH_BYTES + (len(packet) if isinstance(packet, bytes) else 0)
         if self._beside_bytes > BESIDE_MAX_BYTES:
             raise MalformedPktLineError("too much is sent beside the pack")
 

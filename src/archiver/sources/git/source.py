@@ -1,5 +1,6 @@
 """Adapter for git hosts: refs are resolved over HTTP, archives are made from a mirror."""
 
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
@@ -7,6 +8,7 @@ from msgspec.structs import replace
 
 from archiver.errors import (
     ArchiverError,
+    BadArchive,
     BadPack,
     EmptyTree,
     InternalError,
@@ -26,7 +28,7 @@ from archiver.sources.git.child import GitFailed
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.commit import read_commit
 from archiver.sources.git.commit_tar import CommitTar
-from archiver.sources.git.listing import list_tree
+from archiver.sources.git.listing import Listing, list_tree
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.pack import open_pack
@@ -114,8 +116,8 @@ class GitSource:
             using = mirrors.use(self.name, archive.repo, len(archive.node))
             mirror = await opened.enter_async_context(using)
             try:
-                await self._fetch(mirror, archive, on_received)
-                stream = await self._stream(opened, mirror, archive)
+                listing = await self._fetch(opened, mirror, archive, on_received)
+                stream = await self._stream(opened, mirror, archive, listing)
             except (GitFailed, MirrorFailed, BadPack, NoRoom) as exc:
                 error = mirror.translate(exc) if isinstance(exc, GitFailed) else exc
                 if reason := _reason_to_replace(mirror, error):
@@ -123,29 +125,63 @@ class GitSource:
                     return None
                 if _is_of_the_host(mirror, error, exc):
                     error = self._client.failures.bad_pack(LACKS_OBJECTS)
+                if error is exc:
+                    raise
                 raise error from exc
             stack.push_async_exit(opened.pop_all())
             return stream, mirror
 
     async def _fetch(
-        self, mirror: Mirror, archive: Archive, on_received: OnReceived | None
-    ) -> None:
-        """Have the host send the commit, unless the mirror has it."""
+        self,
+        opened: AsyncExitStack,
+        mirror: Mirror,
+        archive: Archive,
+        on_received: OnReceived | None,
+    ) -> Listing | None:
+        """Have the host send the commit, unless the mirror has it.
+
+        Returns the listing of *archive*, which *opened* closes, if the commit has just arrived and
+        has been listed.
+        """
         if await mirror.has(archive.node):
-            return
+            return None
         async with mirror.fetch_lock():
             if await mirror.has(archive.node):
-                return
+                return None
             await mirror.reserve()
             haves = await mirror.haves()
             async with open_pack(self._client, archive.repo, archive.node, haves) as pack:
                 chunks = _counted(pack.chunks(), on_received)
                 await mirror.receive(chunks, max_bytes=self._config.limits.packed_bytes)
+            return await self._remember_received(opened, mirror, archive)
 
-    async def _stream(self, opened: AsyncExitStack, mirror: Mirror, archive: Archive) -> Stream:
+    async def _remember_received(
+        self, opened: AsyncExitStack, mirror: Mirror, archive: Archive
+    ) -> Listing | None:
+        """Offer the commit to the host from now on, so that builds that wait receive little.
+
+        Git lists the size of each file, which shows that no object is missing.
+        """
+        whole = dataclasses.replace(archive, subdir="")
+        await read_commit(mirror, whole)
+        try:
+            listing = await opened.enter_async_context(
+                list_tree(mirror, whole, self._config.limits)
+            )
+        except (BadArchive, NotPackable):
+            if not archive.subdir:
+                raise
+            return None
+        mirror.remember(archive.node)
+        return None if archive.subdir else listing
+
+    async def _stream(
+        self, opened: AsyncExitStack, mirror: Mirror, archive: Archive, listing: Listing | None
+    ) -> Stream:
         limits, attributes = self._config.limits, self._config.git.attributes
         record = await read_commit(mirror, archive)
-        listing = await opened.enter_async_context(list_tree(mirror, archive, limits))
+        if listing is None:
+            listing = await opened.enter_async_context(list_tree(mirror, archive, limits))
         record = replace(record, submodules=tuple(sorted(listing.submodules.items())))
         if not listing.entries:
             raise EmptyTree(f"{archive.node} in {archive.repo} has no files")
