@@ -145,7 +145,9 @@ def test_revs_that_are_no_names_of_refs_are_refused_without_a_request(
         resolve(git_host.template, rev)
 
     assert refused.value.parameter == "rev"
-    assert refused.value.allowed == ("a branch, a tag, a full ref name, HEAD, or a full commit id")
+    assert refused.value.allowed == (
+        "a branch, a tag, a full ref name, HEAD, or a commit id or its first digits"
+    )
     assert git_host.requests == []
 
 

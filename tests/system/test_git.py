@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from tests import git_repositories
-from tests.git_repositories import GitRepository
+from tests.git_repositories import GitRepository, create
+from tests.parts.faulty_git_host import FaultyGitHost, Question, faulty_git_host, flipped
 from tests.parts.git_host import REPO, GitHost, serving_git
 from tests.parts.process import wait_until
 from tests.system.client import ended, fetch, poll, stored
@@ -31,6 +32,7 @@ class Lab:
 
     stack: Stack
     host: GitHost
+    faulty: FaultyGitHost
     repository: GitRepository
     tagged: str
     hidden: str
@@ -52,7 +54,8 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with serving_git(tmp_path_factory.mktemp("git")) as host:
+    other = create(tmp_path_factory.mktemp("other") / "repository")
+    with serving_git(tmp_path_factory.mktemp("git")) as host, faulty_git_host(other) as faulty:
         host.credentials = f"x-access-token:{TOKEN}"
         repository = host.create()
         tagged = repository.commit(git_repositories.SIMPLE)
@@ -67,6 +70,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "LAB__TOKEN": TOKEN,
             "ANONYMOUS__KIND": "git",
             "ANONYMOUS__URL_TEMPLATE": host.template,
+            "FAULTY__KIND": "git",
+            "FAULTY__URL_TEMPLATE": faulty.template,
         }
         settings = {f"ARCHIVER_SOURCES__{name}": value for name, value in sources.items()}
         settings["ARCHIVER_DATA_DIR"] = str(folder / "data")
@@ -80,6 +85,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             yield Lab(
                 stack=stack,
                 host=host,
+                faulty=faulty,
                 repository=repository,
                 tagged=tagged,
                 hidden=hidden,
@@ -219,3 +225,15 @@ def test_the_token_is_sent_and_is_in_no_log(lab: Lab) -> None:
     assert TOKEN not in logs
     for request in authorized:
         assert request.headers["authorization"].partition(" ")[2] not in logs
+
+
+def test_workers_survive_a_broken_pack_and_build_the_archive_from_the_next_one(lab: Lab) -> None:
+    node = lab.faulty.repository.commit(git_repositories.SIMPLE)
+    lab.faulty.faults = {Question.FETCH: flipped(50)}
+    status = fetch(lab.url(node, source="faulty")).location
+    seen = poll(status, lambda result: result["state"] == "RETRY")[-1]
+    assert seen["error"]["code"] == "bad_pack"
+    lab.faulty.faults = {}
+
+    assert poll(status, ended)[-1]["state"] == "SUCCESS"
+    assert '"code": "bad_pack"' in lab.stack.logs()

@@ -11,7 +11,7 @@ from archiver.sources.git.client import GitClient
 from archiver.sources.git.ref_listing import Ref, scan_refs
 from archiver.telemetry import METRICS
 
-REV_ALLOWED = "a branch, a tag, a full ref name, HEAD, or a full commit id"
+REV_ALLOWED = "a branch, a tag, a full ref name, HEAD, or a commit id or its first digits"
 
 HEAD = "HEAD"
 TAGS = "refs/tags/"
