@@ -289,13 +289,14 @@ Offer = Callable[..., None]
 def offer(server: ScriptedServer) -> Offer:
     """Return a function that has the server offer an archive of a node."""
 
-    def respond(data: bytes, node: str) -> None:
+    def respond(data: bytes, node: str, proof: str = "") -> None:
         headers = {
             "Location": server.url + OBJECT,
             "Archiver-SHA256": hashlib.sha256(data).hexdigest(),
             "Archiver-Size": str(len(data)),
             "Archiver-Node": node,
             "Archiver-Region": "us-west-2",
+            **({"Archiver-Proof": proof} if proof else {}),
         }
         server.respond(REV_URL, Response(status=302, headers=headers))
         server.respond(OBJECT, Response(body=data))
@@ -341,6 +342,70 @@ def test_get_reports_and_keeps_an_archive_that_attributes_changed(
     assert result.exit_code == 0
     assert f"not proven to be of commit {made.node}" in result.stderr
     assert (tmp_path / "here").exists()
+
+
+ATTRIBUTES = (
+    b"README export-subst\n",  # the archive shows that attributes may have changed it
+    b"README export-subst\n.gitattributes export-ignore\n",  # the archive does not show it
+)
+
+
+def changed_by(attributes: bytes, folder: Path) -> Made:
+    """Return archives of a commit that its own attributes change."""
+    files = {
+        b".gitattributes": (0o100644, attributes),
+        b"README": (0o100644, b"$Format:%H$\n"),
+    }
+    return Made(folder, files)
+
+
+@pytest.mark.parametrize("attributes", ATTRIBUTES)
+@pytest.mark.parametrize("proof", ("", "attributes", "listed", "of a later version"))
+def test_get_keeps_other_files_unless_the_server_says_that_they_are_exact(
+    run: Run,
+    server: ScriptedServer,
+    offer: Offer,
+    tmp_path: Path,
+    attributes: bytes,
+    proof: str,
+) -> None:
+    made = changed_by(attributes, tmp_path)
+    data = Path(made.write(made.tar(), "tar.gz")).read_bytes()
+    offer(data, made.node, proof)
+    result = run(*GET, "--server", server.url)
+    assert result.exit_code == 0
+    assert f"not proven to be of commit {made.node}" in result.stderr
+    assert (tmp_path / "here").read_bytes() == data
+
+
+@pytest.mark.parametrize("attributes", ATTRIBUTES)
+@pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
+def test_get_deletes_other_files_that_the_server_says_are_exact(
+    run: Run,
+    server: ScriptedServer,
+    offer: Offer,
+    tmp_path: Path,
+    attributes: bytes,
+    suffix: str,
+) -> None:
+    made = changed_by(attributes, tmp_path)
+    offer(Path(made.write(made.tar(), suffix)).read_bytes(), made.node, "exact")
+    before = set(tmp_path.iterdir())
+    result = run(*GET, "--server", server.url)
+    assert result.exit_code == WRONG
+    assert f"the archive is not of {made.node}, although the server says" in result.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
+def test_get_keeps_an_exact_archive_with_and_without_a_record(
+    run: Run, server: ScriptedServer, offer: Offer, made: Made, suffix: str
+) -> None:
+    proven = Path(made.write(made.tar(), suffix)).read_bytes()
+    for data, node in ((proven, made.node), (GOOD[suffix], samples.NODE)):
+        offer(data, node, "exact")
+        assert run(*GET, "--server", server.url).exit_code == 0
+        assert Path("here").read_bytes() == data
 
 
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))

@@ -1,10 +1,12 @@
 """Hits and misses of ``/archiver/{source}/{repo}/{rev}``, in a world of fakes."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from archiver.model import Copies, TreeMatch, TreeProof
 from tests.memory_world import ASH, FILES
 from tests.web.client import DEFAULT, PUBLIC_URL, Client
 
@@ -45,6 +47,21 @@ def test_a_hit_redirects_to_the_bytes(web: Client) -> None:
     body = web.world.storage.download(response.headers["location"])
     assert response.headers["archiver-size"] == str(len(body))
     assert re.fullmatch(r"[0-9a-f]{64}", response.headers["archiver-sha256"])
+    assert "archiver-proof" not in response.headers
+
+
+@pytest.mark.parametrize("match", TreeMatch)
+def test_a_hit_says_how_the_archive_compares_with_its_commit(web: Client, match: TreeMatch) -> None:
+    web.get(DEFAULT)
+    web.work()
+    archive, manifests = web.world.archive(), web.world.storage.manifests
+    proof = TreeProof(commit=b"tree 1\n", tree="1" * 40, match=match)
+    for region, stored in manifests.items():
+        stored[archive.key] = replace(stored[archive.key], proof=proof)
+        copies = Copies(manifest=stored[archive.key], regions=(region,))
+        web.run(web.world.index.record(archive, copies))
+    assert web.get(DEFAULT).headers["archiver-proof"] == match
+    assert web.head(DEFAULT).headers["archiver-proof"] == match
 
 
 def test_a_hit_links_to_its_status_and_its_canonical_url(web: Client) -> None:

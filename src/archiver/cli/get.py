@@ -217,9 +217,10 @@ class GetArchive:
     async def _prove(self, path: Path, located: Located) -> CommitProof | None:
         """Return the proof of an archive that carries a commit record.
 
-        The bytes are the ones that Archiver promised, so an archive without a valid record, and one
-        that ``.gitattributes`` may have changed, are no failures. Raises WrongBytes if the record
-        is of another commit than the archive's node.
+        The bytes are the ones that Archiver promised, so an archive without a valid record is no
+        failure. Neither are other files than those of the commit, unless the server says that the
+        archive has exactly these. Raises WrongBytes then, and if the record is of another commit
+        than the archive's node.
         """
         self.progress.update("proving", 0)
         try:
@@ -231,6 +232,11 @@ class GetArchive:
             return None
         if proof.verdict is Verdict.CONTRADICTS:
             raise WrongBytes(f"the archive is not of {located.node}: {describe(proof)}")
+        if located.is_exact and proof.has_other_files:
+            raise WrongBytes(
+                f"the archive is not of {located.node}, although the server says that it has "
+                f"exactly its files: {describe(proof)}"
+            )
         return proof
 
     def _print_retry(self, message: str) -> None:

@@ -53,13 +53,17 @@ class ApiResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """Where the archive is and what its bytes must be. ``url`` is presigned: a secret."""
+    """Where the archive is and what its bytes must be. ``url`` is presigned: a secret.
+
+    ``is_exact`` is set if the server says that its files are exactly those of the git commit.
+    """
 
     url: str = field(repr=False)
     sha256: str
     size_bytes: int
     node: str
     region: str
+    is_exact: bool = False
     status_url: str | None = None
 
     @property
@@ -211,6 +215,7 @@ def _parse_redirect(response: ApiResponse) -> Located:
             size_bytes=int(values["archiver-size"]),
             node=values["archiver-node"],
             region=values["archiver-region"],
+            is_exact=headers.get("archiver-proof") == "exact",
             status_url=status_url,
         )
     if is_url(url) and not values:

@@ -71,6 +71,11 @@ class CommitProof:
     expected: str = ""
     paths: tuple[bytes, ...] = ()
 
+    @property
+    def has_other_files(self) -> bool:
+        """Whether the files are known not to be those of the commit, for whatever reason."""
+        return self.verdict is Verdict.DIFFERS or self.tree != self.expected
+
 
 async def prove_commit(path: Path, *, node: Node, subdir: str = "") -> CommitProof:
     """Return whether the archive at *path* has the files of *subdir* in the commit *node*.

@@ -94,6 +94,8 @@ def redirect(config: WebConfig, rev: str, ready: Ready) -> Response:
         b"archiver-size": str(ready.manifest.size_bytes),
         b"archiver-region": ready.region,
     }
+    if proof := ready.manifest.proof:
+        headers[b"archiver-proof"] = proof.match
     if ready.requested_region not in {None, ready.region}:
         headers[b"archiver-region-fallback"] = str(ready.requested_region)
     response = Response(status_code=302)
