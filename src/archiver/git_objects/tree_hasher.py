@@ -44,7 +44,8 @@ class TreeHasher:
         self, *, digits: int, subdir: bytes, submodules: Mapping[bytes, str], on_entry: OnEntry
     ) -> None:
         self._id = re.compile(rf"[0-9a-f]{{{digits}}}")
-        self._algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
+        algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
+        self._empty = algorithm(usedforsecurity=False)
         self._subdir = subdir
         self._submodules = submodules
         self._on_entry = on_entry
@@ -56,7 +57,7 @@ class TreeHasher:
 
     def new_blob(self, size_bytes: int) -> "hashlib._Hash":
         """Return the hash of a file's content, to be updated with it."""
-        return self._algorithm(b"blob %d\0" % size_bytes, usedforsecurity=False)
+        return self._new_object(b"blob", size_bytes)
 
     def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None:
         """Add a file; *digest* is that of a ``new_blob`` with its content."""
@@ -137,7 +138,7 @@ class TreeHasher:
         return bytes.fromhex(submodule)
 
     def _end_tree(self, folder: _OpenFolder, path: bytes) -> None:
-        tree = self._algorithm(b"tree %d\0" % len(folder.raw), usedforsecurity=False)
+        tree = self._new_object(b"tree", len(folder.raw))
         tree.update(folder.raw)
         if path == self._subdir:
             self.subdir_tree = bytes(folder.raw)
@@ -145,6 +146,11 @@ class TreeHasher:
         if path:
             parent = self._folders[-1]
             self._append(parent, path[len(parent.prefix) :], FOLDER, tree.digest())
+
+    def _new_object(self, kind: bytes, size_bytes: int) -> "hashlib._Hash":
+        new = self._empty.copy()  # takes a fifth of the time of a new one
+        new.update(b"%s %d\0" % (kind, size_bytes))
+        return new
 
     def _conclude(self, object_id: str) -> None:
         if self._result is not None:
