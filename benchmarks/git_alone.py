@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from archiver.formats.compression.compress import compress_tar
+from archiver.formats.compression.compress import compress_tar, keep_freed_memory
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.repack import MemberFilter, repack_tar
 from archiver.formats.tar.writer import TarWriter
@@ -143,7 +143,11 @@ async def build(clock: Clock, *words: str) -> None:
             async with world.source.open(original) as stream:
                 verifier = _verifier(wanted, stream, proof, pool)
                 async with converter.convert(
-                    stream.chunks, original=original, target=wanted, root=stream.root
+                    stream.chunks,
+                    original=original,
+                    target=wanted,
+                    root=stream.root,
+                    piped=stream.piped,
                 ) as pieces:
                     async for piece in pieces:
                         await verifier.update(piece)
@@ -200,6 +204,7 @@ async def history(clock: Clock, *words: str) -> dict[str, float]:
 
 
 def main(step: str, *words: str) -> None:
+    keep_freed_memory()  # as workers and conversions do
     clock, run_step = Clock(), STEPS[step]
     found = run_step(clock, *words)
     result = asyncio.run(found) if isinstance(found, Coroutine) else None
