@@ -4,15 +4,19 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.formats import zip_records
 from tests.formats.git_trees import FILES
 from tests.formats.git_trees import ROOT as GIT_ROOT
 from tests.formats.samples import ROOT, an_archive, note, verify_chunks
 from tests.formats.test_comments import Carried
+from tests.formats.test_zip_readers import FULL
 from tests.formats.trees import LONG, Item, pack
+from tests.formats.zip_records import assembled, with_hidden_directory
 
 pytestmark = pytest.mark.programs
 
@@ -116,6 +120,38 @@ def _found(root: Path) -> Mapping[str, str | bytes]:
         for path in root.rglob("*")
         if path.is_symlink() or path.is_file()
     }
+
+
+ZIP_READERS = (
+    ("unzip", "-Z1", "{file}"),
+    ("bsdtar", "-tf", "{file}"),
+    (
+        "python3",
+        "-c",
+        "import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist(), sep='\\n')",
+        "{file}",
+    ),
+    ("jar", "--list", "--file", "{file}"),
+)
+UNUSUAL = {
+    **{f"wide-{sorted(full)}": assembled(zip_records.TREE, wide=True, full=full) for full in FULL},
+    "hidden": with_hidden_directory("extra", 0),
+    "record": assembled((replace(zip_records.TREE[0], comment=b"a line"), *zip_records.TREE[1:])),
+    "commented": assembled(zip_records.TREE, comment=b"1" * 40),
+}
+
+
+@pytest.mark.parametrize("command", ZIP_READERS, ids=lambda value: value[0])
+@pytest.mark.parametrize("form", UNUSUAL)
+def test_programs_read_the_same_directory_of_accepted_zips(
+    form: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "file.zip"
+    file.write_bytes(UNUSUAL[form])
+    asyncio.run(verify_chunks(an_archive("zip"), [UNUSUAL[form]]))
+    run = [part.format(file=file) for part in command]
+    listed = subprocess.run(run, capture_output=True, check=True).stdout
+    assert listed.split() == [part.name for part in zip_records.TREE]
 
 
 @pytest.mark.parametrize("suffix", ("tar", "tar.gz", "zip"))

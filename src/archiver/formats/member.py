@@ -53,14 +53,16 @@ class Comments(msgspec.Struct, frozen=True, kw_only=True):
 
         Others may break the archive for some readers, and are of no use here.
         """
+        first = self.first_member
         return Comments(
-            archive=_plain(self.archive, COMMENT_MAX_BYTES),
-            first_member=_plain(self.first_member, RECORD_MAX_BYTES),
+            archive=self.archive if is_plain(self.archive, COMMENT_MAX_BYTES) else b"",
+            first_member=first if is_plain(first, RECORD_MAX_BYTES) else b"",
         )
 
 
-def _plain(comment: bytes, max_bytes: int) -> bytes:
-    return comment if len(comment) <= max_bytes and _PLAIN.fullmatch(comment) else b""
+def is_plain(comment: bytes, max_bytes: int) -> bool:
+    """Return whether *comment* is a line of printable ASCII, of at most *max_bytes*."""
+    return len(comment) <= max_bytes and _PLAIN.fullmatch(comment) is not None
 
 
 class MemberWriter(Protocol):

@@ -151,16 +151,18 @@ class ZipFileReader:
         if at < 0:
             raise _damaged()
         *_, entries, _, offset, _ = records.END.unpack(tail, at)
-        if entries == records.FULL_16 or offset == records.FULL_32:
-            entries, offset = self._find_zip64_directory(start + at) or (entries, offset)
+        if locator := self._read_locator(start + at):
+            entries, offset = self._read_zip64_end(locator)
         return _End(entries=entries, offset=offset, comment=tail[at + records.END.size :])
 
-    def _find_zip64_directory(self, end: int) -> tuple[int, int] | None:
-        """Return the same from the ZIP64 record, if there is one before the *end* record."""
-        size = records.LOCATOR_64.size
-        locator = _FileCursor(self._descriptor, end - size).read(size)
-        if not locator.startswith(records.LOCATOR_64.signature):
-            return None
+    def _read_locator(self, end: int) -> bytes:
+        """Return the locator of the ZIP64 record before the *end* record, or nothing."""
+        size = min(end, records.LOCATOR_64.size)
+        before = _FileCursor(self._descriptor, end - size).read(size)
+        return before if records.is_zip64(before) else b""
+
+    def _read_zip64_end(self, locator: bytes) -> tuple[int, int]:
+        """Return the number of entries, and the offset of the directory."""
         _, position, _ = records.LOCATOR_64.unpack(locator)
         record = _FileCursor(self._descriptor, position).read(records.END_64.size)
         *_, entries, _, offset = records.END_64.unpack(record)

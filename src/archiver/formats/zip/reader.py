@@ -94,8 +94,10 @@ def verify_zip(
         paths.add_member(entry.name, entry.flags)
         signature = yield from reader.read_exactly(4)
     offset = reader.position - 4
+    tail = b""
     while signature == records.CENTRAL.signature:
-        entry, is_link = yield from read_directory_entry(reader)
+        first = not listed.entries
+        entry, is_link, tail = yield from read_directory_entry(reader, first=first)
         paths.require_unique(entry.name)
         if is_link:
             candidates.add_link(listed.entries, entry.name)
@@ -108,7 +110,7 @@ def verify_zip(
     links.finish()
     size = reader.position - 4 - offset
     directory = (0, listed.entries, listed.entries, size, offset)
-    yield from read_directory_end(reader, signature, directory)
+    yield from read_directory_end(reader, signature, directory, tail)
     yield from reader.require_end()
 
 

@@ -2,14 +2,16 @@
 
 import stat
 from collections.abc import Generator
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from archiver.errors import CorruptArchive, UnsafeMember
 from archiver.formats.archive_tree import SPECIAL_BITS, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
+from archiver.formats.member import COMMENT_MAX_BYTES, is_plain
 from archiver.formats.zip import records
+from archiver.git_objects import RECORD_MAX_BYTES
 
 Directory: TypeAlias = tuple[int, int, int, int, int]
 """As in the end record: disk numbers, number of entries (twice), size and offset."""
@@ -49,6 +51,14 @@ class Entry(msgspec.Struct, frozen=True):
         )
 
 
+class DirectoryEntry(NamedTuple):
+    """A member in the directory. ``tail`` holds its last bytes, of the size of a LOCATOR_64."""
+
+    entry: Entry
+    is_link: bool
+    tail: bytes
+
+
 def _read_fields(
     reader: ByteReader, record: records.Record
 ) -> Generator[None, None, tuple[int, ...]]:
@@ -86,9 +96,12 @@ def read_descriptor(
     return msgspec.structs.replace(entry, crc=crc, packed_bytes=packed, unpacked_bytes=unpacked)
 
 
-def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entry, bool]]:
-    """Return the directory's entry for a member, and whether the member is a symbolic link."""
-    fields = yield from _read_fields(reader, records.CENTRAL)
+def read_directory_entry(
+    reader: ByteReader, *, first: bool
+) -> Generator[None, None, DirectoryEntry]:
+    """Return the directory's entry for a member. Only the *first* one may have a comment."""
+    block = yield from reader.read_exactly(records.CENTRAL.fields.size)
+    fields = records.CENTRAL.fields.unpack(block)
     _, system, version, flags, method, _, crc, packed, unpacked, *sizes, attributes, offset = fields
     name_size, extra_size, comment_size, disk = sizes
     _require_known_version(version)
@@ -96,19 +109,29 @@ def read_directory_entry(reader: ByteReader) -> Generator[None, None, tuple[Entr
         raise _multiple_disks()
     name = yield from reader.read_exactly(name_size)
     extra = yield from reader.read_exactly(extra_size)
-    yield from reader.skip(comment_size)
+    comment = yield from reader.read_exactly(comment_size)
+    if comment and not (first and is_plain(comment, RECORD_MAX_BYTES)):
+        raise CorruptArchive("a member of the zip has a comment, which no host writes")
     records.require_unambiguous_name(name, flags, extra)
     unpacked, packed, offset = records.resolve_zip64((unpacked, packed, offset), extra)
     entry = Entry(name, flags, method, crc, packed, unpacked, offset)
-    return entry, _is_symlink(name, system, attributes)
+    tail = (block + name + extra + comment)[-records.LOCATOR_64.size :]
+    return DirectoryEntry(entry, _is_symlink(name, system, attributes), tail)
 
 
-def read_directory_end(reader: ByteReader, signature: bytes, directory: Directory) -> Parsing:
-    """Read the end records after the first *signature*, and require that they match *directory*."""
+def read_directory_end(
+    reader: ByteReader, signature: bytes, directory: Directory, tail: bytes
+) -> Parsing:
+    """Read the end records after the first *signature*, and require that they match *directory*.
+
+    *tail* holds the last bytes of the directory.
+    """
     zip64 = signature == records.END_64.signature
     if zip64:
         yield from _read_zip64_end(reader, directory)
         signature = yield from reader.read_exactly(4)
+    elif records.is_zip64(tail):
+        raise CorruptArchive("the zip's directory ends like a record that only some readers follow")
     if signature != records.END.signature:
         raise CorruptArchive("the zip has no end record after its directory")
     block = yield from reader.read_exactly(records.END.fields.size)
@@ -118,9 +141,10 @@ def read_directory_end(reader: ByteReader, signature: bytes, directory: Director
         if value != actual and not (zip64 and value == in_zip64):
             raise _mismatch()
     comment = yield from reader.read_exactly(comment_size)
-    # Readers search for the record from the end of the file, and may find another one.
-    if comment and records.END.signature in block + comment:
-        raise CorruptArchive("the zip's comment contains the signature of an end record")
+    # Readers search for the record from the end of the file, and may find another one. bsdtar does
+    # not find one before a long comment.
+    if comment and (records.END.signature in block or not is_plain(comment, COMMENT_MAX_BYTES)):
+        raise CorruptArchive("the zip has a comment that hides its end record from some readers")
 
 
 def _read_zip64_end(reader: ByteReader, directory: Directory) -> Parsing:

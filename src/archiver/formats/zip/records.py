@@ -44,6 +44,16 @@ LOCATOR_64 = Record(b"PK\x06\x07", struct.Struct("<IQI"))
 
 _EXTRA_FIELDS = struct.Struct("<HH")
 
+
+def is_zip64(before_end: bytes) -> bool:
+    """Return whether *before_end*, which stands directly before END, ends with a LOCATOR_64.
+
+    The only rule for it, by which every reader here decides. Python and bsdtar follow such a
+    locator always, unzip and Java only if END lacks a number.
+    """
+    return before_end[-LOCATOR_64.size :].startswith(LOCATOR_64.signature)
+
+
 VERSION_MAX = 46
 """Version of the format in tenths (4.4.3.2). unzip skips members that need a higher one."""
 

@@ -55,6 +55,7 @@ class ZipWriter:
         self._output = OutputBuffer()
         self._entries = 0
         self._directory_bytes = 0
+        self._last_entry = b""
         self._open: _OpenMember | None = None
         self._comments = Comments()
         self.take_output = self._output.take
@@ -91,6 +92,8 @@ class ZipWriter:
 
     def finish(self) -> Iterator[bytes]:
         self._end_member()
+        if records.is_zip64(self._last_entry):
+            raise NotConvertible("the name of the last member looks like a record of a zip")
         start = self._output.total_bytes
         yield self._output.take_all()
         yield from self._directory.iter_pieces(PIECE_BYTES)
@@ -107,6 +110,7 @@ class ZipWriter:
             entry = _central_header(current, b"" if self._entries else self._comments.first_member)
             self._directory.write(entry)
             self._directory_bytes += len(entry)
+            self._last_entry = entry
             self._entries += 1
 
     def _deflate(self, current: _OpenMember, data: bytes, *, last: bool) -> None:
