@@ -225,3 +225,55 @@ def test_a_git_that_is_too_old_is_reported(run: Run, tmp_path: Path, command: st
     )
     assert result.exit_code == (0 if command == "config check" else 2)
     assert "is git 2.39.0: version 2.39.1 or later is required" in result.stderr
+
+
+TOKEN_FILES = {
+    "absent": None,
+    "empty": b" \n",
+    "two words": b"hunter2 hunter3\n",
+    "two lines": b"hunter2\nhunter3\n",
+    "not text": b"hunter2\xff\xfe",
+    "too long": b"hunter2" + b" " * 20_000,
+}
+
+
+@pytest.mark.parametrize("command", ("config check", "serve", "web", "worker", "audit"))
+@pytest.mark.parametrize("content", TOKEN_FILES.values(), ids=TOKEN_FILES)
+def test_a_token_file_without_a_token_is_reported_with_its_source_before_anything_starts(
+    run: Run, tmp_path: Path, command: str, content: bytes | None
+) -> None:
+    (tmp_path / "archiver.toml").write_text(f'{GIT}token_file = "token"\n')
+    if content is None:
+        expected = "cannot be read: No such file or directory"
+    else:
+        (tmp_path / "token").write_bytes(content)
+        expected = "must contain one token and nothing else"
+    result = run(
+        *command.split(),
+        ARCHIVER_ENGINE__URL="nats://127.0.0.1:1",
+        ARCHIVER_REGIONS='{"us-east-1": {"bucket": "bucket"}}',
+    )
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: sources.forge.token_file: {expected}\n"
+    assert "hunter" not in result.output
+
+
+def test_every_source_without_its_token_is_reported(run: Run, tmp_path: Path) -> None:
+    second = GIT.replace("forge", "other")
+    (tmp_path / "archiver.toml").write_text(
+        f'{GIT}token_file = "absent"\n{second}token_file = "."\n'
+    )
+    result = run("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: sources.forge.token_file: cannot be read: No such file or directory\n"
+        "sources.other.token_file: cannot be read: Is a directory\n"
+    )
+
+
+def test_a_token_may_have_white_space_around_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "archiver.toml").write_text(f'{GIT}token_file = "token"\n')
+    (tmp_path / "token").write_text("  hunter2\r\n")
+    result = run("config", "check")
+    assert result.exit_code == 0, result.output
+    assert "hunter" not in result.output

@@ -19,7 +19,7 @@ from archiver.client.failures import InvalidUsage
 from archiver.client.text import printable
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, parse_task_id
-from archiver.settings import Settings, require_regions
+from archiver.settings import Settings, SettingsError, require_regions
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.finding import Finding, Outcome
@@ -130,6 +130,8 @@ def command(
     try:
         with interruptible():
             asyncio.run(audit.report_findings(settings, report))
+    except SettingsError as exc:
+        raise InvalidUsage(str(exc)) from exc
     except StorageUnavailable as exc:
         failure = exc
         click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)

@@ -18,6 +18,7 @@ from archiver.settings import (
     find_config,
     find_supported_git,
     require_cloud_ranges,
+    require_tokens,
     serves_git,
     setting_variables,
 )
@@ -35,7 +36,7 @@ def check(config: Path | None) -> None:
 
     If a setting is wrong, prints every problem and exits with 2.
     """
-    settings = load_settings(config, require=(require_cloud_ranges,))
+    settings = load_settings(config, require=(require_cloud_ranges, require_tokens))
     for line in _iter_report(settings, find_config(config)):
         click.echo(printable(line), err=True)
 

@@ -20,7 +20,13 @@ from archiver.embedded.stack import (
     run_until_stopped,
     split_address,
 )
-from archiver.settings import Settings, SettingsError, require_cloud_ranges, require_git
+from archiver.settings import (
+    Settings,
+    SettingsError,
+    require_cloud_ranges,
+    require_git,
+    require_tokens,
+)
 from archiver.telemetry import set_up_logging
 
 HEALTHY_WITHIN_S = 6.0
@@ -38,7 +44,7 @@ def command(config: Path | None) -> None:
 
     Stops cleanly on SIGTERM or Ctrl-C, and at once on the second one.
     """
-    require = (require_cloud_ranges, require_one_metrics_listener, require_git)
+    require = (require_cloud_ranges, require_one_metrics_listener, require_tokens, require_git)
     settings = load_settings(config, require=require)
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:

@@ -6,7 +6,7 @@ import click
 
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
-from archiver.settings import require_cloud_ranges, require_outside_world
+from archiver.settings import require_cloud_ranges, require_outside_world, require_tokens
 from archiver.web.address_claim import CannotListen, fleet_identity
 from archiver.web.server import serve
 
@@ -17,7 +17,8 @@ TARGET = "archiver.wiring.web:web_app"
 @config_option
 def command(config: Path | None) -> None:
     """Run the web processes until SIGTERM or Ctrl-C."""
-    settings = load_settings(config, require=(require_outside_world, require_cloud_ranges))
+    require = (require_outside_world, require_cloud_ranges, require_tokens)
+    settings = load_settings(config, require=require)
     listen = settings.server.listen
     regions = {name: (each.bucket, each.endpoint) for name, each in settings.regions.items()}
     fleet = fleet_identity(settings.engine.servers, regions)

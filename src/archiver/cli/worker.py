@@ -7,7 +7,7 @@ import click
 
 from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
-from archiver.settings import SettingsError, require_git, require_outside_world
+from archiver.settings import SettingsError, require_git, require_outside_world, require_tokens
 from archiver.wiring.worker import run_worker
 from archiver.worker_listener import CannotListen
 
@@ -16,7 +16,7 @@ from archiver.worker_listener import CannotListen
 @config_option
 def command(config: Path | None) -> None:
     """Run one worker process until SIGTERM or Ctrl-C."""
-    settings = load_settings(config, require=(require_outside_world, require_git))
+    settings = load_settings(config, require=(require_outside_world, require_tokens, require_git))
     try:
         asyncio.run(run_worker(settings))
     except SettingsError as exc:

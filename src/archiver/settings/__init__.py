@@ -9,6 +9,7 @@ from archiver.settings.load import (
     require_engine,
     require_outside_world,
     require_regions,
+    require_tokens,
     setting_variables,
 )
 from archiver.settings.locality import (
@@ -40,6 +41,7 @@ __all__ = [
     "require_git",
     "require_outside_world",
     "require_regions",
+    "require_tokens",
     "serves_git",
     "setting_variables",
 ]

@@ -75,6 +75,18 @@ def require_regions(settings: Settings) -> None:
         )
 
 
+def require_tokens(settings: Settings) -> None:
+    """Raise SettingsError with every source whose token cannot be read."""
+    problems = []
+    for name, source in settings.sources.items():
+        try:
+            source.read_authorization(name)
+        except SettingsError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
 def _format_error(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     match error["type"]:

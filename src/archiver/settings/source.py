@@ -17,6 +17,9 @@ SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
 
 MULTIPART_MAX_BYTES = 48 << 30
 
+TOKEN_FILE_MAX_BYTES = 8 << 10
+"""Twice the longest token, so that white space around it does no harm."""
+
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _LIMITS = Limits()
 
@@ -191,26 +194,34 @@ class SourceSettings(Section):
         if url.scheme != "https" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
             raise ValueError("url_template: must be https, because a token is sent there")
 
-    @property
-    def authorization(self) -> str:
-        """The value of the Authorization header, or nothing. Raises SettingsError."""
-        token = self._token()
+    def read_authorization(self, name: str) -> str:
+        """Return the value of the Authorization header of the source *name*; empty without a token.
+
+        Reads ``token_file``. Raises SettingsError if it has no token.
+        """
+        try:
+            token = self._read_token()
+        except ValueError as exc:
+            raise SettingsError(f"sources.{name}.token_file: {exc}") from None
         if not token:
             return ""
         return "Basic " + b64encode(f"{self.token_user}:{token}".encode()).decode()
 
-    def _token(self) -> str:
+    def _read_token(self) -> str:
+        """Return the token, if any. Raises ValueError, whose text has nothing of the file."""
         if self.token:
             return self.token.get_secret_value()
         if not self.token_file:
             return ""
         try:
-            token = self.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError("sources: token_file: cannot be read") from None
-        if not _TOKEN.fullmatch(token):
-            raise SettingsError("sources: token_file: must contain one token and nothing else")
-        return token
+            with self.token_file.open("rb") as file:
+                token = file.read(TOKEN_FILE_MAX_BYTES + 1)
+        except OSError as exc:
+            raise ValueError(f"cannot be read: {exc.strerror}") from None
+        text = token.decode("latin-1").strip()
+        if len(token) > TOKEN_FILE_MAX_BYTES or not _TOKEN.fullmatch(text):
+            raise ValueError("must contain one token and nothing else")
+        return text
 
     @property
     def limits(self) -> Limits:

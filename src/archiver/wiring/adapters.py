@@ -98,7 +98,10 @@ def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Buc
 async def open_sources(
     settings: Settings, *, mirrors: Mirrors | None = None
 ) -> AsyncIterator[dict[str, Source]]:
-    """Yield the sources. Without *mirrors*, git hosts can be asked, but make no archives."""
+    """Yield the sources. Without *mirrors*, git hosts can be asked, but make no archives.
+
+    Reads the tokens. Raises SettingsError if one cannot be read.
+    """
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(
@@ -124,7 +127,7 @@ def _source_config(name: str, source: SourceSettings, settings: Settings) -> Sou
         min_rate_window=timedelta(seconds=source.min_rate_window_s),
         trusted=source.completeness == "trust",
         limits=source.limits,
-        authorization=source.authorization,
+        authorization=source.read_authorization(name),
         git=GitConfig(
             root_template=source.root,
             archive_url_template=source.archive_url_template or "",
