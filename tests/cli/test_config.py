@@ -277,3 +277,25 @@ def test_a_token_may_have_white_space_around_it(run: Run, tmp_path: Path) -> Non
     result = run("config", "check")
     assert result.exit_code == 0, result.output
     assert "hunter" not in result.output
+
+
+def test_show_prints_only_the_settings_that_apply_to_the_kind_of_a_source(
+    run: Run, tmp_path: Path
+) -> None:
+    template = "https://hg.example/{repo}/archive/{rev}.{suffix}/{subdir}"
+    (tmp_path / "archiver.toml").write_text(f'{GIT}[sources.hg]\nurl_template = "{template}"\n')
+    result = run("config", "show")
+    shown = tomllib.loads(result.stdout)["sources"]
+    both = {"kind", "url_template", "concurrency", "max_bytes", "redirect_hosts"}
+    assert both <= shown["forge"].keys() & shown["hg"].keys()
+    assert shown["forge"].keys() - shown["hg"].keys() == {
+        *("root", "attributes", "reachable", "token_user")
+    }
+    assert shown["hg"].keys() - shown["forge"].keys() == {"suffixes", "subdirs", "completeness"}
+    forge, hg = result.stdout.split("[sources.hg]")
+    assert "# token_file is not set" in forge
+    assert "# fetch_suffix is not set" not in forge
+    assert "# fetch_suffix is not set" in hg
+    assert "# token_file is not set" not in hg
+    (tmp_path / "archiver.toml").write_text(result.stdout)
+    assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(result.stdout)

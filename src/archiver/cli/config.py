@@ -45,7 +45,10 @@ def check(config: Path | None) -> None:
 @config_option
 def show(config: Path | None) -> None:
     """Print the effective settings as TOML, with secrets hidden."""
-    click.echo("\n".join(_format_tables(load_settings(config).model_dump(), ())).strip())
+    settings = load_settings(config)
+    unused = {name: set(each.settings_of_other_kinds) for name, each in settings.sources.items()}
+    values = settings.model_dump(exclude={"sources": unused})
+    click.echo("\n".join(_format_tables(values, ())).strip())
 
 
 def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:

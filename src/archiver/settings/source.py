@@ -170,12 +170,17 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _require_settings_of_kind(self) -> Self:
-        other, kind = (_HGWEB_ONLY, "hgweb") if self.kind == "git" else (_GIT_ONLY, "git")
+        kind = "hgweb" if self.kind == "git" else "git"
         fields = type(self).model_fields
-        for name in sorted(other & self.model_fields_set):
-            if getattr(self, name) != fields[name].default:  # `config show` prints all of them
+        for name in sorted(self.settings_of_other_kinds & self.model_fields_set):
+            if getattr(self, name) != fields[name].default:
                 raise ValueError(f'{name}: applies only to kind = "{kind}"')
         return self
+
+    @property
+    def settings_of_other_kinds(self) -> frozenset[str]:
+        """The names of the settings that do not apply to this source."""
+        return _HGWEB_ONLY if self.kind == "git" else _GIT_ONLY
 
     @model_validator(mode="after")
     def _require_valid_token(self) -> Self:
