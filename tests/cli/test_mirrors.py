@@ -75,10 +75,21 @@ def test_the_list_is_also_json(run: Run, mirrors: Mirrors, tmp_path: Path) -> No
     ]
 
 
-def test_without_a_folder_the_list_is_empty(run: Run) -> None:
-    result = run("mirrors")
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.startswith("0 mirrors, 0 of ")
+def test_a_folder_that_does_not_exist_is_reported_and_an_empty_one_is_not(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "archiver.toml").write_text(CONFIG)
+    folder = tmp_path / "mirrors"
+    absent = run("mirrors")
+    assert (absent.exit_code, absent.stdout) == (0, "")
+    assert absent.stderr == f"0 mirrors: the folder {folder} does not exist\n"
+    folder.mkdir()
+    empty = run("mirrors")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert empty.stderr == f"0 mirrors, 0 of 34,359,738,368 bytes, in {folder}\n"
+
+
+def test_without_a_folder_the_list_in_json_is_empty(run: Run) -> None:
     assert json.loads(run("mirrors", "--json").stdout)["mirrors"] == []
 
 

@@ -91,6 +91,8 @@ def _total(statuses: Sequence[MirrorStatus]) -> int:
 def _format_total(
     statuses: Sequence[MirrorStatus], folder: MirrorFolder, settings: Settings
 ) -> str:
+    if not folder.path.is_dir():
+        return printable(f"0 mirrors: the folder {folder.path.absolute()} does not exist")
     count = "1 mirror" if len(statuses) == 1 else f"{len(statuses):,} mirrors"
     used = f"{_total(statuses):,} of {settings.worker.mirror_max_bytes:,} bytes"
     return printable(f"{count}, {used}, in {folder.path.absolute()}")
