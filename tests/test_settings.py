@@ -418,3 +418,29 @@ def test_git_is_required_only_by_workers_of_git_hosts(
     require_git(load_toml(f'{text}[worker]\nsources = ["x"]'))
     with pytest.raises(SettingsError, match="sources of kind git: git is not installed"):
         require_git(load_toml(text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    (
+        "git@github.com:{repo}.git",
+        "ssh://git@github.com/{repo}.git",
+        "git://github.com/{repo}.git",
+        "github.com/{repo}.git",
+    ),
+)
+def test_a_git_host_needs_an_https_url(url: str) -> None:
+    message = load_error(GIT.replace("https://git.example.org/{repo}.git", url))
+    assert message == (
+        "sources.forge: url_template: use the https URL of the repository; SSH does not work"
+    )
+
+
+def test_mirrors_need_at_least_one_gib() -> None:
+    least = 1 << 30
+    text = "[worker]\nmirror_max_bytes = "
+    assert load_toml(f"{text}{least}").worker.mirror_max_bytes == least
+    assert "worker.mirror_max_bytes" in load_error(f"{text}{least - 1}")
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "settings.md").read_text()
+    (row,) = [line for line in page.splitlines() if "`worker.mirror_max_bytes` |" in line]
+    assert "at least 1 GiB" in row

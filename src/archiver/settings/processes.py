@@ -132,8 +132,8 @@ class WorkerSettings(Section):
     of a machine share. 256 MiB of its disk stay free. Default: `mirrors` in `data_dir`.
     """
     mirror_max_bytes: int = Field(default=32 << 30, ge=1 << 30)
-    """Bytes that all mirrors may use. The mirrors that were not used for the longest time are
-    removed first.
+    """Bytes that all mirrors may use, at least 1 GiB. The mirrors that were not used for the
+    longest time are removed first.
     """
     metrics_listen: Address | None = None
     """Address and port at which a worker serves /metrics and Dockerflow's routes. Not needed with

@@ -21,6 +21,7 @@ TOKEN_FILE_MAX_BYTES = 8 << 10
 """Twice the longest token, so that white space around it does no harm."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
+_HTTP = re.compile(r"https?:", re.IGNORECASE)
 _LIMITS = Limits()
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
@@ -122,11 +123,13 @@ class SourceSettings(Section):
     """
     allow_private_addresses: bool = False
     """Whether the host's name may resolve to a private or loopback address. An address in
-    `url_template` itself is always allowed.
+    `url_template` itself is always allowed, and so is `localhost`.
     """
 
     @model_validator(mode="after")
     def _require_valid_templates(self) -> Self:
+        if self.kind == "git" and not _HTTP.match(self.url_template):
+            raise ValueError("url_template: use the https URL of the repository; SSH does not work")
         _require_fixed_host("url_template", self.url_template)
         if self.kind == "git":
             self._require_git_templates()
