@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver.errors import BadArchive
+from archiver.errors import BadArchive, UnsafeMember, WrongRoot
 from archiver.formats.archive_start import may_carry_record
+from archiver.formats.archive_tree import ArchiveTree
 from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
 from archiver.git_objects import CommitRecord, object_id
 from archiver.model import Node
@@ -104,6 +105,51 @@ def test_a_cut_archive_is_never_proven(sample: Sample, data: st.DataObject) -> N
 def test_the_unchanged_archive_is_proven(sample: Sample) -> None:
     assert sample.prove(sample.data).verdict is Verdict.PROVEN
     assert may_carry_record(sample.path)
+
+
+def renamed(data: bytes, root: str) -> bytes:
+    """Return a tar with another root directory, which may be empty."""
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(data)) as before,
+        tarfile.open(fileobj=buffer, mode="w") as after,
+    ):
+        for member in before:
+            member.name = root + member.name.removeprefix(ROOT)
+            if member.name:
+                after.addfile(member, before.extractfile(member) if member.isreg() else None)
+    return buffer.getvalue()
+
+
+ODD_ROOTS = (
+    *("", "/x", ".", "..", "...", ".git", ".GIT", ".git.", "~", "C:", "a b", "a\\b", "\x1b[31mr"),
+    *("a\nb", "\xe9", "r" * 256),
+)
+
+
+@pytest.mark.parametrize("root", (*ODD_ROOTS, "r", ".github", "a+b_c-1.0", "r" * 255))
+def test_only_a_root_that_archiver_may_write_is_proven(tmp_path: Path, root: str) -> None:
+    repository = GitRepository(tmp_path / "repository")
+    node = Node(commit_files(repository, FILES))
+    record = record_of(repository, node, FILES)
+    data = asyncio.run(injected(repository.archive(node, root=ROOT), record))
+    path = tmp_path / "archive"
+    path.write_bytes(renamed(data, root))
+    if root not in ODD_ROOTS:
+        proof = asyncio.run(prove_commit(path, node=node))
+        assert proof.verdict is Verdict.PROVEN
+        return
+    try:
+        proof = asyncio.run(prove_commit(path, node=node))
+    except (WrongRoot, UnsafeMember):
+        return
+    assert proof.verdict is Verdict.UNPROVABLE  # the record was at the root
+
+
+@pytest.mark.parametrize("root", ("", ".", "..", "/", "a/b", "a\\b"))
+def test_no_archive_is_verified_without_the_name_of_its_root(root: str) -> None:
+    with pytest.raises(WrongRoot):
+        ArchiveTree(archive=archive_at("1" * 40), root=root, identity=None)
 
 
 def test_a_commit_that_names_another_tree_contradicts(tmp_path: Path) -> None:

@@ -15,14 +15,19 @@ SPECIAL_BITS = 0o7000
 """The set-uid, set-gid and sticky bits of a mode. Neither Mercurial nor git tracks them."""
 
 
+_NO_NAME = frozenset("/\\\0")
+
+
 class ArchiveTree:
     """The part of a repository in *archive*, packed below the folder *root*.
 
     The member that *identity* checks is the first file. A later member of that name is a file of
-    the repository.
+    the repository. Raises WrongRoot unless the root is the name of a folder.
     """
 
     def __init__(self, *, archive: Archive, root: str, identity: IdentityCheck | None) -> None:
+        if root in {"", ".", ".."} or not _NO_NAME.isdisjoint(root):
+            raise WrongRoot("the archive has no root directory")
         self.root = root
         self._root = root.encode()
         self._identity = identity

@@ -1,6 +1,7 @@
 """Proves that the files of an archive are those of a git commit, by the file and the node alone."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from archiver.errors import WrongNode, WrongTree
+from archiver.errors import WrongNode, WrongRoot, WrongTree
 from archiver.formats.archive_start import (
     ArchiveStart,
     detect_suffix,
@@ -16,7 +17,7 @@ from archiver.formats.archive_start import (
     read_zip_root,
     read_zip_start,
 )
-from archiver.formats.archive_tree import ArchiveTree
+from archiver.formats.archive_tree import ArchiveTree, shown
 from archiver.formats.member import MemberKind
 from archiver.formats.tar.header import OWNER_EXECUTES
 from archiver.formats.verify import StreamVerifier
@@ -39,6 +40,10 @@ STEP_BYTES = 16 << 20
 PATHS_MAX = 100
 
 ATTRIBUTES = b".gitattributes"
+
+_ROOT = re.compile(rb"[A-Za-z0-9._+-]{1,255}")
+_NO_ROOTS = frozenset({b"", b".git"})
+"""Without the dots at their ends, which Windows ignores."""
 
 
 class Verdict(StrEnum):
@@ -98,7 +103,17 @@ async def prove_commit(path: Path, *, node: Node, subdir: str = "") -> CommitPro
             check = _RecordCheck(record, archive)
         except (WrongNode, WrongTree) as exc:
             return CommitProof(verdict=Verdict.CONTRADICTS, reason=exc.message)
+        _require_usual_root(start.root)
         return await _compare(file, archive, start.root, check)
+
+
+def _require_usual_root(root: bytes) -> None:
+    """Return if Archiver may have written this root directory. Raises WrongRoot.
+
+    Others lead out of the folder to which the archive is extracted, or deceive who sees them.
+    """
+    if not _ROOT.fullmatch(root) or root.rstrip(b".").lower() in _NO_ROOTS:
+        raise WrongRoot(f"Archiver writes no root directory such as {shown(root)}")
 
 
 def _without_record(start: ArchiveStart, node: Node) -> CommitProof:
