@@ -49,8 +49,7 @@ class Peaks:
         together_mb = 0.0
         for relative in _family(pid):
             with suppress(OSError, KeyError):  # it has just ended
-                name = _program(relative)
-                own_mb = _mb(relative, "VmHWM")
+                name, own_mb = _program(relative), _mb(relative, "VmHWM")
                 together_mb += _mb(relative, "VmRSS")
                 self.by_program[name] = max(own_mb, self.by_program.get(name, 0))
         self.together_mb = max(together_mb, self.together_mb)
@@ -77,6 +76,8 @@ def sampling(process: Process) -> Iterator[Peaks]:
 def _program(pid: int) -> str:
     """Return the name of a process: git with its command, or Python with its module."""
     words = (_PROC / str(pid) / "cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    if not words[0]:
+        raise ProcessLookupError(f"{pid} has ended")
     name = Path(words[0]).name
     if name == "git":
         return " ".join([name, *[word for word in words[1:] if not word.startswith("-")][:1]])
