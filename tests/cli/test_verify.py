@@ -100,6 +100,7 @@ def test_the_result_as_json(run: Run, made: Made) -> None:
         "file": path,
         "node": made.node,
         "subdir": "",
+        "format": "tar.gz",
         "verdict": "proven",
         "reason": "it has exactly the files of the commit",
         "tree": tree,

@@ -1,10 +1,14 @@
 """No change to an archive can be mistaken for a proof, and none can crash it."""
 
 import asyncio
+import bz2
 import io
+import lzma
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver.errors import BadArchive, UnsafeMember, WrongRoot
+from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember, WrongRoot
 from archiver.formats.archive_start import may_carry_record
 from archiver.formats.archive_tree import ArchiveTree
 from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
 from archiver.git_objects import CommitRecord, object_id
 from archiver.model import Node
 from tests.formats.git_trees import ROOT, record_of
-from tests.formats.samples import decompress
+from tests.formats.samples import decompress, zstd
 from tests.formats.test_comments import converted
 from tests.formats.test_tree_check import archive_at, injected
 from tests.parts.git_program import Files, GitRepository, commit_files
@@ -144,6 +148,56 @@ def test_only_a_root_that_archiver_may_write_is_proven(tmp_path: Path, root: str
     except (WrongRoot, UnsafeMember):
         return
     assert proof.verdict is Verdict.UNPROVABLE  # the record was at the root
+
+
+def gzipped(data: bytes, *, flags: int = 0, fields: bytes = b"") -> bytes:
+    """Return a member of a gzip with optional *fields* in its header."""
+    deflated = zlib.compress(data, wbits=-15)
+    header = b"\x1f\x8b\x08" + bytes((flags, 1, 2, 3, 4, 0, 255)) + fields
+    return header + deflated + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+def test_a_proof_refuses_what_a_compressed_stream_hides(tmp_path: Path) -> None:
+    repository = GitRepository(tmp_path / "repository")
+    node = Node(commit_files(repository, FILES))
+    record = record_of(repository, node, FILES)
+    tar = asyncio.run(injected(repository.archive(node, root=ROOT), record))
+    path = tmp_path / "archive"
+    extra = struct.pack("<H", 9) + b"any bytes"
+    for proven in (
+        gzipped(tar),
+        gzipped(tar, flags=8, fields=b"name.tar\0"),
+        gzipped(tar[:700]) + gzipped(tar[700:]),
+    ):
+        path.write_bytes(proven)
+        assert asyncio.run(prove_commit(path, node=node)).verdict is Verdict.PROVEN
+    for refused in (
+        gzipped(tar, flags=4, fields=extra),
+        gzipped(tar, flags=12, fields=extra + b"name.tar\0"),
+        gzipped(tar, flags=16, fields=b"a comment\0"),
+        gzipped(tar) + gzipped(b""),
+        gzipped(b"") + gzipped(tar),
+        gzipped(tar[:700]) + gzipped(tar[700:], flags=4, fields=extra),
+        bz2.compress(tar) + bz2.compress(b""),
+        lzma.compress(tar) + lzma.compress(b""),
+        zstd(tar) + zstd(b""),
+    ):
+        path.write_bytes(refused)
+        with pytest.raises(CorruptArchive):
+            asyncio.run(prove_commit(path, node=node))
+
+
+@pytest.mark.parametrize("name", ("a.zip", "A.ZIP", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a"))
+def test_the_name_of_a_proven_file_matches_its_content(sample: Sample, name: str) -> None:
+    path = sample.path.with_name(name)
+    path.write_bytes(sample.data)
+    matches = {"zip": {"a.zip", "A.ZIP"}, "tar": {"a.tar"}, "tar.gz": {"a.tar.gz", "a.tgz"}}
+    if name == "a" or name in matches[sample.suffix]:
+        proof = asyncio.run(prove_commit(path, node=sample.node))
+        assert (proof.verdict, proof.suffix) == (Verdict.PROVEN, sample.suffix)
+        return
+    with pytest.raises(NotAnArchive, match="named like"):
+        asyncio.run(prove_commit(path, node=sample.node))
 
 
 @pytest.mark.parametrize("root", ("", ".", "..", "/", "a/b", "a\\b"))

@@ -4,14 +4,21 @@ import io
 import tarfile
 from functools import partial
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from archiver.errors import BadArchive
+from archiver.errors import BadArchive, CorruptArchive
+from archiver.formats.archive_tree import ArchiveTree
 from archiver.formats.byte_reader import ByteReader, IncrementalParser, Parsing
+from archiver.formats.limits import LimitCounter
+from archiver.formats.symlinks import SymlinkChecker
 from archiver.formats.tar.header import BLOCK, Header
 from archiver.formats.tar.reader import parse_tar
-from tests.formats.samples import ROOT
+from archiver.formats.tar.reader import verify_tar as verify_tar_stream
+from archiver.git_objects import TreeHasher
+from archiver.model import Limits
+from tests.formats.samples import ROOT, an_archive
 from tests.formats.tar_blocks import END, LONG, amended, header, padded, pax, record, verify_tar
 
 EACH_KIND = (
@@ -61,3 +68,33 @@ def names(data: bytes) -> list[bytes]:
     parser.feed(data)
     parser.close()
     return found
+
+
+@pytest.mark.parametrize("step", (1, 300, 1 << 20))
+@pytest.mark.parametrize("size", (1, 3, 511, 513, 1000))
+def test_the_padding_of_a_file_must_be_zeros(size: int, step: int) -> None:
+    """Other bytes there could be a zip, which readers of zips find from its end."""
+    sound = header(size=size) + padded(b"x" * size) + END
+    last = 512 + size + -size % 512 - 1
+    for at in (512 + size, last):
+        data = sound[:at] + b"P" + sound[at + 1 :]
+        for hasher in (None, a_hasher()):
+            with pytest.raises(CorruptArchive, match="continues after its end"):
+                verified(data, step, hasher)
+    for hasher in (None, a_hasher()):
+        verified(sound, step, hasher)
+
+
+def a_hasher() -> TreeHasher:
+    return TreeHasher(digits=40, subdir=b"", submodules={}, on_entry=lambda *_: None)
+
+
+def verified(data: bytes, step: int, hasher: TreeHasher | None) -> None:
+    tree = ArchiveTree(archive=an_archive("tar"), root=ROOT, identity=None)
+    limits, links = LimitCounter(limits=Limits()), SymlinkChecker(refuse_outside=False)
+    parser = IncrementalParser(
+        partial(verify_tar_stream, tree=tree, limits=limits, links=links, hasher=hasher)
+    )
+    for at in range(0, len(data), step):
+        parser.feed(data[at : at + step])
+    parser.close()

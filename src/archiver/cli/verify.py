@@ -84,6 +84,7 @@ def _to_json(proof: CommitProof, file: Path, node: str, subdir: str) -> dict[str
         "file": str(file),
         "node": node,
         "subdir": subdir,
+        "format": proof.suffix,
         "verdict": proof.verdict,
         "reason": proof.reason,
         "tree": proof.tree or None,

@@ -20,6 +20,9 @@ from archiver.formats.zip.file_reader import ZipFileReader
 
 READ_BYTES = 64 << 10
 
+_SHORT_NAMES = {"tgz": "tar.gz", "tbz2": "tar.bz2", "txz": "tar.xz", "tzst": "tar.zst"}
+_NAMED = re.compile(r"\.(zip|tar(?:\.gz|\.bz2|\.xz|\.zst)?|tgz|tbz2|txz|tzst)\Z")
+
 HG_NOTE = b".hg_archival.txt"
 """The file in which Mercurial names the changeset of an archive."""
 
@@ -69,6 +72,17 @@ def detect_suffix(file: BinaryIO) -> str:
     if head.startswith(records.LOCAL.signature):
         return "zip"
     return next((suffix for suffix in CODECS if head.startswith(CODECS[suffix].magic)), "tar")
+
+
+def require_matching_name(name: str, suffix: str) -> None:
+    """Return unless a file of this *name* has another format than *suffix*.
+
+    Programs choose the format by the name, and an archive may have a valid form in two formats.
+    Raises NotAnArchive.
+    """
+    named = _NAMED.search(name.lower())
+    if named and _SHORT_NAMES.get(named[1], named[1]) != suffix:
+        raise NotAnArchive(f"the file is named like a {named[1]}, and is a {suffix}")
 
 
 def may_carry_record(path: Path) -> bool:

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from archiver.formats.archive_start import (
     read_tar_start,
     read_zip_root,
     read_zip_start,
+    require_matching_name,
 )
 from archiver.formats.archive_tree import ArchiveTree, shown
 from archiver.formats.member import MemberKind
@@ -67,7 +68,8 @@ class CommitProof:
     """The verdict, and a sentence about it.
 
     ``tree`` is the id of the archive's files, and ``expected`` that of the commit's, as far as they
-    are known. ``paths`` are some that differ, if that is known.
+    are known. ``paths`` are some that differ, if that is known. ``suffix`` is the format, by its
+    content.
     """
 
     verdict: Verdict
@@ -75,6 +77,7 @@ class CommitProof:
     tree: str = ""
     expected: str = ""
     paths: tuple[bytes, ...] = ()
+    suffix: str = ""
 
     @property
     def has_other_files(self) -> bool:
@@ -85,26 +88,32 @@ class CommitProof:
 async def prove_commit(path: Path, *, node: Node, subdir: str = "") -> CommitProof:
     """Return whether the archive at *path* has the files of *subdir* in the commit *node*.
 
-    The format follows from the content. Raises BadArchive if the archive is damaged or unsafe, and
-    OSError.
+    The format follows from the content. Raises BadArchive if the archive is damaged or unsafe, or
+    has the name of another format, and OSError.
     """
     with path.open("rb") as file:
         suffix = await run_in_thread(detect_suffix, file)
-        archive = Archive(source="file", repo="file", node=node, subdir=subdir, suffix=suffix)
-        if suffix == "zip":
-            await _verify(file, archive, read_zip_root(file), None)
-            start = await run_in_thread(read_zip_start, file)
-        else:
-            start = await run_in_thread(read_tar_start, file, suffix)
-        record = decode_record(start.comments.first_member)
-        if record is None:
-            return _without_record(start, node)
-        try:
-            check = _RecordCheck(record, archive)
-        except (WrongNode, WrongTree) as exc:
-            return CommitProof(verdict=Verdict.CONTRADICTS, reason=exc.message)
-        _require_usual_root(start.root)
-        return await _compare(file, archive, start.root, check)
+        require_matching_name(path.name, suffix)
+        proof = await _prove(file, node, subdir, suffix)
+    return replace(proof, suffix=suffix)
+
+
+async def _prove(file: BinaryIO, node: Node, subdir: str, suffix: str) -> CommitProof:
+    archive = Archive(source="file", repo="file", node=node, subdir=subdir, suffix=suffix)
+    if suffix == "zip":
+        await _verify(file, archive, read_zip_root(file), None)
+        start = await run_in_thread(read_zip_start, file)
+    else:
+        start = await run_in_thread(read_tar_start, file, suffix)
+    record = decode_record(start.comments.first_member)
+    if record is None:
+        return _without_record(start, node)
+    try:
+        check = _RecordCheck(record, archive)
+    except (WrongNode, WrongTree) as exc:
+        return CommitProof(verdict=Verdict.CONTRADICTS, reason=exc.message)
+    _require_usual_root(start.root)
+    return await _compare(file, archive, start.root, check)
 
 
 def _require_usual_root(root: bytes) -> None:
@@ -151,7 +160,7 @@ async def _compare(
 async def _verify(
     file: BinaryIO, archive: Archive, root: bytes, check: "_RecordCheck | None"
 ) -> None:
-    verifier = StreamVerifier(archive, root=_text(root), identity=None, tree=check)
+    verifier = StreamVerifier(archive, root=_text(root), identity=None, tree=check, strict=True)
     position = 0
     while chunk := await run_in_thread(os.pread, file.fileno(), READ_BYTES, position):
         position += len(chunk)

@@ -32,7 +32,8 @@ class StreamVerifier:
     is enough for all verifiers of a process. Both are idle again when ``update`` returns.
 
     With *tree*, git's ids of the members are computed and compared. A zip states the kinds of its
-    members only at its end, so that is for tars. Raises SuffixRefused if there is no verifier for
+    members only at its end, so that is for tars. A *strict* verifier also rejects what compressed
+    streams may contain beside the archive. Raises SuffixRefused if there is no verifier for
     this format.
     """
 
@@ -45,6 +46,7 @@ class StreamVerifier:
         tree: TreeCheck | None = None,
         limits: Limits = DEFAULT_LIMITS,
         refuse_links_outside: bool = False,
+        strict: bool = False,
         pool: Executor | None = None,
     ) -> None:
         self._limits = LimitCounter(limits=limits)
@@ -61,7 +63,9 @@ class StreamVerifier:
         )
         self._counts_unpacked = archive.suffix == "tar"  # others are counted while unpacked
         codec = CODECS.get(archive.suffix)
-        self._decompressor = StreamDecompressor(codec=codec, limits=self._limits) if codec else None
+        self._decompressor = (
+            StreamDecompressor(codec=codec, limits=self._limits, strict=strict) if codec else None
+        )
         if not codec and archive.suffix not in {"tar", "zip"}:
             raise SuffixRefused(f"unsupported suffix {archive.suffix!r}: it cannot be verified")
 

@@ -50,7 +50,7 @@ class Codec:
     """A compression format. Each member begins with ``magic``; its library raises ``error``.
 
     ``is_unsupported`` checks the first ``head_bytes`` of a member for features that the library
-    ignores, and that others reject.
+    ignores, and that others reject; ``is_foreign`` for fields with data that are no content.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Codec:
     error: type[Exception]
     head_bytes: int = 0
     is_unsupported: Callable[[bytes], bool] | None = None
+    is_foreign: Callable[[bytes], bool] | None = None
 
 
 class _ZstdFrame:
@@ -97,6 +98,11 @@ def _has_reserved_flags(head: bytes) -> bool:
     return bool(head[3] & 0xE0)
 
 
+def _has_foreign_fields(head: bytes) -> bool:
+    """Return whether a gzip has more than a file name and a time: flags other than FNAME."""
+    return bool(head[3] & ~0x08)
+
+
 def _has_unknown_check(head: bytes) -> bool:
     """Return whether liblzma would silently ignore the checksums of an xz stream."""
     return not lzma.is_check_supported(head[7] & 0x0F)
@@ -110,6 +116,7 @@ CODECS = {
         error=IsalError,
         head_bytes=4,
         is_unsupported=_has_reserved_flags,
+        is_foreign=_has_foreign_fields,
     ),
     "tar.bz2": Codec(name="bzip2", magic=b"BZh", open=bz2.BZ2Decompressor, error=OSError),
     "tar.xz": Codec(
@@ -128,9 +135,17 @@ CODECS = {
 
 
 class StreamDecompressor:
-    """Yields the content of a compressed stream, within *limits* if given."""
+    """Yields the content of a compressed stream, within *limits* if given.
 
-    def __init__(self, *, codec: Codec, limits: LimitCounter | None = None) -> None:
+    A *strict* one rejects members without content, and fields that are no content: these may hide
+    an archive of another format.
+    """
+
+    def __init__(
+        self, *, codec: Codec, limits: LimitCounter | None = None, strict: bool = False
+    ) -> None:
+        self._strict = strict
+        self._member_bytes = 0
         self._codec = codec
         self._limits = limits
         self._member: Decompressor | None = None
@@ -167,7 +182,10 @@ class StreamDecompressor:
             raise CorruptArchive(
                 f"the {self._codec.name} stream uses features that cannot be verified"
             )
+        if self._strict and (check := self._codec.is_foreign) and check(self._head):
+            raise CorruptArchive(f"the {self._codec.name} stream has data beside its content")
         self._member = self._codec.open()
+        self._member_bytes = 0
         data, self._head = self._head, b""
         return data
 
@@ -183,6 +201,7 @@ class StreamDecompressor:
                     self._limits.count_unpacked(len(content))
                 yield content
             self._content_bytes += len(content)
+            self._member_bytes += len(content)
             if member.eof:
                 self._end_member()
                 return member.unused_data
@@ -193,6 +212,8 @@ class StreamDecompressor:
     def _end_member(self) -> None:
         self._member = None
         self._members += 1
+        if self._strict and not self._member_bytes:
+            raise CorruptArchive(f"the {self._codec.name} stream has a member without content")
         if self._members > FREE_MEMBERS + self._content_bytes // MEMBER_MIN_BYTES:
             raise ArchiveTooLarge(
                 f"the {self._codec.name} stream has too many members for its size"

@@ -124,7 +124,23 @@ def _verify_member(
         return _inspect_identity(reader, header, tree)
     if hasher:
         return _hash_member(reader, header, tree.repository_path(header.name), hasher)
-    return None if reader.skip_buffered(header.unread_bytes) else reader.skip(header.unread_bytes)
+    view = reader.view_buffered(header.unread_bytes)
+    if view is None:
+        return _skip(reader, header, header.data_bytes)
+    _require_zeros(view[header.data_bytes :])
+    return None
+
+
+def _skip(reader: ByteReader, header: Header, size: int) -> Parsing:
+    """Skip the last *size* bytes of a member's data, and its padding."""
+    yield from reader.skip(size)
+    _require_zeros((yield from reader.read_exactly(header.unread_bytes - header.data_bytes)))
+
+
+def _require_zeros(padding: bytes | memoryview) -> None:
+    """Every host pads with zeros. Other bytes could be a zip to readers that search for its end."""
+    if padding and padding != ZEROS[: len(padding)]:
+        raise CorruptArchive("a member of the tar continues after its end")
 
 
 def _require_no_content(header: Header) -> None:
@@ -161,6 +177,7 @@ def _hash_file(
     if view is None:
         return _hash_pieces(reader, header, path, hasher)
     blob.update(view[:size])
+    _require_zeros(view[size:])
     hasher.add_file(path, executable=header.is_executable, digest=blob.digest())
     return None
 
@@ -173,13 +190,13 @@ def _hash_pieces(reader: ByteReader, header: Header, path: bytes, hasher: TreeHa
         blob.update(view)
         left -= len(view)
     hasher.add_file(path, executable=header.is_executable, digest=blob.digest())
-    yield from reader.skip(header.unread_bytes - header.data_bytes)
+    yield from _skip(reader, header, 0)
 
 
 def _inspect_identity(reader: ByteReader, header: Header, tree: ArchiveTree) -> Parsing:
     start = min(header.data_bytes, IDENTITY_MAX_BYTES)
     tree.check_identity((yield from reader.read_exactly(start)))
-    yield from reader.skip(header.unread_bytes - start)
+    yield from _skip(reader, header, header.data_bytes - start)
 
 
 def _read_end(reader: ByteReader) -> Parsing:
