@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -62,9 +63,12 @@ class Made:
         return archive_at(self.node, suffix=suffix, subdir=subdir)
 
 
+UTF_8 = {path: file for path, file in FILES.items() if b"\xff" not in path}
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    return Made(tmp_path, FILES)
+    return Made(tmp_path, UTF_8)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -75,9 +79,44 @@ def test_an_archive_is_proven_in_every_format(run: Run, made: Made, suffix: str)
     assert result.stdout == f"proven: {path} has exactly the files of commit {made.node}\n"
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_name_that_is_not_utf_8_is_proven_except_in_a_zip(
+    run: Run, tmp_path: Path, suffix: str
+) -> None:
+    """Readers of a zip decode such a name with one code page or another."""
+    made = Made(tmp_path, FILES)
+    result = run("verify", made.write(made.tar(), suffix), "--node", made.node)
+    assert result.exit_code == (UNPROVABLE if suffix == "zip" else PROVEN), result.output
+    assert ("not marked as UTF-8" in result.stderr) is (suffix == "zip")
+
+
+@pytest.mark.parametrize("system", (0, 1, 2, 11, 19))
+@pytest.mark.parametrize("nth", (0, -1))
+def test_a_zip_with_modes_of_another_system_is_not_proven(
+    run: Run, made: Made, system: int, nth: int
+) -> None:
+    path = Path(made.write(made.tar(), "zip"))
+    data = bytearray(path.read_bytes())
+    starts = [found.start() for found in re.finditer(rb"PK\x01\x02\x14\x03", data)]
+    assert len(starts) > len(UTF_8)
+    data[starts[nth] + 5] = system
+    path.write_bytes(data)
+    result = run("verify", str(path), "--node", made.node)
+    assert result.exit_code in {UNPROVABLE, WRONG}
+    assert "system" in result.stderr
+
+
+def test_a_pipe_is_refused(run: Run, tmp_path: Path) -> None:
+    pipe = tmp_path / "archive"
+    os.mkfifo(pipe)
+    result = run("verify", str(pipe), "--node", "f" * 40)
+    assert result.exit_code == 2
+    assert "must be a regular file" in result.stderr
+
+
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
 def test_an_archive_of_a_sha256_repository_is_proven(run: Run, tmp_path: Path, suffix: str) -> None:
-    carried = Carried(tmp_path, digits=64)
+    carried = Carried(tmp_path, digits=64, files=UTF_8)
     path = tmp_path / "archive"
     path.write_bytes(carried.convert(carried.tar, "tar", suffix))
     assert run("verify", str(path), "--node", carried.node).exit_code == PROVEN

@@ -8,6 +8,7 @@ from archiver.errors import WrongNode, WrongTree
 from archiver.git_objects import (
     RECORD_MAX_BYTES,
     CommitRecord,
+    TreeHasher,
     decode_record,
     expected_entry,
     object_id,
@@ -23,13 +24,16 @@ OUTER_ID = object_id("tree", OUTER, digits=40)
 COMMIT = b"tree %s\nauthor Ann\n\nmessage\n" % OUTER_ID.encode()
 NODE = object_id("commit", COMMIT, digits=40)
 
+NO_PATHS = (b"", b"/", b"a/", b"/a", b"a//b", b".", b"..", b"a/./b", b"a/../b", b"a\0b")
+segments = st.binary(min_size=1, max_size=4).filter(
+    lambda name: name not in {b".", b".."} and not {*b"/\0"} & {*name}
+)
+paths = st.lists(segments, min_size=1, max_size=3).map(b"/".join)
 records = st.builds(
     CommitRecord,
     commit=st.binary(max_size=60),
     trees=st.lists(st.binary(max_size=30), max_size=3).map(tuple),
-    submodules=st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=9)), max_size=3).map(
-        tuple
-    ),
+    submodules=st.lists(st.tuples(paths, st.text(max_size=9)), max_size=3).map(tuple),
 )
 
 
@@ -77,6 +81,20 @@ def test_a_changed_line_is_no_record_or_another_one(
 )
 def test_a_line_of_another_form_is_no_record(line: bytes) -> None:
     assert decode_record(line) is None
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
+def test_a_submodule_with_a_path_that_no_tree_has_is_no_record(path: bytes) -> None:
+    sound = CommitRecord(commit=COMMIT, submodules=((b"a/b", FILE_ID),))
+    assert decode_record(sound.encode()) == sound
+    odd = CommitRecord(commit=COMMIT, submodules=((b"a/b", FILE_ID), (path, FILE_ID)))
+    assert decode_record(odd.encode()) is None
+
+
+def test_the_root_is_no_submodule() -> None:
+    hasher = TreeHasher(digits=40, subdir=b"", submodules={b"": FILE_ID}, on_entry=lambda *_: None)
+    hasher.add_folder(b"")
+    assert hasher.finish() == object_id("tree", b"", digits=40)
 
 
 def test_a_record_that_is_too_long_is_none() -> None:

@@ -46,6 +46,8 @@ def command(*, file: Path, node: str, subdir: str, as_json: bool) -> None:
     full = parse_node(node)
     if full is None:
         raise InvalidUsage(f"--node must be a full id: {NODE_ALLOWED}")
+    if file.exists() and not file.is_file():
+        raise InvalidUsage(f"{file} must be a regular file: a pipe cannot be read twice")
     try:
         with interruptible():
             proof = asyncio.run(prove_commit(file, node=full, subdir=subdir.strip("/")))

@@ -22,6 +22,7 @@ from archiver.formats.archive_tree import ArchiveTree, shown
 from archiver.formats.member import MemberKind
 from archiver.formats.tar.header import OWNER_EXECUTES
 from archiver.formats.verify import StreamVerifier
+from archiver.formats.zip import records
 from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.git_objects import (
     CommitRecord,
@@ -45,6 +46,10 @@ ATTRIBUTES = b".gitattributes"
 _ROOT = re.compile(rb"[A-Za-z0-9._+-]{1,255}")
 _NO_ROOTS = frozenset({b"", b".git"})
 """Without the dots at their ends, which Windows ignores."""
+
+
+class _Ambiguous(Exception):
+    """Readers of the archive disagree on names or modes. The message says why."""
 
 
 class Verdict(StrEnum):
@@ -149,6 +154,8 @@ async def _compare(
             await _verify(file, archive, root, check)
     except WrongTree as exc:
         return check.explain(exc.message)
+    except _Ambiguous as exc:
+        return CommitProof(verdict=Verdict.UNPROVABLE, reason=str(exc))
     return CommitProof(
         verdict=Verdict.PROVEN,
         reason="it has exactly the files of the commit",
@@ -199,10 +206,17 @@ async def _hash_zip(file: BinaryIO, archive: Archive, root: bytes, check: "_Reco
 
 
 def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: TreeHasher) -> Iterator[int]:
-    """Hash the members of a verified zip, and yield now and then how many bytes were hashed."""
+    """Hash the members of a verified zip, and yield now and then how many bytes were hashed.
+
+    Raises _Ambiguous for a name or a mode that only some readers apply as it is.
+    """
     zip_file = ZipFileReader(file.fileno(), os.fstat(file.fileno()).st_size)
     done = 0
     for member, entry in zip_file:
+        if zip_file.systems != {records.UNIX}:
+            raise _Ambiguous("it has modes of another system than Unix, on which readers disagree")
+        if not entry.flags & records.UTF_8 and not entry.name.isascii():
+            raise _Ambiguous("it has a name that is not marked as UTF-8, on which readers disagree")
         path = tree.repository_path(member.name)
         if member.kind is MemberKind.FOLDER:
             hasher.add_folder(path)

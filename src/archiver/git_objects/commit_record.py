@@ -13,6 +13,8 @@ from archiver.git_objects.trees import FOLDER, TreeEntry, parse_tree, tree_of
 RECORD_MAX_BYTES = 60 << 10
 """A longer record is left out: readers of tar and zip bound the comments that they accept."""
 
+_NO_NAMES = frozenset({b"", b".", b".."})
+
 
 class CommitRecord(
     msgspec.Struct,
@@ -45,14 +47,24 @@ class CommitRecord(
 
 
 def decode_record(line: bytes) -> CommitRecord | None:
-    """Return the record that ``encode`` wrote as *line*, or None for any other line."""
+    """Return the record that ``encode`` wrote as *line*, or None for any other line.
+
+    The paths of submodules must be normalized, as in a tree.
+    """
     if len(line) > RECORD_MAX_BYTES:
         return None
     try:
         record = msgspec.json.decode(line, type=CommitRecord)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+    if not all(_is_path(path) for path, _ in record.submodules):
+        return None
     return record if record.encode() == line else None
+
+
+def _is_path(path: bytes) -> bool:
+    """Return whether *path* is that of a folder of a tree, and normalized."""
+    return b"\0" not in path and _NO_NAMES.isdisjoint(path.split(b"/"))
 
 
 def expected_entry(record: CommitRecord, node: str, subdir: str) -> tuple[int, str]:

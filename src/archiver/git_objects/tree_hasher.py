@@ -125,7 +125,7 @@ class TreeHasher:
         folder = self._folders.pop()
         self._held_bytes -= len(folder.raw)
         path = folder.prefix[:-1]
-        submodule = None if folder.raw else self._submodules.get(path)
+        submodule = self._submodules.get(path) if path and not folder.raw else None
         if submodule is not None:
             self._add(path, SUBMODULE, self._digest(path, submodule))
         elif folder.raw or not path or not self._subdir.startswith(folder.prefix):

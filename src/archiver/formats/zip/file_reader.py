@@ -80,12 +80,16 @@ class _End(NamedTuple):
 
 
 class ZipFileReader:
-    """Iterates over the members of the zip in the file *descriptor*, of *size_bytes*."""
+    """Iterates over the members of the zip in the file *descriptor*, of *size_bytes*.
+
+    ``systems`` are those (4.4.2) of the members so far: readers apply modes of UNIX alike.
+    """
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self._descriptor = descriptor
         self._size_bytes = size_bytes
         self._contents = _FileCursor(descriptor)
+        self.systems: set[int] = set()
 
     def __iter__(self) -> Iterator[tuple[Member, Entry]]:
         end = self._find_end()
@@ -169,7 +173,8 @@ class ZipFileReader:
         return entries, offset
 
     def _read_entry(self, directory: _FileCursor) -> tuple[Member, Entry]:
-        fields = records.CENTRAL.unpack(directory.read(records.CENTRAL.size))[3:]
+        _, system, _, *fields = records.CENTRAL.unpack(directory.read(records.CENTRAL.size))
+        self.systems.add(system)
         flags, method, stamp, crc, packed, unpacked, *sizes, attributes, offset = fields
         name_size, extra_size, comment_size, _ = sizes
         name = directory.read(name_size)
