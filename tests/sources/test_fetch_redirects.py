@@ -4,7 +4,6 @@ import socket
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from structlog.testing import capture_logs
 
 from archiver.errors import ForbiddenAddress, SourceRefused, SourceUnavailable
 from tests.parts.faulty_host import FaultyHost, sized
@@ -52,15 +51,12 @@ def test_a_redirect_to_another_host_sends_no_request(host: FaultyHost, other: Fa
     there = other.script("/there", sized(BODY))
     url = host.script("/a", sized(b"", "302 Found", {"Location": there}))
 
-    with capture_logs() as logs:
-        with pytest.raises(ForbiddenAddress):
-            get(url)
-        with pytest.raises(ForbiddenAddress):
-            get(url, allow_private_addresses=True)
+    with pytest.raises(ForbiddenAddress):
+        get(url)
+    with pytest.raises(ForbiddenAddress):
+        get(url, allow_private_addresses=True)
 
     assert other.requests == []
-    refused = [line["target"] for line in logs if line["event"] == "redirect.refused"]
-    assert refused == [there.removesuffix("/there")] * 2
 
 
 @pytest.mark.parametrize("location", ("http://[", "http://127.0.0.1:99999/", f"/{'a' * 5000}"))

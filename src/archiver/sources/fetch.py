@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from archiver.errors import ForbiddenAddress, SourceRefused, SourceTimeout, SourceUnavailable
+from archiver.errors import SourceRefused, SourceTimeout, SourceUnavailable
 from archiver.sources.config import SourceConfig
 from archiver.sources.perimeter import Perimeter
 from archiver.sources.response import (
@@ -20,14 +20,10 @@ from archiver.sources.response import (
     read_header,
     translated_errors,
 )
-from archiver.telemetry import log
 from archiver.tls import create_ssl_context
 
 REDIRECTS_MAX = 3
 CONNECT_TIMEOUT = timedelta(seconds=10)
-
-TARGET_MAX_CHARS = 300
-"""Length of a refused address in the log. Names of hosts have at most 253 characters."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -84,23 +80,9 @@ class Fetch:
                     yield HostResponse(response, self._config)
                     return
                 target = _redirect_target(response)
-                self._require_allowed(here, target)
+                self._perimeter.check_redirect(here, target)
                 here = target
         raise SourceRefused(f"{self._perimeter.home.host} redirects too often")
-
-    def _require_allowed(self, origin: URL, target: URL) -> None:
-        """Return if *origin* may redirect to *target*; otherwise tell operators which host that is.
-
-        Raises ForbiddenAddress.
-        """
-        try:
-            self._perimeter.check_redirect(origin, target)
-        except ForbiddenAddress:
-            address = ascii(f"{target.scheme}://{target.raw_host}:{target.port}")[1:-1]
-            log.warning(
-                "redirect.refused", source=self._config.name, target=address[:TARGET_MAX_CHARS]
-            )
-            raise
 
     @asynccontextmanager
     async def _send(
