@@ -28,7 +28,7 @@ STEP_BYTES = 64 << 20
 
 COMMANDS = ("index-pack", "ls-tree", "cat-file", "read-tree", "check-attr", "archive")
 
-pytestmark = pytest.mark.usefixtures("no_git_left")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_git_left")]
 
 
 @pytest.fixture
