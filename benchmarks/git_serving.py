@@ -155,6 +155,6 @@ def _scripts(socket: Path, log: Path) -> Iterator[None]:
             socket.chmod(0o600)
             yield
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
             stop(process)
+            with suppress(ProcessLookupError):  # its children may wait for a last request
+                os.killpg(process.pid, signal.SIGKILL)
