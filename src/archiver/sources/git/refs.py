@@ -1,15 +1,13 @@
 """Resolves revs on git hosts."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from archiver.errors import ArchiverError, InvalidRequest, SourceRefused
+from archiver.errors import InvalidRequest, SourceRefused
 from archiver.model import Node, parse_node
 from archiver.names import display_rev
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.ref_listing import Ref, scan_refs
-from archiver.telemetry import METRICS
+from archiver.sources.lookup_metrics import counted_lookup
 
 REV_ALLOWED = "a branch, a tag, a full ref name, HEAD, or a commit id or its first digits"
 
@@ -51,7 +49,7 @@ class GitRefs:
 
     async def resolve(self, repo: str, rev: str) -> Node:
         self.check_rev(rev)
-        with self._counted():
+        with counted_lookup(self._client.config.name):
             if (node := parse_node(rev)) and await self._has_node(repo, node):
                 return node
             if found := await self._find_name(repo, rev):
@@ -100,7 +98,7 @@ class GitRefs:
         Otherwise every node counts as known, because hosts answer that question only by sending
         the node. The worker then finds out.
         """
-        with self._counted():
+        with counted_lookup(self._client.config.name):
             return await self._has_node(repo, node)
 
     async def _has_node(self, repo: str, node: Node) -> bool:
@@ -124,13 +122,3 @@ class GitRefs:
                 f"for {node} (sources.{self._client.config.name}.reachable)"
             )
         return is_shown
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        resolves = METRICS.resolves
-        try:
-            yield
-        except ArchiverError as exc:
-            resolves.labels(source=self._client.config.name, outcome=exc.code).inc()
-            raise
-        resolves.labels(source=self._client.config.name, outcome="ok").inc()

@@ -1,18 +1,16 @@
 """Resolves revs on hgweb."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import quote
 
 import msgspec
 
-from archiver.errors import ArchiverError, InvalidRequest
+from archiver.errors import InvalidRequest
 from archiver.model import Node, parse_node
 from archiver.names import display_rev
 from archiver.sources.hgweb.client import HgwebClient, InexpressibleRev
+from archiver.sources.lookup_metrics import counted_lookup
 from archiver.sources.templates import quote_path
-from archiver.telemetry import METRICS
 
 REV_ALLOWED = "tip, a branch, tag or bookmark, or the first 12 to 40 hex digits of a node"
 
@@ -60,7 +58,7 @@ class RevLookup:
 
     async def resolve(self, repo: str, rev: str) -> Node:
         self.check_rev(rev)
-        with self._counted():
+        with counted_lookup(self._client.config.name):
             try:
                 reply = await self._client.query(
                     repo,
@@ -111,18 +109,8 @@ class RevLookup:
     async def has_node(self, repo: str, node: Node) -> bool:
         if len(node) != NODE_DIGITS:
             return False
-        with self._counted():
+        with counted_lookup(self._client.config.name):
             reply = await self._client.query(repo, f"?cmd=known&nodes={node}")
             if reply not in {b"0", b"1"}:
                 raise self._failures.malformed()
             return reply == b"1" and node not in _NULL_NODES
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        resolves = METRICS.resolves
-        try:
-            yield
-        except ArchiverError as exc:
-            resolves.labels(source=self._client.config.name, outcome=exc.code).inc()
-            raise
-        resolves.labels(source=self._client.config.name, outcome="ok").inc()
