@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
@@ -24,6 +24,7 @@ from archiver.formats.conversion import REFUSED, Job, Refusal
 from archiver.formats.workspace import Spool, Workspace
 from archiver.model import Archive
 from archiver.ports.source import Pipe, PipedTar
+from archiver.runtime.pipes import read_piece
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation, concurrently
 from archiver.runtime.threads import run_in_thread
 
@@ -129,7 +130,7 @@ class _ConversionProcess:
     async def iter_output(self, feeding: asyncio.Task[bool]) -> AsyncGenerator[bytes, None]:
         """Yield the output. Raises the failure of *feeding* or of the process."""
         is_complete = False
-        while piece := await _read_piece(self._stdout):
+        while piece := await read_piece(self._stdout, PIECE_BYTES):
             yield piece
         stderr = await self._stderr.read()
         status = await self._process.wait()
@@ -174,13 +175,6 @@ async def _start(job: Job, pipe: Pipe | None) -> AsyncIterator[_ConversionProces
         yield running
     finally:
         await running.close()
-
-
-async def _read_piece(stream: StreamReader) -> bytes:
-    try:
-        return await stream.readexactly(PIECE_BYTES)
-    except IncompleteReadError as exc:
-        return exc.partial
 
 
 def _failure(status: int, stderr: bytes) -> ArchiverError:

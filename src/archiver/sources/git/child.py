@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import signal
-from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
+from archiver.runtime.pipes import read_piece
 from archiver.runtime.tasks import cancel_and_wait, complete_despite_cancellation
 from archiver.telemetry import log
 
@@ -142,7 +143,7 @@ class Child:
     async def iter_output(self) -> AsyncGenerator[bytes, None]:
         """Yield the output in pieces of up to 1 MiB. Raises GitFailed at the end."""
         stdout = cast("StreamReader", self._stdout)
-        while piece := await _read_piece(stdout):
+        while piece := await read_piece(stdout, PIECE_BYTES):
             yield piece
         await self.succeed()
 
@@ -243,13 +244,6 @@ async def start(run: Run, *, feeds: bool, stdout: int = PIPE) -> AsyncIterator[C
         yield child
     finally:
         await child.close()
-
-
-async def _read_piece(stream: StreamReader) -> bytes:
-    try:
-        return await stream.readexactly(PIECE_BYTES)
-    except IncompleteReadError as exc:
-        return exc.partial
 
 
 async def _read_tail(stream: StreamReader) -> str:
