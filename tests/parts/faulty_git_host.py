@@ -166,9 +166,14 @@ def cut(at: int) -> Fault:
     return changed(lambda body: body[:at])
 
 
-def broken_off(at: int) -> Fault:
-    """Close the connection in the middle of a chunked body, after *at* bytes of it."""
-    return lambda answer: (chunked(answer.body[:at], headers=answer.headers, ended=False),)
+def broken_off(at: int, body: bytes | None = None) -> Fault:
+    """Close the connection in the middle of a chunked body, after *at* bytes of it.
+
+    The body is the answer's, or *body* in its place.
+    """
+    return lambda answer: (
+        chunked((body or answer.body)[:at], headers=answer.headers, ended=False),
+    )
 
 
 def flipped(offset: int) -> Fault:
