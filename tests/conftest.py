@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.parts.git_processes",
     "tests.parts.hgweb",
     "tests.parts.lenient_wsgi",
+    "tests.parts.log",
     "tests.parts.nats",
     "tests.parts.fleet",
     "tests.parts.queue_backends",
