@@ -6,6 +6,9 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-inp
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url pyproject.toml requirements/build.in
 
+# The tests start many processes, which would otherwise compile the same modules again and again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test thorough clients check docs bench format lock clean
 

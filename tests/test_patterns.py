@@ -22,7 +22,8 @@ CPU_LIMIT_S = 0.5
 that backtracks quadratically, at least 5 s."""
 
 SOURCES = {path: path.read_text() for path in sorted(Path(archiver.__file__).parent.rglob("*.py"))}
-EVERYTHING = "\n".join(SOURCES.values())
+CALLS = frozenset(re.findall(r"\b(\w+)\.([a-z]+)\(", "\n".join(SOURCES.values())))
+"""The names and methods of all calls such as ``name.method(``."""
 
 UNKNOWN = frozenset({"fullmatch", "match", "search"})
 """The methods of a pattern that is handed to somebody who calls them."""
@@ -50,7 +51,7 @@ def uses() -> Iterator[Use]:
 def _named(name: str) -> Iterator[Use]:
     for variable, value in vars(import_module(name)).items():
         if isinstance(value, re.Pattern):
-            found = frozenset(re.findall(rf"\b{variable}\.([a-z]+)\(", EVERYTHING))
+            found = frozenset(method for called, method in CALLS if called == variable)
             yield Use(place=f"{name}.{variable}", pattern=value, methods=found or UNKNOWN)
 
 

@@ -22,7 +22,7 @@ FILE, FOLDER, SUBMODULE = b"100644", b"40000", b"160000"
 
 MEMBERS = 20_000
 
-pytestmark = pytest.mark.usefixtures("no_git_left")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_git_left")]
 
 
 @pytest.fixture
@@ -155,7 +155,6 @@ def test_the_number_of_files_of_attributes_is_limited(
 # Contents.
 
 
-@pytest.mark.thorough
 def test_a_large_file_is_streamed(
     git_host: GitHost, repository: GitRepository, tmp_path: Path
 ) -> None:
@@ -166,7 +165,6 @@ def test_a_large_file_is_streamed(
     assert made.proof.match is TreeMatch.EXACT
 
 
-@pytest.mark.thorough
 def test_zeros_of_any_size_are_streamed_and_refused_for_their_ratio(
     git_host: GitHost, repository: GitRepository, tmp_path: Path
 ) -> None:

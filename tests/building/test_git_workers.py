@@ -161,7 +161,6 @@ def test_the_next_worker_goes_on_after_a_killed_one(
     asyncio.run(scenario())
 
 
-@pytest.mark.thorough
 def test_workers_that_share_a_mirror_make_different_commits_at_once(
     git_host: GitHost, repository: GitRepository, tmp_path: Path, git: StoppingGit
 ) -> None:

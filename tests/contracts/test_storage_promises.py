@@ -291,5 +291,6 @@ class TestSeaweedFS(InSeaweedFS, PromisesContract):
     pass
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, PromisesContract):
     pass

@@ -211,5 +211,6 @@ class TestSeaweedFS(InSeaweedFS, RegionsContract):
     pass
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, RegionsContract):
     pass

@@ -48,6 +48,7 @@ def test_an_archive_at_its_limits_is_accepted(suffix: str) -> None:
     asyncio.run(verify_chunks(an_archive(suffix), [GOOD[suffix]], limits=limits))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
 def test_a_bomb_is_rejected_long_before_its_end(suffix: str) -> None:
     bomb = packed(suffix, {**TREE, f"{ROOT}/zeros": bytes(2 * RATIO_FROM_BYTES)})
@@ -56,6 +57,7 @@ def test_a_bomb_is_rejected_long_before_its_end(suffix: str) -> None:
         asyncio.run(verify_chunks(an_archive(suffix), [bomb]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ("tar.gz", "zip"))
 def test_highly_compressed_input_takes_little_memory(suffix: str) -> None:
     data = packed(suffix, {f"{ROOT}/zeros": bytes(100_000_000)})

@@ -102,6 +102,7 @@ def test_no_zip_is_written_whose_last_name_looks_like_a_locator(tmp_path: Path) 
             list(writer.finish())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wide", (False, True))
 def test_a_zip_may_have_the_number_of_entries_that_stands_for_64_bits(*, wide: bool) -> None:
     data = assembled(MANY, wide=wide)
