@@ -2,6 +2,8 @@
 
 ArchiverError
 ├── InvalidRequest          invalid_request       names the parameter and the allowed values
+├── Unauthenticated         unauthenticated
+├── Forbidden               forbidden
 ├── NotFound
 │   ├── UnknownSource       unknown_source
 │   ├── UnknownRepo         unknown_repo
@@ -118,6 +120,14 @@ class InvalidRequest(ArchiverError, code="invalid_request"):
         super().__init__(message)
         self.parameter = parameter
         self.allowed = allowed
+
+
+class Unauthenticated(ArchiverError, code="unauthenticated"):
+    """The credentials are missing or not valid."""
+
+
+class Forbidden(ArchiverError, code="forbidden"):
+    """The client's token does not have the scope that this needs."""
 
 
 class NotFound(ArchiverError):

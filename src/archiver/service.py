@@ -1,7 +1,7 @@
 """The two use cases: request an archive, and build an archive. Read this module first."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -136,12 +136,16 @@ class Archiver:
         sha256: str,
         preferred: Region | None,
         *,
+        may_read: Callable[[Archive], bool],
         method: str = "GET",
         client_region: Region | None = None,
     ) -> Ready | None:
-        """Return where the archive with these bytes is, if known. Raises EngineUnavailable."""
+        """Return where a readable archive with these bytes is, if known.
+
+        Raises EngineUnavailable.
+        """
         for archive in await self._index.by_sha256(sha256):
-            if archive.source not in self._sources:
+            if archive.source not in self._sources or not may_read(archive):
                 continue
             copies = await self._index.copies(archive)
             if copies and copies.manifest.sha256 == sha256:

@@ -8,6 +8,8 @@ from tests.client.responses import STATUS, problem, progress
 from tests.parts.commands import Run
 from tests.parts.scripted_server import Response, ScriptedServer
 
+TOKEN = {"ARCHIVER_TOKEN": "archiver_x"}
+TWO_LINES = {"ARCHIVER_TOKEN": "a\nb"}
 TASK = "hgmo:projects:ash"
 LINKS = {"us-west-2": "http://s3/two?X-Amz-Signature=1", "us-east-1": "http://s3/one?X-Amz-a=2"}
 
@@ -73,3 +75,20 @@ def test_a_wait_ends_when_the_status_changes(run: Run, server: ScriptedServer) -
     result = run("status", TASK, "--server", server.url, "--wait", "7", "--json")
     assert json.loads(result.stdout)["state"] == "STARTED"
     assert [target for target, _ in server.requests] == [STATUS, f"{STATUS}?wait=7"]
+
+
+def test_the_token_goes_to_the_server_that_was_named_and_to_no_other(
+    run: Run, server: ScriptedServer
+) -> None:
+    server.respond(STATUS, progress("STARTED"), progress("STARTED"))
+    assert run("status", TASK, "--server", server.url, **TOKEN).exit_code == 0
+    elsewhere = server.url.replace("127.0.0.1", "localhost") + STATUS
+    run("status", elsewhere, "--server", server.url, **TOKEN)
+    sent = [headers.get("Authorization") for _, headers in server.requests]
+    assert sent == ["Bearer archiver_x", None]
+
+
+def test_a_token_that_cannot_be_sent_is_refused(run: Run, server: ScriptedServer) -> None:
+    result = run("status", TASK, "--server", server.url, **TWO_LINES)
+    assert result.exit_code == 2
+    assert "ARCHIVER_TOKEN" in result.output

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from archiver.jetstream.connection_faults import CHECKS
-from archiver.settings import RegionSettings, Settings, SourceSettings
+from archiver.settings import RegionSettings, Settings, SourceSettings, TokenSettings
 from archiver.telemetry import METRICS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -28,7 +28,7 @@ def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Fie
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _settings(kind, f"{path}{name}.")
-        elif f"{path}{name}" not in {"regions", "sources"}:
+        elif f"{path}{name}" not in {"regions", "sources", "tokens"}:
             setting = copy(field)
             setting.description = texts.get(name)
             yield f"{path}{name}", setting
@@ -55,6 +55,7 @@ ALL_SETTINGS = {
     **dict(_settings(Settings)),
     **dict(_settings(RegionSettings, "regions.NAME.")),
     **dict(_settings(SourceSettings, "sources.NAME.")),
+    **dict(_settings(TokenSettings, "tokens.NAME.")),
 }
 
 

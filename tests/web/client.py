@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from starlette.datastructures import Headers
 from starlette.types import Message
 
+from archiver.access.access import Access
+from archiver.access.policy import Policy, SourcePolicy
 from archiver.service import Archiver
 from archiver.web.app import create_app
 from archiver.web.application import Application
@@ -154,15 +156,26 @@ class Client:
         )
 
 
+def open_access(world: World) -> Access:
+    return Access(Policy(sources={world.source.name: SourcePolicy()}))
+
+
 @contextmanager
-def client(world: World, *, config: WebConfig = CONFIG) -> Iterator[Client]:
-    """Yield a client of a running application, and stop the application afterwards."""
+def client(
+    world: World, *, config: WebConfig = CONFIG, access: Access | None = None
+) -> Iterator[Client]:
+    """Yield a client of a running application, and stop the application afterwards.
+
+    Without *access*, everybody may have everything of the world's source built.
+    """
 
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
         yield world.archiver
 
-    app = create_app(open_archiver=open_archiver, config=config)
+    app = create_app(
+        open_archiver=open_archiver, config=config, access=access or open_access(world)
+    )
     with asyncio.Runner() as runner:
         speaking = Client(world=world, runner=runner, app=app)
         speaking.begin()

@@ -9,13 +9,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from archiver.access.access import Access
+from archiver.access.policy import Policy
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.address_claim import fleet_identity
 from archiver.web.app import create_app
 from archiver.web.server import on_stop, serve
 from tests.memory_world import World
-from tests.web.client import CONFIG
+from tests.web.client import CONFIG, open_access
 
 EXCEPTION_TEXT = "swordfish"
 
@@ -33,7 +35,9 @@ def fakes() -> ASGIApp:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
-    app = create_app(open_archiver=open_archiver, config=CONFIG, on_stop=on_stop)
+    app = create_app(
+        open_archiver=open_archiver, config=CONFIG, access=open_access(world), on_stop=on_stop
+    )
     fakes_router = Router([Route("/fakes", effects)])
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +55,7 @@ def broken() -> ASGIApp:
         raise ValueError(EXCEPTION_TEXT)
         yield  # makes it a generator
 
-    return create_app(open_archiver=open_archiver, config=CONFIG)
+    return create_app(open_archiver=open_archiver, config=CONFIG, access=Access(Policy(sources={})))
 
 
 if __name__ == "__main__":

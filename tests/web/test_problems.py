@@ -30,13 +30,15 @@ def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:
 def test_every_code_of_the_tree_has_a_status() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if hasattr(c, "code")]
     assert {c.code for c in classes} <= STATUSES.keys()
-    assert set(STATUSES.values()) == {400, 404, 405, 414, 500, 502, 503, 504}
+    assert set(STATUSES.values()) == {400, 401, 403, 404, 405, 414, 500, 502, 503, 504}
 
 
 @pytest.mark.parametrize(
     ("code", "status"),
     (
         ("invalid_request", 400),
+        ("unauthenticated", 401),
+        ("forbidden", 403),
         ("unknown_source", 404),
         ("unknown_repo", 404),
         ("unknown_rev", 404),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from starlette.responses import Response
 from structlog.testing import capture_logs
 
+from archiver.access.access import Principal
 from archiver.errors import EngineUnavailable
 from archiver.runtime.notifications import Notifications
 from archiver.runtime.tasks import in_background
@@ -208,7 +209,7 @@ def test_responses_are_bounded_in_bytes_and_expired_ones_make_room() -> None:
 
 def test_a_response_for_one_principal_is_not_repeated_to_another() -> None:
     cache = ResponseCache(ttl=TTL)
-    remember(cache, Renewals(), key=KEY._replace(principal="one"))
-    assert body_of(cache, KEY._replace(principal="one"))
-    assert body_of(cache, KEY._replace(principal="two")) is None
+    remember(cache, Renewals(), key=KEY._replace(principal=Principal("one")))
+    assert body_of(cache, KEY._replace(principal=Principal("one")))
+    assert body_of(cache, KEY._replace(principal=Principal("two"))) is None
     assert body_of(cache, KEY) is None

@@ -15,6 +15,7 @@ from archiver.settings import (
     DEFAULT_CONFIG,
     Settings,
     SettingsError,
+    access_warnings,
     find_config,
     find_supported_git,
     require_cloud_ranges,
@@ -39,6 +40,8 @@ def check(config: Path | None) -> None:
     settings = load_settings(config, require=(require_cloud_ranges, require_tokens))
     for line in _iter_report(settings, find_config(config)):
         click.echo(printable(line), err=True)
+    for warning in access_warnings(settings):
+        click.echo(printable(f"Warning: {warning}."), err=True)
 
 
 @command.command("show")

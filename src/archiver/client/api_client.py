@@ -21,7 +21,7 @@ from archiver.client.api_response import (
     parse_status_response,
 )
 from archiver.client.failures import CommandFailed, InvalidUsage, NoResponse
-from archiver.client.text import host, is_url
+from archiver.client.text import host, is_url, origin
 
 BODY_MAX_BYTES = 1024 * 1024
 """Thousands of times the size of any JSON that Archiver sends."""
@@ -39,13 +39,18 @@ _PLAIN_REV = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~-]+")
 
 NOT_MODIFIED = 304
 
+TOKEN_VARIABLE = "ARCHIVER_TOKEN"  # noqa: S105 - the name of a variable
+
+_TOKEN = re.compile(r"[!-~]*")
+
 
 class ApiClient:
     """Sends requests to one Archiver server. Every failure is a CommandFailed."""
 
-    def __init__(self, *, session: aiohttp.ClientSession, server: str) -> None:
+    def __init__(self, *, session: aiohttp.ClientSession, server: str, token: str = "") -> None:
         self.session = session
         self._server = server.rstrip("/")
+        self._credentials = {"Authorization": f"Bearer {token}"} if token else {}
 
     def archive_url(self, source: str, repo: str, rev: str, query: Mapping[str, str | None]) -> str:
         """Return the URL of an archive.
@@ -69,7 +74,13 @@ class ApiClient:
         return f"{self._server}/archiver/status/{quote(task, safe=':')}"
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
-        """Send a GET request without following redirects. Raises NoResponse, or CommandFailed."""
+        """Send a GET request without following redirects. Raises NoResponse, or CommandFailed.
+
+        The token goes to the server alone.
+        """
+        headers = dict(headers or {})
+        if origin(url) == origin(self._server):
+            headers |= self._credentials
         try:
             async with (
                 asyncio.timeout(RESPONSE_S),
@@ -108,16 +119,22 @@ class ApiClient:
 
 @asynccontextmanager
 async def open_client(server: str) -> AsyncIterator[ApiClient]:
-    """Yield a client. Raises InvalidUsage unless *server* is an http or https URL."""
+    """Yield a client, which sends the token in the environment to *server*.
+
+    Raises InvalidUsage unless *server* is an http or https URL.
+    """
     if not is_url(server):
         raise InvalidUsage("--server must be an http or https URL")
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not _TOKEN.fullmatch(token):
+        raise InvalidUsage(f"{TOKEN_VARIABLE} must be printable ASCII without spaces")
     async with aiohttp.ClientSession(
         headers={"User-Agent": f"archiver-cli/{__version__}", "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     ) as session:
-        yield ApiClient(session=session, server=server)
+        yield ApiClient(session=session, server=server, token=token)
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:

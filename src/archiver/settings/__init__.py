@@ -1,5 +1,7 @@
 """The settings: one frozen tree, loaded once from TOML and the environment."""
 
+from archiver.settings.access import TokenSettings
+from archiver.settings.access_policy import access_policy, access_warnings, policy_file
 from archiver.settings.engine import EngineSettings
 from archiver.settings.git import find_supported_git, require_git, serves_git
 from archiver.settings.load import (
@@ -21,7 +23,7 @@ from archiver.settings.locality import (
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.source import SourceSettings
-from archiver.settings.tree import Settings
+from archiver.settings.tree import Settings, is_setting_name
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -30,12 +32,17 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SourceSettings",
+    "TokenSettings",
+    "access_policy",
+    "access_warnings",
     "client_networks",
     "cloud_ranges_files",
     "find_config",
     "find_supported_git",
+    "is_setting_name",
     "load",
     "nearest_regions",
+    "policy_file",
     "require_cloud_ranges",
     "require_engine",
     "require_git",

@@ -19,10 +19,10 @@ DEFAULT_CONFIG = Path("archiver.toml")
 _ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
 """Variables of the original service, which hold settings too."""
 
-_NAMED_TABLES = frozenset({"regions", "sources"})
+_NAMED_TABLES = frozenset({"regions", "sources", "tokens"})
 """Tables whose keys are chosen by the operator."""
 
-_NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_URL"})
+_NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_TOKEN", "ARCHIVER_URL"})
 """Options of commands."""
 
 
@@ -142,7 +142,7 @@ def _closest_setting(path: Sequence[str]) -> Sequence[str]:
 
 
 def _without_name(path: Sequence[str]) -> tuple[str, ...]:
-    """Return *path* with ``*`` for the name of a region or a source."""
+    """Return *path* with ``*`` for the name of a region, a source or a token."""
     named = len(path) > 1 and path[0] in _NAMED_TABLES
     return (path[0], "*", *path[2:]) if named else tuple(path)
 

@@ -70,6 +70,20 @@ class SourceSettings(Section):
     """`git`: file with the token, read when a process starts."""
     token_user: str = "x-access-token"  # noqa: S105 - a user name, not a secret
     """`git`: user name that goes with the token. Most hosts accept any."""
+    private: bool = False
+    """Whether nothing of this source is shown to clients without a token that covers it, not even
+    that it exists.
+    """
+    anonymous: Literal["none", "read", "create"] | None = None
+    """Permission of clients without credentials for this source, instead of `access.anonymous`."""
+    repos: tuple[str, ...] = ("*",)
+    """Patterns of the repos that are served; `*` includes slashes. To everybody, other repos seem
+    not to exist.
+    """
+    repos_denied: tuple[str, ...] = ()
+    """Patterns of repos that are not served although `repos` has them. Case, and `.git` at the end,
+    make no difference.
+    """
     suffixes: tuple[Suffix, ...] = Field(default=SERVED_BY_HGWEB, min_length=1)
     """`hgweb`: formats that the host serves. Other formats are converted from the first of them."""
     fetch_suffix: Suffix | None = None
@@ -178,6 +192,12 @@ class SourceSettings(Section):
         for name in sorted(self.settings_of_other_kinds & self.model_fields_set):
             if getattr(self, name) != fields[name].default:
                 raise ValueError(f'{name}: applies only to kind = "{kind}"')
+        return self
+
+    @model_validator(mode="after")
+    def _require_consistent_access(self) -> Self:
+        if self.private and self.anonymous not in {None, "none"}:
+            raise ValueError("anonymous: must not be set for a private source")
         return self
 
     @property

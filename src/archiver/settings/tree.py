@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from archiver.settings.access import AccessSettings, TokenSettings
 from archiver.settings.engine import EngineSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
@@ -28,6 +29,11 @@ HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdi
 RESERVED_SOURCES = frozenset({"status"})
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def is_setting_name(text: str) -> bool:
+    """Return whether *text* may name a region, a source or a token."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _is_mozilla(url: str) -> bool:
@@ -59,6 +65,8 @@ class Settings(BaseSettings):
     regions: dict[str, RegionSettings] = {}
     """In order of preference; the first is the primary one."""
     sources: dict[str, SourceSettings] = {}
+    access: AccessSettings = AccessSettings()
+    tokens: dict[str, TokenSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)
@@ -98,13 +106,21 @@ class Settings(BaseSettings):
     def _require_valid_names(self) -> Self:
         if not self.sources:
             raise ValueError("sources: is empty; name a source, or remove the table to use `hgmo`")
-        for name in (*self.regions, *self.sources):
-            if not _NAME.fullmatch(name):
+        for name in (*self.regions, *self.sources, *self.tokens):
+            if not is_setting_name(name):
                 raise ValueError(
                     f"{name!r} is not a valid name: use at most 63 of a-z, 0-9, _ and -"
                 )
         if reserved := RESERVED_SOURCES.intersection(self.sources):
             raise ValueError(f"sources: {', '.join(reserved)} is reserved for the URLs of tasks")
+        return self
+
+    @model_validator(mode="after")
+    def _require_distinct_tokens(self) -> Self:
+        owners: dict[str, str] = {}
+        for name, token in self.tokens.items():
+            if (owner := owners.setdefault(token.hash, name)) != name:
+                raise ValueError(f"tokens.{name}.hash: is also the hash of {owner!r}")
         return self
 
     @model_validator(mode="after")

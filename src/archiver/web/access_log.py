@@ -66,6 +66,7 @@ class AccessLog:
             duration_s=round(duration_s, 6),
             client=context.client.address or None,
             request_id=context.request_id,
+            **({"principal": context.principal} if context.principal else {}),
         )
 
     async def flush_regularly(self) -> None:

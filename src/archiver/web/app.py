@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from archiver.access.access import Access
 from archiver.health import Heartbeat
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
@@ -16,22 +17,26 @@ from archiver.web.api.status import get_status
 from archiver.web.application import Application
 from archiver.web.request_context import WebConfig, WebState
 from archiver.web.response_cache import ResponseCache
-from archiver.web.router import Route
+from archiver.web.router import Permission, Route
 from archiver.web.waiting.waiters import open_waiters
 
+PUBLIC, READ, METRICS = Permission.PUBLIC, Permission.READ, Permission.METRICS
+
 ROUTES = (
-    Route("/archiver/{address:path}", get_archive, name="archive", cacheable=True),
-    Route("/archiver/status/{task_id}", get_status, name="status"),
-    Route("/archiver/status/{task_id}/events", get_events, name="events"),
-    Route("/get/{file:path}.sha256", get_checksum, name="checksum", cacheable=True),
-    Route("/get/{file:path}", get_file, name="file", cacheable=True),
-    Route("/sha256/{digest}", get_by_sha256, name="digest", cacheable=True),
-    Route("/__version__", fixed_routes.version, name="version"),
-    Route("/__heartbeat__", fixed_routes.heartbeat, name="heartbeat"),
-    Route("/__lbheartbeat__", fixed_routes.lbheartbeat, name="lbheartbeat"),
-    Route("/metrics", fixed_routes.metrics, name="metrics"),
-    Route("/openapi.json", fixed_routes.openapi, name="openapi"),
-    Route("/robots.txt", fixed_routes.robots, name="robots"),
+    Route("/archiver/{address:path}", get_archive, name="archive", permission=READ, cacheable=True),
+    Route("/archiver/status/{task_id}", get_status, name="status", permission=READ),
+    Route("/archiver/status/{task_id}/events", get_events, name="events", permission=READ),
+    Route(
+        "/get/{file:path}.sha256", get_checksum, name="checksum", permission=READ, cacheable=True
+    ),
+    Route("/get/{file:path}", get_file, name="file", permission=READ, cacheable=True),
+    Route("/sha256/{digest}", get_by_sha256, name="digest", permission=READ, cacheable=True),
+    Route("/__version__", fixed_routes.version, name="version", permission=PUBLIC),
+    Route("/__heartbeat__", fixed_routes.heartbeat, name="heartbeat", permission=PUBLIC),
+    Route("/__lbheartbeat__", fixed_routes.lbheartbeat, name="lbheartbeat", permission=PUBLIC),
+    Route("/metrics", fixed_routes.metrics, name="metrics", permission=METRICS),
+    Route("/openapi.json", fixed_routes.openapi, name="openapi", permission=PUBLIC),
+    Route("/robots.txt", fixed_routes.robots, name="robots", permission=PUBLIC),
 )
 
 
@@ -39,6 +44,7 @@ def create_app(
     *,
     open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]],
     config: WebConfig,
+    access: Access,
     on_stop: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> Application:
     """Return the application. It opens its Archiver at startup and closes it at shutdown.
@@ -46,6 +52,7 @@ def create_app(
     At startup it passes *on_stop* a function to call as soon as the process is to end.
     """
     cache = ResponseCache(ttl=config.hit_ttl)
+    access.changes.add(lambda: cache.invalidate(None))
     access_log = AccessLog(interval=config.hits_log_interval)
 
     @asynccontextmanager
@@ -61,6 +68,7 @@ def create_app(
                 on_stop(waiters.close)
                 log.info("web.started", public_url=config.public_url, pid=os.getpid())
                 yield WebState(
+                    access=access,
                     archiver=archiver,
                     config=config,
                     heartbeat=Heartbeat(check=archiver.check_health),

@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import assert_never
 
 from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, Unauthenticated
 from archiver.telemetry import log
 from archiver.web import problems
 from archiver.web.access_log import AccessLog
@@ -21,7 +22,7 @@ from archiver.web.problems import Misdirected
 from archiver.web.reply import CLIENT_LEFT, Hold, Reply, with_standard_headers
 from archiver.web.request_context import RequestContext, WebState, request_id
 from archiver.web.response_cache import CachedResponse, CacheKey, ResponseCache
-from archiver.web.router import Route, Router
+from archiver.web.router import Permission, Route, Router
 
 
 class Application:
@@ -76,6 +77,7 @@ class Application:
             self.state,
             time.perf_counter(),
         )
+        self._authenticate(context, scope)
         key = CacheKey(
             context.method,
             context.raw_path,
@@ -85,7 +87,7 @@ class Application:
         )
         try:
             cached = self._cached(context, key)
-            if cached is None and (flight := self._flights.get(key)):
+            if cached is None and not context.refusal and (flight := self._flights.get(key)):
                 flight.followers += 1
                 await flight.wait()
                 cached = self._cached(context, key)
@@ -99,7 +101,18 @@ class Application:
         finally:
             self._access_log.record(context, duration_s=time.perf_counter() - context.began)
 
+    def _authenticate(self, context: RequestContext, scope: Scope) -> None:
+        """Set the client of a request, or the reason why it is not known."""
+        try:
+            context.principal = self.state.access.authenticate(
+                scope["headers"], from_proxy=self._clients.is_trusted(scope)
+            )
+        except Unauthenticated as exc:
+            context.refusal = exc
+
     def _cached(self, context: RequestContext, key: CacheKey) -> CachedResponse | None:
+        if context.refusal:
+            return None
         cached = self._cache.get(key)
         if cached and cached.unless_header and context.has_header(cached.unless_header):
             return None
@@ -130,6 +143,7 @@ class Application:
 
     async def _reply(self, context: RequestContext, key: CacheKey) -> Reply:
         route = self._router.resolve(context)
+        _require_permission(context, route.permission)
         if route.cacheable and self._cache.accepts(key):
             reply = await self._lead(context, key, route)
         else:
@@ -171,6 +185,21 @@ class Application:
             flight.set()
             if self._flights.get(key) is flight:
                 del self._flights[key]
+
+
+def _require_permission(context: RequestContext, permission: Permission) -> None:
+    """Return if the client may use a route. Raises Unauthenticated, or Forbidden."""
+    if permission is Permission.PUBLIC:
+        return
+    if context.refusal:
+        raise context.refusal
+    match permission:
+        case Permission.READ:
+            context.state.access.require_reader(context.principal)
+        case Permission.METRICS:
+            context.state.access.require_metrics(context.principal)
+        case _:
+            assert_never(permission)
 
 
 class _Flight(asyncio.Event):

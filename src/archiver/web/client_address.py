@@ -95,6 +95,11 @@ class ClientResolver:
             forwarded = forwarded[-FORWARDED_READ_BYTES:].partition(b",")[2]
         return self._last_untrusted(peer[0], forwarded)
 
+    def is_trusted(self, scope: Scope) -> bool:
+        """Return whether a trusted proxy sent an ASGI request."""
+        peer = scope.get("client")
+        return self._peer(peer[0]).is_proxy if peer else False
+
     def _resolve_peer(self, text: str) -> Client:
         address = parse_address(text)
         return self._at(address) if address else replace(UNKNOWN_CLIENT, address=text, group=text)

@@ -13,6 +13,8 @@ from archiver.web.request_context import RequestContext
 
 _STATUS: dict[type[ArchiverError], int] = {
     errors.InvalidRequest: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.SourceTimeout: 504,
     errors.SourceBusy: 503,
@@ -26,6 +28,9 @@ _STATUS: dict[type[ArchiverError], int] = {
     errors.TooManyWaiters: 503,
     ArchiverError: 500,
 }
+
+CHALLENGE = 'Basic realm="Archiver", charset="UTF-8"'
+"""Programs such as wget send the credentials in netrc only after this challenge."""
 
 _WEB_STATUS = {
     "no_such_route": 404,
@@ -86,7 +91,7 @@ def problem(
     retry_after_s: float | None = None,
     **members: str,
 ) -> Reply:
-    """Return the problem *code*. A 503 has ``Retry-After``."""
+    """Return the problem *code*. A 503 has ``Retry-After``, and a 401 a challenge."""
     status = STATUSES.get(code, 500)
     response = JSONResponse(
         {
@@ -104,6 +109,8 @@ def problem(
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         delay_s = retry_after_s or context.state.config.retry_after_s
         response.headers["Retry-After"] = str(max(1, math.ceil(delay_s)))
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = CHALLENGE
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = "GET, HEAD"
     return Reply(response=response, outcome=code)

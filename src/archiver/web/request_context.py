@@ -11,6 +11,8 @@ from urllib.parse import quote, urlencode
 from starlette.types import Receive
 
 from archiver import __version__
+from archiver.access.access import ANONYMOUS, Access, Principal
+from archiver.errors import Unauthenticated
 from archiver.health import Heartbeat
 from archiver.model import Archive, ArchiveRequest
 from archiver.service import Archiver
@@ -69,6 +71,7 @@ class WebConfig:
 class WebState:
     """The parts of a running web process that handlers use."""
 
+    access: Access
     archiver: Archiver
     config: WebConfig
     heartbeat: Heartbeat
@@ -79,6 +82,7 @@ class WebState:
 class RequestContext:
     """A request, and what the access log records of it.
 
+    ``principal`` is the client; ``refusal`` is the reason why its credentials were not accepted.
     ``raw_path`` and ``query`` are the bytes that the client sent; ``began`` is a reading of
     ``time.perf_counter``. The router sets ``route`` and ``parameters``. A handler sets ``source``
     once it knows a configured one: the name labels a metric, so clients must not invent values.
@@ -93,12 +97,17 @@ class RequestContext:
     receive: Receive
     state: WebState
     began: float
-    principal: str | None = None
+    principal: Principal = ANONYMOUS
+    refusal: Unauthenticated | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     route: str = NO_ROUTE
     source: str = NO_SOURCE
     outcome: str = "ok"
     status: int | None = None
+
+    def may_read(self, archive: Archive) -> bool:
+        """Return whether the client may know that *archive* exists."""
+        return self.state.access.may_read(self.principal, archive.source, archive.repo)
 
     @property
     def age_s(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
+from archiver.access.access import ANONYMOUS, Principal
 from archiver.errors import ArchiverError
 from archiver.model import Region
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache, weight
@@ -33,14 +34,15 @@ RENEWALS_AT_A_TIME = 4
 class CacheKey(NamedTuple):
     """Everything that a response depends on: the request, and the region near the client.
 
-    A response for one ``principal`` is never repeated to another; None is an anonymous client.
+    A response for one ``principal`` is never repeated to another; it is empty if they are
+    anonymous.
     """
 
     method: str
     raw_path: bytes
     query: bytes
     region: Region | None = None
-    principal: str | None = None
+    principal: Principal = ANONYMOUS
 
 
 @dataclass(slots=True, kw_only=True)

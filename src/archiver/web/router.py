@@ -1,6 +1,7 @@
 """From the path of a request to the route that handles it."""
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from starlette.convertors import PathConvertor
 from starlette.routing import compile_path
@@ -13,15 +14,39 @@ from archiver.web.request_target import TARGET_MAX_BYTES, decode
 METHODS = ("GET", "HEAD")
 
 
+class Permission(Enum):
+    """What a client needs for a route. Handlers check the source and the repo themselves."""
+
+    PUBLIC = auto()
+    """Nothing. The response has nothing of sources and archives."""
+
+    READ = auto()
+    """The scope ``read`` for a source."""
+
+    METRICS = auto()
+    """The scope ``admin`` if a source is private, because the labels of metrics name it."""
+
+
 class Route:
-    """A path, its handler, and whether replies may be repeated to other clients.
+    """A path, its handler, who may request it, and whether replies may be repeated.
+
+    A reply is repeated to the same principal only.
 
     ``{name}`` in a path is one segment, which the router decodes. ``{name:path}`` is all that
     follows, as it was sent: its handler splits it before decoding, so that ``%2F`` is no separator.
     """
 
-    def __init__(self, path: str, handler: Handler, *, name: str, cacheable: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        name: str,
+        permission: Permission,
+        cacheable: bool = False,
+    ) -> None:
         self.path, self.handler, self.name, self.cacheable = path, handler, name, cacheable
+        self.permission = permission
         self.prefix = path.partition("{")[0]
         self.pattern, _, convertors = compile_path(path)
         self.raw_parameters = {

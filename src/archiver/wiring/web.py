@@ -6,10 +6,19 @@ from datetime import timedelta
 from typing import Any
 
 from archiver import __version__
+from archiver.access.access import Access
 from archiver.locality.cloud_ranges import CloudRanges
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
-from archiver.settings import Settings, client_networks, cloud_ranges_files, load
+from archiver.settings import (
+    Settings,
+    access_policy,
+    client_networks,
+    cloud_ranges_files,
+    find_config,
+    load,
+    policy_file,
+)
 from archiver.telemetry import set_up_logging
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
@@ -31,16 +40,26 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
         trusted_proxies=settings.server.trusted_proxies,
     )
 
+    access = Access(access_policy(settings))
+    config_file = find_config()
+    policies = policy_file(config_file) if config_file else None
+
     @asynccontextmanager
     async def open_archiver() -> AsyncIterator[Archiver]:
         async with (
             open_parts(settings, process="web") as parts,
-            in_background(ranges.follow(clients.replace_published)),
+            in_background(
+                ranges.follow(clients.replace_published),
+                *([policies.follow(access)] if policies else []),
+            ),
         ):
             yield parts.archiver
 
     return create_app(
-        open_archiver=open_archiver, config=_web_config(settings, clients), on_stop=on_stop
+        open_archiver=open_archiver,
+        config=_web_config(settings, clients),
+        access=access,
+        on_stop=on_stop,
     )
 
 

@@ -71,6 +71,7 @@ async def get_by_sha256(context: RequestContext) -> Reply:
         context.state.archiver.locate,
         sha256,
         parse_region(query.get("preferred_region", "")),
+        may_read=context.may_read,
         method=context.method,
         client_region=context.client.region,
     )
@@ -87,10 +88,12 @@ async def _fulfil(
 ) -> Reply | Hold:
     """Return a hit as a redirect, which may be repeated, or as *render* shows it; or else a miss.
 
-    Only a GET creates a task.
+    Only a GET creates a task. Raises Unauthenticated or Forbidden if the client may not create one.
     """
-    rev = request.archive_request.rev
-    create = context.method != "HEAD" and request.on_miss is not OnMiss.NONE
+    wanted, access = request.archive_request, context.state.access
+    rev = wanted.rev
+    wants_task = context.method != "HEAD" and request.on_miss is not OnMiss.NONE
+    create = wants_task and access.may_create(context.principal, wanted.source, wanted.repo)
     find = partial(
         context.state.archiver.request,
         request.archive_request,
@@ -110,6 +113,8 @@ async def _fulfil(
             return hit_reply(ready, rev, render, refind=refind)
         case Pending() as pending:
             return await miss_reply(context, request, pending, render)
+        case Absent() if wants_task:
+            raise access.create_refusal(context.principal)
         case Absent():
             return problem(context, "absent", "the archive does not exist; a GET would create it")
 

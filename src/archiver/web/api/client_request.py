@@ -67,7 +67,8 @@ def client_request(
 ) -> ClientRequest:
     """Return the request for the repo in *segments*, and the rev in *query* or behind the repo.
 
-    *url* defaults to our own spelling of it. Raises InvalidRequest.
+    *url* defaults to our own spelling of it. Raises InvalidRequest; and UnknownRepo if the client
+    may not read the repo.
     """
     repo, rev = (segments, query["rev"]) if "rev" in query else (segments[:-1], segments[-1])
     request = ArchiveRequest(
@@ -78,6 +79,7 @@ def client_request(
         suffix=suffix,
         preferred_region=parse_region(query.get("preferred_region", "")),
     )
+    context.state.access.require_repo(context.principal, source, request.repo)
     config = context.state.config
     if url is None:
         url = config.repo_url(request) if "rev" in query else config.archive_url(request, rev)
@@ -99,8 +101,12 @@ def parse_parameters(context: RequestContext, *known: str) -> dict[str, str]:
 
 
 def parse_source(context: RequestContext, raw: str) -> str:
-    """Return the source that the path *raw* begins with. Raises InvalidRequest, UnknownSource."""
+    """Return the source that the path *raw* begins with.
+
+    Raises InvalidRequest, UnknownSource, or Unauthenticated.
+    """
     name = require_name(decode_source(raw), "source")
+    context.state.access.require_source(context.principal, name)
     context.source = context.state.archiver.source(name).name
     return context.source
 

@@ -95,7 +95,10 @@ class EventStream(Response):
         await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         until, version = time.monotonic() + STREAM_S, 0
         while time.monotonic() < until:
-            match await watch.wait_for_change(version, HEARTBEAT_S, departure):
+            wake = await watch.wait_for_change(version, HEARTBEAT_S, departure)
+            if not self._context.may_read(self._archive):  # its token was removed, or has expired
+                break
+            match wake:
                 case Wake.CHANGED:
                     version = watch.version
                     await self._send_event(watch, send)

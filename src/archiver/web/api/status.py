@@ -44,10 +44,13 @@ async def get_status(context: RequestContext) -> Reply:
 
 
 def find_archive(context: RequestContext, task_id: str) -> Archive | None:
-    """Return the archive of a task; None if the id is malformed or its source has no such nodes."""
+    """Return the archive of a task.
+
+    None if the id is malformed, if its source has no such nodes, or if the client may not know.
+    """
     archive = parse_task_id(task_id)
     with suppress(UnknownSource):
-        if archive:
+        if archive and context.may_read(archive):
             source = context.state.archiver.source(archive.source)
             return archive if len(archive.node) in source.node_digits else None
     return None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.types import Receive
 
+from archiver.access.access import Principal
 from archiver.errors import ArchiverError, EngineUnavailable, InternalError, TaskFailed
 from archiver.model import Archive, ArchiveRequest, Ready, Region
 from archiver.service import Archiver
@@ -38,7 +39,7 @@ class Variant(NamedTuple):
     archive_request: ArchiveRequest
     url: str
     client_region: Region | None
-    principal: str | None
+    principal: Principal
 
 
 class TaskWatch:

@@ -1,0 +1,1 @@
+"""Which clients there are, and what each of them may do."""

@@ -1,0 +1,58 @@
+"""Bearer tokens: 256 random bits, of which only the SHA-256 is stored.
+
+A slow hash such as argon2 protects passwords that people choose. Against a search of 256 random
+bits, a fast hash is as safe, and checking a wrong token costs a microsecond.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from archiver.access.patterns import EVERYTHING, matches_any
+from archiver.access.scopes import Scope
+
+PREFIX = "archiver_"
+"""Lets scanners for secrets recognise a token."""
+
+RANDOM_BYTES = 32
+
+HASH_PREFIX = "sha256:"
+
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def create_token() -> str:
+    """Return a new token."""
+    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+
+
+def hash_token(token: str) -> str:
+    """Return the hash of *token*, as the settings store it."""
+    return HASH_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_token_hash(text: str) -> bool:
+    return _HASH.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The permissions of one token, or of the users of a proxy, for some sources and repos.
+
+    It is void after ``expires``, which has a time zone.
+    """
+
+    scope: Scope
+    sources: Sequence[str] = EVERYTHING
+    repos: Sequence[str] = EVERYTHING
+    expires: datetime | None = None
+
+    def is_valid(self, now: datetime) -> bool:
+        return self.expires is None or now < self.expires
+
+    def covers(self, source: str, repo: str | None = None) -> bool:
+        """Return whether this repo is covered; without one, whether any of *source* may be."""
+        return matches_any(source, self.sources) and (repo is None or matches_any(repo, self.repos))
