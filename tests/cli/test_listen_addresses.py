@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from archiver.cli import main
 from archiver.web.address_claim import claimed_address, fleet_identity
-from tests.parts.process import free_port
+from tests.parts.process import accepts, free_port, running
+from tests.system.client import fetch
 
 ELSEWHERE = {
     "ARCHIVER_ENGINE__URL": "nats://127.0.0.1:1",
@@ -28,7 +29,11 @@ def taken() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("command", "setting"),
-    (("web", "server.listen"), ("worker", "worker.metrics_listen")),
+    (
+        ("web", "server.listen"),
+        ("web", "server.metrics_listen"),
+        ("worker", "worker.metrics_listen"),
+    ),
 )
 def test_an_address_in_use_is_reported_with_its_setting(
     command: str, setting: str, taken: str, tmp_path: Path
@@ -89,3 +94,24 @@ def test_several_workers_cannot_serve_metrics_at_one_address(tmp_path: Path) -> 
 
     assert ended.exit_code == 2
     assert "worker.metrics_listen" in ended.stderr
+
+
+def test_metrics_may_have_an_address_of_their_own(tmp_path: Path) -> None:
+    listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    env = {
+        **ELSEWHERE,
+        "ARCHIVER_SERVER__LISTEN": listen,
+        "ARCHIVER_SERVER__METRICS_LISTEN": metrics,
+        "ARCHIVER_SERVER__PROCESSES": "1",
+    }
+    with running(
+        [sys.executable, "-m", "archiver", "web"],
+        log=tmp_path / "log",
+        ready=lambda: accepts(int(listen.rpartition(":")[2])),
+        env=env,
+        cwd=tmp_path,
+    ):
+        answer = fetch(f"http://{metrics}/metrics")
+        assert (answer.status, b"archiver_build_info" in answer.body) == (200, True)
+        assert fetch(f"http://{listen}/metrics").status == 404
+        assert fetch(f"http://{listen}/__lbheartbeat__").status == 200

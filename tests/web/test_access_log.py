@@ -15,7 +15,7 @@ from archiver.model import Node
 from archiver.runtime.tasks import in_background
 from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
-from archiver.web.access_log import AccessLog
+from archiver.web.access_log import REFUSALS_LOGGED, AccessLog
 from archiver.web.client_address import UNKNOWN_CLIENT, ClientResolver
 from archiver.web.request_context import RequestContext
 from tests.memory_world import World
@@ -166,3 +166,17 @@ def test_a_client_that_leaves_is_logged_and_the_cancellation_goes_on() -> None:
         web.run(leave(web))
     finished = [line for line in lines if line["event"] == "request.finished"]
     assert [(line["code"], line["outcome"]) for line in finished] == [(499, "client_left")] * 2
+
+
+def test_a_flood_of_refusals_is_counted_and_not_logged_line_by_line(web: Client) -> None:
+    with capture_logs() as lines:
+        for number in range(REFUSALS_LOGGED + 30):
+            web.get(f"/archiver/hgmo/../{number}")
+        web.peer = "192.0.2.99"
+        web.get("/archiver/hgmo/../x")
+        web.end()
+        web.begin()
+    finished = [line for line in lines if line["event"] == "request.finished"]
+    assert [line["client"] for line in finished] == [*["192.0.2.1"] * REFUSALS_LOGGED, "192.0.2.99"]
+    (rest,) = [line for line in lines if line["event"] == "requests.finished"]
+    assert (rest["outcome"], rest["requests"]) == ("invalid_request", 30)

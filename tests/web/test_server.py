@@ -168,3 +168,21 @@ def test_every_request_has_one_line_in_the_log_with_its_id(tmp_path: Path) -> No
         request(port, b"/archiver/hgmo/projects/ash/default", headers=b"X-Request-ID: r-1\r\n")
         wait_until(lambda: own in log.read_text(), what="its line")
     assert log.read_text().count(own) == 1
+
+
+def test_requests_find_files_to_open_although_clients_take_all_connections(tmp_path: Path) -> None:
+    """Twice as many clients as the process may have files. The metrics are read from files."""
+    port, files = free_port(), 256
+    limited = ["prlimit", f"--nofile={files}:{files}", sys.executable, "-m", "tests.web.servant"]
+    command = [*limited, "fakes", f"127.0.0.1:{port}", "1"]
+    log = tmp_path / "log"
+    with running(command, log=log, ready=lambda: accepts(port), cwd=ROOT):
+        clients = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(2 * files)]
+        answers = []
+        for client in clients:
+            with client:
+                client.settimeout(20)
+                client.sendall(b"GET /metrics HTTP/1.0\r\nHost: h\r\n\r\n")
+                answers.append(client.recv(12)[-3:])
+    assert set(answers) == {b"200"}
+    assert "web.few_files" in log.read_text()

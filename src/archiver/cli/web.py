@@ -1,5 +1,7 @@
 """``archiver web``: run the web processes."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -8,6 +10,7 @@ from archiver.cli.options import config_option, load_settings
 from archiver.client.failures import CommandFailed
 from archiver.settings import require_cloud_ranges, require_outside_world, require_tokens
 from archiver.web.address_claim import CannotListen, fleet_identity
+from archiver.web.metrics_listener import serving_metrics, shared_metrics
 from archiver.web.server import serve
 
 TARGET = "archiver.wiring.web:web_app"
@@ -23,6 +26,19 @@ def command(config: Path | None) -> None:
     regions = {name: (each.bucket, each.endpoint) for name, each in settings.regions.items()}
     fleet = fleet_identity(settings.engine.servers, regions)
     try:
-        serve(TARGET, listen=listen, fleet=fleet, processes=settings.server.processes)
+        with _serving_metrics(settings.server.metrics_listen):
+            serve(TARGET, listen=listen, fleet=fleet, processes=settings.server.processes)
     except CannotListen as exc:
         raise CommandFailed(f"server.listen: cannot listen on {listen}: {exc}") from exc
+
+
+@contextmanager
+def _serving_metrics(address: str | None) -> Iterator[None]:
+    with shared_metrics(), ExitStack() as stack:
+        try:
+            stack.enter_context(serving_metrics(address))
+        except CannotListen as exc:
+            raise CommandFailed(
+                f"server.metrics_listen: cannot listen on {address}: {exc}"
+            ) from exc
+        yield

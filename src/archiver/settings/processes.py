@@ -35,6 +35,10 @@ class ServerSettings(Section):
     """File with the networks of Google's regions, as published at
     https://www.gstatic.com/ipranges/cloud.json. Reloaded within a minute of a change.
     """
+    metrics_listen: Address | None = None
+    """Address and port for the metrics of the web processes, without access control, instead of
+    `/metrics` at `listen`.
+    """
     presigned_ttl_s: int = Field(default=900, ge=60, le=604_800)
     """Lifetime of a presigned URL in seconds: a download must begin within it."""
     retry_after_s: int = Field(default=3, ge=1, le=300)

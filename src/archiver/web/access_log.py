@@ -28,9 +28,18 @@ responses, while the last clients are still waiting."""
 
 PATH_LOGGED_CHARS = 1000
 
+REFUSED = range(400, CLIENT_LEFT_STATUS)
+"""The statuses of requests that are the client's fault."""
+
+REFUSALS_LOGGED = 20
+"""Their lines per client and interval. A client could otherwise fill the disk with them."""
+
+REFUSED_CLIENTS_MAX = 10_000
+"""Clients whose refusals are counted at a time: at most some 2 MB."""
+
 
 class AccessLog:
-    """Logs a line per request; for crowds of hits, one line per *interval*.
+    """Logs a line per request; for crowds of hits, and many refusals, one line per *interval*.
 
     With an *interval* of 0 each hit has its own line, which costs more than its response.
     """
@@ -39,6 +48,7 @@ class AccessLog:
         self._interval_s = interval.total_seconds()
         self._sums: dict[_Kind, _Sum] = defaultdict(_Sum)
         self._unlogged: Counter[tuple[str, str]] = Counter()
+        self._refusals: Counter[str] = Counter()
         self._summed = CROWD_OUTCOMES if self._interval_s else frozenset()
 
     def record(self, context: RequestContext, *, duration_s: float) -> None:
@@ -55,6 +65,9 @@ class AccessLog:
         _duration(context.route, method, status).observe(duration_s)
         if context.route in ARCHIVE_ROUTES:
             _requests(context.source, outcome).inc()
+        if status in REFUSED and self._interval_s and self._is_flood(context):
+            self._unlogged[context.source, outcome] += 1
+            return
         quiet = context.route in QUIET_ROUTES or outcome == HELD
         (log.debug if quiet else log.info)(
             "request.finished",
@@ -68,6 +81,14 @@ class AccessLog:
             request_id=context.request_id,
             **({"principal": context.principal} if context.principal else {}),
         )
+
+    def _is_flood(self, context: RequestContext) -> bool:
+        """Count a refusal. Return whether its client had more than enough in this interval."""
+        client = context.client.group
+        if client not in self._refusals and len(self._refusals) >= REFUSED_CLIENTS_MAX:
+            return True
+        self._refusals[client] += 1
+        return self._refusals[client] > REFUSALS_LOGGED
 
     async def flush_regularly(self) -> None:
         """Update the metrics and log the sums at their intervals, and once more when cancelled."""
@@ -99,6 +120,7 @@ class AccessLog:
         for (source, outcome), requests in self._unlogged.items():
             log.info("requests.finished", source=source, outcome=outcome, requests=requests)
         self._unlogged.clear()
+        self._refusals.clear()
 
 
 _Kind: TypeAlias = tuple[str, str, str, int, str, int]

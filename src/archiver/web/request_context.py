@@ -38,12 +38,13 @@ class WebConfig:
 
     The Host header of a request has no influence on URLs. ``version`` is the body of
     ``/__version__``. Hits are repeated from memory for ``hit_ttl``, and logged in one line per
-    ``hits_log_interval``.
+    ``hits_log_interval``. Metrics with an address of their own are not served as a route.
     """
 
     public_url: str
     retry_after_s: int
     retry_after_max_s: int = 60
+    serves_metrics: bool = True
     clients: ClientResolver = field(default_factory=ClientResolver)
     hit_ttl: timedelta = timedelta(seconds=30)
     hits_log_interval: timedelta = timedelta(seconds=10)

@@ -6,11 +6,9 @@ import multiprocessing
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +19,10 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
 
-from archiver.telemetry import forget_dead_processes
+from archiver.telemetry import forget_dead_processes, log
 from archiver.web.address_claim import CannotListen, FleetIdentity, claimed_address
+from archiver.web.file_limit import CONNECTIONS_MAX, connections_max, raise_file_limit
+from archiver.web.metrics_listener import METRICS_FOLDER, shared_metrics
 
 HEADER_TIMEOUT_MS = 10_000
 """Also how long a connection may stay idle between two requests."""
@@ -33,12 +33,6 @@ BUFFER_BYTES = 64 * 1024
 BACKLOG = 16_384
 """Connections that wait to be accepted, up to the system's limit (``somaxconn``). Clients that find
 no room there try again after a second."""
-
-CONNECTIONS_MAX = 16_384
-"""Open connections of one process: those of waiting clients, and room for all others beside them.
-
-granian's default is the backlog. At that limit it would not even accept a health check.
-"""
 
 GRACE_S = 4
 """How long running requests may take after SIGTERM."""
@@ -59,6 +53,7 @@ def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1)
     """
     host, _, port = listen.rpartition(":")
     ip = _require_free(host.strip("[]"), int(port))
+    raise_file_limit()
     server = Granian(
         target,
         address=host.strip("[]"),
@@ -73,13 +68,13 @@ def serve(target: str, *, listen: str, fleet: FleetIdentity, processes: int = 1)
         ),
         websockets=False,
         backlog=BACKLOG,
-        backpressure=CONNECTIONS_MAX,
+        backpressure=connections_max(),
         workers_kill_timeout=GRACE_S,
         log_level=LogLevels.critical,
         log_access=False,
     )
     multiprocessing.set_start_method("spawn")  # a fork would inherit the parent's metrics
-    with claimed_address(ip, int(port), fleet), _shared_metrics():
+    with claimed_address(ip, int(port), fleet), shared_metrics():
         server.serve(target_loader=partial(_create, target, os.getpid()), wrap_loader=False)
 
 
@@ -100,24 +95,15 @@ def _require_free(host: str, port: int) -> str:
         return ip
 
 
-@contextmanager
-def _shared_metrics() -> Iterator[None]:
-    """Have each process report the sum of all processes' metrics."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="archiver-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
-
-
 def _create(target: str, parent: int) -> ASGIApp:
     """Create the application, in the process that will run it."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # This process may replace a dead one.
-    forget_dead_processes(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    forget_dead_processes(Path(os.environ[METRICS_FOLDER]))
     module, _, factory = target.partition(":")
     app: ASGIApp = getattr(import_module(module), factory)()
+    if connections_max() < CONNECTIONS_MAX:
+        log.warning("web.few_files", connections=connections_max())
     _collect_rarely()
     return app
 

@@ -69,6 +69,7 @@ def _web_config(settings: Settings, clients: ClientResolver) -> WebConfig:
         public_url=server.url,
         retry_after_s=server.retry_after_s,
         retry_after_max_s=server.retry_after_max_s,
+        serves_metrics=server.metrics_listen is None,
         clients=clients,
         hit_ttl=server.hit_ttl,
         hits_log_interval=timedelta(seconds=settings.log.hits_interval_s),

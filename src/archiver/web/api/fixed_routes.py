@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from archiver import __version__
 from archiver.health import render_heartbeat
 from archiver.telemetry import METRICS_TYPE, exposition
+from archiver.web.problems import problem
 from archiver.web.reply import Reply
 from archiver.web.request_context import RequestContext
 
@@ -31,8 +32,10 @@ async def heartbeat(context: RequestContext) -> Reply:
     return Reply(response=JSONResponse(body, status_code=status))
 
 
-async def metrics(_context: RequestContext) -> Reply:
+async def metrics(context: RequestContext) -> Reply:
     """Return the metrics of this process, or of all that share PROMETHEUS_MULTIPROC_DIR."""
+    if not context.state.config.serves_metrics:
+        return problem(context, "no_such_route", "metrics are served at another address")
     return Reply(response=Response(await asyncio.to_thread(exposition), media_type=METRICS_TYPE))
 
 
