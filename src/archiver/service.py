@@ -24,7 +24,7 @@ from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.resolver import Resolver
-from archiver.runtime.notifications import Notifications
+from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.status import StatusReporter
 from archiver.tasks import Phase
 
@@ -35,7 +35,8 @@ REPAIR_PATIENCE = timedelta(milliseconds=200)
 class Archiver:
     """Returns presigned URLs of archives in the buckets, and builds archives that are missing.
 
-    ``status`` combines the buckets with the engine; ``task`` and ``backlog`` ask the engine alone.
+    ``hits`` notifies of the key hash of each archive that a client is sent to. ``status`` combines
+    the buckets with the engine; ``task`` and ``backlog`` ask the engine alone.
     """
 
     def __init__(  # noqa: PLR0913 - one argument per port
@@ -53,6 +54,7 @@ class Archiver:
         nearest: Mapping[Region, Sequence[Region]],
     ) -> None:
         self.notifications = notifications
+        self.hits: Subscribers[[str]] = Subscribers()
         self._sources = sources
         self._storage = storage
         self._index = index
@@ -177,6 +179,7 @@ class Archiver:
         own: Region | None,
         method: str,
     ) -> Ready:
+        self.hits.notify(archive.key_hash)
         if missing := copies.missing_from(self._storage.regions):
             with suppress(EngineUnavailable, TimeoutError):
                 async with asyncio.timeout(REPAIR_PATIENCE.total_seconds()):

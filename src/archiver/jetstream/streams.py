@@ -21,6 +21,8 @@ TASKS = "tasks"
 DIGESTS = "digests"
 """Keys of two tokens: a SHA-256, and the hash of an archive that has it."""
 
+USES = "uses"
+
 ENTRY_MAX_BYTES = 16 * 1024
 """For a value with its headers. The longest is an entry of the index: about 4 kB with the longest
 names, and about 12 kB if the host sent the archive from a URL of 8 kB."""
@@ -44,6 +46,7 @@ BUCKETS = {
     REVS: Bounds(max_age=timedelta(days=90)),
     REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
     DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
+    USES: Bounds(max_age=None, max_entries=2_000_000),
 }
 """docs/architecture.md explains why the loss of an entry does no harm, for each bucket."""
 

@@ -9,6 +9,7 @@ from archiver.testing.engine import FakeAttempt, MemoryEngine
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
 from archiver.testing.index import MemoryIndex
+from archiver.testing.last_uses import MemoryLastUses
 from archiver.testing.storage import MemoryStorage
 from archiver.testing.work_queue import MemoryWorkQueue
 
@@ -19,6 +20,7 @@ __all__ = [
     "GzipVerifier",
     "MemoryEngine",
     "MemoryIndex",
+    "MemoryLastUses",
     "MemoryStorage",
     "MemoryWorkQueue",
 ]

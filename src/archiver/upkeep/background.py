@@ -5,12 +5,15 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from archiver.ports.index_entries import IndexEntries
+from archiver.ports.last_uses import LastUses
 from archiver.ports.queue import RepairList, TaskEvents, TaskQueue
 from archiver.ports.storage import Storage
+from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import in_background
 from archiver.upkeep.recheck import Rechecker
 from archiver.upkeep.repair import Repairer
 from archiver.upkeep.restore import Restorer
+from archiver.upkeep.use_recorder import UseRecorder
 
 
 @asynccontextmanager
@@ -37,4 +40,13 @@ async def repair_copies(
     """Create the tasks for missing copies while the block runs, in every worker."""
     repairer = Repairer(repairs=repairs, queue=queue, storage=storage, interval=interval)
     async with in_background(repairer.keep_sweeping()):
+        yield
+
+
+@asynccontextmanager
+async def record_uses(hits: Subscribers[[str]], uses: LastUses) -> AsyncIterator[None]:
+    """Record which archives clients are sent to while the block runs, in every web process."""
+    recorder = UseRecorder(uses=uses)
+    hits.add(recorder.note)
+    async with in_background(recorder.record_regularly()):
         yield

@@ -92,6 +92,8 @@ class Application:
                 await flight.wait()
                 cached = self._cached(context, key)
             if cached:
+                if cached.archive:
+                    self.state.archiver.hits.notify(cached.archive)
                 await _repeat(cached, context, send)
             else:
                 await self._handle(context, key, scope, send)

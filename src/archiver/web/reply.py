@@ -42,7 +42,8 @@ class Repeatable:
 
     ``good_until`` is a reading of ``time.monotonic``. ``retry_after`` draws the header of that
     name for each client. ``renew`` returns a successor, or None if the response is no longer true;
-    without it, the response expires. Requests that have the header ``unless_header`` do not get it.
+    without it, the response expires. ``archive`` is the key hash of the archive that it leads to.
+    Requests that have the header ``unless_header`` do not get it.
     """
 
     response: Response
@@ -51,6 +52,7 @@ class Repeatable:
     good_until: float = float("inf")
     retry_after: Callable[[], int] | None = None
     renew: "Renew | None" = None
+    archive: str | None = None
     unless_header: bytes | None = None
 
 

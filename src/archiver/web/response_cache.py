@@ -62,6 +62,7 @@ class CachedResponse:
     retry_after: Callable[[], int] | None
     unless_header: bytes | None
     renew: Renew | None
+    archive: str | None
     renew_at: float
     good_until: float
     size_bytes: int = 0
@@ -145,6 +146,7 @@ class ResponseCache:
             retry_after=repeatable.retry_after,
             unless_header=repeatable.unless_header,
             renew=repeatable.renew,
+            archive=repeatable.archive,
             renew_at=min(now + self._ttl_s, good_until),
             good_until=good_until,
         )

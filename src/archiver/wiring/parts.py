@@ -11,6 +11,7 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import relay
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
@@ -32,6 +33,7 @@ class Parts:
     repairs: JetStreamRepairList
     storage: RegionalStorage
     mirrors: Mirrors | None
+    uses: JetStreamLastUses
 
 
 @asynccontextmanager
@@ -89,4 +91,5 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             repairs=repairs,
             storage=storage,
             mirrors=mirrors,
+            uses=JetStreamLastUses(connection=connection),
         )

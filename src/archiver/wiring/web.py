@@ -20,6 +20,7 @@ from archiver.settings import (
     policy_file,
 )
 from archiver.telemetry import set_up_logging
+from archiver.upkeep.background import record_uses
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
 from archiver.web.request_context import WebConfig
@@ -48,6 +49,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     async def open_archiver() -> AsyncIterator[Archiver]:
         async with (
             open_parts(settings, process="web") as parts,
+            record_uses(parts.archiver.hits, parts.uses),
             in_background(
                 ranges.follow(clients.replace_published),
                 *([policies.follow(access)] if policies else []),

@@ -70,7 +70,12 @@ def _repeatable(
         return _repeatable(render(found), found, rev, render, refind)
 
     return Repeatable(
-        response=response, outcome=HIT, topics=tuple(topics), good_until=good_until, renew=renew
+        response=response,
+        outcome=HIT,
+        topics=tuple(topics),
+        good_until=good_until,
+        renew=renew,
+        archive=ready.archive.key_hash,
     )
 
 

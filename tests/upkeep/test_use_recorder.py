@@ -1,0 +1,98 @@
+"""Uses of archives are recorded in batches, once per day."""
+
+import asyncio
+from datetime import date, timedelta
+
+import pytest
+
+from archiver.errors import EngineUnavailable
+from archiver.runtime.tasks import in_background
+from archiver.testing import MemoryLastUses
+from archiver.upkeep import use_recorder
+from archiver.upkeep.use_recorder import UseRecorder
+from tests.memory_world import World
+from tests.web.client import DEFAULT, client
+
+DAY = date(2026, 11, 27)
+SOON = timedelta(milliseconds=5)
+
+
+def test_an_archive_is_recorded_once_a_day() -> None:
+    async def play() -> None:
+        uses, days = MemoryLastUses(), [DAY]
+        recorder = UseRecorder(uses=uses, today=lambda: days[0])
+        for _ in range(3):
+            for _ in range(100):
+                recorder.note("a")
+            await recorder.record()
+        assert (uses.writes, uses.days) == (1, {"a": DAY})
+        days[0] += timedelta(days=1)
+        await recorder.record()
+        recorder.note("a")
+        await recorder.record()
+        assert (uses.writes, uses.days) == (2, {"a": days[0]})
+
+    asyncio.run(play())
+
+
+def test_uses_during_an_outage_are_recorded_after_it() -> None:
+    async def play() -> None:
+        uses = MemoryLastUses()
+        uses.outage = EngineUnavailable("away")
+        recorder = UseRecorder(uses=uses, today=lambda: DAY)
+        recorder.note("a")
+        await recorder.record()
+        uses.outage = None
+        await recorder.record()
+        assert uses.days == {"a": DAY}
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("is_away", (False, True))
+def test_an_ending_process_records_what_it_noted(*, is_away: bool) -> None:
+    async def play() -> None:
+        uses = MemoryLastUses()
+        recorder = UseRecorder(uses=uses, interval=timedelta(hours=1), today=lambda: DAY)
+        async with in_background(recorder.record_regularly()):
+            await asyncio.sleep(0)
+            recorder.note("a")
+            uses.outage = EngineUnavailable("away") if is_away else None
+        assert uses.days == ({} if is_away else {"a": DAY})
+
+    asyncio.run(play())
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_recorder, "ARCHIVES_MAX", 10)
+
+    async def play() -> None:
+        uses = MemoryLastUses()
+        recorder = UseRecorder(uses=uses, today=lambda: DAY)
+        for start in range(0, 100, 5):
+            for number in range(start, start + 50):
+                recorder.note(str(number))
+            await recorder.record()
+            assert len(recorder._recorded) <= 10  # noqa: SLF001 - the bound is the point
+        assert uses.writes <= 200
+
+    asyncio.run(play())
+
+
+def test_every_way_to_an_archive_counts_as_a_use() -> None:
+    """Also a redirect that is repeated from memory, without a look at the archive."""
+    with client(World()) as web:
+        web.get(DEFAULT)
+        web.work()
+        used: list[str] = []
+        web.state.archiver.hits.add(used.append)
+        sha256 = web.get(DEFAULT).headers["archiver-sha256"]
+        file = DEFAULT.replace("/archiver/", "/get/") + ".tar.gz"
+        for target in (DEFAULT, DEFAULT, DEFAULT, file, f"{file}.sha256", f"/sha256/{sha256}"):
+            before = len(used)
+            assert web.get(target).status in {200, 302}
+            assert len(used) == before + 1
+        assert set(used) == {web.world.archive().key_hash}
+        before = len(used)
+        assert web.get(f"{DEFAULT}?suffix=zip").status == 202
+        assert len(used) == before
