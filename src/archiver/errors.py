@@ -123,7 +123,11 @@ class InvalidRequest(ArchiverError, code="invalid_request"):
 
 
 class Unauthenticated(ArchiverError, code="unauthenticated"):
-    """The credentials are missing or not valid."""
+    """The credentials are missing or not valid. ``reason`` is for the log alone."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.log_reason = reason
 
 
 class Forbidden(ArchiverError, code="forbidden"):

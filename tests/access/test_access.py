@@ -171,7 +171,7 @@ def test_the_metrics_of_private_sources_are_for_administrators() -> None:
 def test_denied_repos_do_not_exist_for_anybody() -> None:
     source = SourcePolicy(repos=RepoFilter(allowed=["a/*"], denied=["a/secret"]))
     rules = Policy(sources={"git": source}, grants={"admin": Grant(scope=Scope.ADMIN)})
-    for repo in ("a/secret", "A/Secret.git", "b/other"):
+    for repo in ("a/secret", "A/Secret.git", "a/secret/.git", "a/secret/.GIT/x", "b/other"):
         for caller in (ANONYMOUS, Access.of_token("admin")):
             assert Access(rules).scope(caller, "git", repo) is Scope.NONE
     assert Access(rules).may_create(ANONYMOUS, "git", "a/public")
@@ -194,3 +194,49 @@ def test_a_token_expires_by_itself() -> None:
     assert applied.scope(caller, "secret") is Scope.ADMIN
     clock[0] = NOW
     assert applied.scope(caller, "secret") is Scope.NONE
+
+
+def test_metrics_stay_closed_after_a_private_source_is_removed() -> None:
+    applied = access()
+    applied.replace(Policy(sources={"open": SourcePolicy()}, grants=policy().grants))
+    applied.require_metrics(Access.of_token("admin"))
+    with pytest.raises(Unauthenticated):
+        applied.require_metrics(ANONYMOUS)
+
+
+def test_a_part_of_the_settings_opens_nothing() -> None:
+    """A file that was cut off often says less: that a source is private, or what it denies."""
+    whole = Policy(
+        sources={
+            "secret": SECRET,
+            "closed": SourcePolicy(anonymous=Scope.READ, repos=RepoFilter(denied=["a/*"])),
+        },
+        grants={"part": Grant(scope=Scope.READ, sources=["secret"], repos=["team/*"], expires=NOW)},
+        names={hash_token(PART): "part"},
+    )
+    cut = Policy(
+        sources={"secret": SourcePolicy(), "closed": SourcePolicy(), "new": SourcePolicy()},
+        grants={"part": Grant(scope=Scope.ADMIN)},
+        names={hash_token(PART): "part"},
+        proxy_header=b"x-user",
+        proxy_grant=Grant(scope=Scope.ADMIN),
+    )
+    assert whole.narrowed_to(cut) == whole
+    assert whole.narrowed_to(whole) == whole
+    emptied = Access(whole.narrowed_to(Policy(sources={})), now=lambda: NOW)
+    for caller in (ANONYMOUS, Access.of_token("part")):
+        assert [emptied.scope(caller, name) for name in whole.sources] == [Scope.NONE, Scope.NONE]
+
+
+def test_a_new_token_and_a_narrower_one_apply_at_once() -> None:
+    before = Policy(
+        sources={"open": SourcePolicy()},
+        grants={"ci": Grant(scope=Scope.ADMIN)},
+        names={hash_token(CI): "ci"},
+    )
+    after = Policy(
+        sources={"open": SourcePolicy(anonymous=Scope.READ, repos=RepoFilter(denied=["a"]))},
+        grants={"ci": Grant(scope=Scope.READ, repos=["b"]), "new": Grant(scope=Scope.ADMIN)},
+        names={hash_token(CI): "ci", hash_token(PART): "new"},
+    )
+    assert before.narrowed_to(after) == after

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.access.access import Access
+from archiver.access.access import ANONYMOUS, Access
 from archiver.access.policy import Policy
+from archiver.access.scopes import Scope
 from archiver.access.tokens import create_token, hash_token
 from archiver.errors import Unauthenticated
 from archiver.runtime.tasks import in_background
@@ -76,5 +77,29 @@ def test_a_change_of_other_settings_changes_no_policy(tmp_path: Path, text: str)
             while not changes:
                 await asyncio.sleep(0.01)
         assert [len(policy.grants) for policy in changes] == [0]
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_was_cut_off_opens_nothing_and_can_be_restored(tmp_path: Path) -> None:
+    path, token = tmp_path / "archiver.toml", create_token()
+    closed = f'{SOURCE}private = true\n[access]\nanonymous = "none"\n'
+    path.write_text(closed)
+
+    async def scenario() -> None:
+        access = Access(access_policy(load(path)))
+        with capture_logs() as lines:
+            async with in_background(policy_file(path, check_interval=OFTEN).follow(access)):
+                path.write_text(SOURCE)
+                while not any(line["event"] == "access.needs_restart" for line in lines):
+                    await asyncio.sleep(0.01)
+                assert access.scope(ANONYMOUS, "hgmo") is Scope.NONE
+                with pytest.raises(Unauthenticated):
+                    access.require_metrics(ANONYMOUS)
+                path.write_text(closed + settings_with(token).removeprefix(SOURCE))
+                while not authenticates(access, token):
+                    await asyncio.sleep(0.01)
+        (warning,) = [line for line in lines if line["event"] == "access.needs_restart"]
+        assert warning["settings"] == ["sources.hgmo"]
 
     asyncio.run(scenario())

@@ -58,7 +58,12 @@ def test_a_time_of_expiry_without_a_zone_is_utc(
         {"tokens": {"ci": {"hash": HASH, "scopes": ["write"]}}},
         {"access": {"anonymous": "admin"}},
         {"access": {"proxy_header": "Authorization"}},
+        {"access": {"proxy_header": "User-Agent"}},
         {"access": {"proxy_header": "two words"}},
+        {"tokens": {"ci": {"hash": HASH, "sources": [""]}}},
+        {"tokens": {"ci": {"hash": HASH, "repos": ["a/[b"]}}},
+        {"source": {"repos_denied": ["/secret"]}},
+        {"source": {"repos_denied": ["secret/"]}},
         {"source": {"private": True, "anonymous": "read"}},
     ),
 )
@@ -68,7 +73,7 @@ def test_wrong_settings_are_refused_without_their_values(values: dict[str, Any])
 
 
 def test_the_check_warns_of_what_may_have_been_overlooked() -> None:
-    server = {"public_url": "https://archiver.example"}
+    server: dict[str, Any] = {"public_url": "https://archiver.example"}
     old = {"old": {"hash": HASH, "expires": "2020-01-01"}}
     found = list(
         access_warnings(
@@ -84,6 +89,19 @@ def test_the_check_warns_of_what_may_have_been_overlooked() -> None:
         "access.proxy_header",
         "tokens.old",
     ]
+    server = {**server, "trusted_proxies": ["0.0.0.0/0"]}
+    regions = {"one": {"bucket": "one", "endpoint": "https://archiver.example:9000"}}
+    (everybody, nothing, shared) = access_warnings(
+        settings(
+            server=server,
+            regions=regions,
+            access={"proxy_header": "X-User", "anonymous": "read"},
+            tokens={"ci": {"hash": HASH, "sources": ["hgmoo"]}},
+        )
+    )
+    assert "every client name itself" in everybody
+    assert "tokens.ci covers no source" in nothing
+    assert "regions.one has the host name" in shared
     private = list(access_warnings(settings(tokens=old, source={"private": True})))
     assert [warning.split()[0] for warning in private] == ["tokens.old", "sources.hgmo"]
     assert not list(access_warnings(settings()))

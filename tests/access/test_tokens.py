@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.access.credentials import read_token
-from archiver.access.tokens import PREFIX, create_token, hash_token, is_token_hash
+from archiver.access.tokens import PREFIX, create_token, hash_token, is_token, is_token_hash
 
 
 def test_tokens_differ_and_have_256_random_bits() -> None:
@@ -37,4 +37,11 @@ def test_basic_carries_any_password(password: str) -> None:
 def test_no_header_breaks_the_reader(header: bytes) -> None:
     for scheme in (b"", b"Basic ", b"Bearer "):
         token = read_token(scheme + header)
-        assert token is None or is_token_hash(hash_token(token))
+        assert token is None or not is_token(token)
+
+
+def test_only_random_tokens_are_tokens() -> None:
+    """So that a hash of a guessable text in the settings opens nothing."""
+    assert is_token(create_token())
+    for text in ("hello", "archiver_hello", f"x{create_token()}", f"{create_token()}\n", ""):
+        assert not is_token(text)

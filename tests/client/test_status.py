@@ -82,8 +82,11 @@ def test_the_token_goes_to_the_server_that_was_named_and_to_no_other(
 ) -> None:
     server.respond(STATUS, progress("STARTED"), progress("STARTED"))
     assert run("status", TASK, "--server", server.url, **TOKEN).exit_code == 0
-    elsewhere = server.url.replace("127.0.0.1", "localhost") + STATUS
-    run("status", elsewhere, "--server", server.url, **TOKEN)
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    result = run("status", elsewhere + STATUS, "--server", server.url, **TOKEN)
+    assert result.exit_code == 2
+    assert f"use --server {elsewhere}" in result.output
+    assert run("status", elsewhere + STATUS, "--server", server.url).exit_code == 0
     sent = [headers.get("Authorization") for _, headers in server.requests]
     assert sent == ["Bearer archiver_x", None]
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from archiver.access.policy import Policy, SourcePolicy
 from archiver.access.scopes import Scope
 from archiver.access.tokens import Grant, create_token, hash_token
 from archiver.model import Archive
+from archiver.telemetry import METRICS
 from archiver.testing import FakeSource
 from archiver.web.app import ROUTES
 from archiver.web.router import Permission
@@ -258,3 +260,27 @@ def test_the_log_names_the_caller_and_not_its_token(
 def test_every_route_states_a_permission() -> None:
     public = {route.name for route in ROUTES if route.permission is Permission.PUBLIC}
     assert public == {"version", "heartbeat", "lbheartbeat", "openapi", "robots"}
+
+
+@pytest.mark.parametrize("target", (f"{ADDRESS}?wait=5", "status"))
+def test_a_token_that_is_removed_during_a_wait_gets_nothing(target: str) -> None:
+    access, world = Access(policy(private=True)), new_world()
+    with client(world, access=access) as web:
+        web.get(ADDRESS, **credentials("creator"))
+        if target == "status":
+            target = f"{targets(world, PRIVATE)['status']}?wait=5"
+
+        async def scenario() -> ClientResponse:
+            waiting = asyncio.ensure_future(
+                web.request_async(target, headers=credentials("creator"))
+            )
+            while not METRICS.waiters._value.get():  # noqa: SLF001 - it has no other reader
+                await asyncio.sleep(0.005)
+            access.replace(replace(policy(private=True), grants={}, names={}))
+            await world.work()
+            return await waiting
+
+        response = web.run(scenario())
+        assert response.status in {401, 404}
+        assert b"http" not in response.body
+        assert "location" not in response.headers

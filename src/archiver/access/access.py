@@ -12,7 +12,7 @@ from typing import NewType
 from archiver.access.credentials import read_token
 from archiver.access.policy import Policy
 from archiver.access.scopes import Scope
-from archiver.access.tokens import Grant, hash_token
+from archiver.access.tokens import Grant, hash_token, is_token
 from archiver.errors import Forbidden, Unauthenticated, UnknownRepo, UnknownSource
 from archiver.runtime.notifications import Subscribers
 
@@ -20,6 +20,8 @@ Principal = NewType("Principal", str)
 """Names a client: ``token:NAME``, ``user:NAME`` of a proxy, or ANONYMOUS."""
 
 ANONYMOUS = Principal("")
+
+_VOID = "the token is unknown or has expired"
 
 _TOKEN, _USER = "token:", "user:"
 
@@ -35,6 +37,7 @@ class Access:
 
     def __init__(self, policy: Policy, *, now: Callable[[], datetime] = _now) -> None:
         self._policy = policy
+        self._hidden = _private_sources(policy)
         self._now = now
         self.changes: Subscribers[[]] = Subscribers()
 
@@ -50,6 +53,7 @@ class Access:
     def replace(self, policy: Policy) -> None:
         """Apply *policy* from now on, also to clients that were authenticated before."""
         self._policy = policy
+        self._hidden |= _private_sources(policy)
         self.changes.notify()
 
     def authenticate(
@@ -71,19 +75,25 @@ class Access:
 
     def _authenticate_token(self, sent: list[bytes]) -> Principal:
         token = read_token(sent[0]) if len(sent) == 1 else None
-        if token is None:
+        if token is None or not is_token(token):
             raise Unauthenticated(
-                "the header Authorization has no token: send a bearer token, or HTTP Basic with "
-                "the token as the password"
+                "the header Authorization has no token of Archiver: send one as a bearer token, or "
+                "as the password of HTTP Basic",
+                reason="malformed",
             )
         name = self._policy.names.get(hash_token(token))
-        if name is None or not self._policy.grants[name].is_valid(self._now()):
-            raise Unauthenticated("the token is unknown or has expired")
+        if name is None:
+            raise Unauthenticated(_VOID, reason="unknown token")
+        if not self._policy.grants[name].is_valid(self._now()):
+            raise Unauthenticated(_VOID, reason=f"expired: {self.of_token(name)}")
         return self.of_token(name)
 
     def _authenticate_user(self, sent: list[bytes]) -> Principal:
         if len(sent) != 1 or not _USER_NAME.fullmatch(sent[0]):
-            raise Unauthenticated("the proxy sent no valid name of a user")
+            raise Unauthenticated(
+                "the proxy sent no valid name of a user: use 1 to 255 printable ASCII characters",
+                reason="malformed user",
+            )
         return Principal(_USER + sent[0].decode("ascii"))
 
     def _grant(self, principal: Principal) -> Grant | None:
@@ -108,7 +118,7 @@ class Access:
         if principal and grant is None:  # its token was removed, or has expired
             return Scope.NONE
         granted = grant.scope if grant and grant.covers(source, repo) else Scope.NONE
-        return max(granted, Scope.NONE if rules.private else rules.anonymous)
+        return max(granted, rules.open_scope)
 
     def may_read(self, principal: Principal, source: str, repo: str) -> bool:
         return self.scope(principal, source, repo) >= Scope.READ
@@ -135,24 +145,31 @@ class Access:
 
     def create_refusal(self, principal: Principal) -> Unauthenticated | Forbidden:
         """Return the error for a missing archive that *principal* may not have built."""
-        return _refusal(
-            principal, "the archive does not exist, and building it needs the scope 'create'"
+        if principal:
+            return Forbidden(f"the archive does not exist, and {principal} may not have it built")
+        return Unauthenticated(
+            "the archive does not exist; to have it built, send a token with the scope 'create'"
         )
 
     def require_reader(self, principal: Principal) -> None:
         """Return if *principal* may read anything. Raises Unauthenticated, or Forbidden."""
         if not any(self.scope(principal, source) for source in self._policy.sources):
-            raise _refusal(principal, "this needs the scope 'read'")
+            if principal:
+                raise Forbidden(f"{principal} may read nothing")
+            raise Unauthenticated("send a token: nothing is served without one")
 
     def require_metrics(self, principal: Principal) -> None:
         """Return if *principal* may read the metrics, whose labels name all sources.
 
+        A source that was private stays hidden here until the process ends, as its labels stay.
         Raises Unauthenticated, or Forbidden.
         """
-        for source, rules in self._policy.sources.items():
-            if rules.private and self.scope(principal, source) < Scope.ADMIN:
-                raise _refusal(principal, "this needs the scope 'admin' for every private source")
+        grant = self._grant(principal)
+        for source in self._hidden:
+            if grant is None or grant.scope < Scope.ADMIN or not grant.covers(source):
+                message = "metrics need a token with the scope 'admin' for every private source"
+                raise Forbidden(message) if principal else Unauthenticated(message)
 
 
-def _refusal(principal: Principal, message: str) -> Unauthenticated | Forbidden:
-    return Forbidden(message) if principal else Unauthenticated(message)
+def _private_sources(policy: Policy) -> frozenset[str]:
+    return frozenset(name for name, rules in policy.sources.items() if rules.private)

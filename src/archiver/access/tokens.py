@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from archiver.access.patterns import EVERYTHING, matches_any
+from archiver.access.patterns import EVERYTHING, matches_any, narrower
 from archiver.access.scopes import Scope
 
 PREFIX = "archiver_"
@@ -20,6 +20,8 @@ PREFIX = "archiver_"
 RANDOM_BYTES = 32
 
 HASH_PREFIX = "sha256:"
+
+_TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -31,7 +33,12 @@ def create_token() -> str:
 
 def hash_token(token: str) -> str:
     """Return the hash of *token*, as the settings store it."""
-    return HASH_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+    return HASH_PREFIX + hashlib.sha256(token.encode()).hexdigest()
+
+
+def is_token(text: str) -> bool:
+    """Return whether *text* may be a token: nothing that a person could choose or guess."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def is_token_hash(text: str) -> bool:
@@ -49,6 +56,15 @@ class Grant:
     sources: Sequence[str] = EVERYTHING
     repos: Sequence[str] = EVERYTHING
     expires: datetime | None = None
+
+    def narrowed_to(self, new: "Grant") -> "Grant":
+        """Return a grant that allows nothing that this one refuses, and is *new* if that does."""
+        return Grant(
+            scope=min(new.scope, self.scope),
+            sources=narrower(new.sources, self.sources),
+            repos=narrower(new.repos, self.repos),
+            expires=min(filter(None, (new.expires, self.expires)), default=None),
+        )
 
     def is_valid(self, now: datetime) -> bool:
         return self.expires is None or now < self.expires

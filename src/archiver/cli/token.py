@@ -1,7 +1,7 @@
 """``archiver token``: create tokens for clients."""
 
 import json
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import click
 
@@ -26,7 +26,7 @@ def command() -> None:
     multiple=True,
     default=("read", "create"),
     show_default=True,
-    help="What its bearers may do. May be repeated.",
+    help="What its bearers may do; each scope includes those before it. May be repeated.",
 )
 @click.option("--source", "sources", multiple=True, help="Pattern of sources. May be repeated.")
 @click.option("--repo", "repos", multiple=True, help="Pattern of repos. May be repeated.")
@@ -43,18 +43,20 @@ def create(
     Prints the token to standard output, once: it is not stored. Prints the settings that make
     Archiver accept it to standard error. Running web processes read them within seconds.
     """
+    if expires and expires.replace(tzinfo=UTC) <= datetime.now(UTC):
+        raise InvalidUsage("--expires is in the past")
     if not is_setting_name(name):
         raise InvalidUsage(f"{name!r} is not a valid name: use at most 63 of a-z, 0-9, _ and -")
     token = create_token()
     lines = [
         f"[tokens.{name}]",
-        f"hash = {json.dumps(hash_token(token))}",
         f"scopes = {json.dumps(scopes)}",
         *([f"sources = {json.dumps(sources)}"] if sources else []),
         *([f"repos = {json.dumps(repos)}"] if repos else []),
         *([f"expires = {date.isoformat(expires.date())}"] if expires else []),
+        f"hash = {json.dumps(hash_token(token))}",  # last: half of the table is no valid table
     ]
-    click.echo("Add this to the settings of the web processes:\n", err=True)
+    click.echo("# Add this to the settings of the web processes:\n", err=True)
     click.echo("\n".join(lines), err=True)
-    click.echo("\nThe token, which is not stored anywhere:", err=True)
+    click.echo("\n# The token, which is not stored anywhere:", err=True)
     click.echo(token)

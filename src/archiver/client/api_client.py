@@ -76,11 +76,14 @@ class ApiClient:
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
         """Send a GET request without following redirects. Raises NoResponse, or CommandFailed.
 
-        The token goes to the server alone.
+        The token goes to the server alone. A URL at another origin cannot be requested with one.
         """
-        headers = dict(headers or {})
-        if origin(url) == origin(self._server):
-            headers |= self._credentials
+        headers = {**(headers or {}), **self._credentials}
+        if self._credentials and origin(url) != origin(self._server):
+            raise InvalidUsage(
+                f"the token is for {origin(self._server)}, and {origin(url)} would not get it; "
+                f"if both are the same server, use --server {origin(url)}"
+            )
         try:
             async with (
                 asyncio.timeout(RESPONSE_S),
@@ -127,7 +130,9 @@ async def open_client(server: str) -> AsyncIterator[ApiClient]:
         raise InvalidUsage("--server must be an http or https URL")
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not _TOKEN.fullmatch(token):
-        raise InvalidUsage(f"{TOKEN_VARIABLE} must be printable ASCII without spaces")
+        raise InvalidUsage(
+            f"{TOKEN_VARIABLE} must be printable ASCII without spaces and ends of lines"
+        )
     async with aiohttp.ClientSession(
         headers={"User-Agent": f"archiver-cli/{__version__}", "Accept-Encoding": "identity"},
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),

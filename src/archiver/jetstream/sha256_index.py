@@ -10,10 +10,9 @@ from archiver.model import Archive, parse_key
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.lookups import Lookups
 
-KNOWN_TTL = timedelta(minutes=10)
-"""Bytes never change, but archives are removed, and another one may have the same bytes."""
-
-UNKNOWN_TTL = timedelta(seconds=10)
+TTL = timedelta(seconds=10)
+"""The same for known and unknown sums. Otherwise the time to an answer would show a client that
+an archive that it may not read has these bytes."""
 
 KNOWN_MAX_BYTES = 8 * MEGABYTE
 UNKNOWN_MAX_BYTES = 4 * MEGABYTE
@@ -44,11 +43,9 @@ class Sha256Index:
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
         self._known: BoundedCache[str, tuple[Archive, ...]] = BoundedCache(
-            ttl=KNOWN_TTL, max_bytes=KNOWN_MAX_BYTES
+            ttl=TTL, max_bytes=KNOWN_MAX_BYTES
         )
-        self._unknown: BoundedCache[str, None] = BoundedCache(
-            ttl=UNKNOWN_TTL, max_bytes=UNKNOWN_MAX_BYTES
-        )
+        self._unknown: BoundedCache[str, None] = BoundedCache(ttl=TTL, max_bytes=UNKNOWN_MAX_BYTES)
         self._lookups: Lookups[tuple[Archive, ...]] = Lookups()
 
     async def find(self, sha256: str) -> tuple[Archive, ...]:
@@ -69,6 +66,8 @@ class Sha256Index:
 
     async def _look_up(self, sha256: str) -> tuple[Archive, ...]:
         keys = await self._connection.kv.keys(DIGESTS, f"{sha256}.*")
+        if not keys:  # an unknown sum takes as long as a known one
+            await self._connection.kv.get(DIGESTS, f"{sha256}.{sha256}")
         gets = (self._connection.kv.get(DIGESTS, key) for key in keys[:ARCHIVES_MAX])
         entries = zip(keys, await asyncio.gather(*gets), strict=False)
         existing = [(key, entry) for key, entry in entries if entry]

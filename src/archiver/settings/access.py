@@ -9,13 +9,18 @@ from pydantic import Field, model_validator
 from archiver.access.patterns import EVERYTHING
 from archiver.access.scopes import Scope
 from archiver.access.tokens import Grant, is_token_hash
-from archiver.settings.section import Section
+from archiver.settings.section import Pattern, Section
 
 ScopeName = Literal["read", "create", "admin"]
 AnonymousScope = Literal["none", "read", "create"]
 
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
-_NOT_AN_IDENTITY = frozenset({"authorization", "cookie", "host", "x-forwarded-for"})
+_NOT_AN_IDENTITY = frozenset(
+    {
+        *("accept", "authorization", "connection", "cookie", "forwarded", "host", "referer"),
+        *("user-agent", "via", "x-forwarded-for", "x-request-id"),
+    }
+)
 
 
 class AccessSettings(Section):
@@ -32,9 +37,9 @@ class AccessSettings(Section):
     """
     proxy_scopes: tuple[ScopeName, ...] = Field(default=("read", "create"), min_length=1)
     """Scopes of the users of the proxy."""
-    proxy_sources: tuple[str, ...] = EVERYTHING
+    proxy_sources: tuple[Pattern, ...] = EVERYTHING
     """Patterns of the sources, private ones included, that users of the proxy may use."""
-    proxy_repos: tuple[str, ...] = EVERYTHING
+    proxy_repos: tuple[Pattern, ...] = EVERYTHING
     """Patterns of the repos that users of the proxy may use."""
 
     @model_validator(mode="after")
@@ -64,9 +69,9 @@ class TokenSettings(Section):
     """Scopes of the bearers: `read` stored archives, `create` missing ones, `admin` to operate
     Archiver. Each includes those before it.
     """
-    sources: tuple[str, ...] = EVERYTHING
+    sources: tuple[Pattern, ...] = EVERYTHING
     """Patterns of the sources, private ones included, that the token covers."""
-    repos: tuple[str, ...] = EVERYTHING
+    repos: tuple[Pattern, ...] = EVERYTHING
     """Patterns of the repos that the token covers. `*` includes slashes."""
     expires: datetime | date | None = None
     """Time from which the token is void, such as `2027-06-30` or `2027-06-30T12:00:00Z`. A date

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,10 +61,26 @@ def access_warnings(settings: Settings) -> Iterator[str]:
         )
     if settings.access.proxy_header and not settings.server.trusted_proxies:
         yield "access.proxy_header has no effect, because server.trusted_proxies is empty"
+    if settings.access.proxy_header and _trusts_everybody(settings):
+        yield (
+            "access.proxy_header lets every client name itself, because server.trusted_proxies has "
+            "all addresses"
+        )
     for name, token in settings.tokens.items():
         if token.expires_at and token.expires_at <= datetime.now(UTC):
             yield f"tokens.{name} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC"
-    policy = access_policy(settings)
+        if not any(token.grant.covers(source) for source in settings.sources):
+            yield f"tokens.{name} covers no source"
+    yield from _uncovered_sources(access_policy(settings))
+    if settings.tokens:
+        yield from _shared_names(settings)
+
+
+def _trusts_everybody(settings: Settings) -> bool:
+    return any(ip_network(each).prefixlen == 0 for each in settings.server.trusted_proxies)
+
+
+def _uncovered_sources(policy: Policy) -> Iterator[str]:
     access = Access(policy)
     for name, source in policy.sources.items():
         covered = any(
@@ -72,6 +88,18 @@ def access_warnings(settings: Settings) -> Iterator[str]:
         )
         if source.private and not covered and not policy.proxy_header:
             yield f"sources.{name} is private, and no valid token covers it"
+
+
+def _shared_names(settings: Settings) -> Iterator[str]:
+    """Netrc has one token per host name, whatever the port, so S3 would get it as well."""
+    own = urlsplit(settings.server.url).hostname
+    for name, region in settings.regions.items():
+        endpoint = region.public_endpoint or region.endpoint or ""
+        if urlsplit(endpoint).hostname == own:
+            yield (
+                f"regions.{name} has the host name of server.public_url, so programs that read "
+                "netrc send tokens to S3 too, which refuses such requests"
+            )
 
 
 def _is_loopback(url: str) -> bool:

@@ -66,9 +66,18 @@ def _validate_ca_file(path: Path) -> Path:
     return path
 
 
+def _validate_pattern(value: str) -> str:
+    if not value or value.strip("/ ") != value or "//" in value:
+        raise ValueError("must be a pattern such as mozilla/*, without a slash at an end")
+    if value.count("[") != value.count("]"):
+        raise ValueError("must have a ] for each [")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_validate_http_url)]
 Address = Annotated[str, AfterValidator(validate_address)]
 Network = Annotated[str, AfterValidator(_validate_network)]
+Pattern = Annotated[str, AfterValidator(_validate_pattern)]
 CaFile = Annotated[FilePath, AfterValidator(_validate_ca_file)]
 
 

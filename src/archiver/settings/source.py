@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from archiver.model import Limits
 from archiver.ports.source import ServedFormats
-from archiver.settings.section import CaFile, Section, SettingsError, require_plain_http
+from archiver.settings.section import CaFile, Pattern, Section, SettingsError, require_plain_http
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
@@ -76,11 +76,11 @@ class SourceSettings(Section):
     """
     anonymous: Literal["none", "read", "create"] | None = None
     """Permission of clients without credentials for this source, instead of `access.anonymous`."""
-    repos: tuple[str, ...] = ("*",)
+    repos: tuple[Pattern, ...] = ("*",)
     """Patterns of the repos that are served; `*` includes slashes. To everybody, other repos seem
     not to exist.
     """
-    repos_denied: tuple[str, ...] = ()
+    repos_denied: tuple[Pattern, ...] = ()
     """Patterns of repos that are not served although `repos` has them. Case, and `.git` at the end,
     make no difference.
     """

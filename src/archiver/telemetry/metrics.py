@@ -138,6 +138,12 @@ class Metrics:
             "manifests, states, index, revs, digests, repairs, tasks, feed.",
             ("place",),
         )
+        self.access_unreadable = Gauge(
+            "archiver_access_unreadable",
+            "1 while a web process applies previous rules of access, because it cannot read the "
+            "present ones; else 0.",
+            multiprocess_mode="livemax",
+        )
         self.build_info = Gauge(
             "archiver_build_info",
             "Always 1, labelled with the version.",

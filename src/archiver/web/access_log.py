@@ -80,6 +80,7 @@ class AccessLog:
             client=context.client.address or None,
             request_id=context.request_id,
             **({"principal": context.principal} if context.principal else {}),
+            **({"refused": context.refusal.log_reason} if context.refusal else {}),
         )
 
     def _is_flood(self, context: RequestContext) -> bool:

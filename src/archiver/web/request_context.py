@@ -110,6 +110,11 @@ class RequestContext:
         """Return whether the client may know that *archive* exists."""
         return self.state.access.may_read(self.principal, archive.source, archive.repo)
 
+    def require_readable(self, archive: Archive) -> None:
+        """Return if the client may know that *archive* exists. Raises an error as if it did not."""
+        self.state.access.require_source(self.principal, archive.source)
+        self.state.access.require_repo(self.principal, archive.source, archive.repo)
+
     @property
     def age_s(self) -> float:
         """Seconds since the request arrived."""
