@@ -17,6 +17,7 @@ from archiver.errors import IncompleteArchive
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
+from archiver.limiter import ClientLimits, Limiter
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.ports.source import ServedFormats
 from archiver.runtime.notifications import Notifications
@@ -78,6 +79,7 @@ class LocalArchiver:
                 ),
                 notifications=notifications,
                 nearest={},
+                limiter=Limiter(limits=ClientLimits(), counters=engine),
             )
 
     def stored(self, manifest: Manifest) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from archiver.limiter import ClientLimits, Limiter
 from archiver.model import Absent, Archive, ArchiveRequest, Node, Pending, Ready, Region
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
@@ -32,6 +33,7 @@ class World:
     converter: FakeConverter = field(default_factory=FakeConverter)
     notifications: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
+    limits: ClientLimits = field(default_factory=ClientLimits)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
@@ -55,6 +57,7 @@ class World:
             converter=self.converter,
             notifications=self.notifications,
             nearest=self.nearest,
+            limiter=Limiter(limits=self.limits, counters=self.engine),
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:

@@ -43,6 +43,11 @@ ArchiverError
 ├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, has a retry_after
+├── LimitReached
+│   ├── TooManyTasks        too_many_tasks        retryable, has a retry_after
+│   ├── TooManyNewTasks     too_many_new_tasks    retryable, has a retry_after
+│   ├── TooManyLookups      too_many_lookups      retryable, has a retry_after
+│   └── QueueFull           queue_full            retryable, has a retry_after
 ├── TaskFailed              task_failed           has the code of the task's error
 ├── LeaseLost               lease_lost
 ├── WorkersLost             workers_lost
@@ -295,6 +300,48 @@ class TooManyWaiters(ArchiverError, code="too_many_waiters", retryable=True):
     def __init__(self, message: str, *, retry_after: timedelta) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LimitReached(ArchiverError):
+    """A limit does not allow another lookup or task now.
+
+    ``policy`` names the limit, *quota* is its value, per ``window`` if there is one. *retry_after*
+    is the time until the next window, or a delay to suggest.
+    """
+
+    policy: ClassVar[str]
+    window: ClassVar[timedelta | None] = None
+
+    def __init__(self, message: str, *, quota: int, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.retry_after = retry_after
+
+
+class TooManyTasks(LimitReached, code="too_many_tasks", retryable=True):
+    """Too many tasks of the client have not ended."""
+
+    policy = "open-tasks"
+
+
+class TooManyNewTasks(LimitReached, code="too_many_new_tasks", retryable=True):
+    """The client has had too many tasks created within a minute."""
+
+    policy = "tasks"
+    window = timedelta(minutes=1)
+
+
+class TooManyLookups(LimitReached, code="too_many_lookups", retryable=True):
+    """The client has caused too many lookups within a minute."""
+
+    policy = "lookups"
+    window = timedelta(minutes=1)
+
+
+class QueueFull(LimitReached, code="queue_full", retryable=True):
+    """Too many tasks of all clients wait for the source."""
+
+    policy = "queue"
 
 
 class TaskFailed(ArchiverError, code="task_failed"):

@@ -1,15 +1,22 @@
 """Resolves revs to nodes: from the index while an entry is valid, otherwise from the host."""
 
 import re
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeAlias
 
-from archiver.errors import NotFound, TooManyWaiters, UnknownRev
+from archiver.errors import LimitReached, NotFound, UnknownRev
+from archiver.lookup_limits import (
+    LOOKUPS_MAX,
+    LOOKUPS_PER_CLIENT_MAX,
+    AdmitLookup,
+    Lookup,
+    LookupCause,
+    LookupLimits,
+    admit_freely,
+)
 from archiver.model import Node, parse_node
 from archiver.ports.index import Index, Resolved
 from archiver.ports.source import Source
@@ -31,19 +38,9 @@ _DIGITS = re.compile(r"[0-9A-Fa-f]{4,63}")
 
 _HEX = re.compile(rf"[0-9A-Fa-f]{{{HEX_SPELLING_MIN},64}}")
 
-LOOKUPS_MAX = 500
-"""Different lookups that may wait for a host. A host answers some 100 a second."""
-
-LOOKUPS_PER_CLIENT_MAX = 100
-"""Lookups of one client among them, so that others find room. A host answers them in a second."""
-
 ABSENT_MAX_BYTES = 8 * MEGABYTE
 KNOWN_MAX_BYTES = 16 * MEGABYTE
 """Room for some 10,000 unknown revs and some 25,000 known nodes."""
-
-LOOKUPS_RETRY = timedelta(seconds=5)
-
-Lookup: TypeAlias = Callable[[], Awaitable[Resolved]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,36 +49,6 @@ class Resolution:
 
     node: Node
     good_until: datetime | None = None
-
-
-class _LookupLimits:
-    """Limits the lookups that wait for a host, per source and per client of a source.
-
-    Clients can invent any number of revs.
-    """
-
-    def __init__(self, *, per_source: int, per_client: int) -> None:
-        self._limits = (per_source, per_client)
-        self._waiting: Counter[tuple[str, ...]] = Counter()
-
-    def admit(self, source: str, client: str, lookup: Lookup) -> Lookup:
-        """Return *lookup*, which counts from now until it has run. Raises TooManyWaiters."""
-        groups = ((source,), (source, client))
-        for group, limit in zip(groups, self._limits, strict=True):
-            if self._waiting[group] >= limit:
-                message = "too many lookups wait for the host"
-                raise TooManyWaiters(message, retry_after=LOOKUPS_RETRY)
-        self._waiting.update(groups)
-
-        async def counted() -> Resolved:
-            try:
-                return await lookup()
-            finally:
-                self._waiting.subtract(groups)
-                if not self._waiting[source, client]:
-                    del self._waiting[source, client]
-
-        return counted
 
 
 class Resolver:
@@ -97,8 +64,8 @@ class Resolver:
     ) -> None:
         self._index = index
         self._storage = storage
-        self._limits = _LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
-        self._lookups: SingleFlight[tuple[str, str, str], Resolved] = SingleFlight()
+        self._limits = LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
+        self._lookups: SingleFlight[tuple[str, ...], Resolved] = SingleFlight()
         # The class and the message of an error; unlike the error, they hold no frames.
         self._absent: BoundedCache[tuple[str, str, str], tuple[type[NotFound], str]] = BoundedCache(
             ttl=NEGATIVE_TTL, max_bytes=ABSENT_MAX_BYTES
@@ -108,17 +75,26 @@ class Resolver:
         )
 
     async def resolve(
-        self, source: Source, repo: str, rev: str, *, client: str = "", share: bool = True
+        self,
+        source: Source,
+        repo: str,
+        rev: str,
+        *,
+        client: str = "",
+        admit: AdmitLookup = admit_freely,
+        share: bool = True,
     ) -> Resolution:
         """Return the node of *rev*. A full node resolves to itself, known or not.
 
-        A lookup counts against *client*. With *share*, other processes learn its result.
+        A lookup counts against *client*, and *admit* is called before a lookup of a rev that was
+        not known before. With *share*, other processes learn its result.
 
         Raises:
             InvalidRequest: The source refuses such a rev.
             UnknownRepo, UnknownRev: The host said so at most 10 s ago.
             SourceError: The host did not respond.
             TooManyWaiters: Too many lookups wait for the host.
+            ArchiverError: *admit* raised it.
         """
         node = parse_node(rev)
         if node and len(node) in source.node_digits:
@@ -126,50 +102,71 @@ class Resolver:
         source.check_rev(rev)
         self._raise_if_absent(source, repo, rev)
         resolved = await self._cached(source, repo, rev)
-        if resolved is None:
-            resolved = await self._look_up(source, repo, rev, client=client, share=share)
+        if resolved is None or not _is_valid(rev, resolved):
+            caused = LookupCause(client, admit_freely if resolved else admit)
+            resolved = await self._look_up(source, repo, rev, caused, share=share)
         good_until = None if _begins_node(rev, resolved) else resolved.at + NAME_TTL
         return Resolution(node=resolved.node, good_until=good_until)
 
     async def _cached(self, source: Source, repo: str, rev: str) -> Resolved | None:
+        """Return the entry of *rev* that is valid, else one that is not, else None."""
+        outdated = None
         for spelling in _spellings(source, rev):
             resolved = await self._index.node(source.name, repo, spelling)
-            if resolved and _applies(rev, spelling, resolved) and _is_valid(spelling, resolved):
-                return resolved
-        return None
+            if resolved and _applies(rev, spelling, resolved):
+                if _is_valid(rev, resolved):
+                    return resolved
+                outdated = resolved
+        return outdated
 
     async def _look_up(
-        self, source: Source, repo: str, rev: str, *, client: str, share: bool
+        self, source: Source, repo: str, rev: str, caused: LookupCause, *, share: bool
     ) -> Resolved:
         """Return the host's answer for the first spelling of *rev* that it knows."""
         for spelling in _spellings(source, rev)[:-1]:
             with suppress(UnknownRev):
                 self._raise_if_absent(source, repo, spelling)
                 lookup = partial(self._resolve_at_host, source, repo, spelling, share=share)
-                resolved = await self._run_once(source, repo, spelling, client, lookup)
+                resolved = await self._run_once((source.name, repo, spelling), caused, lookup)
                 if _applies(rev, spelling, resolved):
                     return resolved
         lookup = partial(self._resolve_at_host, source, repo, rev, share=share)
-        return await self._run_once(source, repo, rev, client, lookup)
+        return await self._run_once((source.name, repo, rev), caused, lookup)
 
     async def require_known(
-        self, source: Source, repo: str, node: Node, *, client: str = ""
+        self,
+        source: Source,
+        repo: str,
+        node: Node,
+        *,
+        client: str = "",
+        admit: AdmitLookup = admit_freely,
     ) -> None:
         """Return if the host has *node*; otherwise raise as ``resolve``."""
         if (source.name, repo, node) in self._known:
             return
         self._raise_if_absent(source, repo, node)
         lookup = partial(self._find_node, source, repo, node)
-        await self._run_once(source, repo, node, client, lookup)
+        await self._run_once((source.name, repo, node), LookupCause(client, admit), lookup)
 
     async def _run_once(
-        self, source: Source, repo: str, rev: str, client: str, lookup: Lookup
+        self, key: tuple[str, ...], caused: LookupCause, lookup: Lookup
     ) -> Resolved:
-        """Run *lookup*, or join the one that runs. Joining does not count against the limits."""
-        key = (source.name, repo, rev)
-        if key not in self._lookups:
-            lookup = self._limits.admit(source.name, client, lookup)
-        return await self._lookups.join_or_start(key, lookup)
+        """Run *lookup*, or join the one that runs. Joining does not count against the limits.
+
+        If the joined one's client was refused, this client has a lookup of its own.
+        """
+        leads = key not in self._lookups
+        run = caused.admitted(lookup)
+        if leads:
+            run = self._limits.admit(key[0], caused.client, run)
+        try:
+            return await self._lookups.join_or_start(key, run)
+        except LimitReached:
+            own = (*key[:3], caused.client)
+            if leads or key == own:
+                raise
+        return await self._run_once(own, caused, lookup)
 
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool

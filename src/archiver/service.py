@@ -16,6 +16,7 @@ from archiver.errors import (
     UnknownSource,
 )
 from archiver.health import check_service, check_worker
+from archiver.limiter import Admission, Limiter
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
 from archiver.ports.formats import Converter, VerifierFactory
@@ -52,6 +53,7 @@ class Archiver:
         converter: Converter,
         notifications: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
+        limiter: Limiter,
     ) -> None:
         self.notifications = notifications
         self.hits: Subscribers[[str]] = Subscribers()
@@ -60,6 +62,7 @@ class Archiver:
         self._index = index
         self._queue = queue
         self._repairs = repairs
+        self._limiter = limiter
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index, storage=storage)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
@@ -79,12 +82,14 @@ class Archiver:
         create: bool = True,
         share: bool,
         client: str,
+        limited: bool = True,
         client_region: Region | None = None,
     ) -> Ready | Pending | Absent:
         """Return where the archive is, or the task that will build it.
 
-        Requests to the host count against *client*. *client_region* is the region nearest to the
-        client's address, if known. With *share*, other processes learn the node of the rev.
+        Lookups and a new task count against *client*, if it is *limited*. *client_region* is the
+        region nearest to its address, if known. With *share*, other processes learn the node of
+        the rev.
 
         Raises:
             InvalidRequest, NotFound: The archive cannot exist.
@@ -93,10 +98,12 @@ class Archiver:
             StorageUnavailable: No region can say whether the archive exists.
             TaskFailed: The archive is missing, and its task recently failed for good.
             TooManyWaiters: Too many requests wait for the host.
+            LimitReached: A lookup or a task would exceed a limit.
         """
         source = self.source(request.source)
+        admission = self._limiter.admission(client, source.name, limited=limited)
         resolution = await self._resolver.resolve(
-            source, request.repo, request.rev, client=client, share=share
+            source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
         )
         archive = request.archive_at(resolution.node)
         if copies := await self._index.copies(archive):
@@ -106,8 +113,9 @@ class Archiver:
             return replace(ready, good_until=resolution.good_until)
         if not create:
             return Absent(archive=archive)
-        await self._require_buildable(source, archive, client=client)
-        return Pending(archive=archive, outcome=await self._queue.enqueue(archive))
+        await self._require_buildable(source, archive, admission)
+        outcome = await self._queue.enqueue(archive, client=client, admit=admission.task)
+        return Pending(archive=archive, outcome=outcome)
 
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
         """Store *archive* in every region: copied from another region, or built.
@@ -161,10 +169,18 @@ class Archiver:
         except KeyError:
             raise UnknownSource(f"unknown source {name!r}") from None
 
-    async def _require_buildable(self, source: Source, archive: Archive, *, client: str) -> None:
+    async def _require_buildable(
+        self, source: Source, archive: Archive, admission: Admission
+    ) -> None:
         """Return if a task may succeed: the host or a stored archive of the same tree has it."""
         try:
-            await self._resolver.require_known(source, archive.repo, archive.node, client=client)
+            await self._resolver.require_known(
+                source,
+                archive.repo,
+                archive.node,
+                client=admission.client,
+                admit=admission.lookup,
+            )
         except SourceError:
             if not await self._builder.find_relatives(source, archive):
                 raise

@@ -35,8 +35,24 @@ class Phase(StrEnum):
 
 
 class Priority(StrEnum):
+    """The lane of a task. Clients' tasks have the first two; repairs have the last."""
+
     HIGH = "hi"
+    MIDDLE = "mid"
     LOW = "lo"
+
+
+LIGHT_MAX = 4
+"""A client with fewer open tasks is light: its next task is of high priority."""
+
+TURNS = (*(Priority.HIGH,) * 3, Priority.MIDDLE, *(Priority.HIGH,) * 3, Priority.LOW)
+"""Two tasks in eight that a worker takes are of the other priorities, so that those go on while the
+worker is busy."""
+
+
+def preferred(taken: int) -> Priority:
+    """Return the priority of a worker's next task, after *taken* ones, if one of it waits."""
+    return TURNS[taken % len(TURNS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,6 +175,7 @@ def test_a_failed_task_ends_the_command_with_its_reason(
         (problem(404, "unknown_rev"), 3),
         (problem(502, "source_unavailable"), 75),
         (problem(503, "engine_unavailable"), 75),
+        (problem(429, "too_many_tasks"), 75),
         (problem(504, "source_timeout"), 75),
         (problem(500, "internal_error"), 1),
         (Response(status=400, body=b"[" * 100_000), 2),

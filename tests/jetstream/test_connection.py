@@ -118,7 +118,7 @@ def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet)
                 if worker_makes_it:
                     await worker.streams.ensure()
 
-            subject = connection.tasks.subject("hi", "hgmo", "digest")
+            subject = connection.tasks.subject("hi", "hgmo", "-", "digest")
             await worker.link.subscriptions.subscribe(subject, hear)
             await connection.link.js.delete_stream(connection.tasks.name)
             return await connection.streams.publish(subject, b"", only_one)

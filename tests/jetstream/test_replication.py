@@ -176,7 +176,7 @@ def test_a_probe_succeeds_after_a_failed_one(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             probe = QueueProbe(connection=connection)
-            probes = connection.tasks.subject(PROBE_PRIORITY, "*", "*")
+            probes = connection.tasks.lane(PROBE_PRIORITY, "*")
             await connection.tasks.ensure_consumer(
                 ConsumerConfig(name="other", filter_subject=probes)
             )
@@ -310,7 +310,7 @@ async def make_stale(connection: Connection) -> None:
     queue, name = JetStreamTaskQueue(connection=connection), consumer_name("hgmo", Priority.HIGH)
     for source in ("hgmo", "other"):
         await queue.enqueue(an_archive(source))
-    others = connection.tasks.subject(Priority.HIGH, "other", "*")
+    others = connection.tasks.lane(Priority.HIGH, "other")
     await connection.tasks.ensure_consumer(ConsumerConfig(durable_name=name, filter_subject=others))
     pulling = await connection.link.js.pull_subscribe_bind(name, connection.tasks.name)
     await (await pulling.fetch(1, 60))[0].ack_sync()
@@ -319,7 +319,7 @@ async def make_stale(connection: Connection) -> None:
 
 async def until_seen(connection: Connection) -> None:
     """Return once the consumer has its own filter: it was checked by then."""
-    own = connection.tasks.subject(Priority.HIGH, "hgmo", "*")
+    own = connection.tasks.lane(Priority.HIGH, "hgmo")
     name = consumer_name("hgmo", Priority.HIGH)
     while True:
         info = await connection.tasks.consumer(name)

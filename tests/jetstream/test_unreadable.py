@@ -38,7 +38,7 @@ from archiver.jetstream.sha256_index import sha256_key
 from archiver.jetstream.streams import DIGESTS, INDEX, REPAIRS, REVS, STATES, TASKS
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
-from archiver.ports.queue import Attempt
+from archiver.ports.queue import Admit, Attempt
 from archiver.tasks import Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder, Tally
@@ -125,7 +125,7 @@ async def spoil(connection: Connection, archive: Archive, garbage: bytes) -> Non
     for bucket, key in buckets_of(archive):
         await connection.kv.put(bucket, key, garbage)
     await connection.streams.publish(
-        connection.tasks.subject("hi", archive.source, archive.key_hash), garbage, {}
+        connection.tasks.subject("hi", archive.source, "-", archive.key_hash), garbage, {}
     )
     for event in (FAILED, FINISHED):
         await connection.feed.publish(event, archive.key_hash, garbage)
@@ -172,7 +172,7 @@ def test_numbers_that_cannot_be_encoded_end_no_worker_and_no_task(fleet: Fleet) 
         async with fleet.connection() as connection:
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(waiting)
-            subject = connection.tasks.subject("hi", waiting.source, waiting.key_hash)
+            subject = connection.tasks.subject("hi", waiting.source, "-", waiting.key_hash)
             message = await connection.streams.last(connection.tasks.name, subject)
             order = decode_order(message.value) if message else None
             assert message
@@ -197,11 +197,16 @@ def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(flee
 
     class Queue(JetStreamTaskQueue):
         async def enqueue(
-            self, archive: Archive, *, priority: Priority = Priority.HIGH
+            self,
+            archive: Archive,
+            *,
+            priority: Priority = Priority.HIGH,
+            client: str = "",
+            admit: Admit | None = None,
         ) -> EnqueueOutcome:
             if archive == first:
                 raise RuntimeError("a fault of ours")
-            return await super().enqueue(archive, priority=priority)
+            return await super().enqueue(archive, priority=priority, client=client, admit=admit)
 
     async def play() -> None:
         storage = MemoryStorage(regions=("one", "two"))
@@ -292,7 +297,7 @@ def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
     async def play() -> None:
         archive = an_archive()
         async with fleet.connection() as connection:
-            subject = connection.tasks.subject("hi", archive.source, archive.key_hash)
+            subject = connection.tasks.subject("hi", archive.source, "-", archive.key_hash)
             await connection.streams.publish(subject, b"?", {})
             async with fleet.worker(build), asyncio.timeout(HUNG_AFTER_S):
                 while await connection.streams.last(connection.tasks.name, subject):

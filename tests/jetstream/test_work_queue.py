@@ -170,7 +170,7 @@ def test_high_priority_comes_first_and_low_priority_in_between(fleet: Fleet) -> 
 
 def test_a_source_at_its_cap_occupies_no_claim_and_continues_below_it(fleet: Fleet) -> None:
     async def play() -> list[str]:
-        async with bench(fleet, "full", "idle", slots=3, cap=2) as here:  # one task each
+        async with bench(fleet, "full", "idle", slots=3, cap=3) as here:  # one task each
             async with in_background(here.dispatcher.serve_claims()):
                 for _ in range(3):
                     await here.enqueue("full")
@@ -276,7 +276,7 @@ def test_a_consumer_that_cannot_be_created_is_a_warning_while_the_engine_answers
 
 
 def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) -> None:
-    caps = {"small": 2, "large": 6}
+    caps = {"small": 3, "large": 6}
     full = {source: asyncio.Event() for source in caps}
     running, peak = Counter[str](), Counter[str]()
 
@@ -300,7 +300,7 @@ def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) ->
             fleet.worker(build, caps=caps, policy=policy),
         ):
             for number, archive in enumerate(archives):
-                await queue.enqueue(archive, priority=[*Priority][number % 2])
+                await queue.enqueue(archive, priority=[*Priority][number % 3])
             for archive in archives:
                 await until(queue, archive, TaskState.SUCCESS)
 
@@ -308,8 +308,8 @@ def test_no_more_attempts_run_than_the_cap_of_the_source_allows(fleet: Fleet) ->
     assert peak == caps
 
 
-@pytest.mark.parametrize("cap", (2, 3, 8, 100))
-def test_the_shares_of_both_priorities_are_the_cap(cap: int) -> None:
+@pytest.mark.parametrize("cap", (3, 4, 8, 100))
+def test_the_shares_of_all_priorities_are_the_cap(cap: int) -> None:
     shares = [share_of_cap(cap, priority) for priority in Priority]
 
     assert sum(shares) == cap

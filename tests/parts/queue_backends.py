@@ -9,11 +9,13 @@ from typing import Protocol
 
 import pytest
 
+from archiver.jetstream.counters import JetStreamCounters
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive
+from archiver.ports.counters import Counters
 from archiver.ports.queue import Fleet, Lease, RepairList, TaskQueue, WorkQueue
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryWorkQueue
@@ -35,6 +37,7 @@ class QueueBackend:
     queue: TaskQueue
     repairs: RepairList
     fleet: Fleet
+    counters: Counters
     open_work_queue: OpenWorkQueue
 
     def work_queue(self, *, lease: timedelta = LEASE) -> AbstractAsyncContextManager[WorkQueue]:
@@ -81,7 +84,13 @@ async def in_memory() -> AsyncIterator[QueueBackend]:
         yield queue
         queue.close()
 
-    yield QueueBackend(queue=engine, repairs=engine, fleet=engine, open_work_queue=open_queue)
+    yield QueueBackend(
+        queue=engine,
+        repairs=engine,
+        fleet=engine,
+        counters=engine,
+        open_work_queue=open_queue,
+    )
 
 
 @pytest.fixture(params=("memory", "jetstream"))
@@ -107,6 +116,7 @@ def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Op
                 queue=JetStreamTaskQueue(connection=connection),
                 repairs=JetStreamRepairList(connection=connection),
                 fleet=JetStreamFleet(connection=connection),
+                counters=JetStreamCounters(connection=connection),
                 open_work_queue=open_queue,
             )
 

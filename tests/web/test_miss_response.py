@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from archiver.lookup_limits import LOOKUPS_PER_CLIENT_MAX
 from archiver.ports.source import ServedFormats
-from archiver.resolver import LOOKUPS_PER_CLIENT_MAX
 from archiver.testing import FakeSource
 from tests.memory_world import ASH, World
 from tests.web.client import DEFAULT, PUBLIC_URL, Client, ClientResponse, client

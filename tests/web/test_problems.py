@@ -30,7 +30,7 @@ def test_a_problem_has_all_that_rfc_9457_names(web: Client) -> None:
 def test_every_code_of_the_tree_has_a_status() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if hasattr(c, "code")]
     assert {c.code for c in classes} <= STATUSES.keys()
-    assert set(STATUSES.values()) == {400, 401, 403, 404, 405, 414, 500, 502, 503, 504}
+    assert set(STATUSES.values()) == {400, 401, 403, 404, 405, 414, 429, 500, 502, 503, 504}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,10 @@ def test_every_code_of_the_tree_has_a_status() -> None:
         ("wrong_node", 502),
         ("storage_unavailable", 503),
         ("engine_unavailable", 503),
+        ("too_many_tasks", 429),
+        ("too_many_new_tasks", 429),
+        ("too_many_lookups", 429),
+        ("queue_full", 503),
         ("internal_error", 500),
     ),
 )

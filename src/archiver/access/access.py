@@ -143,6 +143,10 @@ class Access:
         """Return whether *principal* may have missing archives of *repo* built."""
         return self.scope(principal, source, repo) >= Scope.CREATE
 
+    def is_admin(self, principal: Principal, source: str, repo: str) -> bool:
+        """Return whether *principal* operates *repo*, and so is not limited."""
+        return self.scope(principal, source, repo) >= Scope.ADMIN
+
     def create_refusal(self, principal: Principal) -> Unauthenticated | Forbidden:
         """Return the error for a missing archive that *principal* may not have built."""
         if principal:

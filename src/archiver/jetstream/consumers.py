@@ -23,7 +23,7 @@ REMOVED_AFTER = timedelta(seconds=3)
 """By then even a busy server has removed acknowledged messages from the queue."""
 
 CREATIONS_MAX = 8
-"""Consumers that are created at a time: a worker with 100 sources has 200."""
+"""Consumers that are created at a time: a worker with 100 sources has 300."""
 
 RETRY_AFTER = timedelta(seconds=0.5)
 
@@ -32,12 +32,13 @@ WARN_EVERY = timedelta(minutes=1)
 
 
 def share_of_cap(cap: int, priority: Priority) -> int:
-    """Return how many of a source's tasks may run in *priority*: a quarter, at least one, is low.
+    """Return how many of a source's tasks may run in *priority*: half in the middle one.
 
-    The shares are fixed because the server counts per consumer. Together they are the cap.
+    A quarter, at least one, is reserved for each of the others. The shares are fixed because the
+    server counts per consumer. Together they are the cap.
     """
-    low = max(1, cap // 4)
-    return low if priority is Priority.LOW else cap - low
+    reserved = max(1, cap // 4)
+    return cap - 2 * reserved if priority is Priority.MIDDLE else reserved
 
 
 def consumer_name(source: str, priority: Priority) -> str:
@@ -77,7 +78,7 @@ class SourceConsumer:
         self._connection = connection
         self._config = ConsumerConfig(
             durable_name=self.name,
-            filter_subject=connection.tasks.subject(priority, source, "*"),
+            filter_subject=connection.tasks.lane(priority, source),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=lease.total_seconds(),
             max_deliver=-1,  # a limit would leave the last message in the queue, blocking its key
@@ -150,12 +151,18 @@ class ConsumerSet:
 
     def of_subject(self, subject: str) -> SourceConsumer | None:
         """Return the consumer for a task with this subject, if this worker has it."""
-        priority, source, _key_hash = subject.split(".")[-3:]
+        try:
+            priority, source, *_ = self._connection.tasks.parse(subject)
+        except ValueError:
+            return None
         return self.get(priority, source)
 
-    def choose(self, *, low_first: bool) -> SourceConsumer | None:
-        """Return the next consumer that may have a task and has no open request."""
-        order = reversed(Priority) if low_first else iter(Priority)
+    def choose(self, first: Priority) -> SourceConsumer | None:
+        """Return the next consumer that may have a task and has no open request.
+
+        Those of the priority *first* come first, and then the others in order.
+        """
+        order = sorted(Priority, key=lambda priority: priority is not first)
         for turns in (self._turns[priority] for priority in order):
             for consumer in turns:
                 if consumer.hint and consumer.exists and consumer.request is None:

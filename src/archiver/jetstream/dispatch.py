@@ -17,6 +17,7 @@ from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsum
 from archiver.jetstream.feed import FEED, WAITING
 from archiver.jetstream.records import decode_waiting
 from archiver.jetstream.stored_task import TaskMessage
+from archiver.tasks import preferred
 from archiver.telemetry import describe, log
 
 RESERVED_FOR = timedelta(seconds=0.05)
@@ -34,8 +35,6 @@ REQUEST_MAX = 2 * LINGER
 
 PAUSE = timedelta(seconds=0.5)
 
-LOW_EVERY = 8
-"""One task in so many is of low priority, so repairs go on while a worker is busy."""
 
 NO_RESPONDERS = "503"
 
@@ -71,7 +70,7 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._published = connection.tasks.subject("*", "*", "*")
+        self._published = connection.tasks.all
 
     async def next_message(self) -> TaskMessage | None:
         if self._closed:
@@ -123,8 +122,7 @@ class Dispatcher:
             await self._changed.wait()
             self._changed.clear()
             while self._has_free_claim:
-                low_first = self._handed_out % LOW_EVERY == LOW_EVERY - 1
-                if (consumer := self.consumers.choose(low_first=low_first)) is None:
+                if (consumer := self.consumers.choose(preferred(self._handed_out))) is None:
                     break
                 await self._request(consumer)
 
@@ -217,9 +215,9 @@ class Dispatcher:
             except Exception:  # noqa: BLE001 - the next sweep may succeed
                 log.exception("lanes.broken")
                 continue
-            held = None if subjects is None else {tuple(s.split(".")[-3:-1]) for s in subjects}
+            held = None if subjects is None else set(map(self.consumers.of_subject, subjects))
             for consumer in self.consumers:
-                if held is None or (consumer.priority, consumer.source) in held:
+                if held is None or consumer in held:
                     self._raise_hint(consumer)
 
     def _give_up_requests(self) -> None:

@@ -10,6 +10,7 @@ from archiver.errors import ArchiverError, EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.replication import Replication
 from archiver.jetstream.streams import STATES
+from archiver.jetstream.task_subject import BACKGROUND
 from archiver.jetstream.translation import WrongRevision, translated
 
 PROBE_PRIORITY = "check"
@@ -59,7 +60,7 @@ class QueueProbe:
     async def _ensure_consumer(self) -> None:
         config = ConsumerConfig(
             name=self._consumer,
-            filter_subject=self._subject("*"),
+            filter_subject=self._tasks.lane(PROBE_PRIORITY, self._name),
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=TIMEOUT_S,
             inactive_threshold=IDLE_MAX.total_seconds(),
@@ -82,7 +83,7 @@ class QueueProbe:
             await subscription.unsubscribe()
 
     def _subject(self, number: str) -> str:
-        return self._tasks.subject(PROBE_PRIORITY, self._name, number)
+        return self._tasks.subject(PROBE_PRIORITY, self._name, BACKGROUND, number)
 
 
 def _consumer_name() -> str:

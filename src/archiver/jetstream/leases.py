@@ -138,7 +138,7 @@ class JetStreamLease:
         """The duration is published if a client may have waited for the build."""
         built = self.phase is Phase.COMMITTING
         await self._end(TaskState.SUCCESS)
-        if built and self._message.priority is Priority.HIGH:
+        if built and self._message.priority is not Priority.LOW:
             took = datetime.now(UTC) - (self._record.started_at or datetime.now(UTC))
             duration_s = min(max(took.total_seconds(), 0), DURATION_MAX_S)  # clocks are adjusted
             finished = encode(FinishedRecord(source=self.archive.source, duration_s=duration_s))

@@ -107,11 +107,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _require_sane(self.created_at)
 
-    def archive(self, subject: str) -> Archive | None:
-        """Return the archive to build, or None if a message on *subject* may not name it."""
+    def archive(self, *, source: str, key_hash: str) -> Archive | None:
+        """Return the archive to build, or None if a message with these tokens may not name it."""
         archive = parse_key(self.key)
         tokens = (archive.source, archive.key_hash) if archive else None
-        return archive if tokens == tuple(subject.split(".")[-2:]) else None
+        return archive if tokens == (source, key_hash) else None
 
 
 NEVER = BEGINNING

@@ -33,7 +33,7 @@ class TaskMessage:
     """``sequence`` is its number in the queue, ``delivery`` how often it has been delivered."""
 
     def __init__(self, message: Msg, *, connection: Connection) -> None:
-        priority, self.source, self.key_hash = message.subject.split(".")[-3:]
+        priority, self.source, _, self.key_hash = connection.tasks.parse(message.subject)
         self.priority = Priority(priority)
         self.sequence = message.metadata.sequence.stream
         self.delivery = message.metadata.num_delivered
@@ -43,7 +43,7 @@ class TaskMessage:
     def order(self) -> tuple[Order, Archive] | None:
         """Return what to build, or None if the message cannot be read."""
         order = decode_order(self._message.data)
-        archive = order.archive(self._message.subject) if order else None
+        archive = order.archive(source=self.source, key_hash=self.key_hash) if order else None
         return (order, archive) if order and archive else None
 
     async def reject(self) -> None:

@@ -10,6 +10,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
+from archiver.jetstream.task_subject import TaskSubject
 from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
 
@@ -64,6 +65,7 @@ class Streams:
         self.replicas = replicas
         self.namespace = namespace
         self._task_prefix = f"{namespace}.tasks."
+        self.all_tasks = f"{self._task_prefix}>"
         self.tasks_stream = f"{namespace}_tasks"
         self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
         self.names = (self.tasks_stream, *self.buckets)
@@ -84,9 +86,24 @@ class Streams:
         """Read a stream through its leader until ``ensure`` has seen it again."""
         self._existing.pop(stream, None)
 
-    def task_subject(self, priority: str, source: str, key_hash: str) -> str:
-        """Return the subject of a task. Each token may be ``*``."""
-        return f"{self._task_prefix}{priority}.{source}.{key_hash}"
+    def task_subject(self, priority: str, source: str, client: str, key_hash: str) -> str:
+        """Return the subject of a task. Each token may be ``*``, and the last ones together ``>``.
+
+        *client* is a token of ``client_token``.
+        """
+        return f"{self._task_prefix}{priority}.{source}.{client}.{key_hash}"
+
+    def task_subjects(self, key_hash: str) -> tuple[str, str]:
+        """Return the subjects on which a task may be, with and without a client."""
+        return self.task_subject("*", "*", "*", key_hash), f"{self._task_prefix}*.*.{key_hash}"
+
+    def lane_subject(self, priority: str, source: str) -> str:
+        """Return the subject of all tasks of one source and priority."""
+        return f"{self._task_prefix}{priority}.{source}.>"
+
+    def parse_task_subject(self, subject: str) -> TaskSubject:
+        """Raises ValueError."""
+        return TaskSubject.parse(subject, prefix=self._task_prefix)
 
     async def ensure(self) -> None:
         """Create what is missing of the work queue and the buckets."""
@@ -100,7 +117,7 @@ class Streams:
         """At most one message per subject. A second one is refused, and replaces nothing."""
         return StreamConfig(
             name=self.tasks_stream,
-            subjects=[self.task_subject("*", "*", "*")],
+            subjects=[*self.task_subjects("*")],
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
@@ -162,14 +179,16 @@ class Streams:
             return await self._publish(subject, payload, headers)
 
     async def _ensure_queue(self) -> None:
-        """Create the queue if it is missing.
+        """Create the queue if it is missing, or if an earlier version has narrowed its subjects.
 
         The server does not report the missing stream while workers listen on the subject, because
         they receive the message. One of them may have created the queue by now.
         """
         try:
-            await self._link.js.stream_info(self.tasks_stream)
+            subjects = (await self._link.js.stream_info(self.tasks_stream)).config.subjects
         except nats.js.errors.NotFoundError:
+            subjects = None
+        if subjects != [*self.task_subjects("*")]:
             await self.ensure()
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:

@@ -1,21 +1,23 @@
 """The queue as its clients use it: creates or joins the task of an archive, and reports on it."""
 
 import asyncio
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from archiver.errors import EngineUnavailable
+from archiver.errors import EngineUnavailable, LimitReached
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
+from archiver.jetstream.lanes import SOURCES_MAX_BYTES, Lanes
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
 from archiver.jetstream.stored_task import read_state
 from archiver.jetstream.streams import STATES, TASKS
+from archiver.jetstream.task_subject import BACKGROUND, client_token
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
+from archiver.ports.queue import Admit, Standing
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
+from archiver.runtime.turns import Turns
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 
 PATIENCE = timedelta(seconds=1)
@@ -24,9 +26,6 @@ PATIENCE = timedelta(seconds=1)
 FAILURE_TTL = timedelta(seconds=10)
 """As for unknown revs: a fault of the host may be corrected at any time."""
 
-BACKLOG_TTL = timedelta(seconds=1)
-"""Bounds the requests to the server, however many clients wait."""
-
 NEWEST_SHARE = 0.2
 """Weight of the last attempt in the mean, which about ten attempts determine."""
 
@@ -34,16 +33,20 @@ CHECK_AGAIN_AFTER = tuple(timedelta(seconds=0.05 * 2**n) for n in range(4))
 """A cluster needs milliseconds to store or to lose a message."""
 
 FAILURES_MAX_BYTES = 8 * MEGABYTE
-SOURCES_MAX_BYTES = MEGABYTE
-"""For values per source: more than any installation has."""
+
+MANY = 200
+"""A client with so many open tasks is counted once a second, because the server lists them."""
+
+COUNTED_FOR = timedelta(seconds=1)
 
 
 class JetStreamTaskQueue:
     """Implements ``ports.queue.TaskQueue`` and ``TaskEvents``.
 
     An archive's message in the work queue has the subject
-    ``tasks.{priority}.{source}.{key_hash}``. The server refuses a second one on any
-    ``tasks.*.*.{key_hash}`` while the first is waiting, running or backing off.
+    ``tasks.{priority}.{source}.{client}.{key_hash}``. The server refuses a second one on any
+    ``tasks.*.*.*.{key_hash}`` while the first is waiting, running or backing off. A message of an
+    earlier version, without a client, is looked for before.
     """
 
     def __init__(self, *, connection: Connection) -> None:
@@ -52,12 +55,11 @@ class JetStreamTaskQueue:
         self._failures: BoundedCache[str, Failure] = BoundedCache(
             ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES
         )
-        self._backlogs: BoundedCache[str, Backlog | None] = BoundedCache(
-            ttl=BACKLOG_TTL, max_bytes=SOURCES_MAX_BYTES
-        )
-        self._counting: SingleFlight[str, Backlog | None] = SingleFlight()
+        self._lanes = Lanes(tasks=connection.tasks)
+        self._turns = Turns()
+        self._many: BoundedCache[str, int] = BoundedCache(ttl=COUNTED_FOR, max_bytes=MEGABYTE)
         self._mean_s: BoundedCache[str, float] = BoundedCache(max_bytes=SOURCES_MAX_BYTES)
-        self.accepted: Subscribers[[Archive]] = Subscribers()
+        self.accepted: Subscribers[[Archive, str]] = Subscribers()
         self.ended: Subscribers[[str]] = Subscribers()
         self.gaps: Subscribers[[]] = Subscribers()
         connection.feed.subscribe(FAILED, self._remember_failure)
@@ -83,49 +85,81 @@ class JetStreamTaskQueue:
         self._mean_s.put(finished.source, mean_s)
 
     async def backlog(self, source: str) -> Backlog | None:
-        if source in self._backlogs:
-            return self._backlogs.get(source)
-        return await self._counting.join_or_start(source, lambda: self._count(source))
-
-    async def _count(self, source: str) -> Backlog | None:
-        backlog, mean_s = None, self._mean_s.get(source)
-        name = consumer_name(source, Priority.HIGH)
-        with suppress(EngineUnavailable):
-            if consumer := await self._connection.tasks.consumer(name):
-                backlog = Backlog(
-                    waiting=consumer.num_pending or 0,
-                    running=consumer.num_ack_pending or 0,
-                    mean=None if mean_s is None else timedelta(seconds=mean_s),
-                )
-        self._backlogs.put(source, backlog)
-        return backlog
+        load = (await self._lanes.loads(source)).get(Priority.HIGH)
+        if load is None:
+            return None
+        mean_s = self._mean_s.get(source)
+        return Backlog(
+            waiting=load.waiting,
+            running=load.running,
+            mean=None if mean_s is None else timedelta(seconds=mean_s),
+        )
 
     def recent_failure(self, archive: Archive) -> Failure | None:
         return self._failures.get(archive.key_hash)
 
     async def enqueue(
-        self, archive: Archive, *, priority: Priority = Priority.HIGH
+        self,
+        archive: Archive,
+        *,
+        priority: Priority = Priority.HIGH,
+        client: str = "",
+        admit: Admit | None = None,
     ) -> EnqueueOutcome:
         outcome = EnqueueOutcome.JOINED
 
-        async def publish() -> EnqueueOutcome:
+        async def create_or_join() -> EnqueueOutcome:
             nonlocal outcome
-            outcome = await self._publish(archive, priority)
+            await self._connection.link.wait(PATIENCE)
+            if await self._order(archive) is None:
+                if client:
+                    outcome = await self._create_for(client, archive, admit)
+                else:
+                    outcome = await self._publish(archive, priority)
             return outcome
 
-        await self._enqueuing.join_or_start(archive.key_hash, publish)
-        if priority is Priority.HIGH:
-            self.accepted.notify(archive)
+        leads = archive.key_hash not in self._enqueuing
+        try:
+            await self._enqueuing.join_or_start(archive.key_hash, create_or_join)
+        except LimitReached:  # of the client that leads
+            if leads:
+                raise
+            own = f"{archive.key_hash} {client}"
+            await self._enqueuing.join_or_start(own, create_or_join)
+        if priority is not Priority.LOW:
+            self.accepted.notify(archive, client)
         return outcome
 
-    async def _publish(self, archive: Archive, priority: Priority) -> EnqueueOutcome:
+    async def _create_for(
+        self, client: str, archive: Archive, admit: Admit | None
+    ) -> EnqueueOutcome:
+        """Create a task of *client*, one at a time, so that its open tasks are counted exactly."""
+        token = client_token(client)
+        async with self._turns.of(token):
+            open_tasks = await self._open_tasks(token)
+            if admit:
+                waiting = await self._lanes.waiting(archive.source)
+                await admit(Standing(open_tasks=open_tasks, waiting=waiting))
+            priority = await self._lanes.choose(archive.source, open_tasks=open_tasks)
+            return await self._publish(archive, priority, token)
+
+    async def _open_tasks(self, token: str) -> int:
+        count = self._many.get(token)
+        if count is None:
+            count = await self._connection.tasks.open_tasks(token)
+            if count >= MANY:
+                self._many.put(token, count)
+        return count
+
+    async def _publish(
+        self, archive: Archive, priority: Priority, client: str = BACKGROUND
+    ) -> EnqueueOutcome:
         tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
-        await self._connection.link.wait(PATIENCE)
-        subject = tasks.subject(priority, archive.source, archive.key_hash)
+        subject = tasks.subject(priority, archive.source, client, archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:
-                await tasks.publish_new(subject, order, unique=self._any_subject(archive))
+                await tasks.publish_new(subject, order)
             except WrongRevision:
                 if stored := await self._order(archive):
                     ours = encode(stored) == order
@@ -138,20 +172,17 @@ class JetStreamTaskQueue:
         )
 
     async def _order(self, archive: Archive) -> Order | None:
-        tasks, subject = self._connection.tasks, self._any_subject(archive)
-        message = await tasks.last(subject)
+        tasks = self._connection.tasks
+        message = await tasks.find(archive.key_hash)
         if message is None:
             return None
         order = decode_order(message.value)
         if order is None or order.key != archive.key:
             # No worker could build it, and the queue accepts no second message for the archive.
             self._connection.unreadable.note(TASKS, archive.key_hash, message.revision)
-            await tasks.remove(subject, revision=message.revision)
+            await tasks.remove(message.subject, revision=message.revision)
             return None
         return order
-
-    def _any_subject(self, archive: Archive) -> str:
-        return self._connection.tasks.subject("*", "*", archive.key_hash)
 
     async def task(self, archive: Archive) -> Task | None:
         entry = await self._connection.kv.get(STATES, archive.key_hash)

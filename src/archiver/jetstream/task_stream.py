@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.js.errors
 from nats.js.api import ConsumerConfig, ConsumerInfo
@@ -17,6 +17,14 @@ LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
 
 
+class StoredMessage(NamedTuple):
+    """A message, and the subject, with wildcards, on which it was found."""
+
+    subject: str
+    value: bytes
+    revision: int
+
+
 class TaskStream:
     """Messages by subject, and consumers by name.
 
@@ -25,16 +33,18 @@ class TaskStream:
 
     def __init__(self, *, link: Link, streams: Streams) -> None:
         self.name = streams.tasks_stream
-        self.subject = streams.task_subject
+        self.subject, self.parse = streams.task_subject, streams.parse_task_subject
+        self.lane, self.all = streams.lane_subject, streams.all_tasks
         self._link = link
         self._streams = streams
 
-    async def publish_new(self, subject: str, payload: bytes, *, unique: str) -> None:
-        """Store a message unless one is stored whose subject matches *unique*.
+    async def publish_new(self, subject: str, payload: bytes) -> None:
+        """Store a task unless the archive has one, on a subject with a client.
 
         Raises:
             WrongRevision: There may be one.
         """
+        unique, _without_client = self._streams.task_subjects(self.parse(subject).key_hash)
         headers = {
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": unique,
@@ -43,6 +53,23 @@ class TaskStream:
 
     async def last(self, subject: str) -> KvEntry | None:
         return await self._streams.last(self.name, subject)
+
+    async def find(self, key_hash: str) -> StoredMessage | None:
+        """Return the message of an archive's task."""
+        for subject in self._streams.task_subjects(key_hash):
+            if message := await self.last(subject):
+                return StoredMessage(subject, message.value, message.revision)
+        return None
+
+    async def open_tasks(self, client: str) -> int:
+        """Return how many tasks *client*, a token, has in the queue."""
+        with translated("count messages"):
+            subject = self.subject("*", "*", client, "*")
+            try:
+                info = await self._link.js.stream_info(self.name, subject)
+            except nats.js.errors.NotFoundError:
+                return 0
+        return len(info.state.subjects or ())
 
     async def remove(self, subject: str, *, revision: int) -> None:
         await self._streams.remove(self.name, subject, revision=revision)

@@ -4,10 +4,10 @@ There is at most one task per archive. A task is PENDING until a worker claims i
 attempt runs, RETRY between attempts, and ends in SUCCESS or FAILURE.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from archiver.errors import ArchiverError
 from archiver.model import Archive, EnqueueOutcome, Region
@@ -15,16 +15,42 @@ from archiver.runtime.notifications import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the queue holds when a client is about to get another task.
+
+    ``open_tasks`` counts the client's tasks that have not ended, ``waiting`` the tasks of all
+    clients that wait for the source. The second number is at most about a second old.
+    """
+
+    open_tasks: int
+    waiting: int
+
+
+Admit: TypeAlias = Callable[[Standing], Awaitable[None]]
+"""Returns if the task may be created, and raises an error if not."""
+
+
 class TaskQueue(Protocol):
     """Creates tasks and reports on them."""
 
     async def enqueue(
-        self, archive: Archive, *, priority: Priority = Priority.HIGH
+        self,
+        archive: Archive,
+        *,
+        priority: Priority = Priority.HIGH,
+        client: str = "",
+        admit: Admit | None = None,
     ) -> EnqueueOutcome:
         """Create the archive's task, or join its waiting or running task.
 
+        A task that *client* causes counts as its open task, and has high priority only if the
+        client is light, or if nothing waits for it. *admit* is called before such a task is
+        created, and not before one is joined.
+
         Raises:
             EngineUnavailable: No task is known to have been created.
+            ArchiverError: *admit* raised it.
         """
 
     async def task(self, archive: Archive) -> Task | None:
@@ -37,7 +63,8 @@ class TaskQueue(Protocol):
     async def backlog(self, source: str) -> Backlog | None:
         """Return the length of the source's queue, at most a second old; None if it is unknown.
 
-        Cheap to repeat. Tasks of low priority are not counted, since no client waits for them.
+        Cheap to repeat. Only tasks of high priority are counted: for most clients, no other task
+        comes first.
         """
 
     def recent_failure(self, archive: Archive) -> Failure | None:
@@ -47,11 +74,11 @@ class TaskQueue(Protocol):
 class TaskEvents(Protocol):
     """Events of the fleet's tasks, as this process receives them.
 
-    ``accepted``: a task was created or joined here for a client. ``ended``: the archive with this
-    key hash was stored, or its task failed for good. ``gaps``: events may have been missed.
+    ``accepted``: a task was created or joined here for this client. ``ended``: the archive with
+    this key hash was stored, or its task failed for good. ``gaps``: events may have been missed.
     """
 
-    accepted: Subscribers[[Archive]]
+    accepted: Subscribers[[Archive, str]]
     ended: Subscribers[[str]]
     gaps: Subscribers[[]]
 

@@ -61,14 +61,13 @@ class ServerSettings(Section):
     waiters: int = Field(default=5000, ge=0)
     """Requests that one web process may hold open at a time."""
     waiters_per_client: int = Field(default=500, ge=0)
-    """Requests that one web process may hold open at a time for one client, which is an address or
-    an IPv6 network of 64 bits.
+    """Requests that one web process may hold open at a time for one client, as `limits` count them.
     """
     event_streams: int = Field(default=2000, ge=0)
     """Event streams that one web process may have open at a time."""
     event_streams_per_client: int = Field(default=20, ge=0)
-    """Event streams that one web process may have open at a time for one client, which is an
-    address or an IPv6 network of 64 bits.
+    """Event streams that one web process may have open at a time for one client, as `limits` count
+    them.
     """
     version_file: Path | None = None
     """JSON file with the keys of `/__version__` (source, version, commit, build), as in

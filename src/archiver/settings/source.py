@@ -92,9 +92,13 @@ class SourceSettings(Section):
     """
     subdirs: bool = True
     """`hgweb`: whether the host can send a part of a tree. If not, Archiver extracts the part."""
-    concurrency: int = Field(default=8, ge=2, le=100)
-    """Attempts of the whole fleet that may use the host at a time. A quarter is reserved for low
-    priority.
+    concurrency: int = Field(default=8, ge=3, le=100)
+    """Attempts of the whole fleet that may use the host at a time. A quarter is reserved for
+    clients with few tasks, and a quarter for low priority.
+    """
+    queue_max: int = Field(default=10_000, ge=1)
+    """Tasks of clients that may wait for the host. The last tenth is kept for clients with few
+    tasks.
     """
     lookup_concurrency: int = Field(default=2, ge=1, le=100)
     """Lookups that one process may send at a time. A worker may list half as many folders besides,

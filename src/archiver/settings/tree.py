@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from archiver.settings.access import AccessSettings, TokenSettings
 from archiver.settings.engine import EngineSettings
+from archiver.settings.limits import LimitsSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.section import SettingsError
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     sources: dict[str, SourceSettings] = {}
     access: AccessSettings = AccessSettings()
     tokens: dict[str, TokenSettings] = {}
+    limits: LimitsSettings = LimitsSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)

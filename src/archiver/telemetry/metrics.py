@@ -55,6 +55,11 @@ class Metrics:
             "Lookups of a rev or a node at a source, by outcome: ok, or an error code.",
             ("source", "outcome"),
         )
+        self.refusals = Counter(
+            "archiver_refusals_total",
+            "Lookups and tasks that a limit did not allow, by error code.",
+            ("code",),
+        )
         self.index_lookups = Counter(
             "archiver_index_lookups_total",
             "Lookups of an archive's copies by level: memory, index, buckets, absent.",

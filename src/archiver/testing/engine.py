@@ -1,16 +1,17 @@
 """The queue, its repair list and its fleet, in the memory of one process."""
 
 import secrets
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
-from archiver.ports.queue import OutageHistory, Repair, WorkerReport
+from archiver.ports.queue import Admit, OutageHistory, Repair, Standing, WorkerReport
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.notifications import Notifications, Subscribers
-from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
+from archiver.tasks import LIGHT_MAX, Backlog, Failure, Phase, Priority, Task, TaskState
 
 FAILURE_TTL = timedelta(seconds=10)
 
@@ -38,7 +39,9 @@ class FakeAttempt:
 
 
 class MemoryEngine:
-    """Implements ``TaskQueue``, ``RepairList`` and ``Fleet``. ``down`` makes it unavailable.
+    """Implements ``TaskQueue``, ``RepairList``, ``Counters`` and ``Fleet``.
+
+    ``down`` makes it unavailable.
 
     A test acts as a worker by ``claim`` and then ``succeed``, ``retry`` or ``fail``. ``mean`` is
     the duration of the last build for which a client may have waited, ``reports`` are those of the
@@ -57,6 +60,8 @@ class MemoryEngine:
         self.vanished: dict[str, int] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._due: dict[str, tuple[datetime, int]] = {}
+        self._clients: dict[str, str] = {}
+        self._counts: Counter[tuple[str, str, int]] = Counter()
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
         self._failures: BoundedCache[str, Failure] = BoundedCache(
@@ -64,12 +69,22 @@ class MemoryEngine:
         )
 
     async def enqueue(
-        self, archive: Archive, *, priority: Priority = Priority.HIGH
+        self,
+        archive: Archive,
+        *,
+        priority: Priority = Priority.HIGH,
+        client: str = "",
+        admit: Admit | None = None,
     ) -> EnqueueOutcome:
         self._raise_if_down()
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
             return EnqueueOutcome.JOINED
+        if client:
+            standing = self._standing(client, archive.source)
+            if admit:
+                await admit(standing)
+            priority = Priority.HIGH if standing.open_tasks < LIGHT_MAX else Priority.MIDDLE
         now = datetime.now(UTC)
         self.tasks[archive.key] = Task(
             archive=archive,
@@ -80,9 +95,24 @@ class MemoryEngine:
         )
         self.outages.pop(archive.key, None)
         self.vanished.pop(archive.key, None)
+        self._clients[archive.key] = client
         self._priorities[archive.key] = priority
         self.requeue(archive)
         return EnqueueOutcome.CREATED
+
+    def _standing(self, client: str, source: str) -> Standing:
+        waiting, open_tasks = 0, 0
+        for key, task in self.tasks.items():
+            open_tasks += self._clients[key] == client and not task.state.terminal
+            is_waiting = task.state in {TaskState.PENDING, TaskState.RETRY}
+            is_of_client = self._priorities[key] is not Priority.LOW
+            waiting += task.archive.source == source and is_of_client and is_waiting
+        return Standing(open_tasks=open_tasks, waiting=waiting)
+
+    async def count(self, kind: str, client: str, *, minute: int) -> int:
+        self._raise_if_down()
+        self._counts[kind, client, minute] += 1
+        return self._counts[kind, client, minute]
 
     async def task(self, archive: Archive) -> Task | None:
         self.asked += 1
@@ -135,9 +165,9 @@ class MemoryEngine:
     def recent_failure(self, archive: Archive) -> Failure | None:
         return self._failures.get(archive.key)
 
-    def claim(self, *, low_first: bool = False) -> FakeAttempt | None:
-        """Begin an attempt at the next task, of high priority first; None if the queue is empty."""
-        for priority in sorted(Priority, key=lambda one: (one is Priority.HIGH) is low_first):
+    def claim(self, first: Priority = Priority.HIGH) -> FakeAttempt | None:
+        """Begin an attempt at the next task, *first* at one of this priority, if there is any."""
+        for priority in sorted(Priority, key=lambda one: one is not first):
             if task := self._next(priority):
                 if task.state is TaskState.STARTED:
                     self.vanished[task.archive.key] = self.vanished.get(task.archive.key, 0) + 1
@@ -167,7 +197,8 @@ class MemoryEngine:
         built = self.tasks[key].phase is Phase.COMMITTING
         self.change(attempt.archive, state=TaskState.SUCCESS, phase=Phase.DONE, error=None)
         task = self.tasks[key]
-        if built and self._priorities[key] is Priority.HIGH and task.started_at and task.updated_at:
+        awaited = built and self._priorities[key] is not Priority.LOW
+        if awaited and task.started_at and task.updated_at:
             self.mean = task.updated_at - task.started_at
 
     def retry(self, attempt: FakeAttempt, error: ArchiverError) -> None:

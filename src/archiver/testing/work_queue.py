@@ -6,12 +6,11 @@ from datetime import timedelta
 from archiver.errors import ArchiverError, LeaseLost
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
-from archiver.tasks import Phase
+from archiver.tasks import Phase, preferred
 from archiver.testing.engine import FakeAttempt, MemoryEngine
 
 LEASE = timedelta(seconds=20)
 RENEWALS_PER_LEASE = 4
-LOW_EVERY = 8
 
 
 class MemoryWorkQueue:
@@ -36,7 +35,7 @@ class MemoryWorkQueue:
     async def claim(self) -> "MemoryLease | None":
         while not self._closed:
             self._changed.clear()
-            if attempt := self.engine.claim(low_first=self._claimed % LOW_EVERY == LOW_EVERY - 1):
+            if attempt := self.engine.claim(preferred(self._claimed)):
                 self._claimed += 1
                 return MemoryLease(self, attempt)
             if self._ends_when_empty:

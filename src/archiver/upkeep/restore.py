@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, EnqueueOutcome
@@ -11,6 +12,9 @@ from archiver.telemetry import log
 
 ACCEPTED_MAX_BYTES = 16 * MEGABYTE
 """About 10,000 archives, more than clients ever wait for. The oldest are forgotten."""
+
+Accepted: TypeAlias = tuple[Archive, str]
+"""An archive, and the client that requested it first."""
 
 
 class Restorer:
@@ -23,15 +27,15 @@ class Restorer:
     def __init__(self, *, queue: TaskQueue, events: TaskEvents, lease: timedelta) -> None:
         self._queue = queue
         self._lease = lease
-        self._archives: BoundedCache[str, Archive] = BoundedCache(max_bytes=ACCEPTED_MAX_BYTES)
+        self._archives: BoundedCache[str, Accepted] = BoundedCache(max_bytes=ACCEPTED_MAX_BYTES)
         self._returned = asyncio.Event()
         events.accepted.add(self._remember)
         events.ended.add(self._archives.pop)
         events.gaps.add(self._returned.set)
 
-    def _remember(self, archive: Archive) -> None:
+    def _remember(self, archive: Archive, client: str) -> None:
         if archive.key_hash not in self._archives:
-            self._archives.put(archive.key_hash, archive)
+            self._archives.put(archive.key_hash, (archive, client))
 
     async def restore_after_outages(self) -> None:
         """Restore the accepted tasks whenever the engine returns, until cancelled.
@@ -56,19 +60,21 @@ class Restorer:
         while unsettled:
             # By then every running worker has written its progress again, whatever was lost.
             await asyncio.sleep(self._lease.total_seconds() / 2)
-            unsettled = [archive for archive in unsettled if not await self._try_settle(archive)]
+            unsettled = [
+                accepted for accepted in unsettled if not await self._try_settle(*accepted)
+            ]
 
-    async def _try_settle(self, archive: Archive) -> bool:
+    async def _try_settle(self, archive: Archive, client: str) -> bool:
         """Settle *archive*, but give it up after any other error than EngineUnavailable."""
         try:
-            return await self._settle(archive)
+            return await self._settle(archive, client)
         except EngineUnavailable:
             raise
         except Exception:  # noqa: BLE001 - one archive must not keep all others from being restored
             log.exception("accepted.broken", key=archive.key)
             return True
 
-    async def _settle(self, archive: Archive) -> bool:
+    async def _settle(self, archive: Archive, client: str) -> bool:
         """Create the task of *archive* if it is missing; return whether nothing is left to do."""
         if archive.key_hash not in self._archives:
             return True
@@ -78,6 +84,7 @@ class Restorer:
             return True
         if task and task.updated_at and datetime.now(UTC) - task.updated_at < self._lease:
             return False  # it is running, but its message may be lost all the same
-        if await self._queue.enqueue(archive) is EnqueueOutcome.CREATED:
+        outcome = await self._queue.enqueue(archive, client=client)
+        if outcome is EnqueueOutcome.CREATED:
             log.warning("task.restored", key=archive.key)
         return True

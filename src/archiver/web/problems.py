@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse
@@ -26,6 +27,8 @@ _STATUS: dict[type[ArchiverError], int] = {
     errors.EngineUnavailable: 503,
     errors.NoWorker: 503,
     errors.TooManyWaiters: 503,
+    errors.QueueFull: 503,
+    errors.LimitReached: 429,
     ArchiverError: 500,
 }
 
@@ -72,15 +75,34 @@ def reply_to(context: RequestContext, exc: Exception) -> Reply:
             )
         case errors.TaskFailed():
             return problem(context, exc.failed_with, exc.message)
-        case errors.SourceBusy() | errors.TooManyWaiters() if exc.retry_after:
+        case errors.SourceBusy() | errors.TooManyWaiters() | errors.LimitReached() if (
+            exc.retry_after
+        ):
             delay_s = exc.retry_after.total_seconds()
-            return problem(context, exc.code, exc.message, retry_after_s=delay_s)
+            reply = problem(context, exc.code, exc.message, retry_after_s=delay_s)
+            if isinstance(exc, errors.LimitReached) and not isinstance(exc, errors.QueueFull):
+                reply.response.headers.update(_limit_headers(exc))
+            return reply
         case ArchiverError():
             return problem(context, exc.code, exc.message)
         case Misdirected():
             return problem(context, exc.code, exc.detail)
         case _:
             return problem(context, errors.InternalError.code, "Archiver failed; see its log")
+
+
+def _limit_headers(exc: errors.LimitReached) -> Mapping[str, str]:
+    """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
+    window = f";w={exc.window // timedelta(seconds=1)}" if exc.window else ""
+    reset_s = _whole_seconds(exc.retry_after.total_seconds())
+    return {
+        "RateLimit-Policy": f'"{exc.policy}";q={exc.quota}{window}',
+        "RateLimit": f'"{exc.policy}";r=0;t={reset_s}',
+    }
+
+
+def _whole_seconds(delay_s: float) -> int:
+    return max(1, math.ceil(delay_s))
 
 
 def problem(
@@ -91,7 +113,7 @@ def problem(
     retry_after_s: float | None = None,
     **members: str,
 ) -> Reply:
-    """Return the problem *code*. A 503 has ``Retry-After``, and a 401 a challenge."""
+    """Return the problem *code*. A 429 or 503 has ``Retry-After``, and a 401 a challenge."""
     status = STATUSES.get(code, 500)
     response = JSONResponse(
         {
@@ -106,9 +128,9 @@ def problem(
         status_code=status,
         media_type="application/problem+json",
     )
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         delay_s = retry_after_s or context.state.config.retry_after_s
-        response.headers["Retry-After"] = str(max(1, math.ceil(delay_s)))
+        response.headers["Retry-After"] = str(_whole_seconds(delay_s))
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = CHALLENGE
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

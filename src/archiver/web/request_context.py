@@ -27,6 +27,9 @@ HEADER_MAX_BYTES = 4096
 NO_ROUTE = "none"
 NO_SOURCE = "-"
 
+UNKNOWN_HOLDER = "unknown"
+"""Clients whose address the server does not know share one set of limits."""
+
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_MAX_BYTES}}}")
 
 _IDS = random.Random()  # noqa: S311 - no secret; SystemRandom would release the GIL for each id
@@ -105,6 +108,11 @@ class RequestContext:
     source: str = NO_SOURCE
     outcome: str = "ok"
     status: int | None = None
+
+    @property
+    def share_holder(self) -> str:
+        """The name that limits count against: the principal, else the address or its network."""
+        return self.principal or self.client.group or UNKNOWN_HOLDER
 
     def may_read(self, archive: Archive) -> bool:
         """Return whether the client may know that *archive* exists."""

@@ -19,6 +19,7 @@ from archiver.formats.workspace import Workspace
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.worker_reports import Answer
+from archiver.limiter import ClientLimits
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
@@ -68,6 +69,16 @@ def engine_servers(engine: EngineSettings) -> Servers:
         tls_cert=engine.tls_cert,
         tls_key=engine.tls_key,
         replicas=engine.replicas,
+    )
+
+
+def client_limits(settings: Settings) -> ClientLimits:
+    limits = settings.limits
+    return ClientLimits(
+        open_tasks=limits.open_tasks,
+        tasks_per_minute=limits.tasks_per_minute,
+        lookups_per_minute=limits.lookups_per_minute,
+        queue_max={name: source.queue_max for name, source in settings.sources.items()},
     )
 
 

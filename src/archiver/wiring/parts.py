@@ -8,6 +8,7 @@ from datetime import timedelta
 from archiver import __version__
 from archiver.formats.convert import ProcessConverter
 from archiver.jetstream.connection import Connection
+from archiver.jetstream.counters import JetStreamCounters
 from archiver.jetstream.feed import relay
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
@@ -15,6 +16,7 @@ from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
+from archiver.limiter import Limiter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.settings import Settings, nearest_regions
@@ -82,6 +84,10 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             ),
             notifications=notifications,
             nearest=nearest_regions(settings),
+            limiter=Limiter(
+                limits=adapters.client_limits(settings),
+                counters=JetStreamCounters(connection=connection),
+            ),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(

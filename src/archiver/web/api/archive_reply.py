@@ -134,7 +134,7 @@ async def _wait(
         request.archive_request, request.url, context.client.region, context.principal
     )
     try:
-        with context.state.waiters.watch(pending.archive, context.client.group) as watch:
+        with context.state.waiters.watch(pending.archive, context.share_holder) as watch:
             waited = await watch.wait_for_response(
                 variant, render, timeout_s=timeout_s, receive=context.receive
             )

@@ -99,7 +99,8 @@ async def _fulfil(
         request.archive_request,
         method=context.method,
         share=create,  # otherwise a client could store any number of revs, at no cost to itself
-        client=context.client.group,
+        client=context.share_holder,
+        limited=not access.is_admin(context.principal, wanted.source, wanted.repo),
         client_region=context.client.region,
     )
     try:

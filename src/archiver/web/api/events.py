@@ -70,7 +70,7 @@ class EventStream(Response):
         self._has_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waiters, client = self._context.state.waiters, self._context.client.group
+        waiters, client = self._context.state.waiters, self._context.share_holder
         with (
             waiters.watch(self._archive, client, stream=True) as watch,
             departure_of(receive) as departure,

@@ -60,7 +60,7 @@ async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: fl
     state = context.state
     until = time.monotonic() + min(wait_s, state.config.wait_limits.hold_s)
     with (
-        state.waiters.watch(archive, context.client.group) as watch,
+        state.waiters.watch(archive, context.share_holder) as watch,
         departure_of(context.receive) as departure,
     ):
         seen = watch.version or 1

@@ -1,0 +1,16 @@
+"""Settings of what one client may cause."""
+
+from pydantic import Field
+
+from archiver.settings.section import Section
+
+
+class LimitsSettings(Section):
+    """What one client may cause. 0: no limit."""
+
+    open_tasks: int = Field(default=50, ge=0)
+    """Tasks of one client that may wait or run at a time, in the whole fleet."""
+    tasks_per_minute: int = Field(default=60, ge=0)
+    """Tasks that one client may have created in a minute."""
+    lookups_per_minute: int = Field(default=120, ge=0)
+    """Lookups of revs and nodes that Archiver does not know yet, for one client in a minute."""

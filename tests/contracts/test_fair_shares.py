@@ -1,0 +1,199 @@
+"""The promises about clients of ``TaskQueue`` and ``Counters``, kept by the fake and by NATS."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from archiver.errors import TooManyTasks
+from archiver.model import Archive, Copies, EnqueueOutcome
+from archiver.ports.queue import Attempt, Standing, TaskQueue
+from archiver.tasks import LIGHT_MAX, Priority, TaskState
+from tests.parts.fleet import HUNG_AFTER_S, POLICY, an_archive, copies_of
+from tests.parts.queue_backends import OpenStand, QueueBackend, claimed
+
+FLOOD = 2000
+"""Tasks of one client that wait when another one comes."""
+
+FEW = 6
+"""Builds for which the other client's task may wait: those that fill the slots, and some more."""
+
+
+class Noted:
+    """Admits every task, and notes each standing."""
+
+    def __init__(self) -> None:
+        self.standings: list[Standing] = []
+
+    async def __call__(self, standing: Standing) -> None:
+        self.standings.append(standing)
+
+
+async def refuse(_standing: Standing) -> None:
+    raise TooManyTasks("no", quota=0, retry_after=POLICY.grace)
+
+
+def test_only_the_open_tasks_of_the_client_itself_count(open_stand: OpenStand) -> None:
+    async def play() -> list[int]:
+        noted = Noted()
+        async with open_stand() as stand:
+            for client in ("a", "b", "a", "", "a"):
+                await stand.queue.enqueue(an_archive(), client=client, admit=noted)
+        return [standing.open_tasks for standing in noted.standings]
+
+    assert asyncio.run(play()) == [0, 0, 1, 2]
+
+
+def test_running_tasks_are_open_and_ended_ones_are_not(open_stand: OpenStand) -> None:
+    async def play() -> list[int]:
+        noted = Noted()
+        async with open_stand() as stand, stand.work_queue() as work:
+            await stand.queue.enqueue(an_archive(), client="a")
+            lease = await claimed(work)
+            await stand.queue.enqueue(an_archive(), client="a", admit=noted)
+            await lease.succeed()
+            async with asyncio.timeout(HUNG_AFTER_S):  # the engine forgets it with a delay
+                while noted.standings[-1].open_tasks != len(noted.standings):
+                    await stand.queue.enqueue(an_archive(), client="a", admit=noted)
+        return [standing.open_tasks for standing in noted.standings]
+
+    first, *_ = asyncio.run(play())
+    assert first == 1
+
+
+def test_a_task_that_is_joined_needs_no_admission(open_stand: OpenStand) -> None:
+    async def play() -> list[EnqueueOutcome]:
+        archive = an_archive()
+        async with open_stand() as stand:
+            await stand.queue.enqueue(archive, client="a")
+            return [
+                await stand.queue.enqueue(archive, client=client, admit=refuse)
+                for client in ("a", "b")
+            ]
+
+    assert asyncio.run(play()) == [EnqueueOutcome.JOINED] * 2
+
+
+def test_a_refused_task_is_not_created(open_stand: OpenStand) -> None:
+    async def play() -> object:
+        archive = an_archive()
+        async with open_stand() as stand:
+            with pytest.raises(TooManyTasks):
+                await stand.queue.enqueue(archive, client="a", admit=refuse)
+            return await stand.queue.task(archive)
+
+    assert asyncio.run(play()) is None
+
+
+def test_a_crowd_gets_its_task_although_the_first_client_is_refused(open_stand: OpenStand) -> None:
+    async def play() -> list[object]:
+        archive = an_archive()
+        async with open_stand() as stand:
+            noted = Noted()
+            return await asyncio.gather(
+                stand.queue.enqueue(archive, client="a", admit=refuse),
+                stand.queue.enqueue(archive, client="a", admit=refuse),
+                *(stand.queue.enqueue(archive, client=c, admit=noted) for c in "bcbc"),
+                return_exceptions=True,
+            )
+
+    first, second, *others = asyncio.run(play())
+    assert isinstance(first, TooManyTasks)
+    assert isinstance(second, TooManyTasks) or second is EnqueueOutcome.JOINED
+    assert others.count(EnqueueOutcome.CREATED) == 1
+    assert others.count(EnqueueOutcome.JOINED) == 3
+
+
+def test_concurrent_tasks_of_a_client_are_counted_one_after_the_other(
+    open_stand: OpenStand,
+) -> None:
+    async def play() -> list[int]:
+        noted = Noted()
+        async with open_stand() as stand:
+            await asyncio.gather(
+                *(stand.queue.enqueue(an_archive(), client="a", admit=noted) for _ in range(20))
+            )
+        return [standing.open_tasks for standing in noted.standings]
+
+    assert asyncio.run(play()) == [*range(20)]
+
+
+async def _flood(queue: TaskQueue, count: int) -> None:
+    await asyncio.gather(*(queue.enqueue(an_archive(), client="flood") for _ in range(count)))
+
+
+def test_a_flood_of_one_client_delays_the_task_of_another_by_a_few_builds(
+    open_stand: OpenStand,
+) -> None:
+    """Law 11."""
+    others = [an_archive() for _ in range(LIGHT_MAX)]
+    built: list[Archive] = []
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        built.append(archive)
+        await asyncio.sleep(0.01)
+        return copies_of(archive)
+
+    async def play(stand: QueueBackend) -> list[int]:
+        await _flood(stand.queue, FLOOD)
+        async with stand.worker(build, policy=replace(POLICY, concurrency=2)):
+            async with asyncio.timeout(HUNG_AFTER_S):
+                while len(built) < 3:
+                    await asyncio.sleep(0.01)
+            before = []
+            for other in others:
+                before.append(len(built))
+                await stand.queue.enqueue(other, client="other")
+                await stand.until(other, TaskState.SUCCESS)
+        return [built.index(o) - b for o, b in zip(others, before, strict=True)]
+
+    async def opened() -> list[int]:
+        async with open_stand() as stand:
+            return await play(stand)
+
+    assert max(asyncio.run(opened())) <= FEW
+
+
+def test_repairs_and_the_flood_itself_go_on(open_stand: OpenStand) -> None:
+    repair, built = an_archive(), list[Archive]()
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        built.append(archive)
+        return copies_of(archive)
+
+    async def play() -> None:
+        async with open_stand() as stand:
+            await _flood(stand.queue, 40)
+            await stand.queue.enqueue(repair, priority=Priority.LOW)
+            async with stand.worker(build, policy=replace(POLICY, concurrency=1)):
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while len(built) < 41:
+                        await asyncio.sleep(0.01)
+
+    asyncio.run(play())
+    assert built.index(repair) < 20
+
+
+def test_events_are_counted_per_kind_client_and_minute(open_stand: OpenStand) -> None:
+    async def play() -> list[int]:
+        async with open_stand() as stand:
+            count = stand.counters.count
+            return [
+                await count("tasks", "a", minute=7),
+                await count("tasks", "a", minute=7),
+                await count("lookups", "a", minute=7),
+                await count("tasks", "b * >.", minute=7),
+                await count("tasks", "a", minute=8),
+                await count("tasks", "a", minute=7),
+            ]
+
+    assert asyncio.run(play()) == [1, 2, 1, 1, 1, 3]
+
+
+def test_concurrent_events_are_all_counted(open_stand: OpenStand) -> None:
+    async def play() -> list[int]:
+        async with open_stand() as stand:
+            counting = (stand.counters.count("tasks", "a", minute=1) for _ in range(30))
+            return sorted(await asyncio.gather(*counting))
+
+    assert asyncio.run(play()) == [*range(1, 31)]
