@@ -17,7 +17,7 @@ from typing import Protocol
 from benchmarks.inputs import BASENAME, NODE, Input, Inputs
 from tests.parts.process import accepts, free_port, running
 from tests.system.client import fetch, succeed
-from tests.system.stack import REGIONS, Process, Stack, servers
+from tests.system.stack import REGIONS, UNLIMITED, Process, Stack, servers
 
 TIMEOUT_S = 1800.0
 
@@ -173,7 +173,7 @@ class Lab:
         self, host: Templated, settings: Mapping[str, str] | None = None
     ) -> Iterator[Stack]:
         """Yield new servers, NATS and the regions, without processes of Archiver."""
-        settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **(settings or {})}
+        settings = {"ARCHIVER_ENGINE__LEASE_S": "20", **UNLIMITED, **(settings or {})}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, folder)

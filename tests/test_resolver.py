@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from archiver.errors import (
     InvalidRequest,
     SourceUnavailable,
+    TooManyLookups,
     TooManyWaiters,
     UnknownRepo,
     UnknownRev,
@@ -336,6 +338,66 @@ def test_limits_of_one_client_or_source_do_not_affect_others() -> None:
     assert isinstance(there, Resolution)
     assert there.node == elsewhere
     assert later == b
+
+
+async def _refuse() -> None:
+    raise TooManyLookups("no", quota=0, retry_after=NAME_TTL)
+
+
+def test_only_a_lookup_that_begins_and_was_not_known_before_needs_admission() -> None:
+    asked = Asked()
+
+    async def resolve(rev: str) -> Node:
+        return (await asked.resolver.resolve(asked.source, ASH, rev, admit=_refuse)).node
+
+    async def scenario() -> None:
+        with pytest.raises(TooManyLookups):
+            await resolve("default")
+        await asked.node("default")
+        assert await resolve("default") == asked.tip
+        await asked.remember("default", Node("0" * 40), age=NAME_TTL + timedelta(seconds=1))
+        assert await resolve("default") == asked.tip
+        assert await resolve(asked.tip) == asked.tip
+        await asked.resolver.require_known(asked.source, ASH, asked.tip, admit=_refuse)
+        with pytest.raises(TooManyLookups):
+            await asked.resolver.require_known(asked.source, ASH, Node("0" * 40), admit=_refuse)
+
+    run(scenario())
+    assert asked.source.asked == {"resolve": 2}
+
+
+def test_a_lookup_goes_on_for_others_if_the_client_that_began_it_is_refused() -> None:
+    asked = Asked()
+    resolve = partial(asked.resolver.resolve, asked.source, ASH, "default")
+
+    async def scenario() -> list[object]:
+        return await asyncio.gather(
+            resolve(client="a", admit=_refuse),
+            resolve(client="a", admit=_refuse),
+            *(resolve(client=client) for client in "bcb"),
+            return_exceptions=True,
+        )
+
+    *refused, b, c, again = run(scenario())
+    assert [type(answer) for answer in refused] == [TooManyLookups] * 2
+    assert isinstance(b, Resolution)
+    assert {b.node} == {asked.tip}
+    assert b == again
+    assert isinstance(c, Resolution)
+    assert asked.source.asked["resolve"] <= 2
+
+
+def test_a_refused_lookup_leaves_room_for_others() -> None:
+    asked = Asked()
+    resolver = Resolver(index=asked.index, storage=asked.storage, lookups_max=1)
+
+    async def scenario() -> Node:
+        for _ in range(3):
+            with pytest.raises(TooManyLookups):
+                await resolver.resolve(asked.source, ASH, "default", admit=_refuse)
+        return (await resolver.resolve(asked.source, ASH, "default")).node
+
+    assert run(scenario()) == asked.tip
 
 
 def test_an_unshared_rev_is_cached_in_this_process_only() -> None:

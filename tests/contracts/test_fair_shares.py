@@ -44,6 +44,19 @@ def test_only_the_open_tasks_of_the_client_itself_count(open_stand: OpenStand) -
     assert asyncio.run(play()) == [0, 0, 1, 2]
 
 
+def test_the_tasks_of_all_clients_that_wait_for_the_source_are_counted(
+    open_stand: OpenStand,
+) -> None:
+    async def play() -> list[int]:
+        noted = Noted()
+        async with open_stand() as stand, stand.work_queue():
+            for client in ("a", "b", "a", "c", "a", "a", "a"):
+                await stand.queue.enqueue(an_archive(), client=client, admit=noted)
+        return [standing.waiting for standing in noted.standings]
+
+    assert asyncio.run(play()) == [*range(7)]
+
+
 def test_running_tasks_are_open_and_ended_ones_are_not(open_stand: OpenStand) -> None:
     async def play() -> list[int]:
         noted = Noted()

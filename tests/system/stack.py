@@ -19,6 +19,12 @@ from tests.system.client import fetch
 REGIONS = ("us-east-1", "us-west-2")
 LEASE_S = 2.0
 
+UNLIMITED = {
+    f"ARCHIVER_LIMITS__{limit}": "0"
+    for limit in ("OPEN_TASKS", "TASKS_PER_MINUTE", "LOOKUPS_PER_MINUTE")
+}
+"""Settings for one client that wants more than any other gets."""
+
 Process = subprocess.Popen[bytes]
 
 

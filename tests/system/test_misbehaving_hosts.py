@@ -31,7 +31,7 @@ from tests.parts.http_faults import (
 )
 from tests.parts.packing import read_through
 from tests.system.client import fetch, poll, stored
-from tests.system.stack import REGIONS, Stack, servers
+from tests.system.stack import REGIONS, UNLIMITED, Stack, servers
 
 CASES = {case.name: case for case in (*http_faults(), *archive_faults())}
 SOUND = [case for case in CASES.values() if case.code is None]
@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.thorough, pytest.mark.timeout(500)]
 """All cases run in the setup of the first test, which takes half a minute on an idle machine."""
 
 SETTINGS = {
+    **UNLIMITED,
     "ARCHIVER_ENGINE__LEASE_S": "20",
     "ARCHIVER_WORKER__CONCURRENCY": str(AT_ONCE),
     "ARCHIVER_WORKER__MAX_FAILURES": str(MAX_FAILURES),

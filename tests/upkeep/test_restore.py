@@ -11,10 +11,11 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.streams import STATES
 from archiver.jetstream.task_queue import JetStreamTaskQueue
+from archiver.jetstream.task_subject import client_token
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt
 from archiver.runtime.tasks import in_background
-from archiver.tasks import Priority, TaskState
+from archiver.tasks import LIGHT_MAX, Priority, TaskState
 from archiver.testing import MemoryStorage
 from archiver.upkeep.restore import Restorer
 from tests.parts.fleet import LEASE, POLICY, Busy, Fleet, an_archive, copies_of, until
@@ -70,6 +71,23 @@ def test_only_tasks_that_the_engine_lost_are_created_again(fleet: Fleet) -> None
             assert await here.queue.enqueue(lost) is EnqueueOutcome.JOINED
 
     asyncio.run(play())
+
+
+def test_restored_tasks_belong_to_their_client(fleet: Fleet) -> None:
+    """A flood that was lost must not come first."""
+
+    async def play() -> tuple[int, set[str]]:
+        archives = [an_archive() for _ in range(LIGHT_MAX + 2)]
+        async with web(fleet) as here:
+            for archive in archives:
+                await here.queue.enqueue(archive, client="a")
+            await here.wipe()
+            assert len(await here.restored()) == len(archives)
+            subjects = await here.connection.tasks.subjects(most=100)
+            lanes = {here.connection.tasks.parse(subject).priority for subject in subjects or ()}
+            return await here.connection.tasks.open_tasks(client_token("a")), lanes
+
+    assert asyncio.run(play()) == (LIGHT_MAX + 2, {"hi", "mid"})
 
 
 def test_an_outage_without_a_loss_creates_nothing(fleet: Fleet) -> None:
