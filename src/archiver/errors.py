@@ -39,7 +39,9 @@ ArchiverError
 ├── NoRoom                  no_room               retryable, ours
 ├── ConversionLost          conversion_lost       retryable
 ├── StorageUnavailable      storage_unavailable   retryable, ours
-│   └── UnreadableManifest  unreadable_manifest   retryable, not ours
+│   ├── UnreadableManifest  unreadable_manifest   retryable, not ours
+│   └── PurgeUnfinished     purge_unfinished      retryable, not ours
+├── PinnedArchive           pinned
 ├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, has a retry_after
@@ -285,6 +287,21 @@ class UnreadableManifest(StorageUnavailable, code="unreadable_manifest", ours=Fa
 
     Not ``ours``: other archives are not affected, so tasks do not wait for the end of an outage.
     """
+
+
+class PurgeUnfinished(StorageUnavailable, code="purge_unfinished", ours=False):
+    """A purge of this archive has begun and has not ended; ``purge`` is its id.
+
+    Not ``ours``, as for UnreadableManifest.
+    """
+
+    def __init__(self, message: str, *, purge: str = "") -> None:
+        super().__init__(message)
+        self.purge = purge
+
+
+class PinnedArchive(ArchiverError, code="pinned"):
+    """The archive has a pin, so it is not purged."""
 
 
 class EngineUnavailable(ArchiverError, code="engine_unavailable", retryable=True, ours=True): ...

@@ -318,6 +318,15 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Keeps an archive: it is purged only on an explicit order. Names the client and its reason."""
+
+    principal: str
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """A hit: the archive exists in ``region``.
 

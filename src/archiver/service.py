@@ -19,11 +19,13 @@ from archiver.health import check_service, check_worker
 from archiver.limiter import Admission, Limiter
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
+from archiver.pins import Pins
 from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
+from archiver.purge import Purger
 from archiver.resolver import Resolver
 from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.status import StatusReporter
@@ -37,7 +39,8 @@ class Archiver:
     """Returns presigned URLs of archives in the buckets, and builds archives that are missing.
 
     ``hits`` notifies of the key hash of each archive that a client is sent to. ``status`` combines
-    the buckets with the engine; ``task`` and ``backlog`` ask the engine alone.
+    the buckets with the engine; ``task`` and ``backlog`` ask the engine alone. ``purge`` removes
+    every trace of an archive, ``pins`` protect archives from that.
     """
 
     def __init__(  # noqa: PLR0913 - one argument per port
@@ -66,9 +69,15 @@ class Archiver:
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index, storage=storage)
         self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
+        self.pins = Pins(storage=storage)
         self.status = StatusReporter(
-            storage=storage, index=index, queue=queue, source=self.source
+            storage=storage,
+            index=index,
+            queue=queue,
+            source=self.source,
+            is_pinned=self.pins.is_pinned,
         ).status
+        self.purge = Purger(storage=storage, index=index, queue=queue, repairs=repairs).purge
         self.task = queue.task
         self.backlog = queue.backlog
         self.check_health = partial(check_service, fleet, storage)

@@ -26,18 +26,26 @@ class Status:
     copies: Copies | None = None
     urls: Mapping[Region, PresignedUrl] = field(default_factory=dict, repr=False)
     missing: tuple[Region, ...] = ()
+    pinned: bool = False
 
 
 class StatusReporter:
     """Combines the engine's record of a task with the copies in the buckets."""
 
     def __init__(
-        self, *, storage: Storage, index: Index, queue: TaskQueue, source: Callable[[str], Source]
+        self,
+        *,
+        storage: Storage,
+        index: Index,
+        queue: TaskQueue,
+        source: Callable[[str], Source],
+        is_pinned: Callable[[Archive], bool],
     ) -> None:
         self._storage = storage
         self._index = index
         self._queue = queue
         self._source = source
+        self._is_pinned = is_pinned
 
     async def status(self, archive: Archive) -> Status:
         """Return the status of *archive*: SUCCESS if and only if a region has it.
@@ -86,6 +94,7 @@ class StatusReporter:
                 for region in copies.regions
             },
             missing=copies.missing_from(self._storage.regions),
+            pinned=self._is_pinned(archive),
         )
 
     def _source_url(self, archive: Archive) -> str:

@@ -153,8 +153,8 @@ def test_callers_without_credentials_are_asked_for_some() -> None:
     with pytest.raises(UnknownSource):
         Access(Policy(sources={"secret": SECRET})).require_source(ANONYMOUS, "secret")
     with pytest.raises(Unauthenticated):
-        access(Scope.NONE).require_reader(ANONYMOUS)
-    access(Scope.NONE).require_reader(Access.of_token("ci"))
+        access(Scope.NONE).require_scope(ANONYMOUS, Scope.READ)
+    access(Scope.NONE).require_scope(Access.of_token("ci"), Scope.READ)
     assert isinstance(access().create_refusal(ANONYMOUS), Unauthenticated)
     assert isinstance(access().create_refusal(Access.of_token("ci")), Forbidden)
 

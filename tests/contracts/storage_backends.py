@@ -102,7 +102,10 @@ class MemoryBackend:
         del self.storage.objects[region][object_key]
 
     def download(self, url: str) -> bytes:
-        return self.storage.download(url)
+        try:
+            return self.storage.download(url)
+        except KeyError as exc:
+            raise PermissionError("there is no such object") from exc
 
 
 class S3Backend:

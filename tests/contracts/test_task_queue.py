@@ -258,3 +258,23 @@ def test_a_healthy_fleet_passes_its_check(open_stand: OpenStand) -> None:
             return await stand.fleet.check_queue()
 
     assert asyncio.run(play()) is None
+
+
+def test_a_dropped_task_is_gone_if_it_has_ended_or_is_a_repair(open_stand: OpenStand) -> None:
+    async def play() -> None:
+        ended, repair, waiting = (an_archive() for _ in range(3))
+        async with open_stand() as stand:
+            async with stand.worker(_build):
+                await stand.queue.enqueue(ended)
+                await _ended(stand.queue, ended)
+            await stand.queue.enqueue(repair, priority=Priority.LOW)
+            await stand.queue.enqueue(waiting)
+            for archive in (ended, repair, waiting):
+                await stand.queue.drop(archive)
+                await stand.queue.drop(archive)
+            assert await stand.queue.task(ended) is None
+            assert await stand.queue.task(repair) is None
+            assert await stand.queue.task(waiting) is not None
+            assert await stand.queue.enqueue(repair) is EnqueueOutcome.CREATED
+
+    asyncio.run(play())

@@ -39,6 +39,25 @@ def test_a_copy_does_not_replace_a_different_manifest(two_regions: TwoRegions) -
     assert two_regions.use(find, regions=(WEST,)) == west
 
 
+def test_an_archive_that_is_purged_during_its_copy_stays_away(two_regions: TwoRegions) -> None:
+    archive = an_archive()
+    copies = two_regions.use(lambda storage: store(storage, archive), regions=(WEST,))
+    path = f"/{two_regions.home.names[WEST]}/manifests/{archive.key}.json"
+
+    def purge_at_upload(method: str, target: str) -> None:
+        if method == "PUT" and archive.file_name in target:
+            two_regions.home.server.request("DELETE", path)
+
+    two_regions.sinks[EAST].misbehave = purge_at_upload
+
+    async def scenario(storage: RegionalStorage) -> None:
+        with pytest.raises(StorageUnavailable, match="while it was copied"):
+            await storage.copy(archive, copies, EAST)
+
+    two_regions.use(scenario)
+    assert two_regions.home.keys()[EAST] == []
+
+
 def test_an_incomplete_copy_gets_no_manifest(two_regions: TwoRegions) -> None:
     archive = an_archive()
     copies = two_regions.use(lambda storage: store(storage, archive), regions=(WEST,))

@@ -46,15 +46,20 @@ def test_it_has_the_version_and_the_public_url(document: dict[str, Any]) -> None
 
 
 def test_its_paths_are_the_routes(document: dict[str, Any]) -> None:
-    routes = {
-        route.path.replace("{address:path}", "{source}/{repo}/{rev}").replace(
-            "{file:path}", "{source}/{repo}/{rev}.{suffix}"
-        )
-        for route in ROUTES
+    described = {
+        (path, operation.upper())
+        for path, operations in document["paths"].items()
+        for operation in operations
+        if operation != "parameters"
     }
-    assert document["paths"].keys() == routes
-    for path in document["paths"].values():
-        assert path.keys() - {"parameters"} == {"get", "head"}
+    assert described == {
+        (_described(route.path), each) for route in ROUTES for each in route.methods
+    }
+
+
+def _described(path: str) -> str:
+    named = path.replace("{address:path}", "{source}/{repo}/{rev}")
+    return named.replace("{file:path}", "{source}/{repo}/{rev}.{suffix}")
 
 
 @given(text=st.text(alphabet="ab0/.-_?#@%\\~ \n\x7fé", max_size=8))

@@ -155,12 +155,18 @@ class Access:
             "the archive does not exist; to have it built, send a token with the scope 'create'"
         )
 
-    def require_reader(self, principal: Principal) -> None:
-        """Return if *principal* may read anything. Raises Unauthenticated, or Forbidden."""
-        if not any(self.scope(principal, source) for source in self._policy.sources):
-            if principal:
-                raise Forbidden(f"{principal} may read nothing")
-            raise Unauthenticated("send a token: nothing is served without one")
+    def require_admin(self, principal: Principal, source: str, repo: str) -> None:
+        """Return if *principal* may operate *repo*. Raises Unauthenticated, or Forbidden."""
+        if self.scope(principal, source, repo) < Scope.ADMIN:
+            raise _lacks(principal, Scope.ADMIN)
+
+    def require_scope(self, principal: Principal, scope: Scope) -> None:
+        """Return if *principal* has *scope* for any source. Raises Unauthenticated, or Forbidden.
+
+        It then has to be checked for the source and the repo.
+        """
+        if not any(self.scope(principal, source) >= scope for source in self._policy.sources):
+            raise _lacks(principal, scope)
 
     def require_metrics(self, principal: Principal) -> None:
         """Return if *principal* may read the metrics, whose labels name all sources.
@@ -177,3 +183,9 @@ class Access:
 
 def _private_sources(policy: Policy) -> frozenset[str]:
     return frozenset(name for name, rules in policy.sources.items() if rules.private)
+
+
+def _lacks(principal: Principal, scope: Scope) -> Unauthenticated | Forbidden:
+    if principal:
+        return Forbidden(f"{principal} does not have the scope '{scope.label}' here")
+    return Unauthenticated(f"send a token with the scope '{scope.label}'")

@@ -10,7 +10,7 @@ from archiver.client.failures import CommandFailed
 
 COMMANDS = (
     *("serve", "web", "worker", "get", "verify", "status", "audit", "index", "mirrors", "engine"),
-    *("config", "token", "demo"),
+    *("purge", "pins", "config", "token", "demo"),
 )
 
 

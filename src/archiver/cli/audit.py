@@ -7,18 +7,22 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from urllib.parse import unquote, urlsplit
 
 import click
 
 from archiver.cli.audit_report import exit_code, format_summary, print_finding, to_json_line
-from archiver.cli.options import config_option, json_option, load_settings_or_embedded
+from archiver.cli.options import (
+    config_option,
+    json_option,
+    load_settings_or_embedded,
+    parse_task,
+)
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.failures import InvalidUsage
 from archiver.client.text import printable
 from archiver.errors import StorageUnavailable
-from archiver.model import Archive, parse_task_id
+from archiver.model import Archive
 from archiver.settings import Settings, SettingsError, require_regions
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.audit import Auditor
@@ -109,7 +113,7 @@ def command(
             "TASK, --all and --sample exclude each other, and so do TASK and --source"
         )
     audit = Audit(
-        named=tuple(map(_parse_task, tasks)),
+        named=tuple(map(parse_task, tasks)),
         source=source,
         sample_size=None if everything else sample or SAMPLE_SIZE,
         seed=seed,
@@ -138,13 +142,3 @@ def command(
     if not quiet:
         click.echo(format_summary(outcomes), err=True)
     click.get_current_context().exit(exit_code(outcomes, complete=failure is None))
-
-
-def _parse_task(task: str) -> Archive:
-    """Return the archive of a task id or of a status URL."""
-    url = urlsplit(task)
-    is_url = url.scheme in {"http", "https"}
-    archive = parse_task_id(unquote(url.path.rpartition("/")[2]) if is_url else task)
-    if archive is None:
-        raise InvalidUsage(f"{task} is neither a task id nor a status URL")
-    return archive

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -12,6 +13,7 @@ from archiver.embedded.data_folder import find_running
 from archiver.embedded.program import CannotServe
 from archiver.embedded.servers import no_proxy
 from archiver.errors import ArchiverError
+from archiver.model import Archive, parse_task_id
 from archiver.settings import Settings, SettingsError, load
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
@@ -94,6 +96,21 @@ def _use_embedded(settings: Settings) -> None:
     if not settings.regions and "ARCHIVER_REGIONS" in running:
         os.environ["ARCHIVER_REGIONS"] = running["ARCHIVER_REGIONS"]
         os.environ["NO_PROXY"] = no_proxy()
+
+
+def find_archive(task: str) -> Archive | None:
+    """Return the archive of a task id or of a status URL; None if *task* is neither."""
+    url = urlsplit(task)
+    is_url = url.scheme in {"http", "https"}
+    return parse_task_id(unquote(url.path.rpartition("/")[2]) if is_url else task)
+
+
+def parse_task(task: str) -> Archive:
+    """Return the archive of a task id or of a status URL. Raises InvalidUsage."""
+    archive = find_archive(task)
+    if archive is None:
+        raise InvalidUsage(f"{task} is neither a task id nor a status URL")
+    return archive
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Entries of the index that lead from an archive to its copies: encoded, read and written."""
 
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
@@ -66,12 +65,6 @@ class CopiesEntries:
             moved=bool(moved),
         )
 
-    async def put(self, archive: Archive, copies: Copies) -> None:
-        """Write the entry, whatever is there."""
-        entry = IndexEntry(copies=copies, checked_at=datetime.now(UTC))
-        put = self._connection.kv.put(INDEX, archive.key_hash, self.encode(entry))
-        await unless_away(archive, put)
-
     async def update(self, archive: Archive, entry: IndexEntry) -> bool:
         """Write *entry* over its revision; return False if another one is there by now."""
         key, value = archive.key_hash, self.encode(entry)
@@ -81,6 +74,13 @@ class CopiesEntries:
         except WrongRevision:
             return False
         return True
+
+    async def void(self, archive: Archive) -> None:
+        """Leave a marker, so that no lookup that began before can write what it found.
+
+        Raises EngineUnavailable.
+        """
+        await self._connection.kv.put(INDEX, archive.key_hash, b"")
 
     async def remove(self, archive: Archive, entry: IndexEntry) -> None:
         """Remove *entry*, unless another one is there by now."""

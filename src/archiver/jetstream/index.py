@@ -1,9 +1,11 @@
 """From archives to their copies: this process, then NATS, then the buckets."""
 
-import asyncio
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace as evolve
 from datetime import UTC, datetime, timedelta
 
+from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.copies_entries import NO_ENTRY, CopiesEntries, unless_away
 from archiver.jetstream.feed import COPIES
@@ -16,7 +18,7 @@ from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.hedging import hedged
 from archiver.runtime.lookups import Lookup, Lookups
 from archiver.runtime.notifications import Subscribers
-from archiver.telemetry import METRICS
+from archiver.telemetry import METRICS, log
 
 RECHECK_AFTER = timedelta(minutes=10)
 """How long a change may go unnoticed that no process published, such as a deleted object."""
@@ -41,6 +43,9 @@ HEDGES_MAX = 64
 MOVED_TTL = timedelta(minutes=1)
 """Otherwise two processes with different settings would correct each other's entries at every
 hit."""
+
+WRITES_MAX = 3
+"""A write fails if another process wrote the entry after it was read, which is rare."""
 
 MOVED_MAX_BYTES = 4 * MEGABYTE
 
@@ -136,9 +141,7 @@ class JetStreamIndex:
                 now, revision = datetime.now(UTC), (stored or NO_ENTRY).revision
                 entry = IndexEntry(copies=copies, checked_at=now, revision=revision)
                 if stored:  # else the engine is away, and a write would take as long to fail
-                    await asyncio.gather(
-                        self._update(archive, entry), self._store_sha256(archive, copies)
-                    )
+                    await self._store(archive, entry)
         self._count[level if entry else "absent"]()
         return entry
 
@@ -158,10 +161,39 @@ class JetStreamIndex:
 
     async def record(self, archive: Archive, copies: Copies) -> None:
         self._forget(archive.key_hash)
-        await asyncio.gather(
-            self._entries.put(archive, copies), self._store_sha256(archive, copies)
-        )
+        for _ in range(WRITES_MAX):
+            stored, _ = await self._entries.read(archive)
+            if stored is None:  # the engine is away, and a write would take as long to fail
+                log.warning("index.not_written", key=archive.key, code=EngineUnavailable.code)
+                break
+            if stored.revision and not stored.value:  # purged since the copies were seen?
+                if (actual := await self._copies_in_buckets(archive)) is None:
+                    break
+                copies = actual
+            now = datetime.now(UTC)
+            entry = IndexEntry(copies=copies, checked_at=now, revision=stored.revision)
+            if await self._store(archive, entry):
+                break
         await self._publish_change(archive, copies)
+
+    async def _copies_in_buckets(self, archive: Archive) -> Copies | None:
+        with suppress(StorageUnavailable):
+            return (await self._storage.find(archive)).copies
+        return None
+
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+        """Remove the entry, leaving a marker.
+
+        A lookup or a build that saw the copies before cannot write them over the marker.
+        """
+        _, entry = await self._entries.read(archive)
+        indexed = [entry.copies.manifest.sha256] if entry else []
+        await self._entries.void(archive)
+        for sha256 in {*sha256s, *indexed}:
+            await self._sha256s.remove(sha256, archive)
+        self._forget(archive.key_hash)
+        for sha256 in {*sha256s, *indexed} or {""}:
+            await self._connection.feed.publish(COPIES, archive.key_hash, sha256.encode())
 
     def is_stale(self, entry: IndexEntry) -> bool:
         return entry.moved or datetime.now(UTC) - entry.checked_at >= self._recheck_after
@@ -186,18 +218,25 @@ class JetStreamIndex:
         self._forget(archive.key_hash)
         if copies:
             now = datetime.now(UTC)
-            await self._update(archive, evolve(entry, copies=copies, checked_at=now))
-            await self._store_sha256(archive, copies)
+            await self._store(archive, evolve(entry, copies=copies, checked_at=now))
         else:
             await self._entries.remove(archive, entry)
         await self._publish_change(archive, copies or entry.copies)
 
-    async def _update(self, archive: Archive, entry: IndexEntry) -> None:
-        if not await self._entries.update(archive, entry):
+    async def _update(self, archive: Archive, entry: IndexEntry) -> bool:
+        """Write *entry* over its revision; return False if another one is there by now."""
+        updated = await self._entries.update(archive, entry)
+        if not updated:
             self._forget(archive.key_hash)
+        return updated
 
-    async def _store_sha256(self, archive: Archive, copies: Copies) -> None:
-        await unless_away(archive, self._sha256s.store(copies.manifest.sha256, archive))
+    async def _store(self, archive: Archive, entry: IndexEntry) -> bool:
+        """Write *entry* as ``_update`` does, and then what leads from its sha256 to it."""
+        if not await self._update(archive, entry):
+            return False
+        sha256 = entry.copies.manifest.sha256
+        await unless_away(archive, self._sha256s.store(sha256, archive))
+        return True
 
     async def _publish_change(self, archive: Archive, copies: Copies) -> None:
         sha256 = copies.manifest.sha256.encode()

@@ -91,6 +91,13 @@ class Sha256Index:
         self.forget(sha256)
         await self._connection.kv.put(DIGESTS, sha256_key(sha256, archive), archive.key.encode())
 
+    async def remove(self, sha256: str, archive: Archive) -> None:
+        """Have *sha256* no longer lead to *archive*. Raises EngineUnavailable."""
+        self.forget(sha256)
+        key = sha256_key(sha256, archive)
+        if entry := await self._connection.kv.get_or_marker(DIGESTS, key):
+            await self._connection.kv.purge(DIGESTS, key, revision=entry.revision)
+
     def forget(self, sha256: str) -> None:
         """Forget what is cached of a sum whose archives have changed."""
         self._lookups.overtake(sha256)

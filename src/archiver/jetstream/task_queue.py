@@ -184,6 +184,16 @@ class JetStreamTaskQueue:
             return None
         return order
 
+    async def drop(self, archive: Archive) -> None:
+        connection, key_hash = self._connection, archive.key_hash
+        repair = connection.tasks.subject(Priority.LOW, archive.source, BACKGROUND, key_hash)
+        if message := await connection.tasks.last(repair):
+            await connection.tasks.remove(repair, revision=message.revision)
+        if await self._order(archive):
+            return
+        if entry := await connection.kv.get_or_marker(STATES, key_hash):
+            await connection.kv.purge(STATES, key_hash, revision=entry.revision)
+
     async def task(self, archive: Archive) -> Task | None:
         entry = await self._connection.kv.get(STATES, archive.key_hash)
         record = read_state(self._connection, archive, entry)

@@ -1,6 +1,6 @@
 """The index: cached knowledge of copies and revs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -33,7 +33,19 @@ class Index(Protocol):
         """
 
     async def record(self, archive: Archive, copies: Copies) -> None:
-        """Store *copies*, and notify the processes that cache other ones."""
+        """Store *copies*, and notify the processes that cache other ones.
+
+        After a purge, they are stored only if the buckets still have copies.
+        """
+
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+        """Remove all that leads to *archive*, which the buckets no longer return.
+
+        Every process forgets it. *sha256s* are the sums of its bytes, besides the one in the index.
+
+        Raises:
+            EngineUnavailable: The entries are not known to be removed.
+        """
 
     async def by_sha256(self, sha256: str) -> Sequence[Archive]:
         """Return the archives that were recorded with these bytes, whether they have copies or not.

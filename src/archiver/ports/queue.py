@@ -60,6 +60,15 @@ class TaskQueue(Protocol):
             EngineUnavailable: The task cannot be read.
         """
 
+    async def drop(self, archive: Archive) -> None:
+        """Remove the archive's repair from the queue, and the state of a task that has ended.
+
+        A task for which a client may wait stays.
+
+        Raises:
+            EngineUnavailable: They are not known to be removed.
+        """
+
     async def backlog(self, source: str) -> Backlog | None:
         """Return the length of the source's queue, at most a second old; None if it is unknown.
 

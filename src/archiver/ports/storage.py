@@ -13,6 +13,7 @@ from archiver.model import (
     Copies,
     Manifest,
     Node,
+    Pin,
     PresignedUrl,
     Region,
     TreeProof,
@@ -32,6 +33,43 @@ class StoredState:
     copies: Copies | None
     unreachable: tuple[Region, ...] = ()
     dangling_manifest: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traces:
+    """All that the buckets hold of an archive.
+
+    ``regions`` are those with a manifest, readable or not, with the mark of a purge or with an
+    object, committed or not. ``size_bytes`` is the size of a region's objects. ``pin`` is that of
+    the first region that has one. Regions in ``failures`` did not answer.
+    """
+
+    archive: Archive
+    regions: tuple[Region, ...]
+    manifests: Mapping[Region, Manifest]
+    size_bytes: Mapping[Region, int]
+    failures: Mapping[Region, ArchiverError]
+    pin: Pin | None = None
+
+    @property
+    def sha256s(self) -> tuple[str, ...]:
+        """The sums in the manifests, of the first region first."""
+        return tuple(dict.fromkeys(manifest.sha256 for manifest in self.manifests.values()))
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.size_bytes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Archives that any region has something of.
+
+    Regions in ``failures`` did not list all theirs.
+    """
+
+    archives: frozenset[Archive]
+    failures: Mapping[Region, ArchiverError]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +137,7 @@ class Storage(Protocol):
         Raises:
             StorageUnavailable: No region answers, so it is unknown whether the archive exists.
             UnreadableManifest: A region has a damaged manifest, and no region has a valid one.
+            PurgeUnfinished: A region that answers has the mark of a purge.
         """
 
     async def check_writable(self) -> Mapping[Region, StorageUnavailable | None]:
@@ -179,12 +218,53 @@ class Storage(Protocol):
         """Copy the archive from one of its regions to *region*, and verify its sha256.
 
         Raises:
-            StorageUnavailable: No region returned the bytes, or *region* did not store them.
+            StorageUnavailable: No region returned the bytes, or *region* did not store them, or
+                the archive was purged meanwhile.
             CorruptArchive: The bytes that the regions returned do not match the manifest.
         """
 
     def presign(self, copies: Copies, region: Region, *, method: str) -> PresignedUrl:
         """Return a time-limited link that allows *method* (GET or HEAD) on the copy in *region*."""
+
+    async def traces(self, archive: Archive) -> Traces:
+        """Return all that the regions hold of *archive*."""
+
+    async def list_of(self, source: str, repo: str, node: Node | None = None) -> Listing:
+        """Return the archives of *repo*, or of one *node* of it, that any region has traces of."""
+
+    async def begin_purge(
+        self, archive: Archive, *, purge: str
+    ) -> Mapping[Region, StorageUnavailable]:
+        """Put a mark in the place of each region's manifest, then delete the archive's objects.
+
+        From the first mark on, ``find`` and ``commit`` raise PurgeUnfinished, also if a region that
+        failed still has its copy. *purge* is the id of the purge. A region that refuses the mark,
+        because it is full, loses its manifest instead. Returns the regions that failed, and why.
+        """
+
+    async def end_purge(
+        self, archive: Archive, *, purge: str
+    ) -> Mapping[Region, StorageUnavailable]:
+        """Remove the marks of *purge*. The mark of another purge stays, and so does a manifest.
+
+        Returns the regions that failed, and why.
+        """
+
+    async def put_pin(self, archive: Archive, pin: Pin) -> Mapping[Region, StorageUnavailable]:
+        """Write *pin* to each region, unless it has one. Return the failed regions, and why."""
+
+    async def remove_pin(self, archive: Archive) -> Mapping[Region, StorageUnavailable]:
+        """Remove the pin from each region. Return the regions that failed, and why."""
+
+    async def list_pinned(self) -> Listing:
+        """Return the archives that have a pin in any region."""
+
+    async def read_pin(self, archive: Archive) -> Pin | None:
+        """Return the pin of the first region that returns one.
+
+        A pin that cannot be read is one without a client. Raises StorageUnavailable if no region
+        answers.
+        """
 
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:
         """Return for each region why its bucket cannot be listed, or None if it can."""

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import obstore
 
-from archiver.errors import StorageUnavailable, UnreadableManifest
+from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import ARCHIVES, find_invalid_field
 from archiver.model import Archive, Manifest, Node, PresignedUrl, Region
 from archiver.storage.multipart import MultipartUploads
@@ -69,6 +69,12 @@ class ManifestWrite:
     unconfirmed: bool = False
 
 
+class PurgeMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """In the place of a manifest while *purge* is under way. It is no valid manifest."""
+
+    purge: str
+
+
 class Bucket:
     """One region's archives and manifests.
 
@@ -102,14 +108,8 @@ class Bucket:
 
     async def read_manifest(self, archive: Archive) -> Manifest | None:
         """Return the manifest of *archive*, or None if it does not exist."""
-        try:
-            async with self._control_request("return a manifest"):
-                response = await obstore.get_async(self._control, manifest_key(archive))
-                small = response.meta["size"] <= MANIFEST_MAX_BYTES
-                body = await response.bytes_async() if small else b""
-        except ObjectMissing:
-            return None
-        return self._parse_manifest(archive, bytes(body))
+        body = await self.read_small(manifest_key(archive), "a manifest")
+        return None if body is None else self._parse_manifest(archive, body)
 
     async def find_copy(self, archive: Archive) -> Manifest | DanglingManifest | None:
         """Return the manifest of *archive*, dangling unless its object exists with its size.
@@ -245,6 +245,40 @@ class Bucket:
         async with self._control_request("delete an object"):
             await obstore.delete_async(self._control, object_key)
 
+    async def put_purge_mark(self, archive: Archive, purge: str) -> None:
+        """Replace the manifest, if there is one, so that ``read_manifest`` raises."""
+        async with self._control_request("store the mark of a purge"):
+            body = msgspec.json.encode(PurgeMark(purge=purge))
+            await obstore.put_async(self._control, manifest_key(archive), body)
+
+    async def delete_manifest(self, archive: Archive) -> None:
+        await self.delete_object(manifest_key(archive))
+
+    async def read_small(self, object_key: str, kind: str) -> bytes | None:
+        """Return a small object of a *kind*, or None if it does not exist. A large one is empty."""
+        try:
+            async with self._control_request(f"return {kind}"):
+                response = await obstore.get_async(self._control, object_key)
+                small = response.meta["size"] <= MANIFEST_MAX_BYTES
+                return bytes(await response.bytes_async()) if small else b""
+        except ObjectMissing:
+            return None
+
+    async def create_small(self, object_key: str, body: bytes, kind: str) -> None:
+        """Write a small object of a *kind*, unless one exists."""
+        if await self.read_small(object_key, kind) is not None:  # If-None-Match may be ignored
+            return
+        with suppress(ObjectExists):
+            async with self._control_request(f"store {kind}"):
+                await obstore.put_async(self._control, object_key, body, mode="create")
+
+    async def iter_objects(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
+        """Yield the key and the size of each object below *prefix*."""
+        with self._request("list its objects"):
+            async for page in obstore.list(self._bulk, prefix, chunk_size=PAGE_KEYS):
+                for meta in page:
+                    yield meta["path"], meta["size"]
+
     async def abort_old_uploads(self, min_age: timedelta) -> int:
         """Abort multipart uploads of archives that are older than *min_age*; return how many."""
         return await self._multipart_uploads.abort_old(ARCHIVES, min_age=min_age)
@@ -261,7 +295,9 @@ class Bucket:
             await obstore.list_with_delimiter_async(self._control, EMPTY_PREFIX)
 
     def _parse_manifest(self, archive: Archive, body: bytes) -> Manifest:
-        """Return *body* as the manifest of *archive*. Raises UnreadableManifest if it is not.
+        """Return *body* as the manifest of *archive*.
+
+        Raises PurgeUnfinished if it is the mark of a purge, and UnreadableManifest otherwise.
 
         On file systems that ignore letter case, two keys may lead to one object. And a manifest
         that others wrote into the bucket may name any object.
@@ -269,6 +305,8 @@ class Bucket:
         manifest = foreign = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             manifest = msgspec.json.decode(body, type=Manifest)
+        if manifest is None and (purge := _parse_purge_mark(body)):
+            raise PurgeUnfinished("a purge of the archive has begun and has not ended", purge=purge)
         if manifest is None or (foreign := find_invalid_field(manifest, archive)):
             METRICS.unreadable.labels(place="manifests").inc()
             log.error("manifest.unreadable", region=self.region, key=archive.key, field=foreign)
@@ -283,6 +321,12 @@ class Bucket:
 
     def _request(self, action: str) -> AbstractContextManager[None]:
         return translate_errors(self.region, action)
+
+
+def _parse_purge_mark(body: bytes) -> str | None:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(body, type=PurgeMark).purge
+    return None
 
 
 class _Resumed:

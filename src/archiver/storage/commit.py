@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from archiver.errors import ArchiverError, InternalError, StorageUnavailable
+from archiver.errors import ArchiverError, InternalError, PurgeUnfinished, StorageUnavailable
 from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
@@ -108,6 +108,10 @@ class Committer:
 
         decided = await self._decide(archive, upload.regions, create)
         copies = copies_of(archive, decided)
+        purging = [each for each in decided.values() if isinstance(each, PurgeUnfinished)]
+        if len(purging) == len(decided):  # a purge began after the lookup
+            await self.discard(upload)
+            raise purging[0]
         if copies is None:  # the manifest may still arrive in any region
             _log_kept(archive, upload, upload.regions)
             raise StorageUnavailable("no region took the manifest")

@@ -3,11 +3,14 @@
 import hashlib
 import secrets
 
-from archiver.model import KEY_VERSION, Archive, parse_key
+from archiver.manifest_check import ARCHIVES
+from archiver.model import KEY_VERSION, Archive, Node, parse_key
 from archiver.names import SEPARATOR, escape_name
 
 PROBES = 64
 """Number of probe objects in a bucket. It bounds them however many processes come and go."""
+
+PINS = "pins/"
 
 EMPTY_PREFIX = "check/"
 """A prefix without objects. Listing it is the cheapest request that needs a working bucket."""
@@ -43,6 +46,29 @@ def manifest_prefix(source: str | None) -> str:
 def nodes_prefix(source: str, repo: str) -> str:
     """Return the prefix of the manifests of *repo*. A node follows it."""
     return f"{manifest_prefix(source)}/{escape_name(repo)}/{SEPARATOR}/"
+
+
+def trace_prefixes(source: str, repo: str, node: Node | None) -> tuple[str, str]:
+    """Return the prefixes of manifests and of objects of *repo*, or of one *node* of it."""
+    below = f"{nodes_prefix(source, repo)}{node}/" if node else nodes_prefix(source, repo)
+    return below, f"{ARCHIVES}{below.removeprefix('manifests/')}"
+
+
+def parse_trace(object_key: str) -> Archive | None:
+    """Return the archive to which a manifest or an object belongs."""
+    if not object_key.startswith(ARCHIVES):
+        return parse_manifest_key(object_key)
+    key, _, _ = object_key.removeprefix(ARCHIVES).rpartition("/")[0].rpartition("/")
+    return parse_key(key)
+
+
+def pin_key(archive: Archive) -> str:
+    return f"{PINS}{archive.key}.json"
+
+
+def parse_pin_key(object_key: str) -> Archive | None:
+    archive = parse_key(object_key.removeprefix(PINS).removesuffix(".json"))
+    return archive if archive and pin_key(archive) == object_key else None
 
 
 def parse_manifest_key(object_key: str) -> Archive | None:

@@ -97,6 +97,11 @@ async def outcome(work: Awaitable[T]) -> T | ArchiverError:
         return exc
 
 
+def failures_of(answers: Mapping[Region, object]) -> dict[Region, StorageUnavailable]:
+    """Return the errors among the regions' *answers*."""
+    return {r: answer for r, answer in answers.items() if isinstance(answer, StorageUnavailable)}
+
+
 class RegionBuckets:
     """One bucket per region, in the configured order."""
 

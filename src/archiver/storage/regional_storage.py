@@ -7,13 +7,21 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from itertools import count
 
-from archiver.errors import ArchiverError, BytesChanged, CorruptArchive, StorageUnavailable
+from archiver.errors import (
+    ArchiverError,
+    BytesChanged,
+    CorruptArchive,
+    PurgeUnfinished,
+    StorageUnavailable,
+)
 from archiver.manifest_check import object_prefix
 from archiver.model import Archive, Copies, Manifest, Node, PresignedUrl, Region
 from archiver.ports.storage import Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.commit import Committer
 from archiver.storage.fan_out import MAX_LAG, FanOutUpload, confirm_upload
+from archiver.storage.pins import BucketPins
+from archiver.storage.purge import BucketPurger
 from archiver.storage.region_buckets import RegionBuckets
 from archiver.storage.upload_cleanup import GRACE, UploadCleanup
 from archiver.telemetry import log
@@ -62,6 +70,12 @@ class RegionalStorage:
         self.check_writable = self._buckets.check_writable
         self.commit = self._committer.commit
         self.discard = self._committer.discard
+        pins = BucketPins(buckets=self._buckets)
+        self.put_pin, self.remove_pin = pins.put_pin, pins.remove_pin
+        self.list_pinned, self.read_pin = pins.list_pinned, pins.read_pin
+        purger = BucketPurger(buckets=self._buckets, pins=pins)
+        self.traces, self.list_of = purger.traces, purger.list_of
+        self.begin_purge, self.end_purge = purger.begin_purge, purger.end_purge
         self.regions = self._buckets.regions
         self.bucket_ids: Mapping[Region, str] = {
             bucket.region: bucket.bucket_id for bucket in buckets
@@ -155,10 +169,23 @@ class RegionalStorage:
             except StorageUnavailable as exc:
                 failure = failure if isinstance(failure, CorruptArchive) else exc
             else:
+                await self._require_kept(archive, manifest, source, target)
                 write = await target.create_manifest(archive, manifest)
                 _require_same(manifest, write.manifest, region)
                 return
         raise failure
+
+    async def _require_kept(
+        self, archive: Archive, manifest: Manifest, source: Region, target: Bucket
+    ) -> None:
+        """Raise if the archive was purged during its transfer, which may have taken minutes."""
+        try:
+            kept = await self._buckets.bucket(source).read_manifest(archive)
+        except PurgeUnfinished:
+            kept = None
+        if kept != manifest:
+            await target.delete_object(manifest.object_key)
+            raise StorageUnavailable(f"{source} lost the archive while it was copied")
 
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
         manifest = copies.manifest

@@ -2,7 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from archiver.errors import ArchiverError, StorageUnavailable, UnreadableManifest
+from archiver.errors import (
+    ArchiverError,
+    PurgeUnfinished,
+    StorageUnavailable,
+    UnreadableManifest,
+)
 from archiver.model import Archive, Copies, Manifest, Region
 from archiver.ports.storage import StoredState
 from archiver.storage.bucket import DanglingManifest
@@ -51,6 +56,9 @@ def _require_conclusive(answers: Answers) -> None:
     A damaged manifest counts as a manifest, even if other regions return 404.
     """
     failures = [answer for answer in answers.values() if isinstance(answer, ArchiverError)]
+    for failure in failures:
+        if isinstance(failure, PurgeUnfinished):  # whatever the other regions still have
+            raise failure
     damaged = [failure for failure in failures if isinstance(failure, UnreadableManifest)]
     if damaged and not any(_iter_manifests(answers)):
         raise UnreadableManifest("the archive's manifest cannot be read") from damaged[0]

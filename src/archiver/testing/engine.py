@@ -125,6 +125,14 @@ class MemoryEngine:
         running = states.count(TaskState.STARTED)
         return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
 
+    async def drop(self, archive: Archive) -> None:
+        self._raise_if_down()
+        task = self.tasks.get(archive.key)
+        is_repair = self._priorities.get(archive.key) is Priority.LOW
+        if task and (task.state.terminal or is_repair):
+            self.withdraw(archive)
+            del self.tasks[archive.key]
+
     async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
         self._raise_if_down()
         self.repairs[archive.key] = tuple(missing)

@@ -10,12 +10,13 @@ from archiver.errors import (
     ArchiverError,
     BytesChanged,
     CorruptArchive,
+    PurgeUnfinished,
     StorageUnavailable,
     UnreadableManifest,
 )
-from archiver.manifest_check import object_prefix
-from archiver.model import Archive, Copies, Manifest, Node, PresignedUrl, Region, parse_key
-from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
+from archiver.manifest_check import ARCHIVES, object_prefix
+from archiver.model import Archive, Copies, Manifest, Node, Pin, PresignedUrl, Region, parse_key
+from archiver.ports.storage import Commit, Listing, ProveLease, StoredState, Traces, Upload
 
 
 class MemoryStorage:
@@ -34,6 +35,8 @@ class MemoryStorage:
         self.unreadable: set[Archive] = set()
         self.objects: dict[Region, dict[str, bytes]] = {region: {} for region in self.regions}
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
+        self.marks: dict[Region, dict[str, str]] = {region: {} for region in self.regions}
+        self.pins: dict[Region, dict[str, Pin]] = {region: {} for region in self.regions}
         self._secret = secrets.token_bytes()
         self._upload_numbers = count(1)
 
@@ -42,6 +45,7 @@ class MemoryStorage:
             raise StorageUnavailable("no region answers")
         if archive in self.unreadable:
             raise UnreadableManifest("the archive's manifest cannot be read")
+        self._require_unmarked(archive, self.regions)
         copies = self._copies(archive)
         return StoredState(
             copies=copies,
@@ -110,6 +114,7 @@ class MemoryStorage:
     async def commit(self, commit: Commit, *, prove_lease: ProveLease) -> Copies:
         archive, upload = commit.archive, commit.upload
         try:
+            self._require_unmarked(archive, self.regions)
             await prove_lease()
         except BaseException:
             await self.discard(upload)
@@ -148,6 +153,7 @@ class MemoryStorage:
             raise CorruptArchive(f"the bytes in {region} do not match the manifest")
 
     async def copy(self, archive: Archive, copies: Copies, region: Region) -> None:
+        self._require_unmarked(archive, (*copies.regions, region))
         manifest = copies.manifest
         bodies = [
             self.objects[source][manifest.object_key]
@@ -167,6 +173,80 @@ class MemoryStorage:
         address = f"https://{region}.s3.example/{copies.manifest.object_key}"
         return PresignedUrl(f"{address}?X-Amz-Signature={self._sign(method, address)}")
 
+    async def traces(self, archive: Archive) -> Traces:
+        manifests = {
+            r: each[archive.key] for r, each in self.manifests.items() if archive.key in each
+        }
+        objects = {region: self._objects(archive, region) for region in self._up(self.regions)}
+        return Traces(
+            archive=archive,
+            regions=tuple(
+                region
+                for region in self._up(self.regions)
+                if region in manifests or objects[region] or archive.key in self.marks[region]
+            ),
+            manifests={region: manifests[region] for region in objects if region in manifests},
+            size_bytes={region: sum(map(len, each.values())) for region, each in objects.items()},
+            failures=self._down(),
+            pin=self._pin(archive),
+        )
+
+    async def list_of(self, source: str, repo: str, node: Node | None = None) -> Listing:
+        up = self._up(self.regions)
+        keys = {key for region in up for key in (*self.manifests[region], *self.marks[region])}
+        for region in up:
+            for key in self.objects[region]:
+                keys.add(key.removeprefix(ARCHIVES).rsplit("/", 2)[0])
+        archives = [archive for archive in map(parse_key, keys) if archive]
+        return Listing(
+            archives=frozenset(
+                each
+                for each in archives
+                if (each.source, each.repo) == (source, repo) and node in {None, each.node}
+            ),
+            failures=self._down(),
+        )
+
+    async def put_pin(self, archive: Archive, pin: Pin) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            self.pins[region].setdefault(archive.key, pin)
+        return self._down()
+
+    async def remove_pin(self, archive: Archive) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            self.pins[region].pop(archive.key, None)
+        return self._down()
+
+    async def list_pinned(self) -> Listing:
+        keys = {key for region in self._up(self.regions) for key in self.pins[region]}
+        archives = frozenset(archive for archive in map(parse_key, keys) if archive)
+        return Listing(archives=archives, failures=self._down())
+
+    async def read_pin(self, archive: Archive) -> Pin | None:
+        if not self._up(self.regions):
+            raise StorageUnavailable("no region answers")
+        return self._pin(archive)
+
+    async def begin_purge(
+        self, archive: Archive, *, purge: str
+    ) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            self.manifests[region].pop(archive.key, None)
+            if region not in self.full:
+                self.marks[region][archive.key] = purge
+            for object_key in self._objects(archive, region):
+                del self.objects[region][object_key]
+        self.unreadable.discard(archive)
+        return self._down()
+
+    async def end_purge(
+        self, archive: Archive, *, purge: str
+    ) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            if self.marks[region].get(archive.key) == purge:
+                del self.marks[region][archive.key]
+        return self._down()
+
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:
         return {
             region: StorageUnavailable(f"{region} does not answer") if region in self.down else None
@@ -183,6 +263,23 @@ class MemoryStorage:
 
     def _sign(self, method: str, address: str) -> str:
         return hmac.digest(self._secret, f"{method} {address}".encode(), "sha256").hex()
+
+    def _pin(self, archive: Archive) -> Pin | None:
+        pins = (self.pins[region].get(archive.key) for region in self._up(self.regions))
+        return next((pin for pin in pins if pin), None)
+
+    def _require_unmarked(self, archive: Archive, regions: Sequence[Region]) -> None:
+        if any(archive.key in self.marks[region] for region in self._up(regions)):
+            raise PurgeUnfinished("a purge of the archive has begun and has not ended")
+
+    def _objects(self, archive: Archive, region: Region) -> dict[str, bytes]:
+        prefix, objects = object_prefix(archive), self.objects[region]
+        return {key: body for key, body in objects.items() if key.startswith(prefix)}
+
+    def _down(self) -> dict[Region, StorageUnavailable]:
+        return {
+            r: StorageUnavailable(f"{r} does not answer") for r in self.regions if r in self.down
+        }
 
     def _up(self, regions: Sequence[Region]) -> tuple[Region, ...]:
         return tuple(region for region in regions if region not in self.down)

@@ -15,6 +15,9 @@ from archiver.web.request_context import RequestContext
 ARCHIVE_ROUTES = frozenset({"archive", "file", "checksum", "digest"})
 """Routes to archives. Their requests are also counted by source and outcome."""
 
+KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""The methods of the route table. Clients may invent others, which must not label a metric."""
+
 MEASURE_INTERVAL_S = 1.0
 """How often the metrics of hits are updated. Updating them for each hit would take a tenth of the
 time of a hit."""
@@ -61,7 +64,7 @@ class AccessLog:
             total.requests += 1
             total.seconds += duration_s
             return
-        method = context.method if context.method in {"GET", "HEAD"} else "other"
+        method = context.method if context.method in KNOWN_METHODS else "other"
         _duration(context.route, method, status).observe(duration_s)
         if context.route in ARCHIVE_ROUTES:
             _requests(context.source, outcome).inc()

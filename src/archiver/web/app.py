@@ -13,6 +13,8 @@ from archiver.web.access_log import AccessLog
 from archiver.web.api import fixed_routes
 from archiver.web.api.archives import get_archive, get_by_sha256, get_checksum, get_file
 from archiver.web.api.events import get_events
+from archiver.web.api.pins import delete_pin, put_pin
+from archiver.web.api.purge import delete_archive
 from archiver.web.api.status import get_status
 from archiver.web.application import Application
 from archiver.web.request_context import WebConfig, WebState
@@ -20,11 +22,33 @@ from archiver.web.response_cache import ResponseCache
 from archiver.web.router import Permission, Route
 from archiver.web.waiting.waiters import open_waiters
 
-PUBLIC, READ, METRICS = Permission.PUBLIC, Permission.READ, Permission.METRICS
+PUBLIC, READ = Permission.PUBLIC, Permission.READ
+ADMIN, METRICS = Permission.ADMIN, Permission.METRICS
 
 ROUTES = (
     Route("/archiver/{address:path}", get_archive, name="archive", permission=READ, cacheable=True),
+    Route(
+        "/archiver/{address:path}",
+        delete_archive,
+        name="purge",
+        permission=ADMIN,
+        methods=("DELETE",),
+    ),
     Route("/archiver/status/{task_id}", get_status, name="status", permission=READ),
+    Route(
+        "/archiver/status/{task_id}/pin",
+        put_pin,
+        name="pin",
+        permission=ADMIN,
+        methods=("PUT",),
+    ),
+    Route(
+        "/archiver/status/{task_id}/pin",
+        delete_pin,
+        name="unpin",
+        permission=ADMIN,
+        methods=("DELETE",),
+    ),
     Route("/archiver/status/{task_id}/events", get_events, name="events", permission=READ),
     Route(
         "/get/{file:path}.sha256", get_checksum, name="checksum", permission=READ, cacheable=True

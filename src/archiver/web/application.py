@@ -13,6 +13,7 @@ from typing import assert_never
 from starlette.types import Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from archiver.access.scopes import Scope as AccessScope
 from archiver.errors import ArchiverError, Unauthenticated
 from archiver.telemetry import log
 from archiver.web import problems
@@ -197,7 +198,9 @@ def _require_permission(context: RequestContext, permission: Permission) -> None
         raise context.refusal
     match permission:
         case Permission.READ:
-            context.state.access.require_reader(context.principal)
+            context.state.access.require_scope(context.principal, AccessScope.READ)
+        case Permission.ADMIN:
+            context.state.access.require_scope(context.principal, AccessScope.ADMIN)
         case Permission.METRICS:
             context.state.access.require_metrics(context.principal)
         case _:

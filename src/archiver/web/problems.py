@@ -21,6 +21,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     errors.SourceBusy: 503,
     errors.SourceError: 502,
     errors.BadArchive: 502,
+    errors.PinnedArchive: 409,
     errors.NoRoom: 503,
     errors.ConversionLost: 503,
     errors.StorageUnavailable: 503,
@@ -46,11 +47,15 @@ _WEB_STATUS = {
 
 
 class Misdirected(Exception):
-    """No route accepts the request. ``code`` is that of the problem."""
+    """No route accepts the request. ``code`` is that of the problem.
 
-    def __init__(self, code: str, detail: str) -> None:
+    ``allow`` lists the methods that the path has, if it has others.
+    """
+
+    def __init__(self, code: str, detail: str, *, allow: str = "") -> None:
         super().__init__(detail)
         self.code = code
+        self.allow = allow
         self.detail = detail
 
 
@@ -86,7 +91,10 @@ def reply_to(context: RequestContext, exc: Exception) -> Reply:
         case ArchiverError():
             return problem(context, exc.code, exc.message)
         case Misdirected():
-            return problem(context, exc.code, exc.detail)
+            reply = problem(context, exc.code, exc.detail)
+            if exc.allow:
+                reply.response.headers["Allow"] = exc.allow
+            return reply
         case _:
             return problem(context, errors.InternalError.code, "Archiver failed; see its log")
 
@@ -133,6 +141,4 @@ def problem(
         response.headers["Retry-After"] = str(_whole_seconds(delay_s))
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = CHALLENGE
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        response.headers["Allow"] = "GET, HEAD"
     return Reply(response=response, outcome=code)

@@ -11,7 +11,7 @@ from archiver.web.reply import Handler
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import TARGET_MAX_BYTES, decode
 
-METHODS = ("GET", "HEAD")
+READ_METHODS = ("GET", "HEAD")
 
 
 class Permission(Enum):
@@ -23,12 +23,15 @@ class Permission(Enum):
     READ = auto()
     """The scope ``read`` for a source."""
 
+    ADMIN = auto()
+    """The scope ``admin`` for a source."""
+
     METRICS = auto()
     """The scope ``admin`` if a source is private, because the labels of metrics name it."""
 
 
 class Route:
-    """A path, its handler, who may request it, and whether replies may be repeated.
+    """A path, its methods, its handler, who may request it, and whether replies may be repeated.
 
     A reply is repeated to the same principal only.
 
@@ -43,10 +46,11 @@ class Route:
         *,
         name: str,
         permission: Permission,
+        methods: Sequence[str] = READ_METHODS,
         cacheable: bool = False,
     ) -> None:
         self.path, self.handler, self.name, self.cacheable = path, handler, name, cacheable
-        self.permission = permission
+        self.permission, self.methods = permission, methods
         self.prefix = path.partition("{")[0]
         self.pattern, _, convertors = compile_path(path)
         self.raw_parameters = {
@@ -70,19 +74,30 @@ class Router:
         """
         if len(context.raw_path) + len(context.query) > TARGET_MAX_BYTES:
             raise Misdirected("target_too_long", f"path and query exceed {TARGET_MAX_BYTES} bytes")
-        route, parameters = self._find(context.raw_path.decode("latin-1"))
+        path = context.raw_path.decode("latin-1")
+        routes = self._find(path)
+        context.route = routes[0].name
+        route = _with_method(routes, context.method)
         context.route = route.name
-        if context.method not in METHODS:
-            raise Misdirected("method_not_allowed", "only GET and HEAD are supported")
+        match = route.pattern.match(path)
         context.parameters = {
             name: text if name in route.raw_parameters else decode(text.encode("latin-1"), name)
-            for name, text in parameters.items()
+            for name, text in (match.groupdict() if match else {}).items()
         }
         return route
 
-    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+    def _find(self, path: str) -> Sequence[Route]:
+        """Return the routes of *path*, which differ in their methods."""
         prefix = next((each.prefix for each in self._routes if path.startswith(each.prefix)), None)
-        for route in self._routes:
-            if route.prefix == prefix and (match := route.pattern.match(path)):
-                return route, match.groupdict()
+        for first in self._routes:
+            if first.prefix == prefix and first.pattern.match(path):
+                return [route for route in self._routes if route.path == first.path]
         raise Misdirected("no_such_route", "nothing is served at this path")
+
+
+def _with_method(routes: Sequence[Route], method: str) -> Route:
+    for route in routes:
+        if method in route.methods:
+            return route
+    allowed = ", ".join(method for route in routes for method in route.methods)
+    raise Misdirected("method_not_allowed", f"the methods here are {allowed}", allow=allowed)

@@ -6,8 +6,13 @@ from functools import partial
 
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.inventory import open_inventory
+from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
+from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.replication import Replication
+from archiver.jetstream.task_queue import JetStreamTaskQueue
+from archiver.pins import Pins
+from archiver.purge import Purger
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
@@ -45,6 +50,28 @@ async def open_rebuilder(
     ):
         store = JetStreamIndexStore(connection=connection, storage=storage)
         yield Rebuilder(store=store, storage=storage, on_progress=on_progress)
+
+
+@asynccontextmanager
+async def open_pins(settings: Settings) -> AsyncIterator[Pins]:
+    """Yield the pins, which need the regions, but neither engine nor source."""
+    async with adapters.open_regions(settings) as storage:
+        yield Pins(storage=storage)
+
+
+@asynccontextmanager
+async def open_purger(settings: Settings) -> AsyncIterator[Purger]:
+    """Yield a purger, which needs the engine and the regions, but no source."""
+    async with (
+        adapters.open_regions(settings) as storage,
+        adapters.connect_engine(settings, process="purge") as connection,
+    ):
+        yield Purger(
+            storage=storage,
+            index=JetStreamIndex(connection=connection, storage=storage),
+            queue=JetStreamTaskQueue(connection=connection),
+            repairs=JetStreamRepairList(connection=connection),
+        )
 
 
 @asynccontextmanager

@@ -52,6 +52,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
             record_uses(parts.archiver.hits, parts.uses),
             in_background(
                 ranges.follow(clients.replace_published),
+                parts.archiver.pins.follow(),
                 *([policies.follow(access)] if policies else []),
             ),
         ):

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from archiver.errors import InvalidRequest
 from archiver.model import ArchiveRequest, Region
 from archiver.names import display_rev, require_name
+from archiver.purge import REASON_ALLOWED, is_reason
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import HOP, decode_source, parse_query
 from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_preference
@@ -118,6 +119,16 @@ def require_one_of(allowed: Sequence[str], text: str, parameter: str) -> str:
             f"unsupported {parameter} '{display_rev(text)}'",
             parameter=parameter,
             allowed=", ".join(allowed),
+        )
+    return text
+
+
+def require_reason(query: Mapping[str, str]) -> str:
+    """Return the reason of an operator. Raises InvalidRequest if there is none."""
+    text = query.get("reason", "")
+    if not is_reason(text):
+        raise InvalidRequest(
+            "this needs a reason, for the log", parameter="reason", allowed=REASON_ALLOWED
         )
     return text
 

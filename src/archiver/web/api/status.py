@@ -136,6 +136,7 @@ def render(status: Status) -> dict[str, object]:
         "size": manifest.size_bytes if manifest else None,
         "links_outside": manifest.links_outside if manifest else None,
         "regions_missing": list(status.missing),
+        "pinned": status.pinned,
         "created_at": _iso(task.created_at),
         "started_at": _iso(task.started_at),
         "updated_at": _iso(task.updated_at),

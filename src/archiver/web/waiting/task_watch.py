@@ -209,4 +209,4 @@ def _task_failed(task: Task) -> TaskFailed:
 
 def comparable(status: Status) -> tuple[object, ...]:
     """Return the parts of a status that make a change: not its URLs, signed at each reading."""
-    return status.task, status.copies, status.missing
+    return status.task, status.copies, status.missing, status.pinned
