@@ -12,9 +12,15 @@ from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import translated
+from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.runtime.single_flight import SingleFlight
 
 LIST_TIMEOUT = timedelta(seconds=6)
 """The server waits 4 s for consumers whose own server is gone."""
+
+
+EARLIER_TTL = timedelta(seconds=1)
+"""Processes of an earlier version may add messages for as long as they run."""
 
 
 class StoredMessage(NamedTuple):
@@ -37,6 +43,8 @@ class TaskStream:
         self.lane, self.all = streams.lane_subject, streams.all_tasks
         self._link = link
         self._streams = streams
+        self._earlier: BoundedCache[None, bool] = BoundedCache(ttl=EARLIER_TTL, max_bytes=MEGABYTE)
+        self._seeking: SingleFlight[None, bool] = SingleFlight()
 
     async def publish_new(self, subject: str, payload: bytes) -> None:
         """Store a task unless the archive has one, on a subject with a client.
@@ -56,17 +64,34 @@ class TaskStream:
 
     async def find(self, key_hash: str) -> StoredMessage | None:
         """Return the message of an archive's task."""
-        for subject in self._streams.task_subjects(key_hash):
+        with_client, without_client = self._streams.task_subjects(key_hash)
+        subjects = (with_client, without_client) if await self._has_earlier() else (with_client,)
+        for subject in subjects:
             if message := await self.last(subject):
                 return StoredMessage(subject, message.value, message.revision)
         return None
 
+    async def _has_earlier(self) -> bool:
+        """Return whether there were messages of an earlier version, at most a second ago."""
+        has_earlier = self._earlier.get(None)
+        if has_earlier is None:
+            has_earlier = await self._seeking.join_or_start(None, self._seek_earlier)
+        return has_earlier
+
+    async def _seek_earlier(self) -> bool:
+        _, without_client = self._streams.task_subjects("*")
+        has_earlier = bool(await self._count_subjects(without_client))
+        self._earlier.put(None, has_earlier)
+        return has_earlier
+
     async def open_tasks(self, client: str) -> int:
         """Return how many tasks *client*, a token, has in the queue."""
+        return await self._count_subjects(self.subject("*", "*", client, "*"))
+
+    async def _count_subjects(self, pattern: str) -> int:
         with translated("count messages"):
-            subject = self.subject("*", "*", client, "*")
             try:
-                info = await self._link.js.stream_info(self.name, subject)
+                info = await self._link.js.stream_info(self.name, pattern)
             except nats.js.errors.NotFoundError:
                 return 0
         return len(info.state.subjects or ())
