@@ -230,7 +230,9 @@ def test_a_killed_index_pack_is_a_failure_of_the_mirror(
 
     async def killing() -> AsyncGenerator[bytes, None]:
         yield pack[:600_000]
-        (process,) = indexers()
+        while not (running := indexers()):  # it may not have begun yet
+            await asyncio.sleep(0.01)
+        (process,) = running
         os.kill(process, signal.SIGKILL)
         yield pack[600_000:]
 
