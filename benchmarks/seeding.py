@@ -1,12 +1,9 @@
-"""Fills the index with archives that were never built, by the engine's own code.
-
-The buckets do not contain them, so a measured request must not reach the buckets.
-"""
+"""Fills the index or the buckets with archives that were never built, by Archiver's own code."""
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,12 +12,16 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.jetstream.streams import INDEX
 from archiver.model import Archive, Manifest, Node, Region
+from archiver.storage.bucket import Bucket
+from archiver.storage.regional_storage import open_storage
 from archiver.wiring.adapters import NAMESPACE
 from benchmarks.inputs import BASENAME, ROOT
 from tests.parts.process import accepts, running
 from tests.system.stack import REGIONS, Stack
 
 WRITES_AT_A_TIME = 256
+UPLOADS_AT_A_TIME = 16
+DATA = b"bytes"
 CONNECT_TIMEOUT = timedelta(seconds=10)
 REPO = f"seeded/{BASENAME}"
 
@@ -32,6 +33,8 @@ def urls(stack: Stack, numbers: Iterable[int]) -> list[str]:
 
 def seed(stack: Stack, count: int) -> None:
     """Write *count* archives into the index. No process of Archiver may be running yet.
+
+    The buckets do not contain them, so a measured request must not reach the buckets.
 
     A NATS that does not flush every write to the disk replaces the usual one for that time.
     """
@@ -72,6 +75,37 @@ async def _write(connection: Connection, numbers: Iterator[int]) -> None:
     for number in numbers:
         seeded = _seeded(number)
         await connection.kv.put(INDEX, seeded.archive.key_hash, encode(seeded.record))
+
+
+def seed_buckets(buckets: Sequence[Bucket], count: int) -> None:
+    """Write *count* small archives, with their manifests, into each of *buckets*."""
+    print(f"  writing {count:,} archives into {len(buckets)} buckets")
+    asyncio.run(_seed_buckets(buckets, count))
+
+
+async def _seed_buckets(buckets: Sequence[Bucket], count: int) -> None:
+    async with open_storage(buckets), asyncio.TaskGroup() as group:
+        numbers = iter(range(count))
+        for _ in range(UPLOADS_AT_A_TIME):
+            group.create_task(_store(buckets, numbers))
+
+
+async def _store(buckets: Sequence[Bucket], numbers: Iterator[int]) -> None:
+    for number in numbers:
+        seeded = _seeded(number)
+        manifest = replace(
+            seeded.record.manifest,
+            size_bytes=len(DATA),
+            sha256=hashlib.sha256(DATA).hexdigest(),
+            created_at=seeded.record.manifest.created_at - timedelta(days=1),
+        )
+        for bucket in buckets:
+            await bucket.put_object(manifest.object_key, _chunks())
+            await bucket.create_manifest(seeded.archive, manifest, known_absent=True)
+
+
+async def _chunks() -> AsyncIterator[bytes]:
+    yield DATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.git_objects import object_id
-from archiver.manifest_check import OBJECT_MAX_BYTES, find_invalid_field, object_prefix
+from archiver.manifest_check import (
+    OBJECT_MAX_BYTES,
+    find_invalid_field,
+    object_prefix,
+    parse_object_key,
+)
 from archiver.model import (
     COMMIT_MAX_BYTES,
     Archive,
@@ -194,3 +199,26 @@ def test_no_object_outside_its_prefix_belongs_to_an_archive(tail: str) -> None:
         assert {".", "..", ""}.isdisjoint((attempt, name))
         assert tail.isascii()
         assert tail.isprintable()
+
+
+@pytest.mark.parametrize("tail", ("a1-1/x.zip", "a1/x.zip"))
+def test_the_key_of_an_object_names_its_archive(tail: str) -> None:
+    assert parse_object_key(f"{PREFIX}{tail}") == ARCHIVE
+
+
+@pytest.mark.parametrize(
+    "object_key",
+    (
+        "",
+        "archives/x",
+        PREFIX,
+        f"{PREFIX}x.zip",
+        f"{PREFIX}a1/b/x.zip",
+        f"{PREFIX}a1/.x",
+        f"{PREFIX}a1/",
+        f"manifests/{ARCHIVE.key}.json",
+        f"{ARCHIVE.key}/a1-1/x.zip",
+    ),
+)
+def test_other_keys_name_no_archive(object_key: str) -> None:
+    assert parse_object_key(object_key) is None

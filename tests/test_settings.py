@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -444,3 +445,9 @@ def test_mirrors_need_at_least_one_gib() -> None:
     page = (Path(__file__).parents[1] / "docs" / "reference" / "settings.md").read_text()
     (row,) = [line for line in page.splitlines() if "`worker.mirror_max_bytes` |" in line]
     assert "at least 1 GiB" in row
+
+
+def test_an_object_is_left_over_when_no_build_can_still_commit_it() -> None:
+    assert load_toml("").leftover_age == timedelta(days=1)
+    slow = load_toml(f'[sources.x]\nurl_template = "{LOCAL}"\ndeadline_s = 86400')
+    assert slow.leftover_age == timedelta(days=6)

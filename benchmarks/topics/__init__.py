@@ -16,5 +16,6 @@ TOPICS = (
     "waiting",
     "busy",
     "index_size",
+    "housekeeping",
 )
 """In the order of the document. A topic is imported when it runs, because requirements differ."""

@@ -52,6 +52,13 @@ def object_prefix(archive: Archive) -> str:
     return f"{ARCHIVES}{archive.key}/"
 
 
+def parse_object_key(object_key: str) -> Archive | None:
+    """Return the archive of whose bytes *object_key* can be the key; None if it is no such key."""
+    key, _, rest = object_key.removeprefix(ARCHIVES).rpartition("/")
+    archive = parse_key(key.rpartition("/")[0]) if rest else None
+    return archive if archive and _is_object_of(object_key, archive) else None
+
+
 def find_invalid_field(manifest: Manifest, archive: Archive) -> str | None:
     """Return the first field of *manifest* that is invalid for *archive*, or None."""
     return next((field for field, valid in _checks(manifest, archive) if not valid), None)

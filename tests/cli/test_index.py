@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.index import ProgressLines, format_summary, to_json_line
+from archiver.cli.index import format_summary, to_json_line
+from archiver.cli.progress import ProgressLines
 from archiver.model import Region
 from archiver.upkeep.rebuild import Tally
 from tests.parts.commands import Run
@@ -55,15 +56,15 @@ def test_progress_is_printed_in_lines_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = ProgressLines(interval_s=0)
-    lines.report(Tally(listed=2000))
-    lines.report(Tally(phase="reading", listed=2000, read=1500))
-    lines.report(TALLY)
+    lines.report("listing", 2000, None)
+    lines.report("reading", 1500, 2000)
+    lines.report("dropping", 3, None)
     assert capsys.readouterr().err.splitlines() == [
         "listing: 2,000",
         "reading: 1,500 of 2,000",
         "dropping: 3",
     ]
-    ProgressLines(interval_s=60).report(TALLY)
+    ProgressLines(interval_s=60).report("dropping", 3, None)
     assert capsys.readouterr().err == ""
 
 

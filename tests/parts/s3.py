@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -179,7 +179,13 @@ WEED_CONFIG = """{"identities": [{"name": "test", "actions": ["Admin"],
 
 @pytest.fixture(scope="session")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    folder = tmp_path_factory.mktemp("weed")
+    with running_weed(tmp_path_factory.mktemp("weed")) as server:
+        yield server
+
+
+@contextmanager
+def running_weed(folder: Path) -> Iterator[S3Server]:
+    """Yield a SeaweedFS with its data in *folder*."""
     port = free_port()
     server = S3Server(endpoint=f"http://127.0.0.1:{port}", strict=True)
     (folder / "s3.json").write_text(WEED_CONFIG % (ACCESS_KEY, SECRET_KEY))

@@ -1,12 +1,18 @@
 """Cancelled tasks end, and cancellations are not lost."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from archiver.runtime.tasks import cancel_and_wait, cancellable, reraise_cancellation
+from archiver.runtime.tasks import (
+    cancel_and_wait,
+    cancellable,
+    map_in_order,
+    reraise_cancellation,
+)
 
 
 def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
@@ -113,3 +119,49 @@ def test_the_error_of_cancellable_work_is_raised() -> None:
 
     with pytest.raises(LookupError):
         asyncio.run(cancellable(broken()))
+
+
+async def numbers(count: int) -> AsyncGenerator[int, None]:
+    for number in range(count):
+        yield number
+
+
+def test_results_come_in_order_from_a_bounded_number_of_calls() -> None:
+    running = most = 0
+
+    async def double(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(10 - number % 10):  # later items end first
+            await asyncio.sleep(0)
+        running -= 1
+        return 2 * number
+
+    async def play() -> list[int]:
+        return [each async for each in map_in_order(numbers(100), double, at_a_time=4)]
+
+    assert asyncio.run(play()) == list(range(0, 200, 2))
+    assert most == 4
+
+
+def test_a_call_that_fails_ends_the_others() -> None:
+    ended: list[int] = []
+
+    async def fail_at_three(number: int) -> int:
+        try:
+            if number == 3:
+                raise ValueError(number)
+            if number > 3:
+                await asyncio.sleep(60)
+        finally:
+            ended.append(number)
+        return number
+
+    async def play() -> None:
+        async for _ in map_in_order(numbers(100), fail_at_three, at_a_time=8):
+            pass
+
+    with pytest.raises(ValueError, match="3"):
+        asyncio.run(play())
+    assert sorted(ended) == list(range(len(ended)))

@@ -12,8 +12,10 @@ from typing import TypeVar
 import pytest
 
 from archiver.model import Archive, Copies, Node, Region, Verified
+from archiver.ports.bucket_contents import UnfinishedUpload
 from archiver.ports.storage import Commit, Upload
 from archiver.sealing import seal
+from archiver.storage.bucket import Bucket
 from archiver.storage.fan_out import MAX_LAG
 from archiver.storage.regional_storage import OBSTORE_EXIT_S, RegionalStorage
 from archiver.storage.upload_cleanup import GRACE
@@ -28,6 +30,11 @@ LARGE = 10_000_000
 SOURCE_URL = "https://hg.example/ash"
 
 NOTHING: dict[Region, list[str]] = {EAST: [], WEST: []}
+
+
+async def unfinished(bucket: Bucket) -> list[UnfinishedUpload]:
+    """Return the unfinished uploads of archives in *bucket*."""
+    return [upload async for upload in bucket.listings.iter_uploads(None)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

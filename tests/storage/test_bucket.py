@@ -24,7 +24,7 @@ from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings
 from archiver.telemetry import METRICS
 from tests.parts.s3 import Home, S3Server
 from tests.parts.s3_fault_proxy import Fault, sink
-from tests.storage.conftest import EAST, LARGE, WEST, TwoRegions, an_archive, stream
+from tests.storage.conftest import EAST, LARGE, WEST, TwoRegions, an_archive, stream, unfinished
 
 T = TypeVar("T")
 
@@ -246,7 +246,7 @@ def test_a_concurrently_written_manifest_is_not_overwritten(two_regions: TwoRegi
     (
         lambda bucket: bucket.read_manifest(an_archive()),
         lambda bucket: bucket.require_object("archives/x", 1),
-        lambda bucket: bucket.abort_old_uploads(timedelta(0)),
+        unfinished,
     ),
 )
 def test_redirects_to_other_hosts_are_not_followed(
@@ -277,7 +277,7 @@ def test_all_requests_go_through_the_proxy_of_the_environment(
     monkeypatch.setenv("no_proxy", excluded)
     bucket = two_regions.home.bucket(EAST)
     run(bucket.check_access)
-    run(lambda: bucket.abort_old_uploads(timedelta(0)))
+    run(lambda: unfinished(bucket))
     through = [target for _, target in proxy.requests if target.startswith("http://")]
     assert len(through) == (0 if excluded else 2)
 

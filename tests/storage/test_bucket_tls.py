@@ -15,6 +15,7 @@ from archiver.storage.s3_stores import S3Settings
 from tests.parts.process import accepts, free_port, running
 from tests.parts.s3 import ACCESS_KEY, SECRET_KEY, binary
 from tests.parts.secured_nats import Certificates
+from tests.storage.conftest import unfinished
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def stored(endpoint: str, ca_file: Path | None) -> bytes:
         try:
             await bucket.check_access()
             await bucket.put_object("archives/x.zip", aiter(chunks()))
-            await bucket.abort_old_uploads(timedelta(0))
+            await unfinished(bucket)
             return b"".join([chunk async for chunk in bucket.read_object("archives/x.zip")])
         finally:
             await asyncio.sleep(OBSTORE_EXIT_S)

@@ -13,7 +13,17 @@ from archiver.storage.upload_cleanup import UploadCleanup
 from tests.parts.faulty_host import FaultyHost, Request, Step, serving, sized
 from tests.parts.s3 import Home, S3Server
 from tests.parts.s3_fault_proxy import Fault
-from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, TwoRegions, an_archive, store, stream
+from tests.storage.conftest import (
+    EAST,
+    LARGE,
+    NOTHING,
+    WEST,
+    TwoRegions,
+    an_archive,
+    store,
+    stream,
+    unfinished,
+)
 from tests.storage.test_bucket import run
 from tests.storage.test_fan_out import SHORT, at_parts
 
@@ -84,7 +94,7 @@ def test_a_cancelled_upload_ends_within_seconds_even_if_every_region_is_frozen(
 
 
 @pytest.mark.parametrize("server", ("weed", "rclone"))
-def test_old_uploads_of_killed_processes_are_aborted(
+def test_uploads_of_killed_processes_are_listed_and_aborted(
     request: pytest.FixtureRequest, server: str
 ) -> None:
     s3: S3Server = request.getfixturevalue(server)
@@ -94,9 +104,10 @@ def test_old_uploads_of_killed_processes_are_aborted(
     for key in keys:
         assert s3.request("POST", f"/{name}/{key}", {"uploads": ""})[0] == 200
 
-    assert run(lambda: bucket.abort_old_uploads(timedelta(days=1))) == 0
+    (upload,) = run(lambda: unfinished(bucket))
+    assert upload.object_key == keys[0]
     assert sorted(s3.unfinished(name)) == keys
-    assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 1
+    run(lambda: bucket.abort_upload(upload))
     assert s3.unfinished(name) == keys[1:]
     long_ago, soon = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
     run(lambda: bucket.abort_uploads(keys[1], until=long_ago))
@@ -181,6 +192,36 @@ def test_cleanups_beyond_the_limit_are_tried_once(two_regions: TwoRegions, fault
     two_regions.use(scenario)
 
 
+class ServerWithPages(FaultyHost):
+    """A bucket with five uploads, of which it lists two at a time."""
+
+    keys = tuple(f"archives/{name}+&" for name in "abcde")
+
+    def steps(self, request: Request) -> tuple[Step, ...]:
+        query = parse_qs(urlsplit(request.target).query)
+        begin = self.keys.index(query["key-marker"][0]) + 1 if "key-marker" in query else 0
+        keys = [key.replace("&", "&amp;") for key in self.keys[begin : begin + 2]]
+        uploads = "".join(
+            f"<Upload><Key>{key}</Key><UploadId>{key}</UploadId>"
+            f"<Initiated>2026-01-01T12:00:00Z</Initiated></Upload>"
+            for key in keys
+        )
+        truncated = str(begin + 2 < len(self.keys)).lower()
+        markers = (
+            f"<NextKeyMarker>{keys[-1]}</NextKeyMarker><NextUploadIdMarker>x</NextUploadIdMarker>"
+        )
+        body = f"<Result>{uploads}<IsTruncated>{truncated}</IsTruncated>{markers}</Result>"
+        return (sized(body.encode()),)
+
+
+def test_a_long_list_of_uploads_is_read_page_by_page() -> None:
+    with ServerWithPages() as host, serving(host):
+        home = Home(server=S3Server(endpoint=host.url, strict=True), names={EAST: "east"})
+        found = run(lambda: unfinished(home.bucket(EAST)))
+        assert tuple(upload.object_key for upload in found) == host.keys
+        assert len(host.requests) == 3
+
+
 class ServerWithoutTimeZone(FaultyHost):
     """A bucket with three uploads whose ids are their dates. Two dates lack a time zone."""
 
@@ -208,4 +249,4 @@ def test_an_upload_time_without_time_zone_is_in_utc() -> None:
         until = datetime(2026, 1, 1, 12, tzinfo=UTC)
         run(lambda: bucket.abort_uploads("archives/x", until=until))
         assert host.aborted() == [host.dates[0]]
-        assert run(lambda: bucket.abort_old_uploads(timedelta(0))) == 3
+        assert [each.initiated_at.second for each in run(lambda: unfinished(bucket))] == [0, 1, 2]

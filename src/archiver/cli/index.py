@@ -3,24 +3,19 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from archiver.cli.options import config_option, json_option, load_settings_or_embedded, retry_later
-from archiver.cli.progress import item_progress
+from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import RetryLater
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.rebuild import Tally
 from archiver.wiring.tools import open_rebuilder
-
-LINE_INTERVAL_S = 10.0
 
 
 @click.group("index")
@@ -60,35 +55,13 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
 
 
 async def _rebuild(settings: Settings, source: str | None, *, quiet: bool) -> Tally:
-    with _open_reporter(quiet=quiet) as report:
-        async with open_rebuilder(settings, on_progress=report) as rebuilder:
+    with open_reporter(quiet=quiet) as report:
+
+        def on_progress(tally: Tally) -> None:
+            report(tally.phase, *_position(tally))
+
+        async with open_rebuilder(settings, on_progress=on_progress) as rebuilder:
             return await rebuilder.rebuild(source)
-
-
-@contextmanager
-def _open_reporter(*, quiet: bool) -> Iterator[Callable[[Tally], None]]:
-    """Yield a function that shows a tally: a bar on a terminal, else a line at intervals."""
-    if quiet:
-        yield lambda _tally: None
-    elif Console(stderr=True).is_terminal:
-        with item_progress() as bar:
-            yield lambda tally: bar.update(tally.phase, *_position(tally))
-    else:
-        yield ProgressLines(interval_s=LINE_INTERVAL_S).report
-
-
-class ProgressLines:
-    """Writes a line to standard error at most once per interval."""
-
-    def __init__(self, *, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._next = time.monotonic() + interval_s
-
-    def report(self, tally: Tally) -> None:
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + self._interval_s
-            done, total = _position(tally)
-            click.echo(f"{tally.phase}: {done:,}{f' of {total:,}' if total else ''}", err=True)
 
 
 def _position(tally: Tally) -> tuple[int, int | None]:

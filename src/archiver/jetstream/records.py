@@ -25,7 +25,7 @@ END = datetime(2200, 1, 1, tzinfo=UTC)
 """Between these, adding a delay to a time or changing its zone never overflows."""
 
 DUE_MAX = timedelta(days=30)
-"""How far ahead a repair may be due. While it is listed, the archive gets no other one."""
+"""How far ahead a repair or periodic work may be due. Until then, there is no other one."""
 
 RECORD_MAX_BYTES = 4 * ENTRY_MAX_BYTES
 """Longer values are not decoded. No bucket accepts one, but the queue or the feed might."""
@@ -174,6 +174,17 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("due too far in the future")
 
 
+class DueRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """When a piece of periodic work is due."""
+
+    due_at: Moment
+
+    def __post_init__(self) -> None:
+        _require_sane(self.due_at)
+        if self.due_at > datetime.now(UTC) + DUE_MAX:
+            raise ValueError("due too far in the future")
+
+
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An event of the feed: an archive was built."""
 
@@ -208,6 +219,7 @@ decode_task = _decoder(TaskRecord)
 decode_order = _decoder(Order)
 decode_copies = _decoder(CopiesRecord)
 decode_repair = _decoder(RepairRecord)
+decode_due = _decoder(DueRecord)
 decode_rev = _decoder(RevRecord)
 decode_finished = _decoder(FinishedRecord)
 decode_waiting = _decoder(WaitingRecord)

@@ -1,12 +1,14 @@
 """Asyncio tasks that end with their block, and cancellation that is not lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+R = TypeVar("R")
 
 
 async def cancel_and_wait(
@@ -74,6 +76,28 @@ async def concurrently(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Ta
         yield task
     finally:
         await cancel_and_wait(task)
+
+
+async def map_in_order(
+    items: AsyncGenerator[V, None], work: Callable[[V], Coroutine[Any, Any, R]], *, at_a_time: int
+) -> AsyncGenerator[R, None]:
+    """Yield the result of *work* for each of *items*, in their order; raise what one raises.
+
+    So many calls run *at_a_time*. Further items are read only when a result was taken.
+    """
+    running: deque[asyncio.Task[R]] = deque()
+    try:
+        async with aclosing(items):
+            async for item in items:
+                running.append(asyncio.create_task(work(item)))
+                if len(running) == at_a_time:
+                    yield await running.popleft()
+            while running:
+                yield await running.popleft()
+    finally:
+        for task in running:
+            task.add_done_callback(mark_retrieved)
+        await cancel_and_wait(*running)
 
 
 async def complete_despite_cancellation(work: Awaitable[V]) -> V:

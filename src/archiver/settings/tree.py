@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from pydantic_settings import (
 
 from archiver.settings.access import AccessSettings, TokenSettings
 from archiver.settings.engine import EngineSettings
+from archiver.settings.housekeeping import HousekeepingSettings
 from archiver.settings.limits import LimitsSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
@@ -28,6 +30,12 @@ DELIMITER = "__"
 
 HGMO_URL_TEMPLATE = "https://hg.mozilla.org/{repo}/archive/{rev}.{suffix}/{subdir}"
 RESERVED_SOURCES = frozenset({"status"})
+
+LEFTOVER_AGE_MIN = timedelta(days=1)
+
+DEADLINES_OF_A_BUILD = 6
+"""An attempt lasts for one fetch of its source, or for two if git runs, and as long again while it
+converts and while its regions receive. Clocks of servers may differ, too."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -70,6 +78,7 @@ class Settings(BaseSettings):
     tokens: dict[str, TokenSettings] = {}
     limits: LimitsSettings = LimitsSettings()
     worker: WorkerSettings = WorkerSettings()
+    housekeeping: HousekeepingSettings = HousekeepingSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)
     """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`
@@ -136,6 +145,12 @@ class Settings(BaseSettings):
         """The sources whose tasks a worker with these settings claims."""
         names = self.worker.sources or tuple(self.sources)
         return {name: self.sources[name] for name in names}
+
+    @property
+    def leftover_age(self) -> timedelta:
+        """Age of an object without a manifest from which no build can still commit it."""
+        longest_s = max(source.deadline_s for source in self.sources.values())
+        return max(LEFTOVER_AGE_MIN, DEADLINES_OF_A_BUILD * timedelta(seconds=longest_s))
 
     @model_validator(mode="after")
     def _require_consistent_regions(self) -> Self:

@@ -11,8 +11,9 @@ import msgspec
 import obstore
 
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
-from archiver.manifest_check import ARCHIVES, find_invalid_field
+from archiver.manifest_check import find_invalid_field
 from archiver.model import Archive, Manifest, Node, PresignedUrl, Region
+from archiver.storage.listings import PAGE_KEYS, Listings
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.object_keys import (
     EMPTY_PREFIX,
@@ -41,9 +42,6 @@ READ_BYTES = 1 << 20
 
 MANIFEST_MAX_BYTES = 64 << 10
 """A manifest has about 1 kB, and with the longest possible names a quarter of this limit."""
-
-PAGE_KEYS = 1000
-"""Keys per page of a listing, the most that S3 returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,9 @@ class Bucket:
         self.require_writable = self._write_probe.require_writable
         self._multipart_uploads = MultipartUploads(settings)
         self.abort_uploads = self._multipart_uploads.abort
+        self.abort_upload = self._multipart_uploads.abort_upload
         self._bulk = bulk_store(settings)
+        self.listings = Listings(store=self._bulk, region=region, uploads=self._multipart_uploads)
         self._control = control_store(settings)
         self._public = (
             control_store(replace(settings, endpoint=public_endpoint))
@@ -278,10 +278,6 @@ class Bucket:
             async for page in obstore.list(self._bulk, prefix, chunk_size=PAGE_KEYS):
                 for meta in page:
                     yield meta["path"], meta["size"]
-
-    async def abort_old_uploads(self, min_age: timedelta) -> int:
-        """Abort multipart uploads of archives that are older than *min_age*; return how many."""
-        return await self._multipart_uploads.abort_old(ARCHIVES, min_age=min_age)
 
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
         """Return a link to the object. Sends no request, unless credentials have expired."""

@@ -18,6 +18,7 @@ from obstore.exceptions import BaseError
 from yarl import URL
 
 from archiver.errors import StorageUnavailable
+from archiver.ports.bucket_contents import UnfinishedUpload
 from archiver.storage.s3_errors import TIMEOUT, response_code, s3_code
 from archiver.storage.s3_stores import CONTROL_TIMEOUT, S3Settings, proxy_url, signing_store
 from archiver.tls import create_ssl_context
@@ -28,12 +29,11 @@ LIST_MAX_BYTES = 8 << 20
 """S3 lists a thousand uploads at a time, which are less than 2 MiB."""
 
 
-class MultipartUpload(NamedTuple):
-    """An upload that was initiated and neither completed nor aborted."""
+class Page(NamedTuple):
+    """A part of a list of uploads, and the query for the next part, if there is one."""
 
-    object_key: str
-    upload_id: str
-    initiated_at: datetime
+    uploads: Sequence[UnfinishedUpload]
+    next_query: str
 
 
 class MultipartUploads:
@@ -45,19 +45,24 @@ class MultipartUploads:
     async def abort(self, object_key: str, *, until: datetime) -> None:
         """Abort the uploads of *object_key* that were initiated at or before *until*."""
         async with self._session() as session:
-            for upload in await self._list(session, object_key):
+            for upload in (await self._list(session, object_key)).uploads:
                 if upload.object_key == object_key and upload.initiated_at <= until:
                     await self._abort(session, upload)
 
-    async def abort_old(self, prefix: str, *, min_age: timedelta) -> int:
-        """Abort the uploads below *prefix* that are older than *min_age*; return how many."""
+    async def iter_uploads(self, prefix: str) -> AsyncGenerator[UnfinishedUpload, None]:
+        """Yield the uploads of keys that begin with *prefix*, page by page."""
+        query: str | None = ""
+        while query is not None:
+            async with self._session() as session:
+                page = await self._list(session, prefix, query)
+            for upload in page.uploads:
+                yield upload
+            query = page.next_query or None
+
+    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Abort *upload*, unless it has ended."""
         async with self._session() as session:
-            latest = datetime.now(UTC) - min_age
-            uploads = await self._list(session, prefix)
-            old = [upload for upload in uploads if upload.initiated_at < latest]
-            for upload in old:
-                await self._abort(session, upload)
-        return len(old)
+            await self._abort(session, upload)
 
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
@@ -73,20 +78,22 @@ class MultipartUploads:
             message = "the bucket did not list or abort its uploads"
             raise StorageUnavailable(message, s3_code=s3_code(exc)) from exc
 
-    async def _list(self, session: aiohttp.ClientSession, prefix: str) -> Sequence[MultipartUpload]:
+    async def _list(self, session: aiohttp.ClientSession, prefix: str, query: str = "") -> Page:
         """Return up to a thousand uploads of keys that begin with *prefix*."""
-        body = await self._send(session, "GET", "", f"uploads=&prefix={quote(prefix, safe='')}")
-        uploads = ET.fromstring(body).iterfind("{*}Upload")  # noqa: S314 - the bucket is trusted
-        return [
-            MultipartUpload(
-                upload.findtext("{*}Key", ""),
-                upload.findtext("{*}UploadId", ""),
-                _parse_time(upload.findtext("{*}Initiated", "")),
+        wanted = f"uploads=&prefix={quote(prefix, safe='')}{query}"
+        body = await self._send(session, "GET", "", wanted)
+        found = ET.fromstring(body)  # noqa: S314 - the bucket is trusted
+        uploads = [
+            UnfinishedUpload(
+                object_key=upload.findtext("{*}Key", ""),
+                upload_id=upload.findtext("{*}UploadId", ""),
+                initiated_at=_parse_time(upload.findtext("{*}Initiated", "")),
             )
-            for upload in uploads
+            for upload in found.iterfind("{*}Upload")
         ]
+        return Page(uploads, _next_query(found))
 
-    async def _abort(self, session: aiohttp.ClientSession, upload: MultipartUpload) -> None:
+    async def _abort(self, session: aiohttp.ClientSession, upload: UnfinishedUpload) -> None:
         query = f"uploadId={quote(upload.upload_id, safe='')}"
         await self._send(session, "DELETE", f"/{quote(upload.object_key)}", query)
 
@@ -113,6 +120,14 @@ class MultipartUploads:
                 message = "the bucket does not allow its uploads to be listed or aborted"
                 raise StorageUnavailable(message, s3_code=code)
             return body
+
+
+def _next_query(found: ET.Element) -> str:
+    """Return what to add to the query for the uploads after *found*; empty if these were all."""
+    key, upload_id = (found.findtext(f"{{*}}Next{name}Marker", "") for name in ("Key", "UploadId"))
+    if found.findtext("{*}IsTruncated") != "true" or not key:
+        return ""
+    return f"&key-marker={quote(key, safe='')}&upload-id-marker={quote(upload_id, safe='')}"
 
 
 def _parse_time(text: str) -> datetime:

@@ -1,16 +1,22 @@
 """Where a bucket keeps manifests, probes and archives, and the attributes of archives."""
 
 import hashlib
+import re
 import secrets
 
 from archiver.manifest_check import ARCHIVES
 from archiver.model import KEY_VERSION, Archive, Node, parse_key
 from archiver.names import SEPARATOR, escape_name
 
+MANIFESTS = "manifests/"
+PROBE_FOLDER = "probes/"
+PINS = "pins/"
+
+FOLDERS = (ARCHIVES, MANIFESTS, PINS, PROBE_FOLDER)
+"""All folders in which Archiver writes. ``archiver fsck`` calls objects elsewhere foreign."""
+
 PROBES = 64
 """Number of probe objects in a bucket. It bounds them however many processes come and go."""
-
-PINS = "pins/"
 
 EMPTY_PREFIX = "check/"
 """A prefix without objects. Listing it is the cheapest request that needs a working bucket."""
@@ -23,6 +29,8 @@ CONTENT_TYPES = {
     ".tar": "application/x-tar",
     ".zip": "application/zip",
 }
+_PROBE = re.compile(r"probes/\d{2}")
+
 CACHE_CONTROL = "private, max-age=31536000, immutable"
 """The bytes under a key never change. Private, because presigned URLs are secrets."""
 
@@ -32,15 +40,28 @@ def bucket_id(server: str, bucket: str) -> str:
 
 
 def random_probe_key() -> str:
-    return f"probes/{secrets.randbelow(PROBES):02}"
+    return f"{PROBE_FOLDER}{secrets.randbelow(PROBES):02}"
+
+
+def is_probe_key(object_key: str) -> bool:
+    return _PROBE.fullmatch(object_key) is not None
 
 
 def manifest_key(archive: Archive) -> str:
-    return f"manifests/{archive.key}.json"
+    return f"{MANIFESTS}{archive.key}.json"
 
 
 def manifest_prefix(source: str | None) -> str:
-    return f"manifests/{KEY_VERSION}/{source or ''}"
+    return f"{MANIFESTS}{KEY_VERSION}/{source or ''}"
+
+
+def manifests_folder(source: str | None) -> str:
+    """Return the folder of all manifests, or of those of *source*."""
+    return f"{manifest_prefix(source)}/" if source else MANIFESTS
+
+
+def archives_prefix(source: str | None) -> str:
+    return f"{ARCHIVES}{KEY_VERSION}/{source}/" if source else ARCHIVES
 
 
 def nodes_prefix(source: str, repo: str) -> str:
@@ -72,7 +93,7 @@ def parse_pin_key(object_key: str) -> Archive | None:
 
 
 def parse_manifest_key(object_key: str) -> Archive | None:
-    archive = parse_key(object_key.removeprefix("manifests/").removesuffix(".json"))
+    archive = parse_key(object_key.removeprefix(MANIFESTS).removesuffix(".json"))
     return archive if archive and manifest_key(archive) == object_key else None
 
 

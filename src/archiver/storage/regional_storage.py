@@ -19,17 +19,13 @@ from archiver.model import Archive, Copies, Manifest, Node, PresignedUrl, Region
 from archiver.ports.storage import Upload
 from archiver.storage.bucket import Bucket
 from archiver.storage.commit import Committer
+from archiver.storage.contents import RegionalContents
 from archiver.storage.fan_out import MAX_LAG, FanOutUpload, confirm_upload
 from archiver.storage.pins import BucketPins
 from archiver.storage.purge import BucketPurger
 from archiver.storage.region_buckets import RegionBuckets
 from archiver.storage.upload_cleanup import GRACE, UploadCleanup
 from archiver.telemetry import log
-
-OLD_UPLOAD = timedelta(days=1)
-"""No live upload is this old: downloads and copies end after six hours."""
-
-CLEAR_INTERVAL = timedelta(hours=6)
 
 OBSTORE_EXIT_S = 0.05
 """obstore's threads call into the event loop for a moment after their work is done. If the loop is
@@ -77,6 +73,7 @@ class RegionalStorage:
         self.traces, self.list_of = purger.traces, purger.list_of
         self.begin_purge, self.end_purge = purger.begin_purge, purger.end_purge
         self.regions = self._buckets.regions
+        self.contents = RegionalContents(buckets=self._buckets)
         self.bucket_ids: Mapping[Region, str] = {
             bucket.region: bucket.bucket_id for bucket in buckets
         }
@@ -210,22 +207,6 @@ class RegionalStorage:
     async def close(self) -> None:
         """Wait a moment for running cleanups of abandoned uploads, then cancel them."""
         await self._cleanup.close()
-
-    async def clear_old_uploads(self) -> None:
-        """Abort, every few hours until cancelled, the uploads that killed processes left.
-
-        This includes uploads to a frozen region whose worker ended before the region answered.
-        """
-        while True:
-            answers = await self._buckets.query_all(
-                self.regions, lambda bucket: bucket.abort_old_uploads(OLD_UPLOAD)
-            )
-            for region, answer in answers.items():
-                if isinstance(answer, ArchiverError):
-                    log.warning("uploads.not_cleared", region=region, **answer.log_fields)
-                elif answer:
-                    log.info("uploads.cleared", region=region, uploads=answer)
-            await asyncio.sleep(CLEAR_INTERVAL.total_seconds())
 
     def _fan_out(
         self, regions: Iterable[Region], object_key: str, *, shared: bool = False

@@ -16,7 +16,7 @@ cleaned up later."""
 
 MAX_RETRIED = 1000
 """Cleanups that retry at a time; each is a sleeping task. A cleanup beyond this number is tried
-once. Its parts are aborted a day later (``RegionalStorage.clear_old_uploads``)."""
+once. Its parts are aborted a day later (``upkeep.sweep``)."""
 
 TRIES = 60
 """With a minute between tries, a cleanup outlasts about an hour of a frozen region."""

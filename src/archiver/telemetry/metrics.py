@@ -137,6 +137,21 @@ class Metrics:
             "Copies made from another region, by outcome: succeeded, failed.",
             ("region", "outcome"),
         )
+        self.sweep_removals = Counter(
+            "archiver_sweep_removals_total",
+            "Removals by a sweep, by kind: orphan (an object that no manifest names), unfinished "
+            "(a multipart upload).",
+            ("kind",),
+        )
+        self.sweep_removed_bytes = Counter(
+            "archiver_sweep_removed_bytes_total",
+            "Bytes of the objects that sweeps removed. Those of unfinished uploads are unknown.",
+        )
+        self.sweep_finished = Gauge(
+            "archiver_sweep_finished_timestamp_seconds",
+            "When the last sweep by this worker ended, in seconds since 1970; 0 if there was none.",
+            multiprocess_mode="max",
+        )
         self.unreadable = Counter(
             "archiver_unreadable_values_total",
             "Stored values ignored because they are malformed, by place: "

@@ -10,6 +10,7 @@ from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
 from archiver.testing.index import MemoryIndex
 from archiver.testing.last_uses import MemoryLastUses
+from archiver.testing.schedule import MemorySchedule
 from archiver.testing.storage import MemoryStorage
 from archiver.testing.work_queue import MemoryWorkQueue
 
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryEngine",
     "MemoryIndex",
     "MemoryLastUses",
+    "MemorySchedule",
     "MemoryStorage",
     "MemoryWorkQueue",
 ]

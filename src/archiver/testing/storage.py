@@ -17,6 +17,7 @@ from archiver.errors import (
 from archiver.manifest_check import ARCHIVES, object_prefix
 from archiver.model import Archive, Copies, Manifest, Node, Pin, PresignedUrl, Region, parse_key
 from archiver.ports.storage import Commit, Listing, ProveLease, StoredState, Traces, Upload
+from archiver.testing.bucket_contents import MemoryContents
 
 
 class MemoryStorage:
@@ -37,6 +38,12 @@ class MemoryStorage:
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self.marks: dict[Region, dict[str, str]] = {region: {} for region in self.regions}
         self.pins: dict[Region, dict[str, Pin]] = {region: {} for region in self.regions}
+        self.contents = MemoryContents(
+            objects=self.objects,
+            manifests=self.manifests,
+            down=self.down,
+            unreadable=self.unreadable,
+        )
         self._secret = secrets.token_bytes()
         self._upload_numbers = count(1)
 

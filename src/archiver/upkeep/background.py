@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from archiver.ports.bucket_contents import BucketContents
 from archiver.ports.index_entries import IndexEntries
 from archiver.ports.last_uses import LastUses
 from archiver.ports.queue import RepairList, TaskEvents, TaskQueue
+from archiver.ports.schedule import Schedule
 from archiver.ports.storage import Storage
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import in_background
 from archiver.upkeep.recheck import Rechecker
 from archiver.upkeep.repair import Repairer
 from archiver.upkeep.restore import Restorer
+from archiver.upkeep.sweep import Sweeper
 from archiver.upkeep.use_recorder import UseRecorder
 
 
@@ -49,4 +52,21 @@ async def record_uses(hits: Subscribers[[str]], uses: LastUses) -> AsyncIterator
     recorder = UseRecorder(uses=uses)
     hits.add(recorder.note)
     async with in_background(recorder.record_regularly()):
+        yield
+
+
+@asynccontextmanager
+async def sweep_buckets(
+    *,
+    storage: Storage,
+    contents: BucketContents,
+    schedule: Schedule,
+    interval: timedelta,
+    min_age: timedelta,
+) -> AsyncIterator[None]:
+    """Sweep the buckets while the block runs, in every worker; not at all with *interval* 0."""
+    sweeper = Sweeper(
+        storage=storage, contents=contents, schedule=schedule, interval=interval, min_age=min_age
+    )
+    async with in_background(*([sweeper.keep_sweeping()] if interval else [])):
         yield

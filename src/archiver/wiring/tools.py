@@ -1,6 +1,6 @@
 """Puts together what the commands for operators need."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -15,6 +15,8 @@ from archiver.pins import Pins
 from archiver.purge import Purger
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
+from archiver.upkeep.catalogue import Catalogue
+from archiver.upkeep.fsck import Fsck, Tally
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
 from archiver.wiring import adapters
 
@@ -72,6 +74,34 @@ async def open_purger(settings: Settings) -> AsyncIterator[Purger]:
             queue=JetStreamTaskQueue(connection=connection),
             repairs=JetStreamRepairList(connection=connection),
         )
+
+
+@asynccontextmanager
+async def open_fsck(
+    settings: Settings, *, on_progress: Callable[[Tally], None]
+) -> AsyncIterator[Fsck]:
+    """Yield a check of the buckets, which needs the engine and the regions, but no source."""
+    async with (
+        adapters.open_regions(settings) as storage,
+        adapters.connect_engine(settings, process="fsck") as connection,
+    ):
+        yield Fsck(
+            storage=storage,
+            contents=storage.contents,
+            store=JetStreamIndexStore(connection=connection, storage=storage),
+            repairs=JetStreamRepairList(connection=connection),
+            min_age=settings.leftover_age,
+            on_progress=on_progress,
+        )
+
+
+@asynccontextmanager
+async def open_catalogue(
+    settings: Settings, *, on_progress: Callable[[int], None]
+) -> AsyncIterator[Catalogue]:
+    """Yield a catalogue of the stored archives, which needs only the regions."""
+    async with adapters.open_regions(settings) as storage:
+        yield Catalogue(storage=storage, contents=storage.contents, on_progress=on_progress)
 
 
 @asynccontextmanager

@@ -8,13 +8,13 @@ from datetime import timedelta
 from archiver import __version__
 from archiver.errors import NoRoom
 from archiver.health import Heartbeat
+from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.work_queue import open_work_queue
-from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
 from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import log, set_up_logging
-from archiver.upkeep.background import repair_copies
+from archiver.upkeep.background import repair_copies, sweep_buckets
 from archiver.wiring import adapters
 from archiver.wiring.parts import Parts, open_parts
 from archiver.worker.worker import Policy, Worker
@@ -35,8 +35,7 @@ async def run_worker(settings: Settings) -> None:
         log.info("worker.started", sources=sorted(settings.served_sources))
         if parts.mirrors:
             await _clean_up(parts.mirrors)
-        async with in_background(parts.storage.clear_old_uploads()):
-            await _work(settings, parts, stopping)
+        await _work(settings, parts, stopping)
     log.info("worker.stopped")
 
 
@@ -78,8 +77,16 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         storage=parts.storage,
         interval=timedelta(seconds=worker.repair_interval_s),
     )
+    sweeping = sweep_buckets(
+        storage=parts.storage,
+        contents=parts.storage.contents,
+        schedule=JetStreamSchedule(connection=parts.connection),
+        interval=settings.housekeeping.sweep_interval,
+        min_age=settings.leftover_age,
+    )
     async with (
         repairing,
+        sweeping,
         open_work_queue(
             connection=parts.connection,
             caps={name: each.concurrency for name, each in settings.served_sources.items()},

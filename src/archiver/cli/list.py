@@ -1,0 +1,122 @@
+"""``archiver list``: list the stored archives."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from archiver.cli.list_report import Totals, format_entry, format_summary, to_json_line
+from archiver.cli.options import config_option, json_option, load_settings_or_embedded, retry_later
+from archiver.cli.progress import open_reporter
+from archiver.cli.signals import interruptible
+from archiver.model import SUFFIXES
+from archiver.settings import Settings, require_regions
+from archiver.telemetry import set_up_logging
+from archiver.upkeep.catalogue import Entry, Selection
+from archiver.wiring.tools import open_catalogue
+
+DAYS_MAX = 36_500
+
+SORTS: dict[str, Callable[[Entry], tuple[float, str]]] = {
+    "size": lambda entry: (-entry.manifest.size_bytes, entry.archive.key),
+    "age": lambda entry: (entry.manifest.created_at.timestamp(), entry.archive.key),
+}
+"""The largest or the oldest first."""
+
+
+@click.command("list")
+@click.option("--source", help="Only archives of this source.")
+@click.option(
+    "--repo", metavar="PATTERN", default="*", help="Only of these repos; * includes slashes."
+)
+@click.option("--suffix", type=click.Choice(SUFFIXES), help="Only archives of this format.")
+@click.option(
+    "--older",
+    type=click.FloatRange(0, DAYS_MAX),
+    metavar="DAYS",
+    default=0.0,
+    help="Only archives that were stored so many days ago or earlier.",
+)
+@click.option(
+    "--min-bytes", type=click.IntRange(0), default=0, help="Only archives of this size or larger."
+)
+@click.option("--totals", is_flag=True, help="Print totals of sources and repos instead.")
+@click.option(
+    "--sort", type=click.Choice(list(SORTS)), help="The largest or the oldest first. Needs memory."
+)
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@json_option
+@config_option
+def command(  # noqa: PLR0913 - one per option
+    *,
+    source: str | None,
+    repo: str,
+    suffix: str | None,
+    older: float,
+    min_bytes: int,
+    totals: bool,
+    sort: str | None,
+    quiet: bool,
+    as_json: bool,
+    config: Path | None,
+) -> None:
+    """List the stored archives, from the manifests of the first region that responds.
+
+    \b
+    Exit codes:
+      0  success
+      2  wrong usage
+     75  no region responded, or one failed midway
+    """  # noqa: D301 - click keeps the lines after \b
+    selection = Selection(
+        source=source,
+        repo=repo,
+        suffix=suffix,
+        older=timedelta(days=older),
+        min_bytes=min_bytes,
+    )
+    settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
+    set_up_logging(settings.log.format, level=settings.log.level, process="list")
+    counted = Totals()
+    held: list[Entry] = []
+
+    def show(entry: Entry) -> None:
+        click.echo(to_json_line(entry) if as_json else format_entry(entry))
+
+    def take(entry: Entry) -> None:
+        counted.add(entry)
+        if sort and not totals:
+            held.append(entry)
+        elif not totals:
+            show(entry)
+
+    with retry_later(), interruptible():
+        unreadable = asyncio.run(_list(settings, selection, take, quiet=quiet))
+    for entry in sorted(held, key=SORTS[sort]) if sort else ():
+        show(entry)
+    if totals:
+        for line in counted.json_lines() if as_json else counted.lines():
+            click.echo(line)
+    if not quiet:
+        click.echo(format_summary(counted.everything, unreadable), err=True)
+
+
+async def _list(
+    settings: Settings, selection: Selection, take: Callable[[Entry], None], *, quiet: bool
+) -> int:
+    """Call *take* with each archive; return how many manifests cannot be read."""
+    with open_reporter(quiet=quiet) as show:
+
+        def on_progress(read: int) -> None:
+            show("reading", read, None)
+
+        async with (
+            open_catalogue(settings, on_progress=on_progress) as catalogue,
+            aclosing(catalogue.entries(selection)) as entries,
+        ):
+            async for entry in entries:
+                take(entry)
+            return catalogue.unreadable

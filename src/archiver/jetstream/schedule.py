@@ -1,0 +1,35 @@
+"""When periodic work of the fleet is due, as entries among the states of tasks."""
+
+from datetime import UTC, datetime
+
+from archiver.jetstream.connection import Connection
+from archiver.jetstream.records import DueRecord, decode_due, encode
+from archiver.jetstream.streams import STATES
+from archiver.jetstream.translation import WrongRevision
+from archiver.ports.schedule import Turn
+
+
+class JetStreamSchedule:
+    """Implements ``ports.schedule.Schedule``. A lost entry only makes its work due early.
+
+    The other keys of the bucket are SHA-256s.
+    """
+
+    def __init__(self, *, connection: Connection) -> None:
+        self._kv = connection.kv
+
+    async def begin(self, work: str, *, until: datetime) -> Turn | None:
+        entry = await self._kv.get_or_marker(STATES, work)
+        record = decode_due(entry.value) if entry and entry.value else None
+        if record and record.due_at > datetime.now(UTC):
+            return None
+        turn = Turn(work=work, revision=entry.revision if entry else 0)
+        return await self.postpone(turn, until=until)
+
+    async def postpone(self, turn: Turn, *, until: datetime) -> Turn | None:
+        value = encode(DueRecord(due_at=until))
+        try:
+            revision = await self._kv.update(STATES, turn.work, value, revision=turn.revision)
+        except WrongRevision:
+            return None
+        return Turn(work=turn.work, revision=revision)

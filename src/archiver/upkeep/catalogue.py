@@ -1,0 +1,99 @@
+"""The stored archives, as the manifests of one region describe them."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from archiver.access.patterns import matches_any
+from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
+from archiver.model import Archive, Manifest, Region
+from archiver.ports.bucket_contents import BucketContents
+from archiver.ports.storage import Storage
+from archiver.runtime.tasks import map_in_order
+
+CONCURRENCY = 64
+"""Manifests that are read at a time, as in a rebuild of the index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One stored archive."""
+
+    archive: Archive
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which archives to list: those that meet all conditions. ``older`` is their least age."""
+
+    source: str | None = None
+    repo: str = "*"
+    suffix: str | None = None
+    older: timedelta = timedelta(0)
+    min_bytes: int = 0
+
+    def may_include(self, archive: Archive) -> bool:
+        """Return whether to read the manifest of *archive*."""
+        return self.suffix in {None, archive.suffix} and matches_any(archive.repo, [self.repo])
+
+    def includes(self, manifest: Manifest) -> bool:
+        old = manifest.created_at <= datetime.now(UTC) - self.older
+        return old and manifest.size_bytes >= self.min_bytes
+
+
+class Catalogue:
+    """Lists archives in the order of the region that answers first in the configured order."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        contents: BucketContents,
+        on_progress: Callable[[int], None] = lambda _read: None,
+    ) -> None:
+        self._storage = storage
+        self._contents = contents
+        self._on_progress = on_progress
+        self._read = 0
+        self.unreadable = 0
+
+    async def entries(self, selection: Selection) -> AsyncGenerator[Entry, None]:
+        """Yield the selected archives. Those with an unreadable manifest are only counted.
+
+        Raises StorageUnavailable if no region answers, or if the region fails midway.
+        """
+        region = await self._first_region()
+
+        async def read(archive: Archive) -> Entry | None:
+            try:
+                manifest = await self._contents.read_manifest(region, archive)
+            except (PurgeUnfinished, UnreadableManifest):
+                self.unreadable += 1
+                return None
+            return Entry(archive=archive, manifest=manifest) if manifest else None
+
+        archives = self._archives(region, selection)
+        async with aclosing(map_in_order(archives, read, at_a_time=CONCURRENCY)) as entries:
+            async for entry in entries:
+                self._read += 1
+                self._on_progress(self._read)
+                if entry and selection.includes(entry.manifest):
+                    yield entry
+
+    async def _archives(
+        self, region: Region, selection: Selection
+    ) -> AsyncGenerator[Archive, None]:
+        listing = self._storage.iter_archives(selection.source, region=region)
+        async with aclosing(listing) as archives:
+            async for archive in archives:
+                if selection.may_include(archive):
+                    yield archive
+
+    async def _first_region(self) -> Region:
+        answers = await self._storage.check_access()
+        for region in self._storage.regions:
+            if answers[region] is None:
+                return region
+        raise StorageUnavailable("no region lists its bucket")

@@ -1,0 +1,112 @@
+"""``archiver list``: its output, and a run with a real server."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from archiver.cli.list_report import Total, Totals, format_entry, format_summary, to_json_line
+from archiver.upkeep.catalogue import Entry
+from tests.cli.test_fsck import EAST, WEST, store
+from tests.cli.test_index import region
+from tests.parts.commands import Run
+from tests.parts.fleet import an_archive, copies_of
+from tests.parts.s3 import Home
+
+
+def an_entry(source: str, repo: str, size_bytes: int) -> Entry:
+    archive = replace(an_archive(source), repo=repo)
+    manifest = replace(copies_of(archive).manifest, size_bytes=size_bytes)
+    return Entry(archive=archive, manifest=manifest)
+
+
+def test_an_archive_is_one_line() -> None:
+    entry = an_entry("hgmo", "projects/ash", 12_345)
+    created = f"{entry.manifest.created_at:%Y-%m-%d %H:%M:%S}"
+    assert format_entry(entry).split() == [
+        created[:10],
+        created[11:],
+        "12,345",
+        entry.archive.task_id,
+    ]
+    assert json.loads(to_json_line(entry)) == {
+        "task": entry.archive.task_id,
+        "source": "hgmo",
+        "repo": "projects/ash",
+        "node": entry.archive.node,
+        "subdir": "",
+        "suffix": "zip",
+        "size": 12_345,
+        "sha256": entry.manifest.sha256,
+        "created": entry.manifest.created_at.isoformat(),
+    }
+
+
+def test_totals_name_each_source_and_then_its_repos_by_size() -> None:
+    totals = Totals()
+    for entry in (an_entry("a", "x", 1), an_entry("a", "y", 2), an_entry("b", "x", 5000)):
+        totals.add(entry)
+    assert [line.split() for line in totals.lines()] == [
+        ["5,000", "1", "b"],
+        ["5,000", "1", "b", "x"],
+        ["3", "2", "a"],
+        ["2", "1", "a", "y"],
+        ["1", "1", "a", "x"],
+    ]
+    assert json.loads(next(totals.json_lines())) == {
+        "source": "b",
+        "repo": None,
+        "archives": 1,
+        "bytes": 5000,
+    }
+
+
+def test_the_summary_counts_archives_and_bytes() -> None:
+    assert format_summary(Total(1, 1234), 0) == "1 archive, 1,234 bytes"
+    assert format_summary(Total(2, 0), 3) == "2 archives, 0 bytes; 3 manifests cannot be read"
+
+
+def listed(folder: Path, home: Home, *words: str) -> subprocess.CompletedProcess[str]:
+    regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "archiver", "list", *words],
+        env={**os.environ, "ARCHIVER_REGIONS": json.dumps(regions)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_real_bucket_is_listed_without_an_engine(tmp_path: Path, home: Home) -> None:
+    archives = [replace(an_archive(), repo=name) for name in ("b", "a")]
+    for archive in archives:
+        asyncio.run(store(home, archive, EAST, WEST))
+    every = listed(tmp_path, home, "--sort", "age", "--json")
+    assert every.returncode == 0, every.stderr
+    assert [json.loads(line)["task"] for line in every.stdout.splitlines()] == [
+        archive.task_id for archive in archives
+    ]
+    assert "2 archives, 10 bytes" in every.stderr
+    some = listed(tmp_path, home, "--repo", "b", "--totals", "--quiet")
+    assert [line.split() for line in some.stdout.splitlines()] == [
+        ["5", "1", "hgmo"],
+        ["5", "1", "hgmo", "b"],
+    ]
+    lost = Home(server=home.server, names={EAST: "bucket-that-is-lost"})
+    failed = listed(tmp_path, lost)
+    assert failed.returncode == 75
+    assert "Error: storage_unavailable" in failed.stderr
+
+
+@pytest.mark.parametrize("words", ((), ("--source", "nowhere"), ("--older", "-1")))
+def test_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> None:
+    regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "bucket"}}'} if words else {}
+    result = run("list", *words, **regions)
+    assert (result.exit_code, result.stdout) == (2, "")

@@ -1,0 +1,37 @@
+"""A worker sweeps the buckets."""
+
+import os
+import time
+from pathlib import Path
+
+from tests.parts.fleet import an_archive
+from tests.system.stack import REGIONS, Stack, servers
+
+UNREACHABLE = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"
+
+
+def leave(stack: Stack, region: str, *, days: float) -> Path:
+    """Leave the object of an abandoned upload in the folder of a region's bucket."""
+    archive = an_archive()
+    path = stack.folder / region / "bucket" / "archives" / archive.key / "a1-1" / archive.file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"bytes")
+    then = time.time() - days * 86_400
+    os.utime(path, (then, then))
+    return path
+
+
+def test_a_worker_removes_old_objects_that_no_manifest_names(tmp_path: Path) -> None:
+    settings = {"ARCHIVER_HOUSEKEEPING__SWEEP_S": "0.2"}
+    with servers(tmp_path, template=UNREACHABLE, settings=settings) as stack:
+        old = [leave(stack, region, days=2) for region in REGIONS]
+        young = leave(stack, REGIONS[0], days=0.5)
+        with stack.worker():
+            deadline = time.monotonic() + 60
+            while any(path.exists() for path in old) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert [path for path in old if path.exists()] == []
+        assert young.exists()
+        log = (stack.folder / "worker.log").read_text()
+        assert "sweep.finished" in log
+        assert "sweep.broken" not in log
