@@ -11,8 +11,8 @@ from archiver.ports.index import Resolved
 LOOKUPS_MAX = 500
 """Different lookups that may wait for a host. A host answers some 100 a second."""
 
-LOOKUPS_PER_CLIENT_MAX = 100
-"""Lookups of one client among them, so that others find room. A host answers them in a second."""
+LOOKUPS_PER_CLIENT_MAX = 16
+"""Lookups of one client among them. The others wait behind them, for a few seconds at most."""
 
 LOOKUPS_RETRY = timedelta(seconds=5)
 

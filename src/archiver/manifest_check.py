@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from archiver.git_objects import object_id
 from archiver.model import (
     COMMIT_MAX_BYTES,
+    SUFFIXES,
     Archive,
     Completeness,
     Conversion,
@@ -39,6 +40,9 @@ YEARS = range(2000, 9999)
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]+")
+_UPLOAD = re.compile(r"[0-9a-z]{1,64}(-[0-9]{1,9})?")
+"""The id of an attempt, and the number of its upload."""
+
 _UPLOAD_AND_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,255}")
 _URL = re.compile(r"https?://\S+")
 
@@ -53,10 +57,21 @@ def object_prefix(archive: Archive) -> str:
 
 
 def parse_object_key(object_key: str) -> Archive | None:
-    """Return the archive of whose bytes *object_key* can be the key; None if it is no such key."""
-    key, _, rest = object_key.removeprefix(ARCHIVES).rpartition("/")
-    archive = parse_key(key.rpartition("/")[0]) if rest else None
-    return archive if archive and _is_object_of(object_key, archive) else None
+    """Return the archive under whose key Archiver has written *object_key*; None for other keys.
+
+    Stricter than the check of a manifest, because an object that no manifest names may be deleted.
+    """
+    folder, _, name = object_key.removeprefix(ARCHIVES).rpartition("/")
+    key, _, upload = folder.rpartition("/")
+    archive = parse_key(key)
+    written = (
+        archive is not None
+        and archive.suffix in SUFFIXES
+        and archive.file_name == name
+        and _UPLOAD.fullmatch(upload)
+        and _is_object_of(object_key, archive)
+    )
+    return archive if written else None
 
 
 def find_invalid_field(manifest: Manifest, archive: Archive) -> str | None:

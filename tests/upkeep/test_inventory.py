@@ -16,7 +16,7 @@ from tests.parts.fleet import an_archive, copies_of
 
 ONE, TWO = Region("one"), Region("two")
 NAMES = ("ash", "ash-2", "ash.git", "ash+", "ash/b", "ash-2/c", "Zsh")
-SUFFIXES = ("tar", "tar.gz", "tar.xz", "tar-x", "zip")
+SUFFIXES = ("tar", "tar.gz", "tar.xz", "tar.zst", "zip")
 
 Order = Callable[[list[StoredObject]], list[StoredObject]]
 

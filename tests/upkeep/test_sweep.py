@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable
-from archiver.model import Archive, Region
+from archiver.model import Archive, Pin, Region
 from archiver.ports.bucket_contents import UnfinishedUpload
 from archiver.testing import MemorySchedule, MemoryStorage
 from archiver.upkeep.sweep import ORPHANS_FEW, RETRY, WORK, Sweep, Sweeper
@@ -132,6 +132,23 @@ def test_a_region_that_does_not_answer_keeps_all_objects() -> None:
         events = [line["event"] for line in logs]
         assert events == ["sweep.uploads_left", "sweep.objects_left", "sweep.finished"]
         assert bench.schedule.due_at[WORK] <= datetime.now(UTC) + RETRY
+
+    play(scenario)
+
+
+def test_the_objects_of_a_pinned_archive_stay() -> None:
+    """Its manifests may have been deleted by accident, and the objects are all that is left."""
+
+    async def scenario(bench: Bench) -> None:
+        archive = an_archive()
+        left = bench.leave(archive, ONE)
+        pin = Pin(principal="cli", reason="kept", created_at=datetime.now(UTC))
+        await bench.storage.put_pin(archive, pin)
+        await bench.sweeper().sweep()
+        assert left in bench.storage.objects[ONE]
+        await bench.storage.remove_pin(archive)
+        await bench.sweeper().sweep()
+        assert left not in bench.storage.objects[ONE]
 
     play(scenario)
 

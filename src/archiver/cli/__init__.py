@@ -18,7 +18,7 @@ class LazyGroup(click.Group):
     """Imports the module of a command on its first use: `get` starts without a web server's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
+        return [*COMMANDS]  # the module of the command `list` may have that name here
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:

@@ -23,6 +23,8 @@ class Orphan:
 class Leftovers:
     """Finds and removes what is older than *min_age*: no build is that old, and can still commit.
 
+    Objects of pinned archives stay.
+
     An object of an archive whose bytes are otherwise lost stays, and so does one of an archive with
     a manifest that cannot be read.
     """
@@ -58,6 +60,8 @@ class Leftovers:
 
         Raises StorageUnavailable.
         """
+        if await self._storage.read_pin(orphan.archive):
+            return False
         kept = False
         for region in self._contents.regions:
             manifest = await self._contents.read_manifest(region, orphan.archive)

@@ -38,7 +38,7 @@ JITTER = 0.1
 ORPHANS_MAX = 10_000
 """Orphans that one sweep removes. They are held until the listings end."""
 
-ORPHANS_FEW = 100
+ORPHANS_FEW = 10
 """Beyond these, a sweep removes only fewer objects than it keeps. More mean that manifests were
 deleted, rather than that builds failed; the objects may be all that is left."""
 
