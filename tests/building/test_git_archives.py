@@ -68,6 +68,7 @@ def test_an_archive_has_the_files_that_git_packs(
     run(scenario())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("subdir", ("", "src", "src/lib/deep"))
 def test_every_suffix_and_subdir_is_proven(

@@ -124,6 +124,7 @@ def lines(result: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("server", ("weed", "rclone"))
 def test_real_buckets_are_checked_and_repaired(
     request: pytest.FixtureRequest, tmp_path: Path, nats: Nats, server: str

@@ -84,6 +84,7 @@ def listed(folder: Path, home: Home, *words: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.thorough
 def test_a_real_bucket_is_listed_without_an_engine(tmp_path: Path, home: Home) -> None:
     archives = [replace(an_archive(), repo=name) for name in ("b", "a")]
     for archive in archives:

@@ -167,6 +167,7 @@ def test_a_silent_region_exits_with_75_and_a_second_run_ends_the_purge(
     assert not any(home.keys().values())
 
 
+@pytest.mark.thorough
 def test_a_pinned_archive_is_listed_and_purged_only_with_an_option(
     tmp_path: Path, home: Home, nats: Nats
 ) -> None:

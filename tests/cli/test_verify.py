@@ -266,6 +266,7 @@ def test_attributes_that_are_known_from_the_tree_may_explain_a_difference(
     assert "these differ: .gitattributes" in result.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("keep", (0.3, 0.9))
 def test_a_truncated_archive_is_refused(run: Run, made: Made, suffix: str, keep: float) -> None:

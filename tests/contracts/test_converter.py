@@ -53,6 +53,7 @@ def converted(
     return asyncio.run(play())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("given", "wanted"), tuple(product(SUFFIXES, SUFFIXES)))
 def test_every_format_converts_to_every_format(
     converter: Converter, given: str, wanted: str

@@ -135,6 +135,7 @@ async def _flood(queue: TaskQueue, count: int) -> None:
     await asyncio.gather(*(queue.enqueue(an_archive(), client="flood") for _ in range(count)))
 
 
+@pytest.mark.thorough
 def test_a_flood_of_one_client_delays_the_task_of_another_by_a_few_builds(
     open_stand: OpenStand,
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_record_is_injected_into_what_git_archives(tmp_path: Path, chunk_bytes
         assert after.getnames() == before.getnames()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_comments_pass_through_every_conversion(tmp_path: Path, suffix: str) -> None:
     carried = Carried(tmp_path)
@@ -94,6 +95,7 @@ def test_comments_pass_through_every_conversion(tmp_path: Path, suffix: str) -> 
     assert back == carried.convert(carried.tar, "tar", "tar")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", TARS)
 @pytest.mark.parametrize("digits", (40, 64))
 def test_the_converted_archive_is_proven_by_the_record_that_it_carries(

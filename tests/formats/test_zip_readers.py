@@ -39,6 +39,7 @@ def pythons(data: bytes) -> list[tuple[str, bytes]]:
         return [(info.orig_filename, archive.read(info)) for info in archive.infolist()]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("carrier", ("extra", "comment"))
 @pytest.mark.parametrize("parts", (TREE, TREE[:1], MANY), ids=("few", "one", "many"))
 def test_a_second_directory_that_python_follows_is_refused(

@@ -36,6 +36,7 @@ def request(stack: Stack, ash: Ash, subdir: str, *, client: str) -> Answer:
     return fetch(url, headers={"X-Forwarded-For": client})
 
 
+@pytest.mark.thorough
 def test_a_flood_is_limited_over_both_processes_and_an_engine_that_restarts(
     stack: Stack, ash: Ash
 ) -> None:

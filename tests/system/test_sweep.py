@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.parts.fleet import an_archive
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -21,6 +23,7 @@ def leave(stack: Stack, region: str, *, days: float) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_a_worker_removes_old_objects_that_no_manifest_names(tmp_path: Path) -> None:
     settings = {"ARCHIVER_HOUSEKEEPING__SWEEP_S": "0.2"}
     with servers(tmp_path, template=UNREACHABLE, settings=settings) as stack:
