@@ -88,6 +88,7 @@ def test_an_unfinished_purge_names_the_regions_and_a_second_one_ends_it() -> Non
             await purger(world).purge(archive, ORDER)
         (line,) = lines
         assert (line["event"], line["region"]) == ("archive.purge_unfinished", EAST)
+        assert line["sha256"]
 
         world.storage.down.clear()
         assert world.storage.manifests[EAST]

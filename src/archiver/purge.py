@@ -68,7 +68,7 @@ class Purger:
             failures = failures or await self._storage.remove_pin(archive)
         failures = failures or await self._storage.end_purge(archive, purge=purge)
         if failures:
-            self._log_unfinished(archive, order, failures)
+            self._log_unfinished(archive, traces, order, failures)
             raise PurgeUnfinished(f"purge it again, because these failed: {', '.join(failures)}")
         log.warning(
             "archive.purged",
@@ -88,12 +88,19 @@ class Purger:
         await self._queue.drop(archive)
 
     def _log_unfinished(
-        self, archive: Archive, order: PurgeOrder, failures: Mapping[Region, ArchiverError]
+        self,
+        archive: Archive,
+        traces: Traces,
+        order: PurgeOrder,
+        failures: Mapping[Region, ArchiverError],
     ) -> None:
+        """Name the bytes here too: a second purge no longer finds a manifest that does."""
         for region, failure in failures.items():
             log.warning(
                 "archive.purge_unfinished",
                 key=archive.key,
+                sha256=", ".join(traces.sha256s) or None,
+                size_bytes=traces.total_bytes,
                 region=region,
                 principal=order.principal,
                 reason=order.reason,

@@ -43,6 +43,9 @@ READ_BYTES = 1 << 20
 MANIFEST_MAX_BYTES = 64 << 10
 """A manifest has about 1 kB, and with the longest possible names a quarter of this limit."""
 
+PAGE_TIMEOUT = timedelta(seconds=20)
+"""An operator who purges an archive should not wait minutes for a region that hangs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DanglingManifest:
@@ -274,10 +277,15 @@ class Bucket:
 
     async def iter_objects(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
         """Yield the key and the size of each object below *prefix*."""
-        with self._request("list its objects"):
-            async for page in obstore.list(self._bulk, prefix, chunk_size=PAGE_KEYS):
-                for meta in page:
-                    yield meta["path"], meta["size"]
+        pages = obstore.list(self._bulk, prefix, chunk_size=PAGE_KEYS)
+        while True:
+            with self._request("list its objects"):
+                async with asyncio.timeout(PAGE_TIMEOUT.total_seconds()):
+                    page = await anext(pages, None)
+            if page is None:
+                return
+            for meta in page:
+                yield meta["path"], meta["size"]
 
     def presign(self, object_key: str, method: Literal["GET", "HEAD"]) -> PresignedUrl:
         """Return a link to the object. Sends no request, unless credentials have expired."""

@@ -24,6 +24,9 @@ HELD = "held"
 SENT_TO_HOST = "sent_to_host"
 CLIENT_LEFT = "client_left"
 
+NO_CONTENT = 204
+"""A plain number, because the log shows a member of ``HTTPStatus`` with its name."""
+
 CLIENT_LEFT_STATUS = 499
 """nginx's code for a client that left before the response."""
 

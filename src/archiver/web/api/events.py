@@ -14,7 +14,7 @@ from archiver.status import Status
 from archiver.tasks import TaskState
 from archiver.web.api.status import find_archive, render
 from archiver.web.problems import problem
-from archiver.web.reply import Reply
+from archiver.web.reply import NO_CONTENT, Reply
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_query
 from archiver.web.waiting.task_watch import TaskWatch
@@ -30,9 +30,6 @@ SEND_S = 30.0
 
 STREAM_S = 3600.0
 """A browser reconnects by itself, and sends the id of the last event."""
-
-NO_CONTENT = 204
-"""A browser does not reconnect after this status."""
 
 NO_ID = -2
 """Less than all other ids, and even: its client has not seen the end of the task."""
@@ -78,7 +75,7 @@ class EventStream(Response):
             if await watch.wait_for_status(FIRST_STATUS_S, departure) is Wake.CLIENT_LEFT:
                 return
             if self._end_was_sent(watch):
-                self.status_code = NO_CONTENT
+                self.status_code = NO_CONTENT  # a browser does not reconnect after it
             if self._end_was_sent(watch) or scope["method"] == "HEAD":
                 await super().__call__(scope, receive, send)
             else:

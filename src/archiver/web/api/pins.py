@@ -1,14 +1,12 @@
 """``/archiver/status/{task_id}/pin``: pins an archive, and unpins it."""
 
-from http import HTTPStatus
-
 from starlette.responses import Response
 
 from archiver.model import Archive
 from archiver.web.api.client_request import require_reason
 from archiver.web.api.status import find_archive
 from archiver.web.problems import problem
-from archiver.web.reply import Reply
+from archiver.web.reply import NO_CONTENT, Reply
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_query
 
@@ -48,7 +46,7 @@ def _find_operated(context: RequestContext) -> Archive | None:
 
 
 def _no_content() -> Reply:
-    return Reply(response=Response(status_code=HTTPStatus.NO_CONTENT))
+    return Reply(response=Response(status_code=NO_CONTENT))
 
 
 def _no_such_task(context: RequestContext) -> Reply:

@@ -1,7 +1,5 @@
 """``DELETE /archiver/{source}/{repo}/{node}``: removes every trace of an archive."""
 
-from http import HTTPStatus
-
 from starlette.responses import Response
 
 from archiver.errors import InvalidRequest
@@ -11,7 +9,7 @@ from archiver.purge import PurgeOrder
 from archiver.web.api.archives import DEFAULT_SUFFIX
 from archiver.web.api.client_request import parse_source, require_one_of, require_reason
 from archiver.web.problems import problem
-from archiver.web.reply import Reply
+from archiver.web.reply import NO_CONTENT, Reply
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_query, split_path
 
@@ -21,7 +19,7 @@ async def delete_archive(context: RequestContext) -> Reply:
     archive, reason = _parse_address(context)
     order = PurgeOrder(principal=context.principal, reason=reason)
     if await context.state.archiver.purge(archive, order):
-        return Reply(response=Response(status_code=HTTPStatus.NO_CONTENT))
+        return Reply(response=Response(status_code=NO_CONTENT))
     return problem(context, "absent", "no region has this archive")
 
 
