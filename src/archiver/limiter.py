@@ -36,7 +36,7 @@ without them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """What one client may cause; 0 means no limit. ``queue_max`` limits each source's queue."""
+    """The limits of one client; 0 means no limit. ``queue_max`` limits each source's queue."""
 
     open_tasks: int = 0
     tasks_per_minute: int = 0

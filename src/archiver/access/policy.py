@@ -18,7 +18,7 @@ class SourcePolicy:
 
     @property
     def open_scope(self) -> Scope:
-        """What clients without credentials may do."""
+        """The scope of clients without credentials."""
         return Scope.NONE if self.private else self.anonymous
 
     def narrowed_to(self, new: "SourcePolicy") -> "SourcePolicy":

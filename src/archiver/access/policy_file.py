@@ -21,8 +21,8 @@ class PolicyFile:
     """Reads the policy again when the file changes. *read* raises UnreadablePolicy.
 
     A new file applies once it has not changed for one interval, because a program may be writing
-    it. What it opens to clients without a token applies at the next start: a part of a file can be
-    a valid file, which says less.
+    it. Rules that open more to clients without a token apply at the next start: a part of a file
+    can be a valid file, which says less.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The subjects of tasks: what a message of the work queue tells without being decoded."""
+"""The subjects of tasks, which name source, client and archive without the message itself."""
 
 import hashlib
 from typing import NamedTuple

@@ -21,4 +21,4 @@ class LastUses(Protocol):
         """
 
     def scan(self) -> AsyncGenerator[tuple[str, date], None]:
-        """Yield each key hash and its day. A use that is recorded meanwhile may be missing."""
+        """Yield each key hash and its day. A use during the scan may be missing."""

@@ -1,4 +1,4 @@
-"""Settings of what one client may cause."""
+"""Settings of the limits of one client."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from archiver.settings.section import Section
 
 
 class LimitsSettings(Section):
-    """What one client may cause. 0: no limit."""
+    """Limits of one client. 0: no limit."""
 
     open_tasks: int = Field(default=50, ge=0)
     """Tasks of one client that may wait or run at a time, in the whole fleet."""

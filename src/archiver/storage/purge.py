@@ -80,7 +80,7 @@ class BucketPurger:
 
 
 class _Found:
-    """What one bucket holds of an archive: *objects* by key, with their sizes."""
+    """The content of one bucket for an archive: *objects* by key, with their sizes."""
 
     def __init__(
         self, *, manifest: Manifest | None, has_manifest: bool, objects: dict[str, int]

@@ -60,7 +60,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What to check: one *source* and one *region*, or all; with *read*, the bytes as well."""
+    """The scope of a check: a *source* and a *region*, or all; with *read*, the bytes as well."""
 
     source: str | None = None
     region: Region | None = None

@@ -45,7 +45,7 @@ deleted, rather than that builds failed; the objects may be all that is left."""
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """What one sweep removed, and how many archives with a manifest it saw.
+    """The removals of one sweep, and the number of archives with a manifest that it saw.
 
     ``complete`` is false if something that should go is still there.
     """

@@ -15,7 +15,7 @@ READ_METHODS = ("GET", "HEAD")
 
 
 class Permission(Enum):
-    """What a client needs for a route. Handlers check the source and the repo themselves."""
+    """The right that a route needs. Handlers check the source and the repo themselves."""
 
     PUBLIC = auto()
     """Nothing. The response has nothing of sources and archives."""

@@ -142,7 +142,7 @@ async def _wait(
         if not request.accepts_202 and request.on_miss is not OnMiss.REDIRECT:
             raise
         return _with_preference(await _without_archive(context, request, pending), request)
-    context.require_readable(pending.archive)  # its token may have been removed meanwhile
+    context.require_readable(pending.archive)  # its token may have been removed during the wait
     if isinstance(waited, Response):
         return _with_preference(Reply(response=waited, outcome=WAITED), request)
     if waited is Wake.CLIENT_LEFT:

@@ -69,7 +69,7 @@ async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: fl
             wake = await watch.wait_for_change(seen, _left_s(until), departure)
         if wake is Wake.CLIENT_LEFT or watch.status is None:
             return client_left()
-        context.require_readable(archive)  # its token may have been removed meanwhile
+        context.require_readable(archive)  # its token may have been removed during the wait
         return _status_reply(context, watch.status)
 
 
