@@ -63,7 +63,9 @@ def command(  # noqa: PLR0913 - one per option
     as_json: bool,
     config: Path | None,
 ) -> None:
-    """List the stored archives, from the manifests of the first region that responds.
+    """List the stored archives.
+
+    Reads the manifests of the first region that responds.
 
     \b
     Exit codes:

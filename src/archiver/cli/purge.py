@@ -137,7 +137,7 @@ def command(
 
     A SELECTION is a task id or a status URL (one archive), SOURCE/REPO/NODE or SOURCE/REPO (all
     archives of a changeset, or of a repository), or the SHA-256 of archives. Without --yes,
-    nothing is removed. What a host still has, the next request builds again.
+    nothing is removed. The next request builds again what its host still has.
 
     \b
     Exit codes:

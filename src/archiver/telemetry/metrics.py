@@ -149,7 +149,7 @@ class Metrics:
         )
         self.sweep_finished = Gauge(
             "archiver_sweep_finished_timestamp_seconds",
-            "When the last sweep by this worker ended, in seconds since 1970; 0 if there was none.",
+            "Time at which this worker last ended a sweep, in seconds since 1970; 0 before that.",
             multiprocess_mode="max",
         )
         self.unreadable = Counter(
