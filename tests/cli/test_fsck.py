@@ -3,9 +3,7 @@
 import asyncio
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +18,7 @@ from archiver.storage.regional_storage import open_storage
 from archiver.upkeep.defect import Defect, DefectKind
 from archiver.upkeep.fsck import Tally
 from tests.cli.test_index import region
-from tests.parts.commands import Run
+from tests.parts.commands import Run, run_alone
 from tests.parts.fleet import an_archive, copies_of
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
@@ -86,20 +84,7 @@ def test_the_json_has_every_detail() -> None:
 def fsck(
     folder: Path, *words: str, engine: str, regions: Mapping[str, Mapping[str, str]]
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in its own process, because it sets up the log."""
-    return subprocess.run(
-        [sys.executable, "-m", "archiver", "fsck", *words],
-        env={
-            **os.environ,
-            "ARCHIVER_ENGINE__URL": engine,
-            "ARCHIVER_REGIONS": json.dumps(regions),
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_alone(folder, "fsck", *words, engine=engine, regions=regions)
 
 
 async def store(home: Home, archive: Archive, *regions: Region) -> Manifest:

@@ -1,9 +1,7 @@
 """``archiver index rebuild``: its arguments and its output."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from archiver.cli.index import format_summary, to_json_line
 from archiver.cli.progress import ProgressLines
 from archiver.model import Region
 from archiver.upkeep.rebuild import Tally
-from tests.parts.commands import Run
+from tests.parts.commands import Run, run_alone
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 from tests.parts.s3 import Home
@@ -80,20 +78,7 @@ def region(home: Home, name: str) -> dict[str, str]:
 def rebuild(
     folder: Path, *words: str, engine: str, regions: Mapping[str, Mapping[str, str]]
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in its own process, because it sets up the log."""
-    return subprocess.run(
-        [sys.executable, "-m", "archiver", "index", "rebuild", *words],
-        env={
-            **os.environ,
-            "ARCHIVER_ENGINE__URL": engine,
-            "ARCHIVER_REGIONS": json.dumps(regions),
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_alone(folder, "index", "rebuild", *words, engine=engine, regions=regions)
 
 
 def test_an_empty_installation_is_rebuilt(tmp_path: Path, home: Home, nats: Nats) -> None:

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from archiver.cli.list_report import Total, Totals, format_entry, format_summary
 from archiver.upkeep.catalogue import Entry
 from tests.cli.test_fsck import EAST, WEST, store
 from tests.cli.test_index import region
-from tests.parts.commands import Run
+from tests.parts.commands import Run, run_alone
 from tests.parts.fleet import an_archive, copies_of
 from tests.parts.s3 import Home
 
@@ -73,15 +71,7 @@ def test_the_summary_counts_archives_and_bytes() -> None:
 
 def listed(folder: Path, home: Home, *words: str) -> subprocess.CompletedProcess[str]:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "archiver", "list", *words],
-        env={**os.environ, "ARCHIVER_REGIONS": json.dumps(regions)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_alone(folder, "list", *words, regions=regions)
 
 
 @pytest.mark.thorough

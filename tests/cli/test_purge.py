@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ from archiver.purge import PurgeOrder, Purger
 from archiver.storage.regional_storage import open_storage
 from tests.contracts.storage_backends import an_archive, store
 from tests.memory_world import World, build
-from tests.parts.commands import Run
+from tests.parts.commands import Run, run_alone
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 from tests.parts.s3 import REGIONS, Home
@@ -86,7 +84,7 @@ def purge(
     """Run the command in its own process, where the bucket of the region *lost* does not exist."""
     server = home.server
     regions = {
-        region: {
+        str(region): {
             "bucket": "bucket-that-is-lost" if region == lost else bucket,
             "endpoint": server.endpoint,
             "access_key_id": server.access_key,
@@ -94,19 +92,7 @@ def purge(
         }
         for region, bucket in home.names.items()
     }
-    return subprocess.run(
-        [sys.executable, "-m", "archiver", command, *words],
-        env={
-            **os.environ,
-            "ARCHIVER_ENGINE__URL": engine,
-            "ARCHIVER_REGIONS": json.dumps(regions),
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_alone(folder, command, *words, engine=engine, regions=regions)
 
 
 def stored(home: Home, *archives: Archive) -> list[Copies]:

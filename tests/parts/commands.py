@@ -1,8 +1,11 @@
-"""Runs commands of ``archiver`` in the process of the tests."""
+"""Runs commands of ``archiver``, in the process of the tests or in one of their own."""
 
+import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(main, words, env=env)
 
     return run_command
+
+
+def run_alone(
+    folder: Path, *words: str, engine: str = "", regions: Mapping[str, Mapping[str, str]]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with these parts in its own process, because it sets up the log."""
+    settings = {"ARCHIVER_REGIONS": json.dumps(regions)}
+    if engine:
+        settings["ARCHIVER_ENGINE__URL"] = engine
+    return subprocess.run(
+        [sys.executable, "-m", "archiver", *words],
+        env={**os.environ, **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

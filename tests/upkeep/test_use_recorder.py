@@ -8,7 +8,6 @@ import pytest
 from archiver.errors import EngineUnavailable
 from archiver.runtime.tasks import in_background
 from archiver.testing import MemoryLastUses
-from archiver.upkeep import use_recorder
 from archiver.upkeep.use_recorder import UseRecorder
 from tests.memory_world import World
 from tests.web.client import DEFAULT, client
@@ -63,18 +62,21 @@ def test_an_ending_process_records_what_it_noted(*, is_away: bool) -> None:
     asyncio.run(play())
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(use_recorder, "ARCHIVES_MAX", 10)
+def test_memory_is_bounded() -> None:
+    """Of many archives, the first are noted; and those of today are forgotten to make room."""
 
     async def play() -> None:
         uses = MemoryLastUses()
-        recorder = UseRecorder(uses=uses, today=lambda: DAY)
-        for start in range(0, 100, 5):
-            for number in range(start, start + 50):
-                recorder.note(str(number))
-            await recorder.record()
-            assert len(recorder._recorded) <= 10  # noqa: SLF001 - the bound is the point
-        assert uses.writes <= 200
+        recorder = UseRecorder(uses=uses, archives_max=10, today=lambda: DAY)
+        for number in range(50):
+            recorder.note(str(number))
+        await recorder.record()
+        assert uses.writes == 10
+        recorder.note("another")
+        await recorder.record()
+        recorder.note("0")
+        await recorder.record()
+        assert uses.writes == 12, "it had room for ten"
 
     asyncio.run(play())
 

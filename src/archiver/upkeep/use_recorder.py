@@ -30,10 +30,12 @@ class UseRecorder:
         *,
         uses: LastUses,
         interval: timedelta = INTERVAL,
+        archives_max: int = ARCHIVES_MAX,
         today: Callable[[], date] = _today,
     ) -> None:
         self._uses = uses
         self._interval_s = interval.total_seconds()
+        self._archives_max = archives_max
         self._today = today
         self._day = today()
         self._recorded: set[str] = set()
@@ -41,7 +43,7 @@ class UseRecorder:
 
     def note(self, key_hash: str) -> None:
         """Note a use of an archive. Takes no longer than a look into two sets."""
-        if key_hash not in self._recorded and len(self._pending) < ARCHIVES_MAX:
+        if key_hash not in self._recorded and len(self._pending) < self._archives_max:
             self._pending.add(key_hash)
 
     async def record_regularly(self) -> None:
@@ -71,6 +73,6 @@ class UseRecorder:
             log.debug("uses.not_recorded", archives=len(noted), code=exc.code)
             self._pending |= noted
             return
-        if len(self._recorded) + len(noted) > ARCHIVES_MAX:
+        if len(self._recorded) + len(noted) > self._archives_max:
             self._recorded.clear()
         self._recorded |= noted
