@@ -291,6 +291,19 @@ def test_a_silent_region_times_out_within_seconds(two_regions: TwoRegions) -> No
     assert timedelta(seconds=5) > CONTROL_TIMEOUT
 
 
+@pytest.mark.thorough
+def test_a_region_that_hangs_does_not_delay_a_purge_for_minutes(two_regions: TwoRegions) -> None:
+    bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
+    two_regions.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG
+
+    async def listed() -> list[tuple[str, int]]:
+        return [each async for each in bucket.iter_objects("archives/")]
+
+    with pytest.raises(StorageUnavailable, match="in time") as raised:
+        run(listed)
+    assert isinstance(raised.value.__cause__, TimeoutError)  # of PAGE_TIMEOUT, not of obstore
+
+
 def test_a_missing_bucket_differs_from_a_missing_object(home: Home) -> None:
     run(home.bucket(EAST).check_access)
     missing = Home(server=home.server, names={EAST: "nowhere"}).bucket(EAST)
