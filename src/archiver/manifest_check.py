@@ -6,6 +6,7 @@ URL, a header or a log line.
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from archiver.git_objects import object_id
 from archiver.model import (
@@ -16,6 +17,7 @@ from archiver.model import (
     Conversion,
     Manifest,
     Node,
+    Tombstone,
     TreeProof,
     parse_key,
 )
@@ -87,11 +89,28 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
     yield "object_key", _is_object_of(manifest.object_key, archive)
     yield "root", _is_name(manifest.root)
     yield "source_url", _is_url(manifest.source_url)
-    yield "created_at", manifest.created_at.tzinfo is not None and manifest.created_at.year in YEARS
+    yield "created_at", _is_moment(manifest.created_at)
     yield "conversion", manifest.conversion is None or _is_sound(manifest.conversion)
     yield "completeness", manifest.completeness in {None, *Completeness}
     yield "links_outside", 0 <= manifest.links_outside <= LINKS_MAX
     yield "proof", manifest.proof is None or _is_proof(manifest.proof, archive.node)
+    yield "supersedes", manifest.supersedes is None or is_sha256(manifest.supersedes)
+
+
+def is_tombstone(tombstone: Tombstone, archive: Archive) -> bool:
+    """Return whether *tombstone* can be that of *archive*."""
+    return (
+        tombstone.key == archive.key
+        and tombstone.node == archive.node
+        and is_sha256(tombstone.sha256)
+        and _is_size(tombstone.size_bytes)
+        and _is_object_of(tombstone.object_key, archive)
+        and _is_moment(tombstone.expired_at)
+    )
+
+
+def _is_moment(moment: datetime) -> bool:
+    return moment.tzinfo is not None and moment.year in YEARS
 
 
 def _is_size(size_bytes: int) -> bool:

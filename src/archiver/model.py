@@ -284,7 +284,8 @@ class Manifest:
     Except for the region's name, it is identical in every region. ``object_key`` is the key of the
     bytes in each bucket. ``source_url`` is the host's address of the bytes, or of the first input
     of a ``conversion``. Manifests of early releases lack ``completeness``, and have 0 for
-    ``links_outside``. Only archives of git commits have a ``proof``.
+    ``links_outside``. Only archives of git commits have a ``proof``. ``supersedes`` is the SHA-256
+    of other bytes that the archive had before it expired.
     """
 
     key: str
@@ -299,10 +300,37 @@ class Manifest:
     completeness: Completeness | None = None
     links_outside: int = 0
     proof: TreeProof | None = None
+    supersedes: str | None = None
 
     def without_commit(self) -> "Manifest":
         """Return the manifest for a place with little space. It is equal to this one."""
         return replace(self, proof=self.proof.without_commit()) if self.proof else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """The record of an archive that expired: what its manifest promised, and when that ended.
+
+    ``object_key`` is that of the bytes, which stay until clients' presigned URLs have ended.
+    """
+
+    key: str
+    node: Node
+    sha256: str
+    size_bytes: int
+    object_key: str
+    expired_at: datetime
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, expired_at: datetime) -> "Tombstone":
+        return cls(
+            key=manifest.key,
+            node=manifest.node,
+            sha256=manifest.sha256,
+            size_bytes=manifest.size_bytes,
+            object_key=manifest.object_key,
+            expired_at=expired_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,16 +52,22 @@ class Pins:
 
         The pin that a region has stays. Raises StorageUnavailable if a region did not take it.
         """
-        found = await self._storage.find(archive)
-        if found.copies is None and found.dangling_manifest is None:
+        if not await self._exists(archive):
             return False
         pin = Pin(principal=principal, reason=reason, created_at=datetime.now(UTC))
         failures = await self._storage.put_pin(archive, pin)
         if len(failures) < len(self._storage.regions):
             self._pinned |= {archive.key_hash}
         _require_all(failures)
+        if not await self._exists(archive):  # it expired meanwhile
+            await self._storage.remove_pin(archive)
+            return False
         log.warning("archive.pinned", key=archive.key, principal=principal, reason=reason)
         return True
+
+    async def _exists(self, archive: Archive) -> bool:
+        found = await self._storage.find(archive)
+        return found.copies is not None or found.dangling_manifest is not None
 
     async def unpin(self, archive: Archive, *, principal: str) -> bool:
         """Remove the pin from every region; return False if there is none.

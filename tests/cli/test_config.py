@@ -69,11 +69,16 @@ def test_a_password_that_could_be_parsed_as_a_host_is_rejected_and_not_shown(
 
 def test_show_prints_toml_with_the_same_meaning(run: Run, tmp_path: Path) -> None:
     unusual = {"ARCHIVER_WORKER__CONCURRENCY": "7", "ARCHIVER_DATA_DIR": "/\x9b[31m\x7f\u202eé"}
+    unusual["ARCHIVER_RETENTION__RULES"] = '[{"keep": true}, {"repos": ["a\\""], "days": 3}]'
     shown = run("config", "show", **unusual).stdout
     assert all(line.isprintable() for line in shown.split("\n"))
     (tmp_path / "archiver.toml").write_text(shown)
     assert tomllib.loads(run("config", "show").stdout) == tomllib.loads(shown)
     assert tomllib.loads(shown)["worker"]["concurrency"] == 7
+    assert tomllib.loads(shown)["retention"]["rules"] == [
+        {"sources": ["*"], "repos": ["*"], "keep": True},
+        {"sources": ["*"], "repos": ['a"'], "keep": False, "days": 3},
+    ]
     assert tomllib.loads(shown)["data_dir"] == unusual["ARCHIVER_DATA_DIR"]
 
 

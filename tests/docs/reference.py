@@ -12,7 +12,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from archiver.jetstream.connection_faults import CHECKS
-from archiver.settings import RegionSettings, Settings, SourceSettings, TokenSettings
+from archiver.settings import (
+    RegionSettings,
+    RetentionRuleSettings,
+    Settings,
+    SourceSettings,
+    TokenSettings,
+)
 from archiver.telemetry import METRICS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -56,6 +62,7 @@ ALL_SETTINGS = {
     **dict(_settings(RegionSettings, "regions.NAME.")),
     **dict(_settings(SourceSettings, "sources.NAME.")),
     **dict(_settings(TokenSettings, "tokens.NAME.")),
+    **dict(_settings(RetentionRuleSettings, "retention.rules.")),
 }
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.index import TRUSTED_FOR, JetStreamIndex
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.jetstream.streams import INDEX
 from archiver.model import Archive, Copies, TreeProof
@@ -16,9 +16,16 @@ from tests.parts.fleet import PATIENT, Fleet
 
 
 @asynccontextmanager
-async def index_of(fleet: Fleet, storage: MemoryStorage) -> AsyncIterator[JetStreamIndex]:
+async def index_of(
+    fleet: Fleet, storage: MemoryStorage, *, trusted_for: timedelta = TRUSTED_FOR
+) -> AsyncIterator[JetStreamIndex]:
     async with fleet.connection() as connection:
-        yield JetStreamIndex(connection=connection, storage=storage, hedge_after=PATIENT)
+        yield JetStreamIndex(
+            connection=connection,
+            storage=storage,
+            hedge_after=PATIENT,
+            trusted_for=trusted_for,
+        )
 
 
 async def committed(

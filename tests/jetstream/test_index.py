@@ -103,3 +103,21 @@ def test_without_an_engine_hits_are_found_in_the_buckets(namespace: str) -> None
             assert await index.copies(archive) == copies
 
     asyncio.run(play())
+
+
+def test_without_an_engine_memory_is_not_trusted_for_long(namespace: str) -> None:
+    fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
+
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await committed(storage, archive)
+        async with index_of(fleet, storage, trusted_for=timedelta(0)) as index:
+            assert await index.copies(archive) == copies
+            storage.down.update(storage.regions)
+            assert await index.copies(archive) == copies
+            storage.down.clear()
+            await storage.withdraw(archive, copies.manifest)
+            assert await index.copies(archive) is None
+            assert await index.copies(archive) is None
+
+    asyncio.run(play())

@@ -10,12 +10,15 @@ from structlog.testing import capture_logs
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Pin, Region
 from archiver.ports.bucket_contents import UnfinishedUpload
-from archiver.testing import MemorySchedule, MemoryStorage
-from archiver.upkeep.sweep import ORPHANS_FEW, RETRY, WORK, Sweep, Sweeper
+from archiver.testing import MemoryEngine, MemoryIndex, MemorySchedule, MemoryStorage
+from archiver.upkeep.expiry import Expirer
+from archiver.upkeep.periodic import RETRY
+from archiver.upkeep.sweep import ORPHANS_FEW, WORK, Sweep, Sweeper
 from tests.parts.fleet import an_archive, copies_of
 
 ONE, TWO = Region("one"), Region("two")
 DAY = timedelta(days=1)
+GRACE = timedelta(hours=2)
 DATA = b"bytes"
 
 
@@ -23,12 +26,22 @@ class Bench:
     def __init__(self) -> None:
         self.storage = MemoryStorage(regions=(ONE, TWO))
         self.schedule = MemorySchedule()
+        engine = MemoryEngine()
+        self.expirer = Expirer(
+            storage=self.storage,
+            contents=self.storage.contents,
+            index=MemoryIndex(storage=self.storage),
+            queue=engine,
+            repairs=engine,
+            grace=GRACE,
+        )
 
     def sweeper(self, *, interval: timedelta = DAY, turn: timedelta = DAY) -> Sweeper:
         return Sweeper(
             storage=self.storage,
             contents=self.storage.contents,
             schedule=self.schedule,
+            expirer=self.expirer,
             interval=interval,
             min_age=DAY,
             turn=turn,

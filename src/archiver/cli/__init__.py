@@ -9,7 +9,7 @@ from archiver import __version__
 from archiver.client.failures import CommandFailed
 
 COMMANDS = (
-    *("serve", "web", "worker", "get", "verify", "status", "list", "audit", "fsck", "index"),
+    *("serve", "web", "worker", "get", "verify", "status", "list", "audit", "fsck", "gc", "index"),
     *("purge", "pins", "mirrors", "engine", "config", "token", "demo"),
 )
 

@@ -89,14 +89,26 @@ def _describe_git() -> str:
 
 def _format_tables(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    plain = {name: value for name, value in values.items() if name not in tables}
+    arrays = {name: value for name, value in values.items() if _is_array_of_tables(value)}
+    plain = {name: value for name, value in values.items() if name not in {*tables, *arrays}}
     if path and (plain or not tables):
         yield ""
         yield f"[{'.'.join(path)}]"
-    for name, value in plain.items():
-        yield f"# {name} is not set" if value is None else f"{name} = {_format_value(value)}"
+    yield from _format_settings(plain)
     for name, value in tables.items():
         yield from _format_tables(value, (*path, name))
+    for name, value in arrays.items():
+        for table in value:
+            yield from ("", f"[[{'.'.join((*path, name))}]]", *_format_settings(table))
+
+
+def _is_array_of_tables(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(each, Mapping) for each in value)
+
+
+def _format_settings(plain: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in plain.items():
+        yield f"# {name} is not set" if value is None else f"{name} = {_format_value(value)}"
 
 
 def _format_value(value: object) -> str:

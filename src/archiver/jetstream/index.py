@@ -23,6 +23,10 @@ from archiver.telemetry import METRICS, log
 RECHECK_AFTER = timedelta(minutes=10)
 """How long a change may go unnoticed that no process published, such as a deleted object."""
 
+TRUSTED_FOR = timedelta(minutes=30)
+"""How long memory counts without a recheck. After an expiry, the bytes stay for an hour longer than
+any link: by then, a process that the engine could not reach has looked into the buckets."""
+
 COPIES_MAX_BYTES = 64 * MEGABYTE
 """About 50,000 entries, encoded as in NATS: about 1 kB each, and nothing for the garbage collector
 to traverse. As objects they would take twice as much."""
@@ -65,12 +69,14 @@ class JetStreamIndex:
         storage: Storage,
         recheck_after: timedelta = RECHECK_AFTER,
         hedge_after: timedelta = HEDGE_AFTER,
+        trusted_for: timedelta = TRUSTED_FOR,
     ) -> None:
         self.stale: Subscribers[[Archive]] = Subscribers()
         self._connection = connection
         self._storage = storage
         self._recheck_after = recheck_after
         self._hedge_after = hedge_after
+        self._trusted_for = trusted_for
         self._entries = CopiesEntries(connection=connection, storage=storage)
         self._sha256s = Sha256Index(connection=connection)
         self.by_sha256 = self._sha256s.find
@@ -106,14 +112,24 @@ class JetStreamIndex:
         self._lookups.overtake_all()
 
     async def copies(self, archive: Archive, *, since: datetime | None = None) -> Copies | None:
-        if entry := self._remembered(archive):
+        remembered = self._remembered(archive)
+        if remembered and datetime.now(UTC) - remembered.checked_at < self._trusted_for:
             self._count["memory"]()
-            return self._returned(archive, entry)
+            return self._returned(archive, remembered)
         absent_at = self._absent.get(archive.key_hash)
         if absent_at and (since is None or absent_at >= since):
             self._count["absent"]()
             return None
-        entry = await self._lookups.join_or_start(
+        try:
+            entry = await self._look_up_once(archive, since)
+        except StorageUnavailable:
+            if remembered is None:
+                raise
+            entry = remembered
+        return self._returned(archive, entry) if entry else None
+
+    async def _look_up_once(self, archive: Archive, since: datetime | None) -> IndexEntry | None:
+        return await self._lookups.join_or_start(
             archive.key_hash,
             lambda: hedged(
                 self._look_up(archive),
@@ -123,7 +139,6 @@ class JetStreamIndex:
             remember=lambda lookup: self._remember_lookup(archive, lookup),
             since=since,
         )
-        return self._returned(archive, entry) if entry else None
 
     def _returned(self, archive: Archive, entry: IndexEntry) -> Copies:
         if self.is_stale(entry) and archive.key_hash not in self._moved:
@@ -258,4 +273,5 @@ class JetStreamIndex:
         if lookup.found:
             self._remember(archive, lookup.found)
         else:
+            self._copies.pop(archive.key_hash)
             self._absent.put(archive.key_hash, lookup.began_at)

@@ -16,6 +16,7 @@ from archiver.model import (
     Pin,
     PresignedUrl,
     Region,
+    Tombstone,
     TreeProof,
     Verified,
 )
@@ -40,8 +41,9 @@ class Traces:
     """All that the buckets hold of an archive.
 
     ``regions`` are those with a manifest, readable or not, with the mark of a purge or with an
-    object, committed or not. ``size_bytes`` is the size of a region's objects. ``pin`` is that of
-    the first region that has one. Regions in ``failures`` did not answer.
+    object, committed or not, or with a tombstone. ``size_bytes`` is the size of a region's objects.
+    ``pin`` is that of the first region that has one, ``tombstone`` the latest. Regions in
+    ``failures`` did not answer.
     """
 
     archive: Archive
@@ -50,11 +52,13 @@ class Traces:
     size_bytes: Mapping[Region, int]
     failures: Mapping[Region, ArchiverError]
     pin: Pin | None = None
+    tombstone: Tombstone | None = None
 
     @property
     def sha256s(self) -> tuple[str, ...]:
-        """The sums in the manifests, of the first region first."""
-        return tuple(dict.fromkeys(manifest.sha256 for manifest in self.manifests.values()))
+        """The sums in the manifests, of the first region first, and in the tombstone."""
+        records = (*self.manifests.values(), *((self.tombstone,) if self.tombstone else ()))
+        return tuple(dict.fromkeys(record.sha256 for record in records))
 
     @property
     def total_bytes(self) -> int:
@@ -97,8 +101,12 @@ class Commit:
     completeness: Completeness | None = None
     proof: TreeProof | None = None
 
-    def new_manifest(self) -> Manifest:
-        """Return a manifest that is created now."""
+    def new_manifest(self, tombstone: Tombstone | None) -> Manifest:
+        """Return a manifest that is created now.
+
+        It supersedes the bytes of *tombstone*, unless they are the same.
+        """
+        changed = tombstone is not None and tombstone.sha256 != self.verified.sha256
         return Manifest(
             key=self.archive.key,
             node=self.archive.node,
@@ -112,6 +120,7 @@ class Commit:
             completeness=self.completeness,
             links_outside=self.verified.links_outside,
             proof=self.proof.storable() if self.proof else None,
+            supersedes=tombstone.sha256 if tombstone and changed else None,
         )
 
 
@@ -195,6 +204,8 @@ class Storage(Protocol):
         is its copies, and the upload is discarded. After a restore, the existing manifest is
         written to the regions that stored the object and lack the manifest.
 
+        If the archive has a tombstone with another sha256, the new manifest ``supersedes`` it.
+
         If anything fails before the first write, cancellation included, the upload is discarded.
 
         Raises:
@@ -235,7 +246,7 @@ class Storage(Protocol):
     async def begin_purge(
         self, archive: Archive, *, purge: str
     ) -> Mapping[Region, StorageUnavailable]:
-        """Put a mark in the place of each region's manifest, then delete the archive's objects.
+        """Put a mark in the place of each region's manifest, then delete objects and tombstone.
 
         From the first mark on, ``find`` and ``commit`` raise PurgeUnfinished, also if a region that
         failed still has its copy. *purge* is the id of the purge. A region that refuses the mark,
@@ -264,6 +275,31 @@ class Storage(Protocol):
 
         A pin that cannot be read is one without a client. Raises StorageUnavailable if no region
         answers.
+        """
+
+    async def put_tombstone(
+        self, archive: Archive, tombstone: Tombstone
+    ) -> Mapping[Region, StorageUnavailable]:
+        """Write *tombstone* to each region, over an earlier one.
+
+        Returns the regions that failed, and why.
+        """
+
+    async def read_tombstone(self, archive: Archive) -> Tombstone | None:
+        """Return the latest tombstone that a region returns, or None.
+
+        One that cannot be read is left out. Raises StorageUnavailable if no region answers.
+        """
+
+    async def remove_tombstone(self, archive: Archive) -> Mapping[Region, StorageUnavailable]:
+        """Remove the tombstone from each region. Return the regions that failed, and why."""
+
+    async def withdraw(
+        self, archive: Archive, manifest: Manifest
+    ) -> Mapping[Region, StorageUnavailable]:
+        """Delete *manifest* from each region that has it. Other manifests and marks stay.
+
+        Returns the regions that failed, and why.
         """
 
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:

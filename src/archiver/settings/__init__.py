@@ -21,6 +21,7 @@ from archiver.settings.locality import (
     require_cloud_ranges,
 )
 from archiver.settings.region import RegionSettings
+from archiver.settings.retention import RetentionRuleSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.source import SourceSettings
 from archiver.settings.tree import Settings, is_setting_name
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_CONFIG",
     "EngineSettings",
     "RegionSettings",
+    "RetentionRuleSettings",
     "Settings",
     "SettingsError",
     "SourceSettings",

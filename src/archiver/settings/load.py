@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -136,8 +136,9 @@ def _path_of(variable: str) -> list[str]:
 def _closest_setting(path: Sequence[str]) -> Sequence[str]:
     """Return the path of the setting most like *path*; empty if none is similar."""
     paths = {".".join(each): each for each in _all_paths(Settings)}
-    for match in get_close_matches(".".join(_without_name(path)), paths, n=1, cutoff=0.8):
-        return [path[1] if part == "*" else part for part in paths[match]]
+    general = ["*" if part.isdigit() else part for part in _without_name(path)]
+    for match in get_close_matches(".".join(general), paths, n=1, cutoff=0.8):
+        return [path[n] if part == "*" else part for n, part in enumerate(paths[match])]
     return ()
 
 
@@ -145,6 +146,10 @@ def _without_name(path: Sequence[str]) -> tuple[str, ...]:
     """Return *path* with ``*`` for the name of a region, a source or a token."""
     named = len(path) > 1 and path[0] in _NAMED_TABLES
     return (path[0], "*", *path[2:]) if named else tuple(path)
+
+
+def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
@@ -157,7 +162,10 @@ def _all_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
             path = (name, "*")
             paths.add(path)
             below = get_args(below)[1]
-        if isinstance(below, type) and issubclass(below, BaseModel):
+        elif get_origin(below) is tuple and _is_section(get_args(below)[0]):
+            path = (name, "*")  # the number of a table in an array
+            below = get_args(below)[0]
+        if _is_section(below):
             paths.update((*path, *rest) for rest in _all_paths(below))
     return paths
 

@@ -22,6 +22,7 @@ from archiver.settings.housekeeping import HousekeepingSettings
 from archiver.settings.limits import LimitsSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
+from archiver.settings.retention import GRACE_MARGIN, RetentionSettings
 from archiver.settings.section import SettingsError
 from archiver.settings.source import SourceSettings
 
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     limits: LimitsSettings = LimitsSettings()
     worker: WorkerSettings = WorkerSettings()
     housekeeping: HousekeepingSettings = HousekeepingSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)
     """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`
@@ -145,6 +147,11 @@ class Settings(BaseSettings):
         """The sources whose tasks a worker with these settings claims."""
         names = self.worker.sources or tuple(self.sources)
         return {name: self.sources[name] for name in names}
+
+    @property
+    def expiry_grace(self) -> timedelta:
+        """How long the bytes of an expired archive stay: no link to them lasts longer."""
+        return self.server.presigned_ttl + GRACE_MARGIN
 
     @property
     def leftover_age(self) -> timedelta:

@@ -250,9 +250,8 @@ class Bucket:
 
     async def put_purge_mark(self, archive: Archive, purge: str) -> None:
         """Replace the manifest, if there is one, so that ``read_manifest`` raises."""
-        async with self._control_request("store the mark of a purge"):
-            body = msgspec.json.encode(PurgeMark(purge=purge))
-            await obstore.put_async(self._control, manifest_key(archive), body)
+        body = msgspec.json.encode(PurgeMark(purge=purge))
+        await self.put_small(manifest_key(archive), body, "the mark of a purge")
 
     async def delete_manifest(self, archive: Archive) -> None:
         await self.delete_object(manifest_key(archive))
@@ -266,6 +265,11 @@ class Bucket:
                 return bytes(await response.bytes_async()) if small else b""
         except ObjectMissing:
             return None
+
+    async def put_small(self, object_key: str, body: bytes, kind: str) -> None:
+        """Write a small object of a *kind*, or replace it."""
+        async with self._control_request(f"store {kind}"):
+            await obstore.put_async(self._control, object_key, body)
 
     async def create_small(self, object_key: str, body: bytes, kind: str) -> None:
         """Write a small object of a *kind*, unless one exists."""

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from archiver.errors import ArchiverError, InternalError, PurgeUnfinished, StorageUnavailable
 from archiver.manifest_check import find_invalid_field
-from archiver.model import Archive, Copies, Manifest, Region
+from archiver.model import Archive, Copies, Manifest, Region, Tombstone
 from archiver.ports.storage import Commit, ProveLease, StoredState, Upload
 from archiver.storage.bucket import Bucket, ManifestWrite
 from archiver.storage.fan_out import confirm_upload
 from archiver.storage.region_buckets import PerRegion, RegionBuckets, outcome
 from archiver.storage.stored_state import copies_of
-from archiver.telemetry import log
+from archiver.storage.tombstones import BucketTombstones
+from archiver.telemetry import METRICS, log
 
 T = TypeVar("T")
 
@@ -22,13 +23,14 @@ T = TypeVar("T")
 class Committer:
     """Implements ``ports.Storage.commit``."""
 
-    def __init__(self, *, buckets: RegionBuckets) -> None:
+    def __init__(self, *, buckets: RegionBuckets, tombstones: BucketTombstones) -> None:
         self._buckets = buckets
+        self._tombstones = tombstones
 
     async def commit(self, commit: Commit, prove_lease: ProveLease) -> Copies:
         upload = commit.upload
         async with self.discard_on_failure(upload):
-            state, confirmed = await self._examine(commit, prove_lease)
+            state, confirmed, tombstone = await self._examine(commit, prove_lease)
         existing = state.copies.manifest if state.copies else state.dangling_manifest
         if upload.restored and existing and existing.object_key == upload.object_key:
             return await self._restore(commit.archive, existing, state.copies, confirmed)
@@ -42,14 +44,16 @@ class Committer:
                 raise StorageUnavailable("no region has the whole archive")
             incomplete = set(upload.regions).difference(confirmed)
             await self._buckets.delete_object(upload.object_key, incomplete)
-            manifest = _new_manifest(commit)
+            manifest = _new_manifest(commit, tombstone)
         commit = replace(commit, upload=replace(upload, regions=confirmed))
         return await self._write_manifest(commit, manifest, state.unreachable)
 
     async def _examine(
         self, commit: Commit, prove_lease: ProveLease
-    ) -> tuple[StoredState, tuple[Region, ...]]:
-        """Return the stored state, and the regions that confirm the upload. Writes nothing.
+    ) -> tuple[StoredState, tuple[Region, ...], Tombstone | None]:
+        """Return the stored state, the regions that confirm the upload, and the tombstone.
+
+        Writes nothing.
 
         Raises what *prove_lease* raises.
         """
@@ -57,11 +61,14 @@ class Committer:
             finding = group.create_task(outcome(self._buckets.find(commit.archive)))
             confirming = group.create_task(self._confirmed_regions(commit))
             proving = group.create_task(outcome(prove_lease()))
+            recalling = group.create_task(outcome(self._tombstones.read_tombstone(commit.archive)))
         if failure := proving.result():
             raise failure
         if isinstance(state := finding.result(), ArchiverError):
             raise state
-        return state, confirming.result()
+        if isinstance(tombstone := recalling.result(), ArchiverError):
+            raise tombstone
+        return state, confirming.result(), tombstone
 
     async def _confirmed_regions(self, commit: Commit) -> tuple[Region, ...]:
         object_key, size_bytes = commit.upload.object_key, commit.verified.size_bytes
@@ -123,6 +130,7 @@ class Committer:
             answers = await self._buckets.query_all(rest, create)
             _log_failures("commit.failed", archive, answers)
             copies = copies_of(archive, decided | answers) or copies
+            _report_superseded(archive, manifest)
         return await self._recheck(archive, copies)
 
     async def _decide(
@@ -180,12 +188,23 @@ class Committer:
         await self._discard_unless_committed(replace(upload, regions=regions), copies)
 
 
-def _new_manifest(commit: Commit) -> Manifest:
+def _new_manifest(commit: Commit, tombstone: Tombstone | None) -> Manifest:
     """Return a manifest that its readers will accept. It can never be replaced."""
-    manifest = commit.new_manifest()
+    manifest = commit.new_manifest(tombstone)
     if invalid := find_invalid_field(manifest, commit.archive):
         raise InternalError(f"no reader would accept a manifest with this {invalid}")
     return manifest
+
+
+def _report_superseded(archive: Archive, manifest: Manifest) -> None:
+    if manifest.supersedes:
+        METRICS.superseded.labels(source=archive.source).inc()
+        log.warning(
+            "archive.superseded",
+            key=archive.key,
+            sha256=manifest.sha256,
+            expected_sha256=manifest.supersedes,
+        )
 
 
 def _log_kept(archive: Archive, upload: Upload, regions: Iterable[Region]) -> None:

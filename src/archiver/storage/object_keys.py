@@ -11,8 +11,9 @@ from archiver.names import SEPARATOR, escape_name
 MANIFESTS = "manifests/"
 PROBE_FOLDER = "probes/"
 PINS = "pins/"
+TOMBSTONES = "tombstones/"
 
-FOLDERS = (ARCHIVES, MANIFESTS, PINS, PROBE_FOLDER)
+FOLDERS = (ARCHIVES, MANIFESTS, PINS, PROBE_FOLDER, TOMBSTONES)
 """All folders in which Archiver writes. ``archiver fsck`` calls objects elsewhere foreign."""
 
 PROBES = 64
@@ -69,14 +70,17 @@ def nodes_prefix(source: str, repo: str) -> str:
     return f"{manifest_prefix(source)}/{escape_name(repo)}/{SEPARATOR}/"
 
 
-def trace_prefixes(source: str, repo: str, node: Node | None) -> tuple[str, str]:
-    """Return the prefixes of manifests and of objects of *repo*, or of one *node* of it."""
+def trace_prefixes(source: str, repo: str, node: Node | None) -> tuple[str, ...]:
+    """Return the prefixes of all that exists of *repo*, or of one *node* of it."""
     below = f"{nodes_prefix(source, repo)}{node}/" if node else nodes_prefix(source, repo)
-    return below, f"{ARCHIVES}{below.removeprefix('manifests/')}"
+    below = below.removeprefix(MANIFESTS)
+    return tuple(f"{folder}{below}" for folder in (MANIFESTS, ARCHIVES, TOMBSTONES))
 
 
 def parse_trace(object_key: str) -> Archive | None:
-    """Return the archive to which a manifest or an object belongs."""
+    """Return the archive to which a manifest, a tombstone or an object belongs."""
+    if object_key.startswith(TOMBSTONES):
+        return parse_tombstone_key(object_key)
     if not object_key.startswith(ARCHIVES):
         return parse_manifest_key(object_key)
     key, _, _ = object_key.removeprefix(ARCHIVES).rpartition("/")[0].rpartition("/")
@@ -90,6 +94,15 @@ def pin_key(archive: Archive) -> str:
 def parse_pin_key(object_key: str) -> Archive | None:
     archive = parse_key(object_key.removeprefix(PINS).removesuffix(".json"))
     return archive if archive and pin_key(archive) == object_key else None
+
+
+def tombstone_key(archive: Archive) -> str:
+    return f"{TOMBSTONES}{archive.key}.json"
+
+
+def parse_tombstone_key(object_key: str) -> Archive | None:
+    archive = parse_key(object_key.removeprefix(TOMBSTONES).removesuffix(".json"))
+    return archive if archive and tombstone_key(archive) == object_key else None
 
 
 def parse_manifest_key(object_key: str) -> Archive | None:

@@ -12,9 +12,10 @@ from archiver.manifest_check import object_prefix
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.ports.storage import Listing, Traces
 from archiver.storage.bucket import Bucket
-from archiver.storage.object_keys import parse_trace, trace_prefixes
+from archiver.storage.object_keys import parse_trace, tombstone_key, trace_prefixes
 from archiver.storage.pins import BucketPins
 from archiver.storage.region_buckets import RegionBuckets, failures_of
+from archiver.storage.tombstones import A_TOMBSTONE, BucketTombstones
 
 
 class BucketPurger:
@@ -23,17 +24,21 @@ class BucketPurger:
     Every method waits for all regions: a region that is merely slow has traces as well.
     """
 
-    def __init__(self, *, buckets: RegionBuckets, pins: BucketPins) -> None:
+    def __init__(
+        self, *, buckets: RegionBuckets, pins: BucketPins, tombstones: BucketTombstones
+    ) -> None:
         self._buckets = buckets
         self._pins = pins
+        self._tombstones = tombstones
 
     async def traces(self, archive: Archive) -> Traces:
         answers = await self._buckets.query_all(
             self._buckets.regions, lambda bucket: _find_traces(bucket, archive)
         )
-        pin = None
+        pin = tombstone = None
         with suppress(StorageUnavailable):
             pin = await self._pins.read_pin(archive)
+            tombstone = await self._tombstones.read_tombstone(archive)
         found = {r: each for r, each in answers.items() if isinstance(each, _Found)}
         return Traces(
             archive=archive,
@@ -42,6 +47,7 @@ class BucketPurger:
             size_bytes={r: sum(each.objects.values()) for r, each in found.items()},
             failures=failures_of(answers),
             pin=pin,
+            tombstone=tombstone,
         )
 
     async def list_of(self, source: str, repo: str, node: Node | None = None) -> Listing:
@@ -66,7 +72,7 @@ class BucketPurger:
         failures = failures_of(marked)
         emptied = await self._buckets.query_all(
             (region for region in marked if region not in failures),
-            lambda bucket: _delete_objects(bucket, archive),
+            lambda bucket: _delete_bytes_and_tombstone(bucket, archive),
         )
         return failures | failures_of(emptied)
 
@@ -83,10 +89,10 @@ class _Found:
     """The content of one bucket for an archive: *objects* by key, with their sizes."""
 
     def __init__(
-        self, *, manifest: Manifest | None, has_manifest: bool, objects: dict[str, int]
+        self, *, manifest: Manifest | None, has_record: bool, objects: dict[str, int]
     ) -> None:
         self.manifest, self.objects = manifest, objects
-        self.exists = has_manifest or bool(objects)
+        self.exists = has_record or bool(objects)
 
 
 async def _find_traces(bucket: Bucket, archive: Archive) -> _Found:
@@ -98,7 +104,8 @@ async def _find_traces(bucket: Bucket, archive: Archive) -> _Found:
         pass
     async with aclosing(bucket.iter_objects(object_prefix(archive))) as listing:
         objects = {key: size_bytes async for key, size_bytes in listing}
-    return _Found(manifest=manifest, has_manifest=has_manifest, objects=objects)
+    has_tombstone = await bucket.read_small(tombstone_key(archive), A_TOMBSTONE) is not None
+    return _Found(manifest=manifest, has_record=has_manifest or has_tombstone, objects=objects)
 
 
 async def _void(bucket: Bucket, archive: Archive, purge: str) -> None:
@@ -109,10 +116,10 @@ async def _void(bucket: Bucket, archive: Archive, purge: str) -> None:
         await bucket.delete_manifest(archive)
 
 
-async def _delete_objects(bucket: Bucket, archive: Archive) -> None:
+async def _delete_bytes_and_tombstone(bucket: Bucket, archive: Archive) -> None:
     async with aclosing(bucket.iter_objects(object_prefix(archive))) as listing:
         keys = [key async for key, _ in listing]
-    for key in keys:
+    for key in (*keys, tombstone_key(archive)):
         await bucket.delete_object(key)
 
 

@@ -117,15 +117,18 @@ class RegionBuckets:
             raise StorageUnavailable(f"region {region} is not configured") from None
 
     async def find(self, archive: Archive) -> StoredState:
-        answers = await self._queries.gather_answers(
-            {region: bucket.find_copy(archive) for region, bucket in self._buckets.items()}
+        return evaluate(archive, await self.query_patiently(lambda each: each.find_copy(archive)))
+
+    async def query_patiently(
+        self, query: Callable[[Bucket], Coroutine[Any, Any, T]]
+    ) -> PerRegion[T]:
+        """Query all regions, without waiting for one that is silent while others answer."""
+        return await self._queries.gather_answers(
+            {region: query(bucket) for region, bucket in self._buckets.items()}
         )
-        return evaluate(archive, answers)
 
     async def check_writable(self) -> dict[Region, StorageUnavailable | None]:
-        answers = await self._queries.gather_answers(
-            {region: bucket.require_writable() for region, bucket in self._buckets.items()}
-        )
+        answers = await self.query_patiently(lambda bucket: bucket.require_writable())
         return {
             region: answer if isinstance(answer, StorageUnavailable) else None
             for region, answer in answers.items()

@@ -24,6 +24,7 @@ from archiver.storage.fan_out import MAX_LAG, FanOutUpload, confirm_upload
 from archiver.storage.pins import BucketPins
 from archiver.storage.purge import BucketPurger
 from archiver.storage.region_buckets import RegionBuckets
+from archiver.storage.tombstones import BucketTombstones
 from archiver.storage.upload_cleanup import GRACE, UploadCleanup
 from archiver.telemetry import log
 
@@ -58,7 +59,12 @@ class RegionalStorage:
         grace: timedelta = GRACE,
     ) -> None:
         self._buckets = RegionBuckets(buckets=buckets)
-        self._committer = Committer(buckets=self._buckets)
+        tombstones = BucketTombstones(buckets=self._buckets)
+        self.put_tombstone = tombstones.put_tombstone
+        self.read_tombstone = tombstones.read_tombstone
+        self.remove_tombstone = tombstones.remove_tombstone
+        self.withdraw = tombstones.withdraw
+        self._committer = Committer(buckets=self._buckets, tombstones=tombstones)
         self._max_lag = max_lag
         self._cleanup = UploadCleanup(grace=grace)
         self._upload_numbers = count(1)
@@ -69,7 +75,7 @@ class RegionalStorage:
         pins = BucketPins(buckets=self._buckets)
         self.put_pin, self.remove_pin = pins.put_pin, pins.remove_pin
         self.list_pinned, self.read_pin = pins.list_pinned, pins.read_pin
-        purger = BucketPurger(buckets=self._buckets, pins=pins)
+        purger = BucketPurger(buckets=self._buckets, pins=pins, tombstones=tombstones)
         self.traces, self.list_of = purger.traces, purger.list_of
         self.begin_purge, self.end_purge = purger.begin_purge, purger.end_purge
         self.regions = self._buckets.regions

@@ -139,13 +139,33 @@ class Metrics:
         )
         self.sweep_removals = Counter(
             "archiver_sweep_removals_total",
-            "Removals by a sweep, by kind: orphan (an object that no manifest names), unfinished "
+            "Removals by a sweep, by kind: orphan (an object that no manifest names), expired (the "
+            "bytes of an expired archive), unfinished "
             "(a multipart upload).",
             ("kind",),
         )
         self.sweep_removed_bytes = Counter(
             "archiver_sweep_removed_bytes_total",
             "Bytes of the objects that sweeps removed. Those of unfinished uploads are unknown.",
+        )
+        self.superseded = Counter(
+            "archiver_superseded_archives_total",
+            "Archives that were built again after they expired, with other bytes than before.",
+            ("source",),
+        )
+        self.expired = Counter(
+            "archiver_expired_archives_total",
+            "Archives that expired, by reason: unused, budget.",
+            ("source", "reason"),
+        )
+        self.expired_bytes = Counter(
+            "archiver_expired_bytes_total",
+            "Bytes of the objects of expired archives that were removed, in all regions together.",
+        )
+        self.gc_finished = Gauge(
+            "archiver_gc_finished_timestamp_seconds",
+            "Time at which this worker last ended a run of gc, in seconds since 1970; 0 before "
+            "that.",
         )
         self.sweep_finished = Gauge(
             "archiver_sweep_finished_timestamp_seconds",

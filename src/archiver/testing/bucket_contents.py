@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from archiver.errors import StorageUnavailable, UnreadableManifest
+from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import ARCHIVES, parse_object_key
 from archiver.model import Archive, Manifest, Region, parse_key
 from archiver.ports.bucket_contents import StoredObject, UnfinishedUpload
@@ -25,6 +25,7 @@ class MemoryContents:
         manifests: Mapping[Region, dict[str, Manifest]],
         down: set[Region],
         unreadable: set[Archive],
+        marks: Mapping[Region, dict[str, str]],
     ) -> None:
         self.regions: tuple[Region, ...] = tuple(objects)
         self.modified_at: dict[str, datetime] = {}
@@ -34,6 +35,7 @@ class MemoryContents:
         self._manifests = manifests
         self._down = down
         self._unreadable = unreadable
+        self._marks = marks
 
     async def iter_manifests(
         self, region: Region, source: str | None = None
@@ -68,6 +70,8 @@ class MemoryContents:
 
     async def read_manifest(self, region: Region, archive: Archive) -> Manifest | None:
         self._require_up(region)
+        if archive.key in self._marks[region]:
+            raise PurgeUnfinished("a purge of the archive has begun and has not ended")
         if archive in self._unreadable:
             raise UnreadableManifest(f"the manifest in {region} is damaged")
         return self._manifests[region].get(archive.key)

@@ -15,7 +15,17 @@ from archiver.errors import (
     UnreadableManifest,
 )
 from archiver.manifest_check import ARCHIVES, object_prefix
-from archiver.model import Archive, Copies, Manifest, Node, Pin, PresignedUrl, Region, parse_key
+from archiver.model import (
+    Archive,
+    Copies,
+    Manifest,
+    Node,
+    Pin,
+    PresignedUrl,
+    Region,
+    Tombstone,
+    parse_key,
+)
 from archiver.ports.storage import Commit, Listing, ProveLease, StoredState, Traces, Upload
 from archiver.testing.bucket_contents import MemoryContents
 
@@ -38,11 +48,13 @@ class MemoryStorage:
         self.manifests: dict[Region, dict[str, Manifest]] = {region: {} for region in self.regions}
         self.marks: dict[Region, dict[str, str]] = {region: {} for region in self.regions}
         self.pins: dict[Region, dict[str, Pin]] = {region: {} for region in self.regions}
+        self.tombstones: dict[Region, dict[str, Tombstone]] = {r: {} for r in self.regions}
         self.contents = MemoryContents(
             objects=self.objects,
             manifests=self.manifests,
             down=self.down,
             unreadable=self.unreadable,
+            marks=self.marks,
         )
         self._secret = secrets.token_bytes()
         self._upload_numbers = count(1)
@@ -138,7 +150,7 @@ class MemoryStorage:
         if existing or upload.restored:
             await self.discard(upload)
             raise StorageUnavailable("the archive's manifest changed during the upload")
-        manifest = commit.new_manifest()
+        manifest = commit.new_manifest(self._tombstone(archive))
         for region in confirmed:
             self.manifests[region][archive.key] = manifest
         committed = self._copies(archive)
@@ -190,17 +202,26 @@ class MemoryStorage:
             regions=tuple(
                 region
                 for region in self._up(self.regions)
-                if region in manifests or objects[region] or archive.key in self.marks[region]
+                if region in manifests
+                or objects[region]
+                or archive.key in self.marks[region]
+                or archive.key in self.tombstones[region]
             ),
             manifests={region: manifests[region] for region in objects if region in manifests},
             size_bytes={region: sum(map(len, each.values())) for region, each in objects.items()},
             failures=self._down(),
             pin=self._pin(archive),
+            tombstone=self._tombstone(archive),
         )
 
     async def list_of(self, source: str, repo: str, node: Node | None = None) -> Listing:
         up = self._up(self.regions)
-        keys = {key for region in up for key in (*self.manifests[region], *self.marks[region])}
+        keys = {
+            key
+            for region in up
+            for records in (self.manifests, self.marks, self.tombstones)
+            for key in records[region]
+        }
         for region in up:
             for key in self.objects[region]:
                 keys.add(key.removeprefix(ARCHIVES).rsplit("/", 2)[0])
@@ -243,6 +264,7 @@ class MemoryStorage:
                 self.marks[region][archive.key] = purge
             for object_key in self._objects(archive, region):
                 del self.objects[region][object_key]
+            self.tombstones[region].pop(archive.key, None)
         self.unreadable.discard(archive)
         return self._down()
 
@@ -252,6 +274,36 @@ class MemoryStorage:
         for region in self._up(self.regions):
             if self.marks[region].get(archive.key) == purge:
                 del self.marks[region][archive.key]
+        return self._down()
+
+    async def put_tombstone(
+        self, archive: Archive, tombstone: Tombstone
+    ) -> Mapping[Region, StorageUnavailable]:
+        writable = self._writable(self.regions)
+        for region in writable:
+            self.tombstones[region][archive.key] = tombstone
+        return {
+            region: StorageUnavailable(f"{region} rejects writes")
+            for region in self.regions
+            if region not in writable
+        }
+
+    async def read_tombstone(self, archive: Archive) -> Tombstone | None:
+        if not self._up(self.regions):
+            raise StorageUnavailable("no region answers")
+        return self._tombstone(archive)
+
+    async def remove_tombstone(self, archive: Archive) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            self.tombstones[region].pop(archive.key, None)
+        return self._down()
+
+    async def withdraw(
+        self, archive: Archive, manifest: Manifest
+    ) -> Mapping[Region, StorageUnavailable]:
+        for region in self._up(self.regions):
+            if self.manifests[region].get(archive.key) == manifest:
+                del self.manifests[region][archive.key]
         return self._down()
 
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:
@@ -274,6 +326,10 @@ class MemoryStorage:
     def _pin(self, archive: Archive) -> Pin | None:
         pins = (self.pins[region].get(archive.key) for region in self._up(self.regions))
         return next((pin for pin in pins if pin), None)
+
+    def _tombstone(self, archive: Archive) -> Tombstone | None:
+        found = (self.tombstones[region].get(archive.key) for region in self._up(self.regions))
+        return max(filter(None, found), key=lambda each: each.expired_at, default=None)
 
     def _require_unmarked(self, archive: Archive, regions: Sequence[Region]) -> None:
         if any(archive.key in self.marks[region] for region in self._up(regions)):

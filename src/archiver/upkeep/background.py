@@ -1,6 +1,6 @@
 """Starts the background work of a process: the one place that does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -12,6 +12,9 @@ from archiver.ports.schedule import Schedule
 from archiver.ports.storage import Storage
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import in_background
+from archiver.upkeep.collector import Collector
+from archiver.upkeep.expiry import Expirer
+from archiver.upkeep.gc import Gc
 from archiver.upkeep.recheck import Rechecker
 from archiver.upkeep.repair import Repairer
 from archiver.upkeep.restore import Restorer
@@ -61,12 +64,28 @@ async def sweep_buckets(
     storage: Storage,
     contents: BucketContents,
     schedule: Schedule,
+    expirer: Expirer,
     interval: timedelta,
     min_age: timedelta,
 ) -> AsyncIterator[None]:
     """Sweep the buckets while the block runs, in every worker; not at all with *interval* 0."""
     sweeper = Sweeper(
-        storage=storage, contents=contents, schedule=schedule, interval=interval, min_age=min_age
+        storage=storage,
+        contents=contents,
+        schedule=schedule,
+        expirer=expirer,
+        interval=interval,
+        min_age=min_age,
     )
     async with in_background(*([sweeper.keep_sweeping()] if interval else [])):
+        yield
+
+
+@asynccontextmanager
+async def expire_archives(
+    *, new_gc: Callable[[], Gc], schedule: Schedule, interval: timedelta
+) -> AsyncIterator[None]:
+    """Run gc while the block runs, in every worker; not at all with *interval* 0."""
+    collector = Collector(new_gc=new_gc, schedule=schedule, interval=interval)
+    async with in_background(*([collector.keep_collecting()] if interval else [])):
         yield

@@ -1,7 +1,7 @@
 """Compares manifests, objects and the index in all regions, and repairs what can be repaired."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -173,7 +173,7 @@ class Fsck:
         if copies and scope.region is None:
             defects += await self._check_index(archive, copies, scope)
         if checked.named is not None:
-            defects += self._find_orphans(listed, checked.named, scope)
+            defects += await self._find_orphans(listed, checked.named, scope)
         self._count(listed, answered=answered)
         return defects
 
@@ -211,14 +211,19 @@ class Fsck:
             )
         ]
 
-    def _find_orphans(
+    async def _find_orphans(
         self, listed: Listed, named: frozenset[str], scope: Scope
-    ) -> Iterator[Defect]:
-        for orphan in self._leftovers.orphans(listed, named):
-            if scope.repair and scope.includes(orphan.region) and len(self._orphans) < ORPHANS_MAX:
+    ) -> Sequence[Defect]:
+        """Return the orphans that are not removed later. Expired objects are no defects."""
+        found: list[Defect] = []
+        for orphan in await self._leftovers.orphans(listed, named):
+            if orphan.tombstone or not scope.includes(orphan.region):
+                continue
+            if scope.repair and len(self._orphans) < ORPHANS_MAX:
                 self._orphans.append(orphan)
-            elif scope.includes(orphan.region):
-                yield _orphaned(orphan, removed=False)
+            else:
+                found.append(_orphaned(orphan, removed=False))
+        return found
 
     async def _remove_orphans(
         self, _scope: Scope, _inventory: Inventory

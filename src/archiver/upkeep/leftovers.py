@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from archiver.model import Archive, Region
+from archiver.model import Archive, Region, Tombstone
 from archiver.ports.bucket_contents import BucketContents, StoredObject, UnfinishedUpload
 from archiver.ports.storage import Storage
 from archiver.upkeep.inventory import Listed
@@ -13,11 +13,12 @@ from archiver.upkeep.inventory import Listed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphan:
-    """An old object of *archive* that no manifest names."""
+    """An old object of *archive* that no manifest names. If it expired, it has a *tombstone*."""
 
     archive: Archive
     region: Region
     stored: StoredObject
+    tombstone: Tombstone | None = None
 
 
 class Leftovers:
@@ -34,8 +35,20 @@ class Leftovers:
         self._contents = contents
         self._min_age = min_age
 
-    def orphans(self, listed: Listed, named: Collection[str]) -> Iterator[Orphan]:
-        """Yield the old objects in *listed* that are not *named* by a manifest."""
+    async def orphans(self, listed: Listed, named: Collection[str]) -> list[Orphan]:
+        """Return the old objects in *listed* that are not *named* by a manifest.
+
+        Raises StorageUnavailable.
+        """
+        orphans = list(self._unnamed(listed, named))
+        if not orphans or (tombstone := await self._storage.read_tombstone(listed.archive)) is None:
+            return orphans
+        return [
+            replace(orphan, tombstone=tombstone) if _expired(orphan, tombstone) else orphan
+            for orphan in orphans
+        ]
+
+    def _unnamed(self, listed: Listed, named: Collection[str]) -> Iterator[Orphan]:
         for region, objects in listed.objects.items():
             for stored in objects:
                 if stored.object_key not in named and self._is_old(stored.modified_at):
@@ -53,13 +66,16 @@ class Leftovers:
         for region in listed.manifests:
             manifest = await self._contents.read_manifest(region, listed.archive)
             named.update({manifest.object_key} if manifest else keys)
-        return list(self.orphans(listed, named))
+        return await self.orphans(listed, named)
 
     async def remove(self, orphan: Orphan) -> bool:
         """Delete *orphan*, unless the regions do not all confirm that it is one.
 
-        Raises StorageUnavailable.
+        The object of an expired archive stays: see ``expiry.Expirer``. Raises StorageUnavailable.
         """
+        tombstone = await self._storage.read_tombstone(orphan.archive)
+        if tombstone and _expired(orphan, tombstone):
+            return False
         if await self._storage.read_pin(orphan.archive):
             return False
         kept = False
@@ -83,3 +99,7 @@ class Leftovers:
 
     def _is_old(self, moment: datetime) -> bool:
         return moment < datetime.now(UTC) - self._min_age
+
+
+def _expired(orphan: Orphan, tombstone: Tombstone) -> bool:
+    return orphan.stored.object_key == tombstone.object_key

@@ -1,11 +1,9 @@
 """Removes, periodically, what killed processes left in the buckets."""
 
-import asyncio
-import random
 import time
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from archiver.errors import (
     EngineUnavailable,
@@ -17,23 +15,13 @@ from archiver.model import Region
 from archiver.ports.bucket_contents import BucketContents
 from archiver.ports.schedule import Schedule
 from archiver.ports.storage import Storage
-from archiver.runtime.tasks import concurrently
 from archiver.telemetry import METRICS, log
+from archiver.upkeep.expiry import Expirer
 from archiver.upkeep.inventory import Inventory
 from archiver.upkeep.leftovers import Leftovers, Orphan
+from archiver.upkeep.periodic import TURN, Periodic
 
 WORK = "sweep"
-
-TURN = timedelta(minutes=10)
-"""How long a sweep that has died keeps its turn."""
-
-POLL_MAX = timedelta(minutes=10)
-"""How often each worker looks whether a sweep is due."""
-
-RETRY = timedelta(hours=1)
-"""When a sweep that failed is due again, unless sweeps are more frequent."""
-
-JITTER = 0.1
 
 ORPHANS_MAX = 10_000
 """Orphans that one sweep removes. They are held until the listings end."""
@@ -66,50 +54,34 @@ class Sweeper:
         storage: Storage,
         contents: BucketContents,
         schedule: Schedule,
+        expirer: Expirer,
         interval: timedelta,
         min_age: timedelta,
         turn: timedelta = TURN,
     ) -> None:
         self._contents = contents
-        self._schedule = schedule
-        self._interval = interval
-        self._turn = turn
+        self._expirer = expirer
+        self._periodic = Periodic(schedule=schedule, work=WORK, interval=interval, turn=turn)
         self._leftovers = Leftovers(storage=storage, contents=contents, min_age=min_age)
 
     async def keep_sweeping(self) -> None:
         """Sweep whenever it is due, until cancelled."""
-        while True:
-            await asyncio.sleep(_jittered(min(POLL_MAX, self._interval)).total_seconds())
-            try:
-                await self.sweep_if_due()
-            except EngineUnavailable as exc:
-                log.debug("sweep.not_scheduled", code=exc.code)
-            except Exception:  # noqa: BLE001 - the next sweep may succeed
-                log.exception("sweep.broken")
+        await self._periodic.keep_running(self._sweep_and_report)
 
     async def sweep_if_due(self) -> Sweep | None:
         """Return what a sweep removed, or None if none is due.
 
-        A process that loses its turn, because it was frozen, stops its sweep.
-
         Raises:
             EngineUnavailable: It is unknown whether a sweep is due.
         """
-        turn = await self._schedule.begin(WORK, until=_after(self._turn))
-        if turn is None:
-            return None
+        return await self._periodic.run_if_due(self._sweep_and_report)
+
+    async def _sweep_and_report(self) -> Sweep:
         started = time.monotonic()
-        async with concurrently(self.sweep()) as sweeping:
-            while not sweeping.done():
-                await asyncio.wait([sweeping], timeout=self._turn.total_seconds() / 3)
-                turn = await self._schedule.postpone(turn, until=_after(self._turn))
-                if turn is None:
-                    log.warning("sweep.lost")
-                    return None
-            sweep = await sweeping
-        pause = self._interval if sweep.complete else min(RETRY, self._interval)
-        await self._schedule.postpone(turn, until=_after(_jittered(pause)))
-        _report(sweep, time.monotonic() - started)
+        sweep = await self.sweep()
+        METRICS.sweep_finished.set_to_current_time()
+        duration_s = round(time.monotonic() - started, 3)
+        log.info("sweep.finished", duration_s=duration_s, **asdict(sweep))
         return sweep
 
     async def sweep(self) -> Sweep:
@@ -127,7 +99,7 @@ class Sweeper:
         try:
             orphans = await self._find_orphans(sweep)
             await self._remove(orphans, sweep)
-        except StorageUnavailable as exc:
+        except (StorageUnavailable, EngineUnavailable) as exc:
             sweep.complete = False
             log.warning("sweep.objects_left", reason=exc.message, **exc.log_fields)
         return sweep
@@ -155,27 +127,16 @@ class Sweeper:
         return orphans
 
     async def _remove(self, orphans: list[Orphan], sweep: Sweep) -> None:
-        if len(orphans) > max(ORPHANS_FEW, sweep.archives):
-            log.error("sweep.refused", objects=len(orphans), archives=sweep.archives)
+        unexpected = sum(orphan.tombstone is None for orphan in orphans)
+        if unexpected > max(ORPHANS_FEW, sweep.archives):
+            log.error("sweep.refused", objects=unexpected, archives=sweep.archives)
             return
         for orphan in orphans:
-            if await self._leftovers.remove(orphan):
+            remove = self._expirer.remove_bytes if orphan.tombstone else self._leftovers.remove
+            if await remove(orphan):
                 size_bytes = orphan.stored.size_bytes
                 sweep.objects += 1
                 sweep.size_bytes += size_bytes
-                METRICS.sweep_removals.labels(kind="orphan").inc()
+                kind = "expired" if orphan.tombstone else "orphan"
+                METRICS.sweep_removals.labels(kind=kind).inc()
                 METRICS.sweep_removed_bytes.inc(size_bytes)
-
-
-def _report(sweep: Sweep, duration_s: float) -> None:
-    METRICS.sweep_finished.set_to_current_time()
-    log.info("sweep.finished", duration_s=round(duration_s, 3), **asdict(sweep))
-
-
-def _after(delay: timedelta) -> datetime:
-    return datetime.now(UTC) + delay
-
-
-def _jittered(delay: timedelta) -> timedelta:
-    """Return *delay*, a little shorter, so that the workers of a fleet do not act as one."""
-    return delay * random.uniform(1 - JITTER, 1)  # noqa: S311 - no secret

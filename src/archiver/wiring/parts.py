@@ -32,6 +32,7 @@ class Parts:
     archiver: Archiver
     connection: Connection
     queue: JetStreamTaskQueue
+    index: JetStreamIndex
     repairs: JetStreamRepairList
     storage: RegionalStorage
     mirrors: Mirrors | None
@@ -94,6 +95,7 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             archiver=archiver,
             connection=connection,
             queue=queue,
+            index=index,
             repairs=repairs,
             storage=storage,
             mirrors=mirrors,

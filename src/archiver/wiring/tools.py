@@ -2,23 +2,30 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.inventory import open_inventory
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
+from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.replication import Replication
+from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.pins import Pins
 from archiver.purge import Purger
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.catalogue import Catalogue
+from archiver.upkeep.collector import exclusive
 from archiver.upkeep.fsck import Fsck, Tally
+from archiver.upkeep.gc import Gc, GcTally
+from archiver.upkeep.periodic import Periodic
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
 from archiver.wiring import adapters
+from archiver.wiring.housekeeping import create_expirer, create_gc
 
 
 @asynccontextmanager
@@ -92,6 +99,39 @@ async def open_fsck(
             repairs=JetStreamRepairList(connection=connection),
             min_age=settings.leftover_age,
             on_progress=on_progress,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcTools:
+    """A run of gc, and what lets only one run go on at a time."""
+
+    gc: Gc
+    exclusive: Periodic
+
+
+@asynccontextmanager
+async def open_gc(
+    settings: Settings, *, on_progress: Callable[[GcTally], None]
+) -> AsyncIterator[GcTools]:
+    """Yield a run of gc, which needs the engine and the regions, but no source."""
+    async with (
+        adapters.open_regions(settings) as storage,
+        adapters.connect_engine(settings, process="gc") as connection,
+    ):
+        expirer = create_expirer(
+            settings,
+            storage=storage,
+            index=JetStreamIndex(connection=connection, storage=storage),
+            queue=JetStreamTaskQueue(connection=connection),
+            repairs=JetStreamRepairList(connection=connection),
+        )
+        uses = JetStreamLastUses(connection=connection)
+        yield GcTools(
+            gc=create_gc(
+                settings, storage=storage, uses=uses, expirer=expirer, on_progress=on_progress
+            ),
+            exclusive=exclusive(JetStreamSchedule(connection=connection)),
         )
 
 

@@ -14,8 +14,9 @@ from archiver.service import Archiver
 from archiver.settings import Settings
 from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import log, set_up_logging
-from archiver.upkeep.background import repair_copies, sweep_buckets
+from archiver.upkeep.background import expire_archives, repair_copies, sweep_buckets
 from archiver.wiring import adapters
+from archiver.wiring.housekeeping import create_expirer, create_gc
 from archiver.wiring.parts import Parts, open_parts
 from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import listening
@@ -77,16 +78,31 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         storage=parts.storage,
         interval=timedelta(seconds=worker.repair_interval_s),
     )
+    schedule = JetStreamSchedule(connection=parts.connection)
+    expirer = create_expirer(
+        settings,
+        storage=parts.storage,
+        index=parts.index,
+        queue=parts.queue,
+        repairs=parts.repairs,
+    )
     sweeping = sweep_buckets(
         storage=parts.storage,
         contents=parts.storage.contents,
-        schedule=JetStreamSchedule(connection=parts.connection),
+        schedule=schedule,
+        expirer=expirer,
         interval=settings.housekeeping.sweep_interval,
         min_age=settings.leftover_age,
+    )
+    expiring = expire_archives(
+        new_gc=lambda: create_gc(settings, storage=parts.storage, uses=parts.uses, expirer=expirer),
+        schedule=schedule,
+        interval=settings.retention.gc_interval,
     )
     async with (
         repairing,
         sweeping,
+        expiring,
         open_work_queue(
             connection=parts.connection,
             caps={name: each.concurrency for name, each in settings.served_sources.items()},

@@ -1,0 +1,109 @@
+"""Expires an archive: it ends in all regions, and leaves a tombstone. Its bytes stay a while."""
+
+from datetime import UTC, date, datetime, timedelta
+
+from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
+from archiver.model import Archive, Manifest, Tombstone
+from archiver.ports.bucket_contents import BucketContents
+from archiver.ports.index import Index
+from archiver.ports.queue import RepairList, TaskQueue
+from archiver.ports.storage import Storage
+from archiver.upkeep.leftovers import Orphan
+
+CLOCKS_DIFFER = timedelta(days=1)
+"""The last use may be the time of a server that stored the manifest."""
+
+
+class Expirer:
+    """Expires archives, and removes their bytes after *grace*, when no link leads there any more.
+
+    The manifests go first: what remains is an object without a manifest, which later runs find.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        contents: BucketContents,
+        index: Index,
+        queue: TaskQueue,
+        repairs: RepairList,
+        grace: timedelta,
+    ) -> None:
+        self._storage = storage
+        self._contents = contents
+        self._index = index
+        self._queue = queue
+        self._repairs = repairs
+        self.grace = grace
+
+    async def expire(self, archive: Archive, *, last_use: date) -> Tombstone | None:
+        """Return the tombstone that *archive* left; None if it stays.
+
+        It stays if it is pinned, being purged, built after *last_use*, or if the regions have
+        different manifests.
+
+        Raises:
+            StorageUnavailable: A region did not answer. The archive may exist in some regions only,
+                and the next run goes on.
+            EngineUnavailable: The index may still lead to the archive. The next run goes on.
+        """
+        manifest = await self._only_manifest(archive)
+        if manifest is None or manifest.created_at.date() - last_use > CLOCKS_DIFFER:
+            return None
+        if await self._storage.read_pin(archive):
+            return None
+        tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
+        if failures := await self._storage.put_tombstone(archive, tombstone):
+            raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
+        if await self._only_manifest(archive) != manifest:  # a purge began, or has ended
+            await self._storage.remove_tombstone(archive)
+            return None
+        if await self._storage.read_pin(archive):
+            return None
+        failures = await self._storage.withdraw(archive, manifest)
+        await self._forget(archive)
+        if failures:
+            raise StorageUnavailable(f"these kept the archive: {', '.join(failures)}")
+        return tombstone
+
+    async def remove_bytes(self, orphan: Orphan) -> bool:
+        """Delete the object of an expired archive; return False if it is still needed.
+
+        The index is emptied again first, in case that the expiry was interrupted there.
+
+        Raises StorageUnavailable or EngineUnavailable.
+        """
+        if orphan.tombstone is None or not self.is_over(orphan.tombstone):
+            return False
+        manifests = [
+            await self._contents.read_manifest(region, orphan.archive)
+            for region in self._contents.regions
+        ]
+        if any(each and each.object_key == orphan.stored.object_key for each in manifests):
+            return False
+        if not any(manifests):
+            await self._index.remove(orphan.archive, ())
+        await self._contents.delete_object(orphan.region, orphan.stored.object_key)
+        return True
+
+    def is_over(self, tombstone: Tombstone) -> bool:
+        """Return whether the grace period is over."""
+        return datetime.now(UTC) - tombstone.expired_at > self.grace
+
+    async def _only_manifest(self, archive: Archive) -> Manifest | None:
+        """Return the only manifest of the archive, or None if there are several, or none."""
+        try:
+            manifests = {
+                await self._contents.read_manifest(region, archive)
+                for region in self._contents.regions
+            } - {None}
+        except (PurgeUnfinished, UnreadableManifest):
+            return None
+        return manifests.pop() if len(manifests) == 1 else None
+
+    async def _forget(self, archive: Archive) -> None:
+        """Empty the index first: then no hit can list a repair again."""
+        await self._index.remove(archive, ())
+        await self._repairs.forget(archive)
+        await self._queue.drop(archive)
