@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.cli.test_fsck import EAST, WEST, store
 from tests.cli.test_index import region
 from tests.parts.commands import Run, run_alone
 from tests.parts.fleet import an_archive, copies_of
+from tests.parts.nats import Nats
 from tests.parts.s3 import Home
 
 
@@ -42,7 +44,15 @@ def test_an_archive_is_one_line() -> None:
         "size": 12_345,
         "sha256": entry.manifest.sha256,
         "created": entry.manifest.created_at.isoformat(),
+        "last_use": None,
+        "supersedes": None,
     }
+
+
+def test_the_last_use_is_shown_if_it_is_known() -> None:
+    entry = replace(an_entry("hgmo", "projects/ash", 7), last_use=date(2026, 1, 2))
+    assert format_entry(entry).split()[2:] == ["2026-01-02", "7", entry.archive.task_id]
+    assert json.loads(to_json_line(entry))["last_use"] == "2026-01-02"
 
 
 def test_totals_name_each_source_and_then_its_repos_by_size() -> None:
@@ -101,3 +111,19 @@ def test_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> Non
     regions = {"ARCHIVER_REGIONS": '{"us-east-1": {"bucket": "bucket"}}'} if words else {}
     result = run("list", *words, **regions)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_last_uses_come_from_the_engine(tmp_path: Path, home: Home, nats: Nats) -> None:
+    regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
+    archive = an_archive()
+    asyncio.run(store(home, archive, EAST, WEST))
+    today = datetime.now(UTC).date().isoformat()
+    words = ("list", "--json", "--sort", "use")
+    result = run_alone(tmp_path, *words, engine=nats.url, regions=regions)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["last_use"] == today
+    result = run_alone(tmp_path, "list", "--unused", "1", engine=nats.url, regions=regions)
+    assert (result.returncode, result.stdout) == (0, "")
+    result = run_alone(tmp_path, "list", "--uses", regions=regions)
+    assert result.returncode == 2
+    assert "engine.url" in result.stderr

@@ -8,8 +8,9 @@ import pytest
 
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region
-from archiver.testing import MemoryStorage
+from archiver.testing import MemoryLastUses, MemoryStorage
 from archiver.upkeep.catalogue import Catalogue, Selection
+from archiver.upkeep.known_uses import read_uses
 from tests.parts.fleet import an_archive, copies_of
 
 ONE, TWO = Region("one"), Region("two")
@@ -84,5 +85,25 @@ def test_unreadable_manifests_are_counted() -> None:
         catalogue = Catalogue(storage=storage, contents=storage.contents)
         assert [entry async for entry in catalogue.entries(Selection())] == []
         assert catalogue.unreadable == 1
+
+    asyncio.run(scenario())
+
+
+def test_unused_archives_are_selected_by_their_last_use() -> None:
+    async def scenario() -> None:
+        storage, today = MemoryStorage(regions=(ONE,)), datetime.now(UTC).date()
+        old = timedelta(days=40)
+        used, unused = (store(storage, an_archive(), age=old) for _ in range(2))
+        uses = MemoryLastUses()
+        await uses.record([], today - old)
+        await uses.record([used.key_hash], today - timedelta(days=9))
+        catalogue = Catalogue(
+            storage=storage,
+            contents=storage.contents,
+            uses=await read_uses(uses, today=today),
+        )
+        selection = Selection(unused=timedelta(days=10))
+        entries = [entry async for entry in catalogue.entries(selection)]
+        assert [(entry.archive, entry.last_use) for entry in entries] == [(unused, today - old)]
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ from archiver.cli.options import config_option, json_option, load_settings_or_em
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.model import SUFFIXES
-from archiver.settings import Settings, require_regions
+from archiver.settings import Settings, require_outside_world, require_regions
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.catalogue import Entry, Selection
 from archiver.wiring.tools import open_catalogue
@@ -23,8 +23,9 @@ DAYS_MAX = 36_500
 SORTS: dict[str, Callable[[Entry], tuple[float, str]]] = {
     "size": lambda entry: (-entry.manifest.size_bytes, entry.archive.key),
     "age": lambda entry: (entry.manifest.created_at.timestamp(), entry.archive.key),
+    "use": lambda entry: (entry.last_use.toordinal() if entry.last_use else 0, entry.archive.key),
 }
-"""The largest or the oldest first."""
+"""The largest, the oldest or the least recently used first."""
 
 
 @click.command("list")
@@ -43,9 +44,18 @@ SORTS: dict[str, Callable[[Entry], tuple[float, str]]] = {
 @click.option(
     "--min-bytes", type=click.IntRange(0), default=0, help="Only archives of this size or larger."
 )
+@click.option("--uses", is_flag=True, help="Show the day of the last use, which the engine knows.")
+@click.option(
+    "--unused",
+    type=click.FloatRange(0, DAYS_MAX),
+    metavar="DAYS",
+    help="Only archives that were not used for so many days. Implies --uses.",
+)
 @click.option("--totals", is_flag=True, help="Print totals of sources and repos instead.")
 @click.option(
-    "--sort", type=click.Choice(list(SORTS)), help="The largest or the oldest first. Needs memory."
+    "--sort",
+    type=click.Choice(list(SORTS)),
+    help="The largest, the oldest or the least recently used first. Needs memory.",
 )
 @click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
@@ -57,6 +67,8 @@ def command(  # noqa: PLR0913 - one per option
     suffix: str | None,
     older: float,
     min_bytes: int,
+    uses: bool,
+    unused: float | None,
     totals: bool,
     sort: str | None,
     quiet: bool,
@@ -65,13 +77,14 @@ def command(  # noqa: PLR0913 - one per option
 ) -> None:
     """List the stored archives.
 
-    Reads the manifests of the first region that responds.
+    Reads the manifests of the first region that responds. The last use is the day on which the
+    archive was created, or on which the engine began to record uses, if no use was recorded later.
 
     \b
     Exit codes:
       0  success
       2  wrong usage
-     75  no region responded, or one failed midway
+     75  no region responded, or one failed midway; or the engine, for --uses
     """  # noqa: D301 - click keeps the lines after \b
     selection = Selection(
         source=source,
@@ -79,8 +92,11 @@ def command(  # noqa: PLR0913 - one per option
         suffix=suffix,
         older=timedelta(days=older),
         min_bytes=min_bytes,
+        unused=None if unused is None else timedelta(days=unused),
     )
-    settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
+    with_uses = uses or unused is not None or sort == "use"
+    require = require_outside_world if with_uses else require_regions
+    settings = load_settings_or_embedded(config, require=(require,), source=source)
     set_up_logging(settings.log.format, level=settings.log.level, process="list")
     counted = Totals()
     held: list[Entry] = []
@@ -96,7 +112,7 @@ def command(  # noqa: PLR0913 - one per option
             show(entry)
 
     with retry_later(), interruptible():
-        unreadable = asyncio.run(_list(settings, selection, take, quiet=quiet))
+        unreadable = asyncio.run(_list(settings, selection, take, with_uses=with_uses, quiet=quiet))
     for entry in sorted(held, key=SORTS[sort]) if sort else ():
         show(entry)
     if totals:
@@ -107,7 +123,12 @@ def command(  # noqa: PLR0913 - one per option
 
 
 async def _list(
-    settings: Settings, selection: Selection, take: Callable[[Entry], None], *, quiet: bool
+    settings: Settings,
+    selection: Selection,
+    take: Callable[[Entry], None],
+    *,
+    with_uses: bool,
+    quiet: bool,
 ) -> int:
     """Call *take* with each archive; return how many manifests cannot be read."""
     with open_reporter(quiet=quiet) as show:
@@ -116,7 +137,7 @@ async def _list(
             show("reading", read, None)
 
         async with (
-            open_catalogue(settings, on_progress=on_progress) as catalogue,
+            open_catalogue(settings, with_uses=with_uses, on_progress=on_progress) as catalogue,
             aclosing(catalogue.entries(selection)) as entries,
         ):
             async for entry in entries:

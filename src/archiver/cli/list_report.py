@@ -63,7 +63,9 @@ def _total_json(source: str, repo: str | None, total: Total) -> str:
 
 def format_entry(entry: Entry) -> str:
     created = f"{entry.manifest.created_at:%Y-%m-%d %H:%M:%S}"
-    return f"{created}  {entry.manifest.size_bytes:>15,}  {printable(entry.archive.task_id)}"
+    used = f"  {entry.last_use}" if entry.last_use else ""
+    size = f"{entry.manifest.size_bytes:>15,}"
+    return f"{created}{used}  {size}  {printable(entry.archive.task_id)}"
 
 
 def to_json_line(entry: Entry) -> str:
@@ -79,6 +81,8 @@ def to_json_line(entry: Entry) -> str:
             "size": manifest.size_bytes,
             "sha256": manifest.sha256,
             "created": manifest.created_at.isoformat(),
+            "last_use": entry.last_use and entry.last_use.isoformat(),
+            "supersedes": manifest.supersedes,
         }
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from archiver.access.patterns import matches_any
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
@@ -11,6 +11,7 @@ from archiver.model import Archive, Manifest, Region
 from archiver.ports.bucket_contents import BucketContents
 from archiver.ports.storage import Storage
 from archiver.runtime.tasks import map_in_order
+from archiver.upkeep.known_uses import KnownUses
 
 CONCURRENCY = 64
 """Manifests that are read at a time, as in a rebuild of the index."""
@@ -18,29 +19,33 @@ CONCURRENCY = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One stored archive."""
+    """One stored archive. ``last_use`` is None unless it was asked for."""
 
     archive: Archive
     manifest: Manifest
+    last_use: date | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which archives to list: those that meet all conditions. ``older`` is their least age."""
+    """The conditions for archives to list. ``older`` and ``unused`` are least ages."""
 
     source: str | None = None
     repo: str = "*"
     suffix: str | None = None
     older: timedelta = timedelta(0)
     min_bytes: int = 0
+    unused: timedelta | None = None
 
     def may_include(self, archive: Archive) -> bool:
         """Return whether to read the manifest of *archive*."""
         return self.suffix in {None, archive.suffix} and matches_any(archive.repo, [self.repo])
 
-    def includes(self, manifest: Manifest) -> bool:
-        old = manifest.created_at <= datetime.now(UTC) - self.older
-        return old and manifest.size_bytes >= self.min_bytes
+    def includes(self, entry: Entry) -> bool:
+        now, manifest = datetime.now(UTC), entry.manifest
+        old = manifest.created_at <= now - self.older
+        used = self.unused and entry.last_use and entry.last_use > now.date() - self.unused
+        return old and not used and manifest.size_bytes >= self.min_bytes
 
 
 class Catalogue:
@@ -51,8 +56,10 @@ class Catalogue:
         *,
         storage: Storage,
         contents: BucketContents,
+        uses: KnownUses | None = None,
         on_progress: Callable[[int], None] = lambda _read: None,
     ) -> None:
+        self._uses = uses
         self._storage = storage
         self._contents = contents
         self._on_progress = on_progress
@@ -72,15 +79,20 @@ class Catalogue:
             except (PurgeUnfinished, UnreadableManifest):
                 self.unreadable += 1
                 return None
-            return Entry(archive=archive, manifest=manifest) if manifest else None
+            return self._entry(archive, manifest) if manifest else None
 
         archives = self._archives(region, selection)
         async with aclosing(map_in_order(archives, read, at_a_time=CONCURRENCY)) as entries:
             async for entry in entries:
                 self._read += 1
                 self._on_progress(self._read)
-                if entry and selection.includes(entry.manifest):
+                if entry and selection.includes(entry):
                     yield entry
+
+    def _entry(self, archive: Archive, manifest: Manifest) -> Entry:
+        created = manifest.created_at.date()
+        last_use = self._uses.last_use(archive, created) if self._uses else None
+        return Entry(archive=archive, manifest=manifest, last_use=last_use)
 
     async def _archives(
         self, region: Region, selection: Selection

@@ -22,6 +22,7 @@ from archiver.telemetry import METRICS, log
 from archiver.upkeep.expiry import Expirer
 from archiver.upkeep.expiry_plan import Excess, Expiry, ExpiryPlan
 from archiver.upkeep.inventory import Inventory, Listed
+from archiver.upkeep.known_uses import read_uses
 from archiver.upkeep.leftovers import Leftovers, Orphan
 
 CONCURRENCY = 16
@@ -127,11 +128,10 @@ class Gc:
         await self._remove_bytes(apply=apply)
 
     async def _plan(self) -> ExpiryPlan:
-        used, since = await self._last_uses()
+        today = self._today()
+        uses = await read_uses(self._uses, today=today)
         pinned = await self._pinned()
-        plan = ExpiryPlan(
-            retention=self._retention, regions=self._contents.regions, today=self._today()
-        )
+        plan = ExpiryPlan(retention=self._retention, regions=self._contents.regions, today=today)
         inventory = Inventory(contents=self._contents, on_progress=self._report_listed)
         await inventory.survey()
         self._begin("choosing", max(each.manifests for each in inventory.counts.values()))
@@ -140,7 +140,7 @@ class Gc:
                 if listed.manifests:
                     archive = listed.archive
                     created = min(each.modified_at for each in listed.manifests.values()).date()
-                    last_use = max(created, used.get(bytes.fromhex(archive.key_hash), since))
+                    last_use = uses.last_use(archive, created)
                     is_pinned = archive in pinned
                     plan.add(
                         archive, sizes=self._sizes(listed), last_use=last_use, pinned=is_pinned
@@ -149,19 +149,6 @@ class Gc:
                     self._advance()
                 await self._find_bytes(listed)
         return plan
-
-    async def _last_uses(self) -> tuple[dict[bytes, date], date]:
-        """Return the days of last uses, and the day that counts for other archives.
-
-        Without records, no archive seems unused.
-        """
-        since = await self._uses.since() or self._today()
-        used: dict[bytes, date] = {}
-        async with aclosing(self._uses.scan()) as uses:
-            async for key_hash, day in uses:
-                with suppress(ValueError):
-                    used[bytes.fromhex(key_hash)] = day
-        return used, since
 
     async def _pinned(self) -> Collection[Archive]:
         listing = await self._storage.list_pinned()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from archiver.formats.convert import ProcessConverter
@@ -22,6 +23,7 @@ from archiver.upkeep.catalogue import Catalogue
 from archiver.upkeep.collector import exclusive
 from archiver.upkeep.fsck import Fsck, Tally
 from archiver.upkeep.gc import Gc, GcTally
+from archiver.upkeep.known_uses import KnownUses, read_uses
 from archiver.upkeep.periodic import Periodic
 from archiver.upkeep.rebuild import OnProgress, Rebuilder
 from archiver.wiring import adapters
@@ -126,6 +128,7 @@ async def open_gc(
             queue=JetStreamTaskQueue(connection=connection),
             repairs=JetStreamRepairList(connection=connection),
         )
+        await connection.streams.ensure()
         uses = JetStreamLastUses(connection=connection)
         yield GcTools(
             gc=create_gc(
@@ -137,11 +140,24 @@ async def open_gc(
 
 @asynccontextmanager
 async def open_catalogue(
-    settings: Settings, *, on_progress: Callable[[int], None]
+    settings: Settings, *, with_uses: bool, on_progress: Callable[[int], None]
 ) -> AsyncIterator[Catalogue]:
-    """Yield a catalogue of the stored archives, which needs only the regions."""
+    """Yield a catalogue of the stored archives.
+
+    It needs only the regions, unless the last uses are asked for, which the engine knows.
+    """
+    uses = await _read_uses(settings) if with_uses else None
     async with adapters.open_regions(settings) as storage:
-        yield Catalogue(storage=storage, contents=storage.contents, on_progress=on_progress)
+        yield Catalogue(
+            storage=storage, contents=storage.contents, uses=uses, on_progress=on_progress
+        )
+
+
+async def _read_uses(settings: Settings) -> KnownUses:
+    async with adapters.connect_engine(settings, process="list") as connection:
+        await connection.streams.ensure()
+        uses = JetStreamLastUses(connection=connection)
+        return await read_uses(uses, today=datetime.now(UTC).date())
 
 
 @asynccontextmanager
