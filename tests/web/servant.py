@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,10 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from archiver.access.access import Access
 from archiver.access.policy import Policy
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.address_claim import fleet_identity
 from archiver.web.app import create_app
+from archiver.web.connection_guard import ConnectionGuard, connection_share
 from archiver.web.server import on_stop, serve
 from tests.memory_world import World
 from tests.web.client import CONFIG, open_access
@@ -47,6 +50,27 @@ def fakes() -> ASGIApp:
     return both
 
 
+def guarded() -> ASGIApp:
+    """Return the application; its clients may have as many connections as the last word says."""
+    set_up_logging(LogFormat.JSON, level="info", process="web")
+    world = World()
+    guard = ConnectionGuard(
+        port=int(sys.argv[2].rpartition(":")[2]),
+        limit=connection_share(int(sys.argv[4])),
+        clients=CONFIG.clients,
+    )
+
+    @asynccontextmanager
+    async def open_archiver() -> AsyncIterator[Archiver]:
+        async with in_background(guard.watch()):
+            yield world.archiver
+
+    config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=2))
+    return create_app(
+        open_archiver=open_archiver, config=config, access=open_access(world), on_stop=on_stop
+    )
+
+
 def broken() -> ASGIApp:
     set_up_logging(LogFormat.JSON, level="info", process="web")
 
@@ -59,6 +83,6 @@ def broken() -> ASGIApp:
 
 
 if __name__ == "__main__":
-    app, listen, *processes = sys.argv[1:]
+    app, listen, processes, *_ = [*sys.argv[1:], "1"]
     fleet = fleet_identity((), {})
-    serve(f"tests.web.servant:{app}", listen=listen, fleet=fleet, processes=int(*processes or "1"))
+    serve(f"tests.web.servant:{app}", listen=listen, fleet=fleet, processes=int(processes))

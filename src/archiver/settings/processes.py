@@ -69,6 +69,11 @@ class ServerSettings(Section):
     """Event streams that one web process may have open at a time for one client, as `limits` count
     them.
     """
+    connections_per_client: int = Field(default=1000, ge=0)
+    """Connections that one web process may have open for one address or IPv6 network of 64 bits,
+    but no more than half of all that it accepts. Those of `trusted_proxies` do not count. 0: no
+    limit. Only on Linux.
+    """
     version_file: Path | None = None
     """JSON file with the keys of `/__version__` (source, version, commit, build), as in
     Dockerflow's images.
@@ -83,6 +88,10 @@ class ServerSettings(Section):
     @property
     def url(self) -> str:
         return self.public_url or f"http://{self.listen}"
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
 
     def version(self, installed: str) -> dict[str, str]:
         """Return the body of `/__version__`. Raises SettingsError for a bad ``version_file``."""

@@ -50,6 +50,11 @@ class Metrics:
         self.event_streams = Gauge(
             "archiver_event_streams", "Event streams open now.", multiprocess_mode="livesum"
         )
+        self.connections_closed = Counter(
+            "archiver_connections_closed_total",
+            "Connections closed because their client had more than `server.connections_per_client` "
+            "allows.",
+        )
         self.resolves = Counter(
             "archiver_resolves_total",
             "Lookups of a rev or a node at a source, by outcome: ok, or an error code.",

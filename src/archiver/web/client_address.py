@@ -95,6 +95,10 @@ class ClientResolver:
             forwarded = forwarded[-FORWARDED_READ_BYTES:].partition(b",")[2]
         return self._last_untrusted(peer[0], forwarded)
 
+    def peer(self, address: str) -> Client:
+        """Return the client at the other end of a connection, which may be a proxy."""
+        return self._peer(address)
+
     def is_trusted(self, scope: Scope) -> bool:
         """Return whether a trusted proxy sent an ASGI request."""
         peer = scope.get("client")

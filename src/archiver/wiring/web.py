@@ -23,6 +23,7 @@ from archiver.telemetry import set_up_logging
 from archiver.upkeep.background import record_uses
 from archiver.web.app import create_app
 from archiver.web.client_address import ClientResolver
+from archiver.web.connection_guard import ConnectionGuard, connection_share
 from archiver.web.request_context import WebConfig
 from archiver.web.server import on_stop
 from archiver.web.waiting.waiters import WaitLimits
@@ -32,13 +33,19 @@ from archiver.wiring.parts import open_parts
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     """Return the application that granian loads, with the settings of the environment."""
     settings = load()
+    server = settings.server
     set_up_logging(settings.log.format, level=settings.log.level, process="web")
 
     ranges = CloudRanges(files=cloud_ranges_files(settings))
     clients = ClientResolver(
         networks=client_networks(settings),
         published=ranges.try_read_networks(),  # the command checks them; a replacement must serve
-        trusted_proxies=settings.server.trusted_proxies,
+        trusted_proxies=server.trusted_proxies,
+    )
+    guard = ConnectionGuard(
+        port=server.port,
+        limit=connection_share(server.connections_per_client),
+        clients=clients,
     )
 
     access = Access(access_policy(settings))
@@ -53,6 +60,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
             in_background(
                 ranges.follow(clients.replace_published),
                 parts.archiver.pins.follow(),
+                *([guard.watch()] if server.connections_per_client else []),
                 *([policies.follow(access)] if policies else []),
             ),
         ):
