@@ -8,6 +8,7 @@ from functools import partial
 
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.inventory import open_inventory
+from archiver.jetstream.feed import relay
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.last_uses import JetStreamLastUses
@@ -17,10 +18,15 @@ from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.pins import Pins
 from archiver.purge import Purger
+from archiver.runtime.notifications import Notifications
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.catalogue import Catalogue
 from archiver.upkeep.collector import exclusive
+from archiver.upkeep.copying import Copying
+from archiver.upkeep.fill import Filler
+from archiver.upkeep.filled import Filled
+from archiver.upkeep.filled import Tally as FillTally
 from archiver.upkeep.fsck import Fsck, Tally
 from archiver.upkeep.gc import Gc, GcTally
 from archiver.upkeep.known_uses import KnownUses, read_uses
@@ -135,6 +141,32 @@ async def open_gc(
                 settings, storage=storage, uses=uses, expirer=expirer, on_progress=on_progress
             ),
             exclusive=exclusive(JetStreamSchedule(connection=connection)),
+        )
+
+
+@asynccontextmanager
+async def open_filler(
+    settings: Settings,
+    *,
+    on_filled: Callable[[Filled], None],
+    on_progress: Callable[[FillTally], None],
+) -> AsyncIterator[Filler]:
+    """Yield what fills a region. It needs the engine and the regions, and the names of sources."""
+    async with (
+        adapters.open_regions(settings) as storage,
+        adapters.connect_engine(settings, process="fill") as connection,
+    ):
+        index = JetStreamIndex(connection=connection, storage=storage)
+        queue = JetStreamTaskQueue(connection=connection)
+        notifications = Notifications()
+        relay(connection.feed, notifications)
+        copying = Copying(storage=storage, index=index, queue=queue, notifications=notifications)
+        yield Filler(
+            contents=storage.contents,
+            copying=copying,
+            sources=settings.sources,
+            on_filled=on_filled,
+            on_progress=on_progress,
         )
 
 

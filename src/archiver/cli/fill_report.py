@@ -1,0 +1,43 @@
+"""The archives that a region lacked, and what became of them, as text and as JSON."""
+
+import json
+
+from archiver.client.text import printable
+from archiver.upkeep.filled import COPIED, FOUND, Filled, Tally
+
+_WIDTH = 8
+
+
+def format_filled(filled: Filled) -> str:
+    size = "" if filled.size_bytes is None else f", {filled.size_bytes:,} bytes"
+    return f"{filled.outcome:<{_WIDTH}}  {printable(filled.archive.task_id)}{size}"
+
+
+def format_summary(tally: Tally) -> str:
+    """Return the counts of a fill, or of a dry run, which copies nothing."""
+    count, outcome = (tally.found, FOUND) if tally.found else (tally.copied, COPIED)
+    archives = "archive" if count == 1 else "archives"
+    failures = "".join(f"; {count:,} {code}" for code, count in sorted(tally.failures.items()))
+    return f"{count:,} {archives} {outcome}, {tally.size_bytes:,} bytes{failures}"
+
+
+def to_json_line(filled: Filled) -> str:
+    return json.dumps(
+        {
+            "task": filled.archive.task_id,
+            "outcome": filled.outcome,
+            "size": filled.size_bytes,
+        }
+    )
+
+
+def to_json_summary(tally: Tally, duration_s: float) -> str:
+    return json.dumps(
+        {
+            "found": tally.found,
+            "copied": tally.copied,
+            "bytes": tally.size_bytes,
+            "failures": dict(sorted(tally.failures.items())),
+            "duration_s": round(duration_s, 3),
+        }
+    )
