@@ -12,13 +12,15 @@ import pytest
 from archiver.jetstream.counters import JetStreamCounters
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.task_list import JetStreamTaskList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
 from archiver.model import Archive
 from archiver.ports.counters import Counters
 from archiver.ports.queue import Fleet, Lease, RepairList, TaskQueue, WorkQueue
+from archiver.ports.task_list import TaskList
 from archiver.tasks import Task, TaskState
-from archiver.testing import MemoryEngine, MemoryWorkQueue
+from archiver.testing import MemoryEngine, MemoryTaskList, MemoryWorkQueue
 from archiver.worker.worker import Build, Policy
 from tests.parts.fleet import CAPS, HUNG_AFTER_S, LEASE, POLICY, prepared, running
 from tests.parts.nats import Nats
@@ -38,6 +40,7 @@ class QueueBackend:
     repairs: RepairList
     fleet: Fleet
     counters: Counters
+    tasks: TaskList
     open_work_queue: OpenWorkQueue
 
     def work_queue(self, *, lease: timedelta = LEASE) -> AbstractAsyncContextManager[WorkQueue]:
@@ -89,6 +92,7 @@ async def in_memory() -> AsyncIterator[QueueBackend]:
         repairs=engine,
         fleet=engine,
         counters=engine,
+        tasks=MemoryTaskList(engine),
         open_work_queue=open_queue,
     )
 
@@ -117,6 +121,7 @@ def open_stand(request: pytest.FixtureRequest, nats: Nats, namespace: str) -> Op
                 repairs=JetStreamRepairList(connection=connection),
                 fleet=JetStreamFleet(connection=connection),
                 counters=JetStreamCounters(connection=connection),
+                tasks=JetStreamTaskList(connection=connection),
                 open_work_queue=open_queue,
             )
 

@@ -9,8 +9,8 @@ from archiver import __version__
 from archiver.client.failures import CommandFailed
 
 COMMANDS = (
-    *("serve", "web", "worker", "get", "verify", "status", "list", "audit", "fsck", "gc", "fill"),
-    *("index", "purge", "pins", "mirrors", "engine", "config", "token", "demo"),
+    *("serve", "web", "worker", "get", "verify", "status", "list", "tasks", "audit", "fsck", "gc"),
+    *("fill", "index", "purge", "pins", "mirrors", "engine", "config", "token", "demo"),
 )
 
 

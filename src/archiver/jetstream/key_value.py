@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import DirectGet, KvEntry
@@ -19,6 +19,9 @@ from archiver.jetstream.translation import FAILURES, translated
 
 PORTION = 500
 """Entries of a bucket per request of a scan: less than 1 MB."""
+
+WINDOWS = tuple(timedelta(minutes=minutes) for minutes in (7 * 1440, 1440, 360, 60, 10))
+"""Periods that a scan may be limited to, the longest first."""
 
 
 class KeyValue:
@@ -89,17 +92,32 @@ class KeyValue:
                 return ()
         return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
 
-    async def entries(self, bucket: str) -> AsyncGenerator[tuple[str, KvEntry], None]:
+    async def window(self, bucket: str, *, at_most: int) -> datetime | None:
+        """Return the time since which *at_most* so many entries were written; None for all.
+
+        Not earlier than the shortest window, in which there may be more.
+        """
+        stream, now = self._streams.bucket_stream(bucket), datetime.now(UTC)
+        with translated("count entries"):
+            if (await self._link.js.stream_info(stream)).state.messages <= at_most:
+                return None
+            for window in WINDOWS:
+                consumer = await self._link.js.add_consumer(stream, _scanning(now - window))
+                await self._link.js.delete_consumer(stream, consumer.name)
+                if (consumer.num_pending or 0) <= at_most:
+                    return now - window
+        return now - WINDOWS[-1]
+
+    async def entries(
+        self, bucket: str, *, since: datetime | None = None
+    ) -> AsyncGenerator[tuple[str, KvEntry], None]:
         """Yield each key of a bucket with its entry, or with the marker of a deleted one.
 
-        An entry that is written during the scan may come twice, or not at all.
+        They come in the order of their last writes, with *since* only those written since then. An
+        entry that is written during the scan may come twice, or not at all.
         """
         prefix = self._streams.key_subject(bucket, "")
-        config = ConsumerConfig(
-            ack_policy=AckPolicy.NONE,
-            mem_storage=True,
-            inactive_threshold=10 * REQUEST_TIMEOUT.total_seconds(),
-        )
+        config = _scanning(since)
         with translated("list a bucket"):
             subscription = await self._link.js.pull_subscribe(
                 f"{prefix}>", stream=self._streams.bucket_stream(bucket), config=config
@@ -109,6 +127,16 @@ class KeyValue:
                     revision = message.metadata.sequence.stream
                     entry = KvEntry(value=message.data, revision=revision)
                     yield message.subject.removeprefix(prefix), entry
+
+
+def _scanning(since: datetime | None) -> ConsumerConfig:
+    return ConsumerConfig(
+        ack_policy=AckPolicy.NONE,
+        mem_storage=True,
+        inactive_threshold=10 * REQUEST_TIMEOUT.total_seconds(),
+        deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
+        opt_start_time=since,
+    )
 
 
 async def scan(

@@ -106,6 +106,7 @@ class JetStreamLease:
             updated_at=now,
             outage_since=self.outages.since,
             spoiled=self.outages.spoiled,
+            client=self._order.client,
         )
 
     def report(self, phase: Phase, bytes_done: int = 0) -> None:

@@ -60,7 +60,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     ``owner`` is the attempt that holds the lease, ``sequence`` the number of its message in the
     work queue, ``delivery`` how often that message had been delivered when the owner received it,
     and ``vanished`` how many owners' leases ran out. ``outage_since`` and ``spoiled`` are those of
-    ``OutageHistory``.
+    ``OutageHistory``. ``client`` is that of the order.
     """
 
     key: str
@@ -79,6 +79,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: Moment | None
     outage_since: Moment | None = None
     spoiled: Count = 0
+    client: str = ""
 
     def __post_init__(self) -> None:
         _require_sane(self.created_at, self.started_at, self.updated_at, self.outage_since)
@@ -99,10 +100,14 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the work queue: build this archive."""
+    """A message of the work queue: build this archive.
+
+    ``client`` names the client that caused it, for operators. It is empty for Archiver's own tasks.
+    """
 
     key: str
     created_at: Moment
+    client: str = ""
 
     def __post_init__(self) -> None:
         _require_sane(self.created_at)

@@ -141,7 +141,7 @@ class JetStreamTaskQueue:
                 waiting = await self._lanes.waiting(archive.source)
                 await admit(Standing(open_tasks=open_tasks, waiting=waiting))
             priority = await self._lanes.choose(archive.source, open_tasks=open_tasks)
-            return await self._publish(archive, priority, token)
+            return await self._publish(archive, priority, client)
 
     async def _open_tasks(self, token: str) -> int:
         count = self._many.get(token)
@@ -152,11 +152,11 @@ class JetStreamTaskQueue:
         return count
 
     async def _publish(
-        self, archive: Archive, priority: Priority, client: str = BACKGROUND
+        self, archive: Archive, priority: Priority, client: str = ""
     ) -> EnqueueOutcome:
         tasks = self._connection.tasks
-        order = encode(Order(key=archive.key, created_at=datetime.now(UTC)))
-        subject = tasks.subject(priority, archive.source, client, archive.key_hash)
+        order = encode(Order(key=archive.key, created_at=datetime.now(UTC), client=client))
+        subject = tasks.subject(priority, archive.source, client_token(client), archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:
                 await tasks.publish_new(subject, order)

@@ -1,7 +1,7 @@
 """The stream of the work queue: its messages and its consumers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -115,6 +115,32 @@ class TaskStream:
             info = await self._link.js.stream_info(self.name, ">")
         return tuple(info.state.subjects or ())
 
+    async def iter_subjects(self, pattern: str) -> AsyncGenerator[str, None]:
+        """Yield the subjects of all messages that match *pattern*, in no certain order."""
+        seen, total = 0, 1
+        while seen < total:
+            page = await self._subjects_from(seen, pattern)
+            subjects = page.get("state", {}).get("subjects") or {}
+            for subject in subjects:
+                yield subject
+            seen, total = seen + len(subjects), page.get("total", 0) if subjects else 0
+
+    async def _subjects_from(self, offset: int, pattern: str) -> dict[str, Any]:
+        """Return a page of the list. nats-py's own method returns only the first page."""
+        request = {"subjects_filter": pattern, "offset": offset}
+        return await self._request(f"STREAM.INFO.{self.name}", request, "list subjects")
+
+    async def next(self, pattern: str, *, after: int) -> StoredMessage | None:
+        """Return the first message behind the revision *after* that matches *pattern*."""
+        with translated("read a message"):
+            try:
+                found = await self._link.js.get_msg(
+                    self.name, seq=after + 1, subject=pattern, next=True
+                )
+            except nats.js.errors.NotFoundError:
+                return None
+        return StoredMessage(found.subject or "", found.data or b"", found.seq or 0)
+
     async def ensure_consumer(self, config: ConsumerConfig) -> ConsumerInfo:
         """Create a consumer unless it exists; return its state."""
         with translated("create a consumer"):
@@ -174,10 +200,16 @@ class TaskStream:
 
     async def _consumers_from(self, offset: int) -> dict[str, Any]:
         """Return a page of the list. nats-py's own method drops the names in ``missing``."""
-        request = json.dumps({"offset": offset}).encode()
-        with translated("list consumers"):
-            client, subject = self._link.client, f"$JS.API.CONSUMER.LIST.{self.name}"
-            response = await client.request(subject, request, timeout=LIST_TIMEOUT.total_seconds())
+        request = {"offset": offset}
+        return await self._request(f"CONSUMER.LIST.{self.name}", request, "list consumers")
+
+    async def _request(
+        self, api: str, request: Mapping[str, object], action: str
+    ) -> dict[str, Any]:
+        with translated(action):
+            response = await self._link.client.request(
+                f"$JS.API.{api}", json.dumps(request).encode(), timeout=LIST_TIMEOUT.total_seconds()
+            )
             page: dict[str, Any] = json.loads(response.data)
             if "error" in page:
                 raise nats.js.errors.APIError.from_error(page["error"])

@@ -12,6 +12,7 @@ from archiver.testing.index import MemoryIndex
 from archiver.testing.last_uses import MemoryLastUses
 from archiver.testing.schedule import MemorySchedule
 from archiver.testing.storage import MemoryStorage
+from archiver.testing.task_list import MemoryTaskList
 from archiver.testing.work_queue import MemoryWorkQueue
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "MemoryLastUses",
     "MemorySchedule",
     "MemoryStorage",
+    "MemoryTaskList",
     "MemoryWorkQueue",
 ]

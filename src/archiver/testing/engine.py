@@ -45,7 +45,7 @@ class MemoryEngine:
 
     A test acts as a worker by ``claim`` and then ``succeed``, ``retry`` or ``fail``. ``mean`` is
     the duration of the last build for which a client may have waited, ``reports`` are those of the
-    workers, and ``asked`` counts calls of ``task``.
+    workers, ``clients`` those of the tasks by key, and ``asked`` counts calls of ``task``.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class MemoryEngine:
         self.vanished: dict[str, int] = {}
         self.repairs: dict[str, tuple[Region, ...]] = {}
         self._due: dict[str, tuple[datetime, int]] = {}
-        self._clients: dict[str, str] = {}
+        self.clients: dict[str, str] = {}
         self._counts: Counter[tuple[str, str, int]] = Counter()
         self._priorities: dict[str, Priority] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
@@ -76,7 +76,7 @@ class MemoryEngine:
         client: str = "",
         admit: Admit | None = None,
     ) -> EnqueueOutcome:
-        self._raise_if_down()
+        self.raise_if_down()
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
             return EnqueueOutcome.JOINED
@@ -95,7 +95,7 @@ class MemoryEngine:
         )
         self.outages.pop(archive.key, None)
         self.vanished.pop(archive.key, None)
-        self._clients[archive.key] = client
+        self.clients[archive.key] = client
         self._priorities[archive.key] = priority
         self.requeue(archive)
         return EnqueueOutcome.CREATED
@@ -103,20 +103,20 @@ class MemoryEngine:
     def _standing(self, client: str, source: str) -> Standing:
         waiting, open_tasks = 0, 0
         for key, task in self.tasks.items():
-            open_tasks += self._clients[key] == client and not task.state.terminal
+            open_tasks += self.clients[key] == client and not task.state.terminal
             is_waiting = task.state in {TaskState.PENDING, TaskState.RETRY}
             is_of_client = self._priorities[key] is not Priority.LOW
             waiting += task.archive.source == source and is_of_client and is_waiting
         return Standing(open_tasks=open_tasks, waiting=waiting)
 
     async def count(self, kind: str, client: str, *, minute: int) -> int:
-        self._raise_if_down()
+        self.raise_if_down()
         self._counts[kind, client, minute] += 1
         return self._counts[kind, client, minute]
 
     async def task(self, archive: Archive) -> Task | None:
         self.asked += 1
-        self._raise_if_down()
+        self.raise_if_down()
         return self.tasks.get(archive.key)
 
     async def backlog(self, source: str) -> Backlog | None:
@@ -126,7 +126,7 @@ class MemoryEngine:
         return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
 
     async def drop(self, archive: Archive) -> None:
-        self._raise_if_down()
+        self.raise_if_down()
         task = self.tasks.get(archive.key)
         is_repair = self._priorities.get(archive.key) is Priority.LOW
         if task and (task.state.terminal or is_repair):
@@ -134,17 +134,17 @@ class MemoryEngine:
             del self.tasks[archive.key]
 
     async def add(self, archive: Archive, missing: Sequence[Region]) -> None:
-        self._raise_if_down()
+        self.raise_if_down()
         self.repairs[archive.key] = tuple(missing)
         self._due.setdefault(archive.key, (datetime.now(UTC), 0))
 
     async def forget(self, archive: Archive) -> None:
-        self._raise_if_down()
+        self.raise_if_down()
         self.repairs.pop(archive.key, None)
         self._due.pop(archive.key, None)
 
     async def due(self) -> AsyncGenerator[Repair, None]:
-        self._raise_if_down()
+        self.raise_if_down()
         for key, (due_at, tries) in tuple(self._due.items()):
             archive = parse_key(key)
             if archive and due_at <= datetime.now(UTC):
@@ -152,7 +152,7 @@ class MemoryEngine:
                 yield Repair(archive=archive, missing=missing, tries=tries, revision=tries)
 
     async def postpone(self, repair: Repair, *, until: datetime) -> bool:
-        self._raise_if_down()
+        self.raise_if_down()
         _, tries = self._due.get(repair.archive.key, (until, None))
         if tries != repair.revision:
             return False
@@ -160,13 +160,13 @@ class MemoryEngine:
         return True
 
     async def workers(self) -> Sequence[WorkerReport]:
-        self._raise_if_down()
+        self.raise_if_down()
         return tuple(self.reports)
 
     async def check_queue(self) -> ArchiverError | None:
         return EngineUnavailable("the engine does not answer") if self.down else None
 
-    def _raise_if_down(self) -> None:
+    def raise_if_down(self) -> None:
         if self.down:
             raise EngineUnavailable("the engine does not answer")
 

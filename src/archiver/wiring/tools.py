@@ -15,6 +15,7 @@ from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.replication import Replication
 from archiver.jetstream.schedule import JetStreamSchedule
+from archiver.jetstream.task_list import JetStreamTaskList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.pins import Pins
 from archiver.purge import Purger
@@ -22,6 +23,7 @@ from archiver.runtime.notifications import Notifications
 from archiver.settings import Settings
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.catalogue import Catalogue
+from archiver.upkeep.census import Census
 from archiver.upkeep.collector import exclusive
 from archiver.upkeep.copying import Copying
 from archiver.upkeep.fill import Filler
@@ -190,6 +192,16 @@ async def _read_uses(settings: Settings) -> KnownUses:
         await connection.streams.ensure()
         uses = JetStreamLastUses(connection=connection)
         return await read_uses(uses, today=datetime.now(UTC).date())
+
+
+@asynccontextmanager
+async def open_census(
+    settings: Settings, *, on_progress: Callable[[int], None]
+) -> AsyncIterator[Census]:
+    """Yield a census of the tasks, which needs only the engine."""
+    async with adapters.connect_engine(settings, process="tasks") as connection:
+        await connection.streams.ensure()
+        yield Census(tasks=JetStreamTaskList(connection=connection), on_progress=on_progress)
 
 
 @asynccontextmanager
