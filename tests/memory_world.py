@@ -15,8 +15,10 @@ from archiver.testing import (
     MemoryEngine,
     MemoryIndex,
     MemoryStorage,
+    MemoryTaskList,
     MemoryWorkQueue,
 )
+from archiver.upkeep.operations import Operations
 from archiver.worker.worker import Policy, Worker
 
 ASH = "projects/ash"
@@ -78,6 +80,11 @@ class World:
             subdir=subdir,
             suffix=suffix,
         )
+
+    @property
+    def operations(self) -> Operations:
+        tasks = MemoryTaskList(self.engine)
+        return Operations(storage=self.storage, contents=self.storage.contents, tasks=tasks)
 
     async def work(self, *, max_failures: int = 5) -> None:
         """Build all queued tasks, including tasks that are queued during the call.

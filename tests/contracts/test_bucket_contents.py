@@ -88,6 +88,20 @@ class ContentsContract:
 
         use(backend, scenario)
 
+    def test_a_listing_behind_an_archive_has_all_that_follow_it(self, backend: Backend) -> None:
+        repo = f"repos/{secrets.token_hex(4)}"
+
+        async def scenario(storage: Storage) -> None:
+            archives = [an_archive(repo=repo) for _ in range(3)]
+            for archive in archives:
+                await store(storage, archive)
+            first, *others = sorted(archives, key=lambda archive: archive.key)
+            listing = contents(storage).iter_manifests(EAST, "hgmo", after=first)
+            listed = [stored.archive async for stored in listing]
+            assert [archive for archive in listed if archive in others] == others
+
+        use(backend, scenario)
+
     def test_objects_of_abandoned_uploads_are_listed_and_deleted(self, backend: Backend) -> None:
         archive = an_archive()
 

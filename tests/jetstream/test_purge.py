@@ -23,7 +23,7 @@ from archiver.purge import PurgeOrder, Purger
 from archiver.service import Archiver
 from archiver.testing import FakeConverter, GzipVerifier, MemoryEngine, MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder
-from archiver.web.app import create_app
+from archiver.web.app import Services, create_app
 from tests.jetstream.indexes import committed, index_of
 from tests.memory_world import World
 from tests.parts.fleet import HUNG_AFTER_S, PATIENT, Fleet, an_archive
@@ -80,12 +80,12 @@ def test_another_process_drops_the_redirects_that_it_remembers(fleet: Fleet) -> 
     world = World()
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
+    async def open_services() -> AsyncIterator[Services]:
         async with fleet.connection() as connection:
-            yield archiver_of(world, connection)
+            yield archiver_of(world, connection), world.operations
 
     app = create_app(
-        open_archiver=open_archiver,
+        open_services=open_services,
         config=replace(CONFIG, hit_ttl=timedelta(hours=1)),
         access=open_access(world),
     )

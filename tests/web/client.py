@@ -12,8 +12,7 @@ from starlette.types import Message
 
 from archiver.access.access import Access
 from archiver.access.policy import Policy, SourcePolicy
-from archiver.service import Archiver
-from archiver.web.app import create_app
+from archiver.web.app import Services, create_app
 from archiver.web.application import Application
 from archiver.web.request_context import WebConfig, WebState
 from tests.memory_world import ASH, World
@@ -170,11 +169,11 @@ def client(
     """
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
-        yield world.archiver
+    async def open_services() -> AsyncIterator[Services]:
+        yield world.archiver, world.operations
 
     app = create_app(
-        open_archiver=open_archiver, config=config, access=access or open_access(world)
+        open_services=open_services, config=config, access=access or open_access(world)
     )
     with asyncio.Runner() as runner:
         speaking = Client(world=world, runner=runner, app=app)

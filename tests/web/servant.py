@@ -13,10 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from archiver.access.access import Access
 from archiver.access.policy import Policy
 from archiver.runtime.tasks import in_background
-from archiver.service import Archiver
 from archiver.telemetry import LogFormat, set_up_logging
 from archiver.web.address_claim import fleet_identity
-from archiver.web.app import create_app
+from archiver.web.app import Services, create_app
 from archiver.web.connection_guard import ConnectionGuard, connection_share
 from archiver.web.server import on_stop, serve
 from tests.memory_world import World
@@ -31,15 +30,15 @@ def fakes() -> ASGIApp:
     world = World()
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
-        yield world.archiver
+    async def open_services() -> AsyncIterator[Services]:
+        yield world.archiver, world.operations
 
     async def effects(_request: Request) -> Response:
         tasks = [task.archive.task_id for task in world.engine.tasks.values()]
         return JSONResponse({"tasks": tasks, "asked": world.source.asked, "node": world.node})
 
     app = create_app(
-        open_archiver=open_archiver, config=CONFIG, access=open_access(world), on_stop=on_stop
+        open_services=open_services, config=CONFIG, access=open_access(world), on_stop=on_stop
     )
     fakes_router = Router([Route("/fakes", effects)])
 
@@ -61,13 +60,13 @@ def guarded() -> ASGIApp:
     )
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
+    async def open_services() -> AsyncIterator[Services]:
         async with in_background(guard.watch()):
-            yield world.archiver
+            yield world.archiver, world.operations
 
     config = replace(CONFIG, wait_limits=replace(CONFIG.wait_limits, hold_s=2))
     return create_app(
-        open_archiver=open_archiver, config=config, access=open_access(world), on_stop=on_stop
+        open_services=open_services, config=config, access=open_access(world), on_stop=on_stop
     )
 
 
@@ -75,11 +74,11 @@ def broken() -> ASGIApp:
     set_up_logging(LogFormat.JSON, level="info", process="web")
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
+    async def open_services() -> AsyncIterator[Services]:
         raise ValueError(EXCEPTION_TEXT)
         yield  # makes it a generator
 
-    return create_app(open_archiver=open_archiver, config=CONFIG, access=Access(Policy(sources={})))
+    return create_app(open_services=open_services, config=CONFIG, access=Access(Policy(sources={})))
 
 
 if __name__ == "__main__":

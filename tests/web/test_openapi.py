@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any
 
@@ -14,17 +14,30 @@ from archiver import __version__
 from archiver.errors import InvalidRequest
 from archiver.model import ArchiveRequest, parse_node
 from archiver.names import require_name
+from archiver.tasks import Failure, TaskState
 from archiver.web.api.client_request import parse_region
 from archiver.web.app import ROUTES
 from archiver.web.problems import STATUSES
-from tests.memory_world import ASH
-from tests.web.client import PUBLIC_URL, Client
+from tests.memory_world import ASH, World
+from tests.parts.fleet import an_archive
+from tests.web.client import PUBLIC_URL, Client, client
+from tests.web.test_operations import access, create, get, put
 
 
 @pytest.fixture
 def document(web: Client) -> dict[str, Any]:
     document: dict[str, Any] = web.get("/openapi.json").json
     return document
+
+
+@pytest.fixture
+def operator() -> Iterator[Client]:
+    """A service with one archive and one failed task, and a waiting one of a client."""
+    with client(World(), access=access()) as web:
+        put(web, an_archive())
+        create(web, 1)
+        create(web, 1, state=TaskState.RETRY, error=Failure(code="no", message="no"))
+        yield web
 
 
 def statuses_of(operation: dict[str, Any]) -> set[int]:
@@ -133,6 +146,20 @@ def test_a_status_has_the_properties_of_its_schema(web: Client, document: dict[s
     schema = document["components"]["schemas"]["Status"]["properties"]["result"]
     result = web.get("/archiver/status/x").result
     assert result.keys() == schema["properties"].keys() == set(schema["required"])
+
+
+@pytest.mark.parametrize(("name", "key"), (("Archives", "archives"), ("Tasks", "tasks")))
+def test_lists_have_the_properties_of_their_schemas(
+    operator: Client, document: dict[str, Any], name: str, key: str
+) -> None:
+    schema = document["components"]["schemas"][name]
+    body = get(operator, key).json
+    assert body.keys() == schema["properties"].keys() == set(schema["required"])
+    for part, rows in body.items():
+        if isinstance(rows, list):
+            items = schema["properties"][part]["items"]
+            assert rows
+            assert all(row.keys() == items["properties"].keys() for row in rows), part
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ def targets(world: World, source: str) -> dict[str, str]:
         "purge": f"/archiver/{source}/{ASH}/{world.node}?reason=test",
         "pin": f"/archiver/status/{archive_in(world, source).task_id}/pin?reason=test",
         "unpin": f"/archiver/status/{archive_in(world, source).task_id}/pin",
+        "archives": f"/archiver/archives?source={source}",
+        "tasks": f"/archiver/tasks?source={source}",
         "status": f"/archiver/status/{archive_in(world, source).task_id}",
         "events": f"/archiver/status/{archive_in(world, source).task_id}/events",
         "checksum": f"/get/{source}/{ASH}/default.tar.gz.sha256",
@@ -156,6 +158,8 @@ def test_those_who_may_read_a_private_source_use_every_route(locked: Client, cal
             "purge": 400 if caller == "admin" else 403,
             "pin": 400 if caller == "admin" else 403,
             "unpin": 404 if caller == "admin" else 403,
+            "archives": 200 if caller == "admin" else 403,
+            "tasks": 200 if caller == "admin" else 403,
         }.get(name, 200)
         target = target.replace("?reason=test", "")  # noqa: PLW2901 - nothing changes
         response = locked.request(METHODS[name], target, **credentials(caller))

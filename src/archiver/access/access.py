@@ -160,6 +160,17 @@ class Access:
         if self.scope(principal, source, repo) < Scope.ADMIN:
             raise _lacks(principal, Scope.ADMIN)
 
+    def require_operator(self, principal: Principal, source: str | None) -> None:
+        """Return if *principal* may operate all repos of *source*; without it, of every source.
+
+        These include archives of repos and sources that are not served any more. Raises
+        Unauthenticated, or Forbidden.
+        """
+        grant = self._grant(principal)
+        if grant is None or grant.scope < Scope.ADMIN or not grant.covers_all(source):
+            where = f"for all repos of {source}" if source else "for all repos of all sources"
+            raise _lacks(principal, Scope.ADMIN, where=where)
+
     def require_scope(self, principal: Principal, scope: Scope) -> None:
         """Return if *principal* has *scope* for any source. Raises Unauthenticated, or Forbidden.
 
@@ -185,7 +196,9 @@ def _private_sources(policy: Policy) -> frozenset[str]:
     return frozenset(name for name, rules in policy.sources.items() if rules.private)
 
 
-def _lacks(principal: Principal, scope: Scope) -> Unauthenticated | Forbidden:
+def _lacks(
+    principal: Principal, scope: Scope, *, where: str = "here"
+) -> Unauthenticated | Forbidden:
     if principal:
-        return Forbidden(f"{principal} does not have the scope '{scope.label}' here")
+        return Forbidden(f"{principal} does not have the scope '{scope.label}' {where}")
     return Unauthenticated(f"send a token with the scope '{scope.label}'")

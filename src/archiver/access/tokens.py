@@ -72,3 +72,9 @@ class Grant:
     def covers(self, source: str, repo: str | None = None) -> bool:
         """Return whether this repo is covered; without one, whether any of *source* may be."""
         return matches_any(source, self.sources) and (repo is None or matches_any(repo, self.repos))
+
+    def covers_all(self, source: str | None) -> bool:
+        """Return whether all repos of *source* are covered; without it, those of every source."""
+        everything = set(EVERYTHING)
+        of_sources = everything <= set(self.sources) if source is None else self.covers(source)
+        return of_sources and everything <= set(self.repos)

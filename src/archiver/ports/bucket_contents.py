@@ -40,9 +40,13 @@ class BucketContents(Protocol):
     regions: tuple[Region, ...]
 
     def iter_manifests(
-        self, region: Region, source: str | None = None
+        self, region: Region, source: str | None = None, *, after: Archive | None = None
     ) -> AsyncGenerator[StoredObject, None]:
-        """Yield the objects in the folder of manifests: all, or those of *source*."""
+        """Yield the objects in the folder of manifests: all, or those of *source*.
+
+        With *after*, a server that supports it begins behind the manifest of this archive, in its
+        own order. Others begin with the first object.
+        """
 
     def iter_objects(
         self, region: Region, source: str | None = None

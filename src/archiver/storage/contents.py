@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 from archiver.model import Archive, Manifest, Region
 from archiver.ports.bucket_contents import StoredObject, UnfinishedUpload
-from archiver.storage.object_keys import archives_prefix, manifests_folder
+from archiver.storage.object_keys import archives_prefix, manifest_key, manifests_folder
 from archiver.storage.region_buckets import RegionBuckets
 
 
@@ -16,9 +16,11 @@ class RegionalContents:
         self.regions = buckets.regions
 
     def iter_manifests(
-        self, region: Region, source: str | None = None
+        self, region: Region, source: str | None = None, *, after: Archive | None = None
     ) -> AsyncGenerator[StoredObject, None]:
-        return self._buckets.bucket(region).listings.iter_folder(manifests_folder(source))
+        begin = manifest_key(after) if after else None
+        listings = self._buckets.bucket(region).listings
+        return listings.iter_folder(manifests_folder(source), after=begin)
 
     def iter_objects(
         self, region: Region, source: str | None = None

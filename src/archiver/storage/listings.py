@@ -31,10 +31,15 @@ class Listings:
         self._region = region
         self._uploads = uploads
 
-    async def iter_folder(self, prefix: str) -> AsyncGenerator[StoredObject, None]:
-        """Yield the objects below *prefix*, in the server's order."""
+    async def iter_folder(
+        self, prefix: str, *, after: str | None = None
+    ) -> AsyncGenerator[StoredObject, None]:
+        """Yield the objects below *prefix*, in the server's order.
+
+        With *after*, begin behind this key if the server supports that.
+        """
         with translate_errors(self._region, "list its objects"):
-            async for page in obstore.list(self._store, prefix, chunk_size=PAGE_KEYS):
+            async for page in obstore.list(self._store, prefix, offset=after, chunk_size=PAGE_KEYS):
                 for meta in page:
                     yield _stored(meta)
 

@@ -38,13 +38,15 @@ class MemoryContents:
         self._marks = marks
 
     async def iter_manifests(
-        self, region: Region, source: str | None = None
+        self, region: Region, source: str | None = None, *, after: Archive | None = None
     ) -> AsyncGenerator[StoredObject, None]:
         self._require_up(region)
-        for key in sorted(self._manifests[region]):
-            archive = parse_key(key)
-            if archive and source in {None, archive.source}:
-                yield self._stored(f"manifests/{key}.json", MANIFEST_BYTES, archive)
+        begin = f"manifests/{after.key}.json" if after else ""
+        names = {f"manifests/{key}.json": parse_key(key) for key in self._manifests[region]}
+        for name in sorted(names):
+            archive = names[name]
+            if archive and source in {None, archive.source} and name > begin:
+                yield self._stored(name, MANIFEST_BYTES, archive)
 
     async def iter_objects(
         self, region: Region, source: str | None = None

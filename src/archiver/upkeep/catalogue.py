@@ -71,7 +71,7 @@ class Catalogue:
 
         Raises StorageUnavailable if no region answers, or if the region fails midway.
         """
-        region = await self._first_region()
+        region = await first_region(self._storage)
 
         async def read(archive: Archive) -> Entry | None:
             try:
@@ -103,9 +103,11 @@ class Catalogue:
                 if selection.may_include(archive):
                     yield archive
 
-    async def _first_region(self) -> Region:
-        answers = await self._storage.check_access()
-        for region in self._storage.regions:
-            if answers[region] is None:
-                return region
-        raise StorageUnavailable("no region lists its bucket")
+
+async def first_region(storage: Storage) -> Region:
+    """Return the first region that answers. Raises StorageUnavailable if none does."""
+    answers = await storage.check_access()
+    for region in storage.regions:
+        if answers[region] is None:
+            return region
+    raise StorageUnavailable("no region lists its bucket")

@@ -3,16 +3,19 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
 
 from archiver.access.access import Access
 from archiver.health import Heartbeat
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.telemetry import log
+from archiver.upkeep.operations import Operations
 from archiver.web.access_log import AccessLog
 from archiver.web.api import fixed_routes
 from archiver.web.api.archives import get_archive, get_by_sha256, get_checksum, get_file
 from archiver.web.api.events import get_events
+from archiver.web.api.operations import get_archives, get_tasks
 from archiver.web.api.pins import delete_pin, put_pin
 from archiver.web.api.purge import delete_archive
 from archiver.web.api.status import get_status
@@ -34,6 +37,8 @@ ROUTES = (
         permission=ADMIN,
         methods=("DELETE",),
     ),
+    Route("/archiver/archives", get_archives, name="archives", permission=ADMIN),
+    Route("/archiver/tasks", get_tasks, name="tasks", permission=ADMIN),
     Route("/archiver/status/{task_id}", get_status, name="status", permission=READ),
     Route(
         "/archiver/status/{task_id}/pin",
@@ -64,14 +69,18 @@ ROUTES = (
 )
 
 
+Services: TypeAlias = tuple[Archiver, Operations]
+"""What clients use, and what operators look up."""
+
+
 def create_app(
     *,
-    open_archiver: Callable[[], AbstractAsyncContextManager[Archiver]],
+    open_services: Callable[[], AbstractAsyncContextManager[Services]],
     config: WebConfig,
     access: Access,
     on_stop: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> Application:
-    """Return the application. It opens its Archiver at startup and closes it at shutdown.
+    """Return the application. It opens its services at startup and closes them at shutdown.
 
     At startup it passes *on_stop* a function to call as soon as the process is to end.
     """
@@ -83,7 +92,7 @@ def create_app(
     async def open_state() -> AsyncIterator[WebState]:
         try:
             async with (
-                open_archiver() as archiver,
+                open_services() as (archiver, operations),
                 open_waiters(archiver, config.wait_limits) as waiters,
                 in_background(
                     cache.keep_fresh(archiver.notifications), access_log.flush_regularly()
@@ -96,6 +105,7 @@ def create_app(
                     archiver=archiver,
                     config=config,
                     heartbeat=Heartbeat(check=archiver.check_health),
+                    operations=operations,
                     waiters=waiters,
                 )
         except Exception:

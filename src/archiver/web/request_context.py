@@ -16,6 +16,7 @@ from archiver.errors import Unauthenticated
 from archiver.health import Heartbeat
 from archiver.model import Archive, ArchiveRequest
 from archiver.service import Archiver
+from archiver.upkeep.operations import Operations
 from archiver.web.client_address import Client, ClientResolver
 from archiver.web.waiting.waiters import Waiters, WaitLimits
 
@@ -79,6 +80,7 @@ class WebState:
     archiver: Archiver
     config: WebConfig
     heartbeat: Heartbeat
+    operations: Operations
     waiters: Waiters
 
 

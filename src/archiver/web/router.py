@@ -51,17 +51,23 @@ class Route:
     ) -> None:
         self.path, self.handler, self.name, self.cacheable = path, handler, name, cacheable
         self.permission, self.methods = permission, methods
-        self.prefix = path.partition("{")[0]
+        self.prefix, brace, _ = path.partition("{")
+        self.has_parameters = bool(brace)
         self.pattern, _, convertors = compile_path(path)
         self.raw_parameters = {
             name for name, kind in convertors.items() if isinstance(kind, PathConvertor)
         }
 
+    def begins(self, path: str) -> bool:
+        """Return whether *path* begins as the path of this route."""
+        return path.startswith(self.prefix) if self.has_parameters else path == self.path
+
 
 class Router:
     """Finds routes. The longest literal prefix of a path decides; among its routes, the first.
 
-    So ``/archiver/status/a/b`` is no route, and not an archive of the source ``status``.
+    So ``/archiver/status/a/b`` is no route, and not an archive of the source ``status``. A route
+    without parameters has its own path only: ``/archiver/tasks/a/b`` is an archive of ``tasks``.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -88,7 +94,7 @@ class Router:
 
     def _find(self, path: str) -> Sequence[Route]:
         """Return the routes of *path*, which differ in their methods."""
-        prefix = next((each.prefix for each in self._routes if path.startswith(each.prefix)), None)
+        prefix = next((each.prefix for each in self._routes if each.begins(path)), None)
         for first in self._routes:
             if first.prefix == prefix and first.pattern.match(path):
                 return [route for route in self._routes if route.path == first.path]

@@ -7,9 +7,9 @@ from typing import Any
 
 from archiver import __version__
 from archiver.access.access import Access
+from archiver.jetstream.task_list import JetStreamTaskList
 from archiver.locality.cloud_ranges import CloudRanges
 from archiver.runtime.tasks import in_background
-from archiver.service import Archiver
 from archiver.settings import (
     Settings,
     access_policy,
@@ -21,7 +21,8 @@ from archiver.settings import (
 )
 from archiver.telemetry import set_up_logging
 from archiver.upkeep.background import record_uses
-from archiver.web.app import create_app
+from archiver.upkeep.operations import Operations
+from archiver.web.app import Services, create_app
 from archiver.web.client_address import ClientResolver
 from archiver.web.connection_guard import ConnectionGuard, connection_share
 from archiver.web.request_context import WebConfig
@@ -53,7 +54,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
     policies = policy_file(config_file) if config_file else None
 
     @asynccontextmanager
-    async def open_archiver() -> AsyncIterator[Archiver]:
+    async def open_services() -> AsyncIterator[Services]:
         async with (
             open_parts(settings, process="web") as parts,
             record_uses(parts.archiver.hits, parts.uses),
@@ -64,10 +65,15 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
                 *([policies.follow(access)] if policies else []),
             ),
         ):
-            yield parts.archiver
+            operations = Operations(
+                storage=parts.storage,
+                contents=parts.storage.contents,
+                tasks=JetStreamTaskList(connection=parts.connection),
+            )
+            yield parts.archiver, operations
 
     return create_app(
-        open_archiver=open_archiver,
+        open_services=open_services,
         config=_web_config(settings, clients),
         access=access,
         on_stop=on_stop,
