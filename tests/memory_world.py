@@ -14,6 +14,7 @@ from archiver.testing import (
     GzipVerifier,
     MemoryEngine,
     MemoryIndex,
+    MemoryLastUses,
     MemoryStorage,
     MemoryTaskList,
     MemoryWorkQueue,
@@ -32,6 +33,7 @@ class World:
     source: FakeSource = field(default_factory=FakeSource)
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     engine: MemoryEngine = field(default_factory=MemoryEngine)
+    uses: MemoryLastUses = field(default_factory=MemoryLastUses)
     converter: FakeConverter = field(default_factory=FakeConverter)
     notifications: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
@@ -84,7 +86,9 @@ class World:
     @property
     def operations(self) -> Operations:
         tasks = MemoryTaskList(self.engine)
-        return Operations(storage=self.storage, contents=self.storage.contents, tasks=tasks)
+        return Operations(
+            storage=self.storage, contents=self.storage.contents, tasks=tasks, uses=self.uses
+        )
 
     async def work(self, *, max_failures: int = 5) -> None:
         """Build all queued tasks, including tasks that are queued during the call.

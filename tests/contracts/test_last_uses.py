@@ -53,6 +53,9 @@ def test_the_last_day_of_each_archive_is_kept(opened: Open) -> None:
             expected = dict.fromkeys(archives, DAY)
             expected |= dict.fromkeys(archives[:10], DAY + timedelta(days=3))
             assert await recorded(uses) == expected
+            assert await uses.day(archives[0]) == DAY + timedelta(days=3)
+            assert await uses.day(archives[99]) == DAY
+            assert await uses.day(an_archive().key_hash) is None
             assert await uses.since() == DAY
 
     asyncio.run(play())

@@ -11,8 +11,9 @@ import pytest
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive, Region
 from archiver.ports.bucket_contents import BucketContents, StoredObject
+from archiver.ports.storage import Storage
 from archiver.storage.regional_storage import open_storage
-from archiver.testing import MemoryStorage
+from archiver.testing import MemoryLastUses, MemoryStorage
 from archiver.testing.bucket_contents import MemoryContents
 from archiver.upkeep.catalogue import Selection
 from archiver.upkeep.catalogue_page import Bounds, CataloguePages, Page
@@ -37,6 +38,13 @@ def some_archives() -> list[Archive]:
 def put(storage: MemoryStorage, archive: Archive, **changes: object) -> None:
     manifest = replace(copies_of(archive).manifest, **changes)  # type: ignore[arg-type]
     storage.manifests[ONE][archive.key] = manifest
+
+
+def pages_of(
+    storage: Storage, contents: BucketContents, *, bounds: Bounds | None = None
+) -> CataloguePages:
+    uses = MemoryLastUses()
+    return CataloguePages(storage=storage, contents=contents, uses=uses, bounds=bounds)
 
 
 async def walk(
@@ -87,7 +95,10 @@ def test_pages_have_every_archive_once(rank: Callable[[str], object], limit: int
             put(storage, archive)
         unordered: BucketContents = Unordered(storage.contents, rank)  # type: ignore[assignment]
         for contents in (storage.contents, unordered):
-            found = await walk(CataloguePages(storage=storage, contents=contents), limit=limit)
+            found = await walk(
+                pages_of(storage, contents),
+                limit=limit,
+            )
             assert sorted(archives(found), key=str) == sorted(stored, key=str)
             assert all(len(page.entries) <= limit for page in found)
 
@@ -101,7 +112,7 @@ def test_an_unknown_order_is_an_error_and_no_endless_list() -> None:
             put(storage, archive)
         random: BucketContents = Unordered(storage.contents, lambda _: secrets.token_bytes(8))  # type: ignore[assignment]
         with pytest.raises(StorageUnavailable):
-            await walk(CataloguePages(storage=storage, contents=random), limit=3)
+            await walk(pages_of(storage, random), limit=3)
 
     asyncio.run(scenario())
 
@@ -115,7 +126,7 @@ def test_a_selection_applies_to_every_page() -> None:
             put(storage, an_archive())
             put(storage, an_archive("git"), size_bytes=10**12)
         selection = Selection(source="hgmo", min_bytes=10**12)
-        pages = CataloguePages(storage=storage, contents=storage.contents)
+        pages = pages_of(storage, storage.contents)
         assert archives(await walk(pages, selection, limit=1)) == [large]
         old = replace(selection, older=timedelta(days=1))
         assert archives(await walk(pages, old, limit=1)) == []
@@ -129,7 +140,9 @@ def test_a_page_ends_early_rather_than_to_cost_more(bounds: Bounds) -> None:
         storage = MemoryStorage(regions=(ONE,))
         for _ in range(10):
             put(storage, an_archive())
-        pages = CataloguePages(storage=storage, contents=storage.contents, bounds=bounds)
+        pages = CataloguePages(
+            storage=storage, contents=storage.contents, uses=MemoryLastUses(), bounds=bounds
+        )
         found = await walk(pages, Selection(min_bytes=100), limit=5)
         assert [len(page.entries) for page in found] == [0, 0, 0, 0]
         found = await walk(pages, limit=5)
@@ -143,7 +156,7 @@ def test_manifests_that_cannot_be_read_are_counted() -> None:
         storage, archive = MemoryStorage(regions=(ONE,)), an_archive()
         put(storage, archive)
         storage.unreadable.add(archive)
-        pages = CataloguePages(storage=storage, contents=storage.contents)
+        pages = pages_of(storage, storage.contents)
         return await pages.page(Selection(), limit=1)
 
     page = asyncio.run(scenario())
@@ -164,7 +177,9 @@ def test_real_servers_are_listed_page_by_page(request: pytest.FixtureRequest, se
         for archive in stored:
             await store(home, archive, EAST)
         async with open_storage([home.bucket(EAST)]) as storage:
-            pages = CataloguePages(storage=storage, contents=storage.contents)
+            pages = CataloguePages(
+                storage=storage, contents=storage.contents, uses=MemoryLastUses()
+            )
             for limit in (1, 4, 50):
                 found = archives(await walk(pages, limit=limit))
                 assert len(found) == len(stored)

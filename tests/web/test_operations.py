@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from archiver.access.access import Access
 from archiver.access.policy import Policy, SourcePolicy
 from archiver.access.scopes import Scope
 from archiver.access.tokens import Grant, create_token, hash_token
+from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Region
 from archiver.ports.bucket_contents import StoredObject
 from archiver.tasks import Phase, TaskState
@@ -93,11 +95,32 @@ def test_an_archive_has_the_fields_of_the_command(web: Client) -> None:
                 "size": 5,
                 "sha256": manifest.sha256,
                 "created": manifest.created_at.isoformat(),
+                "last_use": manifest.created_at.date().isoformat(),
+                "supersedes": None,
             }
         ],
         "next": None,
         "unreadable": 0,
     }
+
+
+def test_last_uses_are_those_that_the_engine_knows(web: Client) -> None:
+    created = datetime.now(UTC) - timedelta(days=90)
+    used, unused = (put(web, an_archive(), created_at=created) for _ in range(2))
+    long_ago, lately = (created.date() + timedelta(days=days) for days in (1, 80))
+    asyncio.run(web.world.uses.record([], long_ago))
+    asyncio.run(web.world.uses.record([used.key_hash], lately))
+    found = get(web, "archives").json["archives"]
+    assert {each["task"]: each["last_use"] for each in found} == {
+        used.task_id: lately.isoformat(),
+        unused.task_id: long_ago.isoformat(),
+    }
+    assert tasks_of(get(web, "archives", {"unused": 60})) == [unused.task_id]
+    web.world.uses.outage = EngineUnavailable("away")
+    found = get(web, "archives").json["archives"]
+    assert [each["last_use"] for each in found] == [None, None]
+    response = get(web, "archives", {"unused": 60})
+    assert (response.status, response.json["code"]) == (503, "engine_unavailable")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +132,8 @@ def test_an_archive_has_the_fields_of_the_command(web: Client) -> None:
         ({"suffix": "zip"}, 2),
         ({"suffix": "tar"}, 0),
         ({"older": 1}, 0),
+        ({"unused": 0}, 2),
+        ({"unused": 1}, 0),
         ({"min_bytes": 10**12}, 1),
     ),
 )
@@ -126,6 +151,7 @@ def test_archives_are_selected(web: Client, query: dict[str, object], count: int
         ("archives", {"limit": "1" * 5000}, "limit"),
         ("archives", {"older": -1}, "older"),
         ("archives", {"older": 10**9}, "older"),
+        ("archives", {"unused": "x"}, "unused"),
         ("archives", {"min_bytes": "1k"}, "min_bytes"),
         ("archives", {"suffix": "rar"}, "suffix"),
         ("archives", {"repo": ""}, "repo"),

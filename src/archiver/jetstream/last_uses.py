@@ -35,12 +35,15 @@ class JetStreamLastUses:
             await self._connection.kv.put(USES, key_hash, _encode(day))
 
     async def since(self) -> date | None:
-        entry = await self._connection.kv.get(USES, SINCE)
+        return await self.day(SINCE)
+
+    async def day(self, key_hash: str) -> date | None:
+        entry = await self._connection.kv.get(USES, key_hash)
         if entry is None:
             return None
         day = _decode(entry.value)
         if day is None:
-            await self._connection.kv.remove_unreadable(USES, SINCE, entry)
+            await self._connection.kv.remove_unreadable(USES, key_hash, entry)
         return day
 
     async def scan(self) -> AsyncGenerator[tuple[str, date], None]:

@@ -20,5 +20,8 @@ class LastUses(Protocol):
         An archive without a recorded use may have been used before that day.
         """
 
+    async def day(self, key_hash: str) -> date | None:
+        """Return the day that is stored for this archive, or None."""
+
     def scan(self) -> AsyncGenerator[tuple[str, date], None]:
         """Yield each key hash and its day. A use during the scan may be missing."""

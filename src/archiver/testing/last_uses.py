@@ -25,6 +25,10 @@ class MemoryLastUses:
         self._require_engine()
         return self._since
 
+    async def day(self, key_hash: str) -> date | None:
+        self._require_engine()
+        return self.days.get(key_hash)
+
     async def scan(self) -> AsyncGenerator[tuple[str, date], None]:
         self._require_engine()
         for each in tuple(self.days.items()):

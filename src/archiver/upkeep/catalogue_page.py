@@ -3,13 +3,16 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Region
 from archiver.ports.bucket_contents import BucketContents
+from archiver.ports.last_uses import LastUses
 from archiver.ports.storage import Storage
 from archiver.runtime.tasks import map_in_order
 from archiver.upkeep.catalogue import Entry, Selection, first_region
+from archiver.upkeep.known_uses import UseLookup
 from archiver.upkeep.manifest_keys import Cursor, Order, UnsortedListing, iter_behind
 
 CONCURRENCY = 16
@@ -45,17 +48,28 @@ class CataloguePages:
     """
 
     def __init__(
-        self, *, storage: Storage, contents: BucketContents, bounds: Bounds | None = None
+        self,
+        *,
+        storage: Storage,
+        contents: BucketContents,
+        uses: LastUses,
+        bounds: Bounds | None = None,
     ) -> None:
+        self._uses = uses
         self._storage = storage
         self._contents = contents
         self._bounds = bounds or Bounds()
 
     async def page(self, selection: Selection, *, after: Cursor | None = None, limit: int) -> Page:
-        """Return up to *limit* selected archives behind *after*. Raises StorageUnavailable."""
+        """Return up to *limit* selected archives behind *after*.
+
+        Raises StorageUnavailable; EngineUnavailable only if the last use matters to *selection*.
+        """
+        today, required = datetime.now(UTC).date(), selection.unused is not None
+        uses = UseLookup(uses=self._uses, today=today, required=required)
         region = await first_region(self._storage)
         for order in (Order.FOLDERS,) if after and after.in_folders else Order:
-            reading = _Reading(self._contents, region, selection, self._bounds)
+            reading = _Reading(self._contents, region, selection, uses, self._bounds)
             with suppress(UnsortedListing):
                 return await reading.page(after.archive if after else None, limit, order)
         raise StorageUnavailable(f"{region} lists its manifests in an unknown order")
@@ -65,8 +79,14 @@ class _Reading:
     """Reads one page. ``_last`` is the last archive that was listed, None at the end."""
 
     def __init__(
-        self, contents: BucketContents, region: Region, selection: Selection, bounds: Bounds
+        self,
+        contents: BucketContents,
+        region: Region,
+        selection: Selection,
+        uses: UseLookup,
+        bounds: Bounds,
     ) -> None:
+        self._uses = uses
         self._contents = contents
         self._region = region
         self._selection = selection
@@ -111,5 +131,8 @@ class _Reading:
         except (PurgeUnfinished, UnreadableManifest):
             self._unreadable += 1
             return None
-        entry = Entry(archive=archive, manifest=manifest) if manifest else None
-        return entry if entry and self._selection.includes(entry) else None
+        if manifest is None:
+            return None
+        last_use = await self._uses.last_use(archive, manifest.created_at.date())
+        entry = Entry(archive=archive, manifest=manifest, last_use=last_use)
+        return entry if self._selection.includes(entry) else None

@@ -5,6 +5,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import date
 
+from archiver.errors import EngineUnavailable
 from archiver.model import Archive
 from archiver.ports.last_uses import LastUses
 
@@ -33,3 +34,31 @@ async def read_uses(uses: LastUses, *, today: date) -> KnownUses:
             with suppress(ValueError):
                 days[bytes.fromhex(key_hash)] = day
     return KnownUses(days=days, since=since)
+
+
+class UseLookup:
+    """Looks up the last use of single archives.
+
+    If it is not *required*, an engine that does not answer is not asked again, and nothing is
+    known. Otherwise EngineUnavailable is raised.
+    """
+
+    def __init__(self, *, uses: LastUses, today: date, required: bool) -> None:
+        self._uses = uses
+        self._today = today
+        self._required = required
+        self._since: date | None = None
+        self._is_away = False
+
+    async def last_use(self, archive: Archive, created: date) -> date | None:
+        """Return the same as ``KnownUses.last_use``, or None if it is unknown."""
+        if self._is_away:
+            return None
+        try:
+            self._since = self._since or await self._uses.since() or self._today
+            return max(created, await self._uses.day(archive.key_hash) or self._since)
+        except EngineUnavailable:
+            if self._required:
+                raise
+            self._is_away = True
+            return None

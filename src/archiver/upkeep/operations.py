@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from archiver.errors import TooManyWaiters
 from archiver.ports.bucket_contents import BucketContents
+from archiver.ports.last_uses import LastUses
 from archiver.ports.storage import Storage
 from archiver.ports.task_list import TaskList
 from archiver.upkeep.catalogue import Selection
@@ -28,14 +29,16 @@ class Operations:
     Every method raises TooManyWaiters if too many lookups wait already.
     """
 
-    def __init__(self, *, storage: Storage, contents: BucketContents, tasks: TaskList) -> None:
-        self._pages = CataloguePages(storage=storage, contents=contents)
+    def __init__(
+        self, *, storage: Storage, contents: BucketContents, tasks: TaskList, uses: LastUses
+    ) -> None:
+        self._pages = CataloguePages(storage=storage, contents=contents, uses=uses)
         self._census = Census(tasks=tasks)
         self._slots = asyncio.Semaphore(AT_A_TIME)
         self._waiting = 0
 
     async def archives(self, selection: Selection, *, after: Cursor | None, limit: int) -> Page:
-        """Return a page of the stored archives. Raises StorageUnavailable."""
+        """Return a page of the stored archives. Raises StorageUnavailable or EngineUnavailable."""
         async with self._slot():
             return await self._pages.page(selection, after=after, limit=limit)
 

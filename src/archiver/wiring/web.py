@@ -69,6 +69,7 @@ def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
                 storage=parts.storage,
                 contents=parts.storage.contents,
                 tasks=JetStreamTaskList(connection=parts.connection),
+                uses=parts.uses,
             )
             yield parts.archiver, operations
 

@@ -36,14 +36,15 @@ async def get_archives(context: RequestContext) -> Reply:
     """Return a page of the stored archives, and the cursor of the next one."""
     query = parse_query(
         context.query,
-        known=("source", "repo", "suffix", "older", "min_bytes", "limit", "cursor"),
+        known=("source", "repo", "suffix", "older", "unused", "min_bytes", "limit", "cursor"),
     )
     source = _operated_source(context, query)
     selection = Selection(
         source=source,
         repo=_pattern(query.get("repo", "*")),
         suffix=_one_of(SUFFIXES, query, "suffix"),
-        older=timedelta(days=_number(query, "older", default=0, most=DAYS_MAX)),
+        older=_days(query, "older"),
+        unused=_days(query, "unused") if "unused" in query else None,
         min_bytes=_number(query, "min_bytes", default=0, most=BYTES_MAX),
     )
     limit = _number(query, "limit", default=ARCHIVES_DEFAULT, least=1, most=ARCHIVES_MAX)
@@ -110,6 +111,10 @@ def _one_of(allowed: Sequence[str], query: Mapping[str, str], name: str) -> str 
     return require_one_of(allowed, query[name], name) if name in query else None
 
 
+def _days(query: Mapping[str, str], name: str) -> timedelta:
+    return timedelta(days=_number(query, name, default=0, most=DAYS_MAX))
+
+
 def _number(query: Mapping[str, str], name: str, *, default: int, least: int = 0, most: int) -> int:
     text = query.get(name, str(default))
     if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
@@ -130,4 +135,6 @@ def _render(entry: Entry) -> dict[str, object]:
         "size": manifest.size_bytes,
         "sha256": manifest.sha256,
         "created": manifest.created_at.isoformat(),
+        "last_use": entry.last_use and entry.last_use.isoformat(),
+        "supersedes": manifest.supersedes,
     }
