@@ -42,6 +42,7 @@ ArchiverError
 │   ├── UnreadableManifest  unreadable_manifest   retryable, not ours
 │   └── PurgeUnfinished     purge_unfinished      retryable, not ours
 ├── PinnedArchive           pinned
+├── OtherBytes              other_bytes           has the sha256 of the archive
 ├── EngineUnavailable       engine_unavailable    retryable, ours
 ├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, has a retry_after
@@ -302,6 +303,14 @@ class PurgeUnfinished(StorageUnavailable, code="purge_unfinished", ours=False):
 
 class PinnedArchive(ArchiverError, code="pinned"):
     """The archive has a pin, so it is not purged."""
+
+
+class OtherBytes(ArchiverError, code="other_bytes"):
+    """The archive has other bytes than the client asked for; ``sha256`` is theirs."""
+
+    def __init__(self, message: str, *, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
 
 
 class EngineUnavailable(ArchiverError, code="engine_unavailable", retryable=True, ours=True): ...

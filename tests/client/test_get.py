@@ -317,3 +317,19 @@ def test_a_wait_that_is_too_short_exits_with_75(
     result = run(*GET, "--server", server.url, "--wait", "0.1")
     assert result.exit_code == 75
     assert "still being built after 0.1 s" in result.stderr
+
+
+def test_other_bytes_than_those_insisted_on_are_refused(
+    run: Run, server: ScriptedServer, hit: Response, tmp_path: Path
+) -> None:
+    server.respond("/archiver/hgmo/projects/ash/default", problem(409, "other_bytes"))
+    words = [*GET, "--server", server.url, "--sha256", "0" * 64]
+    refused = run(*words)
+    assert refused.exit_code == 5
+    assert "other_bytes" in refused.stderr
+    assert parse_qs(urlsplit(server.requests[0][0]).query)["sha256"] == ["0" * 64]
+    server.respond("/archiver/hgmo/projects/ash/default", hit)
+    offered = run(*words)
+    assert offered.exit_code == 5
+    assert f"the server offers the SHA-256 {SHA256}" in offered.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,7 @@ EXIT_MARGIN_S = 1.0
 @click.option("--subdir", help="Only this directory of the tree.")
 @click.option("--suffix", default="tar.gz", show_default=True, help="Archive format.")
 @click.option("--region", help="Preferred region.")
+@click.option("--sha256", help="Accept only these bytes: 64 hexadecimal digits.")
 @click.option(
     "-o",
     "--output",
@@ -82,6 +83,7 @@ def command(  # noqa: PLR0913 - one per option
     subdir: str | None,
     suffix: str,
     region: str | None,
+    sha256: str | None,
     output: str | None,
     force: bool,
     timeout_s: float,
@@ -110,7 +112,7 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--json and -o - would both write to standard output")
     if output is not None and (not output or output.endswith("/")):
         raise click.UsageError("-o must name a file")
-    query = {"subdir": subdir, "suffix": suffix, "preferred_region": region}
+    query = {"subdir": subdir, "suffix": suffix, "preferred_region": region, "sha256": sha256}
     began = time.monotonic()
     with interruptible(), byte_progress(quiet=quiet) as progress:
         get = GetArchive(
@@ -167,6 +169,7 @@ class GetArchive:
         async with asyncio.timeout(self.timeout_s), open_client(server) as client:
             url = client.archive_url(self.source, self.repo, rev, self.query)
             located, waited = await self._locate(client, url)
+            self._require_wanted(located)
             if located.size_bytes > self.max_bytes:
                 raise CommandFailed(
                     f"the archive has {located.size_bytes:,} bytes; "
@@ -180,6 +183,15 @@ class GetArchive:
             return GetResult(
                 located=located, path=path, waited=waited, downloaded=not exists, proof=proof
             )
+
+    def _require_wanted(self, located: Located) -> None:
+        """Raise WrongBytes if the server leads to other bytes than those that the user insists on.
+
+        It would not, but the download is compared with the sum that the server names.
+        """
+        wanted = (self.query["sha256"] or located.sha256).lower()
+        if located.sha256 != wanted:
+            raise WrongBytes(f"the server offers the SHA-256 {located.sha256}, not {wanted}")
 
     def _exists(self, path: Path, located: Located) -> bool:
         """Return whether the file is complete. Raises CommandFailed if another one exists."""

@@ -9,7 +9,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from archiver.client.failures import CommandFailed, Declined, InvalidUsage, NotFound, RetryLater
+from archiver.client.failures import (
+    CommandFailed,
+    Declined,
+    InvalidUsage,
+    NotFound,
+    RetryLater,
+    WrongBytes,
+)
 from archiver.client.text import host, is_url, origin, printable
 
 POLL_MAX_S = 3.0
@@ -25,6 +32,7 @@ UNKNOWN = frozenset(
 _FAILURES = {
     400: InvalidUsage,
     404: NotFound,
+    409: WrongBytes,
     429: RetryLater,
     502: RetryLater,
     503: RetryLater,

@@ -22,6 +22,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     errors.SourceError: 502,
     errors.BadArchive: 502,
     errors.PinnedArchive: 409,
+    errors.OtherBytes: 409,
     errors.NoRoom: 503,
     errors.ConversionLost: 503,
     errors.StorageUnavailable: 503,
@@ -74,10 +75,8 @@ STATUSES: Mapping[str, int] = {
 def reply_to(context: RequestContext, exc: Exception) -> Reply:
     """Return the problem for *exc*. The text of an unexpected exception is not shown."""
     match exc:
-        case errors.InvalidRequest():
-            return problem(
-                context, exc.code, exc.message, parameter=exc.parameter, allowed=exc.allowed
-            )
+        case errors.InvalidRequest() | errors.OtherBytes():
+            return problem(context, exc.code, exc.message, retry_after_s=None, **_members(exc))
         case errors.TaskFailed():
             return problem(context, exc.failed_with, exc.message)
         case errors.SourceBusy() | errors.TooManyWaiters() | errors.LimitReached() if (
@@ -97,6 +96,12 @@ def reply_to(context: RequestContext, exc: Exception) -> Reply:
             return reply
         case _:
             return problem(context, errors.InternalError.code, "Archiver failed; see its log")
+
+
+def _members(exc: errors.InvalidRequest | errors.OtherBytes) -> Mapping[str, str]:
+    if isinstance(exc, errors.OtherBytes):
+        return {"sha256": exc.sha256}
+    return {"parameter": exc.parameter, "allowed": exc.allowed}
 
 
 def _limit_headers(exc: errors.LimitReached) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from starlette.responses import JSONResponse, Response
 
-from archiver.errors import TooManyWaiters
+from archiver.errors import OtherBytes, TooManyWaiters
 from archiver.model import Absent, EnqueueOutcome, Pending, Ready, rev_hash
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
@@ -108,6 +108,14 @@ def redirect(config: WebConfig, rev: str, ready: Ready) -> Response:
     return response
 
 
+def insist(sha256: str, render: Render, ready: Ready) -> Response:
+    """Return the response to a client that accepts no other bytes. Raises OtherBytes."""
+    actual = ready.manifest.sha256
+    if actual != sha256:
+        raise OtherBytes(f"the archive has the SHA-256 {actual}, not {sha256}", sha256=actual)
+    return render(ready)
+
+
 async def miss_reply(
     context: RequestContext, request: ClientRequest, pending: Pending, render: Render
 ) -> Reply | Hold:
@@ -128,10 +136,14 @@ async def _wait(
 ) -> Reply:
     """Wait for the archive, and return the reply.
 
-    Raises TaskFailed; and TooManyWaiters if the client accepts no other reply.
+    Raises TaskFailed or OtherBytes; and TooManyWaiters if the client accepts no other reply.
     """
     variant = Variant(
-        request.archive_request, request.url, context.client.region, context.principal
+        request.archive_request,
+        request.url,
+        request.sha256,
+        context.client.region,
+        context.principal,
     )
     try:
         with context.state.waiters.watch(pending.archive, context.share_holder) as watch:

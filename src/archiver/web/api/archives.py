@@ -15,8 +15,9 @@ from archiver.errors import InvalidRequest, UnknownRepo
 from archiver.manifest_check import is_sha256
 from archiver.model import SUFFIXES, Absent, Pending, Ready
 from archiver.names import display_rev
-from archiver.web.api.archive_reply import Render, hit_reply, miss_reply, redirect
+from archiver.web.api.archive_reply import Render, hit_reply, insist, miss_reply, redirect
 from archiver.web.api.client_request import (
+    SHA256_ALLOWED,
     ClientRequest,
     OnMiss,
     client_request,
@@ -65,7 +66,7 @@ async def get_by_sha256(context: RequestContext) -> Reply:
     """Redirect to an archive that has these bytes, if one is known. No task is created."""
     sha256 = context.parameters["digest"].lower()
     if not is_sha256(sha256):
-        raise InvalidRequest("not a SHA-256", parameter="digest", allowed="64 hexadecimal digits")
+        raise InvalidRequest("not a SHA-256", parameter="digest", allowed=SHA256_ALLOWED)
     query = parse_query(context.query, known=("preferred_region",))
     find = partial(
         context.state.archiver.locate,
@@ -88,7 +89,8 @@ async def _fulfil(
 ) -> Reply | Hold:
     """Return a hit as a redirect, which may be repeated, or as *render* shows it; or else a miss.
 
-    Only a GET creates a task. Raises Unauthenticated or Forbidden if the client may not create one.
+    Only a GET creates a task. Raises Unauthenticated or Forbidden if the client may not create one,
+    and OtherBytes if it insists on other bytes.
     """
     wanted, access = request.archive_request, context.state.access
     rev = wanted.rev
@@ -109,6 +111,8 @@ async def _fulfil(
         raise UnknownRepo(f"{exc.message}{_hint(request)}") from exc
     refind = None if render else partial(find, create=False)
     render = render or partial(redirect, context.state.config, rev)
+    if request.sha256:
+        render = partial(insist, request.sha256, render)
     match found:
         case Ready() as ready:
             return hit_reply(ready, rev, render, refind=refind)
@@ -133,7 +137,7 @@ def _parse_address(context: RequestContext) -> ClientRequest:
     """Return the request in ``/archiver/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["address"]
     source = parse_source(context, raw)
-    query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region")
+    query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region", "sha256")
     suffix = require_one_of(SUFFIXES, query.get("suffix", DEFAULT_SUFFIX), "suffix")
     segments = split_path(raw, rev_in_query="rev" in query)
     return client_request(context, source, segments, suffix, query)
@@ -143,7 +147,7 @@ def _parse_file(context: RequestContext) -> ClientRequest:
     """Return the request in ``/get/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["file"]
     source = parse_source(context, raw)
-    query = parse_parameters(context, "rev", "subdir", "preferred_region")
+    query = parse_parameters(context, "rev", "subdir", "preferred_region", "sha256")
     segments = split_path(raw, rev_in_query="rev" in query)
     segments[-1], suffix = split_file_name(segments[-1])
     return client_request(

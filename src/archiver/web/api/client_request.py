@@ -7,6 +7,7 @@ from enum import StrEnum
 from urllib.parse import urlencode
 
 from archiver.errors import InvalidRequest
+from archiver.manifest_check import is_sha256
 from archiver.model import ArchiveRequest, Region
 from archiver.names import display_rev, require_name
 from archiver.purge import REASON_ALLOWED, is_reason
@@ -16,6 +17,8 @@ from archiver.web.waiting.wait_preference import WaitPreference, parse_wait_pref
 
 MISS_PARAMETERS = ("wait", HOP, "on_miss")
 """Parameters that do not change which archive is requested."""
+
+SHA256_ALLOWED = "64 hexadecimal digits"
 
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -32,7 +35,7 @@ class ClientRequest:
     """``url`` and ``query`` are our own spelling of the requested URL, without MISS_PARAMETERS.
 
     ``ending`` is the part of the path behind the rev, or behind the repo if the rev is in the
-    query.
+    query. With ``sha256``, the client accepts no other bytes.
     """
 
     archive_request: ArchiveRequest
@@ -40,6 +43,7 @@ class ClientRequest:
     query: Mapping[str, str]
     wait: WaitPreference
     on_miss: OnMiss | None
+    sha256: str | None = None
     ending: str = ""
 
     @property
@@ -91,7 +95,8 @@ def client_request(
         wait=parse_wait_preference(
             query, context.header(b"prefer"), config.wait_limits, default_s=default_wait_s
         ),
-        on_miss=_parse_on_miss(query.get("on_miss")),
+        on_miss=_parse_on_miss(query),
+        sha256=_parse_sha256(query),
         ending=ending,
     )
 
@@ -146,5 +151,22 @@ def parse_region(text: str) -> Region | None:
     return Region(text)
 
 
-def _parse_on_miss(text: str | None) -> OnMiss | None:
-    return None if text is None else OnMiss(require_one_of(tuple(OnMiss), text, "on_miss"))
+def _parse_on_miss(query: Mapping[str, str]) -> OnMiss | None:
+    if "on_miss" not in query:
+        return None
+    on_miss = OnMiss(require_one_of(tuple(OnMiss), query["on_miss"], "on_miss"))
+    if on_miss is OnMiss.REDIRECT and "sha256" in query:
+        raise InvalidRequest(
+            "a redirect to the host cannot promise a SHA-256",
+            parameter="on_miss",
+            allowed="none, together with sha256",
+        )
+    return on_miss
+
+
+def _parse_sha256(query: Mapping[str, str]) -> str | None:
+    if "sha256" not in query:
+        return None
+    if not is_sha256(sha256 := query["sha256"].lower()):
+        raise InvalidRequest("not a SHA-256", parameter="sha256", allowed=SHA256_ALLOWED)
+    return sha256

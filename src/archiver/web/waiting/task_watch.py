@@ -38,6 +38,7 @@ class Variant(NamedTuple):
 
     archive_request: ArchiveRequest
     url: str
+    sha256: str | None
     client_region: Region | None
     principal: Principal
 
