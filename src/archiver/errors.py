@@ -44,6 +44,7 @@ ArchiverError
 ├── PinnedArchive           pinned
 ├── OtherBytes              other_bytes           has the sha256 of the archive
 ├── EngineUnavailable       engine_unavailable    retryable, ours
+│   └── EngineFull          engine_full           retryable, ours, has a retry_after
 ├── NoWorker                no_worker             retryable
 ├── TooManyWaiters          too_many_waiters      retryable, has a retry_after
 ├── LimitReached
@@ -314,6 +315,12 @@ class OtherBytes(ArchiverError, code="other_bytes"):
 
 
 class EngineUnavailable(ArchiverError, code="engine_unavailable", retryable=True, ours=True): ...
+
+
+class EngineFull(EngineUnavailable, code="engine_full"):
+    """The engine works, but a stream or its server is at a limit, and nothing new is stored."""
+
+    retry_after = timedelta(seconds=30)
 
 
 class NoWorker(ArchiverError, code="no_worker", retryable=True):

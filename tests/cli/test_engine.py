@@ -60,15 +60,15 @@ def test_the_table_shows_a_stream_without_a_leader(capsys: pytest.CaptureFixture
     tasks = ReplicaStatus(name="archiver_tasks", replicas=3, leader="a", current=2)
     lost = ReplicaStatus(name="KV_archiver_revs", replicas=0, leader=None, current=0)
     streams = [
-        StreamStatus(stream=tasks, messages=1200, size_bytes=0, consumers=(led,)),
-        StreamStatus(stream=lost, messages=0, size_bytes=0, consumers=()),
+        StreamStatus(stream=tasks, messages=1200, size_bytes=0, max_bytes=2048, consumers=(led,)),
+        StreamStatus(stream=lost, messages=0, size_bytes=0, max_bytes=-1, consumers=()),
     ]
     Console(width=100).print(format_table(streams))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        ["stream", "leader", "replicas", "complete", "messages", "bytes", "consumers"],
-        ["archiver_tasks", "a", "3", "2", "1,200", "0", "1"],
-        ["KV_archiver_revs", "none", "0", "0", "0", "0", "0"],
+        ["stream", "leader", "replicas", "complete", "messages", "bytes", "limit", "consumers"],
+        ["archiver_tasks", "a", "3", "2", "1,200", "0", "2,048", "1"],
+        ["KV_archiver_revs", "none", "0", "0", "0", "0", "none", "0"],
     ]
 
 

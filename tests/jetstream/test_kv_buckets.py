@@ -8,9 +8,10 @@ import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.capacity import Bounds, Capacity
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.records import CopiesRecord, encode
-from archiver.jetstream.streams import BUCKETS, ENTRY_MAX_BYTES, REVS, Bounds
+from archiver.jetstream.streams import BUCKETS, ENTRY_MAX_BYTES, REVS
 from archiver.manifest_check import (
     OBJECT_MAX_BYTES,
     URL_MAX_CHARS,
@@ -34,15 +35,21 @@ def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
             config = await config_of(connection, REVS)
             await connection.kv.put(REVS, "key", b"value")
             old = replace(
-                config, max_age=0, max_msgs=-1, max_msg_size=-1, discard=DiscardPolicy.NEW
+                config,
+                max_age=0,
+                max_msgs=-1,
+                max_bytes=-1,
+                max_msg_size=-1,
+                discard=DiscardPolicy.NEW,
             )
             await connection.link.js.update_stream(old)
             await connection.streams.ensure()
             assert await config_of(connection, REVS) == config
-            for bucket, bounds in BUCKETS.items():
-                there = await config_of(connection, bucket)
+            for bucket, share in BUCKETS.items():
+                there, bounds = await config_of(connection, bucket), Capacity().bounds(share)
                 assert there.max_age == (bounds.max_age.total_seconds() if bounds.max_age else 0)
                 assert there.max_msgs == bounds.max_entries
+                assert there.max_bytes == bounds.max_bytes
                 assert there.max_msg_size == ENTRY_MAX_BYTES
             entry = await connection.kv.get(REVS, "key")
             assert entry
@@ -54,7 +61,7 @@ def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
 def test_a_full_bucket_accepts_new_entries_and_drops_the_oldest(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with fleet.connection() as connection:
-            bounds = Bounds(max_age=None, max_entries=3)
+            bounds = Bounds(max_age=None, max_entries=3, max_bytes=100_000)
             small = connection.streams.bucket_config("small", bounds)
             await connection.link.js.add_stream(small)
             for key in ("a", "b", "c", "a", "d"):

@@ -15,6 +15,7 @@ from archiver.jetstream.connection import connect
 from archiver.jetstream.connection_faults import CHECKS, UnreadableFile
 from archiver.jetstream.link import Servers
 from archiver.jetstream.streams import INDEX
+from archiver.settings import Settings
 from archiver.settings.engine import EngineSettings
 from archiver.wiring.adapters import engine_servers
 from tests.parts.process import free_port
@@ -54,7 +55,7 @@ def writes(**settings: Any) -> bool:  # noqa: ANN401 - whatever the section take
     """Return whether a key can be written and read with these *settings*."""
 
     async def play() -> bool:
-        servers = engine_servers(EngineSettings(**settings))
+        servers = engine_servers(Settings(engine=EngineSettings(**settings)))
         async with (
             asyncio.timeout(30),
             connect(servers, namespace="login", name="test") as connection,

@@ -134,11 +134,11 @@ def test_settings_of_an_operator_on_a_stream_stay(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:
             info = await connection.link.js.stream_info(connection.tasks.name)
-            changed = info.config.evolve(max_bytes=1 << 30, max_msgs_per_subject=2)
+            changed = info.config.evolve(max_msgs=1 << 30, max_msgs_per_subject=2)
             await connection.link.js.update_stream(changed)
             await connection.streams.ensure()
             after = (await connection.link.js.stream_info(connection.tasks.name)).config
-            assert (after.max_bytes, after.max_msgs_per_subject) == (1 << 30, 1)
+            assert (after.max_msgs, after.max_msgs_per_subject) == (1 << 30, 1)
 
     asyncio.run(play())
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from nats.aio.msg import Msg
 
-from archiver.errors import EngineUnavailable
+from archiver.errors import EngineFull, EngineUnavailable
 from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.link import Servers
 from archiver.jetstream.task_queue import JetStreamTaskQueue
@@ -58,7 +58,7 @@ def test_a_full_queue_accepts_no_task(fleet: Fleet, limit: Mapping[str, int]) ->
             queue = JetStreamTaskQueue(connection=connection)
             await queue.enqueue(queued)
             async with limited(connection, connection.tasks.name, **limit):
-                with pytest.raises(EngineUnavailable):
+                with pytest.raises(EngineFull):
                     await queue.enqueue(refused)
                 outcomes = await queue.task(refused), await queue.enqueue(queued)
             return (*outcomes, await queue.enqueue(refused))

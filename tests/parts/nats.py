@@ -15,6 +15,9 @@ from nats.aio.client import Client
 
 from tests.parts.process import accepts, free_port, running
 
+RESERVES = "max_file_store: 100TB, max_memory_store: 1TB"
+"""Room for the limits of any number of fleets, which the server reserves."""
+
 
 def nats_binary() -> Path:
     beside = Path(sys.executable).parent / "nats-server"
@@ -52,7 +55,7 @@ def command(folder: Path, port: int) -> list[str]:
     config = folder / "nats.conf"
     config.write_text(
         f"listen: 127.0.0.1:{port}\n"
-        f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}\n'
+        f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always, {RESERVES} }}\n'
     )
     return [str(nats_binary()), "--config", str(config)]
 

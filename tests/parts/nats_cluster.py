@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.parts.nats import nats_binary
+from tests.parts.nats import RESERVES, nats_binary
 from tests.parts.process import accepts, free_port, running
 
 SIZE = 3
@@ -45,7 +45,7 @@ class Cluster:
         return (
             f"server_name: server{number}\n"
             f"listen: 127.0.0.1:{self.ports[number]}\n"
-            f'jetstream {{ store_dir: "{self.store(number)}" }}\n'
+            f'jetstream {{ store_dir: "{self.store(number)}", {RESERVES} }}\n'
         )
 
     def _cluster(self, number: int) -> str:

@@ -84,6 +84,19 @@ def test_a_full_queue_is_503_without_the_headers_of_a_client_limit() -> None:
     assert "ratelimit" not in refused.headers
 
 
+def test_a_full_engine_is_503_with_a_delay_and_serves_what_it_has(web: Client) -> None:
+    assert web.get(DEFAULT).status == 202
+    assert web.get(target(1)).status == 202
+    web.work()
+    assert web.get(target(2)).status == 202
+    web.world.engine.full = True
+    refused = web.get(target(3))
+    assert (refused.status, refused.code) == (503, "engine_full")
+    assert refused.headers["retry-after"] == "30"
+    assert "ratelimit" not in refused.headers
+    assert [web.get(DEFAULT).status, web.get(target(2)).status] == [302, 202]
+
+
 def test_hits_and_joined_tasks_are_free() -> None:
     with limited(ClientLimits(open_tasks=1, tasks_per_minute=1, lookups_per_minute=1)) as web:
         assert web.get(DEFAULT).status == 202

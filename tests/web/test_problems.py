@@ -55,6 +55,7 @@ def test_every_code_of_the_tree_has_a_status() -> None:
         ("wrong_node", 502),
         ("storage_unavailable", 503),
         ("engine_unavailable", 503),
+        ("engine_full", 503),
         ("too_many_tasks", 429),
         ("too_many_new_tasks", 429),
         ("too_many_lookups", 429),

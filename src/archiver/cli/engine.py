@@ -28,7 +28,7 @@ def command() -> None:
 @json_option
 @config_option
 def show(*, as_json: bool, config: Path | None) -> None:
-    """Show each stream: its leader, its replicas and its size.
+    """Show each stream: its leader, its replicas, its size and its limit.
 
     \b
     Exit codes:
@@ -101,7 +101,11 @@ async def _change(settings: Settings, number: int, within: timedelta) -> Sequenc
 
 
 def _to_json(stream: StreamStatus) -> dict[str, object]:
-    sizes = {"messages": stream.messages, "size_bytes": stream.size_bytes}
+    sizes = {
+        "messages": stream.messages,
+        "size_bytes": stream.size_bytes,
+        "max_bytes": stream.max_bytes,
+    }
     consumers = [asdict(consumer) for consumer in stream.consumers]
     return {**asdict(stream.stream), **sizes, "consumers": consumers}
 
@@ -110,7 +114,7 @@ def format_table(streams: Sequence[StreamStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("stream")
     table.add_column("leader")
-    for name in ("replicas", "complete", "messages", "bytes", "consumers"):
+    for name in ("replicas", "complete", "messages", "bytes", "limit", "consumers"):
         table.add_column(name, justify="right")
     for stream in streams:
         state = stream.stream
@@ -120,6 +124,7 @@ def format_table(streams: Sequence[StreamStatus]) -> Table:
             state.name,
             state.leader or "none",
             *(f"{count:,}" for count in counts),
+            f"{stream.max_bytes:,}" if stream.max_bytes > 0 else "none",
             f"{led} of {len(stream.consumers)}" if led < len(stream.consumers) else str(led),
         )
     return table

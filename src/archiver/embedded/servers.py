@@ -5,6 +5,7 @@ The S3 server is ``rclone serve s3``, which stores plain files.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from functools import partial
 
@@ -34,7 +35,12 @@ def nats_server(folder: DataFolder) -> tuple[Program, Mapping[str, str]]:
         "listen": f"{LOOPBACK}:{port}",
         "http": f"{LOOPBACK}:{monitor}",
         # Without "always", a power failure may lose two minutes of accepted tasks.
-        "jetstream": {"store_dir": str(store), "sync_interval": "always"},
+        # Without a limit of its own, the server would derive one from the disk that is free now.
+        "jetstream": {
+            "store_dir": str(store),
+            "sync_interval": "always",
+            "max_file_store": shutil.disk_usage(folder.path).total,
+        },
         "authorization": {"user": NATS_USER, "password": password},
     }
 

@@ -31,7 +31,12 @@ class Connection:
         self._returned = asyncio.Event()
         self.link = Link(servers=servers, name=name)
         self.link.gaps.add(self._returned.set)
-        self.streams = Streams(link=self.link, namespace=namespace, replicas=servers.replicas)
+        self.streams = Streams(
+            link=self.link,
+            namespace=namespace,
+            replicas=servers.replicas,
+            capacity=servers.capacity,
+        )
         self.feed = Feed(link=self.link, namespace=namespace)
         self.reports = WorkerReports(link=self.link, namespace=namespace, report=report)
         self.unreadable = UnreadableValues()

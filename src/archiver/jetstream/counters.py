@@ -22,6 +22,9 @@ KEPT_FOR = timedelta(minutes=3)
 COUNTS_MAX = 100_000
 """Counters that the server keeps: 10 MB of its memory. It forgets the oldest first."""
 
+COUNTS_MAX_BYTES = 32 << 20
+"""Room for three times as long names of clients as there are."""
+
 COUNTERS_DISABLED = 10168
 """An older server has created the stream."""
 
@@ -88,6 +91,7 @@ class JetStreamCounters:
             discard=DiscardPolicy.OLD,
             max_age=KEPT_FOR.total_seconds(),
             max_msgs=COUNTS_MAX,
+            max_bytes=COUNTS_MAX_BYTES,
             max_msgs_per_subject=1,
             num_replicas=1,
             allow_msg_counter=True,

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from archiver.errors import EngineUnavailable
+from archiver.jetstream.capacity import Capacity
 from archiver.jetstream.connection_faults import Faults, TlsNotOffered, UnreadableFile, reason_of
 from archiver.jetstream.subscriptions import Subscriptions
 from archiver.runtime.notifications import Subscribers
@@ -47,7 +48,8 @@ class Servers:
     """The addresses of NATS, and how to log in. ``urls`` may name several servers of one cluster.
 
     ``ca_file`` holds authorities to trust besides the system's. ``tls_cert`` and ``tls_key`` are
-    for servers that require a client certificate.
+    for servers that require a client certificate. New streams get so many ``replicas``, and all of
+    them room for ``capacity``.
     """
 
     urls: Sequence[str]
@@ -59,6 +61,7 @@ class Servers:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     replicas: int = 1
+    capacity: Capacity = field(default_factory=Capacity)
 
     @property
     def requires_tls(self) -> bool:

@@ -45,11 +45,15 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatus:
-    """A stream and its durable consumers; ``stream`` has the replicas of the stream itself."""
+    """A stream and its durable consumers; ``stream`` has the replicas of the stream itself.
+
+    A ``max_bytes`` of -1 is no limit.
+    """
 
     stream: ReplicaStatus
     messages: int
     size_bytes: int
+    max_bytes: int
     consumers: tuple[ReplicaStatus, ...]
 
     def is_on(self, replicas: int) -> bool:
@@ -91,11 +95,14 @@ class Replication:
             return None
         except FAILURES:  # as if most of its servers are away
             unknown = _leaderless(name)
-            return StreamStatus(stream=unknown, messages=0, size_bytes=0, consumers=())
+            return StreamStatus(
+                stream=unknown, messages=0, size_bytes=0, max_bytes=-1, consumers=()
+            )
         return StreamStatus(
             stream=_replica_status(name, info.cluster),
             messages=info.state.messages,
             size_bytes=info.state.bytes,
+            max_bytes=info.config.max_bytes or -1,
             consumers=tuple(consumers),
         )
 

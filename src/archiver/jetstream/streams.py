@@ -1,15 +1,18 @@
 """The streams of a fleet: created if missing, updated if outdated; their messages by subject."""
 
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import nats.errors
 import nats.js.errors
-from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from archiver.errors import EngineFull
+from archiver.jetstream.capacity import Bounds, Capacity, Share
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
+from archiver.jetstream.stream_setup import ensure_stream
 from archiver.jetstream.task_subject import TaskSubject
 from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
@@ -28,40 +31,35 @@ ENTRY_MAX_BYTES = 16 * 1024
 """For a value with its headers. The longest is an entry of the index: about 4 kB with the longest
 names, and about 12 kB if the host sent the archive from a URL of 8 kB."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How long a bucket keeps an entry after its last write, and how many entries it keeps.
-
-    The oldest entry is removed first. The number of entries and ENTRY_MAX_BYTES bound the bytes.
-    With a bound in bytes, the server would reserve them, and refuse the bucket on a smaller disk.
-    """
-
-    max_age: timedelta | None
-    max_entries: int = 1_000_000
-
-
 BUCKETS = {
-    STATES: Bounds(max_age=timedelta(days=7)),
-    INDEX: Bounds(max_age=timedelta(days=90)),
-    REVS: Bounds(max_age=timedelta(days=90)),
-    REPAIRS: Bounds(max_age=timedelta(days=30), max_entries=100_000),
-    DIGESTS: Bounds(max_age=None, max_entries=2_000_000),
-    USES: Bounds(max_age=None, max_entries=2_000_000),
+    STATES: Share(1, 1024, timedelta(days=7)),
+    INDEX: Share(1, 1536, timedelta(days=90)),
+    REVS: Share(1, 256, timedelta(days=90)),
+    REPAIRS: Share(0.1, 512, timedelta(days=30)),
+    DIGESTS: Share(2, 512, None),
+    USES: Share(2, 256, None),
 }
-"""docs/architecture.md explains why the loss of an entry does no harm, for each bucket."""
+"""With usual sizes of entries. docs/architecture.md explains why the loss of an entry does no harm,
+for each bucket."""
 
-STREAM_NAME_IN_USE = 10058
+STORE_FAILED = 10077
+"""The server sends it at every limit of a stream."""
+
+NO_RESOURCES = frozenset({10002, 10023, 10047})
+"""The limits of the server, and of the account."""
+
+FULL_LOGGED_S = 60.0
 
 
 class Streams:
-    """The streams of *namespace*. New ones get so many *replicas*.
+    """The streams of *namespace*, with room for *capacity*. New ones get so many *replicas*.
 
     Every async method raises EngineUnavailable if its effect or its answer is not certain.
     """
 
-    def __init__(self, *, link: Link, namespace: str, replicas: int) -> None:
+    def __init__(self, *, link: Link, namespace: str, replicas: int, capacity: Capacity) -> None:
         self._link = link
+        self._capacity = capacity
         self.replicas = replicas
         self.namespace = namespace
         self._task_prefix = f"{namespace}.tasks."
@@ -70,6 +68,7 @@ class Streams:
         self.buckets = tuple(self.bucket_stream(bucket) for bucket in BUCKETS)
         self.names = (self.tasks_stream, *self.buckets)
         self._existing: dict[str, StreamConfig] = {}
+        self._full_logged_at: dict[str, float] = {}
 
     def bucket_stream(self, bucket: str) -> str:
         return f"KV_{self.namespace}_{bucket}"
@@ -108,10 +107,15 @@ class Streams:
     async def ensure(self) -> None:
         """Create what is missing of the work queue and the buckets."""
         with translated("create its streams"):
-            buckets = (self.bucket_config(*bucket) for bucket in BUCKETS.items())
-            for config in (self._tasks_config(), *buckets):
-                self._existing[str(config.name)] = await _ensure(self._link.js, config)
-            self._log_differing_replicas()
+            buckets = [
+                self.bucket_config(bucket, self._capacity.bounds(share))
+                for bucket, share in BUCKETS.items()
+            ]
+            wanted = [self._tasks_config(), *buckets]
+            for config in wanted:
+                self._existing[str(config.name)] = await ensure_stream(self._link.js, config)
+        self._log_differing_replicas()
+        self._log_differing_limits(wanted)
 
     def _tasks_config(self) -> StreamConfig:
         """At most one message per subject. A second one is refused, and replaces nothing."""
@@ -121,6 +125,7 @@ class Streams:
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
+            max_bytes=self._capacity.queue_max_bytes(BUCKETS[REPAIRS]),
             max_msgs_per_subject=1,
             discard_new_per_subject=True,
             num_replicas=self.replicas,
@@ -139,6 +144,7 @@ class Streams:
             discard=DiscardPolicy.OLD,
             max_msgs_per_subject=1,
             max_msgs=bounds.max_entries,
+            max_bytes=bounds.max_bytes,
             max_msg_size=ENTRY_MAX_BYTES,
             max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
             allow_rollup_hdrs=True,
@@ -158,6 +164,16 @@ class Streams:
                 streams=different,
             )
 
+    def _log_differing_limits(self, wanted: Sequence[StreamConfig]) -> None:
+        different = [
+            str(config.name)
+            for config in wanted
+            if self._existing[str(config.name)].max_bytes != config.max_bytes
+        ]
+        if different:
+            wanted_bytes = sum(config.max_bytes or 0 for config in wanted)
+            log.warning("engine.limits_differ", streams=different, wanted_bytes=wanted_bytes)
+
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         """Store a message in the stream of its subject; return its revision.
 
@@ -166,6 +182,7 @@ class Streams:
 
         Raises:
             WrongRevision: The revision in the headers is not the last one.
+            EngineFull: The stream or the server is at its limit.
         """
         with translated("store a message"):
             try:
@@ -195,9 +212,20 @@ class Streams:
         try:
             return (await self._link.js.publish(subject, payload, headers=headers)).seq
         except nats.js.errors.APIError as exc:
+            if _is_full(exc):
+                self._report_full(subject, exc)
+                raise EngineFull("the engine is full; it stores nothing new at the moment") from exc
             if exc.err_code not in WRONG_LAST_SEQUENCE:
                 log.warning("jetstream.refused", subject=subject, err_code=exc.err_code)
             raise
+
+    def _report_full(self, subject: str, exc: nats.js.errors.APIError) -> None:
+        """Log a refusal, once a minute for each stream."""
+        is_task = subject.startswith(self._task_prefix)
+        stream = self.tasks_stream if is_task else f"KV_{subject.split('.')[1]}"
+        if time.monotonic() >= self._full_logged_at.get(stream, 0.0) + FULL_LOGGED_S:
+            self._full_logged_at[stream] = time.monotonic()
+            log.warning("engine.full", stream=stream, err_code=exc.err_code)
 
     async def last(self, stream: str, subject: str) -> KvEntry | None:
         """Return the newest message of a subject, which may have wildcards."""
@@ -214,31 +242,7 @@ class Streams:
             await self._link.js.purge_stream(stream, seq=revision + 1, subject=subject)
 
 
-async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> StreamConfig:
-    """Create a stream, or update it where Archiver depends on it, but never its replicas."""
-    name = str(wanted.name)
-    try:
-        existing = (await js.stream_info(name)).config
-    except nats.js.errors.NotFoundError:
-        try:
-            return (await js.add_stream(wanted)).config
-        except nats.js.errors.APIError as exc:
-            if exc.err_code != STREAM_NAME_IN_USE:  # by a process with another setting
-                raise
-        existing = (await js.stream_info(name)).config
-    adapted = _adapt(existing, wanted)
-    return existing if adapted == existing else (await js.update_stream(adapted)).config
-
-
-def _adapt(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
-    """Settings of the operator stay: limits, placement, replicas and their consequences."""
-    changes = {
-        field.name: value
-        for field in fields(wanted)
-        if (value := getattr(wanted, field.name)) not in (None, field.default)
-    }
-    changes["discard"] = wanted.discard  # one of the two is the default
-    del changes["num_replicas"]
-    if wanted.allow_direct is not None:
-        changes["allow_direct"] = existing.num_replicas == 1
-    return existing.evolve(**changes)
+def _is_full(exc: nats.js.errors.APIError) -> bool:
+    """Return whether a stream or the server has no room. A second task of a subject is no sign."""
+    at_limit = exc.err_code == STORE_FAILED and "per subject" not in (exc.description or "")
+    return at_limit or exc.err_code in NO_RESOURCES

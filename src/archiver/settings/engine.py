@@ -60,6 +60,10 @@ class EngineSettings(Section):
     """Number of servers that store each new stream. `archiver engine set-replicas` changes existing
     streams.
     """
+    archives: int = Field(default=1_000_000, ge=1000, le=1_000_000_000)
+    """Archives that the index, and what else the engine remembers of archives, has room for. The
+    streams may then hold 4.6 kB for each, which NATS reserves.
+    """
     lease_s: float = Field(default=20, ge=2, le=600)
     """Seconds of silence after which a worker loses its task to another worker."""
 

@@ -177,10 +177,18 @@ class Metrics:
             "Time at which this worker last ended a sweep, in seconds since 1970; 0 before that.",
             multiprocess_mode="max",
         )
+        self.engine_fullness = Gauge(
+            "archiver_engine_fullness",
+            "Used part, 0 to 1, of the bytes or the entries that a place in the engine may have, "
+            "whichever is larger: tasks, states, index, revs, digests, repairs, uses. Workers "
+            "measure it every minute.",
+            ("place",),
+            multiprocess_mode="livemax",
+        )
         self.unreadable = Counter(
             "archiver_unreadable_values_total",
             "Stored values ignored because they are malformed, by place: "
-            "manifests, states, index, revs, digests, repairs, tasks, feed.",
+            "manifests, tombstones, states, index, revs, digests, repairs, tasks, feed.",
             ("place",),
         )
         self.access_unreadable = Gauge(

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost
+from archiver.errors import ArchiverError, EngineFull, EngineUnavailable, LeaseLost
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
 from archiver.ports.queue import Admit, OutageHistory, Repair, Standing, WorkerReport
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
@@ -41,7 +41,7 @@ class FakeAttempt:
 class MemoryEngine:
     """Implements ``TaskQueue``, ``RepairList``, ``Counters`` and ``Fleet``.
 
-    ``down`` makes it unavailable.
+    ``down`` makes it unavailable, and ``full`` unable to store another task.
 
     A test acts as a worker by ``claim`` and then ``succeed``, ``retry`` or ``fail``. ``mean`` is
     the duration of the last build for which a client may have waited, ``reports`` are those of the
@@ -50,6 +50,7 @@ class MemoryEngine:
 
     def __init__(self) -> None:
         self.down = False
+        self.full = False
         self.asked = 0
         self.mean: timedelta | None = None
         self.reports = [WorkerReport(name="worker:1", regions={})]
@@ -80,6 +81,8 @@ class MemoryEngine:
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
             return EnqueueOutcome.JOINED
+        if self.full:
+            raise EngineFull("the engine is full; it stores nothing new at the moment")
         if client:
             standing = self._standing(client, archive.source)
             if admit:

@@ -79,9 +79,12 @@ def reply_to(context: RequestContext, exc: Exception) -> Reply:
             return problem(context, exc.code, exc.message, retry_after_s=None, **_members(exc))
         case errors.TaskFailed():
             return problem(context, exc.failed_with, exc.message)
-        case errors.SourceBusy() | errors.TooManyWaiters() | errors.LimitReached() if (
-            exc.retry_after
-        ):
+        case (
+            errors.SourceBusy()
+            | errors.TooManyWaiters()
+            | errors.LimitReached()
+            | errors.EngineFull()
+        ) if exc.retry_after:
             delay_s = exc.retry_after.total_seconds()
             reply = problem(context, exc.code, exc.message, retry_after_s=delay_s)
             if isinstance(exc, errors.LimitReached) and not isinstance(exc, errors.QueueFull):

@@ -16,6 +16,7 @@ from pathlib import Path
 from archiver import __version__
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
+from archiver.jetstream.capacity import Capacity
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.worker_reports import Answer
@@ -24,7 +25,6 @@ from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
 from archiver.ports.source import Source
 from archiver.settings import (
-    EngineSettings,
     RegionSettings,
     Settings,
     SourceSettings,
@@ -49,7 +49,7 @@ def connect_engine(
     report: Answer | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     return connect(
-        engine_servers(settings.engine),
+        engine_servers(settings),
         namespace=NAMESPACE,
         name=f"archiver-{process}",
         prepares=prepares,
@@ -57,8 +57,9 @@ def connect_engine(
     )
 
 
-def engine_servers(engine: EngineSettings) -> Servers:
-    login = engine.login
+def engine_servers(settings: Settings) -> Servers:
+    engine, login = settings.engine, settings.engine.login
+    tasks = sum(source.queue_max for source in settings.sources.values())
     return Servers(
         urls=engine.servers,
         user=login.user,
@@ -69,6 +70,7 @@ def engine_servers(engine: EngineSettings) -> Servers:
         tls_cert=engine.tls_cert,
         tls_key=engine.tls_key,
         replicas=engine.replicas,
+        capacity=Capacity(archives=engine.archives, tasks=tasks),
     )
 
 

@@ -8,8 +8,10 @@ from datetime import timedelta
 from archiver import __version__
 from archiver.errors import NoRoom
 from archiver.health import Heartbeat
+from archiver.jetstream.fullness import Fullness
 from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.work_queue import open_work_queue
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
 from archiver.sources.git.mirrors import Mirrors
@@ -103,6 +105,7 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         repairing,
         sweeping,
         expiring,
+        in_background(Fullness(connection=parts.connection).keep_measuring()),
         open_work_queue(
             connection=parts.connection,
             caps={name: each.concurrency for name, each in settings.served_sources.items()},
