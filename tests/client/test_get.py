@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from archiver.client.api_response import LIMITS
 from tests.client.responses import (
     CONTENT,
     GET,
@@ -175,7 +177,7 @@ def test_a_failed_task_ends_the_command_with_its_reason(
         (problem(404, "unknown_rev"), 3),
         (problem(502, "source_unavailable"), 75),
         (problem(503, "engine_unavailable"), 75),
-        (problem(429, "too_many_tasks"), 75),
+        (Response(status=429), 75),
         (problem(504, "source_timeout"), 75),
         (problem(500, "internal_error"), 1),
         (Response(status=400, body=b"[" * 100_000), 2),
@@ -195,6 +197,30 @@ def test_each_error_response_has_its_exit_code(
     assert result.exit_code == exit_code
     assert result.stderr.startswith("Error: ")
     assert result.stdout == ""
+
+
+def limited(code: str, retry_after: str) -> Response:
+    response = problem(503 if code == "queue_full" else 429, code)
+    return replace(response, headers={**response.headers, "Retry-After": retry_after})
+
+
+@pytest.mark.parametrize("code", sorted(LIMITS))
+def test_a_limit_is_waited_for(run: Run, server: ScriptedServer, hit: Response, code: str) -> None:
+    server.respond(REV_URL, limited(code, "0"), limited(code, "-1"), hit)
+    server.respond(OBJECT, Response(body=CONTENT))
+    result = run(*GET, "--server", server.url)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count(f"{code}: because of {code}; waiting") == 1
+
+
+@pytest.mark.parametrize("retry_after", ("60", "1e300"))
+def test_a_limit_outlasts_the_patience_of_the_user(
+    run: Run, server: ScriptedServer, retry_after: str
+) -> None:
+    server.respond(REV_URL, limited("too_many_tasks", retry_after))
+    result = run(*GET, "--server", server.url, "--wait", "0.1", "--quiet")
+    assert result.exit_code == 75
+    assert result.stderr == "Error: too_many_tasks: because of too_many_tasks\n"
 
 
 def test_a_task_that_found_no_such_subdir_exits_with_3(

@@ -15,7 +15,7 @@ from archiver.cli.verify import describe
 from archiver.client.api_client import ApiClient, open_client
 from archiver.client.api_response import Accepted, Located, TaskStatus
 from archiver.client.download import ResumableDownload
-from archiver.client.failures import CommandFailed, RetryLater, TimedOut, WrongBytes
+from archiver.client.failures import CommandFailed, LimitReached, RetryLater, TimedOut, WrongBytes
 from archiver.client.output import STDOUT, is_complete, open_output, require_absent
 from archiver.client.task_wait import POLL_MIN_S, wait_for_task
 from archiver.client.text import printable
@@ -262,18 +262,37 @@ class GetArchive:
             self.progress.update(status.phase or status.state, status.bytes_done)
 
         wait_s, waited, deadline = self.wait_s, False, asyncio.timeout(None)
+        limit: LimitReached | None = None
         try:
             async with deadline:
-                while isinstance(location := await client.locate(url), Accepted):
-                    if wait_s is not None and not waited:
+                while not isinstance(location := await self._try_locate(client, url), Located):
+                    if wait_s is not None and not (waited or limit):
                         deadline.reschedule(asyncio.get_running_loop().time() + wait_s)
+                    if isinstance(location, LimitReached):
+                        self._print_limit(location, limit)
+                        limit = location
+                        await asyncio.sleep(limit.pause_s)
+                        continue
                     if waited:
                         await asyncio.sleep(POLL_MIN_S)
                     waited = True
                     await wait_for_task(client, location, report)
         except TimeoutError:
+            if limit and not waited:
+                raise limit from None
             raise RetryLater(f"the archive is still being built after {wait_s:g} s") from None
         return location, waited
+
+    async def _try_locate(self, client: ApiClient, url: str) -> Located | Accepted | LimitReached:
+        try:
+            return await client.locate(url)
+        except LimitReached as exc:
+            return exc
+
+    def _print_limit(self, limit: LimitReached, earlier: LimitReached | None) -> None:
+        """Say once why the command waits."""
+        if earlier is None and not self.quiet:
+            click.echo(f"{limit.message}; waiting", err=True)
 
 
 def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet: bool) -> None:

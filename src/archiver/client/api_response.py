@@ -13,6 +13,7 @@ from archiver.client.failures import (
     CommandFailed,
     Declined,
     InvalidUsage,
+    LimitReached,
     NotFound,
     RetryLater,
     WrongBytes,
@@ -20,6 +21,8 @@ from archiver.client.failures import (
 from archiver.client.text import host, is_url, origin, printable
 
 POLL_MAX_S = 3.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 3600.0
+"""Bounds of what a server may ask for in ``Retry-After``."""
 FILE_NAME_MAX = 200
 """Leaves room for `.SHA256.part` within the 255 bytes that file systems allow."""
 PHASE_MAX = 13
@@ -28,6 +31,9 @@ UNKNOWN = frozenset(
     {"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"}
 )
 """Error codes of failed tasks that mean "not found"."""
+
+LIMITS = frozenset({"too_many_tasks", "too_many_new_tasks", "too_many_lookups", "queue_full"})
+"""Codes of problems that end with time alone."""
 
 _FAILURES = {
     400: InvalidUsage,
@@ -252,13 +258,20 @@ def _retry_after_s(response: ApiResponse) -> float:
     return delay_s if math.isfinite(delay_s) else POLL_MAX_S
 
 
+def _pause_s(response: ApiResponse) -> float:
+    return min(max(PAUSE_MIN_S, _retry_after_s(response)), PAUSE_MAX_S)
+
+
 def _failure(response: ApiResponse) -> CommandFailed:
     """Return the failure that an error response means for the command."""
     problem = _decode(response.body, _Problem) or _Problem()
     detail = problem.detail or response.reason or "no reason given"
     if problem.allowed:
         detail = f"{detail} (allowed: {problem.allowed})"
+    message = printable(f"{problem.code or response.status}: {detail}")
+    if problem.code in LIMITS:
+        return LimitReached(message, pause_s=_pause_s(response))
     failure = _FAILURES.get(response.status, CommandFailed)
     if failure is RetryLater and problem.code:
         failure = Declined
-    return failure(printable(f"{problem.code or response.status}: {detail}"))
+    return failure(message)

@@ -49,6 +49,14 @@ class Declined(RetryLater):
     """Archiver itself responded, with a problem code that no proxy sends."""
 
 
+class LimitReached(Declined):
+    """A limit does not allow this now. After ``pause_s`` seconds, it may."""
+
+    def __init__(self, message: str, *, pause_s: float) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
+
+
 class NoResponse(RetryLater):
     """There was no HTTP response at all."""
 
