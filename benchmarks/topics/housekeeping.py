@@ -16,7 +16,7 @@ from benchmarks.seeding import seed_buckets
 from tests.parts.s3 import Home, running_weed
 from tests.system.stack import Stack
 
-SIZES, QUICK_SIZES = (1_000, 100_000), (100, 1_000)
+SIZES, QUICK_SIZES = (1_000, 100_000), (200, 2_000)
 COMMANDS = ("fsck", "list")
 
 
