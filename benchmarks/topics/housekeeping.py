@@ -1,4 +1,4 @@
-"""How long do fsck and list take, and how much memory? With 1,000 and 100,000 archives."""
+"""How long do fsck, gc and list take, and how much memory? With 1,000 and 100,000 archives."""
 
 import json
 import os
@@ -17,7 +17,8 @@ from tests.parts.s3 import Home, running_weed
 from tests.system.stack import Stack
 
 SIZES, QUICK_SIZES = (1_000, 100_000), (200, 2_000)
-COMMANDS = ("fsck", "list")
+COMMANDS = ("fsck", "gc", "list")
+RETENTION = {"ARCHIVER_RETENTION__DAYS": "30"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def _settings(servers: Stack, home: Home) -> dict[str, str]:
         }
         for name, bucket in home.names.items()
     }
-    return {**servers.env, "ARCHIVER_REGIONS": json.dumps(regions)}
+    return {**servers.env, **RETENTION, "ARCHIVER_REGIONS": json.dumps(regions)}
 
 
 def _table(title: str, unit: str, samples: Mapping[str, Sequence[float]]) -> Table:
