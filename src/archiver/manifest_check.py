@@ -6,7 +6,7 @@ URL, a header or a log line.
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from archiver.git_objects import object_id
 from archiver.model import (
@@ -39,6 +39,9 @@ LINKS_MAX = 1 << 40
 
 YEARS = range(2000, 9999)
 """Years whose moments can be expressed in every time zone."""
+
+CLOCKS_DIFFER = timedelta(days=1)
+"""More than the clocks of any fleet."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]+")
@@ -98,7 +101,10 @@ def _checks(manifest: Manifest, archive: Archive) -> Iterator[tuple[str, bool]]:
 
 
 def is_tombstone(tombstone: Tombstone, archive: Archive) -> bool:
-    """Return whether *tombstone* can be that of *archive*."""
+    """Return whether *tombstone* can be that of *archive*.
+
+    If it were of the future, the bytes would stay for years.
+    """
     return (
         tombstone.key == archive.key
         and tombstone.node == archive.node
@@ -106,6 +112,7 @@ def is_tombstone(tombstone: Tombstone, archive: Archive) -> bool:
         and _is_size(tombstone.size_bytes)
         and _is_object_of(tombstone.object_key, archive)
         and _is_moment(tombstone.expired_at)
+        and tombstone.expired_at <= datetime.now(UTC) + CLOCKS_DIFFER
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -173,6 +174,18 @@ class TestMemoryStorage(InMemory, TombstoneContract):
 
 
 class TestSeaweedFS(InSeaweedFS, TombstoneContract):
+    @pytest.mark.parametrize("expired_at", ("2999-01-01T00:00:00Z", "1970-01-01T00:00:00Z"))
+    def test_a_tombstone_of_another_age_is_none(self, backend: Backend, expired_at: str) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            tombstone = await expire(storage, archive, await store(storage, archive))
+            changed = msgspec.to_builtins(tombstone) | {"expired_at": expired_at}
+            write_tombstone(backend, archive, msgspec.json.encode(changed), EAST)
+            assert await storage.read_tombstone(archive) == tombstone
+
+        use(backend, scenario)
+
     def test_superseded_bytes_are_logged(self, backend: Backend) -> None:
         archive = an_archive()
 
