@@ -18,7 +18,7 @@ from nats.js.kv import KeyValue
 from tests.parts.hgweb import Hgweb, Repository
 from tests.parts.process import wait_until
 from tests.system.client import fetch, succeed
-from tests.system.stack import REGIONS, Stack, servers
+from tests.system.stack import REGIONS, UNLIMITED, Stack, servers
 
 pytestmark = pytest.mark.thorough
 
@@ -152,6 +152,54 @@ def test_other_bytes_than_before_are_recorded(
         assert again["sha256"] == first["sha256"]
         assert [each["supersedes"] for each in read(stack, "manifests")] == ["0" * 64] * 2
         assert "archive.superseded" in (stack.folder / "worker.log").read_text()
+
+
+def test_a_run_that_is_killed_breaks_no_link_and_is_completed(
+    tmp_path: Path, hgweb: Hgweb, fresh: Repository
+) -> None:
+    node = fresh.commit({f"{name}/README": b"read me" for name in "abcdefghijkl"})
+    with (
+        servers(tmp_path, template=hgweb.template, settings=RETENTION | UNLIMITED) as stack,
+        stack.worker(),
+        stack.web(),
+    ):
+        parts = [f"subdir={name}" for name in "abcdefghijkl"]
+        built = [succeed(stack.url(fresh.name, node, part)) for part in parts]
+        links = [url for each in built for url in each["s3_urls"].values()]
+        age_archives(stack, days=40)
+        for _ in range(3):
+            kill_gc_while_it_expires(stack)
+            assert [fetch(link).status for link in links] == [200] * len(links)
+            asyncio.run(forget_turn(stack))
+        assert gc(stack, "--apply").returncode == 0
+        assert [fetch(link).status for link in links] == [200] * len(links)
+        strict = [stack.url(fresh.name, node, f"{part}&on_miss=none") for part in parts]
+        assert {fetch(url).status for url in strict} == {404}
+        assert len(read(stack, "tombstones")) == 2 * len(parts)
+        assert read(stack, "manifests") == []
+
+
+def kill_gc_while_it_expires(stack: Stack) -> None:
+    """Kill a run right after its first archive, while others are at other steps."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "archiver", "gc", "--apply", "--quiet"],
+        env={**os.environ, **stack.env},
+        cwd=stack.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+
+
+async def forget_turn(stack: Stack) -> None:
+    client = await nats.connect(f"nats://127.0.0.1:{stack.nats.port}")
+    try:
+        await (await client.jetstream().key_value("archiver_states")).delete("gc-run")
+    finally:
+        await client.close()
 
 
 def test_a_worker_expires_archives_and_later_their_bytes(
