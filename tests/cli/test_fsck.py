@@ -169,6 +169,7 @@ def test_an_unfinished_purge_and_a_pin_are_known(tmp_path: Path, nats: Nats, hom
     assert lines(found)[-1]["unanswered"] == 0
 
 
+@pytest.mark.thorough
 def test_missing_servers_exit_with_75(tmp_path: Path, home: Home, nats: Nats) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     result = fsck(tmp_path, engine=f"nats://127.0.0.1:{free_port()}", regions=regions)

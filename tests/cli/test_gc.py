@@ -5,6 +5,8 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from archiver.cli.gc_report import format_result, summary_lines, to_json_line, to_json_summary
 from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.streams import STATES
@@ -133,6 +135,7 @@ def test_two_runs_do_not_overlap(tmp_path: Path, nats: Nats, home: Home) -> None
     asyncio.run(remove_turn(fleet))
 
 
+@pytest.mark.thorough
 def test_missing_servers_exit_with_75(tmp_path: Path, home: Home, nats: Nats) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     result = run_alone(tmp_path, "gc", engine=f"nats://127.0.0.1:{free_port()}", regions=regions)

@@ -93,6 +93,7 @@ def test_an_empty_installation_is_rebuilt(tmp_path: Path, home: Home, nats: Nats
     assert "archives:" not in quiet.stderr
 
 
+@pytest.mark.thorough
 def test_a_missing_engine_exits_with_75(tmp_path: Path, home: Home) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     result = rebuild(tmp_path, engine=f"nats://127.0.0.1:{free_port()}", regions=regions)

@@ -178,6 +178,7 @@ def test_a_pinned_archive_is_listed_and_purged_only_with_an_option(
     assert run("pins", "remove", task).returncode == 1
 
 
+@pytest.mark.thorough
 def test_a_missing_engine_exits_with_75(tmp_path: Path, home: Home) -> None:
     archive = an_archive()
     stored(home, archive)

@@ -93,5 +93,6 @@ class TestSeaweedFS(InSeaweedFS, PinContract):
     pass
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, PinContract):
     pass

@@ -212,5 +212,6 @@ class TestSeaweedFS(InSeaweedFS, PurgeContract):
     pass
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, PurgeContract):
     pass

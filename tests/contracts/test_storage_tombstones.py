@@ -224,6 +224,7 @@ class TestSeaweedFS(InSeaweedFS, TombstoneContract):
         use(backend, scenario)
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, TombstoneContract):
     pass
 

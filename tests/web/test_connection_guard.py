@@ -198,6 +198,7 @@ def test_the_server_closes_the_excess_and_serves_others_meanwhile(tmp_path: Path
     assert f"archiver_connections_closed_total {2 * LIMIT}.0" in metrics
 
 
+@pytest.mark.thorough
 def test_a_client_that_takes_all_connections_loses_half_of_them(tmp_path: Path) -> None:
     """The process may have 160. Another client is served before the first one's time is over."""
     with (
