@@ -105,7 +105,7 @@ def test_nothing_expires_unless_the_settings_say_so(tmp_path: Path, nats: Nats, 
     assert "the settings keep all archives" in kept.stderr
     assert "1 archive: 0 expired" in kept.stderr
 
-    (tmp_path / "archiver.toml").write_text("[retention]\nbudget_bytes = 0")
+    (tmp_path / "archiver.toml").write_text("[retention]\nbudget_bytes = 1")
     full = run_alone(tmp_path, "gc", "--json", engine=nats.url, regions=regions)
     assert full.returncode == 1, full.stderr
     assert "Error: a region exceeds a budget" in full.stderr

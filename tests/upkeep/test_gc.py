@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import EngineUnavailable, StorageUnavailable
 from archiver.model import Archive, Manifest, Pin, Region, Tombstone
+from archiver.ports.storage import Listing
 from archiver.retention import Retention, RetentionRule
 from archiver.testing import (
     MemoryEngine,
@@ -365,6 +366,22 @@ def test_budgets_make_room() -> None:
     play(scenario)
 
 
+def test_a_budget_counts_only_what_manifests_name() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store(days=9)
+        old = replace(
+            copies_of(archive).manifest,
+            object_key=f"archives/{archive.key}/old-1/{archive.file_name}",
+            size_bytes=1000,
+            created_at=bench.now,
+        )
+        bench.storage.objects[ONE][old.object_key] = bytes(1000)
+        results, tally = await bench.run(Retention(budget_bytes=10))
+        assert (results, tally.excesses) == ({}, [])
+
+    play(scenario)
+
+
 def test_one_worker_runs_gc_and_repeats_it_soon_while_bytes_are_left() -> None:
     async def scenario(bench: Bench) -> None:
         archive = await bench.store()
@@ -400,6 +417,26 @@ def test_a_run_that_failed_gives_up_its_turn() -> None:
         bench.storage.down.add(TWO)
         with pytest.raises(StorageUnavailable):
             await bench.collector().collect_if_due()
+        assert bench.schedule.due_at[RUN] <= datetime.now(UTC)
+
+    play(scenario)
+
+
+def test_a_run_that_is_cancelled_gives_up_its_turn() -> None:
+    async def scenario(bench: Bench) -> None:
+        listing = asyncio.Event()
+
+        async def hang() -> Listing:
+            listing.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        bench.storage.list_pinned = hang  # type: ignore[method-assign]
+        run = asyncio.create_task(bench.collector().collect_if_due())
+        await listing.wait()
+        assert bench.schedule.due_at[RUN] > datetime.now(UTC)
+        run.cancel()
+        await asyncio.wait({run})
         assert bench.schedule.due_at[RUN] <= datetime.now(UTC)
 
     play(scenario)

@@ -20,6 +20,8 @@ from archiver.settings import (
     find_supported_git,
     require_cloud_ranges,
     require_tokens,
+    retention_summary,
+    retention_warnings,
     serves_git,
     setting_variables,
 )
@@ -40,7 +42,7 @@ def check(config: Path | None) -> None:
     settings = load_settings(config, require=(require_cloud_ranges, require_tokens))
     for line in _iter_report(settings, find_config(config)):
         click.echo(printable(line), err=True)
-    for warning in access_warnings(settings):
+    for warning in (*access_warnings(settings), *retention_warnings(settings)):
         click.echo(printable(f"Warning: {warning}."), err=True)
 
 
@@ -73,6 +75,7 @@ def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
         ("regions", ", ".join(settings.regions) or f"not set: `archiver serve` starts {embedded}"),
         ("sources", ", ".join(settings.sources) or "not set"),
         *([("git", _describe_git())] if serves_git(settings) else []),
+        ("expiry", retention_summary(settings)),
         ("data", str(settings.data_dir.absolute())),
     ):
         yield f"  {name:<8} {value}"

@@ -11,7 +11,7 @@ import click
 from archiver.cli.gc_report import format_result, summary_lines, to_json_line, to_json_summary
 from archiver.cli.options import config_option, json_option, load_settings_or_embedded, retry_later
 from archiver.cli.progress import open_reporter
-from archiver.cli.signals import interruptible
+from archiver.cli.signals import cancelled_by_signals, interruptible
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.settings import Settings, require_outside_world
 from archiver.telemetry import set_up_logging
@@ -69,12 +69,13 @@ async def _collect(
         def on_progress(tally: GcTally) -> None:
             show(tally.phase, tally.done, tally.total)
 
-        async with open_gc(settings, on_progress=on_progress) as tools:
+        with cancelled_by_signals():
+            async with open_gc(settings, on_progress=on_progress) as tools:
 
-            async def run() -> GcTally:
-                async with aclosing(tools.gc.run(apply=apply)) as results:
-                    async for result in results:
-                        report(result)
-                return tools.gc.tally
+                async def run() -> GcTally:
+                    async with aclosing(tools.gc.run(apply=apply)) as results:
+                        async for result in results:
+                            report(result)
+                    return tools.gc.tally
 
-            return await (tools.exclusive.run_if_due(run) if apply else run())
+                return await (tools.exclusive.run_if_due(run) if apply else run())

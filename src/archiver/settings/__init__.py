@@ -22,6 +22,7 @@ from archiver.settings.locality import (
 )
 from archiver.settings.region import RegionSettings
 from archiver.settings.retention import RetentionRuleSettings
+from archiver.settings.retention_report import retention_summary, retention_warnings
 from archiver.settings.section import SettingsError
 from archiver.settings.source import SourceSettings
 from archiver.settings.tree import Settings, is_setting_name
@@ -51,6 +52,8 @@ __all__ = [
     "require_outside_world",
     "require_regions",
     "require_tokens",
+    "retention_summary",
+    "retention_warnings",
     "serves_git",
     "setting_variables",
 ]

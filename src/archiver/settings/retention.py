@@ -16,15 +16,15 @@ again at least every half hour; clocks may differ as well."""
 class RetentionRuleSettings(Section):
     """How long archives of some sources and repos are kept."""
 
-    sources: tuple[Pattern, ...] = ("*",)
+    sources: tuple[Pattern, ...] = Field(default=("*",), min_length=1)
     """Patterns of the sources to which the rule applies."""
-    repos: tuple[Pattern, ...] = ("*",)
+    repos: tuple[Pattern, ...] = Field(default=("*",), min_length=1)
     """Patterns of the repos to which the rule applies; `*` includes slashes."""
     keep: bool = False
     """Whether to keep these archives permanently. They count against `retention.budget_bytes`."""
     days: int | None = Field(default=None, ge=1, le=36_500)
     """Days without a use after which an archive expires."""
-    budget_bytes: int | None = Field(default=None, ge=0)
+    budget_bytes: int | None = Field(default=None, ge=1)
     """Bytes that these archives may take in each region. Beyond that, the least recently used ones
     expire.
     """
@@ -44,7 +44,7 @@ class RetentionSettings(Section):
     """Days without a use after which an archive to which no rule applies expires. If not set, such
     archives are kept, as far as the budget allows.
     """
-    budget_bytes: int | None = Field(default=None, ge=0)
+    budget_bytes: int | None = Field(default=None, ge=1)
     """Bytes that all archives together may take in each region. Beyond that, the least recently
     used ones expire. Archives that were used today or yesterday stay.
     """

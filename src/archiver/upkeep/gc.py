@@ -1,7 +1,7 @@
 """Expires archives that the settings no longer keep, and removes the bytes of expired ones."""
 
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -137,17 +137,19 @@ class Gc:
         self._begin("choosing", max(each.manifests for each in inventory.counts.values()))
         async with aclosing(inventory.archives()) as archives:
             async for listed in archives:
+                unnamed = await self._find_bytes(listed)
                 if listed.manifests:
                     archive = listed.archive
                     created = min(each.modified_at for each in listed.manifests.values()).date()
                     last_use = uses.last_use(archive, created)
-                    is_pinned = archive in pinned
                     plan.add(
-                        archive, sizes=self._sizes(listed), last_use=last_use, pinned=is_pinned
+                        archive,
+                        sizes=self._sizes(listed, unnamed),
+                        last_use=last_use,
+                        pinned=archive in pinned,
                     )
                     self.tally.archives += 1
                     self._advance()
-                await self._find_bytes(listed)
         return plan
 
     async def _pinned(self) -> Collection[Archive]:
@@ -158,17 +160,26 @@ class Gc:
             )
         return listing.archives
 
-    def _sizes(self, listed: Listed) -> list[int]:
-        objects = (listed.objects.get(region, ()) for region in self._contents.regions)
-        return [sum(each.size_bytes for each in stored) for stored in objects]
+    def _sizes(self, listed: Listed, unnamed: Collection[str]) -> list[int]:
+        """Return the bytes of the archive in each region. What no manifest names is left out."""
+        return [
+            sum(
+                each.size_bytes
+                for each in listed.objects.get(region, ())
+                if each.object_key not in unnamed
+            )
+            for region in self._contents.regions
+        ]
 
-    async def _find_bytes(self, listed: Listed) -> None:
-        """Collect objects of archives that expired earlier."""
-        if len(self._orphans) >= BYTES_MAX:
-            return
-        with suppress(PurgeUnfinished, UnreadableManifest):
+    async def _find_bytes(self, listed: Listed) -> Collection[str]:
+        """Collect objects of archives that expired earlier. Return all that no manifest names."""
+        try:
             orphans = await self._leftovers.find_orphans(listed)
+        except (PurgeUnfinished, UnreadableManifest):
+            return ()
+        if len(self._orphans) < BYTES_MAX:
             self._orphans += [orphan for orphan in orphans if orphan.tombstone]
+        return {orphan.stored.object_key for orphan in orphans}
 
     async def _leave(self, expiry: Expiry) -> Result:
         return Result(expiry=expiry, outcome=Outcome.PLANNED)
