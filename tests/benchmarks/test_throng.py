@@ -48,6 +48,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         ("/503", "503"),
     ),
 )
+@pytest.mark.thorough
 def test_clients_follow_redirects_to_the_same_server_only(
     path: str, outcome: str, server: str
 ) -> None:

@@ -118,6 +118,7 @@ def test_check_reports_a_missing_file_and_the_effective_settings(run: Run, tmp_p
         ["engine", "not set: `archiver serve` starts one"],
         ["regions", "not set: `archiver serve` starts us-east-1 and us-west-2"],
         ["sources", "hgmo"],
+        ["expiry", "everything is kept"],
         ["data", f"{tmp_path}/nowhere/archiver"],
     ]
 

@@ -113,6 +113,7 @@ def test_unknown_arguments_are_rejected(run: Run, words: tuple[str, ...]) -> Non
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+@pytest.mark.thorough
 def test_last_uses_come_from_the_engine(tmp_path: Path, home: Home, nats: Nats) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     archive = an_archive()

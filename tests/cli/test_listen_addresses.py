@@ -96,6 +96,7 @@ def test_several_workers_cannot_serve_metrics_at_one_address(tmp_path: Path) -> 
     assert "worker.metrics_listen" in ended.stderr
 
 
+@pytest.mark.thorough
 def test_metrics_may_have_an_address_of_their_own(tmp_path: Path) -> None:
     listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
     env = {

@@ -103,6 +103,7 @@ def stored(home: Home, *archives: Archive) -> list[Copies]:
     return asyncio.run(run())
 
 
+@pytest.mark.thorough
 def test_a_run_lists_first_then_purges_and_then_finds_nothing(
     tmp_path: Path, home: Home, nats: Nats
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_run_lists_first_then_purges_and_then_finds_nothing(
     assert (again.returncode, again.stdout) == (1, "")
 
 
+@pytest.mark.thorough
 def test_a_silent_region_exits_with_75_and_a_second_run_ends_the_purge(
     tmp_path: Path, home: Home, nats: Nats
 ) -> None:

@@ -80,6 +80,7 @@ def test_cancellation_ends_all_queries() -> None:
 
 
 @pytest.mark.parametrize("frozen", (EAST, WEST))
+@pytest.mark.thorough
 def test_a_frozen_region_is_dropped_after_the_lag_that_others_allow(
     two_regions: TwoRegions, frozen: Region
 ) -> None:

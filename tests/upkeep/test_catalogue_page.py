@@ -169,6 +169,7 @@ def test_other_texts_are_no_cursors(text: str) -> None:
 
 
 @pytest.mark.parametrize("server", ("weed", "rclone"))
+@pytest.mark.thorough
 def test_real_servers_are_listed_page_by_page(request: pytest.FixtureRequest, server: str) -> None:
     home: Home = request.getfixturevalue(server).make_home()
     stored = some_archives()
