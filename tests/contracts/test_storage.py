@@ -297,5 +297,6 @@ class TestSeaweedFS(InSeaweedFS, StorageContract):
     pass
 
 
+@pytest.mark.thorough
 class TestRclone(InRclone, StorageContract):
     pass
