@@ -275,7 +275,9 @@ def test_every_route_states_a_permission() -> None:
     assert public == {"version", "heartbeat", "lbheartbeat", "openapi", "robots"}
 
 
-@pytest.mark.parametrize("target", (f"{ADDRESS}?wait=5", "status"))
+@pytest.mark.parametrize(
+    "target", (f"{ADDRESS}?wait=5", f"{ADDRESS}?wait=5&sha256={'0' * 64}", "status")
+)
 def test_a_token_that_is_removed_during_a_wait_gets_nothing(target: str) -> None:
     access, world = Access(policy(private=True)), new_world()
     with client(world, access=access) as web:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from starlette.responses import JSONResponse, Response
 
-from archiver.errors import OtherBytes, TooManyWaiters
+from archiver.errors import ArchiverError, OtherBytes, TooManyWaiters
 from archiver.model import Absent, EnqueueOutcome, Pending, Ready, rev_hash
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
@@ -154,6 +154,9 @@ async def _wait(
         if not request.accepts_202 and request.on_miss is not OnMiss.REDIRECT:
             raise
         return _with_preference(await _without_archive(context, request, pending), request)
+    except ArchiverError:
+        context.require_readable(pending.archive)
+        raise
     context.require_readable(pending.archive)  # its token may have been removed during the wait
     if isinstance(waited, Response):
         return _with_preference(Reply(response=waited, outcome=WAITED), request)
