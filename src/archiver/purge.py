@@ -29,6 +29,21 @@ class PurgeOrder:
     pinned: bool = False
 
 
+class Forgetter:
+    """Removes all that the engine and the processes know of an archive."""
+
+    def __init__(self, *, index: Index, queue: TaskQueue, repairs: RepairList) -> None:
+        self._index = index
+        self._queue = queue
+        self._repairs = repairs
+
+    async def forget(self, archive: Archive, sha256s: Collection[str] = ()) -> None:
+        """Empty the index first: then no hit can list a repair again. Raises EngineUnavailable."""
+        await self._index.remove(archive, sha256s)
+        await self._repairs.forget(archive)
+        await self._queue.drop(archive)
+
+
 class Purger:
     """Purges archives, one at a time. May be repeated, and may run several times at once."""
 
@@ -36,9 +51,7 @@ class Purger:
         self, *, storage: Storage, index: Index, queue: TaskQueue, repairs: RepairList
     ) -> None:
         self._storage = storage
-        self._index = index
-        self._queue = queue
-        self._repairs = repairs
+        self._forget = Forgetter(index=index, queue=queue, repairs=repairs).forget
         self.traces = storage.traces
         self.list_of = storage.list_of
         self.by_sha256 = index.by_sha256
@@ -57,7 +70,7 @@ class Purger:
         """
         traces = await self._storage.traces(archive)
         if not traces.regions and not traces.failures:
-            await self._forget(archive, ())
+            await self._forget(archive)
             return None
         if traces.pin and not order.pinned:
             raise PinnedArchive("the archive is pinned: unpin it first")
@@ -80,12 +93,6 @@ class Purger:
             reason=order.reason,
         )
         return traces
-
-    async def _forget(self, archive: Archive, sha256s: Collection[str]) -> None:
-        """Empty the index first: then no hit can list a repair again."""
-        await self._index.remove(archive, sha256s)
-        await self._repairs.forget(archive)
-        await self._queue.drop(archive)
 
     def _log_unfinished(
         self,

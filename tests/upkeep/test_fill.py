@@ -66,6 +66,14 @@ class Bench:
             await filler.run(scope)
         return filler.tally
 
+    async def begin(self) -> asyncio.Task[Tally]:
+        """Begin to fill, up to the first task."""
+        filling = asyncio.create_task(self.fill())
+        async with asyncio.timeout(HUNG_AFTER_S):
+            while not self.world.engine.tasks:
+                await asyncio.sleep(0)
+        return filling
+
     def _note_waiting(self, _tally: Tally) -> None:
         open_tasks = [each for each in self.world.engine.tasks.values() if not each.state.terminal]
         self.waiting = max(self.waiting, len(open_tasks))
@@ -247,10 +255,7 @@ def test_a_region_that_takes_no_writes_ends_the_run_before_a_task() -> None:
 def test_a_region_that_fails_during_the_copy_gets_it_by_a_later_task() -> None:
     async def scenario(bench: Bench) -> None:
         archive = bench.store()
-        filling = asyncio.create_task(bench.fill())
-        async with asyncio.timeout(HUNG_AFTER_S):
-            while not bench.world.engine.tasks:
-                await asyncio.sleep(0)
+        filling = await bench.begin()
         bench.world.storage.full.add(WEST)
         attempt = bench.world.engine.claim()
         assert attempt
@@ -277,10 +282,7 @@ def test_without_the_engine_nothing_is_filled() -> None:
 def test_an_outage_of_the_other_region_never_makes_a_worker_ask_the_host() -> None:
     async def scenario(bench: Bench) -> None:
         archive = bench.store()
-        filling = asyncio.create_task(bench.fill())
-        async with asyncio.timeout(HUNG_AFTER_S):
-            while not bench.world.engine.tasks:
-                await asyncio.sleep(0)
+        filling = await bench.begin()
         bench.world.storage.down.add(EAST)
         attempt = bench.world.engine.claim()
         assert attempt

@@ -8,7 +8,7 @@ import pytest
 
 from archiver.model import Archive
 from archiver.upkeep.gc import Outcome
-from tests.upkeep.test_gc import GRACE, Bench
+from tests.upkeep.gc_bench import GRACE, Bench
 
 STEPS = {
     "storage": ("read_pin", "put_tombstone", "withdraw", "read_tombstone"),

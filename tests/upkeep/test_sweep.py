@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from archiver.errors import EngineUnavailable
 from archiver.model import Archive, Pin, Region
 from archiver.ports.bucket_contents import UnfinishedUpload
+from archiver.purge import Forgetter
 from archiver.testing import MemoryEngine, MemoryIndex, MemorySchedule, MemoryStorage
 from archiver.upkeep.expiry import Expirer
 from archiver.upkeep.periodic import RETRY
@@ -30,9 +31,9 @@ class Bench:
         self.expirer = Expirer(
             storage=self.storage,
             contents=self.storage.contents,
-            index=MemoryIndex(storage=self.storage),
-            queue=engine,
-            repairs=engine,
+            forgetter=Forgetter(
+                index=MemoryIndex(storage=self.storage), queue=engine, repairs=engine
+            ),
             grace=GRACE,
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from archiver.client.text import printable
 from archiver.upkeep.catalogue import Entry
+from archiver.upkeep.catalogue_json import render_entry
 
 
 @dataclass(slots=True)
@@ -69,22 +70,7 @@ def format_entry(entry: Entry) -> str:
 
 
 def to_json_line(entry: Entry) -> str:
-    archive, manifest = entry.archive, entry.manifest
-    return json.dumps(
-        {
-            "task": archive.task_id,
-            "source": archive.source,
-            "repo": archive.repo,
-            "node": archive.node,
-            "subdir": archive.subdir,
-            "suffix": archive.suffix,
-            "size": manifest.size_bytes,
-            "sha256": manifest.sha256,
-            "created": manifest.created_at.isoformat(),
-            "last_use": entry.last_use and entry.last_use.isoformat(),
-            "supersedes": manifest.supersedes,
-        }
-    )
+    return json.dumps(render_entry(entry))
 
 
 def format_summary(total: Total, unreadable: int) -> str:

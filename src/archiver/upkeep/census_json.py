@@ -3,19 +3,15 @@
 from datetime import datetime
 
 from archiver.ports.task_list import ListedTask
+from archiver.upkeep.catalogue_json import render_name
 from archiver.upkeep.census import Overview
 
 
 def render_task(listed: ListedTask) -> dict[str, object]:
     """Return a task, with its client. Unknown values are None."""
-    task, archive = listed.task, listed.task.archive
+    task = listed.task
     return {
-        "task": archive.task_id,
-        "source": archive.source,
-        "repo": archive.repo,
-        "node": archive.node,
-        "subdir": archive.subdir,
-        "suffix": archive.suffix,
+        **render_name(task.archive),
         "state": task.state,
         "phase": task.phase,
         "client": listed.client or None,

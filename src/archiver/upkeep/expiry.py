@@ -5,13 +5,12 @@ from datetime import UTC, date, datetime, timedelta
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Tombstone
 from archiver.ports.bucket_contents import BucketContents
-from archiver.ports.index import Index
-from archiver.ports.queue import RepairList, TaskQueue
 from archiver.ports.storage import Storage
+from archiver.purge import Forgetter
 from archiver.upkeep.leftovers import Orphan
 
-CLOCKS_DIFFER = timedelta(days=1)
-"""The last use may be the time of a server that stored the manifest."""
+SAME_DAY = timedelta(days=1)
+"""The last use may be by the clock of the server that stored the manifest, around midnight."""
 
 
 class Expirer:
@@ -25,16 +24,12 @@ class Expirer:
         *,
         storage: Storage,
         contents: BucketContents,
-        index: Index,
-        queue: TaskQueue,
-        repairs: RepairList,
+        forgetter: Forgetter,
         grace: timedelta,
     ) -> None:
         self._storage = storage
         self._contents = contents
-        self._index = index
-        self._queue = queue
-        self._repairs = repairs
+        self._forget = forgetter.forget
         self.grace = grace
 
     async def expire(self, archive: Archive, *, last_use: date) -> Tombstone | None:
@@ -49,7 +44,7 @@ class Expirer:
             EngineUnavailable: The index may still lead to the archive. The next run goes on.
         """
         manifest = await self._only_manifest(archive)
-        if manifest is None or manifest.created_at.date() - last_use > CLOCKS_DIFFER:
+        if manifest is None or manifest.created_at.date() - last_use > SAME_DAY:
             return None
         if await self._storage.read_pin(archive):
             return None
@@ -70,7 +65,7 @@ class Expirer:
     async def remove_bytes(self, orphan: Orphan) -> bool:
         """Delete the object of an expired archive; return False if it is still needed.
 
-        The index is emptied again first, in case that the expiry was interrupted there.
+        The archive is forgotten again first, in case that the expiry was interrupted there.
 
         Raises StorageUnavailable or EngineUnavailable.
         """
@@ -83,7 +78,7 @@ class Expirer:
         if any(each and each.object_key == orphan.stored.object_key for each in manifests):
             return False
         if not any(manifests):
-            await self._index.remove(orphan.archive, ())
+            await self._forget(orphan.archive)
         await self._contents.delete_object(orphan.region, orphan.stored.object_key)
         return True
 
@@ -101,9 +96,3 @@ class Expirer:
         except (PurgeUnfinished, UnreadableManifest):
             return None
         return manifests.pop() if len(manifests) == 1 else None
-
-    async def _forget(self, archive: Archive) -> None:
-        """Empty the index first: then no hit can list a repair again."""
-        await self._index.remove(archive, ())
-        await self._repairs.forget(archive)
-        await self._queue.drop(archive)

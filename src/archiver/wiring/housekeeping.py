@@ -5,6 +5,7 @@ from collections.abc import Callable
 from archiver.ports.index import Index
 from archiver.ports.last_uses import LastUses
 from archiver.ports.queue import RepairList, TaskQueue
+from archiver.purge import Forgetter
 from archiver.settings import Settings
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.upkeep.expiry import Expirer
@@ -22,9 +23,7 @@ def create_expirer(
     return Expirer(
         storage=storage,
         contents=storage.contents,
-        index=index,
-        queue=queue,
-        repairs=repairs,
+        forgetter=Forgetter(index=index, queue=queue, repairs=repairs),
         grace=settings.expiry_grace,
     )
 

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from archiver.errors import InvalidRequest
 from archiver.model import SUFFIXES
 from archiver.tasks import TaskState
-from archiver.upkeep.catalogue import Entry, Selection
+from archiver.upkeep.catalogue import Selection
+from archiver.upkeep.catalogue_json import render_entry
 from archiver.upkeep.census import STATES, Wanted
 from archiver.upkeep.census_json import render_counts, render_task
 from archiver.upkeep.manifest_keys import Cursor
@@ -51,7 +52,7 @@ async def get_archives(context: RequestContext) -> Reply:
     after = _cursor(query, source)
     page = await context.state.operations.archives(selection, after=after, limit=limit)
     body = {
-        "archives": [*map(_render, page.entries)],
+        "archives": [*map(render_entry, page.entries)],
         "next": str(page.following) if page.following else None,
         "unreadable": page.unreadable,
     }
@@ -121,20 +122,3 @@ def _number(query: Mapping[str, str], name: str, *, default: int, least: int = 0
         allowed = f"a whole number from {least} to {most}"
         raise InvalidRequest(f"{name} must be {allowed}", parameter=name, allowed=allowed)
     return int(text)
-
-
-def _render(entry: Entry) -> dict[str, object]:
-    archive, manifest = entry.archive, entry.manifest
-    return {
-        "task": archive.task_id,
-        "source": archive.source,
-        "repo": archive.repo,
-        "node": archive.node,
-        "subdir": archive.subdir,
-        "suffix": archive.suffix,
-        "size": manifest.size_bytes,
-        "sha256": manifest.sha256,
-        "created": manifest.created_at.isoformat(),
-        "last_use": entry.last_use and entry.last_use.isoformat(),
-        "supersedes": manifest.supersedes,
-    }
