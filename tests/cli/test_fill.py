@@ -27,7 +27,8 @@ from tests.parts.s3 import Home
 ARCHIVE = an_archive()
 COPIED = Filled(archive=ARCHIVE, outcome="copied", size_bytes=1200)
 LOST = Filled(archive=ARCHIVE, outcome="lost")
-TALLY = Tally(copied=1200, size_bytes=34_000, failures=Counter(lost=2, storage_unavailable=1))
+FAILURES = Counter(lost=2, storage_unavailable=1)
+TALLY = Tally(selected=5000, copied=1200, size_bytes=34_000, failures=FAILURES)
 
 
 def test_an_archive_is_one_line() -> None:
@@ -41,10 +42,13 @@ def test_an_archive_is_one_line() -> None:
 
 
 def test_the_summary_counts_archives_bytes_and_failures() -> None:
-    counts = "1,200 archives copied, 34,000 bytes; 2 lost; 1 storage_unavailable"
+    counts = "5,000 archives: 1,200 copied, 34,000 bytes; 2 lost; 1 storage_unavailable"
     assert format_summary(TALLY) == counts
-    assert format_summary(Tally(found=1, size_bytes=5)) == "1 archive found, 5 bytes"
+    found = Tally(selected=1, found=1, size_bytes=5)
+    assert format_summary(found) == "1 archive: 1 found, 5 bytes"
+    assert format_summary(Tally()) == "no archive matches"
     assert json.loads(to_json_summary(TALLY, 1.23456)) == {
+        "selected": 5000,
         "found": 0,
         "copied": 1200,
         "bytes": 34_000,
@@ -72,7 +76,7 @@ def test_a_dry_run_lists_what_a_real_region_lacks(tmp_path: Path, nats: Nats, ho
     text = fill(tmp_path, *words, engine=nats.url, home=home)
     assert text.returncode == 0, text.stderr
     assert text.stdout.splitlines() == [f"found     {lacking.task_id}, {len(DATA)} bytes"]
-    assert "1 archive found, 5 bytes" in text.stderr
+    assert "2 archives: 1 found, 5 bytes" in text.stderr
     found = fill(tmp_path, *words, "--json", "--quiet", engine=nats.url, home=home)
     assert (found.returncode, "archive found" in found.stderr) == (0, False)
     assert lines(found)[0]["task"] == lacking.task_id

@@ -15,10 +15,13 @@ def format_filled(filled: Filled) -> str:
 
 def format_summary(tally: Tally) -> str:
     """Return the counts of a fill, or of a dry run, which copies nothing."""
+    if not tally.selected:
+        return "no archive matches"
     count, outcome = (tally.found, FOUND) if tally.found else (tally.copied, COPIED)
-    archives = "archive" if count == 1 else "archives"
+    archives = "archive" if tally.selected == 1 else "archives"
     failures = "".join(f"; {count:,} {code}" for code, count in sorted(tally.failures.items()))
-    return f"{count:,} {archives} {outcome}, {tally.size_bytes:,} bytes{failures}"
+    counts = f"{count:,} {outcome}, {tally.size_bytes:,} bytes{failures}"
+    return f"{tally.selected:,} {archives}: {counts}"
 
 
 def to_json_line(filled: Filled) -> str:
@@ -34,6 +37,7 @@ def to_json_line(filled: Filled) -> str:
 def to_json_summary(tally: Tally, duration_s: float) -> str:
     return json.dumps(
         {
+            "selected": tally.selected,
             "found": tally.found,
             "copied": tally.copied,
             "bytes": tally.size_bytes,

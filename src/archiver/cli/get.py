@@ -185,7 +185,7 @@ class GetArchive:
             )
 
     def _require_wanted(self, located: Located) -> None:
-        """Raise WrongBytes if the server leads to other bytes than those that the user insists on.
+        """Raise WrongBytes if the server leads to other bytes than the user insists on.
 
         It would not, but the download is compared with the sum that the server names.
         """

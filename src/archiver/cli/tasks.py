@@ -68,6 +68,8 @@ def command(
             click.echo(json.dumps(render_task(listed)))
         click.echo(json.dumps(render_counts(overview)))
         return
+    if not overview.counts:
+        click.echo("no tasks")
     for table in tables(overview):
         Console(highlight=False, soft_wrap=True).print(table)
         click.echo()

@@ -9,7 +9,7 @@ TASK_MAX_BYTES = 2 * 1024
 
 
 class Share(NamedTuple):
-    """What a bucket needs for an archive: so many entries, of so many bytes as they are stored.
+    """The room in a bucket for an archive: so many entries, of so many bytes as they are stored.
 
     An entry is kept for ``max_age`` after its last write.
     """

@@ -19,7 +19,7 @@ NEARLY_FULL = 0.95
 
 
 class Fullness:
-    """Measures the streams for ``archiver_engine_fullness``, and logs those that become full."""
+    """Measures the streams for ``archiver_engine_fullness``, and logs when one becomes full."""
 
     def __init__(self, *, connection: Connection) -> None:
         self._link = connection.link

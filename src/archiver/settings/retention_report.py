@@ -11,8 +11,9 @@ def retention_summary(settings: Settings) -> str:
     retention = settings.retention
     if retention.policy.keeps_everything:
         return "everything is kept"
-    runs = f"every {retention.gc_s:g} s" if retention.gc_s else "only by `archiver gc --apply`"
-    return f"archives expire {runs}"
+    if retention.gc_s:
+        return f"a worker runs gc every {retention.gc_s:g} s"
+    return "archives expire only by `archiver gc --apply`"
 
 
 def retention_warnings(settings: Settings) -> Iterator[str]:

@@ -35,10 +35,11 @@ class Scope:
     per_minute: float = 0.0
     dry_run: bool = False
 
+    def selects(self, listed: Listed) -> bool:
+        return bool(listed.manifests) and self.selection.may_include(listed.archive)
+
     def lacks(self, listed: Listed) -> bool:
-        """Return whether, by the listings, only other regions have a selected archive."""
-        if not self.selection.may_include(listed.archive):
-            return False
+        """Return whether, by the listings, only other regions have the archive."""
         elsewhere = listed.manifests.keys() - {self.region}
         complete = self.region in listed.manifests and listed.objects.get(self.region)
         return bool(elsewhere) and not complete
@@ -113,7 +114,9 @@ class Filler:
         pace = Pace(0 if scope.dry_run else scope.per_minute)
         async with aclosing(inventory.archives()) as archives:
             async for listed in archives:
-                if scope.lacks(listed):
+                selected = scope.selects(listed)
+                self.tally.selected += selected
+                if selected and scope.lacks(listed):
                     await asyncio.sleep(pace.delay_s(time.monotonic()))
                     yield listed.archive
                 elif listed.manifests:

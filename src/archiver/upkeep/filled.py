@@ -31,12 +31,14 @@ class Filled:
 class Tally:
     """Progress of a fill. ``size_bytes`` are those of ``copied`` archives, or of ``found`` ones.
 
-    ``done`` of about ``total`` selected archives need nothing more.
+    ``selected`` archives exist in some region. ``done`` of about ``total`` archives need nothing
+    more.
     """
 
     phase: str = "listing"
     done: int = 0
     total: int | None = None
+    selected: int = 0
     found: int = 0
     copied: int = 0
     size_bytes: int = 0
