@@ -8,12 +8,15 @@ import pytest
 from archiver.errors import TooManyTasks
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt, Standing, TaskQueue
-from archiver.tasks import LIGHT_MAX, Priority, TaskState
+from archiver.tasks import LIGHT_MAX, Phase, Priority, TaskState
 from tests.parts.fleet import HUNG_AFTER_S, POLICY, an_archive, copies_of
 from tests.parts.queue_backends import OpenStand, QueueBackend, claimed
 
 FLOOD = 2000
 """Tasks of one client that wait when another one comes."""
+
+MANY = 20
+"""Tasks of a client that is not light, and has far fewer than the flood."""
 
 FEW = 6
 """Builds for which the other client's task may wait: those that fill the slots, and some more."""
@@ -166,6 +169,61 @@ def test_a_flood_of_one_client_delays_the_task_of_another_by_a_few_builds(
             return await play(stand)
 
     assert max(asyncio.run(opened())) <= FEW
+
+
+@pytest.mark.parametrize("flood", (200, pytest.param(FLOOD, marks=pytest.mark.thorough)))
+def test_clients_with_many_tasks_take_turns(open_stand: OpenStand, flood: int) -> None:
+    """Law 11."""
+    others = {an_archive() for _ in range(MANY)}
+    built: list[Archive] = []
+
+    async def build(archive: Archive, attempt: Attempt) -> Copies:
+        attempt.report(Phase.COMMITTING)
+        built.append(archive)
+        await asyncio.sleep(0.01)
+        return copies_of(archive)
+
+    async def play() -> int:
+        async with open_stand() as stand:
+            await _flood(stand.queue, flood)
+            async with stand.worker(build, policy=replace(POLICY, concurrency=2)):
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while len(built) < 3:
+                        await asyncio.sleep(0.01)
+                    for other in others:
+                        await stand.queue.enqueue(other, client="other")
+                    before = len(built)
+                    while not others.issubset(built):
+                        await asyncio.sleep(0.01)
+            return len([one for one in built[before:] if one not in others])
+
+    assert asyncio.run(play()) <= 2 * MANY + FEW
+
+
+def test_the_backlog_of_a_light_client_is_not_that_of_a_flood(open_stand: OpenStand) -> None:
+    light, heavy, hold = an_archive(), an_archive(), asyncio.Event()
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        await hold.wait()
+        return copies_of(archive)
+
+    async def play() -> tuple[int, int]:
+        async with open_stand() as stand:
+            await _flood(stand.queue, 40)
+            await stand.queue.enqueue(heavy, client="flood")
+            async with stand.worker(build, policy=replace(POLICY, concurrency=1)):
+                await stand.queue.enqueue(light, client="other")
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while not (before := await stand.queue.backlog(heavy)) or before.waiting < 30:
+                        await asyncio.sleep(0.01)
+                waiting = await stand.queue.backlog(light)
+                hold.set()
+                assert waiting
+                return waiting.waiting, before.waiting
+
+    light_waiting, heavy_waiting = asyncio.run(play())
+    assert light_waiting <= LIGHT_MAX + 1
+    assert heavy_waiting <= 41
 
 
 def test_repairs_and_the_flood_itself_go_on(open_stand: OpenStand) -> None:

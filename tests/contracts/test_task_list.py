@@ -8,7 +8,7 @@ from datetime import timedelta
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt
 from archiver.ports.task_list import ListedTask
-from archiver.tasks import Priority, TaskState
+from archiver.tasks import LIGHT_MAX, Priority, TaskState
 from tests.parts.fleet import HUNG_AFTER_S, Busy, Refused, an_archive, copies_of
 from tests.parts.queue_backends import OpenStand, QueueBackend, claimed
 
@@ -55,6 +55,19 @@ def test_waiting_tasks_come_the_oldest_first_and_name_their_clients(open_stand: 
         assert [each.client for each in listed] == [*names]
         assert {each.task.state for each in listed} == {TaskState.PENDING}
         assert all(each.task.created_at for each in listed)
+
+    play(open_stand, scenario)
+
+
+def test_tasks_of_a_client_with_many_are_listed_as_well(open_stand: OpenStand) -> None:
+    async def scenario(stand: QueueBackend) -> None:
+        archives = [an_archive() for _ in range(LIGHT_MAX + 3)]
+        for archive in archives:
+            await stand.queue.enqueue(archive, client="token:a")
+        listed = await oldest(stand)
+        assert [each.task.archive for each in listed] == archives
+        assert [each.client for each in listed] == ["token:a"] * len(archives)
+        assert len([each async for each in stand.tasks.queued("hgmo")]) == len(archives)
 
     play(open_stand, scenario)
 

@@ -243,10 +243,12 @@ def test_the_mean_covers_builds_for_which_clients_may_have_waited(
     assert mean >= took
 
 
-async def _backlog(queue: TaskQueue, until: Callable[[Backlog], bool]) -> Backlog:
+async def _backlog(
+    queue: TaskQueue, until: Callable[[Backlog], bool], archive: Archive | None = None
+) -> Backlog:
     async with asyncio.timeout(HUNG_AFTER_S):
         while True:
-            backlog = await queue.backlog("hgmo")
+            backlog = await queue.backlog(archive or an_archive())
             if backlog and until(backlog):
                 return backlog
             await asyncio.sleep(0.02)

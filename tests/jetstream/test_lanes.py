@@ -11,7 +11,7 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.lanes import Lanes, Load, choose_lane
 from archiver.jetstream.records import Order, encode
-from archiver.jetstream.task_subject import TaskSubject, client_token
+from archiver.jetstream.task_subject import PARKED, TaskSubject, client_token
 from archiver.model import Archive, Copies, EnqueueOutcome
 from archiver.ports.queue import Attempt
 from archiver.tasks import LIGHT_MAX, Priority, TaskState
@@ -33,36 +33,44 @@ def load(*, waiting: int = 0, running: int = 0, share: int = 2, created: int = 0
         (0, load(running=2, waiting=2), load(running=4, share=4), MIDDLE),
         (0, load(running=2, created=1), load(share=4), MIDDLE),
         (0, load(running=2, waiting=9), load(running=4, waiting=500, share=4), HIGH),
-        (LIGHT_MAX, load(running=2), load(running=4, waiting=500, share=4), MIDDLE),
+        (LIGHT_MAX, load(running=2), load(running=4, waiting=7, share=4), MIDDLE),
+        (LIGHT_MAX, load(running=2), load(running=4, waiting=7, created=1, share=4), PARKED),
         (LIGHT_MAX, load(running=1), load(running=4, waiting=500, share=4), HIGH),
         (LIGHT_MAX, load(running=1, created=1), load(share=4), MIDDLE),
     ),
 )
 def test_the_lane_depends_on_the_client_and_on_what_waits(
-    open_tasks: int, high: Load, middle: Load, lane: Priority
+    open_tasks: int, high: Load, middle: Load, lane: str
 ) -> None:
-    assert choose_lane({HIGH: high, MIDDLE: middle}, open_tasks=open_tasks) is lane
+    assert choose_lane({HIGH: high, MIDDLE: middle}, open_tasks=open_tasks) == lane
+
+
+@pytest.mark.parametrize("parked", (load(waiting=1), load(created=1)))
+def test_a_task_does_not_pass_those_that_are_parked(parked: Load) -> None:
+    loads = {HIGH: load(running=2), MIDDLE: load(share=4), PARKED: parked}
+    assert choose_lane(loads, open_tasks=LIGHT_MAX) == PARKED
+    assert choose_lane(loads, open_tasks=0) == MIDDLE
 
 
 @pytest.mark.parametrize(
     ("open_tasks", "known", "lane"),
     (
         (0, (), HIGH),
-        (LIGHT_MAX, (), MIDDLE),
+        (LIGHT_MAX, (), PARKED),
         (LIGHT_MAX, (HIGH,), HIGH),  # all workers are of an earlier version
     ),
 )
 def test_a_lane_without_a_worker_is_used_only_if_there_is_no_worker(
-    open_tasks: int, known: tuple[Priority, ...], lane: Priority
+    open_tasks: int, known: tuple[Priority, ...], lane: str
 ) -> None:
-    assert choose_lane(dict.fromkeys(known, load()), open_tasks=open_tasks) is lane
+    assert choose_lane(dict.fromkeys(known, load()), open_tasks=open_tasks) == lane
 
 
 def test_a_crowd_of_light_clients_uses_the_shares_of_both_lanes(fleet: Fleet) -> None:
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         return copies_of(archive)
 
-    async def play() -> list[Priority]:
+    async def play() -> list[str]:
         async with fleet.connection() as connection, fleet.worker(build):
             async with asyncio.timeout(HUNG_AFTER_S):
                 for lane in (HIGH, MIDDLE):

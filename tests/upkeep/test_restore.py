@@ -87,7 +87,7 @@ def test_restored_tasks_belong_to_their_client(fleet: Fleet) -> None:
             lanes = {here.connection.tasks.parse(subject).priority for subject in subjects or ()}
             return await here.connection.tasks.open_tasks(client_token("a")), lanes
 
-    assert asyncio.run(play()) == (LIGHT_MAX + 2, {"hi", "mid"})
+    assert asyncio.run(play()) == (LIGHT_MAX + 2, {"hi", "parked"})
 
 
 def test_an_outage_without_a_loss_creates_nothing(fleet: Fleet) -> None:

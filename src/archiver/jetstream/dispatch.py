@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,9 +16,10 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
+from archiver.jetstream.parking import Parking
 from archiver.jetstream.records import decode_waiting
 from archiver.jetstream.stored_task import TaskMessage
-from archiver.tasks import preferred
+from archiver.tasks import Priority, preferred
 from archiver.telemetry import describe, log
 
 RESERVED_FOR = timedelta(seconds=0.05)
@@ -62,6 +64,7 @@ class Dispatcher:
         self.consumers = ConsumerSet(
             connection=connection, caps=caps, lease=lease, on_ready=self._raise_hint
         )
+        self._parking = Parking(tasks=connection.tasks, caps=caps)
         self._connection = connection
         self._claims: deque[asyncio.Future[TaskMessage | None]] = deque()
         self._reserved = 0
@@ -107,6 +110,7 @@ class Dispatcher:
             group.create_task(self.consumers.keep_complete())
             group.create_task(self._request_tasks())
             group.create_task(self._sweep())
+            group.create_task(self._parking.keep_lanes_filled())
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""
@@ -174,6 +178,8 @@ class Dispatcher:
         if consumer.request:
             self._settle(consumer.request)
         consumer.raise_hint(Hint.MAYBE)
+        if consumer.priority is Priority.MIDDLE:
+            self._parking.check(consumer.source)
         task_message = TaskMessage(message, connection=self._connection)
         if self._has_free_claim and (claim := self._pop_claim()):
             self._handed_out += 1
@@ -182,6 +188,8 @@ class Dispatcher:
             await task_message.give_back()
 
     async def _on_task_published(self, message: Msg) -> None:
+        with suppress(ValueError):
+            self._parking.note(self._connection.tasks.parse(message.subject))
         if consumer := self.consumers.of_subject(message.subject):
             self._raise_hint(consumer, Hint.ANNOUNCED)
 
@@ -202,11 +210,13 @@ class Dispatcher:
         for token in tuple(self._requests):
             self._settle(token)
         self.consumers.recreate(*self.consumers)
+        self._parking.start_over()
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY.total_seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - not used for security
             self._give_up_requests()
+            self._parking.check_all()
             try:
                 subjects = await self._connection.tasks.subjects(most=LISTED_MAX)
             except EngineUnavailable as exc:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ from nats.js.api import ConsumerInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.task_stream import TaskStream
+from archiver.jetstream.task_subject import PARKED
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 from archiver.tasks import LIGHT_MAX, Priority
@@ -43,8 +45,9 @@ class Load:
         return (self.waiting + self.running + self.created) / self.share
 
 
-Loads: TypeAlias = Mapping[Priority, Load]
-"""The lanes for which the server has a consumer: none until a worker has run."""
+Loads: TypeAlias = Mapping[str, Load]
+"""The lanes for which the server has a consumer: none until a worker has run. With them, the tasks
+that are parked outside of them."""
 
 
 class Lanes:
@@ -52,10 +55,10 @@ class Lanes:
 
     def __init__(self, *, tasks: TaskStream) -> None:
         self._tasks = tasks
-        self._loads: BoundedCache[str, dict[Priority, Load]] = BoundedCache(
+        self._loads: BoundedCache[str, dict[str, Load]] = BoundedCache(
             ttl=LOADS_TTL, max_bytes=SOURCES_MAX_BYTES
         )
-        self._reading: SingleFlight[str, dict[Priority, Load]] = SingleFlight()
+        self._reading: SingleFlight[str, dict[str, Load]] = SingleFlight()
 
     async def loads(self, source: str) -> Loads:
         """Return the loads of the lanes of clients; none if the engine does not answer."""
@@ -64,13 +67,15 @@ class Lanes:
             loads = await self._reading.join_or_start(source, lambda: self._read(source))
         return loads
 
-    async def _read(self, source: str) -> dict[Priority, Load]:
+    async def _read(self, source: str) -> dict[str, Load]:
         names = [consumer_name(source, priority) for priority in CLIENTS]
-        try:
+        loads: dict[str, Load] = {}
+        with suppress(EngineUnavailable):
+            parked = await self._tasks.count_parked(source)
             found = await asyncio.gather(*map(self._tasks.consumer, names))
-        except EngineUnavailable:
-            found = [None for _ in names]
-        loads = {p: _load(one) for p, one in zip(CLIENTS, found, strict=True) if one}
+            loads = {p: _load(one) for p, one in zip(CLIENTS, found, strict=True) if one}
+            if loads:
+                loads[PARKED] = Load(waiting=parked, running=0, share=1)
         self._loads.put(source, loads)
         return loads
 
@@ -84,8 +89,18 @@ class Lanes:
             return await self._tasks.count()
         return sum(load.waiting + load.created for load in loads.values())
 
-    async def choose(self, source: str, *, open_tasks: int) -> Priority:
-        """Return the lane for the next task of a client with so many *open_tasks*."""
+    async def load_before(self, source: str, lane: str) -> Load | None:
+        """Return the load of a lane; for PARKED, of the middle one and all that is parked."""
+        loads = await self.loads(source)
+        if lane != PARKED:
+            return loads.get(lane)
+        parked, middle = loads.get(PARKED), loads.get(Priority.MIDDLE)
+        if parked is None or middle is None:
+            return None
+        return replace(middle, waiting=middle.waiting + parked.waiting)
+
+    async def choose(self, source: str, *, open_tasks: int) -> str:
+        """Return the lane for the next task of a client with so many *open_tasks*, or PARKED."""
         loads = await self.loads(source)
         lane = choose_lane(loads, open_tasks=open_tasks)
         if load := loads.get(lane):
@@ -93,19 +108,33 @@ class Lanes:
         return lane
 
 
-def choose_lane(loads: Loads, *, open_tasks: int) -> Priority:
-    """Return the lane for the next task of a client with so many *open_tasks*.
+def choose_lane(loads: Loads, *, open_tasks: int) -> str:
+    """Return the lane for the next task of a client with so many *open_tasks*, or PARKED.
 
-    A light client gets the lane in which its task starts earlier. Any other gets the middle one,
-    unless the high one can start the task at once.
+    A light client gets the lane in which its task starts earlier. Any other task is parked, unless
+    the high lane can start it at once, or the middle one has room and nothing is parked.
     """
     is_light = open_tasks < LIGHT_MAX
     high, middle = (loads.get(lane) for lane in CLIENTS)
     if high is None or middle is None:
-        return Priority.HIGH if is_light or high else Priority.MIDDLE
+        return Priority.HIGH if is_light or high else PARKED
     if is_light:
         return Priority.HIGH if high.rounds <= middle.rounds else Priority.MIDDLE
-    return Priority.HIGH if high.rounds < 1 else Priority.MIDDLE
+    if high.rounds < 1:
+        return Priority.HIGH
+    parked = loads.get(PARKED)
+    if parked and parked.waiting + parked.created:
+        return PARKED
+    has_room = middle.waiting + middle.created < room_of(middle.share)
+    return Priority.MIDDLE if has_room else PARKED
+
+
+def room_of(share: int) -> int:
+    """Return how many tasks may wait in a middle lane with this *share* before others are parked.
+
+    Two rounds of builds: enough that no slot is idle until the next tasks are moved there.
+    """
+    return 2 * share
 
 
 def _load(consumer: ConsumerInfo) -> Load:

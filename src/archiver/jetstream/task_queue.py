@@ -44,7 +44,8 @@ class JetStreamTaskQueue:
     """Implements ``ports.queue.TaskQueue`` and ``TaskEvents``.
 
     An archive's message in the work queue has the subject
-    ``tasks.{priority}.{source}.{client}.{key_hash}``. The server refuses a second one on any
+    ``tasks.{priority}.{source}.{client}.{key_hash}``, with PARKED for the priority before its
+    client's turn. The server refuses a second one on any
     ``tasks.*.*.*.{key_hash}`` while the first is waiting, running or backing off. A message of an
     earlier version, without a client, is looked for before.
     """
@@ -84,11 +85,16 @@ class JetStreamTaskQueue:
         mean_s += NEWEST_SHARE * (finished.duration_s - mean_s)
         self._mean_s.put(finished.source, mean_s)
 
-    async def backlog(self, source: str) -> Backlog | None:
-        load = (await self._lanes.loads(source)).get(Priority.HIGH)
+    async def backlog(self, archive: Archive) -> Backlog | None:
+        try:
+            message = await self._connection.tasks.find(archive.key_hash)
+        except EngineUnavailable:
+            return None
+        lane = self._connection.tasks.parse(message.subject).priority if message else Priority.HIGH
+        load = await self._lanes.load_before(archive.source, lane)
         if load is None:
             return None
-        mean_s = self._mean_s.get(source)
+        mean_s = self._mean_s.get(archive.source)
         return Backlog(
             waiting=load.waiting,
             running=load.running,
@@ -151,9 +157,7 @@ class JetStreamTaskQueue:
                 self._many.put(token, count)
         return count
 
-    async def _publish(
-        self, archive: Archive, priority: Priority, client: str = ""
-    ) -> EnqueueOutcome:
+    async def _publish(self, archive: Archive, priority: str, client: str = "") -> EnqueueOutcome:
         tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC), client=client))
         subject = tasks.subject(priority, archive.source, client_token(client), archive.key_hash)

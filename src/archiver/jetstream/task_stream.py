@@ -1,17 +1,20 @@
 """The stream of the work queue: its messages and its consumers."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import nats.js.errors
-from nats.js.api import ConsumerConfig, ConsumerInfo
+from nats.js.api import ConsumerConfig, ConsumerInfo, RawStreamMsg
 
+from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.streams import Streams
-from archiver.jetstream.translation import translated
+from archiver.jetstream.task_subject import PARKED
+from archiver.jetstream.translation import WrongRevision, translated
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 
@@ -24,7 +27,7 @@ EARLIER_TTL = timedelta(seconds=1)
 
 
 class StoredMessage(NamedTuple):
-    """A message, and the subject, with wildcards, on which it was found."""
+    """A message of the queue. ``revision`` is its number in the stream."""
 
     subject: str
     value: bytes
@@ -46,18 +49,45 @@ class TaskStream:
         self._earlier: BoundedCache[None, bool] = BoundedCache(ttl=EARLIER_TTL, max_bytes=MEGABYTE)
         self._seeking: SingleFlight[None, bool] = SingleFlight()
 
-    async def publish_new(self, subject: str, payload: bytes) -> None:
-        """Store a task unless the archive has one, on a subject with a client.
+    async def publish_new(self, subject: str, payload: bytes, *, last: int = 0) -> None:
+        """Store a task on a subject with a client, unless the archive has another than *last*.
 
         Raises:
             WrongRevision: There may be one.
         """
         unique, _without_client = self._streams.task_subjects(self.parse(subject).key_hash)
         headers = {
-            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence": str(last),
             "Nats-Expected-Last-Subject-Sequence-Subject": unique,
         }
         await self._streams.publish(subject, payload, headers)
+
+    async def move(self, message: StoredMessage, subject: str) -> None:
+        """Store the task of *message* on *subject* instead.
+
+        If only the removal fails, the next move of the first message completes it.
+        """
+        try:
+            await self.publish_new(subject, message.value, last=message.revision)
+        except WrongRevision:
+            # It was moved before, or a cluster refuses it while it changes its leader.
+            newest = await self._newest(self.subject("*", "*", "*", self.parse(subject).key_hash))
+            if newest is None or newest.revision == message.revision:
+                raise EngineUnavailable("the engine refused to move a task") from None
+        await self.remove(message.subject, revision=message.revision)
+
+    async def first(self, subject: str) -> StoredMessage | None:
+        """Return the oldest message of a subject, which may have wildcards."""
+        return await self.next(subject, after=0)
+
+    async def clients(self, priority: str, source: str) -> frozenset[str]:
+        """Return the tokens of the clients that have tasks there."""
+        async with aclosing(self.iter_subjects(self.subject(priority, source, "*", "*"))) as found:
+            return frozenset([self.parse(subject).client async for subject in found])
+
+    async def count_parked(self, source: str) -> int:
+        """Return how many tasks for *source* wait outside of its lanes."""
+        return await self._count_subjects(self.subject(PARKED, source, "*", "*"))
 
     async def last(self, subject: str) -> KvEntry | None:
         return await self._streams.last(self.name, subject)
@@ -67,9 +97,16 @@ class TaskStream:
         with_client, without_client = self._streams.task_subjects(key_hash)
         subjects = (with_client, without_client) if await self._has_earlier() else (with_client,)
         for subject in subjects:
-            if message := await self.last(subject):
-                return StoredMessage(subject, message.value, message.revision)
+            if message := await self._newest(subject):
+                return message
         return None
+
+    async def _newest(self, subject: str) -> StoredMessage | None:
+        with translated("read a message"):
+            try:
+                return _stored(await self._link.js.get_last_msg(self.name, subject))
+            except nats.js.errors.NotFoundError:
+                return None
 
     async def _has_earlier(self) -> bool:
         """Return whether there were messages of an earlier version, at most a second ago."""
@@ -89,12 +126,15 @@ class TaskStream:
         return await self._count_subjects(self.subject("*", "*", client, "*"))
 
     async def _count_subjects(self, pattern: str) -> int:
-        with translated("count messages"):
+        return len(await self._subjects(pattern))
+
+    async def _subjects(self, pattern: str) -> Collection[str]:
+        with translated("list subjects"):
             try:
                 info = await self._link.js.stream_info(self.name, pattern)
             except nats.js.errors.NotFoundError:
-                return 0
-        return len(info.state.subjects or ())
+                return ()
+        return info.state.subjects or ()
 
     async def remove(self, subject: str, *, revision: int) -> None:
         await self._streams.remove(self.name, subject, revision=revision)
@@ -111,9 +151,7 @@ class TaskStream:
         count = await self.count()
         if not 0 < count <= most:
             return None if count else ()
-        with translated("list subjects"):
-            info = await self._link.js.stream_info(self.name, ">")
-        return tuple(info.state.subjects or ())
+        return tuple(await self._subjects(">"))
 
     async def iter_subjects(self, pattern: str) -> AsyncGenerator[str, None]:
         """Yield the subjects of all messages that match *pattern*, in no certain order."""
@@ -134,12 +172,13 @@ class TaskStream:
         """Return the first message behind the revision *after* that matches *pattern*."""
         with translated("read a message"):
             try:
-                found = await self._link.js.get_msg(
-                    self.name, seq=after + 1, subject=pattern, next=True
+                return _stored(
+                    await self._link.js.get_msg(
+                        self.name, seq=after + 1, subject=pattern, next=True
+                    )
                 )
             except nats.js.errors.NotFoundError:
                 return None
-        return StoredMessage(found.subject or "", found.data or b"", found.seq or 0)
 
     async def ensure_consumer(self, config: ConsumerConfig) -> ConsumerInfo:
         """Create a consumer unless it exists; return its state."""
@@ -220,3 +259,7 @@ class TaskStream:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.name}.{consumer}"
         with translated("take a request"):
             await self._link.client.publish(subject, request, reply)
+
+
+def _stored(message: RawStreamMsg) -> StoredMessage:
+    return StoredMessage(message.subject or "", message.data or b"", message.seq or 0)

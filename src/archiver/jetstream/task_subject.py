@@ -6,6 +6,9 @@ from typing import NamedTuple
 BACKGROUND = "-"
 """In the place of a client: no client caused this task."""
 
+PARKED = "parked"
+"""In the place of a priority: the task waits for the turn of its client, and no worker gets it."""
+
 CLIENT_DIGITS = 16
 """Enough that no two clients of a fleet share a token."""
 

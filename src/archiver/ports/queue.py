@@ -45,8 +45,8 @@ class TaskQueue(Protocol):
         """Create the archive's task, or join its waiting or running task.
 
         A task that *client* causes counts as its open task, and has high priority only if the
-        client is light, or if nothing waits for it. *admit* is called before such a task is
-        created, and not before one is joined.
+        client is light, or if nothing waits for it. Clients that are not light take turns. *admit*
+        is called before such a task is created, and not before one is joined.
 
         Raises:
             EngineUnavailable: No task is known to have been created.
@@ -69,11 +69,10 @@ class TaskQueue(Protocol):
             EngineUnavailable: They are not known to be removed.
         """
 
-    async def backlog(self, source: str) -> Backlog | None:
-        """Return the length of the source's queue, at most a second old; None if it is unknown.
+    async def backlog(self, archive: Archive) -> Backlog | None:
+        """Return how many tasks may come before the archive's, at most a second old.
 
-        Cheap to repeat. Only tasks of high priority are counted: for most clients, no other task
-        comes first.
+        None if it is unknown. Tasks of clients with few do not count those of clients with many.
         """
 
     def recent_failure(self, archive: Archive) -> Failure | None:

@@ -38,9 +38,10 @@ class TaskList(Protocol):
         """Yield every task in the queue, in no certain order. Cheap: no task itself is read."""
 
     def oldest(self, source: str | None = None) -> AsyncGenerator[ListedTask, None]:
-        """Yield the tasks in the queue as PENDING, the oldest first. Each costs a request.
+        """Yield the tasks in the queue as PENDING, those first that are unchanged for longest.
 
-        Some of them may have been claimed. Unreadable ones are left out.
+        Each costs a request. Some of them may have been claimed, and one whose turn comes meanwhile
+        is yielded again. Unreadable ones are left out.
         """
 
     async def client(self, holder: str) -> str:

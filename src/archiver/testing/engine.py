@@ -64,6 +64,7 @@ class MemoryEngine:
         self.clients: dict[str, str] = {}
         self._counts: Counter[tuple[str, str, int]] = Counter()
         self._priorities: dict[str, Priority] = {}
+        self._served: dict[str, int] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
         self._failures: BoundedCache[str, Failure] = BoundedCache(
             ttl=FAILURE_TTL, max_bytes=MEGABYTE
@@ -122,8 +123,13 @@ class MemoryEngine:
         self.raise_if_down()
         return self.tasks.get(archive.key)
 
-    async def backlog(self, source: str) -> Backlog | None:
-        states = [task.state for task in self.tasks.values() if task.archive.source == source]
+    async def backlog(self, archive: Archive) -> Backlog | None:
+        lane = self._priorities.get(archive.key, Priority.HIGH)
+        states = [
+            task.state
+            for key, task in self.tasks.items()
+            if task.archive.source == archive.source and self._priorities[key] is lane
+        ]
         waiting = states.count(TaskState.PENDING) + states.count(TaskState.RETRY)
         running = states.count(TaskState.STARTED)
         return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
@@ -195,10 +201,18 @@ class MemoryEngine:
     def _next(self, priority: Priority) -> Task | None:
         queue = self._queues[priority]
         while queue:
-            task = self.tasks[queue.pop(0)]
+            key = self._in_turn(queue) if priority is Priority.MIDDLE else queue[0]
+            queue.remove(key)
+            task = self.tasks[key]
             if not task.state.terminal:
                 return task
         return None
+
+    def _in_turn(self, queue: Sequence[str]) -> str:
+        """Return the first task of the client that was not served for the longest time."""
+        key = min(queue, key=lambda key: self._served.get(self.clients[key], 0))
+        self._served[self.clients[key]] = sum(self._served.values()) + 1
+        return key
 
     def _change_progress(self, archive: Archive, phase: Phase, bytes_done: int) -> None:
         self.change(archive, phase=phase, bytes_done=bytes_done)

@@ -135,17 +135,18 @@ class Census:
     async def _read_waiting(
         self, wanted: Wanted, claimed: dict[str, ListedTask]
     ) -> list[ListedTask]:
-        waiting: list[ListedTask] = []
+        """Return the wanted tasks that no worker has claimed, each once."""
+        waiting: dict[str, ListedTask] = {}
         if not wanted.lists(TaskState.PENDING):
-            return waiting
+            return []
         async with aclosing(self._tasks.oldest(wanted.source)) as oldest:
             async for listed in oldest:
-                archive = listed.task.archive
-                if archive.key_hash not in claimed:
-                    waiting.append(listed)
+                key_hash = listed.task.archive.key_hash
+                if key_hash not in claimed:
+                    waiting.setdefault(key_hash, listed)
                     if len(waiting) == wanted.limit:
                         break
-        return waiting
+        return [*waiting.values()]
 
 
 def _in_order(wanted: Wanted, running: Iterable[ListedTask]) -> list[ListedTask]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import ArchiverError, OtherBytes, TooManyWaiters
-from archiver.model import Absent, EnqueueOutcome, Pending, Ready, rev_hash
+from archiver.model import Absent, Archive, EnqueueOutcome, Pending, Ready, rev_hash
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
 from archiver.web.reply import (
@@ -187,7 +187,7 @@ async def _without_archive(
         source = context.state.archiver.source(archive.source)
         if url := source.download_url(archive):
             return _lead_to(url, pending, outcome=SENT_TO_HOST)
-    draw_retry_after = await _retry_after(context, archive.source)
+    draw_retry_after = await _retry_after(context, archive)
     if request.accepts_202:
         repeatable = not request.wait.from_header
         return _accepted(context.state.config, pending, draw_retry_after, repeatable=repeatable)
@@ -261,15 +261,15 @@ def _with_preference(reply: Reply, request: ClientRequest) -> Reply:
     return replace(reply, response=response)
 
 
-async def _retry_after(context: RequestContext, source: str) -> Callable[[], int]:
-    """Return a function that draws ``Retry-After`` for each client of an archive of *source*.
+async def _retry_after(context: RequestContext, archive: Archive) -> Callable[[], int]:
+    """Return a function that draws ``Retry-After`` for each client of *archive*.
 
     It draws near the time at which the task should be done. If the queue cannot be read, it draws
     near ``server.retry_after_s``.
     """
     config = context.state.config
     unknown = timedelta(seconds=config.retry_after_s)
-    backlog = await context.state.archiver.backlog(source)
+    backlog = await context.state.archiver.backlog(archive)
     outlook = backlog.estimate_wait(unknown) if backlog else unknown
 
     def draw() -> int:
