@@ -2,15 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.records import CopiesRecord, encode
-from archiver.jetstream.streams import INDEX
+from archiver.jetstream.sha256_index import sha256_key
+from archiver.jetstream.streams import DIGESTS, INDEX
 from archiver.model import Archive, Manifest, Node, Region
 from archiver.storage.bucket import Bucket
 from archiver.storage.regional_storage import open_storage
@@ -21,8 +22,10 @@ from tests.system.stack import REGIONS, Stack
 
 WRITES_AT_A_TIME = 256
 UPLOADS_AT_A_TIME = 16
-DATA = b"bytes"
 CONNECT_TIMEOUT = timedelta(seconds=10)
+CREATED_AT = tuple(datetime.now(UTC) - timedelta(days=days) for days in (1, 60))
+"""In turn."""
+
 REPO = f"seeded/{BASENAME}"
 
 
@@ -31,10 +34,11 @@ def urls(stack: Stack, numbers: Iterable[int]) -> list[str]:
     return [stack.url(REPO, _node(number)) for number in numbers]
 
 
-def seed(stack: Stack, count: int) -> None:
+def seed(stack: Stack, count: int, places: Mapping[Region, str] = MappingProxyType({})) -> None:
     """Write *count* archives into the index. No process of Archiver may be running yet.
 
-    The buckets do not contain them, so a measured request must not reach the buckets.
+    If the buckets contain them, *places* is what ``seed_buckets`` returned. Otherwise, a measured
+    request must not reach the buckets.
 
     A NATS that does not flush every write to the disk replaces the usual one for that time.
     """
@@ -44,7 +48,7 @@ def seed(stack: Stack, count: int) -> None:
     command: list[str | Path] = [stack.nats.start[0], "--config", config]
     port = stack.nats.port
     with running(command, log=stack.nats.log, ready=lambda: accepts(port), stop_timeout_s=60):
-        asyncio.run(_seed(port, count))
+        asyncio.run(_seed(port, count, places))
     stack.nats.up()
 
 
@@ -54,7 +58,7 @@ def _careless(config: Path) -> Path:
     return copy
 
 
-async def _seed(port: int, count: int) -> None:
+async def _seed(port: int, count: int, places: Mapping[Region, str]) -> None:
     servers = Servers(
         urls=(f"nats://127.0.0.1:{port}",),
         user=None,
@@ -68,71 +72,76 @@ async def _seed(port: int, count: int) -> None:
         numbers = iter(range(count))
         async with asyncio.TaskGroup() as group:
             for _ in range(WRITES_AT_A_TIME):
-                group.create_task(_write(connection, numbers))
+                group.create_task(_write(connection, numbers, places))
 
 
-async def _write(connection: Connection, numbers: Iterator[int]) -> None:
+async def _write(
+    connection: Connection, numbers: Iterator[int], places: Mapping[Region, str]
+) -> None:
     for number in numbers:
-        seeded = _seeded(number)
-        await connection.kv.put(INDEX, seeded.archive.key_hash, encode(seeded.record))
+        archive, manifest = _archive(number), _manifest(number)
+        record = CopiesRecord(
+            manifest=manifest,
+            regions=tuple(Region(name) for name in REGIONS),
+            checked_at=datetime.now(UTC),  # a check of an older entry would reach the buckets
+            places=places,
+        )
+        await connection.kv.put(INDEX, archive.key_hash, encode(record))
+        sha256 = sha256_key(manifest.sha256, archive)
+        await connection.kv.put(DIGESTS, sha256, archive.key.encode())
 
 
-def seed_buckets(buckets: Sequence[Bucket], count: int) -> None:
-    """Write *count* small archives, with their manifests, into each of *buckets*."""
+def seed_buckets(buckets: Sequence[Bucket], count: int) -> Mapping[Region, str]:
+    """Write *count* small archives, with their manifests, into each of *buckets*.
+
+    Returns the ids of the buckets, for ``seed``.
+    """
     print(f"  writing {count:,} archives into {len(buckets)} buckets")
-    asyncio.run(_seed_buckets(buckets, count))
+    return asyncio.run(_seed_buckets(buckets, count))
 
 
-async def _seed_buckets(buckets: Sequence[Bucket], count: int) -> None:
-    async with open_storage(buckets), asyncio.TaskGroup() as group:
+async def _seed_buckets(buckets: Sequence[Bucket], count: int) -> Mapping[Region, str]:
+    async with open_storage(buckets) as storage:
         numbers = iter(range(count))
-        for _ in range(UPLOADS_AT_A_TIME):
-            group.create_task(_store(buckets, numbers))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(UPLOADS_AT_A_TIME):
+                group.create_task(_store(buckets, numbers))
+        return storage.bucket_ids
 
 
 async def _store(buckets: Sequence[Bucket], numbers: Iterator[int]) -> None:
     for number in numbers:
-        seeded = _seeded(number)
-        manifest = replace(
-            seeded.record.manifest,
-            size_bytes=len(DATA),
-            sha256=hashlib.sha256(DATA).hexdigest(),
-            created_at=seeded.record.manifest.created_at - timedelta(days=1),
-        )
+        archive, manifest = _archive(number), _manifest(number)
         for bucket in buckets:
-            await bucket.put_object(manifest.object_key, _chunks())
-            await bucket.create_manifest(seeded.archive, manifest, known_absent=True)
+            await bucket.put_object(manifest.object_key, _chunks(_data(number)))
+            await bucket.create_manifest(archive, manifest, known_absent=True)
 
 
-async def _chunks() -> AsyncIterator[bytes]:
-    yield DATA
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seeded:
-    archive: Archive
-    record: CopiesRecord
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _node(number: int) -> Node:
     return Node(hashlib.sha1(b"%d" % number, usedforsecurity=False).hexdigest())
 
 
-def _seeded(number: int) -> _Seeded:
-    archive = Archive(source="hgmo", repo=REPO, node=_node(number), subdir="", suffix="tar.gz")
-    manifest = Manifest(
+def _data(number: int) -> bytes:
+    return f"archive {number}".encode()
+
+
+def _archive(number: int) -> Archive:
+    return Archive(source="hgmo", repo=REPO, node=_node(number), subdir="", suffix="tar.gz")
+
+
+def _manifest(number: int) -> Manifest:
+    archive, data = _archive(number), _data(number)
+    return Manifest(
         key=archive.key,
         node=archive.node,
-        sha256=hashlib.sha256(archive.node.encode()).hexdigest(),
-        size_bytes=number,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
         object_key=f"archives/{archive.key}/{number:032x}/{archive.file_name}",
         root=ROOT,
         source_url=f"http://127.0.0.1/{REPO}/archive/{archive.node}.tar.gz/",
-        created_at=datetime.now(UTC),
+        created_at=CREATED_AT[number % len(CREATED_AT)],
     )
-    record = CopiesRecord(
-        manifest=manifest,
-        regions=tuple(Region(name) for name in REGIONS),
-        checked_at=manifest.created_at,  # a check of an older entry would reach the buckets
-    )
-    return _Seeded(archive=archive, record=record)

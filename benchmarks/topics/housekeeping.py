@@ -12,13 +12,14 @@ from pathlib import Path
 
 from benchmarks.lab import Lab
 from benchmarks.race import Contestant, Row, Table, race
-from benchmarks.seeding import seed_buckets
+from benchmarks.seeding import seed, seed_buckets
 from tests.parts.s3 import Home, running_weed
 from tests.system.stack import Stack
 
 SIZES, QUICK_SIZES = (1_000, 100_000), (200, 2_000)
 COMMANDS = ("fsck", "gc", "list")
 RETENTION = {"ARCHIVER_RETENTION__DAYS": "30"}
+"""Half of the archives would expire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +58,8 @@ def measure(lab: Lab) -> list[Table]:
         weed = stack.enter_context(running_weed(folder))
         for count in QUICK_SIZES if lab.inputs.quick else SIZES:
             home, servers = weed.make_home(), stack.enter_context(lab.servers(host))
-            seed_buckets(home.buckets(), count)
+            seed(servers, count, seed_buckets(home.buckets(), count))
             env = _settings(servers, home)
-            Run(command="fsck", env=env, folder=lab.folder).seconds("--repair")  # indexes them
             for command in COMMANDS:
                 runs[f"{command}, {count:,} archives"] = Run(
                     command=command, env=env, folder=lab.folder
