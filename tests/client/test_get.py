@@ -345,6 +345,18 @@ def test_a_wait_that_is_too_short_exits_with_75(
     assert "still being built after 0.1 s" in result.stderr
 
 
+def test_a_status_at_another_address_may_refuse_the_bytes(
+    run: Run, server: ScriptedServer, miss: Response
+) -> None:
+    elsewhere = miss.headers["Location"].replace("127.0.0.1", "localhost")
+    server.respond(REV_URL, replace(miss, headers={**miss.headers, "Location": elsewhere}))
+    server.respond(STATUS, problem(409, "other_bytes"))
+    result = run(*GET, "--server", server.url, "--sha256", "0" * 64)
+    assert result.exit_code == 5
+    assert "other_bytes" in result.stderr
+    assert "public_url" not in result.stderr
+
+
 def test_other_bytes_than_those_insisted_on_are_refused(
     run: Run, server: ScriptedServer, hit: Response, tmp_path: Path
 ) -> None:

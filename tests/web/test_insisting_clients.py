@@ -1,6 +1,7 @@
 """Clients that insist on a SHA-256 get these bytes or a 409, and no other bytes."""
 
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -50,10 +51,30 @@ def test_clients_that_wait_together_each_get_what_they_insist_on() -> None:
 
 def test_a_miss_is_built_and_then_refused(web: Client) -> None:
     target = f"{DEFAULT}?sha256={OTHER}"
-    assert web.get(target).status == 202
+    missed = web.get(target)
+    joined = web.get(target)
+    assert missed.status == joined.status == 202
+    assert missed.headers["location"] == joined.headers["location"]
     web.work()
     assert web.get(target).status == 409
     assert web.get(DEFAULT).status == 302
+
+
+@pytest.mark.parametrize("method", ("GET", "HEAD"))
+@pytest.mark.parametrize("wait", ("", "&wait=5"))
+def test_a_status_has_no_links_to_other_bytes(web: Client, method: str, wait: str) -> None:
+    status = urlsplit(web.get(f"{DEFAULT}?sha256={OTHER}").headers["location"])
+    target = f"{status.path}?{status.query}"
+    assert web.get(target).json["result"]["state"] == "PENDING"
+    web.work()
+    wrong = web.request(method, f"{target}{wait}")
+    assert wrong.status == 409
+    if method == "GET":
+        sha256 = web.get(DEFAULT).headers["archiver-sha256"]
+        assert (wrong.json["code"], wrong.json["sha256"]) == ("other_bytes", sha256)
+        right = web.get(f"{status.path}?sha256={sha256}{wait}")
+        assert right.json["result"]["s3_urls"]
+    assert web.get(f"{status.path}?sha256=abc").status == 400
 
 
 def test_a_remembered_answer_does_not_outlive_other_bytes(web: Client) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import POLL_MAX_S, Accepted, Located, TaskStatus
-from archiver.client.failures import CommandFailed, Declined, NoResponse, RetryLater
+from archiver.client.failures import CommandFailed, Declined, NoResponse, RetryLater, WrongBytes
 from archiver.client.text import origin
 
 POLL_MIN_S = 0.2
@@ -80,6 +80,8 @@ def _require_retryable(
     exc: CommandFailed, accepted: Accepted, responded_at: float | None, *, now: float
 ) -> float:
     """Return when Archiver last responded. Raises *exc* if the poll is not worth repeating."""
+    if isinstance(exc, WrongBytes):
+        raise exc
     is_archiver = responded_at is not None or not accepted.requested_url
     if isinstance(exc, Declined) or (is_archiver and type(exc) is RetryLater):
         return now

@@ -55,8 +55,10 @@ class WebConfig:
     wait_limits: WaitLimits = field(default_factory=WaitLimits)
     version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
 
-    def status_url(self, archive: Archive) -> str:
-        return f"{self.public_url}/archiver/status/{archive.task_id}"
+    def status_url(self, archive: Archive, sha256: str | None = None) -> str:
+        """Return the URL of a status, which has no links to other bytes than *sha256*."""
+        query = f"?sha256={sha256}" if sha256 else ""
+        return f"{self.public_url}/archiver/status/{archive.task_id}{query}"
 
     def repo_url(self, archive: ArchiveRequest | Archive) -> str:
         """Return the URL of a repo's archives, for requests with ``?rev=``."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import ArchiverError, OtherBytes, TooManyWaiters
-from archiver.model import Absent, Archive, EnqueueOutcome, Pending, Ready, rev_hash
+from archiver.model import Absent, Archive, EnqueueOutcome, Manifest, Pending, Ready, rev_hash
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
 from archiver.web.reply import (
@@ -110,10 +110,16 @@ def redirect(config: WebConfig, rev: str, ready: Ready) -> Response:
 
 def insist(sha256: str, render: Render, ready: Ready) -> Response:
     """Return the response to a client that accepts no other bytes. Raises OtherBytes."""
-    actual = ready.manifest.sha256
-    if actual != sha256:
-        raise OtherBytes(f"the archive has the SHA-256 {actual}, not {sha256}", sha256=actual)
+    require_sha256(sha256, ready.manifest)
     return render(ready)
+
+
+def require_sha256(sha256: str, manifest: Manifest) -> None:
+    """Raise OtherBytes unless the archive has these bytes."""
+    if manifest.sha256 != sha256:
+        raise OtherBytes(
+            f"the archive has the SHA-256 {manifest.sha256}, not {sha256}", sha256=manifest.sha256
+        )
 
 
 async def miss_reply(
@@ -190,7 +196,8 @@ async def _without_archive(
     draw_retry_after = await _retry_after(context, archive)
     if request.accepts_202:
         repeatable = not request.wait.from_header
-        return _accepted(context.state.config, pending, draw_retry_after, repeatable=repeatable)
+        location = context.state.config.status_url(archive, request.sha256)
+        return _accepted(location, pending, draw_retry_after, repeatable=repeatable)
     reply = problem(
         context,
         "not_ready_yet",
@@ -207,7 +214,7 @@ def _lead_to(url: str, pending: Pending, *, outcome: str) -> Reply:
 
 
 def _accepted(
-    config: WebConfig, pending: Pending, draw_retry_after: Callable[[], int], *, repeatable: bool
+    location: str, pending: Pending, draw_retry_after: Callable[[], int], *, repeatable: bool
 ) -> Reply:
     """Return the 202. Each client of a crowd gets the same one with its own ``Retry-After``.
 
@@ -215,7 +222,7 @@ def _accepted(
     """
 
     def response(pending: Pending) -> Response:
-        headers = {"Location": config.status_url(pending.archive), **_headers(pending)}
+        headers = {"Location": location, **_headers(pending)}
         return JSONResponse({"result": {}}, status_code=202, headers=headers)
 
     def joined() -> Repeatable:

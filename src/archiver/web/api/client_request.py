@@ -96,7 +96,7 @@ def client_request(
             query, context.header(b"prefer"), config.wait_limits, default_s=default_wait_s
         ),
         on_miss=_parse_on_miss(query),
-        sha256=_parse_sha256(query),
+        sha256=parse_sha256(query),
         ending=ending,
     )
 
@@ -164,7 +164,8 @@ def _parse_on_miss(query: Mapping[str, str]) -> OnMiss | None:
     return on_miss
 
 
-def _parse_sha256(query: Mapping[str, str]) -> str | None:
+def parse_sha256(query: Mapping[str, str]) -> str | None:
+    """Return the bytes that the client insists on, if any. Raises InvalidRequest."""
     if "sha256" not in query:
         return None
     if not is_sha256(sha256 := query["sha256"].lower()):

@@ -14,6 +14,8 @@ from archiver.errors import UnknownSource
 from archiver.model import Archive, Node, parse_task_id
 from archiver.status import Status
 from archiver.tasks import Phase, Task, TaskState
+from archiver.web.api.archive_reply import require_sha256
+from archiver.web.api.client_request import parse_sha256
 from archiver.web.reply import Reply, client_left
 from archiver.web.request_context import RequestContext
 from archiver.web.request_target import parse_number, parse_query
@@ -30,17 +32,25 @@ ANYTHING = "*"
 async def get_status(context: RequestContext) -> Reply:
     """Return the status of a task, with 200 for any id.
 
-    With ``wait``, return it as soon as it differs from the one that the client knows.
+    With ``wait``, return it as soon as it differs from the one that the client knows. Raises
+    OtherBytes if the archive does not have the bytes that the client insists on.
     """
-    query = parse_query(context.query, known=("wait",))
+    query = parse_query(context.query, known=("wait", "sha256"))
+    sha256 = parse_sha256(query)
     task_id = context.parameters["task_id"]
     wait_s = parse_number(query, "wait", "a whole number of seconds") or 0
     archive = find_archive(context, task_id)
     if archive is None:
         return _result_reply(context, _render_unknown(task_id), etag=None)
     if wait_s and context.method != "HEAD":
-        return await _wait_for_change(context, archive, wait_s)
-    return _status_reply(context, await context.state.archiver.status(archive))
+        status = await _wait_for_change(context, archive, wait_s)
+    else:
+        status = await context.state.archiver.status(archive)
+    if status is None:
+        return client_left()
+    if sha256 and status.copies:
+        require_sha256(sha256, status.copies.manifest)
+    return _status_reply(context, status)
 
 
 def find_archive(context: RequestContext, task_id: str) -> Archive | None:
@@ -56,7 +66,10 @@ def find_archive(context: RequestContext, task_id: str) -> Archive | None:
     return None
 
 
-async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: float) -> Reply:
+async def _wait_for_change(
+    context: RequestContext, archive: Archive, wait_s: float
+) -> Status | None:
+    """Return the status after its next change, if that is in time; None if the client has left."""
     state = context.state
     until = time.monotonic() + min(wait_s, state.config.wait_limits.hold_s)
     with (
@@ -68,9 +81,9 @@ async def _wait_for_change(context: RequestContext, archive: Archive, wait_s: fl
         if watch.status and not watch.ended and not _is_new(context, watch.status):
             wake = await watch.wait_for_change(seen, _left_s(until), departure)
         if wake is Wake.CLIENT_LEFT or watch.status is None:
-            return client_left()
+            return None
         context.require_readable(archive)  # its token may have been removed during the wait
-        return _status_reply(context, watch.status)
+        return watch.status
 
 
 def _left_s(until: float) -> float:
