@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.streams import STATES
 from archiver.storage.regional_storage import open_storage
 from archiver.upkeep.collector import RUN
+from archiver.upkeep.expiry import Kept
 from archiver.upkeep.expiry_plan import Excess, Expiry, Reason
 from archiver.upkeep.gc import GcTally, Outcome, Result
 from tests.cli.test_index import region
@@ -49,6 +51,12 @@ def test_a_result_is_one_line() -> None:
         "last_use": "2026-01-02",
         "size": 12_000,
     }
+
+
+def test_a_result_says_why_an_archive_is_kept() -> None:
+    kept = replace(RESULT, outcome=Outcome.KEPT, kept=Kept.DIFFERENT)
+    assert format_result(kept).endswith(f"{ARCHIVE.task_id} (different)")
+    assert json.loads(to_json_line(kept))["kept"] == "different"
 
 
 def test_the_summary_says_what_was_done_and_what_is_left() -> None:

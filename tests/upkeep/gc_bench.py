@@ -16,7 +16,7 @@ from archiver.testing import (
     MemoryStorage,
 )
 from archiver.upkeep.collector import Collector
-from archiver.upkeep.expiry import Expirer
+from archiver.upkeep.expiry import Expirer, Kept
 from archiver.upkeep.gc import Gc, GcTally, Outcome
 from tests.parts.fleet import an_archive, copies_of
 
@@ -58,9 +58,9 @@ class Bench:
 
     async def run(
         self, retention: Retention = MONTH, *, apply: bool = True
-    ) -> tuple[dict[Archive, Outcome], GcTally]:
+    ) -> tuple[dict[Archive, Outcome | Kept], GcTally]:
         gc = self.gc(retention)
-        results = {r.expiry.archive: r.outcome async for r in gc.run(apply=apply)}
+        results = {r.expiry.archive: r.kept or r.outcome async for r in gc.run(apply=apply)}
         return results, gc.tally
 
     def collector(self) -> Collector:

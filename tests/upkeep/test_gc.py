@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from archiver.errors import StorageUnavailable
-from archiver.model import Archive, Pin, Region, Tombstone
+from archiver.errors import StorageUnavailable, UnreadableManifest
+from archiver.model import Archive, Manifest, Pin, Region, Tombstone
 from archiver.retention import Retention
 from archiver.testing import (
     MemoryLastUses,
 )
+from archiver.upkeep.expiry import Kept
 from archiver.upkeep.expiry_plan import Reason
 from archiver.upkeep.gc import Outcome
 from tests.parts.fleet import copies_of
@@ -87,7 +88,7 @@ def test_a_pinned_archive_never_expires() -> None:
 
         bench.storage.put_tombstone = pin_meanwhile  # type: ignore[method-assign]
         results, tally = await bench.run(Retention(days=1, budget_bytes=0))
-        assert results == {late: Outcome.KEPT}
+        assert results == {late: Kept.PINNED}
         assert (await bench.storage.find(late)).copies
         assert (await bench.storage.find(listed)).copies
         assert tally.kept == 1
@@ -120,7 +121,7 @@ def test_an_archive_that_is_being_purged_is_left_to_the_purge() -> None:
 
         bench.storage.put_tombstone = purge_meanwhile  # type: ignore[method-assign]
         results, _ = await bench.run()
-        assert results == {archive: Outcome.KEPT}
+        assert results == {archive: Kept.PURGED}
         assert bench.storage.marks[ONE] == {archive.key: "p1"}
         assert await bench.storage.read_tombstone(archive) is None
 
@@ -133,7 +134,7 @@ def test_an_archive_that_was_built_again_stays() -> None:
         manifest = replace(bench.storage.manifests[ONE][archive.key], created_at=bench.now)
         for region in (ONE, TWO):
             bench.storage.manifests[region][archive.key] = manifest
-        assert (await bench.run())[0] == {archive: Outcome.KEPT}
+        assert (await bench.run())[0] == {archive: Kept.REBUILT}
 
     play(scenario)
 
@@ -143,7 +144,24 @@ def test_regions_that_disagree_are_left_to_the_operator() -> None:
         archive = await bench.store()
         manifests = bench.storage.manifests[TWO]
         manifests[archive.key] = replace(manifests[archive.key], sha256="1" * 64)
-        assert (await bench.run())[0] == {archive: Outcome.KEPT}
+        assert (await bench.run())[0] == {archive: Kept.DIFFERENT}
+
+    play(scenario)
+
+
+def test_a_damaged_manifest_is_left_to_the_operator() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        read = bench.storage.contents.read_manifest
+
+        async def find_damage(region: Region, archive: Archive) -> Manifest | None:
+            if region == TWO:
+                raise UnreadableManifest("damaged")
+            return await read(region, archive)
+
+        bench.storage.contents.read_manifest = find_damage  # type: ignore[method-assign]
+        expired = await bench.expirer.expire(archive, last_use=bench.now.date())
+        assert expired is Kept.UNREADABLE
 
     play(scenario)
 

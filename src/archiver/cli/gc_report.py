@@ -10,10 +10,10 @@ from archiver.upkeep.gc import GcTally, Result
 
 
 def format_result(result: Result) -> str:
-    expiry = result.expiry
+    expiry, kept = result.expiry, f" ({result.kept})" if result.kept else ""
     return (
         f"{result.outcome:<10}  {expiry.reason:<6}  {expiry.last_use}  {expiry.size_bytes:>15,}  "
-        f"{printable(expiry.archive.task_id)}"
+        f"{printable(expiry.archive.task_id)}{kept}"
     )
 
 
@@ -26,6 +26,7 @@ def to_json_line(result: Result) -> str:
             "reason": expiry.reason,
             "last_use": expiry.last_use.isoformat(),
             "size": expiry.size_bytes,
+            **({"kept": result.kept} if result.kept else {}),
         }
     )
 

@@ -1,6 +1,7 @@
 """Expires an archive: it ends in all regions, and leaves a tombstone. Its bytes stay a while."""
 
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Tombstone
@@ -11,6 +12,16 @@ from archiver.upkeep.leftovers import Orphan
 
 SAME_DAY = timedelta(days=1)
 """The last use may be by the clock of the server that stored the manifest, around midnight."""
+
+
+class Kept(StrEnum):
+    """Why an archive stays that should expire."""
+
+    PINNED = "pinned"
+    REBUILT = "rebuilt"  # after its last use
+    PURGED = "purged"  # or being purged
+    DIFFERENT = "different"  # the regions have different manifests
+    UNREADABLE = "unreadable"  # a region has a damaged manifest
 
 
 class Expirer:
@@ -32,11 +43,8 @@ class Expirer:
         self._forget = forgetter.forget
         self.grace = grace
 
-    async def expire(self, archive: Archive, *, last_use: date) -> Tombstone | None:
-        """Return the tombstone that *archive* left; None if it stays.
-
-        It stays if it is pinned, being purged, built after *last_use*, or if the regions have
-        different manifests.
+    async def expire(self, archive: Archive, *, last_use: date) -> Tombstone | Kept:
+        """Return the tombstone that *archive* left, or why it stays.
 
         Raises:
             StorageUnavailable: A region did not answer. The archive may exist in some regions only,
@@ -44,18 +52,20 @@ class Expirer:
             EngineUnavailable: The index may still lead to the archive. The next run goes on.
         """
         manifest = await self._only_manifest(archive)
-        if manifest is None or manifest.created_at.date() - last_use > SAME_DAY:
-            return None
+        if isinstance(manifest, Kept):
+            return manifest
+        if manifest.created_at.date() - last_use > SAME_DAY:
+            return Kept.REBUILT
         if await self._storage.read_pin(archive):
-            return None
+            return Kept.PINNED
         tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
         if failures := await self._storage.put_tombstone(archive, tombstone):
             raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
         if await self._only_manifest(archive) != manifest:  # a purge began, or has ended
             await self._storage.remove_tombstone(archive)
-            return None
+            return Kept.PURGED
         if await self._storage.read_pin(archive):
-            return None
+            return Kept.PINNED
         failures = await self._storage.withdraw(archive, manifest)
         await self._forget(archive)
         if failures:
@@ -86,13 +96,21 @@ class Expirer:
         """Return whether the grace period is over."""
         return datetime.now(UTC) - tombstone.expired_at > self.grace
 
-    async def _only_manifest(self, archive: Archive) -> Manifest | None:
-        """Return the only manifest of the archive, or None if there are several, or none."""
+    async def _only_manifest(self, archive: Archive) -> Manifest | Kept:
+        """Return the only manifest of the archive, or why there is none."""
         try:
             manifests = {
                 await self._contents.read_manifest(region, archive)
                 for region in self._contents.regions
-            } - {None}
-        except (PurgeUnfinished, UnreadableManifest):
-            return None
-        return manifests.pop() if len(manifests) == 1 else None
+            }
+        except PurgeUnfinished:
+            return Kept.PURGED
+        except UnreadableManifest:
+            return Kept.UNREADABLE
+        match [each for each in manifests if each]:
+            case []:
+                return Kept.PURGED
+            case [manifest]:
+                return manifest
+            case _:
+                return Kept.DIFFERENT

@@ -19,7 +19,7 @@ from archiver.ports.storage import Storage
 from archiver.retention import Retention
 from archiver.runtime.tasks import map_in_order
 from archiver.telemetry import METRICS, log
-from archiver.upkeep.expiry import Expirer
+from archiver.upkeep.expiry import Expirer, Kept
 from archiver.upkeep.expiry_plan import Excess, Expiry, ExpiryPlan
 from archiver.upkeep.inventory import Inventory, Listed
 from archiver.upkeep.known_uses import read_uses
@@ -39,16 +39,17 @@ class Outcome(StrEnum):
 
     PLANNED = "planned"
     EXPIRED = "expired"
-    KEPT = "kept"  # pinned, purged or built again since the listing, or different in regions
+    KEPT = "kept"
     UNANSWERED = "unanswered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """An archive that should expire, and the outcome."""
+    """An archive that should expire, and the outcome: ``kept`` is why it stays."""
 
     expiry: Expiry
     outcome: Outcome
+    kept: Kept | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,16 +187,17 @@ class Gc:
 
     async def _expire(self, expiry: Expiry) -> Result:
         try:
-            tombstone = await self._expirer.expire(expiry.archive, last_use=expiry.last_use)
+            left = await self._expirer.expire(expiry.archive, last_use=expiry.last_use)
         except StorageUnavailable as exc:
             _log_left(expiry.archive, exc)
             self.tally.unanswered += 1
             return Result(expiry=expiry, outcome=Outcome.UNANSWERED)
-        if tombstone is None:
+        if isinstance(left, Kept):
             self.tally.kept += 1
-            return Result(expiry=expiry, outcome=Outcome.KEPT)
+            log.info("gc.archive_kept", key=expiry.archive.key, reason=left)
+            return Result(expiry=expiry, outcome=Outcome.KEPT, kept=left)
         self.tally.expired += 1
-        _report(expiry, tombstone)
+        _report(expiry, left)
         return Result(expiry=expiry, outcome=Outcome.EXPIRED)
 
     async def _remove_bytes(self, *, apply: bool) -> None:
