@@ -196,7 +196,7 @@ def test_tasks_are_counted_and_listed(web: Client) -> None:
     ]
     assert body["clients"] == [{"client": "192.0.2.1", "tasks": 5}]
     assert (body["codes"], body["since"]) == ([], None)
-    running = get(web, "tasks", {"state": "STARTED", "source": "hgmo"})
+    running = get(web, "tasks", {"state": "started", "source": "hgmo"})
     assert len(tasks_of(running, "tasks")) == 2
 
 

@@ -62,7 +62,7 @@ async def get_archives(context: RequestContext) -> Reply:
 async def get_tasks(context: RequestContext) -> Reply:
     """Return the number of tasks by state, source, code and client, and some of them."""
     query = parse_query(context.query, known=("source", "state", "limit"))
-    state = _one_of(STATES, query, "state")
+    state = require_one_of(STATES, query["state"].upper(), "state") if "state" in query else None
     wanted = Wanted(
         source=_operated_source(context, query),
         state=TaskState(state) if state else None,
