@@ -23,9 +23,7 @@ from tests.system.stack import REGIONS, Stack
 WRITES_AT_A_TIME = 256
 UPLOADS_AT_A_TIME = 16
 CONNECT_TIMEOUT = timedelta(seconds=10)
-CREATED_AT = tuple(datetime.now(UTC) - timedelta(days=days) for days in (1, 60))
-"""In turn."""
-
+CREATED_AT = datetime.now(UTC) - timedelta(days=1)
 REPO = f"seeded/{BASENAME}"
 
 
@@ -143,5 +141,5 @@ def _manifest(number: int) -> Manifest:
         object_key=f"archives/{archive.key}/{number:032x}/{archive.file_name}",
         root=ROOT,
         source_url=f"http://127.0.0.1/{REPO}/archive/{archive.node}.tar.gz/",
-        created_at=CREATED_AT[number % len(CREATED_AT)],
+        created_at=CREATED_AT,
     )

@@ -19,7 +19,7 @@ from tests.system.stack import Stack
 SIZES, QUICK_SIZES = (1_000, 100_000), (200, 2_000)
 COMMANDS = ("fsck", "gc", "list")
 RETENTION = {"ARCHIVER_RETENTION__DAYS": "30"}
-"""Half of the archives would expire."""
+"""A usual run, of which nothing expires: the buckets are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from archiver.cli.signals import cancelled_by_signals
+from archiver.cli.cancellation import cancelled_by_signals
 
 
 @pytest.mark.parametrize(("number", "code"), ((signal.SIGINT, 130), (signal.SIGTERM, 143)))

@@ -2,16 +2,19 @@
 
 import signal
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from archiver import __version__
-from archiver.client.failures import CommandFailed
+from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
     *("serve", "web", "worker", "get", "verify", "status", "list", "tasks", "audit", "fsck", "gc"),
     *("fill", "index", "purge", "pins", "mirrors", "engine", "config", "token", "demo"),
 )
+
+SERVER_EXTRA = "source-archiver[server]"
 
 
 class LazyGroup(click.Group):
@@ -23,7 +26,12 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"archiver.cli.{cmd_name}").command
+        try:
+            command: click.Command = import_module(f"archiver.cli.{cmd_name}").command
+        except ModuleNotFoundError as exc:
+            if (exc.name or "").partition(".")[0] == "archiver":
+                raise
+            return _uninstalled(cmd_name, str(exc.name))
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -34,9 +42,31 @@ class LazyGroup(click.Group):
             raise SystemExit(128 + signal.SIGINT) from None
         except BrokenPipeError:
             raise
+        except CommandFailed as exc:
+            _fail(exc)
         except OSError as exc:
             name = f"{exc.filename}: " if exc.filename else ""
-            raise CommandFailed(f"{name}{exc.strerror or 'system error'}") from exc
+            _fail(CommandFailed(f"{name}{exc.strerror or 'system error'}"))
+
+
+def _uninstalled(name: str, library: str) -> click.Command:
+    """Return a command that says what to install."""
+
+    def explain() -> None:
+        raise InvalidUsage(f"`archiver {name}` needs {library}: install {SERVER_EXTRA}")
+
+    return click.Command(
+        name,
+        help=f"Not installed: part of {SERVER_EXTRA}.",
+        callback=explain,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+def _fail(failure: CommandFailed) -> NoReturn:
+    click.echo(f"Error: {failure.message}", err=True)
+    raise SystemExit(failure.exit_code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

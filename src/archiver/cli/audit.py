@@ -11,14 +11,11 @@ from random import Random
 import click
 
 from archiver.cli.audit_report import exit_code, format_summary, print_finding, to_json_line
-from archiver.cli.options import (
-    config_option,
-    json_option,
-    load_settings_or_embedded,
-    parse_task,
-)
+from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.options import config_option, json_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
+from archiver.cli.task_argument import parse_task
 from archiver.client.failures import InvalidUsage
 from archiver.client.text import printable
 from archiver.errors import StorageUnavailable

@@ -8,7 +8,8 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
-from archiver.cli.options import config_option, load_settings
+from archiver.cli.command_settings import load_settings
+from archiver.cli.options import config_option
 from archiver.client.text import HIDDEN, hide_user_info, printable
 from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.settings import (

@@ -1,6 +1,5 @@
 """``archiver get``: request an archive, wait for it, download it, verify it."""
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -11,19 +10,14 @@ import click
 from archiver.cli.options import json_option, server_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
-from archiver.cli.verify import describe
 from archiver.client.api_client import ApiClient, open_client
 from archiver.client.api_response import Accepted, Located, TaskStatus
+from archiver.client.deadline import Deadline
 from archiver.client.download import ResumableDownload
 from archiver.client.failures import CommandFailed, LimitReached, RetryLater, TimedOut, WrongBytes
 from archiver.client.output import STDOUT, is_complete, open_output, require_absent
 from archiver.client.task_wait import POLL_MIN_S, wait_for_task
 from archiver.client.text import printable
-from archiver.errors import BadArchive, InvalidRequest
-from archiver.formats.archive_start import may_carry_record
-from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
-from archiver.model import Node
-from archiver.runtime.threads import run_in_thread
 
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
@@ -114,27 +108,37 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("-o must name a file")
     query = {"subdir": subdir, "suffix": suffix, "preferred_region": region, "sha256": sha256}
     began = time.monotonic()
-    with interruptible(), byte_progress(quiet=quiet) as progress:
+    message = f"not finished after {timeout_s:g} s"
+    with (
+        interruptible(),
+        byte_progress(quiet=quiet) as progress,
+        open_client(server) as client,
+        exit_after(timeout_s + EXIT_MARGIN_S, message),
+    ):
         get = GetArchive(
+            client=client,
             source=source,
             repo=repo,
             query=query,
             output=output,
             force=force,
-            timeout_s=timeout_s,
+            deadline=Deadline(timeout_s, TimedOut(message)),
             wait_s=wait_s,
             retries=retries,
             max_bytes=max_bytes,
             progress=progress,
             quiet=quiet,
         )
-        message = f"not finished after {timeout_s:g} s"
-        try:
-            with exit_after(timeout_s + EXIT_MARGIN_S, message):
-                result = asyncio.run(get.locate_and_download(server, rev))
-        except TimeoutError:
-            raise TimedOut(message) from None
+        result = get.locate_and_download(rev)
     _print_result(result, time.monotonic() - began, as_json=as_json, quiet=quiet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The verdict on an archive that carries a commit record, and a sentence about it."""
+
+    verdict: str
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,44 +149,43 @@ class GetResult:
     path: str
     waited: bool
     downloaded: bool
-    proof: CommitProof | None
+    proof: Proof | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetArchive:
-    """Gets one archive. ``output`` is the path that the user named, if any."""
+    """Gets one archive before the deadline. ``output`` is the path that the user named, if any."""
 
+    client: ApiClient
     source: str
     repo: str
     query: dict[str, str | None]
     output: str | None
     force: bool
-    timeout_s: float
+    deadline: Deadline
     wait_s: float | None
     retries: int
     max_bytes: int
     progress: ProgressBar
     quiet: bool
 
-    async def locate_and_download(self, server: str, rev: str) -> GetResult:
-        """Get the archive within the timeout. Raises TimeoutError after it."""
-        async with asyncio.timeout(self.timeout_s), open_client(server) as client:
-            url = client.archive_url(self.source, self.repo, rev, self.query)
-            located, waited = await self._locate(client, url)
-            self._require_wanted(located)
-            if located.size_bytes > self.max_bytes:
-                raise CommandFailed(
-                    f"the archive has {located.size_bytes:,} bytes; "
-                    f"--max-bytes allows {self.max_bytes:,}"
-                )
-            path = self.output or located.file_name
-            if exists := self._exists(Path(path), located):
-                proof = await self._prove(Path(path), located)
-            else:
-                located, proof = await self._download(client, located, path)
-            return GetResult(
-                located=located, path=path, waited=waited, downloaded=not exists, proof=proof
+    def locate_and_download(self, rev: str) -> GetResult:
+        url = self.client.archive_url(self.source, self.repo, rev, self.query)
+        located, waited = self._locate(url)
+        self._require_wanted(located)
+        if located.size_bytes > self.max_bytes:
+            raise CommandFailed(
+                f"the archive has {located.size_bytes:,} bytes; "
+                f"--max-bytes allows {self.max_bytes:,}"
             )
+        path = self.output or located.file_name
+        if exists := self._exists(Path(path), located):
+            proof = self._prove(Path(path), located)
+        else:
+            located, proof = self._download(located, path)
+        return GetResult(
+            located=located, path=path, waited=waited, downloaded=not exists, proof=proof
+        )
 
     def _require_wanted(self, located: Located) -> None:
         """Raise WrongBytes if the server leads to other bytes than the user insists on.
@@ -202,90 +205,81 @@ class GetArchive:
         require_absent(path)
         return False
 
-    async def _download(
-        self, client: ApiClient, located: Located, path: str
-    ) -> tuple[Located, CommitProof | None]:
+    def _download(self, located: Located, path: str) -> tuple[Located, Proof | None]:
         """Download the archive, and prove it before the file gets its name."""
 
-        async def locate(node: str, region: str) -> Located:
+        def locate(node: str, region: str) -> Located:
             query = {**self.query, "preferred_region": region}
-            url = client.archive_url(self.source, self.repo, node, query)
-            fresh, _ = await self._locate(client, url)
+            fresh, _ = self._locate(self.client.archive_url(self.source, self.repo, node, query))
             self.progress.update("download", writer.size_bytes, located.size_bytes)
             return fresh
 
-        replace = bool(self.output) or self.force
         with open_output(
-            path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
+            path,
+            sha256=located.sha256,
+            size_bytes=located.size_bytes,
+            replace=bool(self.output) or self.force,
+            on_kept=_print_kept,
         ) as writer:
             self.progress.update("download", writer.size_bytes, located.size_bytes)
             download = ResumableDownload(
-                client=client, locate=locate, retries=self.retries, on_retry=self._print_retry
+                client=self.client,
+                locate=locate,
+                retries=self.retries,
+                on_retry=self._print_retry,
+                deadline=self.deadline,
             )
-            located = await download.fetch(located, writer, self.progress.advance)
+            located = download.fetch(located, writer, self.progress.advance)
             stored = writer.stored_path()
-            return located, await self._prove(stored, located) if stored else None
+            return located, self._prove(stored, located) if stored else None
 
-    async def _prove(self, path: Path, located: Located) -> CommitProof | None:
-        """Return the proof of an archive that carries a commit record.
-
-        The bytes are the ones that Archiver promised, so an archive without a valid record is no
-        failure. Neither are other files than those of the commit, unless the server says that the
-        archive has exactly these. Raises WrongBytes then, and if the record is of another commit
-        than the archive's node.
-        """
-        self.progress.update("proving", 0)
+    def _prove(self, path: Path, located: Located) -> Proof | None:
+        """Return the proof of an archive that carries a commit record. Raises WrongBytes."""
         try:
-            if not await run_in_thread(may_carry_record, path):
-                return None
-            node, subdir = Node(located.node), (self.query["subdir"] or "").strip("/")
-            proof = await prove_commit(path, node=node, subdir=subdir)
-        except (BadArchive, InvalidRequest):
+            from archiver.cli.proof import prove  # noqa: PLC0415 - what it imports starts slowly
+        except ModuleNotFoundError:  # without source-archiver[server]
             return None
-        if proof.verdict is Verdict.CONTRADICTS:
-            raise WrongBytes(f"the archive is not of {located.node}: {describe(proof)}")
-        if located.is_exact and proof.has_other_files:
-            raise WrongBytes(
-                f"the archive is not of {located.node}, although the server says that it has "
-                f"exactly its files: {describe(proof)}"
-            )
-        return proof
+        self.progress.update("proving", 0)
+        subdir = (self.query["subdir"] or "").strip("/")
+        return prove(path, located, subdir=subdir, deadline=self.deadline)
 
     def _print_retry(self, message: str) -> None:
         if not self.quiet:
             click.echo(f"{message}; trying again", err=True)
 
-    async def _locate(self, client: ApiClient, url: str) -> tuple[Located, bool]:
+    def _locate(self, url: str) -> tuple[Located, bool]:
         """Return where the archive is, and whether its task had to end first."""
 
         def report(status: TaskStatus) -> None:
             self.progress.update(status.phase or status.state, status.bytes_done)
 
-        wait_s, waited, deadline = self.wait_s, False, asyncio.timeout(None)
-        limit: LimitReached | None = None
-        try:
-            async with deadline:
-                while not isinstance(location := await self._try_locate(client, url), Located):
-                    if wait_s is not None and not (waited or limit):
-                        deadline.reschedule(asyncio.get_running_loop().time() + wait_s)
-                    if isinstance(location, LimitReached):
-                        self._print_limit(location, limit)
-                        limit = location
-                        await asyncio.sleep(limit.pause_s)
-                        continue
-                    if waited:
-                        await asyncio.sleep(POLL_MIN_S)
-                    waited = True
-                    await wait_for_task(client, location, report)
-        except TimeoutError:
-            if limit and not waited:
-                raise limit from None
-            raise RetryLater(f"the archive is still being built after {wait_s:g} s") from None
+        waited, deadline, limit = False, self.deadline, None
+        while not isinstance(location := self._try_locate(url, deadline), Located):
+            if deadline is self.deadline and self.wait_s is not None:
+                deadline = self._patience(self.wait_s, location)
+            if isinstance(location, LimitReached):
+                self._print_limit(location, limit)
+                limit = location
+                deadline.sleep(limit.pause_s)
+                continue
+            if waited:
+                deadline.sleep(POLL_MIN_S)
+            waited = True
+            wait_for_task(self.client, location, report, deadline)
         return location, waited
 
-    async def _try_locate(self, client: ApiClient, url: str) -> Located | Accepted | LimitReached:
+    def _patience(self, wait_s: float, location: Accepted | LimitReached) -> Deadline:
+        """Return the deadline of a wait that begins now."""
+        failure = (
+            location
+            if isinstance(location, LimitReached)
+            else RetryLater(f"the archive is still being built after {wait_s:g} s")
+        )
+        return Deadline(wait_s, failure, within=self.deadline)
+
+    def _try_locate(self, url: str, deadline: Deadline) -> Located | Accepted | LimitReached:
         try:
-            return await client.locate(url)
+            return self.client.locate(url, deadline)
         except LimitReached as exc:
             return exc
 
@@ -295,8 +289,12 @@ class GetArchive:
             click.echo(f"{limit.message}; waiting", err=True)
 
 
+def _print_kept(part: Path) -> None:
+    click.echo(f"{part} is kept; the same command resumes it.", err=True)
+
+
 def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet: bool) -> None:
-    located = result.located
+    located, proof = result.located, result.proof
     if as_json:
         document = {
             "file": result.path,
@@ -304,7 +302,7 @@ def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet:
             "size": located.size_bytes,
             "node": located.node,
             "region": located.region,
-            "proof": result.proof and result.proof.verdict,
+            "proof": proof and proof.verdict,
             "waited": result.waited,
             "duration_s": round(duration_s, 3),
         }
@@ -314,11 +312,5 @@ def _print_result(result: GetResult, duration_s: float, *, as_json: bool, quiet:
         how = origin if result.downloaded else "already downloaded"
         size = f"{located.size_bytes:,} bytes"
         click.echo(f"{result.path}: {size} {how}, sha256 {located.sha256}", err=True)
-        if proof := result.proof:
-            click.echo(printable(_format_proof(proof, located.node)), err=True)
-
-
-def _format_proof(proof: CommitProof, node: str) -> str:
-    if proof.verdict is Verdict.PROVEN:
-        return f"proven: it has exactly the files of commit {node}"
-    return f"not proven to be of commit {node}: {describe(proof)}"
+        if proof:
+            click.echo(printable(proof.sentence), err=True)

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archiver.cli.options import config_option, json_option, load_settings
+from archiver.cli.command_settings import load_settings
+from archiver.cli.options import config_option, json_option
 from archiver.client.failures import CommandFailed, InvalidUsage
 from archiver.client.text import printable
 from archiver.settings import Settings

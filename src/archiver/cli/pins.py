@@ -7,14 +7,10 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import (
-    config_option,
-    json_option,
-    load_settings_or_embedded,
-    parse_task,
-    retry_later,
-)
+from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.options import config_option, json_option, retry_later
 from archiver.cli.signals import interruptible
+from archiver.cli.task_argument import parse_task
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.client.text import printable
 from archiver.model import Archive, Pin, Region

@@ -1,51 +1,31 @@
-"""Progress bars, drawn on standard error if that is a terminal."""
+"""Progress bars, drawn on standard error if that is a terminal, and lines if it is not."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressBar:
-    """One line: the current phase and how much of it is done."""
+class ProgressBar(Protocol):
+    """Shows the current phase and how much of it is done."""
 
-    progress: Progress
-    task: TaskID
+    def update(self, phase: str, done: int, total: int | None = None) -> None: ...
+    def advance(self, size_bytes: int) -> None: ...
 
-    def update(self, phase: str, done: int, total: int | None = None) -> None:
-        self.progress.update(self.task, description=phase, completed=done, total=total)
 
-    def advance(self, size_bytes: int) -> None:
-        self.progress.advance(self.task, size_bytes)
+class Hidden:
+    """Implements ProgressBar, and shows nothing."""
+
+    def update(self, phase: str, done: int, total: int | None = None) -> None: ...
+    def advance(self, size_bytes: int) -> None: ...
 
 
 def byte_progress(*, quiet: bool) -> AbstractContextManager[ProgressBar]:
     """Yield a bar of bytes and their rate. It is drawn only on a terminal and unless *quiet*."""
-    columns = (DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    return _open_bar("requesting", *columns, quiet=quiet)
-
-
-def item_progress() -> AbstractContextManager[ProgressBar]:
-    """Yield a bar of counted items and the time left for them, for a terminal."""
-    columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return _open_bar("listing", *columns, quiet=False)
+    return _open_bar("requesting", of_bytes=True, drawn=not quiet and _is_terminal())
 
 
 Report: TypeAlias = Callable[[str, int, int | None], None]
@@ -72,19 +52,23 @@ def open_reporter(*, quiet: bool) -> Iterator[Report]:
     """Yield a function that shows progress: a bar on a terminal, else a line at intervals."""
     if quiet:
         yield lambda _phase, _done, _total: None
-    elif Console(stderr=True).is_terminal:
-        with item_progress() as bar:
+    elif _is_terminal():
+        with _open_bar("listing", of_bytes=False, drawn=True) as bar:
             yield bar.update
     else:
         yield ProgressLines(interval_s=LINE_INTERVAL_S).report
 
 
 @contextmanager
-def _open_bar(phase: str, *columns: ProgressColumn, quiet: bool) -> Iterator[ProgressBar]:
-    console = Console(stderr=True)
-    name = TextColumn("{task.description:<10}", markup=False)
-    disable = quiet or not console.is_terminal
-    with Progress(
-        name, BarColumn(bar_width=28), *columns, console=console, transient=True, disable=disable
-    ) as progress:
-        yield ProgressBar(progress=progress, task=progress.add_task(phase, total=None))
+def _open_bar(phase: str, *, of_bytes: bool, drawn: bool) -> Iterator[ProgressBar]:
+    if not drawn:
+        yield Hidden()
+        return
+    from archiver.cli.terminal_bar import open_bar  # noqa: PLC0415 - rich starts slowly
+
+    with open_bar(phase, of_bytes=of_bytes) as bar:
+        yield bar
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()

@@ -9,14 +9,10 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import (
-    config_option,
-    find_archive,
-    json_option,
-    load_settings_or_embedded,
-    retry_later,
-)
+from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.options import config_option, json_option, retry_later
 from archiver.cli.signals import interruptible
+from archiver.cli.task_argument import find_archive
 from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
 from archiver.client.text import printable
 from archiver.errors import InvalidRequest, PinnedArchive, PurgeUnfinished

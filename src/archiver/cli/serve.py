@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from archiver.cli.options import config_option, load_settings
+from archiver.cli.command_settings import load_settings
+from archiver.cli.options import config_option
 from archiver.client.failures import CommandFailed
 from archiver.client.text import hide_user_info, printable
 from archiver.embedded.data_folder import DataFolder, open_data_folder

@@ -1,7 +1,7 @@
 """``archiver status``: the status of a task."""
 
-import asyncio
 import json
+import math
 from contextlib import suppress
 
 import click
@@ -11,7 +11,8 @@ from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import POLL_MAX_S, Accepted, TaskStatus
-from archiver.client.failures import CommandFailed
+from archiver.client.deadline import Deadline
+from archiver.client.failures import CommandFailed, TimedOut
 from archiver.client.task_wait import wait_for_task
 from archiver.client.text import printable
 
@@ -35,7 +36,7 @@ def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) 
     directory does not exist.
     """
     with interruptible():
-        status = asyncio.run(_fetch(server, task, watch=watch, wait_s=wait_s))
+        status = _fetch(server, task, watch=watch, wait_s=wait_s)
     result = _without_links(status)
     try:
         output = json.dumps(result, indent=2) if as_json else _format_table(result)
@@ -45,21 +46,23 @@ def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) 
     status.raise_if_failed()
 
 
-async def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
-    async with open_client(server) as client:
+def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
+    never = Deadline(math.inf, TimedOut("not finished"))
+    with open_client(server) as client:
         url = client.status_url(task)
         if watch:
             with byte_progress(quiet=False) as progress:
                 accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
                 with suppress(CommandFailed):  # the status below says why the task failed
-                    await wait_for_task(
+                    wait_for_task(
                         client,
                         accepted,
                         lambda status: progress.update(status.phase, status.bytes_done),
+                        never,
                     )
-        status = await client.fetch_status(url)
+        status = client.fetch_status(url, never)
         if wait_s and status.etag and not status.ended:
-            status = await client.wait_for_change(url, status, wait_s)
+            status = client.wait_for_change(url, status, wait_s=wait_s, deadline=never)
         return status
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import config_option, load_settings
+from archiver.cli.command_settings import load_settings
+from archiver.cli.options import config_option
 from archiver.client.failures import CommandFailed
 from archiver.settings import require_cloud_ranges, require_outside_world, require_tokens
 from archiver.web.address_claim import CannotListen, fleet_identity

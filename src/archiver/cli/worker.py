@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import config_option, load_settings
+from archiver.cli.command_settings import load_settings
+from archiver.cli.options import config_option
 from archiver.client.failures import CommandFailed
 from archiver.settings import SettingsError, require_git, require_outside_world, require_tokens
 from archiver.wiring.worker import run_worker

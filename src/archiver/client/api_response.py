@@ -1,13 +1,14 @@
 """Parses the responses of Archiver. No field is trusted: any server may have sent them."""
 
+from __future__ import annotations
+
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
-
-import msgspec
 
 from archiver.client.failures import (
     CommandFailed,
@@ -19,6 +20,9 @@ from archiver.client.failures import (
     WrongBytes,
 )
 from archiver.client.text import host, is_url, origin, printable
+
+OK, ACCEPTED, FIRST_ERROR = 200, 202, 400
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 POLL_MAX_S = 3.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 3600.0
@@ -55,7 +59,7 @@ _PATTERNS = {
 _DESCRIBED_BY = re.compile(r'<([^<>]*)>;\s?rel="describedby"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class ApiResponse:
     """An HTTP response without its connection. Header names are in lower case."""
 
@@ -65,7 +69,7 @@ class ApiResponse:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class Located:
     """Where the archive is and what its bytes must be. ``url`` is presigned: a secret.
 
@@ -92,7 +96,7 @@ class Located:
         return f"{self.region} ({host(self.url)})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class Accepted:
     """A task builds the archive; ``status_url`` reports its progress.
 
@@ -104,7 +108,7 @@ class Accepted:
     requested_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class TaskStatus:
     """A task as its status URL reports it.
 
@@ -117,9 +121,9 @@ class TaskStatus:
     bytes_done: int
     code: str
     reason: str
-    etag: str | None = None
     presigned_urls: Mapping[str, str] = field(repr=False)
     result: Mapping[str, object] = field(repr=False)
+    etag: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -132,84 +136,48 @@ class TaskStatus:
             raise NotFound(message) if self.code in UNKNOWN else CommandFailed(message)
 
 
-class _Problem(msgspec.Struct):
-    """The members of an RFC 9457 problem that are shown to the user."""
-
-    code: str | None = None
-    detail: str | None = None
-    allowed: str | None = None
-
-
-class _Error(msgspec.Struct):
-    code: str | None = None
-    message: str | None = None
-
-
-class _Result(msgspec.Struct):
-    """The members of a task's status that commands depend on."""
-
-    state: str
-    status: str | None = None
-    phase: str | None = None
-    bytes_done: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    error: _Error | None = None
-    s3_urls: dict[str, str] | None = None
-
-
-class _StatusDocument(msgspec.Struct):
-    result: _Result
-
-
-class _RawDocument(msgspec.Struct):
-    result: dict[str, object]
-
-
-_T = TypeVar("_T")
-
-
 def parse_archive_response(
     response: ApiResponse, requested_url: str | None = None
 ) -> Located | Accepted:
     """Return where the archive is, or its task. Raises CommandFailed for any other response."""
-    match response.status:
-        case 301 | 302 | 303 | 307 | 308:
-            return _parse_redirect(response)
-        case 202:
-            return _parse_accepted(response, requested_url)
-        case status if status < 400:  # noqa: PLR2004 - where HTTP's errors begin
-            raise CommandFailed(f"unexpected status {status}: Archiver sends 202, 302 or an error")
-        case _:
-            raise _failure(response)
+    if response.status in REDIRECTS:
+        return _parse_redirect(response)
+    if response.status == ACCEPTED:
+        return _parse_accepted(response, requested_url)
+    if response.status < FIRST_ERROR:
+        raise CommandFailed(
+            f"unexpected status {response.status}: Archiver sends 202, 302 or an error"
+        )
+    raise _failure(response)
 
 
 def parse_status_response(response: ApiResponse) -> TaskStatus:
     """Return the status of a task. Raises CommandFailed for any other response."""
-    if response.status != 200:  # noqa: PLR2004
+    if response.status != OK:
         raise _failure(response)
-    document = _decode(response.body, _StatusDocument)
-    raw = _decode(response.body, _RawDocument)
-    if not document or not raw:
-        raise CommandFailed("the response is not the status of a task")
-    result = document.result
-    error = result.error or _Error()
-    return TaskStatus(
-        state=printable(result.state, length_max=PHASE_MAX),
-        phase=printable(result.phase or "", length_max=PHASE_MAX),
-        bytes_done=result.bytes_done or 0,
-        code=printable(error.code or "failed"),
-        reason=printable(error.message or result.status or "no reason given"),
-        etag=response.headers.get("etag"),
-        presigned_urls=result.s3_urls or {},
-        result=raw.result,
-    )
-
-
-def _decode(body: bytes, kind: type[_T]) -> _T | None:
-    """Return the JSON in *body*; None if it has another form or is nested too deeply."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+        return _parse_status(_members(_decode(response.body), "result"), response)
+    except _WrongForm:
+        raise CommandFailed("the response is not the status of a task") from None
+
+
+def _parse_status(result: Mapping[str, object], response: ApiResponse) -> TaskStatus:
+    error = _members(result, "error")
+    bytes_done = result.get("bytes_done")
+    if not isinstance(bytes_done, (int, type(None))) or (bytes_done or 0) < 0:
+        raise _WrongForm
+    links = _members(result, "s3_urls")
+    code, status = _text(error, "code"), _text(result, "status")
+    return TaskStatus(
+        state=printable(_text(result, "state") or _wrong_form(), length_max=PHASE_MAX),
+        phase=printable(_text(result, "phase"), length_max=PHASE_MAX),
+        bytes_done=bytes_done or 0,
+        code=printable(code or "failed"),
+        reason=printable(_text(error, "message") or status or "no reason given"),
+        etag=response.headers.get("etag"),
+        presigned_urls={region: _text(links, region) for region in links},
+        result=result,
+    )
 
 
 def _parse_redirect(response: ApiResponse) -> Located:
@@ -263,15 +231,62 @@ def _pause_s(response: ApiResponse) -> float:
 
 
 def _failure(response: ApiResponse) -> CommandFailed:
-    """Return the failure that an error response means for the command."""
-    problem = _decode(response.body, _Problem) or _Problem()
-    detail = problem.detail or response.reason or "no reason given"
-    if problem.allowed:
-        detail = f"{detail} (allowed: {problem.allowed})"
-    message = printable(f"{problem.code or response.status}: {detail}")
-    if problem.code in LIMITS:
+    """Return the failure that an error response means for the command.
+
+    An RFC 9457 problem has members that are shown to the user.
+    """
+    try:
+        problem = _decode(response.body)
+        code, allowed = _text(problem, "code"), _text(problem, "allowed")
+        detail = _text(problem, "detail")
+    except _WrongForm:
+        code = allowed = detail = ""
+    detail = detail or response.reason or "no reason given"
+    if allowed:
+        detail = f"{detail} (allowed: {allowed})"
+    message = printable(f"{code or response.status}: {detail}")
+    if code in LIMITS:
         return LimitReached(message, pause_s=_pause_s(response))
     failure = _FAILURES.get(response.status, CommandFailed)
-    if failure is RetryLater and problem.code:
+    if failure is RetryLater and code:
         failure = Declined
     return failure(message)
+
+
+class _WrongForm(Exception):
+    """A document does not have the form that Archiver gives it."""
+
+
+def _wrong_form() -> NoReturn:
+    raise _WrongForm
+
+
+def _decode(body: bytes) -> Mapping[str, object]:
+    """Return the members of a JSON object. Raises _WrongForm, also if it is nested too deeply."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _WrongForm from None
+    if not isinstance(document, dict):
+        raise _WrongForm
+    return document
+
+
+def _members(document: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Return the members of an object in *document*; none if it is absent or null."""
+    value = document.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _WrongForm
+    return value
+
+
+def _text(document: Mapping[str, object], name: str) -> str:
+    """Return a string in *document*; an empty one if it is absent or null."""
+    value = document.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _WrongForm
+    return value

@@ -1,18 +1,19 @@
 """A download that resumes after failures, from any region that has a copy."""
 
-import asyncio
+from __future__ import annotations
+
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-import aiohttp
-from yarl import URL
+import urllib3
 
-from archiver.client.api_client import NETWORK_ERRORS, ApiClient, reason
+from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Located
+from archiver.client.deadline import Deadline
 from archiver.client.failures import CommandFailed, RetryLater, WrongBytes
 from archiver.client.output import ArchiveWriter
+from archiver.client.transport import NETWORK_ERRORS, Transport, reason
 
 CHUNK_BYTES = 1024 * 1024
 PAUSE_S = 0.2
@@ -21,11 +22,10 @@ PAUSE_MAX_S = 10.0
 PROGRESS_BYTES = 1024 * 1024
 """A request that brings this much resets the count of failures."""
 
-Locate = Callable[[str, str], Awaitable[Located]]
+Locate = Callable[[str, str], Located]
 """Locates the archive of a node, preferably in a region, and waits for it if necessary."""
 
 
-@dataclass(slots=True, kw_only=True)
 class ResumableDownload:
     """Downloads one archive with as many requests as necessary.
 
@@ -34,14 +34,24 @@ class ResumableDownload:
     copy.
     """
 
-    client: ApiClient
-    locate: Locate
-    retries: int
-    on_retry: Callable[[str], None]
-    bad_regions: set[str] = field(default_factory=set)
-    discards: int = 0
+    def __init__(
+        self,
+        *,
+        client: ApiClient,
+        locate: Locate,
+        retries: int,
+        on_retry: Callable[[str], None],
+        deadline: Deadline,
+    ) -> None:
+        self._client = client
+        self._locate = locate
+        self._retries = retries
+        self._on_retry = on_retry
+        self._deadline = deadline
+        self._bad_regions: set[str] = set()
+        self._discards = 0
 
-    async def fetch(
+    def fetch(
         self, located: Located, writer: ArchiveWriter, report: Callable[[int], None]
     ) -> Located:
         """Download the archive, and return the location of its last byte.
@@ -52,7 +62,7 @@ class ResumableDownload:
         while True:
             before, resumed = writer.size_bytes, writer.size_bytes > 0
             try:
-                await download_object(self.client.session, located, writer, report)
+                download_object(self._client.transport, located, writer, report, self._deadline)
             except WrongBytes as exc:
                 failure: CommandFailed = exc
                 self._discard(located, writer, exc, resumed=resumed)
@@ -63,45 +73,43 @@ class ResumableDownload:
             else:
                 return located
             failures = 1 if progressed else failures + 1
-            if failures > self.retries:
+            if failures > self._retries:
                 raise failure
-            self.on_retry(failure.message)
-            await asyncio.sleep(_pause_s(failures))
-            located = await self._relocate(located, failure, progressed=progressed)
+            self._on_retry(failure.message)
+            self._deadline.sleep(_pause_s(failures))
+            located = self._relocate(located, failure, progressed=progressed)
 
     def _discard(
         self, located: Located, writer: ArchiveWriter, failure: WrongBytes, *, resumed: bool
     ) -> None:
         """Discard all bytes. A region that sent all of them is not used again."""
-        self.discards += 1
-        if self.discards > self.retries or not writer.restart():
+        self._discards += 1
+        if self._discards > self._retries or not writer.restart():
             raise failure
         if not resumed:
-            self.bad_regions.add(located.region)
+            self._bad_regions.add(located.region)
 
-    async def _relocate(
-        self, last: Located, failure: CommandFailed, *, progressed: bool
-    ) -> Located:
+    def _relocate(self, last: Located, failure: CommandFailed, *, progressed: bool) -> Located:
         """Return a fresh link, or the last one if Archiver does not respond."""
         try:
-            region = last.region if progressed else await self._next_region(last)
-            fresh = await self.locate(last.node, region)
+            region = last.region if progressed else self._next_region(last)
+            fresh = self._locate(last.node, region)
         except RetryLater:
             fresh = last
-        if fresh.region in self.bad_regions:
+        if fresh.region in self._bad_regions:
             raise failure
         if fresh.sha256 != last.sha256:
             raise WrongBytes(f"Archiver promised sha256 {last.sha256}, and now {fresh.sha256}")
         return fresh
 
-    async def _next_region(self, last: Located) -> str:
+    def _next_region(self, last: Located) -> str:
         """Return the next region with a copy, in alphabetical order."""
         regions = {last.region}
         if last.status_url:
             with suppress(CommandFailed):
-                status = await self.client.fetch_status(last.status_url)
+                status = self._client.fetch_status(last.status_url, self._deadline)
                 regions |= status.presigned_urls.keys()
-        ring = sorted(regions - self.bad_regions | {last.region})
+        ring = sorted(regions - self._bad_regions | {last.region})
         return ring[(ring.index(last.region) + 1) % len(ring)]
 
 
@@ -110,11 +118,12 @@ def _pause_s(failures: int) -> float:
     return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, to spread a fleet's retries
 
 
-async def download_object(
-    session: aiohttp.ClientSession,
+def download_object(
+    transport: Transport,
     located: Located,
     writer: ArchiveWriter,
     report: Callable[[int], None],
+    deadline: Deadline,
 ) -> None:
     """Download the bytes that *writer* lacks, and call *report* with the size of each chunk.
 
@@ -125,7 +134,7 @@ async def download_object(
         WrongBytes: S3 sent other bytes than promised.
     """
     if writer.size_bytes < located.size_bytes:
-        async for chunk in _iter_chunks(session, located, writer.size_bytes):
+        for chunk in _iter_chunks(transport, located, writer.size_bytes, deadline):
             if writer.size_bytes + len(chunk) > located.size_bytes:
                 raise WrongBytes(f"{located.label} sent more than {located.size_bytes:,} bytes")
             writer.write(chunk)
@@ -141,28 +150,28 @@ async def download_object(
         )
 
 
-async def _iter_chunks(
-    session: aiohttp.ClientSession, located: Located, start: int
-) -> AsyncIterator[bytes]:
+def _iter_chunks(
+    transport: Transport, located: Located, start: int, deadline: Deadline
+) -> Iterator[bytes]:
     """Yield the object's bytes from byte *start* on.
 
     The presigned URL is the only credential sent: S3 rejects requests with two.
     """
-    headers = {"Range": f"bytes={start}-"} if start else None
+    headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        async with session.get(
-            URL(located.url, encoded=True), headers=headers, allow_redirects=False
-        ) as response:
+        with transport.get(located.url, headers, deadline) as response:
             skip = _count_known_bytes(response, located, start)
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            while chunk := response.read(CHUNK_BYTES):
+                _ = deadline.left_s
                 if missing := chunk[skip:]:
                     yield missing
                 skip = max(0, skip - len(chunk))
     except NETWORK_ERRORS as exc:
+        _ = deadline.left_s
         raise RetryLater(f"the download from {located.label} broke off{reason(exc)}") from exc
 
 
-def _count_known_bytes(response: aiohttp.ClientResponse, located: Located, start: int) -> int:
+def _count_known_bytes(response: urllib3.BaseHTTPResponse, located: Located, start: int) -> int:
     """Return how many bytes at the beginning of the body are known already.
 
     Content-Range says whether the body is a part, because rclone's S3 server sends parts with 200
@@ -173,8 +182,8 @@ def _count_known_bytes(response: aiohttp.ClientResponse, located: Located, start
     if response.status not in {200, 206} or content_range not in {None, expected_range}:
         raise RetryLater(f"{located.label} responded with {response.status}")
     expected = located.size_bytes - (start if content_range else 0)
-    if response.content_length not in {None, expected}:
+    if response.length_remaining not in {None, expected}:
         raise WrongBytes(
-            f"{located.label} sends {response.content_length:,} bytes, not {expected:,}"
+            f"{located.label} sends {response.length_remaining:,} bytes, not {expected:,}"
         )
     return 0 if content_range else start

@@ -1,12 +1,12 @@
-"""How a command fails: an exit code for scripts and a sentence for people."""
+"""How an operation of the client fails: an exit code for scripts and a sentence for people."""
 
-import click
+from __future__ import annotations
 
 from archiver.client.text import printable
 
 
-class CommandFailed(click.ClickException):
-    """Ends the command with ``exit_code``; click writes the message to standard error.
+class CommandFailed(Exception):
+    """Ends a command with ``exit_code`` and ``message`` on standard error.
 
     A message may quote a server or a file, so anything unprintable in it is escaped.
     """
@@ -14,7 +14,8 @@ class CommandFailed(click.ClickException):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(printable, message.split("\n"))))
+        self.message = "\n".join(map(printable, message.split("\n")))
+        super().__init__(self.message)
 
 
 class InvalidUsage(CommandFailed):

@@ -1,5 +1,7 @@
 """Writes an archive to a new file, or to a device, a FIFO or standard output."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import os
@@ -7,15 +9,12 @@ import select
 import shutil
 import stat
 import sys
-from asyncio import CancelledError
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import click
-
-from archiver.client.failures import CommandFailed, RetryLater
+from archiver.client.failures import CommandFailed, RetryLater, TimedOut
 
 STDOUT = "-"
 CHUNK_BYTES = 1024 * 1024
@@ -73,13 +72,19 @@ class ArchiveWriter:
 
 @contextmanager
 def open_output(
-    path: str, *, sha256: str, size_bytes: int, replace: bool
+    path: str,
+    *,
+    sha256: str,
+    size_bytes: int,
+    replace: bool,
+    on_kept: Callable[[Path], None] = lambda _part: None,
 ) -> Iterator[ArchiveWriter]:
     """Yield a writer for an archive with this *sha256*, to be stored at *path*.
 
     The file gets its name when the block ends without an error. Until then it is
     ``PATH.SHA256.part``, with the first digits of the *sha256*, which no other file has by chance.
-    An interrupted download leaves this file, and the next one resumes it. A symbolic link stays,
+    An interrupted download leaves this file, of which *on_kept* is told, and the next one resumes
+    it. A symbolic link stays,
     and leads to the new file. Devices and FIFOs receive the bytes immediately.
 
     Raises:
@@ -95,7 +100,7 @@ def open_output(
         else:
             final = Path(os.path.realpath(path))
             part = final.with_name(f"{final.name}.{sha256[:PART_DIGITS]}.part")
-            with _open_part(part, final, size_bytes, replace=replace) as writer:
+            with _open_part(part, final, size_bytes, replace=replace, on_kept=on_kept) as writer:
                 yield writer
 
 
@@ -111,8 +116,11 @@ def is_complete(path: Path, sha256: str, size_bytes: int) -> bool:
     with _explaining_errors(path):
         if not path.is_file() or path.stat().st_size != size_bytes:
             return False
+        found = hashlib.sha256()
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            while chunk := file.read(CHUNK_BYTES):
+                found.update(chunk)
+        return found.hexdigest() == sha256
 
 
 def _is_stream(path: str) -> bool:
@@ -153,7 +161,7 @@ def _write_all(file: BinaryIO, chunk: bytes) -> None:
 
 @contextmanager
 def _open_part(
-    part: Path, path: Path, size_bytes: int, *, replace: bool
+    part: Path, path: Path, size_bytes: int, *, replace: bool, on_kept: Callable[[Path], None]
 ) -> Iterator[ArchiveWriter]:
     with open(_open_locked(part), "r+b") as file:
         writer = ArchiveWriter(file=file, name=str(part), rewindable=True)
@@ -167,8 +175,11 @@ def _open_part(
             if not replace:
                 require_absent(path)
             part.replace(path)
-        except (RetryLater, CancelledError, SystemExit):
-            _keep_part(part, writer)
+        except (RetryLater, TimedOut, SystemExit, KeyboardInterrupt):
+            if writer.size_bytes:
+                on_kept(part)
+            else:
+                part.unlink(missing_ok=True)
             raise
         except BaseException:
             part.unlink(missing_ok=True)
@@ -206,13 +217,6 @@ def _require_room(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise RetryLater(f"{folder} has {free:,} bytes free; the archive needs {size_bytes:,} more")
-
-
-def _keep_part(part: Path, writer: ArchiveWriter) -> None:
-    if writer.size_bytes:
-        click.echo(f"{part} is kept; the same command resumes it.", err=True)
-    else:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

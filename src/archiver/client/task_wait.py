@@ -1,11 +1,14 @@
 """Waits for the end of a task, across short outages of the server."""
 
-import asyncio
+from __future__ import annotations
+
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import POLL_MAX_S, Accepted, Located, TaskStatus
+from archiver.client.deadline import Deadline
 from archiver.client.failures import CommandFailed, Declined, NoResponse, RetryLater, WrongBytes
 from archiver.client.text import origin
 
@@ -15,8 +18,11 @@ OUTAGE_MAX_S = 60.0
 """How long to poll a server that no longer responds: it may be restarting."""
 
 
-async def wait_for_task(
-    client: ApiClient, accepted: Accepted, report: Callable[[TaskStatus], None]
+def wait_for_task(
+    client: ApiClient,
+    accepted: Accepted,
+    report: Callable[[TaskStatus], None],
+    deadline: Deadline,
 ) -> None:
     """Return when the archive may be requested again; call *report* with each status.
 
@@ -28,46 +34,47 @@ async def wait_for_task(
         RetryLater: Archiver is down, or its status URL is unreachable.
         CommandFailed: The task failed, or something other than Archiver serves the status URL.
     """
-    loop = asyncio.get_running_loop()
     delay_s, status, was_down = POLL_MIN_S, None, False
-    responded_at = loop.time() if _has_responded(accepted) else None
+    responded_at = time.monotonic() if _has_responded(accepted) else None
     while True:
         last = status
         try:
-            status = await _next_status(client, accepted.status_url, last)
+            status = _next_status(client, accepted.status_url, last, deadline)
         except CommandFailed as exc:
             status = None
             was_down |= not isinstance(exc, Declined)
-            responded_at = _require_retryable(exc, accepted, responded_at, now=loop.time())
+            responded_at = _require_retryable(exc, accepted, responded_at, now=time.monotonic())
         else:
-            responded_at = loop.time()
+            responded_at = time.monotonic()
             report(status)
             status.raise_if_failed()
             if status.ended:
                 return
             if was_down and accepted.requested_url:
                 with suppress(RetryLater):
-                    if await _has_another_task(client, accepted):
+                    if _has_another_task(client, accepted, deadline):
                         return
                     was_down = False
             if status.etag and status is not last:
                 continue
-        await asyncio.sleep(delay_s)
+        deadline.sleep(delay_s)
         longest_s = max(POLL_MIN_S, min(accepted.retry_after_s, POLL_MAX_S))
         delay_s = min(POLL_GROWTH * delay_s, longest_s)
 
 
-async def _has_another_task(client: ApiClient, accepted: Accepted) -> bool:
+def _has_another_task(client: ApiClient, accepted: Accepted, deadline: Deadline) -> bool:
     """Request the archive again; return whether it exists, or another task builds it."""
-    response = await client.locate(accepted.requested_url or "")
+    response = client.locate(accepted.requested_url or "", deadline)
     return isinstance(response, Located) or response.status_url != accepted.status_url
 
 
-async def _next_status(client: ApiClient, status_url: str, last: TaskStatus | None) -> TaskStatus:
+def _next_status(
+    client: ApiClient, status_url: str, last: TaskStatus | None, deadline: Deadline
+) -> TaskStatus:
     """Return the status, after its next change if the server supports that."""
     if last and last.etag:
-        return await client.wait_for_change(status_url, last)
-    return await client.fetch_status(status_url)
+        return client.wait_for_change(status_url, last, deadline=deadline)
+    return client.fetch_status(status_url, deadline)
 
 
 def _has_responded(accepted: Accepted) -> bool:

@@ -1,5 +1,7 @@
 """Untrusted text and URLs: which URLs are valid, and what a terminal may show of both."""
 
+from __future__ import annotations
+
 import re
 from urllib.parse import urlsplit
 

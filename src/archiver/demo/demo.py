@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from archiver.client.api_client import open_client
+from archiver.client.deadline import Deadline
 from archiver.client.failures import CommandFailed, Interrupted, TimedOut
 from archiver.demo.repository import REPO, SUBDIR, DemoRepository, mercurial
 from archiver.demo.scenario import Scenario
@@ -18,6 +19,7 @@ from archiver.embedded.stack import StackOptions, create_supervisor, run_until_s
 from archiver.embedded.supervisor import Supervisor
 
 DEFAULT_PORT = 8010
+TIMEOUT_S = 60.0
 
 
 class Demo:
@@ -80,18 +82,16 @@ class Demo:
             await run_until_stopped(supervisor, play)
 
     async def _play_scenario(self) -> None:
-        async with open_client(f"http://{self._listen}") as client:
+        with open_client(f"http://{self._listen}") as client:
             scenario = Scenario(
                 client=client,
                 screen=self._screen,
                 repository=self._repository,
                 node=self._node,
                 folder=self._folder,
+                deadline=Deadline(TIMEOUT_S, TimedOut("the demo took too long")),
             )
-            try:
-                await scenario.play()
-            except TimeoutError as exc:
-                raise TimedOut("the demo took too long") from exc
+            await scenario.play()
         self._finished = True
         if not self._once:
             self._print_suggestions(scenario.archive_url())

@@ -11,6 +11,7 @@ import aiohttp
 
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Accepted, ApiResponse, Located, parse_archive_response
+from archiver.client.deadline import Deadline
 from archiver.client.download import download_object
 from archiver.client.failures import CommandFailed
 from archiver.client.output import open_output
@@ -24,7 +25,6 @@ REV = "default"
 NEAR, FAR = "us-west-2", "us-east-1"
 
 POLL_S = 0.1
-TIMEOUT_S = 60.0
 MEMBERS_SHOWN = 6
 
 
@@ -37,17 +37,17 @@ class Scenario:
     repository: DemoRepository
     node: str
     folder: Path
+    deadline: Deadline
 
     async def play(self) -> None:
         """Play every step. Raises CommandFailed if a step makes the next one impossible."""
-        async with asyncio.timeout(TIMEOUT_S):
-            accepted = await self._request_miss()
-            await self._watch_task(accepted)
-            near = await self._request_hit(3, "Request it again: it exists", NEAR)
-            await self._download(near)
-            far = await self._request_hit(4, "The same from the other region", FAR)
-            await self._save(far, self.folder / "second")
-            self.screen.check("the same bytes in both regions", ok=near.sha256 == far.sha256)
+        accepted = await self._request_miss()
+        await self._watch_task(accepted)
+        near = await self._request_hit(3, "Request it again: it exists", NEAR)
+        await self._download(near)
+        far = await self._request_hit(4, "The same from the other region", FAR)
+        await asyncio.to_thread(self._save, far, self.folder / "second")
+        self.screen.check("the same bytes in both regions", ok=near.sha256 == far.sha256)
 
     def archive_url(self, region: str | None = None) -> str:
         query = {"subdir": SUBDIR, "preferred_region": region}
@@ -58,7 +58,7 @@ class Scenario:
     ) -> ApiResponse:
         self.screen.request(number, title, url)
         began = time.monotonic()
-        response = await self.client.get(url)
+        response = await asyncio.to_thread(self.client.get, url, self.deadline)
         self.screen.response(response, headers, time.monotonic() - began)
         return response
 
@@ -78,7 +78,9 @@ class Scenario:
         began = time.monotonic()
         with self.screen.task_display() as show:
             while True:
-                status = await self.client.fetch_status(accepted.status_url)
+                status = await asyncio.to_thread(
+                    self.client.fetch_status, accepted.status_url, self.deadline
+                )
                 show(status)
                 if status.ended:
                     break
@@ -104,7 +106,7 @@ class Scenario:
     async def _download(self, located: Located) -> None:
         path = self.folder / located.file_name
         began = time.monotonic()
-        await self._save(located, path)
+        await asyncio.to_thread(self._save, located, path)
         duration_s = time.monotonic() - began
         speed = located.size_bytes / 1e6 / duration_s
         self.screen.fact("downloaded", f"{located.size_bytes / 1e6:.1f} MB, {speed:.0f} MB/s")
@@ -121,12 +123,14 @@ class Scenario:
         expected = self.repository.count_files(SUBDIR)
         self.screen.check(f"it has all {expected} files of {SUBDIR}", ok=len(names) == expected)
 
-    async def _save(self, located: Located, path: Path) -> None:
+    def _save(self, located: Located, path: Path) -> None:
         """Download an archive. Raises WrongBytes if its sha256 is wrong."""
         with open_output(
             str(path), sha256=located.sha256, size_bytes=located.size_bytes, replace=True
         ) as writer:
-            await download_object(self.client.session, located, writer, lambda _size_bytes: None)
+            download_object(
+                self.client.transport, located, writer, lambda _size_bytes: None, self.deadline
+            )
 
 
 async def _sha256(url: str) -> str:

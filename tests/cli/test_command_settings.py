@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.cli.options import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded
 from archiver.embedded.data_folder import open_data_folder
 from archiver.settings import Settings, require_outside_world, require_regions
 

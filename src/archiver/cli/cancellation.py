@@ -1,0 +1,38 @@
+"""Cancels a command's task on SIGINT and SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from archiver.cli.signals import STOP_SIGNALS
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Have a signal cancel this task, so that it gives back what it holds before it ends.
+
+    ``interruptible`` ends all tasks at once, connections included. A second signal does so here,
+    too, and a task that is blocked in a write does not notice the first one.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if received or task is None:
+            raise SystemExit(128 + number)
+        received.append(number)
+        task.cancel()
+
+    handled = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    for each in handled:
+        loop.add_signal_handler(each, stop, each)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise SystemExit(128 + received[0]) from None
+    finally:
+        for each in handled:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,71 @@
+"""How a command loads its settings, or finds those of the `archiver serve` that runs."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from archiver.client.failures import CommandFailed, InvalidUsage
+from archiver.embedded.data_folder import find_running
+from archiver.embedded.program import CannotServe
+from archiver.embedded.servers import no_proxy
+from archiver.settings import Settings, SettingsError, load
+
+
+def load_settings(
+    config: Path | None, *, require: Sequence[Callable[[Settings], None]] = ()
+) -> Settings:
+    """Return the settings, and let child processes load the same.
+
+    Each function in *require* raises SettingsError if the settings lack what the command needs.
+    Raises InvalidUsage, with every setting that is wrong or missing.
+    """
+    try:
+        settings = load(config)
+        for require_settings in require:
+            require_settings(settings)
+    except SettingsError as exc:
+        raise InvalidUsage(str(exc)) from exc
+    if config:
+        os.environ["ARCHIVER_CONFIG"] = str(config.absolute())
+    return settings
+
+
+def load_settings_or_embedded(
+    config: Path | None, *, require: Sequence[Callable[[Settings], None]], source: str | None = None
+) -> Settings:
+    """Return the settings of a command that uses the engine and the regions of other processes.
+
+    If the settings name none, they are those of the `archiver serve` in the data folder.
+
+    Raises:
+        InvalidUsage: The settings are wrong, lack *source*, or name no servers and none run.
+        CommandFailed: The data folder cannot be read.
+    """
+    settings = load_settings(config)
+    try:
+        for require_settings in require:
+            require_settings(settings)
+    except SettingsError:
+        _use_embedded(settings)
+    try:
+        settings = load_settings(config, require=require)
+    except InvalidUsage as exc:
+        raise InvalidUsage(
+            f"{exc.message}; no `archiver serve` runs in {settings.data_dir.absolute()}"
+        ) from exc
+    if source and source not in settings.sources:
+        raise InvalidUsage(f"the settings have no source {source}")
+    return settings
+
+
+def _use_embedded(settings: Settings) -> None:
+    try:
+        running = find_running(settings.data_dir)
+    except CannotServe as exc:
+        raise CommandFailed(str(exc)) from exc
+    if not settings.engine.servers:
+        engine = {name: running[name] for name in running if name.startswith("ARCHIVER_ENGINE__")}
+        os.environ.update(engine)
+    if not settings.regions and "ARCHIVER_REGIONS" in running:
+        os.environ["ARCHIVER_REGIONS"] = running["ARCHIVER_REGIONS"]
+        os.environ["NO_PROXY"] = no_proxy()

@@ -1,0 +1,48 @@
+"""A progress bar on a terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalBar:
+    """Implements ``cli.progress.ProgressBar`` in one line."""
+
+    progress: Progress
+    task: TaskID
+
+    def update(self, phase: str, done: int, total: int | None = None) -> None:
+        self.progress.update(self.task, description=phase, completed=done, total=total)
+
+    def advance(self, size_bytes: int) -> None:
+        self.progress.advance(self.task, size_bytes)
+
+
+@contextmanager
+def open_bar(phase: str, *, of_bytes: bool) -> Iterator[TerminalBar]:
+    """Yield a bar of bytes and their rate, or of counted items and the time left for them."""
+    columns = (
+        (DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+        if of_bytes
+        else (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    )
+    name = TextColumn("{task.description:<10}", markup=False)
+    console = Console(stderr=True)
+    with Progress(
+        name, BarColumn(bar_width=28), *columns, console=console, transient=True
+    ) as progress:
+        yield TerminalBar(progress=progress, task=progress.add_task(phase, total=None))

@@ -1,0 +1,159 @@
+"""Sends GET requests to any server, directly or through the proxy that the environment names."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+)
+
+from archiver import __version__
+from archiver.client.deadline import Deadline
+from archiver.client.failures import InvalidUsage
+from archiver.client.text import hide_user_info, is_url
+
+USER_AGENT = f"archiver-cli/{__version__}"
+CONNECT_S = 10.0
+SILENCE_S = 60.0
+HOSTS_MAX = 16
+CONNECTIONS_MAX = 32
+"""Connections to one host that stay open between requests."""
+
+CAUSES_MAX = 20
+
+DESCRIPTIONS: Mapping[type[BaseException], str] = {
+    NameResolutionError: "its name does not resolve",
+    ConnectTimeoutError: "timed out",
+    ReadTimeoutError: "timed out",
+    TimeoutError: "timed out",
+    ssl.SSLCertVerificationError: "its certificate is not trusted",
+    ssl.SSLError: "TLS failed",
+}
+
+NETWORK_ERRORS = (HTTPError, OSError, ValueError)
+"""What urllib3 raises for a request that fails; ValueError is for a malformed response."""
+
+
+class Transport:
+    """Keeps connections open. Threads may share it.
+
+    Redirects are not followed, and a request has no credentials but those in its headers.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._opening = Lock()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.clear()
+
+    @contextmanager
+    def get(
+        self, url: str, headers: Mapping[str, str], deadline: Deadline
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Send a request, and yield the response, whose body was not read.
+
+        Raises one of NETWORK_ERRORS, or InvalidUsage if the proxy is not one.
+        """
+        left_s = deadline.left_s
+        response = self._pool(url).request(
+            "GET",
+            url,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+            timeout=urllib3.Timeout(connect=min(CONNECT_S, left_s), read=min(SILENCE_S, left_s)),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        try:
+            yield response
+        finally:
+            response.close()  # with its connection, unless that was released at the body's end
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        proxy = proxy_for(url)
+        with self._opening:
+            if proxy not in self._pools:
+                self._pools[proxy] = _open_pool(proxy)
+            return self._pools[proxy]
+
+
+def proxy_for(url: str) -> str:
+    """Return the URL of the proxy for *url*, as curl chooses it; empty if there is none.
+
+    Raises InvalidUsage if it is no http or https URL.
+    """
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return ""
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not is_url(proxy):
+        raise InvalidUsage(
+            f"{hide_user_info(proxy)}, the proxy for {parts.scheme}, is no http or https URL"
+        )
+    return proxy
+
+
+def _open_pool(proxy: str) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(num_pools=HOSTS_MAX, maxsize=CONNECTIONS_MAX)
+    parts = urlsplit(proxy)
+    headers = None
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = urllib3.make_headers(proxy_basic_auth=user)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(
+        address, num_pools=HOSTS_MAX, maxsize=CONNECTIONS_MAX, proxy_headers=headers
+    )
+
+
+def reason(exc: Exception) -> str:
+    """Return why a request failed, to append to a sentence; empty if that is unknown.
+
+    The words are ours, because those of libraries may quote secrets.
+    """
+    if isinstance(exc, ProxyError):
+        return f": its proxy failed{reason(exc.original_error)}"
+    return next((f": {why}" for cause in _causes(exc) if (why := _describe(cause))), "")
+
+
+def _describe(cause: BaseException) -> str:
+    if type(cause) is NewConnectionError:  # a kind of timeout to urllib3; its cause says more
+        return ""
+    for kind, description in DESCRIPTIONS.items():
+        if isinstance(cause, kind):
+            return description
+    if isinstance(cause, OSError) and (cause.errno or 0) > 0:
+        return os.strerror(cause.errno or 0)
+    return ""
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield *exc* and the exceptions from which urllib3 made it."""
+    waiting = [exc]
+    for _ in range(CAUSES_MAX):
+        if not waiting:
+            return
+        cause = waiting.pop(0)
+        yield cause
+        waiting += [each for each in cause.args if isinstance(each, BaseException)]
+        waiting += [each for each in (cause.__cause__, cause.__context__) if each]
