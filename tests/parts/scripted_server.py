@@ -34,12 +34,13 @@ def ranged(content: bytes, *, broken_at: int | None = None, status: int = 206) -
     """
 
     def respond(headers: Mapping[str, str]) -> Response:
-        start = int(headers.get("Range", "bytes=0-")[len("bytes=") : -1])
-        body = content[start:]
+        first, _, last = headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), int(last or len(content) - 1) + 1
+        body = content[start:end]
         size = {"Content-Length": str(len(body))}
-        if not start:
+        if "Range" not in headers:
             return Response(headers=size, body=body[:broken_at])
-        part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        part = {"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"}
         return Response(status=status, headers=size | part, body=body[:broken_at])
 
     return respond

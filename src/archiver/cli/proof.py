@@ -3,9 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from archiver.cli.get import Proof
 from archiver.cli.verify import describe
 from archiver.client.api_response import Located
+from archiver.client.archive_get import Proof
 from archiver.client.deadline import Deadline
 from archiver.client.failures import WrongBytes
 from archiver.errors import BadArchive, InvalidRequest

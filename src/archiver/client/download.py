@@ -11,8 +11,10 @@ import urllib3
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Located
 from archiver.client.deadline import Deadline
+from archiver.client.events import Events
 from archiver.client.failures import CommandFailed, RetryLater, WrongBytes
 from archiver.client.output import ArchiveWriter
+from archiver.client.ranges import PARALLEL_MIN_BYTES, NoRanges, Ranges
 from archiver.client.transport import NETWORK_ERRORS, Transport, reason
 
 CHUNK_BYTES = 1024 * 1024
@@ -40,20 +42,18 @@ class ResumableDownload:
         client: ApiClient,
         locate: Locate,
         retries: int,
-        on_retry: Callable[[str], None],
+        events: Events,
         deadline: Deadline,
     ) -> None:
         self._client = client
         self._locate = locate
         self._retries = retries
-        self._on_retry = on_retry
+        self._events = events
         self._deadline = deadline
         self._bad_regions: set[str] = set()
         self._discards = 0
 
-    def fetch(
-        self, located: Located, writer: ArchiveWriter, report: Callable[[int], None]
-    ) -> Located:
+    def fetch(self, located: Located, writer: ArchiveWriter) -> Located:
         """Download the archive, and return the location of its last byte.
 
         Raises RetryLater after too many failures in a row, or WrongBytes from every region.
@@ -62,7 +62,9 @@ class ResumableDownload:
         while True:
             before, resumed = writer.size_bytes, writer.size_bytes > 0
             try:
-                download_object(self._client.transport, located, writer, report, self._deadline)
+                download_object(
+                    self._client.transport, located, writer, self._events.advance, self._deadline
+                )
             except WrongBytes as exc:
                 failure: CommandFailed = exc
                 self._discard(located, writer, exc, resumed=resumed)
@@ -75,7 +77,7 @@ class ResumableDownload:
             failures = 1 if progressed else failures + 1
             if failures > self._retries:
                 raise failure
-            self._on_retry(failure.message)
+            self._events.notice(f"{failure.message}; trying again")
             self._deadline.sleep(_pause_s(failures))
             located = self._relocate(located, failure, progressed=progressed)
 
@@ -153,10 +155,15 @@ def download_object(
 def _iter_chunks(
     transport: Transport, located: Located, start: int, deadline: Deadline
 ) -> Iterator[bytes]:
-    """Yield the object's bytes from byte *start* on.
+    """Yield the object's bytes from byte *start* on, over several connections if they are many.
 
     The presigned URL is the only credential sent: S3 rejects requests with two.
     """
+    if located.size_bytes - start >= PARALLEL_MIN_BYTES:
+        ranges = Ranges(transport=transport, located=located, start=start, deadline=deadline)
+        with suppress(NoRanges):
+            yield from ranges
+            return
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:
         with transport.get(located.url, headers, deadline) as response:

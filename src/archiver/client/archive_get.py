@@ -1,0 +1,157 @@
+"""Gets an archive: locate it, wait for it, download it, verify it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver.client.api_client import ApiClient
+from archiver.client.api_response import Located
+from archiver.client.archive_wait import ArchiveWait
+from archiver.client.deadline import Deadline
+from archiver.client.download import ResumableDownload
+from archiver.client.events import Events
+from archiver.client.failures import CommandFailed, WrongBytes
+from archiver.client.output import is_complete, open_output, require_absent
+
+MAX_BYTES = 48 * 1024**3
+"""The largest archive that any source may have."""
+RETRIES = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An archive that a user names. Without *sha256*, it may have any bytes."""
+
+    source: str
+    repo: str
+    rev: str
+    subdir: str = ""
+    suffix: str = "tar.gz"
+    sha256: str = ""
+    region: str = ""
+
+    @property
+    def query(self) -> Mapping[str, str | None]:
+        """The parameters of a request, of which the empty ones are left out."""
+        return {
+            "subdir": self.subdir,
+            "suffix": self.suffix,
+            "preferred_region": self.region,
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict on an archive that carries a commit record, and a sentence about it."""
+
+    verdict: str
+    sentence: str
+
+
+Prove = Callable[[Path, Located, str, Deadline], "Proof | None"]
+"""Returns the proof of a file, of which the archive's location and subdir are given.
+
+Raises WrongBytes if the file contradicts them."""
+
+
+@dataclass(frozen=True)
+class Got:
+    """An archive that is complete at ``path``. ``proof`` needs a commit record."""
+
+    located: Located
+    path: str
+    waited: bool
+    downloaded: bool
+    proof: Proof | None
+
+
+@dataclass(frozen=True)
+class ArchiveGet:
+    """Gets archives from one server before the *deadline*."""
+
+    client: ApiClient
+    events: Events
+    deadline: Deadline
+    prove: Prove
+    wait_s: float | None = None
+    retries: int = RETRIES
+    max_bytes: int = MAX_BYTES
+
+    def get(self, wanted: Wanted, output: str | None = None, *, force: bool = False) -> Got:
+        """Store the archive at *output*; without it, under its own name.
+
+        Under its own name, it replaces another file only with *force*. Raises CommandFailed.
+        """
+        located, waited = self._locate(wanted, wanted.rev, wanted.region)
+        _require_wanted(wanted, located)
+        if located.size_bytes > self.max_bytes:
+            raise CommandFailed(
+                f"the archive has {located.size_bytes:,} bytes; "
+                f"--max-bytes allows {self.max_bytes:,}"
+            )
+        path, replace = output or located.file_name, bool(output) or force
+        if exists := not replace and _exists(Path(path), located):
+            proof = self._prove(Path(path), wanted, located)
+        else:
+            located, proof = self._download(wanted, located, path, replace=replace)
+        return Got(located=located, path=path, waited=waited, downloaded=not exists, proof=proof)
+
+    def _locate(self, wanted: Wanted, rev: str, region: str) -> tuple[Located, bool]:
+        query = {**wanted.query, "preferred_region": region}
+        url = self.client.archive_url(wanted.source, wanted.repo, rev, query)
+        wait = ArchiveWait(self.client, self.events, self.deadline, self.wait_s)
+        return wait.locate(url)
+
+    def _download(
+        self, wanted: Wanted, located: Located, path: str, *, replace: bool
+    ) -> tuple[Located, Proof | None]:
+        """Download the archive, and prove it before the file gets its name."""
+
+        def locate(node: str, region: str) -> Located:
+            fresh, _ = self._locate(wanted, node, region)
+            self.events.update("download", writer.size_bytes, located.size_bytes)
+            return fresh
+
+        with open_output(
+            path,
+            sha256=located.sha256,
+            size_bytes=located.size_bytes,
+            replace=replace,
+            on_kept=self.events.kept,
+        ) as writer:
+            self.events.update("download", writer.size_bytes, located.size_bytes)
+            download = ResumableDownload(
+                client=self.client,
+                locate=locate,
+                retries=self.retries,
+                events=self.events,
+                deadline=self.deadline,
+            )
+            located = download.fetch(located, writer)
+            stored = writer.stored_path()
+            return located, self._prove(stored, wanted, located) if stored else None
+
+    def _prove(self, path: Path, wanted: Wanted, located: Located) -> Proof | None:
+        self.events.update("proving", 0)
+        return self.prove(path, located, wanted.subdir.strip("/"), self.deadline)
+
+
+def _require_wanted(wanted: Wanted, located: Located) -> None:
+    """Raise WrongBytes if the server leads to other bytes than the user insists on.
+
+    It would not, but the download is compared with the sum that the server names.
+    """
+    sha256 = (wanted.sha256 or located.sha256).lower()
+    if located.sha256 != sha256:
+        raise WrongBytes(f"the server offers the SHA-256 {located.sha256}, not {sha256}")
+
+
+def _exists(path: Path, located: Located) -> bool:
+    """Return whether the file is complete. Raises CommandFailed if another one exists."""
+    if is_complete(path, located.sha256, located.size_bytes):
+        return True
+    require_absent(path)
+    return False
