@@ -24,7 +24,7 @@ from tests.client.responses import (
     progress,
 )
 from tests.parts.commands import Run
-from tests.parts.scripted_server import Response, ScriptedServer
+from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
 
 def test_a_hit_is_downloaded_under_its_own_name(
@@ -371,3 +371,29 @@ def test_other_bytes_than_those_insisted_on_are_refused(
     assert offered.exit_code == 5
     assert f"the server offers the SHA-256 {SHA256}" in offered.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_server_is_asked_if_one_does_not_respond(
+    run: Run, server: ScriptedServer, hit: Response, tmp_path: Path
+) -> None:
+    server.respond(REV_URL, hit)
+    server.respond(OBJECT, ranged(CONTENT))
+    gone = "http://127.0.0.1:9"
+    result = run(*GET, "--server", gone, "--server", server.url, "-o", "here")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "here").read_bytes() == CONTENT
+    assert "127.0.0.1:9 does not respond: Connection refused" in result.stderr
+    named = run(*GET, "-o", "there", ARCHIVER_URL=f"{gone} {server.url}")
+    assert named.exit_code == 0, named.output
+    alone = run(*GET, "-o", "there", "--server", gone, "--server", gone)
+    assert alone.exit_code == 75
+
+
+@pytest.mark.parametrize("status", (400, 404, 409))
+def test_no_other_server_is_asked_for_what_one_refuses(
+    run: Run, server: ScriptedServer, status: int
+) -> None:
+    server.respond(REV_URL, problem(status, "refused"))
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    assert run(*GET, "--server", server.url, "--server", elsewhere).exit_code != 0
+    assert len(server.requests) == 1

@@ -2,16 +2,17 @@
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from archiver.cli.options import json_option, server_option
+from archiver.cli.options import json_option, servers_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import Located
-from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, Got, Proof, Wanted
+from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got, Proof
 from archiver.client.deadline import Deadline
 from archiver.client.failures import TimedOut
 from archiver.client.output import STDOUT
@@ -64,7 +65,7 @@ EXIT_MARGIN_S = 1.0
 )
 @click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
-@server_option
+@servers_option
 def command(  # noqa: PLR0913 - one per option
     *,
     source: str,
@@ -82,7 +83,7 @@ def command(  # noqa: PLR0913 - one per option
     max_bytes: int,
     quiet: bool,
     as_json: bool,
-    server: str,
+    servers: tuple[str, ...],
 ) -> None:
     """Download the archive of REV of REPO from SOURCE, and verify it.
 
@@ -102,7 +103,7 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--json and -o - would both write to standard output")
     if output is not None and (not output or output.endswith("/")):
         raise click.UsageError("-o must name a file")
-    wanted = Wanted(
+    request = ArchiveRequest(
         source=source,
         repo=repo,
         rev=rev,
@@ -116,11 +117,11 @@ def command(  # noqa: PLR0913 - one per option
     with (
         interruptible(),
         byte_progress(quiet=quiet) as progress,
-        open_client(server) as client,
+        ExitStack() as stack,
         exit_after(timeout_s + EXIT_MARGIN_S, message),
     ):
         get = ArchiveGet(
-            client=client,
+            clients=[stack.enter_context(open_client(server)) for server in servers],
             events=ShownEvents(progress, quiet=quiet),
             deadline=Deadline(timeout_s, TimedOut(message)),
             prove=_prove,
@@ -128,7 +129,7 @@ def command(  # noqa: PLR0913 - one per option
             retries=retries,
             max_bytes=max_bytes,
         )
-        got = get.get(wanted, output, force=force)
+        got = get.get(request, output, force=force)
     _print_result(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 

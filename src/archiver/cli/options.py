@@ -28,6 +28,18 @@ server_option = click.option(
     help="URL of Archiver.",
 )
 
+servers_option = click.option(
+    "--server",
+    "servers",
+    envvar="ARCHIVER_URL",
+    default=(DEFAULT_SERVER,),
+    multiple=True,
+    metavar="URL",
+    show_default=True,
+    show_envvar=True,
+    help="URL of Archiver. Repeat it: the next one is asked if one does not respond.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 
 

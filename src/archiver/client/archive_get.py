@@ -12,7 +12,13 @@ from archiver.client.archive_wait import ArchiveWait
 from archiver.client.deadline import Deadline
 from archiver.client.download import ResumableDownload
 from archiver.client.events import Events
-from archiver.client.failures import CommandFailed, WrongBytes
+from archiver.client.failures import (
+    CommandFailed,
+    LimitReached,
+    RetryLater,
+    Unfinished,
+    WrongBytes,
+)
 from archiver.client.output import is_complete, open_output, require_absent
 
 MAX_BYTES = 48 * 1024**3
@@ -21,8 +27,11 @@ RETRIES = 4
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An archive that a user names. Without *sha256*, it may have any bytes."""
+class ArchiveRequest:
+    """An archive that a user names. Without ``sha256``, it may have any bytes.
+
+    ``rev`` is a node, or any name that the host resolves. ``suffix`` is a format such as ``zip``.
+    """
 
     source: str
     repo: str
@@ -70,23 +79,28 @@ class Got:
 
 @dataclass(frozen=True)
 class ArchiveGet:
-    """Gets archives from one server before the *deadline*."""
+    """Gets archives before the *deadline*, from the first of the servers that responds.
 
-    client: ApiClient
+    The *clients* are in order of preference. One that responded comes first from then on.
+    """
+
+    clients: list[ApiClient]
     events: Events
     deadline: Deadline
-    prove: Prove
+    prove: Prove | None = None
     wait_s: float | None = None
     retries: int = RETRIES
     max_bytes: int = MAX_BYTES
 
-    def get(self, wanted: Wanted, output: str | None = None, *, force: bool = False) -> Got:
+    def get(
+        self, request: ArchiveRequest, output: str | None = None, *, force: bool = False
+    ) -> Got:
         """Store the archive at *output*; without it, under its own name.
 
         Under its own name, it replaces another file only with *force*. Raises CommandFailed.
         """
-        located, waited = self._locate(wanted, wanted.rev, wanted.region)
-        _require_wanted(wanted, located)
+        located, waited = self._locate(request, request.rev, request.region)
+        _require_wanted(request, located)
         if located.size_bytes > self.max_bytes:
             raise CommandFailed(
                 f"the archive has {located.size_bytes:,} bytes; "
@@ -94,24 +108,44 @@ class ArchiveGet:
             )
         path, replace = output or located.file_name, bool(output) or force
         if exists := not replace and _exists(Path(path), located):
-            proof = self._prove(Path(path), wanted, located)
+            proof = self._prove(Path(path), request, located)
         else:
-            located, proof = self._download(wanted, located, path, replace=replace)
+            located, proof = self._download(request, located, path, replace=replace)
         return Got(located=located, path=path, waited=waited, downloaded=not exists, proof=proof)
 
-    def _locate(self, wanted: Wanted, rev: str, region: str) -> tuple[Located, bool]:
-        query = {**wanted.query, "preferred_region": region}
-        url = self.client.archive_url(wanted.source, wanted.repo, rev, query)
-        wait = ArchiveWait(self.client, self.events, self.deadline, self.wait_s)
-        return wait.locate(url)
+    def locate(self, request: ArchiveRequest) -> Located:
+        """Return where the archive is, once it is built. Raises CommandFailed."""
+        located, _ = self._locate(request, request.rev, request.region)
+        _require_wanted(request, located)
+        return located
+
+    def _locate(self, request: ArchiveRequest, rev: str, region: str) -> tuple[Located, bool]:
+        query = {**request.query, "preferred_region": region}
+        failure = RetryLater("there is no server to ask")
+        for client in [*self.clients]:
+            url = client.archive_url(request.source, request.repo, rev, query)
+            wait = ArchiveWait(client, self.events, self.deadline, self.wait_s)
+            try:
+                found = wait.locate(url)
+            except (Unfinished, LimitReached):
+                raise
+            except RetryLater as exc:
+                failure = exc
+                if len(self.clients) > 1:
+                    self.events.notice(exc.message)
+            else:
+                self.clients.remove(client)
+                self.clients.insert(0, client)
+                return found
+        raise failure
 
     def _download(
-        self, wanted: Wanted, located: Located, path: str, *, replace: bool
+        self, request: ArchiveRequest, located: Located, path: str, *, replace: bool
     ) -> tuple[Located, Proof | None]:
         """Download the archive, and prove it before the file gets its name."""
 
         def locate(node: str, region: str) -> Located:
-            fresh, _ = self._locate(wanted, node, region)
+            fresh, _ = self._locate(request, node, region)
             self.events.update("download", writer.size_bytes, located.size_bytes)
             return fresh
 
@@ -124,7 +158,7 @@ class ArchiveGet:
         ) as writer:
             self.events.update("download", writer.size_bytes, located.size_bytes)
             download = ResumableDownload(
-                client=self.client,
+                client=self.clients[0],
                 locate=locate,
                 retries=self.retries,
                 events=self.events,
@@ -132,19 +166,21 @@ class ArchiveGet:
             )
             located = download.fetch(located, writer)
             stored = writer.stored_path()
-            return located, self._prove(stored, wanted, located) if stored else None
+            return located, self._prove(stored, request, located) if stored else None
 
-    def _prove(self, path: Path, wanted: Wanted, located: Located) -> Proof | None:
+    def _prove(self, path: Path, request: ArchiveRequest, located: Located) -> Proof | None:
+        if self.prove is None:
+            return None
         self.events.update("proving", 0)
-        return self.prove(path, located, wanted.subdir.strip("/"), self.deadline)
+        return self.prove(path, located, request.subdir.strip("/"), self.deadline)
 
 
-def _require_wanted(wanted: Wanted, located: Located) -> None:
+def _require_wanted(request: ArchiveRequest, located: Located) -> None:
     """Raise WrongBytes if the server leads to other bytes than the user insists on.
 
     It would not, but the download is compared with the sum that the server names.
     """
-    sha256 = (wanted.sha256 or located.sha256).lower()
+    sha256 = (request.sha256 or located.sha256).lower()
     if located.sha256 != sha256:
         raise WrongBytes(f"the server offers the SHA-256 {located.sha256}, not {sha256}")
 

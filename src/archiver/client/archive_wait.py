@@ -8,7 +8,7 @@ from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Accepted, Located, TaskStatus
 from archiver.client.deadline import Deadline
 from archiver.client.events import Events
-from archiver.client.failures import LimitReached, RetryLater
+from archiver.client.failures import LimitReached, Unfinished
 from archiver.client.task_wait import POLL_MIN_S, wait_for_task
 
 
@@ -25,7 +25,9 @@ class ArchiveWait:
         """Return where the archive of *url* is, and whether its task had to end first.
 
         Raises:
-            RetryLater: The archive is still being built, or a limit does not allow it yet.
+            Unfinished: The archive is still being built.
+            LimitReached: A limit does not allow it yet.
+            RetryLater: The server does not respond, or is busy.
             CommandFailed: Archiver cannot build it.
         """
         waited, deadline, limit = False, self.deadline, None
@@ -48,8 +50,8 @@ class ArchiveWait:
             wait_for_task(self.client, location, self._report, deadline)
         return location, waited
 
-    def _unfinished(self) -> RetryLater:
-        return RetryLater(f"the archive is still being built after {self.wait_s:g} s")
+    def _unfinished(self) -> Unfinished:
+        return Unfinished(f"the archive is still being built after {self.wait_s:g} s")
 
     def _report(self, status: TaskStatus) -> None:
         self.events.update(status.phase or status.state, status.bytes_done)

@@ -46,6 +46,10 @@ class RetryLater(CommandFailed):
     exit_code = 75
 
 
+class Unfinished(RetryLater):
+    """The archive is still being built, and the user does not wait longer."""
+
+
 class Declined(RetryLater):
     """Archiver itself responded, with a problem code that no proxy sends."""
 

@@ -74,7 +74,8 @@ class Ranges:
                 self._closed = True
                 self._changed.notify_all()
                 for response in self._responses:
-                    with suppress(OSError, ValueError):  # its thread may close it meanwhile
+                    # its thread may end with it meanwhile
+                    with suppress(OSError, ValueError, RuntimeError):
                         response.shutdown()
 
     def _take(self, start: int) -> Piece:
