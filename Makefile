@@ -10,7 +10,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test thorough clients check docs bench format lock clean
+.PHONY: help demo up test thorough clients client check docs bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,12 @@ thorough: .venv/dev ## run the slow tests: outages, misbehaving hosts, conversio
 clients: .venv/dev ## run the commands in docs/how-to, and Apache, with the real programs (.ci/run installs them)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest --quiet -m programs --numprocesses 6 --dist worksteal \
 		$(ARGS)
+
+client: .venv/dev ## build dist/archiver.pyz: the client as one file for Python 3.9 or later
+	@rm -rf build/client && mkdir -p dist
+	@$(INSTALL) --target build/client --python-version 3.9 --only-binary :all: --no-deps --require-hashes \
+		-r requirements/zipapp.txt
+	@$(BIN)/python tools/zipapp_client.py dist/archiver.pyz build/client
 
 check: .venv/dev ## check format, lint, types and layers
 	@$(BIN)/ruff format --check --quiet .
@@ -52,9 +58,11 @@ lock: .venv/dev ## update requirements/*.txt
 	@$(LOCK) --extra bench -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) --extra demo -c requirements/dev.txt -o requirements/demo.txt
 	@$(LOCK) --extra embedded -c requirements/dev.txt -o requirements/run.txt
+	@$(BIN)/uv pip compile --quiet --python-version 3.9 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --upgrade requirements/zipapp.in -o requirements/zipapp.txt
 
 clean: ## remove the virtual environment and all caches
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Each is an empty file: the time at which requirements/….txt was last installed into .venv.
 .venv/demo .venv/dev .venv/bench: .venv/%: requirements/%.txt pyproject.toml | .venv/bin

@@ -1,5 +1,7 @@
 """The command line. Results go to standard output, messages to standard error."""
 
+from __future__ import annotations
+
 import signal
 from importlib import import_module
 from typing import NoReturn
@@ -29,8 +31,6 @@ class LazyGroup(click.Group):
         try:
             command: click.Command = import_module(f"archiver.cli.{cmd_name}").command
         except ModuleNotFoundError as exc:
-            if (exc.name or "").partition(".")[0] == "archiver":
-                raise
             return _uninstalled(cmd_name, str(exc.name))
         return command
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from archiver.cli.command_settings import load_settings
-from archiver.cli.options import config_option, json_option, retry_later
+from archiver.cli.exit_codes import retry_later
+from archiver.cli.options import config_option, json_option
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.jetstream.replication import StreamStatus, TooFewServers
 from archiver.settings import Settings, require_engine

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.exit_codes import retry_later
 from archiver.cli.fsck_report import format_summary, print_defect, to_json_line, to_json_summary
-from archiver.cli.options import config_option, json_option, retry_later
+from archiver.cli.options import config_option, json_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater

@@ -1,5 +1,7 @@
 """``archiver get``: request an archive, wait for it, download it, verify it."""
 
+from __future__ import annotations
+
 import json
 import time
 from contextlib import ExitStack

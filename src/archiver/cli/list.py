@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.exit_codes import retry_later
 from archiver.cli.list_report import Totals, format_entry, format_summary, to_json_line
-from archiver.cli.options import config_option, json_option, retry_later
+from archiver.cli.options import config_option, json_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.model import SUFFIXES

@@ -1,13 +1,10 @@
-"""What several commands share: options, and the exit code of a failure that may pass."""
+"""Options that several commands share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
 from pathlib import Path
 
 import click
-
-from archiver.client.failures import RetryLater
-from archiver.errors import ArchiverError
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
 
@@ -41,12 +38,3 @@ servers_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
-
-
-@contextmanager
-def retry_later() -> Iterator[None]:
-    """Raise RetryLater for an ArchiverError in the block."""
-    try:
-        yield
-    except ArchiverError as exc:
-        raise RetryLater(f"{exc.code}: {exc.message}") from exc

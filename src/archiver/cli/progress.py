@@ -1,10 +1,12 @@
 """Progress bars, drawn on standard error if that is a terminal, and lines if it is not."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TypeAlias
+from typing import Optional, Protocol
 
 import click
 
@@ -28,7 +30,7 @@ def byte_progress(*, quiet: bool) -> AbstractContextManager[ProgressBar]:
     return _open_bar("requesting", of_bytes=True, drawn=not quiet and _is_terminal())
 
 
-Report: TypeAlias = Callable[[str, int, int | None], None]
+Report = Callable[[str, int, Optional[int]], None]
 """Shows a phase, how many items of it are done, and how many there are, if that is known."""
 
 LINE_INTERVAL_S = 10.0
@@ -64,8 +66,11 @@ def _open_bar(phase: str, *, of_bytes: bool, drawn: bool) -> Iterator[ProgressBa
     if not drawn:
         yield Hidden()
         return
-    from archiver.cli.terminal_bar import open_bar  # noqa: PLC0415 - rich starts slowly
-
+    try:
+        from archiver.cli.terminal_bar import open_bar  # noqa: PLC0415 - rich starts slowly
+    except ModuleNotFoundError:  # in the client that is one file
+        yield Hidden()
+        return
     with open_bar(phase, of_bytes=of_bytes) as bar:
         yield bar
 

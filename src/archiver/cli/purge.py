@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from archiver.cli.command_settings import load_settings_or_embedded
-from archiver.cli.options import config_option, json_option, retry_later
+from archiver.cli.exit_codes import retry_later
+from archiver.cli.options import config_option, json_option
 from archiver.cli.signals import interruptible
 from archiver.cli.task_argument import find_archive
 from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater

@@ -1,5 +1,7 @@
 """How SIGINT, SIGTERM and a timeout end a command that must clean up."""
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in zip(handled, before, strict=True):
+        for number, handler in zip(handled, before):
             signal.signal(number, handler)
 
 

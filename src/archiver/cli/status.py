@@ -1,5 +1,7 @@
 """``archiver status``: the status of a task."""
 
+from __future__ import annotations
+
 import json
 import math
 from contextlib import suppress
@@ -84,12 +86,8 @@ def _format_table(result: dict[str, object]) -> str:
 
 
 def _format_value(value: object) -> str:
-    match value:
-        case list():
-            return ", ".join(map(str, value))
-        case {"code": code, "message": message}:
-            return f"{code}: {message}"
-        case int():
-            return f"{value:,}"
-        case _:
-            return str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict) and {"code", "message"} <= value.keys():
+        return f"{value['code']}: {value['message']}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
