@@ -28,7 +28,8 @@ def render(tables: Sequence[Table], *, rounds: int, duration_s: float) -> str:
     now = datetime.now(UTC)
     where = f"{now:%Y-%m-%d}, Archiver {__version__}, {machine()}."
     load = os.getloadavg()[2]
-    how = f"{rounds} {'round' if rounds == 1 else 'rounds'} in {duration_s / 60:.0f} min; load average {load:.1f}."
+    many = "round" if rounds == 1 else "rounds"
+    how = f"{rounds} {many} in {duration_s / 60:.0f} min; load average {load:.1f}."
     return "\n".join(["", *(table.markdown() for table in tables), where, f"{how}\n\n"])
 
 

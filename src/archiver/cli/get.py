@@ -15,11 +15,13 @@ from archiver.cli.signals import exit_after, interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import Located
 from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got, Proof
+from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.failures import TimedOut
 from archiver.client.output import STDOUT
 from archiver.client.text import printable
 
+CACHE_MAX_BYTES = 10 * 1024**3
 EXIT_MARGIN_S = 1.0
 """Time for a command past its timeout to end by itself, before a signal ends a blocked write."""
 
@@ -65,6 +67,21 @@ EXIT_MARGIN_S = 1.0
     show_default="48 GiB",
     help="Reject a larger archive.",
 )
+@click.option(
+    "--cache",
+    "cache_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ARCHIVER_CACHE",
+    show_envvar=True,
+    help="Folder of archives that jobs on this machine share.",
+)
+@click.option(
+    "--cache-max-bytes",
+    type=click.IntRange(min=0),
+    default=CACHE_MAX_BYTES,
+    show_default="10 GiB",
+    help="Remove from the cache what was used longest ago.",
+)
 @click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
 @servers_option
@@ -83,6 +100,8 @@ def command(  # noqa: PLR0913 - one per option
     wait_s: float | None,
     retries: int,
     max_bytes: int,
+    cache_folder: Path | None,
+    cache_max_bytes: int,
     quiet: bool,
     as_json: bool,
     servers: tuple[str, ...],
@@ -130,6 +149,7 @@ def command(  # noqa: PLR0913 - one per option
             wait_s=wait_s,
             retries=retries,
             max_bytes=max_bytes,
+            cache=Cache(cache_folder, max_bytes=cache_max_bytes) if cache_folder else None,
         )
         got = get.get(request, output, force=force)
     _print_result(got, time.monotonic() - began, as_json=as_json, quiet=quiet)

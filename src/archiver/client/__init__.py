@@ -8,6 +8,7 @@
 
 from archiver.client.api_response import Located, TaskStatus
 from archiver.client.archive_get import ArchiveRequest, Got
+from archiver.client.cache import Cache
 from archiver.client.client import Client
 from archiver.client.events import Events
 from archiver.client.failures import (
@@ -23,6 +24,7 @@ from archiver.client.failures import (
 
 __all__ = [
     "ArchiveRequest",
+    "Cache",
     "Client",
     "CommandFailed",
     "Events",

@@ -9,10 +9,12 @@ from pathlib import Path
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Located
 from archiver.client.archive_wait import ArchiveWait
+from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.download import ResumableDownload
 from archiver.client.events import Events
 from archiver.client.failures import (
+    BeingWritten,
     CommandFailed,
     LimitReached,
     RetryLater,
@@ -24,6 +26,8 @@ from archiver.client.output import is_complete, open_output, require_absent
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
 RETRIES = 4
+LOCK_POLL_S = 0.2
+COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class ArchiveGet:
     wait_s: float | None = None
     retries: int = RETRIES
     max_bytes: int = MAX_BYTES
+    cache: Cache | None = None
 
     def get(
         self, request: ArchiveRequest, output: str | None = None, *, force: bool = False
@@ -107,11 +112,17 @@ class ArchiveGet:
                 f"--max-bytes allows {self.max_bytes:,}"
             )
         path, replace = output or located.file_name, bool(output) or force
-        if exists := not replace and _exists(Path(path), located):
+        downloaded = False
+        if not replace and _exists(Path(path), located):
             proof = self._prove(Path(path), request, located)
+        elif self.cache:
+            stored = self.cache.path(located.sha256)
+            located, proof, downloaded = self._store(request, located, str(stored), replace=True)
+            self.cache.keep(stored)
+            _copy(stored, located, path, replace=replace)
         else:
-            located, proof = self._download(request, located, path, replace=replace)
-        return Got(located=located, path=path, waited=waited, downloaded=not exists, proof=proof)
+            located, proof, downloaded = self._store(request, located, path, replace=replace)
+        return Got(located=located, path=path, waited=waited, downloaded=downloaded, proof=proof)
 
     def locate(self, request: ArchiveRequest) -> Located:
         """Return where the archive is, once it is built. Raises CommandFailed."""
@@ -138,6 +149,24 @@ class ArchiveGet:
                 self.clients.insert(0, client)
                 return found
         raise failure
+
+    def _store(
+        self, request: ArchiveRequest, located: Located, path: str, *, replace: bool
+    ) -> tuple[Located, Proof | None, bool]:
+        """Download the archive, unless another process does so. Return whether this one did."""
+        told, file = False, Path(path)
+        while True:
+            if (told or self.cache) and is_complete(file, located.sha256, located.size_bytes):
+                return located, self._prove(file, request, located), False
+            try:
+                located, proof = self._download(request, located, path, replace=replace)
+            except BeingWritten as exc:
+                if not told:
+                    self.events.notice(f"{exc.message}; waiting for it")
+                told = True
+                self.deadline.sleep(LOCK_POLL_S)
+            else:
+                return located, proof, True
 
     def _download(
         self, request: ArchiveRequest, located: Located, path: str, *, replace: bool
@@ -191,3 +220,21 @@ def _exists(path: Path, located: Located) -> bool:
         return True
     require_absent(path)
     return False
+
+
+def _copy(stored: Path, located: Located, path: str, *, replace: bool) -> None:
+    """Write an archive of the cache to *path*. Raises WrongBytes if it has changed meanwhile."""
+    try:
+        with (
+            stored.open("rb") as source,
+            open_output(
+                path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
+            ) as writer,
+        ):
+            source.seek(writer.size_bytes)
+            while chunk := source.read(COPY_BYTES):
+                writer.write(chunk)
+            if writer.sha256 != located.sha256:
+                raise WrongBytes(f"{stored} has changed; remove it")
+    except FileNotFoundError as exc:
+        raise RetryLater(f"{stored} was removed; try again") from exc

@@ -9,6 +9,7 @@ from types import TracebackType
 from archiver.client.api_client import open_client
 from archiver.client.api_response import Located, TaskStatus
 from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got
+from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.events import Events, Silent
 from archiver.client.failures import InvalidUsage, TimedOut
@@ -24,6 +25,7 @@ class Client:
     wait_s: Seconds to wait while an archive is built. None means as long as the call may take.
     retries: Failed downloads in a row that are tried again.
     max_bytes: Larger archives are refused.
+    cache: Where archives are kept that other calls and processes may need as well.
 
     Every method raises CommandFailed, or a kind of it that says what to do.
     """
@@ -35,6 +37,7 @@ class Client:
         wait_s: float | None = None,
         retries: int = RETRIES,
         max_bytes: int = MAX_BYTES,
+        cache: Cache | None = None,
         events: Events | None = None,
     ) -> None:
         if not servers:
@@ -43,6 +46,7 @@ class Client:
         self._wait_s = wait_s
         self._retries = retries
         self._max_bytes = max_bytes
+        self._cache = cache
         self._events = events or Silent()
         self._opened = ExitStack()
         try:
@@ -102,4 +106,5 @@ class Client:
             wait_s=self._wait_s,
             retries=self._retries,
             max_bytes=self._max_bytes,
+            cache=self._cache,
         )

@@ -50,6 +50,10 @@ class Unfinished(RetryLater):
     """The archive is still being built, and the user does not wait longer."""
 
 
+class BeingWritten(RetryLater):
+    """Another process writes the same archive to the same place."""
+
+
 class Declined(RetryLater):
     """Archiver itself responded, with a problem code that no proxy sends."""
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from archiver.client.failures import CommandFailed, RetryLater, TimedOut
+from archiver.client.failures import BeingWritten, CommandFailed, RetryLater, TimedOut
 
 STDOUT = "-"
 CHUNK_BYTES = 1024 * 1024
@@ -84,12 +84,13 @@ def open_output(
     The file gets its name when the block ends without an error. Until then it is
     ``PATH.SHA256.part``, with the first digits of the *sha256*, which no other file has by chance.
     An interrupted download leaves this file, of which *on_kept* is told, and the next one resumes
-    it. A symbolic link stays,
-    and leads to the new file. Devices and FIFOs receive the bytes immediately.
+    it. A symbolic link stays, and leads to the new file. Devices and FIFOs receive the bytes
+    immediately.
 
     Raises:
         CommandFailed: The path cannot be written, or exists and must not be replaced.
-        RetryLater: Another process writes the file, or the disk is too full.
+        BeingWritten: Another process writes the file.
+        RetryLater: The disk is too full.
     """
     with _explaining_errors(path):
         if path == STDOUT:
@@ -172,9 +173,11 @@ def _open_part(
             _require_room(part.parent, size_bytes - writer.size_bytes)
             yield writer
             file.flush()
+            os.fsync(file.fileno())
             if not replace:
                 require_absent(path)
             part.replace(path)
+            _sync_folder(path.parent)
         except (RetryLater, TimedOut, SystemExit, KeyboardInterrupt):
             if writer.size_bytes:
                 on_kept(part)
@@ -184,6 +187,16 @@ def _open_part(
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new name in *folder* survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not every file system can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _open_locked(part: Path) -> int:
@@ -207,7 +220,7 @@ def _lock(descriptor: int, part: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RetryLater(f"another process is writing {part}") from None
+        raise BeingWritten(f"another process is writing {part}") from None
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), part.lstat())
     return False

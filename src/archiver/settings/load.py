@@ -22,7 +22,7 @@ _ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
 _NAMED_TABLES = frozenset({"regions", "sources", "tokens"})
 """Tables whose keys are chosen by the operator."""
 
-_NOT_SETTINGS = frozenset({"ARCHIVER_CONFIG", "ARCHIVER_TOKEN", "ARCHIVER_URL"})
+_NOT_SETTINGS = frozenset({"ARCHIVER_CACHE", "ARCHIVER_CONFIG", "ARCHIVER_TOKEN", "ARCHIVER_URL"})
 """Options of commands."""
 
 
