@@ -17,6 +17,7 @@ from archiver.client.api_response import Located
 from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got, Proof
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
+from archiver.client.extraction import Unpacking
 from archiver.client.failures import TimedOut
 from archiver.client.output import STDOUT
 from archiver.client.text import printable
@@ -39,7 +40,29 @@ EXIT_MARGIN_S = 1.0
     "--output",
     help="File, device or FIFO to write; - is standard output.  [default: the archive's own name]",
 )
-@click.option("--force", is_flag=True, help="Replace an existing file of the archive's own name.")
+@click.option(
+    "--force", is_flag=True, help="Replace an existing file of the archive's own name, or DIR."
+)
+@click.option(
+    "--extract",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Extract into this new folder. Without -o, no other file is left.",
+)
+@click.option(
+    "--strip",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Leave out the first N components of each path.  [default: 0]",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Extract only such paths, and what is below them; * includes slashes. Repeat it.",
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -96,6 +119,9 @@ def command(  # noqa: PLR0913 - one per option
     sha256: str,
     output: str | None,
     force: bool,
+    folder: Path | None,
+    strip: int,
+    include: tuple[str, ...],
     timeout_s: float,
     wait_s: float | None,
     retries: int,
@@ -124,6 +150,13 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--json and -o - would both write to standard output")
     if output is not None and (not output or output.endswith("/")):
         raise click.UsageError("-o must name a file")
+    if (strip or include) and folder is None:
+        raise click.UsageError("--strip and --include need --extract")
+    if folder and output == STDOUT:
+        raise click.UsageError("--extract and -o - cannot be combined")
+    unpacking = (
+        Unpacking(folder.absolute(), strip=strip, patterns=include, force=force) if folder else None
+    )
     request = ArchiveRequest(
         source=source,
         repo=repo,
@@ -151,8 +184,8 @@ def command(  # noqa: PLR0913 - one per option
             max_bytes=max_bytes,
             cache=Cache(cache_folder, max_bytes=cache_max_bytes) if cache_folder else None,
         )
-        got = get.get(request, output, force=force)
-    _print_result(got, time.monotonic() - began, as_json=as_json, quiet=quiet)
+        got = get.get(request, output, force=force, unpacking=unpacking)
+    _print_result(got, folder, time.monotonic() - began, as_json=as_json, quiet=quiet)
 
 
 class ShownEvents:
@@ -178,11 +211,14 @@ def _prove(path: Path, located: Located, subdir: str, deadline: Deadline) -> Pro
     return prove(path, located, subdir=subdir, deadline=deadline)
 
 
-def _print_result(got: Got, duration_s: float, *, as_json: bool, quiet: bool) -> None:
+def _print_result(
+    got: Got, folder: Path | None, duration_s: float, *, as_json: bool, quiet: bool
+) -> None:
     located, proof = got.located, got.proof
     if as_json:
         document = {
             "file": got.path,
+            **({"folder": str(folder), "files": got.files} if folder else {}),
             "sha256": located.sha256,
             "size": located.size_bytes,
             "node": located.node,
@@ -196,6 +232,10 @@ def _print_result(got: Got, duration_s: float, *, as_json: bool, quiet: bool) ->
         origin = f"from {located.region} in {duration_s:.1f} s"
         how = origin if got.downloaded else "already downloaded"
         size = f"{located.size_bytes:,} bytes"
-        click.echo(f"{got.path}: {size} {how}, sha256 {located.sha256}", err=True)
+        if got.path:
+            click.echo(f"{got.path}: {size} {how}, sha256 {located.sha256}", err=True)
+        if folder:
+            rest = "" if got.path else f": {size} {how}, sha256 {located.sha256}"
+            click.echo(f"{folder}: {got.files:,} files{rest}", err=True)
         if proof:
             click.echo(printable(proof.sentence), err=True)

@@ -11,6 +11,7 @@ from archiver.client.archive_get import ArchiveRequest, Got
 from archiver.client.cache import Cache
 from archiver.client.client import Client
 from archiver.client.events import Events
+from archiver.client.extraction import Unpacking
 from archiver.client.failures import (
     CommandFailed,
     InvalidUsage,
@@ -37,5 +38,6 @@ __all__ = [
     "TaskStatus",
     "TimedOut",
     "Unfinished",
+    "Unpacking",
     "WrongBytes",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiver.client.api_client import ApiClient
@@ -13,6 +14,7 @@ from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.download import ResumableDownload
 from archiver.client.events import Events
+from archiver.client.extraction import Extraction, Unpacking, open_extraction
 from archiver.client.failures import (
     BeingWritten,
     CommandFailed,
@@ -72,13 +74,27 @@ Raises WrongBytes if the file contradicts them."""
 
 @dataclass(frozen=True)
 class Got:
-    """An archive that is complete at ``path``. ``proof`` needs a commit record."""
+    """An archive that is complete at ``path``, or of which ``files`` were extracted, or both.
+
+    ``proof`` needs a commit record.
+    """
 
     located: Located
-    path: str
+    path: str | None
     waited: bool
     downloaded: bool
     proof: Proof | None
+    files: int | None = None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the bytes of an archive go. Unless the file ``stays``, it is removed in the end."""
+
+    path: str
+    replace: bool
+    extraction: Extraction | None
+    stays: bool
 
 
 @dataclass(frozen=True)
@@ -98,11 +114,17 @@ class ArchiveGet:
     cache: Cache | None = None
 
     def get(
-        self, request: ArchiveRequest, output: str | None = None, *, force: bool = False
+        self,
+        request: ArchiveRequest,
+        output: str | None = None,
+        *,
+        force: bool = False,
+        unpacking: Unpacking | None = None,
     ) -> Got:
         """Store the archive at *output*; without it, under its own name.
 
-        Under its own name, it replaces another file only with *force*. Raises CommandFailed.
+        Under its own name, it replaces another file only with *force*. With *unpacking*, it is also
+        extracted, and only stored if *output* names a file. Raises CommandFailed.
         """
         located, waited = self._locate(request, request.rev, request.region)
         _require_wanted(request, located)
@@ -111,18 +133,47 @@ class ArchiveGet:
                 f"the archive has {located.size_bytes:,} bytes; "
                 f"--max-bytes allows {self.max_bytes:,}"
             )
-        path, replace = output or located.file_name, bool(output) or force
-        downloaded = False
-        if not replace and _exists(Path(path), located):
-            proof = self._prove(Path(path), request, located)
+        with open_extraction(unpacking) if unpacking else nullcontext() as extraction:
+            target = _Target(
+                path=output or _own_path(located, unpacking),
+                replace=bool(output or unpacking) or force,
+                extraction=extraction,
+                stays=bool(output) or unpacking is None,
+            )
+            return self._bring(request, located, target, waited=waited)
+
+    def _bring(
+        self, request: ArchiveRequest, located: Located, target: _Target, *, waited: bool
+    ) -> Got:
+        """Get the archive from the place where it is already, from the cache, or from S3."""
+        file, downloaded = Path(target.path), False
+        if not target.replace and _exists(file, located):
+            proof = self._prove(file, request, located)
         elif self.cache:
-            stored = self.cache.path(located.sha256)
-            located, proof, downloaded = self._store(request, located, str(stored), replace=True)
-            self.cache.keep(stored)
-            _copy(stored, located, path, replace=replace)
+            file = self.cache.path(located.sha256)
+            cached = replace(target, path=str(file), replace=True)
+            located, proof, downloaded = self._store(request, located, cached)
+            self.cache.keep(file)
+            if target.stays:
+                _write_copy(file, located, target)
         else:
-            located, proof, downloaded = self._store(request, located, path, replace=replace)
-        return Got(located=located, path=path, waited=waited, downloaded=downloaded, proof=proof)
+            located, proof, downloaded = self._store(request, located, target)
+        files = None
+        if target.extraction:
+            self.events.update("extracting", 0)
+            try:
+                files = target.extraction.finish(file)
+            finally:
+                if not (target.stays or self.cache):
+                    file.unlink(missing_ok=True)
+        return Got(
+            located=located,
+            path=target.path if target.stays else None,
+            waited=waited,
+            downloaded=downloaded,
+            proof=proof,
+            files=files,
+        )
 
     def locate(self, request: ArchiveRequest) -> Located:
         """Return where the archive is, once it is built. Raises CommandFailed."""
@@ -151,15 +202,15 @@ class ArchiveGet:
         raise failure
 
     def _store(
-        self, request: ArchiveRequest, located: Located, path: str, *, replace: bool
+        self, request: ArchiveRequest, located: Located, target: _Target
     ) -> tuple[Located, Proof | None, bool]:
         """Download the archive, unless another process does so. Return whether this one did."""
-        told, file = False, Path(path)
+        told, file = False, Path(target.path)
         while True:
             if (told or self.cache) and is_complete(file, located.sha256, located.size_bytes):
                 return located, self._prove(file, request, located), False
             try:
-                located, proof = self._download(request, located, path, replace=replace)
+                located, proof = self._download(request, located, target)
             except BeingWritten as exc:
                 if not told:
                     self.events.notice(f"{exc.message}; waiting for it")
@@ -169,7 +220,7 @@ class ArchiveGet:
                 return located, proof, True
 
     def _download(
-        self, request: ArchiveRequest, located: Located, path: str, *, replace: bool
+        self, request: ArchiveRequest, located: Located, target: _Target
     ) -> tuple[Located, Proof | None]:
         """Download the archive, and prove it before the file gets its name."""
 
@@ -179,10 +230,11 @@ class ArchiveGet:
             return fresh
 
         with open_output(
-            path,
+            target.path,
             sha256=located.sha256,
             size_bytes=located.size_bytes,
-            replace=replace,
+            replace=target.replace,
+            sink=target.extraction,
             on_kept=self.events.kept,
         ) as writer:
             self.events.update("download", writer.size_bytes, located.size_bytes)
@@ -222,13 +274,23 @@ def _exists(path: Path, located: Located) -> bool:
     return False
 
 
-def _copy(stored: Path, located: Located, path: str, *, replace: bool) -> None:
-    """Write an archive of the cache to *path*. Raises WrongBytes if it has changed meanwhile."""
+def _own_path(located: Located, unpacking: Unpacking | None) -> str:
+    """Return where an archive is stored whose path the user did not name."""
+    if unpacking is None:
+        return located.file_name
+    return str(unpacking.folder.with_name(f".{unpacking.folder.name}.{located.sha256[:12]}"))
+
+
+def _write_copy(stored: Path, located: Located, target: _Target) -> None:
+    """Write an archive of the cache to its path. Raises WrongBytes if it has changed meanwhile."""
     try:
         with (
             stored.open("rb") as source,
             open_output(
-                path, sha256=located.sha256, size_bytes=located.size_bytes, replace=replace
+                target.path,
+                sha256=located.sha256,
+                size_bytes=located.size_bytes,
+                replace=target.replace,
             ) as writer,
         ):
             source.seek(writer.size_bytes)

@@ -11,6 +11,7 @@ from archiver.client.api_response import Located, TaskStatus
 from archiver.client.archive_get import ArchiveRequest, Got
 from archiver.client.client import Client
 from archiver.client.deadline import Deadline
+from archiver.client.extraction import Unpacking
 
 T = TypeVar("T")
 
@@ -36,10 +37,17 @@ class AsyncClient:
         return await self._run(lambda deadline: self._client.locate(request, deadline=deadline))
 
     async def get(
-        self, request: ArchiveRequest, output: str | None = None, *, force: bool = False
+        self,
+        request: ArchiveRequest,
+        output: str | None = None,
+        *,
+        force: bool = False,
+        unpacking: Unpacking | None = None,
     ) -> Got:
         return await self._run(
-            lambda deadline: self._client.get(request, output, force=force, deadline=deadline)
+            lambda deadline: self._client.get(
+                request, output, force=force, unpacking=unpacking, deadline=deadline
+            )
         )
 
     async def status(self, task: str) -> TaskStatus:

@@ -12,6 +12,7 @@ from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveR
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.events import Events, Silent
+from archiver.client.extraction import Unpacking
 from archiver.client.failures import InvalidUsage, TimedOut
 
 
@@ -80,14 +81,17 @@ class Client:
         output: str | None = None,
         *,
         force: bool = False,
+        unpacking: Unpacking | None = None,
         deadline: Deadline | None = None,
     ) -> Got:
         """Download the archive to *output*, verify it, and return where it is.
 
+        With *unpacking*, extract it, and store it only if there is an *output*.
+
         Without *output*, the file gets the archive's own name, and replaces another one only with
         *force*. A download that fails leaves ``OUTPUT.SHA256.part``, which the next call resumes.
         """
-        return self._get(deadline).get(request, output, force=force)
+        return self._get(deadline).get(request, output, force=force, unpacking=unpacking)
 
     def status(self, task: str, *, deadline: Deadline | None = None) -> TaskStatus:
         """Return the status of a task, of which *task* is the id or the status URL."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from archiver.client.failures import BeingWritten, CommandFailed, RetryLater, TimedOut
 
@@ -25,10 +25,23 @@ _DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/")
 """Names of open file descriptors: bytes go to their target, which is never replaced."""
 
 
-class ArchiveWriter:
-    """Writes an archive's bytes in order, and knows their count and sha256."""
+class Sink(Protocol):
+    """Receives an archive's bytes in order, once more from the start after ``restart``."""
 
-    def __init__(self, *, file: BinaryIO, name: str, rewindable: bool) -> None:
+    def write(self, chunk: bytes) -> None: ...
+    def restart(self) -> None: ...
+
+
+class ArchiveWriter:
+    """Writes an archive's bytes in order, and knows their count and sha256.
+
+    A *sink* receives the same bytes.
+    """
+
+    def __init__(
+        self, *, file: BinaryIO, name: str, rewindable: bool, sink: Sink | None = None
+    ) -> None:
+        self._sink = sink
         self._file = file
         self._name = name
         self._rewindable = rewindable
@@ -56,6 +69,8 @@ class ArchiveWriter:
         self._file.seek(0)
         self._file.truncate()
         self._hash, self.size_bytes = hashlib.sha256(), 0
+        if self._sink:
+            self._sink.restart()
         return True
 
     def stored_path(self) -> Path | None:
@@ -68,6 +83,8 @@ class ArchiveWriter:
     def _count(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         self.size_bytes += len(chunk)
+        if self._sink:
+            self._sink.write(chunk)
 
 
 @contextmanager
@@ -77,6 +94,7 @@ def open_output(
     sha256: str,
     size_bytes: int,
     replace: bool,
+    sink: Sink | None = None,
     on_kept: Callable[[Path], None] = lambda _part: None,
 ) -> Iterator[ArchiveWriter]:
     """Yield a writer for an archive with this *sha256*, to be stored at *path*.
@@ -94,14 +112,16 @@ def open_output(
     """
     with _explaining_errors(path):
         if path == STDOUT:
-            yield _stream_writer(_unbuffered(sys.stdout.buffer), path)
+            yield _stream_writer(_unbuffered(sys.stdout.buffer), path, sink)
         elif _is_stream(path):
             with open(path, "wb", buffering=0) as file:  # noqa: PTH123
-                yield _stream_writer(file, path)
+                yield _stream_writer(file, path, sink)
         else:
             final = Path(os.path.realpath(path))
             part = final.with_name(f"{final.name}.{sha256[:PART_DIGITS]}.part")
-            with _open_part(part, final, size_bytes, replace=replace, on_kept=on_kept) as writer:
+            with _open_part(
+                part, final, size_bytes, replace=replace, sink=sink, on_kept=on_kept
+            ) as writer:
                 yield writer
 
 
@@ -137,8 +157,8 @@ def _is_stream(path: str) -> bool:
     return not stat.S_ISREG(mode)
 
 
-def _stream_writer(file: BinaryIO, name: str) -> ArchiveWriter:
-    return ArchiveWriter(file=file, name=name, rewindable=False)
+def _stream_writer(file: BinaryIO, name: str, sink: Sink | None) -> ArchiveWriter:
+    return ArchiveWriter(file=file, name=name, rewindable=False, sink=sink)
 
 
 def _unbuffered(file: BinaryIO) -> BinaryIO:
@@ -162,10 +182,16 @@ def _write_all(file: BinaryIO, chunk: bytes) -> None:
 
 @contextmanager
 def _open_part(
-    part: Path, path: Path, size_bytes: int, *, replace: bool, on_kept: Callable[[Path], None]
+    part: Path,
+    path: Path,
+    size_bytes: int,
+    *,
+    replace: bool,
+    sink: Sink | None,
+    on_kept: Callable[[Path], None],
 ) -> Iterator[ArchiveWriter]:
     with open(_open_locked(part), "r+b") as file:
-        writer = ArchiveWriter(file=file, name=str(part), rewindable=True)
+        writer = ArchiveWriter(file=file, name=str(part), rewindable=True, sink=sink)
         try:
             writer.read_existing()
             if writer.size_bytes > size_bytes:

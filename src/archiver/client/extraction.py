@@ -1,0 +1,199 @@
+"""Extracts an archive into a new folder while it arrives."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver.client.failures import CommandFailed
+from archiver.client.tree_writer import TreeWriter
+from archiver.client.unpack import unpack_tar, unpack_zip
+
+CHUNK_BYTES = 1024 * 1024
+CHUNKS_AHEAD = 16
+POLL_S = 0.2
+ZIP = b"PK"
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """Where to extract an archive, and what of it: see ``TreeWriter``.
+
+    The folder must be absent or empty, or *force* replaces it.
+    """
+
+    folder: Path
+    strip: int = 0
+    patterns: tuple[str, ...] = ()
+    force: bool = False
+
+
+class _Stopped(Exception):
+    """The archive will not arrive, or not in this form."""
+
+
+class Feed:
+    """Passes chunks from one thread to another, a few ahead. Implements ``Readable``."""
+
+    def __init__(self) -> None:
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(CHUNKS_AHEAD)
+        self._rest = b""
+        self._ended = False
+        self.stopped = False
+
+    def put(self, chunk: bytes | None, reader: threading.Thread) -> None:
+        """Pass on *chunk*, or the end. It is dropped if the reader has ended."""
+        while reader.is_alive():
+            try:
+                self._chunks.put(chunk, timeout=POLL_S)
+            except queue.Full:
+                continue
+            return
+
+    def read(self, size: int = -1, /) -> bytes:
+        while not (self._rest or self._ended):
+            if self.stopped:
+                raise _Stopped
+            try:
+                chunk = self._chunks.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            self._ended, self._rest = chunk is None, chunk or b""
+        if self.stopped:
+            raise _Stopped
+        size = len(self._rest) if size < 0 else size
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+
+class Extraction:
+    """Extracts what is written to it, in a thread. A zip is extracted at the end, from its file."""
+
+    def __init__(self, unpacking: Unpacking) -> None:
+        self._unpacking = unpacking
+        self._folder: Path | None = None
+        self._thread: threading.Thread | None = None
+        self._feed = Feed()
+        self._tree: TreeWriter | None = None
+        self._failure: BaseException | None = None
+        self._start = b""
+        self.size_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Extract *chunk*. If that fails, ``finish`` says so: the bytes may not be right yet."""
+        self.size_bytes += len(chunk)
+        if self._thread is None:
+            self._start += chunk
+            if len(self._start) < len(ZIP):
+                return
+            chunk, self._start = self._start, self._start[: len(ZIP)]
+            if self._start != ZIP:
+                self._begin()
+        if self._thread:
+            self._feed.put(chunk, self._thread)
+
+    def restart(self) -> None:
+        """Discard all that was extracted."""
+        self.discard()
+        self._feed, self._start, self.size_bytes = Feed(), b"", 0
+        self._failure = None
+
+    def finish(self, file: Path) -> int:
+        """Return the number of files once the archive, which is also in *file*, is extracted.
+
+        Raises CommandFailed or OSError.
+        """
+        if not self.size_bytes:
+            with file.open("rb") as archive:
+                while chunk := archive.read(CHUNK_BYTES):
+                    self.write(chunk)
+        if self._thread:
+            self._feed.put(None, self._thread)
+            self._thread.join()
+            self._thread = None
+            if self._failure:
+                raise self._failure
+        elif file.is_file():
+            unpack_zip(file, self._open_tree())
+        else:
+            raise CommandFailed(f"{file} is no file, which the extraction of a zip needs")
+        return self._tree.count if self._tree else 0
+
+    def publish(self) -> None:
+        """Give the folder its name."""
+        target = self._unpacking.folder
+        if self._folder is None:
+            return
+        self._folder.chmod(0o777 & ~_umask())
+        if self._unpacking.force and target.exists():
+            shutil.rmtree(target)
+        self._folder.rename(target)
+        self._folder = None
+
+    def discard(self) -> None:
+        """End the thread, and remove what it has extracted."""
+        self._feed.stopped = True
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _begin(self) -> None:
+        tree = self._open_tree()
+        self._thread = threading.Thread(target=self._unpack, args=(tree,), daemon=True)
+        self._thread.start()
+
+    def _open_tree(self) -> TreeWriter:
+        target = self._unpacking.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        self._folder = Path(folder)
+        self._tree = TreeWriter(
+            self._folder, strip=self._unpacking.strip, patterns=self._unpacking.patterns
+        )
+        return self._tree
+
+    def _unpack(self, tree: TreeWriter) -> None:
+        try:
+            unpack_tar(self._feed, tree)
+        except _Stopped:
+            pass
+        except Exception as exc:  # noqa: BLE001 - raised in the thread that writes
+            self._failure = exc
+
+
+@contextmanager
+def open_extraction(unpacking: Unpacking) -> Iterator[Extraction]:
+    """Yield an extraction, whose folder gets its name when the block ends without an error.
+
+    Raises CommandFailed if the folder exists and must not be replaced.
+    """
+    folder = unpacking.folder
+    if os.path.lexists(folder) and not unpacking.force:
+        if not folder.is_dir():
+            raise CommandFailed(f"{folder} exists and is no folder")
+        if any(folder.iterdir()):
+            raise CommandFailed(f"{folder} exists and is not empty; --force replaces it")
+    extraction = Extraction(unpacking)
+    try:
+        yield extraction
+        extraction.publish()
+    except OSError as exc:
+        raise CommandFailed(f"{exc.filename or folder}: {exc.strerror}") from exc
+    finally:
+        extraction.discard()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
