@@ -7,12 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "archiver"
+CLI = (
+    *("__init__", "get", "lock", "lock_formats", "fetch"),
+    *("options", "progress", "signals", "status"),
+)
+
 MODULES = (
     "__init__.py",
     "client/*.py",
-    *(f"cli/{name}.py" for name in ("__init__", "get", "options", "progress", "signals", "status")),
+    *(f"cli/{name}.py" for name in CLI),
 )
-"""What `archiver get` and `archiver status` import."""
+"""What `archiver get`, `lock`, `fetch` and `status` import."""
 
 MAIN = b"from archiver.cli import main\n\nmain(prog_name='archiver')\n"
 SHEBANG = b"#!/usr/bin/env python3\n"

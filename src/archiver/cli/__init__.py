@@ -12,8 +12,9 @@ from archiver import __version__
 from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
-    *("serve", "web", "worker", "get", "verify", "status", "list", "tasks", "audit", "fsck", "gc"),
-    *("fill", "index", "purge", "pins", "mirrors", "engine", "config", "token", "demo"),
+    *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "list", "tasks"),
+    *("audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "engine", "config"),
+    *("token", "demo"),
 )
 
 SERVER_EXTRA = "source-archiver[server]"

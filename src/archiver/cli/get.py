@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import json_option, servers_option
+from archiver.cli.options import cache_options, json_option, servers_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
 from archiver.client.api_client import open_client
@@ -22,7 +22,6 @@ from archiver.client.failures import TimedOut
 from archiver.client.output import STDOUT
 from archiver.client.text import printable
 
-CACHE_MAX_BYTES = 10 * 1024**3
 EXIT_MARGIN_S = 1.0
 """Time for a command past its timeout to end by itself, before a signal ends a blocked write."""
 
@@ -90,21 +89,7 @@ EXIT_MARGIN_S = 1.0
     show_default="48 GiB",
     help="Reject a larger archive.",
 )
-@click.option(
-    "--cache",
-    "cache_folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ARCHIVER_CACHE",
-    show_envvar=True,
-    help="Folder of archives that jobs on this machine share.",
-)
-@click.option(
-    "--cache-max-bytes",
-    type=click.IntRange(min=0),
-    default=CACHE_MAX_BYTES,
-    show_default="10 GiB",
-    help="Remove from the cache what was used longest ago.",
-)
+@cache_options
 @click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @json_option
 @servers_option

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
+
+CACHE_MAX_BYTES = 10 * 1024**3
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 DEFAULT_SERVER = "http://127.0.0.1:8010"
 
@@ -38,3 +44,36 @@ servers_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
+
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    default=4,
+    show_default=True,
+    help="Archives at a time.",
+)
+
+only_option = click.option(
+    "--only", multiple=True, metavar="NAME", help="Only this archive of the file. Repeat it."
+)
+
+
+def cache_options(command: Command) -> Command:
+    """Add the options of a cache that processes share."""
+    folder = click.option(
+        "--cache",
+        "cache_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="ARCHIVER_CACHE",
+        show_envvar=True,
+        help="Folder of archives that jobs on this machine share.",
+    )
+    max_bytes = click.option(
+        "--cache-max-bytes",
+        type=click.IntRange(min=0),
+        default=CACHE_MAX_BYTES,
+        show_default="10 GiB",
+        help="Remove from the cache what was used longest ago.",
+    )
+    return folder(max_bytes(command))

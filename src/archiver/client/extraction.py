@@ -154,7 +154,6 @@ class Extraction:
 
     def _open_tree(self) -> TreeWriter:
         target = self._unpacking.folder
-        target.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         self._folder = Path(folder)
         self._tree = TreeWriter(
@@ -185,6 +184,7 @@ def open_extraction(unpacking: Unpacking) -> Iterator[Extraction]:
             raise CommandFailed(f"{folder} exists and is not empty; --force replaces it")
     extraction = Extraction(unpacking)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         yield extraction
         extraction.publish()
     except OSError as exc:

@@ -1,0 +1,68 @@
+"""Locked archives as other tools pin them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import quote, urlencode
+
+from archiver.client.lock_file import Entries, Entry
+
+
+def file_url(server: str, entry: Entry) -> str:
+    """Return the URL of an archive, which waits while it is built, under a file name."""
+    path = f"{quote(entry.source, safe='')}/{quote(entry.repo.strip('/'))}"
+    query = f"?{urlencode({'subdir': entry.subdir}, safe='/')}" if entry.subdir else ""
+    return f"{server.rstrip('/')}/get/{path}/{entry.node}.{entry.suffix}{query}"
+
+
+def bazel(server: str, entries: Entries) -> Iterator[str]:
+    yield 'load("@bazel_tools//tools/build_defs/repo:http.bzl", "http_archive")'
+    for name, entry in entries.items():
+        yield ""
+        yield "http_archive("
+        yield f"    name = {json.dumps(name)},"
+        yield f"    sha256 = {json.dumps(entry.sha256)},"
+        yield f"    urls = [{json.dumps(file_url(server, entry))}],"
+        yield ")"
+
+
+def nix(server: str, entries: Entries) -> Iterator[str]:
+    yield "{ fetchurl }:"
+    yield "{"
+    for name, entry in entries.items():
+        digest = base64.b64encode(bytes.fromhex(entry.sha256)).decode()
+        yield f"  {json.dumps(name)} = fetchurl {{"
+        yield f"    url = {json.dumps(file_url(server, entry))};"
+        yield f'    hash = "sha256-{digest}";'
+        yield "  };"
+    yield "}"
+
+
+def pip(server: str, entries: Entries) -> Iterator[str]:
+    for name, entry in entries.items():
+        yield f"{name} @ {file_url(server, entry)} --hash=sha256:{entry.sha256}"
+
+
+def cmake(server: str, entries: Entries) -> Iterator[str]:
+    yield "include(FetchContent)"
+    for name, entry in entries.items():
+        yield (
+            f"FetchContent_Declare({name} URL {json.dumps(file_url(server, entry))} "
+            f"URL_HASH SHA256={entry.sha256})"
+        )
+
+
+def sha256sums(_server: str, entries: Entries) -> Iterator[str]:
+    for name, entry in entries.items():
+        yield f"{entry.sha256}  {entry.file_name(name)}"
+
+
+FORMATS: Mapping[str, Callable[[str, Entries], Iterator[str]]] = {
+    "bazel": bazel,
+    "nix": nix,
+    "pip": pip,
+    "cmake": cmake,
+    "sha256sums": sha256sums,
+}
