@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "archiver"
 CLI = (
     *("__init__", "get", "lock", "lock_formats", "fetch"),
-    *("options", "progress", "signals", "status"),
+    *("options", "progress", "signals", "status", "verify"),
 )
 
 MODULES = (
@@ -17,7 +17,7 @@ MODULES = (
     "client/*.py",
     *(f"cli/{name}.py" for name in CLI),
 )
-"""What `archiver get`, `lock`, `fetch` and `status` import."""
+"""What `archiver get`, `lock`, `fetch`, `status` and `verify` import."""
 
 MAIN = b"from archiver.cli import main\n\nmain(prog_name='archiver')\n"
 SHEBANG = b"#!/usr/bin/env python3\n"

@@ -55,7 +55,7 @@ def test_an_archive_is_downloaded(packages: Path, server: ScriptedServer, hit: R
     assert (packages.parent / "here").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("words", (("worker",), ("gc", "--apply", "--json"), ("verify", "--help")))
+@pytest.mark.parametrize("words", (("worker",), ("gc", "--apply", "--json"), ("purge", "--help")))
 def test_a_command_of_the_server_says_what_to_install(
     packages: Path, words: tuple[str, ...]
 ) -> None:
@@ -64,6 +64,13 @@ def test_a_command_of_the_server_says_what_to_install(
     assert f"`archiver {words[0]}` needs " in result.stderr
     assert "install source-archiver[server]" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_proof_says_what_to_install(packages: Path) -> None:
+    result = run(packages, RUN, "verify", "here", "--node", "0" * 40)
+    assert result.returncode == 2
+    assert "a proof needs " in result.stderr
+    assert "install source-archiver[server]" in result.stderr
 
 
 def test_all_commands_are_listed(packages: Path) -> None:

@@ -1,7 +1,9 @@
-"""``archiver verify``: prove an archive by its commit record and the id of the commit."""
+"""``archiver verify``: compare an archive with its SHA-256, or with the commit that it is of."""
 
-import asyncio
+from __future__ import annotations
+
 import json
+import re
 from pathlib import Path
 
 import click
@@ -9,91 +11,129 @@ import click
 from archiver.cli.options import json_option
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage, WrongBytes
+from archiver.client.lock_file import read_lock
+from archiver.client.output import sha256_of
 from archiver.client.text import printable
-from archiver.errors import BadArchive, InvalidRequest
-from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
-from archiver.model import NODE_ALLOWED, parse_node
 
-PATHS_MAX = 20
-"""Paths that are printed; the JSON has more."""
+SIDECAR_MAX_BYTES = 1024 * 1024
 
-
-class Unprovable(CommandFailed):
-    """Nothing is wrong with the file, but it does not prove itself."""
-
-    exit_code = 3
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_SUM = re.compile(r"(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<name>.+)")
+"""A line of sha256sum."""
 
 
 @click.command("verify")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--node", required=True, metavar="ID", help="Full id of the commit.")
+@click.option("--node", metavar="ID", help="Full id of the commit.")
 @click.option("--subdir", default="", help="Directory of the tree that FILE was requested for.")
+@click.option("--sha256", metavar="HEX", help="The SHA-256 of FILE.")
+@click.option(
+    "--sums",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the SHA-256, as sha256sum writes it.  [default: FILE.sha256]",
+)
+@click.option(
+    "--lock",
+    "lock_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Lock file with the SHA-256.",
+)
 @json_option
-def command(*, file: Path, node: str, subdir: str, as_json: bool) -> None:
-    """Prove that FILE has exactly the files of the git commit ID.
+def command(
+    *,
+    file: Path,
+    node: str | None,
+    subdir: str,
+    sha256: str | None,
+    sums: Path | None,
+    lock_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Verify that FILE is the archive that it should be.
 
-    Needs nothing but FILE: no network, no server and no settings. FILE is an archive in any format
-    that Archiver makes of a git commit. It carries the commit and the trees above the directory,
-    and git's ids connect these with ID. The command computes the ids from the files.
+    With --sha256, --sums or --lock, FILE must have these bytes. Without any option, the sum is in
+    FILE.sha256.
+
+    With --node, prove that FILE has exactly the files of the git commit ID. FILE is an archive in
+    any format that Archiver makes of a git commit. It carries the commit and the trees above the
+    directory, and git's ids connect these with ID. The command computes the ids from the files.
+
+    Needs no network, no server and no settings.
 
     \b
     Exit codes:
-      0  proven
+      0  verified
       2  wrong usage
       3  not provable: no commit record, or .gitattributes may have changed files
-      5  other files, another commit, or a damaged archive
+      5  other bytes, other files, another commit, or a damaged archive
     """  # noqa: D301 - click keeps the lines after \b
-    full = parse_node(node)
-    if full is None:
-        raise InvalidUsage(f"--node must be a full id: {NODE_ALLOWED}")
-    if file.exists() and not file.is_file():
-        raise InvalidUsage(f"{file} must be a regular file: a pipe cannot be read twice")
+    with interruptible():
+        expected = _expected(file, sha256=sha256, sums=sums, lock_path=lock_path, node=node)
+        if expected:
+            _compare(file, expected, as_json=as_json and not node, quiet=bool(node))
+        if node:
+            _prove(file, node, subdir, as_json=as_json)
+
+
+def _prove(file: Path, node: str, subdir: str, *, as_json: bool) -> None:
     try:
-        with interruptible():
-            proof = asyncio.run(prove_commit(file, node=full, subdir=subdir.strip("/")))
-    except InvalidRequest as exc:
-        raise InvalidUsage(f"--subdir: {exc.message} (allowed: {exc.allowed})") from exc
-    except BadArchive as exc:
-        raise WrongBytes(f"{file}: {exc.code}: {exc.message}") from exc
-    if as_json:
-        click.echo(json.dumps(_to_json(proof, file, full, subdir), indent=2))
-    _report(proof, file, full, quiet=as_json)
+        from archiver.cli.proof import verify_commit  # noqa: PLC0415 - the client goes without
+    except ModuleNotFoundError as exc:
+        raise InvalidUsage(f"a proof needs {exc.name}: install source-archiver[server]") from exc
+    verify_commit(file, node=node, subdir=subdir, as_json=as_json)
 
 
-def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:
-    """Print the result of a proof, or raise the failure that it means for the command."""
-    match proof.verdict:
-        case Verdict.PROVEN:
-            if not quiet:
-                click.echo(printable(f"proven: {file} has exactly the files of commit {node}"))
-        case Verdict.UNPROVABLE:
-            raise Unprovable(f"{file} cannot be proven to be of {node}: {describe(proof)}")
-        case Verdict.DIFFERS | Verdict.CONTRADICTS:
-            raise WrongBytes(f"{file} is not of {node}: {describe(proof)}")
+def _expected(
+    file: Path, *, sha256: str | None, sums: Path | None, lock_path: Path | None, node: str | None
+) -> str:
+    """Return the SHA-256 that *file* must have; empty if only *node* says what it is."""
+    if len([each for each in (sha256, sums, lock_path) if each is not None]) > 1:
+        raise InvalidUsage("--sha256, --sums and --lock exclude each other")
+    if sha256 is not None:
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidUsage("--sha256 must have 64 hexadecimal digits")
+        return sha256.lower()
+    if lock_path:
+        return _from_lock(file, lock_path)
+    if node and sums is None:
+        return ""
+    return _from_sums(file, sums or file.with_name(f"{file.name}.sha256"))
 
 
-def describe(proof: CommitProof) -> str:
-    """Return the reason of a verdict, and the first paths that differ."""
-    if not proof.paths:
-        return proof.reason
-    shown = ", ".join(printable(_decode(path)) for path in proof.paths[:PATHS_MAX])
-    more = ", …" if len(proof.paths) > PATHS_MAX else ""
-    return f"{proof.reason}; these differ: {shown}{more}"
-
-
-def _to_json(proof: CommitProof, file: Path, node: str, subdir: str) -> dict[str, object]:
-    return {
-        "file": str(file),
-        "node": node,
-        "subdir": subdir,
-        "format": proof.suffix,
-        "verdict": proof.verdict,
-        "reason": proof.reason,
-        "tree": proof.tree or None,
-        "expected": proof.expected or None,
-        "paths": [_decode(path) for path in proof.paths],
+def _from_lock(file: Path, lock_path: Path) -> str:
+    entries = read_lock(lock_path)
+    found = {
+        entry.sha256
+        for name, entry in entries.items()
+        if Path(entry.file_name(name)).name == file.name and entry.is_locked
     }
+    if len(found) != 1:
+        raise InvalidUsage(f"{lock_path} locks no archive {file.name}, or several")
+    return found.pop()
 
 
-def _decode(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")
+def _from_sums(file: Path, sums: Path) -> str:
+    try:
+        with sums.open("rb") as lines:
+            text = lines.read(SIDECAR_MAX_BYTES).decode(errors="surrogateescape")
+    except OSError as exc:
+        raise InvalidUsage(f"{sums}: {exc.strerror}; use --sha256, --lock or --node") from exc
+    for line in text.splitlines():
+        match = _SUM.fullmatch(line)
+        if match and match["name"].rpartition("/")[2] == file.name:
+            return match["sha256"].lower()
+    raise InvalidUsage(f"{sums} has no line for {file.name}")
+
+
+def _compare(file: Path, expected: str, *, as_json: bool, quiet: bool) -> None:
+    try:
+        found = sha256_of(file)
+    except OSError as exc:
+        raise CommandFailed(f"{file}: {exc.strerror}") from exc
+    if as_json:
+        document = {"file": str(file), "sha256": found, "expected_sha256": expected}
+        click.echo(json.dumps(document, indent=2))
+    if found != expected:
+        raise WrongBytes(f"{file} has the SHA-256 {found}, not {expected}")
+    if not (quiet or as_json):
+        click.echo(printable(f"{file} has the SHA-256 {expected}"))

@@ -137,11 +137,16 @@ def is_complete(path: Path, sha256: str, size_bytes: int) -> bool:
     with _explaining_errors(path):
         if not path.is_file() or path.stat().st_size != size_bytes:
             return False
-        found = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                found.update(chunk)
-        return found.hexdigest() == sha256
+        return sha256_of(path) == sha256
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def _is_stream(path: str) -> bool:
