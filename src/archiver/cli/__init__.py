@@ -14,7 +14,7 @@ from archiver.client.failures import CommandFailed, InvalidUsage
 COMMANDS = (
     *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "list", "tasks"),
     *("audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "engine", "config"),
-    *("token", "demo"),
+    *("token", "demo", "completion"),
 )
 
 SERVER_EXTRA = "source-archiver[server]"
