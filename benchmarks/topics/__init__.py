@@ -17,5 +17,6 @@ TOPICS = (
     "busy",
     "index_size",
     "housekeeping",
+    "client",
 )
 """In the order of the document. A topic is imported when it runs, because requirements differ."""
