@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiver.client import record_hint
 from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember, WrongRoot
 from archiver.formats.archive_start import may_carry_record
 from archiver.formats.archive_tree import ArchiveTree
@@ -24,7 +25,7 @@ from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
 from archiver.git_objects import CommitRecord, object_id
 from archiver.model import Node
 from tests.formats.git_trees import ROOT, record_of
-from tests.formats.samples import decompress, zstd
+from tests.formats.samples import GOOD, decompress, zstd
 from tests.formats.test_comments import converted
 from tests.formats.test_tree_check import archive_at, injected
 from tests.parts.git_program import Files, GitRepository, commit_files
@@ -109,6 +110,15 @@ def test_a_cut_archive_is_never_proven(sample: Sample, data: st.DataObject) -> N
 def test_the_unchanged_archive_is_proven(sample: Sample) -> None:
     assert sample.prove(sample.data).verdict is Verdict.PROVEN
     assert may_carry_record(sample.path)
+    assert record_hint.may_carry_record(sample.path)
+
+
+@pytest.mark.parametrize("suffix", GOOD)
+def test_an_archive_of_mercurial_carries_none(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "archive"
+    path.write_bytes(GOOD[suffix])
+    assert not may_carry_record(path)
+    assert not record_hint.may_carry_record(path)
 
 
 def renamed(data: bytes, root: str) -> bytes:

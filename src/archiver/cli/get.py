@@ -20,6 +20,7 @@ from archiver.client.deadline import Deadline
 from archiver.client.extraction import Unpacking
 from archiver.client.failures import TimedOut
 from archiver.client.output import STDOUT
+from archiver.client.record_hint import may_carry_record
 from archiver.client.text import printable
 
 EXIT_MARGIN_S = 1.0
@@ -189,6 +190,8 @@ class ShownEvents:
 
 
 def _prove(path: Path, located: Located, subdir: str, deadline: Deadline) -> Proof | None:
+    if not may_carry_record(path):
+        return None
     try:
         from archiver.cli.proof import prove  # noqa: PLC0415 - what it imports starts slowly
     except ModuleNotFoundError:  # without source-archiver[server]
