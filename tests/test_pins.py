@@ -89,3 +89,16 @@ def test_a_silent_region_unpins_nothing() -> None:
         assert pins.is_pinned(archive)
 
     play(scenario)
+
+
+def test_a_silent_region_may_have_a_pin() -> None:
+    async def scenario(world: World) -> None:
+        archive = await build(world)
+        pins = world.archiver.pins
+        await pins.pin(archive, principal="cli", reason="x")
+        world.storage.down.add(EAST)
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable, match=EAST):
+                await pins.unpin(archive, principal="cli")
+
+    play(scenario)
