@@ -230,7 +230,7 @@ class Storage(Protocol):
 
         Raises:
             StorageUnavailable: No region returned the bytes, or *region* did not store them, or
-                the archive was purged meanwhile.
+                the archive was purged or expired meanwhile.
             CorruptArchive: The bytes that the regions returned do not match the manifest.
         """
 
