@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Pin, Region, Tombstone
+from archiver.pins import Pins
 from archiver.retention import Retention
 from archiver.testing import (
     MemoryLastUses,
@@ -92,6 +93,49 @@ def test_a_pinned_archive_never_expires() -> None:
         assert (await bench.storage.find(late)).copies
         assert (await bench.storage.find(listed)).copies
         assert tally.kept == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("steps_late", (False, True))
+def test_a_pin_that_is_confirmed_during_an_expiry_holds(*, steps_late: bool) -> None:
+    """It is written before the manifests go or, if the run was frozen then, while they go."""
+
+    async def scenario(bench: Bench) -> None:
+        archive, pins = await bench.store(), Pins(storage=bench.storage)
+        withdraw = bench.storage.withdraw
+
+        async def pin_meanwhile(
+            archive: Archive, manifest: Manifest
+        ) -> dict[Region, StorageUnavailable]:
+            if steps_late:
+                del bench.storage.manifests[ONE][archive.key]
+            assert await pins.pin(archive, principal="x", reason="y")
+            return dict(await withdraw(archive, manifest))
+
+        bench.storage.withdraw = pin_meanwhile  # type: ignore[method-assign]
+        results, tally = await bench.run()
+        assert results == {archive: Kept.PINNED}
+        copies = (await bench.storage.find(archive)).copies
+        assert copies
+        assert copies.regions == (ONE, TWO)
+        assert await bench.index.copies(archive) == copies
+        assert tally.complete
+
+    play(scenario)
+
+
+def test_an_archive_whose_manifests_are_gone_cannot_be_pinned() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, pins = await bench.store(), Pins(storage=bench.storage)
+        forget = bench.engine.forget
+
+        async def pin_meanwhile(archive: Archive) -> None:
+            assert not await pins.pin(archive, principal="x", reason="y")
+            await forget(archive)
+
+        bench.engine.forget = pin_meanwhile  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Outcome.EXPIRED}
 
     play(scenario)
 

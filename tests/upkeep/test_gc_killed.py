@@ -11,7 +11,7 @@ from archiver.upkeep.gc import Outcome
 from tests.upkeep.gc_bench import GRACE, Bench
 
 STEPS = {
-    "storage": ("read_pin", "put_tombstone", "withdraw", "read_tombstone"),
+    "storage": ("read_pin", "put_tombstone", "withdraw", "reinstate", "read_tombstone"),
     "storage.contents": ("read_manifest", "delete_object"),
     "index": ("remove",),
     "engine": ("forget", "drop"),

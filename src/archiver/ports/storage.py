@@ -302,5 +302,11 @@ class Storage(Protocol):
         Returns the regions that failed, and why.
         """
 
+    async def reinstate(self, archive: Archive, manifest: Manifest) -> None:
+        """Undo a ``withdraw``: write *manifest* to each region that has its object.
+
+        Stops at a region that has another manifest by now. Regions that fail are repaired later.
+        """
+
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:
         """Return for each region why its bucket cannot be listed, or None if it can."""

@@ -63,7 +63,7 @@ class RegionalStorage:
         self.put_tombstone = tombstones.put_tombstone
         self.read_tombstone = tombstones.read_tombstone
         self.remove_tombstone = tombstones.remove_tombstone
-        self.withdraw = tombstones.withdraw
+        self.withdraw, self.reinstate = tombstones.withdraw, tombstones.reinstate
         self._committer = Committer(buckets=self._buckets, tombstones=tombstones)
         self._max_lag = max_lag
         self._cleanup = UploadCleanup(grace=grace)

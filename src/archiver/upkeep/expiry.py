@@ -56,8 +56,6 @@ class Expirer:
             return manifest
         if manifest.created_at.date() - last_use > SAME_DAY:
             return Kept.REBUILT
-        if await self._storage.read_pin(archive):
-            return Kept.PINNED
         tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
         if failures := await self._storage.put_tombstone(archive, tombstone):
             raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
@@ -67,7 +65,11 @@ class Expirer:
         if await self._storage.read_pin(archive):
             return Kept.PINNED
         failures = await self._storage.withdraw(archive, manifest)
+        if pin := await self._storage.read_pin(archive):  # written before the manifests were gone
+            await self._storage.reinstate(archive, manifest)
         await self._forget(archive)
+        if pin:
+            return Kept.PINNED
         if failures:
             raise StorageUnavailable(f"these kept the archive: {', '.join(failures)}")
         return tombstone
