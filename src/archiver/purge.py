@@ -37,11 +37,15 @@ class Forgetter:
         self._queue = queue
         self._repairs = repairs
 
-    async def forget(self, archive: Archive, sha256s: Collection[str] = ()) -> None:
-        """Empty the index first: then no hit can list a repair again. Raises EngineUnavailable."""
-        await self._index.remove(archive, sha256s)
+    async def forget(self, archive: Archive, sha256s: Collection[str] = ()) -> bool:
+        """Return whether the index led to the archive.
+
+        Empties the index first: then no hit can list a repair again. Raises EngineUnavailable.
+        """
+        was_indexed = await self._index.remove(archive, sha256s)
         await self._repairs.forget(archive)
         await self._queue.drop(archive)
+        return was_indexed
 
 
 class Purger:

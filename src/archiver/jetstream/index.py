@@ -196,7 +196,7 @@ class JetStreamIndex:
             return (await self._storage.find(archive)).copies
         return None
 
-    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> bool:
         """Remove the entry, leaving a marker.
 
         A lookup or a build that saw the copies before cannot write them over the marker.
@@ -209,6 +209,7 @@ class JetStreamIndex:
         self._forget(archive.key_hash)
         for sha256 in {*sha256s, *indexed} or {""}:
             await self._connection.feed.publish(COPIES, archive.key_hash, sha256.encode())
+        return entry is not None
 
     def is_stale(self, entry: IndexEntry) -> bool:
         return entry.moved or datetime.now(UTC) - entry.checked_at >= self._recheck_after

@@ -1,5 +1,6 @@
 """Expires an archive: it ends in all regions, and leaves a tombstone. Its bytes stay a while."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
@@ -57,8 +58,7 @@ class Expirer:
         if manifest.created_at.date() - last_use > SAME_DAY:
             return Kept.REBUILT
         tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
-        if failures := await self._storage.put_tombstone(archive, tombstone):
-            raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
+        await self._put_tombstone(archive, tombstone)
         if await self._only_manifest(archive) != manifest:  # a purge began, or has ended
             await self._storage.remove_tombstone(archive)
             return Kept.PURGED
@@ -77,11 +77,14 @@ class Expirer:
     async def remove_bytes(self, orphan: Orphan) -> bool:
         """Delete the object of an expired archive; return False if it is still needed.
 
-        The archive is forgotten again first, in case that the expiry was interrupted there.
+        The archive is forgotten again first. If the index still led there, because the expiry was
+        interrupted, clients may have new links, and the grace period begins again.
 
         Raises StorageUnavailable or EngineUnavailable.
         """
         if orphan.tombstone is None or not self.is_over(orphan.tombstone):
+            return False
+        if await self._storage.read_tombstone(orphan.archive) != orphan.tombstone:
             return False
         manifests = [
             await self._contents.read_manifest(region, orphan.archive)
@@ -89,10 +92,16 @@ class Expirer:
         ]
         if any(each and each.object_key == orphan.stored.object_key for each in manifests):
             return False
-        if not any(manifests):
-            await self._forget(orphan.archive)
+        if not any(manifests) and await self._forget(orphan.archive):
+            again = replace(orphan.tombstone, expired_at=datetime.now(UTC))
+            await self._put_tombstone(orphan.archive, again)
+            return False
         await self._contents.delete_object(orphan.region, orphan.stored.object_key)
         return True
+
+    async def _put_tombstone(self, archive: Archive, tombstone: Tombstone) -> None:
+        if failures := await self._storage.put_tombstone(archive, tombstone):
+            raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
 
     def is_over(self, tombstone: Tombstone) -> bool:
         """Return whether the grace period is over."""
