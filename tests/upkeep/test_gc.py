@@ -172,6 +172,47 @@ def test_an_archive_that_is_being_purged_is_left_to_the_purge() -> None:
     play(scenario)
 
 
+def test_a_purge_that_ended_meanwhile_leaves_no_tombstone() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        put = bench.storage.put_tombstone
+
+        async def purge_before(
+            archive: Archive, tombstone: Tombstone
+        ) -> dict[Region, StorageUnavailable]:
+            await bench.storage.begin_purge(archive, purge="p1")
+            await bench.storage.end_purge(archive, purge="p1")
+            return dict(await put(archive, tombstone))
+
+        bench.storage.put_tombstone = purge_before  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Kept.PURGED}
+        assert await bench.storage.read_tombstone(archive) is None
+
+    play(scenario)
+
+
+def test_a_run_that_was_overtaken_by_another_leaves_its_tombstone() -> None:
+    """It was frozen for longer than its turn, or the engine lost the turn."""
+
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        put = bench.storage.put_tombstone
+
+        async def overtake(
+            archive: Archive, tombstone: Tombstone
+        ) -> dict[Region, StorageUnavailable]:
+            bench.storage.put_tombstone = put  # type: ignore[method-assign]
+            assert (await bench.run())[0] == {archive: Outcome.EXPIRED}
+            return dict(await put(archive, tombstone))
+
+        bench.storage.put_tombstone = overtake  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Kept.PURGED}
+        assert await bench.storage.read_tombstone(archive)
+        assert len(bench.objects(archive)) == 2
+
+    play(scenario)
+
+
 def test_an_archive_that_was_built_again_stays() -> None:
     async def scenario(bench: Bench) -> None:
         archive = await bench.store()

@@ -20,7 +20,7 @@ class Kept(StrEnum):
 
     PINNED = "pinned"
     REBUILT = "rebuilt"  # after its last use
-    PURGED = "purged"  # or being purged
+    PURGED = "purged"  # or being purged, or expired by another run
     DIFFERENT = "different"  # the regions have different manifests
     UNREADABLE = "unreadable"  # a region has a damaged manifest
 
@@ -53,14 +53,16 @@ class Expirer:
             EngineUnavailable: The index may still lead to the archive. The next run goes on.
         """
         manifest = await self._only_manifest(archive)
-        if isinstance(manifest, Kept):
-            return manifest
+        if manifest is None or isinstance(manifest, Kept):
+            return manifest or Kept.PURGED
         if manifest.created_at.date() - last_use > SAME_DAY:
             return Kept.REBUILT
         tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
         await self._put_tombstone(archive, tombstone)
-        if await self._only_manifest(archive) != manifest:  # a purge began, or has ended
-            await self._storage.remove_tombstone(archive)
+        if (actual := await self._only_manifest(archive)) != manifest:
+            # A purge began or has ended, unless there are bytes: then another run was quicker.
+            if actual is not None or not (await self._storage.traces(archive)).total_bytes:
+                await self._storage.remove_tombstone(archive)
             return Kept.PURGED
         if await self._storage.read_pin(archive):
             return Kept.PINNED
@@ -107,8 +109,8 @@ class Expirer:
         """Return whether the grace period is over."""
         return datetime.now(UTC) - tombstone.expired_at > self.grace
 
-    async def _only_manifest(self, archive: Archive) -> Manifest | Kept:
-        """Return the only manifest of the archive, or why there is none."""
+    async def _only_manifest(self, archive: Archive) -> Manifest | Kept | None:
+        """Return the only manifest of the archive, or why there are several; None without any."""
         try:
             manifests = {
                 await self._contents.read_manifest(region, archive)
@@ -120,7 +122,7 @@ class Expirer:
             return Kept.UNREADABLE
         match [each for each in manifests if each]:
             case []:
-                return Kept.PURGED
+                return None
             case [manifest]:
                 return manifest
             case _:
