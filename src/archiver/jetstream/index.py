@@ -229,7 +229,9 @@ class JetStreamIndex:
     async def replace(self, archive: Archive, entry: IndexEntry, copies: Copies | None) -> None:
         if copies == entry.copies:
             self.put_off(archive, copies)
-            await self._update(archive, evolve(entry, checked_at=datetime.now(UTC)))
+            if await self._update(archive, evolve(entry, checked_at=datetime.now(UTC))):
+                sha256 = copies.manifest.sha256
+                await unless_away(archive, self._sha256s.store_if_lost(sha256, archive))
             return
         self._forget(archive.key_hash)
         if copies:
