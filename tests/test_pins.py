@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import PinnedArchive, StorageUnavailable
-from archiver.model import Region
+from archiver.model import Archive, Region
 from archiver.pins import Pins
-from archiver.purge import PurgeOrder
+from archiver.ports.storage import Traces
+from archiver.purge import PurgeOrder, Purger
 from tests.memory_world import World, build
 
 ORDER = PurgeOrder(principal="cli", reason="a test")
@@ -87,5 +88,43 @@ def test_a_silent_region_unpins_nothing() -> None:
         world.storage.down.update(world.storage.regions)
         await pins.read()
         assert pins.is_pinned(archive)
+
+    play(scenario)
+
+
+def test_a_silent_region_may_have_a_pin() -> None:
+    async def scenario(world: World) -> None:
+        archive = await build(world)
+        pins = world.archiver.pins
+        await pins.pin(archive, principal="cli", reason="x")
+        world.storage.down.add(EAST)
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable, match=EAST):
+                await pins.unpin(archive, principal="cli")
+
+    play(scenario)
+
+
+def test_an_archive_is_not_purged_while_its_pin_is_unknown() -> None:
+    """The regions fail when they are asked for traces, and answer again a moment later."""
+
+    async def scenario(world: World) -> None:
+        archive = await build(world)
+        await world.archiver.pins.pin(archive, principal="token:ops", reason="a release")
+        traces = world.storage.traces
+
+        async def fail_once(archive: Archive) -> Traces:
+            world.storage.down.update(world.storage.regions)
+            found = await traces(archive)
+            world.storage.down.clear()
+            return found
+
+        world.storage.traces = fail_once  # type: ignore[method-assign]
+        purger = Purger(
+            storage=world.storage, index=world.index, queue=world.engine, repairs=world.engine
+        )
+        with pytest.raises(PinnedArchive):
+            await purger.purge(archive, ORDER)
+        assert (await world.storage.find(archive)).copies
 
     play(scenario)

@@ -74,9 +74,10 @@ class Pins:
 
         Raises StorageUnavailable if a region did not answer.
         """
-        if await self._storage.read_pin(archive) is None:
+        pin = await self._storage.read_pin(archive)
+        _require_all(await self._storage.remove_pin(archive))  # a silent region may have one
+        if pin is None:
             return False
-        _require_all(await self._storage.remove_pin(archive))
         self._pinned -= {archive.key_hash}
         log.warning("archive.unpinned", key=archive.key, principal=principal)
         return True

@@ -37,11 +37,15 @@ class Forgetter:
         self._queue = queue
         self._repairs = repairs
 
-    async def forget(self, archive: Archive, sha256s: Collection[str] = ()) -> None:
-        """Empty the index first: then no hit can list a repair again. Raises EngineUnavailable."""
-        await self._index.remove(archive, sha256s)
+    async def forget(self, archive: Archive, sha256s: Collection[str] = ()) -> bool:
+        """Return whether the index led to the archive.
+
+        Empties the index first: then no hit can list a repair again. Raises EngineUnavailable.
+        """
+        was_indexed = await self._index.remove(archive, sha256s)
         await self._repairs.forget(archive)
         await self._queue.drop(archive)
+        return was_indexed
 
 
 class Purger:
@@ -65,6 +69,7 @@ class Purger:
 
         Raises:
             PinnedArchive: The archive is pinned, and the order does not allow that.
+            StorageUnavailable: No region answered whether it is pinned.
             PurgeUnfinished: Some regions did not answer. The others have only the mark.
             EngineUnavailable: The buckets have only the mark, and the engine did not answer.
         """
@@ -72,12 +77,12 @@ class Purger:
         if not traces.regions and not traces.failures:
             await self._forget(archive)
             return None
-        if traces.pin and not order.pinned:
+        if not order.pinned and await self._storage.read_pin(archive):
             raise PinnedArchive("the archive is pinned: unpin it first")
         purge = secrets.token_hex(8)
         failures = await self._storage.begin_purge(archive, purge=purge)
         await self._forget(archive, traces.sha256s)
-        if traces.pin:
+        if order.pinned:
             failures = failures or await self._storage.remove_pin(archive)
         failures = failures or await self._storage.end_purge(archive, purge=purge)
         if failures:

@@ -67,6 +67,23 @@ def test_the_index_leaves_out_the_commit_of_a_proof(opened: Open, commit_bytes: 
     asyncio.run(play())
 
 
+def test_a_removal_says_whether_the_index_had_the_archive(opened: Open) -> None:
+    async def play() -> None:
+        archive = an_archive()
+        async with opened() as index:
+            assert not await index.remove(archive, ())
+            await index.record(archive, copies_of(archive))
+            assert not await index.remove(archive, ()), "the buckets do not have it"
+
+            other = an_archive()
+            await index.record(other, copies_of(other))
+            assert await index.remove(other, ())
+            assert not await index.remove(other, ())
+            assert await index.copies(other) is None
+
+    asyncio.run(play())
+
+
 def test_a_later_record_replaces_the_earlier_one(opened: Open) -> None:
     async def play() -> None:
         archive = an_archive()

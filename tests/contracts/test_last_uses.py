@@ -7,11 +7,12 @@ from datetime import date, timedelta
 
 import pytest
 
+from archiver.errors import EngineUnavailable
 from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.streams import USES
 from archiver.ports.last_uses import LastUses
 from archiver.testing import MemoryLastUses
-from tests.parts.fleet import an_archive, prepared
+from tests.parts.fleet import an_archive, limited, prepared
 from tests.parts.nats import Nats
 
 Open = Callable[[], AbstractAsyncContextManager[LastUses]]
@@ -57,6 +58,23 @@ def test_the_last_day_of_each_archive_is_kept(opened: Open) -> None:
             assert await uses.day(archives[99]) == DAY
             assert await uses.day(an_archive().key_hash) is None
             assert await uses.since() == DAY
+
+    asyncio.run(play())
+
+
+def test_an_outage_in_the_middle_of_a_batch_is_reported_as_one(nats: Nats, namespace: str) -> None:
+    """Otherwise it would end the recording of uses, and archives would expire while in use."""
+    fleet = prepared(nats, namespace)
+
+    async def play() -> None:
+        async with fleet.connection() as connection:
+            uses, key_hash = JetStreamLastUses(connection=connection), an_archive().key_hash
+            await uses.record([key_hash], DAY)
+            stream = connection.streams.bucket_stream(USES)
+            async with limited(connection, stream, max_msg_size=1):
+                with pytest.raises(EngineUnavailable):
+                    await uses.record([key_hash, an_archive().key_hash], DAY + timedelta(days=1))
+            assert await recorded(uses) == {key_hash: DAY}
 
     asyncio.run(play())
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import PurgeUnfinished, StorageUnavailable
-from archiver.model import Archive, Copies, Tombstone
+from archiver.model import Archive, Copies, Region, Tombstone
 from archiver.ports.storage import Storage
 from tests.contracts.storage_backends import (
     DATA,
@@ -130,6 +130,51 @@ class TombstoneContract:
             await storage.withdraw(archive, copies.manifest)
             with pytest.raises(PurgeUnfinished):
                 await storage.find(archive)
+
+        use(backend, scenario)
+
+    @pytest.mark.parametrize("lost", (None, EAST, WEST))
+    def test_a_withdrawn_archive_can_be_reinstated(self, backend: Backend, lost: object) -> None:
+        """But not where its bytes are gone."""
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            copies = await store(storage, archive)
+            await expire(storage, archive, copies)
+            for region in (region for region in REGIONS if region == lost):
+                backend.delete(region, copies.manifest.object_key)
+            await storage.reinstate(archive, copies.manifest)
+            left = tuple(region for region in REGIONS if region != lost)
+            assert (await storage.find(archive)).copies == replace(copies, regions=left)
+
+        use(backend, scenario)
+
+    @pytest.mark.parametrize("down", REGIONS)
+    def test_a_silent_region_is_not_reinstated(self, backend: Backend, down: Region) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            copies = await store(storage, archive)
+            await expire(storage, archive, copies)
+            backend.take_down(down)
+            await storage.reinstate(archive, copies.manifest)
+            backend.bring_up()
+            left = tuple(region for region in REGIONS if region != down)
+            assert (await storage.find(archive)).copies == replace(copies, regions=left)
+
+        use(backend, scenario)
+
+    def test_an_archive_that_was_built_again_is_not_replaced(self, backend: Backend) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            first = await store(storage, archive)
+            await expire(storage, archive, first)
+            backend.take_down(WEST)
+            second = await store(storage, archive, OTHER, attempt="a2")
+            backend.bring_up()
+            await storage.reinstate(archive, first.manifest)
+            assert (await storage.find(archive)).copies == second
 
         use(backend, scenario)
 

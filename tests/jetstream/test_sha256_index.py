@@ -6,7 +6,7 @@ import pytest
 
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.link import Servers
-from archiver.jetstream.sha256_index import ARCHIVES_MAX
+from archiver.jetstream.sha256_index import ARCHIVES_MAX, Sha256Index
 from archiver.testing import MemoryStorage
 from tests.jetstream.indexes import committed, index_of
 from tests.parts.fleet import HUNG_AFTER_S, Fleet, an_archive, copies_of
@@ -36,6 +36,25 @@ def test_an_archive_found_in_the_buckets_is_known_by_its_sha256(fleet: Fleet) ->
             assert await index.by_sha256(copies.manifest.sha256) == ()
             await index.copies(archive)
             assert await index.by_sha256(copies.manifest.sha256) == (archive,)
+
+    asyncio.run(play())
+
+
+def test_a_recheck_finds_a_sha256_again_that_the_engine_lost(fleet: Fleet) -> None:
+    """It was away between two writes, or its bucket was full and dropped the oldest entry."""
+
+    async def play() -> None:
+        storage, archive = MemoryStorage(), an_archive()
+        copies = await committed(storage, archive)
+        sha256 = copies.manifest.sha256
+        async with index_of(fleet, storage) as index, fleet.connection() as connection:
+            await index.record(archive, copies)
+            await Sha256Index(connection=connection).remove(sha256, archive)
+            assert await Sha256Index(connection=connection).find(sha256) == ()
+            entry = await index.latest(archive)
+            assert entry
+            await index.replace(archive, entry, copies)
+            assert await Sha256Index(connection=connection).find(sha256) == (archive,)
 
     asyncio.run(play())
 

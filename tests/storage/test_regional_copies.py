@@ -2,12 +2,15 @@
 
 import asyncio
 import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable
-from archiver.model import Copies, Region
+from archiver.model import Copies, Region, Tombstone
 from archiver.storage.regional_storage import RegionalStorage
 from tests.parts.s3 import S3Server
 from tests.parts.s3_fault_proxy import Fault
@@ -56,6 +59,35 @@ def test_an_archive_that_is_purged_during_its_copy_stays_away(two_regions: TwoRe
 
     two_regions.use(scenario)
     assert two_regions.home.keys()[EAST] == []
+
+
+def test_an_archive_that_expires_during_its_copy_keeps_the_bytes_of_links(
+    two_regions: TwoRegions,
+) -> None:
+    """An interrupted expiry removed one manifest, so a worker copies, and the next run ends it."""
+    archive = an_archive()
+    copies = two_regions.use(lambda storage: store(storage, archive))
+    east, west = (two_regions.home.names[region] for region in (EAST, WEST))
+    manifest, tombstone = (f"{folder}/{archive.key}.json" for folder in ("manifests", "tombstones"))
+    record = Tombstone.of(copies.manifest, expired_at=datetime.now(UTC))
+    server = two_regions.home.server
+    server.request("PUT", f"/{east}/{tombstone}", body=msgspec.json.encode(record))
+    server.request("DELETE", f"/{east}/{manifest}")
+
+    def expire_at_upload(method: str, target: str) -> None:
+        if method == "PUT" and archive.file_name in target:
+            server.request("DELETE", f"/{west}/{manifest}")
+
+    two_regions.sinks[EAST].misbehave = expire_at_upload
+
+    async def scenario(storage: RegionalStorage) -> None:
+        with pytest.raises(StorageUnavailable, match="while it was copied"):
+            await storage.copy(archive, replace(copies, regions=(WEST,)), EAST)
+
+    two_regions.use(scenario)
+    keys = two_regions.home.keys()
+    assert keys[EAST] == [copies.manifest.object_key, tombstone]
+    assert keys[WEST] == [copies.manifest.object_key]
 
 
 def test_an_incomplete_copy_gets_no_manifest(two_regions: TwoRegions) -> None:

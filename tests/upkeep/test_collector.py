@@ -7,8 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable
+from archiver.ports.schedule import Turn
 from archiver.ports.storage import Listing
 from archiver.retention import Retention, RetentionRule
+from archiver.testing import MemorySchedule
 from archiver.upkeep.collector import RUN, WORK, Collector
 from archiver.upkeep.periodic import RETRY
 from tests.upkeep.gc_bench import DAY, GRACE, HOUR, ONE, TWO, Bench, play
@@ -70,6 +72,39 @@ def test_a_run_that_is_cancelled_gives_up_its_turn() -> None:
         run.cancel()
         await asyncio.wait({run})
         assert bench.schedule.due_at[RUN] <= datetime.now(UTC)
+
+    play(scenario)
+
+
+class RemoteSchedule(MemorySchedule):
+    """Its answers arrive later than their effects, as those of an engine do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = asyncio.Event()
+
+    async def postpone(self, turn: Turn, *, until: datetime) -> Turn | None:
+        taken = await super().postpone(turn, until=until)
+        self.changed.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return taken
+
+
+@pytest.mark.parametrize(("work", "changes"), ((WORK, 1), (RUN, 2)))
+def test_a_worker_that_stops_while_it_takes_a_turn_gives_it_up(work: str, changes: int) -> None:
+    """Otherwise no other worker would run gc for as long as a turn."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.schedule = schedule = RemoteSchedule()
+        run = asyncio.create_task(bench.collector().collect_if_due())
+        for _ in range(changes):
+            await schedule.changed.wait()
+            schedule.changed.clear()
+        run.cancel()
+        await asyncio.wait({run})
+        assert run.cancelled()
+        assert schedule.due_at[work] <= datetime.now(UTC)
 
     play(scenario)
 

@@ -143,6 +143,20 @@ def test_a_region_without_manifest_is_uncopied(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
+@pytest.mark.parametrize("year", (2000, 9998))
+def test_a_manifest_of_any_year_is_checked_at_once(fleet: Fleet, year: int) -> None:
+    """A check waits for a commit to end, but not for a time that a manifest names."""
+
+    async def scenario(bench: Bench) -> None:
+        manifest = await bench.commit(ONE)
+        dated = replace(manifest, created_at=datetime(year, 1, 1, tzinfo=UTC))
+        bench.storage.manifests[ONE][manifest.key] = dated
+        async with asyncio.timeout(30):
+            assert ("uncopied", TWO, False) in await bench.defects()
+
+    play(fleet, scenario)
+
+
 def test_an_object_of_another_size_is_damaged(fleet: Fleet) -> None:
     async def scenario(bench: Bench) -> None:
         manifest = await bench.commit()

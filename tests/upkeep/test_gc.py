@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from archiver.errors import StorageUnavailable, UnreadableManifest
 from archiver.model import Archive, Manifest, Pin, Region, Tombstone
+from archiver.pins import Pins
 from archiver.retention import Retention
 from archiver.testing import (
     MemoryLastUses,
@@ -96,6 +97,49 @@ def test_a_pinned_archive_never_expires() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("steps_late", (False, True))
+def test_a_pin_that_is_confirmed_during_an_expiry_holds(*, steps_late: bool) -> None:
+    """It is written before the manifests go or, if the run was frozen then, while they go."""
+
+    async def scenario(bench: Bench) -> None:
+        archive, pins = await bench.store(), Pins(storage=bench.storage)
+        withdraw = bench.storage.withdraw
+
+        async def pin_meanwhile(
+            archive: Archive, manifest: Manifest
+        ) -> dict[Region, StorageUnavailable]:
+            if steps_late:
+                del bench.storage.manifests[ONE][archive.key]
+            assert await pins.pin(archive, principal="x", reason="y")
+            return dict(await withdraw(archive, manifest))
+
+        bench.storage.withdraw = pin_meanwhile  # type: ignore[method-assign]
+        results, tally = await bench.run()
+        assert results == {archive: Kept.PINNED}
+        copies = (await bench.storage.find(archive)).copies
+        assert copies
+        assert copies.regions == (ONE, TWO)
+        assert await bench.index.copies(archive) == copies
+        assert tally.complete
+
+    play(scenario)
+
+
+def test_an_archive_whose_manifests_are_gone_cannot_be_pinned() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive, pins = await bench.store(), Pins(storage=bench.storage)
+        forget = bench.engine.forget
+
+        async def pin_meanwhile(archive: Archive) -> None:
+            assert not await pins.pin(archive, principal="x", reason="y")
+            await forget(archive)
+
+        bench.engine.forget = pin_meanwhile  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Outcome.EXPIRED}
+
+    play(scenario)
+
+
 def test_if_the_pins_are_not_all_known_nothing_expires() -> None:
     async def scenario(bench: Bench) -> None:
         archive = await bench.store()
@@ -124,6 +168,47 @@ def test_an_archive_that_is_being_purged_is_left_to_the_purge() -> None:
         assert results == {archive: Kept.PURGED}
         assert bench.storage.marks[ONE] == {archive.key: "p1"}
         assert await bench.storage.read_tombstone(archive) is None
+
+    play(scenario)
+
+
+def test_a_purge_that_ended_meanwhile_leaves_no_tombstone() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        put = bench.storage.put_tombstone
+
+        async def purge_before(
+            archive: Archive, tombstone: Tombstone
+        ) -> dict[Region, StorageUnavailable]:
+            await bench.storage.begin_purge(archive, purge="p1")
+            await bench.storage.end_purge(archive, purge="p1")
+            return dict(await put(archive, tombstone))
+
+        bench.storage.put_tombstone = purge_before  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Kept.PURGED}
+        assert await bench.storage.read_tombstone(archive) is None
+
+    play(scenario)
+
+
+def test_a_run_that_was_overtaken_by_another_leaves_its_tombstone() -> None:
+    """It was frozen for longer than its turn, or the engine lost the turn."""
+
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        put = bench.storage.put_tombstone
+
+        async def overtake(
+            archive: Archive, tombstone: Tombstone
+        ) -> dict[Region, StorageUnavailable]:
+            bench.storage.put_tombstone = put  # type: ignore[method-assign]
+            assert (await bench.run())[0] == {archive: Outcome.EXPIRED}
+            return dict(await put(archive, tombstone))
+
+        bench.storage.put_tombstone = overtake  # type: ignore[method-assign]
+        assert (await bench.run())[0] == {archive: Kept.PURGED}
+        assert await bench.storage.read_tombstone(archive)
+        assert len(bench.objects(archive)) == 2
 
     play(scenario)
 

@@ -1,6 +1,7 @@
 """Uses of archives are recorded in batches, once per day."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import date, timedelta
 
 import pytest
@@ -58,6 +59,24 @@ def test_an_ending_process_records_what_it_noted(*, is_away: bool) -> None:
             recorder.note("a")
             uses.outage = EngineUnavailable("away") if is_away else None
         assert uses.days == ({} if is_away else {"a": DAY})
+
+    asyncio.run(play())
+
+
+class SilentUses(MemoryLastUses):
+    async def record(self, key_hashes: Collection[str], day: date) -> None:  # noqa: ARG002
+        await asyncio.Event().wait()
+
+
+def test_an_ending_process_does_not_fail_because_the_engine_is_silent() -> None:
+    async def play() -> None:
+        recorder = UseRecorder(uses=SilentUses(), interval=timedelta(hours=1), today=lambda: DAY)
+        recording = asyncio.create_task(recorder.record_regularly())
+        await asyncio.sleep(0)
+        recorder.note("a")
+        recording.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
 
     asyncio.run(play())
 

@@ -196,7 +196,7 @@ class JetStreamIndex:
             return (await self._storage.find(archive)).copies
         return None
 
-    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> bool:
         """Remove the entry, leaving a marker.
 
         A lookup or a build that saw the copies before cannot write them over the marker.
@@ -209,6 +209,7 @@ class JetStreamIndex:
         self._forget(archive.key_hash)
         for sha256 in {*sha256s, *indexed} or {""}:
             await self._connection.feed.publish(COPIES, archive.key_hash, sha256.encode())
+        return entry is not None
 
     def is_stale(self, entry: IndexEntry) -> bool:
         return entry.moved or datetime.now(UTC) - entry.checked_at >= self._recheck_after
@@ -228,7 +229,9 @@ class JetStreamIndex:
     async def replace(self, archive: Archive, entry: IndexEntry, copies: Copies | None) -> None:
         if copies == entry.copies:
             self.put_off(archive, copies)
-            await self._update(archive, evolve(entry, checked_at=datetime.now(UTC)))
+            if await self._update(archive, evolve(entry, checked_at=datetime.now(UTC))):
+                sha256 = copies.manifest.sha256
+                await unless_away(archive, self._sha256s.store_if_lost(sha256, archive))
             return
         self._forget(archive.key_hash)
         if copies:

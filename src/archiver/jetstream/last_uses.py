@@ -26,9 +26,12 @@ class JetStreamLastUses:
             with suppress(WrongRevision):  # another process wrote it
                 await self._connection.kv.update(USES, SINCE, _encode(day), revision=0)
         remaining = iter(key_hashes)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CONCURRENCY):
-                group.create_task(self._record_each(remaining, day))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONCURRENCY):
+                    group.create_task(self._record_each(remaining, day))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
 
     async def _record_each(self, key_hashes: Iterator[str], day: date) -> None:
         for key_hash in key_hashes:

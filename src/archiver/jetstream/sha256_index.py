@@ -91,6 +91,11 @@ class Sha256Index:
         self.forget(sha256)
         await self._connection.kv.put(DIGESTS, sha256_key(sha256, archive), archive.key.encode())
 
+    async def store_if_lost(self, sha256: str, archive: Archive) -> None:
+        """Do as ``store`` does, unless the engine has the entry. Raises EngineUnavailable."""
+        if await self._connection.kv.get(DIGESTS, sha256_key(sha256, archive)) is None:
+            await self.store(sha256, archive)
+
     async def remove(self, sha256: str, archive: Archive) -> None:
         """Have *sha256* no longer lead to *archive*. Raises EngineUnavailable."""
         self.forget(sha256)

@@ -38,10 +38,11 @@ class Index(Protocol):
         After a purge, they are stored only if the buckets still have copies.
         """
 
-    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> bool:
         """Remove all that leads to *archive*, which the buckets no longer return.
 
         Every process forgets it. *sha256s* are the sums of its bytes, besides the one in the index.
+        Returns whether the index had its copies.
 
         Raises:
             EngineUnavailable: The entries are not known to be removed.

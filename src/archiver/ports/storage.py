@@ -230,7 +230,7 @@ class Storage(Protocol):
 
         Raises:
             StorageUnavailable: No region returned the bytes, or *region* did not store them, or
-                the archive was purged meanwhile.
+                the archive was purged or expired meanwhile.
             CorruptArchive: The bytes that the regions returned do not match the manifest.
         """
 
@@ -300,6 +300,12 @@ class Storage(Protocol):
         """Delete *manifest* from each region that has it. Other manifests and marks stay.
 
         Returns the regions that failed, and why.
+        """
+
+    async def reinstate(self, archive: Archive, manifest: Manifest) -> None:
+        """Undo a ``withdraw``: write *manifest* to each region that has its object.
+
+        Stops at a region that has another manifest by now. Regions that fail are repaired later.
         """
 
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:

@@ -63,7 +63,7 @@ class RegionalStorage:
         self.put_tombstone = tombstones.put_tombstone
         self.read_tombstone = tombstones.read_tombstone
         self.remove_tombstone = tombstones.remove_tombstone
-        self.withdraw = tombstones.withdraw
+        self.withdraw, self.reinstate = tombstones.withdraw, tombstones.reinstate
         self._committer = Committer(buckets=self._buckets, tombstones=tombstones)
         self._max_lag = max_lag
         self._cleanup = UploadCleanup(grace=grace)
@@ -181,13 +181,18 @@ class RegionalStorage:
     async def _require_kept(
         self, archive: Archive, manifest: Manifest, source: Region, target: Bucket
     ) -> None:
-        """Raise if the archive was purged during its transfer, which may have taken minutes."""
+        """Raise if the archive was purged or expired during its transfer of perhaps minutes.
+
+        The bytes of an expired archive stay, because links may lead there.
+        """
         try:
             kept = await self._buckets.bucket(source).read_manifest(archive)
         except PurgeUnfinished:
             kept = None
         if kept != manifest:
-            await target.delete_object(manifest.object_key)
+            tombstone = await self.read_tombstone(archive)
+            if tombstone is None or tombstone.object_key != manifest.object_key:
+                await target.delete_object(manifest.object_key)
             raise StorageUnavailable(f"{source} lost the archive while it was copied")
 
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:

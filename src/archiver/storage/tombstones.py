@@ -56,6 +56,16 @@ class BucketTombstones:
 
         return failures_of(await self._buckets.query_all(self._buckets.regions, delete))
 
+    async def reinstate(self, archive: Archive, manifest: Manifest) -> None:
+        async def create(bucket: Bucket) -> Manifest:
+            await bucket.require_object(manifest.object_key, manifest.size_bytes)
+            return (await bucket.create_manifest(archive, manifest)).manifest
+
+        for region in self._buckets.regions:
+            answers = await self._buckets.query_all([region], create)
+            if not failures_of(answers) and answers[region] != manifest:
+                return
+
 
 async def _read(bucket: Bucket, archive: Archive) -> Tombstone | None:
     """Return the bucket's tombstone. One that cannot be read is none, and is counted."""

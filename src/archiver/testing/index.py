@@ -63,7 +63,7 @@ class MemoryIndex:
             return (await self._storage.find(archive)).copies if self._storage else None
         return None
 
-    async def remove(self, archive: Archive, sha256s: Collection[str]) -> None:
+    async def remove(self, archive: Archive, sha256s: Collection[str]) -> bool:
         if self.outage:
             raise self.outage
         self._removed.add(archive.key)
@@ -72,6 +72,7 @@ class MemoryIndex:
             if archive in self.digests.get(sha256, []):
                 self.digests[sha256].remove(archive)
         self._notifications.publish(archive.key_hash)
+        return known is not None
 
     async def forget(self, archive: Archive) -> None:
         """Forget the copies of *archive*, as after a recheck that found one missing."""

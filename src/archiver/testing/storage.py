@@ -306,6 +306,13 @@ class MemoryStorage:
                 del self.manifests[region][archive.key]
         return self._down()
 
+    async def reinstate(self, archive: Archive, manifest: Manifest) -> None:
+        for region in self._writable(self.regions):
+            if manifest.object_key in self.objects[region]:
+                there = self.manifests[region].setdefault(archive.key, manifest)
+                if there != manifest:
+                    return
+
     async def check_access(self) -> Mapping[Region, ArchiverError | None]:
         return {
             region: StorageUnavailable(f"{region} does not answer") if region in self.down else None

@@ -65,7 +65,8 @@ class ArchiveCheck:
     async def settle(self, manifest: Manifest) -> None:
         """Wait until the commit of *manifest* has certainly ended."""
         age = datetime.now(UTC) - manifest.created_at
-        await asyncio.sleep(max(timedelta(0), self._settling - age).total_seconds())
+        left = self._settling - max(timedelta(0), age)  # a manifest may be of any year
+        await asyncio.sleep(max(timedelta(0), left).total_seconds())
 
     async def _read_manifests(self, listed: Listed) -> dict[Region, Answer]:
         async def read(region: Region) -> Answer:

@@ -1,5 +1,6 @@
 """Expires an archive: it ends in all regions, and leaves a tombstone. Its bytes stay a while."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
@@ -19,7 +20,7 @@ class Kept(StrEnum):
 
     PINNED = "pinned"
     REBUILT = "rebuilt"  # after its last use
-    PURGED = "purged"  # or being purged
+    PURGED = "purged"  # or being purged, or expired by another run
     DIFFERENT = "different"  # the regions have different manifests
     UNREADABLE = "unreadable"  # a region has a damaged manifest
 
@@ -52,22 +53,25 @@ class Expirer:
             EngineUnavailable: The index may still lead to the archive. The next run goes on.
         """
         manifest = await self._only_manifest(archive)
-        if isinstance(manifest, Kept):
-            return manifest
+        if manifest is None or isinstance(manifest, Kept):
+            return manifest or Kept.PURGED
         if manifest.created_at.date() - last_use > SAME_DAY:
             return Kept.REBUILT
-        if await self._storage.read_pin(archive):
-            return Kept.PINNED
         tombstone = Tombstone.of(manifest, expired_at=datetime.now(UTC))
-        if failures := await self._storage.put_tombstone(archive, tombstone):
-            raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
-        if await self._only_manifest(archive) != manifest:  # a purge began, or has ended
-            await self._storage.remove_tombstone(archive)
+        await self._put_tombstone(archive, tombstone)
+        if (actual := await self._only_manifest(archive)) != manifest:
+            # A purge began or has ended, unless there are bytes: then another run was quicker.
+            if actual is not None or not (await self._storage.traces(archive)).total_bytes:
+                await self._storage.remove_tombstone(archive)
             return Kept.PURGED
         if await self._storage.read_pin(archive):
             return Kept.PINNED
         failures = await self._storage.withdraw(archive, manifest)
+        if pin := await self._storage.read_pin(archive):  # written before the manifests were gone
+            await self._storage.reinstate(archive, manifest)
         await self._forget(archive)
+        if pin:
+            return Kept.PINNED
         if failures:
             raise StorageUnavailable(f"these kept the archive: {', '.join(failures)}")
         return tombstone
@@ -75,11 +79,14 @@ class Expirer:
     async def remove_bytes(self, orphan: Orphan) -> bool:
         """Delete the object of an expired archive; return False if it is still needed.
 
-        The archive is forgotten again first, in case that the expiry was interrupted there.
+        The archive is forgotten again first. If the index still led there, because the expiry was
+        interrupted, clients may have new links, and the grace period begins again.
 
         Raises StorageUnavailable or EngineUnavailable.
         """
         if orphan.tombstone is None or not self.is_over(orphan.tombstone):
+            return False
+        if await self._storage.read_tombstone(orphan.archive) != orphan.tombstone:
             return False
         manifests = [
             await self._contents.read_manifest(region, orphan.archive)
@@ -87,17 +94,23 @@ class Expirer:
         ]
         if any(each and each.object_key == orphan.stored.object_key for each in manifests):
             return False
-        if not any(manifests):
-            await self._forget(orphan.archive)
+        if not any(manifests) and await self._forget(orphan.archive):
+            again = replace(orphan.tombstone, expired_at=datetime.now(UTC))
+            await self._put_tombstone(orphan.archive, again)
+            return False
         await self._contents.delete_object(orphan.region, orphan.stored.object_key)
         return True
+
+    async def _put_tombstone(self, archive: Archive, tombstone: Tombstone) -> None:
+        if failures := await self._storage.put_tombstone(archive, tombstone):
+            raise StorageUnavailable(f"these took no tombstone: {', '.join(failures)}")
 
     def is_over(self, tombstone: Tombstone) -> bool:
         """Return whether the grace period is over."""
         return datetime.now(UTC) - tombstone.expired_at > self.grace
 
-    async def _only_manifest(self, archive: Archive) -> Manifest | Kept:
-        """Return the only manifest of the archive, or why there is none."""
+    async def _only_manifest(self, archive: Archive) -> Manifest | Kept | None:
+        """Return the only manifest of the archive, or why there are several; None without any."""
         try:
             manifests = {
                 await self._contents.read_manifest(region, archive)
@@ -109,7 +122,7 @@ class Expirer:
             return Kept.UNREADABLE
         match [each for each in manifests if each]:
             case []:
-                return Kept.PURGED
+                return None
             case [manifest]:
                 return manifest
             case _:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from archiver.errors import EngineUnavailable
 from archiver.ports.schedule import Schedule, Turn
-from archiver.runtime.tasks import concurrently
+from archiver.runtime.tasks import complete_despite_cancellation, concurrently
 from archiver.telemetry import log
 
 TURN = timedelta(minutes=10)
@@ -67,7 +67,7 @@ class Periodic:
         Raises:
             EngineUnavailable: It is unknown whether the work is due.
         """
-        turn = await self._schedule.begin(self._work, until=_after(self._turn))
+        turn = await self._hear_of(self._schedule.begin(self._work, until=_after(self._turn)))
         if turn is None:
             return None
         report, pause = None, min(RETRY, self._interval)
@@ -75,13 +75,24 @@ class Periodic:
             async with concurrently(run()) as running:
                 while turn and not running.done():
                     await asyncio.wait([running], timeout=self._turn.total_seconds() / 3)
-                    turn = await self._schedule.postpone(turn, until=_after(self._turn))
+                    kept = self._schedule.postpone(turn, until=_after(self._turn))
+                    turn = await self._hear_of(kept)
                 if turn:
                     report = await running
                     pause = self._interval if report.complete else pause
         finally:
             await self._end(turn, pause)
         return report
+
+    async def _hear_of(self, request: Coroutine[Any, Any, Turn | None]) -> Turn | None:
+        """Return the turn that *request* takes. A cancelled caller gives it up at once."""
+        requesting = asyncio.create_task(request)
+        try:
+            return await complete_despite_cancellation(requesting)
+        except asyncio.CancelledError:
+            if not requesting.exception() and (turn := requesting.result()):
+                await self._end(turn, timedelta(0))
+            raise
 
     async def _end(self, turn: Turn | None, pause: timedelta) -> None:
         """Have the work due again after *pause*. If the engine is away, the turn runs out."""

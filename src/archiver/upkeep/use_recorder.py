@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 from archiver.errors import EngineUnavailable
@@ -53,8 +54,9 @@ class UseRecorder:
                 await asyncio.sleep(self._interval_s)
                 await self.record()
         finally:
-            async with asyncio.timeout(LAST_TRY.total_seconds()):
-                await self.record()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_TRY.total_seconds()):
+                    await self.record()
 
     async def record(self) -> None:
         """Record what was noted since the last call. If the engine is away, keep it for the next.
