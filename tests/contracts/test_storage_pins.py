@@ -73,6 +73,39 @@ class PinContract:
 
         use(backend, scenario)
 
+    def test_whether_an_archive_is_pinned_may_be_uncertain(self, backend: Backend) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            backend.take_down(EAST)
+            assert await storage.read_pin(archive) is None
+            with pytest.raises(StorageUnavailable):
+                await storage.read_pin(archive, certain=True)
+            backend.bring_up()
+            assert await storage.read_pin(archive, certain=True) is None
+            assert await storage.put_pin(archive, PIN) == {}
+            backend.take_down(EAST)
+            assert await storage.read_pin(archive, certain=True) == PIN
+
+        use(backend, scenario)
+
+    def test_pins_are_spread_to_regions_that_lack_them(self, backend: Backend) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            backend.take_down(WEST)
+            await storage.put_pin(archive, PIN)
+            with pytest.raises(StorageUnavailable):
+                await storage.spread_pins()
+            backend.bring_up()
+            assert await storage.spread_pins() >= 1
+            backend.take_down(EAST)
+            assert await storage.read_pin(archive) == PIN
+            backend.bring_up()
+            assert await storage.spread_pins() == 0
+
+        use(backend, scenario)
+
     def test_the_traces_of_an_archive_have_its_pin(self, backend: Backend) -> None:
         archive = an_archive()
 

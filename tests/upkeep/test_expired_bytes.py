@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from archiver.errors import EngineUnavailable
+from archiver.model import Pin
 from archiver.upkeep.inventory import Inventory
 from archiver.upkeep.leftovers import Leftovers
 from archiver.upkeep.sweep import Sweeper
@@ -70,6 +71,21 @@ def test_a_sweep_removes_expired_bytes_too_and_only_then() -> None:
             bench.age_tombstone(archive, GRACE)
         assert (await sweeper.sweep()).objects == 24
         assert bench.storage.objects == {ONE: {}, TWO: {}}
+
+    play(scenario)
+
+
+def test_the_bytes_of_a_pinned_archive_stay_although_it_lost_its_manifests() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        await bench.run()
+        bench.age_tombstone(archive, 2 * GRACE)
+        pin = Pin(principal="x", reason="y", created_at=bench.now)
+        bench.storage.pins[TWO][archive.key] = pin
+        for _ in range(3):
+            await bench.run()
+            bench.age_tombstone(archive, 2 * GRACE)
+        assert bench.objects(archive)
 
     play(scenario)
 

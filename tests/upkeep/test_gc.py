@@ -140,6 +140,32 @@ def test_an_archive_whose_manifests_are_gone_cannot_be_pinned() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("looks", (0, 1))
+def test_an_archive_whose_pin_is_in_a_silent_region_stays(looks: int) -> None:
+    """The region falls silent before a look at the pin: before or after the manifests are gone."""
+
+    async def scenario(bench: Bench) -> None:
+        archive = await bench.store()
+        pin = Pin(principal="x", reason="y", created_at=bench.now)
+        read, left = bench.storage.read_pin, iter(range(looks))
+
+        async def read_later(archive: Archive, *, certain: bool = False) -> Pin | None:
+            if next(left, None) is None:
+                bench.storage.pins[TWO][archive.key] = pin
+                bench.storage.down.add(TWO)
+            try:
+                return await read(archive, certain=certain)
+            finally:
+                bench.storage.down.clear()
+
+        bench.storage.read_pin = read_later  # type: ignore[method-assign]
+        results, _ = await bench.run()
+        assert results == {archive: Outcome.UNANSWERED}
+        assert (await bench.storage.find(archive)).copies
+
+    play(scenario)
+
+
 def test_if_the_pins_are_not_all_known_nothing_expires() -> None:
     async def scenario(bench: Bench) -> None:
         archive = await bench.store()

@@ -144,7 +144,12 @@ def test_a_region_that_does_not_answer_keeps_all_objects() -> None:
         assert sweep == Sweep(uploads=1, complete=False)
         assert left in bench.storage.objects[ONE]
         events = [line["event"] for line in logs]
-        assert events == ["sweep.uploads_left", "sweep.objects_left", "sweep.finished"]
+        assert events == [
+            "sweep.uploads_left",
+            "sweep.pins_left",
+            "sweep.objects_left",
+            "sweep.finished",
+        ]
         assert bench.schedule.due_at[WORK] <= datetime.now(UTC) + RETRY
 
     play(scenario)
@@ -163,6 +168,23 @@ def test_the_objects_of_a_pinned_archive_stay() -> None:
         await bench.storage.remove_pin(archive)
         await bench.sweeper().sweep()
         assert left not in bench.storage.objects[ONE]
+
+    play(scenario)
+
+
+def test_a_sweep_spreads_the_pins() -> None:
+    async def scenario(bench: Bench) -> None:
+        archive = an_archive()
+        bench.commit(archive, ONE, TWO)
+        pin = Pin(principal="cli", reason="kept", created_at=datetime.now(UTC))
+        bench.storage.pins[ONE][archive.key] = pin
+        bench.storage.down.add(TWO)
+        silent = await bench.sweeper().sweep()
+        assert (silent.pins, silent.complete) == (0, False)
+        bench.storage.down.clear()
+        swept = await bench.sweeper().sweep()
+        assert (swept.pins, swept.complete) == (1, True)
+        assert bench.storage.pins[TWO] == {archive.key: pin}
 
     play(scenario)
 

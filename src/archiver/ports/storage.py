@@ -270,11 +270,17 @@ class Storage(Protocol):
     async def list_pinned(self) -> Listing:
         """Return the archives that have a pin in any region."""
 
-    async def read_pin(self, archive: Archive) -> Pin | None:
+    async def spread_pins(self) -> int:
+        """Write each pin to the regions that lack it; return of how many archives.
+
+        Raises StorageUnavailable if a region does not list its pins.
+        """
+
+    async def read_pin(self, archive: Archive, *, certain: bool = False) -> Pin | None:
         """Return the pin of the first region that returns one.
 
         A pin that cannot be read is one without a client. Raises StorageUnavailable if no region
-        answers.
+        answers; and if *certain*, unless a region has a pin or all of them answer.
         """
 
     async def put_tombstone(

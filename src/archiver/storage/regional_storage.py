@@ -75,6 +75,7 @@ class RegionalStorage:
         pins = BucketPins(buckets=self._buckets)
         self.put_pin, self.remove_pin = pins.put_pin, pins.remove_pin
         self.list_pinned, self.read_pin = pins.list_pinned, pins.read_pin
+        self.spread_pins = pins.spread_pins
         purger = BucketPurger(buckets=self._buckets, pins=pins, tombstones=tombstones)
         self.traces, self.list_of = purger.traces, purger.list_of
         self.begin_purge, self.end_purge = purger.begin_purge, purger.end_purge

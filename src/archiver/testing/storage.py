@@ -246,14 +246,30 @@ class MemoryStorage:
         return self._down()
 
     async def list_pinned(self) -> Listing:
-        keys = {key for region in self._up(self.regions) for key in self.pins[region]}
-        archives = frozenset(archive for archive in map(parse_key, keys) if archive)
+        archives = frozenset(each for each in map(parse_key, self._pin_keys()) if each)
         return Listing(archives=archives, failures=self._down())
 
-    async def read_pin(self, archive: Archive) -> Pin | None:
-        if not self._up(self.regions):
-            raise StorageUnavailable("no region answers")
-        return self._pin(archive)
+    async def spread_pins(self) -> int:
+        if self._down():
+            raise StorageUnavailable("a region does not list its pins")
+        lacking = 0
+        for key in self._pin_keys():
+            archive = parse_key(key)
+            pin = self._pin(archive) if archive else None
+            if pin and any(key not in pins for pins in self.pins.values()):
+                lacking += 1
+                for pins in self.pins.values():
+                    pins.setdefault(key, pin)
+        return lacking
+
+    async def read_pin(self, archive: Archive, *, certain: bool = False) -> Pin | None:
+        pin = self._pin(archive)
+        if pin is None and (self._down() if certain else not self._up(self.regions)):
+            raise StorageUnavailable("a region does not answer")
+        return pin
+
+    def _pin_keys(self) -> set[str]:
+        return {key for region in self._up(self.regions) for key in self.pins[region]}
 
     async def begin_purge(
         self, archive: Archive, *, purge: str

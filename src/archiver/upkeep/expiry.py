@@ -64,10 +64,16 @@ class Expirer:
             if actual is not None or not (await self._storage.traces(archive)).total_bytes:
                 await self._storage.remove_tombstone(archive)
             return Kept.PURGED
-        if await self._storage.read_pin(archive):
+        if await self._storage.read_pin(archive, certain=True):
             return Kept.PINNED
         failures = await self._storage.withdraw(archive, manifest)
-        if pin := await self._storage.read_pin(archive):  # written before the manifests were gone
+        try:  # one may have been written before the manifests were gone
+            pin = await self._storage.read_pin(archive, certain=True)
+        except StorageUnavailable:
+            await self._storage.reinstate(archive, manifest)
+            await self._forget(archive)
+            raise
+        if pin:
             await self._storage.reinstate(archive, manifest)
         await self._forget(archive)
         if pin:
@@ -87,6 +93,8 @@ class Expirer:
         if orphan.tombstone is None or not self.is_over(orphan.tombstone):
             return False
         if await self._storage.read_tombstone(orphan.archive) != orphan.tombstone:
+            return False
+        if await self._storage.read_pin(orphan.archive, certain=True):
             return False
         manifests = [
             await self._contents.read_manifest(region, orphan.archive)

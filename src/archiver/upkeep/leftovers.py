@@ -76,7 +76,7 @@ class Leftovers:
         tombstone = await self._storage.read_tombstone(orphan.archive)
         if tombstone and _expired(orphan, tombstone):
             return False
-        if await self._storage.read_pin(orphan.archive):
+        if await self._storage.read_pin(orphan.archive, certain=True):
             return False
         kept = False
         for region in self._contents.regions:

@@ -35,6 +35,8 @@ deleted, rather than that builds failed; the objects may be all that is left."""
 class Sweep:
     """The removals of one sweep, and the number of archives with a manifest that it saw.
 
+    ``pins`` were copied to regions that lacked them.
+
     ``complete`` is false if something that should go is still there.
     """
 
@@ -42,6 +44,7 @@ class Sweep:
     objects: int = 0
     size_bytes: int = 0
     uploads: int = 0
+    pins: int = 0
     complete: bool = True
 
 
@@ -59,6 +62,7 @@ class Sweeper:
         min_age: timedelta,
         turn: timedelta = TURN,
     ) -> None:
+        self._storage = storage
         self._contents = contents
         self._expirer = expirer
         self._periodic = Periodic(schedule=schedule, work=WORK, interval=interval, turn=turn)
@@ -85,9 +89,9 @@ class Sweeper:
         return sweep
 
     async def sweep(self) -> Sweep:
-        """Remove old unfinished uploads, and old objects that no manifest names.
+        """Remove old unfinished uploads, and old objects that no manifest names. Spread the pins.
 
-        The latter needs the listings of all regions.
+        All but the uploads needs the listings of all regions.
         """
         sweep = Sweep()
         for region in self._contents.regions:
@@ -96,6 +100,7 @@ class Sweeper:
             except StorageUnavailable as exc:
                 sweep.complete = False
                 log.warning("sweep.uploads_left", region=region, **exc.log_fields)
+        await self._spread_pins(sweep)
         try:
             orphans = await self._find_orphans(sweep)
             await self._remove(orphans, sweep)
@@ -103,6 +108,14 @@ class Sweeper:
             sweep.complete = False
             log.warning("sweep.objects_left", reason=exc.message, **exc.log_fields)
         return sweep
+
+    async def _spread_pins(self, sweep: Sweep) -> None:
+        """Have a pin hold although the only region that had it does not answer."""
+        try:
+            sweep.pins = await self._storage.spread_pins()
+        except StorageUnavailable as exc:
+            sweep.complete = False
+            log.warning("sweep.pins_left", reason=exc.message, **exc.log_fields)
 
     async def _abort_uploads(self, region: Region, sweep: Sweep) -> None:
         async with aclosing(self._leftovers.iter_unfinished(region)) as unfinished:
