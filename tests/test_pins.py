@@ -52,6 +52,22 @@ def test_an_unpinned_archive_is_purged() -> None:
     play(scenario)
 
 
+def test_a_pin_over_a_pin_changes_and_logs_nothing() -> None:
+    async def scenario(world: World) -> None:
+        archive, pins = await build(world), world.archiver.pins
+        with capture_logs() as lines:
+            assert await pins.pin(archive, principal="token:ops", reason="a release")
+            assert await pins.pin(archive, principal="cli", reason="again")
+        assert [(line["event"], line["reason"]) for line in lines] == [
+            ("archive.pinned", "a release")
+        ]
+        pin = await world.storage.read_pin(archive)
+        assert pin
+        assert (pin.principal, pin.reason) == ("token:ops", "a release")
+
+    play(scenario)
+
+
 def test_an_archive_that_does_not_exist_cannot_be_pinned() -> None:
     async def scenario(world: World) -> None:
         archive = world.archive()

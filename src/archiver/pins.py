@@ -54,6 +54,7 @@ class Pins:
         """
         if not await self._exists(archive):
             return False
+        earlier = await self._storage.read_pin(archive)
         pin = Pin(principal=principal, reason=reason, created_at=datetime.now(UTC))
         failures = await self._storage.put_pin(archive, pin)
         if len(failures) < len(self._storage.regions):
@@ -62,7 +63,8 @@ class Pins:
         if not await self._exists(archive):  # it expired meanwhile
             await self._storage.remove_pin(archive)
             return False
-        log.warning("archive.pinned", key=archive.key, principal=principal, reason=reason)
+        if earlier is None:
+            log.warning("archive.pinned", key=archive.key, principal=principal, reason=reason)
         return True
 
     async def _exists(self, archive: Archive) -> bool:

@@ -62,6 +62,8 @@ def test_progress_is_printed_in_lines_without_a_terminal(
         "reading: 1,500 of 2,000",
         "dropping: 3",
     ]
+    lines.repeat()
+    assert capsys.readouterr().err == "dropping: 3, no progress\n"
     ProgressLines(interval_s=60).report("dropping", 3, None)
     assert capsys.readouterr().err == ""
 

@@ -13,6 +13,7 @@ from archiver.cli.purge import (
     RepoSelection,
     format_summary,
     parse_selection,
+    why_absent,
 )
 from archiver.client.failures import InvalidUsage
 from archiver.model import Archive, Copies
@@ -49,6 +50,11 @@ def test_a_task_selects_one_archive(text: str) -> None:
 )
 def test_a_path_selects_a_repo_or_a_node(text: str, repo: str, node: str | None) -> None:
     assert parse_selection(text) == RepoSelection(source="hgmo", repo=repo, node=node)  # type: ignore[arg-type]
+
+
+def test_a_short_node_is_named_as_the_reason_that_nothing_is_found() -> None:
+    assert "0123456789ab counts as" in why_absent([parse_selection("hgmo/ash/0123456789ab")])
+    assert why_absent([parse_selection("hgmo/ash"), parse_selection(TASK)]) == ""
 
 
 def test_64_digits_select_a_sha256() -> None:

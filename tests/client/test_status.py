@@ -43,8 +43,16 @@ def test_json_is_the_servers_result_without_links(run: Run, server: ScriptedServ
     assert told["regions"] == ["us-east-1", "us-west-2"]
 
 
+def test_an_unknown_task_is_not_watched_for_ever(run: Run, server: ScriptedServer) -> None:
+    server.respond(STATUS, progress("PENDING", created_at=None))
+    result = run("status", TASK, "--server", server.url, "--watch")
+    assert result.exit_code == 3
+    assert "there is no such task" in result.stderr
+
+
 def test_watching_ends_with_the_task(run: Run, server: ScriptedServer) -> None:
-    server.respond(STATUS, progress("PENDING"), progress("STARTED"), progress("SUCCESS"))
+    waiting = progress("PENDING", created_at="2026-01-02T03:04:05+00:00")
+    server.respond(STATUS, waiting, waiting, progress("STARTED"), progress("SUCCESS"))
     result = run("status", TASK, "--server", server.url, "--watch", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["state"] == "SUCCESS"

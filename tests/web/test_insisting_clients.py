@@ -90,6 +90,17 @@ def test_a_remembered_answer_does_not_outlive_other_bytes(web: Client) -> None:
     assert web.get(target).status == 409
 
 
+def test_a_client_learns_that_its_bytes_expired(web: Client) -> None:
+    sha256_of(web)
+    for manifests in web.world.storage.manifests.values():
+        for key, manifest in manifests.items():
+            manifests[key] = replace(manifest, sha256="cd" * 32, supersedes=OTHER)
+    web.run(web.world.index.remove(web.world.archive(), ()))
+    refused = web.get(f"{DEFAULT}?sha256={OTHER}")
+    assert refused.status == 409
+    assert refused.json["detail"].endswith("it expired, and was built again")
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,12 +42,21 @@ class ProgressLines:
 
     def __init__(self, *, interval_s: float) -> None:
         self._interval_s = interval_s
+        self._line = ""
         self._next = time.monotonic() + interval_s
 
     def report(self, phase: str, done: int, total: int | None) -> None:
+        self._line = f"{phase}: {done:,}{f' of {total:,}' if total else ''}"
+        self._write_if_due(self._line)
+
+    def repeat(self) -> None:
+        """Show that the command goes on, although nothing is reported: a server may be silent."""
+        self._write_if_due(f"{self._line or 'waiting'}, no progress")
+
+    def _write_if_due(self, line: str) -> None:
         if (now := time.monotonic()) >= self._next:
             self._next = now + self._interval_s
-            click.echo(f"{phase}: {done:,}{f' of {total:,}' if total else ''}", err=True)
+            click.echo(line, err=True)
 
 
 @contextmanager
@@ -58,7 +68,17 @@ def open_reporter(*, quiet: bool) -> Iterator[Report]:
         with _open_bar("listing", of_bytes=False, drawn=True) as bar:
             yield bar.update
     else:
-        yield ProgressLines(interval_s=LINE_INTERVAL_S).report
+        lines, ended = ProgressLines(interval_s=LINE_INTERVAL_S), threading.Event()
+
+        def repeat() -> None:
+            while not ended.wait(LINE_INTERVAL_S):
+                lines.repeat()
+
+        threading.Thread(target=repeat, daemon=True).start()
+        try:
+            yield lines.report
+        finally:
+            ended.set()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
 from archiver.client.text import printable
 from archiver.errors import InvalidRequest, PinnedArchive, PurgeUnfinished
 from archiver.manifest_check import is_sha256
-from archiver.model import Archive, Node, Region, parse_node
+from archiver.model import NODE_ALLOWED, Archive, Node, Region, parse_node
 from archiver.names import require_name
 from archiver.ports.storage import Traces
 from archiver.purge import REASON_ALLOWED, PurgeOrder, Purger, is_reason
@@ -54,6 +55,8 @@ class PurgeTally:
     pinned: int = 0
     silent: dict[Region, None] = field(default_factory=dict)
 
+
+_SHORT_NODE = re.compile(r"[0-9a-f]{7,39}")
 
 Report = Callable[[Traces, str], None]
 """Called with each archive, and FOUND, PURGED, UNFINISHED or PINNED."""
@@ -159,9 +162,18 @@ def command(
         silent = ", ".join(tally.silent) or "a region"
         raise RetryLater(f"{silent} did not respond, so traces may be left: run it again")
     if not tally.archives:
-        raise CommandFailed("there is no such archive")
+        raise CommandFailed(f"there is no such archive{why_absent(selected)}")
     if tally.pinned:
         raise CommandFailed(f"{tally.pinned:,} pinned, and not purged without --pinned")
+
+
+def why_absent(selected: Sequence[Selection]) -> str:
+    """Return why an existing archive may not be found: a short node is part of a repo's name."""
+    for each in selected:
+        last = each.repo.rpartition("/")[2] if isinstance(each, RepoSelection) else ""
+        if _SHORT_NODE.fullmatch(last):
+            return f": {last} counts as part of a repo's name, because a node is {NODE_ALLOWED}"
+    return ""
 
 
 async def _run(

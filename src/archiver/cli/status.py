@@ -14,7 +14,7 @@ from archiver.cli.signals import interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import POLL_MAX_S, Accepted, TaskStatus
 from archiver.client.deadline import Deadline
-from archiver.client.failures import CommandFailed, TimedOut
+from archiver.client.failures import CommandFailed, NotFound, TimedOut
 from archiver.client.task_wait import wait_for_task
 from archiver.client.text import printable
 
@@ -53,6 +53,7 @@ def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
     with open_client(server) as client:
         url = client.status_url(task)
         if watch:
+            _require_task(client.fetch_status(url, never))
             with byte_progress(quiet=False) as progress:
                 accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
                 with suppress(CommandFailed):  # the status below says why the task failed
@@ -66,6 +67,12 @@ def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
         if wait_s and status.etag and not status.ended:
             status = client.wait_for_change(url, status, wait_s=wait_s, deadline=never)
         return status
+
+
+def _require_task(status: TaskStatus) -> None:
+    """Raise NotFound if there is nothing to wait for. Archiver calls an unknown task PENDING."""
+    if status.state == "PENDING" and status.result.get("created_at", "") is None:
+        raise NotFound("there is no such task, or these credentials may not see it")
 
 
 def _without_links(status: TaskStatus) -> dict[str, object]:

@@ -16,7 +16,9 @@ RESTART_DELAY_MAX_S = 5.0
 STABLE_S = 10.0
 """A process that ran this long is restarted with the shortest delay."""
 
-READY_WITHIN_S = 20.0
+READY_WITHIN_S = 120.0
+"""A machine that is busy or slow needs some of that, and a restart would take as long again."""
+
 FIRST_STARTS = 3
 """Starts of a program that never becomes ready. Once ready, it is restarted without limit."""
 

@@ -171,6 +171,7 @@ class Metrics:
             "archiver_gc_finished_timestamp_seconds",
             "Time at which this worker last ended a run of gc, in seconds since 1970; 0 before "
             "that.",
+            multiprocess_mode="max",
         )
         self.sweep_finished = Gauge(
             "archiver_sweep_finished_timestamp_seconds",

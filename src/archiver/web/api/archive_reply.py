@@ -117,8 +117,10 @@ def insist(sha256: str, render: Render, ready: Ready) -> Response:
 def require_sha256(sha256: str, manifest: Manifest) -> None:
     """Raise OtherBytes unless the archive has these bytes."""
     if manifest.sha256 != sha256:
+        why = ": it expired, and was built again" if manifest.supersedes == sha256 else ""
         raise OtherBytes(
-            f"the archive has the SHA-256 {manifest.sha256}, not {sha256}", sha256=manifest.sha256
+            f"the archive has the SHA-256 {manifest.sha256}, not {sha256}{why}",
+            sha256=manifest.sha256,
         )
 
 
