@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Message
 from structlog.testing import capture_logs
 
+from archiver.access.tokens import create_token
 from archiver.model import Node
 from archiver.runtime.tasks import in_background
 from archiver.telemetry import METRICS
@@ -99,6 +100,14 @@ def test_heartbeats_are_logged_at_the_level_debug(web: Client) -> None:
 
 def test_a_well_formed_request_id_is_kept(web: Client) -> None:
     assert web.get(DEFAULT, x_request_id="A-1.b_2").headers["x-request-id"] == "A-1.b_2"
+
+
+def test_a_token_in_the_wrong_place_is_not_logged(web: Client) -> None:
+    token = create_token()
+    for target in (f"/archiver/{token}/a/b", f"/archiver/hgmo/x/{token}", f"/{token[:40]}"):
+        (line,) = lines_of(web, target, x_request_id=token)
+        assert token[:40] not in str(line)
+        assert "archiver_***" in line["path"]
 
 
 @pytest.mark.parametrize("bad", ("", "a b", "x" * 65, "é", "a\r\nSet-Cookie: b", "<script>"))

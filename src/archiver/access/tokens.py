@@ -23,6 +23,8 @@ HASH_PREFIX = "sha256:"
 
 _TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
+_LIKE_TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_%-]{{20,}}")
+
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -39,6 +41,11 @@ def hash_token(token: str) -> str:
 def is_token(text: str) -> bool:
     """Return whether *text* may be a token: nothing that a person could choose or guess."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def hide_tokens(text: str) -> str:
+    """Return *text* with ``***`` in the place of whatever may be a token, or most of one."""
+    return _LIKE_TOKEN.sub(f"{PREFIX}***", text)
 
 
 def is_token_hash(text: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, TypeAlias
 
+from archiver.access.tokens import hide_tokens
 from archiver.telemetry import METRICS, log, observe_many, request_bucket
 from archiver.web.reply import CLIENT_LEFT_STATUS, HELD, HIT, JOINED, WAITED
 from archiver.web.request_context import RequestContext
@@ -151,5 +152,5 @@ def _requests(source: str, outcome: str) -> Any:  # noqa: ANN401 - a child of a 
 
 def _printable(raw_path: bytes) -> str:
     """Return the path as it was sent, on one line. The query is left out: it may hold secrets."""
-    text = raw_path[:PATH_LOGGED_CHARS].decode("ascii", "backslashreplace")
+    text = hide_tokens(raw_path[:PATH_LOGGED_CHARS].decode("ascii", "backslashreplace"))
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

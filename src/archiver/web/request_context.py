@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from archiver import __version__
 from archiver.access.access import ANONYMOUS, Access, Principal
+from archiver.access.tokens import hide_tokens
 from archiver.errors import Unauthenticated
 from archiver.health import Heartbeat
 from archiver.model import Archive, ArchiveRequest
@@ -146,7 +147,7 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"x-request-id":
             sent = value[: REQUEST_ID_MAX_BYTES + 1].decode("latin-1")
-            if _REQUEST_ID.fullmatch(sent):
+            if _REQUEST_ID.fullmatch(sent) and hide_tokens(sent) == sent:
                 return sent
             break
     return f"{_IDS.getrandbits(64):016x}"
