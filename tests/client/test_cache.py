@@ -41,6 +41,7 @@ def run_together(folder: Path, commands: Sequence[Sequence[str]]) -> list[str]:
     return [text for text, each in zip(said, processes, strict=True) if each.returncode]
 
 
+@pytest.mark.thorough
 def test_twelve_processes_fill_one_file(server: ScriptedServer, tmp_path: Path) -> None:
     words = (*GET, "--server", server.url, "-o", "here")
     assert run_together(tmp_path, [words] * CLIENTS) == []
@@ -48,6 +49,7 @@ def test_twelve_processes_fill_one_file(server: ScriptedServer, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
+@pytest.mark.thorough
 def test_twelve_processes_share_a_cache(server: ScriptedServer, tmp_path: Path) -> None:
     commands = [
         (*GET, "--server", server.url, "--cache", "cache", "-o", str(number))

@@ -16,6 +16,8 @@ from tests.parts.scripted_server import ScriptedServer
 
 __all__ = ["libraries"]
 
+pytestmark = pytest.mark.thorough
+
 PAGE = (ROOT / "docs" / "how-to" / "use-in-ci.md").read_text()
 NAME = NAMES[0]
 

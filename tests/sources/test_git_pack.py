@@ -319,6 +319,7 @@ def test_a_silent_host_is_given_up(faulty: FaultyGitHost) -> None:
         fetch_pack(faulty.template, tip(faulty), read_timeout=timedelta(seconds=0.3))
 
 
+@pytest.mark.thorough
 def test_a_caller_that_stops_reading_ends_the_request(git_host: GitHost) -> None:
     noise = Random(2015)  # noqa: S311 - same every time
     files = {f"{number}": noise.randbytes(1 << 20) for number in range(24)}

@@ -258,6 +258,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_archive(rclone: S3Server, tmp_path: Path) -> None:
     script = tmp_path / "peak.py"
     script.write_text(PEAK)

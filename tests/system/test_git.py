@@ -169,6 +169,7 @@ def test_a_status_describes_the_archive(lab: Lab) -> None:
     assert result["regions_missing"] == []
 
 
+@pytest.mark.thorough
 def test_digits_of_a_commit_without_a_ref_are_found_once_it_is_stored(lab: Lab) -> None:
     digits = lab.hidden[:12]
 
