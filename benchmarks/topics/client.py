@@ -86,12 +86,12 @@ def measure(lab: Lab) -> list[Table]:
 def _values(archiver: Installation, repo: str) -> Mapping[str, str]:
     """Have the archive of *repo* built; return what the commands need to know of it."""
     url = archiver.url(repo)
-    while (found := fetch(f"{url}?wait=60")).status != 302:  # noqa: PLR2004
+    while not (sha256 := fetch(url).headers["Archiver-SHA256"]):
         time.sleep(0.1)
     server = url.partition("/archiver/")[0]
     return {
         "url": url,
-        "sha256": found.headers["Archiver-SHA256"],
+        "sha256": sha256,
         "archiver": f"{sys.executable} -m archiver",
         "words": f"hgmo {repo} {NODE} --server {server}",
     }
