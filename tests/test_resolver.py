@@ -20,6 +20,7 @@ from archiver.errors import (
     UnknownRepo,
     UnknownRev,
 )
+from archiver.lookup_line import LookupLimits
 from archiver.model import Node
 from archiver.ports.index import Resolved
 from archiver.resolver import NAME_TTL, Resolution, Resolver
@@ -296,7 +297,7 @@ def test_an_unknown_node_is_refused_and_looked_up_once() -> None:
 
 def test_lookups_over_the_limit_are_refused_and_waiting_ones_complete() -> None:
     asked = Asked()
-    resolver = Resolver(index=asked.index, storage=asked.storage, lookups_max=3)
+    resolver = Resolver(index=asked.index, storage=asked.storage, limits=LookupLimits(in_all=3))
 
     async def scenario() -> list[object]:
         revs = ("a", "b", "c", "default", "a")
@@ -316,7 +317,7 @@ def test_limits_of_one_client_or_source_do_not_affect_others() -> None:
     other = FakeSource(name="other")
     elsewhere = other.commit(ASH, FILES, "default")
     resolver = Resolver(
-        index=asked.index, storage=asked.storage, lookups_max=3, lookups_per_client_max=2
+        index=asked.index, storage=asked.storage, limits=LookupLimits(in_all=3, per_client=2)
     )
 
     async def scenario() -> list[object]:
@@ -387,9 +388,30 @@ def test_a_lookup_goes_on_for_others_if_the_client_that_began_it_is_refused() ->
     assert asked.source.asked["resolve"] <= 2
 
 
+def test_a_client_that_shares_a_lookup_has_its_own_if_that_one_loses_its_place() -> None:
+    asked = Asked()
+    resolver = Resolver(
+        index=asked.index, storage=asked.storage, limits=LookupLimits(in_all=5, per_client=5)
+    )
+
+    async def scenario() -> list[object]:
+        asking = [
+            *(resolver.resolve(asked.source, ASH, rev, client="a") for rev in ("1", "2", "3", "4")),
+            resolver.resolve(asked.source, ASH, "default", client="a"),
+            resolver.resolve(asked.source, ASH, "5", client="b"),  # takes the place of "default"
+            resolver.resolve(asked.source, ASH, "default", client="c"),
+        ]
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    *_, lost, _, own = run(scenario())
+    assert isinstance(lost, TooManyWaiters)
+    assert isinstance(own, Resolution)
+    assert own.node == asked.tip
+
+
 def test_a_refused_lookup_leaves_room_for_others() -> None:
     asked = Asked()
-    resolver = Resolver(index=asked.index, storage=asked.storage, lookups_max=1)
+    resolver = Resolver(index=asked.index, storage=asked.storage, limits=LookupLimits(in_all=1))
 
     async def scenario() -> Node:
         for _ in range(3):

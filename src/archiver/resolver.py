@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from archiver.errors import LimitReached, NotFound, UnknownRev
-from archiver.lookup_limits import (
-    LOOKUPS_MAX,
-    LOOKUPS_PER_CLIENT_MAX,
+from archiver.errors import LimitReached, NotFound, TooManyWaiters, UnknownRev
+from archiver.lookup_line import (
     AdmitLookup,
     Lookup,
     LookupCause,
     LookupLimits,
+    LookupLine,
     admit_freely,
 )
 from archiver.model import Node, parse_node
@@ -42,6 +41,8 @@ ABSENT_MAX_BYTES = 8 * MEGABYTE
 KNOWN_MAX_BYTES = 16 * MEGABYTE
 """Room for some 10,000 unknown revs and some 25,000 known nodes."""
 
+_LIMITS = LookupLimits()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
@@ -54,17 +55,11 @@ class Resolution:
 class Resolver:
     """Resolves revs, with one request to the host for all concurrent callers."""
 
-    def __init__(
-        self,
-        *,
-        index: Index,
-        storage: Storage,
-        lookups_max: int = LOOKUPS_MAX,
-        lookups_per_client_max: int = LOOKUPS_PER_CLIENT_MAX,
-    ) -> None:
+    def __init__(self, *, index: Index, storage: Storage, limits: LookupLimits = _LIMITS) -> None:
         self._index = index
         self._storage = storage
-        self._limits = LookupLimits(per_source=lookups_max, per_client=lookups_per_client_max)
+        self._limits = limits
+        self._lines: dict[str, LookupLine] = {}
         self._lookups: SingleFlight[tuple[str, ...], Resolved] = SingleFlight()
         # The class and the message of an error; unlike the error, they hold no frames.
         self._absent: BoundedCache[tuple[str, str, str], tuple[type[NotFound], str]] = BoundedCache(
@@ -92,7 +87,7 @@ class Resolver:
         Raises:
             InvalidRequest: The source refuses such a rev.
             UnknownRepo, UnknownRev: The host said so at most 10 s ago.
-            SourceError: The host did not respond.
+            SourceError: The host did not respond, or the lookup's turn did not come.
             TooManyWaiters: Too many lookups wait for the host.
             ArchiverError: *admit* raised it.
         """
@@ -127,11 +122,11 @@ class Resolver:
             with suppress(UnknownRev):
                 self._raise_if_absent(source, repo, spelling)
                 lookup = partial(self._resolve_at_host, source, repo, spelling, share=share)
-                resolved = await self._run_once((source.name, repo, spelling), caused, lookup)
+                resolved = await self._run_once(source, (repo, spelling), caused, lookup)
                 if _applies(rev, spelling, resolved):
                     return resolved
         lookup = partial(self._resolve_at_host, source, repo, rev, share=share)
-        return await self._run_once((source.name, repo, rev), caused, lookup)
+        return await self._run_once(source, (repo, rev), caused, lookup)
 
     async def require_known(
         self,
@@ -147,26 +142,37 @@ class Resolver:
             return
         self._raise_if_absent(source, repo, node)
         lookup = partial(self._find_node, source, repo, node)
-        await self._run_once((source.name, repo, node), LookupCause(client, admit), lookup)
+        await self._run_once(source, (repo, node), LookupCause(client, admit), lookup)
 
     async def _run_once(
-        self, key: tuple[str, ...], caused: LookupCause, lookup: Lookup
+        self, source: Source, rev: tuple[str, ...], caused: LookupCause, lookup: Lookup
     ) -> Resolved:
-        """Run *lookup*, or join the one that runs. Joining does not count against the limits.
+        """Run *lookup*, or share the one that waits or runs. Sharing does not count.
 
-        If the joined one's client was refused, this client has a lookup of its own.
+        If the client of a shared one was refused, or lost its place, this client has a lookup of
+        its own.
         """
+        key = (source.name, *rev)
+        line = self._line(source)
         leads = key not in self._lookups
-        run = caused.admitted(lookup)
         if leads:
-            run = self._limits.admit(key[0], caused.client, run)
+            lookup = line.join(key, caused, lookup)
+        else:
+            line.share(key, caused.client)
         try:
-            return await self._lookups.join_or_start(key, run)
-        except LimitReached:
-            own = (*key[:3], caused.client)
-            if leads or key == own:
+            return await self._lookups.join_or_start(key, lookup)
+        except (LimitReached, TooManyWaiters):
+            own = (*rev[:2], caused.client)
+            if leads or rev == own:
                 raise
-        return await self._run_once(own, caused, lookup)
+        return await self._run_once(source, own, caused, lookup)
+
+    def _line(self, source: Source) -> LookupLine:
+        if source.name not in self._lines:
+            self._lines[source.name] = LookupLine(
+                at_a_time=source.lookup_concurrency, limits=self._limits
+            )
+        return self._lines[source.name]
 
     async def _resolve_at_host(
         self, source: Source, repo: str, rev: str, *, share: bool

@@ -149,7 +149,7 @@ class Source(Protocol):
 
     ``node_digits`` are the possible lengths of its nodes: 40 hex digits for SHA-1, 64 for SHA-256.
     If it ``abbreviates``, ``resolve`` finds every node by its first digits; otherwise only those
-    that a ref shows.
+    that a ref shows. One process sends it ``lookup_concurrency`` lookups at a time.
 
     Its archives are proven in one of two ways. Either the host lists its files, and ``last_file``
     is the proof, or the streams have a ``tree_check``, and ``last_file`` returns None.
@@ -159,6 +159,7 @@ class Source(Protocol):
     served: ServedFormats
     node_digits: frozenset[int]
     abbreviates: bool
+    lookup_concurrency: int
 
     def url(self, archive: Archive) -> str:
         """Return the address at the host from which *archive*, which is fetchable, is made."""

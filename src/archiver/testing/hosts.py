@@ -64,6 +64,7 @@ class FakeSource:
         self.served = served
         self.node_digits = frozenset({40})
         self.abbreviates = True
+        self.lookup_concurrency = 2
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None
         self.cut_at: int | None = None

@@ -53,6 +53,7 @@ class GitSource:
         self.served = config.served
         self.node_digits = NODE_DIGITS
         self.abbreviates = False
+        self.lookup_concurrency = config.lookup_concurrency
         self._config = config
         self._mirrors = mirrors
         self._client = GitClient(config, fetch)
