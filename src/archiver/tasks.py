@@ -45,6 +45,10 @@ class Priority(StrEnum):
 LIGHT_MAX = 4
 """A client with fewer open tasks is light: its next task is of high priority."""
 
+PROMOTED_WITHIN = timedelta(minutes=1)
+"""In this time, a client's open tasks and the tasks of others that are built sooner because it has
+joined them are together at most LIGHT_MAX."""
+
 TURNS = (*(Priority.HIGH,) * 3, Priority.MIDDLE, *(Priority.HIGH,) * 3, Priority.LOW)
 """Two tasks in eight that a worker takes are of the other priorities, so that those go on while the
 worker is busy."""

@@ -134,8 +134,11 @@ def test_concurrent_tasks_of_a_client_are_counted_one_after_the_other(
     assert asyncio.run(play()) == [*range(20)]
 
 
-async def _flood(queue: TaskQueue, count: int) -> None:
-    await asyncio.gather(*(queue.enqueue(an_archive(), client="flood") for _ in range(count)))
+async def _flood(queue: TaskQueue, count: int) -> list[Archive]:
+    """Create tasks of one client, and return their archives in the order of creation."""
+    archives = [an_archive() for _ in range(count)]
+    await asyncio.gather(*(queue.enqueue(archive, client="flood") for archive in archives))
+    return archives
 
 
 @pytest.mark.thorough
@@ -198,6 +201,84 @@ def test_clients_with_many_tasks_take_turns(open_stand: OpenStand, flood: int) -
             return len([one for one in built[before:] if one not in others])
 
     assert asyncio.run(play()) <= 2 * MANY + FEW
+
+
+@pytest.mark.parametrize("flood", (200, pytest.param(FLOOD, marks=pytest.mark.thorough)))
+def test_a_flood_for_the_archive_of_another_client_delays_it_by_a_few_builds(
+    open_stand: OpenStand, flood: int
+) -> None:
+    """Law 11."""
+    built: list[Archive] = []
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        built.append(archive)
+        await asyncio.sleep(0.01)
+        return copies_of(archive)
+
+    async def play() -> int:
+        async with open_stand() as stand:
+            *_, wanted = await _flood(stand.queue, flood)
+            async with stand.worker(build, policy=replace(POLICY, concurrency=2)):
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while len(built) < 3:
+                        await asyncio.sleep(0.01)
+                before = len(built)
+                outcome = await stand.queue.enqueue(wanted, client="other")
+                assert outcome is EnqueueOutcome.JOINED
+                await stand.until(wanted, TaskState.SUCCESS)
+            return built.index(wanted) - before
+
+    assert asyncio.run(play()) <= FEW
+
+
+def test_a_client_that_joins_many_tasks_hastens_as_many_as_it_could_create(
+    open_stand: OpenStand,
+) -> None:
+    """Law 11."""
+    count, built = 3 * MANY, list[Archive]()
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        built.append(archive)
+        return copies_of(archive)
+
+    async def play() -> set[Archive]:
+        async with open_stand() as stand:
+            joined = (await _flood(stand.queue, count))[-MANY:]
+            outcomes = await asyncio.gather(
+                *(stand.queue.enqueue(archive, client="other") for archive in joined)
+            )
+            assert {*outcomes} == {EnqueueOutcome.JOINED}
+            async with stand.worker(build, policy=replace(POLICY, concurrency=1)):
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while len(built) < count:
+                        await asyncio.sleep(0.01)
+            return {*joined}
+
+    joined = asyncio.run(play())
+    assert len(joined.intersection(built[:MANY])) == LIGHT_MAX
+    assert len({*built}) == len(built) == count
+
+
+def test_a_client_with_many_tasks_hastens_none(open_stand: OpenStand) -> None:
+    count, built = 3 * MANY, list[Archive]()
+
+    async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        built.append(archive)
+        return copies_of(archive)
+
+    async def play() -> Archive:
+        async with open_stand() as stand:
+            *_, wanted = await _flood(stand.queue, count)
+            for _ in range(LIGHT_MAX):
+                await stand.queue.enqueue(an_archive(), client="other")
+            await stand.queue.enqueue(wanted, client="other")
+            async with stand.worker(build, policy=replace(POLICY, concurrency=1)):
+                async with asyncio.timeout(HUNG_AFTER_S):
+                    while wanted not in built:
+                        await asyncio.sleep(0.01)
+            return wanted
+
+    assert built.index(asyncio.run(play())) > 2 * MANY
 
 
 def test_the_backlog_of_a_light_client_is_not_that_of_a_flood(open_stand: OpenStand) -> None:

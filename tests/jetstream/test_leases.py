@@ -214,6 +214,23 @@ def test_a_redelivered_message_of_an_ended_task_is_not_run_again(fleet: Fleet) -
     assert asyncio.run(play()) is False
 
 
+def test_a_task_that_was_moved_again_after_it_ended_is_not_run_again(fleet: Fleet) -> None:
+    """Of two processes that move a task, the second may do so after a short build."""
+
+    async def play() -> bool:
+        async with bench(fleet) as here:
+            tasks = here.connection.tasks
+            before = await tasks.find(here.archive.key_hash)
+            lease = here.lease(await here.message())
+            assert before
+            assert await lease.begin()
+            await lease.succeed()
+            await tasks.publish_new(before.subject, before.value)
+            return await here.lease(await here.message()).begin()
+
+    assert not asyncio.run(play())
+
+
 def test_an_attempt_survives_a_time_without_writes(fleet: Fleet) -> None:
     async def play() -> tuple[int, TaskState | None]:
         async with bench(fleet) as here:

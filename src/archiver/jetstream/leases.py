@@ -59,10 +59,10 @@ class JetStreamLease:
             LeaseLost: A later delivery of the task is running.
         """
         last = await self._states.read_record()
+        if last and self._has_ended_by(last):
+            await self._message.acknowledge()
+            return False
         if last and self._is_of_this_message(last):
-            if last.state.terminal:
-                await self._message.acknowledge()
-                return False
             if self._is_outrun_by(last):
                 raise LeaseLost("a later delivery of this task has been claimed")
             self._continue(last)
@@ -71,6 +71,10 @@ class JetStreamLease:
         self._record = self._first_record(last.error if last else None)
         await self._write()
         return True
+
+    def _has_ended_by(self, record: TaskRecord) -> bool:
+        """A task that ends while two processes move it gets another message, with its order."""
+        return record.state.terminal and record.created_at == self._order.created_at
 
     def _is_of_this_message(self, record: TaskRecord) -> bool:
         """The message's number alone does not identify it: a wiped queue counts from 1 again."""

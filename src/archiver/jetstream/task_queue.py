@@ -2,15 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from archiver.errors import EngineUnavailable, LimitReached
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
 from archiver.jetstream.lanes import SOURCES_MAX_BYTES, Lanes
+from archiver.jetstream.promotions import Promotions
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
 from archiver.jetstream.stored_task import read_state
 from archiver.jetstream.streams import STATES, TASKS
-from archiver.jetstream.task_subject import BACKGROUND, client_token
+from archiver.jetstream.task_subject import BACKGROUND, TaskSubject, client_token
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.ports.queue import Admit, Standing
@@ -40,6 +42,13 @@ MANY = 200
 COUNTED_FOR = timedelta(seconds=1)
 
 
+class Queued(NamedTuple):
+    """A task in the queue."""
+
+    order: Order
+    subject: TaskSubject
+
+
 class JetStreamTaskQueue:
     """Implements ``ports.queue.TaskQueue`` and ``TaskEvents``.
 
@@ -52,13 +61,16 @@ class JetStreamTaskQueue:
 
     def __init__(self, *, connection: Connection) -> None:
         self._connection = connection
-        self._enqueuing: SingleFlight[str, EnqueueOutcome] = SingleFlight()
+        self._enqueuing: SingleFlight[str, TaskSubject] = SingleFlight()
         self._failures: BoundedCache[str, Failure] = BoundedCache(
             ttl=FAILURE_TTL, max_bytes=FAILURES_MAX_BYTES
         )
         self._lanes = Lanes(tasks=connection.tasks)
         self._turns = Turns()
         self._many: BoundedCache[str, int] = BoundedCache(ttl=COUNTED_FOR, max_bytes=MEGABYTE)
+        self._promotions = Promotions(
+            tasks=connection.tasks, lanes=self._lanes, open_tasks=self._open_tasks
+        )
         self._mean_s: BoundedCache[str, float] = BoundedCache(max_bytes=SOURCES_MAX_BYTES)
         self.accepted: Subscribers[[Archive, str]] = Subscribers()
         self.ended: Subscribers[[str]] = Subscribers()
@@ -114,31 +126,34 @@ class JetStreamTaskQueue:
     ) -> EnqueueOutcome:
         outcome = EnqueueOutcome.JOINED
 
-        async def create_or_join() -> EnqueueOutcome:
+        async def create_or_join() -> TaskSubject:
             nonlocal outcome
             await self._connection.link.wait(PATIENCE)
-            if await self._order(archive) is None:
-                if client:
-                    outcome = await self._create_for(client, archive, admit)
-                else:
-                    outcome = await self._publish(archive, priority)
-            return outcome
+            if queued := await self._queued(archive):
+                return queued.subject
+            if client:
+                outcome, subject = await self._create_for(client, archive, admit)
+            else:
+                outcome, subject = await self._publish(archive, priority)
+            return subject
 
         leads = archive.key_hash not in self._enqueuing
         try:
-            await self._enqueuing.join_or_start(archive.key_hash, create_or_join)
+            subject = await self._enqueuing.join_or_start(archive.key_hash, create_or_join)
         except LimitReached:  # of the client that leads
             if leads:
                 raise
             own = f"{archive.key_hash} {client}"
-            await self._enqueuing.join_or_start(own, create_or_join)
+            subject = await self._enqueuing.join_or_start(own, create_or_join)
+        if client:
+            await self._promotions.promote(subject, client)
         if priority is not Priority.LOW:
             self.accepted.notify(archive, client)
         return outcome
 
     async def _create_for(
         self, client: str, archive: Archive, admit: Admit | None
-    ) -> EnqueueOutcome:
+    ) -> tuple[EnqueueOutcome, TaskSubject]:
         """Create a task of *client*, one at a time, so that its open tasks are counted exactly."""
         token = client_token(client)
         async with self._turns.of(token):
@@ -157,7 +172,9 @@ class JetStreamTaskQueue:
                 self._many.put(token, count)
         return count
 
-    async def _publish(self, archive: Archive, priority: str, client: str = "") -> EnqueueOutcome:
+    async def _publish(
+        self, archive: Archive, priority: str, client: str = ""
+    ) -> tuple[EnqueueOutcome, TaskSubject]:
         tasks = self._connection.tasks
         order = encode(Order(key=archive.key, created_at=datetime.now(UTC), client=client))
         subject = tasks.subject(priority, archive.source, client_token(client), archive.key_hash)
@@ -165,17 +182,18 @@ class JetStreamTaskQueue:
             try:
                 await tasks.publish_new(subject, order)
             except WrongRevision:
-                if stored := await self._order(archive):
-                    ours = encode(stored) == order
-                    return EnqueueOutcome.CREATED if ours else EnqueueOutcome.JOINED
+                if queued := await self._queued(archive):
+                    ours = encode(queued.order) == order
+                    outcome = EnqueueOutcome.CREATED if ours else EnqueueOutcome.JOINED
+                    return outcome, queued.subject
             else:
-                return EnqueueOutcome.CREATED
+                return EnqueueOutcome.CREATED, tasks.parse(subject)
             await asyncio.sleep(delay.total_seconds())
         raise EngineUnavailable(
             "the engine refused a task, and its queue holds no task for this archive"
         )
 
-    async def _order(self, archive: Archive) -> Order | None:
+    async def _queued(self, archive: Archive) -> Queued | None:
         tasks = self._connection.tasks
         message = await tasks.find(archive.key_hash)
         if message is None:
@@ -186,14 +204,14 @@ class JetStreamTaskQueue:
             self._connection.unreadable.note(TASKS, archive.key_hash, message.revision)
             await tasks.remove(message.subject, revision=message.revision)
             return None
-        return order
+        return Queued(order, tasks.parse(message.subject))
 
     async def drop(self, archive: Archive) -> None:
         connection, key_hash = self._connection, archive.key_hash
         repair = connection.tasks.subject(Priority.LOW, archive.source, BACKGROUND, key_hash)
         if message := await connection.tasks.last(repair):
             await connection.tasks.remove(repair, revision=message.revision)
-        if await self._order(archive):
+        if await self._queued(archive):
             return
         if entry := await connection.kv.get_or_marker(STATES, key_hash):
             await connection.kv.purge(STATES, key_hash, revision=entry.revision)
@@ -203,12 +221,12 @@ class JetStreamTaskQueue:
         record = read_state(self._connection, archive, entry)
         if record and not record.state.terminal:
             return record.task(archive)
-        order = await self._order(archive)
-        if order and (record is None or record.created_at != order.created_at):
+        queued = await self._queued(archive)
+        if queued and (record is None or record.created_at != queued.order.created_at):
             return Task(
                 archive=archive,
                 state=TaskState.PENDING,
                 phase=Phase.QUEUED,
-                created_at=order.created_at,
+                created_at=queued.order.created_at,
             )
         return record.task(archive) if record else None

@@ -48,6 +48,10 @@ class TaskQueue(Protocol):
         client is light, or if nothing waits for it. Clients that are not light take turns. *admit*
         is called before such a task is created, and not before one is joined.
 
+        If a light client joins a task that waits for the turn of another one, the task is built as
+        soon as a new task of this client. A client causes that at most as often in a minute as it
+        could have created such tasks. The task stays an open task of the client that created it.
+
         Raises:
             EngineUnavailable: No task is known to have been created.
             ArchiverError: *admit* raised it.

@@ -9,9 +9,19 @@ from datetime import UTC, datetime, timedelta
 from archiver.errors import ArchiverError, EngineFull, EngineUnavailable, LeaseLost
 from archiver.model import Archive, EnqueueOutcome, Region, parse_key
 from archiver.ports.queue import Admit, OutageHistory, Repair, Standing, WorkerReport
+from archiver.runtime.allowance import Allowance
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.notifications import Notifications, Subscribers
-from archiver.tasks import LIGHT_MAX, Backlog, Failure, Phase, Priority, Task, TaskState
+from archiver.tasks import (
+    LIGHT_MAX,
+    PROMOTED_WITHIN,
+    Backlog,
+    Failure,
+    Phase,
+    Priority,
+    Task,
+    TaskState,
+)
 
 FAILURE_TTL = timedelta(seconds=10)
 
@@ -64,6 +74,7 @@ class MemoryEngine:
         self.clients: dict[str, str] = {}
         self._counts: Counter[tuple[str, str, int]] = Counter()
         self._priorities: dict[str, Priority] = {}
+        self._promotions = Allowance(most=LIGHT_MAX, within=PROMOTED_WITHIN)
         self._served: dict[str, int] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
         self._failures: BoundedCache[str, Failure] = BoundedCache(
@@ -81,6 +92,8 @@ class MemoryEngine:
         self.raise_if_down()
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
+            if client:
+                self._promote(known, client)
             return EnqueueOutcome.JOINED
         if self.full:
             raise EngineFull("the engine is full; it stores nothing new at the moment")
@@ -103,6 +116,17 @@ class MemoryEngine:
         self._priorities[archive.key] = priority
         self.requeue(archive)
         return EnqueueOutcome.CREATED
+
+    def _promote(self, task: Task, client: str) -> None:
+        """Queue a task that waits for its client's turn as if *client* had created it."""
+        key = task.archive.key
+        waits = task.state is TaskState.PENDING and self._priorities[key] is Priority.MIDDLE
+        if waits and self.clients[key] != client:
+            open_tasks = self._standing(client, task.archive.source).open_tasks
+            if self._promotions.take(client, besides=open_tasks):
+                self.withdraw(task.archive)
+                self._priorities[key] = Priority.HIGH
+                self.requeue(task.archive)
 
     def _standing(self, client: str, source: str) -> Standing:
         waiting, open_tasks = 0, 0
