@@ -90,12 +90,14 @@ class Task:
 class Backlog:
     """The waiting and running tasks of a source.
 
-    ``mean`` is the recent mean duration of builds that clients may have waited for, if any.
+    ``mean`` is the recent mean duration of builds that clients may have waited for, if any. If the
+    task in question is ``parked``, another client that joins it may have it built earlier.
     """
 
     waiting: int
     running: int
     mean: timedelta | None = None
+    parked: bool = False
 
     def estimate_wait(self, default_mean: timedelta) -> timedelta:
         """Return the time until the last task is done. *default_mean* is used without a ``mean``.

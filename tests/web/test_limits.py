@@ -11,6 +11,7 @@ from archiver.access.policy import Policy, SourcePolicy
 from archiver.access.scopes import Scope
 from archiver.access.tokens import Grant, create_token, hash_token
 from archiver.limiter import ClientLimits
+from archiver.tasks import LIGHT_MAX
 from archiver.telemetry import METRICS
 from tests.memory_world import ASH, World
 from tests.web.client import DEFAULT, Client, client
@@ -116,6 +117,19 @@ def test_a_crowd_that_requests_one_archive_is_not_limited() -> None:
     limits = ClientLimits(open_tasks=1, tasks_per_minute=1, lookups_per_minute=2)
     with limited(limits) as web:
         assert set(web.run(play(web))) == {202}
+
+
+def test_a_flooder_that_polls_keeps_no_client_from_the_queue() -> None:
+    """A 202 is remembered for a second, but not while the task waits for the flooder's turn."""
+    with limited(ClientLimits(open_tasks=100)) as web:
+        for number in range(20):
+            assert web.get(target(number)).status == 202
+        polled = [web.get(target(19)).headers["archiver-cache"] for _ in range(3)]
+        assert polled == ["joined"] * 3
+        web.peer = "192.0.2.2"
+        assert web.get(target(19)).headers["archiver-cache"] == "joined"
+        claimed = [web.world.engine.claim() for _ in range(LIGHT_MAX + 1)]
+    assert "dir19" in {attempt.archive.subdir for attempt in claimed if attempt}
 
 
 def test_a_principal_has_one_share_at_all_its_addresses_and_no_share_of_others() -> None:

@@ -12,7 +12,7 @@ from archiver.jetstream.promotions import Promotions
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
 from archiver.jetstream.stored_task import read_state
 from archiver.jetstream.streams import STATES, TASKS
-from archiver.jetstream.task_subject import BACKGROUND, TaskSubject, client_token
+from archiver.jetstream.task_subject import BACKGROUND, PARKED, TaskSubject, client_token
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.ports.queue import Admit, Standing
@@ -111,6 +111,7 @@ class JetStreamTaskQueue:
             waiting=load.waiting,
             running=load.running,
             mean=None if mean_s is None else timedelta(seconds=mean_s),
+            parked=lane == PARKED,
         )
 
     def recent_failure(self, archive: Archive) -> Failure | None:

@@ -156,7 +156,12 @@ class MemoryEngine:
         ]
         waiting = states.count(TaskState.PENDING) + states.count(TaskState.RETRY)
         running = states.count(TaskState.STARTED)
-        return None if self.down else Backlog(waiting=waiting, running=running, mean=self.mean)
+        parked = lane is Priority.MIDDLE and bool(waiting)
+        return (
+            None
+            if self.down
+            else Backlog(waiting=waiting, running=running, mean=self.mean, parked=parked)
+        )
 
     async def drop(self, archive: Archive) -> None:
         self.raise_if_down()

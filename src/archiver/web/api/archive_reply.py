@@ -12,7 +12,8 @@ from typing import TypeAlias
 from starlette.responses import JSONResponse, Response
 
 from archiver.errors import ArchiverError, OtherBytes, TooManyWaiters
-from archiver.model import Absent, Archive, EnqueueOutcome, Manifest, Pending, Ready, rev_hash
+from archiver.model import Absent, EnqueueOutcome, Manifest, Pending, Ready, rev_hash
+from archiver.tasks import Backlog
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
 from archiver.web.reply import (
@@ -195,9 +196,10 @@ async def _without_archive(
         source = context.state.archiver.source(archive.source)
         if url := source.download_url(archive):
             return _lead_to(url, pending, outcome=SENT_TO_HOST)
-    draw_retry_after = await _retry_after(context, archive)
+    backlog = await context.state.archiver.backlog(archive)
+    draw_retry_after = _retry_after(context, backlog)
     if request.accepts_202:
-        repeatable = not request.wait.from_header
+        repeatable = not (request.wait.from_header or (backlog and backlog.parked))
         location = context.state.config.status_url(archive, request.sha256)
         return _accepted(location, pending, draw_retry_after, repeatable=repeatable)
     reply = problem(
@@ -220,7 +222,8 @@ def _accepted(
 ) -> Reply:
     """Return the 202. Each client of a crowd gets the same one with its own ``Retry-After``.
 
-    The clients that follow the first have all joined its task.
+    The clients that follow the first have all joined its task. While that is parked, each of them
+    has to reach the queue, where it may have the task built earlier.
     """
 
     def response(pending: Pending) -> Response:
@@ -270,15 +273,14 @@ def _with_preference(reply: Reply, request: ClientRequest) -> Reply:
     return replace(reply, response=response)
 
 
-async def _retry_after(context: RequestContext, archive: Archive) -> Callable[[], int]:
-    """Return a function that draws ``Retry-After`` for each client of *archive*.
+def _retry_after(context: RequestContext, backlog: Backlog | None) -> Callable[[], int]:
+    """Return a function that draws ``Retry-After`` for each client of an archive.
 
     It draws near the time at which the task should be done. If the queue cannot be read, it draws
     near ``server.retry_after_s``.
     """
     config = context.state.config
     unknown = timedelta(seconds=config.retry_after_s)
-    backlog = await context.state.archiver.backlog(archive)
     outlook = backlog.estimate_wait(unknown) if backlog else unknown
 
     def draw() -> int:
