@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client import REGISTRY
 from archiver.errors import EngineUnavailable, InvalidRequest
 from archiver.model import SUFFIXES, Archive, Region
 from archiver.telemetry import METRICS
-from archiver.web.api.archives import split_file_name
+from archiver.web.api.archives import ABSENT_AFTER_S, split_file_name
 from tests.memory_world import ASH, FILES, World
 from tests.web.client import CONFIG, PUBLIC_URL, Client, ClientResponse, client
 
@@ -126,6 +127,12 @@ def test_a_checksum_names_the_file_as_its_url_does(web: Client) -> None:
     web.get(raw)
     web.work()
     assert web.get(raw + b".sha256").body.endswith("  é.zip\n".encode())
+
+
+def test_the_time_to_a_404_does_not_depend_on_the_lookup(web: Client) -> None:
+    began = time.monotonic()
+    assert web.get(f"/sha256/{'0' * 64}").status == 404
+    assert time.monotonic() - began >= ABSENT_AFTER_S
 
 
 def test_only_the_checksum_of_a_full_node_may_be_cached(web: Client) -> None:

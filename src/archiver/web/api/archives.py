@@ -5,6 +5,8 @@ path ends with the repo. ``/get/…`` is for tools that take a file's name or fo
 ``/sha256/…`` for tools that pin a checksum.
 """
 
+import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -62,6 +64,11 @@ async def get_checksum(context: RequestContext) -> Reply | Hold:
     return await _fulfil(context, request, render)
 
 
+ABSENT_AFTER_S = 0.01
+"""Several times what a lookup takes. Otherwise the time to a 404 would show a client that an
+archive that it may not read has these bytes."""
+
+
 async def get_by_sha256(context: RequestContext) -> Reply:
     """Redirect to an archive that has these bytes, if one is known. No task is created."""
     sha256 = context.parameters["digest"].lower()
@@ -76,8 +83,10 @@ async def get_by_sha256(context: RequestContext) -> Reply:
         method=context.method,
         client_region=context.client.region,
     )
+    began = time.monotonic()
     ready = await find()
     if ready is None:
+        await asyncio.sleep(max(0.0, began + ABSENT_AFTER_S - time.monotonic()))
         return problem(context, "absent", "no archive with this SHA-256 is known")
     context.source = ready.archive.source
     rev = ready.archive.node
