@@ -106,7 +106,7 @@ def _race(
     goal: str,
 ) -> list[Table]:
     runs = _commands(lab, commands, values)
-    taken = race(_contestants(runs), rounds=lab.rounds)
+    taken = race(_contestants(runs), rounds=lab.rounds, tidy=os.sync)
     own = [what for what in commands if what.startswith("archiver")]
     rows = [
         Row(what=what, samples=samples, goal=goal if what in own else "")
