@@ -82,7 +82,7 @@ async def _write(
             manifest=manifest,
             regions=tuple(Region(name) for name in REGIONS),
             checked_at=datetime.now(UTC),  # a check of an older entry would reach the buckets
-            places=places,
+            places=dict(places),
         )
         await connection.kv.put(INDEX, archive.key_hash, encode(record))
         sha256 = sha256_key(manifest.sha256, archive)
