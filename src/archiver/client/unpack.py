@@ -23,7 +23,7 @@ LINK_MAX_BYTES = 4096
 DAMAGES = (
     EOFError,
     OverflowError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile: a compression that it does not know
     RuntimeError,
     ValueError,
     lzma.LZMAError,
