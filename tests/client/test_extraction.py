@@ -201,6 +201,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a device": lambda: tar(member("t/null", type=tarfile.CHRTYPE)),
     "a FIFO": lambda: tar(member("t/fifo", type=tarfile.FIFOTYPE)),
     "a damaged tar": lambda: tar(*plain(), mode="w")[:700],
+    "a tar without its end": lambda: tar(member("t/a"), mode="w")[:512],
+    "a tar with a damaged header": lambda: _damaged(tar(member("t/a"), member("t/b"), mode="w")),
+    "a header of 2 MB": lambda: tar(member("t/a", pax_headers={"comment": "x" * 2_000_000})),
+    "headers of headers": lambda: tar(*[member("t" * 500, type=tarfile.GNUTYPE_LONGNAME)] * 2000),
+    "a sparse file": lambda: tar(member("t/sparse", type=tarfile.GNUTYPE_SPARSE)),
     "a damaged gzip": lambda: tar(*plain())[:-100],
     "no archive": lambda: b"hello" * 1000,
     "nothing": lambda: b"P",
@@ -209,6 +214,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a zip with a long link": lambda: zipped(("t/out", b"x" * 5000, 0o120777)),
     "a damaged zip": lambda: zipped(("t/a", b"x", 0o100644))[:-10],
 }
+
+
+def _damaged(content: bytes) -> bytes:
+    """Return a tar whose second header is invalid."""
+    return content[:600] + b"x" + content[601:]
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -234,6 +234,7 @@ class ArchiveGet:
             sha256=located.sha256,
             size_bytes=located.size_bytes,
             replace=target.replace,
+            durable=target.stays,
             sink=target.extraction,
             on_kept=self.events.kept,
         ) as writer:

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from archiver.client.decompression import decompressed
 from archiver.client.failures import CommandFailed
 from archiver.client.tree_writer import TreeWriter
 from archiver.client.unpack import unpack_tar, unpack_zip
 
 CHUNK_BYTES = 1024 * 1024
-CHUNKS_AHEAD = 16
+CHUNKS_AHEAD = 8
 POLL_S = 0.2
 ZIP = b"PK"
 
@@ -43,13 +44,16 @@ class Feed:
     """Passes chunks from one thread to another, a few ahead. Implements ``Readable``."""
 
     def __init__(self) -> None:
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(CHUNKS_AHEAD)
+        self._chunks: queue.Queue[bytes | Exception] = queue.Queue(CHUNKS_AHEAD)
         self._rest = b""
         self._ended = False
         self.stopped = False
 
-    def put(self, chunk: bytes | None, reader: threading.Thread) -> None:
-        """Pass on *chunk*, or the end. It is dropped if the reader has ended."""
+    def put(self, chunk: bytes | Exception, reader: threading.Thread) -> None:
+        """Pass on *chunk*, an empty one for the end, or what the *reader* is to raise.
+
+        It is dropped if the reader has ended.
+        """
         while reader.is_alive():
             try:
                 self._chunks.put(chunk, timeout=POLL_S)
@@ -65,22 +69,28 @@ class Feed:
                 chunk = self._chunks.get(timeout=POLL_S)
             except queue.Empty:
                 continue
-            self._ended, self._rest = chunk is None, chunk or b""
+            if isinstance(chunk, Exception):
+                raise chunk
+            self._ended, self._rest = not chunk, chunk
         if self.stopped:
             raise _Stopped
-        size = len(self._rest) if size < 0 else size
+        if not 0 <= size < len(self._rest):
+            size = len(self._rest)
         found, self._rest = self._rest[:size], self._rest[size:]
         return found
 
 
 class Extraction:
-    """Extracts what is written to it, in a thread. A zip is extracted at the end, from its file."""
+    """Extracts what is written to it: one thread decompresses, and another writes the files.
+
+    A zip is extracted at the end, from its file.
+    """
 
     def __init__(self, unpacking: Unpacking) -> None:
         self._unpacking = unpacking
         self._folder: Path | None = None
-        self._thread: threading.Thread | None = None
-        self._feed = Feed()
+        self._threads: list[threading.Thread] = []
+        self._archive, self._plain = Feed(), Feed()
         self._tree: TreeWriter | None = None
         self._failure: BaseException | None = None
         self._start = b""
@@ -89,21 +99,21 @@ class Extraction:
     def write(self, chunk: bytes) -> None:
         """Extract *chunk*. If that fails, ``finish`` says so: the bytes may not be right yet."""
         self.size_bytes += len(chunk)
-        if self._thread is None:
+        if not self._threads:
             self._start += chunk
             if len(self._start) < len(ZIP):
                 return
             chunk, self._start = self._start, self._start[: len(ZIP)]
             if self._start != ZIP:
                 self._begin()
-        if self._thread:
-            self._feed.put(chunk, self._thread)
+        if self._threads:
+            self._archive.put(chunk, self._threads[0])
 
     def restart(self) -> None:
         """Discard all that was extracted."""
         self.discard()
-        self._feed, self._start, self.size_bytes = Feed(), b"", 0
-        self._failure = None
+        self._archive, self._plain = Feed(), Feed()
+        self._start, self.size_bytes, self._failure = b"", 0, None
 
     def finish(self, file: Path) -> int:
         """Return the number of files once the archive, which is also in *file*, is extracted.
@@ -114,10 +124,9 @@ class Extraction:
             with file.open("rb") as archive:
                 while chunk := archive.read(CHUNK_BYTES):
                     self.write(chunk)
-        if self._thread:
-            self._feed.put(None, self._thread)
-            self._thread.join()
-            self._thread = None
+        if self._threads:
+            self._archive.put(b"", self._threads[0])
+            self._join()
             if self._failure:
                 raise self._failure
         elif file.is_file():
@@ -138,19 +147,25 @@ class Extraction:
         self._folder = None
 
     def discard(self) -> None:
-        """End the thread, and remove what it has extracted."""
-        self._feed.stopped = True
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+        """End the threads, and remove what was extracted."""
+        self._archive.stopped = self._plain.stopped = True
+        self._join()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def _begin(self) -> None:
         tree = self._open_tree()
-        self._thread = threading.Thread(target=self._unpack, args=(tree,), daemon=True)
-        self._thread.start()
+        unpacker = threading.Thread(target=self._unpack, args=(tree,), daemon=True)
+        decompressor = threading.Thread(target=self._decompress, args=(unpacker,), daemon=True)
+        self._threads = [decompressor, unpacker]
+        unpacker.start()
+        decompressor.start()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
 
     def _open_tree(self) -> TreeWriter:
         target = self._unpacking.folder
@@ -161,9 +176,21 @@ class Extraction:
         )
         return self._tree
 
+    def _decompress(self, unpacker: threading.Thread) -> None:
+        try:
+            plain = decompressed(self._archive)
+            while unpacker.is_alive() and (chunk := plain.read(CHUNK_BYTES)):
+                self._plain.put(chunk, unpacker)
+        except _Stopped:
+            pass
+        except Exception as exc:  # noqa: BLE001 - raised in the other thread
+            self._plain.put(exc, unpacker)
+        else:
+            self._plain.put(b"", unpacker)
+
     def _unpack(self, tree: TreeWriter) -> None:
         try:
-            unpack_tar(self._feed, tree)
+            unpack_tar(self._plain, tree)
         except _Stopped:
             pass
         except Exception as exc:  # noqa: BLE001 - raised in the thread that writes

@@ -94,6 +94,7 @@ def open_output(
     sha256: str,
     size_bytes: int,
     replace: bool,
+    durable: bool = True,
     sink: Sink | None = None,
     on_kept: Callable[[Path], None] = lambda _part: None,
 ) -> Iterator[ArchiveWriter]:
@@ -102,8 +103,8 @@ def open_output(
     The file gets its name when the block ends without an error. Until then it is
     ``PATH.SHA256.part``, with the first digits of the *sha256*, which no other file has by chance.
     An interrupted download leaves this file, of which *on_kept* is told, and the next one resumes
-    it. A symbolic link stays, and leads to the new file. Devices and FIFOs receive the bytes
-    immediately.
+    it. A *durable* file is on the disk before it has its name. A symbolic link stays, and leads to
+    the new file. Devices and FIFOs receive the bytes immediately.
 
     Raises:
         CommandFailed: The path cannot be written, or exists and must not be replaced.
@@ -120,7 +121,13 @@ def open_output(
             final = Path(os.path.realpath(path))
             part = final.with_name(f"{final.name}.{sha256[:PART_DIGITS]}.part")
             with _open_part(
-                part, final, size_bytes, replace=replace, sink=sink, on_kept=on_kept
+                part,
+                final,
+                size_bytes,
+                replace=replace,
+                durable=durable,
+                sink=sink,
+                on_kept=on_kept,
             ) as writer:
                 yield writer
 
@@ -192,6 +199,7 @@ def _open_part(
     size_bytes: int,
     *,
     replace: bool,
+    durable: bool,
     sink: Sink | None,
     on_kept: Callable[[Path], None],
 ) -> Iterator[ArchiveWriter]:
@@ -204,11 +212,13 @@ def _open_part(
             _require_room(part.parent, size_bytes - writer.size_bytes)
             yield writer
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             if not replace:
                 require_absent(path)
             part.replace(path)
-            _sync_folder(path.parent)
+            if durable:
+                _sync_folder(path.parent)
         except (RetryLater, TimedOut, SystemExit, KeyboardInterrupt):
             if writer.size_bytes:
                 on_kept(part)

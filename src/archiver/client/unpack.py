@@ -1,4 +1,4 @@
-"""Reads the members of a tar, plain or compressed, as its bytes arrive; and those of a zip."""
+"""Reads the members of a tar as its bytes arrive, and those of a zip."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from archiver.client.decompression import Readable, decompressed
+from archiver.client.decompression import Readable
 from archiver.client.failures import WrongBytes
+from archiver.client.tar_stream import TarStream
 from archiver.client.tree_writer import TreeWriter, Unsafe
 
 CHUNK_BYTES = 1024 * 1024
 LINK_MAX_BYTES = 4096
+ZEROS = bytes(tarfile.BLOCKSIZE)
 
 DAMAGES = (
     EOFError,
@@ -35,16 +37,18 @@ DAMAGES = (
 
 
 def unpack_tar(source: Readable, tree: TreeWriter) -> None:
-    """Write the members of a tar to *tree*.
+    """Write the members of a plain tar to *tree*.
 
     Raises WrongBytes if it is damaged, and Unsafe if a member is not one of a source tree.
     """
+    stream = TarStream(source)
     try:
-        plain = cast("IO[bytes]", decompressed(source))
-        with tarfile.open(mode="r|", fileobj=plain, bufsize=CHUNK_BYTES) as tar:
+        with tarfile.TarFile(fileobj=cast("IO[bytes]", stream)) as tar:
             for member in tar:
-                _add(tar, member, tree)
+                _add(stream, member, tree)
                 tar.members.clear()  # type: ignore[attr-defined] # they would fill the memory
+        if stream.last != ZEROS:  # tarfile takes a damaged header for the end
+            raise EOFError
         while source.read(CHUNK_BYTES):  # the sender waits until all is read
             pass
     except DAMAGES as exc:
@@ -52,20 +56,21 @@ def unpack_tar(source: Readable, tree: TreeWriter) -> None:
     tree.check_links()
 
 
-def _add(tar: tarfile.TarFile, member: tarfile.TarInfo, tree: TreeWriter) -> None:
+def _add(stream: TarStream, member: tarfile.TarInfo, tree: TreeWriter) -> None:
     path = tree.place(member.name)
     if not path:
         return
     if member.isdir():
         tree.add_folder(path)
-    elif member.isreg():
-        tree.add_file(path, _chunks(tar.extractfile(member)), mode=member.mode, mtime=member.mtime)
+    elif member.isreg() and not member.issparse():
+        contents = stream.contents(member.size)
+        tree.add_file(path, contents, mode=member.mode, mtime=member.mtime)
     elif member.issym():
         tree.add_link(path, member.linkname)
     elif member.islnk():
         tree.add_hard_link(path, tree.place(member.linkname))
     else:
-        raise Unsafe(f"the archive has a device or a FIFO: {member.name}")
+        raise Unsafe(f"the archive has a device, a FIFO or a sparse file: {member.name}")
 
 
 def unpack_zip(file: Path, tree: TreeWriter) -> None:
@@ -95,6 +100,6 @@ def _add_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, tree: TreeWrite
             tree.add_file(path, _chunks(content), mode=mode or 0o644, mtime=mtime)
 
 
-def _chunks(content: Readable | None) -> Iterator[bytes]:
-    while content and (chunk := content.read(CHUNK_BYTES)):
+def _chunks(content: Readable) -> Iterator[bytes]:
+    while chunk := content.read(CHUNK_BYTES):
         yield chunk
