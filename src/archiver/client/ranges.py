@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class NoRanges(Exception):
 class Piece:
     """The first bytes of a piece, or all of them. ``failure`` is why the rest is missing."""
 
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: deque[bytes] = field(default_factory=deque)
     failure: Exception | None = None
 
 
@@ -59,7 +60,8 @@ class Ranges:
         with self._threads():
             for start in range(self._start, self._located.size_bytes, PIECE_BYTES):
                 piece = self._take(start)
-                yield from piece.chunks
+                while piece.chunks:
+                    yield piece.chunks.popleft()
                 if piece.failure:
                     raise piece.failure
 
@@ -108,7 +110,7 @@ class Ranges:
             self._room -= 1
             return next(self._starts, None)
 
-    def _download(self, start: int, chunks: list[bytes]) -> None:
+    def _download(self, start: int, chunks: deque[bytes]) -> None:
         """Append the piece to *chunks*."""
         located = self._located
         end = min(start + PIECE_BYTES, located.size_bytes)
