@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "archiver"
 CLI = (
     *("__init__", "get", "lock", "lock_formats", "fetch"),
-    *("options", "progress", "signals", "status", "verify", "completion"),
+    *("options", "progress", "signals", "status", "verify", "completion", "failure_report"),
 )
 
 MODULES = (

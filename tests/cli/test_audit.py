@@ -9,11 +9,12 @@ import pytest
 
 from archiver.cli.audit_report import (
     DIFFERENCES_MAX,
-    exit_code,
     format_summary,
     print_finding,
+    raise_alarms,
     to_json_line,
 )
+from archiver.client.failures import CommandFailed
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Archive, Conversion, Manifest, Node, Region
 from archiver.tasks import Failure
@@ -84,8 +85,12 @@ CORRUPT = Finding(
 def test_the_exit_code_is_that_of_the_worst_outcome(outcomes: tuple[str, ...], code: int) -> None:
     counted = Counter(map(Outcome, outcomes))
 
-    assert exit_code(counted, complete=True) == code
-    assert exit_code(counted, complete=False) == (code or 75)
+    if not code:
+        raise_alarms(counted)
+        return
+    with pytest.raises(CommandFailed) as failed:
+        raise_alarms(counted)
+    assert failed.value.exit_code == code
 
 
 def test_the_summary_counts_outcomes() -> None:

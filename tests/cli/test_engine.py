@@ -1,6 +1,5 @@
 """``archiver engine``: its output and its errors."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from archiver.jetstream.replication import ReplicaStatus, StreamStatus
 from archiver.wiring.adapters import NAMESPACE
 from tests.parts.commands import Run
 from tests.parts.fleet import prepared
+from tests.parts.json_output import documents
 from tests.parts.nats import Nats, command
 from tests.parts.process import accepts, free_port, running
 
@@ -37,7 +37,7 @@ def test_a_single_server_is_shown_and_cannot_have_three_replicas(
     prepared(nats, NAMESPACE)
     shown = engine(tmp_path, "show", "--json", url=nats.url)
     assert shown.returncode == 0, shown.stderr
-    replicas = {stream["name"]: stream["replicas"] for stream in json.loads(shown.stdout)}
+    replicas = {stream["name"]: stream["replicas"] for stream in documents(shown.stdout)}
     assert "archiver_tasks" in replicas
     assert set(replicas.values()) == {1}
 

@@ -20,6 +20,7 @@ from archiver.upkeep.fsck import Tally
 from tests.cli.test_index import region
 from tests.parts.commands import Run, run_alone
 from tests.parts.fleet import an_archive, copies_of
+from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 from tests.parts.s3 import REGIONS, Home
@@ -106,7 +107,7 @@ async def store(home: Home, archive: Archive, *regions: Region) -> Manifest:
 
 
 def lines(result: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return documents(result.stdout)
 
 
 @pytest.mark.thorough

@@ -20,6 +20,7 @@ from tests.cli.test_index import region
 from tests.contracts.storage_backends import store
 from tests.parts.commands import Run, run_alone
 from tests.parts.fleet import Fleet, an_archive, delete, prepared
+from tests.parts.json_output import documents
 from tests.parts.nats import Nats
 from tests.parts.process import free_port
 from tests.parts.s3 import REGIONS, Home
@@ -117,7 +118,7 @@ def test_nothing_expires_unless_the_settings_say_so(tmp_path: Path, nats: Nats, 
     full = run_alone(tmp_path, "gc", "--json", engine=nats.url, regions=regions)
     assert full.returncode == 1, full.stderr
     assert "Error: a region exceeds a budget" in full.stderr
-    assert [each["region"] for each in json.loads(full.stdout)["excesses"]] == [EAST, WEST]
+    assert [each["region"] for each in documents(full.stdout)[0]["excesses"]] == [EAST, WEST]
 
 
 async def remove_turn(fleet: Fleet) -> None:

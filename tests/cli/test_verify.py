@@ -25,6 +25,7 @@ from tests.formats.test_comments import Carried, converted
 from tests.formats.test_tree_check import archive_at, injected, members_of, packed
 from tests.parts.commands import Run
 from tests.parts.git_program import ENVIRONMENT, Files, GitRepository, commit_files
+from tests.parts.json_output import documents
 from tests.parts.scripted_server import Response, ScriptedServer
 
 PROVEN, UNPROVABLE, WRONG = 0, 3, 5
@@ -178,7 +179,7 @@ def test_changed_content_is_found(run: Run, made: Made, suffix: str) -> None:
     path.write_bytes(changed(path.read_bytes(), suffix))
     result = run("verify", str(path), "--node", made.node, "--json")
     assert result.exit_code == WRONG, result.output
-    document = json.loads(result.stdout)
+    (document,) = documents(result.stdout)
     assert document["verdict"] == "differs"
     assert document["tree"] != document["expected"]
     assert "another id" in result.stderr
@@ -190,7 +191,7 @@ def test_the_paths_that_differ_are_listed_if_the_record_has_the_tree(run: Run, m
     data = changed(made.tar(record=msgspec.structs.replace(record, trees=(root,))), "tar")
     result = run("verify", made.write(data), "--node", made.node, "--json")
     assert result.exit_code == WRONG, result.output
-    assert json.loads(result.stdout)["paths"] == ["README"]
+    assert documents(result.stdout)[0]["paths"] == ["README"]
     assert "these differ: README" in result.stderr
 
 

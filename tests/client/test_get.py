@@ -220,7 +220,10 @@ def test_a_limit_outlasts_the_patience_of_the_user(
     server.respond(REV_URL, limited("too_many_tasks", retry_after))
     result = run(*GET, "--server", server.url, "--wait", "0.1", "--quiet")
     assert result.exit_code == 75
-    assert result.stderr == "Error: too_many_tasks: because of too_many_tasks\n"
+    assert result.stderr.splitlines() == [
+        "Error: too_many_tasks: because of too_many_tasks",
+        "Hint: Run the same command again later.",
+    ]
 
 
 def test_a_task_that_found_no_such_subdir_exits_with_3(

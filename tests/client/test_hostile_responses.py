@@ -6,6 +6,7 @@ import pytest
 
 from tests.client.responses import GET, REV_URL, STATUS, progress
 from tests.parts.commands import Run
+from tests.parts.json_output import documents
 from tests.parts.scripted_server import Response, ScriptedServer
 
 EVIL = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e\r"
@@ -34,7 +35,7 @@ def test_a_malformed_status_is_reported_in_one_sentence(
     for words in ((), ("--json",)):
         result = run("status", server.url + STATUS, *words)
         if result.exit_code or body != STATUSES["nested deeply"]:
-            assert (result.exit_code, result.stdout) == (1, "")
+            assert (result.exit_code, documents(result.stdout)) == (1, [])
             assert result.stderr == "Error: the response is not the status of a task\n"
 
 

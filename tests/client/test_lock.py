@@ -15,6 +15,7 @@ from click.testing import Result
 from tests.client.responses import problem
 from tests.client.test_extraction import contents, member, tar
 from tests.parts.commands import Run
+from tests.parts.json_output import documents
 from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
 COUNT = 50
@@ -152,11 +153,11 @@ def test_one_failure_does_not_keep_the_others(
     assert result.exit_code == 1
     assert "8 of 10 archives are there" in result.stderr
     assert "repo04: unknown_rev: because of unknown_rev" in result.stderr
-    failed = [line for line in map(json.loads, result.stdout.splitlines()) if "error" in line]
-    assert sorted((line["name"], line["exit_code"]) for line in failed) == [
-        ("repo03", 5),
-        ("repo04", 3),
-    ]
+    failed = [line for line in documents(result.stdout) if "error" in line]
+    assert {line["name"]: line["error"]["code"] for line in failed} == {
+        "repo03": "wrong_bytes",
+        "repo04": "unknown_rev",
+    }
     assert fetch(run, many, "--only", "repo04").exit_code == 3
     many.respond("/archiver/hgmo/projects/gone/default", problem(404, "unknown_repo"))
     unlocked = lock(run, many, "hgmo/projects/gone@default", "--suffix", "tar")

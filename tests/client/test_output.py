@@ -71,7 +71,8 @@ def test_a_stopped_reader_cannot_delay_the_timeout(
     ):
         for process in (to_stdout, to_fifo, to_nowhere):
             said = process.communicate(timeout=30)[1]
-            assert (process.returncode, said) == (4, b"Error: not finished after 0.5 s\n")
+            assert process.returncode == 4
+            assert said.startswith(b"Error: not finished after 0.5 s\nHint: ")
     os.close(pipe)
 
 

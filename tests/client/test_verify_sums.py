@@ -7,6 +7,7 @@ import pytest
 
 from tests.client.responses import CONTENT, SHA256
 from tests.parts.commands import Run
+from tests.parts.json_output import documents
 
 OTHER = "0" * 64
 LOCK = {
@@ -44,7 +45,7 @@ def test_the_bytes_are_right_or_not(
     wrong = run("verify", "here", *words, "--json")
     assert wrong.exit_code == 5
     assert f"not {SHA256}" in wrong.stderr
-    document = json.loads(wrong.stdout)
+    (document,) = documents(wrong.stdout)
     assert (document["expected_sha256"], document["sha256"] == SHA256) == (SHA256, False)
 
 

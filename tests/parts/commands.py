@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from archiver.cli import main
+from tests.parts.json_output import check_json
 
 Run = Callable[..., Result]
 
@@ -40,7 +41,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nowhere"))
 
     def run_command(*words: str, **env: str) -> Result:
-        return CliRunner().invoke(main, words, env=env)
+        result = CliRunner().invoke(main, words, env=env)
+        if "--json" in words:
+            check_json(words, result.stdout, result.exit_code)
+        return result
 
     return run_command
 
@@ -52,7 +56,7 @@ def run_alone(
     settings = {"ARCHIVER_REGIONS": json.dumps(regions)}
     if engine:
         settings["ARCHIVER_ENGINE__URL"] = engine
-    return subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "archiver", *words],
         env={**os.environ, **settings},
         cwd=folder,
@@ -61,3 +65,6 @@ def run_alone(
         check=False,
         timeout=60,
     )
+    if "--json" in words:
+        check_json(words, result.stdout, result.returncode)
+    return result

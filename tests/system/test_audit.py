@@ -1,7 +1,6 @@
 """``archiver audit`` when the host's bytes change and the engine is down."""
 
 import hashlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.parts.hgweb import Hgweb, Repository
+from tests.parts.json_output import documents
 from tests.system.client import succeed
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -27,7 +27,7 @@ def audit(stack: Stack, *words: str) -> tuple[int, list[dict[str, Any]], str]:
         check=False,
         timeout=60,
     )
-    return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()], ended.stderr
+    return ended.returncode, documents(ended.stdout), ended.stderr
 
 
 def files(stack: Stack) -> dict[Path, bytes]:
@@ -58,7 +58,9 @@ def test_the_effect_of_a_later_tag_is_reported_and_nothing_is_changed(
         code, findings, errors = audit(stack, *tasks.values())
 
         whole, converted, part = findings
-        assert (code, errors) == (1, "3 archives: 1 same, 2 differs\n")
+        summary, error, _hint = errors.splitlines()
+        assert (code, summary) == (1, "3 archives: 1 same, 2 differs")
+        assert error == "Error: 2 archives are not what the host sends"
         assert [part["outcome"], part["drift"]] == ["same", None]
         assert whole["stored"]["sha256"] == hashlib.sha256(theirs).hexdigest()
         assert whole["fetched"]["sha256"] == hashlib.sha256(ours).hexdigest()

@@ -1,7 +1,6 @@
 """``archiver index rebuild`` after the loss of everything except the buckets."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.parts.hgweb import Hgweb, Repository
+from tests.parts.json_output import documents
 from tests.system.client import fetch, succeed
 from tests.system.stack import REGIONS, Stack, servers
 
@@ -30,7 +30,7 @@ def rebuild(stack: Stack, *words: str) -> tuple[int, dict[str, Any], str]:
         check=False,
         timeout=60,
     )
-    return ended.returncode, json.loads(ended.stdout or "{}"), ended.stderr
+    return ended.returncode, next(iter(documents(ended.stdout)), {}), ended.stderr
 
 
 def responds_soon(url: str, status: int) -> bool:

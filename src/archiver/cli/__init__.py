@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from archiver import __version__
+from archiver.cli.failure_report import report_failure, report_usage
 from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
@@ -43,6 +44,9 @@ class LazyGroup(click.Group):
             raise SystemExit(128 + signal.SIGINT) from None
         except BrokenPipeError:
             raise
+        except click.UsageError as exc:
+            report_usage(exc)
+            raise
         except CommandFailed as exc:
             _fail(exc)
         except OSError as exc:
@@ -66,7 +70,7 @@ def _uninstalled(name: str, library: str) -> click.Command:
 
 
 def _fail(failure: CommandFailed) -> NoReturn:
-    click.echo(f"Error: {failure.message}", err=True)
+    report_failure(failure)
     raise SystemExit(failure.exit_code)
 
 

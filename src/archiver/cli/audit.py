@@ -10,18 +10,16 @@ from random import Random
 
 import click
 
-from archiver.cli.audit_report import exit_code, format_summary, print_finding, to_json_line
-from archiver.cli.command_settings import load_settings_or_embedded
-from archiver.cli.options import config_option, json_option
+from archiver.cli.audit_report import format_summary, print_finding, raise_alarms, to_json_line
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.cli.task_argument import parse_task
-from archiver.client.failures import InvalidUsage
-from archiver.client.text import printable
+from archiver.client.failures import InvalidUsage, RetryLater
 from archiver.errors import StorageUnavailable
 from archiver.model import Archive
 from archiver.settings import Settings, SettingsError, require_regions
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.audit import Auditor
 from archiver.upkeep.finding import Finding, Outcome
 from archiver.wiring.tools import open_auditor
@@ -79,7 +77,7 @@ class Audit:
 @click.option("--all", "everything", is_flag=True, help="Audit every stored archive.")
 @click.option("--source", help="Only archives of this source.")
 @click.option("--seed", type=int, help="Number that selects the sample, to repeat an audit.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def command(
@@ -117,7 +115,7 @@ def command(
         quiet=quiet,
     )
     settings = load_settings_or_embedded(config, require=(require_regions,), source=source)
-    set_up_logging(settings.log.format, level=settings.log.level, process="audit")
+    set_up_command_log(settings, "audit")
     outcomes: Counter[Outcome] = Counter()
 
     def report(finding: Finding) -> None:
@@ -134,8 +132,9 @@ def command(
     except SettingsError as exc:
         raise InvalidUsage(str(exc)) from exc
     except StorageUnavailable as exc:
-        failure = exc
-        click.echo(printable(f"Error: {exc.code}: {exc.message}"), err=True)
+        failure = RetryLater(f"{exc.code}: {exc.message}", code=exc.code)
     if not quiet:
         click.echo(format_summary(outcomes), err=True)
-    click.get_current_context().exit(exit_code(outcomes, complete=failure is None))
+    raise_alarms(outcomes)
+    if failure:
+        raise failure

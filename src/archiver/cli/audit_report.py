@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
+from archiver.client.failures import CommandFailed, RetryLater
 from archiver.client.text import printable
 from archiver.drift import Content, Difference, Drift
 from archiver.model import Manifest
@@ -19,15 +20,23 @@ DIFFERENCES_MAX = 20
 
 ALARMS = (Outcome.DIFFERS, Outcome.INCOMPLETE, Outcome.GONE, Outcome.CORRUPT, Outcome.LOST)
 
+READ_ON = "docs/how-to/audit.md says what each outcome means, and what to do."
+
 _STYLES = {Outcome.SAME: "green", Outcome.REPACKED: "cyan", Outcome.UNCHECKED: "yellow"}
 _ALARM_STYLE = "bold red"
 _WIDTH = max(map(len, Outcome)) + 2
 
 
-def exit_code(outcomes: Counter[Outcome], *, complete: bool) -> int:
-    if any(outcomes[alarm] for alarm in ALARMS):
-        return 1
-    return 75 if outcomes[Outcome.UNCHECKED] or not complete else 0
+def raise_alarms(outcomes: Counter[Outcome]) -> None:
+    """Raise CommandFailed if an archive is not what its host sends; RetryLater if that is open."""
+    if alarms := sum(outcomes[alarm] for alarm in ALARMS):
+        raise CommandFailed(f"{_count(alarms)} not what the host sends", hint=READ_ON)
+    if unchecked := outcomes[Outcome.UNCHECKED]:
+        raise RetryLater(f"{_count(unchecked)} unchecked")
+
+
+def _count(number: int) -> str:
+    return "1 archive is" if number == 1 else f"{number:,} archives are"
 
 
 def format_summary(outcomes: Counter[Outcome]) -> str:

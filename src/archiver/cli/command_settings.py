@@ -1,7 +1,8 @@
 """How a command loads its settings, or finds those of the `archiver serve` that runs."""
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from archiver.client.failures import CommandFailed, InvalidUsage
@@ -9,6 +10,7 @@ from archiver.embedded.data_folder import find_running
 from archiver.embedded.program import CannotServe
 from archiver.embedded.servers import no_proxy
 from archiver.settings import Settings, SettingsError, load
+from archiver.telemetry import set_up_logging
 
 
 def load_settings(
@@ -28,6 +30,12 @@ def load_settings(
     if config:
         os.environ["ARCHIVER_CONFIG"] = str(config.absolute())
     return settings
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InvalidUsage:
+    """Return the failure of a source or region that the settings do not have."""
+    names = ", ".join(known) or "none"
+    return InvalidUsage(f"the settings have no {kind} {name}", hint=f"They have these: {names}.")
 
 
 def load_settings_or_embedded(
@@ -51,11 +59,24 @@ def load_settings_or_embedded(
         settings = load_settings(config, require=require)
     except InvalidUsage as exc:
         raise InvalidUsage(
-            f"{exc.message}; no `archiver serve` runs in {settings.data_dir.absolute()}"
+            f"{exc.message}; no `archiver serve` runs in {settings.data_dir.absolute()}",
+            hint="Name the settings of the fleet with --config, or start `archiver serve`.",
         ) from exc
     if source and source not in settings.sources:
-        raise InvalidUsage(f"the settings have no source {source}")
+        raise unknown_name("source", source, settings.sources)
     return settings
+
+
+def set_up_command_log(settings: Settings, process: str, *, audited: bool = False) -> None:
+    """Log what goes wrong and, of an *audited* command, what it changes. Its output has the rest.
+
+    With ``log.level = "debug"``, everything is logged.
+    """
+    level = settings.log.level
+    usual = "info" if audited else "warning"
+    set_up_logging(settings.log.format, level=usual if level == "info" else level, process=process)
+    if level == "info":
+        logging.getLogger("archiver.jetstream").setLevel(logging.WARNING)
 
 
 def _use_embedded(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import click
 from pydantic import SecretStr
 
 from archiver.cli.command_settings import load_settings
-from archiver.cli.options import config_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.client.text import HIDDEN, hide_user_info, printable
 from archiver.embedded.servers import EMBEDDED_REGIONS
 from archiver.settings import (
@@ -34,30 +34,62 @@ def command() -> None:
 
 
 @command.command("check")
+@quiet_option
+@json_option
 @config_option
-def check(config: Path | None) -> None:
+def check(*, quiet: bool, as_json: bool, config: Path | None) -> None:
     """Check the settings, and print what runs where.
 
     If a setting is wrong, prints every problem and exits with 2.
     """
     settings = load_settings(config, require=(require_cloud_ranges, require_tokens))
-    for line in _iter_report(settings, find_config(config)):
+    path, parts = find_config(config), _describe_parts(settings)
+    warnings = (*access_warnings(settings), *retention_warnings(settings))
+    if as_json:
+        document = {
+            "file": str(path.absolute()) if path else None,
+            "variables": [*setting_variables()],
+            "parts": parts,
+            "warnings": [*warnings],
+        }
+        click.echo(json.dumps(document))
+        return
+    for line in () if quiet else _iter_report(path, parts):
         click.echo(printable(line), err=True)
-    for warning in (*access_warnings(settings), *retention_warnings(settings)):
+    for warning in warnings:
         click.echo(printable(f"Warning: {warning}."), err=True)
 
 
 @command.command("show")
+@json_option
 @config_option
-def show(config: Path | None) -> None:
-    """Print the effective settings as TOML, with secrets hidden."""
+def show(*, as_json: bool, config: Path | None) -> None:
+    """Print the effective settings as TOML or JSON, with secrets hidden."""
     settings = load_settings(config)
     unused = {name: set(each.settings_of_other_kinds) for name, each in settings.sources.items()}
     values = settings.model_dump(exclude={"sources": unused})
-    click.echo("\n".join(_format_tables(values, ())).strip())
+    if as_json:
+        click.echo(json.dumps(_to_json(values)))
+    else:
+        click.echo("\n".join(_format_tables(values, ())).strip())
 
 
-def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
+def _describe_parts(settings: Settings) -> dict[str, str]:
+    """Return what runs where."""
+    engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
+    embedded = " and ".join(EMBEDDED_REGIONS)
+    return {
+        "serves": settings.server.url,
+        "engine": engine or "not set: `archiver serve` starts one",
+        "regions": ", ".join(settings.regions) or f"not set: `archiver serve` starts {embedded}",
+        "sources": ", ".join(settings.sources) or "not set",
+        **({"git": _describe_git()} if serves_git(settings) else {}),
+        "expiry": retention_summary(settings),
+        "data": str(settings.data_dir.absolute()),
+    }
+
+
+def _iter_report(path: Path | None, parts: Mapping[str, str]) -> Iterator[str]:
     """Yield which file and variables were read, and what runs where as a result."""
     if path:
         yield f"{path.absolute()} is valid."
@@ -68,17 +100,7 @@ def _iter_report(settings: Settings, path: Path | None) -> Iterator[str]:
         )
     if names := setting_variables():
         yield f"Environment variables in effect: {', '.join(names)}"
-    engine = hide_user_info(settings.engine.url) if settings.engine.url else ""
-    embedded = " and ".join(EMBEDDED_REGIONS)
-    for name, value in (
-        ("serves", settings.server.url),
-        ("engine", engine or "not set: `archiver serve` starts one"),
-        ("regions", ", ".join(settings.regions) or f"not set: `archiver serve` starts {embedded}"),
-        ("sources", ", ".join(settings.sources) or "not set"),
-        *([("git", _describe_git())] if serves_git(settings) else []),
-        ("expiry", retention_summary(settings)),
-        ("data", str(settings.data_dir.absolute())),
-    ):
+    for name, value in parts.items():
         yield f"  {name:<8} {value}"
 
 
@@ -127,3 +149,18 @@ def _format_value(value: object) -> str:
         case _:
             text = json.dumps(hide_user_info(str(value)), ensure_ascii=False)
             return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in text)
+
+
+def _to_json(value: object) -> object:
+    """Return a value as JSON has it, without secrets."""
+    match value:
+        case Mapping():
+            return {str(name): _to_json(each) for name, each in value.items()}
+        case tuple() | list() | set() | frozenset():
+            return [_to_json(each) for each in value]
+        case SecretStr():
+            return HIDDEN
+        case bool() | int() | float() | None:
+            return value
+        case _:
+            return hide_user_info(str(value))

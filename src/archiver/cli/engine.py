@@ -11,13 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from archiver.cli.command_settings import load_settings
+from archiver.cli.command_settings import load_settings, set_up_command_log
 from archiver.cli.exit_codes import retry_later
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.jetstream.replication import StreamStatus, TooFewServers
 from archiver.settings import Settings, require_engine
-from archiver.telemetry import set_up_logging
 from archiver.wiring.tools import open_replication
 
 
@@ -27,9 +26,10 @@ def command() -> None:
 
 
 @command.command("show")
+@quiet_option
 @json_option
 @config_option
-def show(*, as_json: bool, config: Path | None) -> None:
+def show(*, quiet: bool, as_json: bool, config: Path | None) -> None:
     """Show each stream: its leader, its replicas, its size and its limit.
 
     \b
@@ -42,10 +42,11 @@ def show(*, as_json: bool, config: Path | None) -> None:
     with retry_later():
         streams, differing = asyncio.run(_look_up(settings))
     if as_json:
-        click.echo(json.dumps([_to_json(stream) for stream in streams]))
+        for stream in streams:
+            click.echo(json.dumps(_to_json(stream)))
     else:
         Console(highlight=False).print(format_table(streams))
-    if differing:
+    if differing and not quiet:
         setting = f"engine.replicas is {settings.engine.replicas}"
         click.echo(f"{setting}, but another number on {', '.join(differing)}", err=True)
 
@@ -56,8 +57,12 @@ def show(*, as_json: bool, config: Path | None) -> None:
     "--timeout", "timeout_s", type=click.FloatRange(min=1), default=300, show_default=True,
     help="Seconds to wait until all replicas are complete.",
 )  # fmt: skip
+@quiet_option
+@json_option
 @config_option
-def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> None:
+def set_replicas(
+    *, replicas: str, timeout_s: float, quiet: bool, as_json: bool, config: Path | None
+) -> None:
     """Store each stream on N servers of the cluster.
 
     N is 1, 3 or 5. Returns when every replica is complete. Safe to run while the fleet works, and
@@ -78,14 +83,17 @@ def set_replicas(*, replicas: str, timeout_s: float, config: Path | None) -> Non
         raise CommandFailed(f"{replicas} replicas need {replicas} servers: {exc}") from exc
     if not changed:
         raise RetryLater("there are no streams yet; the first web process or worker creates them")
-    click.echo(f"{len(changed)} streams, {replicas} replicas each", err=True)
+    if as_json:
+        click.echo(json.dumps({"streams": len(changed), "replicas": number}))
+    elif not quiet:
+        click.echo(f"{len(changed)} streams, {replicas} replicas each", err=True)
     if number != settings.engine.replicas:
         click.echo(f"Set engine.replicas = {replicas} for every process of the fleet.", err=True)
 
 
 def _load_settings(config: Path | None) -> Settings:
     settings = load_settings(config, require=(require_engine,))
-    set_up_logging(settings.log.format, level=settings.log.level, process="engine")
+    set_up_command_log(settings, "engine")
     return settings
 
 

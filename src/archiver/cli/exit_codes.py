@@ -13,4 +13,4 @@ def retry_later() -> Iterator[None]:
     try:
         yield
     except ArchiverError as exc:
-        raise RetryLater(f"{exc.code}: {exc.message}") from exc
+        raise RetryLater(f"{exc.code}: {exc.message}", code=exc.code) from exc

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from archiver.cli.failure_report import describe_failure
 from archiver.cli.get import ShownEvents
 from archiver.cli.lock import choose, raise_failures
 from archiver.cli.options import (
@@ -18,6 +19,7 @@ from archiver.cli.options import (
     jobs_option,
     json_option,
     only_option,
+    quiet_option,
     servers_option,
 )
 from archiver.cli.progress import ProgressBar, byte_progress
@@ -44,7 +46,7 @@ EXIT_MARGIN_S = 1.0
 )
 @only_option
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds for all.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @cache_options
 @jobs_option
 @json_option
@@ -195,7 +197,7 @@ class TotalEvents:
 def _to_json(entry: Entry, done: Done[str, Fetched]) -> str:
     document: dict[str, object] = {"name": done.item, "node": entry.node, "sha256": entry.sha256}
     if done.failure:
-        document.update(error=done.failure.message, exit_code=done.failure.exit_code)
+        document["error"] = describe_failure(done.failure)
     elif done.result:
         document.update(path=str(done.result.path), downloaded=done.result.downloaded)
     return json.dumps(document)

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import (
+    load_settings_or_embedded,
+    set_up_command_log,
+    unknown_name,
+)
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.fill_report import (
     format_filled,
@@ -15,13 +19,12 @@ from archiver.cli.fill_report import (
     to_json_line,
     to_json_summary,
 )
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
-from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
+from archiver.client.failures import CommandFailed, RetryLater
 from archiver.model import Region
 from archiver.settings import Settings, require_outside_world
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.catalogue import Selection
 from archiver.upkeep.fill import Scope
 from archiver.upkeep.filled import Filled, Tally
@@ -41,7 +44,7 @@ from archiver.wiring.tools import open_filler
     help="At most so many archives a minute.",
 )
 @click.option("--dry-run", is_flag=True, help="Only list the archives that the region lacks.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def command(
@@ -69,8 +72,8 @@ def command(
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     if region not in settings.regions:
-        raise InvalidUsage(f"the settings have no region {region}")
-    set_up_logging(settings.log.format, level=settings.log.level, process="fill")
+        raise unknown_name("region", region, settings.regions)
+    set_up_command_log(settings, "fill")
     scope = Scope(
         region=Region(region),
         selection=Selection(source=source, repo=repo),
@@ -91,7 +94,10 @@ def command(
         click.echo(f"{format_summary(tally)}, in {duration_s:.1f} s", err=True)
     if tally.failed:
         archives = "archive" if tally.failed == 1 else "archives"
-        raise CommandFailed(f"{tally.failed:,} {archives} cannot be copied")
+        raise CommandFailed(
+            f"{tally.failed:,} {archives} cannot be copied",
+            hint="See the outcome of each, and `archiver fsck --region` with this region.",
+        )
     if tally.unanswered:
         raise RetryLater(f"a region did not answer for {tally.unanswered:,} archives")
 

@@ -8,19 +8,25 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import (
+    load_settings_or_embedded,
+    set_up_command_log,
+    unknown_name,
+)
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.fsck_report import format_summary, print_defect, to_json_line, to_json_summary
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
-from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
+from archiver.client.failures import CommandFailed, RetryLater
 from archiver.model import Region
 from archiver.settings import Settings, require_outside_world
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.defect import Defect
 from archiver.upkeep.fsck import Scope, Tally
 from archiver.wiring.tools import open_fsck
+
+REPAIR = "--repair repairs what needs no decision."
+DECIDE = "The rest needs a decision: see docs/how-to/check-buckets.md."
 
 
 @click.command("fsck")
@@ -28,7 +34,7 @@ from archiver.wiring.tools import open_fsck
 @click.option("--region", help="Only defects of this region, and none of the index.")
 @click.option("--read", is_flag=True, help="Read the bytes of all copies, and check their SHA-256.")
 @click.option("--repair", is_flag=True, help="Repair what can be repaired without a decision.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def command(
@@ -55,8 +61,8 @@ def command(
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
     if region and region not in settings.regions:
-        raise InvalidUsage(f"the settings have no region {region}")
-    set_up_logging(settings.log.format, level=settings.log.level, process="fsck")
+        raise unknown_name("region", region, settings.regions)
+    set_up_command_log(settings, "fsck")
     scope = Scope(
         source=source, region=Region(region) if region else None, read=read, repair=repair
     )
@@ -77,7 +83,7 @@ def command(
         click.echo(f"{format_summary(tally)}, in {duration_s:.1f} s", err=True)
     if tally.remaining:
         defects = "defect remains" if tally.remaining == 1 else "defects remain"
-        raise CommandFailed(f"{tally.remaining:,} {defects}")
+        raise CommandFailed(f"{tally.remaining:,} {defects}", hint=REPAIR if not repair else DECIDE)
     if tally.unanswered:
         raise RetryLater(f"a region did not answer for {tally.unanswered:,} archives")
 

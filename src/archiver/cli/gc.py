@@ -9,22 +9,21 @@ from pathlib import Path
 import click
 
 from archiver.cli.cancellation import cancelled_by_signals
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.gc_report import format_result, summary_lines, to_json_line, to_json_summary
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.settings import Settings, require_outside_world
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.gc import GcTally, Result
 from archiver.wiring.tools import open_gc
 
 
 @click.command("gc")
 @click.option("--apply", is_flag=True, help="Expire the archives, instead of only listing them.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def command(*, apply: bool, quiet: bool, as_json: bool, config: Path | None) -> None:
@@ -40,7 +39,7 @@ def command(*, apply: bool, quiet: bool, as_json: bool, config: Path | None) -> 
      75  a region or the engine did not respond, or another run is under way: run it again
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_outside_world,))
-    set_up_logging(settings.log.format, level=settings.log.level, process="gc")
+    set_up_command_log(settings, "gc")
     if settings.retention.policy.keeps_everything:
         click.echo("the settings keep all archives: see retention in the settings", err=True)
     started = time.monotonic()
@@ -60,7 +59,9 @@ def command(*, apply: bool, quiet: bool, as_json: bool, config: Path | None) -> 
     if tally.unanswered:
         raise RetryLater(f"{tally.unanswered:,} archives are left, because a region did not answer")
     if tally.excesses:
-        raise CommandFailed("a region exceeds a budget")
+        raise CommandFailed(
+            "a region exceeds a budget", hint="Unpin or purge archives, or raise the budget."
+        )
 
 
 async def _collect(

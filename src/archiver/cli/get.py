@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import cache_options, json_option, servers_option
+from archiver.cli.options import cache_options, json_option, quiet_option, servers_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
 from archiver.client.api_client import open_client
@@ -91,7 +91,7 @@ EXIT_MARGIN_S = 1.0
     help="Reject a larger archive.",
 )
 @cache_options
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @servers_option
 def command(  # noqa: PLR0913 - one per option
@@ -215,7 +215,7 @@ def _print_result(
             "waited": got.waited,
             "duration_s": round(duration_s, 3),
         }
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document))
     elif not quiet:
         origin = f"from {located.region} in {duration_s:.1f} s"
         how = origin if got.downloaded else "already downloaded"

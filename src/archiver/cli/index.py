@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import RetryLater
 from archiver.settings import Settings, require_outside_world
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.rebuild import Tally
 from archiver.wiring.tools import open_rebuilder
 
@@ -27,7 +26,7 @@ def command() -> None:
 
 @command.command("rebuild")
 @click.option("--source", help="Only archives of this source.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | None) -> None:
@@ -43,7 +42,7 @@ def rebuild(*, source: str | None, quiet: bool, as_json: bool, config: Path | No
      75  the engine or a region did not respond: run it again
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_outside_world,), source=source)
-    set_up_logging(settings.log.format, level=settings.log.level, process="index")
+    set_up_command_log(settings, "index")
     started = time.monotonic()
     with retry_later(), interruptible():
         tally = asyncio.run(_rebuild(settings, source, quiet=quiet))

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.list_report import Totals, format_entry, format_summary, to_json_line
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.model import SUFFIXES
 from archiver.settings import Settings, require_outside_world, require_regions
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.catalogue import Entry, Selection
 from archiver.wiring.tools import open_catalogue
 
@@ -59,7 +58,7 @@ SORTS: dict[str, Callable[[Entry], tuple[float, str]]] = {
     type=click.Choice(list(SORTS)),
     help="The largest, the oldest or the least recently used first. Needs memory.",
 )
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@quiet_option
 @json_option
 @config_option
 def command(  # noqa: PLR0913 - one per option
@@ -99,7 +98,7 @@ def command(  # noqa: PLR0913 - one per option
     with_uses = uses or unused is not None or sort == "use"
     require = require_outside_world if with_uses else require_regions
     settings = load_settings_or_embedded(config, require=(require,), source=source)
-    set_up_logging(settings.log.format, level=settings.log.level, process="list")
+    set_up_command_log(settings, "list")
     counted = Totals()
     held: list[Entry] = []
 

@@ -12,7 +12,7 @@ import click
 
 from archiver.cli.get import ShownEvents
 from archiver.cli.lock_formats import FORMATS
-from archiver.cli.options import jobs_option, json_option, only_option, servers_option
+from archiver.cli.options import jobs_option, json_option, only_option, quiet_option, servers_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.client import Client
@@ -40,7 +40,7 @@ NODE_DIGITS = 12
     help="Write the locked archives to standard output, for another tool.",
 )
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no changes.")
+@quiet_option
 @jobs_option
 @json_option
 @servers_option
@@ -117,9 +117,10 @@ def raise_failures(failures: dict[str, CommandFailed]) -> None:
     if failures:
         archives = "archive" if len(failures) == 1 else "archives"
         failure = CommandFailed(f"{len(failures)} {archives} failed")
-        codes = {each.exit_code for each in failures.values()}
-        if len(codes) == 1:
-            failure.exit_code = codes.pop()
+        kinds = {each.exit_code: each for each in failures.values()}
+        if len(kinds) == 1:
+            (same,) = kinds.values()
+            failure.exit_code, failure.code, failure.hint = same.exit_code, same.code, same.hint
         raise failure
 
 
@@ -178,4 +179,4 @@ def _print(
             click.echo(line)
     if as_json:
         document = {"archives": len(entries), "locked": len(locked), "changes": [*changes]}
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document))

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from archiver.cli.command_settings import load_settings
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.client.failures import CommandFailed, InvalidUsage
 from archiver.client.text import printable
 from archiver.settings import Settings
@@ -19,10 +19,11 @@ from archiver.wiring.adapters import mirror_dir
 
 
 @click.group("mirrors", invoke_without_command=True)
+@quiet_option
 @json_option
 @config_option
 @click.pass_context
-def command(context: click.Context, *, as_json: bool, config: Path | None) -> None:
+def command(context: click.Context, *, quiet: bool, as_json: bool, config: Path | None) -> None:
     """List the mirrors of git repositories on this machine, or drop one.
 
     A mirror is a worker's local copy of a repository. It is a cache: a worker that misses it
@@ -38,13 +39,16 @@ def command(context: click.Context, *, as_json: bool, config: Path | None) -> No
     else:
         if statuses:
             Console(highlight=False).print(format_table(statuses))
-        click.echo(_format_total(statuses, folder, settings), err=True)
+        if not quiet:
+            click.echo(_format_total(statuses, folder, settings), err=True)
 
 
 @command.command("drop")
 @click.argument("name", metavar="SOURCE/REPO")
+@quiet_option
+@json_option
 @config_option
-def drop(*, name: str, config: Path | None) -> None:
+def drop(*, name: str, quiet: bool, as_json: bool, config: Path | None) -> None:
     """Drop the mirror of a repository, so that the next build fetches it as a whole.
 
     Safe to run while workers use it: they keep it until their builds have ended.
@@ -61,9 +65,15 @@ def drop(*, name: str, config: Path | None) -> None:
     folder = MirrorFolder(mirror_dir(load_settings(config)))
     removed, in_use = folder.drop(source, repo)
     if not removed and not in_use:
-        raise CommandFailed(f"there is no mirror of {name} in {folder.path.absolute()}")
-    note = "; it is in use, and is removed after that" if in_use else ""
-    click.echo(printable(f"dropped the mirror of {name}{note}"), err=True)
+        raise CommandFailed(
+            f"there is no mirror of {name} in {folder.path.absolute()}",
+            hint="`archiver mirrors` lists them.",
+        )
+    if as_json:
+        click.echo(json.dumps({"source": source, "repo": repo, "in_use": bool(in_use)}))
+    elif not quiet:
+        note = "; it is in use, and is removed after that" if in_use else ""
+        click.echo(printable(f"dropped the mirror of {name}{note}"), err=True)
 
 
 def format_table(statuses: Sequence[MirrorStatus]) -> Table:

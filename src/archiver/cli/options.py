@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import click
 
+from archiver.cli.failure_report import AS_JSON
+
 CACHE_MAX_BYTES = 10 * 1024**3
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -43,7 +45,26 @@ servers_option = click.option(
     help="URL of Archiver. Repeat it: the next one is asked if one does not respond.",
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
+
+def _note_json(context: click.Context, _option: click.Parameter, value: bool) -> bool:  # noqa: FBT001
+    """Note that failures are to be reported as JSON, too."""
+    if value:
+        context.meta[AS_JSON] = True
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_note_json,
+    help="Write JSON to standard output.",
+)
+
+quiet_option = click.option(
+    "--quiet", is_flag=True, help="Write only results, warnings and errors."
+)
 
 jobs_option = click.option(
     "--jobs",

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.cli.task_argument import parse_task
 from archiver.client.failures import CommandFailed, RetryLater
@@ -18,19 +19,26 @@ from archiver.model import Archive, Pin, Region
 from archiver.pins import Pins
 from archiver.purge import REASON_ALLOWED, is_reason
 from archiver.settings import Settings, require_regions
-from archiver.telemetry import set_up_logging
 from archiver.wiring.tools import open_pins
 
 PRINCIPAL = "cli"
+ABSENT = "absent"
 
 Report = Callable[[Archive, Pin], None]
 
 
 @click.group("pins", invoke_without_command=True)
+@quiet_option
 @json_option
 @config_option
 @click.pass_context
-def command(context: click.Context, *, as_json: bool, config: Path | None) -> None:
+def command(
+    context: click.Context,
+    *,
+    quiet: bool,  # noqa: ARG001 - there is nothing but results
+    as_json: bool,
+    config: Path | None,
+) -> None:
     """List the pinned archives, or pin and unpin archives.
 
     A pinned archive is purged only with `archiver purge --pinned`.
@@ -41,14 +49,18 @@ def command(context: click.Context, *, as_json: bool, config: Path | None) -> No
     with retry_later(), interruptible():
         silent = asyncio.run(_list(settings, _print_json if as_json else _print_line))
     if silent:
-        raise RetryLater(f"{', '.join(silent)} did not list its pins: try again later")
+        raise RetryLater(f"{', '.join(silent)} did not list its pins")
 
 
 @command.command("add")
 @click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why, for the log and the list.")
+@quiet_option
+@json_option
 @config_option
-def add(*, tasks: tuple[str, ...], reason: str, config: Path | None) -> None:
+def add(
+    *, tasks: tuple[str, ...], reason: str, quiet: bool, as_json: bool, config: Path | None
+) -> None:
     """Pin archives, each named by its task id or its status URL. An earlier pin stays.
 
     \b
@@ -60,13 +72,19 @@ def add(*, tasks: tuple[str, ...], reason: str, config: Path | None) -> None:
     """  # noqa: D301 - click keeps the lines after \b
     if not is_reason(reason):
         raise click.UsageError(f"--reason takes {REASON_ALLOWED}")
-    _for_each(config, tasks, lambda pins, each: pins.pin(each, principal=PRINCIPAL, reason=reason))
+    change = Change(
+        outcome="pinned",
+        apply=lambda pins, each: pins.pin(each, principal=PRINCIPAL, reason=reason),
+    )
+    _for_each(config, tasks, change, quiet=quiet, as_json=as_json)
 
 
 @command.command("remove")
 @click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
+@quiet_option
+@json_option
 @config_option
-def remove(*, tasks: tuple[str, ...], config: Path | None) -> None:
+def remove(*, tasks: tuple[str, ...], quiet: bool, as_json: bool, config: Path | None) -> None:
     """Unpin archives, each named by its task id or its status URL.
 
     \b
@@ -76,29 +94,51 @@ def remove(*, tasks: tuple[str, ...], config: Path | None) -> None:
       2  wrong usage
      75  a region did not respond: run it again
     """  # noqa: D301 - click keeps the lines after \b
-    _for_each(config, tasks, lambda pins, each: pins.unpin(each, principal=PRINCIPAL))
+    change = Change(
+        outcome="unpinned", apply=lambda pins, each: pins.unpin(each, principal=PRINCIPAL)
+    )
+    _for_each(config, tasks, change, quiet=quiet, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change to archives. ``apply`` returns False if the archive, or its pin, is absent."""
+
+    outcome: str
+    apply: Callable[[Pins, Archive], Awaitable[bool]]
 
 
 def _load(config: Path | None) -> Settings:
     settings = load_settings_or_embedded(config, require=(require_regions,))
-    set_up_logging(settings.log.format, level=settings.log.level, process="pins")
+    set_up_command_log(settings, "pins", audited=True)
     return settings
 
 
 def _for_each(
-    config: Path | None, tasks: Sequence[str], change: Callable[[Pins, Archive], Awaitable[bool]]
+    config: Path | None, tasks: Sequence[str], change: Change, *, quiet: bool, as_json: bool
 ) -> None:
     archives = [parse_task(task) for task in tasks]
     settings = _load(config)
+    absent: list[Archive] = []
 
-    async def run() -> list[Archive]:
+    async def run() -> None:
         async with open_pins(settings) as pins:
-            return [each for each in archives if not await change(pins, each)]
+            for each in archives:
+                outcome = change.outcome if await change.apply(pins, each) else ABSENT
+                if outcome == ABSENT:
+                    absent.append(each)
+                if as_json:
+                    click.echo(json.dumps({"task": each.task_id, "outcome": outcome}))
+                elif not quiet:
+                    click.echo(printable(f"{outcome:<8}  {each.task_id}"))
 
     with retry_later(), interruptible():
-        absent = asyncio.run(run())
+        asyncio.run(run())
     if absent:
-        raise CommandFailed(f"not found: {', '.join(each.task_id for each in absent)}")
+        raise CommandFailed(
+            f"not found: {', '.join(each.task_id for each in absent)}",
+            hint="`archiver list` lists the archives, and `archiver pins` the pins.",
+        )
 
 
 async def _list(settings: Settings, report: Report) -> tuple[Region, ...]:

@@ -24,6 +24,8 @@ class Unprovable(CommandFailed):
     """Nothing is wrong with the file, but it does not prove itself."""
 
     exit_code = 3
+    code = "unprovable"
+    hint = "--sha256, --sums or --lock compare the file with its SHA-256 instead."
 
 
 def prove(path: Path, located: Located, *, subdir: str, deadline: Deadline) -> Proof | None:
@@ -64,7 +66,7 @@ def _sentence(proof: CommitProof, node: str) -> str:
     return f"not proven to be of commit {node}: {describe(proof)}"
 
 
-def verify_commit(file: Path, *, node: str, subdir: str, as_json: bool) -> None:
+def verify_commit(file: Path, *, node: str, subdir: str, quiet: bool, as_json: bool) -> None:
     """Print whether *file* has exactly the files of a commit.
 
     Raises InvalidUsage, WrongBytes, or Unprovable.
@@ -81,8 +83,8 @@ def verify_commit(file: Path, *, node: str, subdir: str, as_json: bool) -> None:
     except BadArchive as exc:
         raise WrongBytes(f"{file}: {exc.code}: {exc.message}") from exc
     if as_json:
-        click.echo(json.dumps(_to_json(proof, file, full, subdir), indent=2))
-    _report(proof, file, full, quiet=as_json)
+        click.echo(json.dumps(_to_json(proof, file, full, subdir)))
+    _report(proof, file, full, quiet=quiet or as_json)
 
 
 def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:

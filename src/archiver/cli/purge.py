@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.cli.task_argument import find_archive
 from archiver.client.failures import CommandFailed, InvalidUsage, RetryLater
@@ -24,7 +24,6 @@ from archiver.names import require_name
 from archiver.ports.storage import Traces
 from archiver.purge import REASON_ALLOWED, PurgeOrder, Purger, is_reason
 from archiver.settings import Settings, require_outside_world
-from archiver.telemetry import set_up_logging
 from archiver.wiring.tools import open_purger
 
 PRINCIPAL = "cli"
@@ -122,6 +121,7 @@ class PurgeRun:
 @click.option("--reason", help="Why, for the log. Required with --yes.")
 @click.option("--yes", is_flag=True, help="Remove the archives instead of listing them.")
 @click.option("--pinned", is_flag=True, help="Also purge archives that are pinned.")
+@quiet_option
 @json_option
 @config_option
 def command(
@@ -130,6 +130,7 @@ def command(
     reason: str | None,
     yes: bool,
     pinned: bool,
+    quiet: bool,
     as_json: bool,
     config: Path | None,
 ) -> None:
@@ -153,16 +154,20 @@ def command(
     if yes and reason:
         order = PurgeOrder(principal=PRINCIPAL, reason=reason, pinned=pinned)
     settings = load_settings_or_embedded(config, require=(require_outside_world,))
-    set_up_logging(settings.log.format, level=settings.log.level, process="purge")
+    set_up_command_log(settings, "purge", audited=True)
     report = _print_json if as_json else _print_line
     with retry_later(), interruptible():
         tally = asyncio.run(_run(settings, selected, order, report))
-    click.echo(format_summary(tally, removed=yes), err=True)
+    if not quiet:
+        click.echo(format_summary(tally, removed=yes), err=True)
     if tally.unfinished or tally.silent:
         silent = ", ".join(tally.silent) or "a region"
-        raise RetryLater(f"{silent} did not respond, so traces may be left: run it again")
+        raise RetryLater(f"{silent} did not respond, so traces may be left")
     if not tally.archives:
-        raise CommandFailed(f"there is no such archive{why_absent(selected)}")
+        raise CommandFailed(
+            f"there is no such archive{why_absent(selected)}",
+            hint="`archiver list` lists the archives.",
+        )
     if tally.pinned:
         raise CommandFailed(f"{tally.pinned:,} pinned, and not purged without --pinned")
 

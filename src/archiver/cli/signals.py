@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import click
-
+from archiver.cli.failure_report import report_failure
 from archiver.client.failures import TimedOut
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +41,7 @@ def exit_after(seconds: float, message: str) -> Iterator[None]:
     """
 
     def exit_timed_out(_number: int, _frame: FrameType | None) -> None:
-        click.echo(f"Error: {message}", err=True)
+        report_failure(TimedOut(message))
         raise SystemExit(TimedOut.exit_code)
 
     before = signal.signal(signal.SIGALRM, exit_timed_out)

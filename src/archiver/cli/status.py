@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import click
 
-from archiver.cli.options import json_option, server_option
+from archiver.cli.options import json_option, quiet_option, server_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.api_client import open_client
@@ -29,32 +29,35 @@ from archiver.client.text import printable
     default=0,
     help="Seconds to wait for the status to change.  [default: 0]",
 )
+@quiet_option
 @json_option
 @server_option
-def command(*, task: str, watch: bool, wait_s: int, as_json: bool, server: str) -> None:
+def command(
+    *, task: str, watch: bool, wait_s: int, quiet: bool, as_json: bool, server: str
+) -> None:
     """Show the status of TASK, which is a task id or a status URL.
 
     Exits with 1 if the task failed, and with 3 if it failed because the repository, the rev or the
     directory does not exist.
     """
     with interruptible():
-        status = _fetch(server, task, watch=watch, wait_s=wait_s)
+        status = _fetch(server, task, watch=watch, wait_s=wait_s, quiet=quiet)
     result = _without_links(status)
     try:
-        output = json.dumps(result, indent=2) if as_json else _format_table(result)
+        output = json.dumps(result) if as_json else _format_table(result)
     except RecursionError as exc:
         raise CommandFailed("the response is not the status of a task") from exc
     click.echo(output)
     status.raise_if_failed()
 
 
-def _fetch(server: str, task: str, *, watch: bool, wait_s: int) -> TaskStatus:
+def _fetch(server: str, task: str, *, watch: bool, wait_s: int, quiet: bool) -> TaskStatus:
     never = Deadline(math.inf, TimedOut("not finished"))
     with open_client(server) as client:
         url = client.status_url(task)
         if watch:
             _require_task(client.fetch_status(url, never))
-            with byte_progress(quiet=False) as progress:
+            with byte_progress(quiet=quiet) as progress:
                 accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
                 with suppress(CommandFailed):  # the status below says why the task failed
                     wait_for_task(

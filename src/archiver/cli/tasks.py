@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from archiver.cli.command_settings import load_settings_or_embedded
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
-from archiver.cli.options import config_option, json_option
+from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.cli.progress import open_reporter
 from archiver.cli.signals import interruptible
 from archiver.cli.tasks_report import format_task, tables
 from archiver.settings import Settings, require_engine
 from archiver.tasks import TaskState
-from archiver.telemetry import set_up_logging
 from archiver.upkeep.census import STATES, Overview, Wanted
 from archiver.upkeep.census_json import render_counts, render_task
 from archiver.wiring.tools import open_census
@@ -38,7 +37,7 @@ LIMIT_MAX = 10_000
     show_default=True,
     help="List up to N tasks in each state.",
 )
-@click.option("--quiet", is_flag=True, help="Print no progress.")
+@quiet_option
 @json_option
 @config_option
 def command(
@@ -61,7 +60,7 @@ def command(
      75  the engine did not respond
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_engine,), source=source)
-    set_up_logging(settings.log.format, level=settings.log.level, process="tasks")
+    set_up_command_log(settings, "tasks")
     wanted = Wanted(state=TaskState(state) if state else None, source=source, limit=limit)
     with retry_later(), interruptible():
         overview = asyncio.run(_take(settings, wanted, quiet=quiet))

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 import click
 
 from archiver.access.tokens import create_token, hash_token
+from archiver.cli.options import json_option, quiet_option
 from archiver.client.failures import InvalidUsage
 from archiver.settings import is_setting_name
 
@@ -31,12 +32,17 @@ def command() -> None:
 @click.option("--source", "sources", multiple=True, help="Pattern of sources. May be repeated.")
 @click.option("--repo", "repos", multiple=True, help="Pattern of repos. May be repeated.")
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="Date at which it expires.")
+@quiet_option
+@json_option
 def create(
+    *,
     name: str,
     scopes: tuple[str, ...],
     sources: tuple[str, ...],
     repos: tuple[str, ...],
     expires: datetime | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Create a token for NAME.
 
@@ -56,7 +62,12 @@ def create(
         *([f"expires = {date.isoformat(expires.date())}"] if expires else []),
         f"hash = {json.dumps(hash_token(token))}",  # last: half of the table is no valid table
     ]
-    click.echo("# Add this to the settings of the web processes:\n", err=True)
+    if as_json:
+        click.echo(json.dumps({"name": name, "token": token, "settings": "\n".join(lines)}))
+        return
+    if not quiet:
+        click.echo("# Add this to the settings of the web processes:\n", err=True)
     click.echo("\n".join(lines), err=True)
-    click.echo("\n# The token, which is not stored anywhere:", err=True)
+    if not quiet:
+        click.echo("\n# The token, which is not stored anywhere:", err=True)
     click.echo(token)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import json_option
+from archiver.cli.options import json_option, quiet_option
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, InvalidUsage, WrongBytes
 from archiver.client.lock_file import read_lock
@@ -38,6 +38,7 @@ _SUM = re.compile(r"(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<name>.+)")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Lock file with the SHA-256.",
 )
+@quiet_option
 @json_option
 def command(
     *,
@@ -47,6 +48,7 @@ def command(
     sha256: str | None,
     sums: Path | None,
     lock_path: Path | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Verify that FILE is the archive that it should be.
@@ -70,17 +72,17 @@ def command(
     with interruptible():
         expected = _expected(file, sha256=sha256, sums=sums, lock_path=lock_path, node=node)
         if expected:
-            _compare(file, expected, as_json=as_json and not node, quiet=bool(node))
+            _compare(file, expected, as_json=as_json and not node, quiet=quiet or bool(node))
         if node:
-            _prove(file, node, subdir, as_json=as_json)
+            _prove(file, node, subdir, quiet=quiet, as_json=as_json)
 
 
-def _prove(file: Path, node: str, subdir: str, *, as_json: bool) -> None:
+def _prove(file: Path, node: str, subdir: str, *, quiet: bool, as_json: bool) -> None:
     try:
         from archiver.cli.proof import verify_commit  # noqa: PLC0415 - the client goes without
     except ModuleNotFoundError as exc:
         raise InvalidUsage(f"a proof needs {exc.name}: install source-archiver[server]") from exc
-    verify_commit(file, node=node, subdir=subdir, as_json=as_json)
+    verify_commit(file, node=node, subdir=subdir, quiet=quiet, as_json=as_json)
 
 
 def _expected(
@@ -132,7 +134,7 @@ def _compare(file: Path, expected: str, *, as_json: bool, quiet: bool) -> None:
         raise CommandFailed(f"{file}: {exc.strerror}") from exc
     if as_json:
         document = {"file": str(file), "sha256": found, "expected_sha256": expected}
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document))
     if found != expected:
         raise WrongBytes(f"{file} has the SHA-256 {found}, not {expected}")
     if not (quiet or as_json):

@@ -49,6 +49,11 @@ _FAILURES = {
     504: RetryLater,
 }
 
+_HINTS = dict.fromkeys(
+    (401, 403),
+    "ARCHIVER_TOKEN, or the password for this host in ~/.netrc, is the token that is sent.",
+)
+
 _PATTERNS = {
     "archiver-sha256": re.compile(r"[0-9a-f]{64}"),
     "archiver-size": re.compile(r"[0-9]{1,18}"),
@@ -56,6 +61,7 @@ _PATTERNS = {
     "archiver-region": re.compile(r"[a-z0-9][a-z0-9_-]{0,62}"),
 }
 """The headers of a redirect to an archive."""
+_CODE = re.compile(r"[a-z][a-z0-9_]{1,63}")
 _DESCRIBED_BY = re.compile(r'<([^<>]*)>;\s?rel="describedby"')
 
 
@@ -132,8 +138,9 @@ class TaskStatus:
     def raise_if_failed(self) -> None:
         """Raise CommandFailed with the task's reason if it failed."""
         if self.state == "FAILURE":
-            message = f"{self.code}: {self.reason}"
-            raise NotFound(message) if self.code in UNKNOWN else CommandFailed(message)
+            message, code = f"{self.code}: {self.reason}", _valid_code(self.code)
+            kind = NotFound if self.code in UNKNOWN else CommandFailed
+            raise kind(message, code=code)
 
 
 def parse_archive_response(
@@ -245,12 +252,18 @@ def _failure(response: ApiResponse) -> CommandFailed:
     if allowed:
         detail = f"{detail} (allowed: {allowed})"
     message = printable(f"{code or response.status}: {detail}")
+    known = _valid_code(code)
     if code in LIMITS:
-        return LimitReached(message, pause_s=_pause_s(response))
+        return LimitReached(message, code=known, pause_s=_pause_s(response))
     failure = _FAILURES.get(response.status, CommandFailed)
     if failure is RetryLater and code:
         failure = Declined
-    return failure(message)
+    return failure(message, code=known, hint=_HINTS.get(response.status, ""))
+
+
+def _valid_code(code: str) -> str:
+    """Return *code* if it looks like one of Archiver; empty if not."""
+    return code if _CODE.fullmatch(code) else ""
 
 
 class _WrongForm(Exception):

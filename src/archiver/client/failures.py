@@ -6,15 +6,21 @@ from archiver.client.text import printable
 
 
 class CommandFailed(Exception):
-    """Ends a command with ``exit_code`` and ``message`` on standard error.
+    """Ends a command with ``exit_code``, and ``message`` on standard error.
 
-    A message may quote a server or a file, so anything unprintable in it is escaped.
+    A message may quote a server or a file, so anything unprintable in it is escaped. ``code`` names
+    the failure for programs: the class of this failure, or the code that Archiver sent. ``hint``
+    says what the user of the command can do next.
     """
 
     exit_code = 1
+    code = "failed"
+    hint = ""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
         self.message = "\n".join(map(printable, message.split("\n")))
+        self.code = code or self.code
+        self.hint = hint or self.hint
         super().__init__(self.message)
 
 
@@ -22,28 +28,37 @@ class InvalidUsage(CommandFailed):
     """An argument or a setting is wrong."""
 
     exit_code = 2
+    code = "invalid_usage"
 
 
 class NotFound(CommandFailed):
     """Archiver or the version-control host reports that it does not exist."""
 
     exit_code = 3
+    code = "not_found"
+    hint = "Check the names. An archive or a task may also be private: see ARCHIVER_TOKEN."
 
 
 class TimedOut(CommandFailed):
     exit_code = 4
+    code = "timed_out"
+    hint = "Run the same command again, or allow more time with --timeout."
 
 
 class WrongBytes(CommandFailed):
     """The downloaded bytes differ from the promised size or sha256."""
 
     exit_code = 5
+    code = "wrong_bytes"
+    hint = "Do not use these bytes. Download them again, or report them to the server's operator."
 
 
 class RetryLater(CommandFailed):
     """A server does not respond or is busy, and may recover. EX_TEMPFAIL in sysexits.h."""
 
     exit_code = 75
+    code = "try_again"
+    hint = "Run the same command again later."
 
 
 class Unfinished(RetryLater):
@@ -61,16 +76,19 @@ class Declined(RetryLater):
 class LimitReached(Declined):
     """A limit does not allow this now. After ``pause_s`` seconds, it may."""
 
-    def __init__(self, message: str, *, pause_s: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, code: str = "", pause_s: float) -> None:
+        super().__init__(message, code=code)
         self.pause_s = pause_s
 
 
 class NoResponse(RetryLater):
     """There was no HTTP response at all."""
 
+    hint = "Run the same command again later. --server or ARCHIVER_URL names another server."
+
 
 class Interrupted(CommandFailed):
     """A signal ended the command: 128 plus the number of SIGINT."""
 
     exit_code = 130
+    code = "interrupted"

@@ -18,6 +18,8 @@ class Unsafe(CommandFailed):
     """A member would be written outside of the folder, or is no file, folder or link."""
 
     exit_code = 5
+    code = "unsafe"
+    hint = "Nothing was extracted. Do not extract this archive with another tool, either."
 
 
 class TreeWriter:
