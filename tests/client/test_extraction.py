@@ -1,5 +1,6 @@
 """``archiver get --extract`` writes files below a new folder, and nowhere else."""
 
+import fcntl
 import hashlib
 import io
 import os
@@ -303,3 +304,20 @@ def test_a_program_extracts_as_the_command_does(
         got = client.get(request, unpacking=Unpacking(tmp_path / "tree", strip=1))
     assert (got.path, got.files) == (None, 3)
     assert contents(tmp_path / "tree") == {name[7:]: content for name, content in TREE.items()}
+
+
+def test_a_folder_that_a_killed_process_left_is_removed(
+    extract: Run, serve: Callable[..., None], tmp_path: Path
+) -> None:
+    for name in (".tree.a.part", ".tree.b.part", ".tree.c.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("half")
+    for name in (".tree.a.part", ".tree.b.part"):
+        os.utime(tmp_path / name, (MTIME, MTIME))
+    locked = os.open(tmp_path / ".tree.b.part", os.O_RDONLY)
+    fcntl.flock(locked, fcntl.LOCK_EX)
+    serve(tar(*plain()))
+    assert extract().exit_code == 0
+    os.close(locked)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"tree", ".tree.b.part", ".tree.c.part"}

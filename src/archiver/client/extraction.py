@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from archiver.client.decompression import decompressed
 from archiver.client.failures import CommandFailed
+from archiver.client.new_folder import NewFolder
 from archiver.client.tree_writer import TreeWriter
 from archiver.client.unpack import unpack_tar, unpack_zip
 
@@ -88,7 +87,7 @@ class Extraction:
 
     def __init__(self, unpacking: Unpacking) -> None:
         self._unpacking = unpacking
-        self._folder: Path | None = None
+        self._folder: NewFolder | None = None
         self._threads: list[threading.Thread] = []
         self._archive, self._plain = Feed(), Feed()
         self._tree: TreeWriter | None = None
@@ -137,21 +136,16 @@ class Extraction:
 
     def publish(self) -> None:
         """Give the folder its name."""
-        target = self._unpacking.folder
-        if self._folder is None:
-            return
-        self._folder.chmod(0o777 & ~_umask())
-        if self._unpacking.force and target.exists():
-            shutil.rmtree(target)
-        self._folder.rename(target)
-        self._folder = None
+        if self._folder:
+            self._folder.publish(replace=self._unpacking.force)
+            self._folder = None
 
     def discard(self) -> None:
         """End the threads, and remove what was extracted."""
         self._archive.stopped = self._plain.stopped = True
         self._join()
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def _begin(self) -> None:
@@ -168,11 +162,10 @@ class Extraction:
         self._threads = []
 
     def _open_tree(self) -> TreeWriter:
-        target = self._unpacking.folder
-        folder = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        self._folder = Path(folder)
+        unpacking = self._unpacking
+        self._folder = NewFolder(unpacking.folder)
         self._tree = TreeWriter(
-            self._folder, strip=self._unpacking.strip, patterns=self._unpacking.patterns
+            self._folder.path, strip=unpacking.strip, patterns=unpacking.patterns
         )
         return self._tree
 
@@ -218,9 +211,3 @@ def open_extraction(unpacking: Unpacking) -> Iterator[Extraction]:
         raise CommandFailed(f"{exc.filename or folder}: {exc.strerror}") from exc
     finally:
         extraction.discard()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -1,0 +1,67 @@
+"""A folder that gets its name when it is complete."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+SUFFIX = ".part"
+ABANDONED_AFTER_S = 60.0
+"""A younger folder may belong to a process that has not locked it yet."""
+
+
+class NewFolder:
+    """A hidden folder beside *target*, locked by this process until it is published or removed.
+
+    Folders of processes that were killed are removed first.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        prefix = f".{target.name}."
+        _remove_abandoned(target.parent, prefix)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=target.parent))
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def publish(self, *, replace: bool) -> None:
+        """Give the folder its name and the usual permissions. Raises OSError."""
+        self.path.chmod(0o777 & ~_umask())
+        if replace and self._target.exists():
+            shutil.rmtree(self._target)
+        self.path.rename(self._target)
+        os.close(self._descriptor)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._descriptor)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    for path in parent.iterdir():
+        if path.name.startswith(prefix) and path.name.endswith(SUFFIX):
+            with suppress(OSError):
+                _remove_if_abandoned(path)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    """Remove a folder that no process has locked. Raises OSError if one has, or for a file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(descriptor).st_mtime > ABANDONED_AFTER_S:
+            shutil.rmtree(path)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
