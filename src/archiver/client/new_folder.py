@@ -23,9 +23,9 @@ class NewFolder:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        prefix = f".{target.name}."
-        _remove_abandoned(target.parent, prefix)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=target.parent))
+        self._prefix = f".{target.name}."
+        _remove_abandoned(target.parent, self._prefix)
+        self.path = self._new_path()
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         with suppress(OSError):  # not every file system has locks
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,10 +33,17 @@ class NewFolder:
     def publish(self, *, replace: bool) -> None:
         """Give the folder its name and the usual permissions. Raises OSError."""
         self.path.chmod(0o777 & ~_umask())
-        if replace and self._target.exists():
-            shutil.rmtree(self._target)
+        before = self._new_path() if replace and os.path.lexists(self._target) else None
+        if before:
+            self._target.rename(before / "before")
         self.path.rename(self._target)
+        if before:
+            shutil.rmtree(before)
         os.close(self._descriptor)
+
+    def _new_path(self) -> Path:
+        folder = self._target.parent
+        return Path(tempfile.mkdtemp(prefix=self._prefix, suffix=SUFFIX, dir=folder))
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
