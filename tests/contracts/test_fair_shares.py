@@ -151,7 +151,7 @@ def test_a_flood_of_one_client_delays_the_task_of_another_by_a_few_builds(
 
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
         built.append(archive)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # far longer than it takes to create a task
         return copies_of(archive)
 
     async def play(stand: QueueBackend) -> list[int]:
