@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 import zstandard
 
 from archiver.client import ArchiveRequest, Client, Unpacking
+from archiver.client.new_folder import NewFolder
 from tests.client.responses import GET, NODE_URL, OBJECT, REV_URL
 from tests.parts.commands import Run
 from tests.parts.scripted_server import Response, ScriptedServer, ranged
@@ -48,13 +51,13 @@ def plain() -> list[Member]:
     return [member(name, content) for name, content in TREE.items()]
 
 
-def zipped(*entries: tuple[str, bytes, int]) -> bytes:
+def zipped(*entries: tuple[str, bytes, int], how: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", how) as archive:
         for name, content, mode in entries:
             entry = zipfile.ZipInfo(name, (2001, 9, 9, 1, 46, 40))
             entry.external_attr = mode << 16
-            archive.writestr(entry, content)
+            archive.writestr(entry, content, compress_type=how)
     return buffer.getvalue()
 
 
@@ -205,6 +208,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a tar without its end": lambda: tar(member("t/a"), mode="w")[:512],
     "a tar with a damaged header": lambda: _damaged(tar(member("t/a"), member("t/b"), mode="w")),
     "a header of 2 MB": lambda: tar(member("t/a", pax_headers={"comment": "x" * 2_000_000})),
+    "a header of digits": lambda: _with_header(b"1" * 60_000),
+    "a long name": lambda: tar(member("t/" + "x" * 300)),
+    "an empty link": lambda: tar(link("t/link", "")),
     "headers of headers": lambda: tar(*[member("t" * 500, type=tarfile.GNUTYPE_LONGNAME)] * 2000),
     "a sparse file": lambda: tar(member("t/sparse", type=tarfile.GNUTYPE_SPARSE)),
     "a damaged gzip": lambda: tar(*plain())[:-100],
@@ -213,8 +219,23 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a zip with a path upwards": lambda: zipped(("t/../../victim", b"x", 0o100644)),
     "a zip with a link out": lambda: zipped(("t/out", b"../../victim", 0o120777)),
     "a zip with a long link": lambda: zipped(("t/out", b"x" * 5000, 0o120777)),
+    "a zip with an empty link": lambda: zipped(("t/out", b"", 0o120777)),
+    "a zip with bzip2": lambda: zipped(("t/a", b"x" * 999, 0o100644), how=zipfile.ZIP_BZIP2),
+    "a zip with lzma": lambda: zipped(("t/a", b"x" * 999, 0o100644), how=zipfile.ZIP_LZMA),
     "a damaged zip": lambda: zipped(("t/a", b"x", 0o100644))[:-10],
 }
+
+
+def _with_header(data: bytes) -> bytes:
+    """Return a tar that begins with a PAX header of these bytes."""
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(data)
+    return (
+        header.tobuf(tarfile.USTAR_FORMAT)
+        + data
+        + bytes(-len(data) % 512)
+        + tar(*plain(), mode="w")
+    )
 
 
 def _damaged(content: bytes) -> bytes:
@@ -321,3 +342,46 @@ def test_a_folder_that_a_killed_process_left_is_removed(
     os.close(locked)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"tree", ".tree.b.part", ".tree.c.part"}
+
+
+def test_a_link_to_a_folder_stays(extract: Run, serve: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "old").write_text("old")
+    (tmp_path / "tree").symlink_to("real")
+    serve(tar(*plain()))
+    assert extract().exit_code == 1
+    assert extract("--force").exit_code == 0
+    assert (tmp_path / "tree").readlink() == Path("real")
+    assert contents(tmp_path / "real") == TREE
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    target = tmp_path / "tree"
+    (target / "old").mkdir(parents=True)
+    new = NewFolder(target)
+    new.path.rmdir()
+    with pytest.raises(OSError, match="No such file"):
+        new.publish(replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_of_several_processes_one_extracts_and_the_others_say_why(
+    server: ScriptedServer, serve: Callable[..., None], tmp_path: Path
+) -> None:
+    serve(tar(*plain()))
+    words = (*GET, "--server", server.url, "--extract", "tree", "--quiet")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "archiver", *words],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert sorted(code for _, code in ended) == [0, 1, 1, 1]
+    assert all("tree exists and is not empty" in said for said, code in ended if code)
+    assert contents(tmp_path / "tree") == TREE
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]

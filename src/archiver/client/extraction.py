@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiver.client.decompression import decompressed
@@ -194,20 +195,31 @@ class Extraction:
 def open_extraction(unpacking: Unpacking) -> Iterator[Extraction]:
     """Yield an extraction, whose folder gets its name when the block ends without an error.
 
-    Raises CommandFailed if the folder exists and must not be replaced.
+    A symbolic link stays, and leads to the new folder. Raises CommandFailed if the folder exists
+    and must not be replaced.
     """
-    folder = unpacking.folder
-    if os.path.lexists(folder) and not unpacking.force:
-        if not folder.is_dir():
-            raise CommandFailed(f"{folder} exists and is no folder")
-        if any(folder.iterdir()):
-            raise CommandFailed(f"{folder} exists and is not empty; --force replaces it")
+    folder = Path(os.path.realpath(unpacking.folder))
+    unpacking = replace(unpacking, folder=folder)
+    if not unpacking.force:
+        _require_empty(folder)
     extraction = Extraction(unpacking)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         yield extraction
         extraction.publish()
     except OSError as exc:
+        if exc.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR} and not unpacking.force:
+            _require_empty(folder)
         raise CommandFailed(f"{exc.filename or folder}: {exc.strerror}") from exc
     finally:
         extraction.discard()
+
+
+def _require_empty(folder: Path) -> None:
+    """Raise CommandFailed unless *folder* is absent or empty."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder} exists and is no folder")
+    if any(folder.iterdir()):
+        raise CommandFailed(f"{folder} exists and is not empty", hint="--force replaces it.")

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUFFIX = ".part"
@@ -31,14 +32,24 @@ class NewFolder:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def publish(self, *, replace: bool) -> None:
-        """Give the folder its name and the usual permissions. Raises OSError."""
+        """Give the folder its name and the usual permissions; *replace* what has the name now.
+
+        Raises OSError. The name belongs to the folder before or to this one, but for a moment.
+        """
         self.path.chmod(0o777 & ~_umask())
-        before = self._new_path() if replace and os.path.lexists(self._target) else None
-        if before:
-            self._target.rename(before / "before")
-        self.path.rename(self._target)
-        if before:
-            shutil.rmtree(before)
+        with _locked(self._target.parent):
+            if replace and os.path.lexists(self._target):
+                before = self._new_path()
+                self._target.rename(before / "before")
+                try:
+                    self.path.rename(self._target)
+                except BaseException:
+                    (before / "before").rename(self._target)
+                    raise
+                finally:
+                    shutil.rmtree(before, ignore_errors=True)
+            else:
+                self.path.rename(self._target)
         os.close(self._descriptor)
 
     def _new_path(self) -> Path:
@@ -48,6 +59,18 @@ class NewFolder:
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Have one process at a time in the block, where the file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:

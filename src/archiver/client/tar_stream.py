@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from tarfile import BLOCKSIZE
 
 from archiver.client.decompression import Readable
 
-HEADER_MAX_BYTES = 1024 * 1024
+HEADER_MAX_BYTES = 65 * 1024
 """No header of a source archive is longer: tarfile reads a header of any size into the memory."""
 
+DIGITS_MAX = 255
+"""tarfile searches a header in a time that grows with the square of a row of digits."""
+
 _READ_BYTES = 1024 * 1024
+_DIGITS = re.compile(rb"[0-9]{%d}" % (DIGITS_MAX + 1))
 
 
 class TarStream:
@@ -38,7 +44,7 @@ class TarStream:
     def read(self, size: int) -> bytes:
         """Return *size* bytes of headers, or fewer at the end, and note them as ``last``.
 
-        Raises ValueError if a header is too long.
+        Raises ValueError if a header is too long, or would take long to parse.
         """
         if not 0 <= size <= HEADER_MAX_BYTES:
             raise ValueError(size)
@@ -49,6 +55,8 @@ class TarStream:
             self._position += size
         else:
             self.last = b"".join(self._pieces(size))
+        if size > BLOCKSIZE and _DIGITS.search(self.last):
+            raise ValueError(size)
         return self.last
 
     def contents(self, size: int) -> Iterator[bytes]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from archiver.client.failures import CommandFailed
 
+NAME_MAX_BYTES, TARGET_MAX_BYTES = 255, 4095
+"""As of the usual file systems."""
 OWNER_READS_AND_WRITES, OWNER_EXECUTES, ALL_EXECUTE = 0o600, 0o100, 0o111
 NOT_WRITABLE_FOR_OTHERS = 0o755
 
@@ -44,6 +46,8 @@ class TreeWriter:
         parts = [part for part in name.split("/") if part not in {"", "."}]
         if ".." in parts or "\0" in name:
             raise Unsafe(f"the archive has a member outside of it: {name}")
+        if any(len(os.fsencode(part)) > NAME_MAX_BYTES for part in parts):
+            raise Unsafe(f"the archive has a member whose name is too long: {name}")
         kept = parts[self._strip :]
         path = "/".join(kept)
         if not self._patterns or not path:
@@ -78,6 +82,8 @@ class TreeWriter:
 
     def add_link(self, path: str, target: str) -> None:
         """Add a symbolic link."""
+        if not 0 < len(os.fsencode(target)) <= TARGET_MAX_BYTES:
+            raise Unsafe(f"the archive has a link whose target is empty or too long: {path}")
         self._make_room(path)
         os.symlink(target, self._absolute(path))  # noqa: PTH211
         self._links.append(path)

@@ -20,6 +20,8 @@ from archiver.client.tree_writer import TreeWriter, Unsafe
 
 CHUNK_BYTES = 1024 * 1024
 LINK_MAX_BYTES = 4096
+COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""zipfile decompresses others without a bound of the memory, and no host uses them."""
 ZEROS = bytes(tarfile.BLOCKSIZE)
 
 DAMAGES = (
@@ -85,6 +87,8 @@ def unpack_zip(file: Path, tree: TreeWriter) -> None:
 
 
 def _add_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, tree: TreeWriter) -> None:
+    if entry.compress_type not in COMPRESSIONS:
+        raise NotImplementedError
     path, mode = tree.place(entry.filename), entry.external_attr >> 16
     if not path:
         return
