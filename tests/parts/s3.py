@@ -158,7 +158,7 @@ def weed_command(folder: Path, port: int) -> list[str]:
         "-ip.bind=127.0.0.1",
         f"-master.port={free_port()}",
         "-master.telemetry=false",
-        "-master.electionTimeout=1s",
+        "-master.peers=none",  # no election, which takes 1 to 6 seconds
         "-master.volumeSizeLimitMB=64",
         f"-volume.port={free_port()}",
         "-volume.max=0",
