@@ -29,6 +29,7 @@ def test_each_commit_changes_a_few_files(inputs: Inputs) -> None:
     assert repository.git("ls-tree", "-d", repository.nodes[0], repository.subdir)
 
 
+@pytest.mark.thorough
 def test_a_repository_is_kept_until_its_recipe_changes(inputs: Inputs) -> None:
     nodes = GitRepository(inputs, RECIPE).nodes
     made_at = (inputs.folder / "git" / "some.git" / "recipe.json").stat().st_mtime_ns

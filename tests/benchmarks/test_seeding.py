@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.seeding import seed, urls
 from tests.system.client import fetch
 from tests.system.stack import servers
@@ -9,6 +11,7 @@ from tests.system.stack import servers
 UNREACHABLE = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"
 
 
+@pytest.mark.thorough
 def test_seeded_archives_are_hits_without_the_host(tmp_path: Path) -> None:
     with servers(tmp_path, template=UNREACHABLE) as stack:
         seed(stack, 20)

@@ -55,6 +55,7 @@ def test_without_listings_completeness_is_not_proven(local: LocalArchiver) -> No
     assert trusting.completeness is Completeness.TRUSTED
 
 
+@pytest.mark.thorough
 def test_an_unproven_copy_is_checked_before_its_conversion(local: LocalArchiver) -> None:
     repository, node = commit(local.host, DAMAGED)
     damage(repository, "a/f5.txt")

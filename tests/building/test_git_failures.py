@@ -192,6 +192,7 @@ def truncations(body: bytes) -> Sequence[Fault]:
     return [*recorded, *(broken_off(at, body) for at in places[::4])]
 
 
+@pytest.mark.thorough
 def test_a_pack_that_breaks_off_anywhere_leaves_the_mirror_as_it_was(
     host: FaultyGitHost, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_pack_without_the_end_of_its_answer_fails_or_is_kept_whole(
     asyncio.run(scenario())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_warm", (False, True))
 def test_no_flipped_bit_of_a_pack_reaches_an_archive(
     host: FaultyGitHost, tmp_path: Path, *, is_warm: bool

@@ -11,6 +11,7 @@ from archiver.model import TreeMatch
 from tests.git_repositories import PERSON, GitRepository
 from tests.git_world import Made, git_source_config, git_world
 from tests.parts.git_host import GitHost
+from tests.parts.thorough import thorough
 from tests.raw_trees import Item, blob, commit_items, tree
 
 FILE, EXECUTABLE, LINK, FOLDER, SUBMODULE = b"100644", b"100755", b"120000", b"40000", b"160000"
@@ -134,10 +135,8 @@ def test_a_path_that_git_refuses_also_spoils_other_folders(
     "named",
     (
         ((b"100664", b"a"), (FILE, b"b")),
-        ((b"100600", b"a"),),
-        ((b"040000", b"a"),),
         ((b"0040000", b"a"), (b"0100644", b"b")),
-        ((b"40755", b"a"),),
+        *thorough(((b"100600", b"a"),), ((b"040000", b"a"),), ((b"40755", b"a"),)),
     ),
 )
 def test_modes_of_old_software_are_archived_as_git_reads_them(

@@ -46,6 +46,7 @@ def test_a_single_server_is_shown_and_cannot_have_three_replicas(
     assert "the engine has fewer servers" in refused.stderr
 
 
+@pytest.mark.thorough
 def test_an_engine_without_streams_cannot_have_replicas(tmp_path: Path) -> None:
     port = free_port()
     start = command(tmp_path, port)

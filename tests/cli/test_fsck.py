@@ -149,6 +149,7 @@ def test_real_buckets_are_checked_and_repaired(
     assert "9 archives: no defects" in clean.stderr
 
 
+@pytest.mark.thorough
 def test_an_unfinished_purge_and_a_pin_are_known(tmp_path: Path, nats: Nats, home: Home) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
     purged, pinned = an_archive(), an_archive()

@@ -126,6 +126,7 @@ async def remove_turn(fleet: Fleet) -> None:
         await delete(connection, STATES, RUN)
 
 
+@pytest.mark.thorough
 def test_two_runs_do_not_overlap(tmp_path: Path, nats: Nats, home: Home) -> None:
     regions = {str(name): region(home, bucket) for name, bucket in home.names.items()}
 

@@ -103,6 +103,7 @@ def test_a_missing_engine_exits_with_75(tmp_path: Path, home: Home) -> None:
     assert "Error: engine_unavailable" in result.stderr
 
 
+@pytest.mark.thorough
 def test_missing_regions_exit_with_75(tmp_path: Path, home: Home, nats: Nats) -> None:
     lost = {"us-east-1": region(home, "bucket-that-is-lost")}
     result = rebuild(tmp_path, engine=nats.url, regions=lost)

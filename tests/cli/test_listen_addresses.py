@@ -31,8 +31,8 @@ def taken() -> Iterator[str]:
     ("command", "setting"),
     (
         ("web", "server.listen"),
-        ("web", "server.metrics_listen"),
         ("worker", "worker.metrics_listen"),
+        pytest.param("web", "server.metrics_listen", marks=pytest.mark.thorough),
     ),
 )
 def test_an_address_in_use_is_reported_with_its_setting(

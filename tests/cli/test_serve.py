@@ -125,6 +125,7 @@ def test_serve_rejects_a_second_run_restarts_children_and_exits_with_0(tmp_path:
         )
 
 
+@pytest.mark.thorough
 def test_an_address_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         port = squatter.getsockname()[1]
@@ -146,6 +147,7 @@ def test_a_run_after_a_kill_has_the_same_addresses_and_secrets(tmp_path: Path) -
         assert "0 archives: 0 written" in beside(tmp_path, "index", "rebuild")
 
 
+@pytest.mark.thorough
 def test_the_second_signal_kills_everything(tmp_path: Path) -> None:
     with serving(tmp_path, free_port()) as it:
         worker = child_with(it.process.pid, "archiver worker")

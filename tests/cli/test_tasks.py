@@ -146,6 +146,7 @@ def test_the_tasks_of_a_real_queue_are_listed(tmp_path: Path, nats: Nats) -> Non
     assert "192.0.2.1" in table.stdout
 
 
+@pytest.mark.thorough
 def test_a_missing_engine_exits_with_75(tmp_path: Path) -> None:
     result = tasks(tmp_path, f"nats://127.0.0.1:{free_port()}")
     assert result.returncode == 75

@@ -54,6 +54,7 @@ def test_a_fifo_is_written_to_and_stays(run: Run, server: ScriptedServer, tmp_pa
     assert path.is_fifo()
 
 
+@pytest.mark.thorough
 def test_a_stopped_reader_cannot_delay_the_timeout(
     server: ScriptedServer, hit: Response, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from tests.contracts.storage_backends import (
     use,
 )
 from tests.parts.s3 import REGIONS
+from tests.parts.thorough import thorough
 
 
 class RegionsContract:
@@ -76,6 +77,7 @@ class RegionsContract:
 
         use(backend, scenario)
 
+    @pytest.mark.thorough
     def test_without_reachable_regions_every_call_raises(self, backend: Backend) -> None:
         archive = an_archive()
 
@@ -118,7 +120,7 @@ class RegionsContract:
 
         use(backend, scenario)
 
-    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    @pytest.mark.parametrize("size_bytes", (100, *thorough(LARGE)))
     def test_an_archive_is_copied_to_a_region_that_lacks_it(
         self, backend: Backend, size_bytes: int
     ) -> None:
@@ -135,7 +137,7 @@ class RegionsContract:
 
         assert backend.download(use(backend, scenario)) == data
 
-    @pytest.mark.parametrize("size_bytes", (100, LARGE))
+    @pytest.mark.parametrize("size_bytes", (100, *thorough(LARGE)))
     def test_a_damaged_copy_is_not_copied(self, backend: Backend, size_bytes: int) -> None:
         archive = an_archive()
 

@@ -87,6 +87,7 @@ def test_a_lease_that_runs_out_goes_to_another_claim_and_fences_the_first(
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_an_attempt_that_reports_in_vain_learns_that_its_lease_is_lost(
     open_stand: OpenStand,
 ) -> None:
@@ -102,6 +103,7 @@ def test_an_attempt_that_reports_in_vain_learns_that_its_lease_is_lost(
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_a_renewed_lease_is_kept(open_stand: OpenStand) -> None:
     async def play() -> None:
         archive = an_archive()

@@ -79,7 +79,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 @pytest.mark.parametrize(
-    ("folder", "event"), ((None, "child.restarted"), (Path("/proc"), "child.disk_full"))
+    ("folder", "event"),
+    (
+        (None, "child.restarted"),
+        pytest.param(Path("/proc"), "child.disk_full", marks=pytest.mark.thorough),
+    ),
 )
 def test_a_broken_program_is_restarted_unless_its_disk_is_full(
     folder: Path | None, event: str

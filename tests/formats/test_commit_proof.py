@@ -29,6 +29,7 @@ from tests.formats.samples import GOOD, decompress, zstd
 from tests.formats.test_comments import converted
 from tests.formats.test_tree_check import archive_at, injected
 from tests.parts.git_program import Files, GitRepository, commit_files
+from tests.parts.thorough import thorough
 
 FILES: Files = {
     b"README": (0o100644, b"read me\n"),
@@ -50,7 +51,7 @@ class Sample(NamedTuple):
         return asyncio.run(prove_commit(self.path, node=self.node))
 
 
-@pytest.fixture(scope="module", params=("tar", "tar.gz", "zip"))
+@pytest.fixture(scope="module", params=("zip", "tar.gz", *thorough("tar")))
 def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
     with tempfile.TemporaryDirectory() as name:
         folder, suffix = Path(name), request.param

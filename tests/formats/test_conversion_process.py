@@ -240,6 +240,7 @@ def test_a_conversion_ignores_signals(tmp_path: Path) -> None:
     assert asyncio.run(play()) > len(NOISE)
 
 
+@pytest.mark.thorough
 def test_a_conversion_ends_with_its_worker_however_that_ends(tmp_path: Path) -> None:
     script = """if True:
         import asyncio, sys

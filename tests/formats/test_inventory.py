@@ -48,6 +48,7 @@ def test_members_are_the_same_in_every_format(suffix: str, tmp_path: Path) -> No
     assert members(pack(RICH, suffix), suffix, tmp_path) == expected(RICH)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suffix", ("tar", "zip"))
 def test_an_archive_may_have_many_members(suffix: str, tmp_path: Path) -> None:
     many = [Item(path=f"{number:06}") for number in range(10_000)]

@@ -29,6 +29,7 @@ from archiver.formats.symlinks import (
 )
 from tests.formats.samples import ROOT, an_archive, verify_chunks
 from tests.formats.trees import Item, pack, tar_of
+from tests.parts.thorough import thorough
 
 each_format = pytest.mark.parametrize("suffix", ("tar", "zip"))
 
@@ -200,21 +201,17 @@ def test_a_file_may_contain_the_target_of_a_rejected_link(suffix: str) -> None:
     assert links_outside(files, suffix, refuse=True) == 0
 
 
-thorough = pytest.mark.thorough
-
-
 @pytest.mark.parametrize(
     ("name", "target"),
     (
-        pytest.param(b"", b"x", marks=thorough),
-        pytest.param(b"", b"a/../b", marks=thorough),
-        pytest.param(
-            b"n" * 216, b"x", marks=thorough
-        ),  # a number at which both sets have just grown
+        pytest.param(b"", b"x", marks=pytest.mark.thorough),
+        pytest.param(b"", b"a/../b", marks=pytest.mark.thorough),
+        # a number at which both sets have just grown
+        pytest.param(b"n" * 216, b"x", marks=pytest.mark.thorough),
         (b"n" * 1484, b"x"),
-        (b"n" * 4000, b"x"),
-        (b"n" * 4000, b"a/../" * 800),
-        pytest.param(("\ud55c" * 1000).encode(), b"x", marks=thorough),
+        pytest.param(b"n" * 4000, b"x", marks=pytest.mark.thorough),
+        pytest.param(b"n" * 4000, b"a/../" * 800, marks=pytest.mark.thorough),
+        pytest.param(("\ud55c" * 1000).encode(), b"x", marks=pytest.mark.thorough),
     ),
     ids=("short", "turning", "thousands", "long", "longest", "longest, turning", "hangul"),
 )
@@ -298,7 +295,7 @@ def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
     return member
 
 
-@pytest.mark.parametrize("spelled", (str, str.lower, _to_windows))
+@pytest.mark.parametrize("spelled", (str, *thorough(str.lower, _to_windows)))
 @settings(max_examples=120, deadline=None)
 @given(items=st.lists(entries, min_size=1, max_size=6))
 def test_accepted_archives_extract_within_the_root(

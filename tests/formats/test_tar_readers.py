@@ -32,6 +32,7 @@ EACH_KIND = (
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None)
 @given(
     nth=st.integers(0, 6),

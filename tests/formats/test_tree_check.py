@@ -15,6 +15,7 @@ from archiver.model import Archive, Node, Verified
 from tests.formats.git_trees import ROOT, RecordedTree, commit_of, record_of
 from tests.formats.samples import COMPRESS
 from tests.parts.git_program import EMPTY_TREE, GitRepository, commit_files
+from tests.parts.thorough import thorough
 
 each_format = pytest.mark.parametrize("digits", (40, 64))
 
@@ -45,7 +46,7 @@ async def injected(
 
 @each_format
 @pytest.mark.parametrize("suffix", ("tar", "tar.gz", "tar.zst"))
-@pytest.mark.parametrize("chunk_bytes", (1 << 20, 777))
+@pytest.mark.parametrize("chunk_bytes", (1 << 20, *thorough(777)))
 def test_the_tree_of_what_git_archives_is_that_of_the_commit(
     tmp_path: Path, digits: int, suffix: str, chunk_bytes: int
 ) -> None:

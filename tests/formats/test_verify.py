@@ -161,6 +161,7 @@ def blocks(data: bytes) -> list[bytes]:
     return [data[at : at + 512] for at in range(0, len(data), 512)]
 
 
+@pytest.mark.thorough
 @many
 @given(start=st.integers(0, 12_000), replacement=st.binary(max_size=600))
 @example(start=136, replacement=b"Br\xdc")  # the sum still matches with signed bytes
@@ -208,6 +209,7 @@ def outcome(read: Read, suffix: str, chunks: Iterable[bytes]) -> Verified | tupl
         return exc.code, exc.message
 
 
+@pytest.mark.thorough
 @many
 @given(
     suffix=st.sampled_from([suffix for suffix in SUFFIXES if suffix != "zip"]),

@@ -133,6 +133,7 @@ SAMPLES = (
 END_BYTES = 22
 
 
+@pytest.mark.thorough
 @settings(max_examples=500, deadline=None)
 @given(
     sample=st.sampled_from(SAMPLES),

@@ -107,6 +107,7 @@ def test_a_fault_that_returns_after_its_end_is_reported_again(nats: Nats, namesp
     assert asyncio.run(play()) == ["too_few_servers"] * 2
 
 
+@pytest.mark.thorough
 def test_a_task_is_stored_in_a_new_queue_although_a_worker_listens(fleet: Fleet) -> None:
     another = replace(fleet, namespace=f"{fleet.namespace}_another")
     only_one = {"Nats-Expected-Last-Subject-Sequence": "0"}

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.link import Servers
 from archiver.jetstream.streams import DIGESTS, INDEX, REVS
@@ -27,6 +29,7 @@ def test_copies_that_only_the_buckets_know_are_found_and_indexed(fleet: Fleet) -
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_after_a_failed_read_the_engine_is_not_written_to(fleet: Fleet, nats: Nats) -> None:
     async def play() -> None:
         storage, archive = MemoryStorage(), an_archive()

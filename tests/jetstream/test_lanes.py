@@ -131,6 +131,7 @@ def test_an_unreadable_message_of_an_earlier_version_blocks_no_task(fleet: Fleet
     assert asyncio.run(play()) is EnqueueOutcome.CREATED
 
 
+@pytest.mark.thorough
 def test_a_consumer_of_an_earlier_version_is_widened_and_misses_nothing(fleet: Fleet) -> None:
     """A task with a client waits before one without, which the earlier worker has built."""
 
@@ -156,6 +157,7 @@ def test_a_consumer_of_an_earlier_version_is_widened_and_misses_nothing(fleet: F
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_a_queue_that_an_earlier_version_has_narrowed_is_widened_again(fleet: Fleet) -> None:
     async def play() -> EnqueueOutcome:
         async with fleet.connection() as connection, fleet.queue() as queue:

@@ -142,6 +142,7 @@ def assert_one_fault(servers: Servers, reason: str, event: str = "engine.unreach
     assert faults[0]["check"] == CHECKS[reason]
 
 
+@pytest.mark.thorough
 def test_an_unknown_host_and_a_refused_connection_are_different_reasons() -> None:
     assert_one_fault(Servers(urls=["nats://no-such-host.invalid:4222"]), "unknown_host")
     assert_one_fault(Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), "refused")
@@ -154,6 +155,7 @@ def test_a_wrong_password_and_missing_permissions_are_different_reasons(with_use
     assert_one_fault(reader, "not_permitted", "engine.not_ready")
 
 
+@pytest.mark.thorough
 def test_invalid_credentials_are_a_reason_and_do_not_hang(tmp_path: Path, with_users: int) -> None:
     path = tmp_path / "no.creds"
     path.write_text("nothing of the kind")
@@ -174,11 +176,13 @@ def test_an_unreadable_tls_file_is_a_reason(
         path.write_text("nothing of the kind")
 
 
+@pytest.mark.thorough
 def test_a_file_that_disappears_before_a_connection_is_a_reason(tmp_path: Path) -> None:
     servers = Servers(urls=[f"tls://127.0.0.1:{free_port()}"], ca_file=tmp_path / "gone.pem")
     assert_one_fault(servers, "unreadable_file")
 
 
+@pytest.mark.thorough
 def test_a_certificate_of_another_authority_or_host_is_not_trusted(
     with_tls: int, certificates: Certificates
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_certificate_of_another_authority_or_host_is_not_trusted(
     assert_one_fault(elsewhere, "wrong_host_name")
 
 
+@pytest.mark.thorough
 def test_a_required_client_certificate_is_a_reason(
     with_mutual_tls: int, certificates: Certificates
 ) -> None:
@@ -195,6 +200,7 @@ def test_a_required_client_certificate_is_a_reason(
     assert_one_fault(Servers(urls=urls, ca_file=certificates.authority), "demands_certificate")
 
 
+@pytest.mark.thorough
 def test_no_password_is_sent_without_tls_if_the_settings_require_it(with_users: int) -> None:
     servers = Servers(
         urls=[f"tls://127.0.0.1:{with_users}"],

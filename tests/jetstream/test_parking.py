@@ -89,6 +89,7 @@ def test_the_middle_lane_gets_no_more_tasks_than_it_has_room_for(fleet: Fleet) -
     assert set(builds.count.values()) == {1}
 
 
+@pytest.mark.thorough
 def test_several_workers_build_each_parked_task_once(fleet: Fleet) -> None:
     builds = Builds()
     builds.go.set()
@@ -105,6 +106,7 @@ def test_several_workers_build_each_parked_task_once(fleet: Fleet) -> None:
     assert set(builds.count.values()) == {1}
 
 
+@pytest.mark.thorough
 def test_a_move_that_was_interrupted_is_completed(fleet: Fleet) -> None:
     """The worker died after it had stored the task in the lane."""
     builds = Builds()

@@ -59,6 +59,7 @@ async def replicas_of(connection: Connection) -> set[int]:
     return {one.replicas for one in standings}
 
 
+@pytest.mark.thorough
 def test_a_process_with_another_setting_keeps_the_replicas_and_logs_once(
     three: Cluster, namespace: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_the_probe_succeeds_until_a_stream_stores_no_messages(fleet: Fleet) -> N
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_a_probe_succeeds_after_a_failed_one(fleet: Fleet) -> None:
     async def play() -> None:
         async with fleet.connection() as connection:

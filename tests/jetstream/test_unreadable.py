@@ -306,6 +306,7 @@ def test_an_unreadable_message_is_removed_by_a_worker(fleet: Fleet) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_a_record_that_becomes_garbage_ends_the_attempt_but_not_the_task(
     fleet: Fleet,
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_task_without_a_waiting_claim_goes_to_another_worker(
     assert asyncio.run(play()) == ["one", "two"]
 
 
+@pytest.mark.thorough
 def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:
@@ -220,6 +221,7 @@ def test_a_deleted_consumer_is_created_again(fleet: Fleet) -> None:
     assert asyncio.run(play()) == ["one", "one"]
 
 
+@pytest.mark.thorough
 def test_an_unannounced_task_is_found_by_a_sweep(fleet: Fleet) -> None:
     async def play() -> list[str]:
         async with bench(fleet, "one") as here:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
+import pytest
 
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.worker_reports import Reporter
@@ -48,6 +49,7 @@ def test_an_unreadable_report_still_proves_a_worker(fleet: Fleet) -> None:
     assert asyncio.run(play()) == 1
 
 
+@pytest.mark.thorough
 def test_a_slow_worker_is_waited_for(fleet: Fleet) -> None:
     async def say() -> bytes:
         await asyncio.sleep(1)

@@ -25,7 +25,8 @@ UV = {
 }
 
 
-@pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
+@pytest.mark.thorough
+@pytest.mark.parametrize("seconds", (BRIEF, LONG))
 def test_pip_installs_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
@@ -37,7 +38,8 @@ def test_pip_installs_a_missing_archive(
     assert got_503(stack, project) or seconds == BRIEF
 
 
-@pytest.mark.parametrize("seconds", (BRIEF, pytest.param(LONG, marks=pytest.mark.thorough)))
+@pytest.mark.thorough
+@pytest.mark.parametrize("seconds", (BRIEF, LONG))
 def test_uv_installs_a_missing_archive(
     seconds: float, projects: Projects, stack: Stack, tmp_path: Path
 ) -> None:
@@ -52,7 +54,9 @@ def test_uv_installs_a_missing_archive(
 
 
 @pytest.mark.parametrize(
-    ("command", "env"), (("pip install", PIP), ("uv pip install", UV)), ids=("pip", "uv")
+    ("command", "env"),
+    (pytest.param("pip install", PIP, marks=pytest.mark.thorough), ("uv pip install", UV)),
+    ids=("pip", "uv"),
 )
 def test_a_part_of_a_repository_is_installed(
     command: str, env: dict[str, str], projects: Projects, tmp_path: Path

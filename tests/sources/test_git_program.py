@@ -156,6 +156,7 @@ def test_pipes_leave_no_descriptor_open(git: GitProgram, repository: GitReposito
     assert len(after) <= len(before) + 1  # asyncio may watch for the ends of processes
 
 
+@pytest.mark.thorough
 def test_a_stream_that_is_left_early_ends_its_process(
     git: GitProgram, repository: GitRepository
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_process_ends_at_its_deadline(git: GitProgram) -> None:
     assert "deadline" in str(failure)
 
 
+@pytest.mark.thorough
 def test_processes_that_git_starts_end_with_it(git: GitProgram) -> None:
     async def play() -> list[int]:
         waits = "alias.wait=!/bin/sleep 1000 & echo started; exec /bin/sleep 1000"

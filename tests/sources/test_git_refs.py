@@ -34,6 +34,7 @@ from tests.parts.faulty_git_host import (
     replaced,
 )
 from tests.parts.git_host import GitHost
+from tests.parts.thorough import thorough
 from tests.sources.git_hosts import SOURCE, known, resolve
 
 ODD_REFS = (
@@ -273,7 +274,9 @@ def test_a_host_that_ignores_prefixes_still_resolves_exact_names(faulty: FaultyG
         resolve(faulty.template, "00000")
 
 
-@pytest.mark.parametrize("fault", (replaced(listing(REFS_MAX + 1) + FLUSH), endless(listing(1000))))
+@pytest.mark.parametrize(
+    "fault", (replaced(listing(REFS_MAX + 1) + FLUSH), *thorough(endless(listing(1000))))
+)
 def test_a_listing_is_read_up_to_a_limit(faulty: FaultyGitHost, fault: Fault) -> None:
     faulty.faults[Question.LS_REFS] = fault
 

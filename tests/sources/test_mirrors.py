@@ -245,6 +245,7 @@ def test_an_unusable_folder_is_no_room(tmp_path: Path) -> None:
         asyncio.run(mirrors.clean_up())
 
 
+@pytest.mark.thorough
 def test_many_packs_are_merged_and_keep_every_node(
     mirrors: Mirrors, repository: GitRepository
 ) -> None:
@@ -389,6 +390,7 @@ CHURN = """if True:
 """
 
 
+@pytest.mark.thorough
 def test_processes_that_drop_mirrors_do_not_disturb_each_other(
     mirrors: Mirrors, repository: GitRepository, tmp_path: Path
 ) -> None:

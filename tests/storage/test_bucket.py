@@ -103,6 +103,7 @@ def _headers(url: str, method: str = "GET") -> HTTPMessage:
         return headers
 
 
+@pytest.mark.thorough
 def test_a_presigned_url_expires(home: Home) -> None:
     bucket, brief = home.bucket(EAST), home.bucket(EAST, presigned_ttl=timedelta(seconds=1))
     run(lambda: bucket.put_object("archives/x.zip", stream(b"data")))
@@ -282,6 +283,7 @@ def test_all_requests_go_through_the_proxy_of_the_environment(
     assert len(through) == (0 if excluded else 2)
 
 
+@pytest.mark.thorough
 def test_a_silent_region_times_out_within_seconds(two_regions: TwoRegions) -> None:
     bucket = two_regions.home.bucket(EAST, endpoint=two_regions.sinks[EAST].endpoint)
     two_regions.sinks[EAST].misbehave = lambda _method, _target: Fault.HANG

@@ -20,6 +20,7 @@ from archiver.storage.upload_cleanup import GRACE
 from archiver.telemetry import METRICS
 from tests.parts.s3 import REGIONS, S3Server
 from tests.parts.s3_fault_proxy import Fault, Misbehave
+from tests.parts.thorough import thorough
 from tests.storage.conftest import EAST, LARGE, NOTHING, WEST, TwoRegions, an_archive, store, stream
 
 OUTCOMES = ("succeeded", "failed", "aborted")
@@ -71,7 +72,9 @@ def test_a_hanging_region_does_not_block_the_other(
 
 
 @pytest.mark.parametrize(
-    "misbehave", (at_parts(Fault.HANG), at_completion(Fault.HANG)), ids=("parts", "completion")
+    "misbehave",
+    (at_parts(Fault.HANG), *thorough(at_completion(Fault.HANG))),
+    ids=("parts", "completion"),
 )
 def test_a_region_that_hangs_midway_is_dropped(
     two_regions: TwoRegions, misbehave: Misbehave
@@ -104,6 +107,7 @@ def test_a_lost_part_is_sent_again(two_regions: TwoRegions) -> None:
     assert two_regions.home.read(WEST, uploaded.object_key) == data
 
 
+@pytest.mark.thorough
 def test_equally_slow_regions_have_no_time_limit(two_regions: TwoRegions) -> None:
     def dawdle(method: str, _target: str) -> None:
         if method == "PUT":

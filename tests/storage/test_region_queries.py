@@ -27,6 +27,7 @@ async def failing() -> int:
     raise StorageUnavailable("refused")
 
 
+@pytest.mark.thorough
 def test_a_silent_region_is_skipped_and_hardly_waited_for_again() -> None:
     ended: list[str] = []
 

@@ -62,6 +62,7 @@ def test_a_region_that_froze_during_an_upload_is_cleaned_up_when_it_answers_agai
     two_regions.use(scenario, max_lag=SHORT, grace=SHORT)
 
 
+@pytest.mark.thorough
 def test_a_cancelled_upload_ends_within_seconds_even_if_every_region_is_frozen(
     two_regions: TwoRegions,
 ) -> None:

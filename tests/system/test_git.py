@@ -16,11 +16,11 @@ from tests.git_repositories import GitRepository, create
 from tests.parts.faulty_git_host import FaultyGitHost, Question, faulty_git_host, flipped
 from tests.parts.git_host import REPO, GitHost, serving_git
 from tests.parts.process import wait_until
+from tests.parts.thorough import thorough
 from tests.system.client import ended, fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
 TOKEN = "s3cret-t0ken-of-the-lab"  # noqa: S105 - only of this test
-SUFFIXES = ("tar.gz", "tar.zst", "tar.xz", "tar.bz2", "tar", "zip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,9 @@ def test_every_name_leads_to_its_commit_and_to_the_url_that_never_moves(
     assert "canonical" not in (again.headers["Link"] or "")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "suffix", ("tar.gz", "zip", *thorough("tar.zst", "tar.xz", "tar.bz2", "tar"))
+)
 def test_every_format_has_the_same_bytes_in_both_regions(lab: Lab, suffix: str) -> None:
     result = lab.build("main", f"suffix={suffix}")
 
@@ -228,6 +230,7 @@ def test_the_token_is_sent_and_is_in_no_log(lab: Lab) -> None:
         assert request.headers["authorization"].partition(" ")[2] not in logs
 
 
+@pytest.mark.thorough
 def test_workers_survive_a_broken_pack_and_build_the_archive_from_the_next_one(lab: Lab) -> None:
     node = lab.faulty.repository.commit(git_repositories.SIMPLE)
     lab.faulty.faults = {Question.FETCH: flipped(50)}

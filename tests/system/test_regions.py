@@ -11,6 +11,8 @@ from tests.parts.slow_host import SlowHost, slow_host
 from tests.system.client import fetch, poll, stored
 from tests.system.stack import REGIONS, Stack, servers
 
+pytestmark = pytest.mark.thorough
+
 EAST, WEST = REGIONS
 IN_EAST, IN_WEST, IN_PARIS = "192.0.2.7", "198.51.100.7", "198.51.100.200"
 

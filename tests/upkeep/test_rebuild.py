@@ -309,6 +309,7 @@ def test_without_any_region_nothing_is_rebuilt(fleet: Fleet) -> None:
     play(fleet, scenario)
 
 
+@pytest.mark.thorough
 def test_without_an_engine_nothing_is_rebuilt(namespace: str) -> None:
     fleet = Fleet(servers=Servers(urls=[f"nats://127.0.0.1:{free_port()}"]), namespace=namespace)
 

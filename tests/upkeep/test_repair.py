@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import pytest
+
 from archiver.model import Archive, Copies, Region
 from archiver.ports.queue import Attempt
 from archiver.runtime.tasks import in_background
@@ -58,6 +60,7 @@ def test_a_repair_waits_for_its_region_and_then_becomes_a_task(open_stand: OpenS
     assert asyncio.run(play()) == (0, 1)
 
 
+@pytest.mark.thorough
 def test_a_repair_that_does_not_help_is_retried_less_often(open_stand: OpenStand) -> None:
     built: list[str] = []
 

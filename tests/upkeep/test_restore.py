@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
 from structlog.testing import capture_logs
 
 from archiver.jetstream.connection import Connection
@@ -73,6 +74,7 @@ def test_only_tasks_that_the_engine_lost_are_created_again(fleet: Fleet) -> None
     asyncio.run(play())
 
 
+@pytest.mark.thorough
 def test_restored_tasks_belong_to_their_client(fleet: Fleet) -> None:
     """A flood that was lost must not come first."""
 
@@ -90,6 +92,7 @@ def test_restored_tasks_belong_to_their_client(fleet: Fleet) -> None:
     assert asyncio.run(play()) == (LIGHT_MAX + 2, {"hi", "parked"})
 
 
+@pytest.mark.thorough
 def test_an_outage_without_a_loss_creates_nothing(fleet: Fleet) -> None:
     async def play() -> None:
         async with web(fleet) as here:
@@ -121,6 +124,7 @@ def test_a_running_task_is_left_to_its_worker(fleet: Fleet) -> None:
     assert len(builds) == 1
 
 
+@pytest.mark.thorough
 def test_a_failed_task_is_not_created_again(fleet: Fleet) -> None:
     archive = an_archive()
 

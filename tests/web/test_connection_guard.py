@@ -211,6 +211,7 @@ def test_a_client_that_takes_all_connections_loses_half_of_them(tmp_path: Path) 
         assert "connections.closed" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.thorough
 def test_waiting_requests_below_the_limit_are_not_cut(tmp_path: Path) -> None:
     waiting = b"GET /archiver/hgmo/projects/ash/default?wait=80 HTTP/1.1\r\nHost: h\r\n\r\n"
     with serving(tmp_path / "log") as port, contextlib.ExitStack() as own:

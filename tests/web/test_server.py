@@ -45,6 +45,7 @@ def test_it_ends_soon_after_sigterm_although_a_client_keeps_its_connection(tmp_p
     assert "web.stopped" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.thorough
 def test_a_serving_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
     port = free_port()
     with served("fakes", port, tmp_path / "log") as process:
@@ -53,6 +54,7 @@ def test_a_serving_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
         wait_until(lambda: not accepts(port), timeout_s=5, what="the end of the child")
 
 
+@pytest.mark.thorough
 def test_a_successor_may_serve_before_its_predecessor_has_ended(
     tmp_path: Path,
 ) -> None:
@@ -170,6 +172,7 @@ def test_every_request_has_one_line_in_the_log_with_its_id(tmp_path: Path) -> No
     assert log.read_text().count(own) == 1
 
 
+@pytest.mark.thorough
 def test_requests_find_files_to_open_although_clients_take_all_connections(tmp_path: Path) -> None:
     """Twice as many clients as the process may have files. The metrics are read from files."""
     port, files = free_port(), 256
