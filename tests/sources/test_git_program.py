@@ -165,7 +165,7 @@ def test_a_stream_that_is_left_early_ends_its_process(
     async def play() -> None:
         async with git.stream("archive", "--format=tar", node) as chunks:
             assert await anext(chunks)
-            assert children()
+            wait_until(lambda: bool(children()), what="a process of git")
 
     asyncio.run(play())
     assert children() == []
@@ -180,7 +180,7 @@ def test_a_cancelled_caller_ends_its_process(git: GitProgram) -> None:
     async def cancel() -> None:
         playing = asyncio.create_task(play())
         await started.wait()
-        assert children()
+        wait_until(lambda: bool(children()), what="a process of git")
         playing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await playing
