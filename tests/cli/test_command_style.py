@@ -38,7 +38,7 @@ COMMANDS = {name: command for name, command in leaves(main) if name not in UNEND
 def test_a_command_has_json_and_quiet(name: str) -> None:
     options = {word for each in COMMANDS[name].params for word in each.opts}
     assert "--json" in options
-    assert "--quiet" in options or name == "config show"
+    assert "--quiet" in options
 
 
 def test_the_json_of_each_command_is_described() -> None:
@@ -62,6 +62,22 @@ def test_wrong_options_are_json_as_well(run: Run) -> None:
     result = run("get", "hgmo", "--json")
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"]["message"] == "Missing argument 'REPO'."
+
+
+def test_an_option_that_a_command_lacks_is_json_as_well(run: Run) -> None:
+    result = run("fsck", "--bogus", "--json")
+    assert result.exit_code == 2
+    assert "--bogus" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_a_mistyped_command_is_answered_with_a_similar_one(run: Run) -> None:
+    assert "Did you mean get" in run("gte").output
+    assert "No such command 'zzzz'" in run("zzzz").output
+
+
+def test_json_before_the_subcommand_counts(run: Run) -> None:
+    result = run("pins", "--json", "add", "no task", "--reason", "why")
+    assert json.loads(result.stdout)["error"]["code"] == "invalid_usage"
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(run: Run) -> None:

@@ -110,7 +110,7 @@ def test_a_wrong_setting_is_reported_with_exit_code_2(
 def test_check_reports_a_missing_file_and_the_effective_settings(run: Run, tmp_path: Path) -> None:
     result = run("config", "check", ARCHIVER_SERVER__LISTEN="127.0.0.1:8020", ARCHIVER_URL="x")
     assert result.exit_code == 0
-    first, environment, *places = result.stderr.splitlines()
+    first, environment, *places = result.stdout.splitlines()
     assert first.startswith(f"There is no archiver.toml in {tmp_path}, and neither --config nor")
     assert environment == "Environment variables in effect: ARCHIVER_SERVER__LISTEN"
     assert [line.split(maxsplit=1) for line in places] == [
@@ -128,8 +128,8 @@ def test_check_names_the_file_it_read(run: Run, tmp_path: Path, *, named: bool) 
     path = tmp_path / ("other.toml" if named else "archiver.toml")
     path.write_text(CONFIG)
     result = run("config", "check", *(("--config", "other.toml") if named else ()))
-    assert result.stderr.startswith(f"{path} is valid.\n")
-    assert "  engine   nats://***@n1:4222,nats://n2:4222\n" in result.stderr
+    assert result.stdout.startswith(f"{path} is valid.\n")
+    assert "  engine   nats://***@n1:4222,nats://n2:4222\n" in result.stdout
     assert "hunter2" not in result.output
 
 
@@ -214,7 +214,7 @@ def test_check_names_the_git_program_that_workers_would_use(run: Run, tmp_path: 
     (tmp_path / "archiver.toml").write_text(GIT)
     result = run("config", "check")
     assert result.exit_code == 0
-    assert re.search(r"^  git      /\S+/git, version \d+\.\d+\.\d+$", result.stderr, re.MULTILINE)
+    assert re.search(r"^  git      /\S+/git, version \d+\.\d+\.\d+$", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ("config check", "worker", "serve"))
@@ -230,7 +230,7 @@ def test_a_git_that_is_too_old_is_reported(run: Run, tmp_path: Path, command: st
         ARCHIVER_REGIONS='{"us-east-1": {"bucket": "bucket"}}',
     )
     assert result.exit_code == (0 if command == "config check" else 2)
-    assert "is git 2.39.0: version 2.39.1 or later is required" in result.stderr
+    assert "is git 2.39.0: version 2.39.1 or later is required" in result.output
 
 
 TOKEN_FILES = {

@@ -143,7 +143,6 @@ def test_the_archive_stays_where_an_output_or_a_cache_names_it(
         (("--strip", "2"), {"c", "d/e"}),
         (("--strip", "1", "--include", "b"), {"b/c", "b/d/e"}),
         (("--include", "*/c", "--include", "ash-42/a"), {"ash-42/a", "ash-42/b/c"}),
-        (("--include", "nothing"), set()),
     ),
 )
 def test_paths_are_shortened_and_chosen(
@@ -364,6 +363,16 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
         new.publish(replace=True)
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("words", (("--include", "nothing"), ("--strip", "9")))
+def test_options_that_leave_nothing_are_an_error(
+    extract: Run, serve: Callable[..., None], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    serve(tar(*plain()))
+    result = extract(*words)
+    assert (result.exit_code, [*tmp_path.iterdir()]) == (1, [])
+    assert "check --strip and --include" in result.stderr
 
 
 def test_of_several_processes_one_extracts_and_the_others_say_why(

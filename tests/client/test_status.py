@@ -103,3 +103,15 @@ def test_a_token_that_cannot_be_sent_is_refused(run: Run, server: ScriptedServer
     result = run("status", TASK, "--server", server.url, **TWO_LINES)
     assert result.exit_code == 2
     assert "ARCHIVER_TOKEN" in result.output
+
+
+def test_the_first_server_that_responds_is_asked(run: Run, server: ScriptedServer) -> None:
+    server.respond(STATUS, progress("STARTED"))
+    result = run("status", TASK, ARCHIVER_URL=f"http://127.0.0.1:1 {server.url}")
+    assert result.exit_code == 0, result.output
+    assert "127.0.0.1:1 does not respond" in result.stderr
+
+
+def test_an_unknown_task_is_not_found(run: Run, server: ScriptedServer) -> None:
+    server.respond(STATUS, progress("PENDING", created_at=None))
+    assert run("status", TASK, "--server", server.url).exit_code == 3

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from archiver import __version__
-from archiver.cli.failure_report import report_failure, report_usage
+from archiver.cli.failure_report import AS_JSON, report_failure, report_usage
 from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
@@ -36,8 +37,19 @@ class LazyGroup(click.Group):
             return _uninstalled(cmd_name, str(exc.name))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command. An error names those with a similar name."""
+        similar = get_close_matches(args[0], COMMANDS) if args[0] not in COMMANDS else ()
+        if similar:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean {' or '.join(similar)}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command. Report an OSError in one sentence, and exit with 130 on Ctrl-C."""
+        if "--json" in ctx.args:  # noted before click finds an error in the others
+            ctx.meta[AS_JSON] = True
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

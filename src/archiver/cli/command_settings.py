@@ -76,7 +76,14 @@ def set_up_command_log(settings: Settings, process: str, *, audited: bool = Fals
     usual = "info" if audited else "warning"
     set_up_logging(settings.log.format, level=usual if level == "info" else level, process=process)
     if level == "info":
-        logging.getLogger("archiver.jetstream").setLevel(logging.WARNING)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_is_no_connection)
+
+
+def _is_no_connection(record: logging.LogRecord) -> bool:
+    """Return whether the event is of interest beside the results of a command."""
+    event = record.msg.get("event", "") if isinstance(record.msg, dict) else ""
+    return record.levelno > logging.INFO or not event.startswith("engine.")
 
 
 def _use_embedded(settings: Settings) -> None:

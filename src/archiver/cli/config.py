@@ -55,15 +55,21 @@ def check(*, quiet: bool, as_json: bool, config: Path | None) -> None:
         click.echo(json.dumps(document))
         return
     for line in () if quiet else _iter_report(path, parts):
-        click.echo(printable(line), err=True)
+        click.echo(printable(line))
     for warning in warnings:
         click.echo(printable(f"Warning: {warning}."), err=True)
 
 
 @command.command("show")
+@quiet_option
 @json_option
 @config_option
-def show(*, as_json: bool, config: Path | None) -> None:
+def show(
+    *,
+    quiet: bool,  # noqa: ARG001 - there is nothing but results
+    as_json: bool,
+    config: Path | None,
+) -> None:
     """Print the effective settings as TOML or JSON, with secrets hidden."""
     settings = load_settings(config)
     unused = {name: set(each.settings_of_other_kinds) for name, each in settings.sources.items()}

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from archiver.cli.command_settings import load_settings, set_up_command_log
+from archiver.cli.command_settings import load_settings_or_embedded, set_up_command_log
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.options import config_option, json_option, quiet_option
 from archiver.client.failures import CommandFailed, RetryLater
@@ -92,7 +92,7 @@ def set_replicas(
 
 
 def _load_settings(config: Path | None) -> Settings:
-    settings = load_settings(config, require=(require_engine,))
+    settings = load_settings_or_embedded(config, require=(require_engine,))
     set_up_command_log(settings, "engine")
     return settings
 

@@ -40,7 +40,7 @@ def command(*, apply: bool, quiet: bool, as_json: bool, config: Path | None) -> 
     """  # noqa: D301 - click keeps the lines after \b
     settings = load_settings_or_embedded(config, require=(require_outside_world,))
     set_up_command_log(settings, "gc")
-    if settings.retention.policy.keeps_everything:
+    if settings.retention.policy.keeps_everything and not quiet:
         click.echo("the settings keep all archives: see retention in the settings", err=True)
     started = time.monotonic()
 

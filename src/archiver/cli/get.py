@@ -14,7 +14,15 @@ from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import Located
-from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got, Proof
+from archiver.client.archive_get import (
+    MAX_BYTES,
+    RETRIES,
+    SUFFIXES,
+    ArchiveGet,
+    ArchiveRequest,
+    Got,
+    Proof,
+)
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.extraction import Unpacking
@@ -32,7 +40,13 @@ EXIT_MARGIN_S = 1.0
 @click.argument("repo")
 @click.argument("rev")
 @click.option("--subdir", default="", help="Only this directory of the tree.")
-@click.option("--suffix", default="tar.gz", show_default=True, help="Archive format.")
+@click.option(
+    "--suffix",
+    default="tar.gz",
+    show_default=True,
+    shell_complete=lambda _context, _option, word: [s for s in SUFFIXES if s.startswith(word)],
+    help="Archive format.",
+)
 @click.option("--region", default="", help="Preferred region.")
 @click.option("--sha256", default="", help="Accept only these bytes: 64 hexadecimal digits.")
 @click.option(
@@ -136,6 +150,8 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--json and -o - would both write to standard output")
     if output is not None and (not output or output.endswith("/")):
         raise click.UsageError("-o must name a file")
+    if output and (named := _other_format(output, suffix)):
+        raise click.UsageError(f"-o names a {named}, and --suffix is {suffix}")
     if (strip or include) and folder is None:
         raise click.UsageError("--strip and --include need --extract")
     if folder and output == STDOUT:
@@ -172,6 +188,12 @@ def command(  # noqa: PLR0913 - one per option
         )
         got = get.get(request, output, force=force, unpacking=unpacking)
     _print_result(got, folder, time.monotonic() - began, as_json=as_json, quiet=quiet)
+
+
+def _other_format(output: str, suffix: str) -> str:
+    """Return the format that the name of a file promises, if that is not *suffix*."""
+    named = [each for each in SUFFIXES if output.endswith(f".{each}")]
+    return named[0] if named and suffix not in named else ""
 
 
 class ShownEvents:

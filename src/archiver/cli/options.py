@@ -23,16 +23,6 @@ config_option = click.option(
 )
 
 # Not ARCHIVER_SERVER: that variable holds the settings' whole section "server".
-server_option = click.option(
-    "--server",
-    envvar="ARCHIVER_URL",
-    default=DEFAULT_SERVER,
-    metavar="URL",
-    show_default=True,
-    show_envvar=True,
-    help="URL of Archiver.",
-)
-
 servers_option = click.option(
     "--server",
     "servers",
@@ -50,7 +40,7 @@ def _note_json(context: click.Context, _option: click.Parameter, value: bool) ->
     """Note that failures are to be reported as JSON, too."""
     if value:
         context.meta[AS_JSON] = True
-    return value
+    return bool(context.meta.get(AS_JSON))  # of a group: `archiver pins --json add …`
 
 
 json_option = click.option(

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Optional, Protocol
 
 import click
@@ -26,9 +26,17 @@ class Hidden:
     def advance(self, size_bytes: int) -> None: ...
 
 
-def byte_progress(*, quiet: bool) -> AbstractContextManager[ProgressBar]:
-    """Yield a bar of bytes and their rate. It is drawn only on a terminal and unless *quiet*."""
-    return _open_bar("requesting", of_bytes=True, drawn=not quiet and _is_terminal())
+@contextmanager
+def byte_progress(*, quiet: bool) -> Iterator[ProgressBar]:
+    """Yield a bar of bytes and their rate: drawn on a terminal, else a line at intervals."""
+    if quiet:
+        yield Hidden()
+    elif _is_terminal():
+        with _open_bar("requesting", of_bytes=True) as bar:
+            yield bar
+    else:
+        with _repeated(ProgressLines(interval_s=LINE_INTERVAL_S, unit=" bytes")) as lines:
+            yield ByteLines(lines)
 
 
 Report = Callable[[str, int, Optional[int]], None]
@@ -40,13 +48,15 @@ LINE_INTERVAL_S = 10.0
 class ProgressLines:
     """Writes a line to standard error at most once per interval."""
 
-    def __init__(self, *, interval_s: float) -> None:
+    def __init__(self, *, interval_s: float, unit: str = "") -> None:
         self._interval_s = interval_s
+        self._unit = unit
         self._line = ""
         self._next = time.monotonic() + interval_s
 
     def report(self, phase: str, done: int, total: int | None) -> None:
-        self._line = f"{phase}: {done:,}{f' of {total:,}' if total else ''}"
+        amount = f": {done:,}{f' of {total:,}' if total else ''}{self._unit}"
+        self._line = phase + (amount if done or not self._unit else "")
         self._write_if_due(self._line)
 
     def repeat(self) -> None:
@@ -59,33 +69,55 @@ class ProgressLines:
             click.echo(line, err=True)
 
 
+class ByteLines:
+    """Implements ProgressBar with lines."""
+
+    def __init__(self, lines: ProgressLines) -> None:
+        self._lines = lines
+        self._phase, self._done = "requesting", 0
+        self._total: int | None = None
+
+    def update(self, phase: str, done: int, total: int | None = None) -> None:
+        self._phase, self._done, self._total = phase, done, total
+        self._lines.report(phase, done, total)
+
+    def advance(self, size_bytes: int) -> None:
+        self.update(self._phase, self._done + size_bytes, self._total)
+
+
+@contextmanager
+def _repeated(lines: ProgressLines) -> Iterator[ProgressLines]:
+    """Yield *lines*, and repeat the last one at intervals in which nothing was reported."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(LINE_INTERVAL_S):
+            lines.repeat()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        ended.set()
+        thread.join()
+
+
 @contextmanager
 def open_reporter(*, quiet: bool) -> Iterator[Report]:
     """Yield a function that shows progress: a bar on a terminal, else a line at intervals."""
     if quiet:
         yield lambda _phase, _done, _total: None
     elif _is_terminal():
-        with _open_bar("listing", of_bytes=False, drawn=True) as bar:
+        with _open_bar("listing", of_bytes=False) as bar:
             yield bar.update
     else:
-        lines, ended = ProgressLines(interval_s=LINE_INTERVAL_S), threading.Event()
-
-        def repeat() -> None:
-            while not ended.wait(LINE_INTERVAL_S):
-                lines.repeat()
-
-        threading.Thread(target=repeat, daemon=True).start()
-        try:
+        with _repeated(ProgressLines(interval_s=LINE_INTERVAL_S)) as lines:
             yield lines.report
-        finally:
-            ended.set()
 
 
 @contextmanager
-def _open_bar(phase: str, *, of_bytes: bool, drawn: bool) -> Iterator[ProgressBar]:
-    if not drawn:
-        yield Hidden()
-        return
+def _open_bar(phase: str, *, of_bytes: bool) -> Iterator[ProgressBar]:
     try:
         from archiver.cli.terminal_bar import open_bar  # noqa: PLC0415 - rich starts slowly
     except ModuleNotFoundError:  # in the client that is one file

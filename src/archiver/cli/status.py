@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
 
-from archiver.cli.options import json_option, quiet_option, server_option
+from archiver.cli.options import json_option, quiet_option, servers_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.api_client import open_client
 from archiver.client.api_response import POLL_MAX_S, Accepted, TaskStatus
 from archiver.client.deadline import Deadline
-from archiver.client.failures import CommandFailed, NotFound, TimedOut
+from archiver.client.failures import CommandFailed, NotFound, RetryLater, TimedOut
 from archiver.client.task_wait import wait_for_task
 from archiver.client.text import printable
 
@@ -31,17 +32,17 @@ from archiver.client.text import printable
 )
 @quiet_option
 @json_option
-@server_option
+@servers_option
 def command(
-    *, task: str, watch: bool, wait_s: int, quiet: bool, as_json: bool, server: str
+    *, task: str, watch: bool, wait_s: int, quiet: bool, as_json: bool, servers: tuple[str, ...]
 ) -> None:
     """Show the status of TASK, which is a task id or a status URL.
 
-    Exits with 1 if the task failed, and with 3 if it failed because the repository, the rev or the
-    directory does not exist.
+    Exits with 1 if the task failed, and with 3 if there is no such task, or if it failed because
+    the repository, the rev or the directory does not exist.
     """
     with interruptible():
-        status = _fetch(server, task, watch=watch, wait_s=wait_s, quiet=quiet)
+        status = _fetch_from_first(servers, task, watch=watch, wait_s=wait_s, quiet=quiet)
     result = _without_links(status)
     try:
         output = json.dumps(result) if as_json else _format_table(result)
@@ -51,12 +52,27 @@ def command(
     status.raise_if_failed()
 
 
+def _fetch_from_first(
+    servers: Sequence[str], task: str, *, watch: bool, wait_s: int, quiet: bool
+) -> TaskStatus:
+    """Return the status from the first server that responds."""
+    first, *others = servers
+    try:
+        return _fetch(first, task, watch=watch, wait_s=wait_s, quiet=quiet)
+    except RetryLater as exc:
+        if not others:
+            raise
+        click.echo(f"{exc.message}; asking the next server", err=True)
+    return _fetch_from_first(others, task, watch=watch, wait_s=wait_s, quiet=quiet)
+
+
 def _fetch(server: str, task: str, *, watch: bool, wait_s: int, quiet: bool) -> TaskStatus:
     never = Deadline(math.inf, TimedOut("not finished"))
     with open_client(server) as client:
         url = client.status_url(task)
+        status = client.fetch_status(url, never)
+        _require_task(status)
         if watch:
-            _require_task(client.fetch_status(url, never))
             with byte_progress(quiet=quiet) as progress:
                 accepted = Accepted(status_url=url, retry_after_s=POLL_MAX_S)
                 with suppress(CommandFailed):  # the status below says why the task failed
@@ -66,7 +82,7 @@ def _fetch(server: str, task: str, *, watch: bool, wait_s: int, quiet: bool) -> 
                         lambda status: progress.update(status.phase, status.bytes_done),
                         never,
                     )
-        status = client.fetch_status(url, never)
+            status = client.fetch_status(url, never)
         if wait_s and status.etag and not status.ended:
             status = client.wait_for_change(url, status, wait_s=wait_s, deadline=never)
         return status

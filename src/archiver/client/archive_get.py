@@ -25,6 +25,8 @@ from archiver.client.failures import (
 )
 from archiver.client.output import is_complete, open_output, require_absent
 
+SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
+"""The formats of archives."""
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
 RETRIES = 4

@@ -35,6 +35,9 @@ class Unpacking:
     patterns: tuple[str, ...] = ()
     force: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # whatever names a path will do
+
 
 class _Stopped(Exception):
     """The archive will not arrive, or not in this form."""
@@ -133,7 +136,11 @@ class Extraction:
             unpack_zip(file, self._open_tree())
         else:
             raise CommandFailed(f"{file} is no file, which the extraction of a zip needs")
-        return self._tree.count if self._tree else 0
+        if not (self._tree and self._tree.count):
+            raise CommandFailed(
+                "no file was extracted: check --strip and --include", code="nothing_extracted"
+            )
+        return self._tree.count
 
     def publish(self) -> None:
         """Give the folder its name."""
