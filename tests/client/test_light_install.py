@@ -62,7 +62,7 @@ def test_a_command_of_the_server_says_what_to_install(
     result = run(packages, RUN, *words)
     assert result.returncode == 2
     assert f"`archiver {words[0]}` needs " in result.stderr
-    assert "install source-archiver[server]" in result.stderr
+    assert "Install source-archiver[server]" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -70,7 +70,8 @@ def _uninstalled(name: str, library: str) -> click.Command:
     """Return a command that says what to install."""
 
     def explain() -> None:
-        raise InvalidUsage(f"`archiver {name}` needs {library}: install {SERVER_EXTRA}")
+        missing = "other parts of Archiver" if library.startswith("archiver") else library
+        raise InvalidUsage(f"`archiver {name}` needs {missing}", hint=f"Install {SERVER_EXTRA}.")
 
     return click.Command(
         name,

@@ -158,7 +158,7 @@ def command(
     report = _print_json if as_json else _print_line
     with retry_later(), interruptible():
         tally = asyncio.run(_run(settings, selected, order, report))
-    if not quiet:
+    if tally.archives and not quiet:
         click.echo(format_summary(tally, removed=yes), err=True)
     if tally.unfinished or tally.silent:
         silent = ", ".join(tally.silent) or "a region"
@@ -169,7 +169,10 @@ def command(
             hint="`archiver list` lists the archives.",
         )
     if tally.pinned:
-        raise CommandFailed(f"{tally.pinned:,} pinned, and not purged without --pinned")
+        raise CommandFailed(
+            f"{tally.pinned:,} pinned, and not purged",
+            hint="--pinned purges them as well; `archiver pins` says why they are pinned.",
+        )
 
 
 def why_absent(selected: Sequence[Selection]) -> str:
