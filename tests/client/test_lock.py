@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from archiver import model
+from archiver.client import lock_values
 from tests.client.responses import problem
 from tests.client.test_extraction import contents, member, tar
 from tests.parts.commands import Run
@@ -234,6 +236,14 @@ def entry(name: str = "x", **changes: object) -> str:
     return json.dumps({"version": 1, "archives": {name: kept}})
 
 
+def two(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """Return a file with the entries a and b."""
+    members = {"source": "a", "repo": "b", "rev": "c"}
+    return json.dumps(
+        {"version": 1, "archives": {"a": {**members, **one}, "b": {**members, **other}}}
+    )
+
+
 @pytest.mark.parametrize(
     "content",
     (
@@ -254,6 +264,43 @@ def entry(name: str = "x", **changes: object) -> str:
         entry(extract="a/../../x"),
         entry(sha256="0"),
         entry(node="HEAD"),
+        entry(node="a" * 64 + "\n"),
+        entry(sha256="a" * 40),
+        entry(size=2**53),
+        entry(size=float("nan")),
+        entry(suffix=""),
+        entry(suffix="tgz"),
+        entry(suffix="x/../../OUT/f"),
+        entry(source="a/b"),
+        entry(source=".."),
+        entry(repo="a/../b"),
+        entry(repo="a//b"),
+        entry(repo="a\\b"),
+        entry(rev="a\n"),
+        entry(rev="../x"),
+        entry(rev="x" * 2000),
+        entry(subdir="a/.."),
+        entry(subdir="a\x1b[2J"),
+        entry(subdir="\ud800"),
+        entry(file="a\0b"),
+        entry(file="\udcff"),
+        entry(file="a\u202eb"),
+        entry(file=".git/hooks/x"),
+        entry(file="a/.GIT/x"),
+        entry(file=".x.tar.locked"),
+        entry(file="x.tar.part"),
+        entry(extract=".x.part/y"),
+        entry(extract=".x.0123456789ab"),
+        entry(extract="."),
+        entry(file="deps.json"),
+        entry(file="DEPS.json/x"),
+        two({"file": "x"}, {"file": "x"}),
+        two({"file": "x"}, {"file": "./X"}),
+        two({"extract": "x"}, {"file": "x/y"}),
+        two({"extract": "a/\u00e9"}, {"extract": "a/e\u0301/b"}),
+        two({"file": "b.tar.gz"}, {}),
+        '{"version": 1, "archives": {}, "archives": {}}',
+        '{"version": 1, "archives": {"x": {"rev": "a", "source": "a", "repo": "a", "rev": "b"}}}',
     ),
 )
 def test_a_malformed_file_is_refused_in_one_sentence(
@@ -268,11 +315,40 @@ def test_a_malformed_file_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "word", ("hgmo", "hgmo/ash", "hgmo@x", "a=b=hgmo/ash@x", "..=hgmo/ash@x", "hgmo/ash@")
+    "words",
+    (
+        ("hgmo",),
+        ("hgmo/ash",),
+        ("hgmo@x",),
+        ("a=b=hgmo/ash@x",),
+        ("..=hgmo/ash@x",),
+        ("hgmo/ash@",),
+        ("hgmo/a/../b@x",),
+        ("hgmo/ash@\udcff",),
+        ("hgmo/ash@x", "--suffix", "x/../y"),
+        ("hgmo/ash@x", "--subdir", "../y"),
+        ("ash=hgmo/ash@x", "ASH=hgmo/ash@x"),
+    ),
 )
-def test_a_malformed_name_is_refused(run: Run, server: ScriptedServer, word: str) -> None:
-    assert lock(run, server, word).exit_code == 2
+def test_a_malformed_name_is_refused(
+    run: Run, server: ScriptedServer, tmp_path: Path, words: Sequence[str]
+) -> None:
+    result = lock(run, server, *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert not (tmp_path / "deps.json").exists()
     assert not server.requests
+
+
+def test_the_client_knows_all_formats() -> None:
+    assert lock_values.SUFFIXES == model.SUFFIXES
+
+
+def test_a_fifo_is_no_lock_file(run: Run, server: ScriptedServer, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "deps.json")
+    for result in (lock(run, server), fetch(run, server, "--timeout", "5")):
+        assert result.exit_code == 2
+        assert result.stderr == "Error: deps.json is not a file\n"
 
 
 def test_an_interrupted_fetch_is_continued(run: Run, many: ScriptedServer, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -17,7 +17,15 @@ from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.client import Client
 from archiver.client.failures import CommandFailed, InvalidUsage
-from archiver.client.lock_file import Entries, Entry, read_lock, require_name, write_lock
+from archiver.client.lock_file import (
+    Entries,
+    Entry,
+    read_lock,
+    require_name,
+    require_places,
+    write_lock,
+)
+from archiver.client.lock_values import find_problem
 from archiver.client.text import printable
 from archiver.client.together import do_together
 
@@ -76,6 +84,7 @@ def command(  # noqa: PLR0913 - one per option
         raise click.UsageError("--json and --format would both write to standard output")
     before = read_lock(file)
     entries = {**before, **dict(_parse_added(added, subdir, suffix, before))}
+    require_places(file, entries)
     chosen = choose(entries, only)
     open_names = [n for n in chosen if upgrade or not entries[n].is_locked]
     failures: dict[str, CommandFailed] = {}
@@ -154,6 +163,9 @@ def _parse_added(
         repo = match["repo"].strip("/")
         name = require_name(match["name"] or repo.rpartition("/")[2])
         entry = Entry(match["source"], repo, match["rev"], subdir, suffix)
+        for key, value in asdict(entry).items():
+            if problem := find_problem(key, value):
+                raise InvalidUsage(f"{text}: {key} {problem}")
         old = entries.get(name)
         if old and (old.source, old.repo) != (entry.source, entry.repo) and not match["name"]:
             raise InvalidUsage(f"{name} is of another repo in this file; use NAME={text}")

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from archiver.client.api_response import Located
 from archiver.client.archive_get import ArchiveRequest
 from archiver.client.failures import InvalidUsage
+from archiver.client.lock_values import find_problem, require_apart
 
 VERSION = 1
 FILE_MAX_BYTES = 16 * 1024**2
 
+LOCK_FILE = "the lock file"
+
 NAME_ALLOWED = "allowed: letters, digits, . _ -"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_HEX = re.compile(r"[0-9a-f]+")
-_DIGITS = {"node": {40, 64}, "sha256": {64}}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Entry:
     def file_name(self, name: str) -> str:
         return self.file or f"{name}.{self.suffix}"
 
+    def path(self, name: str) -> str:
+        """Where the archive goes, as a file or a folder."""
+        return self.extract or self.file_name(name)
+
     def lock(self, located: Located) -> Entry:
         return replace(self, node=located.node, sha256=located.sha256, size=located.size_bytes)
 
@@ -76,25 +82,28 @@ Entries = Mapping[str, Entry]
 def read_lock(path: Path) -> Entries:
     """Return the entries of a file; none if it does not exist. Raises InvalidUsage."""
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_MAX_BYTES + 1)
+        document = json.loads(_read_file(path), object_pairs_hook=_unique)
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise InvalidUsage(f"{path}: {exc.strerror}") from exc
-    if len(content) > FILE_MAX_BYTES:
-        raise InvalidUsage(f"{path} is too large for a lock file")
-    try:
-        document = json.loads(content)
     except (ValueError, RecursionError) as exc:
         line = f", line {exc.lineno}" if isinstance(exc, json.JSONDecodeError) else ""
-        raise InvalidUsage(f"{path}{line} is not JSON") from exc
+        raise InvalidUsage(f"{path}{line} is not JSON, or has a key twice") from exc
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise InvalidUsage(f'{path} is no lock file: it needs "version": {VERSION}')
     archives = document.get("archives", {})
     if not isinstance(archives, dict):
         raise InvalidUsage(f"{path}: archives must be an object")
-    return {name: _parse_entry(name, value, path) for name, value in archives.items()}
+    entries = {name: _parse_entry(name, value, path) for name, value in archives.items()}
+    require_places(path, entries)
+    return entries
+
+
+def require_places(path: Path, entries: Entries) -> None:
+    """Raise InvalidUsage if two archives of the lock file *path*, or it, share a place."""
+    places = {name: entry.path(name) for name, entry in entries.items()}
+    require_apart({**places, LOCK_FILE: path.name}, str(path))
 
 
 def write_lock(path: Path, entries: Entries) -> None:
@@ -126,6 +135,26 @@ def require_name(name: str) -> str:
     return name
 
 
+def _read_file(path: Path) -> bytes:
+    """Return the content of a file; a FIFO would block. Raises InvalidUsage or OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidUsage(f"{path} is not a file")
+        content = file.read(FILE_MAX_BYTES + 1)
+    if len(content) > FILE_MAX_BYTES:
+        raise InvalidUsage(f"{path} is too large for a lock file")
+    return content
+
+
+def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object. Raises ValueError if a key is there twice, of which readers differ."""
+    found = dict(members)
+    if len(found) != len(members):
+        raise ValueError
+    return found
+
+
 def _members(entry: Entry) -> dict[str, object]:
     return {name: value for name, value in asdict(entry).items() if value != _DEFAULTS[name]}
 
@@ -139,26 +168,9 @@ def _parse_entry(name: str, value: object, path: Path) -> Entry:
     if unknown := value.keys() - _DEFAULTS.keys():
         raise InvalidUsage(f"{where} has the unknown key {min(unknown)}")
     for key, member in value.items():
-        if not _is_valid(key, member):
-            raise InvalidUsage(f"{where}: {key} has a wrong value")
+        if problem := find_problem(key, member):
+            raise InvalidUsage(f"{where}: {key} {problem}")
     for key in ("source", "repo", "rev"):
         if not value.get(key):
             raise InvalidUsage(f"{where} needs {key}")
     return Entry(**value)
-
-
-def _is_valid(key: str, value: object) -> bool:
-    if key in {"strip", "size"}:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if not isinstance(value, str):
-        return False
-    if key in {"file", "extract"}:
-        return not value or _is_below(PurePosixPath(value))
-    if key in _DIGITS:
-        return not value or (len(value) in _DIGITS[key] and bool(_HEX.fullmatch(value)))
-    return True
-
-
-def _is_below(path: PurePosixPath) -> bool:
-    """Return whether *path* stays in the folder: lock files come from repositories."""
-    return not path.is_absolute() and ".." not in path.parts and path != PurePosixPath(".")
