@@ -190,7 +190,7 @@ def test_archives_are_extracted_where_the_file_says(
     (tmp_path / "third_party" / ".zero.locked").unlink()
     foreign = fetch(run, many)
     assert foreign.exit_code == 1
-    assert "exists and is not empty" in foreign.stderr
+    assert "exists, and fetch did not bring it" in foreign.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from contextlib import suppress
@@ -26,10 +27,11 @@ from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
 from archiver.client.cache import Cache
 from archiver.client.client import Client
-from archiver.client.extraction import Unpacking
+from archiver.client.deadline import Deadline
+from archiver.client.destination import Destination, find_destination
 from archiver.client.failures import CommandFailed, InvalidUsage
-from archiver.client.lock_file import Entry, read_lock
-from archiver.client.output import is_complete
+from archiver.client.lock_file import LOCK_FILE, Entries, Entry, read_lock
+from archiver.client.lock_values import require_apart
 from archiver.client.together import Done, do_together
 
 EXIT_MARGIN_S = 1.0
@@ -45,6 +47,7 @@ EXIT_MARGIN_S = 1.0
     help="Where the archives go.  [default: the folder of FILE]",
 )
 @only_option
+@click.option("--force", is_flag=True, help="Replace what fetch did not bring, too.")
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Seconds for all.")
 @quiet_option
 @cache_options
@@ -56,6 +59,7 @@ def command(  # noqa: PLR0913 - one per option
     file: Path,
     directory: Path | None,
     only: tuple[str, ...],
+    force: bool,
     timeout_s: float,
     quiet: bool,
     cache_folder: Path | None,
@@ -66,7 +70,8 @@ def command(  # noqa: PLR0913 - one per option
 ) -> None:
     """Bring all archives that FILE locks, and verify them.
 
-    An archive that is there already is not downloaded again.
+    An archive that is there already is not downloaded again. A file or folder that another program
+    made is not replaced, unless --force is given.
 
     \b
     Exit codes:
@@ -81,6 +86,7 @@ def command(  # noqa: PLR0913 - one per option
         if not entries[name].is_locked:
             raise InvalidUsage(f"{name} is not locked: run `archiver lock {file}`")
     folder = (directory or file.parent).absolute()
+    _require_apart(file, folder, {name: entries[name] for name in names})
     cache = Cache(cache_folder, max_bytes=cache_max_bytes) if cache_folder else None
     fetched: dict[str, Fetched] = {}
     failures: dict[str, CommandFailed] = {}
@@ -93,22 +99,10 @@ def command(  # noqa: PLR0913 - one per option
         events = TotalEvents(progress, sum(entries[name].size for name in names), quiet=quiet)
         with Client(*servers, timeout_s=timeout_s, cache=cache, events=events) as client:
             deadline = client.deadline()
+            fetching = Fetching(client, events, deadline, folder, force)
 
             def fetch(name: str) -> Fetched:
-                destination = Destination(name=name, entry=entries[name], folder=folder)
-                if destination.is_complete():
-                    events.advance(entries[name].size)
-                    return Fetched(path=destination.path, downloaded=False)
-                entry = entries[name]
-                destination.path.parent.mkdir(parents=True, exist_ok=True)
-                got = client.get(
-                    entry.locked,
-                    None if entry.extract else str(destination.path),
-                    unpacking=destination.unpacking,
-                    deadline=deadline,
-                )
-                destination.note_complete()
-                return Fetched(path=destination.path, downloaded=got.downloaded)
+                return fetching.fetch(name, entries[name])
 
             for done in do_together(names, fetch, jobs=jobs, cancel=deadline.cancel):
                 if done.failure:
@@ -137,44 +131,41 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Destination:
-    """Where an archive goes below *folder*.
+class Fetching:
+    """Brings one archive after the other below *folder*, in several threads."""
 
-    An extracted one leaves a note beside its folder, which says of which bytes it is.
-    """
-
-    name: str
-    entry: Entry
+    client: Client
+    events: TotalEvents
+    deadline: Deadline
     folder: Path
+    force: bool
 
-    @property
-    def path(self) -> Path:
-        return self.folder / (self.entry.extract or self.entry.file_name(self.name))
+    def fetch(self, name: str, entry: Entry) -> Fetched:
+        """Return the archive, once it is there. Raises CommandFailed."""
+        path = self.folder / entry.path(name)
+        try:
+            destination = find_destination(self.folder, name, entry)
+            return Fetched(path=path, downloaded=self._bring(destination))
+        except OSError as exc:
+            raise CommandFailed(f"{exc.filename or path}: {exc.strerror}") from exc
 
-    @property
-    def unpacking(self) -> Unpacking | None:
-        if not self.entry.extract:
-            return None
-        return Unpacking(self.path, strip=self.entry.strip, force=self._note.exists())
-
-    @property
-    def _note(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.locked")
-
-    @property
-    def _content(self) -> str:
-        return f"{self.entry.sha256} {self.entry.strip}\n"
-
-    def is_complete(self) -> bool:
-        if not self.entry.extract:
-            return is_complete(self.path, self.entry.sha256, self.entry.size)
-        with suppress(OSError, UnicodeDecodeError):
-            return self.path.is_dir() and self._note.read_text() == self._content
-        return False
-
-    def note_complete(self) -> None:
-        if self.entry.extract:
-            self._note.write_text(self._content)
+    def _bring(self, destination: Destination) -> bool:
+        """Return whether the archive was downloaded."""
+        entry = destination.entry
+        if destination.is_complete():
+            self.events.advance(entry.size)
+            return False
+        with destination.replacing(force=self.force, deadline=self.deadline) as necessary:
+            if not necessary:
+                self.events.advance(entry.size)
+                return False
+            got = self.client.get(
+                entry.locked,
+                None if entry.extract else str(destination.path),
+                unpacking=destination.unpacking(),
+                deadline=self.deadline,
+            )
+        return got.downloaded
 
 
 class TotalEvents:
@@ -192,6 +183,15 @@ class TotalEvents:
     def advance(self, size_bytes: int) -> None:
         with self._lock:
             self._progress.advance(size_bytes)
+
+
+def _require_apart(file: Path, folder: Path, entries: Entries) -> None:
+    """Raise InvalidUsage if links lead two archives, or the lock *file*, to the same place."""
+    places = {LOCK_FILE: os.path.realpath(file)}
+    for name, entry in entries.items():
+        with suppress(CommandFailed):  # which is the failure of this archive alone
+            places[name] = str(find_destination(folder, name, entry).path)
+    require_apart(places, str(file))
 
 
 def _to_json(entry: Entry, done: Done[str, Fetched]) -> str:
