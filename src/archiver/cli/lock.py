@@ -187,7 +187,7 @@ def _print(
             click.echo(line, err=True)
     locked = {name: entries[name] for name in sorted(entries) if entries[name].is_locked}
     if format_name:
-        for line in FORMATS[format_name](server, locked):
+        for line in [*FORMATS[format_name](server, locked)]:
             click.echo(line)
     if as_json:
         document = {"archives": len(entries), "locked": len(locked), "changes": [*changes]}

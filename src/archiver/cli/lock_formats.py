@@ -7,14 +7,23 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, urlencode
 
+from archiver.client.failures import InvalidUsage
 from archiver.client.lock_file import Entries, Entry
+
+ESCAPED = "\\"
+"""Before a line of sha256sum whose name has backslashes."""
 
 
 def file_url(server: str, entry: Entry) -> str:
-    """Return the URL of an archive, which waits while it is built, under a file name."""
+    """Return the URL of an archive, which waits while it is built, under a file name.
+
+    It has no character that means something in a string of the tools below.
+    """
     path = f"{quote(entry.source, safe='')}/{quote(entry.repo.strip('/'))}"
     query = f"?{urlencode({'subdir': entry.subdir}, safe='/')}" if entry.subdir else ""
-    return f"{server.rstrip('/')}/get/{path}/{entry.node}.{entry.suffix}{query}"
+    return (
+        f"{quote(server.rstrip('/'), safe=':/%[]')}/get/{path}/{entry.node}.{entry.suffix}{query}"
+    )
 
 
 def bazel(server: str, entries: Entries) -> Iterator[str]:
@@ -42,6 +51,8 @@ def nix(server: str, entries: Entries) -> Iterator[str]:
 
 def pip(server: str, entries: Entries) -> Iterator[str]:
     for name, entry in entries.items():
+        if not name[-1].isalnum():
+            raise InvalidUsage(f"{name} is no name for pip: it must end with a letter or digit")
         yield f"{name} @ {file_url(server, entry)} --hash=sha256:{entry.sha256}"
 
 
@@ -56,7 +67,11 @@ def cmake(server: str, entries: Entries) -> Iterator[str]:
 
 def sha256sums(_server: str, entries: Entries) -> Iterator[str]:
     for name, entry in entries.items():
-        yield f"{entry.sha256}  {entry.file_name(name)}"
+        file = entry.file_name(name)
+        if file == "-":  # would be standard input
+            file = "./-"
+        escaped = file.replace("\\", "\\\\")
+        yield f"{'' if escaped == file else ESCAPED}{entry.sha256}  {escaped}"
 
 
 FORMATS: Mapping[str, Callable[[str, Entries], Iterator[str]]] = {

@@ -1,0 +1,128 @@
+"""The readers of ``lock --format`` get each entry as it is, however hostile it looks."""
+
+import ast
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from packaging.requirements import Requirement
+
+from archiver.cli.lock_formats import FORMATS
+from archiver.client.failures import InvalidUsage
+from archiver.client.lock_file import Entry, read_lock
+
+NODE = "42bf" * 10
+CONTENT = b"the bytes"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+TEXT = "${x}$ENV{HOME}$<1:y>@z@;#&'\"%41 (é)\t"[:-1]
+SERVER = 'http://127.0.0.1:1/a"b${c}$ENV{HOME};d\\e'
+"""``is_url`` accepts it."""
+
+
+def read(folder: Path, **members: str) -> dict[str, Entry]:
+    """Return the entries of a file with a hostile one."""
+    entry = {"source": TEXT.replace("/", ""), "repo": TEXT, "rev": TEXT, "subdir": TEXT}
+    locked = {**entry, "suffix": "tar", "node": NODE, "sha256": SHA256, **members}
+    path = folder / "deps.json"
+    path.write_text(json.dumps({"version": 1, "archives": {"x.y-z": locked}}))
+    return dict(read_lock(path))
+
+
+def written(entries: dict[str, Entry], name: str) -> str:
+    return "".join(f"{line}\n" for line in FORMATS[name](SERVER, entries))
+
+
+def require_same(url: str) -> None:
+    """Require that a URL names the hostile entry, at the server."""
+    parts = urlsplit(url)
+    _, _, _, source, repo, file = parts.path.split("/")
+    assert (parts.scheme, parts.netloc, parts.fragment) == ("http", "127.0.0.1:1", "")
+    assert (unquote(source), unquote(repo), file) == (TEXT, TEXT, f"{NODE}.tar")
+    assert parse_qs(parts.query, strict_parsing=True) == {"subdir": [TEXT]}
+
+
+def test_bazel_reads_it(tmp_path: Path) -> None:
+    """Starlark is a subset of Python's grammar."""
+    load, rule = ast.parse(written(read(tmp_path), "bazel")).body
+    assert isinstance(load, ast.Expr)
+    assert isinstance(rule, ast.Expr)
+    assert isinstance(rule.value, ast.Call)
+    members = {each.arg: ast.literal_eval(each.value) for each in rule.value.keywords}
+    assert (members["name"], members["sha256"]) == ("x.y-z", SHA256)
+    require_same(members["urls"][0])
+
+
+def test_pip_reads_it(tmp_path: Path) -> None:
+    (line,) = written(read(tmp_path), "pip").splitlines()
+    requirement, _, digest = line.partition(" --hash=sha256:")
+    parsed = Requirement(requirement)
+    assert (parsed.name, digest) == ("x.y-z", SHA256)
+    require_same(parsed.url or "")
+
+
+def run(words: Sequence[str], folder: Path) -> str:
+    return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.programs
+def test_nix_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "deps.nix").write_text(written(read(tmp_path), "nix"))
+    expression = "import ./deps.nix { fetchurl = arguments: arguments; }"
+    words = ("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression)
+    found = json.loads(run(words, tmp_path))["x.y-z"]
+    require_same(found["url"])
+
+
+@pytest.mark.programs
+def test_cmake_reads_it(tmp_path: Path) -> None:
+    lines = written(read(tmp_path), "cmake").splitlines()
+    (tmp_path / "deps.cmake").write_text(
+        "function(FetchContent_Declare name)\n"
+        '  foreach(each ${ARGV})\n    message("${each}")\n  endforeach()\nendfunction()\n'
+        + "\n".join(lines[1:])
+    )
+    result = subprocess.run(
+        ["cmake", "-P", "deps.cmake"],  # noqa: S607
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    name, _, url, _, digest = result.stderr.splitlines()
+    assert (lines[0], name) == ("include(FetchContent)", "x.y-z")
+    assert digest == f"SHA256={SHA256}"
+    require_same(url)
+
+
+@pytest.mark.parametrize("file", ("a\\b", "\\", "-", " *x", "a/é ;", "#", TEXT))
+def test_sha256sum_reads_it(tmp_path: Path, file: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(CONTENT)
+    sums = written(read(tmp_path, file=file), "sha256sums")
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet"],  # noqa: S607
+        input=sums,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ("bazel", "nix", "pip", "cmake"))
+def test_urls_have_no_character_that_means_something_to_a_tool(tmp_path: Path, name: str) -> None:
+    text = written(read(tmp_path), name)
+    (url,) = [word for word in text.replace('"', " ").split() if word.startswith("http:")]
+    assert not set(url) & set("\"'\\${}<>;#@ ()\t")
+
+
+def test_a_name_that_pip_does_not_accept_is_refused(tmp_path: Path) -> None:
+    entries = {"x-": next(iter(read(tmp_path).values()))}
+    with pytest.raises(InvalidUsage, match="x- is no name for pip"):
+        written(entries, "pip")
