@@ -1,6 +1,7 @@
 """``archiver verify`` compares a file with its SHA-256, from wherever that is known."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,48 @@ def test_without_a_sum_nothing_is_verified(
     (tmp_path / "deps.json").write_text(json.dumps(LOCK))
     result = run("verify", "here", *words)
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("first", (OTHER, SHA256))
+def test_the_path_counts_more_than_the_name(run: Run, tmp_path: Path, first: str) -> None:
+    """The sum of another file of the same name comes first."""
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "here").write_bytes(CONTENT)
+    (tmp_path / "sums").write_text(f"{OTHER}  other/here\n{first}  here\n{SHA256}  ./below/here\n")
+    locked = {"source": "a", "repo": "b", "rev": "c", "node": "1" * 40}
+    archives = {
+        "a": {**locked, "file": "other/here", "sha256": OTHER},
+        "b": {**locked, "file": "below/here", "sha256": SHA256},
+    }
+    (tmp_path / "deps.json").write_text(json.dumps({"version": 1, "archives": archives}))
+    for known in (("--sums", "sums"), ("--lock", "deps.json")):
+        assert run("verify", "below/here", *known).exit_code == 0
+    assert run("verify", "here", "--sums", "sums").exit_code == (0 if first == SHA256 else 5)
+
+
+def test_several_sums_for_a_name_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{SHA256}  a/here\n{OTHER}  b/here\n")
+    result = run("verify", "here", "--sums", "sums")
+    assert result.exit_code == 2
+    assert "several SHA-256s for here" in result.stderr
+
+
+@pytest.mark.parametrize("name", ("a\\b", "a\nb", "a\rb", "a\\nb", "a\x0bb", "a\u2028b", "\udcff"))
+def test_the_lines_of_sha256sum_are_read(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(CONTENT)
+    sums = tmp_path / "sums"
+    with sums.open("wb") as file:
+        subprocess.run(["sha256sum", name], cwd=tmp_path, stdout=file, check=True)  # noqa: S607
+    result = run("verify", name, "--sums", "sums")
+    assert result.exit_code == 0, result.output
+
+
+def test_sums_of_any_length_are_not_cut(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text("#\n" * 2**19 + f"{SHA256}  here.gz\n")
+    result = run("verify", "here", "--sums", "sums")
+    assert result.exit_code == 2
+    assert "more than 1,048,576 bytes" in result.stderr
 
 
 def test_a_missing_file_is_named(run: Run) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 import click
 
@@ -18,8 +20,10 @@ from archiver.client.text import printable
 SIDECAR_MAX_BYTES = 1024 * 1024
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
-_SUM = re.compile(r"(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<name>.+)")
-"""A line of sha256sum."""
+_SUM = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<name>.+)")
+"""A line of sha256sum. It begins with a backslash if the name has escapes."""
+_ESCAPE = re.compile(r"\\([\\nr])")
+_UNESCAPED = {"\\": "\\", "n": "\n", "r": "\r"}
 
 
 @click.command("verify")
@@ -104,27 +108,47 @@ def _expected(
 
 def _from_lock(file: Path, lock_path: Path) -> str:
     entries = read_lock(lock_path)
-    found = {
-        entry.sha256
-        for name, entry in entries.items()
-        if Path(entry.file_name(name)).name == file.name and entry.is_locked
-    }
-    if len(found) != 1:
-        raise InvalidUsage(f"{lock_path} locks no archive {file.name}, or several")
-    return found.pop()
+    named = [(e.file_name(name), e.sha256) for name, e in entries.items() if e.is_locked]
+    return _choose(file, lock_path, named)
 
 
 def _from_sums(file: Path, sums: Path) -> str:
     try:
         with sums.open("rb") as lines:
-            text = lines.read(SIDECAR_MAX_BYTES).decode(errors="surrogateescape")
+            content = lines.read(SIDECAR_MAX_BYTES + 1)
     except OSError as exc:
         raise InvalidUsage(f"{sums}: {exc.strerror}; use --sha256, --lock or --node") from exc
-    for line in text.splitlines():
-        match = _SUM.fullmatch(line)
-        if match and match["name"].rpartition("/")[2] == file.name:
-            return match["sha256"].lower()
-    raise InvalidUsage(f"{sums} has no line for {file.name}")
+    if len(content) > SIDECAR_MAX_BYTES:
+        raise InvalidUsage(f"{sums} has more than {SIDECAR_MAX_BYTES:,} bytes")
+    lines_read = content.decode(errors="surrogateescape").split("\n")
+    matches = [match for line in lines_read if (match := _SUM.fullmatch(line.rstrip("\r")))]
+    return _choose(file, sums, [(_name(match), match["sha256"].lower()) for match in matches])
+
+
+def _name(match: re.Match[str]) -> str:
+    if not match["escaped"]:
+        return match["name"]
+    return _ESCAPE.sub(lambda escape: _UNESCAPED[escape[1]], match["name"])
+
+
+def _choose(file: Path, source: Path, named: Sequence[tuple[str, str]]) -> str:
+    """Return the SHA-256 that *source* names for the path of *file*, or else for its name.
+
+    Paths are relative to the current folder, or to that of *source*. Raises InvalidUsage if there
+    is none, or if they differ.
+    """
+    path = os.path.abspath(file)  # noqa: PTH100 - links are not to be followed
+    folders = (Path(), source.parent)
+    same = {
+        sha256
+        for name, sha256 in named
+        if path in {os.path.abspath(folder / name) for folder in folders}  # noqa: PTH100
+    }
+    found = same or {sha256 for name, sha256 in named if PurePath(name).name == file.name}
+    if len(found) != 1:
+        problem = "several SHA-256s" if found else "no SHA-256"
+        raise InvalidUsage(f"{source} has {problem} for {file.name}; use --sha256")
+    return found.pop()
 
 
 def _compare(file: Path, expected: str, *, as_json: bool, quiet: bool) -> None:
