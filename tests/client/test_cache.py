@@ -1,15 +1,18 @@
 """Processes that share a folder or a cache download an archive once."""
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from archiver.client.cache import Cache
-from tests.client.responses import CONTENT, GET, OBJECT, REV_URL, SHA256
+from tests.client.responses import CONTENT, GET, NODE, OBJECT, REV_URL, SHA256
+from tests.client.test_extraction import contents, member, tar
 from tests.parts.commands import Run
 from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
@@ -96,6 +99,81 @@ def test_an_archive_larger_than_the_cache_is_kept_until_the_next(
     words = (*GET, "--server", server.url, "--cache", "cache", "--cache-max-bytes", "1")
     assert run(*words, "-o", "here").exit_code == 0
     assert (tmp_path / "here").read_bytes() == CONTENT
+
+
+def serve_many(server: ScriptedServer) -> list[tuple[str, bytes]]:
+    """Serve other archives than each other, and return their repos and contents."""
+    found = []
+    for number in range(CLIENTS):
+        content = tar(member("x/file", bytes([number]) * 200_000), mode="w:gz")
+        headers = {
+            "Location": f"{server.url}/bucket/{number}.tar.gz",
+            "Archiver-SHA256": hashlib.sha256(content).hexdigest(),
+            "Archiver-Size": str(len(content)),
+            "Archiver-Node": NODE,
+            "Archiver-Region": "us-west-2",
+        }
+        server.respond(f"/archiver/hgmo/repo{number}/tip", Response(status=302, headers=headers))
+        server.respond(f"/bucket/{number}.tar.gz", ranged(content))
+        found.append((f"repo{number}", content))
+    return found
+
+
+@pytest.mark.thorough
+def test_twelve_processes_share_a_cache_that_is_too_small(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    small = ("--cache", "cache", "--cache-max-bytes", "1", "--server", server.url)
+    many = serve_many(server)
+    commands = [("get", "hgmo", repo, "tip", *small, "-o", repo) for repo, _ in many]
+    commands += [("get", "hgmo", repo, "tip", *small, "--extract", f"{repo}.d") for repo, _ in many]
+    assert run_together(tmp_path, commands) == []
+    for repo, content in many:
+        assert (tmp_path / repo).read_bytes() == content
+        assert (tmp_path / f"{repo}.d" / "x" / "file").exists()
+
+
+@pytest.mark.parametrize("words", (("-o", "here"), ("--extract", "folder")))
+def test_an_archive_that_is_removed_before_it_is_used_is_downloaded_again(
+    run: Run,
+    server: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    (repo, content), *_ = serve_many(server)
+    get = ("get", "hgmo", repo, "tip", "--server", server.url, "--cache", "cache", *words)
+    hold, removed = Cache.hold, list[Path]()
+
+    def remove_and_hold(cache: Cache, path: Path) -> AbstractContextManager[bool]:
+        if path.exists() and not removed:
+            path.unlink()
+            removed.append(path)
+        return hold(cache, path)
+
+    monkeypatch.setattr(Cache, "hold", remove_and_hold)
+    result = run(*get)
+    assert result.exit_code == 0, result.output
+    assert removed
+    if "-o" in words:
+        assert (tmp_path / "here").read_bytes() == content
+    else:
+        assert contents(tmp_path / "folder") == {"x/file": bytes(200_000)}
+
+
+def test_an_archive_in_use_is_not_removed(tmp_path: Path) -> None:
+    cache, other = Cache(tmp_path, max_bytes=1), Cache(tmp_path, max_bytes=1)
+    paths = [cache.path(f"{number}" * 64) for number in range(2)]
+    for path in paths:
+        path.write_bytes(bytes(100))
+    with cache.hold(paths[0]) as there:
+        assert there
+        other.keep(paths[1])
+        assert paths[0].exists()
+    other.keep(paths[1])
+    assert not paths[0].exists()
+    with cache.hold(paths[0]) as there:
+        assert not there
 
 
 def test_a_cache_that_cannot_be_written_is_named(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,17 +135,24 @@ class ArchiveGet:
                 f"the archive has {located.size_bytes:,} bytes; "
                 f"--max-bytes allows {self.max_bytes:,}"
             )
-        with open_extraction(unpacking) if unpacking else nullcontext() as extraction:
+        opened = open_extraction(unpacking) if unpacking else nullcontext()
+        with ExitStack() as held, opened as extraction:
             target = _Target(
                 path=output or _own_path(located, unpacking),
                 replace=bool(output or unpacking) or force,
                 extraction=extraction,
                 stays=bool(output) or unpacking is None,
             )
-            return self._bring(request, located, target, waited=waited)
+            return self._bring(request, located, target, held, waited=waited)
 
     def _bring(
-        self, request: ArchiveRequest, located: Located, target: _Target, *, waited: bool
+        self,
+        request: ArchiveRequest,
+        located: Located,
+        target: _Target,
+        held: ExitStack,
+        *,
+        waited: bool,
     ) -> Got:
         """Get the archive from the place where it is already, from the cache, or from S3."""
         file, downloaded = Path(target.path), False
@@ -154,12 +161,11 @@ class ArchiveGet:
         elif self.cache:
             file = self.cache.path(located.sha256)
             cached = replace(target, path=str(file), replace=True)
-            located, proof, downloaded = self._store(request, located, cached)
-            self.cache.keep(file)
+            located, proof, downloaded = self._store(request, located, cached, held)
             if target.stays:
                 _write_copy(file, located, target)
         else:
-            located, proof, downloaded = self._store(request, located, target)
+            located, proof, downloaded = self._store(request, located, target, held)
         files = None
         if target.extraction:
             self.events.update("extracting", 0)
@@ -168,6 +174,8 @@ class ArchiveGet:
             finally:
                 if not (target.stays or self.cache):
                     file.unlink(missing_ok=True)
+        if self.cache and str(file) != target.path:
+            self.cache.keep(file)
         return Got(
             located=located,
             path=target.path if target.stays else None,
@@ -204,12 +212,20 @@ class ArchiveGet:
         raise failure
 
     def _store(
-        self, request: ArchiveRequest, located: Located, target: _Target
+        self, request: ArchiveRequest, located: Located, target: _Target, held: ExitStack
     ) -> tuple[Located, Proof | None, bool]:
-        """Download the archive, unless another process does so. Return whether this one did."""
+        """Download the archive, unless another process does so. Return whether this one did.
+
+        In the cache, *held* keeps the file from being removed before it is used.
+        """
         told, file = False, Path(target.path)
         while True:
-            if (told or self.cache) and is_complete(file, located.sha256, located.size_bytes):
+            held.close()
+            if (
+                (told or self.cache)
+                and self._hold(file, held)
+                and is_complete(file, located.sha256, located.size_bytes)
+            ):
                 return located, self._prove(file, request, located), False
             try:
                 located, proof = self._download(request, located, target)
@@ -219,7 +235,14 @@ class ArchiveGet:
                 told = True
                 self.deadline.sleep(LOCK_POLL_S)
             else:
-                return located, proof, True
+                if self._hold(file, held):
+                    return located, proof, True
+                if target.extraction:
+                    target.extraction.restart()
+
+    def _hold(self, file: Path, held: ExitStack) -> bool:
+        """Return whether the file is there. A file outside of the cache stays anyway."""
+        return not self.cache or held.enter_context(self.cache.hold(file))
 
     def _download(
         self, request: ArchiveRequest, located: Located, target: _Target

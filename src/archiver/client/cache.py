@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from archiver.client.failures import CommandFailed
@@ -17,7 +18,7 @@ PART_AGE_S = 7 * 86400.0
 class Cache:
     """Keeps at most *max_bytes* of the archives that were used last.
 
-    A process that reads an archive while another one removes it reads to the end.
+    An archive that a process holds is not removed. Until it is released, there may be more bytes.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
@@ -33,6 +34,21 @@ class Cache:
             raise CommandFailed(f"{path.parent}: {exc.strerror}") from exc
         return path
 
+    @contextmanager
+    def hold(self, path: Path) -> Iterator[bool]:
+        """Keep all processes from removing *path*. Yield whether it is there."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            yield False
+            return
+        try:
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield _names(path, descriptor)
+        finally:
+            os.close(descriptor)
+
     def keep(self, path: Path) -> None:
         """Note that *path* was used now, and remove what no longer fits."""
         with suppress(OSError):
@@ -44,10 +60,33 @@ class Cache:
             size_bytes += 0 if is_old_part else stat.st_size
             if is_old_part or (size_bytes > self.max_bytes and file != path and not file.suffix):
                 with suppress(OSError):
-                    file.unlink()
+                    _remove_unless_held(file)
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Yield the archives, and the parts, whose names have a suffix."""
         for file in self.folder.glob("??/*"):
             with suppress(OSError):
                 yield file, file.stat()
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Return whether *path* is still the open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
+
+
+def _remove_unless_held(path: Path) -> None:
+    """Remove a file. Raises BlockingIOError if a process holds or writes it, or OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # not every file system has locks
+            pass
+        if _names(path, descriptor):
+            path.unlink()
+    finally:
+        os.close(descriptor)
