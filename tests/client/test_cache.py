@@ -17,6 +17,7 @@ from tests.parts.commands import Run
 from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
 CLIENTS = 12
+SMALL = ("--cache-max-bytes", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,14 @@ def run_together(folder: Path, commands: Sequence[Sequence[str]]) -> list[str]:
 
 
 @pytest.mark.thorough
-def test_twelve_processes_fill_one_file(server: ScriptedServer, tmp_path: Path) -> None:
-    words = (*GET, "--server", server.url, "-o", "here")
+@pytest.mark.parametrize("more", ((), ("--cache", "cache"), ("--cache", "cache", *SMALL)))
+def test_twelve_processes_fill_one_file(
+    server: ScriptedServer, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    words = (*GET, "--server", server.url, "-o", "here", *more)
     assert run_together(tmp_path, [words] * CLIENTS) == []
     assert (tmp_path / "here").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"here", "cache"}
 
 
 @pytest.mark.thorough
@@ -96,7 +100,7 @@ def test_what_was_used_longest_ago_is_removed(tmp_path: Path) -> None:
 def test_an_archive_larger_than_the_cache_is_kept_until_the_next(
     run: Run, server: ScriptedServer, tmp_path: Path
 ) -> None:
-    words = (*GET, "--server", server.url, "--cache", "cache", "--cache-max-bytes", "1")
+    words = (*GET, "--server", server.url, "--cache", "cache", *SMALL)
     assert run(*words, "-o", "here").exit_code == 0
     assert (tmp_path / "here").read_bytes() == CONTENT
 
@@ -123,7 +127,7 @@ def serve_many(server: ScriptedServer) -> list[tuple[str, bytes]]:
 def test_twelve_processes_share_a_cache_that_is_too_small(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
-    small = ("--cache", "cache", "--cache-max-bytes", "1", "--server", server.url)
+    small = ("--cache", "cache", *SMALL, "--server", server.url)
     many = serve_many(server)
     commands = [("get", "hgmo", repo, "tip", *small, "-o", repo) for repo, _ in many]
     commands += [("get", "hgmo", repo, "tip", *small, "--extract", f"{repo}.d") for repo, _ in many]

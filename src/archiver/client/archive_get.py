@@ -163,7 +163,7 @@ class ArchiveGet:
             cached = replace(target, path=str(file), replace=True)
             located, proof, downloaded = self._store(request, located, cached, held)
             if target.stays:
-                _write_copy(file, located, target)
+                self._copy(file, located, target)
         else:
             located, proof, downloaded = self._store(request, located, target, held)
         files = None
@@ -230,15 +230,32 @@ class ArchiveGet:
             try:
                 located, proof = self._download(request, located, target)
             except BeingWritten as exc:
-                if not told:
-                    self.events.notice(f"{exc.message}; waiting for it")
-                told = True
-                self.deadline.sleep(LOCK_POLL_S)
+                told = self._wait_for_writer(exc, told=told)
             else:
                 if self._hold(file, held):
                     return located, proof, True
                 if target.extraction:
                     target.extraction.restart()
+
+    def _copy(self, stored: Path, located: Located, target: _Target) -> None:
+        """Copy the archive from the cache, unless another process does so."""
+        told, file = False, Path(target.path)
+        while True:
+            if told and is_complete(file, located.sha256, located.size_bytes):
+                return
+            try:
+                _write_copy(stored, located, target)
+            except BeingWritten as exc:
+                told = self._wait_for_writer(exc, told=told)
+            else:
+                return
+
+    def _wait_for_writer(self, exc: BeingWritten, *, told: bool) -> bool:
+        """Wait a moment, and return that the user knows."""
+        if not told:
+            self.events.notice(f"{exc.message}; waiting for it")
+        self.deadline.sleep(LOCK_POLL_S)
+        return True
 
     def _hold(self, file: Path, held: ExitStack) -> bool:
         """Return whether the file is there. A file outside of the cache stays anyway."""
