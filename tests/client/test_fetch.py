@@ -226,3 +226,20 @@ def test_a_note_that_is_no_file_is_refused(
     assert result.exit_code == 1
     assert ".zero.locked" in result.stderr
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_name_that_the_locale_cannot_encode_is_a_failure(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    write_lock(tmp_path, good=locked(), zero=locked(file="\u00e9"))
+    result = subprocess.run(
+        [sys.executable, "-m", "archiver", "fetch", "deps.json", "--server", server.url],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "the locale has no encoding for" in result.stderr
+    assert (tmp_path / "good.tar").exists()

@@ -351,6 +351,13 @@ def test_a_fifo_is_no_lock_file(run: Run, server: ScriptedServer, tmp_path: Path
         assert result.stderr == "Error: deps.json is not a file\n"
 
 
+def test_a_lock_file_that_cannot_be_written_is_named(run: Run, many: ScriptedServer) -> None:
+    words = ("lock", "no/deps.json", "hgmo/projects/repo00@default", "--server", many.url)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Error: no/deps.json: No such file or directory\n")
+
+
 def test_an_interrupted_fetch_is_continued(run: Run, many: ScriptedServer, tmp_path: Path) -> None:
     add(run, many)
     target = f"/bucket/repo05-{node_of('repo05')[:12]}.tar"

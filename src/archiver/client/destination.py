@@ -100,11 +100,17 @@ class Destination:
 def find_destination(folder: Path, name: str, entry: Entry) -> Destination:
     """Return where the archive *name* goes below *folder*.
 
-    Raises CommandFailed if a link leads out of the folder: it may come from the same repository as
-    the lock file.
+    Raises CommandFailed if a link leads out of the folder, since it may come from the same
+    repository as the lock file; or if the locale has no such names of files.
     """
     root = Path(os.path.realpath(folder))
     path = folder / entry.path(name)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as exc:
+        raise CommandFailed(
+            f"the locale has no encoding for {path}", hint="Set LC_ALL=C.UTF-8."
+        ) from exc
     parent = Path(os.path.realpath(path.parent))
     if root != parent and root not in parent.parents:
         raise CommandFailed(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archiver.client.api_response import Located
 from archiver.client.archive_get import ArchiveRequest
-from archiver.client.failures import InvalidUsage
+from archiver.client.failures import CommandFailed, InvalidUsage
 from archiver.client.lock_values import find_problem, require_apart
 
 VERSION = 1
@@ -107,10 +107,19 @@ def require_places(path: Path, entries: Entries) -> None:
 
 
 def write_lock(path: Path, entries: Entries) -> None:
-    """Replace the file as a whole, with the entries in the order of their names."""
+    """Replace the file as a whole, with the entries in the order of their names.
+
+    Raises CommandFailed.
+    """
     archives = {name: _members(entries[name]) for name in sorted(entries)}
     text = json.dumps({"version": VERSION, "archives": archives}, indent=2, ensure_ascii=False)
-    target = Path(os.path.realpath(path))
+    try:
+        _replace(Path(os.path.realpath(path)), f"{text}\n")
+    except OSError as exc:
+        raise CommandFailed(f"{path}: {exc.strerror}") from exc
+
+
+def _replace(target: Path, text: str) -> None:
     try:
         mode = target.stat().st_mode & 0o777
     except FileNotFoundError:
@@ -118,7 +127,7 @@ def write_lock(path: Path, entries: Entries) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)  # noqa: PTH101

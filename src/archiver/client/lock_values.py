@@ -25,9 +25,9 @@ def find_problem(key: str, value: object) -> str:
     """Return what is wrong with a value, as the rest of a sentence; empty if it is right."""
     if key in {"strip", "size"}:
         right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
-        return "" if right else "is no number from 0 on"
+        return "" if right else "is no integer from 0 on"
     if not isinstance(value, str) or len(value) > TEXT_MAX or not _is_unicode(value):
-        return "is no text that it could be"
+        return f"is no Unicode text of at most {TEXT_MAX} characters"
     return _PROBLEMS[key](value) if value or key == "suffix" else ""
 
 
