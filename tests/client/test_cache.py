@@ -1,15 +1,17 @@
 """Processes that share a folder or a cache download an archive once."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from archiver.client import ArchiveRequest, Client, TimedOut
 from archiver.client.cache import Cache
 from tests.client.responses import CONTENT, GET, NODE, OBJECT, REV_URL, SHA256
 from tests.client.test_extraction import contents, member, tar
@@ -149,11 +151,13 @@ def test_an_archive_that_is_removed_before_it_is_used_is_downloaded_again(
     get = ("get", "hgmo", repo, "tip", "--server", server.url, "--cache", "cache", *words)
     hold, removed = Cache.hold, list[Path]()
 
-    def remove_and_hold(cache: Cache, path: Path) -> AbstractContextManager[bool]:
+    def remove_and_hold(
+        cache: Cache, path: Path, wait: Callable[[], None]
+    ) -> AbstractContextManager[bool]:
         if path.exists() and not removed:
             path.unlink()
             removed.append(path)
-        return hold(cache, path)
+        return hold(cache, path, wait)
 
     monkeypatch.setattr(Cache, "hold", remove_and_hold)
     result = run(*get)
@@ -165,18 +169,36 @@ def test_an_archive_that_is_removed_before_it_is_used_is_downloaded_again(
         assert contents(tmp_path / "folder") == {"x/file": bytes(200_000)}
 
 
+def unexpected() -> None:
+    raise AssertionError
+
+
+def test_a_file_that_another_process_keeps_locked_does_not_outlast_the_deadline(
+    run: Run, server: ScriptedServer, tmp_path: Path
+) -> None:
+    get = (*GET, "--server", server.url, "--cache", "cache", "-o", "here")
+    assert run(*get).exit_code == 0
+    (stored,) = (tmp_path / "cache").glob("*/*")
+    cache = Cache(tmp_path / "cache", max_bytes=1)
+    request = ArchiveRequest("hgmo", "projects/ash", "default")
+    with stored.open("rb") as file, Client(server.url, timeout_s=0.5, cache=cache) as client:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(TimedOut):
+            client.get(request, str(tmp_path / "other"))
+
+
 def test_an_archive_in_use_is_not_removed(tmp_path: Path) -> None:
     cache, other = Cache(tmp_path, max_bytes=1), Cache(tmp_path, max_bytes=1)
     paths = [cache.path(f"{number}" * 64) for number in range(2)]
     for path in paths:
         path.write_bytes(bytes(100))
-    with cache.hold(paths[0]) as there:
+    with cache.hold(paths[0], unexpected) as there:
         assert there
         other.keep(paths[1])
         assert paths[0].exists()
     other.keep(paths[1])
     assert not paths[0].exists()
-    with cache.hold(paths[0]) as there:
+    with cache.hold(paths[0], unexpected) as there:
         assert not there
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from archiver.client.api_client import ApiClient
@@ -259,7 +260,10 @@ class ArchiveGet:
 
     def _hold(self, file: Path, held: ExitStack) -> bool:
         """Return whether the file is there. A file outside of the cache stays anyway."""
-        return not self.cache or held.enter_context(self.cache.hold(file))
+        if self.cache is None:
+            return True
+        wait = partial(self.deadline.sleep, LOCK_POLL_S)
+        return held.enter_context(self.cache.hold(file, wait))
 
     def _download(
         self, request: ArchiveRequest, located: Located, target: _Target

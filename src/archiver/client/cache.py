@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,16 +35,19 @@ class Cache:
         return path
 
     @contextmanager
-    def hold(self, path: Path) -> Iterator[bool]:
-        """Keep all processes from removing *path*. Yield whether it is there."""
+    def hold(self, path: Path, wait: Callable[[], None]) -> Iterator[bool]:
+        """Keep all processes from removing *path*. Yield whether it is there.
+
+        While another process writes or removes it, call *wait*, which may raise.
+        """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             yield False
             return
         try:
-            with suppress(OSError):  # not every file system has locks
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            while not _lock(descriptor, fcntl.LOCK_SH):
+                wait()
             yield _names(path, descriptor)
         finally:
             os.close(descriptor)
@@ -69,6 +72,17 @@ class Cache:
                 yield file, file.stat()
 
 
+def _lock(descriptor: int, kind: int) -> bool:
+    """Return whether the file is locked now. Not every file system has locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _names(path: Path, descriptor: int) -> bool:
     """Return whether *path* is still the open file."""
     with suppress(FileNotFoundError):
@@ -77,16 +91,10 @@ def _names(path: Path, descriptor: int) -> bool:
 
 
 def _remove_unless_held(path: Path) -> None:
-    """Remove a file. Raises BlockingIOError if a process holds or writes it, or OSError."""
+    """Remove a file, unless a process holds or writes it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:  # not every file system has locks
-            pass
-        if _names(path, descriptor):
+        if _lock(descriptor, fcntl.LOCK_EX) and _names(path, descriptor):
             path.unlink()
     finally:
         os.close(descriptor)
