@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 from archiver.client.failures import CommandFailed
+
+STEP_MAX_S = 86_400.0
+"""No wait takes longer: those of the system have bounds. Whoever needs more waits again."""
 
 
 class Deadline:
@@ -20,10 +22,10 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """The seconds until the end. Raises the failure after it."""
-        outer_s = self._outer.left_s if self._outer else math.inf
+        """The seconds until the end, but at most STEP_MAX_S. Raises the failure after it."""
+        outer_s = self._outer.left_s if self._outer else STEP_MAX_S
         left_s = self._ends_at - time.monotonic()
-        if left_s <= 0:
+        if not left_s > 0:  # so does one that is no number
             raise self.failure
         return min(left_s, outer_s)
 
