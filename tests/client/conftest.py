@@ -5,8 +5,9 @@ import pytest
 from tests.client.responses import CONTENT, NODE, OBJECT, SHA256, SIGNATURE, STATUS
 from tests.parts.commands import restored, run
 from tests.parts.scripted_server import Response, ScriptedServer, server
+from tests.parts.secured_nats import certificates
 
-__all__ = ["restored", "run", "server"]
+__all__ = ["certificates", "restored", "run", "server"]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, urlencode, urlsplit
@@ -79,16 +78,17 @@ class ApiClient:
                 f"the token is for {origin(self._server)}, and {origin(url)} would not get it; "
                 f"if both are the same server, use --server {origin(url)}"
             )
-        until = time.monotonic() + min(RESPONSE_S, deadline.left_s)
+        late = NoResponse(f"{host(url)} does not respond: timed out")
+        within = Deadline(RESPONSE_S, late, within=deadline)
         try:
             with self.transport.get(
-                url, {**(headers or {}), **self._credentials}, deadline
+                url, {**(headers or {}), **self._credentials}, within
             ) as response:
                 return ApiResponse(
                     status=response.status,
                     reason=response.reason or "",
                     headers={name.lower(): value for name, value in response.headers.items()},
-                    body=_read_body(response, host(url), until),
+                    body=_read_body(response, host(url)),
                 )
         except NETWORK_ERRORS as exc:
             _ = deadline.left_s
@@ -130,13 +130,10 @@ def open_client(server: str) -> Iterator[ApiClient]:
         transport.close()
 
 
-def _read_body(response: urllib3.BaseHTTPResponse, sender: str, until: float) -> bytes:
-    """Return the body. Raises TimeoutError at the monotonic time *until*."""
+def _read_body(response: urllib3.BaseHTTPResponse, sender: str) -> bytes:
     body = bytearray()
     while chunk := response.read1(CHUNK_BYTES):
         body += chunk
         if len(body) > BODY_MAX_BYTES:
             raise CommandFailed(f"{sender} sent more than {BODY_MAX_BYTES:,} bytes")
-        if time.monotonic() > until:
-            raise TimeoutError
     return bytes(body)

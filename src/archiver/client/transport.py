@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -21,6 +22,7 @@ from urllib3.exceptions import (
 )
 
 from archiver import __version__
+from archiver.client.connection import CutOff, ending_at, limit_connections
 from archiver.client.deadline import Deadline
 from archiver.client.failures import InvalidUsage
 from archiver.client.text import hide_user_info, is_url
@@ -39,6 +41,7 @@ DESCRIPTIONS: Mapping[type[BaseException], str] = {
     ConnectTimeoutError: "timed out",
     ReadTimeoutError: "timed out",
     TimeoutError: "timed out",
+    CutOff: "its response broke off",
     ssl.SSLCertVerificationError: "its certificate is not trusted",
     ssl.SSLError: "TLS failed",
 }
@@ -67,19 +70,20 @@ class Transport:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Send a request, and yield the response, whose body was not read.
 
-        Raises one of NETWORK_ERRORS, or InvalidUsage if the proxy is not one.
+        Also while the body is read, it raises the failure of the *deadline* at its end. Raises one
+        of NETWORK_ERRORS, or InvalidUsage if the proxy is not one.
         """
-        left_s = deadline.left_s
-        response = self._pool(url).request(
-            "GET",
-            url,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
-            timeout=urllib3.Timeout(connect=min(CONNECT_S, left_s), read=min(SILENCE_S, left_s)),
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        with ending_at(deadline):
+            response = self._pool(url).request(
+                "GET",
+                url,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=SILENCE_S),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
         try:
             yield response
         finally:
@@ -114,16 +118,24 @@ def proxy_for(url: str) -> str:
 
 def _open_pool(proxy: str) -> urllib3.PoolManager:
     if not proxy:
-        return urllib3.PoolManager(num_pools=HOSTS_MAX, maxsize=CONNECTIONS_MAX)
-    parts = urlsplit(proxy)
-    headers = None
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = urllib3.make_headers(proxy_basic_auth=user)
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib3.ProxyManager(
-        address, num_pools=HOSTS_MAX, maxsize=CONNECTIONS_MAX, proxy_headers=headers
-    )
+        pool = urllib3.PoolManager(num_pools=HOSTS_MAX, maxsize=CONNECTIONS_MAX)
+    else:
+        parts = urlsplit(proxy)
+        pool = urllib3.ProxyManager(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+            num_pools=HOSTS_MAX,
+            maxsize=CONNECTIONS_MAX,
+            proxy_headers=_proxy_headers(parts),
+        )
+    limit_connections(pool)
+    return pool
+
+
+def _proxy_headers(proxy: SplitResult) -> Mapping[str, str] | None:
+    if proxy.username is None:
+        return None
+    user = unquote_to_bytes(proxy.username) + b":" + unquote_to_bytes(proxy.password or "")
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"}
 
 
 def reason(exc: Exception) -> str:
