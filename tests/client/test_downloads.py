@@ -84,6 +84,23 @@ def test_wrong_bytes_from_every_region_exit_with_5(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("two_regions")
+@pytest.mark.parametrize("output", ("here", "-"))
+def test_a_body_of_another_size_is_no_download(
+    run: Run, server: ScriptedServer, tmp_path: Path, output: str
+) -> None:
+    page = Response(body=b"<html>Log in first.</html>")
+    server.respond(OBJECT, page, ranged(CONTENT, broken_at=10_000), ranged(CONTENT))
+    server.respond(ELSEWHERE, page)
+    result = run(*GET, "-o", output, "--server", server.url)
+    assert result.exit_code == 0, result.output
+    whole = result.stdout_bytes if output == "-" else (tmp_path / output).read_bytes()
+    assert whole == CONTENT
+    assert "sends 26 bytes, not 23,000; trying again" in result.stderr
+    assert parts(server, OBJECT) == [None, None, "bytes=10000-"]
+    assert parts(server, ELSEWHERE) == [None, "bytes=10000-"]
+
+
 def test_an_expired_link_is_replaced(
     run: Run, server: ScriptedServer, hit: Response, tmp_path: Path
 ) -> None:

@@ -183,6 +183,8 @@ def _count_known_bytes(response: urllib3.BaseHTTPResponse, located: Located, sta
 
     Content-Range says whether the body is a part, because rclone's S3 server sends parts with 200
     instead of 206: https://github.com/johannesboyne/gofakes3/pull/121
+
+    Raises RetryLater if the body is something else, such as the page of a captive portal.
     """
     content_range = response.headers.get("Content-Range")
     expected_range = f"bytes {start}-{located.size_bytes - 1}/{located.size_bytes}"
@@ -190,7 +192,7 @@ def _count_known_bytes(response: urllib3.BaseHTTPResponse, located: Located, sta
         raise RetryLater(f"{located.label} responded with {response.status}")
     expected = located.size_bytes - (start if content_range else 0)
     if response.length_remaining not in {None, expected}:
-        raise WrongBytes(
+        raise RetryLater(
             f"{located.label} sends {response.length_remaining:,} bytes, not {expected:,}"
         )
     return 0 if content_range else start
