@@ -30,6 +30,8 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 3600.0
 FILE_NAME_MAX = 200
 """Leaves room for `.SHA256.part` within the 255 bytes that file systems allow."""
 PHASE_MAX = 13
+DIGITS_MAX = 18
+"""Of any integer that Archiver sends. Progress bars and other programs fail for huge ones."""
 
 UNKNOWN = frozenset(
     {"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"}
@@ -270,14 +272,27 @@ class _WrongForm(Exception):
     """A document does not have the form that Archiver gives it."""
 
 
-def _wrong_form() -> NoReturn:
+def _wrong_form(_name: str = "") -> NoReturn:
     raise _WrongForm
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise _WrongForm
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _wrong_form()
 
 
 def _decode(body: bytes) -> Mapping[str, object]:
     """Return the members of a JSON object. Raises _WrongForm, also if it is nested too deeply."""
     try:
-        document = json.loads(body)
+        document = json.loads(
+            body, parse_int=_integer, parse_float=_number, parse_constant=_wrong_form
+        )
     except (ValueError, RecursionError):
         raise _WrongForm from None
     if not isinstance(document, dict):
