@@ -10,6 +10,7 @@ PACKAGE = ROOT / "src" / "archiver"
 CLI = (
     *("__init__", "get", "lock", "lock_formats", "fetch"),
     *("options", "progress", "signals", "status", "verify", "completion", "failure_report"),
+    "streams",
 )
 
 MODULES = (

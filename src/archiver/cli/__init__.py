@@ -11,6 +11,7 @@ import click
 
 from archiver import __version__
 from archiver.cli.failure_report import AS_JSON, report_failure, report_usage
+from archiver.cli.streams import repair_streams
 from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
@@ -45,6 +46,10 @@ class LazyGroup(click.Group):
         if similar:
             ctx.fail(f"No such command '{args[0]}'. Did you mean {' or '.join(similar)}?")
         return super().resolve_command(ctx, args)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        repair_streams()
+        return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command. Report an OSError in one sentence, and exit with 130 on Ctrl-C."""

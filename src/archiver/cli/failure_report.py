@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import sys
+from contextlib import suppress
 
 import click
 
@@ -18,14 +19,15 @@ def report_failure(failure: CommandFailed) -> None:
     """Write ``Error: …`` to standard error, and ``Hint: …`` below if something can be done.
 
     With ``--json``, the last line on standard output is a document with the member ``error``,
-    unless its reader has stopped.
+    unless nothing can be written there.
     """
     click.echo(f"Error: {failure.message}", err=True)
     if failure.hint:
         click.echo(f"Hint: {failure.hint}", err=True)
     context = click.get_current_context(silent=True)
     if context and context.meta.get(AS_JSON) and _is_stdout_read():
-        click.echo(json.dumps({"error": describe_failure(failure)}))
+        with suppress(OSError):  # it may be what failed
+            click.echo(json.dumps({"error": describe_failure(failure)}))
 
 
 def _is_stdout_read() -> bool:
