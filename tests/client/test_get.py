@@ -392,7 +392,7 @@ def test_the_next_server_is_asked_if_one_does_not_respond(
     assert alone.exit_code == 75
 
 
-@pytest.mark.parametrize("status", (400, 404, 409))
+@pytest.mark.parametrize("status", (400, 401, 404, 409))
 def test_no_other_server_is_asked_for_what_one_refuses(
     run: Run, server: ScriptedServer, status: int
 ) -> None:
@@ -400,3 +400,38 @@ def test_no_other_server_is_asked_for_what_one_refuses(
     elsewhere = server.url.replace("127.0.0.1", "localhost")
     assert run(*GET, "--server", server.url, "--server", elsewhere).exit_code != 0
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "strange",
+    (
+        problem(500, "internal_error"),
+        Response(status=500),
+        Response(status=401),
+        Response(status=404, body=b"<html>Not found</html>"),
+        Response(body=b"<html>Log in first.</html>"),
+        Response(status=302, headers={"Location": "https://login.example.org/"}),
+        Response(status=202),
+        Response(status=404, body=b"x" * 2_000_000),
+    ),
+)
+def test_the_next_server_is_asked_if_it_is_not_archiver_that_refuses(
+    run: Run, server: ScriptedServer, hit: Response, strange: Response
+) -> None:
+    server.respond(REV_URL, strange, hit)
+    server.respond(OBJECT, ranged(CONTENT))
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    words = ("-o", "here", "--server", server.url, "--server", elsewhere)
+    result = run(*GET, *words)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_download_goes_on_while_something_else_responds_for_archiver(
+    run: Run, server: ScriptedServer, hit: Response, tmp_path: Path
+) -> None:
+    server.respond(REV_URL, hit)
+    server.respond(NODE_URL, Response(status=500))
+    server.respond(OBJECT, Response(status=503), ranged(CONTENT))
+    result = run(*GET, "-o", "here", "--server", server.url)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "here").read_bytes() == CONTENT

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.client.responses import GET, REV_URL, STATUS, progress
+from tests.client.responses import GET, OBJECT, REV_URL, STATUS, progress
 from tests.parts.commands import Run
 from tests.parts.json_output import documents
 from tests.parts.scripted_server import Response, ScriptedServer
@@ -110,12 +110,16 @@ def test_a_public_url_served_by_another_program_is_reported(
     assert "server.public_url" in result.stderr
 
 
-def test_a_redirect_to_another_address_of_archiver_is_explained(
-    run: Run, server: ScriptedServer
+@pytest.mark.parametrize(
+    ("path", "moved"), ((REV_URL, True), (OBJECT, False), ("/login?next=/archiver/", False))
+)
+def test_only_a_redirect_to_the_same_path_may_be_another_address_of_archiver(
+    run: Run, server: ScriptedServer, path: str, *, moved: bool
 ) -> None:
-    server.respond(
-        REV_URL, Response(status=301, headers={"Location": "https://archiver.example.org/a"})
-    )
+    location = {"Location": f"https://archiver.example.org{path}"}
+    server.respond(REV_URL, Response(status=301, headers=location))
     result = run(*GET, "--server", server.url)
     assert result.exit_code == 1
-    assert "https://archiver.example.org" in result.stderr
+    assert "redirects to https://archiver.example.org, not to an archive" in result.stderr
+    advice = "Hint: If Archiver moved there, use --server https://archiver.example.org\n"
+    assert result.stderr.endswith(advice) is moved

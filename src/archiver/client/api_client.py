@@ -19,7 +19,7 @@ from archiver.client.api_response import (
 )
 from archiver.client.credentials import find_credentials
 from archiver.client.deadline import Deadline
-from archiver.client.failures import CommandFailed, InvalidUsage, NoResponse
+from archiver.client.failures import InvalidUsage, NoResponse, NotArchiver
 from archiver.client.text import host, is_url, origin
 from archiver.client.transport import NETWORK_ERRORS, Transport, reason
 
@@ -135,5 +135,5 @@ def _read_body(response: urllib3.BaseHTTPResponse, sender: str) -> bytes:
     while chunk := response.read1(CHUNK_BYTES):
         body += chunk
         if len(body) > BODY_MAX_BYTES:
-            raise CommandFailed(f"{sender} sent more than {BODY_MAX_BYTES:,} bytes")
+            raise NotArchiver(f"{sender} sent more than {BODY_MAX_BYTES:,} bytes")
     return bytes(body)

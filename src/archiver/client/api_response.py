@@ -15,13 +15,14 @@ from archiver.client.failures import (
     Declined,
     InvalidUsage,
     LimitReached,
+    NotArchiver,
     NotFound,
     RetryLater,
     WrongBytes,
 )
 from archiver.client.text import host, is_url, origin, printable
 
-OK, ACCEPTED, FIRST_ERROR = 200, 202, 400
+OK, ACCEPTED, FIRST_ERROR, FIRST_SERVER_ERROR = 200, 202, 400, 500
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 POLL_MAX_S = 3.0
@@ -150,11 +151,11 @@ def parse_archive_response(
 ) -> Located | Accepted:
     """Return where the archive is, or its task. Raises CommandFailed for any other response."""
     if response.status in REDIRECTS:
-        return _parse_redirect(response)
+        return _parse_redirect(response, requested_url)
     if response.status == ACCEPTED:
         return _parse_accepted(response, requested_url)
     if response.status < FIRST_ERROR:
-        raise CommandFailed(
+        raise NotArchiver(
             f"unexpected status {response.status}: Archiver sends 202, 302 or an error"
         )
     raise _failure(response)
@@ -167,7 +168,7 @@ def parse_status_response(response: ApiResponse) -> TaskStatus:
     try:
         return _parse_status(_members(_decode(response.body), "result"), response)
     except _WrongForm:
-        raise CommandFailed("the response is not the status of a task") from None
+        raise NotArchiver("the response is not the status of a task") from None
 
 
 def _parse_status(result: Mapping[str, object], response: ApiResponse) -> TaskStatus:
@@ -189,7 +190,7 @@ def _parse_status(result: Mapping[str, object], response: ApiResponse) -> TaskSt
     )
 
 
-def _parse_redirect(response: ApiResponse) -> Located:
+def _parse_redirect(response: ApiResponse, requested_url: str | None) -> Located:
     headers = response.headers
     values = {
         name: match[0]
@@ -210,18 +211,28 @@ def _parse_redirect(response: ApiResponse) -> Located:
             status_url=status_url,
         )
     if is_url(url) and not values:
-        target = origin(url)
-        raise CommandFailed(
-            f"the server redirects to {target}, not to an archive; "
-            f"if Archiver moved there, use --server {target}"
+        raise NotArchiver(
+            f"the server redirects to {origin(url)}, not to an archive",
+            hint=_moved_hint(url, requested_url),
         )
-    raise CommandFailed("the redirect lacks a header of Archiver, or has a wrong one")
+    raise NotArchiver("the redirect lacks a header of Archiver, or has a wrong one")
+
+
+def _moved_hint(url: str, requested_url: str | None) -> str:
+    """Return what to do if Archiver moved to the origin of *url*: only it has the same path.
+
+    Another program must not be named as a server, because it would get the token.
+    """
+    path = urlsplit(requested_url or "").path
+    if not path or urlsplit(url).path != path:
+        return ""
+    return f"If Archiver moved there, use --server {origin(url)}"
 
 
 def _parse_accepted(response: ApiResponse, requested_url: str | None) -> Accepted:
     status_url = response.headers.get("location", "")
     if not is_url(status_url):
-        raise CommandFailed("the response has no valid status URL")
+        raise NotArchiver("the response has no valid status URL")
     return Accepted(
         status_url=status_url, retry_after_s=_retry_after_s(response), requested_url=requested_url
     )
@@ -260,7 +271,9 @@ def _failure(response: ApiResponse) -> CommandFailed:
     failure = _FAILURES.get(response.status, CommandFailed)
     if failure is RetryLater and code:
         failure = Declined
-    return failure(message, code=known, hint=_HINTS.get(response.status, ""))
+    failed = failure(message, code=known, hint=_HINTS.get(response.status, ""))
+    failed.elsewhere |= response.status >= FIRST_SERVER_ERROR or not known
+    return failed
 
 
 def _valid_code(code: str) -> str:

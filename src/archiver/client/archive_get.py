@@ -19,9 +19,7 @@ from archiver.client.extraction import Extraction, Unpacking, open_extraction
 from archiver.client.failures import (
     BeingWritten,
     CommandFailed,
-    LimitReached,
     RetryLater,
-    Unfinished,
     WrongBytes,
 )
 from archiver.client.output import is_complete, open_output, require_absent
@@ -194,15 +192,15 @@ class ArchiveGet:
 
     def _locate(self, request: ArchiveRequest, rev: str, region: str) -> tuple[Located, bool]:
         query = {**request.query, "preferred_region": region}
-        failure = RetryLater("there is no server to ask")
+        failure: CommandFailed = RetryLater("there is no server to ask")
         for client in [*self.clients]:
             url = client.archive_url(request.source, request.repo, rev, query)
             wait = ArchiveWait(client, self.events, self.deadline, self.wait_s)
             try:
                 found = wait.locate(url)
-            except (Unfinished, LimitReached):
-                raise
-            except RetryLater as exc:
+            except CommandFailed as exc:
+                if not exc.elsewhere:
+                    raise
                 failure = exc
                 if len(self.clients) > 1:
                     self.events.notice(exc.message)

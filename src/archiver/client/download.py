@@ -92,11 +92,13 @@ class ResumableDownload:
             self._bad_regions.add(located.region)
 
     def _relocate(self, last: Located, failure: CommandFailed, *, progressed: bool) -> Located:
-        """Return a fresh link, or the last one if Archiver does not respond."""
+        """Return a fresh link, or the last one if it is not Archiver that responds."""
         try:
             region = last.region if progressed else self._next_region(last)
             fresh = self._locate(last.node, region)
-        except RetryLater:
+        except CommandFailed as exc:
+            if not (exc.elsewhere or isinstance(exc, RetryLater)):
+                raise
             fresh = last
         if fresh.region in self._bad_regions:
             raise failure

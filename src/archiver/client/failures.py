@@ -10,18 +10,26 @@ class CommandFailed(Exception):
 
     A message may quote a server or a file, so anything unprintable in it is escaped. ``code`` names
     the failure for programs: the class of this failure, or the code that Archiver sent. ``hint``
-    says what the user of the command can do next.
+    says what the user of the command can do next. ``elsewhere`` is set if another server may
+    respond differently, because it is not Archiver that refused.
     """
 
     exit_code = 1
     code = "failed"
     hint = ""
+    elsewhere = False
 
     def __init__(self, message: str, *, code: str = "", hint: str = "") -> None:
         self.message = "\n".join(map(printable, message.split("\n")))
         self.code = code or self.code
         self.hint = hint or self.hint
         super().__init__(self.message)
+
+
+class NotArchiver(CommandFailed):
+    """The response is not one of Archiver: a proxy or another program may have sent it."""
+
+    elsewhere = True
 
 
 class InvalidUsage(CommandFailed):
@@ -59,10 +67,13 @@ class RetryLater(CommandFailed):
     exit_code = 75
     code = "try_again"
     hint = "Run the same command again later."
+    elsewhere = True
 
 
 class Unfinished(RetryLater):
     """The archive is still being built, and the user does not wait longer."""
+
+    elsewhere = False
 
 
 class BeingWritten(RetryLater):
@@ -75,6 +86,8 @@ class Declined(RetryLater):
 
 class LimitReached(Declined):
     """A limit does not allow this now. After ``pause_s`` seconds, it may."""
+
+    elsewhere = False
 
     def __init__(self, message: str, *, code: str = "", pause_s: float) -> None:
         super().__init__(message, code=code)

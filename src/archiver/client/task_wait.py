@@ -9,7 +9,14 @@ from contextlib import suppress
 from archiver.client.api_client import ApiClient
 from archiver.client.api_response import POLL_MAX_S, Accepted, Located, TaskStatus
 from archiver.client.deadline import Deadline
-from archiver.client.failures import CommandFailed, Declined, NoResponse, RetryLater, WrongBytes
+from archiver.client.failures import (
+    CommandFailed,
+    Declined,
+    NoResponse,
+    NotArchiver,
+    RetryLater,
+    WrongBytes,
+)
 from archiver.client.text import origin
 
 POLL_MIN_S = 0.2
@@ -93,7 +100,7 @@ def _require_retryable(
     if isinstance(exc, Declined) or (is_archiver and type(exc) is RetryLater):
         return now
     if responded_at is None:
-        kind = NoResponse if isinstance(exc, NoResponse) else CommandFailed
+        kind = NoResponse if isinstance(exc, NoResponse) else NotArchiver
         raise kind(_explain_unreachable(accepted, exc)) from exc
     if isinstance(exc, NoResponse) and now - responded_at <= OUTAGE_MAX_S:
         return responded_at
