@@ -25,7 +25,8 @@ from archiver import __version__
 from archiver.client.connection import CutOff, ending_at, limit_connections
 from archiver.client.deadline import Deadline
 from archiver.client.failures import InvalidUsage
-from archiver.client.text import hide_user_info, is_url
+from archiver.client.no_proxy import is_excluded
+from archiver.client.text import hide_user_info, host, is_url
 
 USER_AGENT = f"archiver-cli/{__version__}"
 CONNECT_S = 10.0
@@ -35,6 +36,10 @@ CONNECTIONS_MAX = 32
 """Connections to one host that stay open between requests."""
 
 CAUSES_MAX = 20
+
+CREDENTIALS_WANTED = 407
+TUNNEL_REFUSED = f"Tunnel connection failed: {CREDENTIALS_WANTED}"
+"""How http.client begins the text of its error."""
 
 DESCRIPTIONS: Mapping[type[BaseException], str] = {
     NameResolutionError: "its name does not resolve",
@@ -71,10 +76,11 @@ class Transport:
         """Send a request, and yield the response, whose body was not read.
 
         Also while the body is read, it raises the failure of the *deadline* at its end. Raises one
-        of NETWORK_ERRORS, or InvalidUsage if the proxy is not one.
+        of NETWORK_ERRORS, or InvalidUsage if the proxy is not one, or wants other credentials.
         """
-        with ending_at(deadline):
-            response = self._pool(url).request(
+        proxy = proxy_for(url)
+        with ending_at(deadline), _explaining_refusal(url, proxy):
+            response = self._pool(proxy).request(
                 "GET",
                 url,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
@@ -85,12 +91,13 @@ class Transport:
                 decode_content=False,
             )
         try:
+            if proxy and response.status == CREDENTIALS_WANTED:
+                raise _refusal(url, proxy)
             yield response
         finally:
             response.close()  # with its connection, unless that was released at the body's end
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        proxy = proxy_for(url)
+    def _pool(self, proxy: str) -> urllib3.PoolManager:
         with self._opening:
             if proxy not in self._pools:
                 self._pools[proxy] = _open_pool(proxy)
@@ -105,7 +112,7 @@ def proxy_for(url: str) -> str:
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if not proxy or _is_direct(parts, proxies.get("no")):
         return ""
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -114,6 +121,13 @@ def proxy_for(url: str) -> str:
             f"{hide_user_info(proxy)}, the proxy for {parts.scheme}, is no http or https URL"
         )
     return proxy
+
+
+def _is_direct(url: SplitResult, no_proxy: str | None) -> bool:
+    """Return whether no proxy is used for *url*. Without *no_proxy*, the system decides."""
+    if no_proxy is None:
+        return bool(proxy_bypass(url.netloc.rpartition("@")[2]))
+    return is_excluded(url.hostname or "", no_proxy)
 
 
 def _open_pool(proxy: str) -> urllib3.PoolManager:
@@ -136,6 +150,26 @@ def _proxy_headers(proxy: SplitResult) -> Mapping[str, str] | None:
         return None
     user = unquote_to_bytes(proxy.username) + b":" + unquote_to_bytes(proxy.password or "")
     return {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"}
+
+
+@contextmanager
+def _explaining_refusal(url: str, proxy: str) -> Iterator[None]:
+    """Raise InvalidUsage if the proxy makes no tunnel without other credentials."""
+    try:
+        yield
+    except ProxyError as exc:
+        if str(exc.original_error).startswith(TUNNEL_REFUSED):
+            raise _refusal(url, proxy) from exc
+        raise
+
+
+def _refusal(url: str, proxy: str) -> InvalidUsage:
+    credentials = "other credentials" if "@" in urlsplit(proxy).netloc else "credentials"
+    variable = f"{urlsplit(url).scheme}_proxy"
+    return InvalidUsage(
+        f"the proxy {host(proxy)} wants {credentials} ({CREDENTIALS_WANTED})",
+        hint=f"Write them into {variable}: http://USER:PASSWORD@{host(proxy)}",
+    )
 
 
 def reason(exc: Exception) -> str:
