@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.responses import CONTENT, GET, OBJECT, REV_URL
+from tests.client.responses import CONTENT, GET, OBJECT, REV_URL, STATUS
 from tests.parts.commands import Run
 from tests.parts.scripted_server import Response, ScriptedServer, ranged
 
@@ -66,3 +66,19 @@ def test_a_damaged_file_is_named_without_its_content(
     assert str(path) in result.stderr
     assert "secret-word" not in result.output
     assert not found.requests
+
+
+@pytest.mark.parametrize(("path", "is_archivers"), ((STATUS, True), (OBJECT, False)))
+def test_only_an_address_with_archivers_paths_may_be_its_own(
+    run: Run, server: ScriptedServer, path: str, *, is_archivers: bool
+) -> None:
+    elsewhere = {"Location": f"http://archiver.test{path}"}
+    server.respond(REV_URL, Response(status=202, headers=elsewhere))
+    env = {"ARCHIVER_TOKEN": "t", "ARCHIVER_URL": server.url}
+    result = run(*GET, **env)
+    assert result.exit_code == 1
+    assert "http://archiver.test would not get it" in result.stderr
+    advice = "Hint: If both are the same server, use --server http://archiver.test\n"
+    assert result.stderr.endswith(advice) is is_archivers
+    asked = run("status", f"http://archiver.test{path}", **env)
+    assert (asked.exit_code, asked.stderr.endswith(advice)) == (2, is_archivers)

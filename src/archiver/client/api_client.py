@@ -75,8 +75,8 @@ class ApiClient:
         """
         if self._credentials and origin(url) != origin(self._server):
             raise InvalidUsage(
-                f"the token is for {origin(self._server)}, and {origin(url)} would not get it; "
-                f"if both are the same server, use --server {origin(url)}"
+                f"the token is for {origin(self._server)}, and {origin(url)} would not get it",
+                hint=self._moved_hint(url),
             )
         late = NoResponse(f"{host(url)} does not respond: timed out")
         within = Deadline(RESPONSE_S, late, within=deadline)
@@ -93,6 +93,12 @@ class ApiClient:
         except NETWORK_ERRORS as exc:
             _ = deadline.left_s
             raise NoResponse(f"{host(url)} does not respond{reason(exc)}") from exc
+
+    def _moved_hint(self, url: str) -> str:
+        """Return what to do if *url* leads to the same server. Only Archiver has its paths."""
+        if not urlsplit(url).path.startswith(f"{urlsplit(self._server).path}/archiver/"):
+            return ""
+        return f"If both are the same server, use --server {origin(url)}"
 
     def locate(self, url: str, deadline: Deadline) -> Located | Accepted:
         """Return where the archive of *url* is, or the task that builds it."""

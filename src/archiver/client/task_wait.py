@@ -12,6 +12,7 @@ from archiver.client.deadline import Deadline
 from archiver.client.failures import (
     CommandFailed,
     Declined,
+    InvalidUsage,
     NoResponse,
     NotArchiver,
     RetryLater,
@@ -101,7 +102,8 @@ def _require_retryable(
         return now
     if responded_at is None:
         kind = NoResponse if isinstance(exc, NoResponse) else NotArchiver
-        raise kind(_explain_unreachable(accepted, exc)) from exc
+        hint = exc.hint if isinstance(exc, InvalidUsage) else ""
+        raise kind(_explain_unreachable(accepted, exc), hint=hint) from exc
     if isinstance(exc, NoResponse) and now - responded_at <= OUTAGE_MAX_S:
         return responded_at
     raise exc
