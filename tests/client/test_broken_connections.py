@@ -128,6 +128,21 @@ def test_no_pace_keeps_a_call_beyond_its_timeout(
                 client.get(ASH, str(tmp_path / "here"))
 
 
+def test_a_silent_name_server_keeps_no_call_beyond_its_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: asked.wait())
+    try:
+        with Client("http://archiver.test", timeout_s=0.2) as client, pytest.raises(TimedOut):
+            client.locate(ASH)
+        monkeypatch.setattr(transport, "CONNECT_S", 0.2)
+        with Client("http://archiver.test") as client, pytest.raises(NoResponse, match="timed out"):
+            client.locate(ASH)
+    finally:
+        asked.set()
+
+
 def test_headers_that_do_not_end_are_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "SILENCE_S", 0.2)
     with (

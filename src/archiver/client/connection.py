@@ -6,10 +6,12 @@ import http.client
 import io
 import math
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -27,6 +29,9 @@ STEP_S = 1.0
 
 Address = Any
 """The address of a socket, whose form depends on its family."""
+
+AddressInfo = tuple[int, int, int, str, Address]
+"""What ``socket.getaddrinfo`` returns."""
 
 _deadline: ContextVar[Deadline] = ContextVar("deadline")
 
@@ -131,16 +136,25 @@ class _Connecting(HTTPConnection):
             raise ConnectTimeoutError(self, "timed out") from failure
         raise NewConnectionError(self, "no connection") from failure
 
-    def _addresses(self) -> list[tuple[int, int, int, Address]]:
-        try:
-            found = socket.getaddrinfo(
-                self._dns_host.strip("[]"), self.port, allowed_gai_family(), socket.SOCK_STREAM
-            )
-        except socket.gaierror as exc:
-            raise NameResolutionError(self.host, self, exc) from exc
-        return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
+    def _addresses(self) -> Sequence[AddressInfo]:
+        """Return the addresses of the host. A thread asks, since only the system limits that."""
+        answers: SimpleQueue[Sequence[AddressInfo] | Exception] = SimpleQueue()
+        host = self._dns_host.strip("[]")
+        threading.Thread(target=_resolve, args=(host, self.port, answers), daemon=True).start()
+        deadline, until = _deadline.get(), time.monotonic() + (self.timeout or math.inf)
+        while (left_s := min(STEP_S, deadline.left_s, until - time.monotonic())) > 0:
+            with suppress(Empty):
+                answer = answers.get(timeout=left_s)
+                if isinstance(answer, socket.gaierror):
+                    raise NameResolutionError(self.host, self, answer) from answer
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+        raise ConnectTimeoutError(self, "timed out")
 
-    def _connect_to(self, family: int, kind: int, protocol: int, address: Address) -> socket.socket:
+    def _connect_to(
+        self, family: int, kind: int, protocol: int, _name: str, address: Address
+    ) -> socket.socket:
         deadline = _deadline.get()
         sock = socket.socket(family, kind, protocol)
         try:
@@ -153,6 +167,13 @@ class _Connecting(HTTPConnection):
             sock.close()
             raise
         return sock
+
+
+def _resolve(host: str, port: int, answers: SimpleQueue[Sequence[AddressInfo] | Exception]) -> None:
+    try:
+        answers.put(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
+    except Exception as exc:  # noqa: BLE001 - it is raised in the thread that waits
+        answers.put(exc)
 
 
 class _TlsConnecting(_Connecting, HTTPSConnection):
