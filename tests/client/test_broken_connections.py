@@ -50,18 +50,22 @@ def test_a_response_without_its_end_is_a_broken_connection(whole: bytes) -> None
                 client.locate(ASH)
 
 
-def test_a_response_without_its_end_is_a_broken_connection_with_tls(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tls(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Return what a server needs that clients trust."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server)
+    return context
+
+
+def test_a_response_without_its_end_is_a_broken_connection_with_tls(tls: ssl.SSLContext) -> None:
     sent = chain(cuts(FOUND, every=40), [FOUND])
 
     def handle(connection: socket.socket, _head: bytes) -> None:
         connection.sendall(next(sent))
 
-    with raw_server(handle, context) as address, Client(f"https://{address}") as client:
+    with raw_server(handle, tls) as address, Client(f"https://{address}") as client:
         for _ in cuts(FOUND, every=40):
             with pytest.raises(NoResponse):
                 client.locate(ASH)
@@ -126,6 +130,28 @@ def test_no_pace_keeps_a_call_beyond_its_timeout(
         for address in (slow, archiver):
             with Client(f"http://{address}", timeout_s=0.3) as client, pytest.raises(TimedOut):
                 client.get(ASH, str(tmp_path / "here"))
+
+
+@pytest.mark.parametrize(("first", "unit"), DRIPS.values(), ids=DRIPS)
+def test_no_pace_keeps_a_call_beyond_its_timeout_with_tls(
+    tls: ssl.SSLContext, first: bytes, unit: bytes
+) -> None:
+    with (
+        raw_server(dripping(first, unit), tls) as address,
+        Client(f"https://{address}", timeout_s=0.5) as client,
+        pytest.raises(TimedOut),
+    ):
+        client.locate(ASH)
+
+
+def test_a_silent_tunnel_keeps_no_call_beyond_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw_server(dripping(OK, b"X: y\r\n")) as address:
+        monkeypatch.setenv("https_proxy", f"http://{address}")
+        with (
+            Client("https://archiver.test", timeout_s=0.3) as client,
+            pytest.raises(TimedOut),
+        ):
+            client.locate(ASH)
 
 
 def test_a_silent_name_server_keeps_no_call_beyond_its_timeout(
