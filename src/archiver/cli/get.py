@@ -12,23 +12,17 @@ import click
 from archiver.cli.options import cache_options, json_option, quiet_option, servers_option
 from archiver.cli.progress import ProgressBar, byte_progress
 from archiver.cli.signals import exit_after, interruptible
-from archiver.client.api_client import open_client
 from archiver.client.api_response import Located
-from archiver.client.archive_get import (
-    MAX_BYTES,
-    RETRIES,
-    SUFFIXES,
-    ArchiveGet,
-    ArchiveRequest,
-    Got,
-    Proof,
-)
+from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, Got, Proof
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.extraction import Unpacking
 from archiver.client.failures import TimedOut
+from archiver.client.lock_values import SUFFIXES
 from archiver.client.output import STDOUT
 from archiver.client.record_hint import may_carry_record
+from archiver.client.servers import open_servers
 from archiver.client.text import printable
 
 EXIT_MARGIN_S = 1.0
@@ -177,7 +171,7 @@ def command(  # noqa: PLR0913 - one per option
         exit_after(timeout_s + EXIT_MARGIN_S, message),
     ):
         get = ArchiveGet(
-            clients=[stack.enter_context(open_client(server)) for server in servers],
+            servers=stack.enter_context(open_servers(servers)),
             events=ShownEvents(progress, quiet=quiet),
             deadline=Deadline(timeout_s, TimedOut(message)),
             prove=_prove,

@@ -7,7 +7,8 @@
 """
 
 from archiver.client.api_response import Located, TaskStatus
-from archiver.client.archive_get import ArchiveRequest, Got
+from archiver.client.archive_get import Got
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.cache import Cache
 from archiver.client.client import Client
 from archiver.client.events import Events

@@ -39,8 +39,16 @@ NOT_MODIFIED = 304
 class ApiClient:
     """Sends requests to one Archiver server. Every failure is a CommandFailed."""
 
-    def __init__(self, *, transport: Transport, server: str, authorization: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        server: str,
+        authorization: str = "",
+        response_s: float = RESPONSE_S,
+    ) -> None:
         self.transport = transport
+        self._response_s = response_s
         self._server = server.rstrip("/")
         self._credentials = {"Authorization": authorization} if authorization else {}
 
@@ -79,7 +87,7 @@ class ApiClient:
                 hint=self._moved_hint(url),
             )
         late = NoResponse(f"{host(url)} does not respond: timed out")
-        within = Deadline(RESPONSE_S, late, within=deadline)
+        within = Deadline(self._response_s, late, within=deadline)
         try:
             with self.transport.get(
                 url, {**(headers or {}), **self._credentials}, within
@@ -121,8 +129,10 @@ class ApiClient:
 
 
 @contextmanager
-def open_client(server: str) -> Iterator[ApiClient]:
+def open_client(server: str, *, response_s: float = RESPONSE_S) -> Iterator[ApiClient]:
     """Yield a client, which sends the credentials in the environment to *server*.
+
+    It waits for a response for *response_s* seconds.
 
     Raises InvalidUsage unless *server* is an http or https URL.
     """
@@ -131,7 +141,12 @@ def open_client(server: str) -> Iterator[ApiClient]:
     authorization = find_credentials(server)
     transport = Transport()
     try:
-        yield ApiClient(transport=transport, server=server, authorization=authorization)
+        yield ApiClient(
+            transport=transport,
+            server=server,
+            authorization=authorization,
+            response_s=response_s,
+        )
     finally:
         transport.close()
 

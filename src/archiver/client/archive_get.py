@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from archiver.client.api_client import ApiClient
 from archiver.client.api_response import Located
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.archive_wait import ArchiveWait
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
@@ -23,40 +23,13 @@ from archiver.client.failures import (
     WrongBytes,
 )
 from archiver.client.output import is_complete, open_output, require_absent
+from archiver.client.servers import Servers
 
-SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
-"""The formats of archives."""
 MAX_BYTES = 48 * 1024**3
 """The largest archive that any source may have."""
 RETRIES = 4
 LOCK_POLL_S = 0.2
 COPY_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class ArchiveRequest:
-    """An archive that a user names. Without ``sha256``, it may have any bytes.
-
-    ``rev`` is a node, or any name that the host resolves. ``suffix`` is a format such as ``zip``.
-    """
-
-    source: str
-    repo: str
-    rev: str
-    subdir: str = ""
-    suffix: str = "tar.gz"
-    sha256: str = ""
-    region: str = ""
-
-    @property
-    def query(self) -> Mapping[str, str | None]:
-        """The parameters of a request, of which the empty ones are left out."""
-        return {
-            "subdir": self.subdir,
-            "suffix": self.suffix,
-            "preferred_region": self.region,
-            "sha256": self.sha256,
-        }
 
 
 @dataclass(frozen=True)
@@ -102,10 +75,10 @@ class _Target:
 class ArchiveGet:
     """Gets archives before the *deadline*, from the first of the servers that responds.
 
-    The *clients* are in order of preference. One that responded comes first from then on.
+    The *servers* are asked in their order of preference.
     """
 
-    clients: list[ApiClient]
+    servers: Servers
     events: Events
     deadline: Deadline
     prove: Prove | None = None
@@ -193,7 +166,7 @@ class ArchiveGet:
     def _locate(self, request: ArchiveRequest, rev: str, region: str) -> tuple[Located, bool]:
         query = {**request.query, "preferred_region": region}
         failure: CommandFailed = RetryLater("there is no server to ask")
-        for client in [*self.clients]:
+        for client in self.servers:
             url = client.archive_url(request.source, request.repo, rev, query)
             wait = ArchiveWait(client, self.events, self.deadline, self.wait_s)
             try:
@@ -202,11 +175,10 @@ class ArchiveGet:
                 if not exc.elsewhere:
                     raise
                 failure = exc
-                if len(self.clients) > 1:
+                if len(self.servers) > 1:
                     self.events.notice(exc.message)
             else:
-                self.clients.remove(client)
-                self.clients.insert(0, client)
+                self.servers.prefer(client)
                 return found
         raise failure
 
@@ -284,7 +256,7 @@ class ArchiveGet:
         ) as writer:
             self.events.update("download", writer.size_bytes, located.size_bytes)
             download = ResumableDownload(
-                client=self.clients[0],
+                client=self.servers.first,
                 locate=locate,
                 retries=self.retries,
                 events=self.events,

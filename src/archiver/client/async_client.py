@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
 from archiver.client.api_response import Located, TaskStatus
-from archiver.client.archive_get import ArchiveRequest, Got
+from archiver.client.archive_get import Got
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.client import Client
 from archiver.client.deadline import Deadline
 from archiver.client.extraction import Unpacking
@@ -39,7 +41,7 @@ class AsyncClient:
     async def get(
         self,
         request: ArchiveRequest,
-        output: str | None = None,
+        output: str | os.PathLike[str] | None = None,
         *,
         force: bool = False,
         unpacking: Unpacking | None = None,

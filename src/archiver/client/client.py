@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import ExitStack
 from types import TracebackType
 
-from archiver.client.api_client import open_client
 from archiver.client.api_response import Located, TaskStatus
-from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, ArchiveRequest, Got
+from archiver.client.archive_get import MAX_BYTES, RETRIES, ArchiveGet, Got
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.cache import Cache
 from archiver.client.deadline import Deadline
 from archiver.client.events import Events, Silent
 from archiver.client.extraction import Unpacking
 from archiver.client.failures import InvalidUsage, TimedOut
+from archiver.client.servers import open_servers
 
 
 class Client:
@@ -51,7 +53,7 @@ class Client:
         self._events = events or Silent()
         self._opened = ExitStack()
         try:
-            self._clients = [self._opened.enter_context(open_client(url)) for url in servers]
+            self._servers = self._opened.enter_context(open_servers(servers))
         except BaseException:
             self._opened.close()
             raise
@@ -78,7 +80,7 @@ class Client:
     def get(
         self,
         request: ArchiveRequest,
-        output: str | None = None,
+        output: str | os.PathLike[str] | None = None,
         *,
         force: bool = False,
         unpacking: Unpacking | None = None,
@@ -91,11 +93,12 @@ class Client:
         Without *output*, the file gets the archive's own name, and replaces another one only with
         *force*. A download that fails leaves ``OUTPUT.SHA256.part``, which the next call resumes.
         """
-        return self._get(deadline).get(request, output, force=force, unpacking=unpacking)
+        path = None if output is None else os.fspath(output)
+        return self._get(deadline).get(request, path, force=force, unpacking=unpacking)
 
     def status(self, task: str, *, deadline: Deadline | None = None) -> TaskStatus:
         """Return the status of a task, of which *task* is the id or the status URL."""
-        first = self._clients[0]
+        first = self._servers.first
         return first.fetch_status(first.status_url(task), deadline or self.deadline())
 
     def deadline(self) -> Deadline:
@@ -104,7 +107,7 @@ class Client:
 
     def _get(self, deadline: Deadline | None) -> ArchiveGet:
         return ArchiveGet(
-            clients=[*self._clients],
+            servers=self._servers,
             events=self._events,
             deadline=deadline or self.deadline(),
             wait_s=self._wait_s,

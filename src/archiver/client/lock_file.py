@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from archiver.client.api_response import Located
-from archiver.client.archive_get import ArchiveRequest
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.failures import CommandFailed, InvalidUsage
 from archiver.client.lock_values import find_problem, require_apart
 
