@@ -10,12 +10,16 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+NARROW, WIDE = 50, 78
+"""Columns of a terminal that all parts of the line, or all but the bar, need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +39,18 @@ class TerminalBar:
 @contextmanager
 def open_bar(phase: str, *, of_bytes: bool) -> Iterator[TerminalBar]:
     """Yield a bar of bytes and their rate, or of counted items and the time left for them."""
-    columns = (
-        (DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-        if of_bytes
-        else (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    )
-    name = TextColumn("{task.description:<10}", markup=False)
     console = Console(stderr=True)
-    with Progress(
-        name, BarColumn(bar_width=28), *columns, console=console, transient=True
-    ) as progress:
+    amount = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    times = (
+        (TransferSpeedColumn(), TimeElapsedColumn())
+        if of_bytes
+        else (TimeElapsedColumn(), TimeRemainingColumn())
+    )
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description:<10}", markup=False),
+        *((BarColumn(bar_width=28),) if console.width >= WIDE else ()),
+        amount,
+        *(times if console.width >= NARROW else ()),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
         yield TerminalBar(progress=progress, task=progress.add_task(phase, total=None))
