@@ -195,14 +195,15 @@ class ShownEvents:
 
     def __init__(self, progress: ProgressBar, *, quiet: bool) -> None:
         self.update, self.advance = progress.update, progress.advance
+        self._write = progress.write
         self._quiet = quiet
 
     def notice(self, sentence: str) -> None:
         if not self._quiet:
-            click.echo(sentence, err=True)
+            self._write(sentence)
 
     def kept(self, part: Path) -> None:
-        click.echo(f"{part} is kept; the same command resumes it.", err=True)
+        self._write(f"{part} is kept; the same command resumes it.")
 
 
 def _prove(path: Path, located: Located, subdir: str, deadline: Deadline) -> Proof | None:

@@ -13,10 +13,11 @@ import click
 
 
 class ProgressBar(Protocol):
-    """Shows the current phase and how much of it is done."""
+    """Shows the current phase and how much of it is done, and writes sentences above that."""
 
     def update(self, phase: str, done: int, total: int | None = None) -> None: ...
     def advance(self, size_bytes: int) -> None: ...
+    def write(self, sentence: str) -> None: ...
 
 
 class Hidden:
@@ -24,6 +25,9 @@ class Hidden:
 
     def update(self, phase: str, done: int, total: int | None = None) -> None: ...
     def advance(self, size_bytes: int) -> None: ...
+
+    def write(self, sentence: str) -> None:
+        click.echo(sentence, err=True)
 
 
 @contextmanager
@@ -83,6 +87,9 @@ class ByteLines:
 
     def advance(self, size_bytes: int) -> None:
         self.update(self._phase, self._done + size_bytes, self._total)
+
+    def write(self, sentence: str) -> None:
+        click.echo(sentence, err=True)
 
 
 @contextmanager

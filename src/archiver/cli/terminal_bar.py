@@ -35,6 +35,10 @@ class TerminalBar:
     def advance(self, size_bytes: int) -> None:
         self.progress.advance(self.task, size_bytes)
 
+    def write(self, sentence: str) -> None:
+        console = self.progress.console
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def open_bar(phase: str, *, of_bytes: bool) -> Iterator[TerminalBar]:
@@ -52,5 +56,11 @@ def open_bar(phase: str, *, of_bytes: bool) -> Iterator[TerminalBar]:
         amount,
         *(times if console.width >= NARROW else ()),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # rich would write results to standard error
+        redirect_stderr=False,
+    ) as progress:
         yield TerminalBar(progress=progress, task=progress.add_task(phase, total=None))
