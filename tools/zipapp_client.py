@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "archiver"
 CLI = (
-    *("__init__", "get", "lock", "lock_formats", "fetch"),
+    *("__init__", "get", "lock", "lock_additions", "lock_changes", "lock_formats", "fetch"),
     *("options", "progress", "signals", "status", "verify", "completion", "failure_report"),
     "streams",
 )

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
+from archiver.cli.failure_report import describe_failure
 from archiver.cli.get import ShownEvents
+from archiver.cli.lock_additions import Additions
+from archiver.cli.lock_changes import Change, find_changes
 from archiver.cli.lock_formats import FORMATS
 from archiver.cli.options import jobs_option, json_option, only_option, quiet_option, servers_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
 from archiver.client.client import Client
 from archiver.client.failures import CommandFailed, InvalidUsage
-from archiver.client.lock_file import (
-    Entries,
-    Entry,
-    read_lock,
-    require_name,
-    require_places,
-    write_lock,
-)
-from archiver.client.lock_values import find_problem
+from archiver.client.lock_file import Entries, Entry, read_lock, require_places, write_lock
 from archiver.client.text import printable
-from archiver.client.together import do_together
+from archiver.client.together import Done, do_together
 
-_ADDED = re.compile(r"(?:(?P<name>[^=/@]+)=)?(?P<source>[^=/@]+)/(?P<repo>.+)@(?P<rev>[^@]+)")
-NODE_DIGITS = 12
+REMOVE_HELP = "Remove this archive from the file. Repeat it."
 
 
 @click.command("lock")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("added", nargs=-1, metavar="[[NAME=]SOURCE/REPO@REV]...")
-@click.option("--subdir", default="", help="Of the added archives: only this directory.")
-@click.option("--suffix", default="tar.gz", show_default=True, help="Their format.")
+@click.option("--subdir", help="Of the added archives: only this directory.")
+@click.option("--suffix", help="Their format.  [default: tar.gz]")
+@click.option("--remove", "removed", multiple=True, metavar="NAME", help=REMOVE_HELP)
 @click.option("--upgrade", is_flag=True, help="Resolve all revs again.")
 @only_option
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file would change.")
@@ -56,8 +49,9 @@ def command(  # noqa: PLR0913 - one per option
     *,
     file: Path,
     added: tuple[str, ...],
-    subdir: str,
-    suffix: str,
+    subdir: str | None,
+    suffix: str | None,
+    removed: tuple[str, ...],
     upgrade: bool,
     only: tuple[str, ...],
     check: bool,
@@ -72,43 +66,46 @@ def command(  # noqa: PLR0913 - one per option
 
     FILE lists archives by their names; it is created if it does not exist. An archive that is not
     locked yet is built if necessary. The locked ones stay as they are, unless --upgrade is given.
+    An added archive that FILE has already keeps its subdir and suffix, unless these are given.
 
     \b
     Exit codes:
       0  all are locked
-      1  one could not be locked; with --check: FILE would change
       2  wrong usage
-     75  try again later
+      3  not found       4  timed out       75  try again later
+      1  with --check: FILE would change; or some failed in different ways, or in another one
     """  # noqa: D301 - click keeps the lines after \b
     if as_json and format_name:
         raise click.UsageError("--json and --format would both write to standard output")
-    before = read_lock(file)
-    entries = {**before, **dict(_parse_added(added, subdir, suffix, before))}
+    before = read_lock(file, may_be_new=bool(added))
+    additions = Additions(before, subdir, suffix).parse(added)
+    entries = {**_remove(before, removed, additions), **additions}
     require_places(file, entries)
-    chosen = choose(entries, only)
-    open_names = [n for n in chosen if upgrade or not entries[n].is_locked]
+    chosen = sorted({*choose(entries, only), *additions})
+    unlocked = {n: entries[n] for n in chosen if upgrade or not entries[n].is_locked}
     failures: dict[str, CommandFailed] = {}
     with interruptible(), byte_progress(quiet=quiet) as progress:
         events = ShownEvents(progress, quiet=quiet)
         with Client(*servers, timeout_s=timeout_s, events=events) as client:
-            deadline = client.deadline()
-
-            def lock(name: str) -> Entry:
-                entry = entries[name]
-                return entry.lock(client.locate(entry.named, deadline=deadline))
-
-            for done in do_together(open_names, lock, jobs=jobs, cancel=deadline.cancel):
-                if done.failure:
-                    failures[done.item] = done.failure
-                elif done.result:
+            for done in _lock(client, unlocked, jobs):
+                if done.result:
                     entries[done.item] = done.result
-    changes = list(diff(before, entries))
+                elif done.failure:
+                    failures[done.item] = done.failure
+                    entries = _restore(entries, done.item, before)
+                    _report(done.item, done.failure, as_json=as_json)
+    changes = [*find_changes(before, entries)]
     if changes and not check:
         write_lock(file, entries)
-    _print(changes, entries, format_name, servers[0], as_json=as_json, quiet=quiet)
+    if not quiet:
+        _print_changes(changes, entries, failed=bool(failures))
+    if as_json:
+        click.echo(_summary(changes, entries))
     raise_failures(failures)
+    if format_name:
+        _print_format(format_name, servers[0], {name: entries[name] for name in chosen})
     if check and changes:
-        raise CommandFailed(f"{file} would change")
+        raise CommandFailed(f"{file} would change", hint="Run the same command without --check.")
 
 
 def choose(entries: Entries, only: Sequence[str]) -> list[str]:
@@ -133,62 +130,55 @@ def raise_failures(failures: dict[str, CommandFailed]) -> None:
         raise failure
 
 
-def diff(before: Entries, after: Entries) -> Iterator[str]:
-    """Yield a line for each archive that is new or has changed."""
-    for name in sorted(after):
-        old, new = before.get(name), after[name]
-        if old == new:
-            continue
-        what = f"{new.source}/{new.repo}@{new.rev}{f':{new.subdir}' if new.subdir else ''}"
-        if old is None or not old.is_locked or not new.is_locked:
-            sign, change = "+" if old is None else "~", _short(new)
-        elif old.node == new.node:
-            sign, change = "!", f"{_short(old)} has other bytes now: sha256 {new.sha256}"
-        else:
-            sign, change = "~", f"{_short(old)} -> {_short(new)}"
-        yield printable(f"{sign} {name}  {what}  {change}")
+def _remove(entries: Entries, names: Sequence[str], additions: Entries) -> Entries:
+    """Return the other entries. Raises InvalidUsage."""
+    choose(entries, names)
+    if both := additions.keys() & names:
+        raise InvalidUsage(f"{min(both)} is added and removed")
+    return {name: entry for name, entry in entries.items() if name not in names}
 
 
-def _short(entry: Entry) -> str:
-    return entry.node[:NODE_DIGITS] or "not locked"
+def _lock(client: Client, entries: Entries, jobs: int) -> Iterator[Done[str, Entry]]:
+    """Yield the name of each archive with its locked entry, or with the failure."""
+    deadline = client.deadline()
+
+    def lock(name: str) -> Entry:
+        entry = entries[name]
+        return entry.lock(client.locate(entry.named, deadline=deadline))
+
+    return do_together(entries, lock, jobs=jobs, cancel=deadline.cancel)
 
 
-def _parse_added(
-    added: Sequence[str], subdir: str, suffix: str, entries: Entries
-) -> Iterator[tuple[str, Entry]]:
-    for text in added:
-        match = _ADDED.fullmatch(text)
-        if match is None:
-            raise InvalidUsage(f"{text} is not [NAME=]SOURCE/REPO@REV")
-        repo = match["repo"].strip("/")
-        name = require_name(match["name"] or repo.rpartition("/")[2])
-        entry = Entry(match["source"], repo, match["rev"], subdir, suffix)
-        for key, value in asdict(entry).items():
-            if problem := find_problem(key, value):
-                raise InvalidUsage(f"{text}: {key} {problem}")
-        old = entries.get(name)
-        if old and (old.source, old.repo) != (entry.source, entry.repo) and not match["name"]:
-            raise InvalidUsage(f"{name} is of another repo in this file; use NAME={text}")
-        kept = replace(entry, file=old.file, extract=old.extract, strip=old.strip) if old else entry
-        yield name, old if old and old.named == entry.named else kept
+def _restore(entries: Entries, name: str, before: Entries) -> dict[str, Entry]:
+    """Return the entries with what the file had under this name, if it had something."""
+    others = {other: entry for other, entry in entries.items() if other != name}
+    return {**others, name: before[name]} if name in before else others
 
 
-def _print(
-    changes: Sequence[str],
-    entries: Entries,
-    format_name: str | None,
-    server: str,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    if not quiet:
-        for line in changes:
-            click.echo(line, err=True)
-    locked = {name: entries[name] for name in sorted(entries) if entries[name].is_locked}
-    if format_name:
-        for line in [*FORMATS[format_name](server, locked)]:
-            click.echo(line)
+def _print_changes(changes: Sequence[Change], entries: Entries, *, failed: bool) -> None:
+    for change in changes:
+        click.echo(change.describe(), err=True)
+    if not changes and not failed:
+        archives = "archive" if len(entries) == 1 else "archives"
+        click.echo(f"{len(entries)} {archives}, none changed", err=True)
+
+
+def _print_format(format_name: str, server: str, entries: Entries) -> None:
+    """Write the entries for another tool. Raises InvalidUsage."""
+    for line in [*FORMATS[format_name](server, entries)]:
+        click.echo(line)
+
+
+def _report(name: str, failure: CommandFailed, *, as_json: bool) -> None:
     if as_json:
-        document = {"archives": len(entries), "locked": len(locked), "changes": [*changes]}
-        click.echo(json.dumps(document))
+        click.echo(json.dumps({"name": name, "error": describe_failure(failure)}))
+
+
+def _summary(changes: Sequence[Change], entries: Entries) -> str:
+    return json.dumps(
+        {
+            "archives": len(entries),
+            "locked": sum(entry.is_locked for entry in entries.values()),
+            "changes": [change.to_json() for change in changes],
+        }
+    )

@@ -21,6 +21,8 @@ FILE_MAX_BYTES = 16 * 1024**2
 
 LOCK_FILE = "the lock file"
 
+NEW_HINT = "Check its name. `archiver lock FILE SOURCE/REPO@REV` makes a new one."
+NAME_HINT = "Choose a name, as in NAME=SOURCE/REPO@REV."
 NAME_ALLOWED = "allowed: letters, digits, . _ -"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -72,6 +74,10 @@ class Entry:
     def lock(self, located: Located) -> Entry:
         return replace(self, node=located.node, sha256=located.sha256, size=located.size_bytes)
 
+    def to_json(self) -> dict[str, object]:
+        """Return the members that the file has."""
+        return {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
+
 
 _DEFAULTS = {field.name: field.default for field in fields(Entry)}
 
@@ -79,12 +85,14 @@ Entries = Mapping[str, Entry]
 """By their names, which are unique in a file."""
 
 
-def read_lock(path: Path) -> Entries:
-    """Return the entries of a file; none if it does not exist. Raises InvalidUsage."""
+def read_lock(path: Path, *, may_be_new: bool = False) -> Entries:
+    """Return the entries of a file; none of a new one. Raises InvalidUsage."""
     try:
         document = json.loads(_read_file(path), object_pairs_hook=_unique)
-    except FileNotFoundError:
-        return {}
+    except FileNotFoundError as exc:
+        if may_be_new:
+            return {}
+        raise InvalidUsage(f"{path} does not exist", hint=NEW_HINT) from exc
     except OSError as exc:
         raise InvalidUsage(f"{path}: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
@@ -111,7 +119,7 @@ def write_lock(path: Path, entries: Entries) -> None:
 
     Raises CommandFailed.
     """
-    archives = {name: _members(entries[name]) for name in sorted(entries)}
+    archives = {name: entries[name].to_json() for name in sorted(entries)}
     text = json.dumps({"version": VERSION, "archives": archives}, indent=2, ensure_ascii=False)
     try:
         _replace(Path(os.path.realpath(path)), f"{text}\n")
@@ -140,7 +148,7 @@ def _replace(target: Path, text: str) -> None:
 def require_name(name: str) -> str:
     """Return *name*. Raises InvalidUsage unless it can also name a file."""
     if not _NAME.fullmatch(name):
-        raise InvalidUsage(f"'{name}' is no name of an archive ({NAME_ALLOWED})")
+        raise InvalidUsage(f"'{name}' is no name of an archive ({NAME_ALLOWED})", hint=NAME_HINT)
     return name
 
 
@@ -162,10 +170,6 @@ def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(members):
         raise ValueError
     return found
-
-
-def _members(entry: Entry) -> dict[str, object]:
-    return {name: value for name, value in asdict(entry).items() if value != _DEFAULTS[name]}
 
 
 def _parse_entry(name: str, value: object, path: Path) -> Entry:

@@ -1,0 +1,76 @@
+"""The archives that a user of ``archiver lock`` adds to a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from archiver.client.failures import InvalidUsage
+from archiver.client.lock_file import Entries, Entry, require_name
+from archiver.client.lock_values import find_problem
+
+_NAMED = re.compile(r"(?P<source>[^=/@]+)/(?P<repo>.+)@(?P<rev>[^@]+)")
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Reads ``[NAME=]SOURCE/REPO@REV``. An option that is None keeps what an entry has."""
+
+    entries: Entries
+    subdir: str | None = None
+    suffix: str | None = None
+
+    def parse(self, texts: Sequence[str]) -> Entries:
+        """Return the entries of the added archives. Raises InvalidUsage."""
+        if not texts and (self.subdir, self.suffix) != (None, None):
+            raise InvalidUsage("--subdir and --suffix are of added archives: no archive is added")
+        added: dict[str, Entry] = {}
+        for text in texts:
+            name, entry = self._parse(text)
+            if name in added:
+                raise InvalidUsage(
+                    f"several of the added archives are named {name}",
+                    hint=f"Give each a name of its own, as in NAME={text}",
+                )
+            added[name] = entry
+        return added
+
+    def _parse(self, text: str) -> tuple[str, Entry]:
+        given, equals, named = text.partition("=")
+        if not equals or "@" in given:  # it belongs to the rev
+            given, equals, named = "", "", text
+        match = _NAMED.fullmatch(named)
+        if match is None:
+            raise InvalidUsage(f"{text} is not [NAME=]SOURCE/REPO@REV")
+        repo = match["repo"].strip("/")
+        name = require_name(given if equals else repo.rpartition("/")[2])
+        old = self.entries.get(name)
+        if old and not equals and (old.source, old.repo) != (match["source"], repo):
+            raise InvalidUsage(
+                f"{name} is of another repo in this file", hint=f"Name it, as in NAME={text}"
+            )
+        entry = self._change(old, match["source"], repo, match["rev"])
+        _require_values(text, entry)
+        return name, old if old and old.named == entry.named else entry
+
+    def _change(self, old: Entry | None, source: str, repo: str, rev: str) -> Entry:
+        """Return an entry that is not locked, and is otherwise as the *old* one."""
+        entry = old or Entry(source, repo, rev)
+        return replace(
+            entry,
+            source=source,
+            repo=repo,
+            rev=rev,
+            subdir=entry.subdir if self.subdir is None else self.subdir,
+            suffix=entry.suffix if self.suffix is None else self.suffix,
+            node="",
+            sha256="",
+            size=0,
+        )
+
+
+def _require_values(text: str, entry: Entry) -> None:
+    for key, value in asdict(entry).items():
+        if problem := find_problem(key, value):
+            raise InvalidUsage(f"{text}: {key} {problem}")
