@@ -195,7 +195,7 @@ def test_archives_are_extracted_where_the_file_says(
     (
         ("bazel", 'urls = ["{url}"]'),
         ("nix", 'url = "{url}";'),
-        ("pip", "zero @ {url} --hash=sha256:{sha256}"),
+        ("pip", "zero @ {url}#sha256={sha256}"),
         ("cmake", 'FetchContent_Declare(zero URL "{url}" URL_HASH SHA256={sha256})'),
         ("sha256sums", "{sha256}  zero.tar"),
     ),

@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from packaging.requirements import Requirement
+from pip._internal.models.link import Link
+from pip._internal.req.constructors import install_req_from_line
 
 from archiver.cli.lock_formats import FORMATS
 from archiver.client.failures import InvalidUsage
@@ -36,13 +38,15 @@ def written(entries: dict[str, Entry], name: str) -> str:
     return "".join(f"{line}\n" for line in FORMATS[name](SERVER, entries))
 
 
-def require_same(url: str) -> None:
+def require_same(url: str, subdir: str = TEXT) -> None:
     """Require that a URL names the hostile entry, at the server."""
     parts = urlsplit(url)
     _, _, _, source, repo, file = parts.path.split("/")
     assert (parts.scheme, parts.netloc, parts.fragment) == ("http", "127.0.0.1:1", "")
     assert (unquote(source), unquote(repo), file) == (TEXT, TEXT, f"{NODE}.tar")
-    assert parse_qs(parts.query, strict_parsing=True) == {"subdir": [TEXT]}
+    assert parse_qs(parts.query, strict_parsing=bool(subdir)) == (
+        {"subdir": [subdir]} if subdir else {}
+    )
 
 
 def test_bazel_reads_it(tmp_path: Path) -> None:
@@ -56,12 +60,28 @@ def test_bazel_reads_it(tmp_path: Path) -> None:
     require_same(members["urls"][0])
 
 
-def test_pip_reads_it(tmp_path: Path) -> None:
-    (line,) = written(read(tmp_path), "pip").splitlines()
-    requirement, _, digest = line.partition(" --hash=sha256:")
-    parsed = Requirement(requirement)
-    assert (parsed.name, digest) == ("x.y-z", SHA256)
-    require_same(parsed.url or "")
+def read_with_pip(line: str) -> Link:
+    """Return what pip 23 reads from a line of requirements, with its own parser."""
+    parsed = install_req_from_line(line)
+    assert parsed.name == "x.y-z"
+    assert parsed.link
+    return parsed.link
+
+
+@pytest.mark.parametrize("subdir", ("", "python/ash", "/a+b/c@1,2=3!~/"))
+def test_pip_reads_it(tmp_path: Path, subdir: str) -> None:
+    (line,) = written(read(tmp_path, subdir=subdir), "pip").splitlines()
+    assert Requirement(line).name == "x.y-z"
+    link = read_with_pip(line)
+    assert (link.hash_name, link.hash) == ("sha256", SHA256)
+    assert link.subdirectory_fragment == (subdir.strip("/") or None)
+    require_same(link.url_without_fragment, subdir)
+
+
+@pytest.mark.parametrize("subdir", ("a b", "é", "a&b", "a#b", "a%41", TEXT))
+def test_a_subdir_that_pip_cannot_read_is_refused(tmp_path: Path, subdir: str) -> None:
+    with pytest.raises(InvalidUsage, match="cannot read its subdir"):
+        written(read(tmp_path, subdir=subdir), "pip")
 
 
 def run(words: Sequence[str], folder: Path) -> str:
@@ -117,8 +137,10 @@ def test_sha256sum_reads_it(tmp_path: Path, file: str) -> None:
 
 @pytest.mark.parametrize("name", ("bazel", "nix", "pip", "cmake"))
 def test_urls_have_no_character_that_means_something_to_a_tool(tmp_path: Path, name: str) -> None:
-    text = written(read(tmp_path), name)
+    text = written(read(tmp_path, **({"subdir": "a+b@c=d"} if name == "pip" else {})), name)
     (url,) = [word for word in text.replace('"', " ").split() if word.startswith("http:")]
+    if name == "pip":
+        url = url.replace(f"#sha256={SHA256}&subdirectory=a+b@c=d", "")
     assert not set(url) & set("\"'\\${}<>;#@ ()\t")
 
 

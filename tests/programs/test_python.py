@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from archiver.cli import main
 from tests.programs.conftest import FILES, Projects, got_503
 from tests.programs.project import BRIEF, LONG, paste
 from tests.system.stack import Stack
@@ -65,6 +67,28 @@ def test_a_part_of_a_repository_is_installed(
     paste(f"uv venv --quiet --python {sys.executable} there", folder=tmp_path, env=UV)
 
     paste(f"{command} -r requirements.txt", folder=tmp_path, env=env)
+
+    (installed,) = (tmp_path / "there").rglob("ash.py")
+    assert installed.read_bytes() == FILES["python/ash/ash.py"]
+
+
+@pytest.mark.parametrize(
+    ("command", "env"),
+    (pytest.param("pip install", PIP, marks=pytest.mark.thorough), ("uv pip install", UV)),
+    ids=("pip", "uv"),
+)
+def test_a_locked_part_of_a_repository_is_installed(
+    command: str, env: dict[str, str], projects: Projects, tmp_path: Path
+) -> None:
+    project = projects(0)
+    words = ("lock", str(tmp_path / "deps.json"), f"ash=hgmo/{project.repo}@{project.node}")
+    options = ("--subdir", "python/ash", "--server", project.server, "--format", "pip")
+    locked = CliRunner().invoke(main, (*words, *options))
+    assert locked.exit_code == 0, locked.output
+    (tmp_path / "requirements.txt").write_text(locked.stdout)
+    paste(f"uv venv --quiet --python {sys.executable} there", folder=tmp_path, env=UV)
+
+    paste(f"{command} --require-hashes -r requirements.txt", folder=tmp_path, env=env)
 
     (installed,) = (tmp_path / "there").rglob("ash.py")
     assert installed.read_bytes() == FILES["python/ash/ash.py"]

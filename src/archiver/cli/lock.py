@@ -12,7 +12,7 @@ from archiver.cli.failure_report import describe_failure
 from archiver.cli.get import ShownEvents
 from archiver.cli.lock_additions import Additions
 from archiver.cli.lock_changes import Change, find_changes
-from archiver.cli.lock_formats import FORMATS
+from archiver.cli.lock_formats import FORMATS, left_out
 from archiver.cli.options import jobs_option, json_option, only_option, quiet_option, servers_option
 from archiver.cli.progress import byte_progress
 from archiver.cli.signals import interruptible
@@ -167,6 +167,8 @@ def _print_format(format_name: str, server: str, entries: Entries) -> None:
     """Write the entries for another tool. Raises InvalidUsage."""
     for line in [*FORMATS[format_name](server, entries)]:
         click.echo(line)
+    for name in left_out(format_name, entries):
+        click.echo(f"{name} is left out, since it is extracted", err=True)
 
 
 def _report(name: str, failure: CommandFailed, *, as_json: bool) -> None:

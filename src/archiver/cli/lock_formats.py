@@ -12,6 +12,8 @@ from archiver.client.lock_file import Entries, Entry
 
 ESCAPED = "\\"
 """Before a line of sha256sum whose name has backslashes."""
+PIP_SAFE = "/+@,=!"
+"""Characters of a folder that mean nothing in a URL, besides letters, digits and ``._-~``."""
 
 
 def file_url(server: str, entry: Entry) -> str:
@@ -52,8 +54,25 @@ def nix(server: str, entries: Entries) -> Iterator[str]:
 def pip(server: str, entries: Entries) -> Iterator[str]:
     for name, entry in entries.items():
         if not name[-1].isalnum():
-            raise InvalidUsage(f"{name} is no name for pip: it must end with a letter or digit")
-        yield f"{name} @ {file_url(server, entry)} --hash=sha256:{entry.sha256}"
+            raise InvalidUsage(
+                f"{name} is no name for pip: it must end with a letter or digit",
+                hint="Add the archive under another name, and remove this one with --remove.",
+            )
+        yield f"{name} @ {file_url(server, entry)}#sha256={entry.sha256}{_folder(name, entry)}"
+
+
+def _folder(name: str, entry: Entry) -> str:
+    """Return the part of a URL that says in which folder of the archive the project is.
+
+    pip reads it as it is, without any unquoting.
+    """
+    subdir = entry.subdir.strip("/")
+    if quote(subdir, safe=PIP_SAFE) != subdir:
+        raise InvalidUsage(
+            f"{name} is no archive for pip, which cannot read its subdir {subdir} from a URL",
+            hint="Extract it with `archiver fetch`, and install the folder.",
+        )
+    return f"&subdirectory={subdir}" if subdir else ""
 
 
 def cmake(server: str, entries: Entries) -> Iterator[str]:
@@ -67,11 +86,20 @@ def cmake(server: str, entries: Entries) -> Iterator[str]:
 
 def sha256sums(_server: str, entries: Entries) -> Iterator[str]:
     for name, entry in entries.items():
+        if entry.extract:  # `archiver fetch` keeps no file
+            continue
         file = entry.file_name(name)
         if file == "-":  # would be standard input
             file = "./-"
         escaped = file.replace("\\", "\\\\")
         yield f"{'' if escaped == file else ESCAPED}{entry.sha256}  {escaped}"
+
+
+def left_out(format_name: str, entries: Entries) -> list[str]:
+    """Return the names of the entries that this format does not have."""
+    return [
+        name for name, entry in entries.items() if format_name == "sha256sums" and entry.extract
+    ]
 
 
 FORMATS: Mapping[str, Callable[[str, Entries], Iterator[str]]] = {
