@@ -111,7 +111,25 @@ def test_sums_of_any_length_are_not_cut(run: Run, tmp_path: Path) -> None:
     assert "more than 1,048,576 bytes" in result.stderr
 
 
-def test_a_missing_file_is_named(run: Run) -> None:
-    result = run("verify", "nowhere", "--sha256", SHA256)
+@pytest.mark.parametrize(
+    "words", ((), ("--sha256", SHA256), ("--lock", "deps.json"), ("--sums", "sums"))
+)
+def test_a_missing_file_is_named(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_known(tmp_path, SHA256)
+    result = run("verify", "nowhere", *words)
     assert result.exit_code == 1
-    assert "nowhere: No such file" in result.stderr
+    assert result.stderr == "Error: nowhere: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    (
+        ((), "here.sha256: No such file or directory\nHint: --sha256, "),
+        (("--sums", "sums"), "sums: No such file or directory\nHint: --sha256, "),
+        (("--lock", "deps.json"), "deps.json does not exist\nHint: Check its name."),
+    ),
+)
+def test_a_missing_sum_is_named(run: Run, words: tuple[str, ...], expected: str) -> None:
+    result = run("verify", "here", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {expected}")

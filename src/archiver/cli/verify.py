@@ -18,6 +18,7 @@ from archiver.client.output import sha256_of
 from archiver.client.text import printable
 
 SIDECAR_MAX_BYTES = 1024 * 1024
+SUM_HINT = "--sha256, --sums, --lock or --node says which bytes or files it should have."
 
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _SUM = re.compile(r"(?P<escaped>\\?)(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<name>.+)")
@@ -69,11 +70,14 @@ def command(
     \b
     Exit codes:
       0  verified
+      1  FILE cannot be read
       2  wrong usage
       3  not provable: no commit record, or .gitattributes may have changed files
       5  other bytes, other files, another commit, or a damaged archive
     """  # noqa: D301 - click keeps the lines after \b
     with interruptible():
+        if not node:
+            _require_file(file)
         expected = _expected(file, sha256=sha256, sums=sums, lock_path=lock_path, node=node)
         if expected:
             _compare(file, expected, as_json=as_json and not node, quiet=quiet or bool(node))
@@ -87,6 +91,14 @@ def _prove(file: Path, node: str, subdir: str, *, quiet: bool, as_json: bool) ->
     except ModuleNotFoundError as exc:
         raise InvalidUsage(f"a proof needs {exc.name}: install source-archiver[server]") from exc
     verify_commit(file, node=node, subdir=subdir, quiet=quiet, as_json=as_json)
+
+
+def _require_file(file: Path) -> None:
+    """Raise CommandFailed if there is no file, before anything says that its sum is missing."""
+    try:
+        file.stat()
+    except OSError as exc:
+        raise CommandFailed(f"{file}: {exc.strerror}") from exc
 
 
 def _expected(
@@ -117,7 +129,7 @@ def _from_sums(file: Path, sums: Path) -> str:
         with sums.open("rb") as lines:
             content = lines.read(SIDECAR_MAX_BYTES + 1)
     except OSError as exc:
-        raise InvalidUsage(f"{sums}: {exc.strerror}; use --sha256, --lock or --node") from exc
+        raise InvalidUsage(f"{sums}: {exc.strerror}", hint=SUM_HINT) from exc
     if len(content) > SIDECAR_MAX_BYTES:
         raise InvalidUsage(f"{sums} has more than {SIDECAR_MAX_BYTES:,} bytes")
     lines_read = content.decode(errors="surrogateescape").split("\n")
@@ -147,7 +159,7 @@ def _choose(file: Path, source: Path, named: Sequence[tuple[str, str]]) -> str:
     found = same or {sha256 for name, sha256 in named if PurePath(name).name == file.name}
     if len(found) != 1:
         problem = "several SHA-256s" if found else "no SHA-256"
-        raise InvalidUsage(f"{source} has {problem} for {file.name}; use --sha256")
+        raise InvalidUsage(f"{source} has {problem} for {file.name}", hint=SUM_HINT)
     return found.pop()
 
 
