@@ -115,3 +115,17 @@ def test_the_first_server_that_responds_is_asked(run: Run, server: ScriptedServe
 def test_an_unknown_task_is_not_found(run: Run, server: ScriptedServer) -> None:
     server.respond(STATUS, progress("PENDING", created_at=None))
     assert run("status", TASK, "--server", server.url).exit_code == 3
+
+
+def test_the_url_of_an_archive_is_not_that_of_a_task(run: Run, server: ScriptedServer) -> None:
+    server.respond(STATUS, Response(status=202, headers={"Location": server.url + STATUS}))
+    result = run("status", server.url + STATUS)
+    assert result.exit_code == 1
+    assert "Hint: The URL of an archive leads to its task" in result.stderr
+
+
+def test_credentials_in_the_url_of_a_server_are_refused(run: Run) -> None:
+    result = run("status", TASK, "--server", "http://token:secret@127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "must not contain a user name" in result.stderr
+    assert "secret" not in result.output

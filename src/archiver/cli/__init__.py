@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NoReturn
 
 import click
@@ -27,7 +28,8 @@ class LazyGroup(click.Group):
     """Imports the module of a command on its first use: `get` starts without a web server's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [*COMMANDS]  # the module of the command `list` may have that name here
+        """Return the commands whose modules are there: the client may be one file."""
+        return [name for name in COMMANDS if find_spec(f"archiver.cli.{name}")]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:

@@ -134,10 +134,15 @@ def open_client(server: str, *, response_s: float = RESPONSE_S) -> Iterator[ApiC
 
     It waits for a response for *response_s* seconds.
 
-    Raises InvalidUsage unless *server* is an http or https URL.
+    Raises InvalidUsage unless *server* is an http or https URL without credentials.
     """
     if not is_url(server):
-        raise InvalidUsage("--server must be an http or https URL")
+        raise InvalidUsage("the server must be an http or https URL")
+    if urlsplit(server).username is not None:
+        raise InvalidUsage(
+            "the URL of the server must not contain a user name or a password",
+            hint="The token is in ARCHIVER_TOKEN, or the password for this host in ~/.netrc.",
+        )
     authorization = find_credentials(server)
     transport = Transport()
     try:

@@ -163,6 +163,11 @@ def parse_archive_response(
 
 def parse_status_response(response: ApiResponse) -> TaskStatus:
     """Return the status of a task. Raises CommandFailed for any other response."""
+    if response.status in {ACCEPTED, *REDIRECTS}:
+        raise CommandFailed(
+            "the response is not the status of a task",
+            hint="The URL of an archive leads to its task, and `archiver get` downloads it.",
+        )
     if response.status != OK:
         raise _failure(response)
     try:
@@ -178,11 +183,12 @@ def _parse_status(result: Mapping[str, object], response: ApiResponse) -> TaskSt
         raise _WrongForm
     links = _members(result, "s3_urls")
     code, status = _text(error, "code"), _text(result, "status")
+    state = printable(_text(result, "state") or _wrong_form(), length_max=PHASE_MAX)
     return TaskStatus(
-        state=printable(_text(result, "state") or _wrong_form(), length_max=PHASE_MAX),
+        state=state,
         phase=printable(_text(result, "phase"), length_max=PHASE_MAX),
         bytes_done=bytes_done or 0,
-        code=printable(code or "failed"),
+        code=printable(code or ("failed" if state == "FAILURE" else "")),
         reason=printable(_text(error, "message") or status or "no reason given"),
         etag=response.headers.get("etag"),
         presigned_urls={region: _text(links, region) for region in links},

@@ -280,7 +280,10 @@ def _require_wanted(request: ArchiveRequest, located: Located) -> None:
     """
     sha256 = (request.sha256 or located.sha256).lower()
     if located.sha256 != sha256:
-        raise WrongBytes(f"the server offers the SHA-256 {located.sha256}, not {sha256}")
+        raise WrongBytes(
+            f"the server offers the SHA-256 {located.sha256}, not {sha256}",
+            hint="Nothing was downloaded. Check the SHA-256, the rev and the suffix.",
+        )
 
 
 def _exists(path: Path, located: Located) -> bool:
