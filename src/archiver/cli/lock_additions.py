@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from archiver.client.failures import InvalidUsage
 from archiver.client.lock_file import Entries, Entry, require_name
 from archiver.client.lock_values import find_problem
-
-_NAMED = re.compile(r"(?P<source>[^=/@]+)/(?P<repo>.+)@(?P<rev>[^@]+)")
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,18 @@ class Additions:
         given, equals, named = text.partition("=")
         if not equals or "@" in given:  # it belongs to the rev
             given, equals, named = "", "", text
-        match = _NAMED.fullmatch(named)
-        if match is None:
+        source, _, rest = named.partition("/")
+        repo, _, rev = rest.rpartition("@")
+        repo = repo.strip("/")
+        if not (source and repo and rev) or {"=", "@"}.intersection(source):
             raise InvalidUsage(f"{text} is not [NAME=]SOURCE/REPO@REV")
-        repo = match["repo"].strip("/")
         name = require_name(given if equals else repo.rpartition("/")[2])
         old = self.entries.get(name)
-        if old and not equals and (old.source, old.repo) != (match["source"], repo):
+        if old and not equals and (old.source, old.repo) != (source, repo):
             raise InvalidUsage(
                 f"{name} is of another repo in this file", hint=f"Name it, as in NAME={text}"
             )
-        entry = self._change(old, match["source"], repo, match["rev"])
+        entry = self._change(old, source, repo, rev)
         _require_values(text, entry)
         return name, old if old and old.named == entry.named else entry
 
