@@ -12,7 +12,7 @@ from pathlib import Path
 from archiver.client.failures import CommandFailed
 
 PART_AGE_S = 7 * 86400.0
-"""Unfinished downloads that nobody has continued for so long are removed."""
+"""Unfinished downloads that no process has continued for so long are removed."""
 
 
 class Cache:

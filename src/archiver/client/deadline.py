@@ -7,7 +7,7 @@ import time
 from archiver.client.failures import CommandFailed
 
 STEP_MAX_S = 86_400.0
-"""No wait takes longer: those of the system have bounds. Whoever needs more waits again."""
+"""No wait takes longer: those of the system have bounds. A caller that needs more waits again."""
 
 
 class Deadline:

@@ -102,9 +102,9 @@ def open_output(
 
     The file gets its name when the block ends without an error. Until then it is
     ``PATH.SHA256.part``, with the first digits of the *sha256*, which no other file has by chance.
-    An interrupted download leaves this file, of which *on_kept* is told, and the next one resumes
-    it. A *durable* file is on the disk before it has its name. A symbolic link stays, and leads to
-    the new file. Devices and FIFOs receive the bytes immediately.
+    An interrupted download leaves this file, and calls *on_kept*. The next one resumes it. A
+    *durable* file is on the disk before it has its name. A symbolic link stays, and leads to the
+    new file. Devices and FIFOs receive the bytes immediately.
 
     Raises:
         CommandFailed: The path cannot be written, or exists and must not be replaced.
