@@ -79,8 +79,8 @@ class Destination:
                     raise CommandFailed(f"{self.path} is a folder; remove it")
                 if not (force or note.read(NOTE_MAX_BYTES) or self.is_free()):
                     raise CommandFailed(
-                        f"{self.path} exists, and fetch did not bring it",
-                        hint="Move it away, or replace it with --force.",
+                        f"{self.path} exists, and fetch did not bring it; --force replaces it",
+                        hint="Move it away, or use --force.",
                     )
                 _write(note, _CHANGING)
                 self._remove_link()
