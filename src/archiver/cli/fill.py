@@ -20,7 +20,7 @@ from archiver.cli.fill_report import (
     to_json_summary,
 )
 from archiver.cli.options import config_option, json_option, quiet_option
-from archiver.cli.progress import open_reporter
+from archiver.cli.progress import echo_result, open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.model import Region
@@ -83,7 +83,7 @@ def command(
     started = time.monotonic()
 
     def on_filled(filled: Filled) -> None:
-        click.echo(to_json_line(filled) if as_json else format_filled(filled))
+        echo_result(to_json_line(filled) if as_json else format_filled(filled))
 
     with retry_later(), interruptible():
         tally = asyncio.run(_fill(settings, scope, on_filled, quiet=quiet))

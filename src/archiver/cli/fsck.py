@@ -16,7 +16,7 @@ from archiver.cli.command_settings import (
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.fsck_report import format_summary, print_defect, to_json_line, to_json_summary
 from archiver.cli.options import config_option, json_option, quiet_option
-from archiver.cli.progress import open_reporter
+from archiver.cli.progress import echo_result, open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.model import Region
@@ -70,7 +70,7 @@ def command(
 
     def report(defect: Defect) -> None:
         if as_json:
-            click.echo(to_json_line(defect))
+            echo_result(to_json_line(defect))
         else:
             print_defect(defect)
 

@@ -5,6 +5,7 @@ import json
 from rich.console import Console
 from rich.text import Text
 
+from archiver.cli.progress import write_above_bar
 from archiver.client.text import printable
 from archiver.upkeep.defect import Defect, DefectKind
 from archiver.upkeep.fsck import Tally
@@ -19,7 +20,8 @@ def print_defect(defect: Defect) -> None:
     line = Text(f"{defect.kind:<{_WIDTH}}", style=style)
     line.append(printable(f"{place}  {defect.key}{size}"), style="default not bold")
     line.append(_repair(defect), style="default not bold")
-    Console(highlight=False, soft_wrap=True).print(line)
+    if not write_above_bar(line):
+        Console(highlight=False, soft_wrap=True).print(line)
 
 
 def _repair(defect: Defect) -> str:

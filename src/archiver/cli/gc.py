@@ -13,7 +13,7 @@ from archiver.cli.command_settings import load_settings_or_embedded, set_up_comm
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.gc_report import format_result, summary_lines, to_json_line, to_json_summary
 from archiver.cli.options import config_option, json_option, quiet_option
-from archiver.cli.progress import open_reporter
+from archiver.cli.progress import echo_result, open_reporter
 from archiver.cli.signals import interruptible
 from archiver.client.failures import CommandFailed, RetryLater
 from archiver.settings import Settings, require_outside_world
@@ -45,7 +45,7 @@ def command(*, apply: bool, quiet: bool, as_json: bool, config: Path | None) -> 
     started = time.monotonic()
 
     def report(result: Result) -> None:
-        click.echo(to_json_line(result) if as_json else format_result(result))
+        echo_result(to_json_line(result) if as_json else format_result(result))
 
     with retry_later(), interruptible():
         tally = asyncio.run(_collect(settings, report, apply=apply, quiet=quiet))

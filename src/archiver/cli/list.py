@@ -12,7 +12,7 @@ from archiver.cli.command_settings import load_settings_or_embedded, set_up_comm
 from archiver.cli.exit_codes import retry_later
 from archiver.cli.list_report import Totals, format_entry, format_summary, to_json_line
 from archiver.cli.options import config_option, json_option, quiet_option
-from archiver.cli.progress import open_reporter
+from archiver.cli.progress import echo_result, open_reporter
 from archiver.cli.signals import interruptible
 from archiver.model import SUFFIXES
 from archiver.settings import Settings, require_outside_world, require_regions
@@ -103,7 +103,7 @@ def command(  # noqa: PLR0913 - one per option
     held: list[Entry] = []
 
     def show(entry: Entry) -> None:
-        click.echo(to_json_line(entry) if as_json else format_entry(entry))
+        echo_result(to_json_line(entry) if as_json else format_entry(entry))
 
     def take(entry: Entry) -> None:
         counted.add(entry)

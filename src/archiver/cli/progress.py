@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Optional, Protocol
 
 import click
@@ -17,7 +18,7 @@ class ProgressBar(Protocol):
 
     def update(self, phase: str, done: int, total: int | None = None) -> None: ...
     def advance(self, size_bytes: int) -> None: ...
-    def write(self, sentence: str) -> None: ...
+    def write(self, sentence: object) -> None: ...
 
 
 class Hidden:
@@ -26,7 +27,7 @@ class Hidden:
     def update(self, phase: str, done: int, total: int | None = None) -> None: ...
     def advance(self, size_bytes: int) -> None: ...
 
-    def write(self, sentence: str) -> None:
+    def write(self, sentence: object) -> None:
         click.echo(sentence, err=True)
 
 
@@ -88,7 +89,7 @@ class ByteLines:
     def advance(self, size_bytes: int) -> None:
         self.update(self._phase, self._done + size_bytes, self._total)
 
-    def write(self, sentence: str) -> None:
+    def write(self, sentence: object) -> None:
         click.echo(sentence, err=True)
 
 
@@ -131,7 +132,30 @@ def _open_bar(phase: str, *, of_bytes: bool) -> Iterator[ProgressBar]:
         yield Hidden()
         return
     with open_bar(phase, of_bytes=of_bytes) as bar:
-        yield bar
+        token = _drawn.set(bar)
+        try:
+            yield bar
+        finally:
+            _drawn.reset(token)
+
+
+_drawn: ContextVar[ProgressBar | None] = ContextVar("drawn", default=None)
+"""The bar that is on the terminal."""
+
+
+def echo_result(line: str) -> None:
+    """Write a line to standard output, above a bar that is on the same terminal."""
+    if not write_above_bar(line):
+        click.echo(line)
+
+
+def write_above_bar(line: object) -> bool:
+    """Write a line, or what rich prints, above the bar; return False if there is none."""
+    bar = _drawn.get()
+    if bar is None or not sys.stdout.isatty():
+        return False
+    bar.write(line)
+    return True
 
 
 def _is_terminal() -> bool:

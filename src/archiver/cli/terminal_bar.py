@@ -35,7 +35,7 @@ class TerminalBar:
     def advance(self, size_bytes: int) -> None:
         self.progress.advance(self.task, size_bytes)
 
-    def write(self, sentence: str) -> None:
+    def write(self, sentence: object) -> None:
         console = self.progress.console
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
