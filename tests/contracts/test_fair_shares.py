@@ -148,23 +148,34 @@ def test_a_flood_of_one_client_delays_the_task_of_another_by_a_few_builds(
     """Law 11."""
     others = [an_archive() for _ in range(LIGHT_MAX)]
     built: list[Archive] = []
+    gate = asyncio.Semaphore(0)
 
     async def build(archive: Archive, _attempt: Attempt) -> Copies:
+        await gate.acquire()
         built.append(archive)
-        await asyncio.sleep(0.1)  # far longer than it takes to create a task
         return copies_of(archive)
+
+    async def let_one_build() -> None:
+        before = len(built)
+        gate.release()
+        async with asyncio.timeout(HUNG_AFTER_S):
+            while len(built) == before:
+                await asyncio.sleep(0.01)
 
     async def play(stand: QueueBackend) -> list[int]:
         await _flood(stand.queue, FLOOD)
         async with stand.worker(build, policy=replace(POLICY, concurrency=2)):
-            async with asyncio.timeout(HUNG_AFTER_S):
-                while len(built) < 3:
-                    await asyncio.sleep(0.01)
+            for _ in range(3):
+                await let_one_build()
             before = []
             for other in others:
                 before.append(len(built))
                 await stand.queue.enqueue(other, client="other")
+                while other not in built:
+                    await let_one_build()
                 await stand.until(other, TaskState.SUCCESS)
+            for _ in range(FLOOD):  # the worker ends after the builds that have begun
+                gate.release()
         return [built.index(o) - b for o, b in zip(others, before, strict=True)]
 
     async def opened() -> list[int]:

@@ -12,7 +12,7 @@ from archiver.client.lock_values import find_problem
 
 @dataclass(frozen=True)
 class Additions:
-    """Reads ``[NAME=]SOURCE/REPO@REV``. An option that is None keeps what an entry has."""
+    """Reads ``[NAME=]SOURCE/REPO@REV``. Without an option, the entry keeps its value."""
 
     entries: Entries
     subdir: str | None = None

@@ -150,7 +150,7 @@ def echo_result(line: str) -> None:
 
 
 def write_above_bar(line: object) -> bool:
-    """Write a line, or what rich prints, above the bar; return False if there is none."""
+    """Write a line, or what rich prints, above the bar; return False without a bar."""
     bar = _drawn.get()
     if bar is None or not sys.stdout.isatty():
         return False

@@ -27,7 +27,7 @@ ZEROS = bytes(tarfile.BLOCKSIZE)
 DAMAGES = (
     EOFError,
     OverflowError,
-    NotImplementedError,  # zipfile: a compression that it does not know
+    NotImplementedError,  # zipfile: encryption that it does not know
     RuntimeError,
     ValueError,
     lzma.LZMAError,
@@ -88,7 +88,7 @@ def unpack_zip(file: Path, tree: TreeWriter) -> None:
 
 def _add_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, tree: TreeWriter) -> None:
     if entry.compress_type not in COMPRESSIONS:
-        raise NotImplementedError
+        raise WrongBytes(f"the archive packs {entry.filename} in a way that no host uses")
     path, mode = tree.place(entry.filename), entry.external_attr >> 16
     if not path:
         return
