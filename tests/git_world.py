@@ -15,13 +15,14 @@ from archiver.building.streams import Progress
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
-from archiver.model import Archive, Completeness, Conversion, Limits, Node, TreeProof
+from archiver.model import Archive, Completeness, Conversion, Limits, Node
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import GitConfig, SourceConfig
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.program import GitProgram, find_git
 from archiver.sources.open import open_source
 from archiver.tasks import Phase
+from archiver.tree_proof import TreeProof
 from tests.parts.git_host import REPO
 
 NO_GIT = GitConfig()

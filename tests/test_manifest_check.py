@@ -3,21 +3,15 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from archiver.errors import PartOrigin
 from archiver.git_objects import object_id
 from archiver.manifest_check import (
     find_invalid_field,
     object_prefix,
     parse_object_key,
 )
-from archiver.model import (
-    COMMIT_MAX_BYTES,
-    Archive,
-    Conversion,
-    Manifest,
-    Node,
-    TreeMatch,
-    TreeProof,
-)
+from archiver.model import Archive, Conversion, Manifest, Node
+from archiver.tree_proof import COMMIT_MAX_BYTES, LfsFile, Part, TreeMatch, TreeProof
 from tests.parts.fleet import an_archive
 
 ARCHIVE = Archive(source="hgmo", repo="a b", node=Node("1" * 40), subdir="x", suffix="zip")
@@ -75,6 +69,58 @@ def test_a_proof_of_its_commit_is_valid_with_and_without_the_commit() -> None:
         assert find_invalid_field(manifest, archive) is None
         assert find_invalid_field(manifest.without_commit(), archive) is None
         assert manifest.without_commit() == manifest
+
+
+def part(**changes: object) -> Part:
+    origin = PartOrigin(path="libs/a", url="../a.git", source="git", repo="team/a")
+    commit = b"tree 2\n"
+    sound = Part(
+        origin=origin,
+        node=object_id("commit", commit, digits=40),
+        commit=commit,
+        tree="3" * 40,
+        match=TreeMatch.EXACT,
+    )
+    return replace(sound, **changes)  # type: ignore[arg-type]
+
+
+def with_origin(**changes: str) -> Part:
+    return part(origin=replace(part().origin, **changes))
+
+
+def test_the_parts_of_a_proof_must_be_possible() -> None:
+    archive, proof = PROVEN
+    sound = proven(archive, replace(proof, parts=(part(), part(commit=b""))))
+    assert find_invalid_field(sound, archive) is None
+    assert sound.without_commit() == sound
+    for wrong in (
+        with_origin(path="../a"),
+        with_origin(path="a\nb"),
+        with_origin(url="http://a\r\nb"),
+        with_origin(source="a/b"),
+        with_origin(repo=""),
+        part(node="1" * 40),
+        part(node="1" * 64, commit=b""),
+        part(tree="x" * 40),
+    ):
+        manifest = proven(archive, replace(proof, parts=(wrong,)))
+        assert find_invalid_field(manifest, archive) == "proof", wrong
+
+
+def test_the_lfs_files_of_a_proof_must_be_possible() -> None:
+    archive, proof = PROVEN
+    file = LfsFile(path="a.bin", sha256="a" * 64, size_bytes=1)
+    sound = proven(archive, replace(proof, lfs_files=2, lfs=(file,)))
+    assert find_invalid_field(sound, archive) is None
+    for wrong in (
+        replace(file, path="a\nb"),
+        replace(file, sha256="a"),
+        replace(file, size_bytes=-1),
+    ):
+        manifest = proven(archive, replace(proof, lfs_files=1, lfs=(wrong,)))
+        assert find_invalid_field(manifest, archive) == "proof", wrong
+    listed_more = proven(archive, replace(proof, lfs_files=0, lfs=(file,)))
+    assert find_invalid_field(listed_more, archive) == "proof"
 
 
 def test_a_proof_of_another_tree_makes_another_manifest() -> None:

@@ -1,6 +1,7 @@
 """The laws of names: different archives share nothing, whatever characters their names contain."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -53,6 +54,8 @@ archives = st.builds(
     node=nodes,
     subdir=st.one_of(st.just(""), names),
     suffix=st.sampled_from(["tar.gz", "zip", "tar"]) | segments,
+    submodules=st.booleans(),
+    lfs=st.booleans(),
 )
 
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -127,9 +130,21 @@ def test_a_file_name_is_a_plain_one(archive: Archive) -> None:
 @example(f"v1/hgmo/a~FF/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/é/-/{NODE}/-/tar.gz")
 @example(f"v1/hgmo/☃/-/{NODE}/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE}~lfs/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE}~submodules~lfs/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE}~lfs~lfs/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE}~/-/tar.gz")
+@example(f"v1/hgmo/a/-/{NODE}~other/-/tar.gz")
 def test_other_texts_do_not_parse_as_keys(text: str) -> None:
     archive = parse_key(text)
     assert archive is None or archive.key == text
+
+
+def test_an_archive_without_other_files_has_the_key_of_earlier_versions() -> None:
+    archive = Archive(source="git", repo="a", node=NODE, subdir="b", suffix="zip")
+    assert archive.key == f"v1/git/a/-/{NODE}/b/-/zip"
+    assert replace(archive, lfs=True).key == f"v1/git/a/-/{NODE}~lfs/b/-/zip"
+    assert replace(archive, submodules=True).key == f"v1/git/a/-/{NODE}~submodules/b/-/zip"
 
 
 def test_a_key_has_one_spelling() -> None:

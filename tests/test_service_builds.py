@@ -12,9 +12,10 @@ from archiver.errors import (
     StorageUnavailable,
     TruncatedArchive,
 )
-from archiver.model import Absent, Copies, Pending, Ready, Region, TreeMatch, TreeProof
+from archiver.model import Absent, Copies, Pending, Ready, Region
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt
+from archiver.tree_proof import TreeMatch, TreeProof
 from tests.memory_world import World, build, lose, request
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")

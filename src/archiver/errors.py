@@ -9,7 +9,9 @@ ArchiverError
 │   ├── UnknownRepo         unknown_repo
 │   ├── UnknownRev          unknown_rev
 │   ├── UnknownSubdir       unknown_subdir
-│   └── EmptyTree           empty_tree
+│   ├── EmptyTree           empty_tree
+│   ├── SubmoduleMissing    submodule_missing
+│   └── LfsFileMissing      lfs_file_missing
 ├── SourceError
 │   ├── SourceUnavailable   source_unavailable    retryable
 │   ├── SourceTimeout       source_timeout        retryable
@@ -22,7 +24,11 @@ ArchiverError
 │   ├── ForbiddenAddress    forbidden_address
 │   ├── UnsupportedHost     unsupported_host
 │   ├── BadPack             bad_pack              retryable
-│   └── ShadowedNode        shadowed_node
+│   ├── ShadowedNode        shadowed_node
+│   ├── BadGitmodules       bad_gitmodules
+│   ├── SubmoduleRefused    submodule_refused
+│   ├── LfsRefused          lfs_refused
+│   └── BadLfsFile          bad_lfs_file          retryable
 ├── BadArchive
 │   ├── NotAnArchive        not_an_archive        retryable
 │   ├── TruncatedArchive    truncated_archive     retryable
@@ -61,8 +67,23 @@ A message is Archiver's own text and may be shown to any client. A library's tex
 ``__cause__``.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Self, TypedDict, Unpack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartOrigin:
+    """Where the files of a submodule come from.
+
+    ``path`` is that of the submodule in the archive's repo; ``url`` is the one in ``.gitmodules``,
+    fit for display. ``source`` and ``repo`` are what the URL means.
+    """
+
+    path: str
+    url: str
+    source: str
+    repo: str
 
 
 class _Attributes(TypedDict, total=False):
@@ -75,7 +96,9 @@ class ArchiverError(Exception):
     """Base of the tree. ``code`` is public and stable. ``retryable`` errors may be temporary.
 
     ``ours`` marks an outage of Archiver's own parts, unrelated to the archive or its host. Tasks
-    wait for its end, and it does not count as a failure.
+    wait for its end, and it does not count as a failure. An error in a submodule has the
+    ``origins`` of that submodule and of those around it, the outermost first: only clients that may
+    read them all may learn about it.
     """
 
     code: ClassVar[str]
@@ -89,6 +112,12 @@ class ArchiverError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.origins: tuple[PartOrigin, ...] = ()
+
+    def within(self, *origins: PartOrigin) -> Self:
+        """Return this error, which is in a submodule of these *origins*, the outermost first."""
+        self.origins = (*origins, *self.origins)
+        return self
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -163,6 +192,14 @@ class EmptyTree(NotFound, code="empty_tree"):
     """The changeset exists but has no files, so it has no archives."""
 
 
+class SubmoduleMissing(NotFound, code="submodule_missing"):
+    """The repository of a submodule does not have the commit that the tree around it names."""
+
+
+class LfsFileMissing(NotFound, code="lfs_file_missing"):
+    """The host does not have a file of Git LFS that the commit has a pointer to."""
+
+
 class SourceError(ArchiverError):
     """A version-control host did not deliver."""
 
@@ -213,6 +250,30 @@ class BadPack(SourceError, code="bad_pack", retryable=True):
 
 class ShadowedNode(SourceError, code="shadowed_node"):
     """The first 12 digits of this node resolve to another changeset on the host."""
+
+
+class BadGitmodules(SourceError, code="bad_gitmodules"):
+    """The commit's ``.gitmodules`` is malformed, or has no usable URL for a submodule."""
+
+
+class SubmoduleRefused(SourceError, code="submodule_refused"):
+    """No source serves the URL of a submodule, or none that the client may read."""
+
+    @classmethod
+    def of(cls, path: str, url: str) -> Self:
+        """Return the error for a submodule at *path* with this *url*, both fit for display."""
+        return cls(
+            f"the submodule {path} has the URL {url}, and no source that you may read serves it: "
+            "url_template, submodule_urls and repos of a source say which URLs it serves"
+        )
+
+
+class LfsRefused(SourceError, code="lfs_refused"):
+    """The host serves no Git LFS, or sends a client to a host that no setting allows."""
+
+
+class BadLfsFile(SourceError, code="bad_lfs_file", retryable=True):
+    """The host sent other bytes than the pointer of a Git LFS file names."""
 
 
 class BadArchive(ArchiverError):

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 from archiver.git_objects import object_id
 from archiver.model import (
-    COMMIT_MAX_BYTES,
     SUFFIXES,
     Archive,
     Completeness,
@@ -18,9 +17,10 @@ from archiver.model import (
     Manifest,
     Node,
     Tombstone,
-    TreeProof,
     parse_key,
 )
+from archiver.names import is_name
+from archiver.tree_proof import COMMIT_MAX_BYTES, LISTED_PATH_MAX_CHARS, LfsFile, Part, TreeProof
 
 ARCHIVES = "archives/"
 """The prefix of all objects with archives' bytes."""
@@ -161,10 +161,39 @@ def _is_proof(proof: TreeProof, node: Node) -> bool:
 
     The id of a commit has as many digits as that of a tree.
     """
+    return (
+        _is_of_commit(proof, node)
+        and all(_is_part(part, len(node)) for part in proof.parts)
+        and len(proof.lfs) <= proof.lfs_files
+        and all(map(_is_lfs_file, proof.lfs))
+    )
+
+
+def _is_of_commit(proof: TreeProof | Part, node: str) -> bool:
     digits = len(node)
     return (
         len(proof.commit) <= COMMIT_MAX_BYTES
         and (not proof.commit or object_id("commit", proof.commit, digits=digits) == node)
         and len(proof.tree) == digits
         and _HEX.fullmatch(proof.tree) is not None
+    )
+
+
+def _is_part(part: Part, digits: int) -> bool:
+    origin = part.origin
+    return (
+        all(map(is_name, (origin.path, origin.source, origin.repo)))
+        and "/" not in origin.source
+        and _is_short(origin.url, URL_MAX_CHARS)
+        and len(part.node) == digits
+        and _HEX.fullmatch(part.node) is not None
+        and _is_of_commit(part, part.node)
+    )
+
+
+def _is_lfs_file(file: LfsFile) -> bool:
+    return (
+        _is_short(file.path, LISTED_PATH_MAX_CHARS)
+        and is_sha256(file.sha256)
+        and _is_size(file.size_bytes)
     )

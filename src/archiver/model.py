@@ -17,6 +17,7 @@ from archiver.names import (
     require_rev,
     unescape_segment,
 )
+from archiver.tree_proof import TreeProof
 
 Node = NewType("Node", str)
 """The full id of a commit in lower case: 40 (SHA-1) or 64 (SHA-256) hex digits."""
@@ -37,6 +38,9 @@ KEY_VERSION = "v1"
 
 KEY_MAX_BYTES = NAME_MAX_BYTES
 """S3 allows keys of 1024 bytes; prefix, attempt and file name need up to 230 of them."""
+
+LFS_MARK, SUBMODULES_MARK = "~lfs", "~submodules"
+"""What follows the node in the key of an archive with such files."""
 
 STEM_MAX_CHARS = 150
 
@@ -66,6 +70,8 @@ class ArchiveRequest:
     rev: str
     subdir: str
     suffix: str
+    submodules: bool = False
+    lfs: bool = False
     preferred_region: Region | None = None
     _archive: "Archive" = field(init=False, repr=False, compare=False)
 
@@ -79,6 +85,8 @@ class ArchiveRequest:
             node=node or _ANY_NODE,
             subdir=self.subdir,
             suffix=self.suffix,
+            submodules=self.submodules,
+            lfs=self.lfs,
         )
         object.__setattr__(self, "_archive", archive)
 
@@ -92,7 +100,8 @@ class ArchiveRequest:
 class Archive:
     """The identity of immutable bytes. Its names are valid, and fit into a key.
 
-    ``subdir`` is empty for the whole tree.
+    ``subdir`` is empty for the whole tree. With ``submodules``, each submodule has the files of its
+    commit; with ``lfs``, each pointer of Git LFS is replaced by its file.
     """
 
     source: str
@@ -100,6 +109,8 @@ class Archive:
     node: Node
     subdir: str
     suffix: str
+    submodules: bool = False
+    lfs: bool = False
 
     def __post_init__(self) -> None:
         require_name(self.source, "source")
@@ -121,9 +132,12 @@ class Archive:
         """The archive's place in every bucket: ``v1/source/repo…/-/node/subdir…/-/suffix``.
 
         Keys are injective, because no segment of a repo or subdir is ``-``. No key is the folder of
-        another, because exactly one segment follows the second ``-``.
+        another, because exactly one segment follows the second ``-``. ``~lfs`` and ``~submodules``
+        follow the node of an archive that has such files. No escape is in lower case.
         """
-        tree = f"{escape_name(self.source)}/{escape_name(self.repo)}/{SEPARATOR}/{self.node}"
+        node = self.node + (LFS_MARK if self.lfs else "")
+        node += SUBMODULES_MARK if self.submodules else ""
+        tree = f"{escape_name(self.source)}/{escape_name(self.repo)}/{SEPARATOR}/{node}"
         subdir = f"{escape_name(self.subdir)}/" if self.subdir else ""
         return f"{KEY_VERSION}/{tree}/{subdir}{SEPARATOR}/{escape_name(self.suffix)}"
 
@@ -144,6 +158,7 @@ class Archive:
     def file_name(self) -> str:
         """A name for saved files: ASCII, no spaces, no quotes. Not unique."""
         parts = [self.basename, self.node[:12], *(self.subdir.split("/") if self.subdir else [])]
+        parts += [*(["submodules"] if self.submodules else []), *(["lfs"] if self.lfs else [])]
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", "-".join(parts)).lstrip(".-")
         return f"{stem[:STEM_MAX_CHARS]}.{self.suffix}"
 
@@ -157,12 +172,15 @@ def parse_key(key: str) -> Archive | None:
         first = segments.index(SEPARATOR)
         second = segments.index(SEPARATOR, first + 1)
         names = [unescape_segment(segment) for segment in segments]
+        node, *marks = segments[first + 1].split("~")
         archive = Archive(
             source=names[0],
             repo="/".join(names[1:first]),
-            node=Node(names[first + 1]),
+            node=Node(node),
             subdir="/".join(names[first + 2 : second]),
             suffix="/".join(names[second + 1 :]),
+            submodules=SUBMODULES_MARK[1:] in marks,
+            lfs=LFS_MARK[1:] in marks,
         )
     except (ValueError, IndexError, InvalidRequest):
         return None
@@ -185,46 +203,6 @@ class Limits:
     unpacked_bytes: int = 128 << 30
     ratio: int = 200
     members: int = 5_000_000
-
-
-COMMIT_MAX_BYTES = 32 << 10
-"""Maximum size of a commit in a manifest, some fifty times the usual one."""
-
-
-class TreeMatch(StrEnum):
-    """How the files of an archive compare with the tree of its commit."""
-
-    EXACT = "exact"
-    """Their tree has the id that the commit names."""
-
-    ATTRIBUTES = "attributes"
-    """They differ only where the commit's ``.gitattributes`` ask for a change."""
-
-    LISTED = "listed"
-    """Each file has the id and the path that git lists, but early software wrote the modes in the
-    commit's trees in another way than git, so their ids cannot be computed from the files."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeProof:
-    """The proof that an archive was made from its git commit.
-
-    ``commit`` is the content of the commit object, whose id is the archive's node. It is empty
-    where it would take too much space; the node determines it, so comparisons ignore it. ``tree``
-    is git's id of the archive's files, computed from them: of the whole tree, or of the file or
-    directory at its subdir.
-    """
-
-    commit: bytes = field(compare=False)
-    tree: str
-    match: TreeMatch
-
-    def without_commit(self) -> "TreeProof":
-        return replace(self, commit=b"")
-
-    def storable(self) -> "TreeProof":
-        """Return the proof without a commit that is too long for a manifest."""
-        return self if len(self.commit) <= COMMIT_MAX_BYTES else self.without_commit()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)

@@ -52,6 +52,11 @@ def require_name(text: str, parameter: str) -> str:
     return text
 
 
+def is_name(text: str) -> bool:
+    """Return whether *text* is an allowed name of a source, repo or subdir."""
+    return _name_problem(text) is None
+
+
 def require_rev(text: str) -> str:
     """Return *text* if it is an allowed rev. Raises InvalidRequest."""
     if problem := _rev_problem(text):

@@ -1,6 +1,7 @@
 """Creates ``Verified``. Only verifiers may import this module (see import-linter)."""
 
-from archiver.model import TreeProof, Verified
+from archiver.model import Verified
+from archiver.tree_proof import TreeProof
 
 
 def seal(

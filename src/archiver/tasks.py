@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from archiver.errors import ArchiverError, PartOrigin
 from archiver.model import Archive
 
 
@@ -61,10 +62,18 @@ def preferred(taken: int) -> Priority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an attempt failed: a code of ``errors.py`` and a message."""
+    """Why an attempt failed: a code of ``errors.py`` and a message.
+
+    ``origins`` are those of the error: see ``ArchiverError``.
+    """
 
     code: str
     message: str
+    origins: tuple[PartOrigin, ...] = ()
+
+    @classmethod
+    def of(cls, error: ArchiverError) -> "Failure":
+        return cls(code=error.code, message=error.message, origins=error.origins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

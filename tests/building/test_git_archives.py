@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import pytest
 
 from archiver.errors import EmptyTree, UnknownRepo, UnknownRev, UnknownSubdir
-from archiver.model import SUFFIXES, Completeness, TreeMatch
+from archiver.model import SUFFIXES, Completeness
 from archiver.sources.config import Attributes, GitConfig
+from archiver.tree_proof import TreeMatch
 from tests import git_repositories
 from tests.git_repositories import GitRepository, create
 from tests.git_world import contents, git_archive, git_source_config, git_world

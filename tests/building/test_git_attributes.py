@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from archiver.errors import EmptyTree, NotPackable
-from archiver.model import TreeMatch
+from archiver.tree_proof import TreeMatch
 from tests.git_repositories import Entry, GitRepository, executable, submodule, symlink
 from tests.git_world import GitWorld, contents, git_source_config, git_world
 from tests.parts.git_host import GitHost

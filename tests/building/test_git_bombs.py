@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import ArchiverError, ArchiveTooLarge, EmptyTree, NotPackable, UnsafeMember
-from archiver.model import Limits, TreeMatch
+from archiver.model import Limits
 from archiver.sources.git.program import GitProgram, find_git
+from archiver.tree_proof import TreeMatch
 from tests.git_repositories import PERSON, GitRepository
 from tests.git_world import Made, git_source_config, git_world
 from tests.parts.faulty_git_host import Question, faulty_git_host, replaced, with_pack

@@ -18,7 +18,7 @@ from archiver.errors import (
     UnknownRev,
     UnsupportedHost,
 )
-from archiver.model import TreeMatch
+from archiver.tree_proof import TreeMatch
 from tests import git_repositories
 from tests.git_repositories import GitRepository, create
 from tests.git_world import GitWorld, contents, git_source_config, git_world

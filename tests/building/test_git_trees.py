@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import ArchiverError, NotPackable, UnsafeMember
-from archiver.model import TreeMatch
+from archiver.tree_proof import TreeMatch
 from tests.git_repositories import PERSON, GitRepository
 from tests.git_world import Made, git_source_config, git_world
 from tests.parts.git_host import GitHost

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.model import TreeMatch
+from archiver.tree_proof import TreeMatch
 from tests.git_repositories import DATE, MAIN, GitRepository, git_environment
 from tests.git_world import git_source_config, git_world
 from tests.parts.git_host import GitHost

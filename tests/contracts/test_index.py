@@ -9,9 +9,10 @@ import pytest
 
 from archiver.jetstream.index import JetStreamIndex
 from archiver.manifest_check import find_invalid_field
-from archiver.model import COMMIT_MAX_BYTES, Node
+from archiver.model import Node
 from archiver.ports.index import Index, Resolved
 from archiver.testing import MemoryIndex, MemoryStorage
+from archiver.tree_proof import COMMIT_MAX_BYTES
 from tests.parts.fleet import a_proven_archive, an_archive, copies_of, prepared, proven_copies
 from tests.parts.nats import Nats
 

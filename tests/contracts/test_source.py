@@ -21,11 +21,12 @@ from archiver.errors import (
     UnknownSubdir,
 )
 from archiver.formats.verify import StreamVerifier
-from archiver.model import Archive, Node, TreeMatch, Verified
+from archiver.model import Archive, Node, Verified
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.open import open_source
 from archiver.testing import FakeSource
+from archiver.tree_proof import TreeMatch
 from tests.git_world import git_source_config, git_world
 from tests.parts.git_host import GitHost
 from tests.parts.hgweb import ASH, FILES, MOZHARNESS, Ash, Hgweb

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from archiver.errors import WrongTree
 from archiver.git_objects import CommitRecord, expected_entry
-from archiver.model import TreeMatch, TreeProof
+from archiver.tree_proof import TreeMatch, TreeProof
 from tests.parts.git_program import Files, GitRepository, commit_files
 
 ROOT = "proj-1"

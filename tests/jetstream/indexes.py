@@ -8,10 +8,11 @@ from archiver.jetstream.connection import Connection
 from archiver.jetstream.index import TRUSTED_FOR, JetStreamIndex
 from archiver.jetstream.records import CopiesRecord, encode
 from archiver.jetstream.streams import INDEX
-from archiver.model import Archive, Copies, TreeProof
+from archiver.model import Archive, Copies
 from archiver.ports.storage import Commit
 from archiver.sealing import seal
 from archiver.testing import FakeAttempt, MemoryStorage
+from archiver.tree_proof import TreeProof
 from tests.parts.fleet import PATIENT, Fleet
 
 

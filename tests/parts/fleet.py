@@ -16,11 +16,12 @@ from archiver.jetstream.link import Servers
 from archiver.jetstream.repair_list import JetStreamRepairList
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.work_queue import open_work_queue
-from archiver.model import Archive, Copies, Manifest, Node, Region, TreeMatch, TreeProof
+from archiver.model import Archive, Copies, Manifest, Node, Region
 from archiver.ports.queue import WorkQueue
 from archiver.runtime.tasks import in_background
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
+from archiver.tree_proof import TreeMatch, TreeProof
 from archiver.upkeep.repair import Repairer
 from archiver.worker.worker import Build, Policy, Worker
 from tests.parts.nats import Nats

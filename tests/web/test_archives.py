@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from archiver.model import Copies, TreeMatch, TreeProof
+from archiver.model import Copies
+from archiver.tree_proof import TreeMatch, TreeProof
 from tests.memory_world import ASH, FILES
 from tests.web.client import DEFAULT, PUBLIC_URL, Client
 

@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from archiver.building.streams import Progress, VerifiedStream, prove_completeness
 from archiver.errors import InternalError, NotPackable, SuffixRefused
-from archiver.model import Archive, Completeness, Conversion, Manifest, TreeProof, Verified
+from archiver.model import Archive, Completeness, Conversion, Manifest, Verified
 from archiver.ports.formats import Converter, Verifier, VerifierFactory
 from archiver.ports.source import PipedTar, Source, Stream, TreeCheck
 from archiver.telemetry import log
+from archiver.tree_proof import TreeProof
 
 T = TypeVar("T")
 

@@ -35,7 +35,10 @@ DIGITS_MAX = 18
 """Of any integer that Archiver sends. Progress bars and other programs fail for huge ones."""
 
 UNKNOWN = frozenset(
-    {"unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"}
+    {
+        *("unknown_source", "unknown_repo", "unknown_rev", "unknown_subdir", "empty_tree"),
+        *("submodule_missing", "lfs_file_missing"),
+    }
 )
 """Error codes of failed tasks that mean "not found"."""
 

@@ -31,8 +31,9 @@ from archiver.git_objects import (
     expected_entry,
     parse_tree,
 )
-from archiver.model import Archive, Node, TreeMatch, TreeProof, parse_node
+from archiver.model import Archive, Node, parse_node
 from archiver.runtime.threads import iterate_in_thread, run_in_thread
+from archiver.tree_proof import TreeMatch, TreeProof
 
 READ_BYTES = 1 << 20
 

@@ -13,10 +13,11 @@ from archiver.formats.symlinks import SymlinkChecker
 from archiver.formats.tar.reader import verify_tar
 from archiver.formats.zip.reader import verify_zip
 from archiver.git_objects import TreeHasher
-from archiver.model import Archive, Limits, TreeProof, Verified
+from archiver.model import Archive, Limits, Verified
 from archiver.ports.source import IdentityCheck, TreeCheck
 from archiver.runtime.threads import OrderedWork, run_in_thread
 from archiver.sealing import seal
+from archiver.tree_proof import TreeProof
 
 DEFAULT_LIMITS = Limits()
 

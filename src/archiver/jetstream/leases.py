@@ -204,7 +204,7 @@ class JetStreamLease:
         self._record = msgspec.structs.replace(
             self._record,
             state=state,
-            error=Failure(code=error.code, message=error.message) if error else None,
+            error=Failure.of(error) if error else None,
             failures=self.failures,
             outage_since=self.outages.since,
             spoiled=self.outages.spoiled,

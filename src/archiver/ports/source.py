@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from archiver.errors import NotPackable
-from archiver.model import Archive, Node, TreeProof
+from archiver.model import Archive, Node
+from archiver.tree_proof import TreeProof
 
 
 class IdentityCheck(Protocol):

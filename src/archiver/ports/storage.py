@@ -17,9 +17,9 @@ from archiver.model import (
     PresignedUrl,
     Region,
     Tombstone,
-    TreeProof,
     Verified,
 )
+from archiver.tree_proof import TreeProof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -303,4 +303,4 @@ class MemoryEngine:
 def _failure(error: ArchiverError) -> Failure:
     """Raises UnicodeEncodeError, like the real queue, if the text is not valid Unicode."""
     error.message.encode()
-    return Failure(code=error.code, message=error.message)
+    return Failure.of(error)

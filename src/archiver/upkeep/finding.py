@@ -61,7 +61,7 @@ def with_failure(finding: Finding, exc: ArchiverError) -> Finding:
     A lost archive stays lost whatever fails. Fetched bytes that differ, and that no retry can
     compare by members, are reported as different.
     """
-    finding = replace(finding, failure=Failure(code=exc.code, message=exc.message))
+    finding = replace(finding, failure=Failure.of(exc))
     match exc:
         case _ if finding.outcome is Outcome.LOST:
             return finding

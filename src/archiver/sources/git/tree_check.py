@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from archiver.errors import WrongTree
 from archiver.git_objects import CommitRecord, expected_entry
-from archiver.model import Archive, TreeMatch, TreeProof
+from archiver.model import Archive
 from archiver.names import display_path
 from archiver.sources.git.attributes import KEPT, MAY_BE_OMITTED, Effects
 from archiver.sources.git.listing import Entry, Listing
+from archiver.tree_proof import TreeMatch, TreeProof
 
 
 class CommitCheck:

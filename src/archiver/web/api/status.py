@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime
 from typing import assert_never
 
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from archiver.errors import UnknownSource
 from archiver.model import Archive, Node, parse_task_id
 from archiver.status import Status
-from archiver.tasks import Phase, Task, TaskState
+from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.web.api.archive_reply import require_sha256
 from archiver.web.api.client_request import parse_sha256
 from archiver.web.reply import Reply, client_left
@@ -143,7 +142,7 @@ def render(status: Status) -> dict[str, object]:
         "bytes_done": task.bytes_done,
         "attempt": task.attempt,
         "failures": task.failures,
-        "error": asdict(task.error) if task.error else None,
+        "error": _render_error(task.error) if task.error else None,
         "node": task.archive.node,
         "sha256": manifest.sha256 if manifest else None,
         "size": manifest.size_bytes if manifest else None,
@@ -154,6 +153,10 @@ def render(status: Status) -> dict[str, object]:
         "started_at": _iso(task.started_at),
         "updated_at": _iso(task.updated_at),
     }
+
+
+def _render_error(error: Failure) -> dict[str, str]:
+    return {"code": error.code, "message": error.message}
 
 
 def _render_unknown(task_id: str) -> dict[str, object]:
