@@ -57,6 +57,10 @@ class RecordedTree:
         self._record = record
         _, self._expected = expected_entry(record, node, subdir)
         self.digits = len(node)
+        self.path = b""
+        self.subdir = subdir.encode()
+        self.parts: Mapping[bytes, RecordedTree] = {}
+        self.lfs = None
         self.submodules: Mapping[bytes, str] = dict(record.submodules)
         self.entries: list[tuple[bytes, int, str]] = []
 

@@ -104,7 +104,7 @@ def test_the_converted_archive_is_proven_by_the_record_that_it_carries(
     carried = Carried(tmp_path, digits=digits)
     made = carried.convert(carried.tar, "tar", suffix)
     record = decode_record(comments_of(made, suffix).first_member)
-    assert record
+    assert isinstance(record, CommitRecord)
     tree = RecordedTree(record, carried.node)
     verified = asyncio.run(verify(archive_at(carried.node, suffix=suffix), made, tree))
     assert verified.proof

@@ -21,7 +21,8 @@ from archiver.client import record_hint
 from archiver.errors import BadArchive, CorruptArchive, NotAnArchive, UnsafeMember, WrongRoot
 from archiver.formats.archive_start import may_carry_record
 from archiver.formats.archive_tree import ArchiveTree
-from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
+from archiver.formats.commit_proof import CommitProof, prove_commit
+from archiver.formats.record_check import Verdict
 from archiver.git_objects import CommitRecord, object_id
 from archiver.model import Node
 from tests.formats.git_trees import ROOT, record_of

@@ -107,7 +107,7 @@ def test_the_tree_of_hashed_members_is_that_of_git(
         elif mode == 0o120000:
             hasher.add_link(path, files[path][1])
         elif mode != FOLDER:
-            blob = hasher.new_blob(len(files[path][1]))
+            blob = hasher.new_file(path, len(files[path][1]))
             blob.update(files[path][1])
             hasher.add_file(path, executable=mode == 0o100755, digest=blob.digest())
     assert hasher.finish() == expected

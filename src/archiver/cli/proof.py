@@ -13,7 +13,8 @@ from archiver.client.failures import CommandFailed, InvalidUsage, WrongBytes
 from archiver.client.text import printable
 from archiver.errors import BadArchive, InvalidRequest
 from archiver.formats.archive_start import may_carry_record
-from archiver.formats.commit_proof import CommitProof, Verdict, prove_commit
+from archiver.formats.commit_proof import CommitProof, prove_commit
+from archiver.formats.record_check import Verdict
 from archiver.model import NODE_ALLOWED, Node, parse_node
 
 PATHS_MAX = 20

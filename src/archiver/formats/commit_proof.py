@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 from archiver.errors import WrongNode, WrongRoot, WrongTree
+from archiver.formats.archive_hasher import ArchiveHasher
 from archiver.formats.archive_start import (
     ArchiveStart,
     detect_suffix,
@@ -20,29 +20,21 @@ from archiver.formats.archive_start import (
 )
 from archiver.formats.archive_tree import ArchiveTree, shown
 from archiver.formats.member import MemberKind
+from archiver.formats.record_check import PartProof, RecordCheck, Verdict, open_check
 from archiver.formats.tar.header import OWNER_EXECUTES
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.zip import records
 from archiver.formats.zip.file_reader import ZipFileReader
 from archiver.git_objects import (
-    CommitRecord,
-    TreeHasher,
     decode_record,
-    expected_entry,
-    parse_tree,
 )
 from archiver.model import Archive, Node, parse_node
 from archiver.runtime.threads import iterate_in_thread, run_in_thread
-from archiver.tree_proof import TreeMatch, TreeProof
 
 READ_BYTES = 1 << 20
 
 STEP_BYTES = 16 << 20
 """How much of a zip is hashed at a time. A cancelled caller waits for it."""
-
-PATHS_MAX = 100
-
-ATTRIBUTES = b".gitattributes"
 
 _ROOT = re.compile(rb"[A-Za-z0-9._+-]{1,255}")
 _NO_ROOTS = frozenset({b"", b".git"})
@@ -53,29 +45,14 @@ class _Ambiguous(Exception):
     """Readers of the archive disagree on names or modes. The message says why."""
 
 
-class Verdict(StrEnum):
-    """What could be found out about an archive and a commit."""
-
-    PROVEN = "proven"
-    """The archive has exactly the files of the commit."""
-
-    DIFFERS = "differs"
-    """It has other files."""
-
-    CONTRADICTS = "contradicts"
-    """It names another commit, or objects that do not belong to the commit."""
-
-    UNPROVABLE = "unprovable"
-    """It does not have what a proof needs, or attributes of the repository may have changed it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitProof:
     """The verdict, and a sentence about it.
 
     ``tree`` is the id of the archive's files, and ``expected`` that of the commit's, as far as they
     are known. ``paths`` are some that differ, if that is known. ``suffix`` is the format, by its
-    content.
+    content. ``parts`` are the verdicts on the submodules whose files are in the archive, and
+    ``lfs_files`` counts the Git LFS files outside of them.
     """
 
     verdict: Verdict
@@ -84,6 +61,8 @@ class CommitProof:
     expected: str = ""
     paths: tuple[bytes, ...] = ()
     suffix: str = ""
+    parts: tuple[PartProof, ...] = ()
+    lfs_files: int = 0
 
     @property
     def has_other_files(self) -> bool:
@@ -115,7 +94,7 @@ async def _prove(file: BinaryIO, node: Node, subdir: str, suffix: str) -> Commit
     if record is None:
         return _without_record(start, node)
     try:
-        check = _RecordCheck(record, archive)
+        check = open_check(record, archive)
     except (WrongNode, WrongTree) as exc:
         return CommitProof(verdict=Verdict.CONTRADICTS, reason=exc.message)
     _require_usual_root(start.root)
@@ -146,7 +125,7 @@ def _without_record(start: ArchiveStart, node: Node) -> CommitProof:
 
 
 async def _compare(
-    file: BinaryIO, archive: Archive, root: bytes, check: "_RecordCheck"
+    file: BinaryIO, archive: Archive, root: bytes, check: RecordCheck
 ) -> CommitProof:
     try:
         if archive.suffix == "zip":
@@ -154,20 +133,39 @@ async def _compare(
         else:
             await _verify(file, archive, root, check)
     except WrongTree as exc:
-        return check.explain(exc.message)
+        return _conclude(check, exc.message)
     except _Ambiguous as exc:
         return CommitProof(verdict=Verdict.UNPROVABLE, reason=str(exc))
+    return _conclude(check)
+
+
+_FROM_BEST = (Verdict.PROVEN, Verdict.UNPROVABLE, Verdict.DIFFERS)
+
+
+def _conclude(check: RecordCheck, failure: str = "") -> CommitProof:
+    """Return the verdict on all files, with the *failure* of those outside of submodules."""
+    parts = tuple(part.part_proof() for part in check.all_parts())
+    worst = max(parts, key=lambda part: _FROM_BEST.index(part.verdict), default=None)
+    own = check.verdict
+    if failure and own is Verdict.PROVEN:  # such as a folder that comes twice
+        own = Verdict.DIFFERS
+    reason = "it has exactly the files of the commit"
+    if own is not Verdict.PROVEN:
+        reason = check.because(failure)
+    elif worst and worst.verdict is not Verdict.PROVEN:
+        own, reason = worst.verdict, f"the submodule {worst.path}: {worst.reason}"
     return CommitProof(
-        verdict=Verdict.PROVEN,
-        reason="it has exactly the files of the commit",
+        verdict=own,
+        reason=reason,
         tree=check.tree,
         expected=check.expected,
+        paths=check.differing_paths() if failure else (),
+        parts=parts,
+        lfs_files=check.lfs.count if check.lfs else 0,
     )
 
 
-async def _verify(
-    file: BinaryIO, archive: Archive, root: bytes, check: "_RecordCheck | None"
-) -> None:
+async def _verify(file: BinaryIO, archive: Archive, root: bytes, check: RecordCheck | None) -> None:
     verifier = StreamVerifier(archive, root=_text(root), identity=None, tree=check, strict=True)
     position = 0
     while chunk := await run_in_thread(os.pread, file.fileno(), READ_BYTES, position):
@@ -180,23 +178,13 @@ async def _verify(
             check.subdir_tree = verifier.subdir_tree
 
 
-def _tracked(mode: int) -> tuple[int, int]:
-    """Return the kind, and whether the owner may execute. Early trees have modes such as 0664."""
-    return mode >> 12, mode & OWNER_EXECUTES
-
-
 def _text(root: bytes) -> str:
     """Return the root directory. The verifier refuses one in another encoding than UTF-8."""
     return root.decode(errors="replace")
 
 
-async def _hash_zip(file: BinaryIO, archive: Archive, root: bytes, check: "_RecordCheck") -> None:
-    hasher = TreeHasher(
-        digits=check.digits,
-        subdir=archive.subdir.encode(),
-        submodules=check.submodules,
-        on_entry=check.add_entry,
-    )
+async def _hash_zip(file: BinaryIO, archive: Archive, root: bytes, check: RecordCheck) -> None:
+    hasher = ArchiveHasher(check)
     tree = ArchiveTree(archive=archive, root=_text(root), identity=None)
     async with aclosing(iterate_in_thread(_hash_members(file, tree, hasher))) as steps:
         async for _ in steps:
@@ -206,7 +194,7 @@ async def _hash_zip(file: BinaryIO, archive: Archive, root: bytes, check: "_Reco
     check.conclude(result)
 
 
-def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: TreeHasher) -> Iterator[int]:
+def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: ArchiveHasher) -> Iterator[int]:
     """Hash the members of a verified zip, and yield now and then how many bytes were hashed.
 
     Raises _Ambiguous for a name or a mode that only some readers apply as it is.
@@ -224,7 +212,7 @@ def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: TreeHasher) -> Iter
         elif member.kind is MemberKind.LINK:
             hasher.add_link(path, b"".join(zip_file.iter_content(entry)))
         else:
-            blob = hasher.new_blob(member.size_bytes)
+            blob = hasher.new_file(path, member.size_bytes)
             for piece in zip_file.iter_content(entry):
                 blob.update(piece)
             executable = bool(member.mode & OWNER_EXECUTES)
@@ -233,58 +221,3 @@ def _hash_members(file: BinaryIO, tree: ArchiveTree, hasher: TreeHasher) -> Iter
         if done >= STEP_BYTES:
             yield done
             done = 0
-
-
-class _RecordCheck:
-    """Implements ``ports.source.TreeCheck`` with nothing but the record in the archive.
-
-    Raises WrongNode or WrongTree if the record does not lead to the subdir.
-    """
-
-    def __init__(self, record: CommitRecord, archive: Archive) -> None:
-        self._record = record
-        self._subdir = archive.subdir.encode()
-        self._mode, self.expected = expected_entry(record, archive.node, archive.subdir)
-        self.digits = len(archive.node)
-        self.submodules: Mapping[bytes, str] = dict(record.submodules)
-        self.tree = ""
-        self.subdir_tree = b""
-        self._has_attributes = any(
-            entry.name == ATTRIBUTES
-            for tree in record.trees
-            for entry in parse_tree(tree, digits=self.digits)
-        )
-
-    def add_entry(self, path: bytes, mode: int, object_id: str) -> None:  # noqa: ARG002
-        if path.rpartition(b"/")[2] == ATTRIBUTES:
-            self._has_attributes = True
-        if path == self._subdir and _tracked(mode) != _tracked(self._mode):
-            raise WrongTree("the commit has a link or another mode there")
-
-    def conclude(self, object_id: str) -> TreeProof:
-        self.tree = object_id
-        if object_id != self.expected:
-            raise WrongTree("the tree of its files has another id")
-        return TreeProof(commit=self._record.commit, tree=object_id, match=TreeMatch.EXACT)
-
-    def explain(self, reason: str) -> CommitProof:
-        """Return the verdict on an archive with other files, for this *reason*."""
-        paths = self._differing_paths()
-        verdict = Verdict.DIFFERS
-        if self._has_attributes:
-            verdict = Verdict.UNPROVABLE
-            reason = f"{reason}, which .gitattributes of the repository may explain"
-        return CommitProof(
-            verdict=verdict, reason=reason, tree=self.tree, expected=self.expected, paths=paths
-        )
-
-    def _differing_paths(self) -> tuple[bytes, ...]:
-        """Return the entries of the subdir that differ, if the record has its tree."""
-        segments = self._subdir.count(b"/") + 1 if self._subdir else 0
-        if len(self._record.trees) <= segments or not self.subdir_tree:
-            return ()
-        ours = set(parse_tree(self.subdir_tree, digits=self.digits))
-        theirs = set(parse_tree(self._record.trees[-1], digits=self.digits))
-        prefix = self._subdir + b"/" if self._subdir else b""
-        names = sorted({entry.name for entry in ours ^ theirs})
-        return tuple(prefix + name for name in names[:PATHS_MAX])

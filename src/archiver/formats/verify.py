@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from archiver.errors import CorruptArchive, InternalError, NotAnArchive, SuffixRefused
+from archiver.formats.archive_hasher import ArchiveHasher
 from archiver.formats.archive_tree import ArchiveTree
 from archiver.formats.byte_reader import IncrementalParser
 from archiver.formats.compression.decompress import CODECS, StreamDecompressor
@@ -12,7 +13,6 @@ from archiver.formats.limits import LimitCounter
 from archiver.formats.symlinks import SymlinkChecker
 from archiver.formats.tar.reader import verify_tar
 from archiver.formats.zip.reader import verify_zip
-from archiver.git_objects import TreeHasher
 from archiver.model import Archive, Limits, Verified
 from archiver.ports.source import IdentityCheck, TreeCheck
 from archiver.runtime.threads import OrderedWork, run_in_thread
@@ -125,12 +125,7 @@ class StreamVerifier:
         return None
 
 
-def _new_hasher(archive: Archive, tree: TreeCheck) -> TreeHasher:
+def _new_hasher(archive: Archive, tree: TreeCheck) -> ArchiveHasher:
     if archive.suffix == "zip":
         raise InternalError("the files of a zip stream cannot be compared with a commit")
-    return TreeHasher(
-        digits=tree.digits,
-        subdir=archive.subdir.encode(),
-        submodules=tree.submodules,
-        on_entry=tree.add_entry,
-    )
+    return ArchiveHasher(tree)

@@ -6,12 +6,14 @@ Format: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects. Nothing here r
 from archiver.git_objects.commit_record import (
     RECORD_MAX_BYTES,
     CommitRecord,
+    CompleteRecord,
+    RepositoryRecord,
     decode_record,
     expected_entry,
 )
 from archiver.git_objects.ids import SHA1_DIGITS, SHA256_DIGITS, new_object_hash, object_id
 from archiver.git_objects.tar_stream import inject_commit_record, insert_comment
-from archiver.git_objects.tree_hasher import TreeHasher
+from archiver.git_objects.tree_hasher import LfsCheck, TreeHasher
 from archiver.git_objects.trees import (
     EXECUTABLE,
     FILE,
@@ -34,6 +36,9 @@ __all__ = [
     "SHA256_DIGITS",
     "SUBMODULE",
     "CommitRecord",
+    "CompleteRecord",
+    "LfsCheck",
+    "RepositoryRecord",
     "TreeEntry",
     "TreeHasher",
     "canonical_mode",

@@ -4,6 +4,9 @@ Nothing in it needs to be trusted: each object in it must have the id that its p
 first one the id of the commit, which the reader knows.
 """
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import msgspec
 
 from archiver.errors import WrongNode, WrongTree
@@ -16,14 +19,18 @@ RECORD_MAX_BYTES = 60 << 10
 _NO_NAMES = frozenset({b"", b".", b".."})
 
 
-class CommitRecord(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="archiver",
-    tag="commit-1",
-):
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def encode(self) -> bytes:
+        """Return the record as one line of ASCII: JSON with bytes in base64."""
+        return msgspec.json.encode(self)
+
+    def comment(self) -> bytes:
+        """Return the line for an archive; nothing if it is too long."""
+        line = self.encode()
+        return line if len(line) <= RECORD_MAX_BYTES else b""
+
+
+class CommitRecord(_Record, frozen=True, kw_only=True, tag_field="archiver", tag="commit-1"):
     """The objects that lead from a node to the files of an archive.
 
     ``commit`` is the content of the commit object. ``trees`` are those of the trees of the folders
@@ -36,17 +43,39 @@ class CommitRecord(
     trees: tuple[bytes, ...] = ()
     submodules: tuple[tuple[bytes, str], ...] = ()
 
-    def encode(self) -> bytes:
-        """Return the record as one line of ASCII: JSON with bytes in base64."""
-        return msgspec.json.encode(self)
 
-    def comment(self) -> bytes:
-        """Return the line for an archive; nothing if it is too long."""
-        line = self.encode()
-        return line if len(line) <= RECORD_MAX_BYTES else b""
+class RepositoryRecord(_Record, frozen=True, kw_only=True):
+    """One repository of a complete archive: what a ``CommitRecord`` has, and its Git LFS files.
+
+    ``path`` is that of the submodule in the archive, empty for the outermost repository. The paths
+    of ``submodules`` begin in this repository. ``lfs`` has a number for each LFS file: how many
+    other files, in the archive's order, are between it and the one before. ``pointers`` are those
+    that do not have the usual form, each with the index of its file in ``lfs``.
+    """
+
+    path: bytes
+    commit: bytes
+    trees: tuple[bytes, ...] = ()
+    submodules: tuple[tuple[bytes, str], ...] = ()
+    lfs: tuple[int, ...] = ()
+    pointers: tuple[tuple[int, bytes], ...] = ()
 
 
-def decode_record(line: bytes) -> CommitRecord | None:
+class CompleteRecord(_Record, frozen=True, kw_only=True, tag_field="archiver", tag="complete-1"):
+    """The record of an archive that has the files of submodules, or Git LFS files.
+
+    The first of ``repositories`` is the outermost one; each other one follows the one that contains
+    it. The tree of that one names its commit. If the archive's subdir is in a submodule, the
+    ``trees`` of the repositories around it lead to it.
+    """
+
+    repositories: tuple[RepositoryRecord, ...]
+
+
+Record: TypeAlias = CommitRecord | CompleteRecord
+
+
+def decode_record(line: bytes) -> Record | None:
     """Return the record that ``encode`` wrote as *line*, or None for any other line.
 
     The paths of submodules must be normalized, as in a tree.
@@ -54,12 +83,29 @@ def decode_record(line: bytes) -> CommitRecord | None:
     if len(line) > RECORD_MAX_BYTES:
         return None
     try:
-        record = msgspec.json.decode(line, type=CommitRecord)
+        record = msgspec.json.decode(line, type=Record)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    if not all(_is_path(path) for path, _ in record.submodules):
-        return None
-    return record if record.encode() == line else None
+    return record if _is_sound(record) and record.encode() == line else None
+
+
+def _is_sound(record: Record) -> bool:
+    if isinstance(record, CommitRecord):
+        return _has_paths(record.submodules)
+    repositories = record.repositories
+    paths = [each.path for each in repositories]
+    return (
+        bool(paths)
+        and paths[0] == b""
+        and all(map(_is_path, paths[1:]))
+        and len(set(paths)) == len(paths)
+        and all(_has_paths(each.submodules) for each in repositories)
+        and all(gap >= 0 for each in repositories for gap in each.lfs)
+    )
+
+
+def _has_paths(submodules: Sequence[tuple[bytes, str]]) -> bool:
+    return all(_is_path(path) for path, _ in submodules)
 
 
 def _is_path(path: bytes) -> bool:
@@ -67,7 +113,9 @@ def _is_path(path: bytes) -> bool:
     return b"\0" not in path and _NO_NAMES.isdisjoint(path.split(b"/"))
 
 
-def expected_entry(record: CommitRecord, node: str, subdir: str) -> tuple[int, str]:
+def expected_entry(
+    record: CommitRecord | RepositoryRecord, node: str, subdir: str
+) -> tuple[int, str]:
     """Return git's mode and id for *subdir* in the commit *node*: the root tree's if it is empty.
 
     Raises:

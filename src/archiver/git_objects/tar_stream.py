@@ -8,16 +8,19 @@ https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html.
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 
-from archiver.errors import CorruptArchive
 from archiver.git_objects.commit_record import CommitRecord
-
-_BLOCK = 512
-_EXTENSION_MAX_BYTES = 16 << 10
-"""More than the headers with a path of git's maximum length."""
-
-_SIZE = slice(124, 136)
-_KIND = slice(156, 157)
-_GLOBAL, _EXTENDED, _FOLDER = b"g", b"x", b"5"
+from archiver.git_objects.tar_blocks import (
+    BLOCK,
+    EXTENDED,
+    FOLDER,
+    GLOBAL,
+    extended_header,
+    extension_size,
+    kind_of,
+    padded,
+    pax_record,
+    unexpected,
+)
 
 
 async def inject_commit_record(
@@ -72,32 +75,31 @@ class _Head:
 
     def _rewrite(self) -> bytes:
         """Return the beginning with the record. Raises _Incomplete."""
-        start = at = self._end_of_extension(0, _GLOBAL)
+        start = at = self._end_of_extension(0, GLOBAL)
         for _ in range(self._folders_above):
-            at = self._end_of_extension(at, _EXTENDED)
-            if self._block(at)[_KIND] != _FOLDER:
-                raise _unexpected()
-            at += _BLOCK
-        after = self._end_of_extension(at, _EXTENDED)
+            at = self._end_of_extension(at, EXTENDED)
+            if kind_of(self._block(at)) != FOLDER:
+                raise unexpected()
+            at += BLOCK
+        after = self._end_of_extension(at, EXTENDED)
         head = self.unread[:start] + self._extension(at, after) + self.unread[after:]
         self._done, self.unread = True, b""
         return head
 
     def _block(self, at: int) -> bytes:
-        block = self.unread[at : at + _BLOCK]
-        if len(block) < _BLOCK:
+        block = self.unread[at : at + BLOCK]
+        if len(block) < BLOCK:
             raise _Incomplete
         return block
 
     def _end_of_extension(self, at: int, kind: bytes) -> int:
         """Return the index after the extension header at *at*, or *at* if another one is there."""
         block = self._block(at)
-        if block[_KIND] != kind:
-            if kind == _GLOBAL:
-                raise _unexpected()
+        if kind_of(block) != kind:
+            if kind == GLOBAL:
+                raise unexpected()
             return at
-        size = _size(block)
-        end = at + _BLOCK + size + -size % _BLOCK
+        end = at + BLOCK + padded(extension_size(block))
         self._block(end)  # a member follows
         return end
 
@@ -106,38 +108,5 @@ class _Head:
         if not self._comment:
             return self.unread[at:after]
         block = self._block(at)
-        data = self.unread[at + _BLOCK : at + _BLOCK + _size(block)] if after > at else b""
-        data += _pax_record(b"comment", self._comment)
-        return _extended_header(block, len(data)) + data + bytes(-len(data) % _BLOCK)
-
-
-def _size(block: bytes) -> int:
-    try:
-        size = int(block[_SIZE].rstrip(b"\0 "), 8)
-    except ValueError as exc:
-        raise _unexpected() from exc
-    if not 0 <= size <= _EXTENSION_MAX_BYTES:
-        raise _unexpected()
-    return size
-
-
-def _extended_header(block: bytes, size_bytes: int) -> bytes:
-    """Return the header of PAX records, with the owner and the time of git's *block*."""
-    name = b"././@PaxHeader".ljust(100, b"\0")
-    kind = _EXTENDED + bytes(100)  # no link
-    start = name + block[100:124] + b"%011o\0" % size_bytes + block[136:148]
-    rest = kind + block[257:345] + bytes(_BLOCK - 345)
-    checksum = sum(start) + sum(rest) + 8 * ord(" ")
-    return start + b"%06o\0 " % checksum + rest
-
-
-def _pax_record(keyword: bytes, value: bytes) -> bytes:
-    rest = b" %s=%s\n" % (keyword, value)
-    length = len(rest) + 1
-    while len(b"%d" % length) + len(rest) > length:
-        length += 1
-    return b"%d%s" % (length, rest)
-
-
-def _unexpected() -> CorruptArchive:
-    return CorruptArchive("git did not write the tar that was expected")
+        data = self.unread[at + BLOCK : at + BLOCK + extension_size(block)] if after > at else b""
+        return extended_header(block, data + pax_record(b"comment", self._comment))

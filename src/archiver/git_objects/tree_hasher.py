@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from archiver.errors import ArchiveTooLarge, WrongTree
 from archiver.git_objects.ids import SHA256_DIGITS
@@ -14,6 +15,19 @@ HELD_MAX_BYTES = 64 << 20
 
 OnEntry = Callable[[bytes, int, str], None]
 """Called with the path, git's mode and the id of each file, link and submodule."""
+
+
+class LfsCheck(Protocol):
+    """Says which files of a repository are Git LFS files, which replace their pointers."""
+
+    def replaces(self, path: bytes) -> bool:
+        """Return whether the next file, at *path*, replaces a pointer. Called for each file."""
+
+    def pointer_id(self, path: bytes, sha256: str, size_bytes: int) -> str:
+        """Return the id of the pointer that such a file, with this content, replaces.
+
+        Raises WrongTree if the pointer names other content.
+        """
 
 
 class _OpenFolder:
@@ -35,13 +49,19 @@ class TreeHasher:
     *submodules* maps the paths of empty folders to the ids of their commits. Other empty folders
     are empty trees: git packs one where attributes leave out all files of a folder. A member that
     breaks these rules is a WrongTree. Raises ArchiveTooLarge if the entries of the open folders
-    exceed HELD_MAX_BYTES.
+    exceed HELD_MAX_BYTES. With *lfs*, some files stand in the tree with the ids of their pointers.
 
     ``subdir_tree`` is the content of the tree of *subdir*, once ``finish`` has returned.
     """
 
     def __init__(
-        self, *, digits: int, subdir: bytes, submodules: Mapping[bytes, str], on_entry: OnEntry
+        self,
+        *,
+        digits: int,
+        subdir: bytes,
+        submodules: Mapping[bytes, str],
+        on_entry: OnEntry,
+        lfs: LfsCheck | None = None,
     ) -> None:
         self._id = re.compile(rf"[0-9a-f]{{{digits}}}")
         algorithm = hashlib.sha256 if digits == SHA256_DIGITS else hashlib.sha1
@@ -49,22 +69,31 @@ class TreeHasher:
         self._subdir = subdir
         self._submodules = submodules
         self._on_entry = on_entry
+        self._lfs = lfs
+        self._lfs_size_bytes: int | None = None
         self._folders = [_OpenFolder(b"")]
         self._any_members = False
         self._held_bytes = 0
         self._result: str | None = None
         self.subdir_tree = b""
 
-    def new_blob(self, size_bytes: int) -> "hashlib._Hash":
-        """Return the hash of a file's content, to be updated with it."""
+    def new_file(self, path: bytes, size_bytes: int) -> "hashlib._Hash":
+        """Return the hash of the next file's content, to be updated with it."""
+        self._lfs_size_bytes = None
+        if self._lfs and self._lfs.replaces(path):
+            self._lfs_size_bytes = size_bytes
+            return hashlib.sha256(usedforsecurity=False)
         return self._new_object(b"blob", size_bytes)
 
     def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None:
-        """Add a file; *digest* is that of a ``new_blob`` with its content."""
+        """Add the file; *digest* is that of its ``new_file`` with its content."""
+        if self._lfs and self._lfs_size_bytes is not None:
+            pointer = self._lfs.pointer_id(path, digest.hex(), self._lfs_size_bytes)
+            digest = self._digest(path, pointer)
         self._add(path, EXECUTABLE if executable else FILE, digest)
 
     def add_link(self, path: bytes, target: bytes) -> None:
-        blob = self.new_blob(len(target))
+        blob = self._new_object(b"blob", len(target))
         blob.update(target)
         self._add(path, LINK, blob.digest())
 
@@ -131,11 +160,11 @@ class TreeHasher:
         elif folder.raw or not path or not self._subdir.startswith(folder.prefix):
             self._end_tree(folder, path)
 
-    def _digest(self, path: bytes, submodule: str) -> bytes:
+    def _digest(self, path: bytes, object_id: str) -> bytes:
         """Return the digest in an id. A longer one could hide that the next entries are missing."""
-        if not self._id.fullmatch(submodule):
-            raise WrongTree(f"the submodule {display_path(path)} has no valid id")
-        return bytes.fromhex(submodule)
+        if not self._id.fullmatch(object_id):
+            raise WrongTree(f"the entry {display_path(path)} has no valid id")
+        return bytes.fromhex(object_id)
 
     def _end_tree(self, folder: _OpenFolder, path: bytes) -> None:
         tree = self._new_object(b"tree", len(folder.raw))

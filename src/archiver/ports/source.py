@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from archiver.errors import NotPackable
+from archiver.git_objects import LfsCheck
 from archiver.model import Archive, Node
 from archiver.tree_proof import TreeProof
 
@@ -27,16 +28,30 @@ class IdentityCheck(Protocol):
 class TreeCheck(Protocol):
     """Compares the files of an archive with the tree of its git commit, while they stream.
 
-    ``digits`` is the length of git's ids: 40 (SHA-1) or 64 (SHA-256). ``submodules`` maps the path
-    of each empty folder that stands for a submodule to the id that the tree has for it. Paths are
-    those in the repository. The methods block, and are called in a thread.
+    ``digits`` is the length of git's ids: 40 (SHA-1) or 64 (SHA-256). ``path`` is that of the
+    repository in the archive: empty, or that of a submodule. ``subdir`` is the part of it that the
+    archive has. ``submodules`` maps the path of each submodule to the id that the tree has for it.
+    Its folder is empty, unless ``parts`` has a check for its files. ``lfs`` knows the files of Git
+    LFS. Paths are those in the repository. The methods block, and are called in a thread.
     """
 
     @property
     def digits(self) -> int: ...
 
     @property
+    def path(self) -> bytes: ...
+
+    @property
+    def subdir(self) -> bytes: ...
+
+    @property
     def submodules(self) -> Mapping[bytes, str]: ...
+
+    @property
+    def parts(self) -> Mapping[bytes, "TreeCheck"]: ...
+
+    @property
+    def lfs(self) -> LfsCheck | None: ...
 
     def add_entry(self, path: bytes, mode: int, object_id: str) -> None:
         """Take the next file, link or submodule, in the archive's order. *mode* is git's.
@@ -45,9 +60,9 @@ class TreeCheck(Protocol):
         """
 
     def conclude(self, object_id: str) -> TreeProof:
-        """Return the proof of an archive whose tree has this id: that of its subdir, if any.
+        """Return the proof of files whose tree has this id: that of the subdir, if any.
 
-        Raises WrongTree.
+        The ``parts`` in the archive have concluded before. Raises WrongTree.
         """
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 
 from archiver.errors import CorruptArchive, NotAnArchive, UnsafeMember
+from archiver.formats.archive_hasher import FileHasher
 from archiver.formats.archive_tree import IDENTITY_MAX_BYTES, ArchiveTree, shown, special_bits_error
 from archiver.formats.byte_reader import ByteReader, Parsing
 from archiver.formats.limits import LimitCounter
@@ -23,7 +24,6 @@ from archiver.formats.tar.header import (
     Header,
     parse_header,
 )
-from archiver.git_objects import TreeHasher
 
 ZEROS = bytes(BLOCK)
 PIECE_BYTES = 1 << 20
@@ -41,7 +41,7 @@ def verify_tar(
     tree: ArchiveTree,
     limits: LimitCounter,
     links: SymlinkChecker,
-    hasher: TreeHasher | None = None,
+    hasher: FileHasher | None = None,
 ) -> Parsing:
     """Read a tar to its end, and check that its members belong to *tree*. Raises BadArchive.
 
@@ -105,7 +105,7 @@ def _verify_member(
     tree: ArchiveTree,
     links: SymlinkChecker,
     limits: LimitCounter,
-    hasher: TreeHasher | None,
+    hasher: FileHasher | None,
 ) -> Parsing | None:
     limits.count_member()
     tree.require_valid_name(header.name)
@@ -157,7 +157,7 @@ def _require_no_content(header: Header) -> None:
 
 
 def _hash_member(
-    reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher
+    reader: ByteReader, header: Header, path: bytes, hasher: FileHasher
 ) -> Parsing | None:
     if header.is_folder:
         hasher.add_folder(path)
@@ -169,10 +169,10 @@ def _hash_member(
 
 
 def _hash_file(
-    reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher
+    reader: ByteReader, header: Header, path: bytes, hasher: FileHasher
 ) -> Parsing | None:
     size = header.data_bytes
-    blob = hasher.new_blob(size)
+    blob = hasher.new_file(path, size)
     view = reader.view_buffered(header.unread_bytes)
     if view is None:
         return _hash_pieces(reader, header, path, hasher)
@@ -182,9 +182,9 @@ def _hash_file(
     return None
 
 
-def _hash_pieces(reader: ByteReader, header: Header, path: bytes, hasher: TreeHasher) -> Parsing:
+def _hash_pieces(reader: ByteReader, header: Header, path: bytes, hasher: FileHasher) -> Parsing:
     left = header.data_bytes
-    blob = hasher.new_blob(left)
+    blob = hasher.new_file(path, left)
     while left:
         view = yield from reader.view_some(left)
         blob.update(view)

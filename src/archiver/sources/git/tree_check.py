@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from archiver.errors import WrongTree
-from archiver.git_objects import CommitRecord, expected_entry
+from archiver.git_objects import CommitRecord, LfsCheck, expected_entry
 from archiver.model import Archive
 from archiver.names import display_path
+from archiver.ports.source import TreeCheck
 from archiver.sources.git.attributes import KEPT, MAY_BE_OMITTED, Effects
 from archiver.sources.git.listing import Entry, Listing
 from archiver.tree_proof import TreeMatch, TreeProof
@@ -23,6 +24,10 @@ class CommitCheck:
         self, archive: Archive, *, record: CommitRecord, listing: Listing, effects: Effects
     ) -> None:
         self._archive = archive
+        self.path = b""
+        self.subdir = archive.subdir.encode()
+        self.parts: Mapping[bytes, TreeCheck] = {}
+        self.lfs: LfsCheck | None = None
         self._commit = record.commit
         _, self._tree = expected_entry(record, archive.node, archive.subdir)
         self._submodules = listing.submodules

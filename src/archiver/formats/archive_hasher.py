@@ -1,0 +1,99 @@
+"""Hashes the files of an archive that has the files of several repositories, one in another."""
+
+import hashlib
+from typing import Protocol
+
+from archiver.errors import WrongTree
+from archiver.git_objects import TreeHasher
+from archiver.names import display_path
+from archiver.ports.source import TreeCheck
+
+
+class FileHasher(Protocol):
+    """Takes the members of an archive in their order, as ``git_objects.TreeHasher`` does."""
+
+    def new_file(self, path: bytes, size_bytes: int) -> "hashlib._Hash": ...
+
+    def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None: ...
+
+    def add_link(self, path: bytes, target: bytes) -> None: ...
+
+    def add_folder(self, path: bytes) -> None: ...
+
+
+class _Repository:
+    """A repository whose members arrive. ``prefix`` is its path in the archive and a slash."""
+
+    __slots__ = ("check", "hasher", "prefix")
+
+    def __init__(self, check: TreeCheck) -> None:
+        self.check = check
+        self.prefix = check.path + b"/" if check.path else b""
+        self.hasher = TreeHasher(
+            digits=check.digits,
+            subdir=check.subdir,
+            submodules=check.submodules,
+            on_entry=check.add_entry,
+            lfs=check.lfs,
+        )
+
+
+class ArchiveHasher:
+    """Implements ``FileHasher`` for the archive that *check* compares with its commit.
+
+    Each repository has a hasher of its own. The outer one sees an empty folder in place of a
+    submodule, and so the id of its commit. When the members of a submodule end, its check concludes
+    whether they are those of that commit. Raises WrongTree.
+    """
+
+    def __init__(self, check: TreeCheck) -> None:
+        self._outermost = _Repository(check)
+        self._open = [self._outermost]
+
+    @property
+    def subdir_tree(self) -> bytes:
+        return self._outermost.hasher.subdir_tree
+
+    def new_file(self, path: bytes, size_bytes: int) -> "hashlib._Hash":
+        hasher, inner = self._route(path)
+        return hasher.new_file(inner, size_bytes)
+
+    def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None:
+        repository = self._open[-1]  # that of ``new_file``
+        inner = path[len(repository.prefix) :]
+        repository.hasher.add_file(inner, executable=executable, digest=digest)
+
+    def add_link(self, path: bytes, target: bytes) -> None:
+        hasher, inner = self._route(path)
+        hasher.add_link(inner, target)
+
+    def add_folder(self, path: bytes) -> None:
+        """Add a folder, before its entries. That of a submodule begins its members."""
+        self._leave_until(path + b"/")
+        repository = self._open[-1]
+        inner = path[len(repository.prefix) :]
+        repository.hasher.add_folder(inner)
+        if inner and (part := repository.check.parts.get(inner)):
+            self._open.append(_Repository(part))
+            self._open[-1].hasher.add_folder(b"")
+
+    def finish(self) -> str:
+        """Return the id at the subdir of the outermost repository."""
+        while len(self._open) > 1:
+            self._leave()
+        return self._outermost.hasher.finish()
+
+    def _route(self, path: bytes) -> tuple[TreeHasher, bytes]:
+        self._leave_until(path)
+        repository = self._open[-1]
+        return repository.hasher, path[len(repository.prefix) :]
+
+    def _leave_until(self, path: bytes) -> None:
+        while not path.startswith(self._open[-1].prefix):
+            if len(self._open) == 1:
+                raise WrongTree(f"the archive has {display_path(path)} outside of its repository")
+            self._leave()
+
+    def _leave(self) -> None:
+        repository = self._open.pop()
+        repository.check.conclude(repository.hasher.finish())
