@@ -58,13 +58,18 @@ NO_EFFECTS = Effects(None)
 
 @asynccontextmanager
 async def find_effects(
-    mirror: Mirror, archive: Archive, listing: Listing, record: CommitRecord
+    mirror: Mirror,
+    archive: Archive,
+    listing: Listing,
+    record: CommitRecord,
+    *,
+    may_be_empty: bool = False,
 ) -> AsyncIterator[Effects]:
     """Yield the effects on *listing*. Costs a second look at all paths only if there may be any.
 
     *record* has the trees above the subdir, whose attributes apply to it. Raises EmptyTree if all
-    files are left out, NotPackable if there are too many placeholders, GitFailed, MirrorFailed, or
-    NoRoom.
+    files are left out, unless that is allowed, NotPackable if there are too many placeholders,
+    GitFailed, MirrorFailed, or NoRoom.
     """
     files = [*_attributes_files_above(archive, record), *listing.attributes_files]
     with storing():
@@ -77,7 +82,7 @@ async def find_effects(
         with storing():
             writer = _EffectWriter(listing, flags, substituted)
             await _look_up(mirror, archive, listing, writer)
-            if not writer.keeps_any:
+            if not writer.keeps_any and not may_be_empty:
                 where = archive.subdir or archive.node
                 raise EmptyTree(f"the attributes of {archive.repo} leave out all files of {where}")
             await _limit_placeholders(mirror, archive, substituted)

@@ -3,22 +3,19 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from archiver.model import Archive
-from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.piped_output import PipedOutput
-from archiver.sources.git.program import GitFailed, GitProgram
+from archiver.sources.git.program import GitFailed
+from archiver.sources.git.snapshot import Snapshot
 
 
 class CommitTar:
-    """The tar of *archive*, below the directory *root*. A complete one is noted in the mirror.
+    """The tar of *snapshot*, below the directory *root*. A complete one is noted in the mirror."""
 
-    *git* is bound to *mirror*.
-    """
-
-    def __init__(self, *, mirror: Mirror, archive: Archive, git: GitProgram, root: str) -> None:
-        self._mirror = mirror
+    def __init__(self, snapshot: Snapshot, *, root: str) -> None:
+        archive = snapshot.archive
+        self._mirror = snapshot.mirror
         self._node = archive.node
-        self._git = git
+        self._git = snapshot.git
         paths = (archive.subdir,) if archive.subdir else ()
         options = ("archive", "--format=tar", f"--prefix={root}/")
         self._arguments = (*options, archive.node, "--", *paths)

@@ -61,19 +61,20 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Listing:
     """The entries below an archive's subdir, spooled to a file without a name.
 
-    ``entries`` is the number of files, links and submodules.
+    ``entries`` is the number of files, links and submodules; ``members`` includes folders.
+    ``unpacked_bytes`` is the size of all files and headers in a tar.
     """
 
     def __init__(self, archive: Archive, *, file: BinaryIO, limits: Limits) -> None:
         self.submodules: dict[bytes, str] = {}
         self.attributes_files: list[str] = []
         self.entries = 0
+        self.members = 0
+        self.unpacked_bytes = 0
         self._archive = archive
         self._file = file
         self._limits = limits
         self._paths = PathCheck()
-        self._members = 0
-        self._unpacked_bytes = 0
         self._size_bytes = 0
         self._rest = b""
 
@@ -107,7 +108,7 @@ class Listing:
 
         A line of ``.gitattributes`` can make git compare a path for years.
         """
-        return CPU_MIN + CPU_PER_MEMBER * self._members + CPU_PER_MIB * (self._unpacked_bytes >> 20)
+        return CPU_MIN + CPU_PER_MEMBER * self.members + CPU_PER_MIB * (self.unpacked_bytes >> 20)
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield all entries but folders. Reads block."""
@@ -120,12 +121,12 @@ class Listing:
     def _count(self, entry: Entry) -> None:
         is_folder = entry.mode == FOLDER
         self._paths.add(entry.path, is_folder=is_folder, is_link=entry.mode == LINK)
-        self._members += 1
+        self.members += 1
         self.entries += not is_folder
-        self._unpacked_bytes += BLOCK_BYTES + entry.size_bytes + -entry.size_bytes % BLOCK_BYTES
-        if self._members > self._limits.members:
+        self.unpacked_bytes += BLOCK_BYTES + entry.size_bytes + -entry.size_bytes % BLOCK_BYTES
+        if self.members > self._limits.members:
             raise self._too_large(f"it has more than {self._limits.members:,} files and folders")
-        if self._unpacked_bytes > self._limits.unpacked_bytes:
+        if self.unpacked_bytes > self._limits.unpacked_bytes:
             raise self._too_large(f"it has more than {self._limits.unpacked_bytes:,} bytes")
         if is_folder:
             return
@@ -166,6 +167,13 @@ async def list_tree(mirror: Mirror, archive: Archive, limits: Limits) -> AsyncIt
                 await run_in_thread(listing.add, piece)
         listing.finish()
         yield listing
+
+
+@contextmanager
+def empty_listing(mirror: Mirror, archive: Archive, limits: Limits) -> Iterator[Listing]:
+    """Yield a listing without entries. Raises NoRoom."""
+    with spool(mirror.scratch) as file:
+        yield Listing(archive, file=file, limits=limits)
 
 
 @contextmanager

@@ -3,26 +3,26 @@
 from collections.abc import Iterator, Mapping
 
 from archiver.errors import WrongTree
-from archiver.git_objects import CommitRecord, LfsCheck, expected_entry
-from archiver.model import Archive
+from archiver.git_objects import LfsCheck, expected_entry
 from archiver.names import display_path
 from archiver.ports.source import TreeCheck
 from archiver.sources.git.attributes import KEPT, MAY_BE_OMITTED, Effects
 from archiver.sources.git.listing import Entry, Listing
+from archiver.sources.git.snapshot import Snapshot
 from archiver.tree_proof import TreeMatch, TreeProof
 
 
 class CommitCheck:
     """Implements ``ports.source.TreeCheck``.
 
-    The ids of the archive's entries come in the order of *listing*. Where they differ, *effects*
-    must explain it. An archive without differences is proven by the id of its tree alone, which
-    *record* connects with the archive's node; the listing is trusted only for what differs.
+    The ids of the archive's entries come in the order of the snapshot's listing. Where they differ,
+    its effects must explain it. An archive without differences is proven by the id of its tree
+    alone, which the record connects with the archive's node; the listing is trusted only for what
+    differs.
     """
 
-    def __init__(
-        self, archive: Archive, *, record: CommitRecord, listing: Listing, effects: Effects
-    ) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
+        archive, record, listing = snapshot.archive, snapshot.record, snapshot.listing
         self._archive = archive
         self.path = b""
         self.subdir = archive.subdir.encode()
@@ -31,7 +31,7 @@ class CommitCheck:
         self._commit = record.commit
         _, self._tree = expected_entry(record, archive.node, archive.subdir)
         self._submodules = listing.submodules
-        self._expected = self._iter_expected(listing, effects)
+        self._expected = self._iter_expected(listing, snapshot.effects)
         self._differs = False
 
     @property
