@@ -4,7 +4,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from archiver.formats.workspace import Workspace
 from archiver.model import Archive, Completeness, Conversion, Limits, Node
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import GitConfig, SourceConfig
+from archiver.sources.git.complete.hosts import GitHosts, TakeSeat, unlimited
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.program import GitProgram, find_git
 from archiver.sources.open import open_source
@@ -56,10 +57,21 @@ class GitWorld:
     pipeline: Pipeline
 
     async def make(
-        self, node: str, *, repo: str = REPO, subdir: str = "", suffix: str = "tar.gz"
+        self,
+        node: str,
+        *,
+        repo: str = REPO,
+        subdir: str = "",
+        suffix: str = "tar.gz",
+        submodules: bool = False,
+        lfs: bool = False,
     ) -> Made:
         """Return an archive of *repo*, made as a worker makes it."""
-        archive = git_archive(node, repo=repo, subdir=subdir, suffix=suffix)
+        archive = replace(
+            git_archive(node, repo=repo, subdir=subdir, suffix=suffix),
+            submodules=submodules,
+            lfs=lfs,
+        )
         candidate = replace(archive, suffix="tar")
         phases: list[tuple[Phase, int]] = []
         progress = Progress(lambda phase, size_bytes: phases.append((phase, size_bytes)))
@@ -83,11 +95,16 @@ def git_archive(
 
 
 def git_source_config(
-    template: str, *, git: GitConfig = NO_GIT, limits: Limits | None = None, authorization: str = ""
+    template: str,
+    *,
+    name: str = "git",
+    git: GitConfig = NO_GIT,
+    limits: Limits | None = None,
+    authorization: str = "",
 ) -> SourceConfig:
     return SourceConfig(
         kind="git",
-        name="git",
+        name=name,
         url_template=template,
         served=ServedFormats(suffixes=("tar",), verbatim=False, parts_of_whole=False),
         lookup_concurrency=2,
@@ -104,15 +121,22 @@ def git_source_config(
 async def git_world(
     config: SourceConfig,
     folder: Path,
-    *,
+    *others: SourceConfig,
     mirror_max_bytes: int = 1 << 30,
     git: GitProgram | None = None,
+    take_seat: TakeSeat = unlimited,
 ) -> AsyncIterator[GitWorld]:
+    """Yield the world of the source *config*. *others* are further sources of submodules."""
     git = git or find_git()
     mirrors = Mirrors(folder=folder / "mirrors", max_bytes=mirror_max_bytes, git=git)
     workspace = Workspace(folder=folder / "work", max_bytes=1 << 30)
     converter = ProcessConverter(workspace=workspace, threads=2)
-    async with open_source(config, mirrors=mirrors) as source:
+    hosts = GitHosts(take_seat)
+    async with AsyncExitStack() as stack:
+        source, *_ = [
+            await stack.enter_async_context(open_source(each, mirrors=mirrors, hosts=hosts))
+            for each in (config, *others)
+        ]
         yield GitWorld(
             source=source,
             mirrors=mirrors,

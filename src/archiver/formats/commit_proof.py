@@ -144,7 +144,8 @@ _FROM_BEST = (Verdict.PROVEN, Verdict.UNPROVABLE, Verdict.DIFFERS)
 
 def _conclude(check: RecordCheck, failure: str = "") -> CommitProof:
     """Return the verdict on all files, with the *failure* of those outside of submodules."""
-    parts = tuple(part.part_proof() for part in check.all_parts())
+    own_part = (check,) if check.path else ()
+    parts = tuple(part.part_proof() for part in (*own_part, *check.all_parts()))
     worst = max(parts, key=lambda part: _FROM_BEST.index(part.verdict), default=None)
     own = check.verdict
     if failure and own is Verdict.PROVEN:  # such as a folder that comes twice

@@ -58,6 +58,16 @@ def extended_header(block: bytes, records: bytes) -> bytes:
     return header + records + bytes(-len(records) % BLOCK)
 
 
+def global_header(comment: bytes) -> bytes:
+    """Return the PAX header at the beginning of a tar, with a comment on all of it."""
+    records = pax_record(b"comment", comment)
+    start = b"pax_global_header".ljust(100, b"\0") + b"0000666\0" + b"0000000\0" * 2
+    start += b"%011o\0" % len(records) + b"%011o\0" % 0
+    rest = (GLOBAL + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
+    checksum = sum(start) + sum(rest) + 8 * ord(" ")
+    return start + b"%06o\0 " % checksum + rest + records + bytes(-len(records) % BLOCK)
+
+
 def with_size(block: bytes, size_bytes: int) -> bytes:
     """Return a ustar header for content of another size, less than 8 GiB."""
     start = block[: _SIZE.start] + b"%011o\0" % size_bytes + block[_SIZE.stop : _CHECKSUM.start]

@@ -73,9 +73,9 @@ class TarCutter:
     """Returns a tar in pieces, with gaps for what is replaced, and without the end of the tar.
 
     *folders* are the names of folders to replace, *sizes* has the new size of each file to replace.
-    The first member gets a *comment*. Without *keeps_global*, the global header is left out. So are
-    the first *above* folders: those above the path to which git's tar is limited. Raises
-    CorruptArchive if git wrote something else.
+    The first member gets a *comment*. The global header is left out, and so are the first *above*
+    folders: those above the path to which git's tar is limited. Raises CorruptArchive if git wrote
+    something else.
     """
 
     def __init__(
@@ -84,13 +84,11 @@ class TarCutter:
         folders: frozenset[bytes] = frozenset(),
         sizes: Mapping[bytes, int] | None = None,
         comment: bytes = b"",
-        keeps_global: bool = False,
         above: int = 0,
     ) -> None:
         self._folders = folders
         self._sizes = sizes or {}
         self._comment = comment
-        self._keeps_global = keeps_global
         self._above = above
         self._unread = b""
         self._pass_bytes = 0
@@ -168,8 +166,6 @@ class TarCutter:
         """Add what stands in place of a special member, up to its content."""
         if kind_of(headers) == GLOBAL:
             length = BLOCK + padded(extension_size(headers[:BLOCK]))
-            if self._keeps_global:
-                self._pieces.append(headers[:length])
             headers = headers[length:]
         member = _member(headers)
         if self._above:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -76,6 +76,20 @@ async def concurrently(work: Coroutine[Any, Any, V]) -> AsyncIterator[asyncio.Ta
         yield task
     finally:
         await cancel_and_wait(task)
+
+
+async def all_or_none(work: Iterable[Coroutine[Any, Any, V]]) -> list[V]:
+    """Return the results of all *work*, which runs at the same time.
+
+    If one raises, the others are cancelled, and its exception is raised.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(mark_retrieved)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel_and_wait(*tasks)
 
 
 async def map_in_order(

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, model_validator
 from archiver.model import Limits
 from archiver.ports.source import ServedFormats
 from archiver.settings.section import CaFile, Pattern, Section, SettingsError, require_plain_http
+from archiver.sources.git.complete.submodule_url import RepoTemplate
 
 Suffix = Literal["tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip"]
 SERVED_BY_HGWEB: tuple[Suffix, ...] = ("tar.gz", "tar.bz2", "zip")
@@ -33,6 +34,7 @@ _HGWEB_ONLY = frozenset({"suffixes", "fetch_suffix", "subdirs", "completeness"})
 _GIT_ONLY = frozenset(
     {
         *("archive_url_template", "root", "attributes", "reachable"),
+        *("submodule_urls", "max_submodules", "max_submodule_depth"),
         *("token", "token_file", "token_user"),
     }
 )
@@ -64,6 +66,15 @@ class SourceSettings(Section):
     """`git`: whether a full commit id must be that of a branch or a tag. Hosts such as GitHub also
     return commits of forks.
     """
+    submodule_urls: tuple[str, ...] = ()
+    """`git`: further URLs with {repo} by which submodules may name repositories of this host, such
+    as `ssh://git@ssh.example.com:2222/{repo}.git` or `git@git.example.com:{repo}`. Nothing is ever
+    sent there. URLs of the host of `url_template` need no entry, with any protocol and user.
+    """
+    max_submodules: int = Field(default=500, ge=1, le=10_000)
+    """`git`: submodules that an archive may have, all in all."""
+    max_submodule_depth: int = Field(default=10, ge=1, le=50)
+    """`git`: how deep these submodules may be inside each other."""
     token: SecretStr | None = None
     """`git`: password or access token, sent to the host of `url_template` only."""
     token_file: Path | None = None
@@ -176,11 +187,22 @@ class SourceSettings(Section):
                     "archive_url_template: must contain {repo}, {node} and {suffix}, and may "
                     "contain {basename} and {subdir}"
                 )
+        for name in self.submodule_urls:
+            self._require_submodule_url(name)
         names = _PLACEHOLDER.findall(self.root)
         if not _ROOT.fullmatch(self.root) or self.root.startswith("."):
             raise ValueError("root: must consist of letters, digits, . _ + - and placeholders")
         if not set(names) <= {"{basename}", "{repo}", "{node}", "{node12}"}:
             raise ValueError("root: may contain {basename}, {repo}, {node} and {node12}")
+
+    @staticmethod
+    def _require_submodule_url(template: str) -> None:
+        if _PLACEHOLDER.findall(template) != ["{repo}"]:
+            raise ValueError("submodule_urls: must contain {repo} exactly once, no other braces")
+        try:
+            RepoTemplate(template, any_protocol=False)
+        except ValueError as exc:
+            raise ValueError(f"submodule_urls: {exc}") from None
 
     @model_validator(mode="after")
     def _require_valid_hosts(self) -> Self:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from archiver.access.patterns import RepoFilter
 from archiver.model import Limits
 from archiver.ports.source import ServedFormats
 
@@ -23,12 +24,19 @@ class GitConfig:
     ``root_template`` names the root directory, with {basename}, {repo}, {node} and {node12}.
     ``archive_url_template`` is the host's own archive URL, with {repo}, {node}, {suffix} and
     {subdir}; empty if it has none. With ``reachable``, a node must be that of a ref.
+
+    Submodules come only from ``repos`` of a source, by its URL template and by those in
+    ``submodule_urls``. An archive has at most ``max_submodules``, so deep inside each other.
     """
 
     root_template: str = "{basename}-{node}"
     archive_url_template: str = ""
     attributes: Attributes = Attributes.HONOUR
     reachable: bool = False
+    repos: RepoFilter = field(default_factory=RepoFilter)
+    submodule_urls: tuple[str, ...] = ()
+    max_submodules: int = 500
+    max_submodule_depth: int = 10
 
 
 _LIMITS = Limits()

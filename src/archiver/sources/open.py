@@ -6,21 +6,26 @@ from contextlib import asynccontextmanager
 from archiver.ports.source import Source
 from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch, open_fetch
+from archiver.sources.git.complete.hosts import GitHosts, unlimited
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.source import GitSource
 from archiver.sources.hgweb.source import HgwebSource
 
-ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors | None], Source]] = {
+ADAPTERS: Mapping[str, Callable[[SourceConfig, Fetch, Mirrors | None, GitHosts], Source]] = {
     "git": GitSource,
-    "hgweb": lambda config, fetch, _: HgwebSource(config, fetch),
+    "hgweb": lambda config, fetch, *_: HgwebSource(config, fetch),
 }
 """The adapter for each ``kind`` of source in the settings."""
 
 
 @asynccontextmanager
 async def open_source(
-    config: SourceConfig, *, mirrors: Mirrors | None = None
+    config: SourceConfig, *, mirrors: Mirrors | None = None, hosts: GitHosts | None = None
 ) -> AsyncIterator[Source]:
-    """Yield the source, with its own connections. A git host makes archives from *mirrors*."""
+    """Yield the source, with its own connections. A git host makes archives from *mirrors*.
+
+    It then adds itself to *hosts*, from which submodules may come.
+    """
+    hosts = hosts or GitHosts(unlimited)
     async with open_fetch(config) as fetch:
-        yield ADAPTERS[config.kind](config, fetch, mirrors)
+        yield ADAPTERS[config.kind](config, fetch, mirrors, hosts)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from archiver import __version__
+from archiver.access.patterns import RepoFilter
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.capacity import Capacity
@@ -32,6 +33,7 @@ from archiver.settings import (
     serves_git,
 )
 from archiver.sources.config import Attributes, GitConfig, SourceConfig
+from archiver.sources.git.complete.hosts import GitHosts, TakeSeat, unlimited
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
@@ -109,16 +111,19 @@ def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Buc
 
 @asynccontextmanager
 async def open_sources(
-    settings: Settings, *, mirrors: Mirrors | None = None
+    settings: Settings, *, mirrors: Mirrors | None = None, take_seat: TakeSeat = unlimited
 ) -> AsyncIterator[dict[str, Source]]:
     """Yield the sources. Without *mirrors*, git hosts can be asked, but make no archives.
 
+    *take_seat* bounds the fetches of submodules.
+
     Reads the tokens. Raises SettingsError if one cannot be read.
     """
+    hosts = GitHosts(take_seat)
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(
-                open_source(_source_config(name, source, settings), mirrors=mirrors)
+                open_source(_source_config(name, source, settings), mirrors=mirrors, hosts=hosts)
             )
             for name, source in settings.sources.items()
         }
@@ -146,6 +151,10 @@ def _source_config(name: str, source: SourceSettings, settings: Settings) -> Sou
             archive_url_template=source.archive_url_template or "",
             attributes=Attributes(source.attributes),
             reachable=source.reachable,
+            repos=RepoFilter(allowed=source.repos, denied=source.repos_denied),
+            submodule_urls=source.submodule_urls,
+            max_submodules=source.max_submodules,
+            max_submodule_depth=source.max_submodule_depth,
         ),
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )

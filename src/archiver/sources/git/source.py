@@ -18,6 +18,8 @@ from archiver.sources.config import SourceConfig
 from archiver.sources.fetch import Fetch
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.commit_tar import CommitTar
+from archiver.sources.git.complete.hosts import GitHost, GitHosts
+from archiver.sources.git.complete.stream import open_complete
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.refs import GitRefs
 from archiver.sources.git.root import root_directory
@@ -32,9 +34,11 @@ DOWNLOADABLE = frozenset({"tar.gz", "zip"})
 
 
 class GitSource:
-    """Implements ``Source`` for one git host."""
+    """Implements ``Source`` for one git host. It is one of the *hosts* of submodules."""
 
-    def __init__(self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors | None) -> None:
+    def __init__(
+        self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors | None, hosts: GitHosts
+    ) -> None:
         self.name = config.name
         self.served = config.served
         self.node_digits = NODE_DIGITS
@@ -42,11 +46,22 @@ class GitSource:
         self.lookup_concurrency = config.lookup_concurrency
         self._config = config
         self._client = GitClient(config, fetch)
-        self.snapshots = Snapshots(config, self._client, mirrors) if mirrors else None
         refs = GitRefs(self._client)
         self.check_rev = refs.check_rev
         self.resolve = refs.resolve
         self.has_node = refs.has_node
+        self._hosts = hosts
+        self._snapshots: Snapshots | None = None
+        self._host: GitHost | None = None
+        if mirrors:
+            self._snapshots = Snapshots(config, self._client, mirrors)
+            self._host = GitHost(
+                config,
+                urls=self._client.urls,
+                snapshots=self._snapshots,
+                has_node=self.has_node,
+            )
+            hosts.add(self._host)
 
     def url(self, archive: Archive) -> str:
         """Return the repository's address, with the commit and the subdir as its fragment."""
@@ -73,9 +88,19 @@ class GitSource:
     ) -> AsyncIterator[Stream]:
         if archive not in self.served.candidates(archive):
             raise SuffixRefused(f"{self.name} does not serve such archives")
-        snapshots = self.snapshots
-        if snapshots is None:
+        snapshots = self._snapshots
+        if snapshots is None or self._host is None:
             raise InternalError("only workers make archives of git hosts")
+        if archive.submodules or archive.lfs:
+            async with open_complete(
+                archive,
+                url=self.url(archive),
+                host=self._host,
+                hosts=self._hosts,
+                on_received=on_received,
+            ) as stream:
+                yield stream
+            return
         async with AsyncExitStack() as stack:
             snapshot = await snapshots.open(stack, archive, on_received=on_received)
             try:

@@ -1,0 +1,1 @@
+"""Complete archives: with the files of submodules, and of Git LFS."""

@@ -1,0 +1,76 @@
+"""Compares a complete archive with the commits of all its repositories, while it streams."""
+
+from collections.abc import Iterator, Mapping
+
+from archiver.errors import WrongTree
+from archiver.sources.git.complete.checkout import Checkout, Plan, within
+from archiver.sources.git.tree_check import CommitCheck
+from archiver.tree_proof import Part, TreeMatch, TreeProof
+
+_FROM_BEST = (TreeMatch.EXACT, TreeMatch.LISTED, TreeMatch.ATTRIBUTES)
+
+
+class PartCheck(CommitCheck):
+    """The check of one repository. ``proof`` is there once all of its files were compared."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        super().__init__(checkout.snapshot)
+        self.checkout = checkout
+        self.path = checkout.path.encode()
+        self.parts: Mapping[bytes, PartCheck] = {
+            path: PartCheck(part) for path, part in checkout.parts.items()
+        }
+        self.proof: TreeProof | None = None
+        self.is_wrong = False
+
+    def add_entry(self, path: bytes, mode: int, object_id: str) -> None:
+        with within(self.checkout.origins):
+            try:
+                super().add_entry(path, mode, object_id)
+            except WrongTree:
+                self.is_wrong = True
+                raise
+
+    def conclude(self, object_id: str) -> TreeProof:
+        with within(self.checkout.origins):
+            try:
+                self.proof = super().conclude(object_id)
+            except WrongTree:
+                self.is_wrong = True
+                raise
+        return self.proof
+
+    def walk(self) -> "Iterator[PartCheck]":
+        """Yield this check and those of all parts, each before those inside it."""
+        yield self
+        for part in self.parts.values():
+            yield from part.walk()
+
+
+class CompleteCheck(PartCheck):
+    """Implements ``ports.source.TreeCheck`` for a complete archive."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.checkout)
+        self._plan = plan
+
+    def conclude(self, object_id: str) -> TreeProof:
+        own = super().conclude(object_id)
+        proofs = [(check.checkout, check.proof) for check in self.walk() if check.proof]
+        proofs = [*((around, own) for around in self._plan.around), *proofs]
+        return TreeProof(
+            commit=self._plan.superproject.snapshot.record.commit,
+            tree=own.tree,
+            match=max((proof.match for _, proof in proofs), key=_FROM_BEST.index),
+            parts=tuple(_part(each, proof) for each, proof in proofs if each.origins),
+        )
+
+
+def _part(checkout: Checkout, proof: TreeProof) -> Part:
+    return Part(
+        origin=checkout.origins[-1],
+        node=checkout.snapshot.archive.node,
+        commit=checkout.snapshot.record.commit,
+        tree=proof.tree,
+        match=proof.match,
+    )

@@ -1,0 +1,242 @@
+"""Plans a complete archive: finds the commits of all submodules, and has them fetched."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+
+from archiver.errors import (
+    ArchiveTooLarge,
+    BadGitmodules,
+    InvalidRequest,
+    PartOrigin,
+    SubmoduleMissing,
+    SubmoduleRefused,
+    UnknownRepo,
+    UnknownRev,
+)
+from archiver.git_objects import SUBMODULE
+from archiver.model import Archive, Node
+from archiver.names import display_path, is_name
+from archiver.ports.source import OnReceived
+from archiver.runtime.tasks import all_or_none
+from archiver.runtime.threads import run_in_thread
+from archiver.sources.git.attributes import MAY_BE_OMITTED
+from archiver.sources.git.commit import Gitlink
+from archiver.sources.git.complete.checkout import Checkout, Plan, within
+from archiver.sources.git.complete.gitmodules import read_submodule_urls
+from archiver.sources.git.complete.hosts import GitHost, GitHosts
+from archiver.sources.git.complete.submodule_url import shown_url
+from archiver.sources.git.snapshot import Snapshot
+
+FETCHES_AT_A_TIME = 8
+"""Of one archive. The seats of each host bound those of the whole fleet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A submodule at ``path`` in the archive, and the repositories that its URL may mean."""
+
+    path: str
+    url: str
+    node: Node
+    subdir: str
+    candidates: Sequence[tuple[GitHost, str]]
+    around: tuple[PartOrigin, ...]
+
+
+class Planner:
+    """Plans *archive*, whose superproject is on *host*. What it opens, *stack* closes."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        host: GitHost,
+        hosts: GitHosts,
+        stack: AsyncExitStack,
+        on_received: OnReceived | None,
+    ) -> None:
+        self._archive = archive
+        self._host = host
+        self._hosts = hosts
+        self._stack = stack
+        self._received = _Received(on_received)
+        self._fetches = asyncio.Semaphore(FETCHES_AT_A_TIME)
+        self._submodules = 0
+        self._members = 0
+        self._unpacked_bytes = 0
+
+    async def plan(self) -> Plan:
+        """Return the plan, with open snapshots. Raises as ``Source.open``."""
+        snapshot = await self._host.snapshots.open(
+            self._stack, self._archive, on_received=self._received.counter()
+        )
+        around: list[Checkout] = []
+        checkout = Checkout(path="", host=self._host, snapshot=snapshot, parts={})
+        while gitlink := checkout.snapshot.gitlink:
+            around.append(checkout)
+            subdir = checkout.snapshot.archive.subdir[len(gitlink.path) + 1 :]
+            (wanted,) = await self._wanted(checkout, [gitlink], subdir=subdir)
+            checkout = await self._open(wanted)
+        return Plan(around=tuple(around), checkout=await self._with_parts(checkout))
+
+    async def _with_parts(self, checkout: Checkout) -> Checkout:
+        """Return *checkout* with its submodules, and theirs."""
+        snapshot = checkout.snapshot
+        self._count_files(snapshot)
+        if not self._archive.submodules or not snapshot.listing.submodules:
+            return checkout
+        with within(checkout.origins):
+            gitlinks = await run_in_thread(_gitlinks, snapshot)
+            wanted = await self._wanted(checkout, gitlinks)
+        parts = await all_or_none(map(self._part, wanted))
+        paths = (gitlink.path.encode() for gitlink in gitlinks)
+        return replace(checkout, parts=dict(zip(paths, parts, strict=True)))
+
+    async def _part(self, wanted: _Wanted) -> Checkout:
+        async with self._fetches:
+            checkout = await self._open(wanted)
+        return await self._with_parts(checkout)
+
+    async def _wanted(
+        self, checkout: Checkout, gitlinks: Sequence[Gitlink], *, subdir: str = ""
+    ) -> list[_Wanted]:
+        """Return what is wanted for *gitlinks* of a repository, before anything is fetched.
+
+        Raises SubmoduleRefused, BadGitmodules, or ArchiveTooLarge.
+        """
+        if not gitlinks:
+            return []
+        self._count_submodules(len(gitlinks), depth=len(checkout.origins) + 1)
+        snapshot = checkout.snapshot
+        with within(checkout.origins), snapshot.mirror.translating():
+            urls = await read_submodule_urls(snapshot.mirror, snapshot.record)
+            find = partial(self._find, checkout, urls, subdir)
+            return [find(gitlink) for gitlink in gitlinks]
+
+    def _find(
+        self, checkout: Checkout, urls: Mapping[str, str], subdir: str, gitlink: Gitlink
+    ) -> _Wanted:
+        path = f"{checkout.path}/{gitlink.path}" if checkout.path else gitlink.path
+        url = urls.get(gitlink.path)
+        if not url:
+            raise BadGitmodules(f"the .gitmodules of the commit has no URL for {path}")
+        repo = checkout.snapshot.archive.repo
+        candidates = self._hosts.find(url, host=checkout.host, repo=repo)
+        if not candidates:
+            raise SubmoduleRefused.of(path, shown_url(url))
+        return _Wanted(
+            path=path,
+            url=shown_url(url),
+            node=gitlink.node,
+            subdir=subdir,
+            candidates=candidates,
+            around=checkout.origins,
+        )
+
+    async def _open(self, wanted: _Wanted) -> Checkout:
+        """Return the submodule, without its own ones, from the first repository that exists.
+
+        Raises SubmoduleRefused if there is none, SubmoduleMissing if that lacks the commit, or as
+        ``Source.open``.
+        """
+        for host, repo in wanted.candidates:
+            origin = PartOrigin(path=wanted.path, url=wanted.url, source=host.name, repo=repo)
+            origins = (*wanted.around, origin)
+            try:
+                with within(origins):
+                    snapshot = await self._open_snapshot(host, repo, wanted)
+            except (UnknownRepo, InvalidRequest):
+                continue
+            return Checkout(
+                path=wanted.path, host=host, snapshot=snapshot, origins=origins, parts={}
+            )
+        with within(wanted.around):
+            raise SubmoduleRefused.of(wanted.path, wanted.url)
+
+    async def _open_snapshot(self, host: GitHost, repo: str, wanted: _Wanted) -> Snapshot:
+        archive = replace(
+            self._archive, source=host.name, repo=repo, node=wanted.node, subdir=wanted.subdir
+        )
+        missing = SubmoduleMissing(
+            f"the submodule {wanted.path}: {host.name} has no commit {wanted.node} in {repo}"
+        )
+        if host.config.git.reachable and not await host.has_node(repo, wanted.node):
+            raise missing
+        try:
+            return await host.snapshots.open(
+                self._stack,
+                archive,
+                on_received=self._received.counter(),
+                seat=partial(self._hosts.take_seat, host.name),
+                may_be_empty=True,
+            )
+        except UnknownRev as exc:
+            raise missing from exc
+
+    def _count_submodules(self, number: int, *, depth: int) -> None:
+        git, setting = self._host.config.git, f"sources.{self._host.name}"
+        self._submodules += number
+        if self._submodules > git.max_submodules:
+            raise self._too_large(
+                f"more than {git.max_submodules:,} submodules ({setting}.max_submodules)"
+            )
+        if depth > git.max_submodule_depth:
+            raise self._too_large(
+                f"submodules more than {git.max_submodule_depth:,} deep inside each other "
+                f"({setting}.max_submodule_depth)"
+            )
+
+    def _count_files(self, snapshot: Snapshot) -> None:
+        """Count the files of all repositories together against the limits of the superproject."""
+        limits = self._host.config.limits
+        self._members += snapshot.listing.members
+        self._unpacked_bytes += snapshot.listing.unpacked_bytes
+        if self._members > limits.members:
+            raise self._too_large(f"more than {limits.members:,} files and folders")
+        if self._unpacked_bytes > limits.unpacked_bytes:
+            raise self._too_large(f"more than {limits.unpacked_bytes:,} bytes")
+
+    def _too_large(self, what: str) -> ArchiveTooLarge:
+        archive = self._archive
+        return ArchiveTooLarge(f"{archive.node} in {archive.repo} has, all in all, {what}")
+
+
+class _Received:
+    """Adds up what the hosts of several repositories have sent."""
+
+    def __init__(self, on_received: OnReceived | None) -> None:
+        self._on_received = on_received
+        self._sizes: list[int] = []
+
+    def counter(self) -> OnReceived:
+        """Return what takes the number of bytes that one of them has sent so far."""
+        number = len(self._sizes)
+        self._sizes.append(0)
+
+        def count(size_bytes: int) -> None:
+            self._sizes[number] = size_bytes
+            if self._on_received:
+                self._on_received(sum(self._sizes))
+
+        return count
+
+
+def _gitlinks(snapshot: Snapshot) -> list[Gitlink]:
+    """Return the submodules in the archive: those that no attribute leaves out.
+
+    Raises BadGitmodules for a path that no archive of Archiver's can have as its subdir.
+    """
+    return list(_iter_gitlinks(snapshot))
+
+
+def _iter_gitlinks(snapshot: Snapshot) -> Iterator[Gitlink]:
+    for entry, effect in zip(snapshot.listing, snapshot.effects, strict=False):
+        if entry.mode != SUBMODULE or effect == MAY_BE_OMITTED:
+            continue
+        path = entry.path.decode(errors="replace")
+        if path.encode() != entry.path or not is_name(path):
+            raise BadGitmodules(f"the submodule {display_path(entry.path)} has an unusable path")
+        yield Gitlink(path, Node(entry.object_id))
