@@ -35,7 +35,8 @@ async def read_submodule_urls(mirror: Mirror, record: CommitRecord) -> Mapping[s
         raise BadGitmodules(f"the .gitmodules has more than {MAX_BYTES:,} bytes") from exc
     if not content:
         return {}
-    command = ("config", "--file", "-", "--null", "--list")
+    # Without the option, git reads any file of this machine that the content includes.
+    command = ("config", "--file", "-", "--no-includes", "--null", "--list")
     try:
         output = await mirror.git.run(*command, stdin=content, max_output_bytes=OUTPUT_MAX_BYTES)
     except GitFailed as exc:
