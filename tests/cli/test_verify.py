@@ -149,6 +149,8 @@ def test_the_result_as_json(run: Run, made: Made) -> None:
         "tree": tree,
         "expected": tree,
         "paths": [],
+        "parts": [],
+        "lfs_files": 0,
     }
 
 

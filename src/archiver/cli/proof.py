@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -85,7 +86,19 @@ def verify_commit(file: Path, *, node: str, subdir: str, quiet: bool, as_json: b
         raise WrongBytes(f"{file}: {exc.code}: {exc.message}") from exc
     if as_json:
         click.echo(json.dumps(_to_json(proof, file, full, subdir)))
+    elif not quiet:
+        _print_parts(proof)
     _report(proof, file, full, quiet=quiet or as_json)
+
+
+def _print_parts(proof: CommitProof) -> None:
+    """Print the verdict on each submodule, and the number of LFS files."""
+    for part in proof.parts:
+        files = f", {part.lfs_files} LFS files" if part.lfs_files else ""
+        what = f"commit {part.node}{files}: {part.reason}"
+        click.echo(printable(f"{part.verdict}: submodule {part.path}, {what}"))
+    if proof.lfs_files:
+        click.echo(f"{proof.lfs_files} files are those that Git LFS has in place of a pointer")
 
 
 def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:
@@ -120,6 +133,8 @@ def _to_json(proof: CommitProof, file: Path, node: str, subdir: str) -> dict[str
         "tree": proof.tree or None,
         "expected": proof.expected or None,
         "paths": [_decode(path) for path in proof.paths],
+        "parts": [asdict(part) for part in proof.parts],
+        "lfs_files": proof.lfs_files,
     }
 
 

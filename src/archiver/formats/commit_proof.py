@@ -67,7 +67,8 @@ class CommitProof:
     @property
     def has_other_files(self) -> bool:
         """Whether the files are known not to be those of the commit, for whatever reason."""
-        return self.verdict is Verdict.DIFFERS or self.tree != self.expected
+        others = any(part.tree != part.expected for part in self.parts)
+        return self.verdict is Verdict.DIFFERS or self.tree != self.expected or others
 
 
 async def prove_commit(path: Path, *, node: Node, subdir: str = "") -> CommitProof:
