@@ -5,16 +5,14 @@ https://git-scm.com/docs/gitattributes.
 """
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, asynccontextmanager
 from typing import BinaryIO
 
-from archiver.errors import EmptyTree, MirrorFailed, NotPackable
+from archiver.errors import EmptyTree, NotPackable
 from archiver.git_objects import FOLDER, SUBMODULE, CommitRecord, parse_tree
 from archiver.model import Archive
-from archiver.runtime.threads import run_in_thread
+from archiver.sources.git.attribute_lookup import look_up_attributes
 from archiver.sources.git.listing import ATTRIBUTES_NAME, Listing, spool
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.store import storing
@@ -81,7 +79,15 @@ async def find_effects(
         flags, substituted = (stack.enter_context(spool(mirror.scratch)) for _ in range(2))
         with storing():
             writer = _EffectWriter(listing, flags, substituted)
-            await _look_up(mirror, archive, listing, writer)
+            await look_up_attributes(
+                mirror,
+                archive.node,
+                _NAMES,
+                wanted=writer.wanted,
+                take=writer.take,
+                cpu=listing.cpu,
+            )
+            flags.flush()
             if not writer.keeps_any and not may_be_empty:
                 where = archive.subdir or archive.node
                 raise EmptyTree(f"the attributes of {archive.repo} leave out all files of {where}")
@@ -133,31 +139,6 @@ async def _count_in_blobs(mirror: Mirror, ids: BinaryIO | bytes, found: dict[byt
                 tail = (tail + piece)[-_OVERLAP:]
 
 
-async def _look_up(
-    mirror: Mirror, archive: Archive, listing: Listing, writer: "_EffectWriter"
-) -> None:
-    """Have git look up the attributes of all paths. They come from an index of the whole tree."""
-    with ExitStack() as stack:
-        paths = stack.enter_context(spool(mirror.scratch))
-        await run_in_thread(writer.write_paths, paths)
-        paths.seek(0)
-        index = stack.enter_context(_index_file(mirror.scratch))
-        git = mirror.git.limited(cpu=listing.cpu).with_index(index)
-        await git.run("read-tree", archive.node)
-        arguments = ("check-attr", "--cached", "--stdin", "-z", *_NAMES)
-        async with git.stream(*arguments, stdin=paths) as output:
-            async for piece in output:
-                await run_in_thread(writer.add, piece)
-    writer.finish()
-
-
-@contextmanager
-def _index_file(scratch: Path) -> Iterator[Path]:
-    """Yield the path of a file that does not exist yet, in a folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        yield Path(folder) / "index"
-
-
 class _EffectWriter:
     """Writes a flag for each entry of a listing, as git reports the attributes of its path.
 
@@ -169,19 +150,11 @@ class _EffectWriter:
         self._listing = listing
         self._flags = flags
         self._substituted = substituted
-        self._rest: list[bytes] = []
-        self._incomplete = b""
         self._ignored: bytes | None = None
         self.keeps_any = False
-        self._expected = self._iter_paths()
 
-    def write_paths(self, file: BinaryIO) -> None:
-        """Write the paths to look up."""
-        file.writelines(path + b"\0" for path, _ in self._iter_paths())
-        file.flush()
-
-    def _iter_paths(self) -> Iterator[tuple[bytes, str]]:
-        """Yield each folder and entry with its id, which is empty for a folder."""
+    def wanted(self) -> Iterator[tuple[bytes, str]]:
+        """Yield the path of each folder and entry with its id, which is empty for a folder."""
         folder = b""
         for entry in self._listing:
             parent = entry.path[: entry.path.rfind(b"/") + 1]
@@ -190,22 +163,8 @@ class _EffectWriter:
             is_submodule = entry.mode == SUBMODULE
             yield entry.path + (b"/" if is_submodule else b""), entry.object_id
 
-    def add(self, output: bytes) -> None:
-        """Take the next output of ``git check-attr``: path, name and value of one attribute."""
-        fields = (self._incomplete + output).split(b"\0")
-        self._incomplete = fields.pop()
-        self._rest += fields
-        width = 3 * len(_NAMES)
-        whole = len(self._rest) - len(self._rest) % width
-        for start in range(0, whole, width):
-            self._add_path(self._rest[start : start + width])
-        del self._rest[:whole]
-
-    def _add_path(self, fields: list[bytes]) -> None:
-        path, object_id = next(self._expected, (b"", ""))
-        if any(each != path for each in fields[::3]) or not path:
-            raise MirrorFailed("git looked up the attributes of another path")
-        ignore, subst, eol, ident, encoding = fields[2::3]
+    def take(self, path: bytes, object_id: str, values: Sequence[bytes]) -> None:
+        ignore, subst, eol, ident, encoding = values
         ignored = ignore == b"set"
         if not object_id:
             if ignored and not self._is_ignored(path):
@@ -223,11 +182,6 @@ class _EffectWriter:
 
     def _is_ignored(self, path: bytes) -> bool:
         return self._ignored is not None and path.startswith(self._ignored)
-
-    def finish(self) -> None:
-        if self._rest or self._incomplete or next(self._expected, None):
-            raise MirrorFailed("git looked up the attributes of a commit incompletely")
-        self._flags.flush()
 
 
 def _new_folders(before: bytes, folder: bytes) -> Iterator[bytes]:
