@@ -21,6 +21,7 @@ import pytest
 
 from tests import git_repositories
 from tests.git_repositories import GitRepository, git_environment
+from tests.parts.lfs_host import LfsRequest, LfsResponse, LfsService
 from tests.parts.process import stop
 
 REPO = "group/project"
@@ -51,7 +52,7 @@ class GitHost(ThreadingHTTPServer):
     ``renamed`` maps old repositories to new ones; the host redirects requests for the old ones.
     With ``credentials``, ``user:password``, the host demands Basic authentication. Without
     ``versions``, it ignores the header for the protocol's version, and so speaks version 0.
-    ``requests`` are in order of arrival.
+    ``requests`` are in order of arrival, without those for LFS files, which ``lfs`` serves.
     """
 
     daemon_threads = False
@@ -65,6 +66,7 @@ class GitHost(ThreadingHTTPServer):
         self.credentials = ""
         self.versions = True
         self.requests: list[GitRequest] = []
+        self.lfs = LfsService(folder=folder / ".lfs", links=self.url)
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
@@ -131,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._handle()
 
+    def do_PUT(self) -> None:
+        self._handle()
+
     def log_message(self, *_arguments: object) -> None:
         """Write nothing: ``requests`` has it all."""
 
@@ -138,6 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = GitRequest(method=self.command, target=self.path, headers=headers)
         request.body = self._read_body(headers)
+        lfs = LfsRequest(
+            method=request.method, target=request.target, headers=headers, body=request.body
+        )
+        if response := self.server.lfs.respond(lfs):
+            self._send_lfs(response)
+            return
         self.server.requests.append(request)
         path, _, query = self.path.partition("?")
         if self.server.credentials and not self._is_authorized(headers):
@@ -148,6 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             with contextlib.suppress(ConnectionError):
                 self._serve(request, unquote(path), query)
+
+    def _send_lfs(self, response: LfsResponse) -> None:
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(response.body)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(response.body)
 
     def _is_authorized(self, headers: Mapping[str, str]) -> bool:
         expected = base64.b64encode(self.server.credentials.encode()).decode()

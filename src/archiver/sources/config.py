@@ -27,6 +27,8 @@ class GitConfig:
 
     Submodules come only from ``repos`` of a source, by its URL template and by those in
     ``submodule_urls``. An archive has at most ``max_submodules``, so deep inside each other.
+    {subdir}; empty if it has none. With ``reachable``, a node must be that of a ref. ``lfs_hosts``
+    are hosts besides its own from which files of Git LFS come.
     """
 
     root_template: str = "{basename}-{node}"
@@ -37,6 +39,7 @@ class GitConfig:
     submodule_urls: tuple[str, ...] = ()
     max_submodules: int = 500
     max_submodule_depth: int = 10
+    lfs_hosts: tuple[str, ...] = ()
 
 
 _LIMITS = Limits()

@@ -4,13 +4,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from archiver.errors import SourceRefused, SourceTimeout, SourceUnavailable
+from archiver.errors import ForbiddenAddress, SourceRefused, SourceTimeout, SourceUnavailable
 from archiver.sources.config import SourceConfig
 from archiver.sources.perimeter import Perimeter
 from archiver.sources.response import (
@@ -28,6 +30,22 @@ CONNECT_TIMEOUT = timedelta(seconds=10)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
+_Origin: TypeAlias = tuple[str, str, int | None]
+"""Scheme, host and port."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """The headers of a request and its redirects: those for each host, and those for *origin*."""
+
+    everywhere: Mapping[str, str]
+    own: Mapping[str, str] = field(default_factory=dict)
+    origin: _Origin | None = None
+
+    def own_for(self, url: URL) -> Mapping[str, str]:
+        return self.own if _origin(url) == self.origin else {}
+
+
 class Fetch:
     """Sends requests within a perimeter, without proxies, cookies or ambient credentials.
 
@@ -42,15 +60,32 @@ class Fetch:
         self._session = session
         self._perimeter = perimeter
 
+    def admits(self, url: str) -> bool:
+        """Return whether a request to *url*, which the host has named, would stay inside."""
+        try:
+            self._perimeter.check_redirect(self._perimeter.home, URL(url, encoded=True))
+        except (ForbiddenAddress, ValueError):
+            return False
+        return True
+
     def get(
-        self, url: str, *, deadline: timedelta, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        deadline: timedelta,
+        headers: Mapping[str, str] | None = None,
+        own_headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[HostResponse]:
         """Yield the response at *url*, after redirects. Every request of it carries *headers*.
 
-        The deadline covers redirects, head and body. Raises SourceUnavailable, SourceTimeout,
-        ForbiddenAddress, or SourceRefused after REDIRECTS_MAX redirects.
+        The origin of *url* alone gets *own_headers*; an ``Authorization`` in them replaces the
+        configured one. The deadline covers redirects, head and body.
+
+        Raises SourceUnavailable, SourceTimeout, ForbiddenAddress, or SourceRefused after
+        REDIRECTS_MAX redirects.
         """
-        return self._request("GET", url, None, headers or {}, deadline=deadline)
+        sent = _Headers(headers or {}, own_headers or {}, _origin(URL(url, encoded=True)))
+        return self._request("GET", url, None, sent, deadline=deadline)
 
     def post(
         self, url: str, body: bytes, *, deadline: timedelta, headers: Mapping[str, str]
@@ -60,7 +95,7 @@ class Fetch:
         Git hosts redirect requests for a renamed repository with 301. A GET of the new address
         would not be the same question.
         """
-        return self._request("POST", url, body, headers, deadline=deadline)
+        return self._request("POST", url, body, _Headers(headers), deadline=deadline)
 
     @asynccontextmanager
     async def _request(
@@ -68,7 +103,7 @@ class Fetch:
         method: str,
         url: str,
         body: bytes | None,
-        headers: Mapping[str, str],
+        headers: "_Headers",
         *,
         deadline: timedelta,
     ) -> AsyncIterator[HostResponse]:
@@ -90,7 +125,7 @@ class Fetch:
         method: str,
         url: URL,
         body: bytes | None,
-        headers: Mapping[str, str],
+        headers: "_Headers",
         *,
         ends_at: float,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -106,7 +141,11 @@ class Fetch:
                     method,
                     url,
                     data=body,
-                    headers={**headers, **self._authorization(url)},
+                    headers={
+                        **headers.everywhere,
+                        **self._authorization(url),
+                        **headers.own_for(url),
+                    },
                     timeout=timeout,
                     allow_redirects=False,
                 )
@@ -131,9 +170,14 @@ async def within(deadline: timedelta, *, source: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_fetch(
-    config: SourceConfig, *, resolver: AbstractResolver | None = None
+    config: SourceConfig,
+    *,
+    resolver: AbstractResolver | None = None,
+    setting: str = "redirect_hosts",
 ) -> AsyncIterator[Fetch]:
     """Yield a Fetch with its own connections, inside its own perimeter.
+
+    *setting* is the setting that errors name for the ``redirect_hosts`` of *config*.
 
     No connection is reused: surplus bytes after a response would be read as the next response.
     """
@@ -141,6 +185,7 @@ async def open_fetch(
         home=URL(config.url_template.partition("{")[0]),
         redirect_hosts=config.redirect_hosts,
         allow_private_addresses=config.allow_private_addresses,
+        setting=setting,
     )
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
@@ -181,8 +226,8 @@ async def _send_once(
         ) from exc
 
 
-def _origin(url: URL) -> tuple[str, str, int | None]:
-    """Return scheme, host and port. ``URL.origin`` keeps a default port that is spelled out."""
+def _origin(url: URL) -> _Origin:
+    """Return the origin. ``URL.origin`` keeps a default port that is spelled out."""
     return url.scheme, (url.raw_host or "").lower(), url.port
 
 

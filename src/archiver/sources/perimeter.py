@@ -23,12 +23,13 @@ class Perimeter:
 
     A redirect host is ``name`` or ``name:port``; the default port is that of the scheme. Names must
     resolve to public addresses, unless private ones are allowed or the settings contain the address
-    itself.
+    itself. ``setting`` is the name of the setting that has the redirect hosts.
     """
 
     home: URL
     redirect_hosts: tuple[str, ...] = ()
     allow_private_addresses: bool = False
+    setting: str = "redirect_hosts"
 
     def check_redirect(self, origin: URL, target: URL) -> None:
         """Raise ForbiddenAddress if *origin* may not redirect to *target*."""
@@ -37,7 +38,7 @@ class Perimeter:
             raise ForbiddenAddress(f"{self.home.host} redirects to an unsafe address")
         if _host_and_port(target) not in map(_host_and_port, self._allowed_urls()):
             raise ForbiddenAddress(
-                f"{self.home.host} redirects to a host that is not in redirect_hosts"
+                f"{self.home.host} redirects to a host that is not in {self.setting}"
             )
 
     def admits(self, address: str, port: int) -> bool:

@@ -127,6 +127,27 @@ class Metrics:
             "Size of all mirrors of this machine when it was last measured.",
             multiprocess_mode="livemax",
         )
+        self.lfs_fetched_bytes = Counter(
+            "archiver_lfs_fetched_bytes_total",
+            "Bytes of Git LFS files received from a source.",
+            ("source",),
+        )
+        self.lfs_uses = Counter(
+            "archiver_lfs_uses_total",
+            "Uses of Git LFS files by outcome: hit (a worker had the file), fetched.",
+            ("source", "outcome"),
+        )
+        self.lfs_removals = Counter(
+            "archiver_lfs_removals_total",
+            "Git LFS files that a worker removed, by reason: evicted (for room), damaged (other "
+            "bytes than before).",
+            ("reason",),
+        )
+        self.lfs_bytes = Gauge(
+            "archiver_lfs_bytes",
+            "Size of all Git LFS files of this machine when it was last measured.",
+            multiprocess_mode="livemax",
+        )
         self.uploads = Counter(
             "archiver_uploads_total",
             "Uploads to a region by outcome: succeeded (all bytes visible), failed, aborted.",

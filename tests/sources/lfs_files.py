@@ -1,0 +1,68 @@
+"""A client of a git host's LFS files, opened, used once and closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from archiver.git_objects import object_id
+from archiver.ports.source import ServedFormats
+from archiver.sources.config import GitConfig, SourceConfig
+from archiver.sources.fetch import open_fetch
+from archiver.sources.git.client import GitClient
+from archiver.sources.git.lfs.client import LfsClient, open_lfs_client
+from archiver.sources.git.lfs.pointer_search import LfsEntry
+from archiver.sources.git.lfs.pointers import Pointer
+from tests.parts.git_host import REPO
+
+SOURCE = "forge"
+
+
+def lfs_config(template: str, *, lfs_hosts: tuple[str, ...] = (), **settings: Any) -> SourceConfig:  # noqa: ANN401 - those of SourceConfig
+    defaults: Mapping[str, Any] = {
+        "kind": "git",
+        "name": SOURCE,
+        "url_template": template,
+        "served": ServedFormats(suffixes=("tar",), verbatim=False),
+        "lookup_concurrency": 2,
+        "read_timeout": timedelta(seconds=10),
+        "deadline": timedelta(seconds=20),
+        "user_agent": "Archiver/test",
+        "git": GitConfig(lfs_hosts=lfs_hosts),
+    }
+    return SourceConfig(**{**defaults, **settings})
+
+
+@asynccontextmanager
+async def lfs_client(template: str, **settings: Any) -> AsyncIterator[LfsClient]:  # noqa: ANN401 - see lfs_config
+    config = lfs_config(template, **settings)
+    async with (
+        open_fetch(config) as fetch,
+        open_lfs_client(GitClient(config, fetch), fetch) as client,
+    ):
+        yield client
+
+
+def entry(pointer: Pointer, path: bytes = b"large.bin") -> LfsEntry:
+    return LfsEntry(path, object_id("blob", pointer.text, digits=40), pointer, pointer.text)
+
+
+def download(
+    template: str,
+    pointer: Pointer,
+    *,
+    repo: str = REPO,
+    lfs_url: str = "",
+    **settings: Any,  # noqa: ANN401 - see lfs_config
+) -> bytes:
+    """Return a file, for which the host is first asked for a link."""
+
+    async def play() -> bytes:
+        wanted = entry(pointer)
+        async with lfs_client(template, **settings) as client:
+            links = await client.links(repo, [wanted], lfs_url=lfs_url)
+            chunks = client.chunks(repo, wanted, links[pointer], lfs_url=lfs_url)
+            return b"".join([chunk async for chunk in chunks])
+
+    return asyncio.run(play())
