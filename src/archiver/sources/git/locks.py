@@ -36,14 +36,14 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = False) -> int | None
 
 
 @asynccontextmanager
-async def locked(path: Path) -> AsyncIterator[int]:
+async def locked(path: Path, *, create: bool = False) -> AsyncIterator[int]:
     """Wait for the exclusive lock of the file at *path*, and yield its descriptor.
 
     Processes do not wait in a queue, so they ask at intervals, which grow and vary. Raises
-    FileNotFoundError.
+    FileNotFoundError, as ``try_lock``.
     """
     pause_s = POLL_S
-    while (descriptor := try_lock(path, exclusive=True)) is None:
+    while (descriptor := try_lock(path, exclusive=True, create=create)) is None:
         await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - not a secret
         pause_s = min(2 * pause_s, POLL_MAX_S)
     try:
