@@ -45,6 +45,9 @@ from archiver.telemetry import METRICS
 BATCH_DEADLINE = timedelta(minutes=1)
 """Time for the links of 100 files. GitHub takes a second."""
 
+LINKS_PER_FILE = 2
+"""How many links are tried: the first one may have expired since the host gave it."""
+
 _HEADERS = {"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}
 
 _NO_LFS = frozenset(
@@ -133,29 +136,29 @@ class LfsClient:
         )
 
     async def chunks(
-        self, repo: str, entry: LfsEntry, link: Link, *, lfs_url: str = ""
+        self, repo: str, entry: LfsEntry, link: Link | None, *, lfs_url: str = ""
     ) -> AsyncGenerator[bytes, None]:
         """Yield the file of *entry*, in chunks of at most 1 MiB. Its end proves that it is right.
 
-        The host is asked for another link, once, if *link* has expired. Raises BadLfsFile for other
-        bytes, LfsFileMissing, LfsRefused, or another SourceError.
+        The host is asked for a link if there is none, and once more if that has expired.
+
+        Raises BadLfsFile for other bytes, LfsFileMissing, LfsRefused, or another SourceError.
         """
-        for is_last in (False, True):
-            if is_last:
+        for _ in range(LINKS_PER_FILE):
+            if link is None or link.has_expired:
                 link = (await self.links(repo, [entry], lfs_url=lfs_url))[entry.pointer]
-            elif link.has_expired:
-                continue
             try:
-                async with self._open(link) as response:
-                    async with aclosing(self._proven(repo, entry, response)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
+                async with (
+                    self._open(link) as response,
+                    aclosing(self._proven(repo, entry, response)) as chunks,
+                ):
+                    async for chunk in chunks:
+                        yield chunk
                     return
             except _ExpiredError:
-                continue
+                link = None
         raise BadLfsFile(
-            f"{self.source} has no valid link for {_describe(repo, entry)}: {_host_of(link)} "
-            "refuses it"
+            f"{self.source} has no valid link for {_describe(repo, entry)}: its links are refused"
         )
 
     @asynccontextmanager
