@@ -245,7 +245,9 @@ def test_a_recorded_pointer_must_name_the_content() -> None:
     lfs = RecordedLfs((0,), pointers={0: unusual}, digits=40)
     assert lfs.replaces(b"a")
     if parse_pointer(unusual) == POINTER:
-        assert lfs.pointer_id(b"a", *POINTER) == object_id("blob", unusual, digits=40)
+        assert lfs.pointer_id(b"a", POINTER.sha256, POINTER.size_bytes) == object_id(
+            "blob", unusual, digits=40
+        )
     forged = RecordedLfs((0,), pointers={0: POINTER.text}, digits=40)
     assert forged.replaces(b"a")
     with pytest.raises(WrongTree):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from archiver.sources.git.lfs.pointers import Pointer
+from archiver.git_objects.lfs_pointer import Pointer
 
 MEDIA_TYPE = "application/vnd.git-lfs+json"
 API = ".git/info/lfs"

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 from archiver.git_objects import object_id
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.ports.source import ServedFormats
 from archiver.sources.config import GitConfig, SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.lfs.client import LfsClient, open_lfs_client
 from archiver.sources.git.lfs.pointer_search import LfsEntry
-from archiver.sources.git.lfs.pointers import Pointer
 from tests.parts.git_host import REPO
 
 SOURCE = "forge"

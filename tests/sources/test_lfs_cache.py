@@ -17,9 +17,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from archiver.errors import NoRoom, SourceUnavailable
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.lfs.cache import RECENT_S, LfsCache
 from archiver.sources.git.lfs.cache_folder import LfsOwner
-from archiver.sources.git.lfs.pointers import Pointer
 
 OWNER = LfsOwner(source="forge", repo="group/project")
 OTHER = LfsOwner(source="forge", repo="group/private")

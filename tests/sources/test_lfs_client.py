@@ -22,8 +22,8 @@ from archiver.errors import (
     SourceUnavailable,
     UnknownRepo,
 )
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.lfs.batch import HEADERS_MAX, RESPONSE_MAX_BYTES
-from archiver.sources.git.lfs.pointers import Pointer
 from tests.parts.faulty_host import (
     Break,
     FaultyHost,

@@ -17,13 +17,13 @@ from archiver.errors import (
     LfsFileMissing,
     SourceUnavailable,
 )
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.model import Limits
 from archiver.sources.git.lfs.batch import OBJECTS_MAX
 from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.lfs.cache_folder import LfsOwner
 from archiver.sources.git.lfs.client import LfsClient
 from archiver.sources.git.lfs.files import DOWNLOADS_MAX, LINKS_MAX, LfsFiles
-from archiver.sources.git.lfs.pointers import Pointer
 from tests.parts.faulty_host import FaultyHost, Until, sized
 from tests.parts.git_host import REPO, GitHost
 from tests.parts.lfs_host import Json

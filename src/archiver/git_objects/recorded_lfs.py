@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from archiver.errors import WrongTree
+from archiver.errors import LfsRefused, WrongTree
 from archiver.git_objects.ids import object_id
 from archiver.git_objects.lfs_pointer import Pointer, parse_pointer
 from archiver.names import display_path
@@ -32,9 +32,16 @@ class RecordedLfs:
     def pointer_id(self, path: bytes, sha256: str, size_bytes: int) -> str:
         pointer = Pointer(sha256, size_bytes)
         text = self._pointers.get(self._indexes[self._number], pointer.text)
-        if text != pointer.text and parse_pointer(text) != pointer:
+        if text != pointer.text and _parse(text) != pointer:
             raise WrongTree(f"{display_path(path)} is not the file that its pointer names")
         return object_id("blob", text, digits=self._digits)
+
+
+def _parse(text: bytes) -> Pointer | None:
+    try:
+        return parse_pointer(text)
+    except LfsRefused:
+        return None
 
 
 def gaps_between(are_lfs: Iterable[bool]) -> tuple[int, ...]:

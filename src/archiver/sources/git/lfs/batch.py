@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from archiver.sources.git.lfs.pointers import Pointer
+from archiver.git_objects.lfs_pointer import Pointer
 
 OBJECTS_MAX = 100
 """Files of one request, as git-lfs sends them."""

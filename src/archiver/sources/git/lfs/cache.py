@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from archiver.errors import NoRoom
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.lfs.cache_folder import LfsFolder, LfsOwner, StoredFile, using_disk
-from archiver.sources.git.lfs.pointers import Pointer
 from archiver.sources.git.locks import locked
 from archiver.sources.git.store import has_room
 from archiver.telemetry import METRICS, log

@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from archiver.errors import NoRoom
-from archiver.sources.git.lfs.pointers import Pointer
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.locks import try_lock
 
 _OWNER = "repo.json"

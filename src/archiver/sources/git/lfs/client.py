@@ -21,6 +21,7 @@ from archiver.errors import (
     SourceBusy,
     SourceUnavailable,
 )
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.names import display_path
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.fetch import Fetch, open_fetch
@@ -37,7 +38,6 @@ from archiver.sources.git.lfs.batch import (
     parse_response,
 )
 from archiver.sources.git.lfs.pointer_search import LfsEntry
-from archiver.sources.git.lfs.pointers import Pointer
 from archiver.sources.git.lfs.server_url import server_url
 from archiver.sources.response import HostResponse
 from archiver.telemetry import METRICS

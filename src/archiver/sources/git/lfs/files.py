@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import BinaryIO, NamedTuple
 
 from archiver.errors import ArchiveTooLarge, BadLfsFile, LfsFileMissing
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.model import Limits
 from archiver.names import display_path
 from archiver.ports.source import OnReceived
@@ -16,7 +17,6 @@ from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.lfs.cache_folder import LfsOwner
 from archiver.sources.git.lfs.client import LfsClient
 from archiver.sources.git.lfs.pointer_search import LfsEntry
-from archiver.sources.git.lfs.pointers import Pointer
 from archiver.telemetry import METRICS
 
 DOWNLOADS_MAX = 4

@@ -10,16 +10,16 @@ import msgspec
 
 from archiver.errors import ArchiveTooLarge, LfsRefused, MirrorFailed
 from archiver.git_objects import EXECUTABLE, FILE, object_id
-from archiver.model import Archive
-from archiver.names import display_path
-from archiver.runtime.threads import run_in_thread
-from archiver.sources.git.attribute_lookup import look_up_attributes
-from archiver.sources.git.lfs.pointers import (
+from archiver.git_objects.lfs_pointer import (
     POINTER_MAX_BYTES,
     POINTER_MIN_BYTES,
     Pointer,
     parse_pointer,
 )
+from archiver.model import Archive
+from archiver.names import display_path
+from archiver.runtime.threads import run_in_thread
+from archiver.sources.git.attribute_lookup import look_up_attributes
 from archiver.sources.git.listing import PIECE_BYTES, Entry, Listing, spool
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.store import storing

@@ -8,6 +8,7 @@ import pytest
 
 from archiver.errors import ArchiveTooLarge, LfsRefused, MirrorFailed
 from archiver.git_objects import object_id
+from archiver.git_objects.lfs_pointer import Pointer, parse_pointer
 from archiver.model import Archive, Limits, Node
 from archiver.sources.git.lfs.pointer_search import (
     ENTRIES_MAX,
@@ -16,7 +17,6 @@ from archiver.sources.git.lfs.pointer_search import (
     PointerReader,
     find_pointers,
 )
-from archiver.sources.git.lfs.pointers import Pointer, parse_pointer
 from archiver.sources.git.listing import list_tree
 from tests.git_repositories import NON_UTF8, Files, GitRepository, create, executable, symlink
 from tests.parts.git_host import REPO
