@@ -19,6 +19,7 @@ from archiver.model import Archive, Completeness, Conversion, Limits, Node
 from archiver.ports.source import ServedFormats, Source
 from archiver.sources.config import GitConfig, SourceConfig
 from archiver.sources.git.complete.hosts import GitHosts, TakeSeat, unlimited
+from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.program import GitProgram, find_git
 from archiver.sources.open import open_source
@@ -123,6 +124,7 @@ async def git_world(
     folder: Path,
     *others: SourceConfig,
     mirror_max_bytes: int = 1 << 30,
+    lfs_max_bytes: int = 1 << 30,
     git: GitProgram | None = None,
     take_seat: TakeSeat = unlimited,
 ) -> AsyncIterator[GitWorld]:
@@ -131,7 +133,8 @@ async def git_world(
     mirrors = Mirrors(folder=folder / "mirrors", max_bytes=mirror_max_bytes, git=git)
     workspace = Workspace(folder=folder / "work", max_bytes=1 << 30)
     converter = ProcessConverter(workspace=workspace, threads=2)
-    hosts = GitHosts(take_seat)
+    lfs_cache = LfsCache(folder=folder / "lfs", max_bytes=lfs_max_bytes)
+    hosts = GitHosts(take_seat, lfs_cache=lfs_cache)
     async with AsyncExitStack() as stack:
         source, *_ = [
             await stack.enter_async_context(open_source(each, mirrors=mirrors, hosts=hosts))

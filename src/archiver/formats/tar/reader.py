@@ -172,10 +172,10 @@ def _hash_file(
     reader: ByteReader, header: Header, path: bytes, hasher: FileHasher
 ) -> Parsing | None:
     size = header.data_bytes
-    blob = hasher.new_file(path, size)
     view = reader.view_buffered(header.unread_bytes)
     if view is None:
         return _hash_pieces(reader, header, path, hasher)
+    blob = hasher.new_file(path, size)
     blob.update(view[:size])
     _require_zeros(view[size:])
     hasher.add_file(path, executable=header.is_executable, digest=blob.digest())

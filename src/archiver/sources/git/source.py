@@ -20,6 +20,7 @@ from archiver.sources.git.client import GitClient
 from archiver.sources.git.commit_tar import CommitTar
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
 from archiver.sources.git.complete.stream import open_complete
+from archiver.sources.git.lfs.client import LfsClient, open_lfs_client
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.git.refs import GitRefs
 from archiver.sources.git.root import root_directory
@@ -33,11 +34,26 @@ DOWNLOADABLE = frozenset({"tar.gz", "zip"})
 """The formats that all forges serve."""
 
 
+@asynccontextmanager
+async def open_git_source(
+    config: SourceConfig, fetch: Fetch, mirrors: Mirrors | None, hosts: GitHosts
+) -> AsyncIterator["GitSource"]:
+    """Yield the source. It makes archives from *mirrors*, and is one of the *hosts*."""
+    client = GitClient(config, fetch)
+    async with open_lfs_client(client, fetch) as lfs:
+        yield GitSource(config, client, lfs, mirrors, hosts)
+
+
 class GitSource:
     """Implements ``Source`` for one git host. It is one of the *hosts* of submodules."""
 
     def __init__(
-        self, config: SourceConfig, fetch: Fetch, mirrors: Mirrors | None, hosts: GitHosts
+        self,
+        config: SourceConfig,
+        client: GitClient,
+        lfs: LfsClient,
+        mirrors: Mirrors | None,
+        hosts: GitHosts,
     ) -> None:
         self.name = config.name
         self.served = config.served
@@ -45,7 +61,7 @@ class GitSource:
         self.abbreviates = False
         self.lookup_concurrency = config.lookup_concurrency
         self._config = config
-        self._client = GitClient(config, fetch)
+        self._client = client
         refs = GitRefs(self._client)
         self.check_rev = refs.check_rev
         self.resolve = refs.resolve
@@ -60,6 +76,7 @@ class GitSource:
                 urls=self._client.urls,
                 snapshots=self._snapshots,
                 has_node=self.has_node,
+                lfs=lfs,
             )
             hosts.add(self._host)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from archiver.errors import ArchiverError, PartOrigin
 from archiver.sources.git.complete.hosts import GitHost
+from archiver.sources.git.complete.repository_lfs import RepositoryLfs
 from archiver.sources.git.snapshot import Snapshot
 
 
@@ -14,7 +15,8 @@ class Checkout:
     """A repository at ``path`` in the archive, which is empty for the superproject.
 
     ``origins`` are those of this submodule and of the ones around it. ``parts`` are the submodules
-    in it whose files are in the archive, by their paths in this repository.
+    in it whose files are in the archive, by their paths in this repository. ``lfs`` are the files
+    of Git LFS in it, if it has any and they are wanted.
     """
 
     path: str
@@ -22,6 +24,7 @@ class Checkout:
     snapshot: Snapshot
     origins: tuple[PartOrigin, ...] = ()
     parts: "Mapping[bytes, Checkout]"
+    lfs: RepositoryLfs | None = None
 
     def walk(self) -> "Iterator[Checkout]":
         """Yield this one and all inside it, each before those inside it."""

@@ -1,11 +1,19 @@
 """Compares a complete archive with the commits of all its repositories, while it streams."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 from archiver.errors import WrongTree
 from archiver.sources.git.complete.checkout import Checkout, Plan, within
 from archiver.sources.git.tree_check import CommitCheck
-from archiver.tree_proof import Part, TreeMatch, TreeProof
+from archiver.tree_proof import (
+    LFS_LISTED_MAX,
+    LISTED_PATH_MAX_CHARS,
+    LfsFile,
+    Part,
+    TreeMatch,
+    TreeProof,
+)
 
 _FROM_BEST = (TreeMatch.EXACT, TreeMatch.LISTED, TreeMatch.ATTRIBUTES)
 
@@ -17,6 +25,7 @@ class PartCheck(CommitCheck):
         super().__init__(checkout.snapshot)
         self.checkout = checkout
         self.path = checkout.path.encode()
+        self.lfs = checkout.lfs
         self.parts: Mapping[bytes, PartCheck] = {
             path: PartCheck(part) for path, part in checkout.parts.items()
         }
@@ -63,6 +72,24 @@ class CompleteCheck(PartCheck):
             tree=own.tree,
             match=max((proof.match for _, proof in proofs), key=_FROM_BEST.index),
             parts=tuple(_part(each, proof) for each, proof in proofs if each.origins),
+            lfs_files=sum(len(each.lfs.pointers) for each, _ in proofs if each.lfs),
+            lfs=tuple(
+                itertools.islice(
+                    itertools.chain.from_iterable(_lfs_files(each) for each, _ in proofs),
+                    LFS_LISTED_MAX + 1,
+                )
+            ),
+        )
+
+
+def _lfs_files(checkout: Checkout) -> Iterator[LfsFile]:
+    prefix = f"{checkout.path}/" if checkout.path else ""
+    for path, entry in checkout.lfs.pointers.items() if checkout.lfs else ():
+        shown = ascii(prefix + path.decode(errors="surrogateescape"))[1:-1]
+        yield LfsFile(
+            path=shown[:LISTED_PATH_MAX_CHARS],
+            sha256=entry.pointer.sha256,
+            size_bytes=entry.pointer.size_bytes,
         )
 
 

@@ -8,6 +8,8 @@ from archiver.model import Node
 from archiver.sources.config import SourceConfig
 from archiver.sources.git.client import GitUrls
 from archiver.sources.git.complete.submodule_url import RepoTemplate, parse_url, resolve_url
+from archiver.sources.git.lfs.cache import LfsCache
+from archiver.sources.git.lfs.client import LfsClient
 from archiver.sources.git.snapshot import Snapshots
 
 
@@ -37,12 +39,14 @@ class GitHost:
         urls: GitUrls,
         snapshots: Snapshots,
         has_node: KnowsNode,
+        lfs: LfsClient,
     ) -> None:
         self.name = config.name
         self.config = config
         self.urls = urls
         self.snapshots = snapshots
         self.has_node = has_node
+        self.lfs = lfs
         self._templates = (
             RepoTemplate(config.url_template, any_protocol=True),
             *(RepoTemplate(each, any_protocol=False) for each in config.git.submodule_urls),
@@ -61,11 +65,13 @@ class GitHost:
 class GitHosts:
     """All configured git hosts. Nothing but them is ever asked for a submodule.
 
-    *take_seat* bounds the fetches of submodules from each of them.
+    *take_seat* bounds the fetches of submodules from each of them. Their LFS files are in
+    *lfs_cache*, which only workers have.
     """
 
-    def __init__(self, take_seat: TakeSeat) -> None:
+    def __init__(self, take_seat: TakeSeat, *, lfs_cache: LfsCache | None = None) -> None:
         self.take_seat = take_seat
+        self.lfs_cache = lfs_cache
         self._hosts: dict[str, GitHost] = {}
 
     def add(self, host: GitHost) -> None:

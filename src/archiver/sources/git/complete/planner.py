@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 from archiver.errors import (
     ArchiveTooLarge,
     BadGitmodules,
+    InternalError,
     InvalidRequest,
     PartOrigin,
     SubmoduleMissing,
@@ -27,6 +28,7 @@ from archiver.sources.git.commit import Gitlink
 from archiver.sources.git.complete.checkout import Checkout, Plan, within
 from archiver.sources.git.complete.gitmodules import read_submodule_urls
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
+from archiver.sources.git.complete.repository_lfs import find_lfs
 from archiver.sources.git.complete.submodule_url import shown_url
 from archiver.sources.git.snapshot import Snapshot
 
@@ -80,12 +82,40 @@ class Planner:
             subdir = checkout.snapshot.archive.subdir[len(gitlink.path) + 1 :]
             (wanted,) = await self._wanted(checkout, [gitlink], subdir=subdir)
             checkout = await self._open(wanted)
-        return Plan(around=tuple(around), checkout=await self._with_parts(checkout))
+        plan = Plan(around=tuple(around), checkout=await self._with_parts(checkout))
+        for each in plan.checkout.walk():
+            await self._fetch_lfs(each)
+        return plan
+
+    async def _fetch_lfs(self, checkout: Checkout) -> None:
+        """Have the host send the LFS files of a repository, a submodule's under a seat."""
+        if checkout.lfs is None:
+            return
+        with within(checkout.origins):
+            async with self._seat(checkout):
+                await checkout.lfs.files.fetch(self._received.counter())
+
+    def _seat(self, checkout: Checkout) -> AbstractAsyncContextManager[object]:
+        return self._hosts.take_seat(checkout.host.name) if checkout.origins else nullcontext()
+
+    async def _with_lfs(self, checkout: Checkout) -> Checkout:
+        """Return *checkout* with its LFS files, which are not fetched yet."""
+        if not self._archive.lfs or not checkout.snapshot.listing.entries:
+            return checkout
+        if self._hosts.lfs_cache is None:
+            raise InternalError("only workers have LFS files")
+        snapshot, client = checkout.snapshot, checkout.host.lfs
+        with within(checkout.origins), snapshot.mirror.translating():
+            lfs = await find_lfs(snapshot, client, self._hosts.lfs_cache)
+        if lfs:
+            self._count_bytes(lfs.size_bytes)
+        return replace(checkout, lfs=lfs)
 
     async def _with_parts(self, checkout: Checkout) -> Checkout:
         """Return *checkout* with its submodules, and theirs."""
         snapshot = checkout.snapshot
         self._count_files(snapshot)
+        checkout = await self._with_lfs(checkout)
         if not self._archive.submodules or not snapshot.listing.submodules:
             return checkout
         with within(checkout.origins):
@@ -193,9 +223,13 @@ class Planner:
         """Count the files of all repositories together against the limits of the superproject."""
         limits = self._host.config.limits
         self._members += snapshot.listing.members
-        self._unpacked_bytes += snapshot.listing.unpacked_bytes
         if self._members > limits.members:
             raise self._too_large(f"more than {limits.members:,} files and folders")
+        self._count_bytes(snapshot.listing.unpacked_bytes)
+
+    def _count_bytes(self, size_bytes: int) -> None:
+        limits = self._host.config.limits
+        self._unpacked_bytes += size_bytes
         if self._unpacked_bytes > limits.unpacked_bytes:
             raise self._too_large(f"more than {limits.unpacked_bytes:,} bytes")
 

@@ -17,4 +17,6 @@ def _repository(checkout: Checkout) -> RepositoryRecord:
         commit=snapshot.record.commit,
         trees=snapshot.record.trees,
         submodules=tuple(sorted(item for item in submodules if item[0] not in checkout.parts)),
+        lfs=tuple(checkout.lfs.gaps) if checkout.lfs else (),
+        pointers=tuple(checkout.lfs.unusual) if checkout.lfs else (),
     )

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from archiver.errors import InternalError
 from archiver.git_objects.tar_blocks import BLOCK, global_header
 from archiver.git_objects.tar_cutter import Gap, TarCutter
 from archiver.runtime.threads import run_in_thread
@@ -36,10 +37,12 @@ async def _members(
     """Yield the members of a repository and of all inside it."""
     snapshot = checkout.snapshot
     top = f"{root}/{checkout.path}" if checkout.path else root
-    parts = {f"{top}/".encode() + path: part for path, part in checkout.parts.items()}
+    prefix = f"{top}/".encode()
     subdir = snapshot.archive.subdir
+    pointers = checkout.lfs.pointers if checkout.lfs else {}
     cutter = TarCutter(
-        folders=frozenset(parts),
+        folders=frozenset(prefix + path for path in checkout.parts),
+        sizes={prefix + path: each.pointer.size_bytes for path, each in pointers.items()},
         comment=comment,
         above=subdir.count("/") + 1 if subdir else 0,
     )
@@ -50,7 +53,17 @@ async def _members(
                     if not isinstance(piece, Gap):
                         yield piece
                         continue
-                    async with aclosing(_members(parts[piece.name], root)) as inner:
+                    filling = _fill(checkout, piece.name.removeprefix(prefix), root)
+                    async with aclosing(filling) as inner:
                         async for each in inner:
                             yield each
         cutter.finish()
+
+
+def _fill(checkout: Checkout, path: bytes, root: str) -> AsyncGenerator[bytes, None]:
+    """Return what replaces the folder of a submodule, or the content of a pointer."""
+    if part := checkout.parts.get(path):
+        return _members(part, root)
+    if checkout.lfs is None:
+        raise InternalError("a gap in a tar has no content")
+    return checkout.lfs.files.chunks(checkout.lfs.pointers[path].pointer)

@@ -70,6 +70,7 @@ class LfsClient:
 
     def __init__(self, git: GitClient, *, fetch: Fetch, downloads: Fetch) -> None:
         self.source = git.config.name
+        self.limits = git.config.limits
         self._config = git.config
         self._urls = git.urls
         self._failures = git.failures

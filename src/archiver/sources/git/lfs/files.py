@@ -55,7 +55,9 @@ class LfsFiles:
         self._repo = repo
         self._owner = LfsOwner(source=client.source, repo=repo)
         self._entries = entries
-        self._by_hash = {entry.pointer.sha256: entry for entry in entries}
+        self._by_hash: dict[str, LfsEntry] = {}
+        for entry in entries:
+            self._by_hash.setdefault(entry.pointer.sha256, entry)
         self._limits = limits
         self._lfs_url = lfs_url
         self._received_bytes = 0
