@@ -437,14 +437,22 @@ def test_a_git_host_needs_an_https_url(url: str) -> None:
     )
 
 
-def test_mirrors_need_at_least_one_gib() -> None:
+@pytest.mark.parametrize("name", ("mirror_max_bytes", "lfs_max_bytes"))
+def test_the_caches_of_a_worker_need_at_least_one_gib(name: str) -> None:
     least = 1 << 30
-    text = "[worker]\nmirror_max_bytes = "
-    assert load_toml(f"{text}{least}").worker.mirror_max_bytes == least
-    assert "worker.mirror_max_bytes" in load_error(f"{text}{least - 1}")
+    text = f"[worker]\n{name} = "
+    assert getattr(load_toml(f"{text}{least}").worker, name) == least
+    assert f"worker.{name}" in load_error(f"{text}{least - 1}")
     page = (Path(__file__).parents[1] / "docs" / "reference" / "settings.md").read_text()
-    (row,) = [line for line in page.splitlines() if "`worker.mirror_max_bytes` |" in line]
+    (row,) = [line for line in page.splitlines() if f"`worker.{name}` |" in line]
     assert "at least 1 GiB" in row
+
+
+def test_hosts_of_lfs_files_are_hosts() -> None:
+    good = load_toml(f'{GIT}lfs_hosts = ["cdn.example.org", "storage.example.org:8443"]\n')
+    assert good.sources["forge"].lfs_hosts == ("cdn.example.org", "storage.example.org:8443")
+    message = load_error(f'{GIT}lfs_hosts = ["https://cdn.example.org/"]\n')
+    assert message == "sources.forge: lfs_hosts: must be a list of host or host:port"
 
 
 def test_an_object_is_left_over_when_no_build_can_still_commit_it() -> None:

@@ -1,15 +1,19 @@
 """``archiver mirrors``: what it lists, and what it drops."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from archiver.sources.git.lfs.cache import LfsCache
+from archiver.sources.git.lfs.cache_folder import LfsFolder, LfsOwner
+from archiver.sources.git.lfs.pointers import Pointer
 from archiver.sources.git.mirrors import Mirrors
 from tests import git_repositories
 from tests.parts.commands import Run
-from tests.sources.git_packs import add, new_mirrors, pack_of
+from tests.sources.git_packs import add, new_mirrors, pack_of, pieces
 
 CONFIG = """
 [sources.forge]
@@ -36,6 +40,58 @@ def mirrors(tmp_path: Path) -> Mirrors:
 
     asyncio.run(fill())
     return mirrors
+
+
+@pytest.fixture
+def lfs(mirrors: Mirrors) -> LfsFolder:
+    """LFS files of ``group/first`` and of a repository without a mirror."""
+    cache = LfsCache(folder=mirrors.folder.path / "lfs", max_bytes=1 << 30)
+
+    async def fill() -> None:
+        for repo, content in (
+            ("group/third", b"one"),
+            ("group/first", b"two"),
+            ("group/first", b"three"),
+        ):
+            owner = LfsOwner(source="forge", repo=repo)
+            pointer = Pointer(hashlib.sha256(content).hexdigest(), len(content))
+            (await cache.find_or_fetch(owner, pointer, lambda: pieces(content))).close()  # noqa: B023 - called at once
+
+    asyncio.run(fill())
+    return cache.folder
+
+
+def test_lfs_files_are_listed_with_their_total(run: Run, lfs: LfsFolder) -> None:
+    result = run("mirrors")
+    rows = [line.split() for line in result.stdout.splitlines()[3:]]
+    assert rows[0] == ["source", "repo", "LFS", "bytes", "files", "last", "use"]
+    assert [row[:4] for row in rows[1:]] == [
+        ["forge", "group/first", "8", "2"],
+        ["forge", "group/third", "3", "1"],
+    ]
+    assert result.stderr.splitlines()[1] == "3 LFS files, 11 of 21,474,836,480 bytes"
+
+    listed = json.loads(run("mirrors", "--json").stdout)
+    assert (listed["lfs_size_bytes"], listed["lfs_max_bytes"]) == (11, 20 << 30)
+    assert listed["lfs"] == [
+        {
+            "source": "forge",
+            "repo": status.owner.repo if status.owner else "",
+            "size_bytes": status.size_bytes,
+            "files": status.files,
+            "last_used": status.last_used.isoformat(timespec="seconds"),
+        }
+        for status in lfs.statuses()[::-1]
+    ]
+
+
+def test_lfs_files_are_dropped_with_the_mirror_and_without_one(run: Run, lfs: LfsFolder) -> None:
+    first = json.loads(run("mirrors", "drop", "forge/group/first", "--json").stdout)
+    assert first == {"source": "forge", "repo": "group/first", "in_use": False, "lfs_files": 2}
+    third = run("mirrors", "drop", "forge/group/third")
+    assert third.stderr == "dropped the LFS files of forge/group/third\n"
+    assert lfs.statuses() == []
+    assert run("mirrors", "drop", "forge/group/third").exit_code == 1
 
 
 def repos(mirrors: Mirrors) -> list[str]:

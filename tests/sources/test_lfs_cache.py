@@ -111,7 +111,7 @@ def test_a_pointer_with_another_size_does_not_find_the_file(cache: LfsCache) -> 
         await load(cache, b"content")
         wrong = Pointer(pointer_of(b"content").sha256, 6)
 
-        assert await cache.find(OWNER, wrong) is None
+        assert cache.find(OWNER, wrong) is None
         assert await has(cache, b"content")
 
     asyncio.run(play())
@@ -256,7 +256,7 @@ def test_an_open_file_stays_readable_after_its_removal(tmp_path: Path) -> None:
 
     async def play() -> None:
         await load(cache, b"content")
-        file = await cache.find(OWNER, pointer_of(b"content"))
+        file = cache.find(OWNER, pointer_of(b"content"))
         assert file
         with file:
             await load(cache, b"another")

@@ -141,11 +141,16 @@ class WorkerSettings(Section):
     """Names of the sources whose tasks this worker claims. If empty, all."""
     mirror_dir: Path | None = None
     """Folder for mirrors: local copies of the repositories of git hosts, which all worker processes
-    of a machine share. 256 MiB of its disk stay free. Default: `mirrors` in `data_dir`.
+    of a machine share, and for files of Git LFS. 256 MiB of its disk stay free. Default: `mirrors`
+    in `data_dir`.
     """
     mirror_max_bytes: int = Field(default=32 << 30, ge=1 << 30)
     """Bytes that all mirrors may use, at least 1 GiB. The mirrors that were not used for the
     longest time are removed first.
+    """
+    lfs_max_bytes: int = Field(default=20 << 30, ge=1 << 30)
+    """Bytes that all files of Git LFS in `mirror_dir` may use, at least 1 GiB, and so the most that
+    one archive may have. The files that were not used for the longest time are removed first.
     """
     metrics_listen: Address | None = None
     """Address and port at which a worker serves /metrics and Dockerflow's routes. Not needed with

@@ -33,8 +33,8 @@ _USER = re.compile(r"[!-9;-~]{1,255}")
 _HGWEB_ONLY = frozenset({"suffixes", "fetch_suffix", "subdirs", "completeness"})
 _GIT_ONLY = frozenset(
     {
-        *("archive_url_template", "root", "attributes", "reachable"),
         *("submodule_urls", "max_submodules", "max_submodule_depth"),
+        *("archive_url_template", "root", "attributes", "reachable", "lfs_hosts"),
         *("token", "token_file", "token_user"),
     }
 )
@@ -146,9 +146,13 @@ class SourceSettings(Section):
     """
     redirect_hosts: tuple[str, ...] = ()
     """Other hosts to which the host may redirect."""
+    lfs_hosts: tuple[str, ...] = ()
+    """`git`: other hosts from which files of Git LFS may come, as `host` or `host:port`, such as
+    the object storage of the forge. They must use https, unless `url_template` is http.
+    """
     ca_file: CaFile | None = None
-    """PEM file with certificate authorities to trust besides the system's, for this host and
-    `redirect_hosts`.
+    """PEM file with certificate authorities to trust besides the system's, for this host,
+    `redirect_hosts` and `lfs_hosts`.
     """
     allow_private_addresses: bool = False
     """Whether the host's name may resolve to a private or loopback address. An address in
@@ -206,9 +210,9 @@ class SourceSettings(Section):
 
     @model_validator(mode="after")
     def _require_valid_hosts(self) -> Self:
-        for host in self.redirect_hosts:
-            if not _HOST.fullmatch(host):
-                raise ValueError("redirect_hosts: must be a list of host or host:port")
+        for name in ("redirect_hosts", "lfs_hosts"):
+            if not all(map(_HOST.fullmatch, getattr(self, name))):
+                raise ValueError(f"{name}: must be a list of host or host:port")
         return self
 
     @model_validator(mode="after")

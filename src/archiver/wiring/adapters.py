@@ -34,6 +34,8 @@ from archiver.settings import (
 )
 from archiver.sources.config import Attributes, GitConfig, SourceConfig
 from archiver.sources.git.complete.hosts import GitHosts, TakeSeat, unlimited
+from archiver.sources.git.lfs.cache import LfsCache
+from archiver.sources.git.lfs.cache_folder import LFS_FOLDER
 from archiver.sources.git.mirrors import Mirrors
 from archiver.sources.open import open_source
 from archiver.storage.bucket import Bucket
@@ -155,6 +157,7 @@ def _source_config(name: str, source: SourceSettings, settings: Settings) -> Sou
             submodule_urls=source.submodule_urls,
             max_submodules=source.max_submodules,
             max_submodule_depth=source.max_submodule_depth,
+            lfs_hosts=source.lfs_hosts,
         ),
         user_agent=f"Archiver/{__version__} (+{settings.server.url})",
     )
@@ -194,6 +197,14 @@ def create_mirrors(settings: Settings) -> Mirrors | None:
         max_bytes=settings.worker.mirror_max_bytes,
         git=replace(find_supported_git(), deadline=deadline),
     )
+
+
+def create_lfs_cache(settings: Settings) -> LfsCache | None:
+    """Return the LFS files of a worker; None if it serves no git host."""
+    if not serves_git(settings):
+        return None
+    folder = mirror_dir(settings) / LFS_FOLDER
+    return LfsCache(folder=folder, max_bytes=settings.worker.lfs_max_bytes)
 
 
 def mirror_dir(settings: Settings) -> Path:

@@ -6,6 +6,7 @@
                          ones are removed once their last user has left
     new/                 mirrors that are being created, and temporary files of builds
     trash/               mirrors that are being deleted
+    lfs/                 files of Git LFS: ``lfs/cache_folder.py``
 
 A mirror enters and leaves ``stores`` by a rename, so a killed process leaves no half of one.
 """

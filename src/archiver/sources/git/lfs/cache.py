@@ -48,10 +48,10 @@ class LfsCache:
         self._total_files = 0
         self._measured_at = float("-inf")
 
-    async def find(self, owner: LfsOwner, pointer: Pointer) -> BinaryIO | None:
+    def find(self, owner: LfsOwner, pointer: Pointer) -> BinaryIO | None:
         """Return the file, open and to be closed, if it is there. Raises NoRoom."""
         with using_disk():
-            return await run_in_thread(self.folder.open, owner, pointer)
+            return self.folder.open(owner, pointer)
 
     async def missing(self, owner: LfsOwner, pointers: Sequence[Pointer]) -> list[Pointer]:
         """Return those of *pointers* whose files are not there. The others count as used.
@@ -70,10 +70,10 @@ class LfsCache:
         If it is being fetched already, here or in another process, that one is awaited. Raises
         NoRoom, or whatever *fetch* raises.
         """
-        if file := await self.find(owner, pointer):
+        if file := self.find(owner, pointer):
             return file
         async with self._writing(owner, pointer) as descriptor:
-            if file := await self.find(owner, pointer):
+            if file := self.find(owner, pointer):
                 return file
             await self._make_room(pointer.size_bytes)
             with using_disk():
@@ -84,7 +84,7 @@ class LfsCache:
                     with using_disk():
                         await run_in_thread(_write, descriptor, chunk)
             with using_disk():
-                return await run_in_thread(self.folder.add, owner, pointer)
+                return self.folder.add(owner, pointer)
 
     @asynccontextmanager
     async def _writing(self, owner: LfsOwner, pointer: Pointer) -> AsyncIterator[int]:

@@ -25,6 +25,9 @@ from archiver.errors import NoRoom
 from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.locks import try_lock
 
+LFS_FOLDER = "lfs"
+"""Name of the folder in ``worker.mirror_dir``."""
+
 _OWNER = "repo.json"
 _SHA256_DIGITS = 64
 
