@@ -12,7 +12,7 @@ from archiver.ports.source import ServedFormats
 from archiver.sources.config import GitConfig, SourceConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.git.client import GitClient
-from archiver.sources.git.lfs.client import LfsClient, open_lfs_client
+from archiver.sources.git.lfs.client import BATCH_DEADLINE, LfsClient, open_lfs_client
 from archiver.sources.git.lfs.pointer_search import LfsEntry
 from tests.parts.git_host import REPO
 
@@ -35,11 +35,16 @@ def lfs_config(template: str, *, lfs_hosts: tuple[str, ...] = (), **settings: An
 
 
 @asynccontextmanager
-async def lfs_client(template: str, **settings: Any) -> AsyncIterator[LfsClient]:  # noqa: ANN401 - see lfs_config
+async def lfs_client(
+    template: str,
+    *,
+    batch_deadline: timedelta = BATCH_DEADLINE,
+    **settings: Any,  # noqa: ANN401 - see lfs_config
+) -> AsyncIterator[LfsClient]:
     config = lfs_config(template, **settings)
     async with (
         open_fetch(config) as fetch,
-        open_lfs_client(GitClient(config, fetch), fetch) as client,
+        open_lfs_client(GitClient(config, fetch), fetch, batch_deadline=batch_deadline) as client,
     ):
         yield client
 

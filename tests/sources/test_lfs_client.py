@@ -294,6 +294,61 @@ def test_a_refused_token_is_reported(git_host: GitHost, pointer: Pointer) -> Non
         download(git_host.template, pointer, authorization=AUTHORIZATION)
 
 
+JSON_HEAD = head({"Content-Type": "application/vnd.git-lfs+json", "Connection": "close"})
+
+BATCHES: Mapping[str, tuple[tuple[Step, ...], type[SourceError]]] = {
+    "silence": ((Pause(30),), SourceTimeout),
+    "silence in the middle": ((JSON_HEAD, b'{"objects"', Pause(30)), SourceTimeout),
+    "a slow drip": ((JSON_HEAD, Forever(b" ", every_s=0.1)), SourceTimeout),
+    "an endless body": ((JSON_HEAD, Forever(b" " * 100_000)), SourceUnavailable),
+    "a broken connection": ((sized(b'{"objects"', missing=9),), SourceUnavailable),
+    "a reset": ((Break.RESET,), SourceUnavailable),
+    "a redirect to another host": (
+        (sized(b"", "307 There", {"Location": "http://127.0.0.1:1/"}),),
+        ForbiddenAddress,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_faulty_host_of_the_batch_api_is_an_error(other: FaultyHost, name: str) -> None:
+    steps, expected = BATCHES[name]
+    other.script(f"/{REPO}.git/info/lfs/objects/batch", *steps)
+
+    with pytest.raises(SourceError) as caught:
+        download(
+            f"{other.url}/{{repo}}.git",
+            Pointer("1" * 64, 5),
+            lfs_hosts=("127.0.0.1:1",),
+            read_timeout=timedelta(seconds=1),
+            batch_deadline=timedelta(seconds=2),
+        )
+
+    assert type(caught.value) is expected
+
+
+def test_the_question_of_a_batch_follows_a_renamed_repository(
+    git_host: GitHost, other: FaultyHost, pointer: Pointer
+) -> None:
+    there = f"{git_host.url}/{REPO}.git/info/lfs/objects/batch"
+    moved = sized(b"", "301 Moved", {"Location": there})
+    other.script("/old/name.git/info/lfs/objects/batch", moved)
+    own = git_host.url.removeprefix("http://")
+
+    content = download(
+        f"{other.url}/{{repo}}.git",
+        pointer,
+        repo="old/name",
+        redirect_hosts=(own,),
+        lfs_hosts=(own,),
+        authorization=AUTHORIZATION,
+    )
+
+    assert content == CONTENT
+    assert "authorization" not in git_host.lfs.batches[0].headers
+    assert json.loads(git_host.lfs.batches[0].body)["operation"] == "download"
+
+
 # Downloads.
 
 SILENCE = Pause(30)

@@ -68,7 +68,14 @@ class LfsClient:
     Requests go to the host of ``url_template``, and downloads to that and to ``lfs_hosts``.
     """
 
-    def __init__(self, git: GitClient, *, fetch: Fetch, downloads: Fetch) -> None:
+    def __init__(
+        self,
+        git: GitClient,
+        *,
+        fetch: Fetch,
+        downloads: Fetch,
+        batch_deadline: timedelta = BATCH_DEADLINE,
+    ) -> None:
         self.source = git.config.name
         self.limits = git.config.limits
         self._config = git.config
@@ -76,6 +83,7 @@ class LfsClient:
         self._failures = git.failures
         self._fetch = fetch
         self._downloads = downloads
+        self._batch_deadline = batch_deadline
 
     async def links(
         self, repo: str, entries: Sequence[LfsEntry], *, lfs_url: str = ""
@@ -90,7 +98,7 @@ class LfsClient:
         pointers = [entry.pointer for entry in entries]
         url = f"{server_url(self._urls.repo(repo), lfs_url)}/objects/batch"
         request = self._fetch.post(
-            url, encode_request(pointers), deadline=BATCH_DEADLINE, headers=_HEADERS
+            url, encode_request(pointers), deadline=self._batch_deadline, headers=_HEADERS
         )
         async with request as response:
             if response.status in _NO_LFS:
@@ -199,11 +207,13 @@ class LfsClient:
 
 
 @asynccontextmanager
-async def open_lfs_client(git: GitClient, fetch: Fetch) -> AsyncIterator[LfsClient]:
+async def open_lfs_client(
+    git: GitClient, fetch: Fetch, *, batch_deadline: timedelta = BATCH_DEADLINE
+) -> AsyncIterator[LfsClient]:
     """Yield a client that asks *git*'s host with *fetch*, and has connections for downloads."""
     config = dataclasses.replace(git.config, redirect_hosts=git.config.git.lfs_hosts)
     async with open_fetch(config, setting="lfs_hosts") as downloads:
-        yield LfsClient(git, fetch=fetch, downloads=downloads)
+        yield LfsClient(git, fetch=fetch, downloads=downloads, batch_deadline=batch_deadline)
 
 
 def _describe(repo: str, entry: LfsEntry) -> str:
