@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.lfs.cache_folder import LfsFolder, LfsOwner
-from archiver.sources.git.lfs.pointers import Pointer
 from archiver.sources.git.mirrors import Mirrors
 from tests import git_repositories
 from tests.parts.commands import Run

@@ -1,47 +1,31 @@
 """A client of a git host's LFS files, opened, used once and closed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from archiver.git_objects import object_id
 from archiver.git_objects.lfs_pointer import Pointer
-from archiver.ports.source import ServedFormats
-from archiver.sources.config import GitConfig, SourceConfig
+from archiver.sources.config import GitConfig
 from archiver.sources.fetch import open_fetch
 from archiver.sources.git.client import GitClient
 from archiver.sources.git.lfs.client import BATCH_DEADLINE, LfsClient, open_lfs_client
 from archiver.sources.git.lfs.pointer_search import LfsEntry
 from tests.parts.git_host import REPO
-
-SOURCE = "forge"
-
-
-def lfs_config(template: str, *, lfs_hosts: tuple[str, ...] = (), **settings: Any) -> SourceConfig:  # noqa: ANN401 - those of SourceConfig
-    defaults: Mapping[str, Any] = {
-        "kind": "git",
-        "name": SOURCE,
-        "url_template": template,
-        "served": ServedFormats(suffixes=("tar",), verbatim=False),
-        "lookup_concurrency": 2,
-        "read_timeout": timedelta(seconds=10),
-        "deadline": timedelta(seconds=20),
-        "user_agent": "Archiver/test",
-        "git": GitConfig(lfs_hosts=lfs_hosts),
-    }
-    return SourceConfig(**{**defaults, **settings})
+from tests.sources.git_hosts import git_config
 
 
 @asynccontextmanager
 async def lfs_client(
     template: str,
     *,
+    lfs_hosts: tuple[str, ...] = (),
     batch_deadline: timedelta = BATCH_DEADLINE,
-    **settings: Any,  # noqa: ANN401 - see lfs_config
+    **settings: Any,  # noqa: ANN401 - those of SourceConfig
 ) -> AsyncIterator[LfsClient]:
-    config = lfs_config(template, **settings)
+    config = git_config(template, git=GitConfig(lfs_hosts=lfs_hosts), **settings)
     async with (
         open_fetch(config) as fetch,
         open_lfs_client(GitClient(config, fetch), fetch, batch_deadline=batch_deadline) as client,
@@ -59,7 +43,7 @@ def download(
     *,
     repo: str = REPO,
     lfs_url: str = "",
-    **settings: Any,  # noqa: ANN401 - see lfs_config
+    **settings: Any,  # noqa: ANN401 - see lfs_client
 ) -> bytes:
     """Return a file, for which the host is first asked for a link."""
 

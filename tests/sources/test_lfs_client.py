@@ -37,7 +37,8 @@ from tests.parts.faulty_host import (
 )
 from tests.parts.git_host import REPO, GitHost
 from tests.parts.lfs_host import ChangeAnswer, Json, LfsResponse
-from tests.sources.lfs_files import SOURCE, download
+from tests.sources.git_hosts import SOURCE
+from tests.sources.lfs_files import download
 
 CONTENT = bytes(range(256)) * 4096
 OTHER = CONTENT[:-1] + b"!"

@@ -27,7 +27,8 @@ from archiver.sources.git.lfs.files import DOWNLOADS_MAX, LINKS_MAX, LfsFiles
 from tests.parts.faulty_host import FaultyHost, Until, sized
 from tests.parts.git_host import REPO, GitHost
 from tests.parts.lfs_host import Json
-from tests.sources.lfs_files import SOURCE, entry, lfs_client
+from tests.sources.git_hosts import SOURCE
+from tests.sources.lfs_files import entry, lfs_client
 
 LARGE = bytes(range(256)) * 10_000
 """More than two chunks."""

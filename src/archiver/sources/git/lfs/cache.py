@@ -94,9 +94,7 @@ class LfsCache:
             while True:
                 with using_disk():
                     self.folder.create()
-                    with suppress(
-                        FileNotFoundError
-                    ):  # the process that had the lock moved the file
+                    with suppress(FileNotFoundError):  # another process has just moved its file
                         lock = await stack.enter_async_context(locked(path, create=True))
                         break
             try:

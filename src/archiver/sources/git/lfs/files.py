@@ -145,16 +145,26 @@ class LfsFiles:
         """
         if pointer.is_empty:
             return
+        entry = self._by_hash[pointer.sha256]
         hashed = hashlib.sha256()
-        with await self._open(self._by_hash[pointer.sha256], None) as file:
-            while chunk := await run_in_thread(_read, file, hashed):
+        with await self._open(entry, None) as file:
+            while chunk := await self._read(file, entry, hashed):
                 yield chunk
         if hashed.hexdigest() != pointer.sha256:
-            self._cache.discard(self._owner, pointer)
-            raise BadLfsFile(
-                f"the LFS file {display_path(self._by_hash[pointer.sha256].path)} of {self._repo} "
-                "has changed on the worker's disk"
-            )
+            raise self._damaged(entry)
+
+    async def _read(self, file: BinaryIO, entry: LfsEntry, hashed: "hashlib._Hash") -> bytes:
+        try:
+            return await run_in_thread(_read, file, hashed)
+        except OSError as exc:
+            raise self._damaged(entry) from exc
+
+    def _damaged(self, entry: LfsEntry) -> BadLfsFile:
+        self._cache.discard(self._owner, entry.pointer)
+        return BadLfsFile(
+            f"the LFS file {display_path(entry.path)} of {self._repo} has changed on the worker's "
+            "disk, or cannot be read"
+        )
 
 
 def _groups(entries: Sequence[LfsEntry]) -> Iterator[Sequence[LfsEntry]]:
