@@ -14,7 +14,7 @@ from tests.git_repositories import GitRepository, git_environment
 from tests.parts.git_host import REPO, GitHost
 from tests.sources.git_packs import add, new_mirrors, pack_of
 from tests.sources.lfs_files import download
-from tests.sources.test_lfs_pointers import OTHERS, POINTERS
+from tests.git_objects.test_lfs_pointers import OTHERS, POINTERS
 
 pytestmark = pytest.mark.programs
 
