@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from archiver.errors import InvalidRequest
 from archiver.model import (
     KEY_MAX_BYTES,
+    STEM_MAX_CHARS,
     Archive,
     ArchiveRequest,
     Manifest,
@@ -109,6 +110,18 @@ def test_a_key_is_ascii_that_needs_no_escape_in_a_url(archive: Archive) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._~+/-]+", archive.key)
     assert re.fullmatch(r"[A-Za-z0-9._~+:-]+", archive.task_id)
     assert len(archive.key) <= KEY_MAX_BYTES
+
+
+@pytest.mark.parametrize("subdir", ("", "a/b", "long/" * 40 + "path"))
+def test_archives_that_differ_in_a_flag_have_different_file_names(subdir: str) -> None:
+    plain = Archive(source="s", repo="r", node=NODE, subdir=subdir, suffix="zip")
+    names = {
+        replace(plain, submodules=submodules, lfs=lfs).file_name
+        for submodules in (False, True)
+        for lfs in (False, True)
+    }
+    assert len(names) == 4
+    assert all(len(name) <= STEM_MAX_CHARS + len(".zip") for name in names)
 
 
 @patiently

@@ -42,6 +42,12 @@ KEY_MAX_BYTES = NAME_MAX_BYTES
 LFS_MARK, SUBMODULES_MARK = "~lfs", "~submodules"
 """What follows the node in the key of an archive with such files."""
 
+NODE_MARKS = ("", LFS_MARK, SUBMODULES_MARK, LFS_MARK + SUBMODULES_MARK)
+"""All that can follow a node in a key."""
+
+AFTER_MARKS = "~~"
+"""Sorts after them."""
+
 STEM_MAX_CHARS = 150
 
 NODE_ALLOWED = "40 or 64 hex digits"
@@ -158,9 +164,9 @@ class Archive:
     def file_name(self) -> str:
         """A name for saved files: ASCII, no spaces, no quotes. Not unique."""
         parts = [self.basename, self.node[:12], *(self.subdir.split("/") if self.subdir else [])]
-        parts += [*(["submodules"] if self.submodules else []), *(["lfs"] if self.lfs else [])]
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", "-".join(parts)).lstrip(".-")
-        return f"{stem[:STEM_MAX_CHARS]}.{self.suffix}"
+        marks = ("-submodules" if self.submodules else "") + ("-lfs" if self.lfs else "")
+        return f"{stem[: STEM_MAX_CHARS - len(marks)]}{marks}.{self.suffix}"
 
 
 def parse_key(key: str) -> Archive | None:

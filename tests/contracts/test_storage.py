@@ -63,10 +63,11 @@ class StorageContract:
                 )
 
             assert await find(archive.node[:7]) == frozenset()
-            for each in (archive, replace(archive, suffix="zip"), other):
+            complete = replace(archive, submodules=True, lfs=True)
+            for each in (archive, replace(archive, suffix="zip"), complete, other):
                 await store(storage, each)
             assert await find(archive.node[:7]) == {archive.node}
-            await store(storage, twin)
+            await store(storage, replace(twin, lfs=True))
             assert await find(archive.node[:7]) == {archive.node, twin.node}
             assert await find(archive.node[:12]) == {archive.node}
             assert len(await find(archive.node[:4], at_most=1)) == 1

@@ -179,25 +179,29 @@ class PurgeContract:
     ) -> None:
         archive = an_archive(repo="projects/listed")
         part = replace(archive, subdir="testing", suffix="tar")
+        complete = [
+            replace(archive, submodules=submodules, lfs=lfs)
+            for submodules, lfs in ((True, False), (False, True), (True, True))
+        ]
         orphan = replace(archive, node=an_archive().node)
         others = [replace(archive, repo=repo) for repo in ("projects/listed/x", "projects/liste")]
 
         async def scenario(storage: Storage) -> None:
-            for each in (archive, *others):
+            for each in (archive, *complete, *others):
                 await store(storage, each)
             backend.take_down(EAST)
             await store(storage, part)
             await storage.upload(orphan, stream(DATA), attempt="a1")
             listing = await storage.list_of(archive.source, archive.repo)
-            assert listing.archives == {archive, part, orphan}
+            assert listing.archives == {archive, part, orphan, *complete}
             assert set(listing.failures) == {EAST}
             backend.bring_up()
             listing = await storage.list_of(archive.source, archive.repo, archive.node)
-            assert listing.archives == {archive, part}
+            assert listing.archives == {archive, part, *complete}
             assert not listing.failures
             await storage.begin_purge(archive, purge="p1")
             assert archive in (await storage.list_of(archive.source, archive.repo)).archives
-            for each in (archive, part, orphan):
+            for each in (archive, part, orphan, *complete):
                 await purge(storage, each, "p1")
             assert (await storage.list_of(archive.source, archive.repo)).archives == set()
 

@@ -12,7 +12,7 @@ import obstore
 
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import find_invalid_field
-from archiver.model import Archive, Manifest, Node, PresignedUrl, Region
+from archiver.model import AFTER_MARKS, Archive, Manifest, Node, PresignedUrl, Region
 from archiver.storage.listings import PAGE_KEYS, Listings
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.object_keys import (
@@ -157,7 +157,7 @@ class Bucket:
             if not node.startswith(digits):
                 return
             yield node
-            start = f"{node}0"  # keys of the node continue with "/", which sorts before digits
+            start = f"{node}{AFTER_MARKS}"
 
     async def _first_node(self, prefix: str, start: str) -> Node | None:
         """Return the first node whose keys sort after *prefix* and *start*."""

@@ -5,7 +5,7 @@ import re
 import secrets
 
 from archiver.manifest_check import ARCHIVES
-from archiver.model import KEY_VERSION, Archive, Node, parse_key
+from archiver.model import KEY_VERSION, NODE_MARKS, Archive, Node, parse_key
 from archiver.names import SEPARATOR, escape_name
 
 MANIFESTS = "manifests/"
@@ -72,9 +72,10 @@ def nodes_prefix(source: str, repo: str) -> str:
 
 def trace_prefixes(source: str, repo: str, node: Node | None) -> tuple[str, ...]:
     """Return the prefixes of all that exists of *repo*, or of one *node* of it."""
-    below = f"{nodes_prefix(source, repo)}{node}/" if node else nodes_prefix(source, repo)
-    below = below.removeprefix(MANIFESTS)
-    return tuple(f"{folder}{below}" for folder in (MANIFESTS, ARCHIVES, TOMBSTONES))
+    below = nodes_prefix(source, repo).removeprefix(MANIFESTS)
+    nodes = [f"{node}{marks}/" for marks in NODE_MARKS] if node else [""]
+    folders = (MANIFESTS, ARCHIVES, TOMBSTONES)
+    return tuple(f"{folder}{below}{each}" for folder in folders for each in nodes)
 
 
 def parse_trace(object_key: str) -> Archive | None:
