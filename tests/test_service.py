@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from archiver.errors import (
+    InvalidRequest,
     SourceUnavailable,
     StorageUnavailable,
     TaskFailed,
@@ -148,6 +149,25 @@ def test_a_permanent_failure_is_not_retried_at_once() -> None:
 
     asyncio.run(scenario())
     assert world.source.asked["open"] == 1
+
+
+@pytest.mark.parametrize("create", (True, False))
+@pytest.mark.parametrize("flag", ("submodules", "lfs"))
+def test_only_a_source_that_completes_takes_requests_for_complete_archives(
+    flag: str, *, create: bool
+) -> None:
+    world = World()
+    submodules, lfs = flag == "submodules", flag == "lfs"
+    wanted = replace(world.wanted("default"), submodules=submodules, lfs=lfs)
+    with pytest.raises(InvalidRequest) as refused:
+        asyncio.run(request(world.archiver, wanted, create=create))
+    assert refused.value.parameter == flag
+    assert world.untouched
+
+    world.source.completes = True
+    outcome = asyncio.run(request(world.archiver, wanted))
+    archive = replace(world.archive(), submodules=submodules, lfs=lfs)
+    assert outcome == Pending(archive=archive, outcome=EnqueueOutcome.CREATED)
 
 
 def test_the_health_check_covers_every_part() -> None:

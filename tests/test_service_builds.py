@@ -35,6 +35,25 @@ def test_a_truncated_stream_is_never_published() -> None:
     assert world.storage.manifests == {EAST: {}, WEST: {}}
 
 
+def test_a_source_that_has_become_another_kind_builds_no_complete_archive() -> None:
+    """Its plain archive would be stored under the key of the complete one, for ever."""
+    world = World()
+    world.source.completes = True
+
+    async def scenario() -> None:
+        wanted = replace(world.wanted(), submodules=True)
+        await request(world.archiver, wanted)
+        world.source.completes = False
+        await world.work()
+
+    asyncio.run(scenario())
+    (task,) = world.engine.tasks.values()
+    assert task.state is TaskState.FAILURE
+    assert task.error
+    assert task.error.code == "invalid_request"
+    assert world.storage.manifests == {EAST: {}, WEST: {}}
+
+
 def test_every_partial_length_is_refused() -> None:
     world = World()
 

@@ -39,6 +39,9 @@ KEY_VERSION = "v1"
 KEY_MAX_BYTES = NAME_MAX_BYTES
 """S3 allows keys of 1024 bytes; prefix, attempt and file name need up to 230 of them."""
 
+FLAGS = ("submodules", "lfs")
+"""Parameters for files that a plain archive lacks. Absence means no."""
+
 LFS_MARK, SUBMODULES_MARK = "~lfs", "~submodules"
 """What follows the node in the key of an archive with such files."""
 
@@ -96,6 +99,10 @@ class ArchiveRequest:
         )
         object.__setattr__(self, "_archive", archive)
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return self._archive.flags
+
     def archive_at(self, node: Node) -> "Archive":
         """Return the requested archive, whose rev resolved to *node*."""
         archive = self._archive
@@ -148,6 +155,12 @@ class Archive:
         return f"{KEY_VERSION}/{tree}/{subdir}{SEPARATOR}/{escape_name(self.suffix)}"
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of those FLAGS that are set. The archive is complete if there are any."""
+        set_flags = {"submodules": self.submodules, "lfs": self.lfs}
+        return tuple(flag for flag in FLAGS if set_flags[flag])
+
+    @property
     def task_id(self) -> TaskId:
         return TaskId(self.key.removeprefix(f"{KEY_VERSION}/").replace("/", ":"))
 
@@ -165,7 +178,7 @@ class Archive:
         """A name for saved files: ASCII, no spaces, no quotes. Not unique."""
         parts = [self.basename, self.node[:12], *(self.subdir.split("/") if self.subdir else [])]
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", "-".join(parts)).lstrip(".-")
-        marks = ("-submodules" if self.submodules else "") + ("-lfs" if self.lfs else "")
+        marks = "".join(f"-{flag}" for flag in self.flags)
         return f"{stem[: STEM_MAX_CHARS - len(marks)]}{marks}.{self.suffix}"
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from archiver.building.builder import Builder, replicate
 from archiver.errors import (
     EngineUnavailable,
+    InvalidRequest,
     SourceError,
     StorageUnavailable,
     TaskFailed,
@@ -110,6 +111,7 @@ class Archiver:
             LimitReached: A lookup or a task would exceed a limit.
         """
         source = self.source(request.source)
+        _require_makes(source, request)
         admission = self._limiter.admission(client, source.name, limited=limited)
         resolution = await self._resolver.resolve(
             source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
@@ -141,6 +143,7 @@ class Archiver:
             copies = await replicate(self._storage, archive, found.copies, attempt)
         else:
             source = self.source(archive.source)
+            _require_makes(source, archive)
             copies = await self._builder.build(source, archive, attempt, found)
         await self._index.record(archive, copies)
         with suppress(EngineUnavailable):
@@ -218,4 +221,15 @@ class Archiver:
             region=region,
             requested_region=preferred or own,
             url=self._storage.presign(copies, region, method=method),
+        )
+
+
+def _require_makes(source: Source, wanted: ArchiveRequest | Archive) -> None:
+    """Return if *source* makes such archives. Raises InvalidRequest."""
+    if wanted.flags and not source.completes:
+        flag = wanted.flags[0]
+        raise InvalidRequest(
+            f"{flag}=1 needs a source of kind git",
+            parameter=flag,
+            allowed=f"no {flag} for {source.name}",
         )

@@ -107,6 +107,43 @@ def test_a_stored_archive_is_converted_without_a_request_to_the_host(
     assert second.manifest.source_url == first.manifest.source_url
 
 
+@pytest.mark.parametrize("lfs", (False, True))
+@pytest.mark.parametrize("submodules", (False, True))
+def test_an_archive_is_not_converted_from_one_with_other_flags(
+    *, submodules: bool, lfs: bool
+) -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",), verbatim=False))
+    world.source.completes = True
+    given = replace(world.archive(suffix="tar.gz"), submodules=submodules, lfs=lfs)
+    archive = replace(world.archive(suffix="zip"), submodules=not submodules, lfs=lfs)
+
+    async def scenario() -> Copies:
+        await build(world, given)
+        return await build(world, archive)
+
+    conversion = run(scenario()).manifest.conversion
+
+    assert world.source.asked["open"] == 2
+    assert conversion
+    assert conversion.key == replace(archive, suffix="tar.gz").key
+
+
+def test_a_complete_archive_is_converted_from_one_with_the_same_flags() -> None:
+    world = a_world(ServedFormats(suffixes=("tar.gz",), verbatim=False))
+    world.source.completes = True
+    given = replace(world.archive(suffix="tar.gz"), submodules=True, lfs=True)
+
+    async def scenario() -> Copies:
+        await build(world, given)
+        return await build(world, replace(given, suffix="zip", subdir="testing"))
+
+    conversion = run(scenario()).manifest.conversion
+
+    assert world.source.asked["open"] == 1
+    assert conversion
+    assert conversion.key == given.key
+
+
 def test_a_subdir_is_converted_from_the_same_subdir_first() -> None:
     world = a_world()
     part = world.archive("testing", "zip")

@@ -41,12 +41,22 @@ def test_an_archive_is_one_line() -> None:
         "node": entry.archive.node,
         "subdir": "",
         "suffix": "zip",
+        "submodules": False,
+        "lfs": False,
         "size": 12_345,
         "sha256": entry.manifest.sha256,
         "created": entry.manifest.created_at.isoformat(),
         "last_use": None,
         "supersedes": None,
     }
+
+
+def test_a_complete_archive_has_marks_in_its_line_and_flags_in_json() -> None:
+    plain = an_entry("github", "a/b", 7)
+    entry = replace(plain, archive=replace(plain.archive, submodules=True))
+    assert format_entry(entry).split()[3] == f"github:a:b:-:{entry.archive.node}~submodules:-:zip"
+    document = json.loads(to_json_line(entry))
+    assert (document["submodules"], document["lfs"]) == (True, False)
 
 
 def test_the_last_use_is_shown_if_it_is_known() -> None:

@@ -323,6 +323,15 @@ def test_an_archive_of_a_host_needs_no_mirror(listing: Open) -> None:
     asyncio.run(play())
 
 
+def test_only_a_source_with_mirrors_completes(opened: Open) -> None:
+    async def play() -> None:
+        async with opened() as host:
+            async with host.source.open(host.archive()) as stream:
+                assert host.source.completes is (stream.tree_check is not None)
+
+    asyncio.run(play())
+
+
 def test_a_pack_is_reported_while_it_arrives_and_only_then(mirroring: Open) -> None:
     async def play() -> None:
         async with mirroring() as host:

@@ -20,8 +20,8 @@ def test_an_unsupported_suffix_is_refused_with_the_supported_ones(web: Client) -
 def test_an_unknown_parameter_is_refused_with_the_known_ones(web: Client) -> None:
     response = web.get(f"{DEFAULT}?region=us-west-2")
     assert (response.status, response.json["parameter"]) == (400, "region")
-    assert (
-        response.json["allowed"] == "rev, subdir, suffix, preferred_region, sha256, wait, on_miss"
+    assert response.json["allowed"] == (
+        "rev, subdir, suffix, submodules, lfs, preferred_region, sha256, wait, on_miss"
     )
 
 

@@ -92,6 +92,8 @@ def test_an_archive_has_the_fields_of_the_command(web: Client) -> None:
                 "node": archive.node,
                 "subdir": "",
                 "suffix": "zip",
+                "submodules": False,
+                "lfs": False,
                 "size": 5,
                 "sha256": manifest.sha256,
                 "created": manifest.created_at.isoformat(),

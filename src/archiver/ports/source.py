@@ -165,7 +165,8 @@ class Source(Protocol):
 
     ``node_digits`` are the possible lengths of its nodes: 40 hex digits for SHA-1, 64 for SHA-256.
     If it ``abbreviates``, ``resolve`` finds every node by its first digits; otherwise only those
-    that a ref shows. One process sends it ``lookup_concurrency`` lookups at a time.
+    that a ref shows. One process sends it ``lookup_concurrency`` lookups at a time. If it
+    ``completes``, it makes archives with submodules and LFS files.
 
     Its archives are proven in one of two ways. Either the host lists its files, and ``last_file``
     is the proof, or the streams have a ``tree_check``, and ``last_file`` returns None.
@@ -175,6 +176,7 @@ class Source(Protocol):
     served: ServedFormats
     node_digits: frozenset[int]
     abbreviates: bool
+    completes: bool
     lookup_concurrency: int
 
     def url(self, archive: Archive) -> str:

@@ -56,7 +56,8 @@ class FakeSource:
     - Roots are built from ``web_name``, if set.
     - Archives with an ``unfit`` suffix cannot be packed.
 
-    ``identities`` are the identity checks of archives.
+    ``identities`` are the identity checks of archives. A host that ``completes`` takes requests for
+    submodules and LFS files, and packs the same files for them.
     """
 
     def __init__(self, *, name: str = "hgmo", served: ServedFormats = SERVED) -> None:
@@ -64,6 +65,7 @@ class FakeSource:
         self.served = served
         self.node_digits = frozenset({40})
         self.abbreviates = True
+        self.completes = False
         self.lookup_concurrency = 2
         self.asked: Counter[str] = Counter()
         self.outage: SourceError | None = None

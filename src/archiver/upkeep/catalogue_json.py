@@ -13,6 +13,8 @@ def render_name(archive: Archive) -> dict[str, object]:
         "node": archive.node,
         "subdir": archive.subdir,
         "suffix": archive.suffix,
+        "submodules": archive.submodules,
+        "lfs": archive.lfs,
     }
 
 

@@ -72,6 +72,7 @@ class WebConfig:
     def canonical_url(self, archive: Archive) -> str:
         """Return the URL of an archive by its node, which always means the same archive."""
         query = {"suffix": archive.suffix} | ({"subdir": archive.subdir} if archive.subdir else {})
+        query |= dict.fromkeys(archive.flags, "1")
         return f"{self.archive_url(archive, archive.node)}?{urlencode(query, safe='/')}"
 
 

@@ -59,6 +59,7 @@ class GitSource:
         self.served = config.served
         self.node_digits = NODE_DIGITS
         self.abbreviates = False
+        self.completes = True
         self.lookup_concurrency = config.lookup_concurrency
         self._config = config
         self._client = client

@@ -47,6 +47,7 @@ class HgwebSource:
         self.served = config.served
         self.node_digits = frozenset({NODE_DIGITS})
         self.abbreviates = True
+        self.completes = False
         self.lookup_concurrency = config.lookup_concurrency
         self._deadline = config.deadline
         self._trusted = config.trusted

@@ -192,7 +192,7 @@ async def _without_archive(
     context: RequestContext, request: ClientRequest, pending: Pending
 ) -> Reply:
     archive = pending.archive
-    if request.on_miss is OnMiss.REDIRECT:
+    if request.on_miss is OnMiss.REDIRECT and not archive.flags:  # no host has complete ones
         source = context.state.archiver.source(archive.source)
         if url := source.download_url(archive):
             return _lead_to(url, pending, outcome=SENT_TO_HOST)

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from archiver.errors import InvalidRequest, UnknownRepo
 from archiver.manifest_check import is_sha256
-from archiver.model import SUFFIXES, Absent, Pending, Ready
+from archiver.model import FLAGS, SUFFIXES, Absent, Pending, Ready
 from archiver.names import display_rev
 from archiver.web.api.archive_reply import Render, hit_reply, insist, miss_reply, redirect
 from archiver.web.api.client_request import (
@@ -146,7 +146,9 @@ def _parse_address(context: RequestContext) -> ClientRequest:
     """Return the request in ``/archiver/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["address"]
     source = parse_source(context, raw)
-    query = parse_parameters(context, "rev", "subdir", "suffix", "preferred_region", "sha256")
+    query = parse_parameters(
+        context, "rev", "subdir", "suffix", *FLAGS, "preferred_region", "sha256"
+    )
     suffix = require_one_of(SUFFIXES, query.get("suffix", DEFAULT_SUFFIX), "suffix")
     segments = split_path(raw, rev_in_query="rev" in query)
     return client_request(context, source, segments, suffix, query)
@@ -156,7 +158,7 @@ def _parse_file(context: RequestContext) -> ClientRequest:
     """Return the request in ``/get/…``. Raises InvalidRequest, UnknownSource."""
     raw = context.parameters["file"]
     source = parse_source(context, raw)
-    query = parse_parameters(context, "rev", "subdir", "preferred_region", "sha256")
+    query = parse_parameters(context, "rev", "subdir", *FLAGS, "preferred_region", "sha256")
     segments = split_path(raw, rev_in_query="rev" in query)
     segments[-1], suffix = split_file_name(segments[-1])
     return client_request(

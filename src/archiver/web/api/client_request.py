@@ -82,6 +82,8 @@ def client_request(
         rev=rev,
         subdir=query.get("subdir", ""),
         suffix=suffix,
+        submodules=parse_flag(query, "submodules"),
+        lfs=parse_flag(query, "lfs"),
         preferred_region=parse_region(query.get("preferred_region", "")),
     )
     context.state.access.require_repo(context.principal, source, request.repo)
@@ -126,6 +128,11 @@ def require_one_of(allowed: Sequence[str], text: str, parameter: str) -> str:
             allowed=", ".join(allowed),
         )
     return text
+
+
+def parse_flag(query: Mapping[str, str], name: str) -> bool:
+    """Return whether the parameter *name* is set. Raises InvalidRequest unless it is 1 then."""
+    return name in query and require_one_of(("1",), query[name], name) == "1"
 
 
 def require_reason(query: Mapping[str, str]) -> str:

@@ -3,11 +3,16 @@
 from starlette.responses import Response
 
 from archiver.errors import InvalidRequest
-from archiver.model import NODE_ALLOWED, SUFFIXES, Archive, parse_node
+from archiver.model import FLAGS, NODE_ALLOWED, SUFFIXES, Archive, parse_node
 from archiver.names import display_rev
 from archiver.purge import PurgeOrder
 from archiver.web.api.archives import DEFAULT_SUFFIX
-from archiver.web.api.client_request import parse_source, require_one_of, require_reason
+from archiver.web.api.client_request import (
+    parse_flag,
+    parse_source,
+    require_one_of,
+    require_reason,
+)
 from archiver.web.problems import problem
 from archiver.web.reply import NO_CONTENT, Reply
 from archiver.web.request_context import RequestContext
@@ -30,7 +35,7 @@ def _parse_address(context: RequestContext) -> tuple[Archive, str]:
     """
     raw, access = context.parameters["address"], context.state.access
     source = parse_source(context, raw)
-    query = parse_query(context.query, known=("rev", "subdir", "suffix", "reason"))
+    query = parse_query(context.query, known=("rev", "subdir", "suffix", *FLAGS, "reason"))
     segments = split_path(raw, rev_in_query="rev" in query)
     repo, rev = (segments, query["rev"]) if "rev" in query else (segments[:-1], segments[-1])
     access.require_repo(context.principal, source, "/".join(repo))
@@ -49,5 +54,7 @@ def _parse_address(context: RequestContext) -> tuple[Archive, str]:
         node=node,
         subdir=query.get("subdir", ""),
         suffix=suffix,
+        submodules=parse_flag(query, "submodules"),
+        lfs=parse_flag(query, "lfs"),
     )
     return archive, require_reason(query)
