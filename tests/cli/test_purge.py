@@ -16,7 +16,7 @@ from archiver.cli.purge import (
     why_absent,
 )
 from archiver.client.failures import InvalidUsage
-from archiver.model import Archive, Copies
+from archiver.model import FLAGS, Archive, Copies
 from archiver.purge import PurgeOrder, Purger
 from archiver.storage.regional_storage import open_storage
 from tests.contracts.storage_backends import an_archive, store
@@ -30,11 +30,14 @@ NODE = "0123456789" * 4
 TASK = f"hgmo:projects:ash:-:{NODE}:-:zip"
 
 
-@pytest.mark.parametrize("text", (TASK, f"https://archiver.example/archiver/status/{TASK}"))
-def test_a_task_selects_one_archive(text: str) -> None:
-    selected = parse_selection(text)
+@pytest.mark.parametrize("marks", ("", "~lfs", "~submodules", "~lfs~submodules"))
+@pytest.mark.parametrize("prefix", ("", "https://archiver.example/archiver/status/"))
+def test_a_task_selects_one_archive(prefix: str, marks: str) -> None:
+    task = TASK.replace(NODE, f"{NODE}{marks}")
+    selected = parse_selection(f"{prefix}{task}")
     assert isinstance(selected, Archive)
-    assert selected.task_id == TASK
+    assert selected.task_id == task
+    assert [f"~{flag}" in marks for flag in FLAGS] == [selected.submodules, selected.lfs]
 
 
 @pytest.mark.parametrize(

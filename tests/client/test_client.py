@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -49,6 +51,17 @@ def found(server: ScriptedServer, hit: Response) -> ScriptedServer:
     server.respond(REV_URL, hit)
     server.respond(OBJECT, ranged(CONTENT))
     return server
+
+
+def test_flags_are_the_last_fields_of_a_request_and_sent_only_if_they_are_set(
+    found: ScriptedServer,
+) -> None:
+    assert [field.name for field in fields(ArchiveRequest)][-2:] == ["submodules", "lfs"]
+    with Client(found.url) as client:
+        client.locate(ASH)
+        client.locate(replace(ASH, submodules=True, lfs=True))
+    plain, complete = (urlsplit(path).query for path, _ in found.requests)
+    assert parse_qsl(complete) == [*parse_qsl(plain), ("submodules", "1"), ("lfs", "1")]
 
 
 def test_an_archive_is_downloaded_with_its_progress(found: ScriptedServer, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """``archiver get`` and the responses of a server."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -48,6 +48,34 @@ def test_a_rev_that_a_proxy_may_change_in_a_path_is_sent_as_a_parameter(
     assert run("get", "hgmo", "projects/ash", rev, "--server", server.url).exit_code == 3
     query = urlsplit(server.requests[0][0]).query
     assert parse_qs(query, keep_blank_values=True) == {"rev": [rev], "suffix": ["tar.gz"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    (
+        ((), {}),
+        (("--submodules",), {"submodules": ["1"]}),
+        (("--lfs",), {"lfs": ["1"]}),
+        (("--lfs", "--submodules"), {"submodules": ["1"], "lfs": ["1"]}),
+    ),
+)
+def test_a_complete_archive_is_requested_with_flags_also_after_a_broken_download(
+    run: Run,
+    server: ScriptedServer,
+    hit: Response,
+    options: Sequence[str],
+    flags: dict[str, list[str]],
+) -> None:
+    server.respond(REV_URL, hit)
+    server.respond(NODE_URL, hit)
+    server.respond(OBJECT, ranged(CONTENT, broken_at=100), ranged(CONTENT))
+    result = run(*GET, *options, "--server", server.url)
+    assert result.exit_code == 0, result.output
+    asked = [urlsplit(path) for path, _ in server.requests if path.startswith("/archiver/")]
+    assert [url.path for url in asked] == [REV_URL, NODE_URL]
+    for url in asked:
+        query = parse_qs(url.query)
+        assert {name: query[name] for name in query.keys() & {"submodules", "lfs"}} == flags
 
 
 def test_a_miss_is_requested_again_after_its_task_succeeded(

@@ -14,6 +14,7 @@ from click.testing import Result
 
 from archiver import model
 from archiver.client import lock_values
+from archiver.client.lock_file import read_lock, write_lock
 from tests.client.responses import problem
 from tests.client.test_extraction import contents, member, tar
 from tests.parts.commands import Run
@@ -233,6 +234,16 @@ def entry(name: str = "x", **changes: object) -> str:
     return json.dumps({"version": 1, "archives": {name: kept}})
 
 
+def test_flags_are_written_only_if_they_are_set(tmp_path: Path) -> None:
+    """So that clients from before them read every other file."""
+    path = tmp_path / "deps.json"
+    path.write_text(entry(submodules=False, lfs=True))
+    entries = read_lock(path)
+    assert entries["x"].flags == ("lfs",)
+    write_lock(path, entries)
+    assert archives(tmp_path)["x"].keys() == {"source", "repo", "rev", "lfs"}
+
+
 def two(one: Mapping[str, str], other: Mapping[str, str]) -> str:
     """Return a file with the entries a and b."""
     members = {"source": "a", "repo": "b", "rev": "c"}
@@ -265,6 +276,9 @@ def two(one: Mapping[str, str], other: Mapping[str, str]) -> str:
         entry(sha256="a" * 40),
         entry(size=2**53),
         entry(size=float("nan")),
+        entry(submodules=1),
+        entry(lfs="1"),
+        entry(lfs=[True]),
         entry(suffix=""),
         entry(suffix="tgz"),
         entry(suffix="x/../../OUT/f"),

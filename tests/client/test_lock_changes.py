@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -52,8 +53,50 @@ def test_options_that_are_not_given_keep_what_the_entry_has(
     assert changed.stderr.startswith("~ ash  ")
 
 
+@pytest.mark.parametrize(
+    ("options", "kept", "shown"),
+    (
+        ((), {"submodules": True, "lfs": True}, "[submodules, lfs]"),
+        (("--no-lfs",), {"submodules": True}, "lfs yes -> (none)"),
+        (("--no-submodules", "--no-lfs"), {}, "submodules yes -> (none), lfs yes -> (none)"),
+    ),
+)
+def test_flags_that_are_not_given_stay(
+    run: Run,
+    many: ScriptedServer,
+    tmp_path: Path,
+    options: Sequence[str],
+    kept: dict[str, bool],
+    shown: str,
+) -> None:
+    added = lock(run, many, f"ash={ZERO}", "--submodules", "--lfs")
+    assert added.stderr.startswith(f"+ ash  {ZERO} [submodules, lfs]  ")
+    changed = lock(run, many, f"ash=hgmo/projects/repo00@{NODE}", *options)
+    assert changed.exit_code == 0, changed.output
+    found = archives(tmp_path)["ash"]
+    assert {key: found[key] for key in found.keys() & {"submodules", "lfs"}} == kept
+    assert shown in changed.stderr
+    asked = [parse_qs(urlsplit(path).query) for path, _ in many.requests]
+    assert {name for query in asked[-1:] for name in query} == {"suffix", *kept}
+
+
+def test_an_archive_with_a_flag_that_is_new_is_locked_again(
+    run: Run, many: ScriptedServer, tmp_path: Path
+) -> None:
+    lock(run, many, ZERO)
+    many.requests.clear()
+    changed = lock(run, many, ZERO, "--lfs")
+    assert len(many.requests) == 1
+    assert "~ repo00  " in changed.stderr
+    assert "lfs (none) -> yes" in changed.stderr
+    assert archives(tmp_path)["repo00"]["lfs"] is True
+    assert "none changed" in lock(run, many, ZERO, "--lfs").stderr
+
+
 def test_options_without_an_added_archive_are_refused(run: Run, many: ScriptedServer) -> None:
     add(run, many)
+    for flag in ("--submodules", "--no-submodules", "--lfs", "--no-lfs"):
+        assert "no archive is added" in lock(run, many, flag).stderr
     for option in ("--subdir", "--suffix"):
         refused = lock(run, many, option, "zip")
         assert refused.exit_code == 2

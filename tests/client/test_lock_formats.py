@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ SERVER = 'http://127.0.0.1:1/a"b${c}$ENV{HOME};d\\e'
 """``is_url`` accepts it."""
 
 
-def read(folder: Path, **members: str) -> dict[str, Entry]:
+def read(folder: Path, **members: str | bool) -> dict[str, Entry]:
     """Return the entries of a file with a hostile one."""
     entry = {"source": TEXT.replace("/", ""), "repo": TEXT, "rev": TEXT, "subdir": TEXT}
     locked = {**entry, "suffix": "tar", "node": NODE, "sha256": SHA256, **members}
@@ -133,6 +134,37 @@ def test_sha256sum_reads_it(tmp_path: Path, file: str) -> None:
         check=False,
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ("bazel", "nix", "pip", "cmake"))
+@pytest.mark.parametrize(
+    ("flags", "query"),
+    (
+        ({}, "?subdir=a/b"),
+        ({"lfs": True}, "?subdir=a/b&lfs=1"),
+        ({"submodules": True, "lfs": True}, "?subdir=a/b&submodules=1&lfs=1"),
+        ({"submodules": False}, "?subdir=a/b"),
+        ({"submodules": True, "subdir": ""}, "?submodules=1"),
+    ),
+)
+def test_urls_of_complete_archives_have_their_flags(
+    tmp_path: Path, name: str, flags: dict[str, bool | str], query: str
+) -> None:
+    text = written(read(tmp_path, **{"subdir": "a/b", **flags}), name)
+    file = re.search(rf'/{NODE}\.tar([^"# ]*)', text)
+    assert file
+    assert file[1] == query
+
+
+def test_pip_reads_flags(tmp_path: Path) -> None:
+    (line,) = written(read(tmp_path, subdir="a", submodules=True, lfs=True), "pip").splitlines()
+    link = read_with_pip(line)
+    assert (link.hash, link.subdirectory_fragment) == (SHA256, "a")
+    assert parse_qs(urlsplit(link.url_without_fragment).query) == {
+        "subdir": ["a"],
+        "submodules": ["1"],
+        "lfs": ["1"],
+    }
 
 
 @pytest.mark.parametrize("name", ("bazel", "nix", "pip", "cmake"))

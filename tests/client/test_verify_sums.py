@@ -94,6 +94,14 @@ def test_several_sums_for_a_name_are_refused(run: Run, tmp_path: Path) -> None:
     assert "several SHA-256s for here" in result.stderr
 
 
+def test_the_lock_of_a_complete_archive_has_the_sum(run: Run, tmp_path: Path) -> None:
+    write_known(tmp_path, SHA256)
+    lock = json.loads((tmp_path / "deps.json").read_text())
+    lock["archives"]["here"] |= {"submodules": True, "lfs": True}
+    (tmp_path / "deps.json").write_text(json.dumps(lock))
+    assert run("verify", "here", "--lock", "deps.json").exit_code == 0
+
+
 @pytest.mark.parametrize("name", ("a\\b", "a\nb", "a\rb", "a\\nb", "a\x0bb", "a\u2028b", "\udcff"))
 def test_the_lines_of_sha256sum_are_read(run: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(CONTENT)

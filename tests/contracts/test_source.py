@@ -325,9 +325,8 @@ def test_an_archive_of_a_host_needs_no_mirror(listing: Open) -> None:
 
 def test_only_a_source_with_mirrors_completes(opened: Open) -> None:
     async def play() -> None:
-        async with opened() as host:
-            async with host.source.open(host.archive()) as stream:
-                assert host.source.completes is (stream.tree_check is not None)
+        async with opened() as host, host.source.open(host.archive()) as stream:
+            assert host.source.completes is (stream.tree_check is not None)
 
     asyncio.run(play())
 

@@ -41,6 +41,8 @@ EXIT_MARGIN_S = 1.0
     shell_complete=lambda _context, _option, word: [s for s in SUFFIXES if s.startswith(word)],
     help="Archive format.",
 )
+@click.option("--submodules", is_flag=True, help="With the files of submodules.")
+@click.option("--lfs", is_flag=True, help="With the files of Git LFS, not their pointers.")
 @click.option("--region", default="", help="Preferred region.")
 @click.option("--sha256", default="", help="Accept only these bytes: 64 hexadecimal digits.")
 @click.option(
@@ -109,6 +111,8 @@ def command(  # noqa: PLR0913 - one per option
     rev: str,
     subdir: str,
     suffix: str,
+    submodules: bool,
+    lfs: bool,
     region: str,
     sha256: str,
     output: str | None,
@@ -161,6 +165,8 @@ def command(  # noqa: PLR0913 - one per option
         suffix=suffix,
         sha256=sha256,
         region=region,
+        submodules=submodules,
+        lfs=lfs,
     )
     began = time.monotonic()
     message = f"not finished after {timeout_s:g} s"

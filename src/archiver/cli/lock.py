@@ -30,6 +30,8 @@ REMOVE_HELP = "Remove this archive from the file. Repeat it."
 @click.argument("added", nargs=-1, metavar="[[NAME=]SOURCE/REPO@REV]...")
 @click.option("--subdir", help="Of the added archives: only this directory.")
 @click.option("--suffix", help="Their format.  [default: tar.gz]")
+@click.option("--submodules/--no-submodules", default=None, help="With the files of submodules.")
+@click.option("--lfs/--no-lfs", default=None, help="With the files of Git LFS.")
 @click.option("--remove", "removed", multiple=True, metavar="NAME", help=REMOVE_HELP)
 @click.option("--upgrade", is_flag=True, help="Resolve all revs again.")
 @only_option
@@ -51,6 +53,8 @@ def command(  # noqa: PLR0913 - one per option
     added: tuple[str, ...],
     subdir: str | None,
     suffix: str | None,
+    submodules: bool | None,
+    lfs: bool | None,
     removed: tuple[str, ...],
     upgrade: bool,
     only: tuple[str, ...],
@@ -66,7 +70,8 @@ def command(  # noqa: PLR0913 - one per option
 
     FILE lists archives by their names; it is created if it does not exist. An archive that is not
     locked yet is built if necessary. The locked ones stay as they are, unless --upgrade is given.
-    An added archive that FILE has already keeps its subdir and suffix, unless these are given.
+    An added archive that FILE has already keeps its subdir, suffix and flags, unless these are
+    given.
 
     \b
     Exit codes:
@@ -78,7 +83,7 @@ def command(  # noqa: PLR0913 - one per option
     if as_json and format_name:
         raise click.UsageError("--json and --format would both write to standard output")
     before = read_lock(file, may_be_new=bool(added))
-    additions = Additions(before, subdir, suffix).parse(added)
+    additions = Additions(before, subdir, suffix, submodules, lfs).parse(added)
     entries = {**_remove(before, removed, additions), **additions}
     require_places(file, entries)
     chosen = sorted({*choose(entries, only), *additions})

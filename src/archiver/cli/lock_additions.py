@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from archiver.client.failures import InvalidUsage
 from archiver.client.lock_file import Entries, Entry, require_name
@@ -17,11 +18,14 @@ class Additions:
     entries: Entries
     subdir: str | None = None
     suffix: str | None = None
+    submodules: bool | None = None
+    lfs: bool | None = None
 
     def parse(self, texts: Sequence[str]) -> Entries:
         """Return the entries of the added archives. Raises InvalidUsage."""
-        if not texts and (self.subdir, self.suffix) != (None, None):
-            raise InvalidUsage("--subdir and --suffix are of added archives: no archive is added")
+        if not texts and self._given:
+            options = ", ".join(f"--{name}" for name in self._given)
+            raise InvalidUsage(f"no archive is added, and {options} needs one")
         added: dict[str, Entry] = {}
         for text in texts:
             name, entry = self._parse(text)
@@ -32,6 +36,17 @@ class Additions:
                 )
             added[name] = entry
         return added
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The members of an entry that the options set."""
+        options = {
+            "subdir": self.subdir,
+            "suffix": self.suffix,
+            "submodules": self.submodules,
+            "lfs": self.lfs,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
     def _parse(self, text: str) -> tuple[str, Entry]:
         given, equals, named = text.partition("=")
@@ -60,11 +75,10 @@ class Additions:
             source=source,
             repo=repo,
             rev=rev,
-            subdir=entry.subdir if self.subdir is None else self.subdir,
-            suffix=entry.suffix if self.suffix is None else self.suffix,
             node="",
             sha256="",
             size=0,
+            **self._given,
         )
 
 

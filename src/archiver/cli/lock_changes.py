@@ -39,7 +39,8 @@ class Change:
         shown = self.new or self.old
         assert shown  # noqa: S101 - for mypy
         subdir = f":{shown.subdir}" if shown.subdir else ""
-        what = f"{shown.source}/{shown.repo}@{shown.rev}{subdir}"
+        flags = f" [{', '.join(shown.flags)}]" if shown.flags else ""
+        what = f"{shown.source}/{shown.repo}@{shown.rev}{subdir}{flags}"
         sign = _SIGNS.get(self.kind, "~")
         return printable(f"{sign} {self.name}  {what}  {', '.join(self._details())}")
 
@@ -63,7 +64,7 @@ class Change:
             hidden = {"node", "sha256"} | ({"size"} if old.sha256 != new.sha256 else set())
             for key, value in asdict(old).items():
                 if key not in hidden and value != after[key]:
-                    yield f"{key} {value or '(none)'} -> {after[key] or '(none)'}"
+                    yield f"{key} {_shown(value)} -> {_shown(after[key])}"
 
 
 def find_changes(before: Entries, after: Entries) -> Iterator[Change]:
@@ -71,6 +72,10 @@ def find_changes(before: Entries, after: Entries) -> Iterator[Change]:
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             yield Change(name, before.get(name), after.get(name))
+
+
+def _shown(value: object) -> str:
+    return "yes" if value is True else str(value or "(none)")
 
 
 def _short(entry: Entry) -> str:

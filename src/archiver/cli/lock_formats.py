@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, urlencode
 
+from archiver.client.archive_request import SET
 from archiver.client.failures import InvalidUsage
 from archiver.client.lock_file import Entries, Entry
 
@@ -22,10 +23,10 @@ def file_url(server: str, entry: Entry) -> str:
     It has no character that means something in a string of the tools below.
     """
     path = f"{quote(entry.source, safe='')}/{quote(entry.repo.strip('/'))}"
-    query = f"?{urlencode({'subdir': entry.subdir}, safe='/')}" if entry.subdir else ""
-    return (
-        f"{quote(server.rstrip('/'), safe=':/%[]')}/get/{path}/{entry.node}.{entry.suffix}{query}"
-    )
+    parameters = {"subdir": entry.subdir} if entry.subdir else {}
+    query = urlencode({**parameters, **dict.fromkeys(entry.flags, SET)}, safe="/")
+    file = f"{path}/{entry.node}.{entry.suffix}"
+    return f"{quote(server.rstrip('/'), safe=':/%[]')}/get/{file}{'?' if query else ''}{query}"
 
 
 def bazel(server: str, entries: Entries) -> Iterator[str]:

@@ -41,6 +41,8 @@ class Entry:
     rev: str
     subdir: str = ""
     suffix: str = "tar.gz"
+    submodules: bool = False
+    lfs: bool = False
     file: str = ""
     extract: str = ""
     strip: int = 0
@@ -55,14 +57,25 @@ class Entry:
     @property
     def named(self) -> ArchiveRequest:
         """The archive that the names mean now."""
-        return ArchiveRequest(self.source, self.repo, self.rev, self.subdir, self.suffix)
+        return ArchiveRequest(
+            self.source,
+            self.repo,
+            self.rev,
+            self.subdir,
+            self.suffix,
+            submodules=self.submodules,
+            lfs=self.lfs,
+        )
 
     @property
     def locked(self) -> ArchiveRequest:
         """The archive that they meant when it was locked, and no other bytes."""
-        return ArchiveRequest(
-            self.source, self.repo, self.node, self.subdir, self.suffix, self.sha256
-        )
+        return replace(self.named, rev=self.node, sha256=self.sha256)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of the parameters that are set to 1."""
+        return (*(("submodules",) if self.submodules else ()), *(("lfs",) if self.lfs else ()))
 
     def file_name(self, name: str) -> str:
         return self.file or f"{name}.{self.suffix}"

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from archiver.client.failures import InvalidUsage
 
 SUFFIXES = ("tar.gz", "tar.bz2", "tar.xz", "tar.zst", "tar", "zip")
+FLAGS = ("submodules", "lfs")
 NUMBER_MAX = 2**53 - 1
 """The largest integer that every reader of JSON keeps."""
 TEXT_MAX = 1024
@@ -23,6 +24,8 @@ _RESERVED = re.compile(r"\.git|\.hg|.*\.part|\..+\.locked|\..+\.[0-9a-f]{12}", r
 
 def find_problem(key: str, value: object) -> str:
     """Return what is wrong with a value, as the rest of a sentence; empty if it is right."""
+    if key in FLAGS:
+        return "" if isinstance(value, bool) else "is neither true nor false"
     if key in {"strip", "size"}:
         right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
         return "" if right else "is no integer from 0 on"
