@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,12 +200,21 @@ def mercurial() -> Iterator[Mercurial]:
 
 @pytest.fixture(scope="session")
 def hgweb(tmp_path_factory: pytest.TempPathFactory, mercurial: Mercurial) -> Iterator[Hgweb]:
-    folder = tmp_path_factory.mktemp("hgweb")
+    with serving(tmp_path_factory.mktemp("hgweb"), mercurial) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path, mercurial: Mercurial, setting: str = "") -> Iterator[Hgweb]:
+    """Yield a server, whose section ``web`` has another *setting*."""
     repositories, config = configured(folder)
+    with config.open("a") as file:
+        file.write(f"{setting}\n")
     port = free_port()
     command = [hg_binary(), "serve", "--web-conf", str(config), "--address", "127.0.0.1"]
     command += ["--port", str(port), "--accesslog", os.devnull]
-    with running(command, log=folder / "log", ready=lambda: accepts(port), env=HG_ENV):
+    env = {**HG_ENV, "XDG_CACHE_HOME": str(folder)}  # where extensions keep large files
+    with running(command, log=folder / "log", ready=lambda: accepts(port), env=env):
         yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
 
 

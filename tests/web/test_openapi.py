@@ -95,6 +95,22 @@ def test_the_patterns_of_names_match_the_parsers(text: str) -> None:
         assert described == is_taken(take, text), schema
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    (
+        (f"/archiver/hgmo/{ASH}/tip", "/archiver/{source}/{repo}/{rev}"),
+        (f"/get/hgmo/{ASH}/tip.zip", "/get/{source}/{repo}/{rev}.{suffix}"),
+        (f"/get/hgmo/{ASH}/tip.zip.sha256", "/get/{source}/{repo}/{rev}.{suffix}.sha256"),
+    ),
+)
+def test_the_parameters_of_an_archive_are_those_that_are_taken(
+    web: Client, document: dict[str, Any], target: str, path: str
+) -> None:
+    described = [resolved(document, each) for each in document["paths"][path]["parameters"]]
+    taken = web.get(f"{target}?no=1").json["allowed"].split(", ")
+    assert {each["name"] for each in described if each["in"] == "query"} == {*taken, "hop"}
+
+
 @pytest.mark.parametrize("digits", (12, 39, 40, 41, 63, 64, 65))
 def test_the_pattern_of_nodes_matches_the_parser(document: dict[str, Any], digits: int) -> None:
     pattern = document["components"]["headers"]["Node"]["schema"]["pattern"]
