@@ -89,6 +89,8 @@ def test_the_json_has_every_detail() -> None:
         "node": ARCHIVE.node,
         "subdir": "",
         "suffix": "zip",
+        "submodules": False,
+        "lfs": False,
         "state": "FAILURE",
         "phase": "done",
         "client": "token:ci\x1b",
