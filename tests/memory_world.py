@@ -19,6 +19,7 @@ from archiver.testing import (
     MemoryTaskList,
     MemoryWorkQueue,
 )
+from archiver.tree_proof import everything
 from archiver.upkeep.operations import Operations
 from archiver.worker.worker import Policy, Worker
 
@@ -120,7 +121,12 @@ async def request(
 ) -> Ready | Pending | Absent:
     """Return the result of *archiver* for *wanted* with default options."""
     return await archiver.request(
-        wanted, create=create, share=create, client="", client_region=client_region
+        wanted,
+        may_read=everything,
+        create=create,
+        share=create,
+        client="",
+        client_region=client_region,
     )
 
 

@@ -13,6 +13,7 @@ from archiver.ports.storage import StoredState
 from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryEngine, MemoryStorage
+from archiver.tree_proof import everything
 from archiver.web.waiting.waiters import WaitLimits, open_waiters
 from tests.memory_world import World, build, lose, request
 
@@ -32,7 +33,7 @@ class CountingStorage(MemoryStorage):
 
 def test_an_unknown_task_is_pending() -> None:
     world = World()
-    status = asyncio.run(world.archiver.status(world.archive()))
+    status = asyncio.run(world.archiver.status(world.archive(), may_read=everything))
     assert status.task.state is TaskState.PENDING
     assert status.urls == {}
     assert world.untouched
@@ -44,7 +45,7 @@ def test_the_status_is_success_if_a_bucket_has_the_archive() -> None:
     async def scenario() -> TaskState:
         await world.engine.enqueue(world.archive())
         await build(world)
-        return (await world.archiver.status(world.archive())).task.state
+        return (await world.archiver.status(world.archive(), may_read=everything)).task.state
 
     assert asyncio.run(scenario()) is TaskState.SUCCESS
 
@@ -57,7 +58,7 @@ def test_the_status_is_never_success_without_an_archive() -> None:
         attempt = world.engine.claim()
         assert attempt
         world.engine.succeed(attempt)
-        return await world.archiver.status(world.archive())
+        return await world.archiver.status(world.archive(), may_read=everything)
 
     status = asyncio.run(scenario())
     assert (status.task.state, status.urls) == (TaskState.PENDING, {})
@@ -90,7 +91,7 @@ def test_a_status_has_a_url_per_copy_and_names_the_missing_regions() -> None:
     async def scenario() -> Status:
         world.storage.down.add(EAST)
         await build(world)
-        return await world.archiver.status(world.archive())
+        return await world.archiver.status(world.archive(), may_read=everything)
 
     status = asyncio.run(scenario())
     assert list(status.urls) == [WEST]
@@ -104,9 +105,9 @@ def test_a_task_is_reported_while_no_region_responds() -> None:
     async def scenario() -> tuple[Status, Status]:
         await request(world.archiver, world.wanted())
         world.storage.down.update(world.storage.regions)
-        waiting = await world.archiver.status(world.archive())
+        waiting = await world.archiver.status(world.archive(), may_read=everything)
         await world.work(max_failures=1)
-        return waiting, await world.archiver.status(world.archive())
+        return waiting, await world.archiver.status(world.archive(), may_read=everything)
 
     waiting, failed = asyncio.run(scenario())
     assert waiting.task.state is TaskState.PENDING
@@ -123,7 +124,7 @@ def test_a_success_is_not_withdrawn_while_no_region_responds() -> None:
         await world.index.forget(world.archive())
         world.storage.down.update(world.storage.regions)
         with pytest.raises(StorageUnavailable):
-            await world.archiver.status(world.archive())
+            await world.archiver.status(world.archive(), may_read=everything)
 
     asyncio.run(scenario())
 
@@ -132,7 +133,7 @@ def test_without_engine_and_archive_there_is_no_status() -> None:
     world = World()
     world.engine.down = True
     with pytest.raises(EngineUnavailable):
-        asyncio.run(world.archiver.status(world.archive()))
+        asyncio.run(world.archiver.status(world.archive(), may_read=everything))
 
 
 class SilentEngine(MemoryEngine):
@@ -150,6 +151,6 @@ def test_an_unresponsive_engine_does_not_delay_the_status_of_a_stored_archive() 
         await world.engine.enqueue(world.archive())
         await build(world)
         async with asyncio.timeout(30):
-            return (await world.archiver.status(world.archive())).task.state
+            return (await world.archiver.status(world.archive(), may_read=everything)).task.state
 
     assert asyncio.run(scenario()) is TaskState.SUCCESS

@@ -71,6 +71,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Self, TypedDict, Unpack
 
+URL_SHOWN_MAX_CHARS = 500
+"""Of the URL of a submodule in a message. The bucket of task states has little room."""
+
+
+def shown_url(url: str) -> str:
+    """Return *url* for a message, cut if it is too long. A second cut changes nothing."""
+    return url if len(url) <= URL_SHOWN_MAX_CHARS else f"{url[: URL_SHOWN_MAX_CHARS - 1]}…"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartOrigin:
@@ -263,8 +271,8 @@ class SubmoduleRefused(SourceError, code="submodule_refused"):
     def of(cls, path: str, url: str) -> Self:
         """Return the error for a submodule at *path* with this *url*, both fit for display."""
         return cls(
-            f"the submodule {path} has the URL {url}, and no source that you may read serves it: "
-            "url_template, submodule_urls and repos of a source say which URLs it serves"
+            f"the submodule {path} has the URL {shown_url(url)}, and no source that you may read "
+            "serves it: url_template, submodule_urls and repos of a source say which URLs it serves"
         )
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Never, NewType
 
-from archiver.errors import InvalidRequest
+from archiver.errors import InvalidRequest, PartOrigin
 from archiver.names import (
     NAME_MAX_BYTES,
     SEPARATOR,
@@ -17,7 +17,7 @@ from archiver.names import (
     require_rev,
     unescape_segment,
 )
-from archiver.tree_proof import TreeProof
+from archiver.tree_proof import MayRead, TreeProof
 
 Node = NewType("Node", str)
 """The full id of a commit in lower case: 40 (SHA-1) or 64 (SHA-256) hex digits."""
@@ -302,6 +302,13 @@ class Manifest:
     def without_commit(self) -> "Manifest":
         """Return the manifest for a place with little space. It is equal to this one."""
         return replace(self, proof=self.proof.without_commit()) if self.proof else self
+
+    def first_hidden(self, may_read: MayRead) -> PartOrigin | None:
+        """Return the first part that a client may not read, if any.
+
+        The archive is as private as that part: to the client, it does not exist.
+        """
+        return self.proof.first_hidden(may_read) if self.proof else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The two use cases: request an archive, and build an archive. Read this module first."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +30,8 @@ from archiver.purge import Purger
 from archiver.resolver import Resolver
 from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.status import StatusReporter
-from archiver.tasks import Phase
+from archiver.tasks import Failure, Phase
+from archiver.tree_proof import MayRead
 
 REPAIR_PATIENCE = timedelta(milliseconds=200)
 """How long a hit waits for the engine to accept the repair of missing copies."""
@@ -88,6 +89,7 @@ class Archiver:
         self,
         request: ArchiveRequest,
         *,
+        may_read: MayRead,
         method: str = "GET",
         create: bool = True,
         share: bool,
@@ -100,6 +102,9 @@ class Archiver:
         Lookups and a new task count against *client*, if it is *limited*. *client_region* is the
         region nearest to its address, if known. With *share*, other processes learn the node of
         the rev.
+
+        An archive with a part that the client may not read is missing for it, and has failed for
+        good: neither is a task created, nor is the archive used.
 
         Raises:
             InvalidRequest, NotFound: The archive cannot exist.
@@ -117,14 +122,19 @@ class Archiver:
             source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
         )
         archive = request.archive_at(resolution.node)
-        if copies := await self._index.copies(archive):
+        copies = await self._index.copies(archive)
+        hidden = copies.manifest.first_hidden(may_read) if copies else None
+        if copies and not hidden:
             ready = await self._hit(
                 archive, copies, request.preferred_region, client_region, method
             )
             return replace(ready, good_until=resolution.good_until)
         if not create:
             return Absent(archive=archive)
-        await self._require_buildable(source, archive, admission)
+        await self._require_buildable(source, archive, admission, may_read)
+        failure = Failure.refusal(hidden) if hidden else await self._failure(archive, may_read)
+        if failure:
+            raise TaskFailed(failure.message, code=failure.code)
         outcome = await self._queue.enqueue(archive, client=client, admit=admission.task)
         return Pending(archive=archive, outcome=outcome)
 
@@ -158,19 +168,21 @@ class Archiver:
         sha256: str,
         preferred: Region | None,
         *,
-        may_read: Callable[[Archive], bool],
+        may_read: MayRead,
         method: str = "GET",
         client_region: Region | None = None,
     ) -> Ready | None:
-        """Return where a readable archive with these bytes is, if known.
+        """Return where an archive with these bytes is, if one is known that the client may read.
 
         Raises EngineUnavailable.
         """
         for archive in await self._index.by_sha256(sha256):
-            if archive.source not in self._sources or not may_read(archive):
+            if archive.source not in self._sources or not may_read(archive.source, archive.repo):
                 continue
             copies = await self._index.copies(archive)
-            if copies and copies.manifest.sha256 == sha256:
+            if not copies or copies.manifest.first_hidden(may_read):
+                continue
+            if copies.manifest.sha256 == sha256:
                 return await self._hit(archive, copies, preferred, client_region, method)
         return None
 
@@ -182,9 +194,12 @@ class Archiver:
             raise UnknownSource(f"unknown source {name!r}") from None
 
     async def _require_buildable(
-        self, source: Source, archive: Archive, admission: Admission
+        self, source: Source, archive: Archive, admission: Admission, may_read: MayRead
     ) -> None:
-        """Return if a task may succeed: the host or a stored archive of the same tree has it."""
+        """Return if a task may succeed: the host or a stored archive of the same tree has it.
+
+        A stored archive that the client may not read does not count.
+        """
         try:
             await self._resolver.require_known(
                 source,
@@ -194,10 +209,23 @@ class Archiver:
                 admit=admission.lookup,
             )
         except SourceError:
-            if not await self._builder.find_relatives(source, archive):
+            relatives = await self._builder.find_relatives(source, archive)
+            if all(copies.manifest.first_hidden(may_read) for _, copies in relatives):
                 raise
+
+    async def _failure(self, archive: Archive, may_read: MayRead) -> Failure | None:
+        """Return the reason, as the client may know it, for which a task failed recently.
+
+        If the task goes on after an error in a part that is hidden from the client, it has failed
+        for good for this client. Raises EngineUnavailable.
+        """
         if failure := self._queue.recent_failure(archive):
-            raise TaskFailed(failure.message, code=failure.code)
+            return failure.as_seen_by(may_read)
+        task = await self._queue.task(archive) if archive.submodules else None
+        if task is None or task.error is None or task.state.terminal:
+            return None
+        hidden = task.error.first_hidden(may_read)
+        return Failure.refusal(hidden) if hidden else None
 
     async def _hit(
         self,

@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from archiver.errors import EngineUnavailable, StorageUnavailable
+from archiver.errors import EngineUnavailable, PartOrigin, StorageUnavailable
 from archiver.model import Archive, Copies, PresignedUrl, Region
 from archiver.ports.index import Index
 from archiver.ports.queue import TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.runtime.hedging import hedged
-from archiver.tasks import Phase, Task, TaskState
+from archiver.tasks import Failure, Phase, Task, TaskState
+from archiver.tree_proof import MayRead
 
 ENGINE_PATIENCE = timedelta(milliseconds=200)
 """How long the status of a stored archive waits for details that only the engine knows."""
@@ -27,6 +28,44 @@ class Status:
     urls: Mapping[Region, PresignedUrl] = field(default_factory=dict, repr=False)
     missing: tuple[Region, ...] = ()
     pinned: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task has ended."""
+        return self.task.state.terminal
+
+    def first_hidden(self, may_read: MayRead) -> PartOrigin | None:
+        """Return the first part of the archive, or of its error, that a client may not read."""
+        if self.copies:
+            return self.copies.manifest.first_hidden(may_read)
+        return self.task.error.first_hidden(may_read) if self.task.error else None
+
+    def as_seen_by(self, may_read: MayRead) -> "Status":
+        """Return the status as a client may know it.
+
+        If a part is hidden from the client, the status is that of a task that failed because no
+        source serves the part's URL. It then says nothing of the real result, and not how long the
+        build took.
+        """
+        hidden = self.first_hidden(may_read)
+        if hidden is None:
+            return self
+        return Status(task=self._refused(hidden), source_url=self.source_url)
+
+    def _refused(self, hidden: PartOrigin) -> Task:
+        built_at = self.copies.manifest.created_at if self.copies else self.task.updated_at
+        started_at = self.task.started_at or built_at
+        return Task(
+            archive=self.task.archive,
+            state=TaskState.FAILURE,
+            phase=Phase.DONE,
+            attempt=1,
+            failures=1,
+            error=Failure.refusal(hidden),
+            created_at=self.task.created_at or built_at,
+            started_at=started_at,
+            updated_at=started_at,
+        )
 
 
 class StatusReporter:
@@ -47,15 +86,27 @@ class StatusReporter:
         self._source = source
         self._is_pinned = is_pinned
 
-    async def status(self, archive: Archive) -> Status:
+    async def status(self, archive: Archive, *, may_read: MayRead) -> Status:
         """Return the status of *archive*: SUCCESS if and only if a region has it.
+
+        *may_read* is about the client that will see it: see ``Status.as_seen_by``.
 
         Raises:
             EngineUnavailable: No region has it, and the engine does not respond.
             StorageUnavailable: Its task succeeded, and no region responds.
         """
-        return await hedged(
+        status = await hedged(
             self._status(archive), lambda: self._status_if_stored(archive), after=ENGINE_PATIENCE
+        )
+        return self._presigned(status.as_seen_by(may_read))
+
+    def _presigned(self, status: Status) -> Status:
+        if status.copies is None:
+            return status
+        presign, copies = self._storage.presign, status.copies
+        return replace(
+            status,
+            urls={region: presign(copies, region, method="GET") for region in copies.regions},
         )
 
     async def _status(self, archive: Archive) -> Status:
@@ -71,7 +122,8 @@ class StatusReporter:
             since = task.updated_at if task and succeeded else None
             copies = await self._index.copies(archive, since=since)
         except StorageUnavailable:
-            if succeeded:
+            ended = task is not None and task.state.terminal
+            if succeeded or (ended and archive.submodules):  # it may have parts that are hidden
                 raise
             copies = None
         if copies:
@@ -89,10 +141,6 @@ class StatusReporter:
             task=_succeeded(archive, copies, task),
             source_url=self._source_url(archive),
             copies=copies,
-            urls={
-                region: self._storage.presign(copies, region, method="GET")
-                for region in copies.regions
-            },
             missing=copies.missing_from(self._storage.regions),
             pinned=self._is_pinned(archive),
         )

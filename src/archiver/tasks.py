@@ -1,11 +1,12 @@
 """Tasks: the state of a build, and the length of a queue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from archiver.errors import ArchiverError, PartOrigin
+from archiver.errors import ArchiverError, PartOrigin, SubmoduleRefused, shown_url
 from archiver.model import Archive
+from archiver.tree_proof import MayRead, first_hidden
 
 
 class TaskState(StrEnum):
@@ -60,11 +61,16 @@ def preferred(taken: int) -> Priority:
     return TURNS[taken % len(TURNS)]
 
 
+ORIGINS_MAX = 16
+"""More than the levels of submodules in any repository."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why an attempt failed: a code of ``errors.py`` and a message.
 
-    ``origins`` are those of the error: see ``ArchiverError``.
+    ``origins`` are those of the error, at most ORIGINS_MAX: see ``ArchiverError``. Their URLs are
+    as in messages.
     """
 
     code: str
@@ -73,7 +79,22 @@ class Failure:
 
     @classmethod
     def of(cls, error: ArchiverError) -> "Failure":
-        return cls(code=error.code, message=error.message, origins=error.origins)
+        origins = tuple(replace(each, url=shown_url(each.url)) for each in error.origins)
+        return cls(code=error.code, message=error.message, origins=origins)
+
+    @classmethod
+    def refusal(cls, hidden: PartOrigin) -> "Failure":
+        """Return the failure for clients that may not read a part: no source serves its URL."""
+        return cls.of(SubmoduleRefused.of(hidden.path, hidden.url))
+
+    def first_hidden(self, may_read: MayRead) -> PartOrigin | None:
+        """Return the first of its origins that a client may not read, if any."""
+        return first_hidden(self.origins, may_read)
+
+    def as_seen_by(self, may_read: MayRead) -> "Failure":
+        """Return the failure as a client may know it."""
+        hidden = self.first_hidden(may_read)
+        return self if hidden is None else Failure.refusal(hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The proof that an archive has the files of its git commit, as its manifest records it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeAlias
 
 from archiver.errors import PartOrigin
 
@@ -16,6 +17,9 @@ LFS_LISTED_MAX = 1000
 """Maximum number of LFS files that a manifest lists."""
 
 LISTED_PATH_MAX_CHARS = 4 << 10
+
+MayRead: TypeAlias = Callable[[str, str], bool]
+"""Returns whether a client may read a source's repo, by their names."""
 
 
 class TreeMatch(StrEnum):
@@ -90,13 +94,16 @@ class TreeProof:
     def _bare_parts(self) -> tuple[Part, ...]:
         return tuple(replace(part, commit=b"") for part in self.parts)
 
-    def first_hidden(self, may_read: Callable[[str, str], bool]) -> PartOrigin | None:
+    def first_hidden(self, may_read: MayRead) -> PartOrigin | None:
         """Return the first part whose source and repo a client may not read, if any."""
         return first_hidden((part.origin for part in self.parts), may_read)
 
 
-def first_hidden(
-    origins: Iterator[PartOrigin], may_read: Callable[[str, str], bool]
-) -> PartOrigin | None:
+def first_hidden(origins: Iterable[PartOrigin], may_read: MayRead) -> PartOrigin | None:
     """Return the first of *origins* that a client may not read: outer ones come first."""
     return next((each for each in origins if not may_read(each.source, each.repo)), None)
+
+
+def everything(_source: str, _repo: str) -> bool:
+    """Let Archiver itself read all repos: a ``MayRead``."""
+    return True

@@ -22,6 +22,7 @@ from archiver.model import Archive, Completeness, Copies, Pending, Region
 from archiver.ports.source import ServedFormats
 from archiver.tasks import Phase
 from archiver.testing import FakeAttempt, FakeSource
+from archiver.tree_proof import everything
 from tests.memory_world import World, request
 
 T = TypeVar("T")
@@ -342,7 +343,7 @@ def test_a_conversion_reports_its_progress() -> None:
 def test_the_status_has_the_url_that_is_fetched() -> None:
     world = a_world()
 
-    status = run(world.archiver.status(world.archive(suffix="tar.gz")))
+    status = run(world.archiver.status(world.archive(suffix="tar.gz"), may_read=everything))
 
     assert status.source_url.endswith(f"{world.node}.zip/")
 

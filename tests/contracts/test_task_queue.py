@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from archiver.errors import PartOrigin
 from archiver.model import Archive, Copies, EnqueueOutcome, Region
 from archiver.ports.queue import Attempt, Repair, TaskQueue
-from archiver.tasks import Backlog, Phase, Priority, Task, TaskState
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
 from tests.parts.fleet import HUNG_AFTER_S, Busy, Refused, an_archive, copies_of
 from tests.parts.queue_backends import OpenStand, QueueBackend
 
@@ -146,6 +147,29 @@ def test_a_retryable_error_is_retried_and_not_remembered(
     task, remembered = asyncio.run(play())
     assert (task.state, task.failures) == (TaskState.FAILURE, MAX_FAILURES)
     assert remembered is None
+
+
+def test_the_last_error_in_a_submodule_is_remembered_although_it_is_retryable(
+    open_stand: OpenStand,
+) -> None:
+    origin = PartOrigin(path="lib", url="https://host/lib", source="vault", repo="lib")
+
+    async def be_busy(_archive: Archive, _attempt: Attempt) -> Copies:
+        raise Busy("later").within(origin)
+
+    async def play() -> tuple[Task, Failure]:
+        archive = an_archive()
+        async with open_stand() as stand, stand.worker(be_busy):
+            await stand.queue.enqueue(archive)
+            task = await _ended(stand.queue, archive)
+            async with asyncio.timeout(HUNG_AFTER_S):
+                while not (failure := stand.queue.recent_failure(archive)):
+                    await asyncio.sleep(0.01)
+            return task, failure
+
+    task, remembered = asyncio.run(play())
+    assert (task.state, task.failures) == (TaskState.FAILURE, MAX_FAILURES)
+    assert task.error == remembered == Failure(code="busy", message="later", origins=(origin,))
 
 
 def test_a_repair_may_be_noted_and_forgotten_any_number_of_times(open_stand: OpenStand) -> None:

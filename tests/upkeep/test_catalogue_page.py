@@ -151,6 +151,23 @@ def test_a_page_ends_early_rather_than_to_cost_more(bounds: Bounds) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("keys", (2, 3, 5))
+def test_archives_that_are_left_out_are_no_cursors(keys: int) -> None:
+    async def scenario() -> None:
+        storage, plain = MemoryStorage(regions=(ONE,)), [an_archive() for _ in range(5)]
+        for archive in plain:
+            put(storage, archive)
+            put(storage, replace(archive, submodules=True))
+        pages = pages_of(storage, storage.contents, bounds=Bounds(keys=keys))
+        found = await walk(pages, Selection(submodules=False), limit=5)
+        assert sorted(archives(found), key=str) == sorted(plain, key=str)
+        assert not [page for page in found if "~submodules" in str(page.following)]
+        everything = await walk(pages, limit=5)
+        assert len(archives(everything)) == 2 * len(plain)
+
+    asyncio.run(scenario())
+
+
 def test_manifests_that_cannot_be_read_are_counted() -> None:
     async def scenario() -> Page:
         storage, archive = MemoryStorage(regions=(ONE,)), an_archive()

@@ -123,6 +123,17 @@ class Access:
     def may_read(self, principal: Principal, source: str, repo: str) -> bool:
         return self.scope(principal, source, repo) >= Scope.READ
 
+    def may_read_all(self, principal: Principal) -> bool:
+        """Return whether *principal* may read all repos of all sources."""
+        grant = self._grant(principal)
+        if principal and grant is None:  # its token was removed, or has expired
+            return False
+        reads = grant is not None and grant.scope >= Scope.READ
+        return all(
+            rules.open_scope >= Scope.READ or (grant and reads and grant.covers_all(source))
+            for source, rules in self._policy.sources.items()
+        )
+
     def require_source(self, principal: Principal, source: str) -> None:
         """Return if *principal* may read a repo of *source*.
 
@@ -159,6 +170,14 @@ class Access:
         """Return if *principal* may operate *repo*. Raises Unauthenticated, or Forbidden."""
         if self.scope(principal, source, repo) < Scope.ADMIN:
             raise _lacks(principal, Scope.ADMIN)
+
+    def require_read_all(self, principal: Principal) -> None:
+        """Return if *principal* may read all repos of all sources.
+
+        Raises Unauthenticated, or Forbidden.
+        """
+        if not self.may_read_all(principal):
+            raise _lacks(principal, Scope.READ, where="for all repos of all sources")
 
     def require_operator(self, principal: Principal, source: str | None) -> None:
         """Return if *principal* may operate all repos of *source*; without it, of every source.

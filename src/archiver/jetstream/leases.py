@@ -159,7 +159,7 @@ class JetStreamLease:
         async with asyncio.timeout(FINAL_WRITE_TIMEOUT.total_seconds()):
             await self._until_done(self._write)
             # Before the slow acknowledgement: clients may repeat their requests at once.
-            if error and not error.retryable:
+            if error and (error.origins or not error.retryable):
                 failure = encode(self._record.error)
                 await self._connection.feed.publish(FAILED, self.archive.key_hash, failure)
             await self._until_done(self._message.acknowledge)

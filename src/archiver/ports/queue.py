@@ -156,7 +156,11 @@ class Lease(Attempt, Protocol):
         """End the task in SUCCESS."""
 
     async def fail(self, error: ArchiverError) -> None:
-        """End the task in FAILURE, and publish the reason if no retry can help."""
+        """End the task in FAILURE, and publish the reason if no retry can help.
+
+        An error in a submodule is always published: a client that may not read the submodule must
+        not notice whether a retry could help.
+        """
 
     async def retry(self, error: ArchiverError, *, after: timedelta) -> None:
         """Count a failure, and offer the task again *after* a delay. Ends an outage."""

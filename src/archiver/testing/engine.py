@@ -270,7 +270,7 @@ class MemoryEngine:
             failures=self.tasks[archive.key].failures + 1,
             error=_failure(error),
         )
-        if not error.retryable:
+        if error.origins or not error.retryable:
             self._failures.put(archive.key, _failure(error))
             self.notifications.publish(archive.key_hash)
 

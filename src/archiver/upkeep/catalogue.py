@@ -28,9 +28,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The conditions for archives to list. ``older`` and ``unused`` are least ages."""
+    """The conditions for archives to list. ``older`` and ``unused`` are least ages.
+
+    Without ``submodules``, archives with submodules are left out.
+    """
 
     source: str | None = None
+    submodules: bool = True
     repo: str = "*"
     suffix: str | None = None
     older: timedelta = timedelta(0)
@@ -39,7 +43,12 @@ class Selection:
 
     def may_include(self, archive: Archive) -> bool:
         """Return whether to read the manifest of *archive*."""
-        return self.suffix in {None, archive.suffix} and matches_any(archive.repo, [self.repo])
+        named = self.suffix in {None, archive.suffix} and matches_any(archive.repo, [self.repo])
+        return named and self.shows(archive)
+
+    def shows(self, archive: Archive) -> bool:
+        """Return whether a client may learn that *archive* exists, be it by a cursor."""
+        return self.submodules or not archive.submodules
 
     def includes(self, entry: Entry) -> bool:
         now, manifest = datetime.now(UTC), entry.manifest

@@ -76,7 +76,10 @@ class CataloguePages:
 
 
 class _Reading:
-    """Reads one page. ``_last`` is the last archive that was listed, None at the end."""
+    """Reads one page. ``_last`` is the last archive that was listed, None at the end.
+
+    It is one that may be shown, unless a whole page has none of them.
+    """
 
     def __init__(
         self,
@@ -113,11 +116,13 @@ class _Reading:
 
     async def _archives(self, after: Archive | None, order: Order) -> AsyncGenerator[Archive, None]:
         """Yield the archives that may be selected, up to the bounds of a page."""
-        source, listed, chosen = self._selection.source, 0, 0
+        source, listed, chosen, shown = self._selection.source, 0, 0, False
         behind = iter_behind(self._contents, self._region, source, after, order=order)
         async with aclosing(behind) as archives:
             async for archive in archives:
-                self._last, listed = archive, listed + 1
+                listed += 1
+                if self._selection.shows(archive) or not shown:
+                    self._last, shown = archive, self._selection.shows(archive)
                 if self._selection.may_include(archive):
                     chosen += 1
                     yield archive

@@ -26,13 +26,18 @@ class Wanted:
     """The tasks to list: up to ``limit`` in each state, or in *state* alone, of *source* or all.
 
     At most about ``read_max`` tasks that were claimed are read, those that changed last. None means
-    all of them.
+    all of them. Without ``submodules``, tasks for archives with submodules are left out; they only
+    count as waiting as long as they are in the queue.
     """
 
     state: TaskState | None = None
     source: str | None = None
     limit: int = 0
     read_max: int | None = None
+    submodules: bool = True
+
+    def includes(self, listed: ListedTask) -> bool:
+        return self.submodules or not listed.task.archive.submodules
 
     def lists(self, state: TaskState) -> bool:
         return bool(self.limit) and self.state in {None, state}
@@ -100,6 +105,8 @@ class Census:
                 if not read % PROGRESS_INTERVAL:
                     self._on_progress(read)
                 task = listed.task
+                if not wanted.includes(listed):
+                    continue
                 if not task.state.terminal:
                     claimed[task.archive.key_hash] = listed
                 elif task.state is TaskState.FAILURE:
@@ -142,7 +149,7 @@ class Census:
         async with aclosing(self._tasks.oldest(wanted.source)) as oldest:
             async for listed in oldest:
                 key_hash = listed.task.archive.key_hash
-                if key_hash not in claimed:
+                if key_hash not in claimed and wanted.includes(listed):
                     waiting.setdefault(key_hash, listed)
                     if len(waiting) == wanted.limit:
                         break

@@ -120,9 +120,21 @@ class RequestContext:
         """The name that limits count against: the principal, else the address or its network."""
         return self.principal or self.client.group or UNKNOWN_HOLDER
 
-    def may_read(self, archive: Archive) -> bool:
-        """Return whether the client may know that *archive* exists."""
-        return self.state.access.may_read(self.principal, archive.source, archive.repo)
+    def may_read(self, source: str, repo: str) -> bool:
+        """Return whether the client may read a repo of a source now."""
+        return self.state.access.may_read(self.principal, source, repo)
+
+    def require_admin(self, archive: Archive) -> None:
+        """Return if the client may remove *archive*, and protect it from that.
+
+        The traces of an archive that was removed do not say which submodules it had. So a client
+        that may not read all of them must not learn whether there are traces.
+
+        Raises Unauthenticated or Forbidden.
+        """
+        self.state.access.require_admin(self.principal, archive.source, archive.repo)
+        if archive.submodules:
+            self.state.access.require_read_all(self.principal)
 
     def require_readable(self, archive: Archive) -> None:
         """Return if the client may know that *archive* exists. Raises an error as if it did not."""

@@ -157,7 +157,11 @@ async def _wait(
     try:
         with context.state.waiters.watch(pending.archive, context.share_holder) as watch:
             waited = await watch.wait_for_response(
-                variant, render, timeout_s=timeout_s, receive=context.receive
+                variant,
+                render,
+                may_read=context.may_read,
+                timeout_s=timeout_s,
+                receive=context.receive,
             )
     except TooManyWaiters:
         if not request.accepts_202 and request.on_miss is not OnMiss.REDIRECT:

@@ -108,6 +108,7 @@ async def _fulfil(
     find = partial(
         context.state.archiver.request,
         request.archive_request,
+        may_read=context.may_read,
         method=context.method,
         share=create,  # otherwise a client could store any number of revs, at no cost to itself
         client=context.share_holder,

@@ -84,7 +84,12 @@ class EventStream(Response):
 
     def _end_was_sent(self, watch: TaskWatch) -> bool:
         """Return whether the client has seen the end of the task, and reconnected nevertheless."""
-        return watch.ended and self._last_id % 2 == 1
+        return self._has_ended(watch) and self._last_id % 2 == 1
+
+    def _has_ended(self, watch: TaskWatch) -> bool:
+        """Return whether the task has ended, as far as the client may know."""
+        status = watch.seen_by(self._context.may_read)
+        return status is not None and status.ended
 
     async def _stream(self, watch: TaskWatch, departure: Departure, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -93,7 +98,7 @@ class EventStream(Response):
         until, version = time.monotonic() + STREAM_S, 0
         while time.monotonic() < until:
             wake = await watch.wait_for_change(version, HEARTBEAT_S, departure)
-            if not self._context.may_read(self._archive):  # its token was removed, or has expired
+            if not self._is_readable():  # its token was removed, or has expired
                 break
             match wake:
                 case Wake.CHANGED:
@@ -103,23 +108,27 @@ class EventStream(Response):
                     await _send(send, b":\n\n")
                 case Wake.CLIENT_LEFT:
                     return
-            if (watch.ended and version == watch.version) or watch.closing:
+            if (self._has_ended(watch) and version == watch.version) or watch.closing:
                 break
         await send({"type": "http.response.body", "body": b""})
 
+    def _is_readable(self) -> bool:
+        return self._context.may_read(self._archive.source, self._archive.repo)
+
     async def _send_event(self, watch: TaskWatch, send: Send) -> None:
-        event_id = _event_id(watch)
+        status = watch.seen_by(self._context.may_read)
+        assert status  # noqa: S101 - for mypy
+        event_id = _event_id(status)
         if self._has_sent or event_id != self._last_id:  # else another process has sent it
-            self._last_id = max(event_id, _next_id(self._last_id, ended=watch.ended))
-            event = watch.render_once(_render_event)
+            self._last_id = max(event_id, _next_id(self._last_id, ended=status.ended))
+            event = watch.render_once(_render_event, self._context.may_read)
             await _send(send, b"id: %d\n%b" % (self._last_id, event))
         self._has_sent = True
 
 
-def _event_id(watch: TaskWatch) -> int:
-    task = watch.status.task if watch.status else None
-    at = task and (task.updated_at or task.created_at)
-    return 2 * (round(at.timestamp() * 1000) if at else 0) + watch.ended
+def _event_id(status: Status) -> int:
+    at = status.task.updated_at or status.task.created_at
+    return 2 * (round(at.timestamp() * 1000) if at else 0) + status.ended
 
 
 def _next_id(last: int, *, ended: bool) -> int:

@@ -42,6 +42,7 @@ async def get_archives(context: RequestContext) -> Reply:
     source = _operated_source(context, query)
     selection = Selection(
         source=source,
+        submodules=context.state.access.may_read_all(context.principal),
         repo=_pattern(query.get("repo", "*")),
         suffix=_one_of(SUFFIXES, query, "suffix"),
         older=_days(query, "older"),
@@ -65,6 +66,7 @@ async def get_tasks(context: RequestContext) -> Reply:
     state = require_one_of(STATES, query["state"].upper(), "state") if "state" in query else None
     wanted = Wanted(
         source=_operated_source(context, query),
+        submodules=context.state.access.may_read_all(context.principal),
         state=TaskState(state) if state else None,
         limit=_number(query, "limit", default=TASKS_DEFAULT, most=TASKS_MAX),
         read_max=RECORDS_MAX,

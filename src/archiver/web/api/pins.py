@@ -41,7 +41,7 @@ def _find_operated(context: RequestContext) -> Archive | None:
     archive = find_archive(context, context.parameters["task_id"])
     if archive:
         context.source = archive.source
-        context.state.access.require_admin(context.principal, archive.source, archive.repo)
+        context.require_admin(archive)
     return archive
 
 

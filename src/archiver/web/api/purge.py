@@ -57,4 +57,5 @@ def _parse_address(context: RequestContext) -> tuple[Archive, str]:
         submodules=parse_flag(query, "submodules"),
         lfs=parse_flag(query, "lfs"),
     )
+    context.require_admin(archive)
     return archive, require_reason(query)

@@ -44,7 +44,7 @@ async def get_status(context: RequestContext) -> Reply:
     if wait_s and context.method != "HEAD":
         status = await _wait_for_change(context, archive, wait_s)
     else:
-        status = await context.state.archiver.status(archive)
+        status = await context.state.archiver.status(archive, may_read=context.may_read)
     if status is None:
         return client_left()
     if sha256 and status.copies:
@@ -59,7 +59,7 @@ def find_archive(context: RequestContext, task_id: str) -> Archive | None:
     """
     archive = parse_task_id(task_id)
     with suppress(UnknownSource):
-        if archive and context.may_read(archive):
+        if archive and context.may_read(archive.source, archive.repo):
             source = context.state.archiver.source(archive.source)
             return archive if len(archive.node) in source.node_digits else None
     return None
@@ -77,12 +77,14 @@ async def _wait_for_change(
     ):
         seen = watch.version or 1
         wake = await watch.wait_for_status(_left_s(until), departure)
-        if watch.status and not watch.ended and not _is_new(context, watch.status):
+        status = watch.seen_by(context.may_read)
+        if status and not status.ended and not _is_new(context, status):
             wake = await watch.wait_for_change(seen, _left_s(until), departure)
-        if wake is Wake.CLIENT_LEFT or watch.status is None:
+            status = watch.seen_by(context.may_read)
+        if wake is Wake.CLIENT_LEFT or status is None:
             return None
         context.require_readable(archive)  # its token may have been removed during the wait
-        return watch.status
+        return status
 
 
 def _left_s(until: float) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,12 +12,19 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from archiver.access.access import Principal
-from archiver.errors import ArchiverError, EngineUnavailable, InternalError, TaskFailed
+from archiver.errors import (
+    ArchiverError,
+    EngineUnavailable,
+    InternalError,
+    PartOrigin,
+    TaskFailed,
+)
 from archiver.model import Archive, ArchiveRequest, Ready, Region
 from archiver.service import Archiver
 from archiver.status import Status
 from archiver.tasks import Task, TaskState
 from archiver.telemetry import describe, log
+from archiver.tree_proof import MayRead, everything
 from archiver.web.waiting.wake import (
     Departure,
     Sleepers,
@@ -47,7 +55,7 @@ class TaskWatch:
     """One archive and its task, as this process last read them.
 
     The first reading sets ``status``. ``version`` counts the changes. ``failure`` is why the last
-    reading failed.
+    reading failed. ``status`` shows everything: a client gets ``seen_by``.
     """
 
     def __init__(self, *, archiver: Archiver, archive: Archive, poll_interval: timedelta) -> None:
@@ -55,7 +63,7 @@ class TaskWatch:
         self._archive = archive
         self._poll_interval = poll_interval
         self._responses: dict[Variant, Response] = {}
-        self._rendering: bytes | None = None
+        self._renderings: dict[PartOrigin | None, bytes] = {}
         self.version = 0
         self.status: Status | None = None
         self.failure: ArchiverError | None = None
@@ -67,7 +75,11 @@ class TaskWatch:
 
     @property
     def ended(self) -> bool:
-        return self.status is not None and self.status.task.state.terminal
+        return self.status is not None and self.status.ended
+
+    def seen_by(self, may_read: MayRead) -> Status | None:
+        """Return the status as a client may know it now; None before the first reading."""
+        return self.status.as_seen_by(may_read) if self.status else None
 
     async def follow(self) -> None:
         """Read the status at each notification, and regularly, until the task has ended."""
@@ -101,7 +113,7 @@ class TaskWatch:
         """
         if not notified and self.status and (current := await self._read_task(self.status)):
             return current
-        status = await self._archiver.status(self._archive)
+        status = await self._archiver.status(self._archive, may_read=everything)
         if status.task.state is TaskState.FAILURE:
             return await self._read_task(status) or status
         return status
@@ -134,19 +146,23 @@ class TaskWatch:
     def _set_status(self, status: Status) -> None:
         if self.status and comparable(self.status) == comparable(status):
             return
-        self.status = status
+        known, self.status = self.status, status
         self.version += 1
-        self._rendering = None
-        if self.ended:
+        self._renderings.clear()
+        if self.ended or _fails_in_part(known, status):
             wake_all(self.until_end)
         wake_all(self.until_change)
 
-    def render_once(self, render: Callable[[Status], bytes]) -> bytes:
-        """Return what *render*, always the same, makes of the status; once for each version."""
+    def render_once(self, render: Callable[[Status], bytes], may_read: MayRead) -> bytes:
+        """Return what *render*, always the same, makes of the status as a client may know it.
+
+        It is called once for each version of the status, and for each part that is hidden.
+        """
         assert self.status  # noqa: S101 - for mypy
-        if self._rendering is None:
-            self._rendering = render(self.status)
-        return self._rendering
+        hidden = self.status.first_hidden(may_read)
+        if hidden not in self._renderings:
+            self._renderings[hidden] = render(self.status.as_seen_by(may_read))
+        return self._renderings[hidden]
 
     async def wait_for_status(self, timeout_s: float, departure: Departure) -> Wake:
         """Return when there is a status, or when the client has left.
@@ -173,6 +189,7 @@ class TaskWatch:
         variant: Variant,
         render: Callable[[Ready], Response],
         *,
+        may_read: MayRead,
         timeout_s: float,
         receive: Receive,
     ) -> Response | Wake:
@@ -182,15 +199,14 @@ class TaskWatch:
         """
         if self.closing:
             timeout_s = min(timeout_s, LAST_HOLD_S)
-        with departure_of(receive) as departure:
-            wake = await pause(self.until_end, timeout_s, departure)
+        wake = await self._wait_for_end(may_read, timeout_s, receive)
         if wake is not Wake.CHANGED:
             return wake
-        if self.status and self.status.task.state is TaskState.FAILURE:
-            raise _task_failed(self.status.task)
+        self._require_success(may_read)
         if variant not in self._responses:
             found = await self._archiver.request(
                 replace(variant.archive_request, rev=self._archive.node),
+                may_read=may_read,
                 create=False,
                 share=False,
                 client="",  # a node needs no question to the host
@@ -198,8 +214,33 @@ class TaskWatch:
             )
             if not isinstance(found, Ready):
                 return Wake.TIMEOUT
+            self._require_success(may_read)  # its token may have been removed meanwhile
             self._responses[variant] = render(found)
         return self._responses[variant]
+
+    async def _wait_for_end(self, may_read: MayRead, timeout_s: float, receive: Receive) -> Wake:
+        """Return when the task has ended for the client, or why the wait ended before."""
+        until, wake = time.monotonic() + timeout_s, Wake.CHANGED
+        with departure_of(receive) as departure:
+            while wake is Wake.CHANGED:
+                status = self.seen_by(may_read)
+                if status and status.ended:
+                    break
+                left_s = max(0.0, until - time.monotonic())
+                wake = await pause(self.until_end, left_s, departure)
+        return wake
+
+    def _require_success(self, may_read: MayRead) -> None:
+        """Raise TaskFailed if the task has failed, as far as the client may know."""
+        status = self.seen_by(may_read)
+        if status and status.task.state is TaskState.FAILURE:
+            raise _task_failed(status.task)
+
+
+def _fails_in_part(known: Status | None, status: Status) -> bool:
+    """Return whether there is a new error in a part: to some clients, it is the end."""
+    error = status.task.error
+    return bool(error and error.origins) and (known is None or known.task.error != error)
 
 
 def _task_failed(task: Task) -> TaskFailed:
