@@ -1,17 +1,22 @@
 """The bounds of the key-value buckets, on a real server."""
 
 import asyncio
+import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from archiver.errors import EngineUnavailable
-from archiver.jetstream.capacity import Bounds, Capacity
+from archiver.errors import EngineUnavailable, PartOrigin, SubmoduleRefused
+from archiver.git_objects import object_id
+from archiver.jetstream.capacity import ENTRY_MAX_BYTES, Bounds, Capacity
 from archiver.jetstream.connection import Connection
-from archiver.jetstream.records import CopiesRecord, encode
-from archiver.jetstream.streams import BUCKETS, ENTRY_MAX_BYTES, REVS
+from archiver.jetstream.copies_entries import CopiesEntries
+from archiver.jetstream.index import JetStreamIndex
+from archiver.jetstream.records import CopiesRecord, decode_task, encode
+from archiver.jetstream.streams import BUCKETS, REVS, STATE_MAX_BYTES
 from archiver.manifest_check import (
     OBJECT_MAX_BYTES,
     URL_MAX_CHARS,
@@ -19,7 +24,17 @@ from archiver.manifest_check import (
     object_prefix,
 )
 from archiver.model import KEY_MAX_BYTES, Conversion, Copies, Region
-from tests.parts.fleet import Fleet, an_archive, copies_of
+from archiver.tasks import ORIGINS_MAX, Failure
+from archiver.testing import MemoryStorage
+from archiver.tree_proof import Part, TreeMatch
+from tests.jetstream.test_unreadable import a_task
+from tests.parts.fleet import (
+    Fleet,
+    a_proven_archive,
+    an_archive,
+    copies_of,
+    proven_copies,
+)
 
 
 async def config_of(connection: Connection, bucket: str) -> StreamConfig:
@@ -50,7 +65,7 @@ def test_an_existing_bucket_gets_its_bounds(fleet: Fleet) -> None:
                 assert there.max_age == (bounds.max_age.total_seconds() if bounds.max_age else 0)
                 assert there.max_msgs == bounds.max_entries
                 assert there.max_bytes == bounds.max_bytes
-                assert there.max_msg_size == ENTRY_MAX_BYTES
+                assert there.max_msg_size == share.longest_bytes
             entry = await connection.kv.get(REVS, "key")
             assert entry
             assert entry.value == b"value"
@@ -94,6 +109,56 @@ def test_the_longest_entry_of_the_index_fits_its_bucket(url_chars: int, longest:
     assert KEY_MAX_BYTES - 10 < len(archive.key) <= KEY_MAX_BYTES
     assert find_invalid_field(manifest, archive) is None
     assert len(encode(record)) < longest < ENTRY_MAX_BYTES
+
+
+def test_the_entry_of_an_archive_with_500_submodules_is_stored_and_names_them(
+    fleet: Fleet,
+) -> None:
+    archive, proof = a_proven_archive()
+    archive = replace(archive, submodules=True)
+    parts = tuple(a_part(f"third_party/vendor/library-{number:03}") for number in range(500))
+    copies = proven_copies(archive, replace(proof, parts=parts))
+
+    async def play() -> Copies | None:
+        async with fleet.connection() as connection:
+            await JetStreamIndex(connection=connection, storage=MemoryStorage()).record(
+                archive, copies
+            )
+            entries = CopiesEntries(connection=connection, storage=MemoryStorage(regions=["one"]))
+            _, entry = await entries.read(archive)
+            return entry.copies if entry else None
+
+    assert find_invalid_field(copies.manifest, archive) is None
+    stored = asyncio.run(play())
+    assert stored
+    assert stored.manifest == copies.manifest
+    assert stored.manifest.proof
+    assert [part.origin for part in stored.manifest.proof.parts] == [p.origin for p in parts]
+
+
+def a_part(path: str) -> Part:
+    commit = b"tree %s\n" % secrets.token_hex(20).encode() + path.encode()
+    return Part(
+        origin=PartOrigin(
+            path=path,
+            url=f"https://git.example.org/vendor/{path}.git",
+            source="example",
+            repo=f"vendor/{path}",
+        ),
+        node=object_id("commit", commit, digits=40),
+        commit=commit,
+        tree=commit[5:45].decode(),
+        match=TreeMatch.EXACT,
+    )
+
+
+def test_the_state_of_a_task_in_nested_submodules_fits_its_bucket() -> None:
+    names = ("/".join(["é" * 40] * 2), "s" * 255, "/".join(["r" * 232] * 3))
+    origin = PartOrigin(path=names[0], url="https://" + "é" * 8000, source=names[1], repo=names[2])
+    error = SubmoduleRefused.of(origin.path, origin.url).within(*[origin] * ORIGINS_MAX)
+    record = encode(msgspec.structs.replace(a_task(an_archive()), error=Failure.of(error)))
+    assert decode_task(record)
+    assert len(record) < STATE_MAX_BYTES
 
 
 def test_an_entry_that_is_too_large_is_refused(fleet: Fleet) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -39,7 +40,7 @@ from archiver.jetstream.streams import DIGESTS, INDEX, REPAIRS, REVS, STATES, TA
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Admit, Attempt
-from archiver.tasks import Failure, Phase, Priority, TaskState
+from archiver.tasks import ORIGINS_MAX, Failure, Phase, Priority, TaskState
 from archiver.testing import MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder, Tally
 from archiver.upkeep.repair import Repairer
@@ -360,6 +361,37 @@ def test_new_fields_are_ignored_and_missing_fields_make_a_record_unreadable() ->
 
     assert decode_order(json.dumps({**written, "new": [1]}).encode())
     assert decode_order(json.dumps({"key": archive.key}).encode()) is None
+
+
+def test_failures_of_earlier_versions_have_no_origins() -> None:
+    task = a_task(an_archive())
+    written = json.loads(encode(task))
+    del written["error"]["origins"]
+
+    assert decode_task(json.dumps(written).encode()) == task
+    assert decode_failure(b'{"code": "c", "message": "m"}') == task.error
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"path": "p" * 1000},
+        {"url": "u" * 1000},
+        {"url": "two\nlines"},
+        {"source": "s" * 1000},
+        {"repo": "r" * 1000},
+        {"repo": "\x1b[2J"},
+        {"number": ORIGINS_MAX + 1},
+    ),
+)
+def test_origins_that_no_error_has_make_a_failure_unreadable(change: dict[str, Any]) -> None:
+    origin = {"path": "p", "url": "u", "source": "s", "repo": "r"} | change
+    origins = [origin] * origin.pop("number", ORIGINS_MAX)
+    failure = {"code": "c", "message": "m", "origins": origins}
+    state = json.loads(encode(a_task(an_archive()))) | {"error": failure}
+
+    assert decode_failure(json.dumps(failure).encode()) is None
+    assert decode_task(json.dumps(state).encode()) is None
 
 
 def test_times_in_the_future_or_without_a_zone_are_unreadable() -> None:

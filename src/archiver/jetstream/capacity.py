@@ -8,27 +8,34 @@ TASK_MAX_BYTES = 2 * 1024
 """For a message of the work queue as the server stores it, with the longest names."""
 
 
+ENTRY_MAX_BYTES = 16 * 1024
+"""For a value with its headers, unless a bucket needs more."""
+
+
 class Share(NamedTuple):
     """The room in a bucket for an archive: so many entries, of so many bytes as they are stored.
 
-    An entry is kept for ``max_age`` after its last write.
+    An entry is kept for ``max_age`` after its last write, and has at most ``longest_bytes``.
     """
 
     entries: float
     size_bytes: int
     max_age: timedelta | None
+    longest_bytes: int = ENTRY_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """How long a bucket keeps an entry after its last write, and how much it keeps.
 
-    The oldest entry is removed first. The server reserves ``max_bytes``.
+    The oldest entry is removed first. The server reserves ``max_bytes``. No entry is longer than
+    ``longest_bytes``.
     """
 
     max_age: timedelta | None
     max_entries: int
     max_bytes: int
+    longest_bytes: int = ENTRY_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +48,10 @@ class Capacity:
     def bounds(self, share: Share) -> Bounds:
         entries = max(1, int(share.entries * self.archives))
         return Bounds(
-            max_age=share.max_age, max_entries=entries, max_bytes=entries * share.size_bytes
+            max_age=share.max_age,
+            max_entries=entries,
+            max_bytes=entries * share.size_bytes,
+            longest_bytes=share.longest_bytes,
         )
 
     def queue_max_bytes(self, repairs: Share) -> int:

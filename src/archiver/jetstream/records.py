@@ -6,10 +6,12 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from archiver.jetstream.streams import ENTRY_MAX_BYTES
+from archiver.errors import URL_SHOWN_MAX_CHARS, PartOrigin
+from archiver.jetstream.streams import COPIES_MAX_BYTES, STATE_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Region, parse_key, parse_node
+from archiver.names import NAME_MAX_BYTES
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
-from archiver.tasks import Failure, Phase, Priority, Task, TaskState
+from archiver.tasks import ORIGINS_MAX, Failure, Phase, Priority, Task, TaskState
 from archiver.telemetry import METRICS, log
 
 R = TypeVar("R")
@@ -27,8 +29,9 @@ END = datetime(2200, 1, 1, tzinfo=UTC)
 DUE_MAX = timedelta(days=30)
 """How far ahead a repair or periodic work may be due. Until then, there is no other one."""
 
-RECORD_MAX_BYTES = 4 * ENTRY_MAX_BYTES
-"""Longer values are not decoded. No bucket accepts one, but the queue or the feed might."""
+RECORD_MAX_BYTES = STATE_MAX_BYTES
+"""Longer values, but for copies, are not decoded. No bucket accepts one, but the queue or the feed
+might."""
 
 AHEAD_MAX = timedelta(hours=1)
 """How far the clocks of a fleet may differ."""
@@ -52,6 +55,20 @@ def _require_past(moment: datetime) -> None:
     _require_sane(moment)
     if moment > datetime.now(UTC) + AHEAD_MAX:
         raise ValueError("time in the future")
+
+
+def _require_bounded(failure: Failure | None) -> None:
+    """Raise ValueError if an origin cannot be one, or if there are too many."""
+    origins = failure.origins if failure else ()
+    if len(origins) > ORIGINS_MAX or not all(map(_is_origin, origins)):
+        raise ValueError("not the origins of an error")
+
+
+def _is_origin(origin: PartOrigin) -> bool:
+    names = (origin.path, origin.source, origin.repo)
+    short = all(len(name) <= NAME_MAX_BYTES for name in names)
+    shown = all(text.isprintable() for text in (*names, origin.url))
+    return short and shown and len(origin.url) <= URL_SHOWN_MAX_CHARS
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +100,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _require_sane(self.created_at, self.started_at, self.updated_at, self.outage_since)
+        _require_bounded(self.error)
 
     def task(self, archive: Archive) -> Task:
         return Task(
@@ -136,6 +154,9 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _require_past(self.checked_at)
+        names = (*self.regions, *self.places, *self.places.values())
+        if any(len(name) > NAME_MAX_BYTES for name in names):
+            raise ValueError("not the name of a region")
 
     @classmethod
     def of(
@@ -205,11 +226,11 @@ class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
     after_s: Annotated[float, msgspec.Meta(ge=0, le=WAIT_MAX_S)] = 0.0
 
 
-def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
+def _decoder(kind: type[R], *, max_bytes: int = RECORD_MAX_BYTES) -> Callable[[bytes], R | None]:
     decode = msgspec.json.Decoder(kind).decode
 
     def decode_or_none(value: bytes) -> R | None:
-        if len(value) > RECORD_MAX_BYTES:  # limits each string and list, too
+        if len(value) > max_bytes:  # limits each string and list, too
             return None
         try:
             return decode(value)
@@ -222,13 +243,24 @@ def _decoder(kind: type[R]) -> Callable[[bytes], R | None]:
 encode = msgspec.json.encode
 decode_task = _decoder(TaskRecord)
 decode_order = _decoder(Order)
-decode_copies = _decoder(CopiesRecord)
+decode_copies = _decoder(CopiesRecord, max_bytes=4 * COPIES_MAX_BYTES)
 decode_repair = _decoder(RepairRecord)
 decode_due = _decoder(DueRecord)
 decode_rev = _decoder(RevRecord)
 decode_finished = _decoder(FinishedRecord)
 decode_waiting = _decoder(WaitingRecord)
-decode_failure = _decoder(Failure)
+
+
+def decode_failure(value: bytes) -> Failure | None:
+    failure = _decode_any_failure(value)
+    try:
+        _require_bounded(failure)
+    except ValueError:
+        return None
+    return failure
+
+
+_decode_any_failure = _decoder(Failure)
 
 
 class UnreadableValues:

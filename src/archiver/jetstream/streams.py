@@ -27,13 +27,19 @@ DIGESTS = "digests"
 
 USES = "uses"
 
-ENTRY_MAX_BYTES = 16 * 1024
-"""For a value with its headers. The longest is an entry of the index: about 4 kB with the longest
-names, and about 12 kB if the host sent the archive from a URL of 8 kB."""
+STATE_MAX_BYTES = 64 * 1024
+"""A state usually has less than 1 kB. The error of a task in nested submodules names all of them,
+with up to 4 kB for each."""
+
+COPIES_MAX_BYTES = 256 * 1024
+"""An entry of the index has about 4 kB with the longest names, and about 12 kB if the host sent the
+archive from a URL of 8 kB. It has some 300 bytes more for each submodule, and 500 bytes with long
+names. A longer entry is not stored: each process then reads the manifest in the buckets. Servers
+accept messages of 1 MB."""
 
 BUCKETS = {
-    STATES: Share(1, 1024, timedelta(days=7)),
-    INDEX: Share(1, 1536, timedelta(days=90)),
+    STATES: Share(1, 1024, timedelta(days=7), STATE_MAX_BYTES),
+    INDEX: Share(1, 1536, timedelta(days=90), COPIES_MAX_BYTES),
     REVS: Share(1, 256, timedelta(days=90)),
     REPAIRS: Share(0.1, 512, timedelta(days=30)),
     DIGESTS: Share(2, 512, None),
@@ -145,7 +151,7 @@ class Streams:
             max_msgs_per_subject=1,
             max_msgs=bounds.max_entries,
             max_bytes=bounds.max_bytes,
-            max_msg_size=ENTRY_MAX_BYTES,
+            max_msg_size=bounds.longest_bytes,
             max_age=bounds.max_age.total_seconds() if bounds.max_age else 0,
             allow_rollup_hdrs=True,
             allow_direct=self.replicas == 1,
