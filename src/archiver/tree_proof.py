@@ -17,6 +17,8 @@ LFS_LISTED_MAX = 1000
 """Maximum number of LFS files that a manifest lists."""
 
 LISTED_PATH_MAX_CHARS = 4 << 10
+LFS_PATHS_MAX_CHARS = 256 << 10
+"""Maximum size of all their paths. Usual ones have 60 characters."""
 
 MayRead: TypeAlias = Callable[[str, str], bool]
 """Returns whether a client may read a source's repo, by their names."""
@@ -89,7 +91,9 @@ class TreeProof:
         proof = self if len(self.commit) <= COMMIT_MAX_BYTES else replace(self, commit=b"")
         if sum(len(part.commit) for part in self.parts) > PART_COMMITS_MAX_BYTES:
             proof = replace(proof, parts=self._bare_parts())
-        return proof if len(self.lfs) <= LFS_LISTED_MAX else replace(proof, lfs=())
+        path_chars = sum(len(file.path) for file in self.lfs)
+        is_short = len(self.lfs) <= LFS_LISTED_MAX and path_chars <= LFS_PATHS_MAX_CHARS
+        return proof if is_short else replace(proof, lfs=())
 
     def _bare_parts(self) -> tuple[Part, ...]:
         return tuple(replace(part, commit=b"") for part in self.parts)

@@ -10,11 +10,11 @@ import pytest
 from archiver.model import Archive, Limits, Node
 from archiver.sources.git.lfs.pointer_search import LfsEntry, find_pointers
 from archiver.sources.git.listing import list_tree
+from tests.git_objects.test_lfs_pointers import OTHERS, POINTERS
 from tests.git_repositories import GitRepository, git_environment
 from tests.parts.git_host import REPO, GitHost
 from tests.sources.git_packs import add, new_mirrors, pack_of
 from tests.sources.lfs_files import download
-from tests.git_objects.test_lfs_pointers import OTHERS, POINTERS
 
 pytestmark = pytest.mark.programs
 

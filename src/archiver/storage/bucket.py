@@ -40,8 +40,8 @@ CONCURRENT_PARTS = 4
 
 READ_BYTES = 1 << 20
 
-MANIFEST_MAX_BYTES = 64 << 10
-"""A manifest has about 1 kB, and with the longest possible names a quarter of this limit."""
+MANIFEST_MAX_BYTES = 4 << 20
+"""A manifest has about 1 kB; with 500 submodules and 1,000 LFS files, it has less than 2 MB."""
 
 PAGE_TIMEOUT = timedelta(seconds=20)
 """An operator who purges an archive should not wait minutes for a region that hangs."""

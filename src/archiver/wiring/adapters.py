@@ -113,15 +113,19 @@ def _create_bucket(name: str, region: RegionSettings, settings: Settings) -> Buc
 
 @asynccontextmanager
 async def open_sources(
-    settings: Settings, *, mirrors: Mirrors | None = None, take_seat: TakeSeat = unlimited
+    settings: Settings,
+    *,
+    mirrors: Mirrors | None = None,
+    lfs_cache: LfsCache | None = None,
+    take_seat: TakeSeat = unlimited,
 ) -> AsyncIterator[dict[str, Source]]:
     """Yield the sources. Without *mirrors*, git hosts can be asked, but make no archives.
 
-    *take_seat* bounds the fetches of submodules.
+    Files of Git LFS are kept in *lfs_cache*. *take_seat* bounds the fetches of submodules.
 
     Reads the tokens. Raises SettingsError if one cannot be read.
     """
-    hosts = GitHosts(take_seat)
+    hosts = GitHosts(take_seat, lfs_cache=lfs_cache)
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(

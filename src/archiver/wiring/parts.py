@@ -20,6 +20,7 @@ from archiver.limiter import Limiter
 from archiver.runtime.notifications import Notifications
 from archiver.service import Archiver
 from archiver.settings import Settings, nearest_regions
+from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
@@ -36,6 +37,7 @@ class Parts:
     repairs: JetStreamRepairList
     storage: RegionalStorage
     mirrors: Mirrors | None
+    lfs_cache: LfsCache | None
     uses: JetStreamLastUses
 
 
@@ -51,8 +53,12 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
                 report=Reporter(storage=storage).answer if process == "worker" else None,
             )
         )
-        mirrors = adapters.create_mirrors(settings) if process == "worker" else None
-        sources = await stack.enter_async_context(adapters.open_sources(settings, mirrors=mirrors))
+        is_worker = process == "worker"
+        mirrors = adapters.create_mirrors(settings) if is_worker else None
+        lfs_cache = adapters.create_lfs_cache(settings) if is_worker else None
+        sources = await stack.enter_async_context(
+            adapters.open_sources(settings, mirrors=mirrors, lfs_cache=lfs_cache)
+        )
         queue = JetStreamTaskQueue(connection=connection)
         repairs = JetStreamRepairList(connection=connection)
         index = JetStreamIndex(
@@ -99,5 +105,6 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             repairs=repairs,
             storage=storage,
             mirrors=mirrors,
+            lfs_cache=lfs_cache,
             uses=JetStreamLastUses(connection=connection),
         )

@@ -44,7 +44,11 @@ async def open_auditor(settings: Settings) -> AsyncIterator[Auditor]:
     workspace = adapters.create_workspace(settings)
     async with (
         adapters.open_regions(settings) as storage,
-        adapters.open_sources(settings, mirrors=adapters.create_mirrors(settings)) as sources,
+        adapters.open_sources(
+            settings,
+            mirrors=adapters.create_mirrors(settings),
+            lfs_cache=adapters.create_lfs_cache(settings),
+        ) as sources,
     ):
         with adapters.open_verifier(settings) as verify:
             yield Auditor(

@@ -14,6 +14,7 @@ from archiver.jetstream.work_queue import open_work_queue
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
+from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import log, set_up_logging
 from archiver.upkeep.background import expire_archives, repair_copies, sweep_buckets
@@ -38,6 +39,8 @@ async def run_worker(settings: Settings) -> None:
         log.info("worker.started", sources=sorted(settings.served_sources))
         if parts.mirrors:
             await _clean_up(parts.mirrors)
+        if parts.lfs_cache:
+            await _clean_up(parts.lfs_cache)
         await _work(settings, parts, stopping)
     log.info("worker.stopped")
 
@@ -50,10 +53,10 @@ def _warn_if_no_room(settings: Settings) -> None:
         log.warning("work_dir.unusable", work_dir=str(workspace.folder), reason=exc.message)
 
 
-async def _clean_up(mirrors: Mirrors) -> None:
+async def _clean_up(folder: Mirrors | LfsCache) -> None:
     """Remove what killed workers left. Without the folder, builds wait until it is usable."""
     try:
-        await mirrors.clean_up()
+        await folder.clean_up()
     except NoRoom as exc:
         log.warning("mirror_dir.unusable", reason=exc.message)
 
