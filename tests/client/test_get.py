@@ -1,14 +1,15 @@
 """``archiver get`` and the responses of a server."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from archiver.client.api_response import LIMITS
+from archiver.client.api_response import FINAL, LIMITS, UNKNOWN
+from archiver.errors import ArchiverError, BadArchive, NotFound, SourceError
 from tests.client.responses import (
     CONTENT,
     GET,
@@ -252,6 +253,27 @@ def test_a_limit_outlasts_the_patience_of_the_user(
         "Error: too_many_tasks: because of too_many_tasks",
         "Hint: Run the same command again later.",
     ]
+
+
+def leaves(kind: type[ArchiverError]) -> Iterator[type[ArchiverError]]:
+    for each in kind.__subclasses__():
+        yield from leaves(each) if each.__subclasses__() else (each,)
+
+
+def test_the_client_knows_the_failures_that_no_retry_can_end() -> None:
+    """So ``get`` ends with the same code, whether it waited for the task or came after it."""
+    of_hosts = (*leaves(SourceError), *leaves(BadArchive))
+    assert {each.code for each in of_hosts if not each.retryable} == FINAL
+    assert {each.code for each in leaves(NotFound)} == UNKNOWN
+
+
+@pytest.mark.parametrize("code", sorted(FINAL))
+def test_a_final_failure_is_not_tried_again(run: Run, server: ScriptedServer, code: str) -> None:
+    server.respond(REV_URL, problem(502, code))
+    result = run(*GET, "--server", server.url)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {code}: because of {code}\n"
+    assert len(server.requests) == 1
 
 
 def test_a_task_that_found_no_such_subdir_exits_with_3(

@@ -94,11 +94,11 @@ def verify_commit(file: Path, *, node: str, subdir: str, quiet: bool, as_json: b
 def _print_parts(proof: CommitProof) -> None:
     """Print the verdict on each submodule, and the number of LFS files."""
     for part in proof.parts:
-        files = f", {part.lfs_files} LFS files" if part.lfs_files else ""
+        files = f", {part.lfs_files} LFS" if part.lfs_files else ""
         what = f"commit {part.node}{files}: {part.reason}"
         click.echo(printable(f"{part.verdict}: submodule {part.path}, {what}"))
     if proof.lfs_files:
-        click.echo(f"{proof.lfs_files} files are those that Git LFS has in place of a pointer")
+        click.echo(f"{proof.lfs_files} LFS {'file' if proof.lfs_files == 1 else 'files'}")
 
 
 def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:

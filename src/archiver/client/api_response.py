@@ -42,6 +42,16 @@ UNKNOWN = frozenset(
 )
 """Error codes of failed tasks that mean "not found"."""
 
+FINAL = frozenset(
+    {
+        *("source_refused", "suffix_refused", "not_packable", "forbidden_address"),
+        *("unsupported_host", "shadowed_node", "bad_gitmodules", "submodule_refused"),
+        *("lfs_refused", "archive_too_large", "unsafe_member", "not_convertible"),
+        *("bytes_changed", "wrong_root"),
+    }
+)
+"""Codes of problems with a host or an archive that will be the same at the next try."""
+
 LIMITS = frozenset({"too_many_tasks", "too_many_new_tasks", "too_many_lookups", "queue_full"})
 """Codes of problems that end with time alone."""
 
@@ -278,7 +288,9 @@ def _failure(response: ApiResponse) -> CommandFailed:
     if code in LIMITS:
         return LimitReached(message, code=known, pause_s=_pause_s(response))
     failure = _FAILURES.get(response.status, CommandFailed)
-    if failure is RetryLater and code:
+    if code in FINAL:
+        failure = CommandFailed
+    elif failure is RetryLater and code:
         failure = Declined
     failed = failure(message, code=known, hint=_HINTS.get(response.status, ""))
     failed.elsewhere |= response.status >= FIRST_SERVER_ERROR or not known
