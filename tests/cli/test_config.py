@@ -296,7 +296,7 @@ def test_show_prints_only_the_settings_that_apply_to_the_kind_of_a_source(
     assert both <= shown["forge"].keys() & shown["hg"].keys()
     assert shown["forge"].keys() - shown["hg"].keys() == {
         *("root", "attributes", "reachable", "token_user", "lfs_hosts"),
-        *("submodule_urls", "max_submodules", "max_submodule_depth"),
+        *("submodule_urls", "submodule_concurrency", "max_submodules", "max_submodule_depth"),
     }
     assert shown["hg"].keys() - shown["forge"].keys() == {"suffixes", "subdirs", "completeness"}
     forge, hg = result.stdout.split("[sources.hg]")

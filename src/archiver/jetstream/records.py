@@ -22,6 +22,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with a zone. Python cannot compare times with and without a zone."""
 
+HolderName = Annotated[str, msgspec.Meta(max_length=64)]
+
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2200, 1, 1, tzinfo=UTC)
 """Between these, adding a delay to a time or changing its zone never overflows."""
@@ -211,6 +213,16 @@ class DueRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("due too far in the future")
 
 
+class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The holders of a source's seats, with the ends of their leases."""
+
+    holders: Mapping[HolderName, Moment]
+
+    def __post_init__(self) -> None:
+        for until in self.holders.values():
+            _require_past(until)  # but for the length of a lease
+
+
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An event of the feed: an archive was built."""
 
@@ -247,6 +259,7 @@ decode_copies = _decoder(CopiesRecord, max_bytes=4 * COPIES_MAX_BYTES)
 decode_repair = _decoder(RepairRecord)
 decode_due = _decoder(DueRecord)
 decode_rev = _decoder(RevRecord)
+decode_seats = _decoder(SeatsRecord)
 decode_finished = _decoder(FinishedRecord)
 decode_waiting = _decoder(WaitingRecord)
 

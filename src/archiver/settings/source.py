@@ -33,8 +33,8 @@ _USER = re.compile(r"[!-9;-~]{1,255}")
 _HGWEB_ONLY = frozenset({"suffixes", "fetch_suffix", "subdirs", "completeness"})
 _GIT_ONLY = frozenset(
     {
-        *("submodule_urls", "max_submodules", "max_submodule_depth"),
         *("archive_url_template", "root", "attributes", "reachable", "lfs_hosts"),
+        *("submodule_urls", "submodule_concurrency", "max_submodules", "max_submodule_depth"),
         *("token", "token_file", "token_user"),
     }
 )
@@ -106,6 +106,10 @@ class SourceSettings(Section):
     concurrency: int = Field(default=8, ge=3, le=100)
     """Attempts of the whole fleet that may use the host at a time. A quarter is reserved for
     clients with few tasks, and a quarter for low priority.
+    """
+    submodule_concurrency: int = Field(default=4, ge=1, le=100)
+    """`git`: fetches of submodules that the whole fleet may send to this host at a time, beside
+    `concurrency`.
     """
     queue_max: int = Field(default=10_000, ge=1)
     """Tasks of clients that may wait for the host. The last tenth is kept for clients with few

@@ -20,11 +20,14 @@ from archiver.formats.workspace import Workspace
 from archiver.jetstream.capacity import Capacity
 from archiver.jetstream.connection import Connection, connect
 from archiver.jetstream.link import Servers
+from archiver.jetstream.seats import JetStreamSeats
 from archiver.jetstream.worker_reports import Answer
 from archiver.limiter import ClientLimits
 from archiver.model import Region
 from archiver.ports.formats import VerifierFactory
+from archiver.ports.seats import Seats
 from archiver.ports.source import Source
+from archiver.runtime.local_seats import LocalSeats
 from archiver.settings import (
     RegionSettings,
     Settings,
@@ -86,6 +89,14 @@ def client_limits(settings: Settings) -> ClientLimits:
         lookups_per_minute=limits.lookups_per_minute,
         queue_max={name: source.queue_max for name, source in settings.sources.items()},
     )
+
+
+def create_seats(settings: Settings, connection: Connection | None = None) -> Seats:
+    """Return the seats for fetches beside tasks: the fleet's, or those of a tool without engine."""
+    numbers = {name: source.submodule_concurrency for name, source in settings.sources.items()}
+    if connection is None:
+        return LocalSeats(numbers)
+    return JetStreamSeats(connection=connection, numbers=numbers)
 
 
 def open_regions(settings: Settings) -> AbstractAsyncContextManager[RegionalStorage]:

@@ -56,8 +56,11 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         is_worker = process == "worker"
         mirrors = adapters.create_mirrors(settings) if is_worker else None
         lfs_cache = adapters.create_lfs_cache(settings) if is_worker else None
+        seats = adapters.create_seats(settings, connection)
         sources = await stack.enter_async_context(
-            adapters.open_sources(settings, mirrors=mirrors, lfs_cache=lfs_cache)
+            adapters.open_sources(
+                settings, mirrors=mirrors, lfs_cache=lfs_cache, take_seat=seats.take
+            )
         )
         queue = JetStreamTaskQueue(connection=connection)
         repairs = JetStreamRepairList(connection=connection)
