@@ -17,7 +17,15 @@ from archiver.testing import FakeAttempt
 from archiver.web.app import ROUTES
 from archiver.web.waiting.waiters import WaitLimits
 from tests.memory_world import ASH
-from tests.part_world import NARROWED, OPEN, ORIGIN, OUTSIDERS, PartWorld, credentials, part_of
+from tests.part_world import (
+    NARROWED,
+    OPEN,
+    ORIGIN,
+    OUTSIDERS,
+    PartWorld,
+    credentials,
+    part_of,
+)
 from tests.parts.fleet import HUNG_AFTER_S
 from tests.web.client import CONFIG, Client, ClientResponse, client
 from tests.web.waiters import settled
@@ -346,6 +354,15 @@ def test_a_permission_that_is_removed_during_a_wait_is_honoured(target: str) -> 
         [response] = waiting_together(web, [("whole", path)], narrow)
         assert_no_secret(response, secrets_of(web, complete=False))
         assert (b"submodule_refused" in response.body) is (target != "status")
+
+
+def test_a_permission_that_is_removed_while_the_archive_is_found_is_honoured() -> None:
+    world = PartWorld()
+    with client(world, access=world.access) as web:
+        world.archiver.hits.add(lambda _: world.access.replace(NARROWED))
+        target = targets(web, complete=False)["archive"]
+        [response] = waiting_together(web, [("whole", f"{target}?wait=5")])
+        assert response.code == "submodule_refused"
 
 
 def test_the_pin_of_a_hidden_archive_does_not_show() -> None:

@@ -84,12 +84,8 @@ class EventStream(Response):
 
     def _end_was_sent(self, watch: TaskWatch) -> bool:
         """Return whether the client has seen the end of the task, and reconnected nevertheless."""
-        return self._has_ended(watch) and self._last_id % 2 == 1
-
-    def _has_ended(self, watch: TaskWatch) -> bool:
-        """Return whether the task has ended, as far as the client may know."""
         status = watch.seen_by(self._context.may_read)
-        return status is not None and status.ended
+        return status is not None and status.ended and self._last_id % 2 == 1
 
     async def _stream(self, watch: TaskWatch, departure: Departure, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -100,28 +96,29 @@ class EventStream(Response):
             wake = await watch.wait_for_change(version, HEARTBEAT_S, departure)
             if not self._is_readable():  # its token was removed, or has expired
                 break
+            status = watch.seen_by(self._context.may_read)
             match wake:
                 case Wake.CHANGED:
+                    assert status  # noqa: S101 - for mypy
                     version = watch.version
-                    await self._send_event(watch, send)
+                    await self._send_event(watch, status, send)
                 case Wake.TIMEOUT:
                     await _send(send, b":\n\n")
                 case Wake.CLIENT_LEFT:
                     return
-            if (self._has_ended(watch) and version == watch.version) or watch.closing:
+            has_ended = status is not None and status.ended
+            if (has_ended and version == watch.version) or watch.closing:
                 break
         await send({"type": "http.response.body", "body": b""})
 
     def _is_readable(self) -> bool:
         return self._context.may_read(self._archive.source, self._archive.repo)
 
-    async def _send_event(self, watch: TaskWatch, send: Send) -> None:
-        status = watch.seen_by(self._context.may_read)
-        assert status  # noqa: S101 - for mypy
+    async def _send_event(self, watch: TaskWatch, status: Status, send: Send) -> None:
         event_id = _event_id(status)
         if self._has_sent or event_id != self._last_id:  # else another process has sent it
             self._last_id = max(event_id, _next_id(self._last_id, ended=status.ended))
-            event = watch.render_once(_render_event, self._context.may_read)
+            event = watch.render_once(_render_event, status)
             await _send(send, b"id: %d\n%b" % (self._last_id, event))
         self._has_sent = True
 

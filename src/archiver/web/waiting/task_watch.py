@@ -16,13 +16,12 @@ from archiver.errors import (
     ArchiverError,
     EngineUnavailable,
     InternalError,
-    PartOrigin,
     TaskFailed,
 )
 from archiver.model import Archive, ArchiveRequest, Ready, Region
 from archiver.service import Archiver
 from archiver.status import Status
-from archiver.tasks import Task, TaskState
+from archiver.tasks import Failure, Task, TaskState
 from archiver.telemetry import describe, log
 from archiver.tree_proof import MayRead, everything
 from archiver.web.waiting.wake import (
@@ -63,7 +62,7 @@ class TaskWatch:
         self._archive = archive
         self._poll_interval = poll_interval
         self._responses: dict[Variant, Response] = {}
-        self._renderings: dict[PartOrigin | None, bytes] = {}
+        self._renderings: dict[Failure | None, bytes] = {}
         self.version = 0
         self.status: Status | None = None
         self.failure: ArchiverError | None = None
@@ -153,16 +152,16 @@ class TaskWatch:
             wake_all(self.until_end)
         wake_all(self.until_change)
 
-    def render_once(self, render: Callable[[Status], bytes], may_read: MayRead) -> bytes:
-        """Return what *render*, always the same, makes of the status as a client may know it.
+    def render_once(self, render: Callable[[Status], bytes], seen: Status) -> bytes:
+        """Return what *render*, always the same, makes of the status that ``seen_by`` has returned.
 
-        It is called once for each version of the status, and for each part that is hidden.
+        It is called once for each version of the status, and for each part that is hidden from a
+        client: the error then names the part.
         """
-        assert self.status  # noqa: S101 - for mypy
-        hidden = self.status.first_hidden(may_read)
-        if hidden not in self._renderings:
-            self._renderings[hidden] = render(self.status.as_seen_by(may_read))
-        return self._renderings[hidden]
+        error = seen.task.error
+        if error not in self._renderings:
+            self._renderings[error] = render(seen)
+        return self._renderings[error]
 
     async def wait_for_status(self, timeout_s: float, departure: Departure) -> Wake:
         """Return when there is a status, or when the client has left.
@@ -199,10 +198,10 @@ class TaskWatch:
         """
         if self.closing:
             timeout_s = min(timeout_s, LAST_HOLD_S)
-        wake = await self._wait_for_end(may_read, timeout_s, receive)
-        if wake is not Wake.CHANGED:
-            return wake
-        self._require_success(may_read)
+        ended = await self._wait_for_end(may_read, timeout_s, receive)
+        if isinstance(ended, Wake):
+            return ended
+        _require_success(ended)
         if variant not in self._responses:
             found = await self._archiver.request(
                 replace(variant.archive_request, rev=self._archive.node),
@@ -214,33 +213,35 @@ class TaskWatch:
             )
             if not isinstance(found, Ready):
                 return Wake.TIMEOUT
-            self._require_success(may_read)  # its token may have been removed meanwhile
+            _require_success(self.seen_by(may_read))  # its token may have been removed meanwhile
             self._responses[variant] = render(found)
         return self._responses[variant]
 
-    async def _wait_for_end(self, may_read: MayRead, timeout_s: float, receive: Receive) -> Wake:
-        """Return when the task has ended for the client, or why the wait ended before."""
-        until, wake = time.monotonic() + timeout_s, Wake.CHANGED
+    async def _wait_for_end(
+        self, may_read: MayRead, timeout_s: float, receive: Receive
+    ) -> Status | Wake:
+        """Return the status once the task has ended for the client, or why the wait ended."""
+        until = time.monotonic() + timeout_s
         with departure_of(receive) as departure:
-            while wake is Wake.CHANGED:
+            while True:
                 status = self.seen_by(may_read)
                 if status and status.ended:
-                    break
+                    return status
                 left_s = max(0.0, until - time.monotonic())
                 wake = await pause(self.until_end, left_s, departure)
-        return wake
-
-    def _require_success(self, may_read: MayRead) -> None:
-        """Raise TaskFailed if the task has failed, as far as the client may know."""
-        status = self.seen_by(may_read)
-        if status and status.task.state is TaskState.FAILURE:
-            raise _task_failed(status.task)
+                if wake is not Wake.CHANGED:
+                    return wake
 
 
 def _fails_in_part(known: Status | None, status: Status) -> bool:
     """Return whether there is a new error in a part: to some clients, it is the end."""
     error = status.task.error
     return bool(error and error.origins) and (known is None or known.task.error != error)
+
+
+def _require_success(status: Status | None) -> None:
+    if status and status.task.state is TaskState.FAILURE:
+        raise _task_failed(status.task)
 
 
 def _task_failed(task: Task) -> TaskFailed:
