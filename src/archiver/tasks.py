@@ -1,10 +1,10 @@
 """Tasks: the state of a build, and the length of a queue."""
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from archiver.errors import ArchiverError, PartOrigin, SubmoduleRefused, shown_url
+from archiver.errors import ArchiverError, InternalError, PartOrigin, SubmoduleRefused, shown_url
 from archiver.model import Archive
 from archiver.tree_proof import MayRead, first_hidden
 
@@ -61,8 +61,14 @@ def preferred(taken: int) -> Priority:
     return TURNS[taken % len(TURNS)]
 
 
-ORIGINS_MAX = 16
-"""More than the levels of submodules in any repository."""
+ORIGINS_MAX = 256
+ORIGINS_MAX_BYTES = 40 << 10
+"""Of the origins of a failure, which may be those of all submodules of an archive."""
+
+
+def _size(origin: PartOrigin) -> int:
+    """Return the size of *origin* in a record, some more than that of its texts."""
+    return 100 + sum(len(text.encode()) for text in astuple(origin))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,13 @@ class Failure:
 
     @classmethod
     def of(cls, error: ArchiverError) -> "Failure":
+        """Return the failure by *error*: an empty one if its origins do not fit into a record."""
         origins = tuple(replace(each, url=shown_url(each.url)) for each in error.origins)
+        if len(origins) > ORIGINS_MAX or sum(map(_size, origins)) > ORIGINS_MAX_BYTES:
+            return cls(
+                code=InternalError.code,
+                message="the archive has too many submodules to say who may know its failure",
+            )
         return cls(code=error.code, message=error.message, origins=origins)
 
     @classmethod

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from archiver.sources.git.complete.submodule_url import (
     RepoTemplate,
     parse_url,
+    plain_url,
     resolve_url,
-    shown_url,
 )
 
 BASE = "https://git.example/team/app"
@@ -139,9 +139,9 @@ def test_no_url_breaks_the_parser_or_a_message(url: str) -> None:
     address = parse_url(resolve_url(url, BASE))
     if address:
         RepoTemplate("https://git.example/{repo}", any_protocol=True).repos(address)
-    assert shown_url(url).isprintable()
+    assert plain_url(url).isprintable()
 
 
 def test_a_message_has_no_credentials_of_a_url() -> None:
     for url in ("https://me:secret@git.example/a", "secret@git.example:a", "ssh://secret@h/a@b"):
-        assert "secret" not in shown_url(url)
+        assert "secret" not in plain_url(url)

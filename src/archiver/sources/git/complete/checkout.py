@@ -54,15 +54,27 @@ class Plan:
 
     @property
     def origins(self) -> tuple[PartOrigin, ...]:
-        """The origins of all submodules, each after the one that contains it."""
-        return tuple(each.origins[-1] for each in self.walk() if each.origins)
+        """The origins of all submodules, each after the one that contains it.
+
+        Of those from one repository, the first is enough, because clients may read all or none.
+        """
+        found: dict[tuple[str, str], PartOrigin] = {}
+        for origin in (each.origins[-1] for each in self.walk() if each.origins):
+            found.setdefault((origin.source, origin.repo), origin)
+        own = self.superproject.snapshot.archive
+        found.pop((own.source, own.repo), None)
+        return tuple(found.values())
 
 
 @contextmanager
 def within(origins: tuple[PartOrigin, ...]) -> Iterator[None]:
-    """Have errors in the block say that they are in a submodule of these *origins*."""
+    """Have errors in the block say that they are in a submodule of these *origins*.
+
+    An outage of ours is not: it says nothing about the submodule.
+    """
     try:
         yield
     except ArchiverError as exc:
-        exc.origins = exc.origins or origins
+        if not exc.ours:
+            exc.origins = exc.origins or origins
         raise

@@ -29,7 +29,7 @@ from archiver.sources.git.complete.checkout import Checkout, Plan, within
 from archiver.sources.git.complete.gitmodules import read_submodule_urls
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
 from archiver.sources.git.complete.repository_lfs import find_lfs
-from archiver.sources.git.complete.submodule_url import shown_url
+from archiver.sources.git.complete.submodule_url import plain_url
 from archiver.sources.git.snapshot import Snapshot
 
 FETCHES_AT_A_TIME = 8
@@ -156,10 +156,10 @@ class Planner:
         repo = checkout.snapshot.archive.repo
         candidates = self._hosts.find(url, host=checkout.host, repo=repo)
         if not candidates:
-            raise SubmoduleRefused.of(path, shown_url(url))
+            raise SubmoduleRefused.of(path, plain_url(url))
         return _Wanted(
             path=path,
-            url=shown_url(url),
+            url=plain_url(url),
             node=gitlink.node,
             subdir=subdir,
             candidates=candidates,

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 from archiver.names import is_name
 
 URL_MAX_CHARS = 2048
-SHOWN_MAX_CHARS = 200
 
 PLACEHOLDER = "{repo}"
 GIT_ENDING = ".git"
@@ -126,8 +125,7 @@ class RepoTemplate:
 _MARK = "archiver-repo-placeholder"
 
 
-def shown_url(url: str) -> str:
-    """Return *url* for a message: short, printable and without credentials."""
-    plain = _USER.sub(r"\1", url)
-    text = plain if plain.isprintable() else ascii(plain)[1:-1]
-    return text if len(text) <= SHOWN_MAX_CHARS else f"{text[:SHOWN_MAX_CHARS]}…"
+def plain_url(url: str) -> str:
+    """Return *url* in printable characters and without credentials."""
+    plain = _USER.sub(r"\1", url[:URL_MAX_CHARS])
+    return plain if plain.isprintable() else ascii(plain)[1:-1]
