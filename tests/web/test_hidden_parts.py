@@ -80,12 +80,12 @@ def targets(web: Client, *, complete: bool) -> dict[str, str]:
         "tasks": f"/archiver/tasks?source={OPEN}&limit=20",
         "digest": f"/sha256/{sha256}",
     }
-    flag = "?submodules=1" if complete else ""
+    flag, node = "?submodules=1" if complete else "", wanted(world, complete=complete).node
     by_address = {
         "archive": f"/archiver/{OPEN}/{ASH}/default{flag}",
         "checksum": f"/get/{OPEN}/{ASH}/default.tar.gz.sha256{flag}",
         "file": f"/get/{OPEN}/{ASH}/default.tar.gz{flag}",
-        "purge": f"/archiver/{OPEN}/{ASH}/{wanted(world, complete=complete).node}{flag}&reason=test",
+        "purge": f"/archiver/{OPEN}/{ASH}/{node}{flag}&reason=test",
     }
     if complete:
         return by_task | by_address
