@@ -332,7 +332,14 @@ class MirrorFailed(ArchiverError, code="mirror_failed", retryable=True):
 
 
 class NoRoom(ArchiverError, code="no_room", retryable=True, ours=True):
-    """A worker's disk has no room: for an archive to convert, or for a repository to fetch."""
+    """A worker's disk has no room: for an archive to convert, or for a repository to fetch.
+
+    Or, if it is not *of_disk*, the worker has too many open files or processes.
+    """
+
+    def __init__(self, message: str, *, of_disk: bool = True) -> None:
+        super().__init__(message)
+        self.of_disk = of_disk
 
 
 class ConversionLost(ArchiverError, code="conversion_lost", retryable=True):

@@ -1,6 +1,7 @@
 """Submodules of hostile or broken repositories: what is refused, and that nobody else is asked."""
 
 import asyncio
+import resource
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ from archiver.errors import (
     ArchiveTooLarge,
     BadGitmodules,
     MirrorFailed,
+    NoRoom,
     SourceUnavailable,
     SubmoduleMissing,
     SubmoduleRefused,
@@ -371,3 +373,36 @@ def test_nothing_is_left_over(superproject: Superproject, tmp_path: Path) -> Non
     assert expected(superproject.host, tmp_path, superproject.node)
     failure_of(superproject, tmp_path, superproject.commit(urls={"lib": ("../one", NODE)}))
     assert not litter(tmp_path)
+
+
+def test_a_worker_with_few_open_files_says_so_and_keeps_its_mirrors(
+    superproject: Superproject, tmp_path: Path
+) -> None:
+    urls = {f"lib/{number}": ("../two", superproject.two_node) for number in range(60)}
+    many = superproject.commit(urls=urls)
+
+    async def scenario() -> None:
+        async with open_world(superproject.host, tmp_path) as world:
+            await world.make(superproject.node, submodules=True)
+            mirrors = mirrors_of(tmp_path)
+            superproject.host.requests.clear()
+            with few_files(60), pytest.raises(NoRoom, match="too many open files") as raised:
+                await world.make(many, submodules=True)
+            assert raised.value.ours
+            assert mirrors_of(tmp_path) == mirrors
+            await world.make(many, submodules=True)
+        assert len(superproject.host.fetches) <= 2
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def few_files(more: int) -> Iterator[None]:
+    """Allow this process *more* open files than it has, and no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -14,12 +14,6 @@ OTHER_FILES = 96
 CONNECTIONS_MIN = 16
 
 
-def raise_file_limit() -> None:
-    """Raise the limit of open files as far as the system allows, for this process and children."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def connections_max() -> int:
     """Return how many connections this process may accept.
 

@@ -19,9 +19,10 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from starlette.types import ASGIApp
 
+from archiver.runtime.file_limit import raise_file_limit
 from archiver.telemetry import forget_dead_processes, log
 from archiver.web.address_claim import CannotListen, FleetIdentity, claimed_address
-from archiver.web.file_limit import CONNECTIONS_MAX, connections_max, raise_file_limit
+from archiver.web.file_limit import CONNECTIONS_MAX, connections_max
 from archiver.web.metrics_listener import METRICS_FOLDER, shared_metrics
 
 HEADER_TIMEOUT_MS = 10_000

@@ -11,6 +11,7 @@ from archiver.health import Heartbeat
 from archiver.jetstream.fullness import Fullness
 from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.work_queue import open_work_queue
+from archiver.runtime.file_limit import raise_file_limit
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings
@@ -31,6 +32,7 @@ async def run_worker(settings: Settings) -> None:
     Raises SettingsError, or CannotListen if `worker.metrics_listen` cannot be bound.
     """
     set_up_logging(settings.log.format, level=settings.log.level, process="worker")
+    raise_file_limit()  # a build holds some files for each submodule
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

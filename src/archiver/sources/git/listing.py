@@ -23,7 +23,7 @@ from archiver.names import display_path
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.mirror import Mirror
 from archiver.sources.git.path_check import PathCheck
-from archiver.sources.git.store import storing
+from archiver.sources.git.store import storing, unusable
 
 BLOCK_BYTES = 512
 """Size of a tar's header, and of the unit to which contents are padded."""
@@ -185,7 +185,7 @@ def spool(folder: Path) -> Iterator[BinaryIO]:
     try:
         file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - closed below
     except OSError as exc:
-        raise NoRoom("worker.mirror_dir is not writable") from exc
+        raise unusable(exc) from exc
     try:
         yield file
     finally:

@@ -20,7 +20,7 @@ from archiver.sources.config import Attributes
 from archiver.sources.git.child import Child, GitFailed
 from archiver.sources.git.locks import locked, try_lock
 from archiver.sources.git.program import GitProgram
-from archiver.sources.git.store import HAVES_MAX, Identity, Store, has_room, storing
+from archiver.sources.git.store import HAVES_MAX, Identity, Store, has_room, starved, storing
 from archiver.telemetry import METRICS
 
 STEP_BYTES = 64 << 20
@@ -211,19 +211,17 @@ class Mirror:
         refuses, NotPackable for an attribute that it rejects, NoRoom, or MirrorFailed, which makes
         the mirror ``suspect``.
         """
-        if failure.reached_limit:
-            return ArchiveTooLarge("the commit exceeds the limits of git's memory, time or output")
-        if _REFUSED_PATH in failure.stderr:
-            return UnsafeMember("the commit has a path that git refuses to write")
-        if _REFUSED_ENCODING in failure.stderr:
-            return NotPackable("a .gitattributes has working-tree-encoding without an encoding")
+        if translated := _limit_of(failure) or _refusal_of(failure) or self._disk_full(failure):
+            return translated
+        self.suspect = True
+        return MirrorFailed("git failed on the worker's copy of the repository")
+
+    def _disk_full(self, failure: GitFailed) -> NoRoom | None:
         with suppress(OSError):
             if not has_room(self.store.folder):
                 return NoRoom(_NO_ROOM)
-        if any(sign in failure.stderr.lower() for sign in _DISK_FULL):
-            return NoRoom(_NO_ROOM)
-        self.suspect = True
-        return MirrorFailed("git failed on the worker's copy of the repository")
+        full = any(sign in failure.stderr.lower() for sign in _DISK_FULL)
+        return NoRoom(_NO_ROOM) if full else None
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -272,3 +270,19 @@ class Mirror:
         finally:
             os.close(lock)
         return True
+
+
+def _limit_of(failure: GitFailed) -> ArchiverError | None:
+    """Return the error of a run that reached a limit: of git, or of this process."""
+    if failure.reached_limit:
+        return ArchiveTooLarge("the commit exceeds the limits of git's memory, time or output")
+    return starved(failure.__cause__)
+
+
+def _refusal_of(failure: GitFailed) -> ArchiverError | None:
+    """Return the error of a run that refused something in the commit."""
+    if _REFUSED_PATH in failure.stderr:
+        return UnsafeMember("the commit has a path that git refuses to write")
+    if _REFUSED_ENCODING in failure.stderr:
+        return NotPackable("a .gitattributes has working-tree-encoding without an encoding")
+    return None

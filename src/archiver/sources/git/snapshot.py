@@ -211,7 +211,7 @@ def _reason_to_replace(mirror: Mirror, error: ArchiverError) -> str | None:
     if not mirror.had_objects:
         return None
     if isinstance(error, NoRoom):
-        return None if mirror.received else "evicted"
+        return "evicted" if error.of_disk and not mirror.received else None
     return "damaged" if mirror.suspect or isinstance(error, MirrorFailed) else None
 
 

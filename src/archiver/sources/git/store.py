@@ -12,6 +12,7 @@
     first-size                     bytes after the first fetch
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ EXACT_ATTRIBUTES = (
 
 _PACK_COUNT = slice(8, 12)
 """Of a multi-pack-index: https://git-scm.com/docs/gitformat-pack."""
+
+_LIMITED = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -67,7 +70,22 @@ def storing() -> Iterator[None]:
     except _GONE as exc:
         raise MirrorFailed("the worker's copy of the repository is damaged") from exc
     except OSError as exc:
-        raise NoRoom("worker.mirror_dir is not writable") from exc
+        raise unusable(exc) from exc
+
+
+def unusable(failure: OSError) -> NoRoom:
+    """Return the error for a file in worker.mirror_dir that could not be used."""
+    return starved(failure) or NoRoom("worker.mirror_dir is not writable")
+
+
+def starved(failure: BaseException | None) -> NoRoom | None:
+    """Return the error if *failure* means that this process may not open or start more."""
+    if not isinstance(failure, OSError) or failure.errno not in _LIMITED:
+        return None
+    return NoRoom(
+        "the worker has too many open files or processes: raise its limits (ulimit -n, ulimit -u)",
+        of_disk=False,
+    )
 
 
 def has_room(folder: Path, more_bytes: int = 0) -> bool:
