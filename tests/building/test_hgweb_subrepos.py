@@ -22,6 +22,8 @@ from archiver.ports.source import ServedFormats
 from tests.broken_repositories import LocalArchiver, archive_of
 from tests.parts.hgweb import DATE, HG_ENV, Hgweb, Mercurial, Repository, hg_binary, serving
 
+pytestmark = pytest.mark.thorough
+
 TAR = ServedFormats(suffixes=("tar.gz",))
 WHOLE_TAR = ServedFormats(suffixes=("tar.gz",), subdirs=False)
 STORES = {"largefiles": ".hg/largefiles", "lfs": ".hg/store/lfs"}

@@ -117,6 +117,7 @@ def test_a_missing_file_is_found_before_the_first_download(
     assert git_host.lfs.downloads == []
 
 
+@pytest.mark.thorough
 def test_links_of_many_files_are_asked_for_again(git_host: GitHost, tmp_path: Path) -> None:
     pointers = add_many(git_host, LINKS_MAX + 2 * OBJECTS_MAX)
 
