@@ -6,6 +6,8 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from archiver.errors import (
     BadGitmodules,
     MirrorFailed,
     NoRoom,
+    SourceBusy,
     SourceUnavailable,
     SubmoduleMissing,
     SubmoduleRefused,
@@ -330,6 +333,46 @@ def test_a_submodule_may_be_on_another_configured_host(
         assert len(other.fetches) == 1
         assert taken
         assert set(taken) == {"other"}
+
+
+def test_seats_that_others_hold_for_too_long_end_the_attempt_and_not_the_task(
+    superproject: Superproject, tmp_path: Path
+) -> None:
+    @asynccontextmanager
+    async def never(source: str) -> AsyncIterator[None]:  # noqa: ARG001 - as TakeSeat
+        await asyncio.Event().wait()
+        yield
+
+    async def scenario() -> None:
+        config = replace(
+            git_source_config(superproject.host.template), deadline=timedelta(seconds=0.5)
+        )
+        async with git_world(config, tmp_path, take_seat=never) as world:
+            with pytest.raises(SourceBusy) as raised:
+                await world.make(superproject.node, submodules=True)
+            assert raised.value.retryable
+        assert not litter(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_shows_only_commits_of_refs_does_so_in_submodules(
+    superproject: Superproject, tmp_path: Path
+) -> None:
+    hidden = superproject.two.unreachable_commit({"hidden": b"hidden\n"})
+    shown = superproject.two.commit({"shown": b"shown\n"})
+    reachable = GitConfig(reachable=True)
+    node = superproject.commit(urls={"lib": ("../two", hidden)})
+    failure = failure_of(superproject, tmp_path / "hidden", node, reachable)
+    assert isinstance(failure, SubmoduleMissing)
+
+    async def scenario() -> None:
+        config = git_source_config(superproject.host.template, git=reachable)
+        node = superproject.commit(urls={"lib": ("../two", shown)})
+        async with git_world(config, tmp_path / "shown") as world:
+            assert (await world.make(node, submodules=True)).proof
+
+    asyncio.run(scenario())
 
 
 def test_an_outage_of_the_host_of_a_submodule_is_retryable_and_has_its_origin(

@@ -1,9 +1,11 @@
 """The configured git hosts, as sources of submodules."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+from archiver.errors import SourceBusy
 from archiver.model import Node
 from archiver.sources.config import SourceConfig
 from archiver.sources.git.client import GitUrls
@@ -70,12 +72,25 @@ class GitHosts:
     """
 
     def __init__(self, take_seat: TakeSeat, *, lfs_cache: LfsCache | None = None) -> None:
-        self.take_seat = take_seat
         self.lfs_cache = lfs_cache
+        self._take_seat = take_seat
         self._hosts: dict[str, GitHost] = {}
 
     def add(self, host: GitHost) -> None:
         self._hosts[host.name] = host
+
+    @asynccontextmanager
+    async def seat(self, host: GitHost) -> AsyncIterator[None]:
+        """Hold one of the seats of *host* for the block. Raises SourceBusy, or as ``take_seat``."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(host.config.deadline.total_seconds()):
+                    await stack.enter_async_context(self._take_seat(host.name))
+            except TimeoutError as exc:
+                raise SourceBusy(
+                    f"{host.name} is busy with fetches of other submodules", retry_after=None
+                ) from exc
+            yield
 
     def find(self, url: str, *, host: GitHost, repo: str) -> list[tuple[GitHost, str]]:
         """Return the repositories that *url* in a ``.gitmodules`` of *repo* may mean.

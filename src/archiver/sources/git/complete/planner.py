@@ -96,7 +96,7 @@ class Planner:
                 await checkout.lfs.files.fetch(self._received.counter())
 
     def _seat(self, checkout: Checkout) -> AbstractAsyncContextManager[object]:
-        return self._hosts.take_seat(checkout.host.name) if checkout.origins else nullcontext()
+        return self._hosts.seat(checkout.host) if checkout.origins else nullcontext()
 
     async def _with_lfs(self, checkout: Checkout) -> Checkout:
         """Return *checkout* with its LFS files, which are not fetched yet."""
@@ -200,7 +200,7 @@ class Planner:
                 self._stack,
                 archive,
                 on_received=self._received.counter(),
-                seat=partial(self._hosts.take_seat, host.name),
+                seat=partial(self._hosts.seat, host),
                 may_be_empty=True,
             )
         except UnknownRev as exc:
