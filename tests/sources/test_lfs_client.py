@@ -519,7 +519,7 @@ def test_the_header_of_an_action_does_not_follow_a_redirect_to_another_host(
 # .lfsconfig
 
 
-@pytest.mark.parametrize("end", ("", ".git", ".git/info/lfs", "/info/lfs/", ".git/other-lfs"))
+@pytest.mark.parametrize("end", ("", ".git", ".git/info/lfs", "/info/lfs/"))
 def test_an_address_of_the_repository_itself_is_used(
     git_host: GitHost, pointer: Pointer, end: str
 ) -> None:
@@ -544,6 +544,8 @@ def test_an_address_of_the_repository_itself_is_used(
         "{own}/group/project.git/%2e%2e/private.git/info/lfs",
         "{own}/group/project.git/./lfs",
         "{own}/group/project-private.git/info/lfs",
+        "{own}/group/project/private.git/info/lfs",
+        "{own}/group/project.git/private/info/lfs",
         "{own}/group/project.git/info/lfs?a=b",
         "{own}/group/project.git/info/lfs#a",
         "{own}/",

@@ -9,7 +9,8 @@ from yarl import URL
 
 from archiver.telemetry import log
 
-_BELOW_REPO = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*/?")
+_OF_REPO = re.compile(r"(?:/info/lfs)?/?")
+"""What may follow the repository's path: longer ones may be those of other repositories."""
 
 
 def server_url(repo_url: str, lfs_url: str = "") -> str:
@@ -28,7 +29,7 @@ def server_url(repo_url: str, lfs_url: str = "") -> str:
 
 
 def _is_of_repo(lfs_url: str, repo_url: str) -> bool:
-    """Return whether *lfs_url* is that of the repository at *repo_url*, or below it."""
+    """Return whether *lfs_url* is that of the repository at *repo_url*, or of its LFS server."""
     try:
         url, home = URL(lfs_url, encoded=True), URL(repo_url, encoded=True)
         same_host = (url.scheme, url.raw_host, url.port) == (home.scheme, home.raw_host, home.port)
@@ -38,6 +39,6 @@ def _is_of_repo(lfs_url: str, repo_url: str) -> bool:
         return False
     path = url.raw_path
     for own in (f"{home.raw_path}.git", home.raw_path):
-        if path == own or path.startswith(f"{own}/"):
-            return bool(_BELOW_REPO.fullmatch(path.removeprefix(own)))
+        if path.startswith(own) and _OF_REPO.fullmatch(path.removeprefix(own)):
+            return True
     return False
