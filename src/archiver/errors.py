@@ -106,7 +106,7 @@ class ArchiverError(Exception):
     ``ours`` marks an outage of Archiver's own parts, unrelated to the archive or its host. Tasks
     wait for its end, and it does not count as a failure. An error in a submodule has the
     ``origins`` of that submodule and of those around it, the outermost first: only clients that may
-    read them all may learn about it.
+    read them all may learn about it. If it is known to be of one submodule, that is its ``part``.
     """
 
     code: ClassVar[str]
@@ -121,16 +121,27 @@ class ArchiverError(Exception):
         super().__init__(message)
         self.message = message
         self.origins: tuple[PartOrigin, ...] = ()
+        self.part: PartOrigin | None = None
 
     def within(self, *origins: PartOrigin) -> Self:
         """Return this error, which is in a submodule of these *origins*, the outermost first."""
         self.origins = (*origins, *self.origins)
         return self
 
+    def in_part(self, *origins: PartOrigin) -> Self:
+        """Return this error, which is that of the ``part`` with the last of these *origins*."""
+        self.part = origins[-1]
+        if self.part.path not in self.message:
+            self.message = f"the submodule {self.part.path}: {self.message}"
+        return self.within(*origins)
+
     @property
     def log_fields(self) -> dict[str, str]:
-        """The fields for a log line: the code, and S3's code if S3 caused the error."""
-        return {"code": self.code} | ({"s3_code": code} if (code := _s3_code(self)) else {})
+        """The fields for a log line: the code; S3's code if S3 caused the error; its submodule."""
+        part = self.part
+        submodule = {"submodule": part.path, "submodule_source": part.source} if part else {}
+        s3_code = {"s3_code": code} if (code := _s3_code(self)) else {}
+        return {"code": self.code, **s3_code, **submodule}
 
     @property
     def reason(self) -> str:
@@ -272,7 +283,8 @@ class SubmoduleRefused(SourceError, code="submodule_refused"):
         """Return the error for a submodule at *path* with this *url*, both fit for display."""
         return cls(
             f"the submodule {path} has the URL {shown_url(url)}, and no source that you may read "
-            "serves it: url_template, submodule_urls and repos of a source say which URLs it serves"
+            "serves it, or has this repository: url_template, submodule_urls and repos of a source "
+            "say which URLs it serves"
         )
 
 

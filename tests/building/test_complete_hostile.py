@@ -121,8 +121,8 @@ def test_the_failure_names_the_submodule_and_the_settings(
     failure = failure_of(superproject, tmp_path, node)
     assert failure.message == (
         "the submodule libs/x has the URL https://elsewhere.example/x, and no source that you may "
-        "read serves it: url_template, submodule_urls and repos of a source say which URLs it "
-        "serves"
+        "read serves it, or has this repository: url_template, submodule_urls and repos of a "
+        "source say which URLs it serves"
     )
     assert failure.origins == ()
 
@@ -389,6 +389,8 @@ def test_an_outage_of_the_host_of_a_submodule_is_retryable_and_has_its_origin(
                 await world.make(node, submodules=True)
             assert raised.value.retryable
             assert [origin.source for origin in raised.value.origins] == ["other"]
+            assert raised.value.message.startswith("the submodule lib: ")
+            assert raised.value.log_fields["submodule_source"] == "other"
 
     asyncio.run(scenario())
 

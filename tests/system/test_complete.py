@@ -82,8 +82,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "ARCHIVER_SOURCES__VAULT__URL_TEMPLATE": vault.template,
             "ARCHIVER_SOURCES__VAULT__TOKEN": HOST_TOKEN,
             "ARCHIVER_SOURCES__VAULT__PRIVATE": "true",
-            "ARCHIVER_TOKENS__CI__HASH": "sha256:"
-            + hashlib.sha256(CLIENT_TOKEN.encode()).hexdigest(),
+            "ARCHIVER_TOKENS__CI__HASH": f"sha256:{sha256(CLIENT_TOKEN.encode()).hexdigest()}",
             "ARCHIVER_DATA_DIR": str(folder / "data"),
         }
         template = "http://127.0.0.1:9/{repo}/archive/{rev}.{suffix}/{subdir}"

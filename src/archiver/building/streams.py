@@ -35,14 +35,16 @@ class Progress:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._receiving = False
+        self._received_bytes = 0
         self.broken = False
 
     def start(self) -> None:
-        """Report that fetching has started, before the first byte arrives."""
-        self._report(Phase.FETCHING, 0)
+        """Report that fetching has started, before the first byte of the stream arrives."""
+        self._report(Phase.FETCHING, self._received_bytes)
 
     def received(self, size_bytes: int) -> None:
         """Report what the host has sent so far, before the stream begins that is made of it."""
+        self._received_bytes = size_bytes
         self._report(Phase.FETCHING, size_bytes)
 
     async def receive(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

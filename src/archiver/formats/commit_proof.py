@@ -147,17 +147,16 @@ def _conclude(check: RecordCheck, failure: str = "") -> CommitProof:
     """Return the verdict on all files, with the *failure* of those outside of submodules."""
     own_part = (check,) if check.path else ()
     parts = tuple(part.part_proof() for part in (*own_part, *check.all_parts()))
-    worst = max(parts, key=lambda part: _FROM_BEST.index(part.verdict), default=None)
-    own = check.verdict
-    if failure and own is Verdict.PROVEN:  # such as a folder that comes twice
-        own = Verdict.DIFFERS
-    reason = "it has exactly the files of the commit"
-    if own is not Verdict.PROVEN:
+    verdict, reason = check.verdict, "it has exactly the files of the commit"
+    if failure:
         reason = check.because(failure)
-    elif worst and worst.verdict is not Verdict.PROVEN:
-        own, reason = worst.verdict, f"the submodule {worst.path}: {worst.reason}"
+        if verdict is Verdict.PROVEN:  # such as a folder that comes twice
+            verdict = Verdict.DIFFERS
+    for part in parts:
+        if _FROM_BEST.index(part.verdict) > _FROM_BEST.index(verdict):
+            verdict, reason = part.verdict, f"the submodule {part.path}: {part.reason}"
     return CommitProof(
-        verdict=own,
+        verdict=verdict,
         reason=reason,
         tree=check.tree,
         expected=check.expected,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from archiver.drift import Drift
-from archiver.errors import ArchiverError, CorruptArchive, NotFound, UnknownSource
+from archiver.errors import ArchiverError, CorruptArchive, NotFound, SubmoduleRefused, UnknownSource
 from archiver.model import Archive, Conversion, Manifest, Region
 from archiver.tasks import Failure
 
@@ -67,7 +67,7 @@ def with_failure(finding: Finding, exc: ArchiverError) -> Finding:
             return finding
         case CorruptCopy():
             return replace(finding, outcome=Outcome.CORRUPT, region=exc.region)
-        case NotFound() if not isinstance(exc, UnknownSource):
+        case NotFound() | SubmoduleRefused() if not isinstance(exc, UnknownSource):
             return replace(finding, outcome=Outcome.GONE)
         case _ if finding.fetched and not exc.retryable:
             return replace(finding, outcome=Outcome.DIFFERS)

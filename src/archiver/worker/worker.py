@@ -174,7 +174,8 @@ class Worker:
 
     async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         if isinstance(error, (SourceError, BadArchive)):
-            METRICS.source_errors.labels(source=lease.archive.source, code=error.code).inc()
+            source = error.part.source if error.part else lease.archive.source
+            METRICS.source_errors.labels(source=source, code=error.code).inc()
         if error.ours:
             await self._wait_or_fail(lease, error, line)
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 from asyncio import StreamReader, StreamWriter
@@ -39,7 +40,7 @@ class Run:
     """The command line and the environment of one process, with its limits.
 
     ``memory_bytes`` is of address space. ``inherits`` are the descriptors that the process keeps
-    open. ``stdin`` is that of a file to read.
+    open. ``stdin`` is that of a file to read. The failure of a run that ``may_fail`` is no news.
     """
 
     command: tuple[str, ...]
@@ -49,6 +50,7 @@ class Run:
     deadline: timedelta
     inherits: tuple[int, ...] = ()
     stdin: int | None = None
+    may_fail: bool = False
 
     @property
     def name(self) -> str:
@@ -96,6 +98,7 @@ class Child:
     def __init__(self, process: Process, run: Run) -> None:
         self._process = process
         self._name = run.name
+        self._may_fail = run.may_fail
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._messages = asyncio.create_task(_read_tail(cast("StreamReader", process.stderr)))
@@ -204,8 +207,13 @@ class Child:
         messages = self._messages
         stderr = messages.result() if messages.done() and not messages.cancelled() else ""
         status = self._process.returncode
-        log.warning(
-            "git.failed", command=self._name, reason=reason, status=status, stderr=_escape(stderr)
+        log.log(
+            logging.DEBUG if self._may_fail else logging.WARNING,
+            "git.failed",
+            command=self._name,
+            reason=reason,
+            status=status,
+            stderr=_escape(stderr),
         )
         return GitFailed(
             f"git {self._name} {reason}",

@@ -117,11 +117,18 @@ class GitProgram:
         return replace(self, git_dir=git_dir, object_dir=object_dir, inherits=inherits)
 
     async def run(
-        self, *arguments: str, stdin: bytes = b"", max_output_bytes: int = PIECE_BYTES
+        self,
+        *arguments: str,
+        stdin: bytes = b"",
+        max_output_bytes: int = PIECE_BYTES,
+        may_fail: bool = False,
     ) -> bytes:
-        """Return the output of one run. Raises GitFailed, also for more than *max_output_bytes*."""
+        """Return the output of one run. Raises GitFailed, also for more than *max_output_bytes*.
+
+        A failure is logged as a warning, unless the input is such that the run *may_fail*.
+        """
         async with (
-            self._start(arguments, feeds=True) as child,
+            self._start(arguments, feeds=True, may_fail=may_fail) as child,
             concurrently(child.write_all(stdin)),
         ):
             return await child.read_all(max_output_bytes)
@@ -169,6 +176,7 @@ class GitProgram:
         feeds: bool,
         stdin: BinaryIO | None = None,
         stdout: int = PIPE,
+        may_fail: bool = False,
     ) -> AbstractAsyncContextManager[Child]:
         run = Run(
             command=(self.path, *arguments),
@@ -178,6 +186,7 @@ class GitProgram:
             deadline=self.deadline,
             inherits=self.inherits,
             stdin=stdin.fileno() if stdin else None,
+            may_fail=may_fail,
         )
         return start(run, feeds=feeds, stdout=stdout)
 

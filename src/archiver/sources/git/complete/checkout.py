@@ -75,6 +75,17 @@ def within(origins: tuple[PartOrigin, ...]) -> Iterator[None]:
     try:
         yield
     except ArchiverError as exc:
-        if not exc.ours:
-            exc.origins = exc.origins or origins
+        if origins and not exc.origins and not exc.ours:
+            exc.in_part(*origins)
+        raise
+
+
+@contextmanager
+def in_any_part(plan: Plan) -> Iterator[None]:
+    """Have errors in the block say that they may be in any submodule of *plan*."""
+    try:
+        yield
+    except ArchiverError as exc:
+        if not exc.origins and not exc.ours:
+            exc.within(*plan.origins)
         raise

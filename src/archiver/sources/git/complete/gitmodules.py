@@ -38,7 +38,9 @@ async def read_submodule_urls(mirror: Mirror, record: CommitRecord) -> Mapping[s
     # Without the option, git reads any file of this machine that the content includes.
     command = ("config", "--file", "-", "--no-includes", "--null", "--list")
     try:
-        output = await mirror.git.run(*command, stdin=content, max_output_bytes=OUTPUT_MAX_BYTES)
+        output = await mirror.git.run(
+            *command, stdin=content, max_output_bytes=OUTPUT_MAX_BYTES, may_fail=True
+        )
     except GitFailed as exc:
         raise BadGitmodules("git cannot parse the .gitmodules of the commit") from exc
     return _urls(output.decode(errors="replace"))

@@ -172,19 +172,21 @@ class Planner:
         Raises SubmoduleRefused if there is none, SubmoduleMissing if that lacks the commit, or as
         ``Source.open``.
         """
+        unknown: Exception | None = None
         for host, repo in wanted.candidates:
             origin = PartOrigin(path=wanted.path, url=wanted.url, source=host.name, repo=repo)
             origins = (*wanted.around, origin)
             try:
                 with within(origins):
                     snapshot = await self._open_snapshot(host, repo, wanted)
-            except (UnknownRepo, InvalidRequest):
+            except (UnknownRepo, InvalidRequest) as exc:
+                unknown = exc
                 continue
             return Checkout(
                 path=wanted.path, host=host, snapshot=snapshot, origins=origins, parts={}
             )
         with within(wanted.around):
-            raise SubmoduleRefused.of(wanted.path, wanted.url)
+            raise SubmoduleRefused.of(wanted.path, wanted.url) from unknown
 
     async def _open_snapshot(self, host: GitHost, repo: str, wanted: _Wanted) -> Snapshot:
         archive = replace(
@@ -193,6 +195,7 @@ class Planner:
         missing = SubmoduleMissing(
             f"the submodule {wanted.path}: {host.name} has no commit {wanted.node} in {repo}"
         )
+        self._received.report()  # a host that is silent is asked for something
         if host.config.git.reachable and not await host.has_node(repo, wanted.node):
             raise missing
         try:
@@ -245,6 +248,10 @@ class _Received:
         self._on_received = on_received
         self._sizes: list[int] = []
 
+    def report(self) -> None:
+        if self._on_received:
+            self._on_received(sum(self._sizes))
+
     def counter(self) -> OnReceived:
         """Return what takes the number of bytes that one of them has sent so far."""
         number = len(self._sizes)
@@ -252,8 +259,7 @@ class _Received:
 
         def count(size_bytes: int) -> None:
             self._sizes[number] = size_bytes
-            if self._on_received:
-                self._on_received(sum(self._sizes))
+            self.report()
 
         return count
 

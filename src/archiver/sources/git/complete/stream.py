@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from archiver.errors import WrongTree
 from archiver.model import Archive
 from archiver.ports.source import OnReceived, Stream
-from archiver.sources.git.complete.checkout import within
+from archiver.sources.git.complete.checkout import in_any_part
 from archiver.sources.git.complete.complete_check import CompleteCheck
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
 from archiver.sources.git.complete.planner import Planner
@@ -42,7 +42,7 @@ async def open_complete(
             chunks=weave(plan, root=root, comment=record_of(plan).comment()),
             tree_check=check,
         )
-        with within(plan.origins):
+        with in_any_part(plan):
             try:
                 yield stream
             except WrongTree:

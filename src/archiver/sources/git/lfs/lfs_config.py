@@ -36,7 +36,7 @@ async def _parse(mirror: Mirror, text: bytes) -> str:
     """Return the address in *text*. Git would follow ``include.path`` to files of this machine."""
     command = ("config", "--file", "-", "--no-includes", "-z", "--list")
     try:
-        output = await mirror.git.run(*command, stdin=text)
+        output = await mirror.git.run(*command, stdin=text, may_fail=True)
     except GitFailed:
         log.debug("lfs.config_ignored", reason="malformed")
         return ""
