@@ -3,10 +3,11 @@
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tarfile import TarInfo
 from typing import IO, cast
 
 import msgspec
@@ -72,20 +73,7 @@ class GitRepository:
 
     def _make(self, inputs: Inputs, recipe: Recipe) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        run(["git", "init", "--quiet", "--bare", "--initial-branch=main", self.path])
-        self.git("config", "core.compression", "1")  # the last repack compresses as usual
-        with subprocess.Popen(
-            [self._git, "--git-dir", self.path, "fast-import", "--quiet"],
-            env=git_environment(),
-            stdin=subprocess.PIPE,
-        ) as importing:
-            with cast("IO[bytes]", importing.stdin) as stream:
-                stream.writelines(_commands(inputs, recipe))
-            if importing.wait():
-                raise RuntimeError("git fast-import failed")
-        self.git("config", "--unset", "core.compression")
-        self.git("repack", "-a", "-d", "-F", "--quiet")
+        import_commits(self.path, _commands(inputs, recipe))
         self._recipe.write_bytes(msgspec.json.encode(recipe))
 
     def _measure(self) -> tuple[int, int, str]:
@@ -104,6 +92,28 @@ class GitRepository:
         )
 
 
+def import_commits(path: Path, commands: Iterable[bytes]) -> None:
+    """Create the bare repository *path* of a stream for ``git fast-import``, well packed.
+
+    Format: https://git-scm.com/docs/git-fast-import.
+    """
+
+    def git(*words: str) -> list[str | Path]:
+        return [binary("git"), "--git-dir", path, *words]
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(["git", "init", "--quiet", "--bare", "--initial-branch=main", path])
+    quickly = ("-c", "core.compression=1")  # the repack compresses as usual
+    with subprocess.Popen(
+        git(*quickly, "fast-import", "--quiet"), env=git_environment(), stdin=subprocess.PIPE
+    ) as importing:
+        with cast("IO[bytes]", importing.stdin) as stream:
+            stream.writelines(commands)
+        if importing.wait():
+            raise RuntimeError("git fast-import failed")
+    run(git("repack", "-a", "-d", "-F", "--quiet"), env=git_environment())
+
+
 def _folders(path: str) -> Iterator[str]:
     """Yield the folders above *path*, of which the root is empty."""
     yield ""
@@ -113,29 +123,34 @@ def _folders(path: str) -> Iterator[str]:
 
 
 def _commands(inputs: Inputs, recipe: Recipe) -> Iterator[bytes]:
-    """Yield a stream for ``git fast-import``: https://git-scm.com/docs/git-fast-import."""
-    yield from _commit(0)
+    yield from commit_commands(0)
     changeable: list[tuple[bytes, int, bytes]] = []
     for number, (member, content) in enumerate(inputs.members(recipe.tree_bytes)):
-        name = member.name.encode()
-        mode = LINK if member.issym() else EXECUTABLE if member.mode & 0o100 else FILE
-        data = member.linkname.encode() if member.issym() else content
-        yield _file(name, mode, data)
+        name, (mode, data) = member.name.encode(), mode_and_data(member, content)
+        yield file_command(name, mode, data)
         if mode == FILE and number % 100 == 0:
             changeable.append((name, mode, data))
     for number in range(1, recipe.commits + 1):
-        yield from _commit(number)
+        yield from commit_commands(number)
         start = number * CHANGED_FILES % len(changeable)
         for name, mode, content in islice(changeable * 2, start, start + CHANGED_FILES):
-            yield _file(name, mode, content + b"/* change %d */\n" % number)
+            yield file_command(name, mode, content + b"/* change %d */\n" % number)
 
 
-def _commit(number: int) -> Iterator[bytes]:
+def mode_and_data(member: TarInfo, content: bytes) -> tuple[int, bytes]:
+    """Return git's mode of a file or link, and what a blob has."""
+    if member.issym():
+        return LINK, member.linkname.encode()
+    return EXECUTABLE if member.mode & 0o100 else FILE, content
+
+
+def commit_commands(number: int) -> Iterator[bytes]:
+    """Yield the head of a commit to the main branch, for ``file_command`` to follow."""
     message = b"Change %d" % number
     yield b"commit %s\ncommitter %s" % (_BRANCH, _AUTHOR % (_FIRST_TIME + 60 * number))
     yield b"data %d\n%s\n" % (len(message), message)
 
 
-def _file(name: bytes, mode: int, content: bytes) -> bytes:
+def file_command(name: bytes, mode: int, content: bytes) -> bytes:
     quoted = name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return b'M %o inline "%s"\ndata %d\n%s\n' % (mode, quoted, len(content), content)

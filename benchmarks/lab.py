@@ -1,5 +1,6 @@
 """The equipment of the topics: inputs, a host, and Archiver with real servers."""
 
+import http
 import json
 import os
 import shutil
@@ -115,6 +116,20 @@ class Installation:
         """Build *archive* from a new repository, and return the seconds from GET to SUCCESS."""
         started = time.monotonic()
         succeed(self.url(new_repo(archive)), timeout_s=TIMEOUT_S)
+        return time.monotonic() - started
+
+    def redirect(self, repo: str, node: str, query: str) -> float:
+        """Return the seconds from the request for an archive to the redirect to a region.
+
+        The *query* has a ``wait``.
+        """
+        url = self.stack.url(repo, node, query)
+        started = time.monotonic()
+        while url.startswith(self.stack.public):
+            answer = fetch(url)
+            if answer.status != http.HTTPStatus.FOUND:
+                raise RuntimeError(f"{node} was not built: {answer}")
+            url = answer.location
         return time.monotonic() - started
 
     def empty(self) -> None:

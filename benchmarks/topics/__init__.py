@@ -8,6 +8,7 @@ TOPICS = (
     "fast",
     "conversions",
     "git",
+    "complete",
     "resources",
     "latency",
     "throughput",

@@ -1,6 +1,5 @@
 """How soon is the archive of a git commit available? Linux from a git host, against its own."""
 
-import http
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,6 @@ from benchmarks.programs import need
 from benchmarks.race import Contestant, Row, Table, race
 from benchmarks.rivals import download
 from tests.parts.process import wait_until
-from tests.system.client import fetch
 
 LINUX = Recipe(name="linux", tree_bytes=2_000 * MB, commits=200)
 SMALL = Recipe(name="some-of-linux", tree_bytes=30 * MB, commits=1_000)
@@ -91,16 +89,8 @@ class _Builder:
 
     def build(self, repo: str, node: str, suffix: str = "tar.gz", subdir: str = "") -> float:
         """Return the seconds from the request for an archive to the redirect to a region."""
-        public = self.archiver.stack.public
         query = f"suffix={suffix}&subdir={subdir}&wait={WAIT_S}"
-        url = self.archiver.stack.url(repo, node, query)
-        started = time.monotonic()
-        while url.startswith(public):
-            answer = fetch(url)
-            if answer.status != http.HTTPStatus.FOUND:
-                raise RuntimeError(f"{node} was not built: {answer}")
-            url = answer.location
-        return time.monotonic() - started
+        return self.archiver.redirect(repo, node, query)
 
     def build_first(self) -> float:
         return self.build(self.server.new_repo(), self.linux.nodes[0])
