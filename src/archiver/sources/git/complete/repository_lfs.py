@@ -62,6 +62,8 @@ async def find_lfs(snapshot: Snapshot, client: LfsClient, cache: LfsCache) -> Re
     Raises as ``find_pointers``.
     """
     archive, mirror = snapshot.archive, snapshot.mirror
+    if not snapshot.listing.attributes_files and not archive.subdir:
+        return None  # most submodules: saves two processes for each
     found = await find_pointers(mirror, archive, snapshot.listing)
     if not found:
         return None
