@@ -66,6 +66,7 @@ class GitWorld:
         suffix: str = "tar.gz",
         submodules: bool = False,
         lfs: bool = False,
+        phases: list[tuple[Phase, int]] | None = None,
     ) -> Made:
         """Return an archive of *repo*, made as a worker makes it."""
         archive = replace(
@@ -74,7 +75,7 @@ class GitWorld:
             lfs=lfs,
         )
         candidate = replace(archive, suffix="tar")
-        phases: list[tuple[Phase, int]] = []
+        phases = [] if phases is None else phases
         progress = Progress(lambda phase, size_bytes: phases.append((phase, size_bytes)))
         async with self.pipeline.fetch(self.source, candidate, archive, progress) as output:
             async with aclosing(output.stream.chunks()) as chunks:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import pytest
@@ -19,9 +19,10 @@ from archiver.errors import (
 )
 from archiver.model import Absent, Archive, Manifest, Pending, Ready
 from archiver.status import Status
-from archiver.tasks import Failure, Task, TaskState
+from archiver.tasks import Failure, Phase, Task, TaskState
 from archiver.tree_proof import everything
 from tests.part_world import ORIGIN, PUBLIC_ORIGIN, VAULT, PartWorld
+from tests.parts.fleet import an_archive
 
 T = TypeVar("T")
 
@@ -262,3 +263,24 @@ def test_the_time_of_the_refusal_does_not_say_how_long_the_build_took() -> None:
         assert seen.task.updated_at == task.started_at
 
     run(play(PartWorld()))
+
+
+def test_a_real_refusal_says_nothing_of_its_build() -> None:
+    """The status of a hidden archive cannot say what a refused build has received, or how long."""
+    began = datetime(2026, 1, 2, tzinfo=UTC)
+    archive = replace(an_archive(), submodules=True)
+    refused = Task(
+        archive=archive,
+        state=TaskState.FAILURE,
+        phase=Phase.DONE,
+        bytes_done=394,
+        attempt=1,
+        failures=1,
+        error=Failure.refusal(ORIGIN),
+        created_at=began,
+        started_at=began,
+        updated_at=began + timedelta(seconds=3),
+    )
+    seen = Status(task=refused, source_url="").as_seen_by(everything).task
+    assert (seen.bytes_done, seen.updated_at) == (0, began)
+    assert seen.error == refused.error

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from archiver.errors import EngineUnavailable, PartOrigin, StorageUnavailable
+from archiver.errors import EngineUnavailable, PartOrigin, StorageUnavailable, SubmoduleRefused
 from archiver.model import Archive, Copies, PresignedUrl, Region
 from archiver.ports.index import Index
 from archiver.ports.queue import TaskQueue
@@ -48,11 +48,14 @@ class Status:
         build took.
         """
         hidden = self.first_hidden(may_read)
-        if hidden is None:
+        error = Failure.refusal(hidden) if hidden else self.task.error
+        is_refused = error is not None and error.code == SubmoduleRefused.code
+        if hidden is None and not (is_refused and self.ended):
             return self
-        return Status(task=self._refused(hidden), source_url=self.source_url)
+        return Status(task=self._refused(error), source_url=self.source_url)
 
-    def _refused(self, hidden: PartOrigin) -> Task:
+    def _refused(self, error: Failure | None) -> Task:
+        """Return a task that failed with this *error*, and that says nothing else of the build."""
         built_at = self.copies.manifest.created_at if self.copies else self.task.updated_at
         started_at = self.task.started_at or built_at
         return Task(
@@ -61,7 +64,7 @@ class Status:
             phase=Phase.DONE,
             attempt=1,
             failures=1,
-            error=Failure.refusal(hidden),
+            error=error,
             created_at=self.task.created_at or built_at,
             started_at=started_at,
             updated_at=started_at,

@@ -70,8 +70,8 @@ class TreeProof:
     where it would take too much space; the node determines it, so comparisons ignore it. ``tree``
     is git's id of the archive's files, computed from them: of the whole tree, or of the file or
     directory at its subdir. In it, a submodule is the id of its commit, and an LFS file the id of
-    its pointer. ``parts`` are the submodules whose files are in the archive, each after the one
-    that contains it; ``match`` is that of all of them together. ``lfs_files`` is the number of LFS
+    its pointer. ``parts`` are the submodules whose files are in the archive, the outer ones
+    first; ``match`` is that of all of them together. ``lfs_files`` is the number of LFS
     files, and ``lfs`` lists them, unless they take too much space.
     """
 

@@ -1,6 +1,7 @@
 """Submodules of hostile or broken repositories: what is refused, and that nobody else is asked."""
 
 import asyncio
+import os
 import resource
 import shutil
 import socket
@@ -140,7 +141,7 @@ def test_a_repo_that_the_settings_do_not_serve_looks_like_one_that_does_not_exis
         host.requests.clear()
         failure = failure_of(superproject, tmp_path / str(number), node, denied)
         assert isinstance(failure, SubmoduleRefused)
-        messages.append((failure.message.replace(name, "X"), failure.origins))
+        messages.append(failure.message.replace(name, "X"))
         assert not [request for request in host.requests if "secret" in request.target]
     assert messages[0] == messages[1]
 
@@ -432,7 +433,10 @@ def test_a_worker_with_few_open_files_says_so_and_keeps_its_mirrors(
             await world.make(superproject.node, submodules=True)
             mirrors = mirrors_of(tmp_path)
             superproject.host.requests.clear()
-            with few_files(40), pytest.raises(NoRoom, match="too many open files") as raised:
+            with (
+                few_files(40, limit=300),
+                pytest.raises(NoRoom, match="too many open files") as raised,
+            ):
                 await world.make(many, submodules=True)
             assert raised.value.ours
             assert mirrors_of(tmp_path) == mirrors
@@ -442,13 +446,28 @@ def test_a_worker_with_few_open_files_says_so_and_keeps_its_mirrors(
     asyncio.run(scenario())
 
 
+def test_submodules_that_need_more_open_files_than_a_worker_may_have_are_too_many(
+    superproject: Superproject, tmp_path: Path
+) -> None:
+    urls = {f"lib/{number}": ("../two", superproject.two_node) for number in range(30)}
+    node = superproject.commit(urls=urls)
+    with few_files(50, limit=100):
+        failure = failure_of(superproject, tmp_path, node)
+    assert isinstance(failure, ArchiveTooLarge)
+    assert "ulimit -n" in failure.message
+
+
 @contextmanager
-def few_files(more: int) -> Iterator[None]:
-    """Allow this process *more* open files than it has, and no others."""
+def few_files(more: int, *, limit: int) -> Iterator[None]:
+    """Allow this process *more* open files, at a *limit* that is higher."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_now = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + more, hard))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
     try:
+        while taken[-1] < limit - more - 1:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)

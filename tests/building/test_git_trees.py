@@ -69,6 +69,11 @@ UNSAFE = {
     ".git": file_at(b".git", b"config"),
     ".GIT": file_at(b"sub", b".GIT", b"hooks", b"post-checkout"),
     "a file .git": file_at(b".git"),
+    ".git with a dot": file_at(b".git.", b"config"),
+    ".GIT with blanks": file_at(b"sub", b".GIT . ", b"config"),
+    "a stream of .git": file_at(b".git::$INDEX_ALLOCATION", b"config"),
+    "git~1": file_at(b"GIT~1", b"config"),
+    ".git for macOS": file_at(".g\u200cit".encode(), b"config"),
     "a submodule .git": entries((SUBMODULE, b".git")),
     "..": file_at(b"..", b"escaped"),
     "a file ..": file_at(b".."),
@@ -160,7 +165,17 @@ def test_modes_of_old_software_are_archived_as_git_reads_them(
 def test_names_that_only_some_systems_refuse_are_archived(
     git_host: GitHost, repository: GitRepository, tmp_path: Path
 ) -> None:
-    odd = [b"CON", b"a\\b", b"a\nb", b"a b.", b"c:d", b"git~1", "\u200c.git".encode(), b"..."]
+    odd = [
+        b"CON",
+        b"a\\b",
+        b"a\nb",
+        b"a b.",
+        b"c:d",
+        b"git~2",
+        b".gitx",
+        b"...",
+        "\u200cgit".encode(),
+    ]
     # With attributes, git looks up every path.
     attributes = Item(FILE, b".gitattributes", blob(repository, b"none export-ignore\n"))
     items = [attributes, *entries(*((FILE, name) for name in odd))(repository)]

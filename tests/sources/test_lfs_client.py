@@ -20,7 +20,6 @@ from archiver.errors import (
     SourceTimeout,
     SourceTooSlow,
     SourceUnavailable,
-    UnknownRepo,
 )
 from archiver.git_objects.lfs_pointer import Pointer
 from archiver.sources.git.lfs.batch import HEADERS_MAX, RESPONSE_MAX_BYTES
@@ -260,13 +259,13 @@ def test_another_body_than_a_batch_is_an_error(
 @pytest.mark.parametrize(
     ("status", "headers", "expected"),
     (
-        (401, {}, UnknownRepo),
-        (403, {}, UnknownRepo),
+        (401, {}, LfsRefused),
+        (403, {}, LfsRefused),
         (403, {"Retry-After": "1"}, SourceBusy),
         (404, {}, LfsRefused),
         (405, {}, LfsRefused),
         (501, {}, LfsRefused),
-        (422, {}, SourceRefused),
+        (422, {}, LfsRefused),
         (429, {}, SourceBusy),
         (500, {}, SourceUnavailable),
         (503, {}, SourceBusy),
@@ -291,7 +290,7 @@ def test_the_status_of_a_batch_tells_errors_apart(
 def test_a_refused_token_is_reported(git_host: GitHost, pointer: Pointer) -> None:
     git_host.lfs.refusal = LfsResponse(status=401)
 
-    with pytest.raises(SourceRefused, match="token"):
+    with pytest.raises(LfsRefused, match="token"):
         download(git_host.template, pointer, authorization=AUTHORIZATION)
 
 

@@ -186,7 +186,7 @@ def test_an_error_of_one_download_ends_the_others(git_host: GitHost, tmp_path: P
 @pytest.mark.parametrize(
     ("max_bytes", "limits", "named"),
     (
-        (1 << 30, Limits(unpacked_bytes=13), "13 bytes"),
+        (1 << 30, Limits(unpacked_bytes=13), "max_unpacked_bytes is 13"),
         (6, Limits(), "worker.lfs_max_bytes"),
     ),
 )

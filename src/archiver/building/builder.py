@@ -14,7 +14,7 @@ from archiver.errors import (
     NotConvertible,
     StorageUnavailable,
 )
-from archiver.model import Archive, Copies
+from archiver.model import Archive, Copies, Manifest
 from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
 from archiver.ports.queue import Attempt
@@ -108,7 +108,7 @@ class Builder:
             async with self._pipeline.fetch(
                 source, candidate, archive, progress, convert=convert
             ) as output:
-                return await self._store(archive, output, attempt, found)
+                return await self._store(archive, output, attempt, progress, found)
 
         return await first_packable(source.served.candidates(archive), fetch)
 
@@ -148,12 +148,14 @@ class Builder:
         copies = await self._with_commit(relative, copies)
         for region in sorted(copies.regions, key=found.unreachable.__contains__):
             progress = Progress(attempt.report)
+            if _may_hide_parts(copies.manifest):
+                progress.hide()
             chunks = self._storage.read_copy(copies, region)
             try:
                 async with self._pipeline.convert_copy(
                     source, relative, archive, copies.manifest, chunks, progress
                 ) as output:
-                    return await self._store(archive, output, attempt, found)
+                    return await self._store(archive, output, attempt, progress, found)
             except ArchiverError as exc:
                 if not (progress.broken or isinstance(exc, BadArchive)):
                     raise
@@ -170,7 +172,12 @@ class Builder:
         return (await self._storage.find(archive)).copies or copies
 
     async def _store(
-        self, archive: Archive, output: Output, attempt: Attempt, found: StoredState
+        self,
+        archive: Archive,
+        output: Output,
+        attempt: Attempt,
+        progress: Progress,
+        found: StoredState,
     ) -> Copies:
         async with aclosing(output.stream.chunks()) as chunks:
             upload = await self._storage.upload(
@@ -183,7 +190,7 @@ class Builder:
         for region, exc in upload.failures.items():
             log.warning("upload.failed", region=region, key=archive.key, **exc.log_fields)
         verified = output.stream.verified
-        attempt.report(Phase.COMMITTING, verified.size_bytes)
+        progress.report(Phase.COMMITTING, verified.size_bytes)
         return await self._storage.commit(
             Commit(
                 archive=archive,
@@ -196,3 +203,8 @@ class Builder:
             ),
             prove_lease=attempt.prove_lease,
         )
+
+
+def _may_hide_parts(manifest: Manifest) -> bool:
+    """Return whether some clients may not know of all files: see ``Stream.shows_progress``."""
+    return bool(manifest.proof and manifest.proof.parts)

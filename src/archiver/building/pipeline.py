@@ -167,6 +167,8 @@ class Pipeline:
         if convert:
             self._converter.require_room(original=candidate, target=archive)
         async with source.open(candidate, on_received=progress.received) as stream:
+            if not stream.shows_progress:
+                progress.hide()
             if not convert and stream.root != stream.client_root:
                 convert = True
                 self._converter.require_room(original=candidate, target=archive)

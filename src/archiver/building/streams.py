@@ -35,17 +35,26 @@ class Progress:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._receiving = False
+        self._hidden = False
         self._received_bytes = 0
         self.broken = False
 
+    def hide(self) -> None:
+        """Report nothing from now on."""
+        self._hidden = True
+
+    def report(self, phase: Phase, size_bytes: int) -> None:
+        if not self._hidden:
+            self._report(phase, size_bytes)
+
     def start(self) -> None:
         """Report that fetching has started, before the first byte of the stream arrives."""
-        self._report(Phase.FETCHING, self._received_bytes)
+        self.report(Phase.FETCHING, self._received_bytes)
 
     def received(self, size_bytes: int) -> None:
         """Report what the host has sent so far, before the stream begins that is made of it."""
         self._received_bytes = size_bytes
-        self._report(Phase.FETCHING, size_bytes)
+        self.report(Phase.FETCHING, size_bytes)
 
     async def receive(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         self._receiving = True
@@ -54,7 +63,7 @@ class Progress:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     size_bytes += len(chunk)
-                    self._report(Phase.FETCHING, size_bytes)
+                    self.report(Phase.FETCHING, size_bytes)
                     yield chunk
         except ArchiverError:
             self.broken = True
@@ -67,7 +76,7 @@ class Progress:
         async for piece in pieces:
             size_bytes += len(piece)
             if not self._receiving:
-                self._report(Phase.CONVERTING, size_bytes)
+                self.report(Phase.CONVERTING, size_bytes)
             yield piece
 
 

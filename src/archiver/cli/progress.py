@@ -56,7 +56,7 @@ class ProgressLines:
     def __init__(self, *, interval_s: float, unit: str = "") -> None:
         self._interval_s = interval_s
         self._unit = unit
-        self._line = ""
+        self._line = self._shown = ""
         self._next = time.monotonic() + interval_s
 
     def report(self, phase: str, done: int, total: int | None) -> None:
@@ -66,11 +66,13 @@ class ProgressLines:
 
     def repeat(self) -> None:
         """Show that the command goes on, although nothing is reported: a server may be silent."""
-        self._write_if_due(f"{self._line or 'waiting'}, no progress")
+        line = self._line or "waiting"
+        self._write_if_due(f"{line}, no progress" if line == self._shown else line)
 
     def _write_if_due(self, line: str) -> None:
         if (now := time.monotonic()) >= self._next:
             self._next = now + self._interval_s
+            self._shown = self._line or line
             click.echo(line, err=True)
 
 

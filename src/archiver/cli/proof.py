@@ -94,11 +94,14 @@ def verify_commit(file: Path, *, node: str, subdir: str, quiet: bool, as_json: b
 def _print_parts(proof: CommitProof) -> None:
     """Print the verdict on each submodule, and the number of LFS files."""
     for part in proof.parts:
-        files = f", {part.lfs_files} LFS" if part.lfs_files else ""
-        what = f"commit {part.node}{files}: {part.reason}"
+        what = f"commit {part.node}{_with_lfs(part.lfs_files)}: {part.reason}"
         click.echo(printable(f"{part.verdict}: submodule {part.path}, {what}"))
-    if proof.lfs_files:
-        click.echo(f"{proof.lfs_files} LFS {'file' if proof.lfs_files == 1 else 'files'}")
+
+
+def _with_lfs(files: int) -> str:
+    if not files:
+        return ""
+    return f", with {files} LFS {'file' if files == 1 else 'files'}"
 
 
 def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:
@@ -106,7 +109,9 @@ def _report(proof: CommitProof, file: Path, node: str, *, quiet: bool) -> None:
     match proof.verdict:
         case Verdict.PROVEN:
             if not quiet:
-                click.echo(printable(f"proven: {file} has exactly the files of commit {node}"))
+                files = _with_lfs(proof.lfs_files)
+                what = f"{file} has exactly the files of commit {node}{files}"
+                click.echo(printable(f"proven: {what}"))
         case Verdict.UNPROVABLE:
             raise Unprovable(f"{file} cannot be proven to be of {node}: {describe(proof)}")
         case Verdict.DIFFERS | Verdict.CONTRADICTS:

@@ -70,6 +70,16 @@ _HINTS = dict.fromkeys(
     "ARCHIVER_TOKEN, or the password for this host in ~/.netrc, is the token that is sent.",
 )
 
+_HINTS_BY_CODE = {
+    "submodule_missing": "Push the commit to the submodule's repository, or move the submodule.",
+    "lfs_file_missing": "Upload the file: git lfs push --all.",
+    "submodule_refused": "A submodule that your token does not cover is refused, too.",
+    "other_bytes": (
+        "The sum may be that of another archive: of another suffix or subdir, or with or without "
+        "submodules or LFS files. In a lock file, remove node, sha256 and size, and lock again."
+    ),
+}
+
 _PATTERNS = {
     "archiver-sha256": re.compile(r"[0-9a-f]{64}"),
     "archiver-size": re.compile(r"[0-9]{1,18}"),
@@ -156,7 +166,7 @@ class TaskStatus:
         if self.state == "FAILURE":
             message, code = f"{self.code}: {self.reason}", _valid_code(self.code)
             kind = NotFound if self.code in UNKNOWN else CommandFailed
-            raise kind(message, code=code)
+            raise kind(message, code=code, hint=_HINTS_BY_CODE.get(self.code, ""))
 
 
 def parse_archive_response(
@@ -292,7 +302,8 @@ def _failure(response: ApiResponse) -> CommandFailed:
         failure = CommandFailed
     elif failure is RetryLater and code:
         failure = Declined
-    failed = failure(message, code=known, hint=_HINTS.get(response.status, ""))
+    hint = _HINTS_BY_CODE.get(code) or _HINTS.get(response.status, "")
+    failed = failure(message, code=known, hint=hint)
     failed.elsewhere |= response.status >= FIRST_SERVER_ERROR or not known
     return failed
 

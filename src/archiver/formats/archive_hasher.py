@@ -1,18 +1,42 @@
 """Hashes the files of an archive that has the files of several repositories, one in another."""
 
-import hashlib
 from typing import Protocol
 
 from archiver.errors import WrongTree
 from archiver.git_objects import TreeHasher
+from archiver.git_objects.attribute_words import NAME as ATTRIBUTES
 from archiver.names import display_path
 from archiver.ports.source import TreeCheck
+
+ATTRIBUTES_MAX_BYTES = 1 << 20
+"""Of a ``.gitattributes`` whose content is passed on. Real ones have some 100 bytes."""
+
+
+class FileHash(Protocol):
+    """The hash of a file's content."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _CopyingHash:
+    """Implements ``FileHash``, and keeps the content."""
+
+    def __init__(self, hashed: FileHash) -> None:
+        self._hashed = hashed
+        self.content = bytearray()
+        self.digest = hashed.digest
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        self._hashed.update(data)
+        self.content += data
 
 
 class FileHasher(Protocol):
     """Takes the members of an archive in their order, as ``git_objects.TreeHasher`` does."""
 
-    def new_file(self, path: bytes, size_bytes: int) -> "hashlib._Hash": ...
+    def new_file(self, path: bytes, size_bytes: int) -> FileHash: ...
 
     def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None: ...
 
@@ -49,17 +73,28 @@ class ArchiveHasher:
     def __init__(self, check: TreeCheck) -> None:
         self._outermost = _Repository(check)
         self._open = [self._outermost]
+        self._attributes: _CopyingHash | None = None
 
     @property
     def subdir_tree(self) -> bytes:
         return self._outermost.hasher.subdir_tree
 
-    def new_file(self, path: bytes, size_bytes: int) -> "hashlib._Hash":
+    def new_file(self, path: bytes, size_bytes: int) -> FileHash:
         hasher, inner = self._route(path)
-        return hasher.new_file(inner, size_bytes)
+        hashed = hasher.new_file(inner, size_bytes)
+        self._attributes = None
+        if not inner.endswith(ATTRIBUTES) or inner.rpartition(b"/")[2] != ATTRIBUTES:
+            return hashed
+        if size_bytes > ATTRIBUTES_MAX_BYTES:
+            self._open[-1].check.add_attributes(None)
+            return hashed
+        self._attributes = _CopyingHash(hashed)
+        return self._attributes
 
     def add_file(self, path: bytes, *, executable: bool, digest: bytes) -> None:
         repository = self._open[-1]  # that of ``new_file``
+        if self._attributes:
+            repository.check.add_attributes(bytes(self._attributes.content))
         inner = path[len(repository.prefix) :]
         repository.hasher.add_file(inner, executable=executable, digest=digest)
 

@@ -145,8 +145,8 @@ _FROM_BEST = (Verdict.PROVEN, Verdict.UNPROVABLE, Verdict.DIFFERS)
 
 def _conclude(check: RecordCheck, failure: str = "") -> CommitProof:
     """Return the verdict on all files, with the *failure* of those outside of submodules."""
-    own_part = (check,) if check.path else ()
-    parts = tuple(part.part_proof() for part in (*own_part, *check.all_parts()))
+    own_part = (check.part_proof(),) if check.path else ()
+    parts = (*own_part, *check.part_proofs())
     verdict, reason = check.verdict, "it has exactly the files of the commit"
     if failure:
         reason = check.because(failure)

@@ -1,12 +1,13 @@
 """Compares the files of an archive with the commit record that the archive carries."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from archiver.errors import WrongTree
 from archiver.formats.tar.header import OWNER_EXECUTES
 from archiver.git_objects import (
+    LINK,
     SUBMODULE,
     CommitRecord,
     CompleteRecord,
@@ -16,6 +17,8 @@ from archiver.git_objects import (
     parse_tree,
     tree_of,
 )
+from archiver.git_objects.attribute_words import NAME as ATTRIBUTES
+from archiver.git_objects.attribute_words import WORDS
 from archiver.git_objects.commit_record import Record
 from archiver.git_objects.recorded_lfs import RecordedLfs
 from archiver.model import Archive
@@ -23,7 +26,8 @@ from archiver.tree_proof import TreeMatch, TreeProof
 
 PATHS_MAX = 100
 
-ATTRIBUTES = b".gitattributes"
+
+NOT_NAMED = "it has the files of this commit, and nothing proves that the tree around it names that"
 
 
 class Verdict(StrEnum):
@@ -99,10 +103,14 @@ class RecordCheck:
         )
 
     def add_entry(self, path: bytes, mode: int, object_id: str) -> None:  # noqa: ARG002
-        if path.rpartition(b"/")[2] == ATTRIBUTES:
+        if path.rpartition(b"/")[2] == ATTRIBUTES and mode == LINK:
             self._has_attributes = True
         if path == self.subdir and _tracked(mode) != _tracked(self._mode):
             raise WrongTree("the commit has a link or another mode there")
+
+    def add_attributes(self, content: bytes | None) -> None:
+        if content is None or any(word in content for word in WORDS):
+            self._has_attributes = True
 
     def conclude(self, object_id: str) -> TreeProof:
         self.tree = object_id
@@ -122,11 +130,18 @@ class RecordCheck:
             return reason
         return f"{reason}, which .gitattributes of the repository may explain"
 
-    def all_parts(self) -> "Iterator[RecordCheck]":
-        """Yield the parts of this repository, each before those inside it."""
+    def part_proofs(self) -> Iterator[PartProof]:
+        """Yield the verdicts on the parts of this repository, each before those inside it.
+
+        Only the proven tree of a repository shows which commits its parts have.
+        """
         for part in self.parts.values():
-            yield part
-            yield from part.all_parts()
+            proof = part.part_proof()
+            is_named = self.verdict is Verdict.PROVEN
+            if proof.verdict is Verdict.PROVEN and not is_named:
+                proof = replace(proof, verdict=Verdict.UNPROVABLE, reason=NOT_NAMED)
+            yield proof
+            yield from part.part_proofs()
 
     def part_proof(self) -> PartProof:
         match self.verdict:

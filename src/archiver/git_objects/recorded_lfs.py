@@ -9,7 +9,10 @@ from archiver.names import display_path
 
 
 class RecordedLfs:
-    """Implements ``LfsCheck``. *gaps* and *pointers* are those of a ``RepositoryRecord``."""
+    """Implements ``LfsCheck``. *gaps* and *pointers* are those of a ``RepositoryRecord``.
+
+    ``count`` is the number of LFS files so far.
+    """
 
     def __init__(self, gaps: Sequence[int], *, pointers: Mapping[int, bytes], digits: int) -> None:
         self._indexes: dict[int, int] = {}
@@ -20,10 +23,7 @@ class RecordedLfs:
         self._pointers = pointers
         self._digits = digits
         self._number = -1
-
-    @property
-    def count(self) -> int:
-        return len(self._indexes)
+        self.count = 0
 
     def replaces(self, path: bytes) -> bool:  # noqa: ARG002 - files are numbered
         self._number += 1
@@ -34,6 +34,7 @@ class RecordedLfs:
         text = self._pointers.get(self._indexes[self._number], pointer.text)
         if text != pointer.text and _parse(text) != pointer:
             raise WrongTree(f"{display_path(path)} is not the file that its pointer names")
+        self.count += 1
         return object_id("blob", text, digits=self._digits)
 
 

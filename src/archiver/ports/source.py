@@ -59,6 +59,9 @@ class TreeCheck(Protocol):
         Raises WrongTree if no tree of the commit can have it.
         """
 
+    def add_attributes(self, content: bytes | None) -> None:
+        """Take the content of a ``.gitattributes``, before its entry; None if it is too long."""
+
     def conclude(self, object_id: str) -> TreeProof:
         """Return the proof of files whose tree has this id: that of the subdir, if any.
 
@@ -108,6 +111,9 @@ class Stream:
     TruncatedArchive if the stream visibly breaks off. Most hosts break off invisibly, so the end of
     the stream proves nothing.
 
+    A stream without ``shows_progress`` has files that only some clients may know of. How much of it
+    has been made would tell the others about them.
+
     With a ``tree_check``, the worker makes the stream from objects that it received before. The
     bytes then depend on a program of the worker, so they are always converted. ``piped`` may be
     the same stream for a process that reads it without a detour through this one. Read only one.
@@ -120,6 +126,7 @@ class Stream:
     chunks: AsyncGenerator[bytes, None]
     tree_check: TreeCheck | None = None
     piped: PipedTar | None = None
+    shows_progress: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

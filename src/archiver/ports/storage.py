@@ -170,6 +170,7 @@ class Storage(Protocol):
     ) -> frozenset[Node]:
         """Return nodes of *repo* that begin with *digits* and have an archive, *at_most* so many.
 
+        Archives with submodules do not count, because some clients may not know of them.
         Asks the regions in their order, until one answers. Raises StorageUnavailable if none does.
         """
 

@@ -27,6 +27,7 @@ class GitConfig:
 
     Submodules come only from ``repos`` of a source, by its URL template and by those in
     ``submodule_urls``. An archive has at most ``max_submodules``, so deep inside each other.
+    ``open`` is whether everybody may read all of ``repos``.
     {subdir}; empty if it has none. With ``reachable``, a node must be that of a ref. ``lfs_hosts``
     are hosts besides its own from which files of Git LFS come.
     """
@@ -36,6 +37,7 @@ class GitConfig:
     attributes: Attributes = Attributes.HONOUR
     reachable: bool = False
     repos: RepoFilter = field(default_factory=RepoFilter)
+    open: bool = True
     submodule_urls: tuple[str, ...] = ()
     max_submodules: int = 500
     max_submodule_depth: int = 10

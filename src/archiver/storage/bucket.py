@@ -149,6 +149,7 @@ class Bucket:
     async def find_nodes(self, source: str, repo: str, digits: str) -> AsyncGenerator[Node, None]:
         """Yield the nodes of *repo* that begin with *digits* and have a manifest, in their order.
 
+        Those of archives with submodules do not count, because some clients may not know of them.
         Lists one page of keys for each node, from *digits* on and then from the node on.
         """
         prefix = nodes_prefix(source, repo)
@@ -167,7 +168,9 @@ class Bucket:
             ):
                 for meta in page:
                     archive = parse_manifest_key(meta["path"])
-                    if archive and meta["path"] > f"{prefix}{start}":
+                    if archive is None or archive.submodules:
+                        continue
+                    if meta["path"] > f"{prefix}{start}":
                         return archive.node
         return None
 

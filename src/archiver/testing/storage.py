@@ -94,7 +94,8 @@ class MemoryStorage:
     async def find_nodes(
         self, source: str, repo: str, digits: str, *, at_most: int
     ) -> frozenset[Node]:
-        nodes = {a.node async for a in self.iter_archives(source) if a.repo == repo}
+        archives = self.iter_archives(source)
+        nodes = {a.node async for a in archives if a.repo == repo and not a.submodules}
         return frozenset(sorted(node for node in nodes if node.startswith(digits))[:at_most])
 
     async def upload(

@@ -1,6 +1,6 @@
 """How many connections a process may have open, within the system's limit of open files."""
 
-import resource
+from archiver.runtime.file_limit import file_limit
 
 CONNECTIONS_MAX = 16_384
 """Open connections of one process: those of waiting clients, and room for all others beside them.
@@ -20,7 +20,4 @@ def connections_max() -> int:
     A connection beyond that number waits until another one ends. Beyond the limit of open files,
     requests would fail instead.
     """
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return CONNECTIONS_MAX
-    return min(CONNECTIONS_MAX, max(CONNECTIONS_MIN, files - OTHER_FILES))
+    return min(CONNECTIONS_MAX, max(CONNECTIONS_MIN, file_limit() - OTHER_FILES))

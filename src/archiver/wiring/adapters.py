@@ -15,6 +15,7 @@ from pathlib import Path
 
 from archiver import __version__
 from archiver.access.patterns import RepoFilter
+from archiver.access.scopes import Scope
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.capacity import Capacity
@@ -32,6 +33,7 @@ from archiver.settings import (
     RegionSettings,
     Settings,
     SourceSettings,
+    access_policy,
     find_supported_git,
     serves_git,
 )
@@ -169,6 +171,7 @@ def _source_config(name: str, source: SourceSettings, settings: Settings) -> Sou
             attributes=Attributes(source.attributes),
             reachable=source.reachable,
             repos=RepoFilter(allowed=source.repos, denied=source.repos_denied),
+            open=access_policy(settings).sources[name].open_scope >= Scope.READ,
             submodule_urls=source.submodule_urls,
             max_submodules=source.max_submodules,
             max_submodule_depth=source.max_submodule_depth,

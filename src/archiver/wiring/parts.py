@@ -56,6 +56,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         is_worker = process == "worker"
         mirrors = adapters.create_mirrors(settings) if is_worker else None
         lfs_cache = adapters.create_lfs_cache(settings) if is_worker else None
+        if mirrors and lfs_cache:
+            mirrors.free_elsewhere, lfs_cache.free_elsewhere = lfs_cache.free, mirrors.free
         seats = adapters.create_seats(settings, connection)
         sources = await stack.enter_async_context(
             adapters.open_sources(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from archiver.errors import EmptyTree, NotPackable
 from archiver.git_objects import FOLDER, SUBMODULE, CommitRecord, parse_tree
+from archiver.git_objects.attribute_words import WORDS
 from archiver.model import Archive
 from archiver.sources.git.attribute_lookup import look_up_attributes
 from archiver.sources.git.listing import ATTRIBUTES_NAME, Listing, spool
@@ -24,9 +25,6 @@ PLACEHOLDERS_MAX = 1000
 """Git may start a process for each ``$Format:`` placeholder."""
 
 _PLACEHOLDER = b"$Format:"
-
-_WORDS = (b"export-", b"eol", b"ident", b"encoding")
-"""An attributes file without any of them changes no archive. Macros contain them, too."""
 
 _NAMES = ("export-ignore", "export-subst", "eol", "ident", "working-tree-encoding")
 _OFF = frozenset({b"unspecified", b"unset"})
@@ -104,7 +102,7 @@ def _attributes_files_above(archive: Archive, record: CommitRecord) -> Iterator[
 
 
 async def _may_have_effects(mirror: Mirror, files: Sequence[str]) -> bool:
-    found = dict.fromkeys(_WORDS, 0)
+    found = dict.fromkeys(WORDS, 0)
     await _count_in_blobs(mirror, "\n".join(files).encode(), found)
     return any(found.values())
 

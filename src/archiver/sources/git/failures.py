@@ -94,10 +94,14 @@ class Failures:
 
         *otherwise* is the error for a text that does not ask for a pause.
         """
-        log.warning("host.reported", source=self._name, text=self._display(text))
+        self.note(text)
         if _BUSY.search(text):
             return SourceBusy(f"{self._name} asks for a pause", retry_after=None)
         return otherwise or SourceUnavailable(f"{self._name} reports an error of its own")
+
+    def note(self, text: bytes) -> None:
+        """Log a *text* of the host."""
+        log.warning("host.reported", source=self._name, text=self._display(text))
 
     @contextmanager
     def translated(

@@ -18,7 +18,7 @@ def try_lock(path: Path, *, exclusive: bool, create: bool = False) -> int | None
     The lock ends when the descriptor and its copies in child processes are closed. Raises
     FileNotFoundError, also if the file has been replaced.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     descriptor = os.open(path, flags, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)

@@ -3,9 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from archiver.errors import MirrorFailed, NoRoom
 from archiver.runtime.threads import run_in_thread
@@ -30,16 +31,22 @@ MEASURED_S = 30.0
 """Age at which the total size of all mirrors is measured again. Other processes add to it."""
 
 
+FreeDisk: TypeAlias = Callable[[int], None]
+"""Removes other files from the disk until so many bytes fit. Blocks, and raises OSError."""
+
+
 class Mirrors:
     """The mirrors in *folder*, of at most *max_bytes* in total.
 
-    Worker processes of one machine share the folder. Any of them may be killed at any time.
+    ``free_elsewhere`` makes room on the same disk if no mirror can be removed. Worker processes of
+    one machine share the folder. Any of them may be killed at any time.
     """
 
     def __init__(self, *, folder: Path, max_bytes: int, git: GitProgram) -> None:
         self.folder = MirrorFolder(folder)
         self._max_bytes = max_bytes
         self._git = git
+        self.free_elsewhere: FreeDisk = lambda _: None
         self._making_room = asyncio.Lock()
         self._total_bytes = 0
         self._measured_at = float("-inf")
@@ -157,7 +164,17 @@ class Mirrors:
             if self._total_bytes + more_bytes > self._max_bytes:
                 raise NoRoom("worker.mirror_max_bytes are in use by mirrors that are needed now")
             if not has_room(self.folder.path, more_bytes):
+                self.free_elsewhere(more_bytes)
+            if not has_room(self.folder.path, more_bytes):
                 raise NoRoom("the disk of worker.mirror_dir has no room for a repository now")
+
+    def free(self, more_bytes: int) -> None:
+        """Remove mirrors that are not in use until the disk has room for *more_bytes*. Blocks."""
+        for status in self.folder.statuses():
+            if has_room(self.folder.path, more_bytes):
+                return
+            if self.folder.try_remove(status.store):
+                self._note_removal(status.identity, "evicted")
 
     def _note_removal(self, identity: Identity | None, reason: str) -> None:
         METRICS.mirror_removals.labels(reason=reason).inc()

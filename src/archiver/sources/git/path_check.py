@@ -11,7 +11,13 @@ from archiver.names import display_path
 PATH_MAX_BYTES = 4095
 """Length of a path: Linux's PATH_MAX without the final NUL. Bounds the depth of folders, too."""
 
-_UNSAFE = re.compile(rb"/(?:\.{0,2}|\.git)/", re.IGNORECASE)
+_UNSAFE = re.compile(rb"/(?:\.{0,2}|(?:\.git|git~1)[. ]*(?:[:\\][^/]*)?)/", re.IGNORECASE)
+"""Names that are a folder itself, or the data of a git repository: to Windows also with dots and
+blanks at the end, with the name of a stream, or in the short form."""
+
+_IGNORED_BY_MACOS = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]".encode().decode())
+"""Characters that HFS+ leaves out of names."""
+
 _UNSAFE_LINK = re.compile(rb"/\.gitmodules/", re.IGNORECASE)
 """Git itself refuses these, in ``verify_path``."""
 
@@ -66,6 +72,9 @@ class PathCheck:
 
 def _is_unsafe(path: bytes, *, is_link: bool) -> bool:
     segments = b"/" + path + b"/"
-    if b"/." not in segments and b"//" not in segments:
+    if not path.isascii():
+        text = segments.decode(errors="replace")
+        segments = _IGNORED_BY_MACOS.sub("", text).encode()
+    if b"/." not in segments and b"//" not in segments and b"~1" not in segments:
         return False  # the usual case
     return bool(_UNSAFE.search(segments) or (is_link and _UNSAFE_LINK.search(segments)))

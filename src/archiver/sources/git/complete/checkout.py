@@ -52,19 +52,6 @@ class Plan:
         yield from self.around
         yield from self.checkout.walk()
 
-    @property
-    def origins(self) -> tuple[PartOrigin, ...]:
-        """The origins of all submodules, each after the one that contains it.
-
-        Of those from one repository, the first is enough, because clients may read all or none.
-        """
-        found: dict[tuple[str, str], PartOrigin] = {}
-        for origin in (each.origins[-1] for each in self.walk() if each.origins):
-            found.setdefault((origin.source, origin.repo), origin)
-        own = self.superproject.snapshot.archive
-        found.pop((own.source, own.repo), None)
-        return tuple(found.values())
-
 
 @contextmanager
 def within(origins: tuple[PartOrigin, ...]) -> Iterator[None]:
@@ -77,15 +64,4 @@ def within(origins: tuple[PartOrigin, ...]) -> Iterator[None]:
     except ArchiverError as exc:
         if origins and not exc.origins and not exc.ours:
             exc.in_part(*origins)
-        raise
-
-
-@contextmanager
-def in_any_part(plan: Plan) -> Iterator[None]:
-    """Have errors in the block say that they may be in any submodule of *plan*."""
-    try:
-        yield
-    except ArchiverError as exc:
-        if not exc.origins and not exc.ours:
-            exc.within(*plan.origins)
         raise

@@ -67,6 +67,7 @@ class CompleteCheck(PartCheck):
         own = super().conclude(object_id)
         proofs = [(check.checkout, check.proof) for check in self.walk() if check.proof]
         proofs = [*((around, own) for around in self._plan.around), *proofs]
+        proofs.sort(key=lambda each: len(each[0].origins))  # as they were found
         return TreeProof(
             commit=self._plan.superproject.snapshot.record.commit,
             tree=own.tree,

@@ -21,6 +21,7 @@ from archiver.git_objects import SUBMODULE
 from archiver.model import Archive, Node
 from archiver.names import display_path, is_name
 from archiver.ports.source import OnReceived
+from archiver.runtime.file_limit import file_limit
 from archiver.runtime.tasks import all_or_none
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.attributes import MAY_BE_OMITTED
@@ -31,6 +32,10 @@ from archiver.sources.git.complete.hosts import GitHost, GitHosts
 from archiver.sources.git.complete.repository_lfs import find_lfs
 from archiver.sources.git.complete.submodule_url import plain_url
 from archiver.sources.git.snapshot import Snapshot
+
+FILES_PER_SUBMODULE = 4
+"""Open files that a submodule takes until the archive is made: a lock, its listing, the effects of
+its attributes, and its share of all others."""
 
 FETCHES_AT_A_TIME = 8
 """Of one archive. The seats of each host bound those of the whole fleet."""
@@ -66,9 +71,27 @@ class Planner:
         self._stack = stack
         self._received = _Received(on_received)
         self._fetches = asyncio.Semaphore(FETCHES_AT_A_TIME)
+        self._known: dict[str, PartOrigin] = {}
         self._submodules = 0
         self._members = 0
         self._unpacked_bytes = 0
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether everybody may read all submodules that are known so far."""
+        return not self._received.is_mute
+
+    @property
+    def origins(self) -> tuple[PartOrigin, ...]:
+        """Those of all submodules that are known so far, in the order in which they were found.
+
+        Of those from one repository, the first is enough, because clients may read all or none.
+        """
+        found: dict[tuple[str, str], PartOrigin] = {}
+        for origin in self._known.values():
+            found.setdefault((origin.source, origin.repo), origin)
+        found.pop((self._archive.source, self._archive.repo), None)
+        return tuple(found.values())
 
     async def plan(self) -> Plan:
         """Return the plan, with open snapshots. Raises as ``Source.open``."""
@@ -157,6 +180,12 @@ class Planner:
         candidates = self._hosts.find(url, host=checkout.host, repo=repo)
         if not candidates:
             raise SubmoduleRefused.of(path, plain_url(url))
+        likeliest, likeliest_repo = candidates[0]
+        self._known[path] = PartOrigin(
+            path=path, url=plain_url(url), source=likeliest.name, repo=likeliest_repo
+        )
+        if not all(each.config.git.open for each, _ in candidates):
+            self._received.is_mute = True
         return _Wanted(
             path=path,
             url=plain_url(url),
@@ -182,6 +211,7 @@ class Planner:
             except (UnknownRepo, InvalidRequest) as exc:
                 unknown = exc
                 continue
+            self._known[wanted.path] = origin
             return Checkout(
                 path=wanted.path, host=host, snapshot=snapshot, origins=origins, parts={}
             )
@@ -216,6 +246,12 @@ class Planner:
             raise self._too_large(
                 f"more than {git.max_submodules:,} submodules ({setting}.max_submodules)"
             )
+        files = self._submodules * FILES_PER_SUBMODULE
+        if files > (most := file_limit()):
+            raise self._too_large(
+                f"{self._submodules:,} submodules, which need {files:,} open files, and the worker "
+                f"may have {most:,} (ulimit -n)"
+            )
         if depth > git.max_submodule_depth:
             raise self._too_large(
                 f"submodules more than {git.max_submodule_depth:,} deep inside each other "
@@ -242,14 +278,15 @@ class Planner:
 
 
 class _Received:
-    """Adds up what the hosts of several repositories have sent."""
+    """Adds up what the hosts of several repositories have sent. Says nothing if it ``is_mute``."""
 
     def __init__(self, on_received: OnReceived | None) -> None:
+        self.is_mute = False
         self._on_received = on_received
         self._sizes: list[int] = []
 
     def report(self) -> None:
-        if self._on_received:
+        if self._on_received and not self.is_mute:
             self._on_received(sum(self._sizes))
 
     def counter(self) -> OnReceived:

@@ -1,12 +1,11 @@
 """Opens the stream of a complete archive."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-from archiver.errors import WrongTree
+from archiver.errors import ArchiverError, WrongTree
 from archiver.model import Archive
 from archiver.ports.source import OnReceived, Stream
-from archiver.sources.git.complete.checkout import in_any_part
 from archiver.sources.git.complete.complete_check import CompleteCheck
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
 from archiver.sources.git.complete.planner import Planner
@@ -26,11 +25,13 @@ async def open_complete(
 ) -> AsyncIterator[Stream]:
     """Yield the stream of *archive*, whose superproject is on *host*, with *url*.
 
-    Any error in the block may be about a file of a submodule, so only clients that may read all of
-    them learn about it. Raises as ``Source.open``.
+    Only clients that may read all submodules learn about an error, whatever it is about: to others,
+    the first submodule that they may not read is one that no source serves, and no build comes
+    further than that. Raises as ``Source.open``.
     """
     async with AsyncExitStack() as stack:
         planner = Planner(archive, host=host, hosts=hosts, stack=stack, on_received=on_received)
+        stack.enter_context(_about_all_submodules(planner))
         plan = await planner.plan()
         root = root_directory(host.config.git.root_template, archive)
         check = CompleteCheck(plan)
@@ -41,13 +42,26 @@ async def open_complete(
             size_bytes=0,
             chunks=weave(plan, root=root, comment=record_of(plan).comment()),
             tree_check=check,
+            shows_progress=planner.shows_progress,
         )
-        with in_any_part(plan):
-            try:
-                yield stream
-            except WrongTree:
-                _blame(check)
-                raise
+        try:
+            yield stream
+        except WrongTree:
+            _blame(check)
+            raise
+
+
+@contextmanager
+def _about_all_submodules(planner: Planner) -> Iterator[None]:
+    """Have errors in the block name all submodules known then as their origins.
+
+    An outage of ours has none: it says nothing about a submodule.
+    """
+    try:
+        yield
+    except ArchiverError as exc:
+        exc.origins = () if exc.ours else planner.origins
+        raise
 
 
 def _blame(check: CompleteCheck) -> None:

@@ -20,7 +20,7 @@ _URL = re.compile(
     r"(https?|git|ssh|git\+ssh|ssh\+git)://(?:[^@/]*@)?(\[[^\]/]*\]|[^@/:]+)(?::([0-9]{0,5}))?/(.+)"
 )
 _SCP = re.compile(r"(?:[^@/:]*@)?([^@/:]+):(?!//)(.+)")
-_USER = re.compile(r"(//|^)[^@/]*@")
+_QUERY = re.compile(r"[?#]")
 _RELATIVE = ("./", "../")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "git": "9418", "ssh": "22"}
 _ENCODED_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
@@ -126,6 +126,9 @@ _MARK = "archiver-repo-placeholder"
 
 
 def plain_url(url: str) -> str:
-    """Return *url* in printable characters and without credentials."""
-    plain = _USER.sub(r"\1", url[:URL_MAX_CHARS])
+    """Return *url* in printable characters, without a query and what may be credentials."""
+    scheme, separator, rest = url[:URL_MAX_CHARS].rpartition("://")
+    rest = rest.rpartition("@")[2]
+    address = _QUERY.split(rest, maxsplit=1)[0]
+    plain = f"{scheme}{separator}{address}{'…' if address != rest else ''}"
     return plain if plain.isprintable() else ascii(plain)[1:-1]

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from archiver.git_objects.lfs_pointer import Pointer
+from archiver.git_objects.lfs_pointer import SIZE_MAX_BYTES, Pointer
 
 OBJECTS_MAX = 100
 """Files of one request, as git-lfs sends them."""
@@ -135,12 +135,13 @@ def parse_response(body: bytes, pointers: Sequence[Pointer]) -> dict[Pointer, Of
 
 def _offer(found: _Object, pointer: Pointer) -> Offer:
     if found.error:
-        return Refusal(found.error.code)
+        code = found.error.code
+        return Refusal(code if 0 < code < 1000 else 0)  # noqa: PLR2004 - three digits, as in HTTP
     action = found.actions.download if found.actions else None
     if not action:  # git-lfs takes that for a missing file
         return Refusal(404)
     if found.size != pointer.size_bytes:
-        return OtherSize(found.size or 0)
+        return OtherSize(min(max(found.size or 0, 0), SIZE_MAX_BYTES))
     if not _HREF.fullmatch(action.href):
         raise MalformedBatchError("it has a malformed address")
     return Link(action.href, _parse_headers(action.header or {}), _parse_expiry(action))

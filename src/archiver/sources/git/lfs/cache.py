@@ -14,6 +14,7 @@ from archiver.git_objects.lfs_pointer import Pointer
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.git.lfs.cache_folder import LfsFolder, LfsOwner, StoredFile, using_disk
 from archiver.sources.git.locks import locked
+from archiver.sources.git.mirrors import FreeDisk
 from archiver.sources.git.store import has_room
 from archiver.telemetry import METRICS, log
 
@@ -37,12 +38,14 @@ FetchFile: TypeAlias = Callable[[], AsyncGenerator[bytes, None]]
 class LfsCache:
     """The LFS files in *folder*, of at most *max_bytes* in total.
 
-    Worker processes of one machine share the folder. Any of them may be killed at any time.
+    ``free_elsewhere`` makes room on the same disk if no file can be removed. Worker processes of
+    one machine share the folder. Any of them may be killed at any time.
     """
 
     def __init__(self, *, folder: Path, max_bytes: int) -> None:
         self.folder = LfsFolder(folder)
         self.max_bytes = max_bytes
+        self.free_elsewhere: FreeDisk = lambda _: None
         self._making_room = asyncio.Lock()
         self._total_bytes = 0
         self._total_files = 0
@@ -137,7 +140,17 @@ class LfsCache:
                 METRICS.lfs_removals.labels(reason="evicted").inc()
         METRICS.lfs_bytes.set(self._total_bytes)
         if not self._has_room(more_bytes):
+            self.free_elsewhere(more_bytes)
+        if not self._has_room(more_bytes):
             raise NoRoom("the disk of worker.mirror_dir has no room for an LFS file now")
+
+    def free(self, more_bytes: int) -> None:
+        """Remove the least recently used files until the disk has room for *more_bytes*. Blocks."""
+        for file in self._measure():
+            if has_room(self.folder.path, more_bytes):
+                return
+            file.path.unlink(missing_ok=True)
+            METRICS.lfs_removals.labels(reason="evicted").inc()
 
     def _measure(self) -> list[StoredFile]:
         """Return all files, the least recently used first, after counting them."""

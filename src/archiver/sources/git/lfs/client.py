@@ -101,11 +101,9 @@ class LfsClient:
             url, encode_request(pointers), deadline=self._batch_deadline, headers=_HEADERS
         )
         async with request as response:
-            if response.status in _NO_LFS:
-                raise LfsRefused(f"{self.source} serves no Git LFS for {repo}")
-            if failure := self._failures.of_response(repo, response):
-                raise failure
             body = await response.read_body(RESPONSE_MAX_BYTES)
+            if response.status != HTTPStatus.OK:
+                raise self._batch_failure(repo, response, body)
         try:
             offers = parse_response(body, pointers)
         except MalformedBatchError as exc:
@@ -113,6 +111,22 @@ class LfsClient:
                 f"{self.source} sent a response that Git LFS would not send: {exc}"
             ) from exc
         return {entry.pointer: self._accept(repo, entry, offers) for entry in entries}
+
+    def _batch_failure(self, repo: str, response: HostResponse, body: bytes) -> ArchiverError:
+        """Return the error for a batch that failed. What the host says about it is logged."""
+        status = response.status
+        if status in _BUSY or response.retry_after:
+            return SourceBusy(f"{self.source} is busy ({status})", retry_after=response.retry_after)
+        if body:
+            self._failures.note(body)
+        if status in _NO_LFS:
+            return LfsRefused(f"{self.source} serves no Git LFS for {repo} ({status})")
+        if 400 <= status < 500:  # noqa: PLR2004
+            return LfsRefused(
+                f"{self.source} refuses the LFS files of {repo} ({status}): the token of the "
+                "source may not have access to them, or a quota is used up"
+            )
+        return SourceUnavailable(f"{self.source} failed to list the LFS files of {repo} ({status})")
 
     def _accept(self, repo: str, entry: LfsEntry, offers: Mapping[Pointer, Offer]) -> Link:
         match offers[entry.pointer]:
@@ -229,6 +243,6 @@ def _host_of(link: Link) -> str:
     try:
         url = URL(link.href, encoded=True)
         port = "" if url.is_default_port() else f":{url.port}"
-        return f"{display_path((url.raw_host or '').encode())}{port}"
+        return f"{ascii(url.raw_host or '')[1:-1]}{port}"
     except ValueError:
         return "a malformed address"

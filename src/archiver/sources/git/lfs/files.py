@@ -87,9 +87,10 @@ class LfsFiles:
     def _check_sizes(self) -> None:
         total_bytes = sum(entry.pointer.size_bytes for entry in self._entries)
         if total_bytes > self._limits.unpacked_bytes:
-            raise self._too_large(f"{self._limits.unpacked_bytes:,} bytes")
-        if sum(each.pointer.size_bytes for each in self._by_hash.values()) > self._cache.max_bytes:
-            raise self._too_large("worker.lfs_max_bytes")
+            raise self._too_large(total_bytes, self._limits.unpacked_bytes, "max_unpacked_bytes")
+        wanted_bytes = sum(each.pointer.size_bytes for each in self._by_hash.values())
+        if wanted_bytes > self._cache.max_bytes:
+            raise self._too_large(wanted_bytes, self._cache.max_bytes, "worker.lfs_max_bytes")
         for entry in self._entries:
             if self._by_hash[entry.pointer.sha256].pointer != entry.pointer:
                 raise LfsFileMissing(
@@ -97,8 +98,11 @@ class LfsFiles:
                     "that differ in its size"
                 )
 
-    def _too_large(self, bound: str) -> ArchiveTooLarge:
-        return ArchiveTooLarge(f"the LFS files of {self._repo} have more than {bound}")
+    def _too_large(self, size_bytes: int, most_bytes: int, setting: str) -> ArchiveTooLarge:
+        return ArchiveTooLarge(
+            f"the LFS files of {self._repo} have {size_bytes:,} bytes, and {setting} is "
+            f"{most_bytes:,}"
+        )
 
     async def _find_missing(self) -> list[LfsEntry]:
         wanted = [each for each in self._by_hash.values() if not each.pointer.is_empty]
