@@ -346,3 +346,19 @@ def test_the_members_are_in_the_order_of_the_trees(
     names = [name.partition("/")[2] for name in made.tar().getnames()]
     order = [name for name in names if name.startswith("lib")]
     assert order == ["lib", "lib/sub", "lib/sub/x", "lib/two.txt", "lib.txt", "lib0"]
+
+
+@pytest.mark.parametrize("subdir", ("omitted", "omitted/sub", "folder/omitted"))
+def test_a_submodule_that_attributes_leave_out_is_no_subdir(
+    superproject: Superproject, tmp_path: Path, subdir: str
+) -> None:
+    urls = {
+        "omitted": ("../two", superproject.two_node),
+        "folder/omitted": ("../two", superproject.two_node),
+    }
+    attributes = b"/omitted export-ignore\nfolder export-ignore\n"
+    node = superproject.commit({".gitattributes": attributes}, urls)
+    superproject.host.requests.clear()
+    with pytest.raises(EmptyTree):
+        run(make(superproject.host, tmp_path, node, subdir=subdir))
+    assert len(superproject.host.fetches) == 1

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from archiver.client.api_response import FINAL, LIMITS, UNKNOWN
+from archiver.client.api_response import FINAL, LIMITS, TEMPORARY, UNKNOWN
 from archiver.errors import ArchiverError, BadArchive, NotFound, SourceError
 from tests.client.responses import (
     CONTENT,
@@ -188,15 +188,19 @@ def test_an_older_file_stays_when_the_new_one_is_incomplete(
     assert f"{PART} is kept" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "exit_code"), (("unsafe_member", 1), ("workers_lost", 1), ("corrupt_archive", 75))
+)
 def test_a_failed_task_ends_the_command_with_its_reason(
-    run: Run, server: ScriptedServer, miss: Response
+    run: Run, server: ScriptedServer, miss: Response, code: str, exit_code: int
 ) -> None:
     server.respond(REV_URL, miss)
-    error = {"code": "corrupt_archive", "message": "a block was not what its sum says"}
+    error = {"code": code, "message": "a block was not what its sum says"}
     server.respond(STATUS, progress("FAILURE", error=error))
     result = run(*GET, "--server", server.url)
-    assert result.exit_code == 1
-    assert "corrupt_archive: a block was not what its sum says" in result.stderr
+    assert result.exit_code == exit_code
+    assert f"{code}: a block was not what its sum says" in result.stderr
+    assert ("again later" in result.stderr) is (exit_code == 75)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +269,8 @@ def test_the_client_knows_the_failures_that_no_retry_can_end() -> None:
     of_hosts = (*leaves(SourceError), *leaves(BadArchive))
     assert {each.code for each in of_hosts if not each.retryable} == FINAL
     assert {each.code for each in leaves(NotFound)} == UNKNOWN
+    ours = {"mirror_failed", "no_room", "conversion_lost", "storage_unavailable"}
+    assert {each.code for each in of_hosts if each.retryable} | ours == TEMPORARY
 
 
 @pytest.mark.parametrize("code", sorted(FINAL))

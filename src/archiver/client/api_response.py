@@ -52,6 +52,16 @@ FINAL = frozenset(
 )
 """Codes of problems with a host or an archive that will be the same at the next try."""
 
+TEMPORARY = frozenset(
+    {
+        *("source_unavailable", "source_timeout", "source_too_slow", "source_busy"),
+        *("unproven_archive", "bad_pack", "bad_lfs_file", "not_an_archive"),
+        *("truncated_archive", "incomplete_archive", "corrupt_archive", "wrong_node"),
+        *("wrong_tree", "mirror_failed", "no_room", "conversion_lost", "storage_unavailable"),
+    }
+)
+"""Codes of failed tasks that may succeed later."""
+
 LIMITS = frozenset({"too_many_tasks", "too_many_new_tasks", "too_many_lookups", "queue_full"})
 """Codes of problems that end with time alone."""
 
@@ -165,7 +175,11 @@ class TaskStatus:
         """Raise CommandFailed with the task's reason if it failed."""
         if self.state == "FAILURE":
             message, code = f"{self.code}: {self.reason}", _valid_code(self.code)
-            kind = NotFound if self.code in UNKNOWN else CommandFailed
+            kind: type[CommandFailed] = CommandFailed
+            if self.code in UNKNOWN:
+                kind = NotFound
+            elif self.code in TEMPORARY:
+                kind = RetryLater
             raise kind(message, code=code, hint=_HINTS_BY_CODE.get(self.code, ""))
 
 

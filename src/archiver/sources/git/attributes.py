@@ -7,6 +7,7 @@ https://git-scm.com/docs/gitattributes.
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import BinaryIO
 
 from archiver.errors import EmptyTree, NotPackable
@@ -91,6 +92,26 @@ async def find_effects(
                 raise EmptyTree(f"the attributes of {archive.repo} leave out all files of {where}")
             await _limit_placeholders(mirror, archive, substituted)
         yield Effects(flags)
+
+
+async def leave_out(mirror: Mirror, archive: Archive, path: str, *, cpu: timedelta) -> bool:
+    """Return whether the attributes of a commit leave the folder *path* out of archives.
+
+    Raises GitFailed, MirrorFailed, or NoRoom.
+    """
+    names = path.split("/")
+    folders = ["/".join(names[:depth]) + "/" for depth in range(1, len(names) + 1)]
+    ignored: list[bool] = []
+    with storing():
+        await look_up_attributes(
+            mirror,
+            archive.node,
+            ("export-ignore",),
+            wanted=lambda: ((folder.encode(), None) for folder in folders),
+            take=lambda _path, _, values: ignored.append(values[0] == b"set"),
+            cpu=cpu,
+        )
+    return any(ignored)
 
 
 def _attributes_files_above(archive: Archive, record: CommitRecord) -> Iterator[str]:

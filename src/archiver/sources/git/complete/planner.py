@@ -9,6 +9,7 @@ from functools import partial
 from archiver.errors import (
     ArchiveTooLarge,
     BadGitmodules,
+    EmptyTree,
     InternalError,
     InvalidRequest,
     PartOrigin,
@@ -24,7 +25,8 @@ from archiver.ports.source import OnReceived
 from archiver.runtime.file_limit import file_limit
 from archiver.runtime.tasks import all_or_none
 from archiver.runtime.threads import run_in_thread
-from archiver.sources.git.attributes import MAY_BE_OMITTED
+from archiver.sources.config import Attributes
+from archiver.sources.git.attributes import MAY_BE_OMITTED, leave_out
 from archiver.sources.git.commit import Gitlink
 from archiver.sources.git.complete.checkout import Checkout, Plan, within
 from archiver.sources.git.complete.gitmodules import read_submodule_urls
@@ -102,6 +104,7 @@ class Planner:
         checkout = Checkout(path="", host=self._host, snapshot=snapshot, parts={})
         while gitlink := checkout.snapshot.gitlink:
             around.append(checkout)
+            await self._require_kept(checkout, gitlink)
             subdir = checkout.snapshot.archive.subdir[len(gitlink.path) + 1 :]
             (wanted,) = await self._wanted(checkout, [gitlink], subdir=subdir)
             checkout = await self._open(wanted)
@@ -109,6 +112,19 @@ class Planner:
         for each in plan.checkout.walk():
             await self._fetch_lfs(each)
         return plan
+
+    async def _require_kept(self, checkout: Checkout, gitlink: Gitlink) -> None:
+        """Return if no attribute leaves the submodule out. Raises EmptyTree."""
+        snapshot = checkout.snapshot
+        if checkout.host.config.git.attributes is not Attributes.HONOUR:
+            return
+        with within(checkout.origins), snapshot.mirror.translating():
+            cpu = snapshot.listing.cpu
+            if await leave_out(snapshot.mirror, snapshot.archive, gitlink.path, cpu=cpu):
+                raise EmptyTree(
+                    f"the attributes of {snapshot.archive.repo} leave out all files of "
+                    f"{gitlink.path}"
+                )
 
     async def _fetch_lfs(self, checkout: Checkout) -> None:
         """Have the host send the LFS files of a repository, a submodule's under a seat."""
