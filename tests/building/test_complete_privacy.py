@@ -17,6 +17,7 @@ from archiver.tasks import Failure, Phase
 from tests.git_repositories import Files
 from tests.git_world import git_source_config, git_world
 from tests.parts.git_host import GitHost, serving_git
+from tests.parts.thorough import thorough
 from tests.superprojects import Superproject, Urls
 
 LFS = b"*.bin filter=lfs\n"
@@ -108,7 +109,10 @@ CASES: Mapping[str, tuple[Files, Mapping[str, str], Limits, bool]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("nothing else", "an LFS file is missing")
+
+
+@pytest.mark.parametrize("case", (*QUICK, *thorough(*sorted(CASES.keys() - set(QUICK)))))
 def test_an_outsider_cannot_tell_what_a_private_host_has(
     git_host: GitHost, tmp_path: Path, case: str
 ) -> None:

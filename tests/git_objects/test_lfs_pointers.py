@@ -243,6 +243,7 @@ def read_in_pieces(output: bytes) -> None:
     reader.finish()
 
 
+@pytest.mark.thorough
 def test_the_number_of_lfs_files_is_bounded() -> None:
     files = [(b"%d" % number, CANONICAL) for number in range(ENTRIES_MAX + 1)]
 
