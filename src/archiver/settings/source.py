@@ -109,7 +109,7 @@ class SourceSettings(Section):
     """
     submodule_concurrency: int = Field(default=4, ge=1, le=100)
     """`git`: fetches of submodules that the whole fleet may send to this host at a time, beside
-    `concurrency`.
+    `concurrency`. Each may download four LFS files at a time.
     """
     queue_max: int = Field(default=10_000, ge=1)
     """Tasks of clients that may wait for the host. The last tenth is kept for clients with few
