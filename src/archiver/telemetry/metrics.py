@@ -98,8 +98,8 @@ class Metrics:
         )
         self.source_errors = Counter(
             "archiver_source_errors_total",
-            "Attempts that failed because of the source or the bytes it sent, by error code. An error "
-            "in a submodule counts for the submodule's source.",
+            "Attempts that failed because of the source or the bytes it sent, by error code. An "
+            "error in a submodule counts for the submodule's source.",
             ("source", "code"),
         )
         self.mirror_uses = Counter(
