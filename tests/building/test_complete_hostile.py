@@ -19,7 +19,6 @@ from archiver.errors import (
     ArchiveTooLarge,
     BadGitmodules,
     MirrorFailed,
-    NoRoom,
     SourceBusy,
     SourceUnavailable,
     SubmoduleMissing,
@@ -425,30 +424,6 @@ def test_nothing_is_left_over(superproject: Superproject, tmp_path: Path) -> Non
     assert expected(superproject.host, tmp_path, superproject.node)
     failure_of(superproject, tmp_path, superproject.commit(urls={"lib": ("../one", NODE)}))
     assert not litter(tmp_path)
-
-
-def test_a_worker_with_few_open_files_says_so_and_keeps_its_mirrors(
-    superproject: Superproject, tmp_path: Path
-) -> None:
-    urls = {f"lib/{number}": ("../two", superproject.two_node) for number in range(30)}
-    many = superproject.commit(urls=urls)
-
-    async def scenario() -> None:
-        async with open_world(superproject.host, tmp_path) as world:
-            await world.make(superproject.node, submodules=True)
-            mirrors = mirrors_of(tmp_path)
-            superproject.host.requests.clear()
-            with (
-                few_files(40, limit=300),
-                pytest.raises(NoRoom, match="too many open files") as raised,
-            ):
-                await world.make(many, submodules=True)
-            assert raised.value.ours
-            assert mirrors_of(tmp_path) == mirrors
-            await world.make(many, submodules=True)
-        assert len(superproject.host.fetches) <= 2
-
-    asyncio.run(scenario())
 
 
 def test_submodules_that_need_more_open_files_than_a_worker_may_have_are_too_many(

@@ -1,6 +1,7 @@
 """A mirror takes packs, whole or not at all, and makes archives from them."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncGenerator
@@ -256,6 +257,22 @@ def test_room_is_made_before_a_pack_is_written(tmp_path: Path, repository: GitRe
 
     with pytest.raises(NoRoom, match=r"worker\.mirror_max_bytes"):
         asyncio.run(play())
+
+
+@pytest.mark.parametrize("reason", (errno.EMFILE, errno.EAGAIN))
+def test_a_process_that_may_not_start_git_has_no_damaged_mirror(
+    mirrors: Mirrors, reason: int
+) -> None:
+    async def play() -> None:
+        async with mirrors.use("src", "a/b", 40) as mirror:
+            failure = GitFailed("git was not started")
+            failure.__cause__ = OSError(reason, "")
+            translated = mirror.translate(failure)
+            assert isinstance(translated, NoRoom)
+            assert not translated.of_disk
+            assert not mirror.suspect
+
+    asyncio.run(play())
 
 
 def test_a_full_disk_is_no_damage(mirrors: Mirrors) -> None:

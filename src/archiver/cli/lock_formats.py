@@ -59,7 +59,9 @@ def pip(server: str, entries: Entries) -> Iterator[str]:
                 f"{name} is no name for pip: it must end with a letter or digit",
                 hint="Add the archive under another name, and remove this one with --remove.",
             )
-        yield f"{name} @ {file_url(server, entry)}#sha256={entry.sha256}{_folder(name, entry)}"
+        # Early versions of pip take all that follows the sum for a part of it.
+        fragment = f"{_folder(name, entry)}sha256={entry.sha256}"
+        yield f"{name} @ {file_url(server, entry)}#{fragment}"
 
 
 def _folder(name: str, entry: Entry) -> str:
@@ -73,7 +75,7 @@ def _folder(name: str, entry: Entry) -> str:
             f"{name} is no archive for pip, which cannot read its subdir {subdir} from a URL",
             hint="Extract it with `archiver fetch`, and install the folder.",
         )
-    return f"&subdirectory={subdir}" if subdir else ""
+    return f"subdirectory={subdir}&" if subdir else ""
 
 
 def cmake(server: str, entries: Entries) -> Iterator[str]:
