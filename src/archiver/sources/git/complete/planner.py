@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from archiver.errors import (
-    ArchiveTooLarge,
     BadGitmodules,
     EmptyTree,
     InternalError,
@@ -22,22 +21,19 @@ from archiver.git_objects import SUBMODULE
 from archiver.model import Archive, Node
 from archiver.names import display_path, is_name
 from archiver.ports.source import OnReceived
-from archiver.runtime.file_limit import file_limit
 from archiver.runtime.tasks import all_or_none
 from archiver.runtime.threads import run_in_thread
 from archiver.sources.config import Attributes
 from archiver.sources.git.attributes import MAY_BE_OMITTED, leave_out
 from archiver.sources.git.commit import Gitlink
+from archiver.sources.git.complete.budget import Budget
 from archiver.sources.git.complete.checkout import Checkout, Plan, within
 from archiver.sources.git.complete.gitmodules import read_submodule_urls
 from archiver.sources.git.complete.hosts import GitHost, GitHosts
+from archiver.sources.git.complete.received import Received
 from archiver.sources.git.complete.repository_lfs import find_lfs
 from archiver.sources.git.complete.submodule_url import plain_url
 from archiver.sources.git.snapshot import Snapshot
-
-FILES_PER_SUBMODULE = 4
-"""Open files that a submodule takes until the archive is made: a lock, its listing, the effects of
-its attributes, and its share of all others."""
 
 FETCHES_AT_A_TIME = 8
 """Of one archive. The seats of each host bound those of the whole fleet."""
@@ -71,12 +67,10 @@ class Planner:
         self._host = host
         self._hosts = hosts
         self._stack = stack
-        self._received = _Received(on_received)
+        self._received = Received(on_received)
+        self._budget = Budget(archive, host.config)
         self._fetches = asyncio.Semaphore(FETCHES_AT_A_TIME)
         self._known: dict[str, PartOrigin] = {}
-        self._submodules = 0
-        self._members = 0
-        self._unpacked_bytes = 0
 
     @property
     def shows_progress(self) -> bool:
@@ -147,13 +141,13 @@ class Planner:
         with within(checkout.origins), snapshot.mirror.translating():
             lfs = await find_lfs(snapshot, client, self._hosts.lfs_cache)
         if lfs:
-            self._count_bytes(lfs.size_bytes)
+            self._budget.add_bytes(lfs.size_bytes)
         return replace(checkout, lfs=lfs)
 
     async def _with_parts(self, checkout: Checkout) -> Checkout:
         """Return *checkout* with its submodules, and theirs."""
         snapshot = checkout.snapshot
-        self._count_files(snapshot)
+        self._budget.add_files(snapshot.listing)
         checkout = await self._with_lfs(checkout)
         if not self._archive.submodules or not snapshot.listing.submodules:
             return checkout
@@ -178,7 +172,7 @@ class Planner:
         """
         if not gitlinks:
             return []
-        self._count_submodules(len(gitlinks), depth=len(checkout.origins) + 1)
+        self._budget.add_submodules(len(gitlinks), depth=len(checkout.origins) + 1)
         snapshot = checkout.snapshot
         with within(checkout.origins), snapshot.mirror.translating():
             urls = await read_submodule_urls(snapshot.mirror, snapshot.record)
@@ -254,67 +248,6 @@ class Planner:
             )
         except UnknownRev as exc:
             raise missing from exc
-
-    def _count_submodules(self, number: int, *, depth: int) -> None:
-        git, setting = self._host.config.git, f"sources.{self._host.name}"
-        self._submodules += number
-        if self._submodules > git.max_submodules:
-            raise self._too_large(
-                f"more than {git.max_submodules:,} submodules ({setting}.max_submodules)"
-            )
-        files = self._submodules * FILES_PER_SUBMODULE
-        if files > (most := file_limit()):
-            raise self._too_large(
-                f"{self._submodules:,} submodules, which need {files:,} open files, and the worker "
-                f"may have {most:,} (ulimit -n)"
-            )
-        if depth > git.max_submodule_depth:
-            raise self._too_large(
-                f"submodules more than {git.max_submodule_depth:,} deep inside each other "
-                f"({setting}.max_submodule_depth)"
-            )
-
-    def _count_files(self, snapshot: Snapshot) -> None:
-        """Count the files of all repositories together against the limits of the superproject."""
-        limits = self._host.config.limits
-        self._members += snapshot.listing.members
-        if self._members > limits.members:
-            raise self._too_large(f"more than {limits.members:,} files and folders")
-        self._count_bytes(snapshot.listing.unpacked_bytes)
-
-    def _count_bytes(self, size_bytes: int) -> None:
-        limits = self._host.config.limits
-        self._unpacked_bytes += size_bytes
-        if self._unpacked_bytes > limits.unpacked_bytes:
-            raise self._too_large(f"more than {limits.unpacked_bytes:,} bytes")
-
-    def _too_large(self, what: str) -> ArchiveTooLarge:
-        archive = self._archive
-        return ArchiveTooLarge(f"{archive.node} in {archive.repo} has, all in all, {what}")
-
-
-class _Received:
-    """Adds up what the hosts of several repositories have sent. Says nothing if it ``is_mute``."""
-
-    def __init__(self, on_received: OnReceived | None) -> None:
-        self.is_mute = False
-        self._on_received = on_received
-        self._sizes: list[int] = []
-
-    def report(self) -> None:
-        if self._on_received and not self.is_mute:
-            self._on_received(sum(self._sizes))
-
-    def counter(self) -> OnReceived:
-        """Return what takes the number of bytes that one of them has sent so far."""
-        number = len(self._sizes)
-        self._sizes.append(0)
-
-        def count(size_bytes: int) -> None:
-            self._sizes[number] = size_bytes
-            self.report()
-
-        return count
 
 
 def _gitlinks(snapshot: Snapshot) -> list[Gitlink]:
