@@ -62,7 +62,9 @@ def apache(mercurial: Mercurial) -> Iterator[Hgweb]:
         settings = folder / "apache.conf"
         settings.write_text(APACHE.format(folder=folder, port=port, modules=MODULES))
         command = ["/usr/sbin/apache2", "-f", str(settings), "-D", "FOREGROUND"]
-        with running(command, log=folder / "log", ready=lambda: accepts(port)):
+        # Python in Apache would take modules from a virtual environment on PATH.
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        with running(command, log=folder / "log", ready=lambda: accepts(port), env=env):
             yield Hgweb(port=port, folder=repositories, mercurial=mercurial)
 
 
