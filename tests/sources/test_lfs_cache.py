@@ -41,13 +41,24 @@ class Origin:
 
     content: bytes
     sent: int = 0
-    waits: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def fetch(self) -> AsyncGenerator[bytes, None]:
         self.sent += 1
         yield self.content[:3]
         await asyncio.sleep(0)
         yield self.content[3:]
+
+
+@dataclass
+class HangingOrigin:
+    """Sends one byte, and nothing more."""
+
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def fetch(self) -> AsyncGenerator[bytes, None]:
+        yield b"c"
+        self.begun.set()
+        await asyncio.Event().wait()
 
 
 async def load(cache: LfsCache, content: bytes, owner: LfsOwner = OWNER) -> int:
@@ -132,16 +143,13 @@ def test_a_failed_fetch_leaves_nothing(cache: LfsCache) -> None:
 
 
 def test_a_cancelled_fetch_lets_the_next_one_begin(cache: LfsCache) -> None:
-    async def hang() -> AsyncGenerator[bytes, None]:
-        yield b"con"
-        begun.set()
-        await asyncio.Event().wait()
-
-    begun = asyncio.Event()
+    origin = HangingOrigin()
 
     async def play() -> None:
-        running = asyncio.create_task(cache.find_or_fetch(OWNER, pointer_of(b"content"), hang))
-        await begun.wait()
+        running = asyncio.create_task(
+            cache.find_or_fetch(OWNER, pointer_of(b"content"), origin.fetch)
+        )
+        await origin.begun.wait()
         waiting = asyncio.create_task(load(cache, b"content"))
         await asyncio.sleep(0.05)
         running.cancel()
@@ -270,16 +278,13 @@ def test_a_file_that_is_being_fetched_counts_whole(tmp_path: Path) -> None:
     cache = LfsCache(folder=tmp_path / "lfs", max_bytes=10)
     again = LfsCache(folder=cache.folder.path, max_bytes=10)  # as in another process
 
-    async def hang() -> AsyncGenerator[bytes, None]:
-        yield b"c"
-        begun.set()
-        await asyncio.Event().wait()
-
-    begun = asyncio.Event()
+    origin = HangingOrigin()
 
     async def play() -> None:
-        running = asyncio.create_task(cache.find_or_fetch(OWNER, pointer_of(b"content"), hang))
-        await begun.wait()
+        running = asyncio.create_task(
+            cache.find_or_fetch(OWNER, pointer_of(b"content"), origin.fetch)
+        )
+        await origin.begun.wait()
         with pytest.raises(NoRoom):
             await load(again, b"another")
         running.cancel()
