@@ -201,11 +201,30 @@ def _broken_chunks() -> Iterator[Case]:
         "of-a-size-in-words": b"many\r\n",
         "of-a-negative-size": b"-1\r\n",
         "of-a-size-beyond-64-bits": b"fffffffffffffffff\r\n",
-        "longer-than-it-says": b"1\r\nabc\r\n0\r\n\r\n",
     }
     for (place, beginning), (name, chunk) in product(beginnings.items(), chunks.items()):
         broken = script(beginning, MOMENT, chunk, SILENCE)
         yield from retried(f"chunk-{name}-{place}", "truncated_archive", broken)
+    for place, start in {"first": 0, "later": -1}.items():
+        broken = script(*_cut_by_a_longer_chunk(start), SILENCE)
+        yield from retried(f"chunk-longer-than-it-says-{place}", "truncated_archive", broken)
+
+
+def _cut_by_a_longer_chunk(start: int) -> tuple[Step | Body, ...]:
+    """Return a response whose last chunk says 1 byte, that of the archive at *start*, and has 3.
+
+    A slow client may see that byte before the fault, so it must belong to the archive.
+    """
+
+    def chunk(subject: Subject) -> bytes:
+        byte = subject.packed()[start:][:1]
+        return b"1\r\n" + byte + b"bc\r\n0\r\n\r\n"
+
+    def beginning(subject: Subject) -> bytes:
+        before = subject.packed()[:start]
+        return chunked(before, ended=False) if before else CHUNKED
+
+    return beginning, MOMENT, chunk
 
 
 def _oddities() -> Iterator[Case]:

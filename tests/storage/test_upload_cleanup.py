@@ -147,6 +147,36 @@ def test_a_copy_that_arrives_before_the_cleanup_stays(two_regions: TwoRegions) -
     two_regions.use(scenario, grace=SHORT)
 
 
+def test_a_copy_in_progress_is_not_aborted_by_the_cleanup_of_an_earlier_one(
+    two_regions: TwoRegions,
+) -> None:
+    """Its start may seem to be earlier: servers round the time to seconds, and clocks differ."""
+    archive, sink = an_archive(), two_regions.sinks[WEST]
+    bucket = two_regions.home.bucket(WEST, endpoint=sink.endpoint)
+    cleanup = UploadCleanup(grace=SHORT)
+
+    async def scenario(_storage: RegionalStorage) -> None:
+        more = asyncio.Event()
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            async for chunk in stream(bytes(MANY_PARTS)):
+                yield chunk
+            await more.wait()
+
+        copy = asyncio.create_task(bucket.put_object(archive.key, chunks()))
+        cleanup.follow(bucket, archive.key, copy)
+        await until(lambda: two_regions.home.unfinished()[WEST] != [])
+        earlier = asyncio.create_task(asyncio.sleep(0))
+        cleaning = cleanup.start(bucket, archive.key, earlier, delete_object=False)
+        await asyncio.wait([cleaning], timeout=SHORT.total_seconds())
+        more.set()
+        await copy
+        await cleaning
+        assert len(two_regions.home.read(WEST, archive.key)) == MANY_PARTS
+
+    two_regions.use(scenario, grace=SHORT)
+
+
 def test_the_cleanup_of_an_upload_does_not_affect_the_next_one_of_its_attempt(
     two_regions: TwoRegions,
 ) -> None:

@@ -166,6 +166,8 @@ class FanOutUpload:
         self._uploads = [
             _RegionUpload(bucket=bucket, object_key=self._object_key) for bucket in self._buckets
         ]
+        for upload in self._uploads:
+            self._cleanup.follow(upload.bucket, self._object_key, upload.task)
         try:
             await self._send(chunks)
         except BaseException:

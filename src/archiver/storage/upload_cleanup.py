@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from archiver.errors import StorageUnavailable
+from archiver.model import Region
 from archiver.storage.bucket import Bucket
 from archiver.telemetry import describe, log
 
@@ -40,6 +41,21 @@ class UploadCleanup:
         self.build_wait_s = self._grace_s + BUILD_WAIT.total_seconds()
         self._max_retried = max_retried
         self._running: set[asyncio.Task[None]] = set()
+        self._newest: dict[tuple[Region, str], asyncio.Task[None]] = {}
+
+    def follow(self, bucket: Bucket, object_key: str, upload: asyncio.Task[None]) -> None:
+        """Let earlier cleanups of the key wait for *upload*, so that they do not abort it.
+
+        Its start cannot tell them apart: servers round it to seconds, by their own clocks.
+        """
+        place = (bucket.region, object_key)
+        self._newest[place] = upload
+
+        def forget(_: asyncio.Task[None]) -> None:
+            if self._newest.get(place) is upload:
+                del self._newest[place]
+
+        upload.add_done_callback(forget)
 
     def start(
         self, bucket: Bucket, object_key: str, upload: asyncio.Task[None], *, delete_object: bool
@@ -86,6 +102,8 @@ class UploadCleanup:
             try:
                 if delete_object:
                     await bucket.delete_object(object_key)
+                while newer := self._newest.get((bucket.region, object_key)):
+                    await asyncio.wait([newer])
                 await bucket.abort_uploads(object_key, until=abandoned_at)
             except StorageUnavailable as exc:
                 if not attempt:
