@@ -44,6 +44,17 @@ class Priority(StrEnum):
     LOW = "lo"
 
 
+class Urgency(StrEnum):
+    """Why a client causes a task: its archive is requested now, or may be later."""
+
+    NOW = "now"
+    LATER = "later"
+    """The task is deferred: it waits while its source has other tasks."""
+
+    ANNOUNCED = "announced"
+    """As LATER. The host itself has announced the changeset, so it is there, or soon will be."""
+
+
 LIGHT_MAX = 4
 """A client with fewer open tasks is light: its next task is of high priority."""
 

@@ -58,7 +58,7 @@ def test_a_parked_task_is_open_pending_and_joined_like_any_other(fleet: Fleet) -
     async def play() -> None:
         async with fleet.connection() as connection, fleet.queue() as queue:
             archive, *_ = await parked(queue, 3)
-            assert await connection.tasks.count_parked(SOURCE) == 3
+            assert await connection.tasks.count_in(PARKED, SOURCE) == 3
             assert await connection.tasks.open_tasks(client_token("a")) == LIGHT_MAX + 3
             for client in ("a", "b", ""):
                 assert await queue.enqueue(archive, client=client) is EnqueueOutcome.JOINED

@@ -40,7 +40,7 @@ from archiver.jetstream.streams import DIGESTS, INDEX, REPAIRS, REVS, STATES, TA
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.model import Archive, Copies, EnqueueOutcome, Region, rev_hash
 from archiver.ports.queue import Admit, Attempt
-from archiver.tasks import ORIGINS_MAX, Failure, Phase, Priority, TaskState
+from archiver.tasks import ORIGINS_MAX, Failure, Phase, Priority, TaskState, Urgency
 from archiver.testing import MemoryStorage
 from archiver.upkeep.rebuild import Rebuilder, Tally
 from archiver.upkeep.repair import Repairer
@@ -204,10 +204,13 @@ def test_a_repair_that_cannot_be_enqueued_is_postponed_and_the_others_go_on(flee
             priority: Priority = Priority.HIGH,
             client: str = "",
             admit: Admit | None = None,
+            urgency: Urgency = Urgency.NOW,
         ) -> EnqueueOutcome:
             if archive == first:
                 raise RuntimeError("a fault of ours")
-            return await super().enqueue(archive, priority=priority, client=client, admit=admit)
+            return await super().enqueue(
+                archive, priority=priority, client=client, admit=admit, urgency=urgency
+            )
 
     async def play() -> None:
         storage = MemoryStorage(regions=("one", "two"))

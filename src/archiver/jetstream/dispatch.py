@@ -80,6 +80,7 @@ class Dispatcher:
             return None
         claim: asyncio.Future[TaskMessage | None] = asyncio.get_running_loop().create_future()
         self._claims.append(claim)
+        self._parking.check_all()  # the build that has just ended may have left room
         self._changed.set()
         try:
             return await claim

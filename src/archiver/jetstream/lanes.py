@@ -12,7 +12,7 @@ from nats.js.api import ConsumerInfo
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.consumers import consumer_name
 from archiver.jetstream.task_stream import TaskStream
-from archiver.jetstream.task_subject import PARKED
+from archiver.jetstream.task_subject import DEFERRED, PARKED
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
 from archiver.tasks import LIGHT_MAX, Priority
@@ -47,7 +47,7 @@ class Load:
 
 Loads: TypeAlias = Mapping[str, Load]
 """The lanes for which the server has a consumer: none until a worker has run. With them, the tasks
-that are parked outside of them."""
+that wait outside of them, PARKED or DEFERRED."""
 
 
 class Lanes:
@@ -71,11 +71,14 @@ class Lanes:
         names = [consumer_name(source, priority) for priority in CLIENTS]
         loads: dict[str, Load] = {}
         with suppress(EngineUnavailable):
-            parked = await self._tasks.count_parked(source)
+            outside = {
+                lane: await self._tasks.count_in(lane, source) for lane in (PARKED, DEFERRED)
+            }
             found = await asyncio.gather(*map(self._tasks.consumer, names))
             loads = {p: _load(one) for p, one in zip(CLIENTS, found, strict=True) if one}
             if loads:
-                loads[PARKED] = Load(waiting=parked, running=0, share=1)
+                for lane, count in outside.items():
+                    loads[lane] = Load(waiting=count, running=0, share=1)
         self._loads.put(source, loads)
         return loads
 
@@ -90,14 +93,26 @@ class Lanes:
         return sum(load.waiting + load.created for load in loads.values())
 
     async def load_before(self, source: str, lane: str) -> Load | None:
-        """Return the load of a lane; for PARKED, of the middle one and all that is parked."""
+        """Return the load of a lane.
+
+        For PARKED, it is that of the middle one and all that is parked; for DEFERRED, of these and
+        all that is deferred.
+        """
         loads = await self.loads(source)
-        if lane != PARKED:
+        before = {PARKED: (PARKED,), DEFERRED: (PARKED, DEFERRED)}.get(lane)
+        if before is None:
             return loads.get(lane)
-        parked, middle = loads.get(PARKED), loads.get(Priority.MIDDLE)
-        if parked is None or middle is None:
+        middle = loads.get(Priority.MIDDLE)
+        if middle is None:
             return None
-        return replace(middle, waiting=middle.waiting + parked.waiting)
+        return replace(middle, waiting=middle.waiting + sum(loads[each].waiting for each in before))
+
+    def defer(self, source: str) -> str:
+        """Return DEFERRED, the place for the next task that has time."""
+        loads = self._loads.get(source)
+        if loads and (load := loads.get(DEFERRED)):
+            load.created += 1
+        return DEFERRED
 
     async def choose(self, source: str, *, open_tasks: int) -> str:
         """Return the lane for the next task of a client with so many *open_tasks*, or PARKED."""

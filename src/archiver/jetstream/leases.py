@@ -40,6 +40,7 @@ class JetStreamLease:
         self.id = secrets.token_hex(8)
         self.archive = archive
         self.phase = Phase.CONNECTING
+        self.announced = order.announced
         self.attempt, self.failures, self.vanished = 1, 0, 0
         self.outages = OutageHistory()
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Tasks of clients with many of them, which wait outside of the lanes until their client's turn."""
+"""Tasks that wait outside of the lanes: for the turn of their client, or for room at the source."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -8,18 +8,24 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.consumers import consumer_name, share_of_cap
 from archiver.jetstream.lanes import room_of
 from archiver.jetstream.task_stream import TaskStream
-from archiver.jetstream.task_subject import PARKED, TaskSubject
+from archiver.jetstream.task_subject import DEFERRED, PARKED, TaskSubject
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.tasks import Priority
 from archiver.telemetry import log
 
 LISTED_FOR = timedelta(seconds=30)
-"""To name the clients, the server lists all parked tasks of a source: 2 MB for 20,000. Between two
-lists, a worker hears of new ones as they are stored."""
+"""To name the clients, the server lists all tasks of a source in one place: 2 MB for 20,000.
+Between two lists, a worker hears of new ones as they are stored."""
+
+PLACES = (PARKED, DEFERRED)
+"""A deferred task is moved only if none is parked."""
 
 
 class Parking:
-    """Moves parked tasks to the middle lane while that has room, one of each client in turn.
+    """Moves tasks from outside to the middle lane while that has room, one of each client in turn.
+
+    Parked tasks fill the lane. Deferred ones are moved while no other task waits there and less
+    than half of its share is in use, so that a build can start as soon as a client causes one.
 
     Every worker does so for the sources of *caps*. If several do at the same moment, the lane gets
     a task too many from each. A task is moved once: the server refuses the second move.
@@ -27,32 +33,30 @@ class Parking:
 
     def __init__(self, *, tasks: TaskStream, caps: Mapping[str, int]) -> None:
         self._tasks = tasks
-        self._rooms = {
-            source: room_of(share_of_cap(cap, Priority.MIDDLE)) for source, cap in caps.items()
-        }
-        self._clients: dict[str, set[str]] = {source: set() for source in caps}
-        self._listed: BoundedCache[str, None] = BoundedCache(ttl=LISTED_FOR, max_bytes=MEGABYTE)
-        self._last: dict[str, str] = {}
+        self._shares = {source: share_of_cap(cap, Priority.MIDDLE) for source, cap in caps.items()}
+        self._yards = {place: _Yard(place, tasks=tasks, sources=caps) for place in PLACES}
         self._due = dict.fromkeys(caps)
         self._changed = asyncio.Event()
 
     def note(self, task: TaskSubject) -> None:
-        """Note that *task*, which may be parked, was stored."""
-        if task.priority == PARKED and task.source in self._clients:
-            self._clients[task.source].add(task.client)
+        """Note that *task*, which may be outside of the lanes, was stored."""
+        yard = self._yards.get(task.priority)
+        if yard and task.source in self._shares:
+            yard.clients[task.source].add(task.client)
             self.check(task.source)
 
     def check(self, *sources: str) -> None:
-        """Look soon whether the middle lanes of *sources* have room for parked tasks."""
+        """Look soon whether the middle lanes of *sources* have room for tasks from outside."""
         self._due |= dict.fromkeys(sources)
         self._changed.set()
 
     def check_all(self) -> None:
-        self.check(*self._rooms)
+        self.check(*self._shares)
 
     def start_over(self) -> None:
-        """List the parked tasks again: some may have been stored unheard."""
-        self._listed.clear()
+        """List the tasks again: some may have been stored unheard."""
+        for yard in self._yards.values():
+            yard.listed.clear()
         self.check_all()
 
     async def keep_lanes_filled(self) -> None:
@@ -71,25 +75,49 @@ class Parking:
                     log.exception("parking.broken")
 
     async def _fill(self, source: str) -> None:
-        clients = self._clients[source]
-        if source not in self._listed:
-            clients |= await self._tasks.clients(PARKED, source)
-            self._listed.put(source, None)
-        while clients and await self._has_room(source):
-            client = next_in_turn(clients, self._last.get(source, ""))
-            self._last[source] = client
-            await self._move_or_forget(source, client)
+        for place in PLACES:
+            yard = self._yards[place]
+            clients = await yard.list_clients(source)
+            while clients and await self._has_room(place, source):
+                await yard.move_next(source)
+            if clients:
+                return
 
-    async def _has_room(self, source: str) -> bool:
+    async def _has_room(self, place: str, source: str) -> bool:
         lane = await self._tasks.consumer(consumer_name(source, Priority.MIDDLE))
-        return lane is not None and (lane.num_pending or 0) < self._rooms[source]
+        if lane is None:
+            return False
+        waiting, running = lane.num_pending or 0, lane.num_ack_pending or 0
+        if place == PARKED:
+            return waiting < room_of(self._shares[source])
+        return not waiting and 2 * running < self._shares[source]
 
-    async def _move_or_forget(self, source: str, client: str) -> None:
-        """Move the oldest parked task of *client*, or forget the client if there is none.
+
+class _Yard:
+    """The *clients* with tasks in a *place* outside of the lanes, by source, and their turns."""
+
+    def __init__(self, place: str, *, tasks: TaskStream, sources: Iterable[str]) -> None:
+        self.clients: dict[str, set[str]] = {source: set() for source in sources}
+        self.listed: BoundedCache[str, None] = BoundedCache(ttl=LISTED_FOR, max_bytes=MEGABYTE)
+        self._place = place
+        self._tasks = tasks
+        self._last: dict[str, str] = {}
+
+    async def list_clients(self, source: str) -> set[str]:
+        clients = self.clients[source]
+        if source not in self.listed:
+            clients |= await self._tasks.clients(self._place, source)
+            self.listed.put(source, None)
+        return clients
+
+    async def move_next(self, source: str) -> None:
+        """Move the oldest task of the next client, or forget the client if there is none.
 
         It is forgotten beforehand, because it may be noted again meanwhile.
         """
-        clients, found = self._clients[source], True
+        clients, found = self.clients[source], True
+        client = next_in_turn(clients, self._last.get(source, ""))
+        self._last[source] = client
         clients.discard(client)
         try:
             found = await self._move_first(source, client)
@@ -98,7 +126,7 @@ class Parking:
                 clients.add(client)
 
     async def _move_first(self, source: str, client: str) -> bool:
-        message = await self._tasks.first(self._tasks.subject(PARKED, source, client, "*"))
+        message = await self._tasks.first(self._tasks.subject(self._place, source, client, "*"))
         if message is None:
             return False
         key_hash = self._tasks.parse(message.subject).key_hash

@@ -123,11 +123,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A message of the work queue: build this archive.
 
     ``client`` names the client that caused it, for operators. It is empty for Archiver's own tasks.
+    An ``announced`` archive is of a changeset that its host has pushed to Archiver.
     """
 
     key: str
     created_at: Moment
     client: str = ""
+    announced: bool = False
 
     def __post_init__(self) -> None:
         _require_sane(self.created_at)

@@ -12,7 +12,13 @@ from archiver.jetstream.promotions import Promotions
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
 from archiver.jetstream.stored_task import read_state
 from archiver.jetstream.streams import STATES, TASKS
-from archiver.jetstream.task_subject import BACKGROUND, PARKED, TaskSubject, client_token
+from archiver.jetstream.task_subject import (
+    BACKGROUND,
+    DEFERRED,
+    PARKED,
+    TaskSubject,
+    client_token,
+)
 from archiver.jetstream.translation import WrongRevision
 from archiver.model import Archive, EnqueueOutcome
 from archiver.ports.queue import Admit, Standing
@@ -20,7 +26,7 @@ from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.single_flight import SingleFlight
 from archiver.runtime.turns import Turns
-from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, TaskState, Urgency
 
 PATIENCE = timedelta(seconds=1)
 """How long a request waits for a server that restarts: better a late answer than a 503."""
@@ -54,7 +60,7 @@ class JetStreamTaskQueue:
 
     An archive's message in the work queue has the subject
     ``tasks.{priority}.{source}.{client}.{key_hash}``, with PARKED for the priority before its
-    client's turn. The server refuses a second one on any
+    client's turn, and DEFERRED before its source has room. The server refuses a second one on any
     ``tasks.*.*.*.{key_hash}`` while the first is waiting, running or backing off. A message of an
     earlier version, without a client, is looked for before.
     """
@@ -72,7 +78,7 @@ class JetStreamTaskQueue:
             tasks=connection.tasks, lanes=self._lanes, open_tasks=self._open_tasks
         )
         self._mean_s: BoundedCache[str, float] = BoundedCache(max_bytes=SOURCES_MAX_BYTES)
-        self.accepted: Subscribers[[Archive, str]] = Subscribers()
+        self.accepted: Subscribers[[Archive, str, Urgency]] = Subscribers()
         self.ended: Subscribers[[str]] = Subscribers()
         self.gaps: Subscribers[[]] = Subscribers()
         connection.feed.subscribe(FAILED, self._remember_failure)
@@ -111,7 +117,7 @@ class JetStreamTaskQueue:
             waiting=load.waiting,
             running=load.running,
             mean=None if mean_s is None else timedelta(seconds=mean_s),
-            parked=lane == PARKED,
+            parked=lane in {PARKED, DEFERRED},
         )
 
     def recent_failure(self, archive: Archive) -> Failure | None:
@@ -124,8 +130,16 @@ class JetStreamTaskQueue:
         priority: Priority = Priority.HIGH,
         client: str = "",
         admit: Admit | None = None,
+        urgency: Urgency = Urgency.NOW,
     ) -> EnqueueOutcome:
         outcome = EnqueueOutcome.JOINED
+        order = Order(
+            key=archive.key,
+            created_at=datetime.now(UTC),
+            client=client,
+            announced=urgency is Urgency.ANNOUNCED,
+        )
+        deferred = urgency is not Urgency.NOW
 
         async def create_or_join() -> TaskSubject:
             nonlocal outcome
@@ -133,9 +147,9 @@ class JetStreamTaskQueue:
             if queued := await self._queued(archive):
                 return queued.subject
             if client:
-                outcome, subject = await self._create_for(client, archive, admit)
+                outcome, subject = await self._create_for(order, archive, admit, deferred=deferred)
             else:
-                outcome, subject = await self._publish(archive, priority)
+                outcome, subject = await self._publish(archive, priority, order)
             return subject
 
         leads = archive.key_hash not in self._enqueuing
@@ -146,24 +160,27 @@ class JetStreamTaskQueue:
                 raise
             own = f"{archive.key_hash} {client}"
             subject = await self._enqueuing.join_or_start(own, create_or_join)
-        if client:
+        if client and not deferred:
             await self._promotions.promote(subject, client)
         if priority is not Priority.LOW:
-            self.accepted.notify(archive, client)
+            self.accepted.notify(archive, client, urgency)
         return outcome
 
     async def _create_for(
-        self, client: str, archive: Archive, admit: Admit | None
+        self, order: Order, archive: Archive, admit: Admit | None, *, deferred: bool
     ) -> tuple[EnqueueOutcome, TaskSubject]:
-        """Create a task of *client*, one at a time, so that its open tasks are counted exactly."""
-        token = client_token(client)
+        """Create a task of a client, one at a time, so that its open tasks are counted exactly."""
+        token = client_token(order.client)
         async with self._turns.of(token):
             open_tasks = await self._open_tasks(token)
             if admit:
                 waiting = await self._lanes.waiting(archive.source)
                 await admit(Standing(open_tasks=open_tasks, waiting=waiting))
-            priority = await self._lanes.choose(archive.source, open_tasks=open_tasks)
-            return await self._publish(archive, priority, client)
+            if deferred:
+                priority = self._lanes.defer(archive.source)
+            else:
+                priority = await self._lanes.choose(archive.source, open_tasks=open_tasks)
+            return await self._publish(archive, priority, order)
 
     async def _open_tasks(self, token: str) -> int:
         count = self._many.get(token)
@@ -174,17 +191,17 @@ class JetStreamTaskQueue:
         return count
 
     async def _publish(
-        self, archive: Archive, priority: str, client: str = ""
+        self, archive: Archive, priority: str, order: Order
     ) -> tuple[EnqueueOutcome, TaskSubject]:
         tasks = self._connection.tasks
-        order = encode(Order(key=archive.key, created_at=datetime.now(UTC), client=client))
-        subject = tasks.subject(priority, archive.source, client_token(client), archive.key_hash)
+        token = client_token(order.client)
+        subject = tasks.subject(priority, archive.source, token, archive.key_hash)
         for delay in CHECK_AGAIN_AFTER:
             try:
-                await tasks.publish_new(subject, order)
+                await tasks.publish_new(subject, encode(order))
             except WrongRevision:
                 if queued := await self._queued(archive):
-                    ours = encode(queued.order) == order
+                    ours = queued.order == order
                     outcome = EnqueueOutcome.CREATED if ours else EnqueueOutcome.JOINED
                     return outcome, queued.subject
             else:

@@ -13,7 +13,6 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
 from archiver.jetstream.streams import Streams
-from archiver.jetstream.task_subject import PARKED
 from archiver.jetstream.translation import WrongRevision, translated
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
 from archiver.runtime.single_flight import SingleFlight
@@ -62,13 +61,15 @@ class TaskStream:
         }
         await self._streams.publish(subject, payload, headers)
 
-    async def move(self, message: StoredMessage, subject: str) -> None:
-        """Store the task of *message* on *subject* instead.
+    async def move(
+        self, message: StoredMessage, subject: str, payload: bytes | None = None
+    ) -> None:
+        """Store the task of *message* on *subject* instead, as *payload* if given.
 
         If only the removal fails, the next move of the first message completes it.
         """
         try:
-            await self.publish_new(subject, message.value, last=message.revision)
+            await self.publish_new(subject, payload or message.value, last=message.revision)
         except WrongRevision:
             # It was moved before, or a cluster refuses it while it changes its leader.
             newest = await self._newest(self.subject("*", "*", "*", self.parse(subject).key_hash))
@@ -85,9 +86,9 @@ class TaskStream:
         async with aclosing(self.iter_subjects(self.subject(priority, source, "*", "*"))) as found:
             return frozenset([self.parse(subject).client async for subject in found])
 
-    async def count_parked(self, source: str) -> int:
-        """Return how many tasks for *source* wait outside of its lanes."""
-        return await self._count_subjects(self.subject(PARKED, source, "*", "*"))
+    async def count_in(self, priority: str, source: str) -> int:
+        """Return how many tasks for *source* have this priority."""
+        return await self._count_subjects(self.subject(priority, source, "*", "*"))
 
     async def last(self, subject: str) -> KvEntry | None:
         return await self._streams.last(self.name, subject)

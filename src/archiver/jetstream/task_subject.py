@@ -9,6 +9,10 @@ BACKGROUND = "-"
 PARKED = "parked"
 """In the place of a priority: the task waits for the turn of its client, and no worker gets it."""
 
+DEFERRED = "deferred"
+"""In the place of a priority: the task waits until its source has room for it, and no worker gets
+it."""
+
 CLIENT_DIGITS = 16
 """Enough that no two clients of a fleet share a token."""
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from archiver.errors import ArchiverError
 from archiver.model import Archive, EnqueueOutcome, Region
 from archiver.runtime.notifications import Subscribers
-from archiver.tasks import Backlog, Failure, Phase, Priority, Task
+from archiver.tasks import Backlog, Failure, Phase, Priority, Task, Urgency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class TaskQueue(Protocol):
         priority: Priority = Priority.HIGH,
         client: str = "",
         admit: Admit | None = None,
+        urgency: Urgency = Urgency.NOW,
     ) -> EnqueueOutcome:
         """Create the archive's task, or join its waiting or running task.
 
@@ -51,6 +52,10 @@ class TaskQueue(Protocol):
         If a light client joins a task that waits for the turn of another one, the task is built as
         soon as a new task of this client. A client causes that at most as often in a minute as it
         could have created such tasks. The task stays an open task of the client that created it.
+
+        A task without *urgency* is deferred: it waits while other tasks wait for its source, or
+        use half of what may run there. If a client causes it with urgency, it becomes an open task
+        of that client, in the place of a new one.
 
         Raises:
             EngineUnavailable: No task is known to have been created.
@@ -86,11 +91,12 @@ class TaskQueue(Protocol):
 class TaskEvents(Protocol):
     """Events of the fleet's tasks, as this process receives them.
 
-    ``accepted``: a task was created or joined here for this client. ``ended``: the archive with
-    this key hash was stored, or its task failed for good. ``gaps``: events may have been missed.
+    ``accepted``: a task was created or joined here for this client, with this urgency.
+    ``ended``: the archive with this key hash was stored, or its task failed for good.
+    ``gaps``: events may have been missed.
     """
 
-    accepted: Subscribers[[Archive, str]]
+    accepted: Subscribers[[Archive, str, Urgency]]
     ended: Subscribers[[str]]
     gaps: Subscribers[[]]
 
@@ -130,14 +136,16 @@ class Lease(Attempt, Protocol):
     """A worker's exclusive right to a task, until the attempt ends or the lease runs out.
 
     ``attempt`` counts runs of the task from 1, ``failures`` runs that ended in an error, and
-    ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase.
-    ``is_open`` is true until the end of the attempt is recorded.
+    ``vanished`` the workers whose lease ran out. ``phase`` is the last reported phase. An
+    ``announced`` archive is of a changeset that the host has pushed to Archiver. ``is_open`` is
+    true until the end of the attempt is recorded.
 
     After the lease has run out, another worker may claim the task. From then on every method but
     ``report`` raises LeaseLost.
     """
 
     archive: Archive
+    announced: bool
     attempt: int
     failures: int
     vanished: int

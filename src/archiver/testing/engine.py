@@ -21,6 +21,7 @@ from archiver.tasks import (
     Priority,
     Task,
     TaskState,
+    Urgency,
 )
 
 FAILURE_TTL = timedelta(seconds=10)
@@ -55,7 +56,8 @@ class MemoryEngine:
 
     A test acts as a worker by ``claim`` and then ``succeed``, ``retry`` or ``fail``. ``mean`` is
     the duration of the last build for which a client may have waited, ``reports`` are those of the
-    workers, ``clients`` those of the tasks by key, and ``asked`` counts calls of ``task``.
+    workers, ``clients`` and ``urgencies`` those of the tasks by key, and ``asked`` counts calls of
+    ``task``.
     """
 
     def __init__(self) -> None:
@@ -73,10 +75,12 @@ class MemoryEngine:
         self._due: dict[str, tuple[datetime, int]] = {}
         self.clients: dict[str, str] = {}
         self._counts: Counter[tuple[str, str, int]] = Counter()
+        self.urgencies: dict[str, Urgency] = {}
         self._priorities: dict[str, Priority] = {}
         self._promotions = Allowance(most=LIGHT_MAX, within=PROMOTED_WITHIN)
         self._served: dict[str, int] = {}
         self._queues: dict[Priority, list[str]] = {priority: [] for priority in Priority}
+        self._deferred: list[str] = []
         self._failures: BoundedCache[str, Failure] = BoundedCache(
             ttl=FAILURE_TTL, max_bytes=MEGABYTE
         )
@@ -88,11 +92,12 @@ class MemoryEngine:
         priority: Priority = Priority.HIGH,
         client: str = "",
         admit: Admit | None = None,
+        urgency: Urgency = Urgency.NOW,
     ) -> EnqueueOutcome:
         self.raise_if_down()
         known = self.tasks.get(archive.key)
         if known and not known.state.terminal:
-            if client:
+            if client and urgency is Urgency.NOW:
                 self._promote(known, client)
             return EnqueueOutcome.JOINED
         if self.full:
@@ -101,7 +106,7 @@ class MemoryEngine:
             standing = self._standing(client, archive.source)
             if admit:
                 await admit(standing)
-            priority = Priority.HIGH if standing.open_tasks < LIGHT_MAX else Priority.MIDDLE
+            priority = _lane(standing)
         now = datetime.now(UTC)
         self.tasks[archive.key] = Task(
             archive=archive,
@@ -113,15 +118,21 @@ class MemoryEngine:
         self.outages.pop(archive.key, None)
         self.vanished.pop(archive.key, None)
         self.clients[archive.key] = client
+        self.urgencies[archive.key] = urgency
         self._priorities[archive.key] = priority
         self.requeue(archive)
         return EnqueueOutcome.CREATED
 
     def _promote(self, task: Task, client: str) -> None:
-        """Queue a task that waits for its client's turn as if *client* had created it."""
+        """Queue a deferred task, or one that waits for its client's turn, as one of *client*."""
         key = task.archive.key
         waits = task.state is TaskState.PENDING and self._priorities[key] is Priority.MIDDLE
-        if waits and self.clients[key] != client:
+        if task.state is TaskState.PENDING and self.urgencies[key] is not Urgency.NOW:
+            self.withdraw(task.archive)
+            self._priorities[key] = _lane(self._standing(client, task.archive.source))
+            self.clients[key], self.urgencies[key] = client, Urgency.NOW
+            self.requeue(task.archive)
+        elif waits and self.clients[key] != client:
             open_tasks = self._standing(client, task.archive.source).open_tasks
             if self._promotions.take(client, besides=open_tasks):
                 self.withdraw(task.archive)
@@ -156,7 +167,8 @@ class MemoryEngine:
         ]
         waiting = states.count(TaskState.PENDING) + states.count(TaskState.RETRY)
         running = states.count(TaskState.STARTED)
-        parked = lane is Priority.MIDDLE and bool(waiting)
+        outside = lane is Priority.MIDDLE or archive.key in self._deferred
+        parked = outside and bool(waiting)
         return (
             None
             if self.down
@@ -213,24 +225,33 @@ class MemoryEngine:
 
     def claim(self, first: Priority = Priority.HIGH) -> FakeAttempt | None:
         """Begin an attempt at the next task, *first* at one of this priority, if there is any."""
-        for priority in sorted(Priority, key=lambda one: one is not first):
-            if task := self._next(priority):
-                if task.state is TaskState.STARTED:
-                    self.vanished[task.archive.key] = self.vanished.get(task.archive.key, 0) + 1
-                self.change(
-                    task.archive,
-                    state=TaskState.STARTED,
-                    phase=Phase.CONNECTING,
-                    attempt=task.attempt + 1,
-                    started_at=datetime.now(UTC),
-                )
-                return FakeAttempt(archive=task.archive, on_report=self._change_progress)
-        return None
+        lanes = [self._queues[lane] for lane in sorted(Priority, key=lambda one: one is not first)]
+        task = next(
+            (task for queue in (*lanes, self._deferred) if (task := self._next(queue))), None
+        )
+        if task is None:
+            return None
+        if task.state is TaskState.STARTED:
+            self.vanished[task.archive.key] = self.vanished.get(task.archive.key, 0) + 1
+        self.change(
+            task.archive,
+            state=TaskState.STARTED,
+            phase=Phase.CONNECTING,
+            attempt=task.attempt + 1,
+            started_at=datetime.now(UTC),
+        )
+        return FakeAttempt(archive=task.archive, on_report=self._change_progress)
 
-    def _next(self, priority: Priority) -> Task | None:
-        queue = self._queues[priority]
+    def _queue_of(self, archive: Archive) -> list[str]:
+        is_new = self.tasks[archive.key].state is TaskState.PENDING
+        if is_new and self.urgencies[archive.key] is not Urgency.NOW:
+            return self._deferred
+        return self._queues[self._priorities[archive.key]]
+
+    def _next(self, queue: list[str]) -> Task | None:
+        takes_turns = queue is self._queues[Priority.MIDDLE] or queue is self._deferred
         while queue:
-            key = self._in_turn(queue) if priority is Priority.MIDDLE else queue[0]
+            key = self._in_turn(queue) if takes_turns else queue[0]
             queue.remove(key)
             task = self.tasks[key]
             if not task.state.terminal:
@@ -285,12 +306,12 @@ class MemoryEngine:
         )
 
     def requeue(self, archive: Archive) -> None:
-        self._queues[self._priorities[archive.key]].append(archive.key)
+        self._queue_of(archive).append(archive.key)
         self.offered.notify()
 
     def withdraw(self, archive: Archive) -> None:
         """Offer the task no longer, if it was offered."""
-        queue = self._queues[self._priorities[archive.key]]
+        queue = self._queue_of(archive)
         if archive.key in queue:
             queue.remove(archive.key)
 
@@ -298,6 +319,10 @@ class MemoryEngine:
         task = self.tasks[archive.key]
         self.tasks[archive.key] = replace(task, **changes, updated_at=datetime.now(UTC))  # type: ignore[arg-type]
         self.notifications.publish(archive.key_hash)
+
+
+def _lane(standing: Standing) -> Priority:
+    return Priority.HIGH if standing.open_tasks < LIGHT_MAX else Priority.MIDDLE
 
 
 def _failure(error: ArchiverError) -> Failure:

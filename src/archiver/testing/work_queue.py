@@ -6,7 +6,7 @@ from datetime import timedelta
 from archiver.errors import ArchiverError, LeaseLost
 from archiver.model import Archive
 from archiver.ports.queue import OutageHistory
-from archiver.tasks import Phase, preferred
+from archiver.tasks import Phase, Urgency, preferred
 from archiver.testing.engine import FakeAttempt, MemoryEngine
 
 LEASE = timedelta(seconds=20)
@@ -76,6 +76,7 @@ class MemoryLease:
         task = self._engine.tasks[self.archive.key]
         self.attempt = task.attempt
         self.failures = task.failures
+        self.announced = self._engine.urgencies[self.archive.key] is Urgency.ANNOUNCED
         self.vanished = self._engine.vanished.get(self.archive.key, 0)
         self.outages = self._engine.outages.get(self.archive.key, OutageHistory())
         self._start_timer()

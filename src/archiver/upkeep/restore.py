@@ -8,13 +8,14 @@ from archiver.errors import EngineUnavailable
 from archiver.model import Archive, EnqueueOutcome
 from archiver.ports.queue import TaskEvents, TaskQueue
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.tasks import Urgency
 from archiver.telemetry import log
 
 ACCEPTED_MAX_BYTES = 16 * MEGABYTE
 """About 10,000 archives, more than clients ever wait for. The oldest are forgotten."""
 
-Accepted: TypeAlias = tuple[Archive, str]
-"""An archive, and the client that requested it first."""
+Accepted: TypeAlias = tuple[Archive, str, Urgency]
+"""An archive, the client that caused its task first, and how urgently."""
 
 
 class Restorer:
@@ -33,9 +34,10 @@ class Restorer:
         events.ended.add(self._archives.pop)
         events.gaps.add(self._returned.set)
 
-    def _remember(self, archive: Archive, client: str) -> None:
-        if archive.key_hash not in self._archives:
-            self._archives.put(archive.key_hash, (archive, client))
+    def _remember(self, archive: Archive, client: str, urgency: Urgency) -> None:
+        known = self._archives.get(archive.key_hash)
+        if known is None or known[2] is not Urgency.NOW:
+            self._archives.put(archive.key_hash, (archive, client, urgency))
 
     async def restore_after_outages(self) -> None:
         """Restore the accepted tasks whenever the engine returns, until cancelled.
@@ -64,17 +66,17 @@ class Restorer:
                 accepted for accepted in unsettled if not await self._try_settle(*accepted)
             ]
 
-    async def _try_settle(self, archive: Archive, client: str) -> bool:
+    async def _try_settle(self, archive: Archive, client: str, urgency: Urgency) -> bool:
         """Settle *archive*, but give it up after any other error than EngineUnavailable."""
         try:
-            return await self._settle(archive, client)
+            return await self._settle(archive, client, urgency)
         except EngineUnavailable:
             raise
         except Exception:  # noqa: BLE001 - one archive must not keep all others from being restored
             log.exception("accepted.broken", key=archive.key)
             return True
 
-    async def _settle(self, archive: Archive, client: str) -> bool:
+    async def _settle(self, archive: Archive, client: str, urgency: Urgency) -> bool:
         """Create the task of *archive* if it is missing; return whether nothing is left to do."""
         if archive.key_hash not in self._archives:
             return True
@@ -84,7 +86,7 @@ class Restorer:
             return True
         if task and task.updated_at and datetime.now(UTC) - task.updated_at < self._lease:
             return False  # it is running, but its message may be lost all the same
-        outcome = await self._queue.enqueue(archive, client=client)
+        outcome = await self._queue.enqueue(archive, client=client, urgency=urgency)
         if outcome is EnqueueOutcome.CREATED:
             log.warning("task.restored", key=archive.key)
         return True

@@ -180,7 +180,9 @@ class Worker:
             await self._wait_or_fail(lease, error, line)
             return
         failures = lease.failures + 1
-        if not error.retryable or failures >= self._policy.max_failures:
+        # The servers of a host may not all have yet what one of them has announced.
+        retryable = error.retryable or (lease.announced and isinstance(error, NotFound))
+        if not retryable or failures >= self._policy.max_failures:
             await self._fail(lease, error, line)
             return
         after = back_off.delay(failures, error, base=self._policy.retry_base)
