@@ -2,6 +2,12 @@
 
 import os
 
+from hypothesis import settings
+
+# A machine may be busy, so no example has to end within a certain time.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
 # No test needs an authority of the system. To read them takes 30 ms of CPU for each new client.
 os.environ["SSL_CERT_FILE"] = os.devnull
 

@@ -59,7 +59,7 @@ archives = st.builds(
     lfs=st.booleans(),
 )
 
-patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patiently = settings(suppress_health_check=[HealthCheck.too_slow])
 """Without a deadline, since shared cores may be slow."""
 
 

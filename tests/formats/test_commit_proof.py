@@ -65,7 +65,7 @@ def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
         yield Sample(folder / "archive", node, suffix, made)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_changed_archive_is_proven_only_with_the_same_files(
     sample: Sample, data: st.DataObject
@@ -97,7 +97,7 @@ def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else member.linkname.encode(errors="surrogateescape")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_cut_archive_is_never_proven(sample: Sample, data: st.DataObject) -> None:
     end = len(sample.data.rstrip(b"\0")) if sample.suffix == "tar" else len(sample.data) - 1

@@ -296,7 +296,7 @@ def _as_it_is(member: tarfile.TarInfo, _folder: str) -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize("spelled", (str, *thorough(str.lower, _to_windows)))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(items=st.lists(entries, min_size=1, max_size=6))
 def test_accepted_archives_extract_within_the_root(
     spelled: Callable[[str], str], items: list[Item], tmp_path_factory: pytest.TempPathFactory

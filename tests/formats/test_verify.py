@@ -37,8 +37,8 @@ from tests.formats.samples import (
 )
 
 any_suffix = st.sampled_from(SUFFIXES)
-few = settings(max_examples=60, deadline=None)
-many = settings(max_examples=300, deadline=None)
+few = settings(max_examples=60)
+many = settings(max_examples=300)
 
 
 @each_suffix

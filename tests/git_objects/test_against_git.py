@@ -21,7 +21,7 @@ from archiver.git_objects.tree_hasher import HELD_MAX_BYTES
 from archiver.git_objects.trees import sort_key
 from tests.parts.git_program import EMPTY_TREE, Files, GitRepository, commit_files, write_tree
 
-FEW = settings(max_examples=20, deadline=None)
+FEW = settings(max_examples=20)
 """Each example runs git several times."""
 
 NAMES = st.one_of(

@@ -62,7 +62,7 @@ def test_an_entry_larger_than_the_cache_is_not_stored() -> None:
     assert memory.get("two") is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from("abcdef"), st.binary(max_size=800), st.booleans()), max_size=60

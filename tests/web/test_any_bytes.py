@@ -36,12 +36,11 @@ paths = st.one_of(
 ).map(lambda path: path.partition(b"?")[0])
 queries = st.one_of(st.binary(), st.lists(query_pieces).map(b"".join))
 
-patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patiently = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @settings(
     max_examples=600,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(path=paths, query=queries)
