@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "archiver"
 CLI = (
     *("__init__", "get", "lock", "lock_additions", "lock_changes", "lock_formats", "fetch"),
-    *("options", "progress", "signals", "status", "verify", "completion", "failure_report"),
-    "streams",
+    *("options", "prewarm", "progress", "signals", "status", "verify", "completion"),
+    *("failure_report", "streams"),
 )
 
 MODULES = (
@@ -18,7 +18,7 @@ MODULES = (
     "client/*.py",
     *(f"cli/{name}.py" for name in CLI),
 )
-"""What `archiver get`, `lock`, `fetch`, `status` and `verify` import."""
+"""What `archiver get`, `lock`, `fetch`, `status`, `verify` and `prewarm` import."""
 
 MAIN = b"from archiver.cli import main\n\nmain(prog_name='archiver')\n"
 SHEBANG = b"#!/usr/bin/env python3\n"

@@ -23,6 +23,9 @@ from archiver.telemetry import METRICS, log
 MINUTE_S = 60
 
 OPEN_TASKS_RETRY = timedelta(seconds=5)
+DEFERRED_SHARE = 2
+"""Tasks without urgency are refused if one in so many places of a queue is taken, by any tasks."""
+
 QUEUE_RETRY = timedelta(seconds=30)
 
 LIGHT_SHARE = 10
@@ -36,9 +39,13 @@ without them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """The limits of one client; 0 means no limit. ``queue_max`` limits each source's queue."""
+    """The limits of one client; 0 means no limit. ``queue_max`` limits each source's queue.
+
+    ``deferred_tasks`` limits open tasks without urgency, which count as those of another client.
+    """
 
     open_tasks: int = 0
+    deferred_tasks: int = 0
     tasks_per_minute: int = 0
     lookups_per_minute: int = 0
     queue_max: Mapping[str, int] = field(default_factory=dict)
@@ -66,6 +73,12 @@ class Admission:
         self.limiter.require_room(self.source, standing)
         if self.limited:
             await self.limiter.count_task(self.client, standing)
+
+    async def deferred_task(self, standing: Standing) -> None:
+        """Raises QueueFull, or TooManyTasks."""
+        self.limiter.require_room_for_deferred(self.source, standing)
+        if self.limited:
+            self.limiter.require_few_deferred(self.client, standing)
 
 
 class Limiter:
@@ -99,7 +112,14 @@ class Limiter:
 
     async def count_task(self, client: str, standing: Standing) -> None:
         """Count a new task of *client*. Raises TooManyTasks, or TooManyNewTasks."""
-        limit = self._limits.open_tasks
+        self._require_few(client, standing, self._limits.open_tasks)
+        await self._count(TooManyNewTasks, client, self._limits.tasks_per_minute)
+
+    def require_few_deferred(self, client: str, standing: Standing) -> None:
+        """Return if *client* may cause another task without urgency. Raises TooManyTasks."""
+        self._require_few(client, standing, self._limits.deferred_tasks)
+
+    def _require_few(self, client: str, standing: Standing, limit: int) -> None:
         if limit and standing.open_tasks >= limit:
             self._refuse(
                 TooManyTasks(
@@ -109,15 +129,22 @@ class Limiter:
                 ),
                 client=client,
             )
-        await self._count(TooManyNewTasks, client, self._limits.tasks_per_minute)
 
     def require_room(self, source: str, standing: Standing) -> None:
         """Return if the queue of *source* has room for another task. Raises QueueFull."""
         limit = self._limits.queue_max.get(source)
-        if limit is None:
-            return
-        kept = 0 if standing.open_tasks < LIGHT_MAX else limit // LIGHT_SHARE
-        if standing.waiting >= limit - kept:
+        if limit is not None:
+            kept = 0 if standing.open_tasks < LIGHT_MAX else limit // LIGHT_SHARE
+            self._require_fewer(limit - kept, source, standing, limit)
+
+    def require_room_for_deferred(self, source: str, standing: Standing) -> None:
+        """Return if the queue of *source* has room for a task without urgency. Raises QueueFull."""
+        limit = self._limits.queue_max.get(source)
+        if limit is not None:
+            self._require_fewer(limit // DEFERRED_SHARE, source, standing, limit)
+
+    def _require_fewer(self, most: int, source: str, standing: Standing, limit: int) -> None:
+        if standing.waiting >= most:
             message = "too many tasks wait for this source"
             self._refuse(QueueFull(message, quota=limit, retry_after=QUEUE_RETRY), source=source)
 

@@ -374,6 +374,13 @@ class Ready:
     good_until: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The archive exists, and no client is to be sent there."""
+
+    archive: Archive
+
+
 class EnqueueOutcome(StrEnum):
     """Whether a request created its task or joined an existing one."""
 

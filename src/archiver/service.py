@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -11,6 +11,7 @@ from archiver.building.builder import Builder, replicate
 from archiver.errors import (
     EngineUnavailable,
     InvalidRequest,
+    PartOrigin,
     SourceError,
     StorageUnavailable,
     TaskFailed,
@@ -19,7 +20,16 @@ from archiver.errors import (
 from archiver.health import check_service, check_worker
 from archiver.limiter import Admission, Limiter
 from archiver.locality.region_choice import RegionChoice
-from archiver.model import Absent, Archive, ArchiveRequest, Copies, Pending, Ready, Region
+from archiver.model import (
+    Absent,
+    Archive,
+    ArchiveRequest,
+    Copies,
+    Pending,
+    Ready,
+    Region,
+    Stored,
+)
 from archiver.pins import Pins
 from archiver.ports.formats import Converter, VerifierFactory
 from archiver.ports.index import Index
@@ -27,11 +37,14 @@ from archiver.ports.queue import Attempt, Fleet, RepairList, TaskQueue
 from archiver.ports.source import Source
 from archiver.ports.storage import Storage
 from archiver.purge import Purger
-from archiver.resolver import Resolver
+from archiver.resolver import Resolution, Resolver
 from archiver.runtime.notifications import Notifications, Subscribers
 from archiver.status import StatusReporter
-from archiver.tasks import Failure, Phase
+from archiver.tasks import Failure, Phase, Urgency
 from archiver.tree_proof import MayRead
+
+EXPECT_PATIENCE = timedelta(milliseconds=30)
+"""How long an announcement waits for the index. A task for a stored archive ends at once."""
 
 REPAIR_PATIENCE = timedelta(milliseconds=200)
 """How long a hit waits for the engine to accept the repair of missing copies."""
@@ -115,27 +128,45 @@ class Archiver:
             TooManyWaiters: Too many requests wait for the host.
             LimitReached: A lookup or a task would exceed a limit.
         """
-        source = self.source(request.source)
-        _require_makes(source, request)
-        admission = self._limiter.admission(client, source.name, limited=limited)
-        resolution = await self._resolver.resolve(
-            source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
-        )
-        archive = request.archive_at(resolution.node)
-        copies = await self._index.copies(archive)
-        hidden = copies.manifest.first_hidden(may_read) if copies else None
+        found = await self._find(request, client=client, limited=limited, share=share)
+        copies, hidden = found.copies, found.hidden(may_read)
         if copies and not hidden:
             ready = await self._hit(
-                archive, copies, request.preferred_region, client_region, method
+                found.archive, copies, request.preferred_region, client_region, method
             )
-            return replace(ready, good_until=resolution.good_until)
+            return replace(ready, good_until=found.resolution.good_until)
         if not create:
-            return Absent(archive=archive)
-        await self._require_buildable(source, archive, admission, may_read)
-        failure = Failure.refusal(hidden) if hidden else await self._failure(archive, may_read)
-        if failure:
-            raise TaskFailed(failure.message, code=failure.code)
-        outcome = await self._queue.enqueue(archive, client=client, admit=admission.task)
+            return Absent(archive=found.archive)
+        return await self._create(found, may_read, client)
+
+    async def prewarm(
+        self, request: ArchiveRequest, *, may_read: MayRead, client: str, limited: bool = True
+    ) -> Stored | Pending:
+        """Return that the archive is stored, or the task without urgency that will build it.
+
+        Otherwise as ``request``. An archive that is stored does not count as used.
+        """
+        found = await self._find(request, client=client, limited=limited, share=True)
+        if found.copies and not found.hidden(may_read):
+            return Stored(archive=found.archive)
+        return await self._create(found, may_read, client, Urgency.LATER)
+
+    async def expect(self, archive: Archive, *, client: str) -> Stored | Pending:
+        """Return as ``prewarm``, for an archive of a changeset that the host has just announced.
+
+        The host is not asked: the task awaits the changeset if the host does not show it yet.
+
+        Raises EngineUnavailable, or LimitReached.
+        """
+        _require_makes(self.source(archive.source), archive)
+        with suppress(StorageUnavailable, TimeoutError):
+            async with asyncio.timeout(EXPECT_PATIENCE.total_seconds()):
+                if await self._index.copies(archive):
+                    return Stored(archive=archive)
+        admission = self._limiter.admission(client, archive.source, limited=False)
+        outcome = await self._queue.enqueue(
+            archive, client=client, admit=admission.deferred_task, urgency=Urgency.ANNOUNCED
+        )
         return Pending(archive=archive, outcome=outcome)
 
     async def build(self, archive: Archive, attempt: Attempt) -> Copies:
@@ -192,6 +223,37 @@ class Archiver:
             return self._sources[name]
         except KeyError:
             raise UnknownSource(f"unknown source {name!r}") from None
+
+    async def _find(
+        self, request: ArchiveRequest, *, client: str, limited: bool, share: bool
+    ) -> "_Found":
+        source = self.source(request.source)
+        _require_makes(source, request)
+        admission = self._limiter.admission(client, source.name, limited=limited)
+        resolution = await self._resolver.resolve(
+            source, request.repo, request.rev, client=client, admit=admission.lookup, share=share
+        )
+        archive = request.archive_at(resolution.node)
+        return _Found(
+            source=source,
+            admission=admission,
+            resolution=resolution,
+            archive=archive,
+            copies=await self._index.copies(archive),
+        )
+
+    async def _create(
+        self, found: "_Found", may_read: MayRead, client: str, urgency: Urgency = Urgency.NOW
+    ) -> Pending:
+        """Create or join the task of an archive that is missing for this client."""
+        archive, admission, hidden = found.archive, found.admission, found.hidden(may_read)
+        await self._require_buildable(found.source, archive, admission, may_read)
+        failure = Failure.refusal(hidden) if hidden else await self._failure(archive, may_read)
+        if failure:
+            raise TaskFailed(failure.message, code=failure.code)
+        admit = admission.task if urgency is Urgency.NOW else admission.deferred_task
+        outcome = await self._queue.enqueue(archive, client=client, admit=admit, urgency=urgency)
+        return Pending(archive=archive, outcome=outcome)
 
     async def _require_buildable(
         self, source: Source, archive: Archive, admission: Admission, may_read: MayRead
@@ -250,6 +312,21 @@ class Archiver:
             requested_region=preferred or own,
             url=self._storage.presign(copies, region, method=method),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What is known of a requested archive before a task is created."""
+
+    source: Source
+    admission: Admission
+    resolution: Resolution
+    archive: Archive
+    copies: Copies | None
+
+    def hidden(self, may_read: MayRead) -> PartOrigin | None:
+        """Return the first part of a stored archive that a client may not read, if any."""
+        return self.copies.manifest.first_hidden(may_read) if self.copies else None
 
 
 def _require_makes(source: Source, wanted: ArchiveRequest | Archive) -> None:

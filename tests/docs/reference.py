@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 from archiver.jetstream.connection_faults import CHECKS
 from archiver.settings import (
+    HookSettings,
+    PrewarmSettings,
     RegionSettings,
     RetentionRuleSettings,
     Settings,
@@ -34,7 +36,7 @@ def _settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Fie
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _settings(kind, f"{path}{name}.")
-        elif f"{path}{name}" not in {"regions", "sources", "tokens"}:
+        elif f"{path}{name}" not in {"hooks", "prewarm", "regions", "sources", "tokens"}:
             setting = copy(field)
             setting.description = texts.get(name)
             yield f"{path}{name}", setting
@@ -62,6 +64,8 @@ ALL_SETTINGS = {
     **dict(_settings(RegionSettings, "regions.NAME.")),
     **dict(_settings(SourceSettings, "sources.NAME.")),
     **dict(_settings(TokenSettings, "tokens.NAME.")),
+    **dict(_settings(PrewarmSettings, "prewarm.NAME.")),
+    **dict(_settings(HookSettings, "hooks.NAME.")),
     **dict(_settings(RetentionRuleSettings, "retention.rules.")),
 }
 

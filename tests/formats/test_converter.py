@@ -256,7 +256,7 @@ items = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     tree=st.lists(items, min_size=1, max_size=8, unique_by=lambda item: item.path),
     source=st.sampled_from(("zip", "tar")),

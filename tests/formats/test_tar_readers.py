@@ -33,7 +33,7 @@ EACH_KIND = (
 
 
 @pytest.mark.thorough
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     nth=st.integers(0, 6),
     at=st.integers(0, BLOCK - 1),

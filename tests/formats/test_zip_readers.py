@@ -134,7 +134,7 @@ END_BYTES = 22
 
 
 @pytest.mark.thorough
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     sample=st.sampled_from(SAMPLES),
     back=st.integers(1, 400),

@@ -40,8 +40,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("ARCHIVER_CONFIG")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nowhere"))
 
-    def run_command(*words: str, **env: str) -> Result:
-        result = CliRunner().invoke(main, words, env=env)
+    def run_command(*words: str, stdin: str | None = None, **env: str) -> Result:
+        result = CliRunner().invoke(main, words, input=stdin, env=env)
         if "--json" in words:
             check_json(words, result.stdout, result.exit_code)
         return result

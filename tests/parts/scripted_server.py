@@ -48,11 +48,15 @@ def ranged(content: bytes, *, broken_at: int | None = None, status: int = 206) -
 
 @dataclass(slots=True, kw_only=True)
 class ScriptedServer:
-    """Sends the responses of each path in order, and repeats the last. Records ``requests``."""
+    """Sends the responses of each path in order, and repeats the last.
+
+    Records ``requests``, and the ``bodies`` of those that have one.
+    """
 
     url: str = ""
     responses: dict[str, list[Response | Responder]] = field(default_factory=dict)
     requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     def respond(self, path: str, *responses: Response | Responder) -> None:
         """Set the responses for *path*, which may include a query."""
@@ -83,6 +87,11 @@ def server() -> Iterator[ScriptedServer]:
                 for _ in range(response.times):
                     self.wfile.write(response.body)
             self.close_connection = True
+
+        def do_POST(self) -> None:
+            size = int(self.headers["Content-Length"])
+            server.bodies.append(self.rfile.read(size))
+            self.do_GET()
 
         def log_message(self, *_args: object) -> None: ...
 

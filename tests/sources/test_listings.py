@@ -29,7 +29,7 @@ from tests.sources.hgmo import NODE
 _NAMES = st.sampled_from((b"a", b"a-", b"a.b", b"a0", b"b", b"~", b"\xe9", b"\xc3\xa9"))
 _PATHS = st.sets(st.lists(_NAMES, min_size=1, max_size=3).map(b"/".join), min_size=1, max_size=12)
 
-patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patiently = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 class Tree:

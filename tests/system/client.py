@@ -37,9 +37,15 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
 
 
-def fetch(url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+def fetch(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Answer:
     """Return the response to one request, with any status."""
-    request = urllib.request.Request(url, method=method, headers=dict(headers or {}))  # noqa: S310
+    request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as response:
             return Answer(status=response.status, headers=response.headers, body=response.read())

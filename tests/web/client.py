@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -84,6 +84,15 @@ class Client:
         path, _, query = raw.partition(b"?")
         return self._runner.run(self._send(method, path, query, headers))
 
+    def post(self, target: str, *pieces: bytes, **headers: str) -> ClientResponse:
+        """Send a body in *pieces*. Header names may have underscores."""
+        path, _, query = target.encode().partition(b"?")
+        return self._runner.run(self._send("POST", path, query, headers, pieces=pieces or (b"",)))
+
+    def post_json(self, target: str, content: object, **headers: str) -> ClientResponse:
+        body = json.dumps(content).encode()
+        return self.post(target, body, **{"content-type": "application/json", **headers})
+
     async def request_async(
         self,
         target: str,
@@ -113,10 +122,16 @@ class Client:
         client: str | None = None,
         leaves: asyncio.Event | None = None,
         takes: Callable[[bytes], Awaitable[None]] | None = None,
+        pieces: Sequence[bytes] = (b"",),
     ) -> ClientResponse:
         sent: list[Message] = []
 
-        received = iter([{"type": "http.request", "body": b"", "more_body": False}])
+        received = iter(
+            [
+                {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
+                for number, piece in enumerate(pieces, 1)
+            ]
+        )
 
         async def receive() -> Message:
             """Return the request, and later a disconnect once the client leaves."""

@@ -75,17 +75,20 @@ def _described(path: str) -> str:
     return named.replace("{file:path}", "{source}/{repo}/{rev}.{suffix}")
 
 
+COMPONENTS = json.loads(resources.files("archiver.web").joinpath("openapi.json").read_bytes())[
+    "components"
+]
+
+
 @given(text=st.text(alphabet="ab0/.-_?#@%\\~ \n\x7fé", max_size=8))
 def test_the_patterns_of_names_match_the_parsers(text: str) -> None:
-    file = resources.files("archiver.web").joinpath("openapi.json")
-    components = json.loads(file.read_bytes())["components"]
-    parameters = components["parameters"]
+    parameters = COMPONENTS["parameters"]
 
     def a_rev(rev: str) -> ArchiveRequest:
         return ArchiveRequest(source="hgmo", repo=ASH, rev=rev, subdir="", suffix="zip")
 
     takes: list[tuple[dict[str, str], Callable[[str], object]]] = [
-        (components["schemas"]["Name"], lambda repo: require_name(repo, "repo")),
+        (COMPONENTS["schemas"]["Name"], lambda repo: require_name(repo, "repo")),
         (parameters["Rev"]["schema"], a_rev),
         (parameters["PreferredRegion"]["schema"], parse_region),
     ]

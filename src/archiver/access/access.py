@@ -166,6 +166,14 @@ class Access:
             "the archive does not exist; to have it built, send a token with the scope 'create'"
         )
 
+    def require_create(self, principal: Principal, source: str, repo: str) -> None:
+        """Return if *principal* may have archives of *repo* built.
+
+        Raises Unauthenticated, or Forbidden.
+        """
+        if not self.may_create(principal, source, repo):
+            raise _lacks(principal, Scope.CREATE)
+
     def require_admin(self, principal: Principal, source: str, repo: str) -> None:
         """Return if *principal* may operate *repo*. Raises Unauthenticated, or Forbidden."""
         if self.scope(principal, source, repo) < Scope.ADMIN:

@@ -16,9 +16,9 @@ from archiver.cli.streams import repair_streams
 from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
-    *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "list", "tasks"),
-    *("audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "engine", "config"),
-    *("token", "demo", "completion"),
+    *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "prewarm", "list"),
+    *("tasks", "audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "engine"),
+    *("config", "token", "demo", "completion"),
 )
 
 SERVER_EXTRA = "source-archiver[server]"

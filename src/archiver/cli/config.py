@@ -20,6 +20,7 @@ from archiver.settings import (
     find_config,
     find_supported_git,
     require_cloud_ranges,
+    require_hook_secrets,
     require_tokens,
     retention_summary,
     retention_warnings,
@@ -42,7 +43,9 @@ def check(*, quiet: bool, as_json: bool, config: Path | None) -> None:
 
     If a setting is wrong, prints every problem and exits with 2.
     """
-    settings = load_settings(config, require=(require_cloud_ranges, require_tokens))
+    settings = load_settings(
+        config, require=(require_cloud_ranges, require_tokens, require_hook_secrets)
+    )
     path, parts = find_config(config), _describe_parts(settings)
     warnings = (*access_warnings(settings), *retention_warnings(settings))
     if as_json:

@@ -26,6 +26,7 @@ from archiver.settings import (
     SettingsError,
     require_cloud_ranges,
     require_git,
+    require_hook_secrets,
     require_tokens,
 )
 from archiver.telemetry import set_up_logging
@@ -45,7 +46,13 @@ def command(config: Path | None) -> None:
 
     Stops cleanly on SIGTERM or Ctrl-C, and at once on the second one.
     """
-    require = (require_cloud_ranges, require_one_metrics_listener, require_tokens, require_git)
+    require = (
+        require_cloud_ranges,
+        require_one_metrics_listener,
+        require_tokens,
+        require_hook_secrets,
+        require_git,
+    )
     settings = load_settings(config, require=require)
     set_up_logging(settings.log.format, level=settings.log.level, process="serve")
     try:

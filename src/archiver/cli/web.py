@@ -9,7 +9,12 @@ import click
 from archiver.cli.command_settings import load_settings
 from archiver.cli.options import config_option
 from archiver.client.failures import CommandFailed
-from archiver.settings import require_cloud_ranges, require_outside_world, require_tokens
+from archiver.settings import (
+    require_cloud_ranges,
+    require_hook_secrets,
+    require_outside_world,
+    require_tokens,
+)
 from archiver.web.address_claim import CannotListen, fleet_identity
 from archiver.web.metrics_listener import serving_metrics, shared_metrics
 from archiver.web.server import serve
@@ -21,7 +26,7 @@ TARGET = "archiver.wiring.web:web_app"
 @config_option
 def command(config: Path | None) -> None:
     """Run the web processes until SIGTERM or Ctrl-C."""
-    require = (require_outside_world, require_cloud_ranges, require_tokens)
+    require = (require_outside_world, require_cloud_ranges, require_tokens, require_hook_secrets)
     settings = load_settings(config, require=require)
     listen = settings.server.listen
     regions = {name: (each.bucket, each.endpoint) for name, each in settings.regions.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,14 +18,16 @@ from archiver.client.api_response import (
     parse_archive_response,
     parse_status_response,
 )
+from archiver.client.archive_request import ArchiveRequest
 from archiver.client.credentials import find_credentials
 from archiver.client.deadline import Deadline
 from archiver.client.failures import InvalidUsage, NoResponse, NotArchiver
+from archiver.client.prewarm import Prewarmed, parse_prewarm_response, to_json
 from archiver.client.text import host, is_url, origin
 from archiver.client.transport import NETWORK_ERRORS, Transport, reason
 
-BODY_MAX_BYTES = 1024 * 1024
-"""Thousands of times the size of any JSON that Archiver sends."""
+BODY_MAX_BYTES = 8 * 1024 * 1024
+"""Room for the results of a batch with the longest names. Any other JSON has a few kB."""
 CHUNK_BYTES = 64 * 1024
 RESPONSE_S = 90.0
 """Deadline for one whole response; longer than any server holds a request."""
@@ -74,9 +77,15 @@ class ApiClient:
         return f"{self._server}/archiver/status/{quote(task, safe=':')}"
 
     def get(
-        self, url: str, deadline: Deadline, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        deadline: Deadline,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> ApiResponse:
         """Send a GET request without following redirects. Raises NoResponse, or CommandFailed.
+
+        With a *body*, which is JSON, it is a POST request.
 
         The credentials go to the server alone. A URL at another origin cannot be requested with
         them.
@@ -88,9 +97,10 @@ class ApiClient:
             )
         late = NoResponse(f"{host(url)} does not respond: timed out")
         within = Deadline(self._response_s, late, within=deadline)
+        kind = {} if body is None else {"Content-Type": "application/json"}
         try:
             with self.transport.get(
-                url, {**(headers or {}), **self._credentials}, within
+                url, {**(headers or {}), **kind, **self._credentials}, within, body
             ) as response:
                 return ApiResponse(
                     status=response.status,
@@ -111,6 +121,15 @@ class ApiClient:
     def locate(self, url: str, deadline: Deadline) -> Located | Accepted:
         """Return where the archive of *url* is, or the task that builds it."""
         return parse_archive_response(self.get(url, deadline), requested_url=url)
+
+    def prewarm(self, requests: Sequence[ArchiveRequest], deadline: Deadline) -> list[Prewarmed]:
+        """Return the result of each request, of which there are at most BATCH_MAX.
+
+        Raises CommandFailed if the server refuses all of them.
+        """
+        body = json.dumps({"requests": [to_json(each) for each in requests]}).encode()
+        response = self.get(f"{self._server}/archiver/tasks", deadline, body=body)
+        return parse_prewarm_response(response, requests)
 
     def fetch_status(self, status_url: str, deadline: Deadline) -> TaskStatus:
         return parse_status_response(self.get(status_url, deadline))

@@ -294,32 +294,57 @@ def _pause_s(response: ApiResponse) -> float:
 
 
 def _failure(response: ApiResponse) -> CommandFailed:
-    """Return the failure that an error response means for the command.
-
-    An RFC 9457 problem has members that are shown to the user.
-    """
+    """Return the failure that an error response means for the command."""
     try:
         problem = _decode(response.body)
+    except _WrongForm:
+        problem = {}
+    return problem_failure(
+        problem, response.status, reason=response.reason, pause_s=_pause_s(response)
+    )
+
+
+def problem_failure(
+    problem: Mapping[str, object], status: int, *, reason: str = "", pause_s: float = POLL_MAX_S
+) -> CommandFailed:
+    """Return the failure that a problem (RFC 9457) means, whose members are shown to the user.
+
+    *reason* stands in for a missing detail; *pause_s* is the time until a limit may allow it.
+    """
+    try:
         code, allowed = _text(problem, "code"), _text(problem, "allowed")
         detail = _text(problem, "detail")
     except _WrongForm:
         code = allowed = detail = ""
-    detail = detail or response.reason or "no reason given"
+    detail = detail or reason or "no reason given"
     if allowed:
         detail = f"{detail} (allowed: {allowed})"
-    message = printable(f"{code or response.status}: {detail}")
+    message = printable(f"{code or status}: {detail}")
     known = _valid_code(code)
     if code in LIMITS:
-        return LimitReached(message, code=known, pause_s=_pause_s(response))
-    failure = _FAILURES.get(response.status, CommandFailed)
+        return LimitReached(message, code=known, pause_s=pause_s)
+    failure = _FAILURES.get(status, CommandFailed)
     if code in FINAL:
         failure = CommandFailed
     elif failure is RetryLater and code:
         failure = Declined
-    hint = _HINTS_BY_CODE.get(code) or _HINTS.get(response.status, "")
+    hint = _HINTS_BY_CODE.get(code) or _HINTS.get(status, "")
     failed = failure(message, code=known, hint=hint)
-    failed.elsewhere |= response.status >= FIRST_SERVER_ERROR or not known
+    failed.elsewhere |= status >= FIRST_SERVER_ERROR or not known
     return failed
+
+
+def parse_results(response: ApiResponse, count: int) -> list[Mapping[str, object]]:
+    """Return the *count* results of a batch. Raises CommandFailed for any other response."""
+    if response.status != OK:
+        raise _failure(response)
+    try:
+        results = _decode(response.body).get("results")
+    except _WrongForm:
+        results = None
+    if not isinstance(results, list) or len(results) != count:
+        raise NotArchiver(f"the response does not have {count} results")
+    return [result if isinstance(result, dict) else {} for result in results]
 
 
 def _valid_code(code: str) -> str:

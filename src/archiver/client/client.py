@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -15,6 +16,8 @@ from archiver.client.deadline import Deadline
 from archiver.client.events import Events, Silent
 from archiver.client.extraction import Unpacking
 from archiver.client.failures import InvalidUsage, TimedOut
+from archiver.client.prewarm import Prewarmed
+from archiver.client.prewarm_batches import prewarm
 from archiver.client.servers import open_servers
 
 
@@ -95,6 +98,15 @@ class Client:
         """
         path = None if output is None else os.fspath(output)
         return self._get(deadline).get(request, path, force=force, unpacking=unpacking)
+
+    def prewarm(
+        self, requests: Iterable[ArchiveRequest], *, deadline: Deadline | None = None
+    ) -> Iterator[Prewarmed]:
+        """Have archives built before they are requested; yield the result of each request.
+
+        Requests that a limit does not allow yet are sent again until the call's time is over.
+        """
+        return prewarm(self._servers, requests, self._events, deadline or self.deadline())
 
     def status(self, task: str, *, deadline: Deadline | None = None) -> TaskStatus:
         """Return the status of a task, of which *task* is the id or the status URL."""

@@ -1,4 +1,4 @@
-"""Sends GET requests to any server, directly or through the proxy that the environment names."""
+"""Sends requests to any server, directly or through the proxy that the environment names."""
 
 from __future__ import annotations
 
@@ -71,9 +71,11 @@ class Transport:
 
     @contextmanager
     def get(
-        self, url: str, headers: Mapping[str, str], deadline: Deadline
+        self, url: str, headers: Mapping[str, str], deadline: Deadline, body: bytes | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Send a request, and yield the response, whose body was not read.
+        """Send a GET request, and yield the response, whose body was not read.
+
+        With a *body*, it is a POST request.
 
         Also while the body is read, it raises the failure of the *deadline* at its end. Raises one
         of NETWORK_ERRORS, or InvalidUsage if the proxy is not one, or wants other credentials.
@@ -81,8 +83,9 @@ class Transport:
         proxy = proxy_for(url)
         with ending_at(deadline), _explaining_refusal(url, proxy):
             response = self._pool(proxy).request(
-                "GET",
+                "GET" if body is None else "POST",
                 url,
+                body=body,
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 timeout=urllib3.Timeout(connect=CONNECT_S, read=SILENCE_S),
                 redirect=False,

@@ -111,9 +111,9 @@ class _Yard:
         return clients
 
     async def move_next(self, source: str) -> None:
-        """Move the oldest task of the next client, or forget the client if there is none.
+        """Move the oldest task of the next client. Forget a client without one.
 
-        It is forgotten beforehand, because it may be noted again meanwhile.
+        It is forgotten beforehand, because it may be noted again during the request.
         """
         clients, found = self.clients[source], True
         client = next_in_turn(clients, self._last.get(source, ""))

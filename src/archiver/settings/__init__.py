@@ -9,6 +9,7 @@ from archiver.settings.load import (
     find_config,
     load,
     require_engine,
+    require_hook_secrets,
     require_outside_world,
     require_regions,
     require_tokens,
@@ -20,6 +21,7 @@ from archiver.settings.locality import (
     nearest_regions,
     require_cloud_ranges,
 )
+from archiver.settings.prewarm import HookSettings, PrewarmSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.retention import RetentionRuleSettings
 from archiver.settings.retention_report import retention_summary, retention_warnings
@@ -30,6 +32,8 @@ from archiver.settings.tree import Settings, is_setting_name
 __all__ = [
     "DEFAULT_CONFIG",
     "EngineSettings",
+    "HookSettings",
+    "PrewarmSettings",
     "RegionSettings",
     "RetentionRuleSettings",
     "Settings",
@@ -49,6 +53,7 @@ __all__ = [
     "require_cloud_ranges",
     "require_engine",
     "require_git",
+    "require_hook_secrets",
     "require_outside_world",
     "require_regions",
     "require_tokens",

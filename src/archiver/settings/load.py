@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeGuard, get_args, get_origin
@@ -19,7 +19,7 @@ DEFAULT_CONFIG = Path("archiver.toml")
 _ORIGINAL = frozenset({"ARCHIVER_HGMO_URL_TEMPLATE", "ARCHIVER_S3_BUCKETS"})
 """Variables of the original service, which hold settings too."""
 
-_NAMED_TABLES = frozenset({"regions", "sources", "tokens"})
+_NAMED_TABLES = frozenset({"hooks", "prewarm", "regions", "sources", "tokens"})
 """Tables whose keys are chosen by the operator."""
 
 _NOT_SETTINGS = frozenset({"ARCHIVER_CACHE", "ARCHIVER_CONFIG", "ARCHIVER_TOKEN", "ARCHIVER_URL"})
@@ -77,10 +77,19 @@ def require_regions(settings: Settings) -> None:
 
 def require_tokens(settings: Settings) -> None:
     """Raise SettingsError with every source whose token cannot be read."""
+    _require_readable({name: each.read_authorization for name, each in settings.sources.items()})
+
+
+def require_hook_secrets(settings: Settings) -> None:
+    """Raise SettingsError with every hook whose secret cannot be read."""
+    _require_readable({name: each.read_secrets for name, each in settings.hooks.items()})
+
+
+def _require_readable(readers: Mapping[str, Callable[[str], object]]) -> None:
     problems = []
-    for name, source in settings.sources.items():
+    for name, read in readers.items():
         try:
-            source.read_authorization(name)
+            read(name)
         except SettingsError as exc:
             problems.append(str(exc))
     if problems:

@@ -20,6 +20,7 @@ from archiver.settings.access import AccessSettings, TokenSettings
 from archiver.settings.engine import EngineSettings
 from archiver.settings.housekeeping import HousekeepingSettings
 from archiver.settings.limits import LimitsSettings
+from archiver.settings.prewarm import HookSettings, PrewarmSettings
 from archiver.settings.processes import LogSettings, ServerSettings, WorkerSettings
 from archiver.settings.region import RegionSettings
 from archiver.settings.retention import GRACE_MARGIN, RetentionSettings
@@ -81,6 +82,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     housekeeping: HousekeepingSettings = HousekeepingSettings()
     retention: RetentionSettings = RetentionSettings()
+    prewarm: dict[str, PrewarmSettings] = {}
+    hooks: dict[str, HookSettings] = {}
     log: LogSettings = LogSettings()
     data_dir: Path = Field(default_factory=_default_data_dir)
     """Folder for the data of the servers that `archiver serve` starts, and for `worker.work_dir`
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
     def _require_valid_names(self) -> Self:
         if not self.sources:
             raise ValueError("sources: is empty; name a source, or remove the table to use `hgmo`")
-        for name in (*self.regions, *self.sources, *self.tokens):
+        for name in (*self.regions, *self.sources, *self.tokens, *self.prewarm, *self.hooks):
             if not is_setting_name(name):
                 raise ValueError(
                     f"{name!r} is not a valid name: use at most 63 of a-z, 0-9, _ and -"
@@ -140,6 +143,17 @@ class Settings(BaseSettings):
     def _require_known_worker_sources(self) -> Self:
         if unknown := set(self.worker.sources).difference(self.sources):
             raise ValueError(f"worker.sources: {min(unknown)!r} is not a configured source")
+        return self
+
+    @model_validator(mode="after")
+    def _require_known_prewarm_sources(self) -> Self:
+        for table, entries in (("prewarm", self.prewarm), ("hooks", self.hooks)):
+            for name, entry in entries.items():
+                if entry.source not in self.sources:
+                    raise ValueError(f"{table}.{name}.source: {entry.source!r} is not configured")
+        for name, rule in self.prewarm.items():
+            if (rule.submodules or rule.lfs) and self.sources[rule.source].kind != "git":
+                raise ValueError(f"prewarm.{name}: submodules and lfs need a source of kind git")
         return self
 
     @property

@@ -65,6 +65,17 @@ class Metrics:
             "Lookups and tasks that a limit did not allow, by error code.",
             ("code",),
         )
+        self.prewarmed = Counter(
+            "archiver_prewarm_requests_total",
+            "Archives to build before clients request them, by origin: batch, hook or poll; and by "
+            "outcome: hit, created, joined or refused.",
+            ("origin", "outcome"),
+        )
+        self.hook_deliveries = Counter(
+            "archiver_hook_deliveries_total",
+            "Deliveries of webhooks, by hook and outcome: accepted, ignored, refused or failed.",
+            ("hook", "outcome"),
+        )
         self.index_lookups = Counter(
             "archiver_index_lookups_total",
             "Lookups of an archive's copies by level: memory, index, buckets, absent.",

@@ -1,6 +1,6 @@
 """Starts the background work of a process: the one place that does."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -10,11 +10,13 @@ from archiver.ports.last_uses import LastUses
 from archiver.ports.queue import RepairList, TaskEvents, TaskQueue
 from archiver.ports.schedule import Schedule
 from archiver.ports.storage import Storage
+from archiver.prewarm.rules import PrewarmRule
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.tasks import in_background
 from archiver.upkeep.collector import Collector
 from archiver.upkeep.expiry import Expirer
 from archiver.upkeep.gc import Gc
+from archiver.upkeep.poll import Poller, Prewarm
 from archiver.upkeep.recheck import Rechecker
 from archiver.upkeep.repair import Repairer
 from archiver.upkeep.restore import Restorer
@@ -78,6 +80,16 @@ async def sweep_buckets(
         min_age=min_age,
     )
     async with in_background(*([sweeper.keep_sweeping()] if interval else [])):
+        yield
+
+
+@asynccontextmanager
+async def poll_branches(
+    *, rules: Sequence[PrewarmRule], prewarm: Prewarm, schedule: Schedule
+) -> AsyncIterator[None]:
+    """Poll the branches of *rules* that say so while the block runs, in every worker."""
+    pollers = [Poller(rule=rule, prewarm=prewarm, schedule=schedule) for rule in rules if rule.poll]
+    async with in_background(*(poller.keep_polling() for poller in pollers)):
         yield
 
 

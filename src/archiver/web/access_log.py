@@ -16,7 +16,7 @@ from archiver.web.request_context import RequestContext
 ARCHIVE_ROUTES = frozenset({"archive", "file", "checksum", "digest"})
 """Routes to archives. Their requests are also counted by source and outcome."""
 
-KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 """The methods of the route table. Clients may invent others, which must not label a metric."""
 
 MEASURE_INTERVAL_S = 1.0

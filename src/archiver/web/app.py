@@ -15,8 +15,10 @@ from archiver.web.access_log import AccessLog
 from archiver.web.api import fixed_routes
 from archiver.web.api.archives import get_archive, get_by_sha256, get_checksum, get_file
 from archiver.web.api.events import get_events
+from archiver.web.api.hooks import post_hook
 from archiver.web.api.operations import get_archives, get_tasks
 from archiver.web.api.pins import delete_pin, put_pin
+from archiver.web.api.prewarm import post_tasks
 from archiver.web.api.purge import delete_archive
 from archiver.web.api.status import get_status
 from archiver.web.application import Application
@@ -25,7 +27,7 @@ from archiver.web.response_cache import ResponseCache
 from archiver.web.router import Permission, Route
 from archiver.web.waiting.waiters import open_waiters
 
-PUBLIC, READ = Permission.PUBLIC, Permission.READ
+PUBLIC, READ, CREATE = Permission.PUBLIC, Permission.READ, Permission.CREATE
 ADMIN, METRICS = Permission.ADMIN, Permission.METRICS
 
 ROUTES = (
@@ -39,6 +41,7 @@ ROUTES = (
     ),
     Route("/archiver/archives", get_archives, name="archives", permission=ADMIN),
     Route("/archiver/tasks", get_tasks, name="tasks", permission=ADMIN),
+    Route("/archiver/tasks", post_tasks, name="prewarm", permission=CREATE, methods=("POST",)),
     Route("/archiver/status/{task_id}", get_status, name="status", permission=READ),
     Route(
         "/archiver/status/{task_id}/pin",
@@ -60,6 +63,7 @@ ROUTES = (
     ),
     Route("/get/{file:path}", get_file, name="file", permission=READ, cacheable=True),
     Route("/sha256/{digest}", get_by_sha256, name="digest", permission=READ, cacheable=True),
+    Route("/hooks/{hook}", post_hook, name="hook", permission=PUBLIC, methods=("POST",)),
     Route("/__version__", fixed_routes.version, name="version", permission=PUBLIC),
     Route("/__heartbeat__", fixed_routes.heartbeat, name="heartbeat", permission=PUBLIC),
     Route("/__lbheartbeat__", fixed_routes.lbheartbeat, name="lbheartbeat", permission=PUBLIC),

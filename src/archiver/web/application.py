@@ -199,6 +199,8 @@ def _require_permission(context: RequestContext, permission: Permission) -> None
     match permission:
         case Permission.READ:
             context.state.access.require_scope(context.principal, AccessScope.READ)
+        case Permission.CREATE:
+            context.state.access.require_scope(context.principal, AccessScope.CREATE)
         case Permission.ADMIN:
             context.state.access.require_scope(context.principal, AccessScope.ADMIN)
         case Permission.METRICS:

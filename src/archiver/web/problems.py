@@ -41,9 +41,14 @@ _WEB_STATUS = {
     "no_such_route": 404,
     "method_not_allowed": 405,
     "target_too_long": 414,
+    "bad_signature": 403,
+    "body_too_large": 413,
+    "body_too_slow": 408,
+    "unsupported_media_type": 415,
     "absent": 404,
     "no_such_task": 404,
     "not_ready_yet": 503,
+    "not_reached": 503,
 }
 
 

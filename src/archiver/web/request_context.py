@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import quote, urlencode
@@ -16,8 +16,11 @@ from archiver.access.tokens import hide_tokens
 from archiver.errors import Unauthenticated
 from archiver.health import Heartbeat
 from archiver.model import Archive, ArchiveRequest
+from archiver.prewarm.hook import Hook
+from archiver.prewarm.rules import PrewarmRule
 from archiver.service import Archiver
 from archiver.upkeep.operations import Operations
+from archiver.web.body_budget import BodyBudget
 from archiver.web.client_address import Client, ClientResolver
 from archiver.web.waiting.waiters import Waiters, WaitLimits
 
@@ -43,7 +46,8 @@ class WebConfig:
 
     The Host header of a request has no influence on URLs. ``version`` is the body of
     ``/__version__``. Hits are repeated from memory for ``hit_ttl``, and logged in one line per
-    ``hits_log_interval``. Metrics with an address of their own are not served as a route.
+    ``hits_log_interval``. Metrics with an address of their own are not served as a route. ``hooks``
+    are by name; ``prewarm_rules`` say what to build after a push.
     """
 
     public_url: str
@@ -55,6 +59,8 @@ class WebConfig:
     hits_log_interval: timedelta = timedelta(seconds=10)
     wait_limits: WaitLimits = field(default_factory=WaitLimits)
     version: Mapping[str, str] = field(default_factory=lambda: {"version": __version__})
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    prewarm_rules: Sequence[PrewarmRule] = ()
 
     def status_url(self, archive: Archive, sha256: str | None = None) -> str:
         """Return the URL of a status, which has no links to other bytes than *sha256*."""
@@ -86,6 +92,7 @@ class WebState:
     heartbeat: Heartbeat
     operations: Operations
     waiters: Waiters
+    bodies: BodyBudget = field(default_factory=BodyBudget)
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,9 @@ class Permission(Enum):
     READ = auto()
     """The scope ``read`` for a source."""
 
+    CREATE = auto()
+    """The scope ``create`` for a source."""
+
     ADMIN = auto()
     """The scope ``admin`` for a source."""
 

@@ -87,6 +87,7 @@ def client_limits(settings: Settings) -> ClientLimits:
     limits = settings.limits
     return ClientLimits(
         open_tasks=limits.open_tasks,
+        deferred_tasks=limits.deferred_tasks,
         tasks_per_minute=limits.tasks_per_minute,
         lookups_per_minute=limits.lookups_per_minute,
         queue_max={name: source.queue_max for name, source in settings.sources.items()},

@@ -29,6 +29,7 @@ from archiver.web.request_context import WebConfig
 from archiver.web.server import on_stop
 from archiver.web.waiting.waiters import WaitLimits
 from archiver.wiring.parts import open_parts
+from archiver.wiring.prewarm import create_hooks, prewarm_rules
 
 
 def web_app() -> Any:  # noqa: ANN401 - an ASGI application, to granian
@@ -99,4 +100,6 @@ def _web_config(settings: Settings, clients: ClientResolver) -> WebConfig:
             event_streams_per_client=server.event_streams_per_client,
         ),
         version=server.version(__version__),
+        hooks=create_hooks(settings),
+        prewarm_rules=prewarm_rules(settings),
     )

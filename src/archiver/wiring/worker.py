@@ -18,10 +18,16 @@ from archiver.settings import Settings
 from archiver.sources.git.lfs.cache import LfsCache
 from archiver.sources.git.mirrors import Mirrors
 from archiver.telemetry import log, set_up_logging
-from archiver.upkeep.background import expire_archives, repair_copies, sweep_buckets
+from archiver.upkeep.background import (
+    expire_archives,
+    poll_branches,
+    repair_copies,
+    sweep_buckets,
+)
 from archiver.wiring import adapters
 from archiver.wiring.housekeeping import create_expirer, create_gc
 from archiver.wiring.parts import Parts, open_parts
+from archiver.wiring.prewarm import prewarm_rules
 from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import listening
 
@@ -106,8 +112,14 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         schedule=schedule,
         interval=settings.retention.gc_interval,
     )
+    polling = poll_branches(
+        rules=[rule for rule in prewarm_rules(settings) if rule.source in settings.served_sources],
+        prewarm=parts.archiver.prewarm,
+        schedule=schedule,
+    )
     async with (
         repairing,
+        polling,
         sweeping,
         expiring,
         in_background(Fullness(connection=parts.connection).keep_measuring()),

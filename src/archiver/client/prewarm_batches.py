@@ -1,0 +1,60 @@
+"""Sends requests in batches, and those again that a server could not take yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from archiver.client.api_response import LIMITS
+from archiver.client.archive_request import ArchiveRequest
+from archiver.client.deadline import Deadline
+from archiver.client.events import Events
+from archiver.client.failures import CommandFailed, RetryLater
+from archiver.client.prewarm import BATCH_MAX, Prewarmed
+from archiver.client.servers import Servers
+
+NOT_YET = LIMITS | {"not_reached", "too_many_waiters", "engine_full", "engine_unavailable"}
+"""Codes of problems that have nothing to do with the archive, and end with time."""
+
+
+def prewarm(
+    servers: Servers, requests: Iterable[ArchiveRequest], events: Events, deadline: Deadline
+) -> Iterator[Prewarmed]:
+    """Yield the result of each request, unless it is sent again.
+
+    That has no further effect at the server. Raises CommandFailed if no server takes
+    batches, or at the end of the *deadline*.
+    """
+    waiting = [*requests]
+    later: list[ArchiveRequest] = []
+    pause_s = 0.0
+    while waiting or later:
+        if not waiting:
+            deadline.sleep(pause_s)
+            waiting, later, pause_s = later, [], 0.0
+        batch, waiting = waiting[:BATCH_MAX], waiting[BATCH_MAX:]
+        for result in _send(servers, batch, events, deadline):
+            if result.failure and result.failure.code in NOT_YET:
+                later.append(result.request)
+                pause_s = max(pause_s, result.pause_s)
+            else:
+                yield result
+
+
+def _send(
+    servers: Servers, batch: Sequence[ArchiveRequest], events: Events, deadline: Deadline
+) -> Sequence[Prewarmed]:
+    """Return the results of the first server that responds."""
+    failure: CommandFailed = RetryLater("there is no server to ask")
+    for client in servers:
+        try:
+            results = client.prewarm(batch, deadline)
+        except CommandFailed as exc:  # noqa: PERF203 - a request costs more
+            if not exc.elsewhere:
+                raise
+            failure = exc
+            if len(servers) > 1:
+                events.notice(exc.message)
+        else:
+            servers.prefer(client)
+            return results
+    raise failure
