@@ -9,6 +9,7 @@ TOPICS = (
     "conversions",
     "git",
     "complete",
+    "prewarm",
     "resources",
     "latency",
     "throughput",
