@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from archiver.breaker import Breaker, BreakerName
+from archiver.health import health_of_breakers
 from archiver.limiter import ClientLimits, Limiter
 from archiver.model import Absent, Archive, ArchiveRequest, Node, Pending, Ready, Region
 from archiver.runtime.notifications import Notifications
@@ -39,6 +41,8 @@ class World:
     notifications: Notifications = field(default_factory=Notifications)
     nearest: dict[Region, tuple[Region, ...]] = field(default_factory=dict)
     limits: ClientLimits = field(default_factory=ClientLimits)
+    avoided: set[Region] = field(default_factory=set)
+    not_closed: dict[BreakerName, Breaker] = field(default_factory=dict)
     index: MemoryIndex = field(init=False)
     archiver: Archiver = field(init=False)
     node: Node = field(init=False)
@@ -63,6 +67,8 @@ class World:
             notifications=self.notifications,
             nearest=self.nearest,
             limiter=Limiter(limits=self.limits, counters=self.engine),
+            avoids=self.avoided.__contains__,
+            breaker_health=lambda: health_of_breakers(self.not_closed),
         )
 
     def archive(self, subdir: str = "", suffix: str = "tar.gz") -> Archive:

@@ -1,12 +1,21 @@
 """The health of the service follows from that of its parts."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
+from archiver.breaker import Breaker, BreakerName
 from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
-from archiver.health import Health, Heartbeat, health_of, render_heartbeat
+from archiver.health import (
+    Health,
+    Heartbeat,
+    health_of,
+    health_of_breakers,
+    render_heartbeat,
+    source_of,
+)
 from archiver.model import Region
 from archiver.ports.queue import WorkerReport
 
@@ -26,6 +35,22 @@ def test_a_service_is_healthy_if_all_parts_work() -> None:
     health = health_of(engine=None, regions=SOUND, reports=reporting({EAST: None, WEST: None}))
     assert render_heartbeat(health)[0] == 200
     assert messages(health) == {}
+
+
+def test_a_breaker_is_a_warning_even_if_it_is_that_of_every_region() -> None:
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    names = (*(BreakerName("region", region) for region in SOUND), BreakerName("source", "hgmo"))
+    opened = dict.fromkeys(names, Breaker(until=until, code="timeout"))
+    health = {**health_of(engine=None, regions=SOUND), **health_of_breakers(opened)}
+    status, body = render_heartbeat(health)
+    assert (status, body["status"]) == (200, "warning")
+    source = health["breaker.source.hgmo"]
+    assert source
+    assert (source.code, until.isoformat(timespec="seconds") in source.message) == (
+        "source_paused",
+        True,
+    )
+    assert [part for part in health if source_of(part)] == ["breaker.source.hgmo"]
 
 
 def test_a_service_without_workers_is_unhealthy() -> None:

@@ -17,6 +17,7 @@ ArchiverError
 │   ├── SourceTimeout       source_timeout        retryable
 │   ├── SourceTooSlow       source_too_slow       retryable
 │   ├── SourceBusy          source_busy           retryable, may have a retry_after
+│   │   └── SourcePaused    source_paused         retryable, has a retry_after
 │   ├── SourceRefused       source_refused
 │   ├── SuffixRefused       suffix_refused
 │   ├── NotPackable         not_packable
@@ -239,6 +240,10 @@ class SourceBusy(SourceError, code="source_busy", retryable=True):
     def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class SourcePaused(SourceBusy, code="source_paused"):
+    """The breaker of the source is open, so its host was not asked."""
 
 
 class SourceRefused(SourceError, code="source_refused"): ...

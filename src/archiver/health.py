@@ -3,11 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import TypeAlias
 
-from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageUnavailable
+from archiver.breaker import Breaker, BreakerName
+from archiver.errors import (
+    ArchiverError,
+    EngineUnavailable,
+    NoWorker,
+    SourcePaused,
+    StorageUnavailable,
+)
 from archiver.model import Region
 from archiver.ports.queue import Fleet, WorkerReport
 from archiver.ports.storage import Storage
@@ -19,9 +26,13 @@ RESULT_TTL = timedelta(seconds=5)
 
 
 Health: TypeAlias = Mapping[str, ArchiverError | None]
-"""The error of each part: ``engine``, ``workers`` and each ``region.NAME``; None if it works."""
+"""The error of each part: ``engine``, ``workers`` and each ``region.NAME``; None if it works.
+
+Each breaker that is not closed is a part as well: ``breaker.source.NAME``, ``breaker.region.NAME``.
+"""
 
 _REGION = "region."
+_BREAKER = "breaker."
 
 
 async def check_service(fleet: Fleet, storage: Storage) -> Health:
@@ -83,6 +94,28 @@ def _not_writable(region: Region, reports: Sequence[WorkerReport]) -> StorageUna
     return StorageUnavailable(reasons[0])
 
 
+def health_of_breakers(not_closed: Mapping[BreakerName, Breaker]) -> Health:
+    """Return a part for each of these breakers."""
+    now = datetime.now(UTC)
+    return {name.key: _pause(name, breaker, now) for name, breaker in not_closed.items()}
+
+
+def _pause(name: BreakerName, breaker: Breaker, now: datetime) -> ArchiverError:
+    if name.kind == "region":
+        message = "the region fails, so new redirects may avoid it"
+        return StorageUnavailable(message, s3_code=breaker.code or None)
+    message = "the next request to the host decides whether it works again"
+    if breaker.until and breaker.until > now:
+        message = f"the host is not asked until {breaker.until.isoformat(timespec='seconds')}"
+    return SourcePaused(f"{message} ({breaker.code})", retry_after=None)
+
+
+def source_of(part: str) -> str | None:
+    """Return the source whose breaker *part* is; None if it is another part."""
+    kind = f"{_BREAKER}source."
+    return part.removeprefix(kind) if part.startswith(kind) else None
+
+
 class Level(IntEnum):
     """Python's log levels, whose numbers Dockerflow uses."""
 
@@ -92,12 +125,20 @@ class Level(IntEnum):
 
 
 class Heartbeat:
-    """Runs *check* at most once per *ttl*, and once for all concurrent callers."""
+    """Runs *check* at most once per *ttl*, and once for all concurrent callers.
+
+    *breakers* returns the parts that are known without a check.
+    """
 
     def __init__(
-        self, *, check: Callable[[], Awaitable[Health]], ttl: timedelta = RESULT_TTL
+        self,
+        *,
+        check: Callable[[], Awaitable[Health]],
+        breakers: Callable[[], Health] = dict,
+        ttl: timedelta = RESULT_TTL,
     ) -> None:
         self._check = check
+        self._breakers = breakers
         self._ttl_s = ttl.total_seconds()
         self._checking: SingleFlight[None, Health] = SingleFlight()
         self._last: Health = {}
@@ -105,9 +146,9 @@ class Heartbeat:
 
     async def health(self) -> Health:
         """Return the health, at most *ttl* old."""
-        if time.monotonic() < self._good_until:
-            return self._last
-        return await self._checking.join_or_start(None, self._refresh)
+        if time.monotonic() >= self._good_until:
+            await self._checking.join_or_start(None, self._refresh)
+        return {**self._last, **self._breakers()}
 
     async def _refresh(self) -> Health:
         health = await self._check()
@@ -134,9 +175,14 @@ def render_heartbeat(health: Health) -> tuple[int, dict[str, object]]:
 
 
 def _level(part: str, health: Health) -> Level:
-    """Return how bad the error of *part* is. A failed region is a warning while another works."""
+    """Return how bad the error of *part* is. A failed region is a warning while another works.
+
+    A breaker is one as well: what it is about may have other parts.
+    """
     if health[part] is None:
         return Level.OK
+    if part.startswith(_BREAKER):
+        return Level.WARNING
     regions = [error for other, error in health.items() if other.startswith(_REGION)]
     return Level.WARNING if part.startswith(_REGION) and None in regions else Level.ERROR
 

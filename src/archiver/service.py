@@ -1,7 +1,7 @@
 """The two use cases: request an archive, and build an archive. Read this module first."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from archiver.errors import (
     TaskFailed,
     UnknownSource,
 )
-from archiver.health import check_service, check_worker
+from archiver.health import Health, check_service, check_worker
 from archiver.limiter import Admission, Limiter
 from archiver.locality.region_choice import RegionChoice
 from archiver.model import (
@@ -55,7 +55,8 @@ class Archiver:
 
     ``hits`` notifies of the key hash of each archive that a client is sent to. ``status`` combines
     the buckets with the engine; ``task`` and ``backlog`` ask the engine alone. ``purge`` removes
-    every trace of an archive, ``pins`` protect archives from that.
+    every trace of an archive, ``pins`` protect archives from that. New redirects avoid the regions
+    that it *avoids*; ``breaker_health`` has a part for each breaker that is not closed.
     """
 
     def __init__(  # noqa: PLR0913 - one argument per port
@@ -72,6 +73,8 @@ class Archiver:
         notifications: Notifications,
         nearest: Mapping[Region, Sequence[Region]],
         limiter: Limiter,
+        avoids: Callable[[Region], bool] = lambda _: False,
+        breaker_health: Callable[[], Health] = dict,
     ) -> None:
         self.notifications = notifications
         self.hits: Subscribers[[str]] = Subscribers()
@@ -83,7 +86,7 @@ class Archiver:
         self._limiter = limiter
         self._builder = Builder(storage=storage, index=index, verify=verify, converter=converter)
         self._resolver = Resolver(index=index, storage=storage)
-        self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest)
+        self._region_choice = RegionChoice(regions=storage.regions, nearest=nearest, avoids=avoids)
         self.pins = Pins(storage=storage)
         self.status = StatusReporter(
             storage=storage,
@@ -95,6 +98,7 @@ class Archiver:
         self.purge = Purger(storage=storage, index=index, queue=queue, repairs=repairs).purge
         self.task = queue.task
         self.backlog = queue.backlog
+        self.breaker_health = breaker_health
         self.check_health = partial(check_service, fleet, storage)
         self.check_worker_health = partial(check_worker, fleet, storage)
 

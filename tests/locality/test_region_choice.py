@@ -14,6 +14,17 @@ MARS = Region("mars")
 
 NEARNESS = RegionChoice(regions=ALL, nearest={ASIA: (WEST, EAST), EUROPE: (EAST,), WEST: (ASIA,)})
 
+
+def test_a_region_that_is_avoided_is_chosen_only_if_there_is_no_other() -> None:
+    choice = RegionChoice(
+        regions=ALL, nearest={ASIA: (WEST, EAST)}, avoids={EAST, ASIA}.__contains__
+    )
+    assert choice.choose(ALL, preferred=ASIA, own=None) == WEST
+    assert choice.choose(ALL, preferred=EAST, own=EUROPE) == EUROPE
+    assert choice.choose((EAST, ASIA), preferred=None, own=ASIA) == ASIA
+    assert choice.choose((), preferred=EAST, own=None) is None
+
+
 some_region = st.sampled_from((None, MARS, *ALL))
 some_copies = st.lists(st.sampled_from((*ALL, MARS)), unique=True)
 

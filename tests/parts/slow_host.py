@@ -35,10 +35,13 @@ class SlowHost:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
-                self._sockets |= {client, server}
-                self._start_thread(self._forward_requests, client, server)
-                self._start_thread(self._forward_responses, server, client)
+                self._handle(client)
+
+    def _handle(self, client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._port))
+        self._sockets |= {client, server}
+        self._start_thread(self._forward_requests, client, server)
+        self._start_thread(self._forward_responses, server, client)
 
     def _start_thread(self, direction: object, *ends: socket.socket) -> None:
         thread = threading.Thread(target=direction, args=ends, daemon=True)  # type: ignore[arg-type]

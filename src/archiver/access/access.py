@@ -206,6 +206,10 @@ class Access:
         if not any(self.scope(principal, source) >= scope for source in self._policy.sources):
             raise _lacks(principal, scope)
 
+    def hides(self, source: str) -> bool:
+        """Return whether public routes must not name *source*: it is private, or was."""
+        return source in self._hidden or source not in self._policy.sources
+
     def require_metrics(self, principal: Principal) -> None:
         """Return if *principal* may read the metrics, whose labels name all sources.
 

@@ -55,7 +55,7 @@ FINAL = frozenset(
 TEMPORARY = frozenset(
     {
         *("source_unavailable", "source_timeout", "source_too_slow", "source_busy"),
-        *("unproven_archive", "bad_pack", "bad_lfs_file", "not_an_archive"),
+        *("source_paused", "unproven_archive", "bad_pack", "bad_lfs_file", "not_an_archive"),
         *("truncated_archive", "incomplete_archive", "corrupt_archive", "wrong_node"),
         *("wrong_tree", "mirror_failed", "no_room", "conversion_lost", "storage_unavailable"),
     }

@@ -12,11 +12,13 @@ from datetime import timedelta
 
 from nats.aio.msg import Msg
 
+from archiver.breaker import BreakerState
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
 from archiver.jetstream.parking import Parking
+from archiver.jetstream.pauses import Pauses, StateOf
 from archiver.jetstream.records import decode_waiting
 from archiver.jetstream.stored_task import TaskMessage
 from archiver.tasks import Priority, preferred
@@ -56,11 +58,18 @@ class Dispatcher:
     A consumer is asked when it may have a task: one was published or given back, its last answer
     was a task, or a sweep found one. An idle consumer costs nothing and occupies no claim. A
     message that arrives when no claim waits goes back to the queue, for a worker that has room.
+    *state_of* returns the state of a source's breaker: a paused source is not asked for tasks.
     """
 
     def __init__(
-        self, *, connection: Connection, caps: Mapping[str, int], lease: timedelta
+        self,
+        *,
+        connection: Connection,
+        caps: Mapping[str, int],
+        lease: timedelta,
+        state_of: StateOf = lambda _: BreakerState.CLOSED,
     ) -> None:
+        self._pauses = Pauses(state_of=state_of)
         self.consumers = ConsumerSet(
             connection=connection, caps=caps, lease=lease, on_ready=self._raise_hint
         )
@@ -127,8 +136,10 @@ class Dispatcher:
             await self._changed.wait()
             self._changed.clear()
             while self._has_free_claim:
-                if (consumer := self.consumers.choose(preferred(self._handed_out))) is None:
+                first = preferred(self._handed_out)
+                if (consumer := self.consumers.choose(first, self._pauses.admits)) is None:
                     break
+                self._pauses.note_request(consumer.source)
                 await self._request(consumer)
 
     async def _request(self, consumer: SourceConsumer) -> None:
@@ -182,7 +193,8 @@ class Dispatcher:
         if consumer.priority is Priority.MIDDLE:
             self._parking.check(consumer.source)
         task_message = TaskMessage(message, connection=self._connection)
-        if self._has_free_claim and (claim := self._pop_claim()):
+        paused = self._pauses.is_paused(consumer.source)  # since it was asked
+        if not paused and self._has_free_claim and (claim := self._pop_claim()):
             self._handed_out += 1
             claim.set_result(task_message)
         else:

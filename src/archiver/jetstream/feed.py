@@ -28,6 +28,9 @@ FINISHED = "finished"
 WAITING = "waiting"
 """A task was given back to the queue. The payload has its source, priority and delay."""
 
+BREAKER = "breaker"
+"""A circuit breaker was changed. The payload has the breaker."""
+
 PROGRESS = "progress"
 """A task's state was written."""
 

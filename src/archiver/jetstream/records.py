@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from archiver.breaker import NAMED_PAUSE_MAX, Breaker
 from archiver.errors import URL_SHOWN_MAX_CHARS, PartOrigin
 from archiver.jetstream.streams import COPIES_MAX_BYTES, STATE_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Region, parse_key, parse_node
@@ -21,6 +22,16 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with a zone. Python cannot compare times with and without a zone."""
+
+BREAKER_COUNT_MAX = 1_000_000
+
+BreakerCount = Annotated[int, msgspec.Meta(ge=0, le=BREAKER_COUNT_MAX)]
+
+ErrorCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{0,64}$")]
+"""Shown to operators: a code of Archiver or of S3."""
+
+PAUSE_SLACK = timedelta(minutes=1)
+"""How far the clocks of a fleet may differ before its pauses are ignored."""
 
 HolderName = Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -225,6 +236,53 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True):
             _require_past(until)  # but for the length of a lease
 
 
+class BreakerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A breaker: see ``breaker.Breaker``, whose fields these are."""
+
+    failures: BreakerCount = 0
+    openings: BreakerCount = 0
+    code: ErrorCode = ""
+    until: Moment | None = None
+    probe: HolderName = ""
+    probe_until: Moment | None = None
+
+    def __post_init__(self) -> None:
+        _require_sane(self.until, self.probe_until)
+        latest = datetime.now(UTC) + NAMED_PAUSE_MAX + PAUSE_SLACK
+        if any(moment > latest for moment in (self.until, self.probe_until) if moment):
+            raise ValueError("a pause of an impossible length")
+
+    @classmethod
+    def of(cls, breaker: Breaker) -> "BreakerRecord":
+        return cls(
+            failures=min(breaker.failures, BREAKER_COUNT_MAX),
+            openings=min(breaker.openings, BREAKER_COUNT_MAX),
+            code=breaker.code,
+            until=breaker.until,
+            probe=breaker.probe,
+            probe_until=breaker.probe_until,
+        )
+
+    @property
+    def breaker(self) -> Breaker:
+        return Breaker(
+            failures=self.failures,
+            openings=self.openings,
+            code=self.code,
+            until=self.until,
+            probe=self.probe,
+            probe_until=self.probe_until,
+        )
+
+
+class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of the feed: the breaker with this key has changed, and has this revision now."""
+
+    key: Annotated[str, msgspec.Meta(max_length=128)]
+    record: BreakerRecord
+    revision: Count
+
+
 class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An event of the feed: an archive was built."""
 
@@ -262,6 +320,8 @@ decode_repair = _decoder(RepairRecord)
 decode_due = _decoder(DueRecord)
 decode_rev = _decoder(RevRecord)
 decode_seats = _decoder(SeatsRecord)
+decode_breaker = _decoder(BreakerRecord)
+decode_breaker_event = _decoder(BreakerEvent)
 decode_finished = _decoder(FinishedRecord)
 decode_waiting = _decoder(WaitingRecord)
 

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from archiver.breaker import BreakerState
 from archiver.errors import EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.dispatch import Dispatcher
 from archiver.jetstream.leases import JetStreamLease
+from archiver.jetstream.pauses import StateOf
 from archiver.jetstream.stored_task import TaskMessage
 from archiver.runtime.tasks import cancel_and_wait
 from archiver.telemetry import describe, log
@@ -54,13 +56,19 @@ class JetStreamWorkQueue:
 
 @asynccontextmanager
 async def open_work_queue(
-    *, connection: Connection, caps: Mapping[str, int], lease: timedelta
+    *,
+    connection: Connection,
+    caps: Mapping[str, int],
+    lease: timedelta,
+    state_of: StateOf = lambda _: BreakerState.CLOSED,
 ) -> AsyncIterator[JetStreamWorkQueue]:
     """Yield the queue of one worker. *caps* limit the fleet's running tasks per source.
 
+    No tasks are requested of a source whose breaker is open, as *state_of* returns.
+
     Messages that arrive after the last claim go back to the queue.
     """
-    dispatcher = Dispatcher(connection=connection, caps=caps, lease=lease)
+    dispatcher = Dispatcher(connection=connection, caps=caps, lease=lease, state_of=state_of)
     async with asyncio.TaskGroup() as group:
         dispatching = group.create_task(dispatcher.serve_claims())
         try:

@@ -54,6 +54,10 @@ class ServerSettings(Section):
     background. It is never used for more than twice as long, or for more than half of
     `presigned_ttl_s`. 0: redirects are not remembered.
     """
+    avoid_failing_regions: bool = True
+    """Whether new redirects avoid a region that Archiver itself cannot reach, if another one has a
+    copy.
+    """
     hold_s: float = Field(default=8, ge=0.1, le=14)
     """Seconds for which one request is held open. `wait` may be nine times as long. Many clients
     time out after 10 s, and pip after 15 s.

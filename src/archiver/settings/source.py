@@ -119,6 +119,11 @@ class SourceSettings(Section):
     """Lookups that one process may send at a time. A worker may list half as many folders besides,
     and at least one.
     """
+    breaker_failures: int = Field(default=10, ge=0, le=1000)
+    """Consecutive failures of the host, anywhere in the fleet, after which it is not asked for a
+    while: see [Paused sources](../what-happens-when.md#paused-sources). 0: only when the host asks
+    for a pause.
+    """
     read_timeout_s: float = Field(default=120, gt=0)
     """Seconds of silence after which a transfer fails: neither complete response headers nor any
     bytes of the body.

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from archiver.errors import ArchiverError, StorageUnavailable
 from archiver.model import Archive, Region
 from archiver.ports.storage import StoredState
+from archiver.runtime.notifications import Subscribers
 from archiver.storage.bucket import Bucket
 from archiver.storage.s3_errors import TIMEOUT
 from archiver.storage.stored_state import evaluate
@@ -31,10 +32,12 @@ SUSPECT_PATIENCE = timedelta(seconds=0.2)
 class RegionQueries:
     """Runs queries and remembers which regions were silent lately.
 
-    A region that answers is trusted again at once.
+    A region that answers is trusted again at once. ``answers`` is called with the answer of each
+    region, None if it has worked. A region that is only late has no answer.
     """
 
     def __init__(self) -> None:
+        self.answers: Subscribers[[Region, StorageUnavailable | None]] = Subscribers()
         self._suspect_until: dict[Region, float] = {}
 
     async def gather_answers(
@@ -69,6 +72,9 @@ class RegionQueries:
         result = task.result()
         if not isinstance(result, ArchiverError):
             self._suspect_until.pop(region, None)
+            self.answers.notify(region, None)
+        elif isinstance(result, StorageUnavailable):
+            self.answers.notify(region, result)
         return result
 
     def _suspect(self, region: Region) -> StorageUnavailable:
@@ -108,6 +114,7 @@ class RegionBuckets:
     def __init__(self, *, buckets: Sequence[Bucket]) -> None:
         self._buckets = {bucket.region: bucket for bucket in buckets}
         self._queries = RegionQueries()
+        self.answers = self._queries.answers
         self.regions = tuple(self._buckets)
 
     def bucket(self, region: Region) -> Bucket:

@@ -69,6 +69,7 @@ class RegionalStorage:
         self._cleanup = UploadCleanup(grace=grace)
         self._upload_numbers = count(1)
         self.find = self._buckets.find
+        self.answers = self._buckets.answers
         self.check_writable = self._buckets.check_writable
         self.commit = self._committer.commit
         self.discard = self._committer.discard

@@ -113,6 +113,17 @@ class Metrics:
             "error in a submodule counts for the submodule's source.",
             ("source", "code"),
         )
+        self.breaker_state = Gauge(
+            "archiver_breaker_state",
+            "State of the circuit breaker of a source or a region: 0 closed, 1 half-open, 2 open.",
+            ("kind", "name"),
+            multiprocess_mode="livemax",
+        )
+        self.breaker_openings = Counter(
+            "archiver_breaker_openings_total",
+            "Times that a closed circuit breaker was opened, counted by the process that did it.",
+            ("kind", "name"),
+        )
         self.mirror_uses = Counter(
             "archiver_mirror_uses_total",
             "Uses of a git mirror by outcome: hit (it had the commit), fetched (only what "

@@ -5,6 +5,7 @@ make a fake fail in the ways of the real part. ``TaskEvents``, ``ArchiveInventor
 of the index have no fake, so their tests use the real adapters.
 """
 
+from archiver.testing.breakers import MemoryBreakers
 from archiver.testing.engine import FakeAttempt, MemoryEngine
 from archiver.testing.formats import FakeConverter, GzipVerifier
 from archiver.testing.hosts import FakeSource
@@ -20,6 +21,7 @@ __all__ = [
     "FakeConverter",
     "FakeSource",
     "GzipVerifier",
+    "MemoryBreakers",
     "MemoryEngine",
     "MemoryIndex",
     "MemoryLastUses",

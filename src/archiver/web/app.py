@@ -108,7 +108,9 @@ def create_app(
                     access=access,
                     archiver=archiver,
                     config=config,
-                    heartbeat=Heartbeat(check=archiver.check_health),
+                    heartbeat=Heartbeat(
+                        check=archiver.check_health, breakers=archiver.breaker_health
+                    ),
                     operations=operations,
                     waiters=waiters,
                 )

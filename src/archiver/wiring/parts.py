@@ -4,9 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from archiver import __version__
+from archiver.breaker import BreakerName
 from archiver.formats.convert import ProcessConverter
+from archiver.guard import Guard
+from archiver.guarded_source import GuardedSeats, GuardedSource
+from archiver.health import health_of_breakers
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.counters import JetStreamCounters
 from archiver.jetstream.feed import relay
@@ -14,10 +19,12 @@ from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.last_uses import JetStreamLastUses
 from archiver.jetstream.repair_list import JetStreamRepairList
+from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
 from archiver.limiter import Limiter
 from archiver.runtime.notifications import Notifications
+from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
 from archiver.settings import Settings, nearest_regions
 from archiver.sources.git.lfs.cache import LfsCache
@@ -25,7 +32,9 @@ from archiver.sources.git.mirrors import Mirrors
 from archiver.storage.regional_storage import RegionalStorage
 from archiver.telemetry import METRICS
 from archiver.upkeep.background import recheck_and_restore
+from archiver.upkeep.region_probe import probe_regions
 from archiver.wiring import adapters
+from archiver.wiring.breakers import create_guard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,7 @@ class Parts:
     mirrors: Mirrors | None
     lfs_cache: LfsCache | None
     uses: JetStreamLastUses
+    guard: Guard
 
 
 @asynccontextmanager
@@ -58,7 +68,9 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         lfs_cache = adapters.create_lfs_cache(settings) if is_worker else None
         if mirrors and lfs_cache:
             mirrors.free_elsewhere, lfs_cache.free_elsewhere = lfs_cache.free, mirrors.free
-        seats = adapters.create_seats(settings, connection)
+        breakers, guard = create_guard(settings, connection)
+        storage.answers.add(guard.note_answer)
+        seats = GuardedSeats(adapters.create_seats(settings, connection), guard)
         sources = await stack.enter_async_context(
             adapters.open_sources(
                 settings, mirrors=mirrors, lfs_cache=lfs_cache, take_seat=seats.take
@@ -80,10 +92,22 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             lease=settings.engine.lease,
         )
         await stack.enter_async_context(upkeep)
+        await stack.enter_async_context(
+            in_background(
+                breakers.keep_current(),
+                guard.follow(),
+                probe_regions(
+                    storage=storage,
+                    guard=guard,
+                    schedule=JetStreamSchedule(connection=connection),
+                ),
+            )
+        )
         notifications = Notifications()
+        guard.changes.add(partial(_forget_redirects, notifications))
         relay(connection.feed, notifications)
         archiver = Archiver(
-            sources=sources,
+            sources={name: GuardedSource(each, guard) for name, each in sources.items()},
             storage=storage,
             index=index,
             queue=queue,
@@ -100,6 +124,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
                 limits=adapters.client_limits(settings),
                 counters=JetStreamCounters(connection=connection),
             ),
+            avoids=guard.avoids if settings.server.avoid_failing_regions else lambda _: False,
+            breaker_health=lambda: health_of_breakers(guard.not_closed()),
         )
         METRICS.build_info.labels(version=__version__).set(1)
         yield Parts(
@@ -112,4 +138,11 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
             mirrors=mirrors,
             lfs_cache=lfs_cache,
             uses=JetStreamLastUses(connection=connection),
+            guard=guard,
         )
+
+
+def _forget_redirects(notifications: Notifications, changed: BreakerName) -> None:
+    """Forget remembered responses: they lead to regions that were chosen before."""
+    if changed.kind == "region":
+        notifications.changes.notify(None)

@@ -73,7 +73,7 @@ def _listen(settings: Settings, archiver: Archiver) -> AbstractAsyncContextManag
     address = settings.worker.metrics_listen
     if not address:
         return nullcontext()
-    heartbeat = Heartbeat(check=archiver.check_worker_health)
+    heartbeat = Heartbeat(check=archiver.check_worker_health, breakers=archiver.breaker_health)
     return listening(address, heartbeat=heartbeat, version=settings.server.version(__version__))
 
 
@@ -127,6 +127,13 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
             connection=parts.connection,
             caps={name: each.concurrency for name, each in settings.served_sources.items()},
             lease=settings.engine.lease,
+            state_of=parts.guard.source_state,
         ) as queue,
     ):
-        await Worker(build=parts.archiver.build, queue=queue, policy=policy).work_until(stopping)
+        worker_ = Worker(
+            build=parts.archiver.build,
+            queue=queue,
+            policy=policy,
+            is_paused=parts.guard.is_paused,
+        )
+        await worker_.work_until(stopping)

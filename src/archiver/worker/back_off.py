@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from archiver.errors import ArchiverError, SourceBusy
+from archiver.errors import ArchiverError, SourceBusy, SourcePaused
 from archiver.ports.queue import Lease, OutageHistory
 from archiver.tasks import Phase
 
@@ -56,6 +56,31 @@ class Outage:
     @property
     def outlasts_patience(self) -> bool:
         return self.lasted >= OUTAGE_MAX or self.spoiled >= SPOILED_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostWait:
+    """How long pauses of a host have kept a task waiting."""
+
+    history: OutageHistory
+    lasted: timedelta
+
+    @classmethod
+    def of(cls, lease: Lease) -> "HostWait":
+        now = datetime.now(UTC)
+        since = min(lease.outages.since or now, now)
+        history = OutageHistory(since=since, spoiled=lease.outages.spoiled)
+        return cls(history=history, lasted=now - since)
+
+    @property
+    def outlasts_patience(self) -> bool:
+        return self.lasted >= OUTAGE_MAX
+
+
+def pause_delay(error: SourcePaused) -> timedelta:
+    """Return how long a task waits for the host of a submodule, whose source is not its own."""
+    longest = min(error.retry_after or RETRY_MAX, RETRY_MAX)
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - not used for security
 
 
 def outage_delay(outage: Outage, *, base: timedelta) -> timedelta:

@@ -16,6 +16,7 @@ from archiver.errors import (
     LeaseLost,
     NotFound,
     SourceError,
+    SourcePaused,
     WorkersLost,
 )
 from archiver.model import Archive, Copies
@@ -85,12 +86,23 @@ class _AttemptLog:
 
 
 class Worker:
-    """Runs up to ``policy.concurrency`` attempts at a time, of any source and priority."""
+    """Runs up to ``policy.concurrency`` attempts at a time, of any source and priority.
 
-    def __init__(self, *, build: Build, queue: WorkQueue, policy: Policy) -> None:
+    The *queue* hands out no task of a source that *is_paused*.
+    """
+
+    def __init__(
+        self,
+        *,
+        build: Build,
+        queue: WorkQueue,
+        policy: Policy,
+        is_paused: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._build = build
         self._queue = queue
         self._policy = policy
+        self._is_paused = is_paused
         self._attempts = 0
 
     async def work_until(self, stopping: asyncio.Event) -> None:
@@ -173,6 +185,9 @@ class Worker:
             await cancel_and_wait(renewing)
 
     async def _retry_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
+        if isinstance(error, SourcePaused):
+            await self._wait_for_host(lease, error, line)
+            return
         if isinstance(error, (SourceError, BadArchive)):
             source = error.part.source if error.part else lease.archive.source
             METRICS.source_errors.labels(source=source, code=error.code).inc()
@@ -185,9 +200,23 @@ class Worker:
         if not retryable or failures >= self._policy.max_failures:
             await self._fail(lease, error, line)
             return
-        after = back_off.delay(failures, error, base=self._policy.retry_base)
+        after = self._delay(lease, back_off.delay(failures, error, base=self._policy.retry_base))
         await lease.retry(error, after=after)
         line.write("retried", error, wait_s=round(after.total_seconds(), 3))
+
+    def _delay(self, lease: Lease, delay: timedelta) -> timedelta:
+        """Return *delay*, or none if the source is paused: a delayed task keeps its seat."""
+        return timedelta(0) if self._is_paused(lease.archive.source) else delay
+
+    async def _wait_for_host(self, lease: Lease, error: SourcePaused, line: _AttemptLog) -> None:
+        """Have the task wait for the end of a pause, in which no host was asked for it."""
+        wait = back_off.HostWait.of(lease)
+        if wait.outlasts_patience:
+            await self._fail(lease, error, line)
+            return
+        after = self._delay(lease, back_off.pause_delay(error))
+        await lease.postpone(error, outages=wait.history, after=after)
+        line.write("waiting", error, wait_s=round(after.total_seconds(), 3))
 
     async def _wait_or_fail(self, lease: Lease, error: ArchiverError, line: _AttemptLog) -> None:
         """Have the task wait for the end of an outage of ours, which is not its fault."""

@@ -10,7 +10,7 @@ from importlib import resources
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from archiver import __version__
-from archiver.health import render_heartbeat
+from archiver.health import render_heartbeat, source_of
 from archiver.telemetry import METRICS_TYPE, exposition
 from archiver.web.problems import problem
 from archiver.web.reply import Reply
@@ -27,8 +27,18 @@ async def lbheartbeat(_context: RequestContext) -> Reply:
 
 
 async def heartbeat(context: RequestContext) -> Reply:
-    """Return the health of each part, with 200 if the service can do its work, else 500."""
-    status, body = render_heartbeat(await context.state.heartbeat.health())
+    """Return the health of each part, with 200 if the service can do its work, else 500.
+
+    The route is public, so it names no source that is private.
+    """
+    health = await context.state.heartbeat.health()
+    hides = context.state.access.hides
+    shown = {
+        part: error
+        for part, error in health.items()
+        if not ((source := source_of(part)) and hides(source))
+    }
+    status, body = render_heartbeat(shown)
     return Reply(response=JSONResponse(body, status_code=status))
 
 

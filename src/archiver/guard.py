@@ -1,0 +1,270 @@
+"""The use of hosts and regions under their breakers: admitted before, and counted afterwards."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from archiver.breaker import (
+    CLEAN,
+    Breaker,
+    BreakerFailure,
+    BreakerName,
+    BreakerPolicy,
+    BreakerState,
+)
+from archiver.errors import (
+    ArchiverError,
+    ForbiddenAddress,
+    NotFound,
+    SourceBusy,
+    SourceError,
+    SourcePaused,
+    SourceTimeout,
+    SourceTooSlow,
+    SourceUnavailable,
+    StorageUnavailable,
+)
+from archiver.model import Region
+from archiver.ports.breakers import Breakers, Change, Step
+from archiver.runtime.notifications import Subscribers
+from archiver.runtime.tasks import complete_despite_cancellation
+from archiver.telemetry import METRICS, log
+
+NEXT_TRY_MIN = timedelta(seconds=1)
+"""Shortest delay that clients of a paused source get."""
+
+MEASURE_EVERY = timedelta(seconds=2)
+"""A pause ends without an event, so the metric is set again from time to time."""
+
+NOTES_MAX = 100
+"""Answers of regions that wait to be counted. More of them would say the same."""
+
+_COUNTED = (SourceUnavailable, SourceTimeout, SourceTooSlow, SourceBusy)
+
+_NO_ANSWER = (SourcePaused, ForbiddenAddress)
+"""Errors of a host that was not asked."""
+
+_AWAY = re.compile(
+    r"timeout|connection_refused|connection_lost|not_connected|unknown_host|http_5\d\d"
+    r"|InternalError|ServiceUnavailable|SlowDown"
+    r"|NoSuchBucket|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken"
+)
+"""S3's codes of a region that is away, or refuses everything, and with it presigned URLs."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Use:
+    """One use of a host. If it is a ``probe``, it decides whether the pause of the source ends."""
+
+    def __init__(self, guard: "Guard", name: BreakerName, probe: str = "") -> None:
+        self._guard = guard
+        self._name = name
+        self._probe = probe
+        self._proves = True
+
+    def proves_nothing(self) -> None:
+        """Note that the host was not asked: a success of this use says nothing about it."""
+        self._proves = False
+
+    async def answered(self) -> None:
+        """Close a half-open breaker as soon as the host answers, not after minutes of transfer."""
+        if self._probe:
+            await self._guard.succeed(self._name)
+
+    async def end(self, error: ArchiverError | None) -> None:
+        """Count how the use has ended, unless that says nothing about this host."""
+        in_submodule = error is not None and error.origins
+        if in_submodule or isinstance(error, _NO_ANSWER):
+            await self.abandon()
+        elif isinstance(error, _COUNTED):
+            delay = error.retry_after if isinstance(error, SourceBusy) else None
+            failure = BreakerFailure(code=error.code, retry_after=delay)
+            await self._guard.fail(self._name, failure, probe=self._probe)
+        elif isinstance(error, (NotFound, SourceError)) or (error is None and self._proves):
+            await self._guard.succeed(self._name)
+        else:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Let another probe through, if this was one."""
+        if self._probe:
+            await self._guard.release(self._name, self._probe)
+
+
+class Guard:
+    """Applies the breakers of *policies* to the hosts and regions that this process uses.
+
+    ``changes`` is called with the name of a breaker that was opened or closed anywhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        breakers: Breakers,
+        policies: Mapping[BreakerName, BreakerPolicy],
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self.changes: Subscribers[[BreakerName]] = Subscribers()
+        self._breakers = breakers
+        self._policies = policies
+        self._now = now
+        self._not_closed: frozenset[BreakerName] = frozenset()
+        self._notes: asyncio.Queue[tuple[BreakerName, str]] = asyncio.Queue(NOTES_MAX)
+        breakers.changes.add(self._on_change)
+
+    def source_state(self, source: str) -> BreakerState:
+        """Return whether a use of the source's host would be admitted now.
+
+        CLOSED if any is, HALF_OPEN if one of the whole fleet is, and OPEN if none is, also while
+        that one runs.
+        """
+        breaker, now = self._breakers.known(BreakerName("source", source)), self._now()
+        return BreakerState.OPEN if breaker.next_try(now) else breaker.state(now)
+
+    def is_paused(self, source: str) -> bool:
+        return self.source_state(source) is BreakerState.OPEN
+
+    def avoids(self, region: Region) -> bool:
+        """Return whether the breaker of *region* is not closed."""
+        return not self._breakers.known(BreakerName("region", region)).is_closed
+
+    def not_closed(self) -> Mapping[BreakerName, Breaker]:
+        known = {name: self._breakers.known(name) for name in self._policies}
+        return {name: breaker for name, breaker in known.items() if not breaker.is_closed}
+
+    @asynccontextmanager
+    async def use(self, source: str) -> AsyncIterator[Use]:
+        """Use the host of *source* in the block, and count how that ends.
+
+        Raises SourcePaused at once if the host must not be asked now.
+        """
+        name = BreakerName("source", source)
+        use = Use(self, name, await self._admit(name))
+        try:
+            yield use
+        except ArchiverError as exc:
+            await use.end(exc)
+            raise
+        except BaseException:
+            await complete_despite_cancellation(use.abandon())
+            raise
+        await use.end(None)
+
+    async def _admit(self, name: BreakerName) -> str:
+        """Return the name of a probe, or nothing if none is needed. Raises SourcePaused."""
+        known = self._breakers.known(name)
+        if known.is_closed:
+            return ""
+        if known.next_try(self._now()) is None:
+            probe = secrets.token_hex(8)
+            after = (await self._take_probe(name, probe)).after
+            if after.is_closed or after.probe == probe:
+                return after.probe
+        raise self._paused(name)
+
+    async def _take_probe(self, name: BreakerName, probe: str) -> Change:
+        policy = self._policies[name]
+        step: Step = lambda breaker: breaker.with_probe(probe, self._now(), policy)  # noqa: E731
+        try:
+            return await complete_despite_cancellation(self._breakers.change(name, step))
+        except asyncio.CancelledError:
+            await complete_despite_cancellation(self.release(name, probe))
+            raise
+
+    def _paused(self, name: BreakerName) -> SourcePaused:
+        now = self._now()
+        left = (self._breakers.known(name).next_try(now) or now) - now
+        message = f"{name.name} has failed or asked for a pause, so it is not asked now"
+        return SourcePaused(message, retry_after=max(left, NEXT_TRY_MIN))
+
+    async def release(self, name: BreakerName, probe: str) -> None:
+        await self._change(name, lambda breaker: breaker.without_probe(probe))
+
+    async def succeed(self, name: BreakerName) -> None:
+        await self._change(name, lambda breaker: breaker.answered(self._now()))
+
+    async def fail(self, name: BreakerName, failure: BreakerFailure, *, probe: str = "") -> None:
+        policy = self._policies.get(name)
+        if policy is None:
+            return
+        step = partial(Breaker.failed, failure=failure, policy=policy, probe=probe)
+        await self._change(
+            name, lambda breaker: step(breaker, now=self._now()), named=bool(failure.retry_after)
+        )
+
+    async def _change(self, name: BreakerName, step: Step, *, named: bool = False) -> None:
+        if name not in self._policies:
+            return
+        change = await self._breakers.change(name, step)
+        if change.after.openings > change.before.openings:
+            _report_opened(name, change, named=named)
+        elif change.after.is_closed and not change.before.is_closed:
+            log.info("breaker.closed", kind=name.kind, name=name.name)
+
+    def note_answer(self, region: Region, error: StorageUnavailable | None) -> None:
+        """Count an answer of *region* soon. An error of one object says nothing about the region.
+
+        Free if the answer changes nothing.
+        """
+        name, code = BreakerName("region", region), ""
+        if error is not None:
+            code = error.s3_code or ""
+            if not _AWAY.fullmatch(code):
+                return
+        elif self._notes.empty() and self._breakers.known(name) == CLEAN:
+            return
+        if not self._notes.full():
+            self._notes.put_nowait((name, code))
+
+    async def follow(self) -> None:
+        """Count the answers of regions, and keep the metric up to date, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._count_answers())
+            group.create_task(self._measure())
+
+    async def _count_answers(self) -> None:
+        while True:
+            name, code = await self._notes.get()
+            if code:
+                await self.fail(name, BreakerFailure(code=code))
+            else:
+                await self.succeed(name)
+
+    async def _measure(self) -> None:
+        while True:
+            for kind, name in self._policies:
+                state = self._breakers.known(BreakerName(kind, name)).state(self._now())
+                METRICS.breaker_state.labels(kind=kind, name=name).set(state)
+            await asyncio.sleep(MEASURE_EVERY.total_seconds())
+
+    def _on_change(self, name: BreakerName) -> None:
+        not_closed = frozenset(self.not_closed())
+        if not_closed != self._not_closed:
+            self._not_closed = not_closed
+            self.changes.notify(name)
+
+
+def _report_opened(name: BreakerName, change: Change, *, named: bool) -> None:
+    """Log a pause. Only the process that has made the change does."""
+    after = change.after
+    until = after.until.isoformat(timespec="seconds") if after.until else ""
+    if change.before.is_closed:
+        METRICS.breaker_openings.labels(kind=name.kind, name=name.name).inc()
+    if named:
+        log.warning("source.paused", source=name.name, code=after.code, until=until)
+    else:
+        log.warning(
+            "breaker.opened",
+            kind=name.kind,
+            name=name.name,
+            code=after.code,
+            failures=after.failures,
+            until=until,
+        )

@@ -1,0 +1,36 @@
+"""The paused sources of which a worker requests no tasks, so that these hold no seats."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeAlias
+
+from archiver.breaker import BreakerState
+
+StateOf: TypeAlias = Callable[[str], BreakerState]
+"""Returns the state of a source's breaker: see ``Guard.source_state``."""
+
+TRY_EVERY = timedelta(seconds=1)
+"""After a pause, each worker requests a task so often until one of the fleet has had an answer of
+the host. The others are refused by its breaker, and go back to the queue."""
+
+
+class Pauses:
+    """Decides whether to request a task of a source."""
+
+    def __init__(self, *, state_of: StateOf) -> None:
+        self._state_of = state_of
+        self._next_try: dict[str, float] = {}
+
+    def is_paused(self, source: str) -> bool:
+        return self._state_of(source) is BreakerState.OPEN
+
+    def admits(self, source: str) -> bool:
+        if self._state_of(source) is BreakerState.HALF_OPEN:
+            return time.monotonic() >= self._next_try.get(source, 0.0)
+        return not self.is_paused(source)
+
+    def note_request(self, source: str) -> None:
+        """Note that a task is requested, which may become the probe of its source."""
+        if self._state_of(source) is BreakerState.HALF_OPEN:
+            self._next_try[source] = time.monotonic() + TRY_EVERY.total_seconds()
