@@ -25,6 +25,7 @@ from archiver.errors import (
 from archiver.guard import Guard
 from archiver.guarded_source import GuardedSeats, GuardedSource
 from archiver.model import Archive, Region
+from archiver.region_answers import RegionAnswers
 from archiver.runtime.local_seats import LocalSeats
 from archiver.runtime.tasks import in_background
 from archiver.telemetry import METRICS
@@ -223,13 +224,12 @@ def test_processes_hear_of_openings_and_closings_alone() -> None:
 
 async def settled(stand: Stand, *codes: str) -> None:
     """Have the region answer with these codes of S3, and wait until all have counted."""
+    answers = RegionAnswers(stand.guard)
     for code in codes:
         error = StorageUnavailable("east failed", s3_code=code) if code else None
-        stand.guard.note_answer(Region("east"), error)
-    async with in_background(stand.guard.follow()):
-        while not stand.guard._notes.empty():  # noqa: SLF001 - nothing else shows it
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        answers.note(Region("east"), error)
+    async with in_background(answers.keep_counting()):
+        await answers.all_counted()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ArchiverError
 │   ├── SourceTimeout       source_timeout        retryable
 │   ├── SourceTooSlow       source_too_slow       retryable
 │   ├── SourceBusy          source_busy           retryable, may have a retry_after
-│   │   └── SourcePaused    source_paused         retryable, has a retry_after
+│   ├── SourcePaused        source_paused         retryable, has a retry_after
 │   ├── SourceRefused       source_refused
 │   ├── SuffixRefused       suffix_refused
 │   ├── NotPackable         not_packable
@@ -242,8 +242,12 @@ class SourceBusy(SourceError, code="source_busy", retryable=True):
         self.retry_after = retry_after
 
 
-class SourcePaused(SourceBusy, code="source_paused"):
-    """The breaker of the source is open, so its host was not asked."""
+class SourcePaused(SourceError, code="source_paused", retryable=True):
+    """The breaker of the source is open, so its host was not asked. Health checks name no delay."""
+
+    def __init__(self, message: str, *, retry_after: timedelta | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SourceRefused(SourceError, code="source_refused"): ...

@@ -1,7 +1,6 @@
 """The use of hosts and regions under their breakers: admitted before, and counted afterwards."""
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,7 +25,6 @@ from archiver.errors import (
     SourceTimeout,
     SourceTooSlow,
     SourceUnavailable,
-    StorageUnavailable,
 )
 from archiver.model import Region
 from archiver.ports.breakers import Breakers, Change, Step
@@ -38,22 +36,11 @@ NEXT_TRY_MIN = timedelta(seconds=1)
 """Shortest delay that clients of a paused source get."""
 
 MEASURE_EVERY = timedelta(seconds=2)
-"""A pause ends without an event, so the metric is set again from time to time."""
-
-NOTES_MAX = 100
-"""Answers of regions that wait to be counted. More of them would say the same."""
 
 _COUNTED = (SourceUnavailable, SourceTimeout, SourceTooSlow, SourceBusy)
 
 _NO_ANSWER = (SourcePaused, ForbiddenAddress)
 """Errors of a host that was not asked."""
-
-_AWAY = re.compile(
-    r"timeout|connection_refused|connection_lost|not_connected|unknown_host|http_5\d\d"
-    r"|InternalError|ServiceUnavailable|SlowDown"
-    r"|NoSuchBucket|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken"
-)
-"""S3's codes of a region that is away, or refuses everything, and with it presigned URLs."""
 
 
 def _now() -> datetime:
@@ -116,7 +103,6 @@ class Guard:
         self._policies = policies
         self._now = now
         self._not_closed: frozenset[BreakerName] = frozenset()
-        self._notes: asyncio.Queue[tuple[BreakerName, str]] = asyncio.Queue(NOTES_MAX)
         breakers.changes.add(self._on_change)
 
     def source_state(self, source: str) -> BreakerState:
@@ -134,6 +120,10 @@ class Guard:
     def avoids(self, region: Region) -> bool:
         """Return whether the breaker of *region* is not closed."""
         return not self._breakers.known(BreakerName("region", region)).is_closed
+
+    def is_clean(self, name: BreakerName) -> bool:
+        """Return whether a success would change nothing."""
+        return self._breakers.known(name) == CLEAN
 
     def not_closed(self) -> Mapping[BreakerName, Breaker]:
         known = {name: self._breakers.known(name) for name in self._policies}
@@ -208,36 +198,8 @@ class Guard:
         elif change.after.is_closed and not change.before.is_closed:
             log.info("breaker.closed", kind=name.kind, name=name.name)
 
-    def note_answer(self, region: Region, error: StorageUnavailable | None) -> None:
-        """Count an answer of *region* soon. An error of one object says nothing about the region.
-
-        Free if the answer changes nothing.
-        """
-        name, code = BreakerName("region", region), ""
-        if error is not None:
-            code = error.s3_code or ""
-            if not _AWAY.fullmatch(code):
-                return
-        elif self._notes.empty() and self._breakers.known(name) == CLEAN:
-            return
-        if not self._notes.full():
-            self._notes.put_nowait((name, code))
-
-    async def follow(self) -> None:
-        """Count the answers of regions, and keep the metric up to date, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._count_answers())
-            group.create_task(self._measure())
-
-    async def _count_answers(self) -> None:
-        while True:
-            name, code = await self._notes.get()
-            if code:
-                await self.fail(name, BreakerFailure(code=code))
-            else:
-                await self.succeed(name)
-
-    async def _measure(self) -> None:
+    async def keep_measuring(self) -> None:
+        """Keep the metric up to date until cancelled: a pause ends without an event."""
         while True:
             for kind, name in self._policies:
                 state = self._breakers.known(BreakerName(kind, name)).state(self._now())

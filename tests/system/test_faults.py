@@ -13,7 +13,7 @@ import pytest
 from tests.parts.hgweb import Ash, Hgweb, Repository
 from tests.parts.process import wait_until
 from tests.parts.slow_host import SlowHost
-from tests.system.client import ended, fetch, poll, stored, succeed
+from tests.system.client import Answer, ended, fetch, poll, stored, succeed
 from tests.system.stack import LEASE_S, REGIONS, Stack, servers
 
 pytestmark = pytest.mark.thorough
@@ -117,7 +117,7 @@ def test_an_unavailable_region_gets_its_copy_later_and_not_from_the_host(
         unavailable.up()
         status = redirected.headers["Link"].partition(">")[0].removeprefix("<")
         repaired = poll(status, lambda result: len(result["s3_urls"]) == len(REGIONS))[-1]
-        served = fetch(f"{url}?preferred_region=us-west-2")
+        served = _redirected_to("us-west-2", url)
         body = fetch(served.location).body
 
     assert list(result["s3_urls"]) == ["us-east-1"]
@@ -128,6 +128,15 @@ def test_an_unavailable_region_gets_its_copy_later_and_not_from_the_host(
     assert served.headers["Archiver-Region"] == "us-west-2"
     assert len(body) == result["size"]
     assert host.archives() == fetched
+
+
+def _redirected_to(region: str, url: str) -> Answer:
+    """Return the redirect to *region* once it is not avoided any longer."""
+    preferring = f"{url}?preferred_region={region}"
+    wait_until(
+        lambda: fetch(preferring).headers["Archiver-Region"] == region, what="redirects there"
+    )
+    return fetch(preferring)
 
 
 def test_an_outage_of_all_regions_causes_no_fetch_and_fails_no_task(

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from archiver.errors import StorageUnavailable
-from archiver.guard import Guard
 from archiver.ports.schedule import Schedule
 from archiver.ports.storage import Storage
+from archiver.region_answers import RegionAnswers
 from archiver.upkeep.periodic import Periodic
 
 EVERY = timedelta(seconds=2)
@@ -21,19 +21,19 @@ class RegionProbe:
 
     complete = True
 
-    def __init__(self, *, storage: Storage, guard: Guard) -> None:
+    def __init__(self, *, storage: Storage, answers: RegionAnswers) -> None:
         self._storage = storage
-        self._guard = guard
+        self._answers = answers
 
     async def run(self) -> "RegionProbe":
         """Check each region, and note the answers."""
         for region, error in (await self._storage.check_access()).items():
             if error is None or isinstance(error, StorageUnavailable):
-                self._guard.note_answer(region, error)
+                self._answers.note(region, error)
         return self
 
 
-async def probe_regions(*, storage: Storage, guard: Guard, schedule: Schedule) -> None:
+async def probe_regions(*, storage: Storage, answers: RegionAnswers, schedule: Schedule) -> None:
     """Check the regions every few seconds, in one process of the fleet, until cancelled."""
     periodic = Periodic(schedule=schedule, work=WORK, interval=EVERY, turn=TURN)
-    await periodic.keep_running(RegionProbe(storage=storage, guard=guard).run)
+    await periodic.keep_running(RegionProbe(storage=storage, answers=answers).run)

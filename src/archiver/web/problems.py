@@ -19,6 +19,7 @@ _STATUS: dict[type[ArchiverError], int] = {
     errors.NotFound: 404,
     errors.SourceTimeout: 504,
     errors.SourceBusy: 503,
+    errors.SourcePaused: 503,
     errors.SourceError: 502,
     errors.BadArchive: 502,
     errors.PinnedArchive: 409,
@@ -86,6 +87,7 @@ def reply_to(context: RequestContext, exc: Exception) -> Reply:
             return problem(context, exc.failed_with, exc.message)
         case (
             errors.SourceBusy()
+            | errors.SourcePaused()
             | errors.TooManyWaiters()
             | errors.LimitReached()
             | errors.EngineFull()

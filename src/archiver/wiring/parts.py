@@ -23,6 +23,7 @@ from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.task_queue import JetStreamTaskQueue
 from archiver.jetstream.worker_reports import Reporter
 from archiver.limiter import Limiter
+from archiver.region_answers import RegionAnswers
 from archiver.runtime.notifications import Notifications
 from archiver.runtime.tasks import in_background
 from archiver.service import Archiver
@@ -69,7 +70,8 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         if mirrors and lfs_cache:
             mirrors.free_elsewhere, lfs_cache.free_elsewhere = lfs_cache.free, mirrors.free
         breakers, guard = create_guard(settings, connection)
-        storage.answers.add(guard.note_answer)
+        answers = RegionAnswers(guard)
+        storage.answers.add(answers.note)
         seats = GuardedSeats(adapters.create_seats(settings, connection), guard)
         sources = await stack.enter_async_context(
             adapters.open_sources(
@@ -95,10 +97,11 @@ async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts
         await stack.enter_async_context(
             in_background(
                 breakers.keep_current(),
-                guard.follow(),
+                guard.keep_measuring(),
+                answers.keep_counting(),
                 probe_regions(
                     storage=storage,
-                    guard=guard,
+                    answers=answers,
                     schedule=JetStreamSchedule(connection=connection),
                 ),
             )
