@@ -12,7 +12,9 @@ from archiver.client.failures import CommandFailed, RetryLater
 from archiver.client.prewarm import BATCH_MAX, Prewarmed
 from archiver.client.servers import Servers
 
-NOT_YET = LIMITS | {"not_reached", "too_many_waiters", "engine_full", "engine_unavailable"}
+NOT_YET = LIMITS | {
+    *("not_reached", "too_many_waiters", "engine_full", "engine_unavailable", "source_paused")
+}
 """Codes of problems that have nothing to do with the archive, and end with time."""
 
 
