@@ -17,6 +17,7 @@ from archiver.names import (
     require_rev,
     unescape_segment,
 )
+from archiver.record_versions import is_word
 from archiver.tree_proof import MayRead, TreeProof
 
 Node = NewType("Node", str)
@@ -265,13 +266,20 @@ class Conversion:
 
 
 class Completeness(StrEnum):
-    """How an archive is known to have all files of its tree."""
+    """How an archive is known to have all files of its tree.
+
+    A value of a later release is read as TRUSTED, which proves nothing.
+    """
 
     PROVEN = "proven"
     """Its last file is the last file that the host lists."""
 
     TRUSTED = "trusted"
     """The settings trust the host, so it was not asked."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Completeness | None":
+        return cls.TRUSTED if is_word(value) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from archiver.errors import ArchiverError, InternalError, PartOrigin, SubmoduleRefused, shown_url
 from archiver.model import Archive
+from archiver.record_versions import is_word
 from archiver.tree_proof import MayRead, first_hidden
 
 
@@ -24,7 +25,7 @@ class TaskState(StrEnum):
 
 
 class Phase(StrEnum):
-    """The current step of an attempt."""
+    """The current step of an attempt. One of a later release is read as CONNECTING."""
 
     QUEUED = "queued"
     CONNECTING = "connecting"
@@ -34,6 +35,10 @@ class Phase(StrEnum):
     COPYING = "copying"
     WAITING = "waiting"
     DONE = "done"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Phase | None":
+        return cls.CONNECTING if is_word(value) else None
 
 
 class Priority(StrEnum):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from archiver.errors import PartOrigin
+from archiver.record_versions import is_word
 
 COMMIT_MAX_BYTES = 32 << 10
 """Maximum size of a commit in a manifest, some fifty times the usual one."""
@@ -36,6 +37,13 @@ class TreeMatch(StrEnum):
     LISTED = "listed"
     """Each file has the id and the path that git lists, but early software wrote the modes in the
     commit's trees in another way than git, so their ids cannot be computed from the files."""
+
+    OTHER = "other"
+    """A later release has compared them in another way. No release writes this."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TreeMatch | None":
+        return cls.OTHER if is_word(value) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class CopiesEntries:
         record = decode_copies(stored.value)
         if record is None or find_invalid_field(record.manifest, archive):
             await self._connection.kv.remove_unreadable(INDEX, archive.key_hash, stored)
-            return NO_ENTRY, None
+            return NO_ENTRY, None  # also of a later release: no update replaces its revision
         return stored, self._parse(record, revision=stored.revision)
 
     def _parse(self, record: CopiesRecord, *, revision: int) -> IndexEntry | None:

@@ -17,6 +17,7 @@ from archiver.errors import EngineUnavailable
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.consumers import LINGER, ConsumerSet, Hint, SourceConsumer
 from archiver.jetstream.feed import FEED, WAITING
+from archiver.jetstream.later_orders import LaterOrders
 from archiver.jetstream.parking import Parking
 from archiver.jetstream.pauses import Pauses, StateOf
 from archiver.jetstream.records import decode_waiting
@@ -74,6 +75,7 @@ class Dispatcher:
             connection=connection, caps=caps, lease=lease, on_ready=self._raise_hint
         )
         self._parking = Parking(tasks=connection.tasks, caps=caps)
+        self._later = LaterOrders(tasks=connection.tasks, sources=caps)
         self._connection = connection
         self._claims: deque[asyncio.Future[TaskMessage | None]] = deque()
         self._reserved = 0
@@ -121,6 +123,7 @@ class Dispatcher:
             group.create_task(self._request_tasks())
             group.create_task(self._sweep())
             group.create_task(self._parking.keep_lanes_filled())
+            group.create_task(self._later.keep_returning())
 
     async def leave(self) -> None:
         """Stop listening, after everything that was sent to this worker is given back."""

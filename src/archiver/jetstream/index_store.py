@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.feed import COPIES
+from archiver.jetstream.newer_records import is_of_later_release
 from archiver.jetstream.records import CopiesRecord, decode_copies, encode
 from archiver.jetstream.sha256_index import parse_sha256_entry, sha256_key
 from archiver.jetstream.streams import DIGESTS, INDEX
@@ -36,6 +37,9 @@ class JetStreamIndexStore:
     async def _checked(self, bucket: str, key: str, entry: KvEntry) -> StoredEntry | None:
         if stored := _decode(bucket, key, entry) if entry.value else None:
             return stored
+        if is_of_later_release(bucket, key, entry.value):
+            self._connection.unreadable.note(bucket, key, entry.revision, newer=True)
+            return None
         await self._connection.kv.purge(bucket, key, revision=entry.revision)
         if not entry.value:
             return None

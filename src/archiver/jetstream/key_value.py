@@ -13,6 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from archiver.errors import EngineUnavailable
 from archiver.jetstream.direct_get import DirectGet, KvEntry
 from archiver.jetstream.link import REQUEST_TIMEOUT, Link
+from archiver.jetstream.newer_records import is_of_later_release
 from archiver.jetstream.records import UnreadableValues
 from archiver.jetstream.streams import Streams
 from archiver.jetstream.translation import FAILURES, translated
@@ -76,8 +77,14 @@ class KeyValue:
         await self._streams.remove(stream, subject, revision=revision)
 
     async def remove_unreadable(self, bucket: str, key: str, entry: KvEntry) -> None:
-        """Log an unreadable entry, and remove it from a bucket whose entries can be rebuilt."""
-        self._unreadable.note(bucket, key, entry.revision)
+        """Log an unreadable entry, and remove it from a bucket whose entries can be rebuilt.
+
+        One of a later release stays: its readers need it.
+        """
+        newer = is_of_later_release(bucket, key, entry.value)
+        self._unreadable.note(bucket, key, entry.revision, newer=newer)
+        if newer:
+            return
         with suppress(EngineUnavailable):  # the next reader skips it, and tries to remove it
             await self.purge(bucket, key, revision=entry.revision)
 

@@ -11,8 +11,9 @@ from archiver.errors import URL_SHOWN_MAX_CHARS, PartOrigin
 from archiver.jetstream.streams import COPIES_MAX_BYTES, STATE_MAX_BYTES
 from archiver.model import Archive, Copies, Manifest, Region, parse_key, parse_node
 from archiver.names import NAME_MAX_BYTES
+from archiver.record_versions import VERSIONS
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
-from archiver.tasks import ORIGINS_MAX, Failure, Phase, Priority, Task, TaskState
+from archiver.tasks import ORIGINS_MAX, Failure, Phase, Task, TaskState
 from archiver.telemetry import METRICS, log
 
 R = TypeVar("R")
@@ -34,6 +35,9 @@ PAUSE_SLACK = timedelta(minutes=1)
 """How far the clocks of a fleet may differ before its pauses are ignored."""
 
 HolderName = Annotated[str, msgspec.Meta(max_length=64)]
+
+Lane = Annotated[str, msgspec.Meta(max_length=64)]
+"""A ``Priority``, or one of a later release."""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2200, 1, 1, tzinfo=UTC)
@@ -84,7 +88,13 @@ def _is_origin(origin: PartOrigin) -> bool:
     return short and shown and len(origin.url) <= URL_SHOWN_MAX_CHARS
 
 
-class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What all records have. Those of version 1 do not say so."""
+
+    version: Count | msgspec.UnsetType = msgspec.UNSET
+
+
+class TaskRecord(Record, frozen=True, kw_only=True):
     """A task's state, and who may write it.
 
     ``owner`` is the attempt that holds the lease, ``sequence`` the number of its message in the
@@ -130,7 +140,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(Record, frozen=True, kw_only=True):
     """A message of the work queue: build this archive.
 
     ``client`` names the client that caused it, for operators. It is empty for Archiver's own tasks.
@@ -155,7 +165,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 NEVER = BEGINNING
 
 
-class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
+class CopiesRecord(Record, frozen=True, kw_only=True):
     """An entry of the index. ``checked_at`` is when the copies were last seen in the buckets.
 
     ``places`` identify these buckets, as in ``ports.storage.Storage``. A region's name may stand
@@ -189,7 +199,7 @@ class CopiesRecord(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(r for r, place in self.places.items() if places.get(r, place) != place)
 
 
-class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
+class RevRecord(Record, frozen=True, kw_only=True):
     """The node that a rev named at a certain moment."""
 
     node: str
@@ -201,7 +211,7 @@ class RevRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("not a node")
 
 
-class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
+class RepairRecord(Record, frozen=True, kw_only=True):
     """Regions that lack a copy, and when to try next. ``tries`` counts the tasks created so far."""
 
     key: str
@@ -215,7 +225,7 @@ class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("due too far in the future")
 
 
-class DueRecord(msgspec.Struct, frozen=True, kw_only=True):
+class DueRecord(Record, frozen=True, kw_only=True):
     """When a piece of periodic work is due."""
 
     due_at: Moment
@@ -226,7 +236,7 @@ class DueRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("due too far in the future")
 
 
-class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SeatsRecord(Record, frozen=True, kw_only=True):
     """The holders of a source's seats, with the ends of their leases."""
 
     holders: Mapping[HolderName, Moment]
@@ -236,7 +246,7 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True):
             _require_past(until)  # but for the length of a lease
 
 
-class BreakerRecord(msgspec.Struct, frozen=True, kw_only=True):
+class BreakerRecord(Record, frozen=True, kw_only=True):
     """A breaker: see ``breaker.Breaker``, whose fields these are."""
 
     failures: BreakerCount = 0
@@ -275,7 +285,7 @@ class BreakerRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True):
+class BreakerEvent(Record, frozen=True, kw_only=True):
     """An event of the feed: the breaker with this key has changed, and has this revision now."""
 
     key: Annotated[str, msgspec.Meta(max_length=128)]
@@ -283,47 +293,55 @@ class BreakerEvent(msgspec.Struct, frozen=True, kw_only=True):
     revision: Count
 
 
-class FinishedRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FinishedRecord(Record, frozen=True, kw_only=True):
     """An event of the feed: an archive was built."""
 
     source: str
     duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_MAX_S)]
 
 
-class WaitingRecord(msgspec.Struct, frozen=True, kw_only=True):
+class WaitingRecord(Record, frozen=True, kw_only=True):
     """An event of the feed: a task can be claimed again in ``after_s`` seconds."""
 
     source: str
-    priority: Priority
+    priority: Lane
     after_s: Annotated[float, msgspec.Meta(ge=0, le=WAIT_MAX_S)] = 0.0
 
 
-def _decoder(kind: type[R], *, max_bytes: int = RECORD_MAX_BYTES) -> Callable[[bytes], R | None]:
-    decode = msgspec.json.Decoder(kind).decode
+def _decoder(
+    kind: type[R], record: str, *, max_bytes: int = RECORD_MAX_BYTES
+) -> Callable[[bytes], R | None]:
+    """Return a decoder of values of *kind*, whose version is that of *record*, or an earlier one.
+
+    It ignores members that it does not know, and returns None for any other value.
+    """
+    decode, latest = msgspec.json.Decoder(kind).decode, VERSIONS[record]
 
     def decode_or_none(value: bytes) -> R | None:
         if len(value) > max_bytes:  # limits each string and list, too
             return None
         try:
-            return decode(value)
+            decoded = decode(value)
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError):
             return None
+        version = getattr(decoded, "version", msgspec.UNSET) or 1
+        return decoded if version <= latest else None
 
     return decode_or_none
 
 
 encode = msgspec.json.encode
-decode_task = _decoder(TaskRecord)
-decode_order = _decoder(Order)
-decode_copies = _decoder(CopiesRecord, max_bytes=4 * COPIES_MAX_BYTES)
-decode_repair = _decoder(RepairRecord)
-decode_due = _decoder(DueRecord)
-decode_rev = _decoder(RevRecord)
-decode_seats = _decoder(SeatsRecord)
-decode_breaker = _decoder(BreakerRecord)
-decode_breaker_event = _decoder(BreakerEvent)
-decode_finished = _decoder(FinishedRecord)
-decode_waiting = _decoder(WaitingRecord)
+decode_task = _decoder(TaskRecord, "task")
+decode_order = _decoder(Order, "order")
+decode_copies = _decoder(CopiesRecord, "copies", max_bytes=4 * COPIES_MAX_BYTES)
+decode_repair = _decoder(RepairRecord, "repair")
+decode_due = _decoder(DueRecord, "due")
+decode_rev = _decoder(RevRecord, "rev")
+decode_seats = _decoder(SeatsRecord, "seats")
+decode_breaker = _decoder(BreakerRecord, "breaker")
+decode_breaker_event = _decoder(BreakerEvent, "breaker_event")
+decode_finished = _decoder(FinishedRecord, "finished")
+decode_waiting = _decoder(WaitingRecord, "waiting")
 
 
 def decode_failure(value: bytes) -> Failure | None:
@@ -335,7 +353,7 @@ def decode_failure(value: bytes) -> Failure | None:
     return failure
 
 
-_decode_any_failure = _decoder(Failure)
+_decode_any_failure = _decoder(Failure, "failure")
 
 
 class UnreadableValues:
@@ -346,9 +364,13 @@ class UnreadableValues:
             ttl=NOTED_TTL, max_bytes=NOTED_MAX_BYTES
         )
 
-    def note(self, place: str, key: str, revision: int = 0) -> None:
-        """Note the value at *key* of a bucket, the queue or the feed."""
-        if (place, key, revision) not in self._noted:
-            self._noted.put((place, key, revision), None)
-            METRICS.unreadable.labels(place=place).inc()
+    def note(self, place: str, key: str, revision: int = 0, *, newer: bool = False) -> None:
+        """Note the value at *key* of a bucket, the queue or the feed. *newer*: it stays there."""
+        if (place, key, revision) in self._noted:
+            return
+        self._noted.put((place, key, revision), None)
+        METRICS.unreadable.labels(place=place).inc()
+        if newer:
+            log.warning("value.newer", place=place, key=key, revision=revision)
+        else:
             log.warning("value.unreadable", place=place, key=key, revision=revision)

@@ -7,12 +7,14 @@ from archiver.jetstream.records import DueRecord, decode_due, encode
 from archiver.jetstream.streams import STATES
 from archiver.jetstream.translation import WrongRevision
 from archiver.ports.schedule import Turn
+from archiver.record_versions import is_newer
 
 
 class JetStreamSchedule:
     """Implements ``ports.schedule.Schedule``. A lost entry only makes its work due early.
 
-    The other keys of the bucket are SHA-256s.
+    Work with an entry of a later release is left to that release. The other keys of the bucket are
+    SHA-256s.
     """
 
     def __init__(self, *, connection: Connection) -> None:
@@ -20,7 +22,10 @@ class JetStreamSchedule:
 
     async def begin(self, work: str, *, until: datetime) -> Turn | None:
         entry = await self._kv.get_or_marker(STATES, work)
-        record = decode_due(entry.value) if entry and entry.value else None
+        value = entry.value if entry else b""
+        record = decode_due(value) if value else None
+        if is_newer("due", value):
+            return None
         if record and record.due_at > datetime.now(UTC):
             return None
         turn = Turn(work=work, revision=entry.revision if entry else 0)

@@ -15,6 +15,7 @@ from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.records import SeatsRecord, decode_seats, encode
 from archiver.jetstream.streams import STATES
 from archiver.jetstream.translation import WrongRevision
+from archiver.record_versions import is_newer
 from archiver.runtime.tasks import complete_despite_cancellation, in_background
 from archiver.runtime.turns import Turns
 
@@ -186,12 +187,18 @@ class _Seat:
         raise EngineUnavailable("the engine does not accept the holders of a host's seats")
 
     def _living(self, entry: KvEntry | None) -> Holders:
-        """Return the holders in *entry* whose leases have not ended; none if it is unreadable."""
+        """Return the holders in *entry* whose leases have not ended; none if it is unreadable.
+
+        Raises EngineUnavailable if a later release keeps them, which must not be overwritten.
+        """
         if entry is None or not entry.value:
             return {}
         record = decode_seats(entry.value)
         if record is None:
-            self._connection.unreadable.note(STATES, self._key, entry.revision)
+            newer = is_newer("seats", entry.value)
+            self._connection.unreadable.note(STATES, self._key, entry.revision, newer=newer)
+            if newer:
+                raise EngineUnavailable("a later release keeps the seats of the host")
             return {}
         now = datetime.now(UTC) - self._clocks_differ
         return {name: until for name, until in record.holders.items() if until > now}

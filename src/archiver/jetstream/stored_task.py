@@ -10,6 +10,8 @@ from archiver.errors import EngineUnavailable, LeaseLost
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.feed import PROGRESS, WAITING
+from archiver.jetstream.later_orders import set_aside
+from archiver.jetstream.newer_records import is_of_later_release
 from archiver.jetstream.records import (
     Order,
     TaskRecord,
@@ -19,6 +21,7 @@ from archiver.jetstream.records import (
     encode,
 )
 from archiver.jetstream.streams import STATES, TASKS
+from archiver.jetstream.task_stream import StoredMessage
 from archiver.jetstream.translation import FAILURES, WrongRevision
 from archiver.model import Archive
 from archiver.tasks import Priority
@@ -47,8 +50,15 @@ class TaskMessage:
         return (order, archive) if order and archive else None
 
     async def reject(self) -> None:
-        """Log an unreadable message, and remove it from the queue."""
-        self._connection.unreadable.note(TASKS, self.key_hash, self.sequence)
+        """Log an unreadable message, and remove it from the queue.
+
+        One of a later release is set aside, for a worker that can read it.
+        """
+        newer = is_of_later_release(TASKS, self.key_hash, self._message.data)
+        self._connection.unreadable.note(TASKS, self.key_hash, self.sequence, newer=newer)
+        if newer:
+            stored = StoredMessage(self._message.subject, self._message.data, self.sequence)
+            await set_aside(self._connection.tasks, stored)
         with suppress(nats.errors.Error, OSError):
             await self._message.term()
 
@@ -88,14 +98,15 @@ def read_state(
 ) -> TaskRecord | None:
     """Return the record in *entry*, or None if it is empty or unreadable.
 
-    An unreadable entry is not removed, since a newer worker may have written it. The next attempt
-    at the task overwrites it.
+    An unreadable entry is not removed, since a later release may have written it. The next attempt
+    at the task overwrites it: the server delivers no task that another worker runs.
     """
     if entry is None or not entry.value:
         return None
     record = decode_task(entry.value)
     if record is None or record.key != archive.key:
-        connection.unreadable.note(STATES, archive.key_hash, entry.revision)
+        newer = is_of_later_release(STATES, archive.key_hash, entry.value)
+        connection.unreadable.note(STATES, archive.key_hash, entry.revision, newer=newer)
         return None
     return record
 

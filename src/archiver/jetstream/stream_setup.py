@@ -1,5 +1,6 @@
 """Creates a stream, or updates it without losing what it holds."""
 
+from collections.abc import Collection
 from dataclasses import fields
 
 import nats.js.errors
@@ -68,12 +69,35 @@ def _adapt(existing: StreamInfo, wanted: StreamConfig) -> StreamConfig:
         if (value := getattr(wanted, field.name)) not in (None, field.default)
     }
     changes["discard"] = wanted.discard  # one of the two is the default
+    changes["subjects"] = subjects_of_both(existing.config.subjects or (), wanted.subjects or ())
     del changes["num_replicas"]
     if wanted.allow_direct is not None:
         changes["allow_direct"] = existing.config.num_replicas == 1
     if wanted.discard is DiscardPolicy.OLD and _exceeds(existing.state, wanted):
         del changes["max_bytes"], changes["max_msgs"]
     return existing.config.evolve(**changes)
+
+
+def subjects_of_both(existing: Collection[str], wanted: Collection[str]) -> list[str]:
+    """Return the *wanted* subjects and those that a later release has added.
+
+    The server accepts no subject that another one of the stream covers.
+    """
+    wider = [each for each in existing if not any(covers(subject, each) for subject in wanted)]
+    kept = [w for w in wanted if not any(covers(subject, w) for subject in wider)]
+    return [*kept, *wider]
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Return whether *pattern* matches all that *subject*, a pattern as well, matches."""
+    tokens, narrower = pattern.split("."), subject.split(".")
+    if tokens[-1] == ">":
+        tokens.pop()
+        narrower = narrower[: len(tokens)] if len(narrower) > len(tokens) else []
+    pairs = zip(tokens, narrower, strict=False)
+    return len(tokens) == len(narrower) and all(
+        wide == narrow or (wide == "*" and narrow != ">") for wide, narrow in pairs
+    )
 
 
 def _exceeds(state: StreamState, limits: StreamConfig) -> bool:

@@ -12,7 +12,7 @@ from archiver.errors import EngineFull
 from archiver.jetstream.capacity import Bounds, Capacity, Share
 from archiver.jetstream.direct_get import KvEntry
 from archiver.jetstream.link import Link
-from archiver.jetstream.stream_setup import ensure_stream
+from archiver.jetstream.stream_setup import ensure_stream, subjects_of_both
 from archiver.jetstream.task_subject import TaskSubject
 from archiver.jetstream.translation import WRONG_LAST_SEQUENCE, translated
 from archiver.telemetry import log
@@ -211,7 +211,8 @@ class Streams:
             subjects = (await self._link.js.stream_info(self.tasks_stream)).config.subjects
         except nats.js.errors.NotFoundError:
             subjects = None
-        if subjects != [*self.task_subjects("*")]:
+        wanted = self.task_subjects("*")
+        if subjects is None or subjects != subjects_of_both(subjects, wanted):
             await self.ensure()
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:

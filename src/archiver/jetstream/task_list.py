@@ -1,7 +1,7 @@
 """All tasks in NATS: the messages of the work queue, and the states of claimed tasks."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 
 from archiver.jetstream.connection import Connection
@@ -26,8 +26,9 @@ class JetStreamTaskList:
     async def queued(self, source: str | None = None) -> AsyncGenerator[Queued, None]:
         async with aclosing(self._tasks.iter_subjects(self._pattern(source))) as subjects:
             async for subject in subjects:
-                _, of, holder, key_hash = self._tasks.parse(subject)
-                yield Queued(source=of, holder=holder, key_hash=key_hash)
+                with suppress(ValueError):  # of a later release
+                    _, of, holder, key_hash = self._tasks.parse(subject)
+                    yield Queued(source=of, holder=holder, key_hash=key_hash)
 
     def _pattern(self, source: str | None) -> str:
         return self._tasks.lane("*", source) if source else self._tasks.all
@@ -36,8 +37,9 @@ class JetStreamTaskList:
         after = 0
         while message := await self._tasks.next(self._pattern(source), after=after):
             after = message.revision
-            if listed := self._waiting(message):
-                yield listed
+            with suppress(ValueError):  # of a later release
+                if listed := self._waiting(message):
+                    yield listed
 
     def _waiting(self, message: StoredMessage) -> ListedTask | None:
         subject, order = self._tasks.parse(message.subject), decode_order(message.value)

@@ -8,6 +8,7 @@ from archiver.errors import EngineUnavailable, LimitReached
 from archiver.jetstream.connection import Connection
 from archiver.jetstream.feed import COPIES, FAILED, FEED, FINISHED
 from archiver.jetstream.lanes import SOURCES_MAX_BYTES, Lanes
+from archiver.jetstream.newer_records import is_of_later_release
 from archiver.jetstream.promotions import Promotions
 from archiver.jetstream.records import Order, decode_failure, decode_finished, decode_order, encode
 from archiver.jetstream.stored_task import read_state
@@ -49,9 +50,9 @@ COUNTED_FOR = timedelta(seconds=1)
 
 
 class Queued(NamedTuple):
-    """A task in the queue."""
+    """A task in the queue. One that a later release has created may have no readable ``order``."""
 
-    order: Order
+    order: Order | None
     subject: TaskSubject
 
 
@@ -216,13 +217,16 @@ class JetStreamTaskQueue:
         message = await tasks.find(archive.key_hash)
         if message is None:
             return None
-        order = decode_order(message.value)
-        if order is None or order.key != archive.key:
-            # No worker could build it, and the queue accepts no second message for the archive.
-            self._connection.unreadable.note(TASKS, archive.key_hash, message.revision)
-            await tasks.remove(message.subject, revision=message.revision)
-            return None
-        return Queued(order, tasks.parse(message.subject))
+        order, key_hash = decode_order(message.value), archive.key_hash
+        if order and order.key == archive.key:
+            return Queued(order, tasks.parse(message.subject))
+        newer = is_of_later_release(TASKS, key_hash, message.value)
+        self._connection.unreadable.note(TASKS, key_hash, message.revision, newer=newer)
+        if newer:
+            return Queued(None, tasks.parse(message.subject))
+        # No worker could build it, and the queue accepts no second message for the archive.
+        await tasks.remove(message.subject, revision=message.revision)
+        return None
 
     async def drop(self, archive: Archive) -> None:
         connection, key_hash = self._connection, archive.key_hash
@@ -239,12 +243,13 @@ class JetStreamTaskQueue:
         record = read_state(self._connection, archive, entry)
         if record and not record.state.terminal:
             return record.task(archive)
-        queued = await self._queued(archive)
-        if queued and (record is None or record.created_at != queued.order.created_at):
-            return Task(
-                archive=archive,
-                state=TaskState.PENDING,
-                phase=Phase.QUEUED,
-                created_at=queued.order.created_at,
-            )
+        if queued := await self._queued(archive):
+            created_at = queued.order.created_at if queued.order else None
+            if record is None or record.created_at != created_at:
+                return Task(
+                    archive=archive,
+                    state=TaskState.PENDING,
+                    phase=Phase.QUEUED,
+                    created_at=created_at,
+                )
         return record.task(archive) if record else None

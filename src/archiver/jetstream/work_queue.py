@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from archiver.breaker import BreakerState
@@ -35,7 +35,8 @@ class JetStreamWorkQueue:
         """Begin an attempt at the task of *message*. If that fails, the lease runs out."""
         readable = message.order()
         if readable is None:
-            await message.reject()
+            with suppress(EngineUnavailable):  # it will be delivered again
+                await message.reject()
             return None
         order, archive = readable
         lease = JetStreamLease(

@@ -13,6 +13,7 @@ import obstore
 from archiver.errors import PurgeUnfinished, StorageUnavailable, UnreadableManifest
 from archiver.manifest_check import find_invalid_field
 from archiver.model import AFTER_MARKS, Archive, Manifest, Node, PresignedUrl, Region
+from archiver.record_versions import is_newer
 from archiver.storage.listings import PAGE_KEYS, Listings
 from archiver.storage.multipart import MultipartUploads
 from archiver.storage.object_keys import (
@@ -70,7 +71,7 @@ class ManifestWrite:
     unconfirmed: bool = False
 
 
-class PurgeMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PurgeMark(msgspec.Struct, frozen=True, kw_only=True):
     """In the place of a manifest while *purge* is under way. It is no valid manifest."""
 
     purge: str
@@ -111,8 +112,11 @@ class Bucket:
 
     async def read_manifest(self, archive: Archive) -> Manifest | None:
         """Return the manifest of *archive*, or None if it does not exist."""
-        body = await self.read_small(manifest_key(archive), "a manifest")
-        return None if body is None else self._parse_manifest(archive, body)
+        body = await self.read_manifest_body(archive)
+        return None if body is None else self.parse_manifest(archive, body)
+
+    async def read_manifest_body(self, archive: Archive) -> bytes | None:
+        return await self.read_small(manifest_key(archive), "a manifest")
 
     async def find_copy(self, archive: Archive) -> Manifest | DanglingManifest | None:
         """Return the manifest of *archive*, dangling unless its object exists with its size.
@@ -175,9 +179,16 @@ class Bucket:
         return None
 
     async def create_manifest(
-        self, archive: Archive, manifest: Manifest, *, known_absent: bool = False
+        self,
+        archive: Archive,
+        manifest: Manifest,
+        *,
+        body: bytes | None = None,
+        known_absent: bool = False,
     ) -> ManifestWrite:
         """Write *manifest* unless one exists; return the one that the region then has.
+
+        *body* is that of another region. It may have fields of a later release.
 
         If the response is lost, the manifest that can be read afterwards counts. Some servers
         ignore ``If-None-Match``, so the manifest is also read before, unless it is *known_absent*.
@@ -185,7 +196,7 @@ class Bucket:
         if not known_absent and (existing := await self.read_manifest(archive)):
             return ManifestWrite(manifest=existing)
         try:
-            await self._put_manifest(archive, manifest)
+            await self._put_manifest(archive, body or encode_manifest(manifest))
         except StorageUnavailable as exc:
             if existing := await self.read_manifest(archive):
                 rejected = isinstance(exc, ObjectExists)
@@ -195,8 +206,7 @@ class Bucket:
             raise
         return ManifestWrite(manifest=manifest)
 
-    async def _put_manifest(self, archive: Archive, manifest: Manifest) -> None:
-        body = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    async def _put_manifest(self, archive: Archive, body: bytes) -> None:
         with self._write_probe.record_write():
             async with self._control_request("store a manifest"):
                 await obstore.put_async(
@@ -305,7 +315,7 @@ class Bucket:
         async with self._control_request("list its bucket"):
             await obstore.list_with_delimiter_async(self._control, EMPTY_PREFIX)
 
-    def _parse_manifest(self, archive: Archive, body: bytes) -> Manifest:
+    def parse_manifest(self, archive: Archive, body: bytes) -> Manifest:
         """Return *body* as the manifest of *archive*.
 
         Raises PurgeUnfinished if it is the mark of a purge, and UnreadableManifest otherwise.
@@ -316,6 +326,10 @@ class Bucket:
         manifest = foreign = None
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             manifest = msgspec.json.decode(body, type=Manifest)
+        if is_newer("manifest", body):
+            METRICS.unreadable.labels(place="manifests").inc()
+            log.warning("manifest.newer", region=self.region, key=archive.key)
+            raise UnreadableManifest(f"a later release has written the manifest in {self.region}")
         if manifest is None and (purge := _parse_purge_mark(body)):
             raise PurgeUnfinished("a purge of the archive has begun and has not ended", purge=purge)
         if manifest is None or (foreign := find_invalid_field(manifest, archive)):
@@ -332,6 +346,10 @@ class Bucket:
 
     def _request(self, action: str) -> AbstractContextManager[None]:
         return translate_errors(self.region, action)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
 
 
 def _parse_purge_mark(body: bytes) -> str | None:

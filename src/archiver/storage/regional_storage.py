@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import count
 
@@ -174,28 +174,31 @@ class RegionalStorage:
             except StorageUnavailable as exc:
                 failure = failure if isinstance(failure, CorruptArchive) else exc
             else:
-                await self._require_kept(archive, manifest, source, target)
-                write = await target.create_manifest(archive, manifest)
+                body = await self._require_kept(archive, manifest, source, target)
+                write = await target.create_manifest(archive, manifest, body=body)
                 _require_same(manifest, write.manifest, region)
                 return
         raise failure
 
     async def _require_kept(
         self, archive: Archive, manifest: Manifest, source: Region, target: Bucket
-    ) -> None:
-        """Raise if the archive was purged or expired during its transfer of perhaps minutes.
+    ) -> bytes | None:
+        """Return the manifest's body, with what a later release may have added.
+
+        Raises if the archive was purged or expired during its transfer of perhaps minutes.
 
         The bytes of an expired archive stay, because links may lead there.
         """
-        try:
-            kept = await self._buckets.bucket(source).read_manifest(archive)
-        except PurgeUnfinished:
-            kept = None
+        bucket, body, kept = self._buckets.bucket(source), None, None
+        with suppress(PurgeUnfinished):
+            body = await bucket.read_manifest_body(archive)
+            kept = bucket.parse_manifest(archive, body) if body else None
         if kept != manifest:
             tombstone = await self.read_tombstone(archive)
             if tombstone is None or tombstone.object_key != manifest.object_key:
                 await target.delete_object(manifest.object_key)
             raise StorageUnavailable(f"{source} lost the archive while it was copied")
+        return body
 
     async def _transfer(self, copies: Copies, region: Region, target: Bucket) -> None:
         manifest = copies.manifest

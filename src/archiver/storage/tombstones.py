@@ -8,6 +8,7 @@ import msgspec
 from archiver.errors import StorageUnavailable
 from archiver.manifest_check import is_tombstone
 from archiver.model import Archive, Manifest, Region, Tombstone
+from archiver.record_versions import is_newer
 from archiver.storage.bucket import Bucket
 from archiver.storage.object_keys import tombstone_key
 from archiver.storage.region_buckets import RegionBuckets, failures_of
@@ -68,10 +69,15 @@ class BucketTombstones:
 
 
 async def _read(bucket: Bucket, archive: Archive) -> Tombstone | None:
-    """Return the bucket's tombstone. One that cannot be read is none, and is counted."""
+    """Return the bucket's tombstone. One that cannot be read is none, and is counted.
+
+    Raises StorageUnavailable, also for one of a later release: its bytes may have to stay.
+    """
     body = await bucket.read_small(tombstone_key(archive), A_TOMBSTONE)
     if body is None:
         return None
+    if is_newer("tombstone", body):
+        raise StorageUnavailable(f"a later release has written the tombstone in {bucket.region}")
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         tombstone = msgspec.json.decode(body, type=Tombstone)
         if is_tombstone(tombstone, archive):

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from archiver.errors import ArchiverError, OtherBytes, TooManyWaiters
 from archiver.model import Absent, EnqueueOutcome, Manifest, Pending, Ready, rev_hash
 from archiver.tasks import Backlog
+from archiver.tree_proof import TreeMatch
 from archiver.web.api.client_request import ClientRequest, OnMiss
 from archiver.web.problems import problem
 from archiver.web.reply import (
@@ -100,7 +101,8 @@ def redirect(config: WebConfig, rev: str, ready: Ready) -> Response:
         b"archiver-size": str(ready.manifest.size_bytes),
         b"archiver-region": ready.region,
     }
-    if proof := ready.manifest.proof:
+    proof = ready.manifest.proof
+    if proof and proof.match is not TreeMatch.OTHER:
         headers[b"archiver-proof"] = proof.match
     if ready.requested_region not in {None, ready.region}:
         headers[b"archiver-region-fallback"] = str(ready.requested_region)

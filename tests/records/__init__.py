@@ -1,0 +1,1 @@
+"""Records that one release writes and another reads."""
