@@ -1,6 +1,8 @@
 """The health of the service follows from that of its parts."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +13,7 @@ from archiver.errors import ArchiverError, EngineUnavailable, NoWorker, StorageU
 from archiver.health import (
     Health,
     Heartbeat,
+    check_worker,
     health_of,
     health_of_breakers,
     render_heartbeat,
@@ -18,12 +21,13 @@ from archiver.health import (
 )
 from archiver.model import Region
 from archiver.ports.queue import WorkerReport
+from archiver.testing import MemoryEngine, MemoryStorage
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 SOUND = {EAST: None, WEST: None}
 
 
-def reporting(*regions: dict[Region, str | None]) -> list[WorkerReport]:
+def reporting(*regions: Mapping[Region, str | None]) -> list[WorkerReport]:
     return [WorkerReport(name=f"w:{number}", regions=each) for number, each in enumerate(regions)]
 
 
@@ -57,6 +61,27 @@ def test_a_service_without_workers_is_unhealthy() -> None:
     health = health_of(engine=None, regions=SOUND, reports=[])
     assert isinstance(health["workers"], NoWorker)
     assert render_heartbeat(health)[0] == 500
+
+
+def test_a_service_whose_workers_all_drain_is_unhealthy() -> None:
+    (one,) = reporting(SOUND)
+    drains = replace(one, draining=True)
+    health = health_of(engine=None, regions=SOUND, reports=[drains])
+    assert isinstance(health["workers"], NoWorker)
+    assert "drain" in health["workers"].message
+    assert render_heartbeat(health)[0] == 500
+    for working in (one, replace(one, draining=False)):  # one is of an earlier release
+        health = health_of(engine=None, regions=SOUND, reports=[drains, working])
+        assert render_heartbeat(health)[0] == 200
+
+
+def test_a_draining_worker_warns() -> None:
+    async def play() -> Health:
+        return await check_worker(MemoryEngine(), MemoryStorage(), draining=True)
+
+    status, body = render_heartbeat(asyncio.run(play()))
+    assert (status, body["status"]) == (200, "warning")
+    assert "worker" in str(body["checks"])
 
 
 def test_unreachable_workers_are_unhealthy() -> None:

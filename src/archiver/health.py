@@ -28,11 +28,13 @@ RESULT_TTL = timedelta(seconds=5)
 Health: TypeAlias = Mapping[str, ArchiverError | None]
 """The error of each part: ``engine``, ``workers`` and each ``region.NAME``; None if it works.
 
-Each breaker that is not closed is a part as well: ``breaker.source.NAME``, ``breaker.region.NAME``.
+With ``worker``, the process is a worker that drains. Each breaker that is not closed is a part as
+well: ``breaker.source.NAME``, ``breaker.region.NAME``.
 """
 
 _REGION = "region."
 _BREAKER = "breaker."
+_WORKER = "worker"
 
 
 async def check_service(fleet: Fleet, storage: Storage) -> Health:
@@ -47,12 +49,18 @@ async def check_service(fleet: Fleet, storage: Storage) -> Health:
     return health_of(engine=engine.result(), regions=regions.result(), reports=reports.result())
 
 
-async def check_worker(fleet: Fleet, storage: Storage) -> Health:
-    """Return the health of a worker: the engine, and the regions that take its writes."""
+async def check_worker(fleet: Fleet, storage: Storage, *, draining: bool = False) -> Health:
+    """Return the health of a worker: the engine, and the regions that take its writes.
+
+    While it is *draining*, ``worker`` is a warning: it works, but takes no new tasks.
+    """
     async with asyncio.TaskGroup() as group:
         engine = group.create_task(fleet.check_queue())
         regions = group.create_task(storage.check_writable())
-    return health_of(engine=engine.result(), regions=regions.result())
+    health = health_of(engine=engine.result(), regions=regions.result())
+    if not draining:
+        return health
+    return {**health, _WORKER: NoWorker("this worker drains, and takes no new tasks")}
 
 
 async def _worker_reports(fleet: Fleet) -> Sequence[WorkerReport] | ArchiverError:
@@ -76,13 +84,21 @@ def health_of(
     if isinstance(reports, ArchiverError):
         workers = {"workers": reports}
     elif reports is not None:
-        no_worker = NoWorker("no worker responds; see `archiver worker`")
-        workers = {"workers": None if reports else no_worker}
+        workers = {"workers": _no_worker(reports)}
         regions = {
             region: error or _not_writable(region, reports) for region, error in regions.items()
         }
     parts = {f"{_REGION}{name}": error for name, error in regions.items()}
     return {"engine": engine, **workers, **parts}
+
+
+def _no_worker(reports: Sequence[WorkerReport]) -> NoWorker | None:
+    """Return why no worker takes new tasks; None if one does."""
+    if not reports:
+        return NoWorker("no worker responds; see `archiver worker`")
+    if all(report.draining for report in reports):
+        return NoWorker("every worker drains, and takes no new tasks; see `archiver drain`")
+    return None
 
 
 def _not_writable(region: Region, reports: Sequence[WorkerReport]) -> StorageUnavailable | None:
@@ -181,7 +197,7 @@ def _level(part: str, health: Health) -> Level:
     """
     if health[part] is None:
         return Level.OK
-    if part.startswith(_BREAKER):
+    if part == _WORKER or part.startswith(_BREAKER):
         return Level.WARNING
     regions = [error for other, error in health.items() if other.startswith(_REGION)]
     return Level.WARNING if part.startswith(_REGION) and None in regions else Level.ERROR

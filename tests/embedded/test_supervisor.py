@@ -50,6 +50,24 @@ def test_a_killed_child_is_restarted() -> None:
     asyncio.run(scenario())
 
 
+def test_a_program_that_rests_stays_away_and_others_are_restarted() -> None:
+    drained = replace(shell("exit 10", name="drained"), rests_after=10)
+    ended = replace(shell("sleep 0.01; exit 0", name="ended"), rests_after=10)
+
+    async def scenario() -> None:
+        async with Supervisor(stages=[[drained, ended]]).running():
+            await until(lambda: "child.resting" in events())
+            await until(lambda: events().count("child.restarted") > 1)
+
+    def events() -> list[str]:
+        return [line["event"] for line in logs]
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    assert {line["child"] for line in logs if line["event"] == "child.restarted"} == {"ended"}
+    assert [line["child"] for line in logs if line["event"] == "child.resting"] == ["drained"]
+
+
 @pytest.mark.parametrize(
     ("script", "why"), (("kill -KILL $$", "killed by SIGKILL"), ("sleep 0.01; exit 3", "exited"))
 )

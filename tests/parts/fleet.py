@@ -23,6 +23,7 @@ from archiver.tasks import Task, TaskState
 from archiver.testing import MemoryStorage
 from archiver.tree_proof import TreeMatch, TreeProof
 from archiver.upkeep.repair import Repairer
+from archiver.worker.activity import Activity
 from archiver.worker.worker import Build, Policy, Worker
 from tests.parts.nats import Nats
 
@@ -130,16 +131,18 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running(queue: WorkQueue, build: Build, policy: Policy) -> AsyncIterator[None]:
+async def running(
+    queue: WorkQueue, build: Build, policy: Policy, activity: Activity | None = None
+) -> AsyncIterator[None]:
     """Run a worker while the block runs, then stop it as SIGTERM does."""
-    stopping = asyncio.Event()
-    worker = Worker(build=build, queue=queue, policy=policy)
+    activity = activity or Activity()
+    worker = Worker(build=build, queue=queue, policy=policy, activity=activity)
     async with asyncio.TaskGroup() as group:
-        group.create_task(worker.work_until(stopping))
+        group.create_task(worker.work())
         try:
             yield
         finally:
-            stopping.set()
+            activity.stop()
 
 
 @asynccontextmanager

@@ -17,8 +17,8 @@ from archiver.client.failures import CommandFailed, InvalidUsage
 
 COMMANDS = (
     *("serve", "web", "worker", "get", "lock", "fetch", "verify", "status", "prewarm", "list"),
-    *("tasks", "audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "engine"),
-    *("config", "token", "demo", "completion"),
+    *("tasks", "audit", "fsck", "gc", "fill", "index", "purge", "pins", "mirrors", "drain"),
+    *("engine", "config", "token", "demo", "completion"),
 )
 
 SERVER_EXTRA = "source-archiver[server]"

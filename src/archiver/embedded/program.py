@@ -10,6 +10,12 @@ from pathlib import Path
 
 PROBE_TIMEOUT_S = 2.0
 
+SUPERVISED = "SUPERVISED_BY_ARCHIVER"
+"""An environment variable of the processes of `archiver serve`."""
+
+DRAINED = 10
+"""The exit code of its workers after an order to drain. They are not started again."""
+
 
 class CannotServe(Exception):
     """A program cannot run here. The text gives the reason and the remedy."""
@@ -57,6 +63,7 @@ class Program:
       most once in ``check_interval_s``.
     - ``folder`` must stay the same directory; if it is replaced, the program is restarted.
     - ``inherits`` are file descriptors that it keeps open.
+    - ``rests_after`` is the exit code after which it is not started again.
     - ``log`` receives its output; without one, this process's standard error does.
     """
 
@@ -69,6 +76,7 @@ class Program:
     check_interval_s: float = 5.0
     folder: Path | None = None
     inherits: tuple[int, ...] = ()
+    rests_after: int | None = None
     log: Path | None = None
     grace_s: float = 5.0
 

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from archiver.embedded.data_folder import DataFolder
 from archiver.embedded.local_ports import wait_until_port_free
-from archiver.embedded.program import CannotServe, Probe, Program, http_probe
+from archiver.embedded.program import (
+    DRAINED,
+    SUPERVISED,
+    CannotServe,
+    Probe,
+    Program,
+    http_probe,
+)
 from archiver.embedded.servers import nats_server, s3_servers
 from archiver.embedded.supervisor import Supervisor
 from archiver.telemetry import forget_dead_processes
@@ -63,7 +70,12 @@ def create_supervisor(options: StackOptions, folder: DataFolder) -> Supervisor:
     ready = http_probe(_LOOPBACK_OF_ANY.get(host, host), port, "/__lbheartbeat__", expect=b" 200 ")
     web = create("web", name="web", ready=ready, grace_s=WEB_GRACE_S)
     workers = [
-        create("worker", name=f"worker-{number}", grace_s=options.worker_grace_s + HAND_BACK_S)
+        create(
+            "worker",
+            name=f"worker-{number}",
+            grace_s=options.worker_grace_s + HAND_BACK_S,
+            rests_after=DRAINED,
+        )
         for number in range(1, options.workers + 1)
     ]
     return Supervisor(
@@ -104,16 +116,18 @@ def _archiver_program(
     environment: Mapping[str, str],
     ready: Probe | None = None,
     grace_s: float,
+    rests_after: int | None = None,
 ) -> Program:
     metrics = folder.path / "metrics"
     return Program(
         name=name,
         command=(sys.executable, "-P", "-m", "archiver", command),  # -P: not the current folder's
-        env=environment,
+        env={**environment, SUPERVISED: "1"},
         prepare=partial(metrics.mkdir, mode=0o700, parents=True, exist_ok=True),
         ready=ready,
         log=folder.create_log(name) if options.quiet else None,
         grace_s=grace_s,
+        rests_after=rests_after,
     )
 
 

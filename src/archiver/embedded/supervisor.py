@@ -34,18 +34,26 @@ class SupervisedProgram:
         self._stopping = asyncio.Event()
         self._on_exit = on_exit
         self._child: ChildProcess | None = None
+        self._rests = False
 
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
     async def keep_running(self) -> None:
-        """Start the program, and restart it after each exit. Raises CannotServe if never ready."""
+        """Start the program, and restart it after each exit, unless it is to rest.
+
+        Raises CannotServe if it is never ready.
+        """
         delay_s, starts = RESTART_DELAY_S, 0
         try:
             while not self._stopping.is_set():
                 starts += 1
                 lifetime_s = await self._try_run_child(restart=starts > 1)
+                if self._rests:
+                    log.warning("child.resting", child=self.program.name)
+                    await self._stopping.wait()
+                    break
                 if starts >= FIRST_STARTS and not self.was_ready.is_set():
                     raise CannotServe(_explain_never_ready(self.program))
                 delay_s = RESTART_DELAY_S if lifetime_s >= STABLE_S else delay_s
@@ -87,6 +95,7 @@ class SupervisedProgram:
         finally:
             await child.stop()
             self._child = None
+            self._rests = child.exit_code == self.program.rests_after
             self._on_exit()
             self._log_end(child, reason)
         return time.monotonic() - began

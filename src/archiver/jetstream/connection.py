@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TypeAlias
 
+from archiver.jetstream.drain_orders import DrainOrders, Obey
 from archiver.jetstream.feed import Feed
 from archiver.jetstream.key_value import KeyValue
 from archiver.jetstream.link import Link, Servers
@@ -13,6 +15,9 @@ from archiver.jetstream.streams import Streams
 from archiver.jetstream.task_stream import TaskStream
 from archiver.jetstream.worker_reports import Answer, WorkerReports
 from archiver.runtime.tasks import cancel_and_wait
+
+DrainsAs: TypeAlias = tuple[str, Obey]
+"""The name of a worker, and the function that drains it."""
 
 START_TIMEOUT = timedelta(seconds=2)
 """How long a process waits for its engine before it starts without: hits need none."""
@@ -25,7 +30,13 @@ class Connection:
     """
 
     def __init__(
-        self, *, servers: Servers, namespace: str, name: str, report: Answer | None
+        self,
+        *,
+        servers: Servers,
+        namespace: str,
+        name: str,
+        report: Answer | None,
+        drains: DrainsAs | None = None,
     ) -> None:
         self.prepared = asyncio.Event()
         self._returned = asyncio.Event()
@@ -39,6 +50,8 @@ class Connection:
         )
         self.feed = Feed(link=self.link, namespace=namespace)
         self.reports = WorkerReports(link=self.link, namespace=namespace, report=report)
+        worker, obey = drains or ("", None)
+        self.drains = DrainOrders(link=self.link, namespace=namespace, name=worker, obey=obey)
         self.unreadable = UnreadableValues()
         self.tasks = TaskStream(link=self.link, streams=self.streams)
         self.kv = KeyValue(link=self.link, streams=self.streams, unreadable=self.unreadable)
@@ -80,14 +93,17 @@ async def connect(
     name: str,
     prepares: bool = True,
     report: Answer | None = None,
+    drains: DrainsAs | None = None,
 ) -> AsyncIterator[Connection]:
     """Yield a connection that is kept up while the block runs.
 
     If no server answers within 2 s, it is yielded all the same, and connects as soon as one does.
     It *prepares* the streams, unless the caller only inspects them. A worker answers requests for
-    its *report*. *namespace* keeps fleets apart on one cluster.
+    its *report*, and *drains* by its name. *namespace* keeps fleets apart on one cluster.
     """
-    connection = Connection(servers=servers, namespace=namespace, name=name, report=report)
+    connection = Connection(
+        servers=servers, namespace=namespace, name=name, report=report, drains=drains
+    )
     keeping = asyncio.create_task(connection.keep_connected(prepares=prepares))
     await connection.link.wait(START_TIMEOUT)
     try:

@@ -81,6 +81,7 @@ class Dispatcher:
         self._reserved = 0
         self._handed_out = 0
         self._closed = False
+        self._serving: asyncio.Task[object] | None = None
         self._changed = asyncio.Event()
         self._requests: dict[str, PullRequest] = {}
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
@@ -106,13 +107,19 @@ class Dispatcher:
         return None
 
     def close(self) -> None:
-        """End the waiting claims, and give back every message that arrives from now on."""
+        """End the waiting claims, and give back every message that arrives from now on.
+
+        Requests, moves of parked tasks and ``serve_claims`` end, too.
+        """
         self._closed = True
+        if self._serving:
+            self._serving.cancel()
         while claim := self._pop_claim():
             claim.set_result(None)
 
     async def serve_claims(self) -> None:
-        """Request tasks for the waiting claims until cancelled."""
+        """Request tasks for the waiting claims until cancelled or closed."""
+        self._serving = asyncio.current_task()
         connection = self._connection
         connection.feed.gaps.add(self._start_over)
         connection.feed.subscribe(WAITING, self._on_waiting)

@@ -95,6 +95,7 @@ class JetStreamFleet:
 
     def __init__(self, *, connection: Connection) -> None:
         self.workers = connection.reports.request
+        self.drain, self.look_up = connection.drains.drain, connection.drains.look_up
         self._replication = Replication(
             connection=connection, configured_replicas=connection.streams.replicas
         )

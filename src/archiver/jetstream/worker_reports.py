@@ -7,7 +7,7 @@ knows how many answers to wait for.
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -16,9 +16,11 @@ from nats.aio.msg import Msg
 
 from archiver.jetstream.link import Link
 from archiver.jetstream.translation import translated
+from archiver.model import Region
 from archiver.ports.queue import WorkerReport
 from archiver.ports.storage import Storage
 from archiver.runtime.bounded_cache import MEGABYTE, BoundedCache
+from archiver.worker.activity import Activity
 
 ACKNOWLEDGEMENT = b"here"
 
@@ -38,21 +40,36 @@ _decode = msgspec.json.Decoder(WorkerReport).decode
 
 
 class Reporter:
-    """Reports on this worker."""
+    """Reports on this worker, and has it drain."""
 
-    def __init__(self, *, storage: Storage) -> None:
+    def __init__(self, *, storage: Storage, activity: Activity | None = None) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._storage = storage
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._activity = activity or Activity()
         self._last: BoundedCache[None, bytes] = BoundedCache(ttl=REPORT_TTL, max_bytes=MEGABYTE)
 
     async def answer(self) -> bytes:
-        encoded = self._last.get(None)
-        if encoded is None:
+        regions = self._last.get(None)
+        if regions is None:
             answers = await self._storage.check_writable()
-            regions = {region: error.reason if error else None for region, error in answers.items()}
-            encoded = msgspec.json.encode(WorkerReport(name=self._name, regions=regions))
-            self._last.put(None, encoded)
-        return encoded
+            reasons = {region: error.reason if error else None for region, error in answers.items()}
+            regions = msgspec.json.encode(reasons)
+            self._last.put(None, regions)
+        return msgspec.json.encode(self._report(msgspec.json.decode(regions)))
+
+    def obey(self, drain: bool) -> WorkerReport:  # noqa: FBT001
+        """Begin to drain, if *drain*; return the report without regions."""
+        if drain:
+            self._activity.drain()
+        return self._report({})
+
+    def _report(self, regions: Mapping[Region, str | None]) -> WorkerReport:
+        return WorkerReport(
+            name=self.name,
+            regions=regions,
+            draining=self._activity.draining.is_set(),
+            running=self._activity.running,
+        )
 
 
 class WorkerReports:
@@ -94,7 +111,7 @@ class WorkerReports:
                         await answers.complete()
             finally:
                 await subscription.unsubscribe()
-        return [_parse(answer) for answer in answers.received]
+        return [parse_report(answer) for answer in answers.received]
 
 
 class _Answers:
@@ -121,7 +138,7 @@ class _Answers:
             await self._changed.wait()
 
 
-def _parse(answer: bytes) -> WorkerReport:
+def parse_report(answer: bytes) -> WorkerReport:
     """Return the report in *answer*. An unreadable one still proves that a worker runs."""
     try:
         return _decode(answer)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 from archiver.errors import ArchiverError
-from archiver.model import Archive, EnqueueOutcome, Region
+from archiver.model import Archive, EnqueueOutcome, Region, TaskId
 from archiver.runtime.notifications import Subscribers
 from archiver.tasks import Backlog, Failure, Phase, Priority, Task, Urgency
 
@@ -233,11 +233,14 @@ class WorkerReport:
     """A worker's report about itself.
 
     ``regions`` maps each region to None if it took the worker's last write. Otherwise the value is
-    the reason: a message, and S3's code.
+    the reason: a message, and S3's code. ``draining`` is None if that is unknown, as of a worker
+    whose release cannot drain. ``running`` are the tasks that have an attempt there.
     """
 
     name: str
     regions: Mapping[Region, str | None]
+    draining: bool | None = None
+    running: tuple[TaskId, ...] = ()
 
 
 class Fleet(Protocol):
@@ -249,6 +252,18 @@ class Fleet(Protocol):
         Raises:
             EngineUnavailable: The workers cannot be asked.
         """
+
+    async def drain(self, name: str) -> WorkerReport | None:
+        """Have the worker with this name drain; return its report without regions.
+
+        None if no process listens under this name. ``draining`` is None if it does not answer.
+
+        Raises:
+            EngineUnavailable: It cannot be asked.
+        """
+
+    async def look_up(self, name: str) -> WorkerReport | None:
+        """Return the same as ``drain``, and change nothing."""
 
     async def check_queue(self) -> ArchiverError | None:
         """Return None if a task can be queued and claimed now, else the reason why not."""

@@ -125,7 +125,8 @@ class WorkerSettings(Section):
     concurrency: int = Field(default=4, ge=1, le=100)
     """Builds that one process runs at a time."""
     grace_s: float = Field(default=10, ge=0)
-    """Seconds for running builds to finish when a worker stops. Then their tasks are handed back.
+    """Seconds for running builds to finish when a worker stops. Then, or after a second signal,
+    their tasks are handed back.
     """
     max_failures: int = Field(default=5, ge=1, le=50)
     """Number of failed attempts after which a retryable error is final."""

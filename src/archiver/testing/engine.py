@@ -65,7 +65,7 @@ class MemoryEngine:
         self.full = False
         self.asked = 0
         self.mean: timedelta | None = None
-        self.reports = [WorkerReport(name="worker:1", regions={})]
+        self.reports = [WorkerReport(name="worker:1", regions={}, draining=False)]
         self.notifications = Notifications()
         self.offered: Subscribers[[]] = Subscribers()
         self.tasks: dict[str, Task] = {}
@@ -212,6 +212,17 @@ class MemoryEngine:
     async def workers(self) -> Sequence[WorkerReport]:
         self.raise_if_down()
         return tuple(self.reports)
+
+    async def drain(self, name: str) -> WorkerReport | None:
+        self.reports = [
+            replace(each, draining=True) if each.name == name and each.draining is False else each
+            for each in self.reports
+        ]
+        return await self.look_up(name)
+
+    async def look_up(self, name: str) -> WorkerReport | None:
+        self.raise_if_down()
+        return next((each for each in self.reports if each.name == name), None)
 
     async def check_queue(self) -> ArchiverError | None:
         return EngineUnavailable("the engine does not answer") if self.down else None

@@ -19,7 +19,7 @@ from archiver.access.scopes import Scope
 from archiver.formats.verify import StreamVerifier
 from archiver.formats.workspace import Workspace
 from archiver.jetstream.capacity import Capacity
-from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.connection import Connection, DrainsAs, connect
 from archiver.jetstream.link import Servers
 from archiver.jetstream.seats import JetStreamSeats
 from archiver.jetstream.worker_reports import Answer
@@ -56,6 +56,7 @@ def connect_engine(
     process: str,
     prepares: bool = True,
     report: Answer | None = None,
+    drains: DrainsAs | None = None,
 ) -> AbstractAsyncContextManager[Connection]:
     return connect(
         engine_servers(settings),
@@ -63,6 +64,7 @@ def connect_engine(
         name=f"archiver-{process}",
         prepares=prepares,
         report=report,
+        drains=drains,
     )
 
 

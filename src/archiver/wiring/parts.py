@@ -36,6 +36,7 @@ from archiver.upkeep.background import recheck_and_restore
 from archiver.upkeep.region_probe import probe_regions
 from archiver.wiring import adapters
 from archiver.wiring.breakers import create_guard
+from archiver.worker.activity import Activity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +54,25 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings, *, process: str) -> AsyncIterator[Parts]:
-    """Yield the connected parts. Servers that do not respond yet are connected later."""
+async def open_parts(
+    settings: Settings, *, process: str, activity: Activity | None = None
+) -> AsyncIterator[Parts]:
+    """Yield the connected parts, those of a worker with its *activity*.
+
+    Servers that do not respond yet are connected later.
+    """
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(adapters.open_regions(settings))
+        is_worker = activity is not None
+        reporter = Reporter(storage=storage, activity=activity)
         connection = await stack.enter_async_context(
             adapters.connect_engine(
                 settings,
                 process=process,
-                report=Reporter(storage=storage).answer if process == "worker" else None,
+                report=reporter.answer if is_worker else None,
+                drains=(reporter.name, reporter.obey) if is_worker else None,
             )
         )
-        is_worker = process == "worker"
         mirrors = adapters.create_mirrors(settings) if is_worker else None
         lfs_cache = adapters.create_lfs_cache(settings) if is_worker else None
         if mirrors and lfs_cache:

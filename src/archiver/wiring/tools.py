@@ -9,6 +9,7 @@ from functools import partial
 from archiver.formats.convert import ProcessConverter
 from archiver.formats.inventory import open_inventory
 from archiver.jetstream.feed import relay
+from archiver.jetstream.fleet import JetStreamFleet
 from archiver.jetstream.index import JetStreamIndex
 from archiver.jetstream.index_store import JetStreamIndexStore
 from archiver.jetstream.last_uses import JetStreamLastUses
@@ -26,6 +27,7 @@ from archiver.upkeep.catalogue import Catalogue
 from archiver.upkeep.census import Census
 from archiver.upkeep.collector import exclusive
 from archiver.upkeep.copying import Copying
+from archiver.upkeep.drain import Drainer, OnChange
 from archiver.upkeep.fill import Filler
 from archiver.upkeep.filled import Filled
 from archiver.upkeep.filled import Tally as FillTally
@@ -206,6 +208,13 @@ async def open_census(
     async with adapters.connect_engine(settings, process="tasks") as connection:
         await connection.streams.ensure()
         yield Census(tasks=JetStreamTaskList(connection=connection), on_progress=on_progress)
+
+
+@asynccontextmanager
+async def open_drainer(settings: Settings, *, on_change: OnChange) -> AsyncIterator[Drainer]:
+    """Yield what drains workers, which needs only the engine."""
+    async with adapters.connect_engine(settings, process="drain", prepares=False) as connection:
+        yield Drainer(fleet=JetStreamFleet(connection=connection), on_change=on_change)
 
 
 @asynccontextmanager

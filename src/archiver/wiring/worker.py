@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from archiver import __version__
 from archiver.errors import NoRoom
-from archiver.health import Heartbeat
+from archiver.health import Health, Heartbeat
 from archiver.jetstream.fullness import Fullness
 from archiver.jetstream.schedule import JetStreamSchedule
 from archiver.jetstream.work_queue import open_work_queue
@@ -28,29 +28,38 @@ from archiver.wiring import adapters
 from archiver.wiring.housekeeping import create_expirer, create_gc
 from archiver.wiring.parts import Parts, open_parts
 from archiver.wiring.prewarm import prewarm_rules
+from archiver.worker.activity import Activity
 from archiver.worker.worker import Policy, Worker
 from archiver.worker_listener import listening
 
 
-async def run_worker(settings: Settings) -> None:
+async def run_worker(settings: Settings) -> bool:
     """Run a worker until SIGTERM or SIGINT. Then finish running builds, or hand them back.
+
+    After SIGUSR1 or an order to drain, it finishes them all. Returns whether it drained.
 
     Raises SettingsError, or CannotListen if `worker.metrics_listen` cannot be bound.
     """
     set_up_logging(settings.log.format, level=settings.log.level, process="worker")
     raise_file_limit()  # a build holds some files for each submodule
-    stopping = asyncio.Event()
+    activity = Activity()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, activity.stop)
+    loop.add_signal_handler(signal.SIGUSR1, activity.drain)
     _warn_if_no_room(settings)
-    async with open_parts(settings, process="worker") as parts, _listen(settings, parts.archiver):
+    async with (
+        open_parts(settings, process="worker", activity=activity) as parts,
+        _listen(settings, parts.archiver, activity),
+    ):
         log.info("worker.started", sources=sorted(settings.served_sources))
         if parts.mirrors:
             await _clean_up(parts.mirrors)
         if parts.lfs_cache:
             await _clean_up(parts.lfs_cache)
-        await _work(settings, parts, stopping)
+        await _work(settings, parts, activity)
     log.info("worker.stopped")
+    return not activity.stopping.is_set()
 
 
 def _warn_if_no_room(settings: Settings) -> None:
@@ -69,15 +78,21 @@ async def _clean_up(folder: Mirrors | LfsCache) -> None:
         log.warning("mirror_dir.unusable", reason=exc.message)
 
 
-def _listen(settings: Settings, archiver: Archiver) -> AbstractAsyncContextManager[None]:
+def _listen(
+    settings: Settings, archiver: Archiver, activity: Activity
+) -> AbstractAsyncContextManager[None]:
     address = settings.worker.metrics_listen
     if not address:
         return nullcontext()
-    heartbeat = Heartbeat(check=archiver.check_worker_health, breakers=archiver.breaker_health)
+
+    async def check() -> Health:
+        return await archiver.check_worker_health(draining=activity.draining.is_set())
+
+    heartbeat = Heartbeat(check=check, breakers=archiver.breaker_health)
     return listening(address, heartbeat=heartbeat, version=settings.server.version(__version__))
 
 
-async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> None:
+async def _work(settings: Settings, parts: Parts, activity: Activity) -> None:
     worker = settings.worker
     policy = Policy(
         concurrency=worker.concurrency,
@@ -85,11 +100,32 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         max_failures=worker.max_failures,
         retry_base=timedelta(seconds=worker.retry_base_s),
     )
+    async with (
+        in_background(_keep_up(settings, parts, activity)),
+        open_work_queue(
+            connection=parts.connection,
+            caps={name: each.concurrency for name, each in settings.served_sources.items()},
+            lease=settings.engine.lease,
+            state_of=parts.guard.source_state,
+        ) as queue,
+    ):
+        builder = Worker(
+            build=parts.archiver.build,
+            queue=queue,
+            policy=policy,
+            activity=activity,
+            is_paused=parts.guard.is_paused,
+        )
+        await builder.work()
+
+
+async def _keep_up(settings: Settings, parts: Parts, activity: Activity) -> None:
+    """Do the periodic work of the fleet until the worker drains, which leaves it to others."""
     repairing = repair_copies(
         repairs=parts.repairs,
         queue=parts.queue,
         storage=parts.storage,
-        interval=timedelta(seconds=worker.repair_interval_s),
+        interval=timedelta(seconds=settings.worker.repair_interval_s),
     )
     schedule = JetStreamSchedule(connection=parts.connection)
     expirer = create_expirer(
@@ -117,23 +153,6 @@ async def _work(settings: Settings, parts: Parts, stopping: asyncio.Event) -> No
         prewarm=parts.archiver.prewarm,
         schedule=schedule,
     )
-    async with (
-        repairing,
-        polling,
-        sweeping,
-        expiring,
-        in_background(Fullness(connection=parts.connection).keep_measuring()),
-        open_work_queue(
-            connection=parts.connection,
-            caps={name: each.concurrency for name, each in settings.served_sources.items()},
-            lease=settings.engine.lease,
-            state_of=parts.guard.source_state,
-        ) as queue,
-    ):
-        worker_ = Worker(
-            build=parts.archiver.build,
-            queue=queue,
-            policy=policy,
-            is_paused=parts.guard.is_paused,
-        )
-        await worker_.work_until(stopping)
+    measuring = in_background(Fullness(connection=parts.connection).keep_measuring())
+    async with repairing, polling, sweeping, expiring, measuring:
+        await activity.draining.wait()

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,9 +22,10 @@ from archiver.errors import (
 )
 from archiver.model import Archive, Copies
 from archiver.ports.queue import Attempt, Lease, WorkQueue
-from archiver.runtime.tasks import cancel_and_wait
+from archiver.runtime.tasks import cancel_and_wait, concurrently
 from archiver.telemetry import METRICS, describe, log
 from archiver.worker import back_off
+from archiver.worker.activity import Activity
 
 Build = Callable[[Archive, Attempt], Coroutine[Any, Any, Copies]]
 """``service.Archiver.build``."""
@@ -97,27 +99,37 @@ class Worker:
         build: Build,
         queue: WorkQueue,
         policy: Policy,
+        activity: Activity | None = None,
         is_paused: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._build = build
         self._queue = queue
         self._policy = policy
         self._is_paused = is_paused
-        self._attempts = 0
+        self._activity = activity or Activity()
 
-    async def work_until(self, stopping: asyncio.Event) -> None:
-        """Work until *stopping*. Then wait for attempts, and hand back the rest."""
+    async def work(self) -> None:
+        """Work until the activity is to end. Then wait for attempts, and hand back the rest."""
         slots = [
             asyncio.create_task(self.work_until_closed()) for _ in range(self._policy.concurrency)
         ]
         try:
-            await stopping.wait()
+            await self._activity.draining.wait()
             self._queue.close()
-            if self._attempts:
-                log.info("worker.draining", attempts=self._attempts)
-            await asyncio.wait(slots, timeout=self._policy.grace.total_seconds())
+            log.info("worker.draining", attempts=len(self._activity.running))
+            await self._wait_for(slots)
         finally:
             await cancel_and_wait(*slots, insist_after=ABORT_TIME)
+
+    async def _wait_for(self, slots: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until *slots* are done; once the worker stops, no longer than its grace."""
+        activity, grace_s = self._activity, self._policy.grace.total_seconds()
+        async with concurrently(activity.stopping.wait()) as stopping:
+            await _either(stopping, slots)
+        if not activity.stopping.is_set():
+            return
+        async with concurrently(activity.hurrying.wait()) as hurrying:
+            await _either(hurrying, slots, within_s=grace_s)
 
     async def work_until_closed(self) -> None:
         """Run one attempt after the other until the queue is closed."""
@@ -133,18 +145,16 @@ class Worker:
 
     async def _attempt(self, lease: Lease) -> None:
         """Run an attempt. If its end cannot be recorded, the lease runs out."""
-        self._attempts += 1
         line = _AttemptLog(lease)
         try:
-            await self._build_and_end(lease, line)
+            with self._activity.attempt(lease.archive):
+                await self._build_and_end(lease, line)
         except (LeaseLost, EngineUnavailable, TimeoutError) as exc:
             log.warning("task.let_go", key=lease.archive.key, cause=describe(exc))
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not hold the task permanently
             log.error("attempt.broken", key=lease.archive.key, exc_info=exc)
             if lease.is_open:
                 await self._fail(lease, InternalError(INTERNAL_ERROR), line)
-        finally:
-            self._attempts -= 1
 
     async def _build_and_end(self, lease: Lease, line: _AttemptLog) -> None:
         """Build, and end the attempt as the outcome requires: the one place that decides."""
@@ -233,3 +243,14 @@ class Worker:
         await lease.fail(error)
         level = logging.INFO if isinstance(error, NotFound) else None  # the client's mistake
         line.write("failed", error, level=level)
+
+
+async def _either(
+    one: asyncio.Task[bool], slots: Sequence[asyncio.Task[None]], *, within_s: float | None = None
+) -> None:
+    """Return when *one* or all *slots* are done, or after a time."""
+    pending: set[asyncio.Task[Any]] = {one, *slots}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while one in pending and len(pending) > 1:
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
