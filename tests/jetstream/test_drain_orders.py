@@ -77,3 +77,9 @@ def test_a_report_of_an_earlier_release_says_nothing_of_draining() -> None:
     report = parse_report(b'{"name": "host:1", "regions": {}}')
 
     assert (report.draining, report.running) == (None, ())
+
+
+def test_a_report_of_a_later_release_may_say_more() -> None:
+    report = parse_report(b'{"name": "host:1", "regions": {}, "draining": true, "mood": ["calm"]}')
+
+    assert (report.name, report.draining) == ("host:1", True)
