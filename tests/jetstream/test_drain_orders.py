@@ -1,11 +1,12 @@
 """Orders to drain, as workers of the fleet receive them."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from archiver.jetstream.connection import Connection, connect
+from archiver.jetstream.connection import connect
 from archiver.jetstream.worker_reports import Reporter, parse_report
 from archiver.testing import MemoryStorage
 from archiver.worker.activity import Activity
@@ -14,15 +15,20 @@ from tests.parts.fleet import HUNG_AFTER_S, Fleet, an_archive
 STRANGE = ("*", ">", "a.b", "host:1 2", "hôte:1", "", "\n", "x" * 5000)
 
 
-def worker(fleet: Fleet, activity: Activity, name: str) -> AbstractAsyncContextManager[Connection]:
+@asynccontextmanager
+async def worker(fleet: Fleet, activity: Activity, name: str) -> AsyncIterator[None]:
+    """Run the part of a worker that receives orders, once the server knows of it."""
     reporter = Reporter(storage=MemoryStorage(), activity=activity)
-    return connect(
+    opening = connect(
         fleet.servers,
         namespace=fleet.namespace,
         name="test",
         report=reporter.answer,
         drains=(name, reporter.obey),
     )
+    async with opening as connection:
+        await connection.link.client.flush()
+        yield
 
 
 def test_a_worker_drains_by_its_name_and_says_what_it_runs(fleet: Fleet) -> None:

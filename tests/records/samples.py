@@ -17,6 +17,9 @@ NOW = datetime.now(UTC)
 ORIGIN = PartOrigin(path="lib", url="https://host.example/lib", source="hgmo", repo="lib")
 FAILURE = Failure(code="c", message="m", origins=(ORIGIN,))
 ARCHIVE = an_archive()
+BREAKER = records.BreakerRecord(
+    failures=1, openings=1, code="source_busy", until=NOW, probe="p", probe_until=NOW
+)
 
 
 class Sample(NamedTuple):
@@ -75,6 +78,11 @@ SAMPLES: Mapping[str, Sample] = {
     "task": _sample(a_task(), records.decode_task),
     "due": _sample(records.DueRecord(due_at=NOW), records.decode_due),
     "seats": _sample(records.SeatsRecord(holders={"a": NOW}), records.decode_seats),
+    "breaker": _sample(BREAKER, records.decode_breaker),
+    "breaker_event": _sample(
+        records.BreakerEvent(key="breaker.source.hgmo", record=BREAKER, revision=1),
+        records.decode_breaker_event,
+    ),
     "copies": _sample(
         records.CopiesRecord(
             manifest=full_copies().manifest,

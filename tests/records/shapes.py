@@ -9,6 +9,8 @@ import msgspec
 
 from archiver.client.lock_file import Entry
 from archiver.jetstream.records import (
+    BreakerEvent,
+    BreakerRecord,
     CopiesRecord,
     DueRecord,
     FinishedRecord,
@@ -38,6 +40,8 @@ TYPES: Mapping[str, type] = {
     "task": TaskRecord,
     "due": DueRecord,
     "seats": SeatsRecord,
+    "breaker": BreakerRecord,
+    "breaker_event": BreakerEvent,
     "copies": CopiesRecord,
     "rev": RevRecord,
     "repair": RepairRecord,

@@ -139,10 +139,10 @@ def test_a_state_that_is_unknown_counts_as_none() -> None:
 
 
 def test_an_announcement_of_an_unknown_lane_can_be_read() -> None:
-    waiting = decode_waiting(b'{"source": "hgmo", "priority": "deferred", "after_s": 1}')
+    waiting = decode_waiting(b'{"source": "hgmo", "priority": "spare", "after_s": 1}')
 
     assert waiting
-    assert waiting.priority == "deferred"
+    assert waiting.priority == "spare"
 
 
 def newer(record: str, archive: Archive) -> bytes:
@@ -220,7 +220,7 @@ def test_a_task_in_a_lane_of_the_next_release_is_joined_and_left_there(fleet: Fl
     async def play() -> None:
         async with fleet.connection() as connection, fleet.worker(build):
             queue = JetStreamTaskQueue(connection=connection)
-            await order(connection, archive.key_hash, json.dumps(value).encode(), "deferred")
+            await order(connection, archive.key_hash, json.dumps(value).encode(), "spare")
             assert await queue.enqueue(archive, client="someone") is EnqueueOutcome.JOINED
             assert await queue.backlog(archive) is None
             tasks = JetStreamTaskList(connection=connection)

@@ -23,6 +23,7 @@ from archiver.jetstream.records import (
 from archiver.jetstream.streams import STATES
 from archiver.jetstream.translation import WrongRevision
 from archiver.ports.breakers import Change, Step
+from archiver.record_versions import is_newer
 from archiver.runtime.notifications import Subscribers
 from archiver.runtime.turns import Turns
 from archiver.telemetry import log
@@ -127,7 +128,8 @@ class JetStreamBreakers:
             return CLEAN
         record = decode_breaker(entry.value)
         if record is None:
-            self._connection.unreadable.note(STATES, name.key, entry.revision)
+            newer = is_newer("breaker", entry.value)
+            self._connection.unreadable.note(STATES, name.key, entry.revision, newer=newer)
             return CLEAN
         return record.breaker
 
