@@ -1,9 +1,11 @@
 """What a guard admits and counts: of hosts, of submodules and of regions."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,9 +24,10 @@ from archiver.errors import (
     StorageUnavailable,
     UnknownRev,
 )
-from archiver.guard import Guard
+from archiver.guard import AFTER_PROBE, Guard
 from archiver.guarded_source import GuardedSeats, GuardedSource
 from archiver.model import Archive, Region
+from archiver.ports.source import OnReceived, Stream
 from archiver.region_answers import RegionAnswers
 from archiver.runtime.local_seats import LocalSeats
 from archiver.runtime.tasks import in_background
@@ -144,9 +147,10 @@ def test_after_a_pause_one_use_of_the_fleet_is_admitted() -> None:
         assert stand.guard.source_state("hgmo") is BreakerState.HALF_OPEN
         async with stand.guard.use("hgmo"):
             assert stand.guard.source_state("hgmo") is BreakerState.OPEN
-            with pytest.raises(SourcePaused):
+            with pytest.raises(SourcePaused) as raised:
                 async with stand.process().use("hgmo"):
                     raise AssertionError
+            assert raised.value.retry_after == AFTER_PROBE
         assert stand.guard.source_state("hgmo") is BreakerState.CLOSED
 
     play(scenario)
@@ -297,6 +301,41 @@ def test_a_host_that_begins_to_answer_closes_its_breaker_before_the_build_ends()
         stand.wait(5)
         async with GuardedSource(source, stand.guard).open(archive):
             assert stand.guard.source_state("hgmo") is BreakerState.CLOSED
+
+    play(scenario)
+
+
+class MirroredSource(FakeSource):
+    """A source whose streams are made from a mirror, for which its host sent ``sent_bytes``."""
+
+    sent_bytes = 0
+
+    @asynccontextmanager
+    async def open(
+        self, archive: Archive, *, on_received: OnReceived | None = None
+    ) -> AsyncIterator[Stream]:
+        async with super().open(archive) as stream:
+            if on_received and self.sent_bytes:
+                on_received(self.sent_bytes)
+            yield replace(stream, tree_check=cast("Any", object()))
+
+
+@pytest.mark.parametrize(
+    ("sent_bytes", "state"), ((0, BreakerState.HALF_OPEN), (1, BreakerState.CLOSED))
+)
+def test_a_build_from_a_mirror_proves_something_only_if_the_host_sent_something(
+    sent_bytes: int, state: BreakerState
+) -> None:
+    async def scenario(stand: Stand) -> None:
+        source = MirroredSource()
+        source.sent_bytes = sent_bytes
+        node = source.commit(REPO, {"README": b"read me"})
+        archive = Archive(source="hgmo", repo=REPO, node=node, subdir="", suffix="tar.gz")
+        await stand.pause()
+        stand.wait(5)
+        async with GuardedSource(source, stand.guard).open(archive):
+            pass
+        assert stand.guard.source_state("hgmo") is state
 
     play(scenario)
 

@@ -21,6 +21,7 @@ from archiver.settings import (
 )
 from archiver.settings.processes import ServerSettings
 from archiver.settings.tree import HGMO_URL_TEMPLATE
+from archiver.wiring.breakers import breaker_policies
 from tests.parts.secured_nats import Certificates
 
 SECRET = "swordfish"  # noqa: S105 - not one of ours
@@ -459,3 +460,22 @@ def test_an_object_is_left_over_when_no_build_can_still_commit_it() -> None:
     assert load_toml("").leftover_age == timedelta(days=1)
     slow = load_toml(f'[sources.x]\nurl_template = "{LOCAL}"\ndeadline_s = 86400')
     assert slow.leftover_age == timedelta(days=6)
+
+
+def test_each_source_and_region_has_a_breaker_with_the_number_of_its_settings() -> None:
+    settings = load_toml("""
+        [sources.hgmo]
+        url_template = "https://hg.example/{repo}/archive/{rev}.{suffix}/{subdir}"
+        breaker_failures = 0
+        [sources.forge]
+        kind = "git"
+        url_template = "https://forge.example/{repo}.git"
+        [regions.hgmo]
+        bucket = "bucket"
+    """)
+    failures = {name.key: policy.failures for name, policy in breaker_policies(settings).items()}
+    assert failures == {
+        "breaker.source.hgmo": 0,
+        "breaker.source.forge": 10,
+        "breaker.region.hgmo": 3,
+    }

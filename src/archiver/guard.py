@@ -35,6 +35,9 @@ from archiver.telemetry import METRICS, log
 NEXT_TRY_MIN = timedelta(seconds=1)
 """Shortest delay that clients of a paused source get."""
 
+AFTER_PROBE = timedelta(seconds=3)
+"""Delay that they get while a probe runs. Most hosts answer sooner."""
+
 MEASURE_EVERY = timedelta(seconds=2)
 
 _COUNTED = (SourceUnavailable, SourceTimeout, SourceTooSlow, SourceBusy)
@@ -170,7 +173,8 @@ class Guard:
 
     def _paused(self, name: BreakerName) -> SourcePaused:
         now = self._now()
-        left = (self._breakers.known(name).next_try(now) or now) - now
+        until = self._breakers.known(name).until or now
+        left = until - now if until > now else AFTER_PROBE
         message = f"{name.name} has failed or asked for a pause, so it is not asked now"
         return SourcePaused(message, retry_after=max(left, NEXT_TRY_MIN))
 
