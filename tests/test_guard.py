@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -76,6 +77,11 @@ class Stand:
             await self.use(SourceTimeout("the host took too long"))
 
 
+async def use_by(guard: Guard) -> None:
+    async with guard.use("hgmo"):
+        raise AssertionError
+
+
 def play(scenario: Callable[[Stand], Awaitable[None]]) -> None:
     async def run() -> None:
         async with asyncio.timeout(HUNG_AFTER_S):
@@ -147,9 +153,9 @@ def test_after_a_pause_one_use_of_the_fleet_is_admitted() -> None:
         assert stand.guard.source_state("hgmo") is BreakerState.HALF_OPEN
         async with stand.guard.use("hgmo"):
             assert stand.guard.source_state("hgmo") is BreakerState.OPEN
+            other = asyncio.create_task(use_by(stand.process()), context=Context())
             with pytest.raises(SourcePaused) as raised:
-                async with stand.process().use("hgmo"):
-                    raise AssertionError
+                await other
             assert raised.value.retry_after == AFTER_PROBE
         assert stand.guard.source_state("hgmo") is BreakerState.CLOSED
 
@@ -349,6 +355,30 @@ def test_streams_that_break_off_with_an_error_of_the_host_count_as_failures() ->
                 async with guarded.open(archive):
                     raise SourceTooSlow("the host sends too slowly")
         assert stand.guard.is_paused("hgmo")
+
+    play(scenario)
+
+
+def test_a_probe_may_use_its_host_for_a_submodule_as_well() -> None:
+    async def scenario(stand: Stand) -> None:
+        seats = GuardedSeats(LocalSeats({"hgmo": 1}), stand.guard)
+
+        async def fetch_submodule() -> None:
+            async with seats.take("hgmo"):
+                pass
+
+        await stand.pause()
+        stand.wait(5)
+        async with stand.guard.use("hgmo"):
+            await asyncio.create_task(fetch_submodule())
+            assert stand.guard.source_state("hgmo") is BreakerState.CLOSED
+        await stand.pause()
+        stand.wait(5)
+        async with stand.guard.use("hgmo"):
+            assert stand.guard.is_paused("hgmo")
+        await stand.pause()
+        with pytest.raises(SourcePaused):
+            await fetch_submodule()
 
     play(scenario)
 

@@ -4,8 +4,10 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 
 from archiver.breaker import (
     CLEAN,
@@ -44,6 +46,10 @@ _COUNTED = (SourceUnavailable, SourceTimeout, SourceTooSlow, SourceBusy)
 
 _NO_ANSWER = (SourcePaused, ForbiddenAddress)
 """Errors of a host that was not asked."""
+
+
+_PROBES: ContextVar[Mapping[BreakerName, str]] = ContextVar("probes", default=MappingProxyType({}))
+"""The probes that this code is part of: a build that is one may use its host for submodules."""
 
 
 def _now() -> datetime:
@@ -139,7 +145,9 @@ class Guard:
         Raises SourcePaused at once if the host must not be asked now.
         """
         name = BreakerName("source", source)
-        use = Use(self, name, await self._admit(name))
+        around = _PROBES.get()
+        use = Use(self, name, probe := await self._admit(name))
+        _PROBES.set({**around, name: probe})
         try:
             yield use
         except ArchiverError as exc:
@@ -148,13 +156,18 @@ class Guard:
         except BaseException:
             await complete_despite_cancellation(use.abandon())
             raise
-        await use.end(None)
+        else:
+            await use.end(None)
+        finally:
+            _PROBES.set(around)
 
     async def _admit(self, name: BreakerName) -> str:
         """Return the name of a probe, or nothing if none is needed. Raises SourcePaused."""
         known = self._breakers.known(name)
         if known.is_closed:
             return ""
+        if known.probe and _PROBES.get().get(name) == known.probe:
+            return known.probe
         if known.next_try(self._now()) is None:
             probe = secrets.token_hex(8)
             after = (await self._take_probe(name, probe)).after
