@@ -24,6 +24,7 @@ from archiver.upkeep.background import (
     repair_copies,
     sweep_buckets,
 )
+from archiver.upkeep.expiry import Expirer
 from archiver.wiring import adapters
 from archiver.wiring.housekeeping import create_expirer, create_gc
 from archiver.wiring.parts import Parts, open_parts
@@ -100,8 +101,15 @@ async def _work(settings: Settings, parts: Parts, activity: Activity) -> None:
         max_failures=worker.max_failures,
         retry_base=timedelta(seconds=worker.retry_base_s),
     )
+    expirer = create_expirer(
+        settings,
+        storage=parts.storage,
+        index=parts.index,
+        queue=parts.queue,
+        repairs=parts.repairs,
+    )
     async with (
-        in_background(_keep_up(settings, parts, activity)),
+        in_background(_keep_up(settings, parts, expirer, activity)),
         open_work_queue(
             connection=parts.connection,
             caps={name: each.concurrency for name, each in settings.served_sources.items()},
@@ -119,7 +127,7 @@ async def _work(settings: Settings, parts: Parts, activity: Activity) -> None:
         await builder.work()
 
 
-async def _keep_up(settings: Settings, parts: Parts, activity: Activity) -> None:
+async def _keep_up(settings: Settings, parts: Parts, expirer: Expirer, activity: Activity) -> None:
     """Do the periodic work of the fleet until the worker drains, which leaves it to others."""
     repairing = repair_copies(
         repairs=parts.repairs,
@@ -128,13 +136,6 @@ async def _keep_up(settings: Settings, parts: Parts, activity: Activity) -> None
         interval=timedelta(seconds=settings.worker.repair_interval_s),
     )
     schedule = JetStreamSchedule(connection=parts.connection)
-    expirer = create_expirer(
-        settings,
-        storage=parts.storage,
-        index=parts.index,
-        queue=parts.queue,
-        repairs=parts.repairs,
-    )
     sweeping = sweep_buckets(
         storage=parts.storage,
         contents=parts.storage.contents,
