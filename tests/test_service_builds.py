@@ -7,12 +7,13 @@ import pytest
 
 from archiver.errors import (
     ArchiverError,
+    EngineUnavailable,
     LeaseLost,
     SourceUnavailable,
     StorageUnavailable,
     TruncatedArchive,
 )
-from archiver.model import Absent, Copies, Pending, Ready, Region
+from archiver.model import Absent, Archive, Copies, Pending, Ready, Region
 from archiver.tasks import Phase, TaskState
 from archiver.testing import FakeAttempt
 from archiver.tree_proof import TreeMatch, TreeProof, everything
@@ -122,6 +123,23 @@ def test_a_region_that_was_down_is_repaired() -> None:
     asked, left = asyncio.run(scenario())
     assert asked == {world.archive().key: (WEST,)}
     assert left == {}
+    assert world.source.asked["open"] == 1
+
+
+def test_a_task_does_not_end_before_the_repair_of_a_missing_copy_is_listed() -> None:
+    """Found by the fault campaign: region-409-on-create-only together with engine-killed."""
+    world = World()
+
+    async def scenario() -> Archive:
+        world.storage.down.add(WEST)
+        world.engine.down = True
+        with pytest.raises(EngineUnavailable):
+            await build(world)
+        world.engine.down = False
+        return await build(world)
+
+    archive = asyncio.run(scenario())
+    assert world.engine.repairs == {archive.key: (WEST,)}
     assert world.source.asked["open"] == 1
 
 

@@ -180,6 +180,8 @@ class Archiver:
         repaired later.
 
         Raises:
+            EngineUnavailable: A region lacks the archive, and the repair cannot be listed. The
+                next attempt finds what is stored.
             ArchiverError: No region has the archive. ``retryable`` says whether to try again.
         """
         attempt.report(Phase.CONNECTING)
@@ -191,10 +193,10 @@ class Archiver:
             _require_makes(source, archive)
             copies = await self._builder.build(source, archive, attempt, found)
         await self._index.record(archive, copies)
-        with suppress(EngineUnavailable):
-            if missing := copies.missing_from(self._storage.regions):
-                await self._repairs.add(archive, missing)
-            elif found.copies:
+        if missing := copies.missing_from(self._storage.regions):
+            await self._repairs.add(archive, missing)
+        elif found.copies:
+            with suppress(EngineUnavailable):
                 await self._repairs.forget(archive)
         return copies
 
