@@ -21,7 +21,7 @@ MAX_FAILURES = 2
 SIZE_BYTES = 40_000
 """Size of the largest file in an archive. It cannot be compressed."""
 
-_LISTINGS = "/json-manifest/"
+LISTINGS = "/json-manifest/"
 
 Response = tuple[Step, ...]
 
@@ -179,14 +179,16 @@ class FaultCaseHost(FaultyHost):
 
     def steps(self, request: Request) -> Response:
         url = urlsplit(request.target)
-        place, _, folder = url.path.partition(_LISTINGS)
+        place, _, folder = url.path.partition(LISTINGS)
         repo, _, archive = place.partition("/archive/")
         if repo not in self._cases:
             return super().steps(request)
         case = self._cases[repo]
-        if _LISTINGS in url.path:
-            return (_listing(case, folder.partition("/")[2]),)
-        return self._archive(case, request) if archive else _lookup(case, parse_qs(url.query))
+        if LISTINGS in url.path:
+            return (listing(case, case.name, folder.partition("/")[2]),)
+        if archive:
+            return self._archive(case, request)
+        return lookup(case, case.name, parse_qs(url.query))
 
     def _archive(self, case: Case, request: Request) -> Response:
         with self._lock:
@@ -197,18 +199,19 @@ class FaultCaseHost(FaultyHost):
         return responses[min(number, len(responses)) - 1]
 
 
-def _lookup(case: Case, query: Mapping[str, list[str]]) -> Response:
+def lookup(case: Case, name: str, query: Mapping[str, list[str]]) -> Response:
+    """Return hgweb's answer to a lookup in the repository of the subject *name*."""
     if query["cmd"] == ["known"]:
         return (sized(b"1", headers=HGWEB),)
-    return case.lookup or (sized(b"1 %s\n" % node_of(case.name).encode(), headers=HGWEB),)
+    return case.lookup or (sized(b"1 %s\n" % node_of(name).encode(), headers=HGWEB),)
 
 
-def _listing(case: Case, folder: str) -> bytes:
-    """Return hgweb's listing of *folder* in the tree of ``Subject.members``."""
+def listing(case: Case, name: str, folder: str) -> bytes:
+    """Return hgweb's listing of *folder* in the tree of ``Subject.members`` of *name*."""
     top = ["README", case.last] if case.last else ["README"]
     folders, files = {"": (["src"], top), "src": ([], ["noise"])}[folder]
     page = {
-        "node": node_of(case.name),
+        "node": node_of(name),
         "abspath": f"/{folder}",
         "directories": [{"basename": name} for name in folders],
         "files": [{"basename": name} for name in files],

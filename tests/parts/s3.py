@@ -192,14 +192,14 @@ def running_weed(folder: Path) -> Iterator[S3Server]:
     with running(
         weed_command(folder, port),
         log=folder / "log",
-        ready=lambda: accepts(port) and _accepts_objects(server),
+        ready=lambda: accepts(port) and accepts_objects(server),
         env={"GOMEMLIMIT": "400MiB", "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         stop_timeout_s=0.1,
     ):
         yield server
 
 
-def _accepts_objects(server: S3Server) -> bool:
+def accepts_objects(server: S3Server) -> bool:
     """Return whether a volume is ready. Volumes start last."""
     server.request("PUT", "/ready")
     return server.request("PUT", "/ready/object", body=b"x")[0] == 200

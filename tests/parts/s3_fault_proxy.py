@@ -1,6 +1,9 @@
 """An HTTP proxy in front of a real S3 server that injects faults into chosen requests."""
 
 import http.client
+import os
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -34,13 +37,59 @@ class Fault(Enum):
     MUTE = auto()
     """Forwards the request, and closes the connection without a response."""
 
+    RESET = auto()
+    """Like ``CUT``, with a reset in place of a close."""
+
+    FAIL = auto()
+    """Responds with 500."""
+
+    EXPIRE = auto()
+    """Responds with 403, as if the credentials had expired."""
+
+    SKEW = auto()
+    """Responds with 403, as if the clocks differed by more than 15 minutes."""
+
+    ARCHIVE = auto()
+    """Responds with 403, as if the object were in Glacier."""
+
+    CONFLICT = auto()
+    """Responds with 409 to a conditional write, as if another write were under way."""
+
+    EXISTS = auto()
+    """Forwards a conditional write and responds with 412, like a repetition whose first response
+    was lost."""
+
+    UNSUPPORTED = auto()
+    """Responds with 501 to a conditional write."""
+
+    LATE_ERROR = auto()
+    """Responds with 200 and an error in the body."""
+
+
+_CONDITIONAL = {Fault.CONFLICT, Fault.EXISTS, Fault.UNSUPPORTED}
+
+_ERRORS = {
+    Fault.REFUSE: (503, b"SlowDown"),
+    Fault.FORBID: (403, b"AccessDenied"),
+    Fault.FAIL: (500, b"InternalError"),
+    Fault.EXPIRE: (403, b"ExpiredToken"),
+    Fault.SKEW: (403, b"RequestTimeTooSkewed"),
+    Fault.ARCHIVE: (403, b"InvalidObjectState"),
+    Fault.CONFLICT: (409, b"ConditionalRequestConflict"),
+    Fault.EXISTS: (412, b"PreconditionFailed"),
+    Fault.UNSUPPORTED: (501, b"NotImplemented"),
+    Fault.LATE_ERROR: (200, b"InternalError"),
+}
 
 Misbehave = Callable[[str, str], Fault | None]
 """Returns the fault for a request with this method and target, or None to forward it."""
 
 
 class S3FaultProxy:
-    """An endpoint that forwards requests to ``upstream`` unless ``misbehave`` returns a fault."""
+    """An endpoint that forwards requests to ``upstream`` unless ``misbehave`` returns a fault.
+
+    ``on_request`` is called before that, with the method, the target and the port of the client.
+    """
 
     def __init__(self, *, upstream: str) -> None:
         self.endpoint = ""
@@ -48,6 +97,7 @@ class S3FaultProxy:
         self.elsewhere = ""
         self.requests: list[tuple[str, str]] = []
         self.misbehave: Misbehave = lambda _method, _target: None
+        self.on_request: Callable[[str, str, int], None] = lambda _method, _target, _port: None
         self.closed = threading.Event()
 
 
@@ -90,34 +140,45 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.sink.requests.append((self.command, self.path))
+        self.sink.on_request(self.command, self.path, self.client_address[1])
         fault = self.sink.misbehave(self.command, self.path)
+        if fault in _CONDITIONAL and "if-none-match" not in self.headers:
+            fault = None
         length = int(self.headers.get("content-length", 0))
-        if fault is Fault.CUT and length:
+        if fault in {Fault.CUT, Fault.RESET} and length:
             self.rfile.read(min(length, BYTES_BEFORE_CUT))
-            self.close_connection = True
+            self._break(fault)
             return
         body = self.rfile.read(length)
         match fault:
             case Fault.HANG:
                 self.sink.closed.wait()
                 self.close_connection = True
-            case Fault.REFUSE:
-                self._respond(503, {}, b"<Error><Code>SlowDown</Code></Error>")
-            case Fault.FORBID:
-                self._respond(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
             case Fault.REDIRECT:
                 self._respond(302, {"location": f"{self.sink.elsewhere}{self.path}"}, b"")
             case Fault.MUTE:
                 self._forward(body)
                 self.close_connection = True
-            case Fault.CUT:
+            case Fault.CUT | Fault.RESET:
                 status, headers, whole = self._forward(body)
                 self._respond(status, headers, whole[: len(whole) // 2], length=len(whole))
-                self.close_connection = True
+                self._break(fault)
             case None:
                 self._respond(*self._forward(body))
+            case _:
+                if fault is Fault.EXISTS:
+                    self._forward(body)
+                status, code = _ERRORS[fault]
+                self._respond(status, {}, b"<Error><Code>%s</Code></Error>" % code)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the library's names
+
+    def _break(self, fault: Fault) -> None:
+        self.close_connection = True
+        if fault is Fault.RESET:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            os.close(self.connection.detach())  # skips the server's own FIN
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         address = urlsplit(self.sink.upstream).netloc

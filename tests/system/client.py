@@ -43,11 +43,12 @@ def fetch(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Answer:
     """Return the response to one request, with any status."""
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310
     try:
-        with _OPENER.open(request, timeout=TIMEOUT_S) as response:
+        with _OPENER.open(request, timeout=timeout_s) as response:
             return Answer(status=response.status, headers=response.headers, body=response.read())
     except urllib.error.HTTPError as exc:
         with exc:

@@ -1,0 +1,263 @@
+"""The fleet: three NATS servers, two regions, two hosts, two web processes and three workers."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.faults.engine import Engine
+from tests.faults.host import CampaignHost, campaign_host
+from tests.faults.moments import Moments
+from tests.faults.programs import Program, Spells, owner
+from tests.faults.region import BUCKET, S3Region
+from tests.parts.fault_cases import MAX_FAILURES
+from tests.parts.faulty_host import FaultyHost, faulty_host
+from tests.parts.git_host import GitHost, serving_git
+from tests.parts.http_faults import (
+    DEADLINE_S,
+    MIN_RATE_BYTES_S,
+    MIN_RATE_WINDOW_S,
+    READ_TIMEOUT_S,
+)
+from tests.parts.nats_cluster import Cluster
+from tests.parts.process import accepts, free_port
+from tests.parts.s3_fault_proxy import sink
+from tests.parts.stopping_git import StoppingGit
+from tests.system.client import fetch
+from tests.system.stack import REGIONS, UNLIMITED
+
+WEBS = 2
+WORKERS = 3
+LEASE_S = 3.0
+CONCURRENCY = 4
+"""Fetches at a host at a time, of the whole fleet."""
+
+HOST_NAME = "vcs.faults.test"
+"""The host's name, which only ``resolver/sitecustomize.py`` can resolve."""
+
+SOURCES = ("hgmo", "named", "zips", "hidden")
+"""The sources of the hgweb-like host. ``named`` knows it by name, ``zips`` fetches only zips, and
+``hidden`` is private."""
+
+DISK_MB = 640
+"""Of the workers' disk. Archiver leaves 256 MiB of it free, and needs 64 for a mirror."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All parts. ``token`` opens the private source; ``bases`` are the addresses of the web."""
+
+    folder: Path
+    engine: Engine
+    regions: dict[str, S3Region]
+    host: CampaignHost
+    git: GitHost
+    stopping_git: StoppingGit
+    canary: FaultyHost
+    moments: Moments
+    spells: Spells
+    token: str
+    disk: Path
+    webs: list[Program] = field(default_factory=list)
+    workers: list[Program] = field(default_factory=list)
+    bases: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return [worker.pid for worker in self.workers if worker.is_running]
+
+    def sender(self, port: int) -> int:
+        """Return the worker that has this local port, or 0."""
+        return owner(port, self.worker_pids)
+
+    def worker_at(self, port: int, otherwise: int) -> Program:
+        """Return the worker that has this local port, else the one with this number."""
+        pid = self.sender(port) if port else 0
+        for worker in self.workers:
+            if pid and worker.pid == pid:
+                return worker
+        return self.workers[otherwise % WORKERS]
+
+    def mend(self) -> None:
+        """Start everything that does not run, and wait until all of it is ready."""
+        self.engine.mend()
+        for region in self.regions.values():
+            region.program.up()
+        programs = [*self.webs, *self.workers]
+        for program in programs:
+            program.launch()
+        for program in programs:
+            program.up()
+
+    def logs(self) -> Iterator[Path]:
+        for program in (*self.webs, *self.workers):
+            yield program.log
+
+    def add_programs(self) -> None:
+        for number in range(WEBS):
+            port = free_port()
+            web = self._program("web", number, _web_is_up(port))
+            web.env = {**self.env, "ARCHIVER_SERVER__LISTEN": f"127.0.0.1:{port}"}
+            web.whole = True
+            self.webs.append(web)
+            self.bases.append(f"http://127.0.0.1:{port}")
+        for number in range(WORKERS):
+            worker = self._program("worker", number, lambda: True)
+            worker.ready = partial(_has_started, worker)
+            self.workers.append(worker)
+
+    def _program(self, kind: str, number: int, ready: Callable[[], bool]) -> Program:
+        return Program(
+            name=f"{kind} {number}",
+            command=[sys.executable, "-m", "archiver", kind],
+            log=self.folder / f"{kind}-{number}.log",
+            ready=ready,
+            spells=self.spells,
+            env=self.env,
+        )
+
+
+def _web_is_up(port: int) -> Callable[[], bool]:
+    def is_up() -> bool:
+        with contextlib.suppress(OSError):
+            url = f"http://127.0.0.1:{port}/__lbheartbeat__"
+            return accepts(port) and fetch(url, timeout_s=5).status == 200
+        return False
+
+    return is_up
+
+
+def _has_started(worker: Program) -> bool:
+    """Return whether the log has the start of this process: a line that names it."""
+    line = b'"worker.started"'
+    return worker.log.read_bytes().count(line) >= worker.starts
+
+
+def _settings(fleet: Fleet) -> dict[str, str]:
+    resolver = Path(__file__).parent / "resolver"
+    paths = [str(resolver), *filter(None, [os.environ.get("PYTHONPATH")])]
+    named = fleet.host.template.replace("127.0.0.1", HOST_NAME)
+    regions = {name: region.settings() for name, region in fleet.regions.items()}
+    token_hash = f"sha256:{hashlib.sha256(fleet.token.encode()).hexdigest()}"
+    settings = {
+        "SERVER__PROCESSES": "1",
+        "SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+        "SERVER__RETRY_AFTER_S": "1",
+        "ENGINE__URL": fleet.engine.url,
+        "ENGINE__REPLICAS": "3",
+        "ENGINE__LEASE_S": str(LEASE_S),
+        "ENGINE__ARCHIVES": "100000",
+        "REGIONS": json.dumps(regions),
+        "TOKENS__CAMPAIGN__HASH": token_hash,
+        "SOURCES__LAB__KIND": "git",
+        "SOURCES__LAB__URL_TEMPLATE": fleet.git.template,
+        "SOURCES__NAMED__ALLOW_PRIVATE_ADDRESSES": "true",
+        "SOURCES__ZIPS__FETCH_SUFFIX": "zip",
+        "SOURCES__HIDDEN__PRIVATE": "true",
+        "WORKER__CONCURRENCY": "4",
+        "WORKER__GRACE_S": "1",
+        "WORKER__MAX_FAILURES": str(MAX_FAILURES),
+        "WORKER__RETRY_BASE_S": "0.2",
+        "WORKER__REPAIR_INTERVAL_S": "0.5",
+        "WORKER__WORK_DIR": str(fleet.disk / "work"),
+        "WORKER__MIRROR_DIR": str(fleet.disk / "mirrors"),
+        "DATA_DIR": str(fleet.folder / "data"),
+        "LOG__FORMAT": "json",
+    }
+    for name in SOURCES:
+        settings |= {
+            f"SOURCES__{name.upper()}__{key}": value
+            for key, value in {
+                "URL_TEMPLATE": named if name == "named" else fleet.host.template,
+                "CONCURRENCY": str(CONCURRENCY),
+                "READ_TIMEOUT_S": str(READ_TIMEOUT_S),
+                "DEADLINE_S": str(DEADLINE_S),
+                "MIN_RATE_BYTES_S": str(MIN_RATE_BYTES_S),
+                "MIN_RATE_WINDOW_S": str(MIN_RATE_WINDOW_S),
+            }.items()
+        }
+    prefixed = {f"ARCHIVER_{name}": value for name, value in settings.items()}
+    machine = {
+        "PATH": os.pathsep.join([str(fleet.stopping_git.folder), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "FAULTS_HOSTS": str(fleet.folder / "hosts"),
+    }
+    return {**UNLIMITED, **prefixed, **machine}
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[Path]:
+    """Yield a disk of a few hundred MB, or an ordinary folder if this process may mount none."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "faults", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, check=False).returncode == 0
+    try:
+        yield folder
+    finally:
+        if mounted:
+            unmount = ["umount", "--lazy", str(folder)]
+            subprocess.run(unmount, check=False)
+
+
+@contextlib.contextmanager
+def running_fleet(folder: Path) -> Iterator[Fleet]:
+    """Yield a fleet whose parts are all ready. All its processes end with the block."""
+    moments, spells = Moments(), Spells()
+    fleets: list[Fleet] = []
+    with contextlib.ExitStack() as stack:
+        canary = stack.enter_context(faulty_host())
+        git = stack.enter_context(serving_git(folder / "git"))
+        host = stack.enter_context(
+            campaign_host(
+                elsewhere=canary.url,
+                moments=moments,
+                sender=lambda port: fleets[0].sender(port) if fleets else 0,
+                runs=lambda pid: not spells.are_on(pid, time.monotonic()),
+            )
+        )
+        (folder / "engine").mkdir()
+        cluster = stack.enter_context(Cluster(folder / "engine"))
+        regions = {name: S3Region(name, folder / name, spells) for name in REGIONS}
+        for region in regions.values():
+            region.proxy = stack.enter_context(sink(region.server.endpoint))
+        fleet = Fleet(
+            folder=folder,
+            engine=Engine(cluster, spells),
+            regions=regions,
+            host=host,
+            git=git,
+            stopping_git=StoppingGit(folder / "stopping-git"),
+            canary=canary,
+            moments=moments,
+            spells=spells,
+            token=secrets.token_hex(16),
+            disk=stack.enter_context(_disk(folder / "disk")),
+        )
+        fleets.append(fleet)
+        _start(fleet, stack)
+        yield fleet
+
+
+def _start(fleet: Fleet, stack: contextlib.ExitStack) -> None:
+    (fleet.folder / "hosts").write_text(f"{HOST_NAME} 127.0.0.1\n")
+    for number in range(3):
+        fleet.engine.cluster.up(number)
+    for region in fleet.regions.values():
+        stack.callback(region.program.kill)
+        region.program.up()
+        region.server.make_bucket(BUCKET)
+        region.report_to(fleet.moments)
+    fleet.env = _settings(fleet)
+    fleet.add_programs()
+    for program in (*fleet.webs, *fleet.workers):
+        stack.callback(program.terminate)
+    fleet.mend()
