@@ -129,6 +129,19 @@ class PurgeContract:
         use(backend, scenario)
         assert backend.objects(archive) == NOTHING
 
+    def test_a_commit_after_a_purge_is_refused_and_leaves_nothing(self, backend: Backend) -> None:
+        archive = an_archive()
+
+        async def scenario(storage: Storage) -> None:
+            upload = await storage.upload(archive, stream(DATA), attempt="a1")
+            await purge(storage, archive)
+            with pytest.raises(StorageUnavailable):
+                await storage.commit(commit_of(archive, upload, DATA), prove_lease=lease_held)
+            assert (await storage.traces(archive)).regions == ()
+
+        use(backend, scenario)
+        assert backend.objects(archive) == NOTHING
+
     def test_a_copy_that_saw_the_archive_before_does_not_bring_it_back(
         self, backend: Backend
     ) -> None:

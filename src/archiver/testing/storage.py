@@ -139,7 +139,11 @@ class MemoryStorage:
         except BaseException:
             await self.discard(upload)
             raise
-        confirmed = [r for r in self._writable(upload.regions) if r not in self.blind]
+        confirmed = [
+            region
+            for region in self._writable(upload.regions)
+            if region not in self.blind and upload.object_key in self.objects[region]
+        ]
         existing = self._manifest(archive)
         if upload.restored and existing and existing.object_key == upload.object_key:
             for region in confirmed:
