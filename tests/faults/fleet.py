@@ -112,7 +112,7 @@ class Fleet:
             self.bases.append(f"http://127.0.0.1:{port}")
         for number in range(WORKERS):
             worker = self._program("worker", number, lambda: True)
-            worker.ready = partial(_has_started, worker)
+            worker.ready = partial(worker.has_logged, b'"worker.started"')
             self.workers.append(worker)
 
     def _program(self, kind: str, number: int, ready: Callable[[], bool]) -> Program:
@@ -134,12 +134,6 @@ def _web_is_up(port: int) -> Callable[[], bool]:
         return False
 
     return is_up
-
-
-def _has_started(worker: Program) -> bool:
-    """Return whether the log has the start of this process: a line that names it."""
-    line = b'"worker.started"'
-    return worker.log.read_bytes().count(line) >= worker.starts
 
 
 def _settings(fleet: Fleet) -> dict[str, str]:

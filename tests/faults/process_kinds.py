@@ -12,6 +12,7 @@ from tests.faults.moments import RANDOM
 from tests.faults.programs import Program, send
 from tests.parts.nats_cluster import SIZE
 from tests.parts.process import descendants
+from tests.parts.stopping_git import state
 
 BUILD_POINTS = (
     *("acceptance", "fetch", "stream", "upload", "completion"),
@@ -95,8 +96,9 @@ def _conversion(_scene: Scene) -> int:
 
 def _git(scene: Scene) -> int:
     """Return a git that has stopped itself before the command that is the target."""
-    stopped = scene.fleet.stopping_git.folder / "stopped"
-    return int(stopped.read_text()) if stopped.exists() else 0
+    file = scene.fleet.stopping_git.folder / "stopped"
+    pid = int(file.read_text()) if file.exists() else 0
+    return pid if pid and state(pid) == "T" else 0
 
 
 def _strike(find: Callable[[Scene], int], number: signal.Signals) -> Callable[[Scene], Struck]:

@@ -65,7 +65,7 @@ class Program:
     whole: bool = False
     patience_s: float = STOP_S
     process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
+    _log_start: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -84,13 +84,19 @@ class Program:
             return []
         return [self.pid, *descendants(self.pid)] if self.whole else [self.pid]
 
+    def has_logged(self, words: bytes) -> bool:
+        """Return whether the log has *words* since the latest start."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_start)
+            return words in file.read()
+
     def launch(self, env: Mapping[str, str] | None = None) -> None:
         """Start the program, if it does not run. It may not be ready yet."""
         with self._lock:
             if self.is_running:
                 return
-            self.starts += 1
             with self.log.open("ab") as output:
+                self._log_start = output.tell()
                 self.process = subprocess.Popen(
                     self.command,
                     stdin=subprocess.DEVNULL,

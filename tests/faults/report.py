@@ -1,5 +1,6 @@
 """docs/reliability.md: prose by hand, and the counts of the latest campaign between markers."""
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tests.parts.nats import nats_binary
 from tests.parts.s3 import binary
 
 TOPIC = "campaign"
+
+_NUMBER = re.compile(r"[0-9]+[.][0-9.]*[0-9]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,8 @@ class Report:
 
 def _version(program: Path, word: str) -> str:
     done = subprocess.run([str(program), word], capture_output=True, check=False, text=True)
-    return (done.stdout or done.stderr).strip().splitlines()[0]
+    first = (done.stdout or done.stderr).strip().splitlines()[0]
+    return f"{program.name} {_NUMBER.findall(first)[0]}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterator[str]:

@@ -1,0 +1,426 @@
+"""The laws, while requests, builds, failures, purges and outages happen in any order, with fakes.
+
+A build is held before its commit, so that a lease can be lost, a worker can be killed and a purge
+can begin while it is under way. A new capability adds rules; the laws are the invariants.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, SourceUnavailable
+from archiver.model import Absent, Copies, Pending, Ready, Region
+from archiver.purge import Forgetter, PurgeOrder
+from archiver.retention import Retention
+from archiver.tasks import Phase, Task, TaskState
+from archiver.testing import FakeAttempt
+from archiver.tree_proof import everything
+from archiver.upkeep.expiry import Expirer
+from archiver.upkeep.gc import Gc
+from archiver.upkeep.repair import Repairer
+from tests.memory_world import World
+
+EAST, WEST = Region("us-east-1"), Region("us-west-2")
+REGIONS = (EAST, WEST)
+SUBDIRS = ("", "testing", "testing/mozharness")
+CLIENTS = ("anna", "bert")
+FAILURES_MAX = 3
+TURNS_MAX = 100
+
+EXPIRES_AT_ONCE = Retention(days=1)
+LONG_AGO = timedelta(days=1000)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Build:
+    """An attempt under way. ``gate`` holds it before its commit."""
+
+    attempt: "HeldAttempt"
+    task: asyncio.Task[Copies]
+
+
+class HeldAttempt:
+    """An attempt whose proof of the lease waits for ``gate``, and then looks into the queue."""
+
+    def __init__(self, fake: FakeAttempt, holds: Callable[["HeldAttempt"], bool]) -> None:
+        self.id = fake.id
+        self.archive = fake.archive
+        self.gate = asyncio.Event()
+        self._fake = fake
+        self._holds = holds
+
+    def report(self, phase: Phase, bytes_done: int = 0) -> None:
+        if self._holds(self):
+            self._fake.report(phase, bytes_done)
+
+    async def prove_lease(self) -> None:
+        await self.gate.wait()
+        if not self._holds(self):
+            raise LeaseLost("another worker has claimed this task")
+
+
+class Holds:
+    """Says which attempt of a task is the latest, as the queue does by revisions.
+
+    A task that was dropped has none.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.latest: dict[str, str] = {}
+        self._tasks = tasks
+
+    def __call__(self, attempt: HeldAttempt) -> bool:
+        key = attempt.archive.key
+        return key in self._tasks and self.latest.get(key) == attempt.id
+
+
+@dataclass(slots=True)
+class History:
+    """The keys of the tasks that were accepted, and the bytes of each key since its first commit.
+
+    A purge or an expiry ends the promise of the bytes.
+    """
+
+    accepted: set[str] = field(default_factory=set)
+    sha256s: dict[str, str] = field(default_factory=dict)
+
+
+class Laws(RuleBasedStateMachine):
+    """One repository, three archives, two regions, and any number of workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.world = World()
+        self.holds = Holds(self.world.engine.tasks)
+        self.builds: list[Build] = []
+        self.history = History()
+        self.attempts = 0
+        self.killed: list[Build] = []
+        self.archives = [self.world.archive(subdir) for subdir in SUBDIRS]
+        self.run(self.world.uses.record([], (datetime.now(UTC) - LONG_AGO).date()))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        """Mend everything. Then each accepted task ends, and all laws hold (law 4)."""
+        try:
+            self.mend()
+            self._finish_everything()
+            self.check_all()
+            self._check_ends()
+        finally:
+            self.run(self._end_builds())
+            self.run(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    async def _end_builds(self) -> None:
+        tasks = [build.task for build in (*self.builds, *self.killed)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What clients do.
+
+    @rule(subdir=st.sampled_from(SUBDIRS), client=st.sampled_from(CLIENTS), create=st.booleans())
+    def request(self, subdir: str, client: str, create: bool) -> None:  # noqa: FBT001 - hypothesis
+        before = set(self.world.engine.tasks)
+        with suppress(ArchiverError):
+            match self.run(self._request(subdir, client, create=create)):
+                case Ready() as ready:
+                    self._follow(ready)
+                case Pending() as pending:
+                    assert create
+                    task = self.world.engine.tasks[pending.archive.key]
+                    assert not task.state.terminal, "joined to a task that has ended"
+                    self.history.accepted.add(pending.archive.key)
+                case Absent():
+                    assert not create
+        if not create:
+            assert set(self.world.engine.tasks) == before
+
+    async def _request(self, subdir: str, client: str, *, create: bool) -> Ready | Pending | Absent:
+        return await self.world.archiver.request(
+            self.world.wanted(subdir=subdir),
+            may_read=everything,
+            create=create,
+            share=create,
+            client=client,
+        )
+
+    def _follow(self, ready: Ready) -> None:
+        """A link leads to the bytes that its manifest names, unless its region is away (law 1)."""
+        if ready.region in self.world.storage.down:
+            return
+        body = self.world.storage.download(ready.url)
+        assert hashlib.sha256(body).hexdigest() == ready.manifest.sha256
+
+    # What workers do.
+
+    @precondition(lambda self: not self.world.engine.down)
+    @rule()
+    def claim(self) -> None:
+        """A worker begins the next task, and goes on until it would commit."""
+        self._claim()
+
+    def _claim(self) -> bool:
+        """Return whether there was a task."""
+        fake = self.world.engine.claim()
+        if fake is None:
+            return False
+        self.attempts += 1
+        attempt = HeldAttempt(fake, self.holds)
+        self.holds.latest[fake.archive.key] = attempt.id
+        task = self.loop.create_task(self.world.archiver.build(fake.archive, attempt))
+        self.builds.append(Build(attempt, task))
+        self._let_run()
+        return True
+
+    @precondition(lambda self: self.builds)
+    @rule(which=st.integers(0, 9))
+    def commit(self, which: int) -> None:
+        """A build that waits for its commit goes on to its end."""
+        build = self.builds.pop(which % len(self.builds))
+        self._end(build)
+
+    @precondition(lambda self: self.builds)
+    @rule(which=st.integers(0, 9))
+    def lose_lease(self, which: int) -> None:
+        """A lease runs out while its worker is frozen: the queue offers the task again."""
+        build = self.builds[which % len(self.builds)]
+        if self.holds(build.attempt):
+            self._offer(build)
+
+    @precondition(lambda self: self.builds)
+    @rule(which=st.integers(0, 9))
+    def kill_worker(self, which: int) -> None:
+        """A worker is killed: nothing of its build runs again, and its lease runs out."""
+        build = self.builds.pop(which % len(self.builds))
+        if self.holds(build.attempt):
+            self._offer(build)
+        self.killed.append(build)
+
+    @precondition(lambda self: self.builds)
+    @rule(which=st.integers(0, 9))
+    def hand_back(self, which: int) -> None:
+        """A worker stops: it aborts its build, and another one gets the task at once."""
+        build = self.builds.pop(which % len(self.builds))
+        build.task.cancel()
+        self._let_run()
+        if self.holds(build.attempt):
+            self.world.engine.give_back(build.attempt.archive, None, failures=0)
+            self._offer(build)
+
+    def _end(self, build: Build) -> None:
+        build.attempt.gate.set()
+        result: Copies | ArchiverError
+        try:
+            result = self.run(_result(build.task))
+        except ArchiverError as exc:
+            result = exc
+        if not self.holds(build.attempt):
+            return
+        self.world.engine.withdraw(build.attempt.archive)
+        if self.world.engine.down:  # the end cannot be recorded: the lease runs out
+            self._offer(build)
+        elif isinstance(result, Copies):
+            self.world.engine.succeed(_fake(build))
+        else:
+            self._retry_or_fail(build, result)
+
+    def _retry_or_fail(self, build: Build, error: ArchiverError) -> None:
+        engine, archive = self.world.engine, build.attempt.archive
+        failures = engine.tasks[archive.key].failures
+        if error.ours:
+            engine.give_back(archive, error, failures=failures)
+            self._offer(build)
+        elif not error.retryable or failures + 1 >= FAILURES_MAX:
+            engine.fail(_fake(build), error)
+        else:
+            engine.retry(_fake(build), error)
+
+    def _offer(self, build: Build) -> None:
+        """Have the queue offer the task again, once."""
+        self.world.engine.withdraw(build.attempt.archive)
+        self.world.engine.requeue(build.attempt.archive)
+
+    def _let_run(self) -> None:
+        """Let all builds go on as far as they can. Fakes need few turns of the loop."""
+        self.run(_turns())
+
+    # What breaks.
+
+    @rule(region=st.sampled_from(REGIONS), how=st.sampled_from(("down", "full", "blind")))
+    def break_region(self, region: Region, how: str) -> None:
+        getattr(self.world.storage, how).add(region)
+
+    @rule(how=st.sampled_from(("down", "full", "cut", "outage")))
+    def break_other(self, how: str) -> None:
+        match how:
+            case "down":
+                self.world.engine.down = True
+            case "full":
+                self.world.engine.full = True
+            case "cut":
+                self.world.source.cut_at = 100
+            case _:
+                self.world.source.outage = SourceUnavailable("the host does not answer")
+
+    @rule()
+    def mend(self) -> None:
+        storage, engine, source = self.world.storage, self.world.engine, self.world.source
+        for broken in (storage.down, storage.full, storage.blind):
+            broken.clear()
+        engine.down = engine.full = False
+        source.cut_at, source.outage = None, None
+
+    @rule(tag=st.sampled_from(("1.0", "2.0")))
+    def change_bytes(self, tag: str) -> None:
+        """From now on, the host packs the same tree into other bytes."""
+        self.world.source.latest_tag = tag
+
+    @rule()
+    def restart_web(self) -> None:
+        """A process that remembers nothing takes over."""
+        self.world.archiver = self.world.new_process()
+
+    # What operators and upkeep do.
+
+    @rule(archive=st.integers(0, len(SUBDIRS) - 1))
+    def purge(self, archive: int) -> None:
+        wanted = self.archives[archive]
+        order = PurgeOrder(principal="test", reason="test")
+        self.history.sha256s.pop(wanted.key, None)
+        with suppress(ArchiverError):
+            self.run(self.world.archiver.purge(wanted, order))
+
+    @rule()
+    def expire(self) -> None:
+        """Everything that is stored is older than the settings keep it."""
+        world = self.world
+        forgetter = Forgetter(index=world.index, queue=world.engine, repairs=world.engine)
+        expirer = Expirer(
+            storage=world.storage,
+            contents=world.storage.contents,
+            forgetter=forgetter,
+            grace=timedelta(hours=1),
+        )
+        gc = Gc(
+            storage=world.storage,
+            contents=world.storage.contents,
+            uses=world.uses,
+            expirer=expirer,
+            retention=EXPIRES_AT_ONCE,
+            today=(datetime.now(UTC) + timedelta(days=40)).date,
+        )
+        self.history.sha256s.clear()
+        with suppress(ArchiverError):
+            self.run(_exhaust(gc))
+
+    @precondition(lambda self: not self.world.engine.down)
+    @rule()
+    def repair(self) -> None:
+        with suppress(EngineUnavailable):  # it is full
+            self.run(self._sweep())
+
+    async def _sweep(self) -> None:
+        world = self.world
+        repairer = Repairer(
+            repairs=world.engine,
+            queue=world.engine,
+            storage=world.storage,
+            interval=timedelta(0),
+        )
+        await repairer.sweep()
+
+    # The laws.
+
+    @invariant()
+    def check_all(self) -> None:
+        self._check_whole()
+        self._check_same_bytes()
+        self._check_one_task()
+        self._check_separate()
+
+    def _check_whole(self) -> None:
+        """Law 1: a manifest is only visible together with the bytes that it names."""
+        for region, manifests in self.world.storage.manifests.items():
+            for key, manifest in manifests.items():
+                body = self.world.storage.objects[region].get(manifest.object_key)
+                assert body is not None, f"{key} is visible without its object"
+                assert hashlib.sha256(body).hexdigest() == manifest.sha256
+
+    def _check_same_bytes(self) -> None:
+        """Law 2: the bytes of an archive never change, in any region."""
+        for manifests in self.world.storage.manifests.values():
+            for key, manifest in manifests.items():
+                known = self.history.sha256s.setdefault(key, manifest.sha256)
+                assert manifest.sha256 == known, f"{key} has other bytes"
+
+    def _check_one_task(self) -> None:
+        """Law 3: the queue knows one attempt for each archive, and each fetch belongs to one."""
+        keys = [b.attempt.archive.key for b in self.builds if self.holds(b.attempt)]
+        assert len(keys) == len(set(keys))
+        assert self.world.source.asked["open"] <= self.attempts
+
+    def _check_separate(self) -> None:
+        """Law 5: no two archives share an object."""
+        owners: dict[str, str] = {}
+        for manifests in self.world.storage.manifests.values():
+            for key, manifest in manifests.items():
+                assert manifest.key == key
+                assert owners.setdefault(manifest.object_key, key) == key
+
+    def _check_ends(self) -> None:
+        for key in self.history.accepted & set(self.world.engine.tasks):
+            task = self.world.engine.tasks[key]
+            assert task.state.terminal, f"the task of {key} has not ended: {task.state}"
+            assert task.state is TaskState.SUCCESS or task.error
+            assert "X-Amz" not in (task.error.message if task.error else "")
+
+    def _finish_everything(self) -> None:
+        for _ in range(TURNS_MAX):
+            while self.builds:
+                self._end(self.builds.pop(0))
+            if not self._claim():
+                return
+        raise AssertionError("the queue does not become empty")
+
+
+def _fake(build: Build) -> FakeAttempt:
+    return FakeAttempt(archive=build.attempt.archive)
+
+
+async def _result(task: asyncio.Task[Copies]) -> Copies:
+    return await task
+
+
+async def _turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def _exhaust(gc: Gc) -> None:
+    async for _ in gc.run(apply=True):
+        pass
+
+
+TestLaws = Laws.TestCase
+TestLaws.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.thorough
+class TestLawsLonger(TestLaws):  # type: ignore[misc, valid-type]
+    settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
