@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from archiver.errors import ArchiverError, EngineUnavailable, LeaseLost, SourceUnavailable
 from archiver.model import Absent, Copies, Pending, Ready, Region
@@ -31,10 +31,15 @@ from tests.memory_world import World
 
 EAST, WEST = Region("us-east-1"), Region("us-west-2")
 REGIONS = (EAST, WEST)
-SUBDIRS = ("", "testing", "testing/mozharness")
+SUBDIRS = ("", "testing")
+
+TAGS = ("1.0", "2.0")
+"""The host packs a whole tree into other bytes after a new tag."""
+
 CLIENTS = ("anna", "bert")
 FAILURES_MAX = 3
 TURNS_MAX = 100
+TROUBLED_STEPS = 4
 
 EXPIRES_AT_ONCE = Retention(days=1)
 LONG_AGO = timedelta(days=1000)
@@ -51,9 +56,15 @@ class Build:
 
 
 class HeldAttempt:
-    """An attempt whose proof of the lease waits for ``gate``, and then looks into the queue."""
+    """An attempt whose proof of the lease waits for ``gate``.
 
-    def __init__(self, fake: FakeAttempt, holds: Callable[["HeldAttempt"], bool]) -> None:
+    A ``stale`` one has looked into the queue before: its worker freezes between proof and commit.
+    """
+
+    def __init__(
+        self, fake: FakeAttempt, holds: Callable[["HeldAttempt"], bool], *, stale: bool
+    ) -> None:
+        self.stale = stale
         self.id = fake.id
         self.archive = fake.archive
         self.gate = asyncio.Event()
@@ -65,7 +76,13 @@ class HeldAttempt:
             self._fake.report(phase, bytes_done)
 
     async def prove_lease(self) -> None:
+        if self.stale:
+            self._require_held()
         await self.gate.wait()
+        if not self.stale:
+            self._require_held()
+
+    def _require_held(self) -> None:
         if not self._holds(self):
             raise LeaseLost("another worker has claimed this task")
 
@@ -97,7 +114,7 @@ class History:
 
 
 class Laws(RuleBasedStateMachine):
-    """One repository, three archives, two regions, and any number of workers."""
+    """One repository, two archives, two regions, and any number of workers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,6 +124,7 @@ class Laws(RuleBasedStateMachine):
         self.builds: list[Build] = []
         self.history = History()
         self.attempts = 0
+        self.troubled_steps = 0
         self.killed: list[Build] = []
         self.archives = [self.world.archive(subdir) for subdir in SUBDIRS]
         self.run(self.world.uses.record([], (datetime.now(UTC) - LONG_AGO).date()))
@@ -133,6 +151,11 @@ class Laws(RuleBasedStateMachine):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # What clients do.
+
+    @initialize(subdir=st.sampled_from(SUBDIRS), stale=st.booleans())
+    def begin(self, subdir: str, stale: bool) -> None:  # noqa: FBT001 - hypothesis
+        self.request(subdir, CLIENTS[0], create=True)
+        self._claim(stale=stale)
 
     @rule(subdir=st.sampled_from(SUBDIRS), client=st.sampled_from(CLIENTS), create=st.booleans())
     def request(self, subdir: str, client: str, create: bool) -> None:  # noqa: FBT001 - hypothesis
@@ -169,19 +192,24 @@ class Laws(RuleBasedStateMachine):
 
     # What workers do.
 
-    @precondition(lambda self: not self.world.engine.down)
-    @rule()
-    def claim(self) -> None:
+    @precondition(lambda self: self._has_waiting())
+    @rule(stale=st.booleans())
+    def claim(self, stale: bool) -> None:  # noqa: FBT001 - hypothesis
         """A worker begins the next task, and goes on until it would commit."""
-        self._claim()
+        self._claim(stale=stale)
 
-    def _claim(self) -> bool:
+    def _has_waiting(self) -> bool:
+        waiting = {TaskState.PENDING, TaskState.RETRY}
+        tasks = self.world.engine.tasks.values()
+        return not self.world.engine.down and any(task.state in waiting for task in tasks)
+
+    def _claim(self, *, stale: bool) -> bool:
         """Return whether there was a task."""
         fake = self.world.engine.claim()
         if fake is None:
             return False
         self.attempts += 1
-        attempt = HeldAttempt(fake, self.holds)
+        attempt = HeldAttempt(fake, self.holds, stale=stale)
         self.holds.latest[fake.archive.key] = attempt.id
         task = self.loop.create_task(self.world.archiver.build(fake.archive, attempt))
         self.builds.append(Build(attempt, task))
@@ -195,13 +223,15 @@ class Laws(RuleBasedStateMachine):
         build = self.builds.pop(which % len(self.builds))
         self._end(build)
 
-    @precondition(lambda self: self.builds)
-    @rule(which=st.integers(0, 9))
-    def lose_lease(self, which: int) -> None:
-        """A lease runs out while its worker is frozen: the queue offers the task again."""
+    @precondition(lambda self: self.builds and not self.world.engine.down)
+    @rule(which=st.integers(0, 9), tag=st.sampled_from(TAGS), stale=st.booleans())
+    def lose_lease(self, which: int, tag: str, stale: bool) -> None:  # noqa: FBT001 - hypothesis
+        """A worker freezes until its lease is over, and another one begins the task."""
         build = self.builds[which % len(self.builds)]
         if self.holds(build.attempt):
             self._offer(build)
+            self.world.source.latest_tag = tag
+            self._claim(stale=stale)
 
     @precondition(lambda self: self.builds)
     @rule(which=st.integers(0, 9))
@@ -262,12 +292,16 @@ class Laws(RuleBasedStateMachine):
 
     # What breaks.
 
+    @precondition(lambda self: not self.troubled_steps)
     @rule(region=st.sampled_from(REGIONS), how=st.sampled_from(("down", "full", "blind")))
     def break_region(self, region: Region, how: str) -> None:
+        self.troubled_steps = TROUBLED_STEPS
         getattr(self.world.storage, how).add(region)
 
+    @precondition(lambda self: not self.troubled_steps)
     @rule(how=st.sampled_from(("down", "full", "cut", "outage")))
     def break_other(self, how: str) -> None:
+        self.troubled_steps = TROUBLED_STEPS
         match how:
             case "down":
                 self.world.engine.down = True
@@ -278,18 +312,19 @@ class Laws(RuleBasedStateMachine):
             case _:
                 self.world.source.outage = SourceUnavailable("the host does not answer")
 
-    @rule()
+    @invariant()
+    def mend_soon(self) -> None:
+        """Nothing is broken for so long that nothing else happens."""
+        self.troubled_steps = max(0, self.troubled_steps - 1)
+        if not self.troubled_steps:
+            self.mend()
+
     def mend(self) -> None:
         storage, engine, source = self.world.storage, self.world.engine, self.world.source
         for broken in (storage.down, storage.full, storage.blind):
             broken.clear()
         engine.down = engine.full = False
         source.cut_at, source.outage = None, None
-
-    @rule(tag=st.sampled_from(("1.0", "2.0")))
-    def change_bytes(self, tag: str) -> None:
-        """From now on, the host packs the same tree into other bytes."""
-        self.world.source.latest_tag = tag
 
     @rule()
     def restart_web(self) -> None:
@@ -298,6 +333,7 @@ class Laws(RuleBasedStateMachine):
 
     # What operators and upkeep do.
 
+    @precondition(lambda self: any(self.world.storage.objects.values()))
     @rule(archive=st.integers(0, len(SUBDIRS) - 1))
     def purge(self, archive: int) -> None:
         wanted = self.archives[archive]
@@ -306,6 +342,7 @@ class Laws(RuleBasedStateMachine):
         with suppress(ArchiverError):
             self.run(self.world.archiver.purge(wanted, order))
 
+    @precondition(lambda self: any(self.world.storage.manifests.values()))
     @rule()
     def expire(self) -> None:
         """Everything that is stored is older than the settings keep it."""
@@ -394,7 +431,7 @@ class Laws(RuleBasedStateMachine):
         for _ in range(TURNS_MAX):
             while self.builds:
                 self._end(self.builds.pop(0))
-            if not self._claim():
+            if not self._claim(stale=False):
                 return
         raise AssertionError("the queue does not become empty")
 
